@@ -1,0 +1,39 @@
+# Two commands are enough: `make demo` (the whole flow on embedded data) and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-slow lint format clean
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
+	touch $@
+
+install: $(VENV)/.installed
+
+# Pretrains, converts, detects, classifies and compares on digits pasted on photographs.
+demo: install
+	$(BIN)/python tools/run_suite.py --config demo.yaml --output runs/demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks
+	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks
+	$(BIN)/flake8 pretrain transfer tools tests benchmarks
+
+format: $(VENV)/.installed-test
+	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks
+	$(BIN)/isort -q pretrain transfer tools tests benchmarks
+
+clean:
+	rm -rf runs build *.egg-info

@@ -1,0 +1,1 @@
+"""What both packages need: config, lookup, distributed, logs, checkpoint files."""

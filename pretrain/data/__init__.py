@@ -1,0 +1,1 @@
+"""Images in, masked and augmented views out."""

@@ -1,0 +1,1 @@
+"""Self-supervised methods: backbone, head and loss wired together."""

@@ -1,0 +1,1 @@
+"""The transfer benchmark: checkpoints in, result records and one report out."""

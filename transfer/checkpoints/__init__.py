@@ -1,0 +1,1 @@
+"""Any checkpoint in, canonical backbone weights out, proven equal."""

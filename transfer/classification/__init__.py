@@ -1,0 +1,1 @@
+"""Classification transfer on frozen features."""

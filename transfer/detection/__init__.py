@@ -1,0 +1,1 @@
+"""Fine-tuning and evaluating detectors on a pretrained backbone."""

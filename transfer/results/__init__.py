@@ -1,0 +1,1 @@
+"""Result records: make, write, read, aggregate."""

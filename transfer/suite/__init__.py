@@ -1,0 +1,1 @@
+"""Checkpoints x tasks x trials: plan and launch."""
