@@ -1,0 +1,125 @@
+"""What a record shows beside its numbers: files in the run directory that the report reads.
+
+In: backbone weights, rows of scalars, the path of a checkpoint in its pretraining run directory.
+Out: kernels.png, curves.json, views.png, pretrain_curves.json; names relative to the record.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain.common.checkpoint import atomic_write, atomic_write_text
+from pretrain.common.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from transfer.checkpoints.read import Weights
+
+MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
+
+
+def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
+    """Writes the first layer's kernels as one PNG and returns its path.
+
+    `conv1.weight` is (K, 3, h, w). Each kernel is scaled by its own largest absolute value, so
+    that 0 is mid grey and shape shows whatever the norm; nearest-neighbour enlarged to about
+    `cell` px. Channels are shown in RGB, whatever order the network reads.
+    """
+    from PIL import Image
+
+    if "conv1.weight" not in weights.state:
+        raise InputError(f"no 'conv1.weight' among the weights of a {weights.backbone}")
+    kernels = weights.state["conv1.weight"].detach().float().cpu().numpy()
+    if weights.preprocess.channel_order == "BGR":
+        kernels = kernels[:, ::-1]
+    image = Image.fromarray(_tile(kernels, max(1, cell // kernels.shape[-1])))
+    atomic_write(Path(path), lambda temporary: image.save(temporary, format="PNG"))
+    return Path(path)
+
+
+def write_curves(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Path:
+    """Writes `rows` ({"step": int, name: value, ...}) as curves.json, thinned to 300 rows."""
+    for row in rows:
+        if "step" not in row:
+            raise InputError(f"{path}: a curve's row needs 'step', got {sorted(row)}")
+    atomic_write_text(Path(path), json.dumps([dict(row) for row in thin(rows)]) + "\n")
+    return Path(path)
+
+
+def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dict[str, str]:
+    """Copies what the pretraining run left beside `weights_path` into `folder`.
+
+    Looks for views.png and metrics.jsonl in the file's folder; returns {artifact: file name} of
+    what was there ({} for "random" or weights that lie elsewhere).
+    """
+    source, found = Path(weights_path).parent, {}
+    if not Path(weights_path).is_file():
+        return found
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if (source / "views.png").is_file():
+        shutil.copyfile(source / "views.png", Path(folder) / "views.png")
+        found["views"] = "views.png"
+    # metrics.jsonl alone may be anybody's; views.png or a config beside it mark a run of ours
+    if (source / "metrics.jsonl").is_file() and (source / "config.yaml").is_file():
+        rows = read_jsonl(source / "metrics.jsonl")
+        write_curves(Path(folder) / "pretrain_curves.json", rows)
+        found["pretrain_curves"] = "pretrain_curves.json"
+    return found
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl that hold a step; a torn last line is left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # the run was killed while it wrote
+                break
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
+
+
+def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:
+    """Returns at most `limit` of `rows`, evenly spaced, the first and the last kept.
+
+    Rare rows (an evaluation every few epochs) carry other names than the frequent ones, so each
+    set of names is thinned on its own.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(tuple(sorted(row)), []).append(index)
+    keep: set[int] = set()
+    for members in groups.values():
+        count = min(limit, len(members))
+        keep.update(
+            members[round(i * (len(members) - 1) / max(1, count - 1))] for i in range(count)
+        )
+    return [rows[index] for index in sorted(keep)]
+
+
+def _tile(kernels: np.ndarray, zoom: int) -> np.ndarray:
+    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, one light pixel between cells."""
+    import numpy as np
+
+    count, _, height, width = kernels.shape
+    peak = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    scaled = kernels / np.where(peak > 0, peak, 1.0)
+    pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2  # 32 -> 8, 64 -> 8
+    lines = -(-count // columns)
+    cell_h, cell_w = height * zoom + 2, width * zoom + 2
+    sheet = np.full((lines * cell_h, columns * cell_w, 3), 245, np.uint8)
+    for index, kernel in enumerate(pixels):
+        top, left = index // columns * cell_h + 1, index % columns * cell_w + 1
+        sheet[top : top + height * zoom, left : left + width * zoom] = kernel
+    return sheet

@@ -1,0 +1,232 @@
+"""The result record: one JSON file per run, written once and never changed.
+
+In: a checkpoint's `Weights`, what was run on it, its metrics and costs. Out: `record.json`.
+Reading a record needs no torch, so that a report over many of them starts quickly.
+
+Units: metrics in percent; seconds of wall clock; gpu_seconds = seconds x GPUs (0 on a CPU);
+views_seen = images that went through the backbone for training or extraction, each pass counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pretrain.common.errors import InputError
+
+if TYPE_CHECKING:
+    from transfer.checkpoints.read import Weights
+
+SCHEMA = 1
+FILE_NAME = "record.json"
+# "shortened": the protocol was cut (fewer iterations, a part of the data) to fit a budget.
+STATUSES = ("done", "shortened", "failed")
+
+_TEXT, _NUMBER, _WHOLE = "a text", "a number >= 0", "a whole number >= 0"
+_FIELDS: dict[str, str] = {
+    "schema": _WHOLE,
+    "checkpoint.name": _TEXT,
+    "checkpoint.sha256": "64 hexadecimal digits",
+    "checkpoint.source": _TEXT + " or null",
+    "checkpoint.method": _TEXT + " or null",
+    "checkpoint.backbone": _TEXT,
+    "checkpoint.pretrain_epochs": _NUMBER + " or null",
+    "checkpoint.pretrain_seed": "a whole number or null",
+    "checkpoint.pretrain_config_sha256": _TEXT + " or null",
+    "checkpoint.pretrain_seconds": _NUMBER + " or null",
+    "checkpoint.pretrain_gpu_seconds": _NUMBER + " or null",
+    "checkpoint.pretrain_views": _WHOLE + " or null",
+    "task": _TEXT,
+    "dataset": _TEXT,
+    "protocol.name": _TEXT,
+    "protocol.config_sha256": _TEXT,
+    "protocol.engine": _TEXT,
+    "protocol.engine_version": _TEXT,
+    "protocol.overrides": "a list of texts",
+    "trial": _WHOLE,
+    "seed": "a whole number",
+    "started": _TEXT,
+    "seconds": _NUMBER,
+    "gpu_seconds": _NUMBER,
+    "views_seen": _WHOLE,
+    "status": "one of " + ", ".join(STATUSES),
+}
+_MAPPINGS = ("checkpoint", "protocol", "metrics", "artifacts", "hardware", "environment")
+
+
+def make_record(
+    *,
+    weights: Weights,
+    name: str,
+    task: str,
+    dataset: str,
+    protocol: Mapping[str, Any],
+    trial: int,
+    seed: int,
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, Mapping[str, float]] | None,
+    artifacts: Mapping[str, str],
+    started: str,
+    seconds: float,
+    gpu_seconds: float,
+    views_seen: int,
+    status: str = "done",
+) -> dict[str, Any]:
+    """Returns a validated record of one run; raises InputError where a field is malformed.
+
+    `protocol` has the keys name, config_sha256, engine, engine_version, overrides (list of
+    texts). `per_class` is {metric: {class: percent}}. `artifacts` are paths relative to the
+    record. A metric that is NaN (AP of a size no object has) is stored as null.
+    """
+    from pretrain.common.environment import describe_environment, describe_hardware
+
+    record = {
+        "schema": SCHEMA,
+        "checkpoint": _checkpoint_facts(weights, name),
+        "task": task,
+        "dataset": dataset,
+        "protocol": {**protocol, "overrides": [str(o) for o in protocol.get("overrides") or []]},
+        "trial": int(trial),
+        "seed": int(seed),
+        "metrics": _null_for_nan(metrics),
+        "per_class": per_class and {m: _null_for_nan(v) for m, v in per_class.items()},
+        "artifacts": {key: str(path) for key, path in artifacts.items()},
+        "started": started,
+        "seconds": round(float(seconds), 3),
+        "gpu_seconds": round(float(gpu_seconds), 3),
+        "views_seen": int(views_seen),
+        "hardware": dict(describe_hardware()),
+        "environment": dict(describe_environment()),
+        "status": status,
+    }
+    validate(record)
+    return record
+
+
+def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
+    """Writes `folder`/record.json atomically; InputError if invalid or already there."""
+    from pretrain.common.checkpoint import atomic_write_text
+
+    path = Path(folder) / FILE_NAME
+    validate(record, str(path))
+    if path.exists():
+        raise InputError(f"{path}: a record is never overwritten; choose another --output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return path
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Returns the record in `path`; InputError names the file and the malformed field."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); remove it and run again") from error
+    validate(record, str(path))
+    return record
+
+
+def validate(record: Any, where: str = "record") -> None:
+    """Raises InputError naming `where` and the first field that breaks the schema."""
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: a result record is a JSON object, not {_show(record)}")
+    if "schema" in record and record["schema"] != SCHEMA:
+        raise InputError(
+            f"{where}: field 'schema' is {_show(record['schema'])}; this version reads {SCHEMA}"
+        )
+    for key in _MAPPINGS:
+        if not isinstance(record.get(key), Mapping):
+            raise InputError(f"{where}: field '{key}' must be an object")
+    for key, kind in _FIELDS.items():
+        _check_field(record, key, kind, where)
+    _check_numbers(record["metrics"], "metrics", where)
+    _check_per_class(record.get("per_class"), where)
+    for key, path in record["artifacts"].items():
+        if not isinstance(path, str) or path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise InputError(
+                f"{where}: field 'artifacts.{key}' must be a path below the record's folder, "
+                f"not {_show(path)}"
+            )
+
+
+def _checkpoint_facts(weights: Weights, name: str) -> dict[str, Any]:
+    facts = weights.provenance
+    return {
+        "name": name,
+        "sha256": weights.sha256,
+        "source": facts.get("source"),
+        "method": facts.get("method"),
+        "backbone": weights.backbone,
+        "pretrain_epochs": facts.get("epochs"),
+        "pretrain_seed": facts.get("pretrain_seed"),
+        "pretrain_config_sha256": facts.get("pretrain_config_sha256"),
+        "pretrain_seconds": facts.get("pretrain_seconds"),
+        "pretrain_gpu_seconds": facts.get("pretrain_gpu_seconds"),
+        "pretrain_views": facts.get("pretrain_views"),
+    }
+
+
+def _null_for_nan(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        key: None if value is None or math.isnan(value) else float(value)
+        for key, value in values.items()
+    }
+
+
+def _check_field(record: Mapping[str, Any], key: str, kind: str, where: str) -> None:
+    value: Any = record
+    for part in key.split("."):
+        if part not in value:
+            raise InputError(f"{where}: field '{key}' is missing")
+        value = value[part]
+    if value is None and kind.endswith("or null"):
+        return
+    if not _matches(value, kind.removesuffix(" or null")):
+        raise InputError(f"{where}: field '{key}' must be {kind}, not {_show(value)}")
+
+
+def _matches(value: Any, kind: str) -> bool:
+    if kind == _TEXT:
+        return isinstance(value, str) and bool(value)
+    if kind.startswith("64"):
+        return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+    if kind.startswith("one of"):
+        return value in STATUSES
+    if kind.startswith("a list"):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    allowed = int if "whole" in kind else (int, float)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and (value >= 0 or ">= 0" not in kind)
+
+
+def _check_numbers(values: Any, key: str, where: str) -> None:
+    if not isinstance(values, Mapping) or not values:
+        raise InputError(f"{where}: field '{key}' must hold at least one number")
+    for name, value in values.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value)):
+            raise InputError(
+                f"{where}: field '{key}.{name}' must be a finite number or null, "
+                f"not {_show(value)}"
+            )
+
+
+def _check_per_class(per_class: Any, where: str) -> None:
+    if per_class is None:
+        return
+    if not isinstance(per_class, Mapping):
+        raise InputError(f"{where}: field 'per_class' must be an object or null")
+    for metric, values in per_class.items():
+        _check_numbers(values, f"per_class.{metric}", where)
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
