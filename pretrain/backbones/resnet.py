@@ -1,0 +1,124 @@
+"""ResNet trunks with torchvision's names, ending in pooled features.
+
+N batch, D `out_dim`. Input (N, 3, H, W), output (N, D); no classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+
+
+class Trunk(nn.Module):
+    """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...)."""
+
+    def __init__(self, *, widths_of: nn.Module, stages: tuple[str, ...], maxpool: bool) -> None:
+        """Args: widths_of: the network that stem and stages are taken from."""
+        super().__init__()
+        self.conv1, self.bn1 = widths_of.conv1, widths_of.bn1
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if maxpool else nn.Identity()
+        self.stages = stages
+        for stage in stages:
+            self.add_module(stage, getattr(widths_of, stage))
+        last = getattr(self, stages[-1])[-1]
+        self.out_dim = (last.bn3 if isinstance(last, Bottleneck) else last.bn2).num_features
+
+    def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The maps after the stem ("stem") and after each stage, by name."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = {"stem": x}
+        for stage in self.stages:
+            x = maps[stage] = getattr(self, stage)(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> globally averaged last map (N, D)."""
+        return self.forward_stages(x)[self.stages[-1]].mean(dim=(2, 3))
+
+
+class _TinyParts(nn.Module):
+    """A 3x3 stride-2 stem and three BasicBlocks of 32, 64, 128 channels (total stride 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.layer1 = nn.Sequential(BasicBlock(32, 32))
+        self.layer2 = nn.Sequential(BasicBlock(32, 64, 2, _shortcut(32, 64)))
+        self.layer3 = nn.Sequential(BasicBlock(64, 128, 2, _shortcut(64, 128)))
+
+
+def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _torchvision(block: type[nn.Module], layers: list[int]) -> Trunk:
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    return Trunk(widths_of=ResNet(block, layers), stages=stages, maxpool=True)
+
+
+def _tiny() -> Trunk:
+    return Trunk(widths_of=_TinyParts(), stages=("layer1", "layer2", "layer3"), maxpool=False)
+
+
+BACKBONES: dict[str, Callable[[], Trunk]] = {
+    "tiny_resnet": _tiny,
+    "resnet18": partial(_torchvision, BasicBlock, [2, 2, 2, 2]),
+    "resnet34": partial(_torchvision, BasicBlock, [3, 4, 6, 3]),
+    "resnet50": partial(_torchvision, Bottleneck, [3, 4, 6, 3]),
+    "resnet101": partial(_torchvision, Bottleneck, [3, 4, 23, 3]),
+    "resnet152": partial(_torchvision, Bottleneck, [3, 8, 36, 3]),
+}
+
+
+def build_backbone(name: str, zero_init_residual: bool = False) -> Trunk:
+    """Builds an untrained trunk: convolutions kaiming_normal fan_out, BN weight 1 and bias 0.
+
+    Args:
+        zero_init_residual: BN weight 0 in each block's last norm (Goyal et al. 2017).
+
+    Raises:
+        InputError: unknown name.
+    """
+    trunk = find(name, BACKBONES, "backbone")()
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_residual and isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif zero_init_residual and isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+    return trunk
+
+
+def infer_backbone(state: Mapping[str, Tensor], where: str = "the weights") -> str:
+    """The name whose parameters have exactly the keys and shapes of `state`.
+
+    Args:
+        state: torchvision's names; `num_batches_tracked` may be absent.
+        where: the file, for the message.
+
+    Raises:
+        InputError: no backbone fits.
+    """
+    found = {key: tuple(value.shape) for key, value in state.items() if _counts(key)}
+    for name, build in BACKBONES.items():
+        with torch.device("meta"):
+            expected = build().state_dict()
+        if found == {key: tuple(value.shape) for key, value in expected.items() if _counts(key)}:
+            return name
+    raise InputError(
+        f"{where}: {len(found)} tensors fit none of the backbones {', '.join(BACKBONES)}"
+    )
+
+
+def _counts(key: str) -> bool:
+    return not key.endswith("num_batches_tracked")

@@ -1,0 +1,164 @@
+"""Processes: rank and size, start by torch's elastic launcher, collectives with a gradient.
+
+Everything here is a no-op or the identity in a single process. N rows per process, W processes,
+D columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+
+
+def world_size() -> int:
+    """Number of processes W."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, 0..W-1."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def init_distributed() -> torch.device:
+    """Joins the process group that torchrun's environment describes; returns this process's device.
+
+    NCCL with one GPU per process where CUDA is present, else gloo on the CPU.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=60))
+    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+
+
+def close_distributed() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def under_torchrun() -> bool:
+    """Whether an elastic launcher (torchrun or `launch`) started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
+
+
+def check_gpus(num_gpus: int) -> None:
+    """Raises InputError when this machine has fewer GPUs than asked for (1 also means the CPU)."""
+    if num_gpus < 1:
+        raise InputError(f"--num-gpus {num_gpus}: give 1 or more")
+    if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
+        present = torch.cuda.device_count()
+        raise InputError(
+            f"--num-gpus {num_gpus}: this machine has {present}; lower it, or start CPU processes "
+            f"with torchrun --nproc-per-node {num_gpus}"
+        )
+
+
+def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -> None:
+    """Runs `function(*args)` in `num_processes` processes of this machine, as torchrun would.
+
+    With one process, or when a launcher has already started us, it is a plain call.
+
+    Raises:
+        torch.distributed.elastic.multiprocessing.errors.ChildFailedError: a process failed.
+    """
+    if num_processes == 1 or under_torchrun():
+        function(*args)
+        return
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id="mscn",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    elastic_launch(config, function)(*args)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather whose backward sums each process's gradient for our rows.
+
+    Own code because torch's counterpart changed its name between 2.10 and 2.14.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad.chunk(world_size())[rank()]
+
+
+def gather_with_grad(rows: Tensor) -> Tensor:
+    """(N, D) per process -> (W*N, D) on every process, in rank order, differentiable.
+
+    The backward pass adds up the gradients that all processes hold for a row.
+    """
+    return rows if world_size() == 1 else _GatherRows.apply(rows)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """(N, D) per process -> (W*N, D) on every process, in rank order, without a gradient."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def all_reduce_mean(value: Tensor) -> Tensor:
+    """The mean over processes, without a gradient; `value` itself stays unchanged."""
+    if world_size() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's (picklable) value on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's (picklable) value, in rank order, on every rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,62 @@
+"""What a run ran on: versions and hardware, as plain strings for checkpoints and records."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "fvcore", "pycocotools", "scikit-learn")
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions of Python and the packages that move numbers, and this checkout's git commit."""
+    versions = {"python": platform.python_version(), "platform": platform.system()}
+    versions.update({name: _version(name) for name in (*PACKAGES, "detectron2", "mscn")})
+    versions["cuda"] = torch.version.cuda if torch.cuda.is_available() else "absent"
+    versions["git_commit"] = _git_commit()
+    return versions
+
+
+def describe_hardware() -> dict[str, str | int]:
+    """Device name and count, processor, and the cores this process may use."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "count": torch.cuda.device_count() if cuda else 1,
+        "cpu": _cpu_name(),
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _git_commit() -> str:
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,23 @@
+"""Statistics of features that reveal a collapse. z is (N, D)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def feature_std(z: Tensor) -> float:
+    """Mean over dimensions of the standard deviation of the L2-normalised rows.
+
+    Near 1/sqrt(D) for evenly spread features, 0 after a collapse (Chen and He 2021, SimSiam).
+    """
+    return normalize(z.float(), dim=1).std(dim=0).mean().item()
+
+
+def effective_rank(z: Tensor) -> float:
+    """exp(entropy) of the normalised singular values of the centred features (Roy, Vetterli 2007)."""
+    centred = z.double() - z.double().mean(dim=0)
+    share = torch.linalg.svdvals(centred)
+    share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
+    return torch.special.entr(share).sum().exp().item()

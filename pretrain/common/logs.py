@@ -1,0 +1,113 @@
+"""Log lines, metrics files and progress bars; only the main process writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from pretrain.common.distributed import is_main
+
+Item = TypeVar("Item")
+
+
+def setup_logging(output_dir: str | Path | None = None) -> None:
+    """Logs to stderr, and to `output_dir/log.txt`; other ranks than 0 log warnings only."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if output_dir is not None and is_main():
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO if is_main() else logging.WARNING,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
+
+
+class MetricsWriter:
+    """Appends scalars to `output_dir/metrics.jsonl` and to TensorBoard events.
+
+    Each line is one JSON object with `step` first; a value that is not finite becomes null.
+    """
+
+    def __init__(self, output_dir: str | Path, resume_step: int | None = None) -> None:
+        """Args: resume_step: lines of later steps, left by a killed run, are dropped."""
+        self._tensorboard = None
+        self._file = None
+        if not is_main():
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = Path(output_dir) / "metrics.jsonl"
+        if resume_step is not None:
+            _drop_after(path, resume_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step)
+
+    def write(self, step: int, **scalars: float) -> None:
+        """Records scalars at `step`."""
+        if self._file is None:
+            return
+        values = {name: _jsonable(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        if self._file is not None:
+            self._file.close()
+            self._tensorboard.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line cut off by a kill is left out."""
+    return list(_rows(Path(path)))
+
+
+def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> tqdm:
+    """A progress bar with rate and ETA on stderr, on the main process only."""
+    return tqdm(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            if number != len(lines) - 1:
+                raise
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if path.is_file():
+        kept = [row for row in _rows(path) if row["step"] <= step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+
+def _jsonable(value: float) -> float | int | None:
+    number = value.item() if hasattr(value, "item") else value
+    return number if math.isfinite(number) else None

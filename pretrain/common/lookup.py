@@ -1,0 +1,34 @@
+"""Names in, table entries out: one good error for every table of the project."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pretrain.common.errors import InputError
+
+Entry = TypeVar("Entry")
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean 'a' or 'b'?)" for the known names nearest to `name`, or ""."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
+
+
+def find(name: str, table: Mapping[str, Entry], kind: str, where: str = "") -> Entry:
+    """Returns `table[name]`.
+
+    Args:
+        kind: what the table holds, for the message ("method", "backbone").
+        where: the file or key that asked for it, for the message.
+
+    Raises:
+        InputError: unknown name; the message lists the known ones and the nearest.
+    """
+    if name in table:
+        return table[name]
+    place = f" in {where}" if where else ""
+    known = ", ".join(sorted(table))
+    raise InputError(f"unknown {kind} {name!r}{place}; known: {known}{near_matches(name, table)}")
