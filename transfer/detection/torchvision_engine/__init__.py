@@ -1,0 +1,1 @@
+"""Detectors equal to Detectron2's, on torch and torchvision.ops alone."""
