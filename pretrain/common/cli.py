@@ -40,7 +40,7 @@ def make_parser(description: str, example: str, overrides: bool = True) -> argpa
 
 
 def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
-    """Wraps a command's main(argv) so that it returns its exit status and never raises InputError."""
+    """Wraps main(argv): returns its exit status, and prints an InputError as one line."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:

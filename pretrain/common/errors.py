@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong": tools print its line and exit with status 2."""
+"""The exception that means "the input is wrong": tools print its line and exit with 2."""
 
 from __future__ import annotations
 

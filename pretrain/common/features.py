@@ -16,7 +16,7 @@ def feature_std(z: Tensor) -> float:
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp(entropy) of the normalised singular values of the centred features (Roy, Vetterli 2007)."""
+    """exp(entropy) of the centred features' normalised singular values (Roy, Vetterli 2007)."""
     centred = z.double() - z.double().mean(dim=0)
     share = torch.linalg.svdvals(centred)
     share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)

@@ -1,0 +1,36 @@
+"""Fixtures for all tests: few threads, and the optional folder of real images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+# Tiny tensors gain nothing from threads, and pytest-xdist runs one process per core.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that unpacks one real image set, by name, and returns the folder that holds it.
+
+    Reads $TRANSFER_TEST_DATA (default ../shared/data); skips the test where that is absent.
+    """
+    source = Path(os.environ.get("TRANSFER_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
+    root = tmp_path_factory.mktemp("real_data")
+
+    def unpack(name: str) -> Path:
+        if not (source / "unpack").is_file():
+            pytest.skip(f"no real image sets at {source} (set TRANSFER_TEST_DATA)")
+        if not (root / name).is_dir():
+            subprocess.run([source / "unpack", root, name], check=True, capture_output=True)
+        return root
+
+    return unpack

@@ -1,0 +1,81 @@
+"""Checkpoint files: atomic, safe to read, clear when broken; random state restored exactly."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.common import checkpoint
+from pretrain.common.errors import InputError
+
+
+def test_round_trip_and_no_temporary_files(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "checkpoint.pth"
+    checkpoint.save_checkpoint({"model": {"a": torch.arange(3)}, "step": 4}, path)
+    content = checkpoint.load_checkpoint(path)
+    assert content["step"] == 4 and content["format"] == checkpoint.FORMAT
+    assert torch.equal(content["model"]["a"], torch.arange(3))
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pth"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    checkpoint.atomic_write_text(path, "old")
+
+    def fail(file: object) -> None:
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        checkpoint.atomic_write(path, fail)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (open, ("bomb_went_off", "w"))
+
+
+def test_bad_files_are_one_line_and_never_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = tmp_path / "good.pth"
+    checkpoint.save_checkpoint({"model": {"a": torch.zeros(1000)}}, good)
+    cases = {
+        "missing": tmp_path / "none.pth",
+        "folder": tmp_path,
+        "empty": tmp_path / "empty.pth",
+        "cut": tmp_path / "cut.pth",
+        "bomb": tmp_path / "bomb.pth",
+        "other": tmp_path / "other.pth",
+    }
+    cases["empty"].write_bytes(b"")
+    cases["cut"].write_bytes(good.read_bytes()[:700])
+    cases["bomb"].write_bytes(pickle.dumps(Bomb()))
+    torch.save({"state_dict": {}}, cases["other"])
+    for name, path in cases.items():
+        with pytest.raises(InputError) as error:
+            checkpoint.load_checkpoint(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value), name
+    assert not (tmp_path / "bomb_went_off").exists()
+
+
+def test_random_state_resumes(tmp_path: Path) -> None:
+    path = tmp_path / "rng.pth"
+    checkpoint.save_checkpoint({"rng": checkpoint.rng_state()}, path)
+    first = (random.random(), np.random.rand(), torch.rand(1).item())
+    checkpoint.set_rng_state(checkpoint.load_checkpoint(path)["rng"])
+    assert first == (random.random(), np.random.rand(), torch.rand(1).item())
+
+
+def test_facts_travel_with_weights(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    checkpoint.save_weights(path, {"conv1.weight": torch.ones(2)}, {"epochs": 100})
+    state = checkpoint.load_torch_file(path)
+    assert checkpoint.read_facts(state) == {"epochs": 100}
+    assert checkpoint.read_facts({"a": torch.ones(1)}) is None

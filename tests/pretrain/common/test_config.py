@@ -1,0 +1,90 @@
+"""Config loading: bases, overrides, and errors that name the guilty file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import config_sha256, dump_yaml, find_config, load_config
+from pretrain.common.errors import InputError
+
+
+def defaults() -> CfgNode:
+    solver = {"LR": 0.1, "EPOCHS": 10, "STEPS": (1, 2)}
+    return CfgNode({"SOLVER": solver, "NAME": "a", "SEED": 0, "FLAG": False})
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_bases_merge_from_far_to_near_and_overrides_win(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "SOLVER: {LR: 1, EPOCHS: 5}\nNAME: base")
+    top = write(tmp_path / "top.yaml", "_BASE_: base.yaml\nSOLVER: {EPOCHS: 7}")
+    cfg = load_config(str(top), defaults(), ["SOLVER.STEPS", "(3,)", "FLAG", "True"])
+    assert (cfg.SOLVER.LR, cfg.SOLVER.EPOCHS, cfg.SOLVER.STEPS) == (1.0, 7, (3,))
+    assert isinstance(cfg.SOLVER.LR, float) and cfg.NAME == "base" and cfg.FLAG is True
+    assert cfg.is_frozen()
+
+
+def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "SOLVER: {STEPS: 4, LR: 1e-4}")
+    cfg = load_config(str(path), defaults(), [])
+    assert cfg.SOLVER.STEPS == (4,) and cfg.SOLVER.LR == 1e-4
+
+
+@pytest.mark.parametrize(
+    "text, overrides, expected",
+    [
+        ("SOLVER: {EPOHCS: 1}", [], "top.yaml: unknown key SOLVER.EPOHCS (did you mean"),
+        ("SOLVER: 3", [], "SOLVER is a section"),
+        ("SOLVER: {EPOCHS: many}", [], "SOLVER.EPOCHS must be int, got str 'many'"),
+        ("- a", [], "a config is a mapping"),
+        ("a: [", [], "not readable as YAML"),
+        ("_BASE_: top.yaml", [], "loops back"),
+        ("_BASE_: gone.yaml", [], "names a missing file"),
+        ("", ["NAME"], "'NAME' has no value"),
+        ("", ["NAME", "x", "--resume", "y"], "put options first"),
+        ("", ["NMAE", "x"], "override NMAE: unknown key NMAE (did you mean 'NAME'?)"),
+    ],
+)
+def test_errors_name_file_and_key(
+    tmp_path: Path, text: str, overrides: list[str], expected: str
+) -> None:
+    path = write(tmp_path / "top.yaml", text)
+    with pytest.raises(InputError) as error:
+        load_config(str(path), defaults(), overrides)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_guilty_base_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "NOPE: 1")
+    top = write(tmp_path / "top.yaml", "_BASE_: base.yaml\nNAME: b")
+    with pytest.raises(InputError, match="base.yaml: unknown key NOPE"):
+        load_config(str(top), defaults(), [])
+
+
+def test_find_by_name_and_ambiguity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / "configs" / folder).mkdir(parents=True)
+        write(tmp_path / "configs" / folder / "twice_here.yaml", "")
+    only = write(tmp_path / "configs" / "one" / "once_here.yaml", "")
+    assert find_config("once_here.yaml", "one") == only
+    assert find_config("once_here", "one") == only
+    with pytest.raises(InputError, match="ambiguous"):
+        find_config("twice_here.yaml", "one")
+    with pytest.raises(InputError, match="did you mean 'once_here.yaml'"):
+        find_config("once_her.yaml", "one")
+
+
+def test_identity_ignores_output_and_seed(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.yaml", ""))
+    one, other = load_config(path, defaults(), []), load_config(path, defaults(), ["SEED", "3"])
+    changed = load_config(path, defaults(), ["NAME", "b"])
+    assert config_sha256(one) == config_sha256(other) != config_sha256(changed)
+    again = write(tmp_path / "again.yaml", dump_yaml(one))
+    assert load_config(str(again), defaults(), []) == one

@@ -1,0 +1,98 @@
+"""Two gloo processes against one process with the whole batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from pretrain.common import distributed
+from pretrain.common.errors import InputError
+from pretrain.common.sync_batchnorm import convert_sync_batchnorm
+
+SIZES = (3, 5)  # rows of each process: batches may differ
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(6))
+
+
+def inputs() -> torch.Tensor:
+    return torch.randn(sum(SIZES), 3, 5, 5, generator=torch.Generator().manual_seed(1))
+
+
+def ready_network() -> nn.Module:
+    net = network()
+    net(inputs()[:2])  # materialise the lazy layer, and move the running statistics
+    return net
+
+
+def batchnorm_worker(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    net = convert_sync_batchnorm(ready_network(), torch.device("cpu"))
+    part = inputs().split(SIZES)[rank]
+    net(part).square().sum().backward()
+    grads = [parameter.grad.clone() for parameter in net.parameters()]
+    for grad in grads:
+        dist.all_reduce(grad)
+    if rank == 0:
+        torch.save({"grads": grads, "state": net.state_dict()}, f"{folder}/out.pth")
+    dist.destroy_process_group()
+
+
+def test_batchnorm_statistics_and_gradients_are_global(tmp_path: Path) -> None:
+    mp.spawn(batchnorm_worker, (str(tmp_path),), nprocs=2)
+    out = torch.load(tmp_path / "out.pth", weights_only=True)
+    net = ready_network()
+    net(inputs()).square().sum().backward()
+    for ours, whole in zip(out["grads"], net.parameters()):
+        torch.testing.assert_close(ours, whole.grad, rtol=1e-4, atol=1e-5)
+    assert out["state"].keys() == net.state_dict().keys()
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(out["state"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def gather_worker(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    rows = (torch.arange(6.0).view(2, 3) + 10 * rank).requires_grad_()
+    everything = distributed.gather_with_grad(rows)
+    weights = torch.arange(12.0).view(4, 3) * (rank + 1)
+    (everything * weights).sum().backward()
+    out = {
+        "all": everything.detach(),
+        "grad": rows.grad,
+        "objects": distributed.gather_objects(rank),
+    }
+    torch.save(out, f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+def test_gather_sums_the_gradients_of_all_processes(tmp_path: Path) -> None:
+    mp.spawn(gather_worker, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        out = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        rows = torch.arange(6.0).view(2, 3)
+        assert torch.equal(out["all"], torch.cat([rows, rows + 10]))
+        expected = 3 * torch.arange(12.0).view(4, 3)[2 * rank : 2 * rank + 2]
+        assert torch.equal(out["grad"], expected)
+        assert out["objects"] == [0, 1]
+
+
+def test_single_process_is_the_identity() -> None:
+    rows = torch.ones(2, 2, requires_grad=True)
+    assert distributed.gather_with_grad(rows) is rows
+    assert distributed.broadcast_object({"a": 1}) == {"a": 1}
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    assert convert_sync_batchnorm(net, torch.device("cpu")) is net
+
+
+def test_too_few_gpus_is_one_clear_line() -> None:
+    with pytest.raises(InputError, match="--num-gpus 64: this machine has"):
+        distributed.check_gpus(64)
+    with pytest.raises(InputError, match="give 1 or more"):
+        distributed.check_gpus(0)

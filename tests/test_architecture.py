@@ -1,0 +1,115 @@
+"""Rules of the code base: who may import whom, sizes, docstrings, and quick --help."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE_FILES = sorted([*ROOT.glob("pretrain/**/*.py"), *ROOT.glob("transfer/**/*.py")])
+TOOLS = sorted(ROOT.glob("tools/*.py"))
+ALL_FILES = [*PACKAGE_FILES, *TOOLS]
+FROM_PRETRAIN = ("common", "backbones", "data", "optim")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{path}:{node.lineno}: relative import; write the full name")
+    return found
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=module_name)
+def test_import_rules(path: Path) -> None:
+    name = module_name(path)
+    for target in imports(path):
+        head, _, rest = target.partition(".")
+        assert head != "tools", f"{name} imports {target}: nothing imports tools"
+        if name.startswith("pretrain"):
+            assert head != "transfer", f"{name} imports {target}: pretrain never imports transfer"
+        if name.startswith("transfer") and head == "pretrain" and rest:
+            allowed = rest.split(".")[0] in FROM_PRETRAIN
+            assert allowed, f"{name} imports {target}: transfer may use {FROM_PRETRAIN} only"
+        if head == "detectron2":
+            stem = path.stem.startswith("detectron2_") and path.parent.name == "detection"
+            assert stem, f"{name} imports detectron2; only transfer/detection/detectron2_*.py may"
+
+
+def test_no_import_cycles() -> None:
+    known = {module_name(path): path for path in PACKAGE_FILES}
+    graph = {
+        name: {target for target in imports(path, top_level_only=True) if target in known}
+        for name, path in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
+        if name not in done:
+            for target in sorted(graph[name] - {name}):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=module_name)
+def test_sizes_and_docstrings(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), f"{path}: a module says what goes in and out"
+    assert text.count("\n") <= 400, f"{path}: more than 400 lines"
+    for function in functions(path):
+        lines = function.end_lineno - function.lineno + 1
+        assert lines <= 60, f"{path}:{function.lineno}: {function.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=module_name)
+def test_parameters_are_typed(path: Path) -> None:
+    for function in functions(path):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+        assert not bare, f"{path}:{function.lineno}: {function.name}: untyped {bare}"
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=module_name)
+def test_help_is_quick_and_loads_no_torch(path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{path.name}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(path)!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules, 'imports torch before it is needed'\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert "example" in done.stdout
+    assert seconds < 10, f"--help took {seconds:.1f} s"  # generous: CI machines are busy
