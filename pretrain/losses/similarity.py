@@ -1,0 +1,70 @@
+"""Contrastive losses: embeddings of several views in, one scalar out.
+
+Legend: N images in this process's batch, W processes, V views, D embedding, P pairs of views.
+
+Scaling under data parallelism: every process returns the mean over *its own* rows against the
+global batch, and `gather_with_grad` adds up the gradients of all processes. So the mean of the loss
+over the processes is the loss of the whole batch, and the gradients that DistributedDataParallel
+averages are the gradients of that loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretrain.common.distributed import gather_with_grad, rank
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (SimCLR, arXiv 2002.05709, equation 1) of two views (N, D) each, both directions.
+
+    The mean over the 2N rows, as in the paper's formula; Google's code sums the two directions,
+    which is twice this. Negatives are both views of every other image of the global batch. Raises
+    ValueError on bad shapes.
+    """
+    if z1.shape != z2.shape:
+        raise ValueError(f"the two views differ: {tuple(z1.shape)} and {tuple(z2.shape)}")
+    return nt_xent_pairs(torch.stack([z1, z2]), [(0, 1)], temperature)
+
+
+def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
+    """Mean over `pairs` of the two-view NT-Xent of that pair alone, for embeddings z (V, N, D).
+
+    Views outside a pair play no part in it, so that other views of an image are never its
+    negatives. Computed in float32 or better, also under autocast. Raises ValueError on bad shapes
+    or pairs.
+    """
+    if z.ndim != 3 or z.shape[1] == 0:
+        raise ValueError(f"embeddings must be (V, N, D) with N > 0, got {tuple(z.shape)}")
+    if not pairs or any(not 0 <= v < len(z) for pair in pairs for v in pair):
+        raise ValueError(f"bad pairs {list(pairs)} for {len(z)} views")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    with torch.autocast(z.device.type, enabled=False):
+        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
+        everyone = _gather_views(z)
+        losses = [_pair_loss(z[[a, b]], everyone[[a, b]], temperature) for a, b in pairs]
+        return torch.stack(losses).mean()
+
+
+def _gather_views(z: Tensor) -> Tensor:
+    """(V, N, D) of this process to (V, W*N, D) of all, in one collective."""
+    views, images, dim = z.shape
+    rows = gather_with_grad(z.transpose(0, 1).reshape(images, views * dim))
+    return rows.view(-1, views, dim).transpose(0, 1)
+
+
+def _pair_loss(mine: Tensor, everyone: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of this process's 2N rows: mine (2, N, D), everyone (2, W*N, D), both
+    L2-normalised."""
+    local, total = mine.shape[1], everyone.shape[1]
+    logits = mine.flatten(0, 1) @ everyone.flatten(0, 1).T / temperature
+    own = torch.arange(local, device=mine.device) + rank() * local
+    itself = torch.cat([own, own + total])
+    positive = torch.cat([own + total, own])
+    logits = logits.scatter(1, itself[:, None], float("-inf"))
+    return F.cross_entropy(logits, positive)

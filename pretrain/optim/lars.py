@@ -1,0 +1,79 @@
+"""LARS (You et al., arXiv 1708.03888) as in google-research/simclr `lars_optimizer.py`.
+
+Gradients in, new weights out. Differs from other public versions in ways that matter: weight decay
+is part of the gradient whose norm is taken, and the learning rate enters the momentum buffer (so a
+falling rate does not scale down what was gathered before).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LARS(Optimizer):
+    """Momentum SGD whose step is scaled per tensor by trust_coefficient * |w| / |g|.
+
+    A parameter group with `adapt=False` (batch norm and biases) is plain momentum SGD; give it
+    weight_decay=0 as well, `param_groups` does both. The ratio is 1 where either norm is 0. Raises
+    ValueError on a negative setting.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+    ) -> None:
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "trust": trust_coefficient, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of all groups; returns the closure's loss, if one was given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        # The _foreach calls do all tensors of a group in a few kernels: on a GPU one by one would
+        # cost ~1000 launches.
+        grads = [p.grad for p in params]
+        if group["weight_decay"]:
+            grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+        if group["adapt"]:
+            grads = list(torch._foreach_mul(grads, self._ratios(params, grads, group["trust"])))
+        buffers = [self._momentum_buffer(p) for p in params]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, grads, alpha=group["lr"])
+        torch._foreach_sub_(params, buffers)
+
+    def _momentum_buffer(self, param: Tensor) -> Tensor:
+        state = self.state[param]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(param)
+        return state["momentum_buffer"]
+
+    @staticmethod
+    def _ratios(params: list[Tensor], grads: list[Tensor], trust: float) -> list[Tensor]:
+        weight = torch.stack(torch._foreach_norm(params))
+        grad = torch.stack(torch._foreach_norm(grads))
+        usable = (weight > 0) & (grad > 0)
+        ratio = torch.where(usable, trust * weight / torch.where(usable, grad, 1.0), 1.0)
+        return list(ratio.unbind())
