@@ -18,7 +18,8 @@ install: $(VENV)/.installed
 
 # Pretrains, converts, detects, classifies and compares on digits pasted on photographs.
 demo: install
-	$(BIN)/python tools/run_suite.py --config demo.yaml --output runs/demo
+	$(BIN)/python tools/make_digits.py --output runs/demo/data
+	DETECTRON2_DATASETS=runs/demo/data $(BIN)/python tools/run_suite.py --config demo.yaml --output runs/demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
