@@ -1,0 +1,203 @@
+"""The embedded data set: handwritten digits on photographs, for demonstrations and tests.
+
+In: an output folder, a seed and counts. Out, below the folder (use it as $DETECTRON2_DATASETS):
+    digits_cls/{train,val,test}/<digit>/*.png  32 px crops, one digit each (folder:digits_cls:train)
+    digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
+    digits_coco/                               the same scenes with masks (coco:digits_coco:train)
+    digits.json                                what was made: format, seed, counts
+The splits share neither digits nor parts of the photographs. The same seed and counts give the same
+bytes (with the same versions of Pillow and scikit-learn), and image i of a split is the same for
+all counts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.digits_render import (
+    NUM_CLASSES,
+    SPLITS,
+    digit_pool,
+    draw_background,
+    draw_glyph,
+    paste,
+)
+from pretrain.common.digits_scenes import (
+    SCENE_SIDE,
+    Scene,
+    coco_annotations,
+    coco_categories,
+    draw_scene,
+    voc_annotation,
+)
+from pretrain.common.errors import InputError
+
+CROP_SIDE = 32
+CLASSIFICATION_COUNTS = (2000, 500, 500)
+SCENE_COUNTS = (600, 150, 150)
+_HEIGHTS = (20.0, 28.0)  # pixels of a digit in a crop
+_ZOOM = (1.0, 2.5)  # photo pixels per crop pixel
+_STAMP = "digits.json"
+_VERSION = 1
+_LOG = logging.getLogger(__name__)
+
+
+def make_digits(
+    output: Path | str,
+    *,
+    seed: int = 0,
+    classification: Sequence[int] = CLASSIFICATION_COUNTS,
+    scenes: Sequence[int] = SCENE_COUNTS,
+) -> bool:
+    """Writes the data set below `output`; True when written, False when it was there already.
+
+    classification, scenes: numbers of crops and of scenes for train, val, test.
+    The set is made beside `output` and moved there when complete: a folder with digits is whole.
+    Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
+    """
+    output = Path(output)
+    facts = {
+        "format": "mscn-digits",
+        "version": _VERSION,
+        "seed": _whole_number(seed, "the seed"),
+        "classification": _counts(classification, "classification"),
+        "scenes": _counts(scenes, "scenes"),
+    }
+    if _is_finished(output, facts):
+        _LOG.info("%s already holds this data set", output)
+        return False
+    partial = output.absolute().parent / f".{output.absolute().name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        _write_classification(partial / "digits_cls", seed, facts["classification"])
+        _write_scenes(partial, seed, facts["scenes"])
+        (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
+        if output.is_dir():
+            output.rmdir()  # empty, as checked above
+        partial.rename(output)
+    except OSError as error:
+        raise InputError(f"cannot write the digits to {output}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def draw_crop(split: str, digit: int, rng: np.random.Generator) -> np.ndarray:
+    """One classification image, uint8 (32, 32, 3), with a digit of the class wholly inside it."""
+    pixels = draw_background(split, CROP_SIDE, _ZOOM, rng)
+    pool = digit_pool(split)[digit]
+    ink = pool[rng.integers(len(pool))]
+    while True:
+        alpha = draw_glyph(ink, rng.uniform(*_HEIGHTS), rng)
+        if max(alpha.shape) <= CROP_SIDE:
+            break
+    top = int(rng.integers(CROP_SIDE - alpha.shape[0] + 1))
+    left = int(rng.integers(CROP_SIDE - alpha.shape[1] + 1))
+    paste(pixels, alpha, top, left, rng)
+    return pixels
+
+
+def _whole_number(value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise InputError(f"{what} of the digits must be a whole number from 0 up, not {value!r}")
+    return int(value)
+
+
+def _counts(values: Sequence[int], what: str) -> list[int]:
+    if len(values) != len(SPLITS):
+        raise InputError(f"{what} needs three counts (train, val, test), not {values!r}")
+    return [_whole_number(value, f"each {what} count") for value in values]
+
+
+def _is_finished(output: Path, facts: dict) -> bool:
+    """True for this very set, False for a free place; InputError for anything else in the way."""
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise InputError(f"{output} is a file; choose a folder for --output")
+    if not any(output.iterdir()):
+        return False
+    try:
+        found = json.loads((output / _STAMP).read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != facts["format"]:
+        raise InputError(
+            f"{output} is not empty and holds no finished digits; choose another folder"
+        )
+    if found == facts:
+        return True
+    changed = [key for key in facts if found.get(key) != facts[key]]
+    described = ", ".join(f"{key} {found.get(key)} (asked: {facts[key]})" for key in changed)
+    raise InputError(
+        f"{output} holds other digits: {described}; choose another folder or remove it"
+    )
+
+
+def _write_classification(folder: Path, seed: int, counts: Sequence[int]) -> None:
+    for split_index, (split, count) in enumerate(zip(SPLITS, counts)):
+        for digit in range(NUM_CLASSES):
+            (folder / split / str(digit)).mkdir(parents=True)
+        for i in range(count):
+            digit = i % NUM_CLASSES
+            rng = np.random.default_rng([seed, 0, split_index, i])
+            image = Image.fromarray(draw_crop(split, digit, rng))
+            image.save(folder / split / str(digit) / f"{i:05d}.png", compress_level=1)
+
+
+def _write_scenes(root: Path, seed: int, counts: Sequence[int]) -> None:
+    """Draws each scene once and writes it in both layouts under the same number."""
+    voc, coco = root / "digits_voc", root / "digits_coco"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (voc / folder).mkdir(parents=True)
+    (coco / "annotations").mkdir(parents=True)
+    image_id = 0
+    for split_index, (split, count) in enumerate(zip(SPLITS, counts)):
+        (coco / split).mkdir()
+        drawn: dict[int, Scene] = {}
+        for i in range(count):
+            image_id += 1
+            scene = draw_scene(split, np.random.default_rng([seed, 1, split_index, i]))
+            drawn[image_id] = scene
+            name = f"{image_id:06d}.jpg"
+            jpeg = _jpeg(scene.pixels)
+            (coco / split / name).write_bytes(jpeg)
+            (voc / "JPEGImages" / name).write_bytes(jpeg)
+            (voc / "Annotations" / f"{image_id:06d}.xml").write_text(voc_annotation(scene, name))
+        (voc / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{n:06d}\n" for n in drawn))
+        annotations = json.dumps(_coco_document(drawn)) + "\n"
+        (coco / "annotations" / f"instances_{split}.json").write_text(annotations)
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    # Full chroma resolution: thin coloured strokes would bleed under the usual 4:2:0.
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def _coco_document(scenes: dict[int, Scene]) -> dict:
+    annotations: list[dict] = []
+    for image_id, scene in scenes.items():
+        annotations += coco_annotations(scene, image_id, first_id=len(annotations) + 1)
+    images = [
+        {"id": n, "file_name": f"{n:06d}.jpg", "height": SCENE_SIDE, "width": SCENE_SIDE}
+        for n in scenes
+    ]
+    info = {"description": "scikit-learn's digits on its sample photographs", "version": "1"}
+    return {
+        "info": info,
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": coco_categories(),
+    }

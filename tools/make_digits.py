@@ -1,0 +1,41 @@
+"""Writes the embedded data set: handwritten digits on photographs, with boxes and masks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.common.cli import make_parser, tool
+
+EXAMPLE = """python tools/make_digits.py --output datasets/digits
+  export DETECTRON2_DATASETS=datasets/digits  # folder:digits_cls:train, voc:digits_voc:train"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, EXAMPLE, overrides=False)
+    parser.add_argument("--output", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another set (0)")
+    three = {"type": int, "nargs": 3, "metavar": ("TRAIN", "VAL", "TEST")}
+    parser.add_argument("--classification", **three, help="numbers of crops (2000 500 500)")
+    parser.add_argument("--scenes", **three, help="numbers of scenes (600 150 150)")
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    from pretrain.common.digits import CLASSIFICATION_COUNTS, SCENE_COUNTS, make_digits
+
+    written = make_digits(
+        args.output,
+        seed=args.seed,
+        classification=args.classification or CLASSIFICATION_COUNTS,
+        scenes=args.scenes or SCENE_COUNTS,
+    )
+    state = "wrote the digits to" if written else "nothing to do: the same digits are in"
+    print(f"{state} {args.output}; use them with DETECTRON2_DATASETS={args.output}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
