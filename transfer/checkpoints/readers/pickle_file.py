@@ -1,0 +1,62 @@
+"""Detectron2's `.pkl`: a pickle of numpy arrays, read by the restricted unpickler."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.unpickle import ForbiddenGlobal, restricted_load
+
+
+def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
+    """Returns the pickled object with arrays as tensors, and the facts in its key `transfer`.
+
+    Raises:
+        InputError: truncated, not a pickle, or refused; names the forbidden global.
+    """
+    try:
+        with file.open("rb") as stream:
+            load = pickle.load if trust else restricted_load
+            content = load(stream, encoding="latin1")
+    except ForbiddenGlobal as error:
+        raise InputError(
+            f"{file} wants to load {error}, which could run code, and is refused; "
+            "--trust reads it if you know who made it"
+        ) from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{file} is not a readable pickle (truncated?): {reason}") from error
+    _check_size(content, file)
+    facts = content.get("transfer") if isinstance(content, Mapping) else None
+    return _as_tensors(content), facts
+
+
+def _check_size(content: Any, file: Path) -> None:
+    """An array can be declared larger than its data; touching it would exhaust the memory."""
+    arrays = {id(array): array for array in _arrays(content)}
+    declared = sum(array.nbytes for array in arrays.values())
+    if declared > file.stat().st_size:
+        raise InputError(f"{file} declares {declared} bytes of arrays, more than the file holds")
+
+
+def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Mapping) and depth < 4:
+        for entry in value.values():
+            yield from _arrays(entry, depth + 1)
+
+
+def _as_tensors(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        native = value.astype(value.dtype.newbyteorder("="), copy=True)  # writable, aligned
+        return torch.from_numpy(native)
+    if isinstance(value, Mapping) and depth < 4:
+        return {key: _as_tensors(entry, depth + 1) for key, entry in value.items()}
+    return value

@@ -1,0 +1,79 @@
+"""Opens any weights file by its first bytes, never by its name alone.
+
+A torch zip starts with `PK`, an old torch file and a Detectron2 file are pickles, a safetensors
+file starts with the length of its JSON header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.readers.pickle_file import read_pickle
+from transfer.checkpoints.readers.safetensors_file import read_safetensors
+from transfer.checkpoints.readers.torch_file import read_torch
+from transfer.checkpoints.sources import file_sha256, local_file
+
+# torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
+TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file's content before any key name is interpreted.
+
+    Attributes:
+        kind: "torch", "pickle" or "safetensors".
+        content: the outermost mapping.
+        facts: the JSON text that this project adds, None where absent.
+        sha256: of the file's bytes.
+    """
+
+    path: Path
+    kind: str
+    content: Mapping[str, Any]
+    facts: str | None
+    sha256: str
+
+
+READERS = {"torch": read_torch, "pickle": read_pickle, "safetensors": read_safetensors}
+
+
+def open_file(path: str | Path, trust: bool = False) -> RawFile:
+    """Reads a weights file into plain mappings of tensors.
+
+    Args:
+        trust: reads pickles without restrictions, which can run code from the file.
+
+    Raises:
+        InputError: missing, empty, truncated, refused, or no weights file at all.
+    """
+    file = local_file(path)
+    kind = sniff(file)
+    content, facts = READERS[kind](file, trust)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{file} holds a {type(content).__name__}, not a mapping of weights")
+    return RawFile(file, kind, content, facts, file_sha256(file))
+
+
+def sniff(file: Path) -> str:
+    """The container's kind, from the first bytes.
+
+    Raises:
+        InputError: none of the known containers.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(len(TORCH_LEGACY))
+    if head.startswith(b"PK\x03\x04") or head.startswith(TORCH_LEGACY):
+        return "torch"
+    if head[8:9] == b"{" or file.suffix == ".safetensors":
+        return "safetensors"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle"
+    raise InputError(
+        f"{file} is not a weights file: neither torch (.pth), pickle (.pkl) nor .safetensors "
+        "(or its beginning is lost)"
+    )

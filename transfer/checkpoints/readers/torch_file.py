@@ -1,0 +1,42 @@
+"""Files of torch.save: tensors and builtins only, unless the user trusts the file."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.common.errors import InputError
+
+# What real checkpoints hold beside tensors; these classes run nothing when rebuilt.
+HARMLESS = [argparse.Namespace]
+
+
+def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
+    """Returns the loaded object on the CPU, and the facts in a flat state_dict's `_metadata`.
+
+    Raises:
+        InputError: truncated, of another kind, or refused; names the forbidden global.
+    """
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(file, map_location="cpu", weights_only=not trust)
+    except Exception as error:  # torch raises many kinds for one cause: the file
+        raise InputError(_reason(file, str(error))) from error
+    metadata = getattr(content, "_metadata", None)
+    facts = metadata.get("transfer") if isinstance(metadata, dict) else None
+    return content, facts
+
+
+def _reason(file: Path, message: str) -> str:
+    forbidden = re.search(r"GLOBAL (\S+)", message)
+    if forbidden:
+        return (
+            f"{file} wants to load {forbidden[1]}, which could run code, and is refused; "
+            "--trust reads it if you know who made it"
+        )
+    first = " ".join(message.split())[:120]
+    return f"{file} is not a readable torch file (truncated, or another format): {first}"

@@ -1,0 +1,145 @@
+"""Backbone weights in canonical form, and the facts that travel with them.
+
+Canonical: torchvision's names, float32, trunk only, no fc; `num_batches_tracked` kept if present.
+Identity is the sha256 of those tensors, not of a file, so that a conversion keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+
+PROVENANCE_KEYS = (
+    "name",
+    "source",
+    "method",
+    "epochs",
+    "pretrain_seed",
+    "pretrain_config_sha256",
+    "file_sha256",
+    "pretrain_seconds",
+    "pretrain_gpu_seconds",
+    "pretrain_views",
+    "pretrain_images",
+)
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class KeyAccount:
+    """What became of every tensor of the source; nothing is left unexplained.
+
+    Attributes:
+        used: source names that are in the result.
+        dropped: rule -> the source names it dropped ("projector", "momentum copy", ...).
+        expected: number of tensors that the architecture has, counters of BN as in the source.
+    """
+
+    used: tuple[str, ...]
+    dropped: Mapping[str, tuple[str, ...]]
+    expected: int
+
+    def lines(self) -> list[str]:
+        """One printable line per fate."""
+        rules = [f"{len(keys)} dropped: {rule}" for rule, keys in sorted(self.dropped.items())]
+        return [f"{len(self.used)} of {self.expected} expected tensors used", *rules]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone's weights.
+
+    Attributes:
+        state: torchvision's names -> float32 tensors (counters int64) on the CPU.
+        backbone: a name of `pretrain.backbones.resnet.BACKBONES`.
+        preprocess: what the network expects of its input.
+        provenance: the keys of PROVENANCE_KEYS; None where unknown.
+        account: of the file they were read from; None for weights made here.
+        warnings: what a user should know before trusting them.
+    """
+
+    state: Mapping[str, Tensor]
+    backbone: str
+    preprocess: Preprocess
+    provenance: Mapping[str, Any]
+    account: KeyAccount | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the canonical tensors, BN's counters left out."""
+        return tensors_sha256(self.state)
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """sha256 over sorted names, shapes and little-endian float32 bytes; counters left out."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        if name.endswith(COUNTER):
+            continue
+        tensor = state[name].detach().float().contiguous().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def make_provenance(**known: Any) -> dict[str, Any]:
+    """Provenance with None for what is not given; unknown keys are a programming error."""
+    unknown = set(known) - set(PROVENANCE_KEYS)
+    assert not unknown, f"no provenance keys {sorted(unknown)}"
+    return {key: known.get(key) for key in PROVENANCE_KEYS}
+
+
+def facts_of(weights: Weights) -> dict[str, Any]:
+    """The JSON-able facts that are written beside the tensors."""
+    return {
+        "backbone": weights.backbone,
+        "preprocess": weights.preprocess.to_dict(),
+        "provenance": dict(weights.provenance),
+        "sha256": weights.sha256,
+    }
+
+
+def parse_facts(text: str | None, where: str) -> dict[str, Any] | None:
+    """Reads the JSON text of `facts_of`; None where a file has none.
+
+    Raises:
+        InputError: not a JSON object, or a part of the wrong type.
+    """
+    if text is None:
+        return None
+    try:
+        facts = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: its 'transfer' facts are not JSON: {error}") from error
+    parts = (
+        (facts, *(facts.get(key, {}) for key in ("preprocess", "provenance")))
+        if isinstance(facts, dict)
+        else (facts,)
+    )
+    if not all(isinstance(part, dict) for part in parts):
+        raise InputError(f"{where}: its 'transfer' facts are not an object of objects")
+    unknown = set(facts.get("provenance", {})) - set(PROVENANCE_KEYS)
+    if unknown:
+        raise InputError(f"{where}: its facts have unknown provenance keys {sorted(unknown)}")
+    return facts
+
+
+def default_name(weights: Weights, path: str | Path) -> str:
+    """METHOD_BACKBONE_EPOCHSep where the weights know it, else the file's stem."""
+    method, epochs = weights.provenance.get("method"), weights.provenance.get("epochs")
+    if weights.provenance.get("source") == "random":
+        return f"random_{weights.backbone}"
+    if method and epochs is not None:
+        return f"{method}_{weights.backbone}_{epochs}ep"
+    return Path(path).stem
