@@ -1,0 +1,88 @@
+"""Random resized crops of one decoded image, in the loader's workers: PIL image in, uint8 out.
+
+The box is drawn by torchvision's algorithm (`RandomResizedCrop.get_params`: ten tries, then the
+central crop); PIL resamples straight from the box, without an intermediate copy.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.errors import InputError
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """One view's crop: `size` px square, area share drawn from `scale`, width / height from
+    `ratio` (log-uniform). torchvision's RandomResizedCrop has scale (0.08, 1); so does SimCLR."""
+
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"unknown crop interpolation {self.interpolation!r};"
+                f" known: {', '.join(INTERPOLATIONS)}"
+            )
+        if self.size < 1:
+            raise InputError(f"crop size {self.size} must be at least 1 px")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"crop scale {self.scale} must be two rising shares of the area")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"crop ratio {self.ratio} must be two rising positive ratios")
+
+
+def draw_crop_box(
+    width: int, height: int, spec: CropSpec, draws: random.Random
+) -> tuple[int, int, int, int]:
+    """Draw a crop as torchvision's `RandomResizedCrop.get_params` does.
+
+    Returns (left, top, right, bottom) in pixels of the image, half-open.
+    """
+    area = width * height
+    log_ratio = (math.log(spec.ratio[0]), math.log(spec.ratio[1]))
+    for _ in range(10):
+        target = area * draws.uniform(*spec.scale)
+        aspect = math.exp(draws.uniform(*log_ratio))
+        w = round(math.sqrt(target * aspect))
+        h = round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left = draws.randint(0, width - w)
+            top = draws.randint(0, height - h)
+            return left, top, left + w, top + h
+    return central_box(width, height, spec.ratio)
+
+
+def central_box(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest central box whose aspect lies in `ratio`: torchvision's fallback."""
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(w / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(h * ratio[1])
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def crop_image(image: Image.Image, spec: CropSpec, draws: random.Random) -> np.ndarray:
+    """Draw and resample one crop: RGB image -> `(S, S, 3)` uint8.
+
+    PIL's resampling is antialiased, and reads the pixels around the box where its filter reaches
+    over the edge; cropping first and resizing then would repeat the edge there.
+    """
+    box = draw_crop_box(image.width, image.height, spec, draws)
+    size = (spec.size, spec.size)
+    return np.asarray(image.resize(size, INTERPOLATIONS[spec.interpolation], box=box))

@@ -1,0 +1,243 @@
+"""Image classification data by name: a spec such as `folder:FOLDER:SPLIT` in, images by index out.
+
+    folder:FOLDER[:SPLIT]   FOLDER/SPLIT holds one folder of images per class, or images (labels -1)
+    imagenet:train|val      the same below ROOT/imagenet
+    cifar10:train|test      torchvision's files below ROOT, cifar100 likewise
+
+ROOT is `$DETECTRON2_DATASETS`, by default `./datasets`. FOLDER is absolute or below ROOT; the last
+colon separates FOLDER from SPLIT.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from pretrain.data.decode import decode_image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+class ImageDataset(ABC):
+    """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes."""
+
+    labels: list[int]
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """A readable name of one image: its path, or data set and number."""
+
+    def subset(self, indices: Sequence[int]) -> ImageDataset:
+        """The images at `indices`, in that order, with the same classes."""
+        return SubsetImages(self, indices)
+
+
+class FolderImages(ImageDataset):
+    """Image files in class folders (any depth below each), or flat in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths, self.labels, self.classes = scan_folder(folder)
+
+    def read(self, index: int) -> Image.Image:
+        return decode_image(self.paths[index])
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+
+class ArrayImages(ImageDataset):
+    """Decoded images in memory: `pixels (N, H, W, 3)` uint8. `unreadable` maps an index to the
+    error that `read` is to raise there."""
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: Sequence[int],
+        classes: Sequence[str],
+        names: Sequence[str],
+        unreadable: dict[int, str] | None = None,
+    ) -> None:
+        self.pixels = pixels
+        self.labels = list(labels)
+        self.classes = list(classes)
+        self.names = list(names)
+        self.unreadable = unreadable or {}
+
+    def read(self, index: int) -> Image.Image:
+        if index in self.unreadable:
+            raise OSError(self.unreadable[index])
+        return Image.fromarray(self.pixels[index])
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+
+class SubsetImages(ImageDataset):
+    """Some images of another data set."""
+
+    def __init__(self, whole: ImageDataset, indices: Sequence[int]) -> None:
+        self.whole = whole
+        self.indices = list(indices)
+        self.labels = [whole.labels[index] for index in self.indices]
+        self.classes = whole.classes
+
+    def read(self, index: int) -> Image.Image:
+        return self.whole.read(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.indices[index])
+
+
+def datasets_root() -> Path:
+    """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
+    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+
+
+def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
+    """Open a classification data set by its spec (see the module's docstring).
+
+    `limit_per_class` keeps the first images of each class in sorted order (of the whole folder
+    where there are no classes): "a part of" a data set that everybody can take again.
+
+    Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected).
+    """
+    kind, _, rest = spec.partition(":")
+    dataset = find(kind, OPENERS, "data set", where=f"{spec!r}")(rest)
+    if limit_per_class is None:
+        return dataset
+    if limit_per_class < 1:
+        raise InputError(f"limit per class {limit_per_class} of {spec} must be at least 1")
+    return dataset.subset(_first_per_class(dataset.labels, limit_per_class))
+
+
+def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
+    """Decode a data set of small, equally sized images once and keep it as uint8.
+
+    An unreadable image stays unreadable: its `read` raises as before. Raises `InputError` when
+    sizes differ or no image can be read.
+    """
+    pixels: np.ndarray | None = None
+    unreadable: dict[int, str] = {}
+    for index in range(len(dataset)):
+        try:
+            image = np.asarray(dataset.read(index))
+        except OSError as error:
+            unreadable[index] = str(error)
+            continue
+        if pixels is None:
+            pixels = np.zeros((len(dataset), *image.shape), dtype=np.uint8)
+        if image.shape != pixels.shape[1:]:
+            raise InputError(
+                f"{dataset.name(index)} has {image.shape[1]}x{image.shape[0]} px, others"
+                f" {pixels.shape[2]}x{pixels.shape[1]}: only equally sized images can be kept"
+                " decoded in memory; turn that option off"
+            )
+        pixels[index] = image
+    if pixels is None:
+        raise InputError(f"no image can be read; the last error: {list(unreadable.values())[-1:]}")
+    names = [dataset.name(index) for index in range(len(dataset))]
+    return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
+
+
+def scan_folder(folder: Path) -> tuple[list[str], list[int], list[str]]:
+    """List a folder's images: (paths, labels, classes), sorted by class and path.
+
+    Subfolders that hold images are classes; without any, the folder's own images have label -1.
+    Raises `InputError` for a missing folder, and for one without images.
+    """
+    layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
+    if not folder.is_dir():
+        raise InputError(f"image folder {folder} does not exist; {layout}")
+    with os.scandir(folder) as entries:
+        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
+    found = [(name, _images_below(folder / name)) for name in subfolders]
+    found = [(name, paths) for name, paths in found if paths]
+    if found:
+        paths = [path for _, files in found for path in files]
+        labels = [label for label, (_, files) in enumerate(found) for _ in files]
+        return paths, labels, [name for name, _ in found]
+    with os.scandir(folder) as entries:
+        flat = sorted(e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES))
+    if not flat:
+        raise InputError(f"image folder {folder} holds no images; {layout}")
+    return flat, [-1] * len(flat), []
+
+
+def _images_below(folder: Path) -> list[str]:
+    return sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    )
+
+
+def _first_per_class(labels: Sequence[int], limit: int) -> list[int]:
+    taken: dict[int, int] = {}
+    indices = []
+    for index, label in enumerate(labels):
+        taken[label] = taken.get(label, 0) + 1
+        if taken[label] <= limit:
+            indices.append(index)
+    return indices
+
+
+def _open_folder(rest: str) -> ImageDataset:
+    folder, _, split = rest.rpartition(":")
+    if not folder:  # no colon: the folder itself
+        folder, split = split, ""
+    if not folder:
+        raise InputError("data set 'folder:' names no folder; write folder:FOLDER:SPLIT")
+    return FolderImages(datasets_root() / folder / split)
+
+
+def _open_imagenet(split: str) -> ImageDataset:
+    if split not in ("train", "val"):
+        raise InputError(f"imagenet has no split {split!r}; write imagenet:train or imagenet:val")
+    return FolderImages(datasets_root() / "imagenet" / split)
+
+
+def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
+    def open_cifar(split: str) -> ImageDataset:
+        name = f"cifar{number}"
+        if split not in ("train", "test"):
+            raise InputError(f"{name} has no split {split!r}; write {name}:train or {name}:test")
+        from torchvision import datasets  # heavy, and needed for these sets only
+
+        reader = datasets.CIFAR10 if number == 10 else datasets.CIFAR100
+        root = datasets_root()
+        try:
+            data = reader(str(root), train=split == "train", download=False)
+        except (RuntimeError, OSError) as error:
+            raise InputError(
+                f"{name} was not found; expected torchvision's files in {root / reader.base_folder}"
+                f" (unpack {reader.filename} in {root})"
+            ) from error
+        names = [f"{name}:{split} image {index}" for index in range(len(data.data))]
+        return ArrayImages(data.data, [int(t) for t in data.targets], data.classes, names)
+
+    return open_cifar
+
+
+OPENERS: dict[str, Callable[[str], ImageDataset]] = {
+    "folder": _open_folder,
+    "imagenet": _open_imagenet,
+    "cifar10": _cifar_opener(10),
+    "cifar100": _cifar_opener(100),
+}

@@ -1,0 +1,234 @@
+"""Batches of random crops: an `ImageDataset` in, uint8 `Batch`es on the CPU out.
+
+Order and draws depend on (seed, epoch, sample, view) alone: not on the number of workers or of
+processes, and a loader that starts at a step gives what an uninterrupted one would have given.
+Several processes take disjoint parts of the same global batches.
+
+Legend: V views, N batch of one process, S crop side in pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pretrain.common.errors import InputError
+from pretrain.data.crops import CropSpec, crop_image
+from pretrain.data.datasets import ImageDataset, decoded_in_memory
+
+logger = logging.getLogger(__name__)
+
+# Images in a row that may be unreadable before a worker gives up finding a substitute.
+MAX_SUBSTITUTES = 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`crops` uint8 `(V, N, 3, S, S)` RGB, whose memory lies as `(V, N, S, S, 3)`; `labels (N,)`
+    int64 (-1 where there are no classes); `index (N,)` int64 of the images in the data set."""
+
+    crops: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device; from pinned memory the copy runs beside the host."""
+        return Batch(
+            self.crops.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.index.to(device, non_blocking=True),
+        )
+
+
+class CropLoader:
+    """Loads random crops of a data set, several from one decode.
+
+    Args:
+        crops: one spec per view; all of one size.
+        same_crop: for each view None, or the index of an earlier view whose crop it shares.
+        batch_size: images per process.
+        max_corrupt: unreadable images this process may meet before the run stops.
+        drop_last: leave out the images after the last full global batch of an epoch.
+        cache_decoded: keep small, equally sized images decoded in memory.
+        pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
+        prefetch: batches that each worker prepares ahead.
+
+    Raises `InputError` for crops of several sizes, a `same_crop` that names no earlier view, and a
+    data set smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        crops: Sequence[CropSpec],
+        same_crop: Sequence[int | None] | None = None,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        max_corrupt: int = 0,
+        drop_last: bool = True,
+        cache_decoded: bool = False,
+        pin_memory: bool | None = None,
+        prefetch: int = 4,
+    ) -> None:
+        shared = tuple(same_crop) if same_crop else (None,) * len(crops)
+        _check_crops(crops, shared)
+        global_batch = batch_size * world_size
+        self.steps_per_epoch = len(dataset) // global_batch
+        if not drop_last and len(dataset) % global_batch >= world_size:
+            self.steps_per_epoch += 1
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"the data set's {len(dataset)} images do not fill one global batch of"
+                f" {global_batch}; lower the batch size"
+            )
+        self.dataset = decoded_in_memory(dataset) if cache_decoded else dataset
+        self.max_corrupt = max_corrupt
+        self.corrupt: set[str] = set()
+        self._order = _Order(len(dataset), batch_size, seed, rank, world_size)
+        self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed)
+        self._workers: DataLoader | None = None
+        if num_workers > 0:
+            self._workers = DataLoader(
+                self._crops,
+                batch_sampler=self._order,
+                num_workers=num_workers,
+                collate_fn=_unchanged,
+                pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+                persistent_workers=True,
+                prefetch_factor=prefetch,
+            )
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from `start_step` on (0 to `steps_per_epoch`).
+
+        Raises `InputError` once more than `max_corrupt` images were unreadable.
+        """
+        self._order.span = (epoch, start_step, self.steps_per_epoch)
+        if self._workers is None:
+            loaded = (self._crops.__getitems__(keys) for keys in self._order)
+        else:
+            loaded = iter(self._workers)
+        for crops, labels, index, errors in loaded:
+            self._count_corrupt(errors)
+            yield Batch(crops.permute(0, 1, 4, 2, 3), labels, index)
+
+    def _count_corrupt(self, errors: Sequence[tuple[str, str]]) -> None:
+        for name, message in errors:
+            if name in self.corrupt:
+                continue
+            self.corrupt.add(name)
+            logger.warning("unreadable image, another takes its place: %s", message)
+            if len(self.corrupt) > self.max_corrupt:
+                raise InputError(
+                    f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt}"
+                    f" allowed; the last: {message}"
+                )
+
+
+@dataclass
+class _Order(Sampler[list[tuple[int, int]]]):
+    """Yields the (epoch, sample) keys of each batch of one process, for the epoch and steps set
+    in `span` (epoch, first step, end)."""
+
+    length: int
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    span: tuple[int, int, int] = field(default=(0, 0, 0))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, start, end = self.span
+        generator = np.random.default_rng((self.seed, epoch))
+        permutation = generator.permutation(self.length).tolist()
+        whole = self.batch_size * self.world_size
+        for step in range(start, end):
+            taken = permutation[step * whole : (step + 1) * whole]
+            # Every W-th image: also a short last batch is spread over all processes.
+            yield [(epoch, sample) for sample in taken[self.rank :: self.world_size]]
+
+    def __len__(self) -> int:
+        return self.span[2] - self.span[1]
+
+
+Loaded = tuple[Tensor, Tensor, Tensor, list[tuple[str, str]]]
+
+
+class _CropDataset(Dataset[Loaded]):
+    """Keys (epoch, sample) of a whole batch -> crops `(V, N, S, S, 3)`, labels, indices, and
+    (name, message) of each unreadable image met."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        specs: tuple[CropSpec, ...],
+        same_crop: tuple[int | None, ...],
+        seed: int,
+    ) -> None:
+        self.dataset = dataset
+        self.specs = specs
+        self.same_crop = same_crop
+        self.seed = seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Loaded:
+        size = self.specs[0].size
+        crops = np.empty((len(self.specs), len(keys), size, size, 3), dtype=np.uint8)
+        index = np.empty(len(keys), dtype=np.int64)
+        errors: list[tuple[str, str]] = []
+        for place, (epoch, sample) in enumerate(keys):
+            index[place], image = self._read(epoch, sample, errors)
+            for view, (spec, source) in enumerate(zip(self.specs, self.same_crop)):
+                if source is not None:
+                    crops[view, place] = crops[source, place]
+                else:
+                    draws = random.Random(draw_seed(self.seed, epoch, sample, view))
+                    crops[view, place] = crop_image(image, spec, draws)
+        labels = torch.tensor([self.dataset.labels[i] for i in index.tolist()])
+        return torch.from_numpy(crops), labels, torch.from_numpy(index), errors
+
+    def _read(
+        self, epoch: int, sample: int, errors: list[tuple[str, str]]
+    ) -> tuple[int, Image.Image]:
+        """The sample's image, or another one's where it is unreadable, with its index."""
+        draws = random.Random(draw_seed(self.seed, epoch, sample, -1))
+        index = sample
+        for _ in range(MAX_SUBSTITUTES):
+            try:
+                return index, self.dataset.read(index)
+            except OSError as error:
+                errors.append((self.dataset.name(index), str(error)))
+                index = draws.randrange(len(self.dataset))
+        raise InputError(f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}")
+
+
+def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:
+    """One integer for the draws of one view (-1: the substitute) of one sample, free of
+    collisions for epoch < 2^20, sample < 2^40, view < 2^10 - 1."""
+    return (((seed << 20 | epoch) << 40 | sample) << 10) + view + 1
+
+
+def _unchanged(loaded: Loaded) -> Loaded:
+    return loaded
+
+
+def _check_crops(crops: Sequence[CropSpec], same_crop: Sequence[int | None]) -> None:
+    sizes = sorted({spec.size for spec in crops})
+    if len(sizes) != 1:
+        raise InputError(f"the views' crop sizes {sizes} must be equal")
+    if len(same_crop) != len(crops):
+        raise InputError(f"same_crop has {len(same_crop)} entries for {len(crops)} views")
+    for view, source in enumerate(same_crop):
+        if source is not None and not 0 <= source < view:
+            raise InputError(f"same_crop of view {view} is {source}; it must be an earlier view")

@@ -1,0 +1,97 @@
+"""What a network's weights expect of their input: `(N, 3, H, W)` RGB images in, network input out.
+
+These facts travel with the weights through every file, so that each downstream tool feeds them
+alike: channel order, mean, standard deviation, value range, and MSCN's high-pass filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.highpass import HighPass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Normalisation and filter of a network's input.
+
+    `mean` and `std` are on the scale of `value_range` and in the order of `channel_order`, as
+    Detectron2's PIXEL_MEAN is in the order of INPUT.FORMAT. Defaults are torchvision's.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channel_order: str = "RGB"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    highpass: HighPass | None = None
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in ("RGB", "BGR"):
+            raise InputError(f"channel_order {self.channel_order!r} is unknown; known: BGR, RGB")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise InputError(f"mean {self.mean} and std {self.std} must have three values each")
+        if min(self.std) <= 0:
+            raise InputError(f"std {self.std} must be above 0")
+        if self.value_range[0] >= self.value_range[1]:
+            raise InputError(f"value_range {self.value_range} must rise")
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Range, channel order, mean and std, without the filter.
+
+        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape.
+        """
+        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        low, high = self.value_range
+        images = images.float()
+        if self.channel_order == "BGR":
+            images = images.flip(1)
+        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = images.new_tensor(self.std).view(1, 3, 1, 1)
+        # (x / scale * (high - low) + low - mean) / std, as one product and one sum.
+        return images * ((high - low) / scale / std) + (low - mean) / std
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Normalise, then filter: what the network sees.
+
+        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape.
+        """
+        images = self.normalise(images)
+        return images if self.highpass is None else self.highpass.apply(images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, as stored in checkpoints and in weights files."""
+        return {
+            "channel_order": self.channel_order,
+            "mean": [float(v) for v in self.mean],
+            "std": [float(v) for v in self.std],
+            "value_range": [float(v) for v in self.value_range],
+            "highpass": None if self.highpass is None else self.highpass.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Preprocess:
+        """The inverse of `to_dict`; missing keys take the defaults. Raises `InputError` for
+        unknown keys and for values of the wrong kind."""
+        known = ("channel_order", "mean", "std", "value_range", "highpass")
+        unknown = sorted(set(facts) - set(known))
+        if unknown:
+            raise InputError(f"preprocess has unknown keys {unknown}; known: {', '.join(known)}")
+        try:
+            values = {key: facts[key] for key in known if key in facts}
+            for key in ("mean", "std", "value_range"):
+                if key in values:
+                    values[key] = tuple(float(v) for v in values[key])
+            if values.get("highpass") is not None:
+                values["highpass"] = HighPass(**values["highpass"])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"preprocess {dict(facts)} cannot be read: {error}") from error

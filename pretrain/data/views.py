@@ -1,0 +1,116 @@
+"""From crops to what the network sees: uint8 `(V, N, 3, S, S)` in, float32 `(V, N, 3, S, S)` out.
+
+The order of operations is binding, because after the filter 0 has to mean "nothing": photometric
+augmentation in [0, 1]; normalise; high-pass filter; mask; noise in the masked pixels only. Nothing
+follows. Legend: V views, N batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data import augment, masking
+from pretrain.data.augment import ViewRecipe
+from pretrain.data.blur import check_kernel
+from pretrain.data.highpass import HighPass
+from pretrain.data.masking import MaskRecipe
+from pretrain.data.preprocess import Preprocess
+
+
+class ViewMaker:
+    """Augments, normalises, filters and masks each view by its own recipe.
+
+    Args:
+        recipes: one augmentation per view (`ViewRecipe.none()` for none).
+        highpasses: one filter per view; None leaves the normalised pixels.
+        masks: one mask recipe per view; None masks nothing. Views are masked independently.
+        preprocess: normalisation of all views (its `highpass` is not used here).
+        same_view: for each view None, or the index of an earlier view whose augmented pixels it
+            reuses before its own filter and mask (the article's "masks on the same view").
+
+    Raises `InputError` when the lists differ in length or `same_view` names no earlier view.
+    """
+
+    def __init__(
+        self,
+        recipes: Sequence[ViewRecipe],
+        *,
+        highpasses: Sequence[HighPass | None],
+        masks: Sequence[MaskRecipe | None],
+        preprocess: Preprocess = Preprocess(),
+        same_view: Sequence[int | None] | None = None,
+    ) -> None:
+        self.recipes = tuple(recipes)
+        self.highpasses = tuple(highpasses)
+        self.masks = tuple(masks)
+        self.preprocess = preprocess
+        self.same_view = tuple(same_view) if same_view else (None,) * len(self.recipes)
+        lengths = [len(self.recipes), len(self.highpasses), len(self.masks), len(self.same_view)]
+        if len(set(lengths)) != 1 or not self.recipes:
+            raise InputError(
+                "views need one recipe, filter, mask and same_view each; got"
+                f" {lengths[0]}, {lengths[1]}, {lengths[2]} and {lengths[3]}"
+            )
+        for view, source in enumerate(self.same_view):
+            if source is not None and not 0 <= source < view:
+                raise InputError(
+                    f"same_view of view {view} is {source}; it must be an earlier view"
+                )
+
+    @property
+    def num_views(self) -> int:
+        """Number of views V."""
+        return len(self.recipes)
+
+    def check(self, size: int) -> None:
+        """Raise `InputError` for a grid or kernel that does not fit crops of `size` px."""
+        for recipe, highpass, mask in zip(self.recipes, self.highpasses, self.masks):
+            if recipe.blur_prob > 0:
+                check_kernel(recipe.kernel_size(size), size)
+            if highpass is not None:
+                highpass.check(size)
+            if mask is not None:
+                mask.check(size)
+
+    @torch.no_grad()
+    def __call__(self, crops: Tensor, generator: torch.Generator) -> Tensor:
+        """Make the views of a batch, on the crops' device.
+
+        crops uint8 `(V, N, 3, S, S)` RGB -> float32 `(V, N, 3, S, S)`. `generator` is the only
+        source of randomness. It may lie on the CPU while the crops lie on a GPU, and is best
+        there: the draws are small, and the GPU then never waits for them.
+        """
+        if crops.shape[0] != self.num_views:
+            raise InputError(f"got {crops.shape[0]} crops an image for {self.num_views} views")
+        pixels: list[Tensor] = []
+        views = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
+        for view in range(self.num_views):
+            source = self.same_view[view]
+            pixels.append(
+                self.augmented(crops[view], view, generator) if source is None else pixels[source]
+            )
+            views[view] = self.masked(pixels[view], view, generator)
+        return views
+
+    def augmented(self, crops: Tensor, view: int, generator: torch.Generator) -> Tensor:
+        """One view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1]."""
+        images = crops.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+        recipe = self.recipes[view]
+        params = augment.sample_params(recipe, len(crops), generator)
+        return augment.apply_augment(images, params, recipe)
+
+    def masked(self, images: Tensor, view: int, generator: torch.Generator) -> Tensor:
+        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input."""
+        images = self.preprocess.normalise(images)
+        highpass, recipe = self.highpasses[view], self.masks[view]
+        if highpass is not None:
+            images = highpass.apply(images)
+        if recipe is None:
+            return images
+        shape = (images.shape[0], images.shape[1], images.shape[2], images.shape[3])
+        params = masking.sample_params(recipe, shape, generator, images.device)
+        return masking.apply_mask(images, params)
