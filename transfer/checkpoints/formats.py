@@ -151,17 +151,17 @@ def find_format(raw: RawFile, source: str = "auto") -> tuple[KeyFormat, dict[str
     for entry in wanted:
         flat = entry.tensors(raw.content) if raw.kind in entry.kinds else None
         if flat is not None:
-            return entry, _only_tensors(flat, raw)
+            return entry, _only_tensors(flat)
     known = ", ".join(FORMATS) if source == "auto" else source
-    raise InputError(f"{raw.path} is in none of the known formats ({known}): {_describe(raw)}")
+    raise InputError(f"in none of the known formats ({known}): {_describe(raw)}")
 
 
-def _only_tensors(flat: Any, raw: RawFile) -> dict[str, Tensor]:
+def _only_tensors(flat: Any) -> dict[str, Tensor]:
     if not isinstance(flat, Mapping) or not flat:
-        raise InputError(f"{raw.path}: its weights are not a mapping of names to tensors")
+        raise InputError("its weights are not a mapping of names to tensors")
     for name, value in flat.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise InputError(f"{raw.path}: {name!r} is a {type(value).__name__}, not a tensor")
+            raise InputError(f"{name!r} is a {type(value).__name__}, not a tensor")
     return dict(flat)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import check_complete, nearest_backbone, shorten
 from transfer.checkpoints.formats import KeyFormat, find_format
 from transfer.checkpoints.provenance import Facts
-from transfer.checkpoints.readers.raw import RawFile, open_file
+from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
 from transfer.checkpoints.weights import (
     COUNTER,
@@ -88,17 +89,37 @@ def read(
     try:
         entry, tensors = find_format(raw, source)
         facts = entry.facts(raw.content)
+        travelling = parse_facts(raw.facts)
+        if travelling is not None:
+            facts = _merge(facts, travelling)
     except InputError as error:
-        message = str(error)
-        raise InputError(message if str(path) in message else f"{path}: {message}") from error
-    account, state = _sort_keys(entry, tensors, backbone or facts.backbone, str(path))
+        raise InputError(f"{path}: {error}") from error
+    account, state = _sort_keys(entry, tensors, facts.backbone, str(path))
     found, _ = nearest_backbone(state)
-    warnings = (*_casts(entry, tensors, account), *check_values(state, str(path)))
-    weights = _with_facts(raw, entry, facts, Weights(state, found, facts.preprocess, {}, account))
-    weights = _add(weights, warnings)
     if backbone is not None and backbone != found:
         raise InputError(f"{path} is a {found}, where a {backbone} is wanted")
+    warnings = (*facts.warnings, *_casts(tensors, account), *check_values(state, str(path)))
+    known = {"source": entry.name, "file_sha256": raw.sha256, **facts.known}
+    provenance = make_provenance(**known)
+    weights = Weights(state, found, facts.preprocess, provenance, account, warnings)
+    provenance["name"] = provenance["name"] or default_name(weights, raw.path)
+    stated = (travelling or {}).get("sha256")
+    if stated not in (None, weights.sha256):
+        raise InputError(
+            f"{path}: its facts are of other weights (sha256 {str(stated)[:16]}, found "
+            f"{weights.sha256[:16]}); convert the original file again"
+        )
     return Reading(weights, entry, tensors)
+
+
+def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
+    """Facts that travel with a file win over what its format makes known."""
+    stated = {k: v for k, v in travelling.get("provenance", {}).items() if v is not None}
+    preprocess, warnings = facts.preprocess, facts.warnings
+    if "preprocess" in travelling:
+        preprocess, warnings = Preprocess.from_dict(travelling["preprocess"]), ()
+    backbone = travelling.get("backbone") or facts.backbone
+    return Facts(preprocess, {**facts.known, **stated}, backbone, warnings)
 
 
 def _sort_keys(
@@ -139,47 +160,8 @@ def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
     return tensor.detach().to(torch.float32).contiguous()
 
 
-def _casts(entry: KeyFormat, tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:
-    """A warning per source type other than float32."""
+def _casts(tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:
+    """A warning where the source's numbers were not float32."""
     kinds = {str(tensors[name].dtype) for name in account.used if not name.endswith(COUNTER)}
     other = sorted(kinds - {"torch.float32"})
-    return (f"{entry.name} weights in {', '.join(other)} became float32",) if other else ()
-
-
-def _with_facts(raw: RawFile, entry: KeyFormat, facts: Facts, weights: Weights) -> Weights:
-    """Adds preprocessing and provenance: those that travel with the file win over the format's.
-
-    Raises:
-        InputError: the facts are of other tensors.
-    """
-    travelling = parse_facts(raw.facts, str(raw.path))
-    known = {"source": entry.name, **facts.known}
-    preprocess, warnings = facts.preprocess, facts.warnings
-    if travelling is not None:
-        for key, value in {"sha256": weights.sha256, "backbone": weights.backbone}.items():
-            if travelling.get(key, value) != value:
-                raise InputError(
-                    f"{raw.path}: its facts are of other weights ({key} {travelling[key]}, "
-                    f"found {value}); convert the original file again"
-                )
-        preprocess = Preprocess.from_dict(travelling.get("preprocess") or {})
-        known.update(travelling.get("provenance") or {})
-        warnings = ()
-    known["file_sha256"] = known.get("file_sha256") or raw.sha256
-    provenance = make_provenance(**known)
-    done = Weights(
-        weights.state, weights.backbone, preprocess, provenance, weights.account, warnings
-    )
-    provenance["name"] = provenance["name"] or default_name(done, raw.path)
-    return done
-
-
-def _add(weights: Weights, warnings: tuple[str, ...]) -> Weights:
-    return Weights(
-        weights.state,
-        weights.backbone,
-        weights.preprocess,
-        weights.provenance,
-        weights.account,
-        (*weights.warnings, *warnings),
-    )
+    return (f"weights stored as {', '.join(other)} became float32",) if other else ()

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 
+# The names of formats.FORMATS, here so that a command line is checked before torch is loaded.
+SOURCES = ("mscn", "moco_v1", "moco_v2", "torchvision", "detectron2")
+SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
+
 
 def local_file(path: str | Path) -> Path:
     """Returns the path of an existing, non-empty file.

@@ -89,7 +89,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
             continue
         tensor = state[name].detach().float().contiguous().cpu()
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().astype("<f4", copy=False).tobytes())
+        digest.update(tensor.numpy().astype("<f4", copy=False).data)
     return digest.hexdigest()
 
 
@@ -110,28 +110,24 @@ def facts_of(weights: Weights) -> dict[str, Any]:
     }
 
 
-def parse_facts(text: str | None, where: str) -> dict[str, Any] | None:
+def parse_facts(text: str | None) -> dict[str, Any] | None:
     """Reads the JSON text of `facts_of`; None where a file has none.
 
     Raises:
-        InputError: not a JSON object, or a part of the wrong type.
+        InputError: not an object of objects, or provenance of unknown keys.
     """
     if text is None:
         return None
     try:
         facts = json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: its 'transfer' facts are not JSON: {error}") from error
-    parts = (
-        (facts, *(facts.get(key, {}) for key in ("preprocess", "provenance")))
-        if isinstance(facts, dict)
-        else (facts,)
-    )
-    if not all(isinstance(part, dict) for part in parts):
-        raise InputError(f"{where}: its 'transfer' facts are not an object of objects")
-    unknown = set(facts.get("provenance", {})) - set(PROVENANCE_KEYS)
-    if unknown:
-        raise InputError(f"{where}: its facts have unknown provenance keys {sorted(unknown)}")
+        unknown = set(facts.get("provenance", {}).keys()) - set(PROVENANCE_KEYS)
+        whole = isinstance(facts.get("preprocess", {}), dict)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"its 'transfer' facts are not a JSON object of objects: {error}"
+        ) from error
+    if unknown or not whole:
+        raise InputError(f"its 'transfer' facts are not ours: {sorted(unknown) or 'preprocess'}")
     return facts
 
 

@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Any checkpoint in, Detectron2 .pkl, torchvision .pth or .safetensors out, proven equal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain.common.cli import make_parser, tool
+from pretrain.common.errors import InputError
+from transfer.checkpoints.sources import SOURCES, SUFFIXES
+
+if TYPE_CHECKING:
+    from transfer.checkpoints.convert import Report
+
+
+def build_parser() -> ArgumentParser:
+    """The command line."""
+    parser = make_parser(
+        "Converts a checkpoint to the layout that OUTPUT's suffix names: .pkl Detectron2, "
+        ".pth torchvision, .safetensors.\nProves the result equal before writing it.",
+        "tools/convert_weights.py runs/mscn/checkpoint.pth mscn_r50.pkl",
+        overrides=False,
+    )
+    parser.add_argument("input", metavar="INPUT", help="the checkpoint file")
+    parser.add_argument("target", metavar="OUTPUT", nargs="?", help="the file to write")
+    parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
+    parser.add_argument(
+        "--source",
+        default="auto",
+        choices=("auto", *SOURCES),
+        metavar="NAME",
+        help=f"force the source format: auto, {', '.join(SOURCES)} (default auto)",
+    )
+    parser.add_argument("--check", action="store_true", help="prove only, write nothing")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--trust", action="store_true", help="read pickles that can run code from the file"
+    )
+    return parser
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, converts, prints."""
+    args = build_parser().parse_args(argv)
+    _check_arguments(args)
+    from transfer.checkpoints.convert import ProofError
+
+    try:
+        report = _convert(args)
+    except ProofError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(report.to_dict(), indent=1) if args.json else _text(report))
+    if report.failures:
+        worst = max(row.relative for row in report.failures)
+        print(f"error: not equal ({worst:.1e} relative), nothing written", file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+def _convert(args: Namespace) -> Report:
+    from transfer.checkpoints.convert import check, write_proven
+    from transfer.checkpoints.weights import default_name
+    from transfer.checkpoints.writers import LAYOUTS
+
+    suffix = Path(args.target).suffix if args.target else ".pkl"
+    named = args.target or args.output
+    layouts = [LAYOUTS[suffix]] if named else sorted(set(LAYOUTS.values()))
+    report = check(args.input, layouts, source=args.source, trust=args.trust)
+    if args.check or report.failures:
+        return report
+    name = f"{default_name(report.weights, args.input)}{suffix}"
+    return write_proven(report, args.target or Path(args.output) / name)
+
+
+def _check_arguments(args: Namespace) -> None:
+    """Everything that can be said before torch is imported."""
+    if not (args.target or args.output or args.check):
+        raise InputError("give OUTPUT (.pkl, .pth or .safetensors), --output DIR, or --check")
+    if args.target and args.output:
+        raise InputError("give OUTPUT or --output DIR, not both")
+    if args.target and Path(args.target).suffix not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"{args.target}: the suffix names the layout; give one of {known}")
+    if args.target and Path(args.target).is_dir():
+        raise InputError(f"{args.target} is a folder; give a file name, or --output DIR")
+    if not Path(args.input).is_file():
+        kind = "is a folder, not a file" if Path(args.input).is_dir() else "does not exist"
+        raise InputError(f"{args.input} {kind}; give a checkpoint file")
+
+
+def _text(report: Report) -> str:
+    """The report for people."""
+    weights = report.weights
+    head = f"{report.path}: {report.format}, {weights.backbone}, sha256 {weights.sha256[:16]}"
+    lines = [head, *(f"  {line}" for line in weights.account.lines())]
+    for layout, rows in report.proofs.items():
+        lines.append(f"  {layout:>11} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
+        for row in rows:
+            mark = "" if row.passed else "  DIFFERS"
+            numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
+            lines.append(f"  {'':>11} {row.inputs:<28}{row.stage:<8}{numbers}")
+    lines += [f"  warning: {warning}" for warning in (*weights.warnings, *report.notes)]
+    if report.written:
+        lines.append(f"wrote {report.written}, read back equal")
+    elif not report.failures:
+        lines.append("proven equal; nothing written (--check)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

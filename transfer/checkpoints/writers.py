@@ -1,0 +1,91 @@
+"""Canonical weights in, a file in the layout that its suffix names out; written atomically.
+
+`.pkl` is Detectron2's, `.pth` torchvision's flat state_dict, `.safetensors` the same names there.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from pretrain.common.checkpoint import atomic_write, save_weights
+from pretrain.common.errors import InputError
+from transfer.checkpoints.layout import to_layout
+from transfer.checkpoints.weights import Weights, facts_of
+
+LAYOUTS = {".pkl": "detectron2", ".pth": "torchvision", ".safetensors": "torchvision"}
+
+
+def layout_of(path: str | Path) -> str:
+    """The layout that a file name's suffix stands for.
+
+    Raises:
+        InputError: another suffix.
+    """
+    suffix = Path(path).suffix
+    if suffix not in LAYOUTS:
+        known = ", ".join(LAYOUTS)
+        raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
+    return LAYOUTS[suffix]
+
+
+def write_weights(weights: Weights, path: str | Path) -> None:
+    """Writes weights with their facts, by suffix.
+
+    Raises:
+        InputError: unknown suffix.
+    """
+    tensors = to_layout(weights.state, layout_of(path))
+    WRITERS[Path(path).suffix](Path(path), tensors, facts_of(weights))
+
+
+def _write_pth(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    save_weights(path, tensors, facts)
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    text = {"format": "pt", "transfer": json.dumps(facts, sort_keys=True)}
+    content = safetensors.torch.save(dict(tensors), metadata=text)
+    atomic_write(path, lambda file: file.write(content))
+
+
+def _write_pkl(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    content = {
+        "model": {name: tensor.numpy() for name, tensor in tensors.items()},
+        "__author__": "mscn",  # without this key Detectron2 takes the file for Caffe2's
+        "matching_heuristics": True,  # lets it add `backbone.` or `backbone.bottom_up.`
+        "transfer": json.dumps(facts, sort_keys=True),
+    }
+    atomic_write(path, lambda file: _ArrayPickler(file, protocol=4).dump(content))
+
+
+class _ArrayPickler(pickle.Pickler):
+    """Pickles an array as a call of `numpy.ndarray`, a name that every numpy has.
+
+    numpy's own pickles name `numpy._core`, which the numpy 1 of many Detectron2 set-ups lacks.
+    """
+
+    def __init__(self, file: BinaryIO, protocol: int) -> None:
+        super().__init__(file, protocol=protocol)
+
+    def reducer_override(self, value: Any) -> Any:
+        """(callable, arguments) for arrays; everything else as usual."""
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        # A bytearray keeps the array writable, which torch.from_numpy wants.
+        data = bytearray(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
+        return np.ndarray, (value.shape, value.dtype.str, data)
+
+
+WRITERS: dict[str, Callable[[Path, Mapping[str, Tensor], Mapping[str, Any]], None]] = {
+    ".pkl": _write_pkl,
+    ".pth": _write_pth,
+    ".safetensors": _write_safetensors,
+}
