@@ -7,6 +7,7 @@ Out: kernels.png, curves.json, views.png, pretrain_curves.json; names relative t
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.logs import read_metrics
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from transfer.checkpoints.read import Weights
+    from transfer.checkpoints.weights import Weights
 
 MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
 
@@ -38,16 +40,20 @@ def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
     if weights.preprocess.channel_order == "BGR":
         kernels = kernels[:, ::-1]
     image = Image.fromarray(_tile(kernels, max(1, cell // kernels.shape[-1])))
-    atomic_write(Path(path), lambda temporary: image.save(temporary, format="PNG"))
+    atomic_write(Path(path), lambda file: image.save(file, format="PNG"))
     return Path(path)
 
 
 def write_curves(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Path:
-    """Writes `rows` ({"step": int, name: value, ...}) as curves.json, thinned to 300 rows."""
+    """Writes `rows` ({"step": int, name: value, ...}) as curves.json, thinned to 300 rows.
+
+    A value that is not finite is written as null.
+    """
     for row in rows:
         if "step" not in row:
             raise InputError(f"{path}: a curve's row needs 'step', got {sorted(row)}")
-    atomic_write_text(Path(path), json.dumps([dict(row) for row in thin(rows)]) + "\n")
+    kept = [{name: _finite(value) for name, value in row.items()} for row in thin(rows)]
+    atomic_write_text(Path(path), json.dumps(kept, allow_nan=False) + "\n")
     return Path(path)
 
 
@@ -66,26 +72,10 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
         found["views"] = "views.png"
     # metrics.jsonl alone may be anybody's; views.png or a config beside it mark a run of ours
     if (source / "metrics.jsonl").is_file() and (source / "config.yaml").is_file():
-        rows = read_jsonl(source / "metrics.jsonl")
+        rows = [row for row in read_metrics(source / "metrics.jsonl") if "step" in row]
         write_curves(Path(folder) / "pretrain_curves.json", rows)
         found["pretrain_curves"] = "pretrain_curves.json"
     return found
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl that hold a step; a torn last line is left out."""
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # the run was killed while it wrote
-                break
-            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
 
 
 def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:
@@ -104,6 +94,10 @@ def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:
             members[round(i * (len(members) - 1) / max(1, count - 1))] for i in range(count)
         )
     return [rows[index] for index in sorted(keep)]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _tile(kernels: np.ndarray, zoom: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain.common.errors import InputError
 
 if TYPE_CHECKING:
-    from transfer.checkpoints.read import Weights
+    from transfer.checkpoints.weights import Weights
 
 SCHEMA = 1
 FILE_NAME = "record.json"

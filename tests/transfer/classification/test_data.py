@@ -1,0 +1,69 @@
+"""Crops against torchvision's transforms; splits that do not fit are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from pretrain.common.errors import InputError
+from transfer.classification.data import ImageTransform, collate, open_splits
+
+
+def _image(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        _image(12, 10).save(root / name)
+
+
+@pytest.mark.parametrize("width, height", [(50, 31), (31, 50), (20, 20), (16, 47), (33, 16)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_are_torchvisions(width: int, height: int, interpolation: str) -> None:
+    image = _image(width, height)
+    ours = ImageTransform(resize=16, size=14, interpolation=interpolation).apply(image)
+    reference = v2.Compose(
+        [v2.Resize(16, v2.InterpolationMode(interpolation)), v2.CenterCrop(14), v2.PILToTensor()]
+    )
+    assert ours.dtype == torch.uint8
+    assert torch.equal(ours, reference(image))
+
+
+def test_bad_transform() -> None:
+    with pytest.raises(InputError, match="IMAGE_SIZE 32"):
+        ImageTransform(resize=16, size=32)
+    with pytest.raises(InputError, match="did you mean 'bicubic'"):
+        ImageTransform(resize=16, size=16, interpolation="bicubi")
+
+
+def test_collate_passes_the_first_error_on() -> None:
+    crop = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    assert collate([crop, crop]).shape == (2, 3, 2, 2)
+    assert collate([crop, "a.png is torn", "b.png"]) == "a.png is torn"
+
+
+def test_splits(tmp_path: Path) -> None:
+    _write(tmp_path, "train/a/0.png", "train/a/1.png", "train/b/0.png", "test/a/0.png")
+    _write(tmp_path, "test/b/0.png", "flat/0.png", "other/a/0.png", "other/c/0.png", "one/a/0.png")
+    name = f"folder:{tmp_path}:"
+    train, test = open_splits(name + "train", name + "test", limit_per_class=1)
+    assert train.classes == test.classes == ("a", "b")
+    assert train.labels.tolist() == [0, 1] and len(test) == 2
+    with pytest.raises(InputError, match="differ: 'b' only in .*train; 'c' only in .*other"):
+        open_splits(name + "train", name + "other")
+    with pytest.raises(InputError, match="has no labels"):
+        open_splits(name + "train", name + "flat")
+    with pytest.raises(InputError, match="has one class"):
+        open_splits(name + "one", name + "one")
+    with pytest.raises(InputError, match="DATASETS.TEST is empty"):
+        open_splits(name + "train", "")
+    with pytest.raises(InputError, match="LIMIT_PER_CLASS -1"):
+        open_splits(name + "train", name + "test", limit_per_class=-1)

@@ -1,0 +1,137 @@
+"""The linear probe against scikit-learn, heads trained together against heads trained alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from pretrain.common.errors import InputError
+from transfer.classification.linear import (
+    Solver,
+    choose_lr,
+    split_holdout,
+    standardize,
+    train_heads,
+)
+from transfer.classification.metrics import accuracy
+
+
+def _data(count: int, seed: int = 0, classes: int = 4, dim: int = 10):
+    draws = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, dim))
+    labels = np.arange(count) % classes
+    features = centres[labels] + 1.2 * draws.normal(size=(count, dim))
+    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_against_scikit_learn() -> None:
+    """Full-batch SGD to convergence finds the same L2-penalised solution."""
+    features, labels = _data(400)
+    decay = 1e-2
+    solver = Solver(epochs=600, batch_size=400, weight_decay=decay)
+    heads = train_heads(
+        features, labels, [0.5 * 256 / 400], solver, num_classes=4, generator=_generator()
+    )
+    # mean CE + decay / 2 |w|^2 is scikit-learn's C * sum CE + |w|^2 / 2 with C = 1 / (decay N)
+    reference = LogisticRegression(C=1 / (decay * 400), tol=1e-8, max_iter=2000)
+    reference.fit(features.numpy(), labels.numpy())
+    test, test_labels = _data(1000, seed=1)
+    ours = heads.logits(test)[0].softmax(dim=1).numpy()
+    np.testing.assert_allclose(ours, reference.predict_proba(test.numpy()), atol=5e-3)
+    expected = 100 * reference.score(test.numpy(), test_labels.numpy())
+    assert accuracy(heads.logits(test)[0], test_labels) == pytest.approx(expected, abs=0.3)
+
+
+def test_minibatch_sgd_is_near_scikit_learn() -> None:
+    features, labels = _data(400)
+    test, test_labels = _data(1000, seed=1)
+    reference = LogisticRegression(C=100.0, max_iter=2000).fit(features.numpy(), labels.numpy())
+    solver = Solver(epochs=60, batch_size=64)
+    heads = train_heads(features, labels, [0.3], solver, num_classes=4, generator=_generator())
+    expected = 100 * reference.score(test.numpy(), test_labels.numpy())
+    assert accuracy(heads.logits(test)[0], test_labels) == pytest.approx(expected, abs=1.5)
+    assert heads.curve[-1]["loss"] < heads.curve[0]["loss"]
+
+
+def test_heads_together_equal_heads_alone() -> None:
+    features, labels = _data(90)
+    solver, test = Solver(epochs=5, batch_size=32, weight_decay=1e-3), _data(20, seed=1)[0]
+    rates = [0.01, 0.3, 2.0]
+    together = train_heads(
+        features, labels, rates, solver, num_classes=4, generator=_generator(3)
+    ).logits(test)
+    assert together.shape == (3, 20, 4)
+    for lr, logits in zip(rates, together):
+        alone = train_heads(features, labels, [lr], solver, num_classes=4, generator=_generator(3))
+        torch.testing.assert_close(alone.logits(test)[0], logits)
+
+
+def test_gradient_is_that_of_autograd() -> None:
+    """One step on one batch: the weights are -lr times autograd's gradient."""
+    features, labels = _data(32)
+    heads = train_heads(
+        features, labels, [0.8], Solver(1, 32), num_classes=4, generator=_generator()
+    )
+    weight = torch.zeros(10, 4, requires_grad=True)
+    torch.nn.functional.cross_entropy(features @ weight, labels).backward()
+    torch.testing.assert_close(heads.weight, -0.8 * 32 / 256 * weight.grad)
+
+
+def test_choice_takes_the_best_and_extends_the_edge() -> None:
+    features, labels = _data(200)
+    lr, scores = choose_lr(
+        features,
+        labels,
+        [1e-6, 3e-6],
+        Solver(3, 64),
+        num_classes=4,
+        holdout=0.2,
+        generator=_generator(),
+    )
+    assert scores[lr] == max(scores.values())
+    assert len(scores) >= 2 and list(scores) == sorted(scores)
+    diverging, scores = choose_lr(
+        features * 50,
+        labels,
+        [1e-3, 1e38],
+        Solver(3, 64),
+        num_classes=4,
+        holdout=0.2,
+        generator=_generator(),
+    )
+    assert diverging < 1 and scores[1e38] == 0.0
+
+
+def test_standardize_as_batchnorm() -> None:
+    train, _ = _data(60)
+    test, _ = _data(20, seed=1)
+    layer = torch.nn.BatchNorm1d(10, affine=False, eps=1e-6, momentum=1.0).train()
+    expected_train = layer(train)
+    ours_train, ours_test = standardize(train, test)
+    torch.testing.assert_close(ours_train, expected_train)
+    layer.running_var *= 59 / 60  # torch keeps the unbiased variance for evaluation
+    torch.testing.assert_close(ours_test, layer.eval()(test))
+
+
+def test_holdout_is_stratified_and_disjoint() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 10 + [2] * 2)
+    kept, held = split_holdout(labels, 0.1, _generator())
+    assert sorted(torch.cat([kept, held]).tolist()) == list(range(32))
+    assert torch.bincount(labels[held]).tolist() == [2, 1, 1]
+    other = split_holdout(labels, 0.1, _generator(1))[1]
+    assert held.tolist() != other.tolist()
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="HOLDOUT 1.5"):
+        split_holdout(torch.tensor([0, 0]), 1.5, _generator())
+    with pytest.raises(InputError, match="class 1 has one training image"):
+        split_holdout(torch.tensor([0, 0, 1]), 0.5, _generator())
+    with pytest.raises(InputError, match="SOLVER.EPOCHS"):
+        Solver(0, 1)

@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Scores one checkpoint by one classification protocol: weights in, trial_T/record.json out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from pretrain.common.cli import make_parser, prepare_output, tool
+
+EXAMPLE = (
+    "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
+    "--output runs/knn"
+)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the parsed command line."""
+    parser = make_parser(__doc__, EXAMPLE)
+    parser.add_argument("--config", required=True, help="a path, or a name below configs/")
+    parser.add_argument(
+        "--weights", required=True, help="a checkpoint, or `random` with BACKBONE.NAME"
+    )
+    parser.add_argument("--output", default="runs/cls", help="folder of the trials' records")
+    parser.add_argument("--name", help="the row's name in a report (default: from the weights)")
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=1, help="trial t uses seed SEED + t")
+    parser.add_argument("--resume", action="store_true", help="skips trials that have a record")
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks the input, runs the trials, prints each record's metrics."""
+    args = parse(argv)
+    from pretrain.common.config import find_config, load_config
+    from pretrain.common.errors import InputError
+    from transfer.classification.defaults import get_defaults
+
+    cfg = load_config(args.config, get_defaults(), args.opts, "classification")
+    if args.trials < 1:
+        raise InputError(f"--trials {args.trials}: give 1 or more")
+    output = prepare_output(args.output, args.resume)
+
+    from pretrain.common.distributed import check_gpus, launch
+    from transfer.classification.run import Request, check, classify
+    from transfer.results.record import FILE_NAME, read_record
+
+    check_gpus(args.num_gpus)
+    request = Request(
+        protocol=find_config(args.config, "classification").stem,
+        weights=args.weights,
+        output=str(output),
+        name=args.name,
+        trials=args.trials,
+        resume=args.resume,
+        overrides=tuple(args.opts),
+    )
+    if args.num_gpus > 1:
+        check(cfg, request)
+    launch(classify, args.num_gpus, (cfg, request))
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
+        return 0
+    for trial in range(args.trials):
+        path = output / f"trial_{trial}" / FILE_NAME
+        metrics = read_record(path)["metrics"]
+        print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

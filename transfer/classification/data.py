@@ -1,0 +1,130 @@
+"""Labelled images of a training and a test split, checked before anything is computed.
+
+In: data set names. Out: `Split`s, and uint8 crops (N, 3, S, S) in RGB.
+Legend: N images, S side of the crop in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from pretrain.data.datasets import ImageDataset, open_images
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize the shorter side to `resize` px, then crop the centre `size` px."""
+
+    resize: int
+    size: int
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        find(self.interpolation, INTERPOLATIONS, "interpolation", "PROTOCOL.INTERPOLATION")
+        if not 0 < self.size <= self.resize:
+            raise InputError(
+                f"PROTOCOL.IMAGE_SIZE {self.size} must be from 1 to PROTOCOL.RESIZE {self.resize}"
+            )
+
+    def apply(self, image: Image.Image) -> Tensor:
+        """PIL RGB -> uint8 (3, S, S). The shape rules are torchvision's Resize and CenterCrop."""
+        width, height = image.size
+        short = min(width, height)
+        if short != self.resize:
+            size = tuple(
+                self.resize if side == short else self.resize * side // short
+                for side in (width, height)
+            )
+            image = image.resize(size, INTERPOLATIONS[self.interpolation])
+        left = round((image.width - self.size) / 2)
+        top = round((image.height - self.size) / 2)
+        image = image.crop((left, top, left + self.size, top + self.size))
+        return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled images of one split."""
+
+    name: str
+    images: ImageDataset
+    labels: Tensor  # (N,) int64
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class CropDataset(Dataset):
+    """Item i is image i's crop, uint8 (3, S, S), or the text of what made it unreadable.
+
+    The text travels as a value because an exception raised in a loader's worker process arrives
+    with the worker's traceback in its message.
+    """
+
+    def __init__(self, split: Split, indices: Sequence[int], transform: ImageTransform) -> None:
+        self.split, self.indices, self.transform = split, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Tensor | str:
+        try:
+            return self.transform.apply(self.split.images.read(self.indices[position]))
+        except OSError as error:
+            return " ".join(str(error).split())
+
+
+def collate(items: Sequence[Tensor | str]) -> Tensor | str:
+    """Stacks the crops to (N, 3, S, S); or returns the first error's text."""
+    errors = [item for item in items if isinstance(item, str)]
+    return errors[0] if errors else torch.stack(list(items))
+
+
+def open_splits(
+    train: str, test: str, limit_per_class: int = 0, test_limit_per_class: int = 0
+) -> tuple[Split, Split]:
+    """Opens both splits.
+
+    Raises:
+        InputError: a name is empty or unknown, images without class folders, fewer than two
+            classes, or splits whose classes differ.
+    """
+    for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
+        if not name:
+            raise InputError(f"{key} is empty: name a data set, such as folder:FOLDER:SPLIT")
+    first, second = open_split(train, limit_per_class), open_split(test, test_limit_per_class)
+    if first.classes != second.classes:
+        here, there = set(first.classes), set(second.classes)
+        only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
+        only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
+        raise InputError(
+            f"the class folders of {train} and {test} differ: {'; '.join(only) or 'their order'}"
+        )
+    return first, second
+
+
+def open_split(name: str, limit_per_class: int = 0) -> Split:
+    """Opens one split, the first `limit_per_class` images of each class (0: all)."""
+    if limit_per_class < 0:
+        raise InputError(f"DATASETS.LIMIT_PER_CLASS {limit_per_class} must be 0 (all) or more")
+    images = open_images(name, limit_per_class or None)
+    if len(images) == 0 or min(images.labels) < 0:
+        raise InputError(f"{name} has no labels: classification needs one folder per class")
+    if len(images.classes) < 2:
+        raise InputError(f"{name} has one class ({images.classes[0]!r}): nothing to tell apart")
+    return Split(name, images, torch.tensor(images.labels), tuple(images.classes))

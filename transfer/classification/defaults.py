@@ -1,0 +1,67 @@
+"""Every key of a classification config with its default; no in, a fresh CfgNode out."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+# These move no number (SEED: the trial's own field), so they are no part of a protocol's identity.
+NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE")
+
+
+def get_defaults() -> CfgNode:
+    """Returns the defaults; a config may set only keys that are here."""
+    cfg = CfgNode()
+
+    cfg.DATASETS = CfgNode()
+    # A data set's name: folder:FOLDER:SPLIT, imagenet:train, cifar10:train
+    cfg.DATASETS.TRAIN = ""
+    cfg.DATASETS.TEST = ""
+    # The first images of each class, the same for all checkpoints and trials; 0: all
+    cfg.DATASETS.LIMIT_PER_CLASS = 0
+    cfg.DATASETS.TEST_LIMIT_PER_CLASS = 0
+
+    cfg.DATALOADER = CfgNode()
+    # Processes that decode images, per GPU; 0: none
+    cfg.DATALOADER.NUM_WORKERS = 2
+    # Images per forward pass of the frozen backbone, per GPU
+    cfg.DATALOADER.BATCH_SIZE = 256
+
+    cfg.BACKBONE = CfgNode()
+    # Architecture of `--weights random`; "": read from the weights
+    cfg.BACKBONE.NAME = ""
+
+    cfg.PROTOCOL = CfgNode()
+    # knn or linear
+    cfg.PROTOCOL.NAME = "knn"
+    # Shorter side after resizing, then the side of the centre crop, in pixels
+    cfg.PROTOCOL.RESIZE = 256
+    cfg.PROTOCOL.IMAGE_SIZE = 224
+    # bilinear or bicubic
+    cfg.PROTOCOL.INTERPOLATION = "bilinear"
+    # kNN: neighbourhood sizes and temperature (DINO's eval_knn.py)
+    cfg.PROTOCOL.K = (10, 20, 100, 200)
+    cfg.PROTOCOL.TEMPERATURE = 0.07
+    # linear: every feature to zero mean and unit variance over the training set, which is what
+    # MAE's BatchNorm1d(affine=False) before the head converges to
+    cfg.PROTOCOL.STANDARDIZE = True
+    # linear: share of the training images of each class on which the learning rate is chosen
+    cfg.PROTOCOL.HOLDOUT = 0.1
+
+    # The linear head; kNN has no solver
+    cfg.SOLVER = CfgNode()
+    # Momentum SGD with a cosine to 0
+    cfg.SOLVER.EPOCHS = 100
+    cfg.SOLVER.BATCH_SIZE = 256
+    # Learning rates for a batch of 256, trained at once; scaled linearly with the batch size
+    cfg.SOLVER.LR_PER_256 = (0.01, 0.03, 0.1, 0.3, 1.0)
+    cfg.SOLVER.MOMENTUM = 0.9
+    # L2 penalty on the weights, not on the bias
+    cfg.SOLVER.WEIGHT_DECAY = 0.0
+
+    # Trial t uses SEED + t
+    cfg.SEED = 0
+    # Set by --output
+    cfg.OUTPUT_DIR = ""
+    # Where extracted features are kept for the next run; "": nowhere
+    cfg.CACHE_DIR = ""
+    return cfg

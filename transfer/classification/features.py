@@ -1,0 +1,137 @@
+"""Frozen features of a split: weights and images in, (N, D) float32 on the CPU out.
+
+Legend: N images of the split, D feature dimension, W processes, S side of the crop.
+
+The features depend on weights, images and transform alone, so one extraction serves all trials
+and, through the cache, later runs. The cache's file name is a sha256 over all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pretrain.common.checkpoint import atomic_write, load_torch_file
+from pretrain.common.distributed import gather_rows, is_main, rank, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from transfer.checkpoints.build import build_frozen_backbone
+from transfer.classification.data import CropDataset, ImageTransform, Split, collate
+
+if TYPE_CHECKING:
+    from transfer.checkpoints.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one extraction gave. `seconds` is the extraction's, also when read from the cache."""
+
+    values: Tensor  # (N, D) float32
+    labels: Tensor  # (N,) int64
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def extract_features(
+    weights: Weights,
+    split: Split,
+    transform: ImageTransform,
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    cache_dir: str = "",
+) -> Features:
+    """Returns the pooled features of every image of `split`, in order.
+
+    bf16 autocast on CUDA (off on a CPU, where it is slower). With several processes each takes
+    every W-th image, and all get the whole.
+
+    Raises:
+        InputError: an unreadable image (named), or a cache file that does not fit.
+    """
+    key = _content_key(weights, split, transform, device.type)
+    path = Path(cache_dir) / f"{key}.pt" if cache_dir else None
+    if path and path.is_file():
+        logger.info("features of %s: %s", split.name, path)
+        return _read_cache(path, split)
+    start = time.perf_counter()
+    model = build_frozen_backbone(weights).to(device, memory_format=torch.channels_last)
+    # Padded to a multiple of W with image 0, so that every process gathers the same shape
+    padded = list(range(len(split))) + [0] * (-len(split) % world_size())
+    mine = padded[rank() :: world_size()]
+    loader = DataLoader(
+        CropDataset(split, mine, transform),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+    )
+    parts = [
+        _forward(model, weights, images, device, split)
+        for images in progress(loader, desc=f"features of {split.name}", unit="batch")
+    ]
+    gathered = gather_rows(torch.cat(parts))  # process by process: undo the stride
+    values = gathered.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
+    values = values[: len(split)].cpu()
+    features = Features(values, split.labels, time.perf_counter() - start)
+    if path and is_main():
+        _write_cache(path, features)
+    return features
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module, weights: Weights, images: Tensor | str, device: torch.device, split: Split
+) -> Tensor:
+    """uint8 (N, 3, S, S) -> float32 (N, D)."""
+    if isinstance(images, str):
+        raise InputError(f"unreadable image in {split.name}: {images}; repair or remove it")
+    inputs = weights.preprocess.apply(images.to(device, non_blocking=True))
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        output = model(inputs)
+    return output.float()
+
+
+def _content_key(weights: Weights, split: Split, transform: ImageTransform, device: str) -> str:
+    """sha256 over all that the features depend on: weights, preprocessing, crops, image list."""
+    facts = {
+        "weights": weights.sha256,
+        "preprocess": weights.preprocess.to_dict(),
+        "transform": [transform.resize, transform.size, transform.interpolation],
+        "split": split.name,
+        "images": [split.images.name(index) for index in range(len(split))],
+        "labels": split.labels.tolist(),
+        "precision": "bf16" if device == "cuda" else "fp32",
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write_cache(path: Path, features: Features) -> None:
+    content = {
+        "values": features.values,
+        "labels": features.labels,
+        "seconds": features.seconds,
+    }
+    atomic_write(path, lambda file: torch.save(content, file))
+
+
+def _read_cache(path: Path, split: Split) -> Features:
+    features = Features(**load_torch_file(path))
+    if not torch.equal(features.labels, split.labels):
+        raise InputError(f"{path}: cached features of other images; remove the file")
+    return features

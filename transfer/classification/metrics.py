@@ -1,0 +1,33 @@
+"""Accuracies from scores: (M, C) scores and (M,) labels in, percent out.
+
+Legend: M test images, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
+    """Percent of rows of scores (M, C) with the label among the `top` highest.
+
+    A row that is not finite (a head that diverged) counts as wrong.
+    """
+    finite = scores.isfinite().all(dim=1)
+    best = scores.nan_to_num().topk(min(top, scores.shape[1]), dim=1).indices
+    hits = (best == labels[:, None]).any(dim=1) & finite
+    return 100.0 * int(hits.sum()) / len(labels)
+
+
+def per_class_accuracy(
+    correct: Tensor, labels: Tensor, classes: Sequence[str]
+) -> dict[str, float | None]:
+    """{class: percent of its test images that are right, None where it has none}."""
+    right = torch.bincount(labels[correct], minlength=len(classes)).tolist()
+    total = torch.bincount(labels, minlength=len(classes)).tolist()
+    return {
+        name: 100.0 * right[c] / total[c] if total[c] else None for c, name in enumerate(classes)
+    }

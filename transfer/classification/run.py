@@ -1,0 +1,272 @@
+"""One classification protocol on one checkpoint: config and weights in, trial_T/record.json out.
+
+The only module here that reads the config. Trials differ in their seed: SGD's order and the
+held-out images of a linear probe, and the weights themselves where they are `random`. kNN on
+given weights has no chance in it, so that its trials agree.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.config import config_sha256, dump_yaml
+from pretrain.common.distributed import (
+    barrier,
+    close_distributed,
+    init_distributed,
+    is_main,
+    world_size,
+)
+from pretrain.common.errors import InputError
+from pretrain.common.logs import setup_logging
+from pretrain.common.lookup import find
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights, default_name
+from transfer.classification.data import ImageTransform, Split, open_splits
+from transfer.classification.defaults import NOT_IN_IDENTITY
+from transfer.classification.features import Features, extract_features
+from transfer.classification.knn import check_k, evaluate_knn
+from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
+from transfer.classification.metrics import accuracy, per_class_accuracy
+from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
+from transfer.results.record import FILE_NAME, make_record, read_record, write_record
+
+logger = logging.getLogger(__name__)
+ENGINE = "torch"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    protocol: str  # the config file's stem names the protocol
+    weights: str  # a file, or "random"
+    output: str
+    name: str | None = None
+    trials: int = 1
+    resume: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the trials share."""
+
+    cfg: CfgNode
+    request: Request
+    train: Split
+    test: Split
+    transform: ImageTransform
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Score:
+    """A protocol's result on one set of features, in percent."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float | None]]
+    curve: list[dict[str, float]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)  # for selection.json
+
+
+def classify(cfg: CfgNode, request: Request) -> list[Path]:
+    """Runs the trials that have no record yet; returns the paths of all trials' records.
+
+    Raises:
+        InputError: what the data, the weights or the config lack.
+    """
+    device = init_distributed()
+    try:
+        setup_logging()
+        return _run_trials(_prepare(cfg, request, device))
+    finally:
+        close_distributed()
+
+
+def check(cfg: CfgNode, request: Request) -> None:
+    """Raises the InputErrors of `classify` that need no computing, before processes start."""
+    _prepare(cfg, request, torch.device("cpu"))
+    read_weights(request.weights, backbone=cfg.BACKBONE.NAME or None)
+
+
+def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+    """Weighted kNN, every k of PROTOCOL.K."""
+    tensors = (bank.values, bank.labels, queries.values, queries.labels)
+    metrics, correct = evaluate_knn(
+        *(tensor.to(job.device) for tensor in tensors),
+        k=job.cfg.PROTOCOL.K,
+        temperature=job.cfg.PROTOCOL.TEMPERATURE,
+        num_classes=len(job.train.classes),
+    )
+    return Score(metrics, _per_class(correct, queries, job.train.classes))
+
+
+def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+    """A linear head: learning rate chosen on held-out training images, retrained on all."""
+    cfg, classes = job.cfg, job.train.classes
+    solver = _solver(cfg)
+    values, labels = bank.values.to(job.device), bank.labels.to(job.device)
+    test_values, test_labels = queries.values.to(job.device), queries.labels.to(job.device)
+    if cfg.PROTOCOL.STANDARDIZE:
+        values, test_values = standardize(values, test_values)
+    generator = torch.Generator().manual_seed(seed)
+    common = {"num_classes": len(classes), "generator": generator}
+    lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
+    lr, held_out = lrs[0], {}
+    if len(lrs) > 1:
+        lr, held_out = choose_lr(
+            values, labels, lrs, solver, holdout=cfg.PROTOCOL.HOLDOUT, **common
+        )
+    heads = train_heads(values, labels, [lr], solver, desc=f"head, lr {lr:g}", **common)
+    logits = heads.logits(test_values)[0]
+    metrics = {"top1": accuracy(logits, test_labels)}
+    if len(classes) > 5:
+        metrics["top5"] = accuracy(logits, test_labels, 5)
+    correct = {"top1": logits.argmax(dim=1) == test_labels}
+    notes = {"lr_per_256": lr, "held_out_top1": {f"{k:g}": v for k, v in held_out.items()}}
+    return Score(metrics, _per_class(correct, queries, classes), heads.curve, notes)
+
+
+PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
+    "knn": score_knn,
+    "linear": score_linear,
+}
+
+
+def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
+    """Checks the config against the data before anything is computed."""
+    protocol = cfg.PROTOCOL
+    find(protocol.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
+    transform = ImageTransform(protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
+    if protocol.NAME == "linear":
+        _solver(cfg)
+    sets = cfg.DATASETS
+    limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
+    train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
+    if protocol.NAME == "knn":
+        check_k(protocol.K, len(train), train.name)
+    return Job(cfg, request, train, test, transform, device)
+
+
+def _solver(cfg: CfgNode) -> Solver:
+    solver = cfg.SOLVER
+    if not solver.LR_PER_256 or not all(lr > 0 for lr in solver.LR_PER_256):
+        raise InputError(f"SOLVER.LR_PER_256 {solver.LR_PER_256} must list rates above 0")
+    return Solver(solver.EPOCHS, solver.BATCH_SIZE, solver.MOMENTUM, solver.WEIGHT_DECAY)
+
+
+def _run_trials(job: Job) -> list[Path]:
+    request, cached = job.request, {}  # weights' sha256 -> features of both splits
+    records = []
+    for trial in range(request.trials):
+        started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
+        seed = job.cfg.SEED + trial
+        backbone = job.cfg.BACKBONE.NAME or None
+        weights = read_weights(request.weights, backbone=backbone, seed=seed)
+        folder = Path(request.output) / f"trial_{trial}"
+        records.append(folder / FILE_NAME)
+        if records[-1].exists():
+            _check_same_run(records[-1], job, weights)
+            logger.info("%s is there already: skipped", records[-1])
+            continue
+        # A trial's cost is that of running it alone, also where the features are at hand
+        extra = sum(part.seconds for part in cached.get(weights.sha256, ()))
+        if weights.sha256 not in cached:
+            cached = {weights.sha256: _extract(job, weights)}
+        if is_main():
+            score = PROTOCOLS[job.cfg.PROTOCOL.NAME](job, *cached[weights.sha256], seed)
+            _write_trial(job, weights, score, trial, started, time.time() - start + extra)
+        barrier()
+    return records
+
+
+def _extract(job: Job, weights: Weights) -> tuple[Features, Features]:
+    loader = job.cfg.DATALOADER
+    bank, queries = (
+        extract_features(
+            weights,
+            split,
+            job.transform,
+            device=job.device,
+            batch_size=loader.BATCH_SIZE,
+            num_workers=loader.NUM_WORKERS,
+            cache_dir=job.cfg.CACHE_DIR,
+        )
+        for split in (job.train, job.test)
+    )
+    return bank, queries
+
+
+def _write_trial(
+    job: Job, weights: Weights, score: Score, trial: int, started: str, seconds: float
+) -> None:
+    """Writes artifacts first and the record last: a record means that the trial is complete."""
+    request = job.request
+    folder = Path(request.output) / f"trial_{trial}"
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(folder / "config.yaml", dump_yaml(job.cfg))
+    artifacts = {"kernels": "kernels.png", **copy_pretrain_artifacts(request.weights, folder)}
+    draw_kernels(weights, folder / "kernels.png")
+    if score.curve:
+        write_curves(folder / "curves.json", score.curve)
+        artifacts["curves"] = "curves.json"
+    if score.notes:
+        atomic_write_text(folder / "selection.json", json.dumps(score.notes, indent=1) + "\n")
+        artifacts["selection"] = "selection.json"
+    record = make_record(
+        weights=weights,
+        name=request.name or default_name(weights, request.weights),
+        task=job.cfg.PROTOCOL.NAME,
+        dataset=job.test.name,
+        protocol=_protocol(job),
+        trial=trial,
+        seed=job.cfg.SEED + trial,
+        metrics=score.metrics,
+        per_class=score.per_class,
+        artifacts=artifacts,
+        started=started,
+        seconds=seconds,
+        gpu_seconds=seconds * world_size() if job.device.type == "cuda" else 0.0,
+        views_seen=len(job.train) + len(job.test),
+    )
+    write_record(folder, record)
+
+
+def _protocol(job: Job) -> dict[str, Any]:
+    return {
+        "name": job.request.protocol,
+        "config_sha256": config_sha256(job.cfg, NOT_IN_IDENTITY),
+        "engine": ENGINE,
+        "engine_version": torch.__version__,
+        "overrides": list(job.request.overrides),
+    }
+
+
+def _per_class(
+    correct: dict[str, torch.Tensor], queries: Features, classes: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    return {
+        metric: per_class_accuracy(right.cpu(), queries.labels, classes)
+        for metric, right in correct.items()
+    }
+
+
+def _check_same_run(path: Path, job: Job, weights: Weights) -> None:
+    """Raises InputError unless the record in `path` is of this protocol and these weights."""
+    record = read_record(path)
+    if record["checkpoint"]["sha256"] != weights.sha256:
+        raise InputError(f"{path} is of other weights; give another --output")
+    if record["protocol"]["config_sha256"] != config_sha256(job.cfg, NOT_IN_IDENTITY):
+        raise InputError(f"{path} is of another config; give another --output")
