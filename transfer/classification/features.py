@@ -80,10 +80,8 @@ def extract_features(
         collate_fn=collate,
         pin_memory=device.type == "cuda",
     )
-    parts = [
-        _forward(model, weights, images, device, split)
-        for images in progress(loader, desc=f"features of {split.name}", unit="batch")
-    ]
+    with progress(loader, desc=f"features of {split.name}", unit="batch") as batches:
+        parts = [_forward(model, weights, images, device, split) for images in batches]
     gathered = gather_rows(torch.cat(parts))  # process by process: undo the stride
     values = gathered.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
     values = values[: len(split)].cpu()

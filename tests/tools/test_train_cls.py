@@ -1,0 +1,127 @@
+"""tools/train_cls.py on a tiny image folder: records, --resume, one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.train_cls import main
+from transfer.results.record import read_record
+
+SMALL = "PROTOCOL.RESIZE 16 PROTOCOL.IMAGE_SIZE 16 DATALOADER.NUM_WORKERS 0".split()
+BACKBONE = ["BACKBONE.NAME", "tiny_resnet"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes, bright and dark, 12 + 4 images each, below $DETECTRON2_DATASETS."""
+    draws = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name, low in (("bright", 150), ("dark", 0)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = draws.integers(low, low + 100, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return tmp_path
+
+
+def _argv(root: Path, config: str = "knn.yaml", *options: str, opts: tuple[str, ...] = ()) -> list:
+    sets = ["DATASETS.TRAIN", "folder:data:train", "DATASETS.TEST", "folder:data:test"]
+    head = ["--config", config, "--weights", "random", "--output", str(root / "out"), *options]
+    k = ["PROTOCOL.K", "(3,5)"] if config == "knn.yaml" else ["SOLVER.EPOCHS", "5"]
+    return [*head, *sets, *SMALL, *BACKBONE, *k, *opts]
+
+
+def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_argv(root)) == 0
+    record = read_record(root / "out/trial_0/record.json")
+    assert record["metrics"] == {"knn3_top1": 100.0, "knn5_top1": 100.0}
+    assert record["per_class"]["knn5_top1"] == {"bright": 100.0, "dark": 100.0}
+    assert record["task"] == "knn" and record["protocol"]["name"] == "knn"
+    assert record["checkpoint"]["name"] == "random_tiny_resnet"
+    assert record["views_seen"] == 32 and record["dataset"] == "folder:data:test"
+    assert (root / "out/trial_0/kernels.png").is_file()
+    assert "knn5_top1 100.00" in capsys.readouterr().out
+
+
+def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_argv(root, "linear.yaml", "--name", "mine")) == 0
+    first = (root / "out/trial_0/record.json").read_text()
+    assert main(_argv(root, "linear.yaml", "--name", "mine")) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(_argv(root, "linear.yaml", "--name", "mine", "--trials", "2", "--resume")) == 0
+    assert (root / "out/trial_0/record.json").read_text() == first
+    second = read_record(root / "out/trial_1/record.json")
+    assert second["seed"] == 1 and second["checkpoint"]["name"] == "mine"
+    assert second["checkpoint"]["sha256"] != json.loads(first)["checkpoint"]["sha256"]
+    assert second["metrics"]["top1"] == 100.0
+    assert json.loads((root / "out/trial_1/selection.json").read_text())["lr_per_256"] > 0
+    other = ("SOLVER.MOMENTUM", "0.5")
+    assert main(_argv(root, "linear.yaml", "--resume", opts=other)) == 2
+    assert "another config" in capsys.readouterr().err
+
+
+def test_identity_ignores_what_moves_no_number(root: Path) -> None:
+    shas = []
+    for number, opts in enumerate((("SEED", "5"), ("DATALOADER.BATCH_SIZE", "7"), ("SEED", "0"))):
+        argv = _argv(root, opts=opts)
+        argv[argv.index("--output") + 1] = str(root / f"out{number}")
+        assert main(argv) == 0
+        shas.append(read_record(root / f"out{number}/trial_0/record.json")["protocol"])
+    assert len({protocol["config_sha256"] for protocol in shas}) == 1
+
+
+@pytest.mark.parametrize(
+    "config, opts, message",
+    [
+        ("knn.yml", (), "no config"),
+        ("knn.yaml", ("PROTOCOL.KS", "(1,)"), "PROTOCOL.K"),
+        ("knn.yaml", ("PROTOCOL.NAME", "svm"), "known: knn, linear"),
+        ("knn.yaml", ("PROTOCOL.K", "(500,)"), "24 images"),
+        ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "does not exist"),
+        ("knn.yaml", ("BACKBONE.NAME", "tiny_resnett"), "did you mean 'tiny_resnet'"),
+        ("knn.yaml", ("PROTOCOL.IMAGE_SIZE", "99"), "PROTOCOL.IMAGE_SIZE 99"),
+        ("linear.yaml", ("SOLVER.LR_PER_256", "()"), "SOLVER.LR_PER_256"),
+        ("linear.yaml", ("PROTOCOL.HOLDOUT", "2"), "PROTOCOL.HOLDOUT"),
+    ],
+)
+def test_bad_input(
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+    opts: tuple[str, ...],
+    message: str,
+) -> None:
+    assert main(_argv(root, config, opts=opts)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+    assert not list((root / "out").glob("trial_*"))
+
+
+def test_bad_weights_and_images(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = _argv(root)
+    argv[argv.index("random")] = str(root / "absent.pth")
+    assert main(argv) == 2
+    assert "absent.pth" in capsys.readouterr().err
+    torn = root / "data/test/dark/0.png"
+    torn.write_bytes(torn.read_bytes()[:50])
+    assert main(_argv(root)) == 2
+    assert "dark/0.png" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*_argv(root)[:6], "--trials", "0"]) == 2
+    assert main([*_argv(root)[:6], "--num-gpus", "99"]) == 2
+
+
+def test_usage_error_in_a_process_of_its_own() -> None:
+    tool = Path(__file__).parents[2] / "tools/train_cls.py"
+    command = [sys.executable, str(tool), "--config", "absent.yaml"]
+    done = subprocess.run([*command, "--weights", "random"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no config 'absent.yaml'") and done.stderr.count("\n") == 1
