@@ -1,0 +1,129 @@
+"""Every config key of pretraining with its default: the recipe of MSCN on ImageNet, ResNet-50.
+
+"Our choice" marks what the MSCN article (arXiv 2206.07700) leaves open. px means pixels of the
+network's input. Probabilities and shares are 0 to 1. Only pretrain/engine/run.py reads the config.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode as CN
+
+_C = CN()
+_C.SEED = 0  # initial weights, order of images, crops, augmentation, masks
+_C.OUTPUT_DIR = ""  # "" = runs/<config's name>; --output goes before it
+
+_C.DATASETS = CN()
+# imagenet:train, folder:FOLDER[:SPLIT], cifar10:train; below $DETECTRON2_DATASETS or ./datasets
+_C.DATASETS.TRAIN = "imagenet:train"
+_C.DATASETS.LIMIT_PER_CLASS = 0  # first images of each class, by name; 0 = all
+_C.DATASETS.KNN_TRAIN = ""  # bank of the kNN monitor; "" = no monitor
+_C.DATASETS.KNN_TEST = ""  # its queries: a validation split, never the test set
+
+_C.DATALOADER = CN()
+_C.DATALOADER.NUM_WORKERS = 8  # decoding processes per training process; 0 = none
+_C.DATALOADER.MAX_CORRUPT = 10  # unreadable images skipped (and named) before the run stops
+_C.DATALOADER.CACHE_DECODED = False  # keep small, equally sized images decoded in memory
+
+_C.BACKBONE = CN()
+_C.BACKBONE.NAME = "resnet50"  # a name of pretrain.backbones.resnet.BACKBONES
+_C.BACKBONE.ZERO_INIT_RESIDUAL = False  # last BN scale of each block starts at 0 (Goyal 2017)
+
+_C.METHOD = CN()
+_C.METHOD.NAME = "mscn"  # simclr, mscn
+_C.METHOD.BASE = "simclr"  # mscn only: the loss of two views that masking is put on
+_C.METHOD.TEMPERATURE = 0.1  # google-research/simclr README, ImageNet; our choice for MSCN
+# mscn only. cross: each view of A with each of B (the article's asymmetric pairs); all: every two
+_C.METHOD.PAIRS = "cross"
+# One forward pass, and so one set of BN statistics, over all views; False: a pass per branch.
+_C.METHOD.JOINT_FORWARD = True  # our choice; SimCLR's code concatenates its two views
+_C.METHOD.PROJECTOR = CN()
+_C.METHOD.PROJECTOR.LAYERS = 3  # SimCLR v2; v1 has 2
+_C.METHOD.PROJECTOR.HIDDEN_DIM = 2048  # SimCLR: the trunk's width (2048 for ResNet-50)
+_C.METHOD.PROJECTOR.OUT_DIM = 128  # SimCLR
+
+# Crops and photometric augmentation, all of SimCLR (tf2/data_util.py) unless said otherwise.
+_C.VIEWS = CN()
+_C.VIEWS.SIZE = 224  # px, square
+_C.VIEWS.CROP_SCALE = (0.08, 1.0)  # share of the image's area
+_C.VIEWS.CROP_RATIO = (3 / 4, 4 / 3)  # width / height
+_C.VIEWS.INTERPOLATION = "bilinear"  # bilinear (MoCo, torchvision) or bicubic (SimCLR, BYOL)
+_C.VIEWS.SAME_CROP = False  # all views share one crop (rungs 0-2 of the ladder; ablation)
+_C.VIEWS.SAME_VIEW = False  # all views share crop and augmentation, masks differ (ablation)
+_C.VIEWS.FLIP_PROB = 0.5
+_C.VIEWS.JITTER_PROB = 0.8
+_C.VIEWS.JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
+_C.VIEWS.GRAY_PROB = 0.2
+_C.VIEWS.BLUR_SIGMA = (0.1, 2.0)  # px, drawn uniformly
+_C.VIEWS.BLUR_KERNEL = 0  # px, odd; 0 = a tenth of SIZE, as SimCLR
+# The two branches. The article says they use different probabilities, not of what: masks differ
+# here (our choice), and one view of A meets two of B ("multiple masks", the number is our choice).
+_C.VIEWS.A = CN()
+_C.VIEWS.A.COUNT = 1  # views per image
+_C.VIEWS.A.BLUR_PROB = 0.5
+_C.VIEWS.A.SOLARIZE_PROB = 0.0  # BYOL's; SimCLR and MSCN have none
+_C.VIEWS.A.HIGHPASS = True  # filter this branch's views
+_C.VIEWS.A.MASK_PROB = 0.5  # share of this branch's views that are masked; our choice
+_C.VIEWS.B = _C.VIEWS.A.clone()
+_C.VIEWS.B.COUNT = 2  # our choice
+_C.VIEWS.B.MASK_PROB = 1.0  # our choice
+
+# The filter x - blur(x). Kernel and sigma: our choice, those of the third-party MSCN at 224 px
+# (joycenerd/Saliency-Guided-Masking-for-ConvNets, Dataset/random_mask_hp.py).
+_C.HIGHPASS = CN()
+_C.HIGHPASS.KERNEL_SIZE = 11  # px, odd
+_C.HIGHPASS.SIGMA = 5.0  # px
+_C.HIGHPASS.BORDER = "reflect"
+# Whether the weights want filtered input downstream (written to the checkpoint's `preprocess`):
+# auto = if every view is filtered in pretraining; yes; no. Our choice: auto.
+_C.HIGHPASS.AT_TRANSFER = "auto"
+
+_C.MASK = CN()
+_C.MASK.RATIO = (0.15,)  # masked share: one number, or a range drawn per image; article: 0.15
+_C.MASK.GRID_SIZE = 32  # px, side of a cell; article: 32 (read as pixels at 224)
+_C.MASK.RANDOM_PHASE = False  # shift the grid within a cell; our choice: no (third party)
+_C.MASK.EXACT_COUNT = True  # the same number of cells in each image; our choice
+_C.MASK.FOCAL_PROB = 0.2  # article: 20 % focal, 80 % grid
+_C.MASK.FOCAL_SIZE = (200 / 224,)  # side kept, relative to SIZE; our choice (third party)
+_C.MASK.FOCAL_ASPECT = (1.0, 1.0)  # width / height of the kept region; our choice
+_C.MASK.CHANNEL_PROB = 0.7  # article: three independent masks, one per channel
+_C.MASK.CHANNEL_KINDS = "same"  # same, mixed or grid; see MaskRecipe; our choice
+_C.MASK.NOISE = "iid"  # none, iid (each value) or image (a colour per image); our choice
+_C.MASK.NOISE_STD = 0.18  # in units of the filtered image; our choice (third party)
+
+_C.SOLVER = CN()
+_C.SOLVER.EPOCHS = 100
+_C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
+_C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
+_C.SOLVER.ACCUMULATE = 1  # only 1: accumulated steps have other negatives and BN statistics
+_C.SOLVER.OPTIMIZER = "lars"  # lars, sgd, adamw
+_C.SOLVER.LR_PER_256 = 0.3  # rate per 256 images; SimCLR: 4.8 at 4096
+_C.SOLVER.WARMUP_EPOCHS = 10.0  # linear; SimCLR
+_C.SOLVER.WARMUP_STEPS = 0  # > 0: instead of WARMUP_EPOCHS
+_C.SOLVER.FINAL_LR_FRACTION = 0.0  # the cosine ends at this share of the rate
+_C.SOLVER.MOMENTUM = 0.9  # lars, sgd
+_C.SOLVER.BETAS = (0.9, 0.999)  # adamw
+_C.SOLVER.WEIGHT_DECAY = 1e-6  # SimCLR's flag default; its README's command has 1e-4
+_C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
+_C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # from weight decay and from lars' adaptation; SimCLR
+_C.SOLVER.BF16 = True  # autocast to bfloat16 on CUDA; a CPU always runs float32
+
+_C.CHECKPOINT = CN()
+_C.CHECKPOINT.EVERY_EPOCHS = 1  # writes checkpoint.pth; 0 = at the end only
+_C.CHECKPOINT.EVERY_STEPS = 0  # as well as by epochs; 0 = off
+_C.CHECKPOINT.KEEP_EVERY_EPOCHS = 0  # also keeps checkpoint_EPOCH.pth; 0 = none
+
+_C.LOG = CN()
+_C.LOG.EVERY_STEPS = 10  # rows of metrics.jsonl and TensorBoard
+
+_C.KNN = CN()  # the monitor: weighted kNN on the frozen trunk, feature std, effective rank
+_C.KNN.EVERY_EPOCHS = 5  # and at the end
+_C.KNN.K = 20  # neighbours; DINO
+_C.KNN.TEMPERATURE = 0.07  # DINO
+_C.KNN.TRAIN_LIMIT = 2000  # images of KNN_TRAIN, spread evenly over the classes; 0 = all
+_C.KNN.TEST_LIMIT = 1000
+_C.KNN.BATCH_SIZE = 256
+
+
+def get_defaults() -> CN:
+    """A fresh copy of all keys with their defaults."""
+    return _C.clone()

@@ -1,0 +1,139 @@
+"""What happens beside the training: metrics, progress bar, checkpoints, each a `Callback`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.common.distributed import all_reduce_mean, is_main
+from pretrain.common.features import feature_std
+from pretrain.common.logs import MetricsWriter, progress
+from pretrain.engine.loop import Callback, Training
+from pretrain.engine.state import save_training
+
+
+class Metrics(Callback):
+    """Every N steps: mean loss and terms since the last row (over processes), rate, speed,
+    progress."""
+
+    def __init__(self, writer: MetricsWriter, every_steps: int) -> None:
+        self.writer = writer
+        self.every_steps = every_steps
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def start(self, training: Training) -> None:
+        """Starts the clock."""
+        self._seconds = training.seconds
+
+    def step(self, training: Training, outcome: dict[str, Any]) -> None:
+        """Adds up, without waiting for the device; writes when it is time."""
+        for name, value in {"loss": outcome["loss"], **outcome["terms"]}.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._count += 1
+        if training.step % self.every_steps == 0 or training.step == training.total_steps:
+            self._write(training, outcome["features"])
+
+    def _write(self, training: Training, features: Tensor) -> None:
+        names = sorted(self._sums)
+        means = all_reduce_mean(torch.stack([self._sums[name] for name in names]) / self._count)
+        elapsed = training.seconds - self._seconds
+        images = self._count * training.batch_size
+        self.writer.write(
+            training.step,
+            **dict(zip(names, means.tolist())),
+            lr=training.lr_at(training.step - 1),
+            epoch=training.step / training.loader.steps_per_epoch,
+            images_per_s=images / max(elapsed, 1e-9),
+            images_seen=training.images_seen,
+            views_seen=training.views_seen,
+            seconds=training.seconds,
+            batch_feature_std=feature_std(features[0]),
+        )
+        self._sums, self._count, self._seconds = {}, 0, training.seconds
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.writer.close()
+
+
+class ProgressBar(Callback):
+    """Steps done, time left, images per second and the loss, on the main process."""
+
+    def start(self, training: Training) -> None:
+        """Opens the bar where the run stands."""
+        self._bar = progress(
+            desc="pretrain",
+            total=training.total_steps,
+            initial=training.step,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 20.0,  # a log file wants few lines
+        )
+        self._shown, self._step = time.monotonic(), training.step
+        self._seconds = training.seconds
+
+    def step(self, training: Training, outcome: dict[str, Any]) -> None:
+        """Moves the bar; refreshes speed and loss about once a second."""
+        if time.monotonic() - self._shown > 1.0:
+            images = (training.step - self._step) * training.batch_size
+            speed = images / max(training.seconds - self._seconds, 1e-9)
+            loss = training.loss_guard.last
+            self._bar.set_postfix_str(f"{speed:.0f} images/s, loss {loss:.3f}", refresh=False)
+            self._shown, self._step = time.monotonic(), training.step
+            self._seconds = training.seconds
+        self._bar.update(training.step - self._bar.n)
+
+    def close(self) -> None:
+        """Leaves the finished bar on the screen."""
+        if hasattr(self, "_bar"):
+            self._bar.close()
+
+
+class Checkpoint(Callback):
+    """Writes `checkpoint.pth` every few epochs or steps and at the end; may keep one by epoch."""
+
+    def __init__(
+        self,
+        folder: Path,
+        facts: dict[str, Any],
+        *,
+        every_epochs: int,
+        every_steps: int = 0,
+        keep_every_epochs: int = 0,
+    ) -> None:
+        self.folder = folder
+        self.facts = facts
+        self.every_epochs = every_epochs
+        self.every_steps = every_steps
+        self.keep_every_epochs = keep_every_epochs
+
+    def step(self, training: Training, outcome: dict[str, Any]) -> None:
+        """Writes when an epoch or a number of steps is complete."""
+        if training.step == training.total_steps:
+            return  # `end` writes it
+        if due(training, self.every_epochs) or _divides(self.every_steps, training.step):
+            self._save(training, "checkpoint.pth")
+        if due(training, self.keep_every_epochs):
+            self._save(training, f"checkpoint_{training.epoch}.pth")
+
+    def end(self, training: Training) -> None:
+        """Writes the final checkpoint."""
+        self._save(training, "checkpoint.pth")
+
+    def _save(self, training: Training, name: str) -> None:
+        if is_main():
+            save_training(training, self.facts, self.folder / name)
+
+
+def due(training: Training, every_epochs: int) -> bool:
+    """Whether a multiple of `every_epochs` epochs (0 = never) was completed by the last step."""
+    return training.step_in_epoch == 0 and _divides(every_epochs, training.epoch)
+
+
+def _divides(period: int, count: int) -> bool:
+    return period > 0 and count % period == 0

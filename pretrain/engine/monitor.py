@@ -1,0 +1,163 @@
+"""The kNN monitor: a frozen trunk and two labelled image sets in, accuracy and collapse measures
+out.
+
+Legend: N images, S side in pixels, D features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pretrain.common.distributed import barrier, is_main
+from pretrain.common.features import effective_rank, feature_std
+from pretrain.common.knn import top_accuracy, weighted_knn
+from pretrain.common.logs import MetricsWriter
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.preprocess import Preprocess
+from pretrain.engine.callbacks import due
+from pretrain.engine.loop import Callback, Training
+
+logger = logging.getLogger(__name__)
+
+
+def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
+    """Indices of about `limit` images (0 = all), the first ones of each class, classes in turn."""
+    if limit == 0 or limit >= len(labels):
+        return list(range(len(labels)))
+    place: dict[int, int] = {}
+    turns = []
+    for label in labels:
+        turns.append(place.get(label, 0))
+        place[label] = turns[-1] + 1
+    order = sorted(range(len(labels)), key=lambda i: (turns[i], labels[i]))
+    return sorted(order[:limit])
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side resized to 8/7 of `size` px, then the central square: 256 and 224.
+
+    An image that already has the size is left as it is.
+    """
+    if image.size == (size, size):
+        return image
+    scale = size * 8 / 7 / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
+
+
+@dataclass
+class LabelledImages:
+    """uint8 images (N, 3, S, S) in memory with labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def read(cls, dataset: ImageDataset, size: int, limit: int) -> LabelledImages:
+        """Reads up to `limit` images of a labelled data set, cropped to `size` px."""
+        chosen = spread_evenly(dataset.labels, limit)
+        arrays = [np.asarray(centre_crop(dataset.read(i), size)) for i in chosen]
+        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        return cls(images, torch.tensor([dataset.labels[i] for i in chosen]))
+
+
+@torch.no_grad()
+def trunk_features(
+    trunk: nn.Module, images: Tensor, preprocess: Preprocess, device: torch.device, batch_size: int
+) -> Tensor:
+    """Features (N, D) of uint8 images (N, 3, S, S), in evaluation mode, on the CPU."""
+    was_training = trunk.training
+    trunk.eval()
+    features = [
+        trunk(preprocess.apply(part.to(device)).contiguous(memory_format=torch.channels_last))
+        for part in images.split(batch_size)
+    ]
+    trunk.train(was_training)
+    return torch.cat(features).float().cpu()
+
+
+class KnnMonitor(Callback):
+    """Every few epochs and at the end: kNN top-1 in percent, feature std and effective rank.
+
+    Runs on the main process alone; the others wait. Images are read once, then kept (150 kB each
+    at 224 px).
+    """
+
+    def __init__(
+        self,
+        bank: ImageDataset,
+        queries: ImageDataset,
+        writer: MetricsWriter,
+        preprocess: Preprocess,
+        *,
+        size: int,
+        every_epochs: int,
+        k: int,
+        temperature: float,
+        limits: tuple[int, int],
+        batch_size: int,
+    ) -> None:
+        self.bank, self.queries = bank, queries
+        self.writer = writer
+        self.preprocess = preprocess
+        self.size = size
+        self.every_epochs = every_epochs
+        self.k = k
+        self.temperature = temperature
+        self.limits = limits
+        self.batch_size = batch_size
+
+    def start(self, training: Training) -> None:
+        """Reads the images and measures the untrained network."""
+        if is_main():
+            self._bank = LabelledImages.read(self.bank, self.size, self.limits[0])
+            self._queries = LabelledImages.read(self.queries, self.size, self.limits[1])
+        if training.step == 0:
+            self._measure(training)
+
+    def step(self, training: Training, outcome: dict[str, Any]) -> None:
+        """Measures when a number of epochs is complete."""
+        if due(training, self.every_epochs) and training.step != training.total_steps:
+            self._measure(training)
+
+    def end(self, training: Training) -> None:
+        """Measures the final network."""
+        self._measure(training)
+
+    def _measure(self, training: Training) -> None:
+        if is_main():
+            values = self.measure(training.method.trunk, training.device)
+            self.writer.write(training.step, **values)
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            logger.info("step %d of %d: %s", training.step, training.total_steps, shown)
+        barrier()
+
+    def measure(self, trunk: nn.Module, device: torch.device) -> dict[str, float]:
+        """kNN top-1, and std and rank of the queries' features."""
+        bank, queries = (
+            trunk_features(trunk, part.images, self.preprocess, device, self.batch_size)
+            for part in (self._bank, self._queries)
+        )
+        votes = weighted_knn(
+            bank,
+            self._bank.labels,
+            queries,
+            k=[self.k],
+            temperature=self.temperature,
+            num_classes=len(self.bank.classes),
+        )
+        return {
+            f"knn{self.k}_top1": top_accuracy(votes[self.k], self._queries.labels),
+            "feature_std": feature_std(queries),
+            "effective_rank": effective_rank(queries),
+        }

@@ -1,0 +1,91 @@
+"""A `Training` to a checkpoint file and back: continuation is exact, also in the middle of an
+epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from pretrain.common.environment import describe_environment
+from pretrain.common.errors import InputError
+from pretrain.engine.loop import Training
+
+# Keys that may differ between a run and its continuation: they change no number of the training.
+FREE_KEYS = ("OUTPUT_DIR", "DATALOADER", "CHECKPOINT", "LOG", "KNN", "DATASETS.KNN")
+
+
+def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's content; `facts` holds method, backbone, config (YAML) and preprocess."""
+    epochs = training.total_steps / training.loader.steps_per_epoch
+    schedule = {
+        "epochs": int(epochs) if epochs.is_integer() else epochs,
+        "steps_per_epoch": training.loader.steps_per_epoch,
+        "total_steps": training.total_steps,
+        "images_seen": training.images_seen,
+        "views_seen": training.views_seen,
+        "seconds": training.seconds,
+        "gpu_seconds": training.gpu_seconds,
+    }
+    return {
+        "model": training.method.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "schedule": schedule,
+        "loader": {"epoch": training.epoch, "step_in_epoch": training.step_in_epoch},
+        "rng": rng_state(),
+        "step": training.step,
+        "environment": describe_environment(),
+        **facts,
+    }
+
+
+def save_training(training: Training, facts: dict[str, Any], path: Path) -> None:
+    """Writes the checkpoint atomically, after a check that the last loss was finite."""
+    training.loss_guard.flush()
+    save_checkpoint(describe_training(training, facts), path)
+
+
+def resume_training(training: Training, facts: dict[str, Any], path: Path) -> None:
+    """Restores networks, optimizer, progress and random state in place.
+
+    Raises InputError when the checkpoint is unreadable, or of another config or data set size.
+    """
+    saved = load_checkpoint(path)
+    check_same_config(saved["config"], facts["config"], path)
+    steps = saved["schedule"]["steps_per_epoch"]
+    if steps != training.loader.steps_per_epoch:
+        raise InputError(
+            f"{path} has {steps} steps an epoch, this run {training.loader.steps_per_epoch}: "
+            "the data set has changed; start anew in another --output"
+        )
+    training.method.load_state_dict(saved["model"])
+    training.optimizer.load_state_dict(saved["optimizer"])
+    training.step = saved["step"]
+    training.seconds = saved["schedule"]["seconds"]
+    set_rng_state(saved["rng"])
+
+
+def check_same_config(saved: str, present: str, path: Path) -> None:
+    """Raises InputError naming the first keys in which two configs (YAML) differ, `FREE_KEYS`
+    apart."""
+    old, new = _flat(yaml.safe_load(saved)), _flat(yaml.safe_load(present))
+    differing = [
+        f"{key} ({old.get(key)} then, {new.get(key)} now)"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
+    ]
+    if differing:
+        raise InputError(
+            f"{path} was trained with another config: {', '.join(differing[:3])}; "
+            "resume with the same one, or start anew in another --output"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat

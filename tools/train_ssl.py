@@ -1,0 +1,50 @@
+"""Pretrains a network on unlabelled images (SimCLR, MSCN): config in, checkpoint.pth out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.common.cli import make_parser, prepare_output, tool
+
+EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/mscn SEED 1
+  python tools/train_ssl.py --config mscn_r50.yaml --num-gpus 8 SOLVER.EPOCHS 200"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, EXAMPLE)
+    parser.add_argument("--config", required=True, help="a path, or a name below configs/")
+    parser.add_argument("--output", help="run directory (runs/<the config's name>)")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes to start (1)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    from pretrain.common.config import dump_yaml, load_config
+    from pretrain.defaults import get_defaults
+    from pretrain.engine.checks import check_config
+
+    cfg = load_config(args.config, get_defaults(), args.opts, "pretrain")
+    processes = int(os.environ.get("WORLD_SIZE", args.num_gpus))
+    check_config(cfg, processes)
+    from pretrain.common.distributed import check_gpus, launch, under_torchrun
+    from pretrain.engine.run import check_inputs, pretrain  # torch from here on
+
+    if not under_torchrun():
+        check_gpus(args.num_gpus)
+    output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
+    if int(os.environ.get("RANK", 0)) == 0:
+        check_inputs(cfg)
+        prepare_output(output, args.resume)
+    launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"pretrained weights: {output / 'checkpoint.pth'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
