@@ -1,4 +1,4 @@
-"""What a detector is made of: plain values named like Detectron2's config keys in, one checked spec out.
+"""What a detector is made of: values named like Detectron2's config keys in, one checked spec out.
 
 Field names are Detectron2's keys in lower case with the node's short name in front
 (MODEL.RPN.NMS_THRESH -> rpn_nms_thresh, MODEL.ROI_HEADS.X -> roi_x, MODEL.ROI_BOX_HEAD.X -> box_x,

@@ -1,0 +1,117 @@
+"""Normalisation layers by Detectron2's names: a name and a channel count in, a module out.
+
+N batch, C channels, W processes. Specification: detectron2 `layers/batch_norm.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.common.distributed import gather_with_grad, world_size
+from pretrain.common.lookup import find
+from pretrain.common.sync_batchnorm import AllReduceBatchNorm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with fixed statistics and fixed affine: four buffers, no parameter."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features) - eps)
+        # None unless made by `freeze`, which keeps the counter of the layer it replaces.
+        self.register_buffer("num_batches_tracked", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> same.
+
+        The two forms round differently, and ReLUs behind them then flip; published gradients come
+        from x * scale + shift wherever the input needs a gradient.
+        """
+        if not x.requires_grad:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, self.eps
+            )
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        scale, shift = scale.to(x.dtype).view(1, -1, 1, 1), shift.to(x.dtype).view(1, -1, 1, 1)
+        return x * scale + shift
+
+
+class NaiveSyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d over W processes that gives each process the same weight, whatever its batch.
+
+    Its running variance is the biased one, unlike torch's layers. In one process, or in evaluation,
+    it is plain BatchNorm2d. An empty batch is an error while synchronising.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> same."""
+        if world_size() == 1 or not self.training:
+            return super().forward(x)
+        if x.shape[0] == 0:
+            raise ValueError("naiveSyncBN cannot normalise an empty batch")
+        dtype, x = x.dtype, x.float() if x.dtype == torch.float16 else x
+        moments = torch.cat([x.mean(dim=(0, 2, 3)), (x * x).mean(dim=(0, 2, 3))])
+        moments = gather_with_grad(moments[None]).sum(dim=0) * (1.0 / world_size())
+        mean, mean_square = moments.chunk(2)
+        var = mean_square - mean * mean
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        with torch.no_grad():
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (var - self.running_var)
+        return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(dtype)
+
+
+def _sync(channels: int) -> nn.Module:
+    # torch's layer refuses CPU tensors as soon as a process group exists.
+    layer = nn.SyncBatchNorm if torch.cuda.is_available() else AllReduceBatchNorm
+    return layer(channels)
+
+
+def _group(channels: int) -> nn.Module:
+    return nn.GroupNorm(32, channels)
+
+
+NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "BN": nn.BatchNorm2d,
+    "FrozenBN": FrozenBatchNorm2d,
+    "GN": _group,
+    "SyncBN": _sync,
+    "nnSyncBN": _sync,
+    "naiveSyncBN": NaiveSyncBatchNorm,
+}
+
+
+def make_norm(name: str, channels: int) -> nn.Module | None:
+    """The layer, None for the empty name; InputError for an unknown one."""
+    return find(name, NORM_LAYERS, "norm")(channels) if name else None
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop a module's parameters and turn every batch norm below it into FrozenBatchNorm2d."""
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, _frozen(child))
+
+
+def _frozen(layer: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
+    frozen = FrozenBatchNorm2d(layer.num_features, layer.eps)
+    frozen.weight = layer.weight.detach().clone()
+    frozen.bias = layer.bias.detach().clone()
+    frozen.running_mean = layer.running_mean
+    frozen.running_var = layer.running_var
+    frozen.num_batches_tracked = layer.num_batches_tracked
+    return frozen

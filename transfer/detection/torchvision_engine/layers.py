@@ -1,0 +1,60 @@
+"""Convolution with its norm and ReLU as one module, and the weight initialisations of Detectron2.
+
+In (N, C, H, W), out the same with the convolution's channels and stride.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transfer.detection.torchvision_engine.batchnorm import make_norm
+
+
+class ConvNorm(nn.Conv2d):
+    """Convolution (padding that keeps the size at stride 1), then norm, then ReLU, the last two
+    optional. Names in the state dict: `weight`, `bias`, `norm.*`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        norm: str = "",
+        bias: bool = False,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            inputs, outputs, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias
+        )
+        self.norm = make_norm(norm, outputs)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu_(x) if self.relu else x
+
+
+def init_msra(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """kaiming_normal with fan_out for ReLU, bias 0 (fvcore `nn/weight_init.py`, c2_msra_fill)."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
+    """Caffe2's XavierFill: kaiming_uniform with a = 1, bias 0 (c2_xavier_fill)."""
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
+    """N(0, std), bias 0."""
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)

@@ -1,0 +1,81 @@
+"""Ground-truth masks cropped to boxes: polygons or bitmaps in, bool (r, M, M) out.
+
+n objects, r boxes, M side of the mask head's output.
+Specification: detectron2 `structures/masks.py` (crop_and_resize of both forms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from pretrain.common.errors import InputError
+
+
+class GroundTruthMasks(Protocol):
+    """The masks of one image's n objects."""
+
+    def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
+        """Objects `index` (r,) inside boxes (r, 4), stretched to bool (r, size, size)."""
+
+
+class Polygons:
+    """Objects as lists of polygons, each float64 [x0, y0, x1, y1, ...] in input pixels."""
+
+    def __init__(self, polygons: Sequence[Sequence[np.ndarray]]) -> None:
+        """Raises InputError for RLE dictionaries: they need INPUT.MASK_FORMAT bitmask."""
+        if any(isinstance(parts, dict) for parts in polygons):
+            raise InputError(
+                "an annotation's segmentation is RLE, not polygons; set INPUT.MASK_FORMAT bitmask"
+            )
+        self.polygons = polygons
+
+    def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
+        """See GroundTruthMasks; rasterised by pycocotools, on the CPU."""
+        if len(boxes) == 0:
+            return torch.empty(0, size, size, dtype=torch.bool, device=boxes.device)
+        masks = [
+            rasterise(self.polygons[object_index], box, size)
+            for object_index, box in zip(index.tolist(), boxes.cpu().numpy())
+        ]
+        return torch.from_numpy(np.stack(masks)).to(boxes.device)
+
+
+class BitMasks:
+    """Objects as bool (n, H, W) at input size."""
+
+    def __init__(self, masks: Tensor) -> None:
+        self.masks = masks
+
+    def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
+        """See GroundTruthMasks; bilinear, cut at one half."""
+        own = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
+        rois = torch.cat([own, boxes], dim=1)
+        masks = self.masks[index].to(torch.float32)[:, None]
+        return roi_align(masks, rois, (size, size), 1.0, 0, aligned=True).squeeze(1) >= 0.5
+
+
+def rasterise(polygons: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
+    """One object's polygons inside a float32 box (4,), stretched to bool (size, size).
+
+    The zoom is computed in the box's float32 and applied in the polygons' float64: the last bit
+    decides on which side of a pixel a corner falls.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    zoom_x, zoom_y = size / max(width, 0.1), size / max(height, 0.1)
+    moved = []
+    for polygon in polygons:
+        polygon = polygon.copy()
+        polygon[0::2] = (polygon[0::2] - box[0]) * zoom_x
+        polygon[1::2] = (polygon[1::2] - box[1]) * zoom_y
+        moved.append(polygon)
+    if not moved:
+        return np.zeros((size, size), dtype=bool)
+    rle = coco_mask.merge(coco_mask.frPyObjects(moved, size, size))
+    return coco_mask.decode(rle).astype(bool)

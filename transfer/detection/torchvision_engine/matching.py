@@ -1,0 +1,53 @@
+"""Which ground truth a box answers for, and which boxes are trained on: IoUs in, labels out.
+
+G ground-truth boxes, n candidate boxes (anchors or proposals).
+Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IGNORE = -1
+
+
+def match(
+    iou: Tensor, *, low: float, high: float, allow_low_quality: bool
+) -> tuple[Tensor, Tensor]:
+    """IoU (G, n) -> the best ground truth of each box, int64 (n,), and its label, int8 (n,).
+
+    Label 1 for IoU >= high, 0 below low, IGNORE between. With `allow_low_quality` every box that
+    ties the best IoU of some ground truth gets 1 as well and keeps its own best ground truth. (A
+    ground truth that overlaps nothing has best IoU 0, and all boxes that do not touch it tie it.)
+    Without ground truth all labels are 0.
+    """
+    if iou.shape[0] == 0:
+        zeros = iou.new_zeros(iou.shape[1], dtype=torch.int64)
+        return zeros, zeros.to(torch.int8)
+    best, index = iou.max(dim=0)
+    labels = torch.ones_like(index, dtype=torch.int8)
+    labels[best < high] = IGNORE
+    labels[best < low] = 0
+    if allow_low_quality:
+        best_of_truth = iou.max(dim=1, keepdim=True).values
+        labels[(iou == best_of_truth).any(dim=0)] = 1
+    return index, labels
+
+
+def sample(
+    labels: Tensor, *, size: int, positive_fraction: float, background: int
+) -> tuple[Tensor, Tensor]:
+    """Draw up to `size` boxes: labels (n,) -> indices of positives (p,) and of negatives (q,).
+
+    Positives (neither `background` nor IGNORE) take at most `positive_fraction` of the places,
+    negatives fill the rest. One torch.randperm for each, on the labels' device and torch's global
+    generator: the draws, and so a training run, are Detectron2's for a seed.
+    """
+    positive = torch.nonzero((labels != IGNORE) & (labels != background)).squeeze(1)
+    negative = torch.nonzero(labels == background).squeeze(1)
+    num_positive = min(positive.numel(), int(size * positive_fraction))
+    num_negative = min(negative.numel(), size - num_positive)
+    chosen = torch.randperm(positive.numel(), device=positive.device)[:num_positive]
+    rest = torch.randperm(negative.numel(), device=negative.device)[:num_negative]
+    return positive[chosen], negative[rest]

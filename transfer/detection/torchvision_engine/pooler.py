@@ -1,0 +1,60 @@
+"""RoIAlign over one or several feature maps: maps and boxes per image in, fixed-size features out.
+
+N images, r boxes over all images, C channels, P side of the output.
+Specification: detectron2 `modeling/poolers.py` (aligned RoIAlign; FPN's equation 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from transfer.detection.torchvision_engine.boxes import area
+
+# Lin et al. 2017: a box of ImageNet's crop size belongs on the map of ResNet's stride-16 level.
+CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
+
+
+def assign_levels(boxes: Tensor, lowest: int, highest: int) -> Tensor:
+    """Boxes (r, 4) -> index (r,) into the maps `lowest`..`highest`, by the square root of area."""
+    sizes = torch.sqrt(area(boxes))
+    levels = torch.floor(CANONICAL_LEVEL + torch.log2(sizes / CANONICAL_SIZE + 1e-8))
+    return levels.clamp(lowest, highest).to(torch.int64) - lowest
+
+
+class RoiPooler:
+    """Pools every box from the map that its size asks for; with one map, from that."""
+
+    def __init__(self, *, resolution: int, strides: Sequence[int], sampling_ratio: int) -> None:
+        """Args: strides: of the maps, rising powers of two; sampling_ratio: 0 = adaptive."""
+        self.resolution = resolution
+        self.strides = tuple(strides)
+        self.sampling_ratio = sampling_ratio
+
+    def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Maps (N, C, H, W), N tensors of boxes (., 4) -> (r, C, P, P), image by image."""
+        rois = torch.cat([_with_image(image, box) for image, box in enumerate(boxes)])
+        if len(self.strides) == 1:
+            return self._pool(features[0], rois, self.strides[0])
+        lowest, highest = (int(math.log2(stride)) for stride in (self.strides[0], self.strides[-1]))
+        levels = assign_levels(torch.cat(list(boxes)), lowest, highest)
+        side = self.resolution
+        pooled = features[0].new_zeros(len(rois), features[0].shape[1], side, side)
+        for level, (feature, stride) in enumerate(zip(features, self.strides)):
+            chosen = torch.nonzero(levels == level).squeeze(1)
+            pooled.index_put_((chosen,), self._pool(feature, rois[chosen], stride))
+        return pooled
+
+    def _pool(self, feature: Tensor, rois: Tensor, stride: int) -> Tensor:
+        size = (self.resolution, self.resolution)
+        rois = rois.to(feature.dtype)
+        return roi_align(feature, rois, size, 1.0 / stride, self.sampling_ratio, aligned=True)
+
+
+def _with_image(image: int, boxes: Tensor) -> Tensor:
+    """(n, 4) -> (n, 5): the image's number in front, as roi_align reads boxes."""
+    return torch.cat([boxes.new_full((len(boxes), 1), image), boxes], dim=1)

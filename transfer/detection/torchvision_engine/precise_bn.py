@@ -1,0 +1,121 @@
+"""Precise batch normalisation: a model and training batches in, its running statistics replaced.
+
+C channels of a layer, n elements per channel of one batch (N * H * W), W processes.
+Specification: Wu & Johnson 2021 as in fvcore `nn/precise_bn.py`; unlike there, all processes pool
+their batches, so that every rank ends with the same statistics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pretrain.common.distributed import world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
+
+logger = logging.getLogger(__name__)
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class _Pool:
+    """Mean and mean square over the batches seen so far, weighted by their elements."""
+
+    def __init__(self, layer: BatchNorm) -> None:
+        self.layer = layer
+        self.count = 0.0
+        self.mean = torch.zeros_like(layer.running_mean)
+        self.square = torch.zeros_like(layer.running_var)
+
+    def update(self, count: int, shared_count: float) -> None:
+        """Take in one batch's statistics, which the layer holds after a step of momentum 1.
+
+        Args:
+            count: n of this process, its weight.
+            shared_count: n that the variance was corrected with.
+        """
+        if world_size() > 1 and isinstance(self.layer, NaiveSyncBatchNorm):
+            biased = self.layer.running_var
+        else:
+            biased = self.layer.running_var * ((shared_count - 1) / shared_count)
+        square = self.layer.running_mean.square() + biased
+        self.count += count
+        share = count / self.count
+        self.mean += (self.layer.running_mean - self.mean) * share
+        self.square += (square - self.square) * share
+
+    def finish(self) -> None:
+        """Write the pooled statistics of all processes into the layer."""
+        if world_size() > 1:
+            total = self.mean.new_tensor([self.count])
+            sums = torch.cat([self.mean * self.count, self.square * self.count, total])
+            dist.all_reduce(sums)
+            self.mean, self.square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
+            self.count = float(sums[-1])
+        if self.count:
+            self.layer.running_mean.copy_(self.mean)
+            self.layer.running_var.copy_(self.square - self.mean.square())
+
+
+@torch.no_grad()
+def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 200) -> None:
+    """Replace the running statistics of every batch norm in training mode by those of `num_iters`
+    batches under the present weights. Call it on all ranks, the model in training mode.
+
+    Raises:
+        InputError: `batches` ends before `num_iters`.
+    """
+    layers = [m for m in model.modules() if m.training and isinstance(m, BatchNorm)]
+    if not layers:
+        return
+    logger.info("precise BN: %d layers, %d batches", len(layers), num_iters)
+    counts: dict[nn.Module, int] = {}
+
+    def count_elements(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counts[layer] = inputs[0].numel() // inputs[0].shape[1]
+
+    pools = [_Pool(layer) for layer in layers]
+    momenta = [layer.momentum for layer in layers]
+    hooks = [layer.register_forward_pre_hook(count_elements) for layer in layers]
+    done = 0
+    try:
+        for layer in layers:
+            layer.momentum = 1.0  # the running statistics become the batch's own
+        for batch in progress(islice(batches, num_iters), "precise BN"):
+            counts.clear()
+            model(batch)
+            shared = _shared_counts(layers, counts)
+            for pool in pools:
+                if counts.get(pool.layer):
+                    pool.update(counts[pool.layer], shared[pool.layer])
+            done += 1
+    finally:
+        for layer, momentum, hook in zip(layers, momenta, hooks):
+            layer.momentum = momentum
+            hook.remove()
+    if done < num_iters:
+        raise InputError(f"TEST.PRECISE_BN.NUM_ITER is {num_iters}, but only {done} batches came")
+    for pool in pools:
+        pool.finish()
+
+
+def _shared_counts(layers: list[BatchNorm], counts: dict[nn.Module, int]) -> dict[Any, float]:
+    """The n behind each layer's variance: of all processes where the layer synchronises."""
+    own = {layer: float(counts.get(layer, 0)) for layer in layers}
+    if world_size() == 1:
+        return own
+    device = layers[0].running_mean.device
+    total = torch.tensor(list(own.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return {
+        layer: own[layer] if type(layer) is nn.BatchNorm2d else float(value)
+        for layer, value in zip(layers, total)
+    }

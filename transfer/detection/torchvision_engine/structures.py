@@ -1,0 +1,69 @@
+"""The few records that pass between the parts of a detector.
+
+n ground-truth objects, r sampled boxes, k detections. Boxes are float32 XYXY; in pixels of the
+network's input unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transfer.detection.torchvision_engine.mask_targets import BitMasks, GroundTruthMasks, Polygons
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The ground truth of one image."""
+
+    boxes: Tensor  # (n, 4)
+    classes: Tensor  # int64 (n,)
+    masks: GroundTruthMasks | None
+
+    @staticmethod
+    def from_sample(sample: Mapping[str, Any], device: torch.device) -> Targets:
+        """Read "boxes", "classes", "polygons" or "bitmasks" of an element of a batch."""
+        masks: GroundTruthMasks | None = None
+        if sample.get("polygons") is not None:
+            masks = Polygons(sample["polygons"])
+        elif sample.get("bitmasks") is not None:
+            masks = BitMasks(sample["bitmasks"].to(device))
+        return Targets(sample["boxes"].to(device), sample["classes"].to(device), masks)
+
+
+@dataclass(frozen=True)
+class RoiSample:
+    """The boxes of one image that the heads are trained on: positives first, then background."""
+
+    boxes: Tensor  # (r, 4)
+    classes: Tensor  # int64 (r,); num_classes = background
+    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    gt_index: Tensor  # int64 (r,), the row of Targets
+    targets: Targets
+
+    def select(self, index: Tensor) -> RoiSample:
+        """The rows of `index`, a bool or integer tensor."""
+        return RoiSample(
+            self.boxes[index],
+            self.classes[index],
+            self.gt_boxes[index],
+            self.gt_index[index],
+            self.targets,
+        )
+
+
+@dataclass
+class Detections:
+    """What was found in one image, sorted by falling score."""
+
+    boxes: Tensor  # (k, 4); in the original image's pixels once postprocessed
+    scores: Tensor  # (k,) in [0, 1]
+    classes: Tensor  # int64 (k,)
+    masks: Tensor | None = None  # bool (k, H, W); before postprocessing probabilities (k, M, M)
+
+    def __len__(self) -> int:
+        return len(self.boxes)

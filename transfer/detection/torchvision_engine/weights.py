@@ -1,0 +1,156 @@
+"""Weights into a detector: a backbone's or a whole model's tensors in, a report of every key out.
+
+Names of a backbone are torchvision's, of a whole model Detectron2's (as `Detector.state_dict`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.layout import to_detectron2
+from transfer.checkpoints.weights import Weights
+from transfer.detection.torchvision_engine.detector import Detector
+
+logger = logging.getLogger(__name__)
+
+COUNTER = "num_batches_tracked"
+EXTRA_NORM = "roi_heads.res5.norm."
+# What old models also saved; here it follows from the config.
+DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+# Layers whose width is the number of classes.
+CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the keys, each sorted; all but those of `unexpected` names of the detector."""
+
+    matched: list[str]  # loaded
+    expected_missing: list[str]  # keep their initialisation by design: RPN, heads, FPN, extra norm
+    unexpected: list[str]  # of the backbone but not in the file, or in the file without a place
+
+    def lines(self) -> list[str]:
+        """Three lines for the log."""
+        return [
+            f"{len(self.matched)} tensors loaded",
+            f"{len(self.expected_missing)} left at their initialisation as expected"
+            + _by_part(self.expected_missing),
+            f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
+        ]
+
+
+def load_backbone(
+    detector: Detector, weights: Weights, *, allow_unexpected: bool = False
+) -> LoadReport:
+    """Copy a backbone into `backbone` and, for C4, into the res5 head.
+
+    Raises:
+        InputError: another backbone than the detector's, a wrong shape, nothing that matches, or
+            unexpected keys without `allow_unexpected`.
+    """
+    wanted = detector.spec.backbone_name
+    if weights.backbone != wanted:
+        raise InputError(
+            f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
+            "the config (MODEL.RESNETS.DEPTH) of the weights' backbone"
+        )
+    if detector.spec.stride_in_1x1 and detector.spec.depth >= 50 and wanted != "tiny_resnet":
+        logger.warning(
+            "MODEL.RESNETS.STRIDE_IN_1X1 is True, but these weights are in torchvision's layout"
+        )
+    placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
+    own = {key for key in detector.state_dict() if _in_trunk(detector, key)}
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+
+
+def load_model(
+    detector: Detector,
+    state: Mapping[str, Tensor | np.ndarray],
+    *,
+    new_heads: bool = False,
+    allow_unexpected: bool = False,
+) -> LoadReport:
+    """Copy a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
+
+    Args:
+        new_heads: leave the layers whose width is the number of classes where shapes differ, to
+            fine-tune on other classes.
+
+    Raises:
+        InputError: as `load_backbone`.
+    """
+    placed = {
+        name: torch.as_tensor(value)
+        for name, value in state.items()
+        if not name.startswith(DERIVED)
+    }
+    own = detector.state_dict()
+    left = {
+        name
+        for name, value in placed.items()
+        if new_heads and name.startswith(CLASS_LAYERS) and name in own
+        if own[name].shape != value.shape
+    }
+    placed = {name: value for name, value in placed.items() if name not in left}
+    return _load(detector, placed, required=set(own) - left, allow_unexpected=allow_unexpected)
+
+
+def _place(detector: Detector, name: str) -> str:
+    """The detector's name of a torchvision tensor; its own name where it has no place."""
+    theirs = to_detectron2(name)
+    if theirs is None:
+        return name
+    if detector.spec.architecture == "FPN":
+        return f"backbone.bottom_up.{theirs}"
+    if detector.spec.architecture == "C4" and theirs.startswith("res5."):
+        return f"roi_heads.{theirs}"
+    return f"backbone.{theirs}"
+
+
+def _in_trunk(detector: Detector, key: str) -> bool:
+    if detector.spec.architecture == "FPN":
+        return key.startswith("backbone.bottom_up.")
+    return key.startswith(("backbone.", "roi_heads.res5.")) and not key.startswith(EXTRA_NORM)
+
+
+def _load(
+    detector: Detector, placed: Mapping[str, Tensor], *, required: set[str], allow_unexpected: bool
+) -> LoadReport:
+    own = detector.state_dict()
+    matched = sorted(name for name in placed if name in own)
+    if not any(not name.endswith(COUNTER) for name in matched):
+        raise InputError(
+            f"none of the {len(placed)} tensors of the weights has a place in the detector; "
+            "are these a detector's weights, or a backbone's in another layout?"
+        )
+    for name in matched:
+        if own[name].shape != placed[name].shape:
+            raise InputError(
+                f"'{name}' has shape {tuple(placed[name].shape)} in the weights and "
+                f"{tuple(own[name].shape)} in the detector: another depth or number of classes"
+            )
+    missing = [name for name in own if name not in placed and not name.endswith(COUNTER)]
+    homeless = [name for name in placed if name not in own and not name.endswith(COUNTER)]
+    unexpected = sorted([*homeless, *(name for name in missing if name in required)])
+    if unexpected and not allow_unexpected:
+        raise InputError(
+            f"{len(unexpected)} tensors of the detector and the weights do not pair up, the first "
+            f"is '{unexpected[0]}'"
+        )
+    with torch.no_grad():
+        for name in matched:
+            own[name].copy_(placed[name])  # state_dict shares the detector's memory
+    expected = sorted(name for name in missing if name not in required)
+    return LoadReport(matched, expected, unexpected)
+
+
+def _by_part(names: list[str]) -> str:
+    parts = sorted({".".join(name.split(".")[:3]) for name in names})
+    return f": {', '.join(parts)}" if parts else ""
