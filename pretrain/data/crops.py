@@ -60,8 +60,8 @@ def draw_crop_box(
         w = round(math.sqrt(target * aspect))
         h = round(math.sqrt(target / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left = draws.randint(0, width - w)
             top = draws.randint(0, height - h)
+            left = draws.randint(0, width - w)
             return left, top, left + w, top + h
     return central_box(width, height, spec.ratio)
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Images in a row that may be unreadable before a worker gives up finding a substitute.
 MAX_SUBSTITUTES = 20
+UNREADABLE = -1  # the index a worker reports when it gave up
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class CropLoader:
                 pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
                 persistent_workers=True,
                 prefetch_factor=prefetch,
+                # Its own generator: else each epoch would draw from torch's global one, and the
+                # run's randomness would depend on whether there are workers.
+                generator=torch.Generator().manual_seed(seed),
             )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -122,6 +126,10 @@ class CropLoader:
             loaded = iter(self._workers)
         for crops, labels, index, errors in loaded:
             self._count_corrupt(errors)
+            if (index == UNREADABLE).any():
+                raise InputError(
+                    f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
+                )
             yield Batch(crops.permute(0, 1, 4, 2, 3), labels, index)
 
     def _count_corrupt(self, errors: Sequence[tuple[str, str]]) -> None:
@@ -210,7 +218,8 @@ class _CropDataset(Dataset[Loaded]):
             except OSError as error:
                 errors.append((self.dataset.name(index), str(error)))
                 index = draws.randrange(len(self.dataset))
-        raise InputError(f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}")
+        # Raised here it would reach the main process as a worker's traceback, not as one line.
+        return UNREADABLE, Image.new("RGB", (1, 1))
 
 
 def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:

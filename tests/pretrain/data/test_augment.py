@@ -1,0 +1,100 @@
+"""The batched augmentation against torchvision's functional operations, one image at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from pretrain.common.errors import InputError
+from pretrain.data.augment import AugmentParams, ViewRecipe, apply_augment, sample_params
+
+FULL = ViewRecipe(solarize_prob=0.3, blur_sigma=(0.1, 2.0), blur_kernel=5)
+
+
+def reference(image: Tensor, params: AugmentParams, i: int, recipe: ViewRecipe) -> Tensor:
+    """One image by torchvision, in the order that the module's docstring states."""
+    operations = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
+    factors = [params.brightness, params.contrast, params.saturation, params.hue]
+    if params.jitter[i]:
+        for number in params.order[i].tolist():
+            image = operations[number](image, factors[number][i].item())
+    if params.gray[i]:
+        image = F.rgb_to_grayscale(image, num_output_channels=3)
+    if params.blur[i]:
+        kernel = recipe.kernel_size(image.shape[-1])
+        image = F.gaussian_blur(image, [kernel, kernel], [params.sigma[i].item()] * 2)
+    if params.solarize[i]:
+        image = F.solarize(image, recipe.solarize_threshold)
+    if params.flip[i]:
+        image = F.horizontal_flip(image)
+    return image
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    """Equal up to rounding; solarise may flip a value that rounding moved over its threshold."""
+    assert ((got - expected).abs() > 1e-5).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize("recipe", [ViewRecipe(), FULL, ViewRecipe(brightness=0.0, hue=0.1)])
+def test_composite_equals_torchvision(recipe: ViewRecipe) -> None:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(48, 3, 24, 24, generator=generator)
+    params = sample_params(recipe, len(images), generator)
+    before = images.clone()
+    got = apply_augment(images, params, recipe)
+    assert torch.equal(images, before), "the input is not changed"
+    if recipe.brightness == 0:
+        assert torch.equal(params.brightness, torch.ones(48))
+    for i, image in enumerate(images):
+        close(got[i], reference(image, params, i, recipe))
+
+
+def test_large_images_in_pieces() -> None:
+    recipe = ViewRecipe(flip_prob=1.0, jitter_prob=1.0, gray_prob=1.0)
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(6, 3, 200, 200, generator=generator)
+    params = sample_params(recipe, 6, generator)
+    got = apply_augment(images, params, recipe)
+    for i in (0, 5):
+        close(got[i], reference(images[i], params, i, recipe))
+
+
+def test_draws() -> None:
+    recipe = FULL
+    n = 20_000
+    params = sample_params(recipe, n, torch.Generator().manual_seed(0))
+    again = sample_params(recipe, n, torch.Generator().manual_seed(0))
+    assert all(torch.equal(getattr(params, k), getattr(again, k)) for k in vars(params))
+    for name in ("flip", "jitter", "gray", "blur", "solarize"):
+        share = getattr(params, name).float().mean().item()
+        assert share == pytest.approx(getattr(recipe, f"{name}_prob"), abs=0.015), name
+    assert params.brightness.aminmax().min >= 0.2 - 1e-6
+    assert params.brightness.aminmax().max <= 1.8 + 1e-6
+    assert params.hue.abs().max() <= 0.2
+    # Each of the 24 orders is as frequent as another.
+    codes = (params.order * torch.tensor([64, 16, 4, 1])).sum(1)
+    counts = codes.unique(return_counts=True)[1]
+    assert len(counts) == 24 and counts.min() > 0.8 * n / 24
+
+
+def test_no_augmentation_is_the_identity() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    recipe = ViewRecipe.none()
+    params = sample_params(recipe, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(apply_augment(images, params, recipe), images)
+
+
+@pytest.mark.parametrize("size, kernel", [(224, 23), (64, 7), (32, 3), (8, 3)])
+def test_default_kernel_is_a_tenth(size: int, kernel: int) -> None:
+    assert ViewRecipe().kernel_size(size) == kernel
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"flip_prob": 1.5}, {"hue": 0.6}, {"contrast": -1.0}, {"blur_sigma": (0.0, 1.0)}],
+)
+def test_bad_recipe(wrong: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        ViewRecipe(**wrong)

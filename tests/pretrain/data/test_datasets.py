@@ -1,0 +1,154 @@
+"""Data sets by spec: layouts, subsets, and a clear line for each way to get one wrong."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain.common.errors import InputError
+from pretrain.data.datasets import datasets_root, decoded_in_memory, open_images
+
+
+def test_class_folders(classes_folder: Path) -> None:
+    data = open_images(f"folder:{classes_folder}:train")
+    assert len(data) == 24 and data.classes == ["cat", "dog"]
+    assert data.labels == [0] * 13 + [1] * 11
+    image = data.read(0)
+    assert image.mode == "RGB" and image.size == (24, 20)
+    assert data.name(13) == str(classes_folder / "train" / "dog" / "000.jpg")
+
+
+def test_images_deep_in_a_class_folder(tmp_path: Path, classes_folder: Path) -> None:
+    deep = classes_folder / "train" / "ant" / "images"
+    deep.mkdir(parents=True)
+    Image.new("L", (3, 3)).save(deep / "a.PNG")
+    (deep / "boxes.txt").write_text("no image")
+    (classes_folder / "train" / "empty").mkdir()
+    data = open_images(f"folder:{classes_folder}:train")
+    assert data.classes == ["ant", "cat", "dog"] and data.read(0).mode == "RGB"
+
+
+def test_flat_folder(classes_folder: Path) -> None:
+    data = open_images(f"folder:{classes_folder / 'train' / 'cat'}")
+    assert len(data) == 13 and data.classes == [] and set(data.labels) == {-1}
+
+
+def test_below_the_root(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(classes_folder.parent))
+    assert len(open_images("folder:pets:train")) == 24
+    (classes_folder.parent / "imagenet").symlink_to(classes_folder)
+    assert len(open_images("imagenet:train")) == 24
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    assert datasets_root() == Path("datasets")
+
+
+def test_the_last_colon_separates(classes_folder: Path) -> None:
+    odd = classes_folder.parent / "a:b"
+    classes_folder.rename(odd)
+    assert len(open_images(f"folder:{odd}:train")) == 24
+
+
+def test_limit_per_class(classes_folder: Path) -> None:
+    data = open_images(f"folder:{classes_folder}:train", limit_per_class=3)
+    assert data.labels == [0, 0, 0, 1, 1, 1]
+    assert [Path(data.name(i)).name for i in range(3)] == ["000.jpg", "001.jpg", "002.jpg"]
+    assert data.read(5).size == (24, 20) and data.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "spec, match",
+    [
+        ("foldr:x:train", "did you mean 'folder'"),
+        ("folder:", "names no folder"),
+        ("folder:nowhere:train", "nowhere/train does not exist; expected .*CLASS/IMAGE.jpg"),
+        ("imagenet:test", "imagenet:val"),
+        ("imagenet:val", "imagenet/val does not exist"),
+        ("cifar10:val", "cifar10:test"),
+        ("cifar100:train", "cifar-100-python"),
+    ],
+)
+def test_bad_spec(spec: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(InputError, match=match):
+        open_images(spec)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "class").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds no images; expected"):
+        open_images(f"folder:{tmp_path / 'empty'}")
+
+
+def test_bad_limit(classes_folder: Path) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        open_images(f"folder:{classes_folder}:train", limit_per_class=0)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "zero", "half png", "missing"])
+def test_corrupt_image_names_its_path(kind: str, classes_folder: Path) -> None:
+    path = classes_folder / "train" / "cat" / "004.jpg"
+    data = open_images(f"folder:{classes_folder}:train")
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:400])
+    elif kind == "half png":
+        pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, format="PNG")
+        path.write_bytes(path.read_bytes()[:600])
+    elif kind == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"not an image" if kind == "text" else b"")
+    with pytest.raises(OSError, match="cat/004.jpg"):
+        data.read(4)
+
+
+def test_decoded_jpeg_equals_pil(classes_folder: Path) -> None:
+    data = open_images(f"folder:{classes_folder}:train")
+    expected = np.asarray(Image.open(data.name(2)).convert("RGB")).astype(int)
+    assert np.abs(np.asarray(data.read(2)) - expected).max() <= 1
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (10, 200, 30, 0)).save(tmp_path / "c.jpg")
+    assert open_images(f"folder:{tmp_path}").read(0).mode == "RGB"
+
+
+def test_decoded_in_memory(classes_folder: Path) -> None:
+    corrupt = classes_folder / "train" / "cat" / "001.jpg"
+    corrupt.write_bytes(b"")
+    files = open_images(f"folder:{classes_folder}:train")
+    kept = decoded_in_memory(files)
+    assert kept.labels == files.labels and kept.classes == files.classes
+    assert np.array_equal(np.asarray(kept.read(7)), np.asarray(files.read(7)))
+    assert kept.name(7) == files.name(7)
+    with pytest.raises(OSError, match="cat/001.jpg"):
+        kept.read(1)
+
+
+def test_decoded_in_memory_wants_one_size(classes_folder: Path) -> None:
+    Image.new("RGB", (5, 5)).save(classes_folder / "train" / "dog" / "zz.jpg")
+    with pytest.raises(InputError, match="zz.jpg has 5x5 px, others 24x20"):
+        decoded_in_memory(open_images(f"folder:{classes_folder}:train"))
+
+
+def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's own files, without its checksum, which only the real download passes."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": pixels, "labels": [3, 1, 0, 9]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = open_images("cifar10:test")
+    assert data.labels == [3, 1, 0, 9] and data.classes == list("abcdefghij")
+    expected = pixels[2].reshape(3, 32, 32).transpose(1, 2, 0)
+    assert np.array_equal(np.asarray(data.read(2)), expected)
+    assert data.name(2) == "cifar10:test image 2"

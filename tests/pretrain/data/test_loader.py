@@ -1,0 +1,165 @@
+"""The loader: draws free of workers and processes, exact resume, disjoint ranks, corrupt files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.common.errors import InputError
+from pretrain.data.crops import CropSpec
+from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.loader import Batch, CropLoader
+
+
+@pytest.fixture
+def data(classes_folder: Path) -> ImageDataset:
+    return open_images(f"folder:{classes_folder}:train")
+
+
+def make(data: ImageDataset, **changes: object) -> CropLoader:
+    settings = {"crops": [CropSpec(8), CropSpec(8)], "batch_size": 5, "seed": 3, **changes}
+    return CropLoader(data, **settings)
+
+
+def same(one: list[Batch], two: list[Batch]) -> bool:
+    return len(one) == len(two) and all(
+        torch.equal(a.crops, b.crops)
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.index, b.index)
+        for a, b in zip(one, two)
+    )
+
+
+def test_batches(data: ImageDataset) -> None:
+    loader = make(data)
+    batches = list(loader.epoch(0))
+    assert loader.steps_per_epoch == len(batches) == 4
+    assert batches[0].crops.shape == (2, 5, 3, 8, 8) and batches[0].crops.dtype == torch.uint8
+    index = torch.cat([batch.index for batch in batches])
+    assert len(index.unique()) == 20
+    labels = torch.cat([batch.labels for batch in batches])
+    assert labels.tolist() == [data.labels[i] for i in index.tolist()]
+    assert not torch.equal(batches[0].crops[0], batches[0].crops[1]), "each view has its crop"
+
+
+def test_pixels_come_from_the_image(data: ImageDataset) -> None:
+    loader = make(data, crops=[CropSpec(20, (1.0, 1.0), (1.2, 1.2), "bicubic")])
+    batch = next(loader.epoch(0))
+    for crop, index in zip(batch.crops[0], batch.index.tolist()):
+        expected = np.asarray(data.read(index).resize((20, 20), 3))
+        assert np.array_equal(crop.permute(1, 2, 0).numpy(), expected)
+
+
+def test_epochs_and_seeds_differ(data: ImageDataset) -> None:
+    first = list(make(data).epoch(0))
+    assert same(first, list(make(data).epoch(0)))
+    assert not same(first, list(make(data).epoch(1)))
+    assert not same(first, list(make(data, seed=4).epoch(0)))
+
+
+def test_workers_and_resume(data: ImageDataset) -> None:
+    """With workers the same batches; from a step on the same rest; also after a broken epoch."""
+    whole = {epoch: list(make(data).epoch(epoch)) for epoch in (0, 1)}
+    assert same(list(make(data).epoch(1, 2)), whole[1][2:])
+    assert list(make(data).epoch(1, 4)) == []
+    loader = make(data, num_workers=2)
+    state = torch.get_rng_state()
+    assert same(list(loader.epoch(0)), whole[0])
+    assert torch.equal(state, torch.get_rng_state()), "torch's own generator is left alone"
+    next(loader.epoch(0))  # an epoch that is given up
+    assert same(list(loader.epoch(1, 1)), whole[1][1:])
+
+
+def test_ranks_share_the_global_batch(data: ImageDataset) -> None:
+    whole = list(make(data, batch_size=6).epoch(1))
+    ranks = [list(make(data, batch_size=2, rank=r, world_size=3).epoch(1)) for r in range(3)]
+    assert [len(batches) for batches in ranks] == [4, 4, 4]
+    for step, batch in enumerate(whole):
+        merged = {
+            int(i): crop
+            for batches in ranks
+            for i, crop in zip(batches[step].index, batches[step].crops.transpose(0, 1))
+        }
+        assert sorted(merged) == sorted(batch.index.tolist()), "disjoint, and together the batch"
+        for i, crop in zip(batch.index, batch.crops.transpose(0, 1)):
+            assert torch.equal(crop, merged[int(i)]), "draws do not depend on the processes"
+
+
+def test_last_batch_kept(data: ImageDataset) -> None:
+    loader = make(data, drop_last=False)
+    assert [len(batch.index) for batch in loader.epoch(0)] == [5, 5, 5, 5, 4]
+    assert loader.steps_per_epoch == 5
+    ranks = [make(data, drop_last=False, rank=r, world_size=2, batch_size=5) for r in (0, 1)]
+    lengths = [[len(batch.index) for batch in loader.epoch(0)] for loader in ranks]
+    assert lengths == [[5, 5, 2], [5, 5, 2]]
+
+
+def test_shared_crop(data: ImageDataset) -> None:
+    loader = make(data, crops=[CropSpec(8)] * 3, same_crop=[None, 0, None])
+    crops = next(loader.epoch(0)).crops
+    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+
+
+def test_cached(data: ImageDataset) -> None:
+    assert same(list(make(data, cache_decoded=True).epoch(0)), list(make(data).epoch(0)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_corrupt_images_are_replaced(
+    num_workers: int, classes_folder: Path, data: ImageDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("003", "007"):
+        (classes_folder / "train" / "cat" / f"{name}.jpg").write_bytes(b"broken")
+    loader = make(data, batch_size=24, max_corrupt=2, num_workers=num_workers)
+    with caplog.at_level(logging.WARNING):
+        first = list(loader.epoch(0))
+        list(loader.epoch(1))
+    assert len([r for r in caplog.records if "unreadable" in r.message]) == 2, "once per image"
+    assert sorted(Path(name).stem for name in loader.corrupt) == ["003", "007"]
+    assert len(first[0].index) == 24 and not {3, 7} & set(first[0].index.tolist())
+    assert first[0].labels.tolist() == [data.labels[i] for i in first[0].index.tolist()]
+    assert same(first, list(make(data, batch_size=24, max_corrupt=2).epoch(0)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_many_corrupt_images(
+    num_workers: int, classes_folder: Path, data: ImageDataset
+) -> None:
+    for name in ("003", "007"):
+        (classes_folder / "train" / "cat" / f"{name}.jpg").write_bytes(b"broken")
+    loader = make(data, batch_size=24, max_corrupt=1, num_workers=num_workers)
+    with pytest.raises(InputError, match=r"2 unreadable .* the 1 allowed; the last: .*cat/00[37]"):
+        list(loader.epoch(0))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_nothing_readable(num_workers: int, classes_folder: Path, data: ImageDataset) -> None:
+    for path in classes_folder.rglob("*.jpg"):
+        path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="in a row; the last: .*jpg") as error:
+        list(make(data, max_corrupt=1000, num_workers=num_workers).epoch(0))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"batch_size": 25}, "24 images do not fill one global batch of 25"),
+        ({"crops": [CropSpec(8), CropSpec(9)]}, "must be equal"),
+        ({"same_crop": [0, None]}, "earlier view"),
+        ({"same_crop": [None]}, "1 entries for 2 views"),
+    ],
+)
+def test_bad_settings(wrong: dict, match: str, data: ImageDataset) -> None:
+    with pytest.raises(InputError, match=match):
+        make(data, **wrong)
+
+
+def test_to_device(data: ImageDataset) -> None:
+    batch = next(make(data).epoch(0))
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.crops, batch.crops) and torch.equal(moved.index, batch.index)

@@ -1,0 +1,184 @@
+"""Masks: shares and ratios of the draws, exact values in and outside the masks, determinism."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.masking import MaskParams, MaskRecipe, apply_mask, sample_params
+
+GRID = MaskRecipe(grid_size=8, focal_prob=0.0, channel_prob=0.0)
+
+
+def draw(recipe: MaskRecipe, n: int = 500, size: int = 32, seed: int = 0) -> MaskParams:
+    return sample_params(recipe, (n, 3, size, size), torch.Generator().manual_seed(seed))
+
+
+def replaced(recipe: MaskRecipe, **changes: object) -> MaskRecipe:
+    return MaskRecipe(**{**vars(recipe), **changes})
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.15, 0.30, 0.5, 1.0])
+@pytest.mark.parametrize("random_phase", [False, True])
+@pytest.mark.parametrize("exact_count", [False, True])
+def test_masked_area(ratio: float, random_phase: bool, exact_count: bool) -> None:
+    recipe = replaced(GRID, ratio=ratio, random_phase=random_phase, exact_count=exact_count)
+    area = draw(recipe).mask.float().mean((1, 2, 3))
+    assert area.mean().item() == pytest.approx(ratio, abs=0.02)
+    if exact_count and not random_phase:
+        cells = (area * 16).round().unique()
+        assert cells.min() >= int(ratio * 16) and cells.max() <= -(-ratio * 16 // 1)
+    if not exact_count and 0 < ratio < 1:
+        assert area.std() > 0.08
+
+
+def test_ratio_range() -> None:
+    """The ratio is drawn per image, from the whole range, for all its channels."""
+    recipe = MaskRecipe(ratio=(0.05, 0.25), grid_size=2, focal_prob=0.0, channel_prob=1.0)
+    area = draw(recipe).mask.float().mean((2, 3))
+    assert area.min() >= 0.04 and area.max() <= 0.26
+    assert area.mean().item() == pytest.approx(0.15, abs=0.01)
+    assert (area.amax(1) - area.amin(1)).max() <= 2 / 256
+    assert area.std() > 0.05
+
+
+def test_grid_masks_are_whole_cells() -> None:
+    mask = draw(GRID).mask
+    cells = mask[:, :, ::8, ::8]
+    assert torch.equal(mask, cells.repeat_interleave(8, 2).repeat_interleave(8, 3))
+
+
+def test_cells_at_the_edge_are_cut() -> None:
+    mask = draw(replaced(GRID, ratio=0.5), size=20).mask
+    cells = mask[:, :, ::8, ::8]
+    assert cells.shape[-1] == 3
+    assert torch.equal(mask, cells.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :20, :20])
+
+
+def test_random_phase_moves_the_grid() -> None:
+    mask = draw(replaced(GRID, random_phase=True, ratio=0.5)).mask[:, 0]
+    columns = (mask[:, :, 1:] != mask[:, :, :-1]).any(1)
+    assert columns.any(0).all(), "an edge at every column in some image"
+    for image in columns[:50]:  # within one image all edges lie a multiple of a cell apart
+        places = image.nonzero().squeeze(1)
+        assert len((places % 8).unique()) <= 1
+    everywhere = mask.float().mean(0)
+    assert (everywhere - 0.5).abs().max() < 0.12, "no pixel is masked more often than another"
+
+
+def test_focal_share_and_shape() -> None:
+    recipe = MaskRecipe(ratio=0.0, grid_size=8, channel_prob=0.0, focal_size=(0.4, 0.9))
+    params = draw(recipe, n=4000)
+    assert params.focal.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    for mask, focal in zip(params.mask[:300, 0], params.focal[:300, 0]):
+        assert mask.any() == focal
+        rows, columns = (~mask).any(1), (~mask).any(0)
+        assert torch.equal(~mask, rows[:, None] & columns[None]), "the kept region is a rectangle"
+        if focal:
+            assert rows.sum() == columns.sum() and 13 <= rows.sum() <= 29
+            assert rows.nonzero().squeeze(1).diff().eq(1).all()
+
+
+def test_focal_aspect_and_place() -> None:
+    recipe = MaskRecipe(focal_prob=1.0, focal_size=0.5, focal_aspect=(0.5, 2.0), channel_prob=0.0)
+    mask = draw(recipe, n=2000).mask[:, 0]
+    kept = ~mask
+    wide, tall = kept.any(1).sum(1).float(), kept.any(2).sum(1).float()
+    aspect = wide / tall
+    assert aspect.min() < 0.6 and aspect.max() > 1.7
+    assert kept.float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert kept[:, 0].any() and kept[:, -1].any() and kept[:, :, 0].any() and kept[:, :, -1].any()
+
+
+def channels_differ(mask: Tensor) -> Tensor:
+    return (mask != mask[:, :1]).flatten(1).any(1)
+
+
+def test_channel_independence() -> None:
+    recipe = MaskRecipe(grid_size=4, ratio=0.3, focal_size=0.5)
+    params = draw(recipe, n=4000)
+    assert params.independent.float().mean().item() == pytest.approx(0.7, abs=0.025)
+    differ = channels_differ(params.mask)
+    assert not differ[~params.independent].any()
+    assert differ[params.independent].float().mean() > 0.99
+    assert torch.equal(params.focal, params.focal[:, :1].expand(-1, 3)), "one kind per image"
+
+
+def test_channel_kinds() -> None:
+    mixed = draw(MaskRecipe(grid_size=4, channel_kinds="mixed"), n=4000)
+    several = (mixed.focal != mixed.focal[:, :1]).any(1)
+    assert several[mixed.independent].float().mean().item() == pytest.approx(
+        1 - 0.8**3 - 0.2**3, abs=0.03
+    )
+    assert not several[~mixed.independent].any()
+    grid = draw(MaskRecipe(grid_size=4, channel_kinds="grid"), n=4000)
+    assert not channels_differ(grid.mask)[grid.focal[:, 0]].any()
+    assert grid.independent.float().mean().item() == pytest.approx(0.7 * 0.8, abs=0.03)
+
+
+def test_apply_probability() -> None:
+    params = draw(replaced(GRID, apply_prob=0.6), n=4000)
+    assert params.applied.float().mean().item() == pytest.approx(0.6, abs=0.03)
+    assert not params.mask[~params.applied].any()
+    assert params.mask[params.applied].flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("noise", ["none", "iid", "image"])
+def test_values(noise: str) -> None:
+    """Masked is exactly 0 or noise that does not depend on the pixel; the rest is untouched."""
+    recipe = MaskRecipe(grid_size=8, noise=noise, ratio=0.4)
+    images = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    before = images.clone()
+    params = draw(recipe, n=200)
+    masked = apply_mask(images, params)
+    assert torch.equal(images, before)
+    assert torch.equal(masked[~params.mask], images[~params.mask])
+    assert torch.equal(
+        masked[params.mask], apply_mask(images + 7.0, params)[params.mask]
+    ), "never pixel plus noise"
+    values = masked[params.mask]
+    if noise == "none":
+        assert (values == 0).all()
+        return
+    assert values.std().item() == pytest.approx(0.18, rel=0.1)
+    assert values.mean().abs() < 0.03
+    if noise == "image":
+        for i in range(20):
+            for c in range(3):
+                assert len(masked[i, c][params.mask[i, c]].unique()) <= 1
+
+
+def test_determinism() -> None:
+    recipe = MaskRecipe(grid_size=8, random_phase=True, ratio=(0.1, 0.5))
+    one, same, other = draw(recipe), draw(recipe), draw(recipe, seed=1)
+    assert torch.equal(one.mask, same.mask) and torch.equal(one.fill, same.fill)
+    assert not torch.equal(one.mask, other.mask) and not torch.equal(one.fill, other.fill)
+
+
+def test_grid_larger_than_the_image() -> None:
+    with pytest.raises(InputError, match="grid_size 33 px is larger than the image of 32 px"):
+        draw(replaced(GRID, grid_size=33), n=1)
+    with pytest.raises(InputError, match="larger than the image"):
+        MaskRecipe().check(31)
+    MaskRecipe(focal_prob=1.0).check(31)
+
+
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"ratio": 1.2}, "ratio"),
+        ({"ratio": (0.5, 0.1)}, "ratio"),
+        ({"focal_size": 2.0}, "focal_size"),
+        ({"focal_aspect": (2.0, 1.0)}, "focal_aspect"),
+        ({"noise": "idd"}, "did you mean 'iid'"),
+        ({"channel_kinds": "any"}, "channel masks"),
+        ({"apply_prob": -0.1}, "apply_prob"),
+        ({"grid_size": 0}, "grid_size"),
+        ({"noise_std": -1.0}, "noise_std"),
+    ],
+)
+def test_bad_recipe(wrong: dict, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        MaskRecipe(**wrong)

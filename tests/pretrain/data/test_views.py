@@ -1,0 +1,109 @@
+"""Views: the binding order of operations, independence of views, the same-view option."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pretrain.common.errors import InputError
+from pretrain.data import augment, masking
+from pretrain.data.augment import ViewRecipe
+from pretrain.data.highpass import HighPass, highpass
+from pretrain.data.masking import MaskRecipe
+from pretrain.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.data.views import ViewMaker
+
+MASK = MaskRecipe(grid_size=8, ratio=0.4)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def crops() -> torch.Tensor:
+    return torch.randint(0, 256, (2, 6, 3, 24, 24), generator=generator(9), dtype=torch.uint8)
+
+
+def test_order_of_operations(crops: torch.Tensor) -> None:
+    """Step by step from the same draws: augment in [0, 1], normalise, filter, mask; no more."""
+    recipe = ViewRecipe()
+    maker = ViewMaker([recipe] * 2, highpasses=[HighPass(5, 2.0), None], masks=[MASK, None])
+    views = maker(crops, generator())
+    draws = generator()
+    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    for view in (0, 1):
+        pixels = crops[view].float() / 255
+        pixels = augment.apply_augment(pixels, augment.sample_params(recipe, 6, draws), recipe)
+        assert pixels.min() >= 0 and pixels.max() <= 1
+        expected = (pixels - mean) / std
+        if view == 0:
+            expected = highpass(expected, 5, 2.0)
+            params = masking.sample_params(MASK, (6, 3, 24, 24), draws)
+            expected = torch.where(params.mask, params.fill, expected)
+            assert torch.equal(views[0][params.mask], params.fill[params.mask])
+        torch.testing.assert_close(views[view], expected, atol=1e-5, rtol=0)
+    assert views.dtype == torch.float32 and views.shape == crops.shape
+
+
+def test_masked_is_exactly_zero(crops: torch.Tensor) -> None:
+    mask = MaskRecipe(grid_size=8, ratio=0.5, noise="none", focal_prob=0.0)
+    maker = ViewMaker([ViewRecipe()] * 2, highpasses=[HighPass(5, 2.0)] * 2, masks=[mask] * 2)
+    zeros = (maker(crops, generator()) == 0).float().mean().item()
+    assert zeros == pytest.approx(0.5, abs=0.06)
+
+
+def test_deterministic_by_generator(crops: torch.Tensor) -> None:
+    maker = ViewMaker([ViewRecipe()] * 2, highpasses=[HighPass()] * 2, masks=[MASK] * 2)
+    torch.manual_seed(0)
+    one = maker(crops, generator(1))
+    torch.manual_seed(1)
+    assert torch.equal(one, maker(crops, generator(1)))
+    assert not torch.equal(one, maker(crops, generator(2)))
+
+
+def test_memory_layout_does_not_matter(crops: torch.Tensor) -> None:
+    """The loader's crops lie channels last in memory."""
+    maker = ViewMaker([ViewRecipe()] * 2, highpasses=[HighPass()] * 2, masks=[MASK] * 2)
+    last = crops.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert torch.equal(maker(crops, generator()), maker(last, generator()))
+
+
+def test_same_view(crops: torch.Tensor) -> None:
+    """View 1 reuses view 0's augmented pixels, under a mask of its own."""
+    black = MaskRecipe(grid_size=8, ratio=0.4, noise="none", focal_prob=0.0)
+    maker = ViewMaker(
+        [ViewRecipe()] * 2, highpasses=[None] * 2, masks=[black] * 2, same_view=[None, 0]
+    )
+    one, two = maker(crops, generator())
+    visible = (one != 0) & (two != 0)
+    assert torch.equal(one[visible], two[visible])
+    assert not torch.equal(one == 0, two == 0), "masked independently"
+
+
+def test_rung_0_sees_one_shared_crop(crops: torch.Tensor) -> None:
+    """No augmentation, one crop for both views: they differ under the masks only."""
+    shared = crops[:1].expand(2, -1, -1, -1, -1)
+    mask = MaskRecipe(grid_size=8, noise="none", focal_prob=0.0, channel_prob=0.0)
+    maker = ViewMaker([ViewRecipe.none()] * 2, highpasses=[None] * 2, masks=[mask] * 2)
+    one, two = maker(shared, generator())
+    visible = (one != 0) & (two != 0)
+    assert torch.equal(one[visible], two[visible]) and not torch.equal(one, two)
+
+
+def test_checks() -> None:
+    good = {"highpasses": [None], "masks": [MASK]}
+    with pytest.raises(InputError, match="grid_size 8 px is larger"):
+        ViewMaker([ViewRecipe()], **good).check(7)
+    with pytest.raises(InputError, match="blur kernel of 11"):
+        ViewMaker([ViewRecipe()], highpasses=[HighPass()], masks=[None]).check(5)
+    with pytest.raises(InputError, match="blur kernel of 9"):
+        ViewMaker([ViewRecipe(blur_kernel=9)], highpasses=[None], masks=[None]).check(4)
+    ViewMaker([ViewRecipe()], **good).check(8)
+    with pytest.raises(InputError, match="got 2, 1, 1 and 2"):
+        ViewMaker([ViewRecipe()] * 2, **good)
+    with pytest.raises(InputError, match="earlier view"):
+        ViewMaker([ViewRecipe()], same_view=[0], **good)
+    with pytest.raises(InputError, match="got 2 crops an image for 1 views"):
+        ViewMaker([ViewRecipe()], **good)(torch.zeros(2, 1, 3, 8, 8).byte(), generator())
