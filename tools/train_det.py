@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""Fine-tunes a detector from one checkpoint and scores it: weights in, trial_T/record.json out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.common.cli import make_parser, tool
+
+EXAMPLE = (
+    "python tools/train_det.py --config digits_voc.yaml --weights runs/mscn/checkpoint.pth "
+    "--output runs/digits_voc SOLVER.MAX_ITER 300"
+)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the parsed command line."""
+    parser = make_parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add("--config", required=True, help="a path, or a name below configs/")
+    add("--weights", help="a checkpoint of any kind, or `random`; model_final.pth to evaluate")
+    add("--output", default="runs/det", help="folder of the trials (default: runs/det)")
+    add("--name", help="the row's name in a report (default: from the weights)")
+    add("--engine", default="auto", help="auto, detectron2 or torchvision")
+    add("--num-gpus", type=int, default=1, help="processes to start, one per GPU")
+    add("--trials", type=int, default=1, help="trial t uses seed SEED + t")
+    add("--resume", action="store_true", help="continues; skips trials that have a record")
+    add("--eval-only", action="store_true", help="scores the detector in --weights, no training")
+    add("--show-data", type=int, metavar="N", help="writes N annotated training images and exits")
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    """Checks the input, then trains, evaluates or shows."""
+    args = parse(argv)
+    from pretrain.common.errors import InputError
+    from transfer.detection.config import load_detection_config
+
+    load_detection_config(args.config, args.opts)
+    if args.show_data is None and not args.weights:
+        raise InputError("--weights is missing: give a checkpoint, or `random`")
+    if args.show_data is not None and args.show_data < 1:
+        raise InputError(f"--show-data {args.show_data}: give 1 or more")
+    from transfer.detection.run import Request
+
+    request = Request(
+        config=args.config,
+        weights=args.weights or "random",
+        output=args.output,
+        name=args.name,
+        engine=args.engine,
+        trials=args.trials,
+        resume=args.resume,
+        overrides=tuple(args.opts),
+    )
+    if args.show_data is not None:
+        _show(request, args.show_data)
+    elif args.eval_only:
+        _evaluate(request, args.num_gpus)
+    else:
+        _train(request, args.num_gpus)
+
+
+def _show(request, count: int) -> None:
+    from transfer.detection.show import show_data
+
+    for path in show_data(request, count):
+        print(path)
+
+
+def _evaluate(request, num_gpus: int) -> None:
+    from pretrain.common.distributed import check_gpus, launch
+    from transfer.detection.model_files import read_model
+    from transfer.detection.run import evaluate_model, open_data
+
+    check_gpus(num_gpus)
+    open_data(request)
+    read_model(Path(request.weights))
+    launch(evaluate_model, num_gpus, (request,))
+    print(f"{request.output}/evaluation.json")
+
+
+def _train(request, num_gpus: int) -> None:
+    from pretrain.common.distributed import check_gpus, launch
+    from transfer.detection.run import format_metrics, prepare, read_backbone, run_request
+    from transfer.results.record import FILE_NAME, read_record
+
+    check_gpus(num_gpus)
+    job = prepare(request)
+    read_backbone(request, job.cfg, job.cfg.SEED)
+    launch(run_request, num_gpus, (request,))
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
+        return
+    for trial in range(request.trials):
+        path = Path(request.output) / f"trial_{trial}" / FILE_NAME
+        print(f"{path}: {format_metrics(read_record(path)['metrics'])}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Detection data sets as lists of records; box conventions live here."""

@@ -1,0 +1,74 @@
+"""What every detection data set is made of: images with boxes, classes and, perhaps, masks.
+
+In: nothing. Out: the plain types that the VOC and the COCO reader fill and everything else reads.
+Boxes are XYXY in pixels of the original image, 0-based and half-open: 0 <= x1 < x2 <= W. VOC's
+1-based inclusive boxes become this in `voc.py`, and go back in `detection/evaluation/voc.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated object.
+
+    `polygons` holds flat lists x, y, x, y, ... in pixels of the original image; `rle` is a COCO
+    run-length mask of the whole image. At most one of the two is set.
+    """
+
+    box: tuple[float, float, float, float]
+    category: int
+    crowd: bool = False
+    difficult: bool = False
+    polygons: list[list[float]] | None = None
+    rle: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: where it lies, its size in pixels as annotated, and its objects."""
+
+    file_name: str
+    image_id: int | str
+    height: int
+    width: int
+    instances: tuple[Instance, ...]
+
+    def trainable(self) -> bool:
+        """Whether at least one object is no crowd region: other images are not trained on."""
+        return any(not instance.crowd for instance in self.instances)
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """A split of a detection data set.
+
+    `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
+    `layout` is "voc" or "coco" and decides which evaluator scores predictions on the set.
+    """
+
+    name: str
+    layout: str
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    annotation_file: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def limited(self, count: int) -> DetectionSet:
+        """The first `count` images that can be trained on (0: all images)."""
+        if count <= 0:
+            return self
+        kept = [sample for sample in self.samples if sample.trainable()][:count]
+        return replace(self, samples=tuple(kept))
+
+    def has_masks(self) -> bool:
+        """Whether every object that can be trained on has a mask."""
+        instances = [i for s in self.samples for i in s.instances if not i.crowd]
+        return bool(instances) and all(i.polygons or i.rle for i in instances)

@@ -1,0 +1,222 @@
+"""Detection configs: YAML and overrides in, a checked config and plain arguments out.
+
+The config is Detectron2's (`defaults.py`). Three sources complete it: the data set (number of
+classes), the weights (pixel statistics, channel order, stride) and the command (output, seed).
+Each `with_*` function returns a new frozen config; the protocol's identity is that of the config
+before the weights' facts enter, so that checkpoints can be compared under one protocol.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import config_sha256, load_config
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from transfer.detection.defaults import ONLY, make_defaults
+
+if TYPE_CHECKING:
+    from pretrain.data.preprocess import Preprocess
+    from transfer.datasets.samples import DetectionSet
+
+logger = logging.getLogger(__name__)
+
+ARCHITECTURES = {
+    "build_resnet_backbone": "C4",
+    "build_resnet_fpn_backbone": "FPN",
+    "build_tiny_resnet_backbone": "TINY",
+}
+HEADS = {
+    "Res5ROIHeads": ("C4",),
+    "Res5ROIHeadsExtraNorm": ("C4",),
+    "StandardROIHeads": ("FPN", "TINY"),
+}
+
+
+def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The merged, frozen, checked config of a file or a name below configs/.
+
+    Raises InputError for unknown keys and for values that this project does not support.
+    """
+    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    check(cfg)
+    return cfg
+
+
+def check(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, for a value or a combination that is not supported."""
+    for key, value in ONLY.items():
+        if _get(cfg, key) != value:
+            raise InputError(
+                f"{key} {_get(cfg, key)!r} is not supported; the only value: {value!r}"
+            )
+    name = cfg.MODEL.ROI_HEADS.NAME
+    allowed = find(name, HEADS, "MODEL.ROI_HEADS.NAME")
+    if architecture(cfg) not in allowed:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME {name} does not go with MODEL.BACKBONE.NAME "
+            f"{cfg.MODEL.BACKBONE.NAME}"
+        )
+    if cfg.SEED < 0:
+        raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
+    for key, allowed_values in {
+        "INPUT.RANDOM_FLIP": ("horizontal", "none"),
+        "INPUT.FORMAT": ("RGB", "BGR"),
+        "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+        "TRANSFER.VOC_METRIC": (2007, 2012),
+        "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
+    }.items():
+        if _get(cfg, key) not in allowed_values:
+            known = ", ".join(map(str, allowed_values))
+            raise InputError(f"{key} {_get(cfg, key)!r} is unknown; known: {known}")
+    for key in ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "TRANSFER.LOG_PERIOD"):
+        if _get(cfg, key) < 1:
+            raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
+    if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+
+
+def architecture(cfg: CfgNode) -> str:
+    """ "C4", "FPN" or "TINY"."""
+    return find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
+
+
+def backbone_name(cfg: CfgNode) -> str:
+    """The trunk's name in pretrain.backbones, e.g. "resnet50"."""
+    return "tiny_resnet" if architecture(cfg) == "TINY" else f"resnet{cfg.MODEL.RESNETS.DEPTH}"
+
+
+def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Plain arguments of the torchvision engine's `build_detector`, but for the weights' filter."""
+    model, box, mask = cfg.MODEL, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    rpn, roi = model.RPN, model.ROI_HEADS
+    return {
+        "architecture": architecture(cfg),
+        "num_classes": roi.NUM_CLASSES,
+        "mask_on": model.MASK_ON,
+        "depth": model.RESNETS.DEPTH,
+        "norm": model.RESNETS.NORM,
+        "freeze_at": model.BACKBONE.FREEZE_AT,
+        "stride_in_1x1": model.RESNETS.STRIDE_IN_1X1,
+        "fpn_out_channels": model.FPN.OUT_CHANNELS,
+        "fpn_norm": model.FPN.NORM,
+        "anchor_sizes": tuple(map(tuple, model.ANCHOR_GENERATOR.SIZES)),
+        "anchor_aspect_ratios": tuple(map(tuple, model.ANCHOR_GENERATOR.ASPECT_RATIOS)),
+        "anchor_offset": model.ANCHOR_GENERATOR.OFFSET,
+        "rpn_iou_thresholds": tuple(rpn.IOU_THRESHOLDS),
+        "rpn_batch_size_per_image": rpn.BATCH_SIZE_PER_IMAGE,
+        "rpn_positive_fraction": rpn.POSITIVE_FRACTION,
+        "rpn_bbox_reg_weights": tuple(rpn.BBOX_REG_WEIGHTS),
+        "rpn_pre_nms_topk_train": rpn.PRE_NMS_TOPK_TRAIN,
+        "rpn_post_nms_topk_train": rpn.POST_NMS_TOPK_TRAIN,
+        "rpn_pre_nms_topk_test": rpn.PRE_NMS_TOPK_TEST,
+        "rpn_post_nms_topk_test": rpn.POST_NMS_TOPK_TEST,
+        "rpn_nms_thresh": rpn.NMS_THRESH,
+        "extra_norm": roi.NAME == "Res5ROIHeadsExtraNorm",
+        "roi_batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
+        "roi_positive_fraction": roi.POSITIVE_FRACTION,
+        "roi_iou_threshold": roi.IOU_THRESHOLDS[0],
+        "roi_proposal_append_gt": roi.PROPOSAL_APPEND_GT,
+        "score_thresh_test": roi.SCORE_THRESH_TEST,
+        "nms_thresh_test": roi.NMS_THRESH_TEST,
+        "box_pooler_resolution": box.POOLER_RESOLUTION,
+        "box_pooler_sampling_ratio": box.POOLER_SAMPLING_RATIO,
+        "box_bbox_reg_weights": tuple(box.BBOX_REG_WEIGHTS),
+        "box_head_num_conv": box.NUM_CONV,
+        "box_head_conv_dim": box.CONV_DIM,
+        "box_head_num_fc": box.NUM_FC,
+        "box_head_fc_dim": box.FC_DIM,
+        "box_head_norm": box.NORM,
+        "mask_pooler_resolution": mask.POOLER_RESOLUTION,
+        "mask_pooler_sampling_ratio": mask.POOLER_SAMPLING_RATIO,
+        "mask_num_conv": mask.NUM_CONV,
+        "mask_conv_dim": mask.CONV_DIM,
+        "mask_norm": mask.NORM,
+        "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "pixel_mean": tuple(model.PIXEL_MEAN),
+        "pixel_std": tuple(model.PIXEL_STD),
+    }
+
+
+def protocol_sha256(cfg: CfgNode) -> str:
+    """Identity of the protocol: everything but where it runs, and what the weights decide."""
+    kept = cfg.clone()
+    kept.defrost()
+    kept.DATALOADER.NUM_WORKERS = 0
+    kept.MODEL.WEIGHTS = ""
+    kept.MODEL.DEVICE = ""
+    kept.TRANSFER.DRAW_DETECTIONS = 0
+    kept.TRANSFER.LOG_PERIOD = 0
+    kept.SOLVER.CHECKPOINT_PERIOD = 0
+    return config_sha256(kept)
+
+
+def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
+    """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
+
+    Raises InputError also when masks are asked of a data set that has none.
+    """
+    found, wanted = len(train_set.classes), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
+    if builtin and found != wanted:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
+        )
+    if cfg.MODEL.MASK_ON and not train_set.has_masks():
+        raise InputError(
+            f"MODEL.MASK_ON is set, but not every object of {train_set.name} has a mask"
+        )
+    if found == wanted:
+        return cfg
+    logger.info("MODEL.ROI_HEADS.NUM_CLASSES %d, from the data", found)
+    return changed(cfg, {"MODEL.ROI_HEADS.NUM_CLASSES": found})
+
+
+def with_preprocess(cfg: CfgNode, preprocess: Preprocess) -> CfgNode:
+    """Pixel statistics and channel order of the weights, and the stride of their layout.
+
+    Warns where the config says something else: the weights decide, since they were trained so.
+    """
+    low, high = preprocess.value_range
+    scale = 255.0 / (high - low)
+    facts = {
+        "INPUT.FORMAT": preprocess.channel_order,
+        "MODEL.PIXEL_MEAN": [round((mean - low) * scale, 6) for mean in preprocess.mean],
+        "MODEL.PIXEL_STD": [round(std * scale, 6) for std in preprocess.std],
+        # torchvision's layout, to which every reader converts, strides in the 3x3 convolution.
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    }
+    for key, value in facts.items():
+        if _get(cfg, key) != value:
+            logger.warning(
+                "%s %s of the config is replaced by %s, which the weights were trained with",
+                key,
+                _get(cfg, key),
+                value,
+            )
+    return changed(cfg, facts)
+
+
+def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """A frozen copy with some keys ("A.B.C") replaced."""
+    copy = cfg.clone()
+    copy.defrost()
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = copy
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    copy.freeze()
+    return copy
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,122 @@
+"""One annotated image -> one input of the detector.
+
+In: Samples of `transfer/datasets`. Out: dicts as Detectron2's models take them: "image" uint8
+(3, H, W) in INPUT.FORMAT order, "height" and "width" of the original image, "image_id",
+"file_name"; for training also "boxes" float32 (n, 4) XYXY in resized pixels, "classes" int64 (n,)
+and, with masks, "polygons" (n lists of float64 arrays x, y, x, y, ...) or "bitmasks" bool
+(n, H, W). Semantics of Detectron2's DatasetMapper: crowd regions are dropped, boxes clipped,
+objects without area filtered, polygons left unclipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.common.errors import InputError
+from transfer.datasets.samples import Instance, Sample
+from transfer.detection.data.transforms import Geometry, GeometrySpec, read_image
+
+MIN_SIDE_PX = 1e-5  # boxes with a shorter side are dropped (detection_utils.py)
+
+
+@dataclass(frozen=True)
+class TrainMapper:
+    """Draws the geometry of a training image from (seed, position) and applies it.
+
+    `position` counts samples since the start of training, over all processes: what an image looks
+    like depends on nothing else, so a resumed run and any number of workers see the same.
+    """
+
+    geometry: GeometrySpec
+    channel_order: str
+    mask_format: str | None  # "polygon", "bitmask", or None without masks
+    seed: int
+
+    def __call__(self, sample: Sample, position: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, position])
+        pixels = read_sized(sample, self.channel_order)
+        geometry = self.geometry.draw(sample.height, sample.width, rng)
+        kept = [instance for instance in sample.instances if not instance.crowd]
+        boxes = geometry.boxes(np.array([i.box for i in kept])).astype(np.float32)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        big = (sides > MIN_SIDE_PX).all(axis=1)
+        masks: dict[str, Any] = {"polygons": None}
+        if self.mask_format == "polygon":
+            masks["polygons"] = [_polygons(i, geometry, sample) for i, b in zip(kept, big) if b]
+        elif self.mask_format == "bitmask":
+            bitmasks = [_bitmask(i, geometry, sample) for i, b in zip(kept, big) if b]
+            # An object whose mask vanishes in the resizing is dropped with its box.
+            big[big] = [mask.any() for mask in bitmasks]
+            masks["bitmasks"] = _stack([m for m in bitmasks if m.any()], geometry)
+        classes = np.array([i.category for i in kept], dtype=np.int64).reshape(-1)
+        return {
+            **_described(sample, geometry.image(pixels)),
+            "boxes": torch.from_numpy(boxes[big]),
+            "classes": torch.from_numpy(classes[big]),
+            **masks,
+        }
+
+
+@dataclass(frozen=True)
+class TestMapper:
+    """Resizes a test image; `position` is ignored."""
+
+    geometry: GeometrySpec
+    channel_order: str
+
+    def __call__(self, sample: Sample, position: int) -> dict[str, Any]:
+        pixels = read_sized(sample, self.channel_order)
+        geometry = self.geometry.draw(sample.height, sample.width, np.random.default_rng(0))
+        return _described(sample, geometry.image(pixels))
+
+
+def read_sized(sample: Sample, channel_order: str) -> np.ndarray:
+    """The image's pixels; InputError where their size is not the annotated one."""
+    pixels = read_image(sample.file_name, channel_order)
+    if pixels.shape[:2] != (sample.height, sample.width):
+        raise InputError(
+            f"image {sample.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its "
+            f"annotation says {sample.width} x {sample.height}"
+        )
+    return pixels
+
+
+def _described(sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        "height": sample.height,
+        "width": sample.width,
+        "image_id": sample.image_id,
+        "file_name": sample.file_name,
+    }
+
+
+def _polygons(instance: Instance, geometry: Geometry, sample: Sample) -> list[np.ndarray]:
+    if instance.polygons is None:
+        raise InputError(
+            f"{sample.file_name} has an object whose segmentation is no polygon; set "
+            "INPUT.MASK_FORMAT bitmask for run lengths"
+        )
+    return [geometry.points(np.asarray(p)).reshape(-1) for p in instance.polygons]
+
+
+def _bitmask(instance: Instance, geometry: Geometry, sample: Sample) -> np.ndarray:
+    """bool (H, W) in the new image: polygons are moved, then filled; run lengths are resized."""
+    from pycocotools import mask as mask_utils
+
+    if instance.rle is not None:
+        return geometry.mask(mask_utils.decode(instance.rle)).astype(bool)
+    polygons = [p.tolist() for p in _polygons(instance, geometry, sample)]
+    rles = mask_utils.frPyObjects(polygons, geometry.new_height, geometry.new_width)
+    return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
+
+
+def _stack(masks: Sequence[np.ndarray], geometry: Geometry) -> torch.Tensor:
+    if not masks:
+        return torch.zeros(0, geometry.new_height, geometry.new_width, dtype=torch.bool)
+    return torch.from_numpy(np.stack(masks))

@@ -1,0 +1,111 @@
+"""Geometry of the input pipeline: reading, resizing and flipping an image with its boxes and masks.
+
+In: an image file, boxes and polygons in original pixels. Out: the same in resized pixels, with the
+numbers of Detectron2 (data/detection_utils.py, data/transforms): PIL's bilinear filter on uint8,
+antialiased when it shrinks; coordinates continuous; resize first, then flip.
+
+Legend: H, W pixels; n objects; boxes XYXY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pretrain.common.errors import InputError
+
+
+def read_image(path: str, channel_order: str) -> np.ndarray:
+    """The image as uint8 (H, W, 3) in "RGB" or "BGR" order, turned as its EXIF data say.
+
+    Raises InputError, with the path, for a missing, truncated or foreign file.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"image {path} cannot be read ({error}): truncated or damaged") from None
+    return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
+
+
+def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:
+    """(height, width) after scaling the short edge to `short_edge`, the long one to <= `max_size`.
+
+    Computed in floating point and rounded half up, as Detectron2's ResizeShortestEdge: for
+    example (375, 500), 800, 1333 -> (800, 1067). `short_edge` 0 leaves the size alone.
+    """
+    if short_edge == 0:
+        return height, width
+    scale = short_edge * 1.0 / min(height, width)
+    if height < width:
+        new_height, new_width = float(short_edge), scale * width
+    else:
+        new_height, new_width = scale * height, float(short_edge)
+    if max(new_height, new_width) > max_size:
+        scale = max_size * 1.0 / max(new_height, new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return int(new_height + 0.5), int(new_width + 0.5)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One drawn transform: from (height, width) to (new_height, new_width), then perhaps a flip."""
+
+    height: int
+    width: int
+    new_height: int
+    new_width: int
+    flip: bool
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""
+        if (self.new_height, self.new_width) != pixels.shape[:2]:
+            size = (self.new_width, self.new_height)
+            resized = Image.fromarray(np.ascontiguousarray(pixels)).resize(
+                size, Image.Resampling.BILINEAR
+            )
+            pixels = np.asarray(resized)
+        return np.ascontiguousarray(pixels[:, ::-1] if self.flip else pixels)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """uint8 (H, W) -> uint8 (new_height, new_width), nearest neighbour."""
+        size = (self.new_width, self.new_height)
+        resized = Image.fromarray(np.ascontiguousarray(mask)).resize(size, Image.Resampling.NEAREST)
+        return np.ascontiguousarray(np.asarray(resized)[:, :: -1 if self.flip else 1])
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """float64 (n, 2) x, y -> the same points in the new image; nothing is clipped."""
+        moved = np.array(points, dtype=np.float64).reshape(-1, 2)
+        moved[:, 0] = moved[:, 0] * (self.new_width * 1.0 / self.width)
+        moved[:, 1] = moved[:, 1] * (self.new_height * 1.0 / self.height)
+        if self.flip:
+            moved[:, 0] = self.new_width - moved[:, 0]
+        return moved
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """float64 (n, 4) XYXY -> the same boxes in the new image, clipped to it."""
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        corners = self.points(boxes).reshape(-1, 2, 2)
+        moved = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        limit = np.array([self.new_width, self.new_height] * 2, dtype=np.float64)
+        return np.minimum(moved.clip(min=0), limit)
+
+
+@dataclass(frozen=True)
+class GeometrySpec:
+    """What may be drawn: short edges in pixels (one is chosen), the long edge's limit, flips."""
+
+    short_edges: Sequence[int]
+    max_size: int
+    flip_probability: float = 0.0
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Geometry:
+        """Draws the size, then the flip."""
+        short_edge = int(rng.choice(np.asarray(self.short_edges)))
+        flip = bool(rng.random() < self.flip_probability)
+        return Geometry(
+            height, width, *resized_shape(height, width, short_edge, self.max_size), flip
+        )

@@ -1,0 +1,233 @@
+"""Every key of a detection config with its default and meaning.
+
+In: nothing. Out: `make_defaults()`, a CfgNode. Keys outside TRANSFER are Detectron2's own, with its
+defaults (config/defaults.py there) unless marked OURS, so that one YAML drives both engines;
+TRANSFER is ours. Keys of Detectron2 that are not listed here are not supported: using one is an
+error, never silence. Lengths are pixels of the resized image, learning rates are per iteration.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+
+def make_defaults() -> CfgNode:
+    """A fresh, mutable config with all defaults."""
+    cfg = CfgNode()
+    cfg.VERSION = 2  # of Detectron2's config format
+    cfg.OUTPUT_DIR = "./output"  # overwritten by --output
+    # Trial t of a run uses SEED + t. OURS: never negative (Detectron2: -1, unseeded).
+    cfg.SEED = 0
+    cfg.CUDNN_BENCHMARK = False
+    cfg.VIS_PERIOD = 0  # read by the detectron2 engine only
+    cfg.MODEL = _model()
+    cfg.INPUT = _input()
+    cfg.DATASETS = CfgNode()
+    cfg.DATASETS.TRAIN = ()  # names: built-in, voc:FOLDER:SPLIT or coco:FOLDER:SPLIT
+    cfg.DATASETS.TEST = ()  # as TRAIN; exactly one
+    cfg.DATALOADER = CfgNode()
+    cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = True  # landscape with landscape, portrait with portrait
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # images without any object are not trained on
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # the only one
+    cfg.SOLVER = _solver()
+    cfg.TEST = CfgNode()
+    cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    cfg.TEST.EVAL_PERIOD = 0  # iterations between evaluations; 0: at the end only
+    cfg.TEST.PRECISE_BN = CfgNode()
+    cfg.TEST.PRECISE_BN.ENABLED = False  # recompute BN statistics after the last iteration
+    cfg.TEST.PRECISE_BN.NUM_ITER = 200  # training batches that it uses
+    cfg.TRANSFER = make_transfer()
+    return cfg
+
+
+def make_transfer() -> CfgNode:
+    """The node that is ours: the detectron2 plugin adds it to Detectron2's defaults."""
+    node = CfgNode()
+    node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
+    node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
+    # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
+    node.VOC_EXACT = False
+    node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
+    node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
+    node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
+    node.LOG_PERIOD = 20  # iterations between lines of metrics.json
+    return node
+
+
+def _model() -> CfgNode:
+    node = CfgNode()
+    node.META_ARCHITECTURE = "GeneralizedRCNN"  # the only one
+    node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
+    node.MASK_ON = False
+    node.WEIGHTS = ""  # overwritten by --weights
+    # Pixel statistics on 0..255 in INPUT.FORMAT order. The weights' own facts replace them.
+    node.PIXEL_MEAN = [103.530, 116.280, 123.675]
+    node.PIXEL_STD = [1.0, 1.0, 1.0]
+    node.BACKBONE = CfgNode()
+    # build_resnet_backbone (C4), build_resnet_fpn_backbone, build_tiny_resnet_backbone (OURS)
+    node.BACKBONE.NAME = "build_resnet_backbone"
+    node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
+    node.RESNETS = _resnets()
+    node.FPN = CfgNode()
+    node.FPN.IN_FEATURES = []
+    node.FPN.OUT_CHANNELS = 256
+    node.FPN.NORM = ""
+    node.FPN.FUSE_TYPE = "sum"  # the only one
+    node.PROPOSAL_GENERATOR = CfgNode()
+    node.PROPOSAL_GENERATOR.NAME = "RPN"  # the only one
+    node.PROPOSAL_GENERATOR.MIN_SIZE = 0  # the only one
+    node.ANCHOR_GENERATOR = CfgNode()
+    node.ANCHOR_GENERATOR.NAME = "DefaultAnchorGenerator"  # the only one
+    node.ANCHOR_GENERATOR.SIZES = [[32, 64, 128, 256, 512]]  # one list per map, or one for all
+    node.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]  # height / width
+    node.ANCHOR_GENERATOR.OFFSET = 0.0  # of anchor centres, in strides
+    node.RPN = _rpn()
+    node.ROI_HEADS = _roi_heads()
+    node.ROI_BOX_HEAD = _box_head()
+    node.ROI_MASK_HEAD = _mask_head()
+    return node
+
+
+def _resnets() -> CfgNode:
+    node = CfgNode()
+    node.DEPTH = 50  # 18, 34 (FPN only), 50, 101
+    node.OUT_FEATURES = ["res4"]
+    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, naiveSyncBN
+    node.STRIDE_IN_1X1 = True  # False for torchvision's layout; the weights' facts replace it
+    node.STEM_OUT_CHANNELS = 64
+    node.RES2_OUT_CHANNELS = 256  # 64 for ResNet-18/34
+    node.NUM_GROUPS = 1  # the only one
+    node.WIDTH_PER_GROUP = 64  # the only one
+    node.RES5_DILATION = 1  # the only one
+    return node
+
+
+def _rpn() -> CfgNode:
+    node = CfgNode()
+    node.HEAD_NAME = "StandardRPNHead"  # the only one
+    node.IN_FEATURES = ["res4"]
+    node.BOUNDARY_THRESH = -1  # anchors that leave the image stay; the only one
+    node.IOU_THRESHOLDS = [0.3, 0.7]  # background below, object from
+    node.IOU_LABELS = [0, -1, 1]
+    node.BATCH_SIZE_PER_IMAGE = 256  # anchors in the loss
+    node.POSITIVE_FRACTION = 0.5  # of them objects, at most
+    node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
+    node.LOSS_WEIGHT = 1.0  # the only one
+    node.PRE_NMS_TOPK_TRAIN = 12000  # per feature map
+    node.PRE_NMS_TOPK_TEST = 6000
+    node.POST_NMS_TOPK_TRAIN = 2000  # per image
+    node.POST_NMS_TOPK_TEST = 1000
+    node.NMS_THRESH = 0.7
+    return node
+
+
+def _roi_heads() -> CfgNode:
+    node = CfgNode()
+    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads
+    node.NAME = "Res5ROIHeads"
+    node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
+    node.IN_FEATURES = ["res4"]
+    node.IOU_THRESHOLDS = [0.5]
+    node.IOU_LABELS = [0, 1]
+    node.BATCH_SIZE_PER_IMAGE = 512  # regions in the loss
+    node.POSITIVE_FRACTION = 0.25  # of them objects, at most
+    node.SCORE_THRESH_TEST = 0.05
+    node.NMS_THRESH_TEST = 0.5
+    node.PROPOSAL_APPEND_GT = True
+    return node
+
+
+def _box_head() -> CfgNode:
+    node = CfgNode()
+    node.NAME = ""  # FastRCNNConvFCHead for StandardROIHeads
+    node.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
+    node.POOLER_RESOLUTION = 14
+    node.POOLER_SAMPLING_RATIO = 0  # 0: adaptive
+    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.NUM_FC = 0
+    node.FC_DIM = 1024
+    node.NUM_CONV = 0
+    node.CONV_DIM = 256
+    node.NORM = ""
+    node.CLS_AGNOSTIC_BBOX_REG = False  # the only one
+    node.TRAIN_ON_PRED_BOXES = False  # the only one
+    return node
+
+
+def _mask_head() -> CfgNode:
+    node = CfgNode()
+    node.NAME = "MaskRCNNConvUpsampleHead"  # the only one
+    node.POOLER_RESOLUTION = 14
+    node.POOLER_SAMPLING_RATIO = 0
+    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.NUM_CONV = 0
+    node.CONV_DIM = 256
+    node.NORM = ""
+    node.CLS_AGNOSTIC_MASK = False  # the only one
+    return node
+
+
+def _input() -> CfgNode:
+    node = CfgNode()
+    node.MIN_SIZE_TRAIN = (800,)  # short edges, one is drawn per image; 0: no resizing
+    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # the only one
+    node.MAX_SIZE_TRAIN = 1333  # limit of the long edge
+    node.MIN_SIZE_TEST = 800
+    node.MAX_SIZE_TEST = 1333
+    node.RANDOM_FLIP = "horizontal"  # horizontal or none
+    node.FORMAT = "BGR"  # channel order; the weights' facts replace it
+    node.MASK_FORMAT = "polygon"  # or bitmask, for run-length annotations
+    return node
+
+
+def _solver() -> CfgNode:
+    node = CfgNode()
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    node.MAX_ITER = 40000
+    node.BASE_LR = 0.001
+    node.BASE_LR_END = 0.0  # of WarmupCosineLR
+    node.MOMENTUM = 0.9
+    node.NESTEROV = False
+    node.WEIGHT_DECAY = 0.0001
+    node.WEIGHT_DECAY_NORM = 0.0  # of BN and GN layers
+    node.WEIGHT_DECAY_BIAS = None  # None: WEIGHT_DECAY
+    node.BIAS_LR_FACTOR = 1.0
+    node.GAMMA = 0.1  # the rate is multiplied by it at each of STEPS
+    node.STEPS = (30000,)
+    node.WARMUP_FACTOR = 1.0 / 1000
+    node.WARMUP_ITERS = 1000
+    node.WARMUP_METHOD = "linear"  # or constant
+    node.CHECKPOINT_PERIOD = 5000  # iterations
+    node.IMS_PER_BATCH = 16  # images per iteration over all processes
+    return node
+
+
+# Keys that Detectron2 has with several values, of which this project supports one.
+ONLY = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.FPN.FUSE_TYPE": "sum",
+    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
+    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
+    "MODEL.RESNETS.RES5_DILATION": 1,
+    "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
+    "MODEL.RPN.BOUNDARY_THRESH": -1,
+    "MODEL.RPN.IOU_LABELS": [0, -1, 1],
+    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
+    "MODEL.RPN.LOSS_WEIGHT": 1.0,
+    "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
+    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+}

@@ -1,0 +1,89 @@
+"""What an engine is: it trains a detector and predicts with it; scoring happens outside.
+
+In: a config whose data and weights facts are filled in, a backbone's weights, data sets. Out: a
+model file in Detectron2's layout, and Predictions. Both engines read the same config.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pretrain.common.errors import InputError
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from transfer.checkpoints.weights import Weights
+    from transfer.datasets.samples import DetectionSet
+    from transfer.detection.evaluation.predictions import Predictions
+
+NAMES = ("auto", "detectron2", "torchvision")
+MODEL_FILE = "model_final.pth"
+
+# Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
+Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The trained model's file, and the wall-clock seconds of training, resumed parts included."""
+
+    model_file: Path
+    seconds: float
+
+
+class Engine(Protocol):
+    """Every process calls these alike; files are written by the first one alone."""
+
+    name: str
+    version: str
+
+    def fit(
+        self,
+        cfg: CfgNode,
+        *,
+        weights: Weights,
+        train_set: DetectionSet,
+        test_set: DetectionSet,
+        output: Path,
+        resume: bool,
+        evaluate: Evaluate,
+    ) -> Fitted:
+        """Trains for SOLVER.MAX_ITER iterations and writes `output`/model_final.pth."""
+        ...
+
+    def predict(
+        self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
+    ) -> list[Predictions]:
+        """Predictions of all test images, in their order, on every process."""
+        ...
+
+
+def choose_engine(name: str) -> str:
+    """ "torchvision" or "detectron2"; "auto" takes detectron2 where it is installed.
+
+    Raises InputError for an unknown name, or detectron2 where it is absent.
+    """
+    if name not in NAMES:
+        raise InputError(f"unknown engine '{name}'; known: {', '.join(NAMES)}")
+    present = importlib.util.find_spec("detectron2") is not None
+    if name == "auto":
+        return "detectron2" if present else "torchvision"
+    if name == "detectron2" and not present:
+        raise InputError("--engine detectron2: detectron2 is not installed; use torchvision")
+    return name
+
+
+def make_engine(name: str) -> Engine:
+    """The engine of a name that `choose_engine` returned."""
+    if name == "detectron2":
+        from transfer.detection.detectron2_engine import Detectron2Engine
+
+        return Detectron2Engine()
+    from transfer.detection.torchvision_engine.run import TorchvisionEngine
+
+    return TorchvisionEngine()

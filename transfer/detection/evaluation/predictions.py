@@ -1,0 +1,77 @@
+"""What a detector found in one image, and its form on disk.
+
+In: an engine's outputs. Out: Predictions, and lists of dicts in COCO's result format (boxes XYWH,
+masks as run lengths, category ids of the data set, nothing rounded), which is what
+`inference/coco_instances_results.json` holds for VOC data too (image_id = the file's stem).
+
+Legend: k detections; boxes XYXY in pixels of the original image, 0-based and half-open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain.common.checkpoint import atomic_write_text
+from transfer.datasets.samples import DetectionSet
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Detections of one image: boxes float32 (k, 4), scores (k,), classes int (k,), perhaps masks.
+
+    `rles` are compressed run lengths with text counts, ready for JSON.
+    """
+
+    image_id: int | str
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    rles: list[dict[str, Any]] | None = None
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """bool (k, H, W) -> k COCO run-length masks whose counts are text."""
+    from pycocotools import mask as mask_utils
+
+    encoded = []
+    for mask in masks:
+        rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+        encoded.append({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
+    return encoded
+
+
+def to_coco_results(
+    predictions: Iterable[Predictions], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One dict per detection, images in the given order, detections in theirs."""
+    results = []
+    for prediction in predictions:
+        boxes = np.array(prediction.boxes, dtype=np.float32).reshape(-1, 4)
+        boxes[:, 2:] -= boxes[:, :2]  # in float32, as Detectron2 converts them
+        for i, (box, score) in enumerate(zip(boxes.tolist(), prediction.scores.tolist())):
+            result = {
+                "image_id": prediction.image_id,
+                "category_id": category_ids[int(prediction.classes[i])],
+                "bbox": box,
+                "score": score,
+            }
+            if prediction.rles is not None:
+                result["segmentation"] = prediction.rles[i]
+            results.append(result)
+    return results
+
+
+def write_results(
+    path: Path, predictions: Iterable[Predictions], dataset: DetectionSet
+) -> list[dict[str, Any]]:
+    """Writes and returns the COCO results of all predictions."""
+    results = to_coco_results(predictions, dataset.category_ids)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, json.dumps(results))
+    return results

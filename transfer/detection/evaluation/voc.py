@@ -1,0 +1,152 @@
+"""Pascal VOC average precision, with the semantics of Detectron2's evaluator.
+
+In: a DetectionSet and one Predictions per image. Out: {"bbox/AP", "bbox/AP50", "bbox/AP75"} and AP
+per class, in percent; AP is the mean over IoU .50, .55, ..., .95.
+
+Boxes go back to VOC's convention here (x1 and y1 + 1: 1-based, inclusive; the inverse of
+`transfer/datasets/voc.py`), and areas count pixels. By default detections are rounded as
+Detectron2's text files do, scores to 3 and coordinates to 1 decimals, because published numbers
+were made so (evaluation/pascal_voc_evaluation.py); `exact` leaves that out and sorts stably.
+
+Legend: d detections of a class over all images, g objects of a class in one image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pretrain.common.errors import InputError
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.predictions import Predictions
+
+logger = logging.getLogger(__name__)
+
+THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
+
+
+def evaluate_voc(
+    dataset: DetectionSet, predictions: Sequence[Predictions], *, metric: int, exact: bool = False
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(metrics, per_class) in percent; a class without detections has AP 0.
+
+    `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
+    taken in the order given, which decides between equal scores.
+    """
+    if metric not in (2007, 2012):
+        raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
+    table = np.zeros((len(dataset.classes), len(THRESHOLDS)))
+    for category, name in enumerate(dataset.classes):
+        truth = _truth(dataset, category)
+        if not any(len(entry["boxes"]) for entry in truth.values()):
+            logger.warning("no '%s' among the test objects: its AP counts as 0", name)
+        found = _detections(predictions, category, exact)
+        for column, percent in enumerate(THRESHOLDS):
+            recall, precision = _curve(found, truth, percent / 100.0)
+            table[category, column] = 100.0 * average_precision(recall, precision, metric)
+    return _summary(table, dataset.classes)
+
+
+def average_precision(recall: np.ndarray, precision: np.ndarray, metric: int) -> float:
+    """AP in [0, 1] of a curve with rising recall, each (d,); NaN recall (no objects) gives 0."""
+    if metric == 2007:
+        total = 0.0
+        for level in np.arange(0.0, 1.1, 0.1):
+            reached = recall >= level
+            total += (np.max(precision[reached]) if reached.any() else 0.0) / 11.0
+        return float(total)
+    if np.isnan(recall).any():
+        return 0.0
+    recall = np.concatenate([[0.0], recall, [1.0]])
+    precision = np.concatenate([[0.0], precision, [0.0]])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    steps = np.where(recall[1:] != recall[:-1])[0]
+    return float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))
+
+
+def _summary(
+    table: np.ndarray, classes: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    columns = {"bbox/AP": slice(None), "bbox/AP50": slice(0, 1), "bbox/AP75": slice(5, 6)}
+    metrics = {name: float(table[:, part].mean()) for name, part in columns.items()}
+    per_class = {
+        name: {label: float(row[part].mean()) for label, row in zip(classes, table)}
+        for name, part in columns.items()
+    }
+    return metrics, per_class
+
+
+def _truth(dataset: DetectionSet, category: int) -> dict[int | str, dict[str, np.ndarray]]:
+    """image_id -> boxes (g, 4) in VOC's convention and difficult (g,)."""
+    truth = {}
+    for sample in dataset.samples:
+        kept = [i for i in sample.instances if i.category == category]
+        boxes = np.array([i.box for i in kept], dtype=np.float64).reshape(-1, 4)
+        boxes[:, :2] += 1.0
+        difficult = np.array([i.difficult for i in kept], dtype=bool)
+        truth[sample.image_id] = {"boxes": boxes, "difficult": difficult}
+    return truth
+
+
+def _detections(
+    predictions: Sequence[Predictions], category: int, exact: bool
+) -> tuple[list[int | str], np.ndarray]:
+    """Image ids and boxes (d, 4) of one class, by falling score."""
+    ids: list[int | str] = []
+    scores: list[float] = []
+    rows: list[list[float]] = []
+    for prediction in predictions:
+        chosen = prediction.classes == category
+        boxes = prediction.boxes[chosen].astype(np.float32)
+        boxes[:, :2] += 1.0
+        ids.extend([prediction.image_id] * len(boxes))
+        scores.extend(prediction.scores[chosen].tolist())
+        rows.extend(boxes.tolist())
+    if not exact:
+        scores = [float(f"{score:.3f}") for score in scores]
+        rows = [[float(f"{value:.1f}") for value in row] for row in rows]
+    # The default sort is not stable. Detectron2 calls it so, and the order of the many equal
+    # rounded scores moves AP in its last digits: the same call gives the same numbers.
+    order = np.argsort(-np.array(scores), kind="stable" if exact else None)
+    boxes = np.array(rows, dtype=np.float64).reshape(-1, 4)[order]
+    return [ids[i] for i in order], boxes
+
+
+def _curve(
+    found: tuple[list[int | str], np.ndarray],
+    truth: Mapping[int | str, Mapping[str, np.ndarray]],
+    threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision after each detection, both (d,)."""
+    ids, boxes = found
+    hits, misses = np.zeros(len(ids)), np.zeros(len(ids))
+    used = {image_id: np.zeros(len(entry["boxes"]), bool) for image_id, entry in truth.items()}
+    for i, image_id in enumerate(ids):
+        overlaps = _overlaps(boxes[i], truth[image_id]["boxes"])
+        best = int(np.argmax(overlaps)) if len(overlaps) else -1
+        if best < 0 or not overlaps[best] > threshold:
+            misses[i] = 1.0
+        elif truth[image_id]["difficult"][best]:
+            continue  # neither right nor wrong, and the object stays free
+        elif used[image_id][best]:
+            misses[i] = 1.0
+        else:
+            hits[i] = 1.0
+            used[image_id][best] = True
+    positives = sum(int((~entry["difficult"]).sum()) for entry in truth.values())
+    hits, misses = np.cumsum(hits), np.cumsum(misses)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = hits / float(positives) if positives else np.full(len(ids), np.nan)
+    return recall, hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
+
+
+def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """IoU of one box (4,) with (g, 4), all 1-based and inclusive -> (g,)."""
+    low = np.maximum(boxes[:, :2], box[:2])
+    high = np.minimum(boxes[:, 2:], box[2:])
+    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=1)
+    area = (box[2:] - box[:2] + 1.0).prod()
+    areas = (boxes[:, 2:] - boxes[:, :2] + 1.0).prod(axis=1)
+    return shared / (area + areas - shared)

@@ -1,0 +1,98 @@
+"""The training loop of the torchvision engine.
+
+In: a model that returns a dict of losses, batches, an optimiser, a schedule and what is done every
+so often. Out: the trained model, in place. Iterations count from 0; "every P iterations" means
+after iterations P - 1, 2 P - 1, ..., as Detectron2 counts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrain.common.logs import progress
+from transfer.detection.metrics import MetricsFile
+from transfer.detection.schedule import Schedule, set_rates
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Something done after every `period` iterations (0: never), but not after the last one."""
+
+    period: int
+    action: Callable[[int], None]
+
+    def due(self, iteration: int, max_iter: int) -> bool:
+        """Whether it is done after this iteration."""
+        done = iteration + 1
+        return self.period > 0 and done % self.period == 0 and done < max_iter
+
+
+def train(
+    model: nn.Module,
+    *,
+    batches: Iterator[list[dict[str, Any]]],
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    start_iter: int,
+    metrics: MetricsFile,
+    log_period: int,
+    callbacks: list[Periodic],
+) -> None:
+    """Runs iterations `start_iter` .. `schedule.max_iter` - 1.
+
+    Raises FloatingPointError, naming iteration and losses, when a loss is not finite.
+    """
+    bar = progress(total=schedule.max_iter, initial=start_iter, desc="train", unit="it")
+    for iteration in range(start_iter, schedule.max_iter):
+        begin = time.perf_counter()
+        batch = next(batches)
+        data_time = time.perf_counter() - begin
+
+        model.train()
+        factor = schedule.factor(iteration)
+        set_rates(optimizer, factor)
+        losses = step(model, batch, optimizer, iteration)
+
+        bar.update(1)
+        bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
+        if (iteration + 1) % log_period == 0 or iteration + 1 == schedule.max_iter:
+            seconds = time.perf_counter() - begin
+            metrics.write(
+                iteration,
+                total_loss=sum(losses.values()),
+                **losses,
+                lr=optimizer.param_groups[0]["lr"],
+                data_time=data_time,
+                time=seconds,
+                eta_seconds=seconds * (schedule.max_iter - iteration - 1),
+            )
+        for callback in callbacks:
+            if callback.due(iteration, schedule.max_iter):
+                callback.action(iteration)
+    bar.close()
+
+
+def step(
+    model: nn.Module, batch: list[dict[str, Any]], optimizer: torch.optim.Optimizer, iteration: int
+) -> dict[str, float]:
+    """One optimiser step on the sum of the model's losses, which are returned as numbers."""
+    losses = model(batch)
+    optimizer.zero_grad()
+    sum(losses.values()).backward()
+    # One transfer from the device for all losses; before the step, so that a bad one does no harm.
+    values = dict(zip(losses, torch.stack(list(losses.values())).detach().tolist()))
+    if not all(math.isfinite(value) for value in values.values()):
+        listed = ", ".join(f"{name}={value:g}" for name, value in values.items())
+        raise FloatingPointError(
+            f"a loss is not finite at iteration {iteration}: {listed}; lower SOLVER.BASE_LR, or "
+            "lengthen SOLVER.WARMUP_ITERS"
+        )
+    optimizer.step()
+    return values

@@ -1,0 +1,100 @@
+"""Files of a detector in training: periodic checkpoints, `last_checkpoint`, `model_final.pth`.
+
+In: a model's state, optimiser, iteration, random states of all processes. Out: files of tensors and
+builtins that `weights_only=True` reads and Detectron2 loads ({"model": state_dict, ...}).
+`last_checkpoint` holds the newest file's name, as Detectron2 writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_torch_file
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.detection.engine import MODEL_FILE
+
+LAST = "last_checkpoint"
+
+
+def save_training(output: Path, state: Mapping[str, Any]) -> Path:
+    """Writes model_NNNNNNN.pth, points `last_checkpoint` to it and removes the one before.
+
+    `state` has "model", "optimizer", "iteration" (the last one finished), "rng", "seconds".
+    """
+    before = last_checkpoint(output)
+    path = output / f"model_{state['iteration']:07d}.pth"
+    atomic_write(path, lambda file: torch.save(dict(state), file))
+    atomic_write_text(output / LAST, path.name)
+    if before is not None and before != path:
+        before.unlink(missing_ok=True)
+    return path
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint of a run, or None."""
+    marker = output / LAST
+    if not marker.is_file():
+        return None
+    path = output / marker.read_text().strip()
+    return path if path.is_file() else None
+
+
+def load_training(path: Path) -> dict[str, Any]:
+    """Reads a periodic checkpoint; InputError when it is not one."""
+    state = load_torch_file(path)
+    if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
+        raise InputError(f"{path} is not a checkpoint of a detector in training")
+    return state
+
+
+def write_model(
+    output: Path,
+    model: Mapping[str, Tensor],
+    *,
+    iteration: int,
+    preprocess: Preprocess,
+    seconds: float,
+) -> Path:
+    """Writes model_final.pth with the facts about its input, and removes the last checkpoint.
+
+    `seconds` is what the training took.
+    """
+    before, path = last_checkpoint(output), output / MODEL_FILE
+    facts = json.dumps({"preprocess": preprocess.to_dict(), "seconds": seconds})
+    content = {"model": dict(model), "iteration": iteration, "transfer": facts}
+    atomic_write(path, lambda file: torch.save(content, file))
+    atomic_write_text(output / LAST, path.name)
+    if before is not None and before != path:
+        before.unlink(missing_ok=True)
+    return path
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A whole detector as it lies on disk; `preprocess` and `seconds` are None where unknown."""
+
+    state: dict[str, Tensor]
+    preprocess: Preprocess | None
+    seconds: float | None
+
+
+def read_model(path: Path) -> ModelFile:
+    """Reads model_final.pth, ours or Detectron2's; InputError when it is not a whole detector."""
+    content = load_torch_file(path)
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not any(name.startswith("roi_heads.") for name in state):
+        raise InputError(
+            f"{path} is not a detector: --eval-only needs the {MODEL_FILE} of a finished run"
+        )
+    if "transfer" not in content:
+        return ModelFile(state, None, None)
+    facts = json.loads(content["transfer"])
+    return ModelFile(state, Preprocess.from_dict(facts["preprocess"]), facts["seconds"])

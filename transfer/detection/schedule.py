@@ -1,0 +1,131 @@
+"""Learning rates and parameter groups of detection fine-tuning.
+
+In: an iteration number, or a model. Out: the factor on the base learning rate, or the groups an
+optimiser takes. The numbers are Detectron2's (solver/lr_scheduler.py, solver/build.py).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+
+OPTIMIZERS = ("SGD", "AdamW")
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over iterations: warmup, then steps ("WarmupMultiStepLR") or half a cosine.
+
+    `steps` are iterations at which the rate is multiplied by `gamma`. Warmup grows linearly from
+    `warmup_factor` (or stays there, "constant") and ends at `warmup_iters`.
+    """
+
+    name: str
+    max_iter: int
+    steps: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warmup_iters: int = 0
+    warmup_factor: float = 0.001
+    warmup_method: str = "linear"
+    end_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        find(self.name, _SHAPES, "learning rate schedule", "SOLVER.LR_SCHEDULER_NAME")
+        find(self.warmup_method, _WARMUPS, "warmup", "SOLVER.WARMUP_METHOD")
+
+    def factor(self, iteration: int) -> float:
+        """What the base learning rate is multiplied by at `iteration` (counted from 0)."""
+        shape = _SHAPES[self.name]
+        length = min(self.warmup_iters, self.max_iter)
+        if iteration >= length:
+            return shape(self, iteration)
+        # Warmup aims at the value the schedule has where it ends: 1 except for a cosine.
+        start, target = self.warmup_factor * shape(self, 0), shape(self, length)
+        return start + (target - start) * _WARMUPS[self.warmup_method](iteration / length)
+
+
+def _multi_step(schedule: Schedule, iteration: int) -> float:
+    return schedule.gamma ** bisect_right(schedule.steps, iteration)
+
+
+def _cosine(schedule: Schedule, iteration: int) -> float:
+    cosine = 0.5 * (1.0 + math.cos(math.pi * iteration / schedule.max_iter))
+    return schedule.end_factor + (1.0 - schedule.end_factor) * cosine
+
+
+_SHAPES = {"WarmupMultiStepLR": _multi_step, "WarmupCosineLR": _cosine}
+_WARMUPS = {
+    "linear": lambda progress: progress,
+    "constant": lambda progress: 0.0,
+}
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    weight_decay_norm: float,
+    weight_decay_bias: float | None = None,
+    base_lr: float,
+    bias_lr_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of equal weight decay and learning rate, in the model's order.
+
+    `weight_decay_bias` None leaves biases alone: then those of norm layers count as norms.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            decay, rate = weight_decay, base_lr
+            if isinstance(module, NORMS):
+                decay = weight_decay_norm
+            if name == "bias":
+                decay = decay if weight_decay_bias is None else weight_decay_bias
+                rate = base_lr * bias_lr_factor
+            group = groups.setdefault(
+                (decay, rate), {"params": [], "weight_decay": decay, "lr": rate}
+            )
+            group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(
+    groups: list[dict[str, Any]], *, name: str, base_lr: float, momentum: float, nesterov: bool
+) -> torch.optim.Optimizer:
+    """SGD as Detectron2's, or AdamW (our addition, for the small demo configs)."""
+    if name == "SGD":
+        return torch.optim.SGD(
+            groups, lr=base_lr, momentum=momentum, nesterov=nesterov, foreach=True
+        )
+    if name == "AdamW":
+        return torch.optim.AdamW(groups, lr=base_lr)
+    raise InputError(f"TRANSFER.OPTIMIZER '{name}' is unknown; known: {', '.join(OPTIMIZERS)}")
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group's rate to `factor` times the rate it was built with."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * factor
+
+
+def check_steps(steps: Sequence[int], max_iter: int) -> tuple[int, ...]:
+    """The steps as a tuple; InputError unless they rise. Steps beyond the end are left out."""
+    if list(steps) != sorted(set(steps)):
+        raise InputError(f"SOLVER.STEPS {tuple(steps)} must rise")
+    return tuple(step for step in steps if step < max_iter)

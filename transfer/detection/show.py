@@ -1,0 +1,28 @@
+"""Pictures of what a detector is trained on, before it is trained.
+
+In: a command's request. Out: PNG files of the first training images, resized and flipped as the
+detector gets them, with their boxes, class names and masks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfer.detection.draw import draw_training_input, save_png
+from transfer.detection.run import Request, open_data
+from transfer.detection.torchvision_engine.run import training_batches
+
+
+def show_data(request: Request, count: int) -> list[Path]:
+    """Writes `count` annotated training images into the output folder and returns their paths."""
+    cfg, train_set, _ = open_data(request)
+    folder, paths = Path(request.output), []
+    for batch in training_batches(cfg, train_set):
+        for item in batch:
+            stem = Path(item["file_name"]).stem
+            path = folder / f"input_{len(paths):03d}_{stem}.png"
+            save_png(draw_training_input(item, train_set.classes, cfg.INPUT.FORMAT), path)
+            paths.append(path)
+            if len(paths) == count:
+                return paths
+    return paths

@@ -1,0 +1,296 @@
+"""The torchvision engine: a config in, a trained detector and its predictions out.
+
+Builds the detector, its input and its optimiser from the config with Detectron2's semantics, trains
+on one or several processes (DDP; batch norm's buffers are not broadcast), resumes exactly, and
+predicts. The parts it builds take plain arguments; the loop is `transfer/detection/loop.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.common.checkpoint import rng_state, set_rng_state
+from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.weights import Weights
+from transfer.datasets.samples import DetectionSet
+from transfer.detection import model_files
+from transfer.detection.config import detector_arguments
+from transfer.detection.data.loader import load
+from transfer.detection.data.mapper import TestMapper, TrainMapper
+from transfer.detection.data.sampler import GroupedBatches, rank_share
+from transfer.detection.data.transforms import GeometrySpec
+from transfer.detection.engine import Evaluate, Fitted
+from transfer.detection.evaluation.predictions import Predictions, encode_masks
+from transfer.detection.loop import Periodic, train
+from transfer.detection.metrics import MetricsFile
+from transfer.detection.schedule import Schedule, build_optimizer, check_steps, param_groups
+from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
+from transfer.detection.torchvision_engine.weights import load_backbone, load_model
+
+logger = logging.getLogger(__name__)
+
+
+class TorchvisionEngine:
+    """See `transfer.detection.engine.Engine`."""
+
+    name = "torchvision"
+    version = torchvision.__version__
+
+    def fit(
+        self,
+        cfg: CfgNode,
+        *,
+        weights: Weights,
+        train_set: DetectionSet,
+        test_set: DetectionSet,
+        output: Path,
+        resume: bool,
+        evaluate: Evaluate,
+    ) -> Fitted:
+        """Trains, with checkpoints and evaluations in between; see `Engine.fit`."""
+        run = _Training(cfg, weights, train_set, output, resume)
+        metrics = MetricsFile(output, run.start_iter)
+
+        def evaluate_now(iteration: int) -> None:
+            metrics.write(iteration, **evaluate(predict(run.detector, cfg, test_set), iteration))
+
+        train(
+            run.model,
+            batches=training_batches(cfg, train_set, start_batch=run.start_iter),
+            optimizer=run.optimizer,
+            schedule=make_schedule(cfg),
+            start_iter=run.start_iter,
+            metrics=metrics,
+            log_period=cfg.TRANSFER.LOG_PERIOD,
+            # Evaluated first: a run that is killed in between evaluates again, not never.
+            callbacks=[
+                Periodic(cfg.TEST.EVAL_PERIOD, evaluate_now),
+                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+            ],
+        )
+        metrics.close()
+        if cfg.TEST.PRECISE_BN.ENABLED:
+            run.detector.train()
+            batches = training_batches(cfg, train_set)
+            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER)
+        model_file = run.finish()
+        return Fitted(model_file, run.seconds())
+
+    def predict(
+        self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
+    ) -> list[Predictions]:
+        """Loads a whole detector and predicts; see `Engine.predict`."""
+        content = model_files.read_model(model_file)
+        detector = make_detector(cfg, content.preprocess or Preprocess())
+        load_model(detector, content.state)
+        return predict(detector.to(device_of(cfg)), cfg, test_set)
+
+
+class _Training:
+    """Everything that changes while a detector is trained, and its way to disk and back."""
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        weights: Weights,
+        train_set: DetectionSet,
+        output: Path,
+        resume: bool,
+    ) -> None:
+        seed_everything(cfg.SEED + rank())
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        self.output, self.preprocess = output, weights.preprocess
+        self.detector = make_detector(cfg, weights.preprocess)
+        for line in load_backbone(self.detector, weights).lines():
+            logger.info("backbone: %s", line)
+        self.detector.to(device_of(cfg))
+        self.optimizer = make_optimizer(cfg, self.detector)
+        self.start_iter, self._seconds_before = 0, 0.0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        last = model_files.last_checkpoint(output) if resume else None
+        if last is not None:
+            self._restore(last)
+        self.model = distribute(self.detector)
+        self._begin = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Wall-clock seconds so far, those before a resume included."""
+        return self._seconds_before + time.perf_counter() - self._begin
+
+    def save(self, iteration: int) -> None:
+        """Writes a checkpoint after `iteration`; every process takes part."""
+        states = gather_objects(rng_state())
+        if is_main():
+            state = {
+                "model": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "iteration": iteration,
+                "rng": states,
+                "seconds": self.seconds(),
+            }
+            model_files.save_training(self.output, state)
+        barrier()
+
+    def finish(self) -> Path:
+        """Writes model_final.pth."""
+        if is_main():
+            model_files.write_model(
+                self.output,
+                self.detector.state_dict(),
+                iteration=self.max_iter - 1,
+                preprocess=self.preprocess,
+                seconds=self.seconds(),
+            )
+        barrier()
+        return self.output / model_files.MODEL_FILE
+
+    def _restore(self, path: Path) -> None:
+        state = model_files.load_training(path)
+        load_model(self.detector, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_iter = state["iteration"] + 1
+        self._seconds_before = state["seconds"]
+        if len(state["rng"]) == world_size():
+            set_rng_state(state["rng"][rank()])
+        else:
+            logger.warning("%s was written by another number of processes", path)
+        logger.info("resumed from %s at iteration %d", path, self.start_iter)
+
+
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
+    """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
+    return build_detector(**detector_arguments(cfg), highpass=preprocess.highpass)
+
+
+def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with Detectron2's parameter groups, or AdamW with the same groups."""
+    solver = cfg.SOLVER
+    groups = param_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        base_lr=solver.BASE_LR,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+    )
+    return build_optimizer(
+        groups,
+        name=cfg.TRANSFER.OPTIMIZER,
+        base_lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+    )
+
+
+def make_schedule(cfg: CfgNode) -> Schedule:
+    """The learning rate's factor over iterations."""
+    solver = cfg.SOLVER
+    return Schedule(
+        name=solver.LR_SCHEDULER_NAME,
+        max_iter=solver.MAX_ITER,
+        steps=check_steps(solver.STEPS, solver.MAX_ITER),
+        gamma=solver.GAMMA,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_method=solver.WARMUP_METHOD,
+        end_factor=solver.BASE_LR_END / solver.BASE_LR,
+    )
+
+
+def make_train_mapper(cfg: CfgNode) -> TrainMapper:
+    """Reads, resizes and flips training images."""
+    flip = 0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0
+    geometry = GeometrySpec(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, flip)
+    masks = cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
+    return TrainMapper(geometry, cfg.INPUT.FORMAT, masks, cfg.SEED)
+
+
+def training_batches(
+    cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
+) -> Iterator[list[dict[str, Any]]]:
+    """This process's endless batches, from the given one on."""
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
+    if total % processes:
+        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+    samples = train_set.samples
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        samples = tuple(sample for sample in samples if sample.trainable())
+    if not samples:
+        raise InputError(f"no image of {train_set.name} has an object to train on")
+    batches = GroupedBatches(
+        [sample.width > sample.height for sample in samples],
+        batch_size=total // processes,
+        seed=cfg.SEED,
+        rank=rank(),
+        world_size=processes,
+        grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        start_batch=start_batch,
+    )
+    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS)
+
+
+def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
+    """Predictions of all test images, in their order, on every process; each predicts a share."""
+    share = rank_share(len(test_set), rank(), world_size())
+    mapper = TestMapper(
+        GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT
+    )
+    batches = [[(0, index)] for index in share]
+    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+    found = []
+    training = detector.training
+    detector.eval()
+    with torch.no_grad():
+        for batch in progress(loader, desc="predict", total=len(batches), leave=False):
+            for item, detections in zip(batch, detector(batch)):
+                found.append(_to_predictions(item["image_id"], detections))
+    detector.train(training)
+    return [prediction for part in gather_objects(found) for prediction in part]
+
+
+def _to_predictions(image_id: int | str, detections: Any) -> Predictions:
+    masks = detections.masks
+    return Predictions(
+        image_id=image_id,
+        boxes=detections.boxes.cpu().numpy(),
+        scores=detections.scores.cpu().numpy(),
+        classes=detections.classes.cpu().numpy(),
+        rles=None if masks is None else encode_masks(masks.cpu().numpy()),
+    )
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """DDP around the model where there are several processes."""
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def device_of(cfg: CfgNode) -> torch.device:
+    """This process's GPU, or the CPU where there is none or MODEL.DEVICE asks for it."""
+    if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch's and numpy's global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
