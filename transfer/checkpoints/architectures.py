@@ -40,16 +40,17 @@ def nearest_backbone(state: Mapping[str, Tensor]) -> tuple[str, float]:
         state: torchvision's names; other entries count against every backbone alike.
 
     Returns:
-        its name, and the shared part of the union of both key sets, 0 to 1. A file with a lost or
-        renamed key stays near 1, so that the message can name that key.
+        its name, and the shared part of the union of both sets of names, 0 to 1. A file with a
+        lost, renamed or misshapen key stays near 1, so that the message can name that key.
     """
-    found = {(name, tuple(tensor.shape)) for name, tensor in state.items() if _counts(name)}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
     scores = {}
     for backbone in BACKBONES:
-        wanted = set(expected_shapes(backbone, counters=False).items())
-        scores[backbone] = len(found & wanted) / len(found | wanted)
+        wanted = expected_shapes(backbone, counters=False)
+        shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
+        scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
     best = max(scores, key=scores.__getitem__)
-    return best, scores[best]
+    return best, scores[best][1]
 
 
 def check_complete(

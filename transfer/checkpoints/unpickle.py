@@ -33,7 +33,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 _BUILTINS = (bytearray, bytes, bool, int, float, str, list, tuple, dict, set, frozenset)
 # numpy 2 renamed `numpy.core`; files under both names are about.
-_NUMPY = {
+NUMPY_REBUILDERS = {
     (f"numpy.{core}.{module}", name): value
     for core in ("core", "_core")
     for module, name, value in (
@@ -48,7 +48,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
         for kind in _BUILTINS
         for module in ("builtins", "__builtin__")
     },
-    **_NUMPY,
+    **NUMPY_REBUILDERS,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): OrderedDict,

@@ -7,12 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.unpickle import NUMPY_REBUILDERS
 
-# What real checkpoints hold beside tensors; these classes run nothing when rebuilt.
-HARMLESS = [argparse.Namespace]
+# What real checkpoints hold beside tensors (parsed arguments, a numpy accuracy); rebuilding these
+# runs nothing. numpy 2 renamed `numpy.core`; files under both names are about.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "u4", "u8", "?")),
+    *((value, ".".join(name)) for name, value in NUMPY_REBUILDERS.items()),
+]
 
 
 def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:

@@ -1,0 +1,227 @@
+"""Every format is detected, every key gets a fate, and nothing incomplete passes."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import config_sha256
+from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import expected_shapes
+from transfer.checkpoints.build import build_frozen_backbone
+from transfer.checkpoints.formats import FORMATS
+from transfer.checkpoints.read import _sort_keys, read_weights
+from transfer.checkpoints.sources import SOURCES
+
+FILES = ("mscn", "moco_v1", "moco_v2", "torchvision", "safetensors", "detectron2")
+
+
+@pytest.fixture(scope="module")
+def state(builders: ModuleType) -> dict[str, torch.Tensor]:
+    return builders.trained_state("tiny_resnet")
+
+
+@pytest.fixture(scope="module")
+def files(builders: ModuleType, state: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return builders.every_format(tmp_path_factory.mktemp("formats"), state, "tiny_resnet")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_detected_and_bit_equal(name: str, files: dict, state: dict) -> None:
+    weights = read_weights(str(files[name]))
+    assert weights.backbone == "tiny_resnet"
+    assert weights.provenance["source"] == ("torchvision" if name == "safetensors" else name)
+    assert sorted(weights.state) == sorted(state)
+    assert all(torch.equal(weights.state[key], tensor) for key, tensor in state.items())
+    assert all(value.is_contiguous() for value in weights.state.values())
+
+
+def test_same_identity_from_every_format(files: dict) -> None:
+    assert len({read_weights(str(path)).sha256 for path in files.values()}) == 1
+
+
+def test_account_of_moco(files: dict, state: dict) -> None:
+    account = read_weights(str(files["moco_v2"])).account
+    assert len(account.used) == account.expected == len(state)
+    counts = {rule: len(keys) for rule, keys in account.dropped.items()}
+    assert counts == {"momentum copy": len(state) + 4, "queue": 2, "projector": 4}
+
+
+def test_our_provenance(files: dict, builders: ModuleType) -> None:
+    known = read_weights(str(files["mscn"])).provenance
+    config = CfgNode({"SEED": 3, "SOLVER": {"EPOCHS": 2}, "OUTPUT_DIR": "elsewhere"})
+    assert known["pretrain_config_sha256"] == config_sha256(config)
+    assert known["name"] == "mscn_tiny_resnet_2ep"
+    expected = {"method": "mscn", "epochs": 2, "pretrain_seed": 3, "pretrain_views": 160}
+    assert {key: known[key] for key in expected} == expected
+
+
+def test_unfinished_pretraining_is_said(tmp_path: Path, builders: ModuleType, state: dict) -> None:
+    path = builders.mscn(tmp_path / "c.pth", state, "tiny_resnet", step=7)
+    weights = read_weights(str(path))
+    assert weights.provenance["epochs"] == 1
+    assert any("step 7 of 10" in warning for warning in weights.warnings)
+
+
+@pytest.mark.parametrize("changes", [{"schedule": {}}, {"config": "a: [b"}, {"preprocess": None}])
+def test_damaged_checkpoint_of_ours(
+    tmp_path: Path, builders: ModuleType, state: dict, changes: dict
+) -> None:
+    path = builders.mscn(tmp_path / "c.pth", state, "tiny_resnet", **changes)
+    with pytest.raises(InputError, match="c.pth"):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "tiny_resnet"])
+@pytest.mark.parametrize("source", FORMATS)
+def test_every_lost_renamed_or_misshapen_key_is_named(source: str, backbone: str) -> None:
+    entry = FORMATS[source]
+    shapes = expected_shapes(backbone, counters=True)
+    tensors = {entry.source_name(k): torch.empty(s, device="meta") for k, s in shapes.items()}
+    step = 1 if source == "torchvision" else 17  # the map is the same for all, bar the prefix
+    for name in list(tensors)[::step]:
+        kept = tensors.pop(name)
+        with pytest.raises(InputError, match=f"1 missing: {name}"):
+            _sort_keys(entry, tensors, None, "file")
+        with pytest.raises(InputError, match="1 missing.*1 unexplained: .*renamed"):
+            _sort_keys(entry, {**tensors, f"{name}_renamed": kept}, None, "file")
+        wrong = torch.empty((2, *kept.shape), device="meta")
+        with pytest.raises(InputError, match=f"1 wrong shape: {name}"):
+            _sort_keys(entry, {**tensors, name: wrong}, None, "file")
+        tensors[name] = kept
+
+
+def test_counts_of_resnet50() -> None:
+    assert len(expected_shapes("resnet50", counters=True)) == 318
+    assert len(expected_shapes("resnet50", counters=False)) == 265
+
+
+def test_counters_may_be_absent_altogether(
+    tmp_path: Path, builders: ModuleType, state: dict
+) -> None:
+    bare = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+    weights = read_weights(str(builders.torchvision(tmp_path / "w.pth", bare)))
+    assert weights.account.expected == len(bare)
+    assert (
+        weights.sha256 == read_weights(str(builders.torchvision(tmp_path / "v.pth", state))).sha256
+    )
+    build_frozen_backbone(weights)
+
+
+def test_forced_source(files: dict) -> None:
+    assert read_weights(str(files["moco_v1"]), source="moco_v1").backbone == "tiny_resnet"
+    with pytest.raises(InputError, match="moco_v1"):
+        read_weights(str(files["torchvision"]), source="moco_v1")
+    with pytest.raises(InputError, match="unknown source"):
+        read_weights(str(files["torchvision"]), source="mocov1")
+
+
+def test_wanted_backbone(files: dict) -> None:
+    with pytest.raises(InputError, match="tiny_resnet, where a resnet18 is wanted"):
+        read_weights(str(files["torchvision"]), backbone="resnet18")
+
+
+def test_declared_backbone_must_fit(tmp_path: Path, builders: ModuleType, state: dict) -> None:
+    path = builders.moco(tmp_path / "m.pth", state, "resnet50")
+    with pytest.raises(InputError, match="says it is a resnet50"):
+        read_weights(str(path))
+
+
+def test_half_precision_and_integers(tmp_path: Path, builders: ModuleType, state: dict) -> None:
+    half = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
+    weights = read_weights(str(builders.torchvision(tmp_path / "h.pth", half)))
+    assert any("float16" in warning for warning in weights.warnings)
+    assert torch.equal(weights.state["conv1.weight"], half["conv1.weight"].float())
+    broken = {**state, "conv1.weight": state["conv1.weight"].int()}
+    with pytest.raises(InputError, match="conv1.weight is torch.int32"):
+        read_weights(str(builders.torchvision(tmp_path / "i.pth", broken)))
+
+
+def test_other_networks_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "vit.pth"
+    torch.save(
+        {
+            "model": {
+                "cls_token": torch.zeros(1),
+                "blocks.0.attn.qkv.weight": torch.zeros(1),
+                "a": torch.zeros(1),
+                "b": torch.zeros(1),
+                "c": torch.zeros(1),
+            }
+        },
+        path,
+    )
+    with pytest.raises(InputError, match="vit.pth.*Vision Transformer"):
+        read_weights(str(path))
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"conv1_w": torch.zeros(1).numpy()}))
+    with pytest.raises(InputError, match="Caffe2"):
+        read_weights(str(path))
+
+
+def test_wide_resnet_is_refused(tmp_path: Path) -> None:
+    import torchvision
+
+    path = tmp_path / "wide.pth"
+    with torch.device("meta"):
+        network = torchvision.models.wide_resnet50_2()
+    small = {k: torch.zeros(()).expand(v.shape) for k, v in network.state_dict().items()}
+    torch.save(small, path)
+    with pytest.raises(InputError, match="not a whole resnet50.*wrong shape: layer1.0.conv1"):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ([1, 2], "holds a list"),
+        ({}, "none of the known formats"),
+        ({"conv1.weight": 3}, "not a tensor"),
+    ],
+)
+def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=message):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_newer_version_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": "mscn-checkpoint", "version": 99, "model": {}}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="version 99"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"preprocess": 3}', '{"provenance": {"x": 1}}', "3"])
+def test_broken_facts(tmp_path: Path, state: dict, text: str) -> None:
+    flat = OrderedDict(state)
+    flat._metadata = OrderedDict(transfer=text)
+    torch.save(flat, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="x.pth: its 'transfer' facts"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_random_is_seeded_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first = read_weights("random", backbone="tiny_resnet", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.sha256 == read_weights("random", backbone="tiny_resnet", seed=1).sha256
+    assert first.sha256 != read_weights("random", backbone="tiny_resnet", seed=2).sha256
+    assert first.preprocess.highpass is None and first.account is None
+    with pytest.raises(InputError, match="need a backbone"):
+        read_weights("random")
+
+
+def test_frozen_backbone(files: dict) -> None:
+    backbone = build_frozen_backbone(read_weights(str(files["mscn"])))
+    assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
+    assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, 128)
+
+
+def test_source_names_of_the_command_line() -> None:
+    assert tuple(FORMATS) == SOURCES
