@@ -27,7 +27,7 @@ def get_defaults() -> CfgNode:
     cfg.DATALOADER.BATCH_SIZE = 256
 
     cfg.BACKBONE = CfgNode()
-    # Architecture of `--weights random`; "": read from the weights
+    # Architecture of `--weights random`; the backbone of any file is its own
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()

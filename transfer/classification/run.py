@@ -31,7 +31,7 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
-from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.data import ImageTransform, Split, open_splits
 from transfer.classification.defaults import NOT_IN_IDENTITY
@@ -98,7 +98,7 @@ def classify(cfg: CfgNode, request: Request) -> list[Path]:
 def check(cfg: CfgNode, request: Request) -> None:
     """Raises the InputErrors of `classify` that need no computing, before processes start."""
     _prepare(cfg, request, torch.device("cpu"))
-    read_weights(request.weights, backbone=cfg.BACKBONE.NAME or None)
+    _read(cfg, request.weights, cfg.SEED)
 
 
 def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -173,8 +173,7 @@ def _run_trials(job: Job) -> list[Path]:
     for trial in range(request.trials):
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
         seed = job.cfg.SEED + trial
-        backbone = job.cfg.BACKBONE.NAME or None
-        weights = read_weights(request.weights, backbone=backbone, seed=seed)
+        weights = _read(job.cfg, request.weights, seed)
         folder = Path(request.output) / f"trial_{trial}"
         records.append(folder / FILE_NAME)
         if records[-1].exists():
@@ -190,6 +189,12 @@ def _run_trials(job: Job) -> list[Path]:
             _write_trial(job, weights, score, trial, started, time.time() - start + extra)
         barrier()
     return records
+
+
+def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
+    """The weights; a file's backbone is its own, whatever BACKBONE.NAME says for `random`."""
+    backbone = (cfg.BACKBONE.NAME or None) if weights == RANDOM else None
+    return read_weights(weights, backbone=backbone, seed=seed)
 
 
 def _extract(job: Job, weights: Weights) -> tuple[Features, Features]:

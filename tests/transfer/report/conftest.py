@@ -1,0 +1,88 @@
+"""Synthetic records with known numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from transfer.results.record import SCHEMA, write_record
+
+Writer = Callable[..., Path]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Writer:
+    """write_run(name, task, metrics, trial=0, ...) -> path of a new record below tmp_path/runs."""
+
+    def write(
+        name: str,
+        task: str,
+        metrics: dict[str, float],
+        trial: int = 0,
+        protocol: str | None = None,
+        method: str = "simclr",
+        pictures: bool = True,
+        **changes: object,
+    ) -> Path:
+        folder = tmp_path / "runs" / task / (protocol or task) / name / f"trial_{trial}"
+        folder.mkdir(parents=True)
+        artifacts = {}
+        if pictures:
+            number = int(hashlib.sha256(name.encode()).hexdigest()[:2], 16)
+            artifacts = {"kernels": "kernels.png", "views": "views.png", "curves": "curves.json"}
+            artifacts["pretrain_curves"] = "pretrain_curves.json"
+            Image.new("RGB", (64, 64), (number, 90, 120)).save(folder / "kernels.png")
+            Image.new("RGB", (500, 200), (number, 120, 60)).save(folder / "views.png")
+            rows = [{"step": i, "loss": 4 / (i + 1) + number / 300, "lr": 0.1} for i in range(30)]
+            for kind in ("curves", "pretrain_curves"):
+                (folder / f"{kind}.json").write_text(json.dumps(rows))
+        if task == "detection":
+            artifacts["detections"] = "detections.png"
+            Image.new("RGB", (640, 320), (30, 90, 140)).save(folder / "detections.png")
+        random = method == "random"
+        record = {
+            "schema": SCHEMA,
+            "checkpoint": {
+                "name": name,
+                "sha256": hashlib.sha256(f"{name}{trial if random else ''}".encode()).hexdigest(),
+                "source": "random" if random else "mscn",
+                "method": method,
+                "backbone": "resnet18",
+                "pretrain_epochs": 0 if random else 10,
+                "pretrain_seed": 0,
+                "pretrain_config_sha256": None,
+                "pretrain_seconds": None if random else 912.0,
+                "pretrain_gpu_seconds": None if random else 0.0,
+                "pretrain_views": None if random else 123456,
+            },
+            "task": task,
+            "dataset": "folder:photos:test",
+            "protocol": {
+                "name": protocol or f"{task}_photos",
+                "config_sha256": hashlib.sha256((protocol or task).encode()).hexdigest(),
+                "engine": "torch",
+                "engine_version": "1",
+                "overrides": [],
+            },
+            "trial": trial,
+            "seed": trial,
+            "metrics": metrics,
+            "per_class": None,
+            "artifacts": artifacts,
+            "started": "2026-01-01T00:00:00+00:00",
+            "seconds": 30.0 + trial,
+            "gpu_seconds": 0.0,
+            "views_seen": 5000,
+            "hardware": {"device": "cpu"},
+            "environment": {"torch": "2.14.1", "git_commit": "abc"},
+            "status": "done",
+            **changes,
+        }
+        return write_record(folder, record)
+
+    return write

@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Result records in; one table and report.{html,md,csv,tex} out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretrain.common.cli import make_parser, tool
+
+EXAMPLE = "python tools/report.py runs/knn runs/voc --output runs/report --compare simclr mscn"
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the report, prints its table and the path of the page."""
+    parser = make_parser(__doc__, EXAMPLE, overrides=False)
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS_DIR", help="searched for record.json"
+    )
+    parser.add_argument("--output", required=True, help="folder of the four files")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two checkpoint names")
+    parser.add_argument("--title", default="Transfer results", help="the page's heading")
+    parser.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="leaves out views and detections, where the data may not be shown",
+    )
+    args = parser.parse_args(argv)
+    from transfer.report.run import write_report
+
+    written = write_report(
+        args.results,
+        args.output,
+        pair=args.compare or (),
+        title=args.title,
+        pictures=not args.no_pictures,
+    )
+    for note in written.notes:
+        print(f"note: {note}")
+    print(written.table)
+    if written.comparison:
+        print(f"\n{written.comparison}")
+    print(f"\n{written.page}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""Result folders in; report.html, report.md, report.csv and report.tex out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.lookup import find
+from transfer.report.page import render_page
+from transfer.report.tables import build_results
+from transfer.report.text import compare, to_csv, to_latex, to_markdown, to_terminal
+from transfer.results.store import read_store
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the command prints: the main table, the comparison (or ""), one line per note."""
+
+    page: Path
+    table: str
+    comparison: str
+    notes: list[str]
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    output: str | Path,
+    *,
+    pair: Sequence[str] = (),
+    title: str = "Transfer results",
+    pictures: bool = True,
+) -> Written:
+    """Reads all records below `folders` and writes the four files into `output`.
+
+    Args:
+        pair: two checkpoint names to compare, or none.
+        pictures: whether views and detections, which show data, are embedded.
+
+    Raises:
+        InputError: no or contradicting records, or an unknown name in `pair`.
+    """
+    store = read_store(folders)
+    results = build_results(store.entries)
+    results.notes.extend(store.notes)
+    comparison = ""
+    if pair:
+        rows = {row.label: row for row in results.checkpoints}
+        comparison = compare(
+            results, *(find(name, rows, "checkpoint", "--compare") for name in pair)
+        )
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    page = render_page(results, title, comparison, pictures)
+    texts = {"html": page, "md": to_markdown(results), "csv": to_csv(results)}
+    texts["tex"] = to_latex(results)
+    for suffix, text in texts.items():
+        atomic_write_text(output / f"report.{suffix}", text)
+    return Written(output / "report.html", to_terminal(results), comparison, results.notes)
