@@ -7,11 +7,16 @@ its reflecting border. It is separable: two depthwise passes of K taps in place 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+
+REACH = 5.5  # sigmas; exp(-5.5^2 / 2) = 3e-7
+CPU_PIECE = 2**19  # elements of the pieces that a CPU blurs at once (2 MiB)
 
 
 def gaussian_kernels(sigma: Tensor, kernel_size: int) -> Tensor:
@@ -39,12 +44,30 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     images `(N, C, H, W)` float32, sigma `(N,)` in pixels -> `(N, C, H, W)`.
     Raises `InputError` when the kernel is even or does not fit the image.
     """
-    n, c, h, w = images.shape
-    check_kernel(kernel_size, min(h, w))
-    if n == 0:
+    check_kernel(kernel_size, min(images.shape[-2:]))
+    if images.shape[0] == 0:
         return images.clone()
-    pad = kernel_size // 2
-    kernels = gaussian_kernels(sigma.to(images), kernel_size).repeat_interleave(c, dim=0)
+    if images.device.type == "cpu":
+        return _blur_in_pieces(images, sigma.to(images), kernel_size)
+    return _blur(images, gaussian_kernels(sigma.to(images), kernel_size))
+
+
+def _blur_in_pieces(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Pieces that fit a CPU's cache, each of similar sigmas, with kernels as short as they may
+    be: what lies beyond `REACH` sigmas is below float32's resolution."""
+    blurred = torch.empty_like(images)
+    for rows in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
+        reach = math.ceil(REACH * float(sigma[rows[-1]]))
+        kernels = gaussian_kernels(sigma[rows], min(kernel_size, 2 * reach + 1))
+        blurred[rows] = _blur(images[rows], kernels)
+    return blurred
+
+
+def _blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes."""
+    n, c, h, w = images.shape
+    pad = kernels.shape[1] // 2
+    kernels = kernels.repeat_interleave(c, dim=0)
     # One group per image and channel: every plane is convolved with its own image's kernel.
     planes = F.pad(images, (pad, pad, pad, pad), mode="reflect")
     planes = planes.reshape(1, n * c, h + 2 * pad, w + 2 * pad)

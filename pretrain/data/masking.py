@@ -152,14 +152,13 @@ def sample_params(
         independent = independent & ~focal[:, 0]
     mixed = independent if recipe.channel_kinds == "mixed" else torch.zeros_like(independent)
     focal = torch.where(mixed[:, None], focal, focal[:, :1])
-    # Both kinds are drawn for every channel: cheap, and free of data-dependent shapes.
-    mask = torch.where(
-        focal[:, :, None, None],
-        _focal_masks(recipe, shape, draws),
-        _grid_masks(recipe, shape, draws),
+    # A mask is the union of masked cells and of all that lies outside a kept region: a grid mask
+    # keeps the whole image, a focal mask has no masked cells.
+    channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
+    outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])
+    mask = outside.logical_or_(
+        _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
     )
-    mask = torch.where(independent.view(n, 1, 1, 1), mask, mask[:, :1])
-    mask = mask & applied.view(n, 1, 1, 1)
     fill = None
     if recipe.noise != "none":
         size = (n, c, h, w) if recipe.noise == "iid" else (n, c, 1, 1)
@@ -174,8 +173,20 @@ def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
     return torch.where(params.mask, params.fill.to(images.dtype), images)
 
 
-def _grid_masks(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: _Draws) -> Tensor:
-    """One grid mask per image and channel, `(N, C, H, W)` bool."""
+def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
+    """Values `(N, C, K)` drawn per channel -> those of the channel that each channel follows."""
+    return drawn.gather(1, channel[:, :, None].expand_as(drawn))
+
+
+def _masked_cells(
+    recipe: MaskRecipe,
+    shape: tuple[int, int, int, int],
+    draws: _Draws,
+    channel: Tensor,
+    wanted: Tensor,
+) -> Tensor:
+    """Grid masks `(N, C, H, W)`; empty where `wanted (N, C)` is False. Channel c of an image uses
+    the draws of `channel[n, c]`."""
     n, c, h, w = shape
     cell = recipe.grid_size
     # A shifted grid can touch one cell more; those outside the image are drawn all the same, so
@@ -190,28 +201,38 @@ def _grid_masks(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: _Dr
         masked = scores.argsort(dim=2).argsort(dim=2) < count
     else:
         masked = scores < ratio
-    masked = masked.view(n, c, rows, columns)
-    y, x = torch.arange(h, device=draws.device), torch.arange(w, device=draws.device)
+    masked = (_of_channel(masked, channel) & wanted[:, :, None]).view(n, c, rows, columns)
     if not recipe.random_phase:
-        return masked[:, :, y // cell][:, :, :, x // cell]
-    shift = (draws.uniform(n, c, 2) * cell).long()
-    y = (y + shift[:, :, :1]) // cell
-    x = (x + shift[:, :, 1:]) // cell
-    masked = masked.gather(2, y[:, :, :, None].expand(n, c, h, columns))
-    return masked.gather(3, x[:, :, None, :].expand(n, c, h, w))
+        masked = masked.repeat_interleave(cell, dim=3)[..., :w]
+        masked = masked[:, :, :, None].expand(n, c, rows, cell, w)
+        return masked.reshape(n, c, rows * cell, w)[:, :, :h]
+    shift = _of_channel((draws.uniform(n, c, 2) * cell).long(), channel)
+    y = (torch.arange(h, device=draws.device) + shift[:, :, :1]) // cell
+    x = (torch.arange(w, device=draws.device) + shift[:, :, 1:]) // cell
+    masked = masked.gather(3, x[:, :, None, :].expand(n, c, rows, w))
+    return masked.gather(2, y[:, :, :, None].expand(n, c, h, w))
 
 
-def _focal_masks(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: _Draws) -> Tensor:
-    """One focal mask per image and channel, `(N, C, H, W)` bool: True outside the kept region."""
+def _outside(
+    recipe: MaskRecipe,
+    shape: tuple[int, int, int, int],
+    draws: _Draws,
+    channel: Tensor,
+    wanted: Tensor,
+) -> Tensor:
+    """Focal masks `(N, C, H, W)`: True outside the kept region; empty where `wanted (N, C)` is
+    False. Channel c of an image uses the draws of `channel[n, c]`."""
     n, c, h, w = shape
-    side = draws.between(*_range(recipe.focal_size), n, c)
+    side = draws.between(*_range(recipe.focal_size), n, c, 1)
     low, high = (math.log(value) for value in recipe.focal_aspect)
-    stretch = draws.between(low, high, n, c).div(2.0).exp()  # sqrt(width / height)
+    stretch = draws.between(low, high, n, c, 1).div(2.0).exp()  # sqrt(width / height)
     tall = (side / stretch * h).round().clamp(1, h)
     wide = (side * stretch * w).round().clamp(1, w)
-    top = (draws.uniform(n, c) * (h - tall + 1)).floor()
-    left = (draws.uniform(n, c) * (w - wide + 1)).floor()
+    top = (draws.uniform(n, c, 1) * (h - tall + 1)).floor()
+    left = (draws.uniform(n, c, 1) * (w - wide + 1)).floor()
+    box = _of_channel(torch.cat([top, top + tall, left, left + wide], dim=2), channel)
+    top, bottom, left, right = box.split(1, dim=2)
     y, x = torch.arange(h, device=draws.device), torch.arange(w, device=draws.device)
-    inside_y = (y >= top[..., None]) & (y < (top + tall)[..., None])
-    inside_x = (x >= left[..., None]) & (x < (left + wide)[..., None])
-    return ~(inside_y[:, :, :, None] & inside_x[:, :, None, :])
+    outside_y = ((y < top) | (y >= bottom)) & wanted[:, :, None]
+    outside_x = ((x < left) | (x >= right)) & wanted[:, :, None]
+    return outside_y[:, :, :, None] | outside_x[:, :, None, :]
