@@ -13,6 +13,7 @@ from torch import Tensor
 from pretrain.common.distributed import all_reduce_mean, is_main
 from pretrain.common.features import feature_std
 from pretrain.common.logs import MetricsWriter, progress
+from pretrain.data.panel import save_view_panel
 from pretrain.engine.loop import Callback, Training
 from pretrain.engine.state import save_training
 
@@ -92,6 +93,18 @@ class ProgressBar(Callback):
         """Leaves the finished bar on the screen."""
         if hasattr(self, "_bar"):
             self._bar.close()
+
+
+class ViewPanel(Callback):
+    """Draws `views.png` from the first batch, where the folder has none yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "views.png"
+
+    def step(self, training: Training, outcome: dict[str, Any]) -> None:
+        """Draws with a generator of its own, so that no training number depends on the picture."""
+        if is_main() and not self.path.exists():
+            save_view_panel(training.make_views, outcome["crops"], self.path, seed=training.seed)
 
 
 class Checkpoint(Callback):

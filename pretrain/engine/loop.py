@@ -86,7 +86,7 @@ class Callback:
         """Before the first step of this process's run."""
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
-        """After `training.step` steps; `outcome` is the method's result for the last one."""
+        """After `training.step` steps; `outcome` is what `train_step` returned for the last one."""
 
     def end(self, training: Training) -> None:
         """After the last step."""
@@ -158,7 +158,10 @@ def train(training: Training, callbacks: Sequence[Callback]) -> None:
 
 
 def train_step(training: Training, crops: Tensor) -> dict[str, Any]:
-    """One update from crops uint8 (V, N, 3, S, S) of this process; returns the method's result."""
+    """One update from crops uint8 (V, N, 3, S, S) of this process.
+
+    Returns the method's result, its loss detached, and the crops on the device.
+    """
     crops = crops.to(training.device, non_blocking=True)
     views = training.make_views(crops, step_generator(training.seed, training.step))
     with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
@@ -169,4 +172,4 @@ def train_step(training: Training, crops: Tensor) -> dict[str, Any]:
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     training.optimizer.step()
-    return {**outcome, "loss": outcome["loss"].detach()}
+    return {**outcome, "loss": outcome["loss"].detach(), "crops": crops}

@@ -31,7 +31,7 @@ from pretrain.data.loader import CropLoader
 from pretrain.data.masking import MaskRecipe
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
-from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar
+from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.state import resume_training
@@ -79,7 +79,14 @@ def check_inputs(cfg: CfgNode) -> None:
     find(cfg.BACKBONE.NAME, BACKBONES, "backbone", "BACKBONE.NAME")
     find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
     build_view_maker(cfg)
-    train_images(cfg)
+    images = len(train_images(cfg))
+    if images < cfg.SOLVER.BATCH_SIZE:
+        raise InputError(
+            f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has {images} images, less than one "
+            f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}; lower it"
+        )
+    steps = images // cfg.SOLVER.BATCH_SIZE
+    warmup_steps(cfg, steps, total_steps(cfg, steps))
     for spec in (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST):
         if spec and not open_images(spec).classes:
             raise InputError(f"{spec} has no class folders; the kNN monitor needs labels")
@@ -92,7 +99,7 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
     method = convert_sync_batchnorm(method, device)
     maker = build_view_maker(cfg)
     loader = build_loader(cfg, train_images(cfg))
-    total = cfg.SOLVER.MAX_STEPS or cfg.SOLVER.EPOCHS * loader.steps_per_epoch
+    total = total_steps(cfg, loader.steps_per_epoch)
     lr = scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE)
     warmup = warmup_steps(cfg, loader.steps_per_epoch, total)
 
@@ -251,6 +258,11 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
     )
 
 
+def total_steps(cfg: CfgNode, steps_per_epoch: int) -> int:
+    """Steps of the whole run."""
+    return cfg.SOLVER.MAX_STEPS or cfg.SOLVER.EPOCHS * steps_per_epoch
+
+
 def warmup_steps(cfg: CfgNode, steps_per_epoch: int, total_steps: int) -> int:
     """Steps of the linear warmup. Raises InputError when it fills the run."""
     steps = cfg.SOLVER.WARMUP_STEPS or round(cfg.SOLVER.WARMUP_EPOCHS * steps_per_epoch)
@@ -275,7 +287,7 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 def build_callbacks(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], resume_step: int | None
 ) -> list[Callback]:
-    """Monitor, metrics, progress bar, checkpoints: in the order in which they are called."""
+    """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
     writer = MetricsWriter(folder, resume_step)
     callbacks: list[Callback] = [Metrics(writer, cfg.LOG.EVERY_STEPS), ProgressBar()]
     if cfg.DATASETS.KNN_TRAIN:
@@ -287,7 +299,7 @@ def build_callbacks(
         every_steps=cfg.CHECKPOINT.EVERY_STEPS,
         keep_every_epochs=cfg.CHECKPOINT.KEEP_EVERY_EPOCHS,
     )
-    return [checkpoint, *callbacks]
+    return [checkpoint, ViewPanel(folder), *callbacks]
 
 
 def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:

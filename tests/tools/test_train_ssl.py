@@ -1,0 +1,111 @@
+"""tools/train_ssl.py: bad input in one line, a run over two processes, resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pretrain.common.checkpoint import load_checkpoint
+from tools.train_ssl import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+BACKBONE: {NAME: tiny_resnet}
+DATALOADER: {NUM_WORKERS: 0}
+METHOD: {PROJECTOR: {LAYERS: 2, HIDDEN_DIM: 16, OUT_DIM: 8}}
+VIEWS: {SIZE: 16}
+HIGHPASS: {KERNEL_SIZE: 5, SIGMA: 1.5}
+MASK: {GRID_SIZE: 4}
+SOLVER: {MAX_STEPS: 2, BATCH_SIZE: 8, WARMUP_EPOCHS: 0}
+LOG: {EVERY_STEPS: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with `tiny.yaml` and 16 flat images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    for number, values in enumerate(pixels):
+        Image.fromarray(values).save(tmp_path / "images" / f"{number:02d}.png")
+    text = TINY + f'DATASETS: {{TRAIN: "folder:{tmp_path}/images"}}\n'
+    (tmp_path / "tiny.yaml").write_text(text)
+    return tmp_path
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["--config", str(folder / "tiny.yaml"), "--output", str(folder / "run"), *more]
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["SOLVER.EPOCS", "3"], "unknown key SOLVER.EPOCS (did you mean 'SOLVER.EPOCHS'"),
+        (["SOLVER.EPOCHS"], "'SOLVER.EPOCHS' has no value"),
+        (["SOLVER.EPOCHS", "3", "--resume"], "--resume"),
+        (["METHOD.NAME", "mscm"], "unknown method 'mscm' in METHOD.NAME"),
+        (["SOLVER.ACCUMULATE", "2"], "SOLVER.ACCUMULATE 2"),
+        (["DATASETS.TRAIN", "folder:/nowhere:train"], "/nowhere/train does not exist; expected"),
+        (["DATASETS.KNN_TRAIN", "folder:{}/images", "DATASETS.KNN_TEST", "x"], "no class folders"),
+        (["--num-gpus", "64", "SOLVER.BATCH_SIZE", "128"], "--num-gpus 64: this machine has"),
+        (["SOLVER.BATCH_SIZE", "32"], "SOLVER.BATCH_SIZE 32"),
+        (["SOLVER.WARMUP_STEPS", "2"], "the warmup of 2 steps fills the run of 2"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    more = [word.replace("{}", str(folder)) for word in more]
+    options = more[:2] if more[0].startswith("--") else []
+    status = main([*options, *arguments(folder, *more[len(options) :])])
+    error = capsys.readouterr().err.strip()
+    assert status == 2 and message in error, error
+    assert error.startswith("error: ") and "\n" not in error
+
+
+def test_unknown_config_names_near_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "mscn_r05.yaml"]) == 2
+    assert "did you mean 'mscn_r50.yaml'" in capsys.readouterr().err
+
+
+def test_usage_error_as_a_command() -> None:
+    command = [sys.executable, "tools/train_ssl.py", "--config", "nothing.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: no config 'nothing.yaml'")
+    assert "Traceback" not in done.stderr
+
+
+def test_runs_refuses_a_used_folder_and_resumes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(folder)) == 0
+    assert str(folder / "run" / "checkpoint.pth") in capsys.readouterr().out
+    assert main(arguments(folder)) == 2
+    assert "is of another run; add --resume" in capsys.readouterr().err
+    assert main(["--resume", *arguments(folder)]) == 0
+    assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
+    assert "SEED (0 then, 3 now)" in capsys.readouterr().err
+
+
+def test_two_processes_under_torchrun(folder: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "tools/train_ssl.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launcher, *arguments(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    saved = load_checkpoint(folder / "run" / "checkpoint.pth")
+    assert saved["step"] == 2 and saved["schedule"]["images_seen"] == 16
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows] == [1, 2]  # one process writes
