@@ -148,16 +148,21 @@ def make_resnet(
     stride_in_1x1: bool,
     out_features: tuple[str, ...],
 ) -> ResNet:
-    """ResNet-18 .. 101 up to the last of `out_features`."""
+    """ResNet-18 .. 101 up to the last of `out_features`.
+
+    All four stages are made and the later ones dropped, as upstream does: so the layers that follow
+    draw the same random weights for a seed.
+    """
     stem = Stem(64, norm=norm)
     stages: dict[str, nn.Sequential] = {}
     inputs = 64
-    for stage in range(2, int(out_features[-1][3:]) + 1):
+    for stage in range(2, 6):
         stages[f"res{stage}"] = make_stage(
             depth=depth, stage=stage, inputs=inputs, norm=norm, stride_in_1x1=stride_in_1x1
         )
         inputs = (64 if depth < 50 else 256) * 2 ** (stage - 2)
-    resnet = ResNet(stem, stages, out_features=out_features)
+    kept = {name: stage for name, stage in stages.items() if name <= out_features[-1]}
+    resnet = ResNet(stem, kept, out_features=out_features)
     resnet.freeze(freeze_at)
     return resnet
 
