@@ -210,14 +210,17 @@ class _CropDataset(Dataset[Loaded]):
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
     ) -> tuple[int, Image.Image]:
         """The sample's image, or another one's where it is unreadable, with its index."""
+        try:
+            return sample, self.dataset.read(sample)
+        except OSError as error:
+            errors.append((self.dataset.name(sample), str(error)))
         draws = random.Random(draw_seed(self.seed, epoch, sample, -1))
-        index = sample
-        for _ in range(MAX_SUBSTITUTES):
+        for _ in range(MAX_SUBSTITUTES - 1):
+            index = draws.randrange(len(self.dataset))
             try:
                 return index, self.dataset.read(index)
             except OSError as error:
                 errors.append((self.dataset.name(index), str(error)))
-                index = draws.randrange(len(self.dataset))
         # Raised here it would reach the main process as a worker's traceback, not as one line.
         return UNREADABLE, Image.new("RGB", (1, 1))
 

@@ -107,3 +107,17 @@ def test_checks() -> None:
         ViewMaker([ViewRecipe()], same_view=[0], **good)
     with pytest.raises(InputError, match="got 2 crops an image for 1 views"):
         ViewMaker([ViewRecipe()], **good)(torch.zeros(2, 1, 3, 8, 8).byte(), generator())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_equals_cpu(crops: torch.Tensor) -> None:
+    """With a CPU generator all draws but the noise are the same on both devices."""
+    mask = MaskRecipe(grid_size=8, noise="none")
+    maker = ViewMaker([ViewRecipe()] * 2, highpasses=[HighPass(5, 2.0)] * 2, masks=[mask] * 2)
+    on_gpu = maker(crops.cuda(), generator()).cpu()
+    torch.testing.assert_close(on_gpu, maker(crops, generator()), atol=1e-4, rtol=0)
+    noisy = ViewMaker([ViewRecipe()] * 2, highpasses=[None] * 2, masks=[MASK] * 2)
+    draws = torch.Generator("cuda").manual_seed(0)
+    again = torch.Generator("cuda").manual_seed(0)
+    assert torch.equal(noisy(crops.cuda(), draws), noisy(crops.cuda(), again))
