@@ -125,3 +125,17 @@ def test_usage_error_in_a_process_of_its_own() -> None:
     done = subprocess.run([*command, "--weights", "random"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no config 'absent.yaml'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_metrics_of_one(root: Path) -> None:
+    tool = Path(__file__).parents[2] / "tools/train_cls.py"
+    assert main(_argv(root)) == 0
+    argv = _argv(root)
+    argv[argv.index("--output") + 1] = str(root / "two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*torchrun, str(tool), *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("record.json") == 1
+    one, two = (read_record(root / name / "trial_0/record.json") for name in ("out", "two"))
+    assert one["metrics"] == two["metrics"] and one["per_class"] == two["per_class"]

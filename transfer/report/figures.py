@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 COLOURS = 8
-WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 36
+WIDTH, HEIGHT = 400, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 36
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str) -> str:
 
 def bar_chart(bars: Sequence[Bar], title: str) -> str:
     """Horizontal bars from 0, with a whisker of one standard deviation where there is one."""
-    row, left, right = 26, 150, 96
+    row, left, right = 26, 156, 88
     height = row * len(bars) + 8
     top = max([bar.value + (bar.spread or 0) for bar in bars] + [1e-9])
     scale = (WIDTH - left - right) / top

@@ -35,6 +35,9 @@ _NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
 _DRAWN_FIRST = ("loss", "total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
 
 
+Compared = tuple[list[str], list[list[str]]]
+
+
 @dataclass(frozen=True)
 class Chart:
     """One figure with its caption."""
@@ -43,9 +46,15 @@ class Chart:
     svg: Markup
 
 
-def render_page(results: Results, title: str, compared: str = "", pictures: bool = True) -> str:
-    """Returns the HTML. `pictures` off leaves out all images that show data (kernels stay)."""
-    notes = list(results.notes)
+def render_page(
+    results: Results, title: str, compared: Compared | None = None, pictures: bool = True
+) -> str:
+    """Returns the HTML.
+
+    `compared` is (header, rows) of two checkpoints' differences. `pictures` off leaves out all
+    images that show data (kernels stay).
+    """
+    notes = results.notes  # grows by what cannot be drawn
     colours = {row.key: number for number, row in enumerate(results.checkpoints)}
     kinds = ("views", "kernels", "detections") if pictures else ("kernels",)
     panels = collect_pictures(results, kinds, notes)
@@ -69,6 +78,7 @@ def render_page(results: Results, title: str, compared: str = "", pictures: bool
         pretraining=_curve_charts(results, colours, "pretrain_curves", notes),
         panels=[(kind, TITLES[kind], [p for p in panels if p.kind == kind]) for kind in kinds],
         compared=compared,
+        gpu=any(row.gpu_seconds for row in results.checkpoints),
         runs=_runs(results),
         notes=notes,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -10,7 +10,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.lookup import find
 from transfer.report.page import render_page
 from transfer.report.tables import build_results
-from transfer.report.text import compare, to_csv, to_latex, to_markdown, to_terminal
+from transfer.report.text import aligned, compare, to_csv, to_latex, to_markdown, to_terminal
 from transfer.results.store import read_store
 
 
@@ -44,17 +44,16 @@ def write_report(
     store = read_store(folders)
     results = build_results(store.entries)
     results.notes.extend(store.notes)
-    comparison = ""
+    compared = None
     if pair:
         rows = {row.label: row for row in results.checkpoints}
-        comparison = compare(
-            results, *(find(name, rows, "checkpoint", "--compare") for name in pair)
-        )
+        compared = compare(results, *(find(name, rows, "checkpoint", "--compare") for name in pair))
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    page = render_page(results, title, comparison, pictures)
+    page = render_page(results, title, compared, pictures)
     texts = {"html": page, "md": to_markdown(results), "csv": to_csv(results)}
     texts["tex"] = to_latex(results)
     for suffix, text in texts.items():
         atomic_write_text(output / f"report.{suffix}", text)
+    comparison = aligned(*compared) if compared else ""
     return Written(output / "report.html", to_terminal(results), comparison, results.notes)

@@ -10,8 +10,9 @@ import csv
 import io
 from collections.abc import Sequence
 
+from pretrain.common.errors import InputError
 from transfer.report.tables import Checkpoint, Protocol, Results
-from transfer.results.statistics import Difference, Summary
+from transfer.results.statistics import Summary
 
 CSV_FIELDS = (
     "checkpoint,sha256,method,backbone,pretrain_epochs,pretrain_seconds,pretrain_gpu_seconds,"
@@ -80,7 +81,7 @@ def headline_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def to_terminal(results: Results) -> str:
     """The main table for a terminal, one line per checkpoint."""
-    return _aligned(*headline_rows(results))
+    return aligned(*headline_rows(results))
 
 
 def to_markdown(results: Results) -> str:
@@ -147,10 +148,15 @@ def to_latex(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare(results: Results, first: Checkpoint, second: Checkpoint) -> str:
-    """Every metric that both have: the difference first - second, with n of each.
+def compare(
+    results: Results, first: Checkpoint, second: Checkpoint
+) -> tuple[list[str], list[list[str]]]:
+    """(header, rows): every metric that both have, the difference first - second, n of each.
 
     A difference only: nothing is said about whether it is resolved.
+
+    Raises:
+        InputError: the two have no protocol in common.
     """
     header = ["protocol", "metric", first.label, second.label, "difference"]
     rows = []
@@ -159,10 +165,12 @@ def compare(results: Results, first: Checkpoint, second: Checkpoint) -> str:
         for metric in results.metrics[protocol.key]:
             pair = [cell.summaries.get(metric) if cell else None for cell in cells]
             if all(pair):
-                value = Difference(*pair).value
                 texts = [format_summary(summary) for summary in pair]
-                rows.append([protocol.label, metric, *texts, f"{value:+.1f}"])
-    return _aligned(header, rows) if rows else "the two have no protocol in common"
+                difference = pair[0].mean - pair[1].mean
+                rows.append([protocol.label, metric, *texts, f"{difference:+.1f}"])
+    if not rows:
+        raise InputError(f"{first.label} and {second.label} have no protocol in common")
+    return header, rows
 
 
 def _cell_text(results: Results, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> str:
@@ -205,7 +213,8 @@ def _csv_row(
     return dict(zip(CSV_FIELDS, values))
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text columns for a terminal: the first two to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     lines = [
         "  ".join(

@@ -24,19 +24,6 @@ class Summary:
     half_width: float | None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """`first` minus `second`, two summaries of the same metric."""
-
-    first: Summary
-    second: Summary
-
-    @property
-    def value(self) -> float:
-        """The difference of the means."""
-        return self.first.mean - self.second.mean
-
-
 def summarize(values: Sequence[float]) -> Summary:
     """Summarises one or more trials; the interval is Student's, mean +- t(n - 1) std / sqrt(n)."""
     count = len(values)

@@ -1,0 +1,84 @@
+"""Rows, columns and numbers of the tables against numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.report.tables import build_results
+from transfer.results.store import read_store
+
+
+def _results(tmp_path: Path):
+    return build_results(read_store([tmp_path]).entries)
+
+
+def test_numbers_and_order(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    values = [40.0, 43.5, 41.0]
+    for trial, value in enumerate(values):
+        write_run("simclr", "linear", {"top1": value, "top5": 90.0}, trial)
+        write_run("zero", "linear", {"top1": 10.0 + trial, "top5": 50.0}, trial, method="random")
+    write_run("mscn", "knn", {"knn20_top1": 51.0, "knn100_top1": 49.0, "knn10_top1": 50.0})
+    write_run("imagenet", "knn", {"knn20_top1": 60.0}, method="supervised")
+    results = _results(tmp_path)
+    labels = [row.label for row in results.checkpoints]
+    assert labels == ["zero", "imagenet", "mscn", "simclr"]  # untrained, supervised, the others
+    assert [protocol.task for protocol in results.protocols] == ["knn", "linear"]
+    knn, linear = results.protocols
+    assert results.metrics[knn.key] == ["knn10_top1", "knn20_top1", "knn100_top1"]
+    cell = results.cell(results.checkpoints[3], linear)
+    summary = cell.summaries["top1"]
+    assert (summary.mean, summary.n) == (pytest.approx(np.mean(values)), 3)
+    assert summary.std == pytest.approx(np.std(values, ddof=1))
+    assert cell.values["top1"] == values and cell.seconds == pytest.approx(31.0)
+    # other seeds are other weights, and still one row
+    assert results.cell(results.checkpoints[0], linear).summaries["top1"].mean == 11.0
+    assert results.cell(results.checkpoints[2], linear) is None
+    assert [(p.task, m) for p, m in results.headlines()] == [
+        ("knn", "knn20_top1"),
+        ("linear", "top1"),
+    ]
+
+
+def test_protocols_never_meet(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    write_run("simclr", "linear", {"top1": 40.0}, protocol="linear_moco")
+    write_run("simclr", "linear", {"top1": 60.0}, protocol="linear_simsiam")
+    results = _results(tmp_path)
+    means = [
+        results.cell(results.checkpoints[0], protocol).summaries["top1"].mean
+        for protocol in results.protocols
+    ]
+    assert means == [40.0, 60.0]
+
+
+def test_same_name_other_config_says_how(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    common = {"name": "linear", "engine": "torch", "engine_version": "1"}
+    plain = {**common, "config_sha256": "aa" * 32, "overrides": []}
+    short = {**common, "config_sha256": "bb" * 32, "overrides": ["SOLVER.EPOCHS", "5"]}
+    write_run("simclr", "linear", {"top1": 40.0}, protocol="a")
+    for folder, protocol in (("b", plain), ("c", short)):
+        path = write_run("mscn", "linear", {"top1": 50.0}, protocol=folder)
+        _replace(path, protocol)
+    labels = [protocol.label for protocol in _results(tmp_path).protocols]
+    assert labels[0] == "a"
+    assert "as shipped" in labels[1] and "SOLVER.EPOCHS 5" in labels[2]
+
+
+def _replace(path: Path, protocol: dict) -> None:
+    record = json.loads(path.read_text())
+    record["protocol"] = protocol
+    path.write_text(json.dumps(record))
+
+
+def test_null_metrics_failed_and_shortened(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    write_run("simclr", "detection", {"bbox/AP": 30.0, "bbox/APs": None}, status="shortened")
+    failed = write_run("simclr", "detection", {"bbox/AP": 1.0}, trial=1, status="failed")
+    results = _results(tmp_path)
+    cell = results.cell(results.checkpoints[0], results.protocols[0])
+    assert set(cell.summaries) == {"bbox/AP"} and cell.summaries["bbox/AP"].n == 1
+    assert cell.shortened
+    assert any(str(failed) in note for note in results.notes)

@@ -1,0 +1,84 @@
+"""Markdown, CSV, LaTeX and terminal text say the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.report.tables import Results, build_results
+from transfer.report.text import (
+    CSV_FIELDS,
+    compare,
+    format_count,
+    format_seconds,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from transfer.results.store import read_store
+
+VALUES = [40.0, 43.5, 41.25]
+
+
+@pytest.fixture
+def results(tmp_path: Path, write_run: Callable[..., Path]) -> Results:
+    for trial, value in enumerate(VALUES):
+        write_run("mscn_r18", "linear", {"top1": value}, trial)
+    write_run("mscn_r18", "knn", {"knn20_top1": 51.0})
+    write_run("simclr", "knn", {"knn20_top1": 48.5})
+    write_run("zero", "knn", {"knn20_top1": 9.75}, method="random")
+    write_run("other", "detection", {"bbox/AP": 3.0}, status="shortened")
+    return build_results(read_store([tmp_path]).entries)
+
+
+def test_csv_has_every_digit(results: Results) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
+    assert list(rows[0]) == CSV_FIELDS
+    by_key = {(row["checkpoint"], row["metric"]): row for row in rows}
+    linear = by_key["mscn_r18", "top1"]
+    assert float(linear["mean"]) == pytest.approx(np.mean(VALUES), rel=1e-12)
+    assert float(linear["std"]) == pytest.approx(np.std(VALUES, ddof=1), rel=1e-12)
+    assert linear["n"] == "3" and [float(v) for v in linear["values"].split()] == VALUES
+    assert linear["pretrain_seconds"] == "912.0" and linear["pretrain_views"] == "123456"
+    knn = by_key["simclr", "knn20_top1"]
+    assert (knn["mean"], knn["std"], knn["n"]) == ("48.5", "", "1")
+    assert by_key["zero", "knn20_top1"]["pretrain_seconds"] == ""
+
+
+def test_tables_as_text(results: Results) -> None:
+    table = to_terminal(results)
+    assert "41.6 ± 1.8 (n=3)" in table and "51.0 (n=1)" in table and "3.0 (n=1)†" in table
+    assert table.splitlines()[2].startswith("zero") and " none " in table.splitlines()[2]
+    markdown = to_markdown(results)
+    assert "| mscn_r18 | resnet18 | 15.2 min | 123k |" in markdown
+    assert "## linear: linear_photos" in markdown and "† shortened" in markdown
+    latex = to_latex(results)
+    assert "41.6 $\\pm$ 1.8 (n=3)" in latex and "mscn\\_r18" in latex and "\\toprule" in latex
+    assert latex.count(" \\\\") == 1 + len(results.checkpoints)
+
+
+def test_compare(results: Results) -> None:
+    rows = {row.label: row for row in results.checkpoints}
+    header, lines = compare(results, rows["mscn_r18"], rows["simclr"])
+    assert header[2:] == ["mscn_r18", "simclr", "difference"]
+    assert lines == [["knn_photos", "knn20_top1", "51.0 (n=1)", "48.5 (n=1)", "+2.5"]]
+    with pytest.raises(InputError, match="no protocol in common"):
+        compare(results, rows["other"], rows["simclr"])
+
+
+def test_units() -> None:
+    texts = [format_seconds(value) for value in (None, 3.21, 45.0, 150.0, 9000.0, 400000.0)]
+    assert texts == ["–", "3.2 s", "45 s", "2.5 min", "2.5 h", "4.6 d"]
+    assert [format_count(value) for value in (None, 12, 12345, 3.2e8)] == [
+        "–",
+        "12",
+        "12.3k",
+        "320M",
+    ]

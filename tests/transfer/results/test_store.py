@@ -1,0 +1,86 @@
+"""Records of several folders: copies, contradictions, malformed files."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.results.record import write_record
+from transfer.results.store import read_store
+
+_SPEC = importlib.util.spec_from_file_location(
+    "records", Path(__file__).with_name("test_record.py")
+)
+_RECORDS = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_RECORDS)
+
+
+def _record(**changes: object) -> dict:
+    return {**copy.deepcopy(_RECORDS.RECORD), **changes}
+
+
+def test_merges_folders_and_drops_copies(tmp_path: Path) -> None:
+    first = write_record(tmp_path / "one/a", _record())
+    write_record(tmp_path / "two/b", _record(trial=1, seed=1))
+    shutil.copytree(tmp_path / "one", tmp_path / "two/copy")
+    store = read_store([tmp_path / "one", tmp_path / "two", tmp_path])
+    assert [entry.record["trial"] for entry in store.entries] == [0, 1]
+    assert len(store.notes) == 1 and "a copy of" in store.notes[0]
+    assert store.entries[0].artifact("kernels") == first.parent / "kernels.png"
+    assert store.entries[0].artifact("views") is None
+
+
+def test_contradictions_are_refused_with_both_names(tmp_path: Path) -> None:
+    one = write_record(tmp_path / "a", _record())
+    two = write_record(tmp_path / "b", _record(metrics={"knn20_top1": 51.26}))
+    with pytest.raises(InputError) as error:
+        read_store([tmp_path])
+    assert str(one) in str(error.value) and str(two) in str(error.value)
+
+
+def test_a_repeat_with_equal_metrics_counts_once(tmp_path: Path) -> None:
+    write_record(tmp_path / "a", _record())
+    write_record(tmp_path / "b", _record(seconds=99.0))
+    store = read_store([tmp_path])
+    assert len(store.entries) == 1 and "equal metrics" in store.notes[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": 1},
+        {"seed": 1},
+        {"task": "linear"},
+        {"dataset": "other"},
+        {"protocol": {**_record()["protocol"], "config_sha256": "ef" * 32}},
+        {"checkpoint": {**_record()["checkpoint"], "name": "other"}},
+    ],
+)
+def test_other_identities_stand_side_by_side(tmp_path: Path, changes: dict) -> None:
+    write_record(tmp_path / "a", _record())
+    write_record(tmp_path / "b", _record(metrics={"knn20_top1": 1.0}, **changes))
+    assert len(read_store([tmp_path]).entries) == 2
+
+
+def test_malformed_files_are_named_and_left_out(tmp_path: Path) -> None:
+    write_record(tmp_path / "good", _record())
+    for name, text in (("torn", '{"schema": 1,'), ("foreign", json.dumps({"a": 1}))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(text)
+    store = read_store([tmp_path])
+    assert len(store.entries) == 1
+    assert ["skipped" in note for note in store.notes] == [True, True]
+    assert "foreign/record.json" in store.notes[0] and "torn/record.json" in store.notes[1]
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent does not exist"):
+        read_store([tmp_path / "absent"])
+    with pytest.raises(InputError, match="no valid record.json below"):
+        read_store([tmp_path])
