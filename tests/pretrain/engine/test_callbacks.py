@@ -1,0 +1,83 @@
+"""When checkpoints are written, and that a metrics row holds the mean since the last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pretrain.common.logs import MetricsWriter, read_metrics
+from pretrain.engine.callbacks import Checkpoint, Metrics, due
+
+
+def at(step: int, total: int = 12, steps_per_epoch: int = 3) -> SimpleNamespace:
+    """A stand-in for a Training that has done `step` steps of 2 seconds and 4 images each."""
+    return SimpleNamespace(
+        step=step,
+        total_steps=total,
+        epoch=step // steps_per_epoch,
+        step_in_epoch=step % steps_per_epoch,
+        seconds=2.0 * step,
+        batch_size=4,
+        images_seen=4 * step,
+        views_seen=8 * step,
+        loader=SimpleNamespace(steps_per_epoch=steps_per_epoch),
+        lr_at=lambda step: 0.1,
+    )
+
+
+def test_due_counts_completed_epochs() -> None:
+    assert [step for step in range(1, 13) if due(at(step), 2)] == [6, 12]
+    assert not any(due(at(step), 0) for step in range(1, 13))
+
+
+@pytest.mark.parametrize(
+    "every_epochs, every_steps, keep, expected",
+    [
+        (2, 0, 0, [(6, "checkpoint.pth"), (12, "checkpoint.pth")]),
+        (0, 5, 0, [(5, "checkpoint.pth"), (10, "checkpoint.pth"), (12, "checkpoint.pth")]),
+        (0, 0, 3, [(9, "checkpoint_3.pth"), (12, "checkpoint.pth")]),
+    ],
+)
+def test_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    every_epochs: int,
+    every_steps: int,
+    keep: int,
+    expected: list,
+) -> None:
+    written: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        "pretrain.engine.callbacks.save_training",
+        lambda training, facts, path: written.append((training.step, path.name)),
+    )
+    callback = Checkpoint(
+        tmp_path, {}, every_epochs=every_epochs, every_steps=every_steps, keep_every_epochs=keep
+    )
+    for step in range(1, 13):
+        callback.step(at(step), {})
+    callback.end(at(12))
+    assert written == expected
+
+
+def test_rows_hold_means_since_the_last_row(tmp_path: Path) -> None:
+    metrics = Metrics(MetricsWriter(tmp_path), every_steps=2)
+    metrics.start(at(0))
+    for step in range(1, 6):
+        outcome = {
+            "loss": torch.tensor(float(step)),
+            "terms": {"half": torch.tensor(step / 2)},
+            "features": torch.randn(2, 4, 3),
+        }
+        metrics.step(at(step, total=5), outcome)
+    metrics.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(r["step"], r["loss"], r["half"]) for r in rows] == [
+        (2, 1.5, 0.75),
+        (4, 3.5, 1.75),
+        (5, 5.0, 2.5),
+    ]
+    assert all(row["images_per_s"] == pytest.approx(2.0) for row in rows)
