@@ -103,13 +103,14 @@ def source_network(entry: KeyFormat, tensors: Mapping[str, Tensor], backbone: st
 
 def load_layout(tensors: Mapping[str, Tensor], backbone: str, layout: str) -> nn.Module:
     """The module class of an output layout, filled from a converted dict."""
-    if layout == "detectron2":
-        network = named = Detectron2ResNet(backbone)
-    elif backbone == "tiny_resnet":
-        network = named = build_backbone(backbone)
-    else:
-        network = TorchvisionResNet(backbone)
-        named = network.network
+    with torch.device("meta"):
+        if layout == "detectron2":
+            network = named = Detectron2ResNet(backbone)
+        elif backbone == "tiny_resnet":
+            network = named = build_backbone(backbone)
+        else:
+            network = TorchvisionResNet(backbone)
+            named = network.network
     foreign = sorted(set(tensors) - set(named.state_dict()))
     if foreign:
         raise ProofError(f"the layout has no {', '.join(foreign[:4])}")
@@ -133,15 +134,19 @@ def _photo() -> Tensor:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Copies a tensor into each of the network's names; all but BN's counters must be there."""
-    with torch.no_grad():
-        for name, own in network.state_dict().items():
-            if name.endswith(COUNTER):
-                continue
-            if name not in tensors or tensors[name].shape != own.shape:
-                shape = tuple(tensors[name].shape) if name in tensors else "missing"
-                raise ProofError(f"{name} is {shape}, where the layout has {tuple(own.shape)}")
-            own.copy_(tensors[name])
+    """Puts a tensor behind each of the network's names, without copying float32 ones.
+
+    All names but BN's counters, which evaluation does not read, must be there.
+    """
+    chosen = {}
+    for name, own in network.state_dict().items():
+        if name.endswith(COUNTER):
+            continue
+        if name not in tensors or tensors[name].shape != own.shape:
+            shape = tuple(tensors[name].shape) if name in tensors else "missing"
+            raise ProofError(f"{name} is {shape}, where the layout has {tuple(own.shape)}")
+        chosen[name] = tensors[name].float()
+    network.load_state_dict(chosen, strict=False, assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -174,12 +179,12 @@ class _Awake:
     """Within the context every all-zero norm weight is 1."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.norms = [norm for norm in _norms(network) if not norm.weight.any()]
+        self.own = [(norm, norm.weight) for norm in _norms(network) if not norm.weight.any()]
 
     def __enter__(self) -> None:
-        for norm in self.norms:
-            norm.weight.fill_(1.0)
+        for norm, weight in self.own:
+            norm.weight = nn.Parameter(torch.ones_like(weight), requires_grad=False)
 
     def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
-            norm.weight.zero_()
+        for norm, weight in self.own:
+            norm.weight = weight

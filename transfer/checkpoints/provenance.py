@@ -49,11 +49,11 @@ def facts_of_ours(content: Mapping[str, Any]) -> Facts:
     try:
         schedule, step = content["schedule"], int(content["step"])
         config = CfgNode(yaml.safe_load(content["config"]))
-        done = step // max(int(schedule["steps_per_epoch"]), 1)
+        epochs = round(step / int(schedule["steps_per_epoch"]), 2)
         known = {
             "source": "mscn",
             "method": content["method"],
-            "epochs": min(done, int(schedule["epochs"])),
+            "epochs": int(epochs) if epochs.is_integer() else epochs,
             "pretrain_seed": config.get("SEED"),
             "pretrain_config_sha256": config_sha256(config),
             "pretrain_seconds": schedule.get("seconds"),
@@ -64,7 +64,14 @@ def facts_of_ours(content: Mapping[str, Any]) -> Facts:
         preprocess = Preprocess.from_dict(content["preprocess"])
         total = int(schedule["total_steps"])
         backbone = content["backbone"]
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        yaml.YAMLError,
+    ) as error:
         raise InputError(f"a damaged pretraining checkpoint: {error!r}") from error
     unfinished = (f"pretraining was not finished: step {step} of {total}",) if step < total else ()
     return Facts(preprocess, known, backbone, unfinished)

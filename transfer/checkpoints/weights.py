@@ -137,5 +137,5 @@ def default_name(weights: Weights, path: str | Path) -> str:
     if weights.provenance.get("source") == "random":
         return f"random_{weights.backbone}"
     if method and epochs is not None:
-        return f"{method}_{weights.backbone}_{epochs}ep"
+        return f"{method}_{weights.backbone}_{epochs:g}ep"
     return Path(path).stem

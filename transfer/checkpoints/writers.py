@@ -63,7 +63,7 @@ def _write_pkl(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
         "matching_heuristics": True,  # lets it add `backbone.` or `backbone.bottom_up.`
         "transfer": json.dumps(facts, sort_keys=True),
     }
-    atomic_write(path, lambda file: _ArrayPickler(file, protocol=4).dump(content))
+    atomic_write(path, lambda file: _ArrayPickler(file, protocol=5).dump(content))
 
 
 class _ArrayPickler(pickle.Pickler):

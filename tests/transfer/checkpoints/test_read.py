@@ -65,11 +65,23 @@ def test_our_provenance(files: dict, builders: ModuleType) -> None:
 def test_unfinished_pretraining_is_said(tmp_path: Path, builders: ModuleType, state: dict) -> None:
     path = builders.mscn(tmp_path / "c.pth", state, "tiny_resnet", step=7)
     weights = read_weights(str(path))
-    assert weights.provenance["epochs"] == 1
+    assert weights.provenance["epochs"] == 1.4
+    assert weights.provenance["name"] == "mscn_tiny_resnet_1.4ep"
     assert any("step 7 of 10" in warning for warning in weights.warnings)
 
 
-@pytest.mark.parametrize("changes", [{"schedule": {}}, {"config": "a: [b"}, {"preprocess": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": {}},
+        {"schedule": {"steps_per_epoch": 0}},
+        {"config": "a: [b"},
+        {"config": None},
+        {"preprocess": None},
+        {"preprocess": {"mean": 1}},
+        {"step": "x"},
+    ],
+)
 def test_damaged_checkpoint_of_ours(
     tmp_path: Path, builders: ModuleType, state: dict, changes: dict
 ) -> None:
@@ -85,15 +97,16 @@ def test_every_lost_renamed_or_misshapen_key_is_named(source: str, backbone: str
     shapes = expected_shapes(backbone, counters=True)
     tensors = {entry.source_name(k): torch.empty(s, device="meta") for k, s in shapes.items()}
     step = 1 if source == "torchvision" else 17  # the map is the same for all, bar the prefix
-    for name in list(tensors)[::step]:
+    for number, name in enumerate(list(tensors)[::step]):
         kept = tensors.pop(name)
         with pytest.raises(InputError, match=f"1 missing: {name}"):
             _sort_keys(entry, tensors, None, "file")
-        with pytest.raises(InputError, match="1 missing.*1 unexplained: .*renamed"):
-            _sort_keys(entry, {**tensors, f"{name}_renamed": kept}, None, "file")
-        wrong = torch.empty((2, *kept.shape), device="meta")
-        with pytest.raises(InputError, match=f"1 wrong shape: {name}"):
-            _sort_keys(entry, {**tensors, name: wrong}, None, "file")
+        if number % 5 == 0:
+            with pytest.raises(InputError, match="1 missing.*1 unexplained: .*renamed"):
+                _sort_keys(entry, {**tensors, f"{name}_renamed": kept}, None, "file")
+            wrong = torch.empty((2, *kept.shape), device="meta")
+            with pytest.raises(InputError, match=f"1 wrong shape: {name}"):
+                _sort_keys(entry, {**tensors, name: wrong}, None, "file")
         tensors[name] = kept
 
 

@@ -55,8 +55,8 @@ def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
 
 def _as_tensors(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        native = value.astype(value.dtype.newbyteorder("="), copy=True)  # writable, aligned
-        return torch.from_numpy(native)
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        return torch.from_numpy(np.require(native, requirements=["C", "ALIGNED", "WRITEABLE"]))
     if isinstance(value, Mapping) and depth < 4:
         return {key: _as_tensors(entry, depth + 1) for key, entry in value.items()}
     return value

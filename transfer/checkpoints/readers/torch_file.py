@@ -47,5 +47,5 @@ def _reason(file: Path, message: str) -> str:
             f"{file} wants to load {forbidden[1]}, which could run code, and is refused; "
             "--trust reads it if you know who made it"
         )
-    first = " ".join(message.split())[:120]
+    first = " ".join(message.split()).split(". ")[0][:120]
     return f"{file} is not a readable torch file (truncated, or another format): {first}"
