@@ -1,0 +1,170 @@
+"""Whole detectors on tiny images: losses, gradients, empty cases, batching, preprocessing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pretrain.common.errors import InputError
+from pretrain.data.highpass import HighPass
+from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.detector import Detector
+
+SMALL = {
+    "num_classes": 3,
+    "norm": "BN",
+    "freeze_at": 0,
+    "stride_in_1x1": False,
+    "rpn_pre_nms_topk_train": 60,
+    "rpn_post_nms_topk_train": 20,
+    "rpn_pre_nms_topk_test": 30,
+    "rpn_post_nms_topk_test": 6,
+    "roi_batch_size_per_image": 6,
+    "pixel_mean": (123.675, 116.28, 103.53),
+    "pixel_std": (58.395, 57.12, 57.375),
+}
+KINDS = {
+    "C4": {"architecture": "C4", "extra_norm": True},
+    "FPN": {
+        "architecture": "FPN",
+        "depth": 18,
+        "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+        "box_pooler_resolution": 7,
+        "box_head_num_fc": 2,
+        "box_head_fc_dim": 32,
+        "mask_num_conv": 1,
+        "mask_conv_dim": 16,
+        "mask_on": True,
+        "fpn_out_channels": 16,
+    },
+    "TINY": {
+        "architecture": "TINY",
+        "anchor_sizes": ((16, 32),),
+        "box_pooler_resolution": 5,
+        "box_head_num_fc": 1,
+        "box_head_fc_dim": 32,
+        "mask_on": True,
+        "mask_num_conv": 1,
+        "mask_conv_dim": 16,
+    },
+}
+
+
+def make(kind: str, **changes) -> Detector:
+    torch.manual_seed(0)
+    return build_detector(**{**SMALL, **KINDS[kind], **changes})
+
+
+def make_sample(count: int, seed: int, size: tuple[int, int] = (64, 72)) -> dict:
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 20, (count, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(15, 40, (count, 2))], 1)
+    return {
+        "image": torch.from_numpy(random.integers(0, 256, (3, *size), np.uint8)),
+        "height": size[0] * 2,
+        "width": size[1] * 2,
+        "file_name": f"{seed}.jpg",
+        "boxes": torch.from_numpy(boxes).float().reshape(-1, 4),
+        "classes": torch.from_numpy(random.integers(0, 3, count)),
+        "polygons": [[np.array([x, y, u, y, u, v, x, v])] for x, y, u, v in boxes],
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_gets_a_gradient(kind: str) -> None:
+    detector = make(kind)
+    losses = detector([make_sample(2, 0), make_sample(1, 1, (56, 80))])
+    names = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
+    assert set(losses) == names | ({"loss_mask"} if detector.spec.mask_on else set())
+    sum(losses.values()).backward()
+    assert torch.isfinite(torch.stack(list(losses.values()))).all()
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert detector.backbone.state_dict()
+    stem = detector.backbone.bottom_up.stem if kind == "FPN" else detector.backbone.stem
+    assert stem.conv1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["FPN", "TINY"])
+def test_images_without_objects_train(kind: str) -> None:
+    detector = make(kind)
+    losses = detector([make_sample(0, 0), make_sample(0, 1)])
+    sum(losses.values()).backward()
+    assert losses["loss_box_reg"].item() == 0.0 and losses["loss_rpn_loc"].item() == 0.0
+    if "loss_mask" in losses:
+        assert losses["loss_mask"].item() == 0.0
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+
+
+@pytest.mark.parametrize("kind", ["FPN", "TINY"])
+def test_detections_lie_in_the_original_image(kind: str) -> None:
+    detector = make(kind, score_thresh_test=0.0).eval()
+    sample = make_sample(0, 0)
+    found = detector([sample])[0]
+    assert len(found) > 0 and not found.boxes.requires_grad
+    assert found.masks.shape == (len(found), sample["height"], sample["width"])
+    assert found.masks.dtype == torch.bool
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[:, 2] <= sample["width"]).all()
+    assert (found.boxes[:, 3] <= sample["height"]).all()
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["FPN", "TINY"])
+def test_no_detections(kind: str) -> None:
+    found = make(kind, score_thresh_test=1.0).eval()([make_sample(0, 0)])[0]
+    assert found.boxes.shape == (0, 4) and found.scores.shape == (0,)
+    assert found.classes.dtype == torch.int64
+    assert found.masks is None or found.masks.shape == (0, 128, 144)
+
+
+@pytest.mark.parametrize("kind", ["FPN", "TINY"])
+def test_a_batch_is_its_images(kind: str) -> None:
+    detector = make(kind, score_thresh_test=0.0).eval()
+    nn.init.normal_(detector.roi_heads.box_predictor.cls_score.weight, std=0.2)
+    samples = [make_sample(0, 0), make_sample(0, 1)]
+    together = detector(samples)
+    for sample, found in zip(samples, together):
+        alone = detector([sample])[0]
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found.classes, alone.classes)
+
+
+def test_padding_is_zero_after_normalisation_and_sizes_are_kept() -> None:
+    images = [make_sample(0, seed, size)["image"] for seed, size in ((0, (40, 70)), (1, (50, 33)))]
+    for kind, shape in (("TINY", (50, 70)), ("FPN", (64, 96))):
+        detector = make(kind)
+        padded, sizes = detector.preprocess(images)
+        assert padded.shape == (2, 3, *shape)
+        assert sizes == [(40, 70), (50, 33)]
+        expected = (images[1].float() - detector.pixel_mean) / detector.pixel_std
+        assert torch.equal(padded[1, :, :50, :33], expected)
+        assert not padded[1, :, 50:].any() and not padded[1, :, :, 33:].any()
+
+
+def test_highpass_comes_between_normalisation_and_padding() -> None:
+    filtered = make("TINY", highpass=HighPass(5, 2.0))
+    plain = make("TINY")
+    images = [make_sample(0, seed, size)["image"] for seed, size in ((0, (40, 70)), (1, (50, 33)))]
+    found, _ = filtered.preprocess(images)
+    for index, image in enumerate(images):
+        normalised, ((height, width),) = plain.preprocess([image])
+        expected = HighPass(5, 2.0).apply(normalised)[0]
+        assert torch.equal(found[index, :, :height, :width], expected)
+    assert not found[0, :, 40:].any() and not found[1, :, :, 33:].any()
+
+
+def test_masks_are_missing() -> None:
+    sample = {**make_sample(1, 7), "polygons": None}
+    with pytest.raises(InputError, match="7.jpg.*MASK_ON"):
+        make("TINY")([sample])
+
+
+def test_bitmasks_train() -> None:
+    sample = {**make_sample(1, 7), "polygons": None}
+    sample["bitmasks"] = torch.zeros(1, 64, 72, dtype=torch.bool)
+    sample["bitmasks"][0, 5:40, 5:40] = True
+    assert torch.isfinite(make("TINY")([sample])["loss_mask"])
