@@ -150,7 +150,7 @@ def _update(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor]
     rows = chosen.nonzero().squeeze(1)
     if rows.numel():
         places = rows.to(images.device, non_blocking=True)
-        images[places] = operation(images[places], rows)
+        images.index_copy_(0, places, operation(images.index_select(0, places), rows))
 
 
 def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:

@@ -59,7 +59,7 @@ def _blur_in_pieces(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     for rows in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
         reach = math.ceil(REACH * float(sigma[rows[-1]]))
         kernels = gaussian_kernels(sigma[rows], min(kernel_size, 2 * reach + 1))
-        blurred[rows] = _blur(images[rows], kernels)
+        blurred.index_copy_(0, rows, _blur(images.index_select(0, rows), kernels))
     return blurred
 
 
