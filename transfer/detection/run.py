@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -139,7 +140,6 @@ def run_trials(job: Job) -> list[Path]:
 
 def evaluate_model(request: Request) -> dict[str, float]:
     """Scores the whole detector in `request.weights`; writes evaluation.json into the output."""
-    device_output = Path(request.output)
     init_distributed()
     try:
         setup_logging()
@@ -152,9 +152,9 @@ def evaluate_model(request: Request) -> dict[str, float]:
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
         if not is_main():
             return {}
-        metrics, per_class = _score(cfg, test_set, predictions, device_output / "inference")
+        metrics, per_class = _score(cfg, test_set, predictions, Path(request.output) / "inference")
         content = {"model": str(model_file), "metrics": metrics, "per_class": per_class}
-        atomic_write_text(device_output / "evaluation.json", json.dumps(content, indent=1))
+        atomic_write_text(Path(request.output) / "evaluation.json", json.dumps(content, indent=1))
         return metrics
     finally:
         close_distributed()
@@ -297,6 +297,8 @@ def _shortened(request: Request, cfg: CfgNode) -> bool:
     return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
 
 
-def format_metrics(metrics: dict[str, float]) -> str:
-    """ "bbox/AP 12.34, bbox/AP50 ..." """
-    return ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+def format_metrics(metrics: Mapping[str, float | None]) -> str:
+    """ "bbox/AP 12.34, bbox/AP50 ..."; "n/a" for the AP of sizes that no object has."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    texts = {name: f"{value:.2f}" for name, value in known.items() if not math.isnan(value)}
+    return ", ".join(f"{name} {texts.get(name, 'n/a')}" for name in metrics)

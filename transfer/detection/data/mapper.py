@@ -63,7 +63,7 @@ class TrainMapper:
 
 
 @dataclass(frozen=True)
-class TestMapper:
+class InferenceMapper:
     """Resizes a test image; `position` is ignored."""
 
     geometry: GeometrySpec

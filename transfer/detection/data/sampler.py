@@ -1,6 +1,6 @@
 """Which images form which batch: endless, seeded, and resumable at any iteration.
 
-In: image sizes, seed, rank and world size. Out: batches of (position, index) pairs; `index` names an
+In: image sizes, seed, rank, world size. Out: batches of (position, index) pairs; `index` names an
 image, `position` counts the samples of all processes since the start of training. The order is that
 of Detectron2's TrainingSampler and AspectRatioGroupedDataset; because indices are grouped, not
 loaded images, a resumed run replays the order up to its iteration in moments.

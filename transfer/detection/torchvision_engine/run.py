@@ -30,7 +30,7 @@ from transfer.datasets.samples import DetectionSet
 from transfer.detection import model_files
 from transfer.detection.config import detector_arguments
 from transfer.detection.data.loader import load
-from transfer.detection.data.mapper import TestMapper, TrainMapper
+from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.sampler import GroupedBatches, rank_share
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate, Fitted
@@ -247,7 +247,7 @@ def training_batches(
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
     """Predictions of all test images, in their order, on every process; each predicts a share."""
     share = rank_share(len(test_set), rank(), world_size())
-    mapper = TestMapper(
+    mapper = InferenceMapper(
         GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT
     )
     batches = [[(0, index)] for index in share]

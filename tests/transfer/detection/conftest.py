@@ -1,0 +1,22 @@
+"""A handful of digit scenes in VOC's and COCO's layout, made once per session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.common.digits import make_digits
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("digits") / "digits"
+    make_digits(root, seed=3, classification=(10, 10, 10), scenes=(8, 1, 4))
+    return root
+
+
+@pytest.fixture
+def digits(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(digits_root))
+    return digits_root
