@@ -1,0 +1,121 @@
+"""The parts of a pretraining step as separate pieces of work: a `Training` in, `Work`s out.
+
+    loader      files to uint8 crops on the CPU
+    augment     resident uint8 crops to views, on the training's device
+    compute     forward, backward and update on resident random views
+    step        all of it, as the training loop does it
+    views       loader and augment without a network: the pipeline that other libraries have too
+Legend: V views, N images in this process's batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import Sample, Work, measure, measure_stream
+from pretrain.data.augment import ViewRecipe
+from pretrain.data.crops import CropSpec
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.loader import Batch, CropLoader
+from pretrain.data.views import ViewMaker
+from pretrain.engine.loop import Loader, Training, step_generator, train_step
+
+MakeViews = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def finisher(device: torch.device) -> Callable[[], None]:
+    """Waits for a device's work in flight."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None
+
+
+def endless(loader: Loader) -> Iterator[Batch]:
+    """Batches of epoch after epoch."""
+    for epoch in count():
+        yield from loader.epoch(epoch)
+
+
+def loader_work(loader: Loader, warmup_batches: int) -> Work:
+    """Files to uint8 crops: images per second that the workers deliver."""
+
+    def work(seconds: float) -> Sample:
+        batches = endless(loader)
+        return measure_stream(batches, _images, seconds, lambda: None, warmup_batches)
+
+    return work
+
+
+def views_work(
+    loader: Loader, make_views: MakeViews, device: torch.device, warmup_batches: int
+) -> Work:
+    """Files to views on the device."""
+
+    def use(batch: Batch) -> int:
+        make_views(batch.crops.to(device, non_blocking=True), step_generator(0, 0))
+        return _images(batch)
+
+    def work(seconds: float) -> Sample:
+        return measure_stream(endless(loader), use, seconds, finisher(device), warmup_batches)
+
+    return work
+
+
+def augment_work(crops: Tensor, make_views: MakeViews) -> Work:
+    """Resident crops uint8 (V, N, 3, S, S) to views, on their device."""
+    steps = count()
+
+    def step() -> int:
+        make_views(crops, step_generator(0, next(steps)))
+        return crops.shape[1]
+
+    return lambda seconds: measure(step, seconds, finisher(crops.device))
+
+
+def compute_work(training: Training, crops: Tensor) -> Work:
+    """Forward, backward and update on random views that are already on the device."""
+    noise = torch.Generator().manual_seed(0)
+    views = torch.randn(crops.shape, generator=noise).to(training.device)
+    resident = replace(training, make_views=lambda crops, generator: views)
+
+    def step() -> int:
+        train_step(resident, crops)
+        return crops.shape[1]
+
+    return lambda seconds: measure(step, seconds, finisher(training.device))
+
+
+def step_work(training: Training, warmup_batches: int) -> Work:
+    """The whole step as the training loop does it, callbacks apart."""
+
+    def use(batch: Batch) -> int:
+        outcome = train_step(training, batch.crops)
+        training.loss_guard.push(training.step, outcome)
+        return _images(batch)
+
+    def work(seconds: float) -> Sample:
+        training.model.train()
+        batches = endless(training.loader)
+        return measure_stream(batches, use, seconds, finisher(training.device), warmup_batches)
+
+    return work
+
+
+def simclr_views(
+    dataset: ImageDataset, *, size: int, batch_size: int, num_workers: int
+) -> tuple[CropLoader, ViewMaker]:
+    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views."""
+    loader = CropLoader(
+        dataset, crops=[CropSpec(size)] * 2, batch_size=batch_size, num_workers=num_workers
+    )
+    maker = ViewMaker([ViewRecipe()] * 2, highpasses=[None] * 2, masks=[None] * 2)
+    return loader, maker
+
+
+def _images(batch: Batch) -> int:
+    return batch.crops.shape[1]

@@ -1,0 +1,96 @@
+"""Rates of competing pieces of work under the same load: callables in, `Sample`s out.
+
+On a machine that others use too, one long measurement of A and then one of B compares their
+neighbours. So each repetition measures every piece for a moment, in turning order, ratios are taken
+within a repetition, and processor time is counted beside the clock's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement. `cpu_ms`: processor milliseconds per image, of this process and its workers;
+    0 where the system does not tell."""
+
+    images_per_second: float
+    cpu_ms: float
+
+
+# seconds to measure -> what was measured
+Work = Callable[[float], Sample]
+
+
+def measure(step: Callable[[], int], seconds: float, finish: Callable[[], None]) -> Sample:
+    """Repeats `step`, which returns how many images it did, for `seconds`.
+
+    `finish` waits for work in flight (a GPU's queue). One step runs unmeasured before.
+    """
+    step()
+    finish()
+    images = 0
+    busy, start = cpu_seconds(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        images += step()
+    finish()
+    wall, busy = time.perf_counter() - start, cpu_seconds() - busy
+    return Sample(images / wall, busy * 1000 / images)
+
+
+def measure_stream(
+    batches: Iterator[object],
+    use: Callable[[object], int],
+    seconds: float,
+    finish: Callable[[], None],
+    warmup_batches: int,
+) -> Sample:
+    """Consumes `batches` for `seconds`: `use` returns how many images a batch held.
+
+    The first `warmup_batches` are unmeasured: the workers' start, and what they made meanwhile.
+    """
+    for _ in range(warmup_batches):
+        use(next(batches))
+    return measure(lambda: use(next(batches)), seconds, finish)
+
+
+def cpu_seconds() -> float:
+    """Processor seconds so far of this process and its living workers (theirs only on Linux)."""
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        try:
+            # The command's name, in brackets, may hold spaces; utime and stime come 12th after it.
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # another system, or the worker has just ended
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def interleaved(
+    works: Mapping[str, Work], seconds: float, repetitions: int
+) -> dict[str, list[Sample]]:
+    """Measures each work `repetitions` times, all in turn, every second time in reverse order."""
+    samples: dict[str, list[Sample]] = {name: [] for name in works}
+    for repetition in range(repetitions):
+        names = list(works)
+        for name in names if repetition % 2 == 0 else reversed(names):
+            samples[name].append(works[name](seconds))
+    return samples
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """{"median", "low", "high"} of a few measurements."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Spread of `above / below`, repetition by repetition."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])

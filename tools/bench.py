@@ -1,0 +1,104 @@
+"""Speed of pretraining's parts: files to crops (loader), crops to views (augment), the network
+(compute), and the whole step, in images per second; the bottleneck is named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain.common.cli import make_parser, tool
+from pretrain.common.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from fvcore.common.config import CfgNode
+
+EXAMPLE = """python tools/bench.py step --config simclr_r50.yaml --batch-size 256
+  python tools/bench.py loader --peer lightly --workers 2 --seconds 10"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, EXAMPLE, overrides=False)
+    parser.add_argument("kind", choices=("loader", "augment", "step"), help="what to measure")
+    parser.add_argument("--peer", choices=("lightly",), help="also JPEG to 2 views, ours and its")
+    parser.add_argument("--data", type=Path, help="folder of images (generated photographs)")
+    parser.add_argument("--config", help="simclr_r50.yaml on a GPU, simclr_demo.yaml without")
+    parser.add_argument("--batch-size", type=int, help="images (256 on a GPU, 32 without)")
+    parser.add_argument(
+        "--workers", type=int, default=_cores(), help="loader processes (all cores)"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement (5)")
+    parser.add_argument("--repetitions", type=int, default=3, help="measurements of each part (3)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--output", type=Path, help="folder for bench_KIND.json as well")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
+    # Intermixed: the overrides may come after the options, apart from the first positional.
+    return parser.parse_intermixed_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    for name in ("batch_size", "workers", "seconds", "repetitions"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} {value} must be above 0")
+    # benchmarks/ is part of the checkout but not of the installed packages.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from benchmarks.peers import require_peer
+    from pretrain.common.config import load_config
+    from pretrain.defaults import get_defaults
+
+    if args.peer:
+        require_peer(args.peer)
+    if args.config:
+        load_config(args.config, get_defaults(), args.opts, "pretrain")  # errors before torch
+    import torch
+
+    cuda = torch.cuda.is_available()
+    name = args.config or ("simclr_r50.yaml" if cuda else "simclr_demo.yaml")
+    cfg = load_config(name, get_defaults(), args.opts, "pretrain").clone()
+    cfg.defrost()
+    result = _measure(cfg, args, torch.device("cuda" if cuda else "cpu"))
+    print(json.dumps(result, indent=1) if args.json else _report(result))
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1) + "\n"
+        (args.output / f"bench_{args.kind}.json").write_text(text)
+
+
+def _measure(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.run import Options, run
+
+    torch.backends.cudnn.benchmark = True  # as in training
+    options = Options(
+        kind=args.kind,
+        batch_size=args.batch_size or (256 if device.type == "cuda" else 32),
+        num_workers=args.workers,
+        seconds=args.seconds,
+        repetitions=args.repetitions,
+        peer=args.peer,
+        data=args.data,
+    )
+    return run(cfg, options, device)
+
+
+def _report(result: dict[str, Any]) -> str:
+    from benchmarks.run import report
+
+    return report(result)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
