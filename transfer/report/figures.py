@@ -82,7 +82,7 @@ def bar_chart(bars: Sequence[Bar], title: str) -> str:
     """Horizontal bars from 0, with a whisker of one standard deviation where there is one."""
     row, left, right = 26, 156, 88
     height = row * len(bars) + 8
-    top = max([bar.value + (bar.spread or 0) for bar in bars] + [1e-9])
+    top = max([bar.value + (bar.spread or 0) for bar in bars] + [1.0])  # 0.003 % is no bar
     scale = (WIDTH - left - right) / top
     parts = [_open(WIDTH, height, title)]
     for index, bar in enumerate(bars):

@@ -32,7 +32,7 @@ MAX_CHARTS = 6
 # Scalars that are no result: where the run was, not how well it went
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
 _NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
-_DRAWN_FIRST = ("loss", "total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
+_DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
 
 
 Compared = tuple[list[str], list[list[str]]]
@@ -152,6 +152,8 @@ def _is_drawn(name: str) -> bool:
 
 
 def _importance(name: str) -> tuple[int, str]:
+    if name == "loss":
+        return -1, name
     ranks = [rank for rank, part in enumerate(_DRAWN_FIRST) if part in name]
     return (min(ranks, default=len(_DRAWN_FIRST)), name)
 
