@@ -7,6 +7,7 @@ Boxes, scores, classes, masks and gradients must be equal bit for bit on a CPU; 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
+from transfer.detection.torchvision_engine.weights import load_model
 
 pytest.importorskip("detectron2.modeling", reason="detectron2 is not installed")
 pytestmark = pytest.mark.detectron2
@@ -277,3 +280,36 @@ def test_three_steps(case: str) -> None:
     theirs_state = theirs.state_dict()
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs_state[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_mask_targets_of_both_forms() -> None:
+    from detectron2.structures import BitMasks as TheirBitMasks
+    from detectron2.structures import PolygonMasks
+
+    random = np.random.default_rng(0)
+    polygons = [[random.uniform(0, 60, 10), random.uniform(0, 60, 8)] for _ in range(6)]
+    corners = random.uniform(0, 50, (6, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(0, 30, (6, 2))], axis=1)
+    boxes[0, 2:] = boxes[0, :2] + 0.05  # narrower than the least side that zooming divides by
+    boxes_tensor, index = torch.from_numpy(boxes).float(), torch.arange(6)
+    bitmaps = torch.from_numpy(random.uniform(size=(6, 60, 60)) > 0.5)
+    for size in (14, 28):
+        expected = PolygonMasks(copy.deepcopy(polygons)).crop_and_resize(boxes_tensor, size)
+        assert torch.equal(Polygons(polygons).crop(index, boxes_tensor, size), expected)
+        expected = TheirBitMasks(bitmaps).crop_and_resize(boxes_tensor, size)
+        assert torch.equal(BitMasks(bitmaps).crop(index, boxes_tensor, size), expected)
+
+
+def test_our_file_is_read_by_their_checkpointer(tmp_path: Path) -> None:
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    fields = {**CASES["fpn_r18"], **SMALL}
+    ours, theirs = build_detector(**fields), build_theirs(fields)
+    torch.save({"model": ours.state_dict()}, tmp_path / "model_final.pth")
+    DetectionCheckpointer(theirs).load(str(tmp_path / "model_final.pth"))
+    expected = ours.state_dict()
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    again = build_detector(**fields)
+    report = load_model(again, {k: v.numpy() for k, v in theirs.state_dict().items()})
+    assert report.unexpected == [] and report.expected_missing == []

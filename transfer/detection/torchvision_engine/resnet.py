@@ -19,7 +19,9 @@ BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (
 class Stem(nn.Module):
     """7x7 stride-2 convolution and 3x3 stride-2 max-pool; or the tiny 3x3 stride-2 convolution."""
 
-    def __init__(self, channels: int, *, norm: str, kernel_size: int = 7, pool: bool = True):
+    def __init__(
+        self, channels: int, *, norm: str, kernel_size: int = 7, pool: bool = True
+    ) -> None:
         super().__init__()
         self.conv1 = ConvNorm(3, channels, kernel_size, stride=2, norm=norm, relu=True)
         init_msra(self.conv1)
