@@ -60,4 +60,4 @@ def weighted_knn(
 def top_accuracy(votes: Tensor, labels: Tensor, top: int = 1) -> float:
     """Percentage of rows of votes (M, C) whose label is among the `top` highest."""
     best = votes.topk(min(top, votes.shape[1]), dim=1).indices
-    return 100.0 * (best == labels[:, None]).any(dim=1).float().mean().item()
+    return 100.0 * (best == labels[:, None]).any(dim=1).sum().item() / len(labels)
