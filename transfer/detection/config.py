@@ -18,6 +18,7 @@ from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.defaults import ONLY, make_defaults
+from transfer.detection.torchvision_engine.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
@@ -78,6 +79,7 @@ def check(cfg: CfgNode) -> None:
             raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+    DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
 
 
 def architecture(cfg: CfgNode) -> str:

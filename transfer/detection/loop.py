@@ -49,34 +49,32 @@ def train(
 
     Raises FloatingPointError, naming iteration and losses, when a loss is not finite.
     """
-    bar = progress(total=schedule.max_iter, initial=start_iter, desc="train", unit="it")
-    for iteration in range(start_iter, schedule.max_iter):
-        begin = time.perf_counter()
-        batch = next(batches)
-        data_time = time.perf_counter() - begin
+    with progress(total=schedule.max_iter, initial=start_iter, desc="train", unit="it") as bar:
+        for iteration in range(start_iter, schedule.max_iter):
+            begin = time.perf_counter()
+            batch = next(batches)
+            data_time = time.perf_counter() - begin
 
-        model.train()
-        factor = schedule.factor(iteration)
-        set_rates(optimizer, factor)
-        losses = step(model, batch, optimizer, iteration)
+            model.train()
+            set_rates(optimizer, schedule.factor(iteration))
+            losses = step(model, batch, optimizer, iteration)
 
-        bar.update(1)
-        bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
-        if (iteration + 1) % log_period == 0 or iteration + 1 == schedule.max_iter:
-            seconds = time.perf_counter() - begin
-            metrics.write(
-                iteration,
-                total_loss=sum(losses.values()),
-                **losses,
-                lr=optimizer.param_groups[0]["lr"],
-                data_time=data_time,
-                time=seconds,
-                eta_seconds=seconds * (schedule.max_iter - iteration - 1),
-            )
-        for callback in callbacks:
-            if callback.due(iteration, schedule.max_iter):
-                callback.action(iteration)
-    bar.close()
+            bar.update(1)
+            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
+            if (iteration + 1) % log_period == 0 or iteration + 1 == schedule.max_iter:
+                seconds = time.perf_counter() - begin
+                metrics.write(
+                    iteration,
+                    total_loss=sum(losses.values()),
+                    **losses,
+                    lr=optimizer.param_groups[0]["lr"],
+                    data_time=data_time,
+                    time=seconds,
+                    eta_seconds=seconds * (schedule.max_iter - iteration - 1),
+                )
+            for callback in callbacks:
+                if callback.due(iteration, schedule.max_iter):
+                    callback.action(iteration)
 
 
 def step(

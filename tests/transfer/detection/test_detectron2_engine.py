@@ -1,0 +1,135 @@
+"""The real Detectron2 on our configs: through our engine, and through its own classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("detectron2.modeling", reason="detectron2 is not installed")
+pytestmark = pytest.mark.detectron2
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "detection"
+TINY = (
+    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4 SOLVER.STEPS (3,) DATALOADER.NUM_WORKERS 0 "
+    "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 10 "
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 TEST.EVAL_PERIOD 2 TRANSFER.DRAW_DETECTIONS 0"
+).split()
+
+
+@pytest.mark.parametrize("config", ["digits_voc.yaml", "digits_coco.yaml"])
+def test_record_and_a_model_that_both_engines_read(
+    digits: Path, tmp_path: Path, config: str
+) -> None:
+    from transfer.detection.run import Request, evaluate_model, prepare, run_trials
+
+    request = Request(
+        config, "random", str(tmp_path / "run"), engine="detectron2", overrides=tuple(TINY)
+    )
+    (path,) = run_trials(prepare(request))
+    record = json.loads(path.read_text())
+    assert record["protocol"]["engine"] == "detectron2"
+    assert len((path.parent / "metrics.json").read_text().splitlines()) >= 1
+    scores = {}
+    for engine in ("detectron2", "torchvision"):
+        output = tmp_path / engine
+        model = str(path.parent / "model_final.pth")
+        request = Request(config, model, str(output), engine=engine, overrides=tuple(TINY))
+        evaluate_model(request)
+        results = output / "inference" / "coco_instances_results.json"
+        scores[engine] = json.loads(results.read_text())
+    assert scores["detectron2"] == scores["torchvision"], "boxes, scores and masks, bit for bit"
+    assert scores["detectron2"]
+
+
+def test_plain_detectron2_takes_every_config(digits: Path) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog, build_detection_train_loader
+    from detectron2.modeling import build_model
+    from detectron2.utils.events import EventStorage
+
+    from transfer.detection.detectron2_plugin import register_datasets
+
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        cfg = get_cfg()
+        cfg.merge_from_file(str(path))
+        cfg.MODEL.DEVICE = "cpu"
+        if path.stem.startswith("digits"):
+            register_datasets(cfg)
+            assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 8
+            cfg.DATALOADER.NUM_WORKERS = 0
+            batch = next(iter(build_detection_train_loader(cfg)))
+            with EventStorage():
+                losses = build_model(cfg)(batch)
+            assert ("loss_mask" in losses) == cfg.MODEL.MASK_ON
+
+
+def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
+    from detectron2.data import detection_utils, transforms
+    from detectron2.solver import build_lr_scheduler
+
+    from transfer.datasets.registry import open_sets
+    from transfer.detection.config import load_detection_config
+    from transfer.detection.data.transforms import Geometry, read_image
+    from transfer.detection.detectron2_engine import to_detectron2
+    from transfer.detection.torchvision_engine.run import make_schedule
+
+    dataset = open_sets(["coco:digits_coco:train"])
+    for sample in dataset.samples[:3]:
+        pixels = detection_utils.read_image(sample.file_name, format="BGR")
+        np.testing.assert_array_equal(pixels, read_image(sample.file_name, "BGR"))
+        chain = transforms.TransformList(
+            [transforms.ResizeTransform(128, 128, 100, 150), transforms.HFlipTransform(150)]
+        )
+        geometry = Geometry(128, 128, 100, 150, True)
+        np.testing.assert_array_equal(chain.apply_image(pixels), geometry.image(pixels))
+        boxes = np.array([i.box for i in sample.instances])
+        theirs = np.minimum(chain.apply_box(boxes).clip(min=0), [150, 100, 150, 100])
+        np.testing.assert_array_equal(theirs, geometry.boxes(boxes))
+
+    import torch
+
+    cfg = load_detection_config("voc_mscn.yaml")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scheduler = build_lr_scheduler(to_detectron2(cfg, Path("."), ""), optimizer)
+    ours = make_schedule(cfg)
+    for iteration in range(300):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(ours.factor(iteration), rel=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_sampled_order_is_detectron2s() -> None:
+    import itertools
+
+    from detectron2.data.common import AspectRatioGroupedDataset
+    from detectron2.data.samplers import TrainingSampler
+
+    from transfer.detection.data.sampler import GroupedBatches
+
+    sizes = [(3, 4) if i % 3 else (4, 4) for i in range(11)]
+    items = (
+        {"height": sizes[i][0], "width": sizes[i][1], "index": i}
+        for i in TrainingSampler(11, seed=5)
+    )
+    theirs = itertools.islice(iter(AspectRatioGroupedDataset(items, 4)), 20)
+    ours = GroupedBatches([w > h for h, w in sizes], batch_size=4, seed=5)
+    for expected, found in zip(theirs, iter(ours)):
+        assert [item["index"] for item in expected] == [index for _, index in found]
+
+
+def test_voc_scores_are_detectron2s(tmp_path: Path) -> None:
+    from detectron2.evaluation.pascal_voc_evaluation import voc_ap
+
+    from transfer.detection.evaluation.voc import average_precision
+
+    rng = np.random.default_rng(0)
+    for metric in (2007, 2012):
+        for _ in range(20):
+            hits = np.cumsum(rng.random(40) < 0.5)
+            recall, precision = hits / 30.0, hits / np.arange(1.0, 41.0)
+            theirs = voc_ap(recall, precision, metric == 2007)
+            assert average_precision(recall, precision, metric) == pytest.approx(theirs, abs=1e-12)

@@ -1,0 +1,149 @@
+"""A detector from weights to record on a few digits: files, resume, several processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.common.distributed import launch
+from pretrain.common.errors import InputError
+from transfer.detection import loop
+from transfer.detection.config import (
+    check,
+    load_detection_config,
+    protocol_sha256,
+    with_preprocess,
+)
+from transfer.detection.run import Request, prepare, run_request, run_trials
+from transfer.results.record import read_record
+
+TINY = (
+    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "
+    "SOLVER.CHECKPOINT_PERIOD 3 TRANSFER.LOG_PERIOD 2 DATALOADER.NUM_WORKERS 0 "
+    "INPUT.MIN_SIZE_TRAIN (48,64) INPUT.MIN_SIZE_TEST 64 INPUT.RANDOM_FLIP horizontal "
+    "MODEL.RPN.POST_NMS_TOPK_TEST 10 TRANSFER.DRAW_DETECTIONS 2"
+).split()
+
+
+def request(output: Path, *overrides: str, config: str = "digits_voc.yaml", **changes) -> Request:
+    options = {"engine": "torchvision", **changes}
+    return Request(config, "random", str(output), overrides=(*TINY, *overrides), **options)
+
+
+def model_of(output: Path) -> dict[str, torch.Tensor]:
+    path = output / "trial_0" / "model_final.pth"
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
+    (path,) = run_trials(prepare(request(tmp_path, config="digits_coco.yaml", name="none")))
+    record = read_record(path)
+    assert record["task"] == "detection" and record["dataset"] == "coco:digits_coco:test"
+    assert record["checkpoint"]["name"] == "none" and record["status"] == "shortened"
+    assert record["protocol"]["name"] == "digits_coco" and record["seed"] == 0
+    assert record["views_seen"] == 12 and record["gpu_seconds"] == 0
+    assert {"bbox/AP", "segm/AP50"} <= set(record["metrics"])
+    assert set(record["artifacts"]) == {"curves", "kernels", "predictions", "detections"}
+    for artifact in record["artifacts"].values():
+        assert (path.parent / artifact).is_file()
+    lines = (path.parent / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 3, 5]
+    assert {"total_loss", "loss_mask", "lr", "eta_seconds"} <= set(json.loads(lines[0]))
+    assert (path.parent / "last_checkpoint").read_text() == "model_final.pth"
+    assert not list(path.parent.glob("model_0*.pth"))
+    loaded = load_detection_config(str(path.parent / "config.yaml"))
+    assert loaded.SOLVER.MAX_ITER == 6
+
+
+def test_resumed_run_ends_with_the_same_weights(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
+    run_trials(prepare(request(tmp_path / "a")))
+    step, killed = loop.step, tmp_path / "b"
+
+    def stop_at_4(model, batch, optimizer, iteration):
+        if iteration == 4:
+            raise KeyboardInterrupt
+        return step(model, batch, optimizer, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step", stop_at_4)
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
+    with pytest.raises(InputError, match="--resume"):
+        prepare(request(killed))
+    run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2", resume=True)))
+    expected, found = model_of(tmp_path / "a"), model_of(killed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    rows = [json.loads(x) for x in (killed / "trial_0/metrics.json").read_text().splitlines()]
+    assert [row["iteration"] for row in rows if "lr" in row] == [1, 3, 5]
+
+
+def test_trials_differ_and_finished_ones_are_skipped(digits: Path, tmp_path: Path) -> None:
+    paths = run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2)))
+    first, second = map(read_record, paths)
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert first["protocol"]["config_sha256"] == second["protocol"]["config_sha256"]
+    before = [path.read_bytes() for path in paths]
+    run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2, resume=True)))
+    assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.mark.slow
+def test_two_processes_and_precise_bn(digits: Path, tmp_path: Path) -> None:
+    overrides = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
+    overrides += ("SOLVER.MAX_ITER", "2", "MODEL.RESNETS.NORM", "naiveSyncBN")
+    launch(run_request, 2, (request(tmp_path, *overrides),))
+    assert read_record(tmp_path / "trial_0" / "record.json")["views_seen"] == 4
+    results = json.loads((tmp_path / "trial_0/inference/coco_instances_results.json").read_text())
+    assert isinstance(results, list)
+
+
+def test_non_finite_loss_names_itself() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+
+    class Model(torch.nn.Module):
+        def forward(self, batch: list) -> dict[str, torch.Tensor]:
+            return {"loss_cls": weight.sum(), "loss_box_reg": weight.sum() * float("nan")}
+
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    with pytest.raises(FloatingPointError, match="iteration 7: loss_cls=1, loss_box_reg=nan"):
+        loop.step(Model(), [], optimizer, 7)
+    assert weight.item() == 1.0
+
+
+def test_weights_decide_about_their_input(caplog: pytest.LogCaptureFixture) -> None:
+    from pretrain.data.preprocess import Preprocess
+
+    cfg = load_detection_config("voc_mscn.yaml")
+    assert with_preprocess(cfg, Preprocess()) == cfg and not caplog.records
+    theirs = Preprocess(mean=(103.53, 116.28, 123.675), std=(1.0,) * 3, channel_order="BGR")
+    theirs = Preprocess(theirs.mean, theirs.std, "BGR", (0.0, 255.0))
+    changed = with_preprocess(cfg, theirs)
+    assert changed.INPUT.FORMAT == "BGR" and changed.MODEL.PIXEL_STD == [1.0] * 3
+    assert changed.MODEL.PIXEL_MEAN == [103.53, 116.28, 123.675]
+    assert sum("replaced" in record.message for record in caplog.records) == 3
+
+
+def test_identity_is_of_the_protocol_alone() -> None:
+    base = protocol_sha256(load_detection_config("voc_mscn.yaml"))
+    same = ("SEED", "3", "DATALOADER.NUM_WORKERS", "9", "OUTPUT_DIR", "x", "MODEL.WEIGHTS", "y")
+    assert protocol_sha256(load_detection_config("voc_mscn.yaml", same)) == base
+    other = load_detection_config("voc_mscn.yaml", ("TRANSFER.VOC_METRIC", "2012"))
+    assert protocol_sha256(other) != base
+
+
+def test_every_shipped_config_builds_its_detector() -> None:
+    from transfer.detection.config import detector_arguments
+    from transfer.detection.torchvision_engine.spec import DetectorSpec
+
+    folder = Path(__file__).parents[3] / "configs" / "detection"
+    for path in sorted(folder.glob("*.yaml")):
+        cfg = load_detection_config(str(path))
+        check(cfg)
+        DetectorSpec(**detector_arguments(cfg))
+        assert path.read_text().startswith("# "), f"{path} has no header"

@@ -1,0 +1,200 @@
+"""The detectron2 engine: the same config, data and weights through Detectron2's own trainer.
+
+Detectron2 builds the model, reads and augments the images, steps, resumes and writes its files;
+ours are the data sets, the evaluators, the optional AdamW and the weights' high-pass filter.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode as Detectron2Config
+from detectron2.config import get_cfg
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_model
+from detectron2.structures import ImageList
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.logs import progress
+from pretrain.data.highpass import HighPass
+from transfer.checkpoints.weights import Weights
+from transfer.checkpoints.writers import write_weights
+from transfer.datasets.samples import DetectionSet
+from transfer.detection import model_files, schedule
+from transfer.detection.detectron2_plugin import register
+from transfer.detection.engine import Evaluate, Fitted
+from transfer.detection.evaluation.predictions import Predictions, encode_masks
+
+TRAIN, TEST = "transfer_train", "transfer_test"
+BACKBONE_FILE = "backbone.pkl"
+
+
+class Detectron2Engine:
+    """See `transfer.detection.engine.Engine`."""
+
+    name = "detectron2"
+    version = detectron2.__version__
+
+    def fit(
+        self,
+        cfg: CfgNode,
+        *,
+        weights: Weights,
+        train_set: DetectionSet,
+        test_set: DetectionSet,
+        output: Path,
+        resume: bool,
+        evaluate: Evaluate,
+    ) -> Fitted:
+        """Trains with DefaultTrainer; see `Engine.fit`."""
+        register(TRAIN, train_set)
+        register(TEST, test_set)
+        if is_main():
+            write_weights(weights, output / BACKBONE_FILE)
+        barrier()
+        _join_processes()
+        theirs = to_detectron2(cfg, output, str(output / BACKBONE_FILE))
+        seed_all_rng(cfg.SEED + rank())
+        begin = time.perf_counter()
+        trainer = Trainer(theirs, weights.preprocess.highpass, evaluate)
+        trainer.resume_or_load(resume=resume)
+        trainer.train()
+        if is_main():
+            model_files.write_model(
+                output,
+                _bare(trainer.model).state_dict(),
+                iteration=cfg.SOLVER.MAX_ITER - 1,
+                preprocess=weights.preprocess,
+                seconds=time.perf_counter() - begin,
+            )
+            (output / BACKBONE_FILE).unlink()
+        barrier()
+        return Fitted(output / model_files.MODEL_FILE, time.perf_counter() - begin)
+
+    def predict(
+        self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
+    ) -> list[Predictions]:
+        """Loads a whole detector and predicts; see `Engine.predict`."""
+        register(TRAIN, test_set)
+        register(TEST, test_set)
+        preprocess = model_files.read_model(model_file).preprocess
+        theirs = to_detectron2(cfg, model_file.parent, "")
+        model = build_model(theirs)
+        add_highpass(model, None if preprocess is None else preprocess.highpass)
+        DetectionCheckpointer(model).load(str(model_file))
+        return predict(theirs, model)
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with our evaluation, optimiser option and filter."""
+
+    def __init__(
+        self, cfg: Detectron2Config, highpass: HighPass | None, evaluate: Evaluate
+    ) -> None:
+        # Before super().__init__, which builds the model through the method below.
+        self._highpass, self._evaluate = highpass, evaluate
+        super().__init__(cfg)
+
+    def build_model(self, cfg: Detectron2Config) -> nn.Module:
+        """Detectron2's model, with the filter where the weights ask for it."""
+        model = build_model(cfg)
+        add_highpass(model, self._highpass)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: Detectron2Config, model: nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's SGD, or AdamW over the same parameter groups."""
+        if cfg.TRANSFER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        groups = schedule.param_groups(
+            model,
+            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+            base_lr=cfg.SOLVER.BASE_LR,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        )
+        return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+
+    def test(self, cfg: Detectron2Config, model: nn.Module) -> dict[str, float]:
+        """Scores by our evaluators; after the last iteration the caller does that instead."""
+        if self.iter + 1 >= self.max_iter:
+            return {}
+        predictions = predict(cfg, _bare(model))
+        model.train()
+        return self._evaluate(predictions, self.iter)
+
+
+def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:
+    """Our loaded node merged into Detectron2's defaults: never the file itself."""
+    theirs = get_cfg()
+    theirs.merge_from_other_cfg(cfg)
+    theirs.OUTPUT_DIR = str(output)
+    theirs.MODEL.WEIGHTS = weights
+    theirs.DATASETS.TRAIN, theirs.DATASETS.TEST = (TRAIN,), (TEST,)
+    if not torch.cuda.is_available():
+        theirs.MODEL.DEVICE = "cpu"
+    theirs.freeze()
+    return theirs
+
+
+def add_highpass(model: nn.Module, highpass: HighPass | None) -> None:
+    """Filters each image after normalisation and before padding, where `highpass` is set."""
+    if highpass is None:
+        return
+
+    def preprocess_image(batched_inputs: list[dict[str, Any]]) -> ImageList:
+        images = [item["image"].to(model.device) for item in batched_inputs]
+        images = [(image - model.pixel_mean) / model.pixel_std for image in images]
+        return ImageList.from_tensors(
+            [highpass.apply(image[None])[0] for image in images],
+            model.backbone.size_divisibility,
+            padding_constraints=model.backbone.padding_constraints,
+        )
+
+    model.preprocess_image = preprocess_image
+
+
+def predict(cfg: Detectron2Config, model: nn.Module) -> list[Predictions]:
+    """Predictions of all test images, in their order, on every process."""
+    loader = build_detection_test_loader(cfg, TEST)
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for batch in progress(loader, desc="predict", leave=False):
+            for item, output in zip(batch, model(batch)):
+                found.append(_to_predictions(item["image_id"], output["instances"]))
+    return [prediction for part in gather_objects(found) for prediction in part]
+
+
+def _to_predictions(image_id: int | str, instances: Any) -> Predictions:
+    instances = instances.to("cpu")
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
+    return Predictions(
+        image_id=image_id,
+        boxes=instances.pred_boxes.tensor.numpy(),
+        scores=instances.scores.numpy(),
+        classes=instances.pred_classes.numpy(),
+        rles=None if masks is None else encode_masks(masks),
+    )
+
+
+def _join_processes() -> None:
+    """Tells Detectron2 which processes share a machine; it asks when it picks the GPU."""
+    if world_size() > 1 and comm._LOCAL_PROCESS_GROUP is None:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return getattr(model, "module", model)

@@ -1,0 +1,122 @@
+"""What plain Detectron2 needs to run our configs: import this module in your own script.
+
+On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbone
+`build_tiny_resnet_backbone` (ours, for the digits) and the `TRANSFER` node of the config.
+Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
+`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.config.defaults import _C as DEFAULTS
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, ResNet
+from detectron2.modeling.backbone.resnet import BasicBlock
+from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.structures import BoxMode
+from torch import nn
+
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet, Instance, Sample
+from transfer.detection.defaults import make_transfer
+
+if "TRANSFER" not in DEFAULTS:
+    DEFAULTS.TRANSFER = CfgNode(make_transfer())
+
+
+@ROI_HEADS_REGISTRY.register()
+class Res5ROIHeadsExtraNorm(Res5ROIHeads):
+    """The C4 head with one more norm after res5, without a ReLU behind it.
+
+    As in facebookresearch/moco, detection/train_net.py: the pretrained res5 ends without a norm
+    that fits the sampled boxes.
+    """
+
+    @classmethod
+    def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
+        stage, channels = super()._build_res5_block(cfg)
+        stage.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
+        return stage, channels
+
+
+class TinyStem(CNNBlockBase):
+    """One 3x3 stride-2 convolution, without a pool: (N, 3, H, W) -> (N, 32, H / 2, W / 2)."""
+
+    def __init__(self, norm: str) -> None:
+        super().__init__(3, 32, 2)
+        self.conv1 = Conv2d(
+            3, 32, kernel_size=3, stride=2, padding=1, bias=False, norm=get_norm(norm, 32)
+        )
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return F.relu_(self.conv1(x))
+
+
+@BACKBONE_REGISTRY.register()
+def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """`tiny_resnet` of pretrain.backbones in Detectron2's layout: res4, stride 8, 128 channels."""
+    norm = cfg.MODEL.RESNETS.NORM
+    stages = [
+        ResNet.make_stage(
+            BasicBlock, 1, in_channels=inputs, out_channels=outputs, stride=stride, norm=norm
+        )
+        for inputs, outputs, stride in ((32, 32, 1), (32, 64, 2), (64, 128, 2))
+    ]
+    freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
+    return ResNet(TinyStem(norm), stages, out_features=["res4"], freeze_at=freeze_at)
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Registers the `voc:` and `coco:` names of DATASETS.TRAIN and .TEST in Detectron2's catalogs.
+
+    Raises InputError for whatever is missing or malformed in them.
+    """
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if ":" in name:
+            register(name, open_sets([name], like=train_set))
+
+
+def register(name: str, dataset: DetectionSet) -> None:
+    """Makes one data set known to Detectron2 under a name, replacing an older one."""
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [to_dict(sample) for sample in dataset.samples])
+    metadata: dict[str, Any] = {"thing_classes": list(dataset.classes)}
+    if dataset.layout == "coco":
+        metadata["evaluator_type"] = "coco"
+        metadata["json_file"] = str(dataset.annotation_file)
+        ids = enumerate(dataset.category_ids)
+        metadata["thing_dataset_id_to_contiguous_id"] = {key: index for index, key in ids}
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def to_dict(sample: Sample) -> dict[str, Any]:
+    """One image in Detectron2's standard form."""
+    return {
+        "file_name": sample.file_name,
+        "image_id": sample.image_id,
+        "height": sample.height,
+        "width": sample.width,
+        "annotations": [_annotation(instance) for instance in sample.instances],
+    }
+
+
+def _annotation(instance: Instance) -> dict[str, Any]:
+    annotation: dict[str, Any] = {
+        "bbox": list(instance.box),
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": instance.category,
+        "iscrowd": int(instance.crowd),
+    }
+    mask = instance.polygons or instance.rle
+    return {**annotation, "segmentation": mask} if mask else annotation
