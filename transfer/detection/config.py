@@ -153,6 +153,7 @@ def protocol_sha256(cfg: CfgNode) -> str:
     kept.MODEL.DEVICE = ""
     kept.TRANSFER.DRAW_DETECTIONS = 0
     kept.TRANSFER.LOG_PERIOD = 0
+    kept.TRANSFER.CHANNELS_LAST = False
     kept.SOLVER.CHECKPOINT_PERIOD = 0
     return config_sha256(kept)
 

@@ -51,6 +51,9 @@ def make_transfer() -> CfgNode:
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
     node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
+    node.CHANNELS_LAST = (
+        False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
+    )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
     return node
 

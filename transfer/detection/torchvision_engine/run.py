@@ -119,6 +119,8 @@ class _Training:
         for line in load_backbone(self.detector, weights).lines():
             logger.info("backbone: %s", line)
         self.detector.to(device_of(cfg))
+        if cfg.TRANSFER.CHANNELS_LAST:
+            self.detector.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(cfg, self.detector)
         self.start_iter, self._seconds_before = 0, 0.0
         self.max_iter = cfg.SOLVER.MAX_ITER
