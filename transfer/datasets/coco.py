@@ -136,9 +136,7 @@ def _read_mask(
     return polygons, None, bool(polygons)
 
 
-def _read_image(
-    folder: Path, image: Mapping[str, Any], instances: tuple[Instance, ...]
-) -> Sample:
+def _read_image(folder: Path, image: Mapping[str, Any], instances: tuple[Instance, ...]) -> Sample:
     path = folder / image["file_name"]
     if not path.is_file():
         raise InputError(f"image {path} is missing")
