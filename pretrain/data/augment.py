@@ -2,7 +2,7 @@
 
 `sample_params` draws every value of every image, `apply_augment` is deterministic. Each image has
 draws of its own, the order of the jitter's four operations included (torchvision's v2 transforms
-share one draw over a batch, pytorch/vision issue 8484). Order: jitter, grayscale, blur, solarise,
+share one draw over a batch, pytorch/vision#8484). Order: jitter, grayscale, blur, solarise,
 flip, as in MoCo v2 `main_moco.py` and MoCo v3.
 
 Legend: N batch, H x W pixels. Operations run only on the images that drew them.

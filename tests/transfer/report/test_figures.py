@@ -33,7 +33,12 @@ def test_line_chart_places_points() -> None:
 
 
 def test_line_chart_of_one_point() -> None:
-    ElementTree.fromstring(line_chart([Line("a", 9, [(0, 5.0)])], "t", "x"))
+    root = ElementTree.fromstring(line_chart([Line("a", 9, [(0, 5.0)])], "t", "x"))
+    spots = [curve.get("points").split() for curve in root.findall("polyline")]
+    assert all(
+        math.isfinite(float(part)) for spot in spots for xy in spot for part in xy.split(",")
+    )
+    assert len(spots) == 1
 
 
 def test_bars_are_proportional() -> None:
