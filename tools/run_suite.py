@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     import torch
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when started in the background
+        signal.signal(number, signal.default_int_handler)
     gpus = torch.cuda.device_count()
     states = run_jobs(
         jobs, logs=output / "logs", parallel=args.jobs or max(1, gpus), gpus=gpus, say=say

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pretrain.common.config import load_config
+from pretrain.common.config import CHECKOUT, load_config
 from pretrain.common.errors import InputError
 from tools.run_suite import main
 from transfer.suite.defaults import suite_defaults
@@ -94,6 +97,30 @@ def test_a_killed_pretraining_is_not_taken_for_done(tmp_path: Path) -> None:
     good = job(tmp_path, "checkpoint", "MAKE")
     good = Job(good.name, good.command, good.output, good.results, (), leaves_mark=True)
     assert run_jobs([good], **options) == {"checkpoint": "done"} and good.is_done()
+
+
+def test_stopping_the_suite_stops_its_commands(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    launcher = f"""
+import signal, sys
+from pathlib import Path
+from transfer.suite.launch import run_jobs
+from transfer.suite.plan import Job
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+folder = Path({str(tmp_path)!r})
+job = Job("sleep", (sys.executable, "-c", {code!r}), folder, (folder / "never",))
+run_jobs([job], logs=folder / "logs", parallel=1, gpus=0, say=print)
+"""
+    suite_process = subprocess.Popen([sys.executable, "-c", launcher], cwd=CHECKOUT)
+    for _ in range(600):
+        if note.exists() and note.read_text():
+            break
+        time.sleep(0.05)
+    suite_process.terminate()
+    suite_process.wait(30)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def test_command_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
