@@ -3,8 +3,7 @@ decodes it, and batches of them load."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,9 @@ from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import open_images
 from pretrain.data.loader import CropLoader
 
-REPOSITORY = Path(__file__).parents[3]
-DATA = (REPOSITORY / os.environ.get("TRANSFER_TEST_DATA", "../shared/data")).resolve()
 
-
-@pytest.mark.skipif(not (DATA / "unpack").exists(), reason=f"no real images in {DATA}")
-def test_flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([str(DATA / "unpack"), str(tmp_path), "flowers5"], check=True)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+def test_flowers(real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(real_data("flowers5")))
     data = open_images("folder:flowers5:val")
     assert len(data) == 500 and len(data.classes) == 5
     assert set(data.labels) == set(range(5))

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from transfer.datasets.registry import open_sets
 
-DATA = Path(os.environ.get("TRANSFER_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
-pytestmark = pytest.mark.skipif(not (DATA / "unpack").is_file(), reason=f"no test data in {DATA}")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("real")
-    names = ["coco_mini", "voc20_coco", "groceries_voc"]
-    subprocess.run([str(DATA / "unpack"), str(root), *names], check=True, capture_output=True)
-    return root
-
 
 @pytest.fixture(autouse=True)
-def _environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+def root(real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("coco_mini", "voc20_coco", "groceries_voc"):
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(real_data(name)))
 
 
 def test_coco_mini() -> None:
