@@ -7,7 +7,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from pretrain.common.cli import make_parser, prepare_output, tool
+from pretrain.common.cli import make_parser, output_folder, tool
 
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = load_config(args.config, get_defaults(), args.opts, "classification")
     if args.trials < 1:
         raise InputError(f"--trials {args.trials}: give 1 or more")
-    output = prepare_output(args.output, args.resume)
+    output = output_folder(args.output, args.resume)
 
     from pretrain.common.distributed import check_gpus, launch
     from transfer.classification.run import Request, check, classify

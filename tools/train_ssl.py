@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.common.cli import make_parser, prepare_output, tool
+from pretrain.common.cli import make_parser, output_folder, tool
 
 EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/mscn SEED 1
   python tools/train_ssl.py --config mscn_r50.yaml --num-gpus 8 SOLVER.EPOCHS 200"""
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
     if int(os.environ.get("RANK", 0)) == 0:
         check_inputs(cfg)
-        prepare_output(output, args.resume)
+        output_folder(output, args.resume)
     launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"pretrained weights: {output / 'checkpoint.pth'}")

@@ -62,8 +62,8 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
 RUN_MARKS = ("checkpoint.pth", "config.yaml", "trial_*/config.yaml", "trial_*/record.json")
 
 
-def prepare_output(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
-    """Creates the output folder, refusing one that another run has used.
+def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
+    """The output folder, unless another run has used it; made only when something is written.
 
     Args:
         resume: whether the user asked to continue the run that is there.
@@ -78,5 +78,4 @@ def prepare_output(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MA
     found = [str(hit) for mark in marks for hit in sorted(folder.glob(mark))]
     if found and not resume:
         raise InputError(f"{found[0]} is of another run; add --resume or give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder

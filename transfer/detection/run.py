@@ -21,7 +21,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.cli import prepare_output
+from pretrain.common.cli import output_folder
 from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import (
     barrier,
@@ -100,7 +100,7 @@ def open_data(request: Request) -> tuple[CfgNode, DetectionSet, DetectionSet]:
 def check_output(request: Request) -> None:
     """Refuses the folder of another run; under a launcher only the first process looks."""
     if int(os.environ.get("RANK", 0)) == 0:
-        prepare_output(request.output, request.resume)
+        output_folder(request.output, request.resume)
 
 
 def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
