@@ -5,14 +5,12 @@ N batch, D `out_dim`. Input (N, 3, H, W), output (N, D); no classifier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 
 
@@ -97,28 +95,3 @@ def build_backbone(name: str, zero_init_residual: bool = False) -> Trunk:
         elif zero_init_residual and isinstance(module, BasicBlock):
             nn.init.zeros_(module.bn2.weight)
     return trunk
-
-
-def infer_backbone(state: Mapping[str, Tensor], where: str = "the weights") -> str:
-    """The name whose parameters have exactly the keys and shapes of `state`.
-
-    Args:
-        state: torchvision's names; `num_batches_tracked` may be absent.
-        where: the file, for the message.
-
-    Raises:
-        InputError: no backbone fits.
-    """
-    found = {key: tuple(value.shape) for key, value in state.items() if _counts(key)}
-    for name, build in BACKBONES.items():
-        with torch.device("meta"):
-            expected = build().state_dict()
-        if found == {key: tuple(value.shape) for key, value in expected.items() if _counts(key)}:
-            return name
-    raise InputError(
-        f"{where}: {len(found)} tensors fit none of the backbones {', '.join(BACKBONES)}"
-    )
-
-
-def _counts(key: str) -> bool:
-    return not key.endswith("num_batches_tracked")

@@ -146,15 +146,6 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
-def broadcast_object(value: Any) -> Any:
-    """Rank 0's (picklable) value on every rank."""
-    if world_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's (picklable) value, in rank order, on every rank."""
     if world_size() == 1:

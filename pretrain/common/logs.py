@@ -34,31 +34,45 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
 
 
 class MetricsWriter:
-    """Appends scalars to `output_dir/metrics.jsonl` and to TensorBoard events.
+    """Appends scalars to a file of JSON lines and to TensorBoard events.
 
-    Each line is one JSON object with `step` first; a value that is not finite becomes null.
+    Each line is one JSON object with the step first; a value that is not finite becomes null.
     """
 
-    def __init__(self, output_dir: str | Path, resume_step: int | None = None) -> None:
-        """Args: resume_step: lines of later steps, left by a killed run, are dropped."""
+    def __init__(
+        self,
+        output_dir: str | Path,
+        resume_step: int | None = None,
+        *,
+        file_name: str = "metrics.jsonl",
+        step_name: str = "step",
+    ) -> None:
+        """
+        Args:
+            resume_step: what a killed run recorded after this step is dropped.
+            file_name, step_name: Detectron2 calls them metrics.json and iteration.
+        """
+        self._step_name = step_name
         self._tensorboard = None
         self._file = None
         if not is_main():
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        path = Path(output_dir) / "metrics.jsonl"
+        path = Path(output_dir) / file_name
+        purge_step = None
         if resume_step is not None:
-            _drop_after(path, resume_step)
+            _drop_after(path, resume_step, step_name)
+            purge_step = resume_step + 1  # TensorBoard drops this step as well
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step)
+        self._tensorboard = SummaryWriter(str(output_dir), purge_step=purge_step)
 
     def write(self, step: int, **scalars: float) -> None:
         """Records scalars at `step`."""
         if self._file is None:
             return
         values = {name: _jsonable(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
             if value is not None:
@@ -102,9 +116,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, step: int, step_name: str) -> None:
     if path.is_file():
-        kept = [row for row in _rows(path) if row["step"] <= step]
+        kept = [row for row in _rows(path) if row[step_name] <= step]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.common.logs import progress
-from transfer.detection.metrics import MetricsFile
+from pretrain.common.logs import MetricsWriter, progress
 from transfer.detection.schedule import Schedule, set_rates
 
 
@@ -41,7 +40,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     start_iter: int,
-    metrics: MetricsFile,
+    metrics: MetricsWriter,
     log_period: int,
     callbacks: list[Periodic],
 ) -> None:

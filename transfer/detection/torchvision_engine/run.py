@@ -36,7 +36,7 @@ from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.loop import Periodic, train
-from transfer.detection.metrics import MetricsFile
+from transfer.detection.metrics import open_metrics
 from transfer.detection.schedule import Schedule, build_optimizer, check_steps, param_groups
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
@@ -64,7 +64,7 @@ class TorchvisionEngine:
     ) -> Fitted:
         """Trains, with checkpoints and evaluations in between; see `Engine.fit`."""
         run = _Training(cfg, weights, train_set, output, resume)
-        metrics = MetricsFile(output, run.start_iter)
+        metrics = open_metrics(output, run.start_iter)
 
         def evaluate_now(iteration: int) -> None:
             metrics.write(iteration, **evaluate(predict(run.detector, cfg, test_set), iteration))
