@@ -5,12 +5,13 @@
     compute     forward, backward and update on resident random views
     step        all of it, as the training loop does it
     views       loader and augment without a network: the pipeline that other libraries have too
-Legend: V views, N images in this process's batch, S side in pixels.
+Legend: V views, N images in this process's batch, S a view's side in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -18,14 +19,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Sample, Work, measure, measure_stream
+from pretrain.common.distributed import world_size
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.loader import Batch, CropLoader
 from pretrain.data.views import ViewMaker
-from pretrain.engine.loop import Loader, Training, step_generator, train_step
+from pretrain.engine.loop import (
+    Loader,
+    Training,
+    finish_step,
+    forward_backward,
+    prepare,
+    step_generator,
+    steps,
+)
 
-MakeViews = Callable[[Tensor, torch.Generator], Tensor]
+MakeViews = Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]
 
 
 def finisher(device: torch.device) -> Callable[[], None]:
@@ -57,7 +67,7 @@ def views_work(
     """Files to views on the device."""
 
     def use(batch: Batch) -> int:
-        make_views(batch.crops.to(device, non_blocking=True), step_generator(0, 0))
+        make_views(batch.to(device).crops, step_generator(0, 0))
         return _images(batch)
 
     def work(seconds: float) -> Sample:
@@ -66,26 +76,27 @@ def views_work(
     return work
 
 
-def augment_work(crops: Tensor, make_views: MakeViews) -> Work:
-    """Resident crops uint8 (V, N, 3, S, S) to views, on their device."""
+def augment_work(crops: Sequence[Tensor], make_views: MakeViews) -> Work:
+    """V resident crops uint8 (N, 3, S, S) to views, on their device."""
     steps = count()
 
     def step() -> int:
         make_views(crops, step_generator(0, next(steps)))
-        return crops.shape[1]
+        return len(crops[0])
 
-    return lambda seconds: measure(step, seconds, finisher(crops.device))
+    return lambda seconds: measure(step, seconds, finisher(crops[0].device))
 
 
-def compute_work(training: Training, crops: Tensor) -> Work:
+def compute_work(training: Training, batch: Batch) -> Work:
     """Forward, backward and update on random views that are already on the device."""
     noise = torch.Generator().manual_seed(0)
-    views = torch.randn(crops.shape, generator=noise).to(training.device)
+    views = [torch.randn(crop.shape, generator=noise).to(training.device) for crop in batch.crops]
     resident = replace(training, make_views=lambda crops, generator: views)
+    given = prepare(resident, batch, 0)
 
     def step() -> int:
-        train_step(resident, crops)
-        return crops.shape[1]
+        finish_step(resident, forward_backward(resident, given))
+        return _images(batch)
 
     return lambda seconds: measure(step, seconds, finisher(training.device))
 
@@ -93,15 +104,13 @@ def compute_work(training: Training, crops: Tensor) -> Work:
 def step_work(training: Training, warmup_batches: int) -> Work:
     """The whole step as the training loop does it, callbacks apart."""
 
-    def use(batch: Batch) -> int:
-        outcome = train_step(training, batch.crops)
-        training.loss_guard.push(training.step, outcome)
-        return _images(batch)
+    images = training.batch_size // world_size()
 
     def work(seconds: float) -> Sample:
         training.model.train()
-        batches = endless(training.loader)
-        return measure_stream(batches, use, seconds, finisher(training.device), warmup_batches)
+        endless = steps(replace(training, step=0, total_steps=sys.maxsize))
+        done = finisher(training.device)
+        return measure_stream(endless, lambda outcome: images, seconds, done, warmup_batches)
 
     return work
 
@@ -118,4 +127,4 @@ def simclr_views(
 
 
 def _images(batch: Batch) -> int:
-    return batch.crops.shape[1]
+    return len(batch.index)

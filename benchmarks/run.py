@@ -28,8 +28,9 @@ from benchmarks.timing import Sample, Work, interleaved, measure_stream, ratio, 
 from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import FolderImages, decoded_in_memory
+from pretrain.data.run import build_loader
 from pretrain.engine.loop import Training
-from pretrain.engine.run import build_loader, build_training
+from pretrain.engine.run import build_training
 
 PHOTOS = 512  # files to measure with where none are given
 LENGTH = 200_000  # images in an "epoch": longer than a measurement
@@ -93,13 +94,13 @@ def config_works(
     warmup = 2 * options.num_workers
     if options.kind == "loader":
         return {"loader": loader_work(training.loader, warmup)}
-    crops = next(iter(training.loader.epoch(0))).crops.to(device)
-    works = {"augment": augment_work(crops, training.make_views)}
+    batch = next(iter(training.loader.epoch(0))).to(device)
+    works = {"augment": augment_work(batch.crops, training.make_views)}
     if options.kind == "step":
         works = {
             "loader": loader_work(training.loader, warmup),
             **works,
-            "compute": compute_work(training, crops),
+            "compute": compute_work(training, batch),
             "step": step_work(training, warmup),
         }
     return works

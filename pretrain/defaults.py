@@ -25,21 +25,48 @@ _C.DATALOADER.MAX_CORRUPT = 10  # unreadable images skipped (and named) before t
 _C.DATALOADER.CACHE_DECODED = False  # keep small, equally sized images decoded in memory
 
 _C.BACKBONE = CN()
-_C.BACKBONE.NAME = "resnet50"  # a name of pretrain.backbones.resnet.BACKBONES
-_C.BACKBONE.ZERO_INIT_RESIDUAL = False  # last BN scale of each block starts at 0 (Goyal 2017)
+_C.BACKBONE.NAME = "resnet50"  # of pretrain.backbones.resnet.BACKBONES, or any model of timm's
+_C.BACKBONE.ZERO_INIT_RESIDUAL = False  # ResNets: last BN scale of a block is 0 (Goyal 2017)
+_C.BACKBONE.PATCH_SIZE = 0  # ViTs: px, side of a patch; 0 = the model's own
 
 _C.METHOD = CN()
-_C.METHOD.NAME = "mscn"  # simclr, mscn
+_C.METHOD.NAME = "mscn"  # a name of pretrain.methods.table.METHODS
 _C.METHOD.BASE = "simclr"  # mscn only: the loss of two views that masking is put on
 _C.METHOD.TEMPERATURE = 0.1  # google-research/simclr README, ImageNet; our choice for MSCN
 # mscn only. cross: each view of A with each of B (the article's asymmetric pairs); all: every two
 _C.METHOD.PAIRS = "cross"
 # One forward pass, and so one set of BN statistics, over all views; False: a pass per branch.
 _C.METHOD.JOINT_FORWARD = True  # our choice; SimCLR's code concatenates its two views
-_C.METHOD.PROJECTOR = CN()
+_C.METHOD.PROJECTOR = CN()  # where norms and biases are: by method, backbones/heads.py
 _C.METHOD.PROJECTOR.LAYERS = 3  # SimCLR v2; v1 has 2
 _C.METHOD.PROJECTOR.HIDDEN_DIM = 2048  # SimCLR: the trunk's width (2048 for ResNet-50)
 _C.METHOD.PROJECTOR.OUT_DIM = 128  # SimCLR
+_C.METHOD.PREDICTOR = CN()  # simsiam, byol, moco_v3
+_C.METHOD.PREDICTOR.HIDDEN_DIM = 512  # SimSiam; BYOL and MoCo v3: 4096
+# Momentum copies (moco_v1, moco_v2, moco_v3, byol, msn)
+_C.METHOD.MOMENTUM = 0.999  # MoCo v1, v2
+_C.METHOD.MOMENTUM_SCHEDULE = "constant"  # constant; cosine (BYOL, MoCo v3) or linear (MSN) to 1
+_C.METHOD.QUEUE_SIZE = 65536  # MoCo v1, v2: keys, a multiple of SOLVER.BATCH_SIZE
+# Images in a row that share BN statistics; 0: the global batch. MoCo v1, v2: a GPU's 32, which one
+# GPU then splits its batch into, and the keys are shuffled.
+_C.METHOD.BN_GROUP = 0
+_C.METHOD.VICREG = CN()
+_C.METHOD.VICREG.WEIGHTS = (25.0, 25.0, 1.0)  # invariance, variance, covariance; VICReg
+_C.METHOD.BARLOW = CN()
+_C.METHOD.BARLOW.OFF_DIAGONAL = 0.0051  # weight; Barlow Twins
+_C.METHOD.MSN = CN()  # facebookresearch/msn configs/pretrain/msn_vits16.yaml
+_C.METHOD.MSN.PROTOTYPES = 1024
+_C.METHOD.MSN.SHARPENING = 0.25  # temperature of the targets' sharpening
+_C.METHOD.MSN.PATCH_DROP = 0.15  # share of an anchor's patches that is dropped
+_C.METHOD.MSN.MEAN_ENTROPY = 1.0  # weight
+_C.METHOD.MSN.ENTROPY = 0.0  # weight
+_C.METHOD.MSN.SINKHORN = True  # balances the targets over the prototypes
+_C.METHOD.MAE = CN()  # facebookresearch/mae models_mae.py, PRETRAIN.md
+_C.METHOD.MAE.MASK_RATIO = 0.75  # share of the patches that is removed
+_C.METHOD.MAE.NORMALIZE_PIXELS = True  # targets normalised within each patch
+_C.METHOD.MAE.DECODER_DIM = 512
+_C.METHOD.MAE.DECODER_DEPTH = 8
+_C.METHOD.MAE.DECODER_HEADS = 16
 
 # Crops and photometric augmentation, all of SimCLR (tf2/data_util.py) unless said otherwise.
 _C.VIEWS = CN()
@@ -66,6 +93,12 @@ _C.VIEWS.A.MASK_PROB = 0.5  # share of this branch's views that are masked; our 
 _C.VIEWS.B = _C.VIEWS.A.clone()
 _C.VIEWS.B.COUNT = 2  # our choice
 _C.VIEWS.B.MASK_PROB = 1.0  # our choice
+_C.VIEWS.FOCAL = _C.VIEWS.A.clone()  # msn: small views of small regions
+_C.VIEWS.FOCAL.COUNT = 0  # MSN: 10
+_C.VIEWS.FOCAL.SIZE = 96  # px; MSN
+_C.VIEWS.FOCAL.CROP_SCALE = (0.05, 0.3)  # MSN
+_C.VIEWS.FOCAL.HIGHPASS = False
+_C.VIEWS.FOCAL.MASK_PROB = 0.0
 
 # The filter x - blur(x). Kernel and sigma: our choice, those of the third-party MSCN at 224 px
 # (joycenerd/Saliency-Guided-Masking-for-ConvNets, Dataset/random_mask_hp.py).
@@ -87,6 +120,10 @@ _C.MASK.FOCAL_SIZE = (200 / 224,)  # side kept, relative to SIZE; our choice (th
 _C.MASK.FOCAL_ASPECT = (1.0, 1.0)  # width / height of the kept region; our choice
 _C.MASK.CHANNEL_PROB = 0.7  # article: three independent masks, one per channel
 _C.MASK.CHANNEL_KINDS = "same"  # same, mixed or grid; see MaskRecipe; our choice
+# What masked pixels become. noise: see NOISE. The rivals of MSCN: mean (the image's mean colour),
+# blur (its own blurred pixels), other (the next image of the batch, as MixMask fills).
+_C.MASK.FILL = "noise"
+_C.MASK.BLUR_SIGMA = 10 / 224  # of FILL blur, relative to SIZE; the third party: 10 px at 224
 _C.MASK.NOISE = "iid"  # none, iid (each value) or image (a colour per image); our choice
 _C.MASK.NOISE_STD = 0.18  # in units of the filtered image; our choice (third party)
 
@@ -94,18 +131,36 @@ _C.SOLVER = CN()
 _C.SOLVER.EPOCHS = 100
 _C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
 _C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
+_C.SOLVER.RECIPE_BATCH_SIZE = 0  # what the recipe's source used, to warn of another; 0 = none
 _C.SOLVER.ACCUMULATE = 1  # only 1: accumulated steps have other negatives and BN statistics
 _C.SOLVER.OPTIMIZER = "lars"  # lars, sgd, adamw
 _C.SOLVER.LR_PER_256 = 0.3  # rate per 256 images; SimCLR: 4.8 at 4096
+_C.SOLVER.BIAS_LR_PER_256 = 0.0  # > 0: the rate of biases and norms (Barlow Twins)
+_C.SOLVER.CONSTANT_PREDICTOR_LR = False  # the predictor's rate stays at its start (SimSiam)
+_C.SOLVER.SCHEDULE = "cosine"  # cosine, or step: a tenth at each of MILESTONES
+_C.SOLVER.MILESTONES = (0.6, 0.8)  # shares of the run; MoCo v1
+_C.SOLVER.RATE_PER_EPOCH = False  # the rate changes between epochs only (MoCo v1, v2, SimSiam)
+_C.SOLVER.STRETCH = 1.0  # schedules span this many times the run, which ends early (MSN: 1.25)
 _C.SOLVER.WARMUP_EPOCHS = 10.0  # linear; SimCLR
 _C.SOLVER.WARMUP_STEPS = 0  # > 0: instead of WARMUP_EPOCHS
+_C.SOLVER.WARMUP_START = 0.0  # share of the rate that the warmup starts from (MSN: 0.2)
 _C.SOLVER.FINAL_LR_FRACTION = 0.0  # the cosine ends at this share of the rate
 _C.SOLVER.MOMENTUM = 0.9  # lars, sgd
+_C.SOLVER.MOMENTUM_HOLDS_LR = True  # lars: the rate enters the momentum (SimCLR); False: all others
 _C.SOLVER.BETAS = (0.9, 0.999)  # adamw
 _C.SOLVER.WEIGHT_DECAY = 1e-6  # SimCLR's flag default; its README's command has 1e-4
+_C.SOLVER.FINAL_WEIGHT_DECAY = -1.0  # >= 0: a cosine leads there from WEIGHT_DECAY (MSN)
 _C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
 _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # from weight decay and from lars' adaptation; SimCLR
+_C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
+_C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
 _C.SOLVER.BF16 = True  # autocast to bfloat16 on CUDA; a CPU always runs float32
+
+# After the last step BN statistics are estimated again, on unmasked training images (filtered if
+# the weights want it), into checkpoint_precise_bn.pth: checkpoint.pth keeps those of training.
+_C.PRECISE_BN = CN()
+_C.PRECISE_BN.IMAGES = 8192  # 0 = off
+_C.PRECISE_BN.BATCH_SIZE = 256
 
 _C.CHECKPOINT = CN()
 _C.CHECKPOINT.EVERY_EPOCHS = 1  # writes checkpoint.pth; 0 = at the end only

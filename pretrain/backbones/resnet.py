@@ -77,7 +77,7 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
 }
 
 
-def build_backbone(name: str, zero_init_residual: bool = False) -> Trunk:
+def build_resnet(name: str, zero_init_residual: bool = False) -> Trunk:
     """Builds an untrained trunk: convolutions kaiming_normal fan_out, BN weight 1 and bias 0.
 
     Args:

@@ -12,7 +12,12 @@ def feature_std(z: Tensor) -> float:
 
     Near 1/sqrt(D) for evenly spread features, 0 after a collapse (Chen and He 2021, SimSiam).
     """
-    return normalize(z.float(), dim=1).std(dim=0).mean().item()
+    return feature_std_tensor(z).item()
+
+
+def feature_std_tensor(z: Tensor) -> Tensor:
+    """`feature_std` as a scalar on the device of z, for which a GPU need not be waited for."""
+    return normalize(z.float(), dim=1).std(dim=0).mean()
 
 
 def effective_rank(z: Tensor) -> float:

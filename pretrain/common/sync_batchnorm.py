@@ -1,16 +1,20 @@
-"""Batch normalisation over all processes: torch's on CUDA, an all-reduce version elsewhere.
+"""Which images share batch-norm statistics: all of the global batch, or groups of a fixed size.
 
-torch's SyncBatchNorm refuses CPU tensors; ours has the same state_dict names, the same maths
-(unbiased running variance over the global batch), and runs where gloo runs.
+Over processes: torch's SyncBatchNorm on CUDA, an all-reduce version elsewhere. torch's refuses CPU
+tensors; ours has the same state_dict names, the same maths (unbiased running variance over the
+global batch), and runs where gloo runs. Legend: N images of this process, C channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import world_size
 
@@ -31,7 +35,7 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
 
-class AllReduceBatchNorm(nn.modules.batchnorm._BatchNorm):
+class AllReduceBatchNorm(_BatchNorm):
     """BatchNorm1d/2d whose training statistics are those of the global batch.
 
     Input (N, C) or (N, C, H, W); batches may differ in size between processes.
@@ -70,6 +74,38 @@ class AllReduceBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
 
 
+class GroupBatchNorm(_BatchNorm):
+    """BatchNorm1d/2d with statistics of their own for every `group_size` images in a row.
+
+    What N / group_size GPUs without SyncBN compute, on one GPU (MoCo's per-GPU statistics, after
+    the idea of its colab notebook's SplitBatchNorm). Running statistics move by the mean over the
+    groups. Raises ValueError when the groups do not divide the images.
+    """
+
+    group_size: int
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(f"expected (N, C, ...), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        if len(x) % self.group_size:
+            raise ValueError(f"{len(x)} images do not split into groups of {self.group_size}")
+        parts, statistics = [], []
+        for part in x.split(self.group_size):
+            moved = (self.running_mean.clone(), self.running_var.clone())
+            parts.append(
+                F.batch_norm(part, *moved, self.weight, self.bias, True, self.momentum, self.eps)
+            )
+            statistics.append(moved)
+        self.num_batches_tracked.add_(1)
+        for buffer, values in zip((self.running_mean, self.running_var), zip(*statistics)):
+            buffer.copy_(torch.stack(values).mean(dim=0))
+        return torch.cat(parts)
+
+
 def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """Replaces every BatchNorm by one that synchronises; the model itself in a single process.
 
@@ -78,24 +114,61 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return _convert(model)
+    if device.type != "cuda":
+        return _convert(model, _all_reduce_norm)
+    if any(_has_activation(module) for module in model.modules()):
+        from timm.layers import convert_sync_batchnorm as convert_with_activations
+
+        return convert_with_activations(model)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def _convert(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        ours = AllReduceBatchNorm(
-            module.num_features,
-            eps=module.eps,
-            momentum=module.momentum,
-            affine=module.affine,
-            track_running_stats=module.track_running_stats,
-        )
-        ours.load_state_dict(module.state_dict())
-        if module.affine:  # keep the parameter objects: an optimiser may hold them
-            ours.weight, ours.bias = module.weight, module.bias
-        return ours.train(module.training)
+def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
+    """Replaces every BatchNorm by one whose statistics are of `group_size` images."""
+
+    def grouped(norm: _BatchNorm) -> nn.Module:
+        ours = _like(GroupBatchNorm, norm)
+        ours.group_size = group_size
+        return ours
+
+    return _convert(model, grouped)
+
+
+def _all_reduce_norm(norm: _BatchNorm) -> nn.Module:
+    return _like(AllReduceBatchNorm, norm)
+
+
+def _has_activation(module: nn.Module) -> bool:
+    """Whether it is one of timm's batch norms that end in dropout and an activation."""
+    return isinstance(module, _BatchNorm) and hasattr(module, "act")
+
+
+def _like(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
+    """A `kind` with the settings, state and parameter objects of `norm`."""
+    ours = kind(
+        norm.num_features,
+        eps=norm.eps,
+        momentum=norm.momentum,
+        affine=norm.affine,
+        track_running_stats=norm.track_running_stats,
+    )
+    ours.load_state_dict(norm.state_dict())
+    if norm.affine:  # keep the parameter objects: an optimiser may hold them
+        ours.weight, ours.bias = norm.weight, norm.bias
+    if _has_activation(norm):
+        _add_activation(ours, norm)
+    return ours.train(norm.training)
+
+
+def _add_activation(ours: _BatchNorm, norm: nn.Module) -> None:
+    """Lets `ours` end as timm's BatchNormAct2d does, without a name of its own in the state."""
+    drop, act = norm.drop, norm.act
+    ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
+
+
+def _convert(module: nn.Module, replace: Callable[[_BatchNorm], nn.Module]) -> nn.Module:
+    if isinstance(module, _BatchNorm):
+        return replace(module)
     for name, child in module.named_children():
-        setattr(module, name, _convert(child))
+        setattr(module, name, _convert(child, replace))
     return module

@@ -4,7 +4,7 @@ Order and draws depend on (seed, epoch, sample, view) alone: not on the number o
 processes, and a loader that starts at a step gives what an uninterrupted one would have given.
 Several processes take disjoint parts of the same global batches.
 
-Legend: V views, N batch of one process, S crop side in pixels.
+Legend: V views, N batch of one process, S a view's crop side in pixels.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ UNREADABLE = -1  # the index a worker reports when it gave up
 
 @dataclass(frozen=True)
 class Batch:
-    """`crops` uint8 `(V, N, 3, S, S)` RGB, whose memory lies as `(V, N, S, S, 3)`; `labels (N,)`
-    int64 (-1 where there are no classes); `index (N,)` int64 of the images in the data set."""
+    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory lies as `(N, S, S, 3)`;
+    `labels (N,)` int64 (-1 where there are no classes); `index (N,)` int64 of the images in the
+    data set."""
 
-    crops: Tensor
+    crops: list[Tensor]
     labels: Tensor
     index: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device; from pinned memory the copy runs beside the host."""
         return Batch(
-            self.crops.to(device, non_blocking=True),
+            [crop.to(device, non_blocking=True) for crop in self.crops],
             self.labels.to(device, non_blocking=True),
             self.index.to(device, non_blocking=True),
         )
@@ -53,8 +54,9 @@ class CropLoader:
     """Loads random crops of a data set, several from one decode.
 
     Args:
-        crops: one spec per view; all of one size.
-        same_crop: for each view None, or the index of an earlier view whose crop it shares.
+        crops: one spec per view.
+        same_crop: for each view None, or the index of an earlier view of its size whose crop it
+            shares.
         batch_size: images per process.
         max_corrupt: unreadable images this process may meet before the run stops.
         drop_last: leave out the images after the last full global batch of an epoch.
@@ -62,8 +64,8 @@ class CropLoader:
         pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
         prefetch: batches that each worker prepares ahead.
 
-    Raises `InputError` for crops of several sizes, a `same_crop` that names no earlier view, and a
-    data set smaller than one batch.
+    Raises `InputError` for a `same_crop` that names no earlier view of the same size, and a data
+    set smaller than one batch.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class CropLoader:
                 raise InputError(
                     f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
                 )
-            yield Batch(crops.permute(0, 1, 4, 2, 3), labels, index)
+            yield Batch([crop.permute(0, 3, 1, 2) for crop in crops], labels, index)
 
     def _count_corrupt(self, errors: Sequence[tuple[str, str]]) -> None:
         for name, message in errors:
@@ -171,12 +173,12 @@ class _Order(Sampler[list[tuple[int, int]]]):
         return self.span[2] - self.span[1]
 
 
-Loaded = tuple[Tensor, Tensor, Tensor, list[tuple[str, str]]]
+Loaded = tuple[list[Tensor], Tensor, Tensor, list[tuple[str, str]]]
 
 
 class _CropDataset(Dataset[Loaded]):
-    """Keys (epoch, sample) of a whole batch -> crops `(V, N, S, S, 3)`, labels, indices, and
-    (name, message) of each unreadable image met."""
+    """Keys (epoch, sample) of a whole batch -> each view's crops `(N, S, S, 3)`, labels, indices,
+    and (name, message) of each unreadable image met."""
 
     def __init__(
         self,
@@ -191,20 +193,20 @@ class _CropDataset(Dataset[Loaded]):
         self.seed = seed
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Loaded:
-        size = self.specs[0].size
-        crops = np.empty((len(self.specs), len(keys), size, size, 3), dtype=np.uint8)
+        crops = [np.empty((len(keys), s.size, s.size, 3), dtype=np.uint8) for s in self.specs]
         index = np.empty(len(keys), dtype=np.int64)
         errors: list[tuple[str, str]] = []
         for place, (epoch, sample) in enumerate(keys):
             index[place], image = self._read(epoch, sample, errors)
             for view, (spec, source) in enumerate(zip(self.specs, self.same_crop)):
                 if source is not None:
-                    crops[view, place] = crops[source, place]
+                    crops[view][place] = crops[source][place]
                 else:
                     draws = random.Random(draw_seed(self.seed, epoch, sample, view))
-                    crops[view, place] = crop_image(image, spec, draws)
+                    crops[view][place] = crop_image(image, spec, draws)
         labels = torch.tensor([self.dataset.labels[i] for i in index.tolist()])
-        return torch.from_numpy(crops), labels, torch.from_numpy(index), errors
+        stacked = [torch.from_numpy(view) for view in crops]
+        return stacked, labels, torch.from_numpy(index), errors
 
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
@@ -236,11 +238,15 @@ def _unchanged(loaded: Loaded) -> Loaded:
 
 
 def _check_crops(crops: Sequence[CropSpec], same_crop: Sequence[int | None]) -> None:
-    sizes = sorted({spec.size for spec in crops})
-    if len(sizes) != 1:
-        raise InputError(f"the views' crop sizes {sizes} must be equal")
     if len(same_crop) != len(crops):
         raise InputError(f"same_crop has {len(same_crop)} entries for {len(crops)} views")
     for view, source in enumerate(same_crop):
-        if source is not None and not 0 <= source < view:
+        if source is None:
+            continue
+        if not 0 <= source < view:
             raise InputError(f"same_crop of view {view} is {source}; it must be an earlier view")
+        if crops[source].size != crops[view].size:
+            raise InputError(
+                f"views {source} and {view} share a crop and must have one size, not"
+                f" {crops[source].size} and {crops[view].size} px"
+            )

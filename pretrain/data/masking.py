@@ -18,11 +18,14 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.blur import gaussian_blur
 
 # The channel masks of one image, where they are independent: all of the image's kind, each of a
 # kind of its own, or independent for grid masks only (the third-party MSCN).
 CHANNEL_KINDS = ("same", "mixed", "grid")
 NOISES = ("none", "iid", "image")
+# What masked pixels become: MSCN's 0 or noise, and the fills of rival ConvNet masks.
+FILLS = ("noise", "mean", "blur", "other")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class MaskRecipe:
         200 / 224, as the third party.
     focal_aspect: range of the kept region's width / height, log-uniform. Our choice: square.
     channel_kinds: see `CHANNEL_KINDS`. Our choice: "same", which keeps both stated probabilities.
+    fill: "noise" is MSCN's, see `noise`. Its rivals: "mean" gives each channel of a masked pixel
+        the image's mean, "blur" the image's blurred pixels (both as the third party's switches of
+        those names), "other" the next image of the batch (MixMask, arXiv 2210.11456).
+    blur_sigma: of fill "blur", relative to the image's side: 10 px at 224, as the third party.
     noise: "iid" draws each masked value, "image" one colour per image, "none" leaves 0.
     noise_std: standard deviation in units of the filtered image. Our choice: 0.18, as the third
         party's N(0, 0.18).
@@ -57,11 +64,14 @@ class MaskRecipe:
     focal_aspect: tuple[float, float] = (1.0, 1.0)
     channel_prob: float = 0.7
     channel_kinds: str = "same"
+    fill: str = "noise"
+    blur_sigma: float = 10 / 224
     noise: str = "iid"
     noise_std: float = 0.18
     apply_prob: float = 1.0
 
     def __post_init__(self) -> None:
+        find(self.fill, dict.fromkeys(FILLS), "mask fill")
         find(self.noise, dict.fromkeys(NOISES), "mask noise")
         find(self.channel_kinds, dict.fromkeys(CHANNEL_KINDS), "kind of channel masks")
         for name in ("focal_prob", "channel_prob", "apply_prob"):
@@ -73,10 +83,10 @@ class MaskRecipe:
                 raise InputError(f"mask {name} {getattr(self, name)} must lie in 0 to 1 and rise")
         if not 0 < self.focal_aspect[0] <= self.focal_aspect[1]:
             raise InputError(f"mask focal_aspect {self.focal_aspect} must be two rising ratios")
-        if self.grid_size < 1 or self.noise_std < 0:
+        if self.grid_size < 1 or self.noise_std < 0 or self.blur_sigma <= 0:
             raise InputError(
-                f"mask grid_size {self.grid_size} must be at least 1 px"
-                f" and noise_std {self.noise_std} not negative"
+                f"mask grid_size {self.grid_size} must be at least 1 px, noise_std"
+                f" {self.noise_std} not negative and blur_sigma {self.blur_sigma} above 0"
             )
 
     def check(self, size: int) -> None:
@@ -91,14 +101,16 @@ class MaskRecipe:
 @dataclass(frozen=True)
 class MaskParams:
     """One batch's masks: `mask (N, C, H, W)` bool (True = masked), `fill` the masked values
-    (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0), and what was drawn: `applied (N,)`,
-    `independent (N,)`, `focal (N, C)`, all bool."""
+    (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0; "mean", "blur" or "other" where the images
+    themselves give them), and what was drawn: `applied (N,)`, `independent (N,)`, `focal (N, C)`,
+    all bool. `blur_sigma` is in pixels."""
 
     mask: Tensor
-    fill: Tensor | None
+    fill: Tensor | str | None
     applied: Tensor
     independent: Tensor
     focal: Tensor
+    blur_sigma: float = 0.0
 
 
 def _range(value: float | tuple[float, float]) -> tuple[float, float]:
@@ -159,18 +171,33 @@ def sample_params(
     mask = outside.logical_or_(
         _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
     )
-    fill = None
-    if recipe.noise != "none":
+    fill: Tensor | str | None = recipe.fill if recipe.fill != "noise" else None
+    if fill is None and recipe.noise != "none":
         size = (n, c, h, w) if recipe.noise == "iid" else (n, c, 1, 1)
         fill = draws.normal(*size).mul_(recipe.noise_std)
-    return MaskParams(mask, fill, applied, independent, focal)
+    return MaskParams(mask, fill, applied, independent, focal, recipe.blur_sigma * min(h, w))
 
 
 def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
     """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor of the same kind."""
     if params.fill is None:
         return images.masked_fill(params.mask, 0.0)
-    return torch.where(params.mask, params.fill.to(images.dtype), images)
+    fill = params.fill
+    if isinstance(fill, str):
+        fill = _fill_from(images, fill, params.blur_sigma)
+    return torch.where(params.mask, fill.to(images.dtype), images)
+
+
+def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
+    """The values of masked pixels that the images `(N, C, H, W)` themselves give."""
+    if source == "mean":
+        return images.mean(dim=(2, 3), keepdim=True)
+    if source == "other":
+        return images.roll(-1, dims=0)
+    # 31 px for a sigma of 10, as the third party; never more than the border can reflect.
+    reach = min(round(1.5 * blur_sigma), min(images.shape[-2:]) - 1)
+    sigmas = torch.full((len(images),), blur_sigma, device=images.device)
+    return gaussian_blur(images, sigmas, 2 * max(reach, 1) + 1)
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ filtered view grey is 0, "no information". Legend: V views, N images, S side in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,14 @@ SMALLEST_TILE = 96
 
 
 def save_view_panel(
-    maker: ViewMaker, crops: Tensor, path: str | Path, rows: int = 8, seed: int = 0
+    maker: ViewMaker, crops: Sequence[Tensor], path: str | Path, rows: int = 8, seed: int = 0
 ) -> Path:
     """Draw a panel of the first `rows` images of a batch and write it as PNG.
 
-    crops uint8 `(V, N, 3, S, S)` on any device; the draws come from `seed` alone, so that a panel
+    V crops uint8 `(N, 3, S, S)` on any device; the draws come from `seed` alone, so that a panel
     neither depends on a run's randomness nor disturbs it. Returns the path.
     """
-    crops = crops[:, :rows].cpu()
+    crops = [crop[:rows].cpu() for crop in crops]
     views = maker(crops, torch.Generator().manual_seed(seed))
     columns: list[tuple[str, Tensor]] = []
     for number, crop in enumerate(crops):

@@ -1,8 +1,8 @@
-"""From crops to what the network sees: uint8 `(V, N, 3, S, S)` in, float32 `(V, N, 3, S, S)` out.
+"""From crops to what the network sees: V crops uint8 `(N, 3, S, S)` in, V views float32 out.
 
 The order of operations is binding, because after the filter 0 has to mean "nothing": photometric
 augmentation in [0, 1]; normalise; high-pass filter; mask; noise in the masked pixels only. Nothing
-follows. Legend: V views, N batch, S side in pixels.
+follows. Legend: V views, N batch, S a view's side in pixels.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ class ViewMaker:
         """Number of views V."""
         return len(self.recipes)
 
-    def check(self, size: int) -> None:
-        """Raise `InputError` for a grid or kernel that does not fit crops of `size` px."""
-        for recipe, highpass, mask in zip(self.recipes, self.highpasses, self.masks):
+    def check(self, sizes: Sequence[int]) -> None:
+        """Raise `InputError` for a grid or kernel that does not fit crops of `sizes[v]` px."""
+        parts = zip(self.recipes, self.highpasses, self.masks, sizes, strict=True)
+        for recipe, highpass, mask, size in parts:
             if recipe.blur_prob > 0:
                 check_kernel(recipe.kernel_size(size), size)
             if highpass is not None:
@@ -77,23 +78,22 @@ class ViewMaker:
                 mask.check(size)
 
     @torch.no_grad()
-    def __call__(self, crops: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, crops: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Make the views of a batch, on the crops' device.
 
-        crops uint8 `(V, N, 3, S, S)` RGB -> float32 `(V, N, 3, S, S)`. `generator` is the only
-        source of randomness. It may lie on the CPU while the crops lie on a GPU, and is best
+        V crops uint8 `(N, 3, S, S)` RGB -> V views float32 of the same shapes. `generator` is the
+        only source of randomness. It may lie on the CPU while the crops lie on a GPU, and is best
         there: the draws are small, and the GPU then never waits for them.
         """
-        if crops.shape[0] != self.num_views:
-            raise InputError(f"got {crops.shape[0]} crops an image for {self.num_views} views")
+        if len(crops) != self.num_views:
+            raise InputError(f"got {len(crops)} crops an image for {self.num_views} views")
         pixels: list[Tensor] = []
-        views = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
-        for view in range(self.num_views):
-            source = self.same_view[view]
+        views: list[Tensor] = []
+        for view, source in enumerate(self.same_view):
             pixels.append(
                 self.augmented(crops[view], view, generator) if source is None else pixels[source]
             )
-            views[view] = self.masked(pixels[view], view, generator)
+            views.append(self.masked(pixels[view], view, generator))
         return views
 
     def augmented(self, crops: Tensor, view: int, generator: torch.Generator) -> Tensor:

@@ -30,21 +30,24 @@ class Metrics(Callback):
 
     def start(self, training: Training) -> None:
         """Starts the clock."""
-        self._seconds = training.seconds
+        self._step, self._seconds = training.step, training.seconds
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
         """Adds up, without waiting for the device; writes when it is time."""
-        for name, value in {"loss": outcome["loss"], **outcome["terms"]}.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._count += 1
+        if outcome["taken"]:
+            for name, value in {"loss": outcome["loss"], **outcome["terms"]}.items():
+                self._sums[name] = self._sums.get(name, 0) + value
+            self._count += 1
         if training.step % self.every_steps == 0 or training.step == training.total_steps:
             self._write(training, outcome["features"])
 
     def _write(self, training: Training, features: Tensor) -> None:
+        if not self._count:  # every step since the last row was skipped
+            return
         names = sorted(self._sums)
         means = all_reduce_mean(torch.stack([self._sums[name] for name in names]) / self._count)
         elapsed = training.seconds - self._seconds
-        images = self._count * training.batch_size
+        images = (training.step - self._step) * training.batch_size
         self.writer.write(
             training.step,
             **dict(zip(names, means.tolist())),
@@ -53,10 +56,14 @@ class Metrics(Callback):
             images_per_s=images / max(elapsed, 1e-9),
             images_seen=training.images_seen,
             views_seen=training.views_seen,
+            views_per_image=len(training.branches),
             seconds=training.seconds,
-            batch_feature_std=feature_std(features[0]),
+            gpu_seconds=training.gpu_seconds,
+            skipped_steps=training.guard.skipped,
+            batch_feature_std=feature_std(features),
         )
-        self._sums, self._count, self._seconds = {}, 0, training.seconds
+        self._sums, self._count = {}, 0
+        self._step, self._seconds = training.step, training.seconds
 
     def close(self) -> None:
         """Closes the files."""
@@ -83,7 +90,7 @@ class ProgressBar(Callback):
         if time.monotonic() - self._shown > 1.0:
             images = (training.step - self._step) * training.batch_size
             speed = images / max(training.seconds - self._seconds, 1e-9)
-            loss = training.loss_guard.last
+            loss = training.guard.last
             self._bar.set_postfix_str(f"{speed:.0f} images/s, loss {loss:.3f}", refresh=False)
             self._shown, self._step = time.monotonic(), training.step
             self._seconds = training.seconds

@@ -2,26 +2,110 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from pretrain.methods.table import BASES, METHODS, MOMENTUM, MSCN, QUEUED
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretrain.data.datasets import ImageDataset
 
 
 def check_config(cfg: CfgNode, num_processes: int) -> None:
     """Raises InputError naming the key whose value cannot work, and the remedy."""
+    find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
+    find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
     _check_batch(cfg, num_processes)
+    _check_method(cfg, num_processes)
+    _check_counts(cfg)
     _check_views(cfg)
-    for key in ("EPOCHS", "MAX_STEPS", "WARMUP_EPOCHS", "WARMUP_STEPS"):
+    _check_lengths(cfg)
+    for key in ("EPOCHS", "MAX_STEPS", "WARMUP_EPOCHS", "WARMUP_STEPS", "MAX_SKIPPED_STEPS"):
         if cfg.SOLVER[key] < 0:
             raise InputError(f"SOLVER.{key} {cfg.SOLVER[key]} must not be negative")
+    for key in ("LR_PER_256", "STRETCH"):
+        if cfg.SOLVER[key] <= 0:
+            raise InputError(f"SOLVER.{key} {cfg.SOLVER[key]} must be above 0")
+    if cfg.SOLVER.STRETCH < 1:
+        raise InputError(f"SOLVER.STRETCH {cfg.SOLVER.STRETCH} must be at least 1")
     if cfg.SOLVER.EPOCHS == 0 and cfg.SOLVER.MAX_STEPS == 0:
         raise InputError("SOLVER.EPOCHS and SOLVER.MAX_STEPS are both 0; give one of them")
-    if cfg.METHOD.TEMPERATURE <= 0:
-        raise InputError(f"METHOD.TEMPERATURE {cfg.METHOD.TEMPERATURE} must be above 0")
     if bool(cfg.DATASETS.KNN_TRAIN) != bool(cfg.DATASETS.KNN_TEST):
         raise InputError("DATASETS.KNN_TRAIN and DATASETS.KNN_TEST go together; give both or none")
     if cfg.LOG.EVERY_STEPS < 1:
         raise InputError(f"LOG.EVERY_STEPS {cfg.LOG.EVERY_STEPS} must be at least 1")
+
+
+def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
+    """Raises InputError for a backbone that the method cannot use; it may be on the meta device."""
+    if not METHODS[cfg.METHOD.NAME].vit:
+        _check_image_size(cfg, trunk)
+        return
+    from pretrain.backbones.vit import check_patches, is_vit
+
+    if not is_vit(trunk):
+        raise InputError(
+            f"METHOD.NAME {cfg.METHOD.NAME} leaves patches out, which BACKBONE.NAME "
+            f"{cfg.BACKBONE.NAME} cannot; give a timm ViT such as vit_small_patch16_224"
+        )
+    sizes = {"VIEWS.SIZE": cfg.VIEWS.SIZE}
+    if cfg.VIEWS.FOCAL.COUNT:
+        sizes["VIEWS.FOCAL.SIZE"] = cfg.VIEWS.FOCAL.SIZE
+    check_patches(trunk, sizes)
+    if cfg.METHOD.NAME == "mae":
+        _check_share("METHOD.MAE.MASK_RATIO", cfg.METHOD.MAE.MASK_RATIO)
+        width, heads = cfg.METHOD.MAE.DECODER_DIM, cfg.METHOD.MAE.DECODER_HEADS
+        if width % 4 or width % heads:
+            raise InputError(
+                f"METHOD.MAE.DECODER_DIM {width} must be a multiple of 4 and of "
+                f"METHOD.MAE.DECODER_HEADS {heads}"
+            )
+
+
+def _check_image_size(cfg: CfgNode, trunk: nn.Module) -> None:
+    """A dry run on the meta device, which finds feature maps that shrink to nothing."""
+    import torch
+
+    try:
+        trunk.to("meta").eval()(torch.empty(1, 3, cfg.VIEWS.SIZE, cfg.VIEWS.SIZE, device="meta"))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"BACKBONE.NAME {cfg.BACKBONE.NAME} does not take images of VIEWS.SIZE "
+            f"{cfg.VIEWS.SIZE} px: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def check_images(cfg: CfgNode, images: ImageDataset) -> None:
+    """Raises InputError for training images that are too few, or lack the labels needed."""
+    if len(images) < cfg.SOLVER.BATCH_SIZE:
+        raise InputError(
+            f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has {len(images)} images, less than one "
+            f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}; lower it"
+        )
+    if METHODS[cfg.METHOD.NAME].labels and not images.classes:
+        raise InputError(
+            f"METHOD.NAME {cfg.METHOD.NAME} needs labels, DATASETS.TRAIN {cfg.DATASETS.TRAIN} has "
+            "no class folders"
+        )
+
+
+def batch_note(cfg: CfgNode) -> str | None:
+    """A warning where the batch is not the recipe's: what became of the learning rate."""
+    solver = cfg.SOLVER
+    batch, recipe = solver.BATCH_SIZE, solver.RECIPE_BATCH_SIZE
+    if recipe in (0, batch):
+        return None
+    rates = [solver.LR_PER_256 * size / 256 for size in (batch, recipe)]
+    return (
+        f"SOLVER.BATCH_SIZE {batch} is not the recipe's {recipe}: the learning rate was scaled "
+        f"linearly, to {rates[0]:g} from {rates[1]:g}; the loss sees another number of images, "
+        "so the recipe's accuracy is not to be expected"
+    )
 
 
 def _check_batch(cfg: CfgNode, num_processes: int) -> None:
@@ -39,36 +123,91 @@ def _check_batch(cfg: CfgNode, num_processes: int) -> None:
         )
 
 
+def _check_method(cfg: CfgNode, num_processes: int) -> None:
+    node, batch = cfg.METHOD, cfg.SOLVER.BATCH_SIZE
+    name = node.BASE if node.NAME == MSCN else node.NAME
+    if node.TEMPERATURE <= 0:
+        raise InputError(f"METHOD.TEMPERATURE {node.TEMPERATURE} must be above 0")
+    if name == "moco_v1" and node.PROJECTOR.LAYERS != 1:
+        raise InputError(
+            f"METHOD.PROJECTOR.LAYERS {node.PROJECTOR.LAYERS}: MoCo v1 has a linear projector; "
+            "set it to 1, or use moco_v2"
+        )
+    if name in QUEUED and (node.QUEUE_SIZE < batch or node.QUEUE_SIZE % batch):
+        raise InputError(
+            f"METHOD.QUEUE_SIZE {node.QUEUE_SIZE} must be a multiple of SOLVER.BATCH_SIZE {batch}"
+        )
+    if node.BN_GROUP < 0 or node.BN_GROUP == 1:
+        raise InputError(f"METHOD.BN_GROUP {node.BN_GROUP} must be 0 or at least 2 images")
+    if node.BN_GROUP and batch // num_processes % node.BN_GROUP:
+        raise InputError(
+            f"METHOD.BN_GROUP {node.BN_GROUP} must divide the {batch // num_processes} images of "
+            "a process (SOLVER.BATCH_SIZE over the processes)"
+        )
+    if name in MOMENTUM and not 0 <= node.MOMENTUM <= 1:
+        raise InputError(f"METHOD.MOMENTUM {node.MOMENTUM} must lie in 0 to 1")
+    if name == "msn":
+        if not 0 <= node.MSN.PATCH_DROP < 1:
+            raise InputError(f"METHOD.MSN.PATCH_DROP {node.MSN.PATCH_DROP} must be 0 to below 1")
+        if node.MSN.PROTOTYPES < 2:
+            raise InputError(f"METHOD.MSN.PROTOTYPES {node.MSN.PROTOTYPES} must be at least 2")
+
+
+def _check_counts(cfg: CfgNode) -> None:
+    """The numbers of views against what the method asks for."""
+    needs, views = METHODS[cfg.METHOD.NAME], cfg.VIEWS
+    for branch, wanted in (("A", needs.a), ("B", needs.b)):
+        count = views[branch].COUNT
+        if wanted is None and count < 1:
+            raise InputError(f"VIEWS.{branch}.COUNT {count} must be at least 1")
+        if wanted is not None and count != wanted:
+            more = ", or METHOD.NAME mscn" if cfg.METHOD.NAME in BASES else ""
+            raise InputError(
+                f"METHOD.NAME {cfg.METHOD.NAME} takes {needs.a or 'any'} and {needs.b or 0} views "
+                f"an image, VIEWS.A.COUNT and VIEWS.B.COUNT are {views.A.COUNT} and "
+                f"{views.B.COUNT}; set VIEWS.{branch}.COUNT to {wanted}{more}"
+            )
+    if views.FOCAL.COUNT < 0 or (views.FOCAL.COUNT and not needs.focal):
+        raise InputError(
+            f"VIEWS.FOCAL.COUNT {views.FOCAL.COUNT}: METHOD.NAME {cfg.METHOD.NAME} uses no focal "
+            "views; set it to 0"
+        )
+
+
 def _check_views(cfg: CfgNode) -> None:
-    for name in ("A", "B"):
+    for name in ("A", "B", "FOCAL"):
         branch = cfg.VIEWS[name]
-        if branch.COUNT < 1:
-            raise InputError(f"VIEWS.{name}.COUNT {branch.COUNT} must be at least 1")
         for key in ("BLUR_PROB", "SOLARIZE_PROB", "MASK_PROB"):
             if not 0 <= branch[key] <= 1:
                 raise InputError(f"VIEWS.{name}.{key} {branch[key]} is no probability; give 0 to 1")
-    count = cfg.VIEWS.A.COUNT + cfg.VIEWS.B.COUNT
-    if cfg.METHOD.NAME == "simclr" and count != 2:
-        raise InputError(
-            f"METHOD.NAME simclr compares 2 views, VIEWS.A.COUNT + VIEWS.B.COUNT is {count}; "
-            "set both to 1, or METHOD.NAME mscn"
-        )
     if cfg.HIGHPASS.AT_TRANSFER not in ("auto", "yes", "no"):
         raise InputError(
             f"HIGHPASS.AT_TRANSFER {cfg.HIGHPASS.AT_TRANSFER!r} is unknown; known: auto, no, yes"
         )
     if cfg.VIEWS.SAME_VIEW and not cfg.VIEWS.SAME_CROP:
         raise InputError("VIEWS.SAME_VIEW shares the crop too; set VIEWS.SAME_CROP True as well")
-    for section, key, lengths in (
-        ("VIEWS", "JITTER", (4,)),
-        ("VIEWS", "CROP_SCALE", (2,)),
-        ("VIEWS", "CROP_RATIO", (2,)),
-        ("VIEWS", "BLUR_SIGMA", (2,)),
-        ("MASK", "RATIO", (1, 2)),
-        ("MASK", "FOCAL_SIZE", (1, 2)),
-        ("MASK", "FOCAL_ASPECT", (2,)),
+
+
+def _check_lengths(cfg: CfgNode) -> None:
+    for key, lengths in (
+        ("VIEWS.JITTER", (4,)),
+        ("VIEWS.CROP_SCALE", (2,)),
+        ("VIEWS.FOCAL.CROP_SCALE", (2,)),
+        ("VIEWS.CROP_RATIO", (2,)),
+        ("VIEWS.BLUR_SIGMA", (2,)),
+        ("MASK.RATIO", (1, 2)),
+        ("MASK.FOCAL_SIZE", (1, 2)),
+        ("MASK.FOCAL_ASPECT", (2,)),
+        ("METHOD.VICREG.WEIGHTS", (3,)),
     ):
-        value = cfg[section][key]
+        value = cfg
+        for part in key.split("."):
+            value = value[part]
         if len(value) not in lengths:
             wanted = " or ".join(map(str, lengths))
-            raise InputError(f"{section}.{key} {tuple(value)} must have {wanted} values")
+            raise InputError(f"{key} {tuple(value)} must have {wanted} values")
+
+
+def _check_share(key: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"{key} {value} must lie between 0 and 1")

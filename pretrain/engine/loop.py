@@ -7,21 +7,20 @@ process's batch.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from pretrain.common.distributed import rank, world_size
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss became infinite or not a number."""
+from pretrain.data.loader import Batch
+from pretrain.engine.guard import StepGuard
+from pretrain.methods.base import Method
 
 
 class Loader(Protocol):
@@ -29,29 +28,32 @@ class Loader(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Any]:
-        """Batches with `crops` uint8 (V, N, 3, S, S), from `start_step` on."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]:
+        """The batches of an epoch from `start_step` on."""
 
 
 @dataclass
 class Training:
     """Everything a step needs, and how far the run has come."""
 
-    method: nn.Module  # has `.trunk`; its state_dict is the checkpoint's
+    method: Method  # its state_dict is the checkpoint's
     model: nn.Module  # the method, or its DistributedDataParallel wrapper
     optimizer: Optimizer
     lr_at: Callable[[int], float]  # step -> learning rate
     loader: Loader
-    make_views: Callable[[Tensor, torch.Generator], Tensor]  # uint8 crops -> float32 views
+    make_views: Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]  # of uint8 crops
     branches: Sequence[int]  # branch of each view
+    guard: StepGuard
     device: torch.device
     total_steps: int
     batch_size: int  # global
     seed: int = 0
     bf16: bool = False
+    base_lr: float = 0.0  # of parameters whose rate stays constant
+    weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
+    clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
-    loss_guard: LossGuard = field(default_factory=lambda: LossGuard())
 
     @property
     def epoch(self) -> int:
@@ -95,33 +97,6 @@ class Callback:
         """At the end or after a failure."""
 
 
-class LossGuard:
-    """Stops the run on a loss that is not finite, one step late: a GPU need not be waited for."""
-
-    def __init__(self) -> None:
-        self.last = math.nan
-        self._waiting: tuple[int, dict[str, Any]] | None = None
-
-    def push(self, step: int, outcome: dict[str, Any]) -> None:
-        """Checks the previous step's loss, and keeps this one's for later."""
-        self.flush()
-        self._waiting = (step, outcome)
-
-    def flush(self) -> None:
-        """Checks now. Raises NonFiniteLoss with the step (from 1) and the terms."""
-        if self._waiting is None:
-            return
-        step, outcome = self._waiting
-        self._waiting = None
-        self.last = float(outcome["loss"])
-        if not math.isfinite(self.last):
-            terms = ", ".join(f"{name} {float(term):g}" for name, term in outcome["terms"].items())
-            raise NonFiniteLoss(
-                f"loss {self.last:g} at step {step} ({terms}); lower SOLVER.LR_PER_256, "
-                "lengthen the warmup, or look at the views of that step"
-            )
-
-
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator for one step's augmentation on this process, so that none needs to be saved.
 
@@ -138,18 +113,11 @@ def train(training: Training, callbacks: Sequence[Callback]) -> None:
             callback.start(training)
         training.model.train()
         clock = time.perf_counter()
-        while training.step < training.total_steps:
-            for batch in training.loader.epoch(training.epoch, training.step_in_epoch):
-                outcome = train_step(training, batch.crops)
-                training.step += 1
-                training.loss_guard.push(training.step, outcome)
-                training.seconds += time.perf_counter() - clock
-                for callback in callbacks:
-                    callback.step(training, outcome)
-                clock = time.perf_counter()
-                if training.step == training.total_steps:
-                    break
-        training.loss_guard.flush()
+        for outcome in steps(training):
+            training.seconds += time.perf_counter() - clock
+            for callback in callbacks:
+                callback.step(training, outcome)
+            clock = time.perf_counter()
         for callback in callbacks:
             callback.end(training)
     finally:
@@ -157,19 +125,100 @@ def train(training: Training, callbacks: Sequence[Callback]) -> None:
             callback.close()
 
 
-def train_step(training: Training, crops: Tensor) -> dict[str, Any]:
-    """One update from crops uint8 (V, N, 3, S, S) of this process.
+def steps(training: Training) -> Iterator[dict[str, Any]]:
+    """Takes the steps up to `training.total_steps`; yields each one's outcome when it is done."""
+    upcoming = prepared(training)
+    following = next(upcoming, None)
+    while following is not None:
+        outcome = forward_backward(training, following)
+        # Launched while the device still computes the gradient, before anything waits for it.
+        following = next(upcoming, None)
+        outcome["taken"] = finish_step(training, outcome)
+        yield outcome
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels (N,)."""
+
+    step: int
+    crops: list[Tensor]
+    views: list[Tensor]
+    labels: Tensor
+    generator: torch.Generator  # for the method's own draws, after the views'
+
+
+def prepared(training: Training) -> Iterator[Prepared]:
+    """The inputs of the steps from `training.step` on, one ahead of the training."""
+    step, steps_per_epoch = training.step, training.loader.steps_per_epoch
+    while step < training.total_steps:
+        epoch, start = divmod(step, steps_per_epoch)
+        for batch in training.loader.epoch(epoch, start):
+            yield prepare(training, batch, step)
+            step += 1
+            if step == training.total_steps:
+                return
+
+
+def prepare(training: Training, batch: Batch, step: int) -> Prepared:
+    """Makes the views of one step."""
+    batch = batch.to(training.device)
+    generator = step_generator(training.seed, step)
+    views = training.make_views(batch.crops, generator)
+    return Prepared(step, batch.crops, views, batch.labels, generator)
+
+
+def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
+    """Loss and gradients of one step.
 
     Returns the method's result, its loss detached, and the crops on the device.
     """
-    crops = crops.to(training.device, non_blocking=True)
-    views = training.make_views(crops, step_generator(training.seed, training.step))
+    training.guard.before()
     with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
-        outcome = training.model(views, training.branches)
+        outcome = training.model(
+            given.views, training.branches, labels=given.labels, generator=given.generator
+        )
     training.optimizer.zero_grad(set_to_none=True)
     outcome["loss"].backward()
-    rate = training.lr_at(training.step)
+    return {**outcome, "loss": outcome["loss"].detach(), "crops": given.crops}
+
+
+def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
+    """Clips, updates weights and what follows them, and counts the step.
+
+    Returns False where the update was skipped, since loss or gradient was not finite.
+    """
+    step = training.step
+    norm = clip_gradients(training.optimizer, training.clip_norm)
+    taken = training.guard.allows(step + 1, outcome, norm)
+    if taken:
+        set_rates(training, step)
+        training.optimizer.step()
+        training.method.after_step(step, training.total_steps)
+    training.step += 1
+    return taken
+
+
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
+    """Scales the gradients of groups with `clip` down to a total norm of `max_norm` (0 = off).
+
+    Returns the norm of all gradients before that, a scalar on their device.
+    """
+    kept, clipped = [], []
+    for group in optimizer.param_groups:
+        target = clipped if group.get("clip", True) else kept
+        target += [p for p in group["params"] if p.grad is not None]
+    norm = get_total_norm([p.grad for p in clipped])
+    if max_norm > 0:
+        clip_grads_with_norm_(clipped, max_norm, norm)
+    return torch.stack([norm, get_total_norm([p.grad for p in kept]).to(norm)]).norm()
+
+
+def set_rates(training: Training, step: int) -> None:
+    """Learning rate and weight decay of a step in every parameter group."""
+    rate = training.lr_at(step)
     for group in training.optimizer.param_groups:
-        group["lr"] = rate
-    training.optimizer.step()
-    return {**outcome, "loss": outcome["loss"].detach(), "crops": crops}
+        base = training.base_lr if group.get("constant_lr") else rate
+        group["lr"] = base * group.get("lr_ratio", 1.0)
+        if training.weight_decay_at is not None and group.get("decays"):
+            group["weight_decay"] = training.weight_decay_at(step)

@@ -1,11 +1,13 @@
 """The only builder of pretraining: a config in, a run directory with `checkpoint.pth` out.
 
-Everything else in `pretrain` takes plain arguments.
+Data and method are built by the `run.py` beside them; everything else takes plain arguments.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +15,44 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from pretrain.backbones.heads import build_projector
-from pretrain.backbones.resnet import BACKBONES, build_backbone
 from pretrain.common import distributed
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.lookup import find
-from pretrain.common.sync_batchnorm import convert_sync_batchnorm
-from pretrain.data.augment import ViewRecipe
-from pretrain.data.crops import CropSpec
-from pretrain.data.datasets import ImageDataset, open_images
-from pretrain.data.highpass import HighPass
-from pretrain.data.loader import CropLoader
-from pretrain.data.masking import MaskRecipe
-from pretrain.data.preprocess import Preprocess
-from pretrain.data.views import ViewMaker
+from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
+from pretrain.data.datasets import open_images
+from pretrain.data.run import (
+    branches,
+    build_loader,
+    build_view_maker,
+    train_images,
+    transfer_preprocess,
+)
 from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
+from pretrain.engine.checks import batch_note, check_backbone, check_images
+from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
+from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
-from pretrain.methods.mscn import BASES, PAIRINGS
-from pretrain.methods.simclr import SimCLR
-from pretrain.methods.table import METHODS
-from pretrain.optim.build import OPTIMIZERS, build_optimizer
-from pretrain.optim.schedules import scaled_lr, warmup_cosine
+from pretrain.methods.base import Method
+from pretrain.methods.pairs import PAIRINGS
+from pretrain.methods.run import build_method, build_trunk
+from pretrain.methods.table import BASES, METHODS
+from pretrain.optim.build import OPTIMIZERS, GroupRules, build_optimizer, param_groups
+from pretrain.optim.schedules import (
+    SCHEDULES,
+    by_epoch,
+    check_milestones,
+    half_cosine,
+    scaled_lr,
+    warmup_cosine,
+    warmup_steps_down,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +78,8 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
         logger.info("resuming %s at step %d of %d", output, training.step, training.total_steps)
     if distributed.is_main():
         atomic_write_text(folder / "config.yaml", config_text)
+        if note := batch_note(cfg):
+            logger.warning(note)
     train(training, build_callbacks(cfg, folder, facts, training.step if resuming else None))
     distributed.barrier()
     distributed.close_distributed()
@@ -74,18 +89,17 @@ def check_inputs(cfg: CfgNode) -> None:
     """Opens the data sets and builds the view maker, so that bad input is found before any process
     starts. Raises InputError."""
     find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
-    find(cfg.METHOD.BASE, BASES, "base loss", "METHOD.BASE")
+    find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
     find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
-    find(cfg.BACKBONE.NAME, BACKBONES, "backbone", "BACKBONE.NAME")
     find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
+    find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
+    check_milestones(cfg.SOLVER.MILESTONES)
     build_view_maker(cfg)
-    images = len(train_images(cfg))
-    if images < cfg.SOLVER.BATCH_SIZE:
-        raise InputError(
-            f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has {images} images, less than one "
-            f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}; lower it"
-        )
-    steps = images // cfg.SOLVER.BATCH_SIZE
+    with torch.device("meta"):
+        check_backbone(cfg, build_trunk(cfg))
+    images = train_images(cfg)
+    check_images(cfg, images)
+    steps = len(images) // cfg.SOLVER.BATCH_SIZE
     warmup_steps(cfg, steps, total_steps(cfg, steps))
     for spec in (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST):
         if spec and not open_images(spec).classes:
@@ -95,167 +109,94 @@ def check_inputs(cfg: CfgNode) -> None:
 def build_training(cfg: CfgNode, device: torch.device) -> Training:
     """Networks, data and optimizer of one process, at step 0."""
     torch.manual_seed(cfg.SEED)
-    method = build_method(cfg).to(device, memory_format=torch.channels_last)
-    method = convert_sync_batchnorm(method, device)
-    maker = build_view_maker(cfg)
-    loader = build_loader(cfg, train_images(cfg))
+    images = train_images(cfg)
+    method = build_method(cfg, num_classes=len(images.classes))
+    method = convert_norms(cfg, method.to(device, memory_format=torch.channels_last), device)
+    loader = build_loader(cfg, images)
     total = total_steps(cfg, loader.steps_per_epoch)
-    lr = scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE)
-    warmup = warmup_steps(cfg, loader.steps_per_epoch, total)
-
-    def lr_at(step: int) -> float:
-        return warmup_cosine(
-            step,
-            base_lr=lr,
-            total_steps=total,
-            warmup_steps=warmup,
-            final_fraction=cfg.SOLVER.FINAL_LR_FRACTION,
-        )
-
     return Training(
         method=method,
         model=wrap_for_processes(method, device),
-        optimizer=build_optimizer(
-            method,
-            cfg.SOLVER.OPTIMIZER,
-            lr=lr,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-            momentum=cfg.SOLVER.MOMENTUM,
-            betas=tuple(cfg.SOLVER.BETAS),
-            trust_coefficient=cfg.SOLVER.TRUST_COEFFICIENT,
-            exclude_norm_and_bias=cfg.SOLVER.EXCLUDE_NORM_AND_BIAS,
-        ),
-        lr_at=lr_at,
+        optimizer=build_solver(cfg, method),
+        lr_at=build_schedule(cfg, loader.steps_per_epoch),
         loader=loader,
-        make_views=maker,
+        make_views=build_view_maker(cfg),
         branches=branches(cfg),
+        guard=StepGuard(method, cfg.SOLVER.MAX_SKIPPED_STEPS),
         device=device,
         total_steps=total,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         seed=cfg.SEED,
         bf16=cfg.SOLVER.BF16 and device.type == "cuda",
+        base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
+        weight_decay_at=build_weight_decay(cfg, total),
+        clip_norm=cfg.SOLVER.CLIP_NORM,
     )
 
 
-def build_method(cfg: CfgNode) -> nn.Module:
-    """Untrained trunk, projector and loss."""
-    kind = find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
-    trunk = build_backbone(cfg.BACKBONE.NAME, cfg.BACKBONE.ZERO_INIT_RESIDUAL)
-    head = cfg.METHOD.PROJECTOR
-    projector = build_projector(
-        trunk.out_dim, hidden_dim=head.HIDDEN_DIM, out_dim=head.OUT_DIM, layers=head.LAYERS
+def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> Method:
+    """Batch norms over the global batch, or over groups of METHOD.BN_GROUP images."""
+    group = cfg.METHOD.BN_GROUP
+    if group == 0:
+        return convert_sync_batchnorm(method, device)
+    if group == cfg.SOLVER.BATCH_SIZE // distributed.world_size():
+        return method  # a process is a group
+    return convert_group_batchnorm(method, group)
+
+
+def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
+    """The optimizer over the method's trainable parameters."""
+    solver = cfg.SOLVER
+    bias_lr = solver.BIAS_LR_PER_256
+    rules = GroupRules(
+        exclude_norm_and_bias=solver.EXCLUDE_NORM_AND_BIAS,
+        bias_lr_ratio=bias_lr / solver.LR_PER_256 if bias_lr else 1.0,
+        constant=tuple(method.constant_rate()) if solver.CONSTANT_PREDICTOR_LR else (),
+        without_decay=tuple(method.without_decay()),
     )
-    joint = cfg.METHOD.JOINT_FORWARD
-    if kind is SimCLR:
-        return SimCLR(trunk, projector, temperature=cfg.METHOD.TEMPERATURE, joint_forward=joint)
-    base = find(cfg.METHOD.BASE, BASES, "base loss", "METHOD.BASE")(cfg.METHOD.TEMPERATURE)
-    pairing = find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
-    return kind(trunk, projector, base, pairing=pairing, joint_forward=joint)
+    return build_optimizer(
+        param_groups(method, solver.WEIGHT_DECAY, rules),
+        solver.OPTIMIZER,
+        lr=scaled_lr(solver.LR_PER_256, solver.BATCH_SIZE),
+        momentum=solver.MOMENTUM,
+        betas=tuple(solver.BETAS),
+        trust_coefficient=solver.TRUST_COEFFICIENT,
+        momentum_holds_lr=solver.MOMENTUM_HOLDS_LR,
+    )
 
 
-def wrap_for_processes(method: nn.Module, device: torch.device) -> nn.Module:
+def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
+    """step -> learning rate. Raises InputError when the warmup fills the run."""
+    solver = cfg.SOLVER
+    total = total_steps(cfg, steps_per_epoch)
+    common: dict[str, Any] = {
+        "base_lr": scaled_lr(solver.LR_PER_256, solver.BATCH_SIZE),
+        "total_steps": total * solver.STRETCH,
+        "warmup_steps": warmup_steps(cfg, steps_per_epoch, total),
+        "warmup_start": solver.WARMUP_START,
+    }
+    if solver.SCHEDULE == "step":
+        schedule = partial(warmup_steps_down, milestones=tuple(solver.MILESTONES), **common)
+    else:
+        schedule = partial(warmup_cosine, final_fraction=solver.FINAL_LR_FRACTION, **common)
+    return by_epoch(schedule, steps_per_epoch) if solver.RATE_PER_EPOCH else schedule
+
+
+def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | None:
+    """step -> weight decay; None where it does not change."""
+    start, end = cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.FINAL_WEIGHT_DECAY
+    if end < 0:
+        return None
+    return lambda step: half_cosine(step / (total * cfg.SOLVER.STRETCH), start, end)
+
+
+def wrap_for_processes(method: Method, device: torch.device) -> nn.Module:
     """The method itself in one process, else its DistributedDataParallel."""
     if distributed.world_size() == 1:
         return method
     devices = [device.index] if device.type == "cuda" else None
     # SyncBN keeps the buffers equal, so nothing is broadcast before each step.
     return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
-
-
-def branches(cfg: CfgNode) -> list[int]:
-    """The branch (0 = A, 1 = B) of each view."""
-    return [0] * cfg.VIEWS.A.COUNT + [1] * cfg.VIEWS.B.COUNT
-
-
-def build_view_maker(cfg: CfgNode) -> ViewMaker:
-    """Augmentation, filter and mask of each view. Raises InputError for what does not fit SIZE."""
-    nodes = [cfg.VIEWS.B if branch else cfg.VIEWS.A for branch in branches(cfg)]
-    maker = ViewMaker(
-        [view_recipe(cfg, node) for node in nodes],
-        highpasses=[build_highpass(cfg) if node.HIGHPASS else None for node in nodes],
-        masks=[mask_recipe(cfg, node) for node in nodes],
-        same_view=shared_with_first(len(nodes), cfg.VIEWS.SAME_VIEW),
-    )
-    maker.check(cfg.VIEWS.SIZE)
-    return maker
-
-
-def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
-    """The photometric augmentation of one branch (VIEWS.A or VIEWS.B)."""
-    brightness, contrast, saturation, hue = cfg.VIEWS.JITTER
-    return ViewRecipe(
-        flip_prob=cfg.VIEWS.FLIP_PROB,
-        jitter_prob=cfg.VIEWS.JITTER_PROB,
-        brightness=brightness,
-        contrast=contrast,
-        saturation=saturation,
-        hue=hue,
-        gray_prob=cfg.VIEWS.GRAY_PROB,
-        blur_prob=branch.BLUR_PROB,
-        blur_sigma=tuple(cfg.VIEWS.BLUR_SIGMA),
-        blur_kernel=cfg.VIEWS.BLUR_KERNEL or None,
-        solarize_prob=branch.SOLARIZE_PROB,
-    )
-
-
-def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
-    """The masks of one branch; None where nothing can be masked."""
-    if branch.MASK_PROB == 0 or max(cfg.MASK.RATIO) == 0:
-        return None
-    return MaskRecipe(
-        ratio=number_or_range(cfg.MASK.RATIO),
-        grid_size=cfg.MASK.GRID_SIZE,
-        random_phase=cfg.MASK.RANDOM_PHASE,
-        exact_count=cfg.MASK.EXACT_COUNT,
-        focal_prob=cfg.MASK.FOCAL_PROB,
-        focal_size=number_or_range(cfg.MASK.FOCAL_SIZE),
-        focal_aspect=tuple(cfg.MASK.FOCAL_ASPECT),
-        channel_prob=cfg.MASK.CHANNEL_PROB,
-        channel_kinds=cfg.MASK.CHANNEL_KINDS,
-        noise=cfg.MASK.NOISE,
-        noise_std=cfg.MASK.NOISE_STD,
-        apply_prob=branch.MASK_PROB,
-    )
-
-
-def build_highpass(cfg: CfgNode) -> HighPass:
-    """The filter."""
-    return HighPass(cfg.HIGHPASS.KERNEL_SIZE, cfg.HIGHPASS.SIGMA, cfg.HIGHPASS.BORDER)
-
-
-def transfer_preprocess(cfg: CfgNode) -> Preprocess:
-    """What the weights want of their input downstream (HIGHPASS.AT_TRANSFER)."""
-    everywhere = cfg.VIEWS.A.HIGHPASS and cfg.VIEWS.B.HIGHPASS
-    wanted = {"auto": everywhere, "yes": True, "no": False}[cfg.HIGHPASS.AT_TRANSFER]
-    return Preprocess(highpass=build_highpass(cfg) if wanted else None)
-
-
-def train_images(cfg: CfgNode) -> ImageDataset:
-    """DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class."""
-    return open_images(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS or None)
-
-
-def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
-    """This process's part of the global batches."""
-    spec = CropSpec(
-        cfg.VIEWS.SIZE,
-        tuple(cfg.VIEWS.CROP_SCALE),
-        tuple(cfg.VIEWS.CROP_RATIO),
-        cfg.VIEWS.INTERPOLATION,
-    )
-    views = len(branches(cfg))
-    return CropLoader(
-        images,
-        crops=[spec] * views,
-        same_crop=shared_with_first(views, cfg.VIEWS.SAME_CROP),
-        batch_size=cfg.SOLVER.BATCH_SIZE // distributed.world_size(),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        seed=cfg.SEED,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
-        cache_decoded=cfg.DATALOADER.CACHE_DECODED,
-    )
 
 
 def total_steps(cfg: CfgNode, steps_per_epoch: int) -> int:
@@ -299,7 +240,25 @@ def build_callbacks(
         every_steps=cfg.CHECKPOINT.EVERY_STEPS,
         keep_every_epochs=cfg.CHECKPOINT.KEEP_EVERY_EPOCHS,
     )
-    return [checkpoint, ViewPanel(folder), *callbacks]
+    callbacks = [checkpoint, ViewPanel(folder), *callbacks]
+    if cfg.PRECISE_BN.IMAGES > 0:
+        callbacks.insert(1, build_precise_bn(cfg, folder, facts))
+    return callbacks
+
+
+def build_precise_bn(cfg: CfgNode, folder: Path, facts: dict[str, Any]) -> PreciseBN:
+    """Re-estimation of batch-norm statistics after the last step."""
+    return PreciseBN(
+        folder,
+        facts,
+        train_images(cfg),
+        transfer_preprocess(cfg),
+        build_trunk=lambda: build_trunk(cfg),
+        size=cfg.VIEWS.SIZE,
+        num_images=cfg.PRECISE_BN.IMAGES,
+        batch_size=cfg.PRECISE_BN.BATCH_SIZE,
+        seed=cfg.SEED,
+    )
 
 
 def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:
@@ -316,13 +275,3 @@ def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:
         limits=(cfg.KNN.TRAIN_LIMIT, cfg.KNN.TEST_LIMIT),
         batch_size=cfg.KNN.BATCH_SIZE,
     )
-
-
-def shared_with_first(views: int, shared: bool) -> list[int | None]:
-    """For each view the earlier view it shares with: view 0 if `shared`, else none."""
-    return [None] + [0 if shared else None] * (views - 1)
-
-
-def number_or_range(value: tuple[float, ...]) -> float | tuple[float, float]:
-    """A config tuple of one value as a number, of two as a range."""
-    return value[0] if len(value) == 1 else (value[0], value[1])

@@ -11,10 +11,11 @@ import yaml
 from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
+from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training
 
 # Keys that may differ between a run and its continuation: they change no number of the training.
-FREE_KEYS = ("OUTPUT_DIR", "DATALOADER", "CHECKPOINT", "LOG", "KNN", "DATASETS.KNN")
+FREE_KEYS = ("OUTPUT_DIR", "DATALOADER", "CHECKPOINT", "LOG", "KNN", "DATASETS.KNN", "PRECISE_BN")
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
         "total_steps": training.total_steps,
         "images_seen": training.images_seen,
         "views_seen": training.views_seen,
+        "views_per_image": len(training.branches),
         "seconds": training.seconds,
         "gpu_seconds": training.gpu_seconds,
     }
@@ -42,8 +44,7 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
 
 
 def save_training(training: Training, facts: dict[str, Any], path: Path) -> None:
-    """Writes the checkpoint atomically, after a check that the last loss was finite."""
-    training.loss_guard.flush()
+    """Writes the checkpoint atomically."""
     save_checkpoint(describe_training(training, facts), path)
 
 
@@ -69,8 +70,9 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
 
 def check_same_config(saved: str, present: str, path: Path) -> None:
     """Raises InputError naming the first keys in which two configs (YAML) differ, `FREE_KEYS`
-    apart."""
-    old, new = _flat(yaml.safe_load(saved)), _flat(yaml.safe_load(present))
+    apart. Keys that an older version did not have count as their defaults."""
+    old = {**_flat(get_defaults()), **_flat(yaml.safe_load(saved))}
+    new = _flat(yaml.safe_load(present))
     differing = [
         f"{key} ({old.get(key)} then, {new.get(key)} now)"
         for key in sorted({*old, *new})

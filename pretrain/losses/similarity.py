@@ -1,11 +1,11 @@
-"""Contrastive losses: embeddings of several views in, one scalar out.
+"""Losses that compare embeddings by their cosine: several views' embeddings in, one scalar out.
 
-Legend: N images in this process's batch, W processes, V views, D embedding, P pairs of views.
+Legend: N images in this process's batch, W processes, V views, D embedding, K queue length.
 
 Scaling under data parallelism: every process returns the mean over *its own* rows against the
 global batch, and `gather_with_grad` adds up the gradients of all processes. So the mean of the loss
 over the processes is the loss of the whole batch, and the gradients that DistributedDataParallel
-averages are the gradients of that loss.
+averages are the gradients of that loss. All is computed in float32 or better, also under autocast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.common.distributed import gather_with_grad, rank
+from pretrain.common.distributed import gather_rows, gather_with_grad, rank
+from pretrain.losses.precision import full_precision
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -31,24 +32,74 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     return nt_xent_pairs(torch.stack([z1, z2]), [(0, 1)], temperature)
 
 
+@full_precision
 def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
     """Mean over `pairs` of the two-view NT-Xent of that pair alone, for embeddings z (V, N, D).
 
     Views outside a pair play no part in it, so that other views of an image are never its
-    negatives. Computed in float32 or better, also under autocast. Raises ValueError on bad shapes
-    or pairs.
+    negatives. Raises ValueError on bad shapes or pairs.
     """
     if z.ndim != 3 or z.shape[1] == 0:
         raise ValueError(f"embeddings must be (V, N, D) with N > 0, got {tuple(z.shape)}")
     if not pairs or any(not 0 <= v < len(z) for pair in pairs for v in pair):
         raise ValueError(f"bad pairs {list(pairs)} for {len(z)} views")
+    _check_temperature(temperature)
+    z = F.normalize(z, dim=-1)
+    everyone = _gather_views(z)
+    losses = [_pair_loss(z[[a, b]], everyone[[a, b]], temperature) for a, b in pairs]
+    return torch.stack(losses).mean()
+
+
+@full_precision
+def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """MoCo's loss (arXiv 1911.05722, equation 1): cross-entropy of 1 positive and K negatives.
+
+    Queries q and their keys k (N, D), queue (D, K) of earlier keys, which get no gradient. q and k
+    are L2-normalised here, the queue is normalised already. Mean over this process's rows.
+    """
+    _check_temperature(temperature)
+    q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
+    positive = (q * k).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive, q @ queue.detach()], dim=1) / temperature
+    return F.cross_entropy(logits, logits.new_zeros(len(q), dtype=torch.long))
+
+
+@full_precision
+def batch_contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+    """MoCo v3's loss of one direction: each query (N, D) against the keys of the global batch.
+
+    Keys (N, D) get no gradient; the positive is the same image's key; both are L2-normalised here.
+    Times 2 * temperature, as in the authors' code (moco-v3 moco/builder.py `contrastive_loss`).
+    """
+    _check_temperature(temperature)
+    q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
+    logits = q @ gather_rows(k).T / temperature
+    own = torch.arange(len(q), device=q.device) + rank() * len(q)
+    return F.cross_entropy(logits, own) * (2 * temperature)
+
+
+@full_precision
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """SimSiam's D(p, z) (arXiv 2011.10566, equation 1): minus the mean cosine of the rows (N, D).
+
+    No gradient reaches z (stop-gradient).
+    """
+    return -F.cosine_similarity(p, z.detach(), dim=1).mean()
+
+
+@full_precision
+def normalized_error(p: Tensor, z: Tensor) -> Tensor:
+    """BYOL's regression loss (arXiv 2006.07733, equation 2): mean |p/|p| - z/|z||^2 of rows (N, D).
+
+    Equal to 2 - 2 cosine. No gradient reaches z.
+    """
+    difference = F.normalize(p, dim=1) - F.normalize(z.detach(), dim=1)
+    return difference.square().sum(dim=1).mean()
+
+
+def _check_temperature(temperature: float) -> None:
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
-        everyone = _gather_views(z)
-        losses = [_pair_loss(z[[a, b]], everyone[[a, b]], temperature) for a, b in pairs]
-        return torch.stack(losses).mean()
 
 
 def _gather_views(z: Tensor) -> Tensor:

@@ -1,84 +1,34 @@
-"""Masked Siamese ConvNets (Jing, Zhu, LeCun; arXiv 2206.07700): masked views in, a loss out.
+"""Masked Siamese ConvNets (Jing, Zhu, LeCun; arXiv 2206.07700): masked multi-view on any loss of
+two views.
 
-The masks, the filter and the noise belong to the views (pretrain/data); the method is how a loss of
-two views is applied to more: to each pair of views from different branches, averaged.
-Legend: V views, N images in this process's batch, F trunk features, D embedding.
+The masks, the filter and the noise belong to the views (pretrain/data). The method is how a loss of
+two views is applied to more: each joint-embedding method here takes the pairs of views it compares,
+and its loss is the mean over those pairs of the two-view loss of that pair alone. METHOD.BASE names
+the loss; this module says what MSCN adds to it. With one view a branch, no mask and no filter,
+MSCN is its base method bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
-
-from pretrain.losses.similarity import nt_xent_pairs
-from pretrain.methods.simclr import embed
-
-Pairs = list[tuple[int, int]]
+from pretrain.methods.pairs import PAIRINGS, Pairing, cross_pairs
+from pretrain.methods.table import MSCN
 
 
-def cross_pairs(branches: Sequence[int]) -> Pairs:
-    """Each view of branch 0 with each view of branch 1 (the paper's "asymmetric pairs")."""
-    first = [view for view, branch in enumerate(branches) if branch == 0]
-    second = [view for view, branch in enumerate(branches) if branch == 1]
-    return [(a, b) for a in first for b in second]
+def pairing_of(method: str, pairs: str) -> Pairing:
+    """The pairs of MSCN as METHOD.PAIRS names them; its base methods compare A with B."""
+    return PAIRINGS[pairs] if method == MSCN else cross_pairs
 
 
-def all_pairs(branches: Sequence[int]) -> Pairs:
-    """Every two views, whatever their branch."""
-    views = range(len(branches))
-    return [(a, b) for a in views for b in views if a < b]
+def online_branch(method: str, masked_shares: Sequence[float]) -> int:
+    """The branch (0 or 1) on the online side of an asymmetric base (MoCo v1, v2).
 
+    MSCN's online network sees the more masked branch, its target the less masked one, as far as
+    the base method has one direction only; with equal shares, and in the base methods
+    themselves, branch A is online.
 
-PAIRINGS: dict[str, Callable[[Sequence[int]], Pairs]] = {"cross": cross_pairs, "all": all_pairs}
-
-
-class NTXent(nn.Module):
-    """SimCLR's loss as a base: a module, since other bases will hold parameters of their own."""
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    def forward(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """Embeddings (V, N, D) to named scalar terms, whose sum is the loss."""
-        return {"nt_xent": nt_xent_pairs(z, pairs, self.temperature)}
-
-
-BASES: dict[str, type[NTXent]] = {"simclr": NTXent}
-
-
-class MSCN(nn.Module):
-    """Trunk, projector and a base loss on the configured pairs of views."""
-
-    def __init__(
-        self,
-        trunk: nn.Module,
-        projector: nn.Module,
-        base: nn.Module,
-        *,
-        pairing: Callable[[Sequence[int]], Pairs] = cross_pairs,
-        joint_forward: bool = True,
-    ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.projector = projector
-        self.base = base
-        self.pairing = pairing
-        self.joint_forward = joint_forward
-
-    def forward(self, views: Tensor, branches: Sequence[int]) -> dict[str, Any]:
-        """Views (V, N, 3, H, W), normalised and masked, view v of branch `branches[v]` (0 or 1).
-
-        Returns loss, detached `terms` to log, and the trunk's detached `features` (V, N, F).
-        Raises ValueError when the branches give no pair.
-        """
-        pairs = self.pairing(branches)
-        if not pairs:
-            raise ValueError(f"no pair of views among branches {list(branches)}")
-        features, z = embed(self.trunk, self.projector, views, branches, self.joint_forward)
-        terms = self.base(z, pairs)
-        loss = sum(terms.values())
-        detached = {name: term.detach() for name, term in terms.items()}
-        return {"loss": loss, "terms": detached, "features": features.detach()}
+    Args:
+        masked_shares: expected share of masked pixels in branches A and B.
+    """
+    return 1 if method == MSCN and masked_shares[1] > masked_shares[0] else 0

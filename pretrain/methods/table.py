@@ -1,10 +1,39 @@
-"""Methods by name."""
+"""Methods by name, and what each asks of its views and its backbone."""
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import dataclass
 
-from pretrain.methods.mscn import MSCN
-from pretrain.methods.simclr import SimCLR
+# The two-view losses that masking is put on (METHOD.BASE of mscn).
+BASES = ("simclr", "moco_v1", "moco_v2", "moco_v3", "simsiam", "byol", "vicreg", "barlow")
+MSCN = "mscn"
 
-METHODS: dict[str, type[nn.Module]] = {"mscn": MSCN, "simclr": SimCLR}
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks for.
+
+    a, b: views of branches A and B, an exact number or None for one or more.
+    focal: whether it uses focal views.
+    vit: whether its backbone must be a ViT whose patches can be left out.
+    labels: whether it needs class folders.
+    """
+
+    a: int | None = 1
+    b: int | None = 1
+    focal: bool = False
+    vit: bool = False
+    labels: bool = False
+
+
+METHODS: dict[str, Needs] = {
+    **{base: Needs() for base in BASES},
+    MSCN: Needs(a=None, b=None),
+    "supervised": Needs(b=0, labels=True),
+    "msn": Needs(a=None, focal=True, vit=True),
+    "mae": Needs(b=0, vit=True),
+}
+# Methods with a predictor, a momentum copy, a queue of keys
+PREDICTIVE = ("simsiam", "byol", "moco_v3")
+MOMENTUM = ("moco_v1", "moco_v2", "moco_v3", "byol", "msn")
+QUEUED = ("moco_v1", "moco_v2")

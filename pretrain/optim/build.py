@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,44 +15,87 @@ from pretrain.optim.lars import LARS
 OPTIMIZERS = {"lars": LARS, "sgd": SGD, "adamw": AdamW}
 
 
-def param_groups(
-    model: nn.Module, weight_decay: float, *, exclude_norm_and_bias: bool = True
-) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weights, and one-dimensional ones (biases, batch norm).
+@dataclass(frozen=True)
+class GroupRules:
+    """How parameters are told apart.
 
-    The second group has no weight decay and `adapt=False` (which only LARS reads):
-    google-research/simclr excludes `batch_normalization` and `bias` from both. With
-    `exclude_norm_and_bias=False` there is one group of all.
+    exclude_norm_and_bias: one-dimensional ones (biases, batch norm) get no weight decay, and no
+        adaptation by LARS (google-research/simclr excludes `batch_normalization` and `bias`).
+    bias_lr_ratio: their rate over that of the others (Barlow Twins: 0.0048 / 0.2).
+    constant: parameters whose rate stays at the base rate (SimSiam's predictor).
+    without_decay: matrices without weight decay, adaptation and clipping (MSN's prototypes).
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not exclude_norm_and_bias:
-        return [{"params": trainable, "weight_decay": weight_decay}]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+
+    exclude_norm_and_bias: bool = True
+    bias_lr_ratio: float = 1.0
+    constant: tuple[nn.Parameter, ...] = ()
+    without_decay: tuple[nn.Parameter, ...] = ()
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, rules: GroupRules = GroupRules()
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of equal treatment, in the model's order.
+
+    Each group holds `params`, `weight_decay`, and what `engine.loop` and LARS read: `adapt`,
+    `lr_ratio`, `constant_lr`, `clip`, `decays` (whether a weight-decay schedule applies).
+    """
+    constant = {id(p) for p in rules.constant}
+    bare = {id(p) for p in rules.without_decay}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            flat = parameter.ndim <= 1
+            key = (flat, id(parameter) in constant, id(parameter) in bare)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        _group(params, weight_decay, rules, *key)
+        for key, params in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return [group for group in groups if group["params"]]
+
+
+def _group(
+    params: list[nn.Parameter],
+    weight_decay: float,
+    rules: GroupRules,
+    flat: bool,
+    constant: bool,
+    bare: bool,
+) -> dict[str, Any]:
+    decays = not bare and not (flat and rules.exclude_norm_and_bias)
+    return {
+        "params": params,
+        "weight_decay": weight_decay if decays else 0.0,
+        "adapt": decays,
+        "lr_ratio": rules.bias_lr_ratio if flat else 1.0,
+        "constant_lr": constant,
+        "clip": not bare,
+        "decays": decays,
+    }
 
 
 def build_optimizer(
-    model: nn.Module,
+    groups: Iterable[dict[str, Any]],
     name: str,
     *,
     lr: float,
-    weight_decay: float,
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
     trust_coefficient: float = 0.001,
-    exclude_norm_and_bias: bool = True,
+    momentum_holds_lr: bool = True,
 ) -> Optimizer:
-    """`name` is one of OPTIMIZERS; `lr` is the rate itself, already scaled. InputError for an
-    unknown name."""
+    """`name` is one of OPTIMIZERS; `lr` is the rate itself, already scaled; groups are those of
+    `param_groups`. InputError for an unknown name."""
     kind = find(name, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
-    groups = param_groups(model, weight_decay, exclude_norm_and_bias=exclude_norm_and_bias)
+    groups = list(groups)
     if kind is LARS:
-        return LARS(groups, lr, momentum=momentum, trust_coefficient=trust_coefficient)
-    for group in groups:
-        group.pop("adapt", None)
+        return LARS(
+            groups,
+            lr,
+            momentum=momentum,
+            trust_coefficient=trust_coefficient,
+            momentum_holds_lr=momentum_holds_lr,
+        )
     if kind is SGD:
         return SGD(groups, lr, momentum=momentum)
     # One kernel for all tensors, on a CPU too: 69 to 30 ms there for ResNet-18's 62 tensors.

@@ -1,8 +1,10 @@
-"""LARS (You et al., arXiv 1708.03888) as in google-research/simclr `lars_optimizer.py`.
+"""LARS (You et al., arXiv 1708.03888) in the two forms that the field's recipes use.
 
-Gradients in, new weights out. Differs from other public versions in ways that matter: weight decay
-is part of the gradient whose norm is taken, and the learning rate enters the momentum buffer (so a
-falling rate does not scale down what was gathered before).
+Gradients in, new weights out. Weight decay is part of the gradient whose norm is taken (timm's and
+lightly's add up the two norms instead, which no recipe's authors do). The forms
+differ in where the learning rate enters: into the momentum buffer (google-research/simclr
+`lars_optimizer.py`, so that a falling rate does not scale down what was gathered before), or after
+it (BYOL, MoCo v3, VICReg, Barlow Twins).
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ class LARS(Optimizer):
     """Momentum SGD whose step is scaled per tensor by trust_coefficient * |w| / |g|.
 
     A parameter group with `adapt=False` (batch norm and biases) is plain momentum SGD; give it
-    weight_decay=0 as well, `param_groups` does both. The ratio is 1 where either norm is 0. Raises
-    ValueError on a negative setting.
+    weight_decay=0 as well, `param_groups` does both. The ratio is 1 where either norm is 0.
+    `momentum_holds_lr` chooses the form: Google's, or the others'. Raises ValueError on a negative
+    setting.
     """
 
     def __init__(
@@ -31,12 +34,14 @@ class LARS(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
+        momentum_holds_lr: bool = True,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "trust": trust_coefficient, "adapt": True})
+        self.momentum_holds_lr = momentum_holds_lr
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -60,9 +65,10 @@ class LARS(Optimizer):
         if group["adapt"]:
             grads = list(torch._foreach_mul(grads, self._ratios(params, grads, group["trust"])))
         buffers = [self._momentum_buffer(p) for p in params]
+        inside, outside = (group["lr"], 1.0) if self.momentum_holds_lr else (1.0, group["lr"])
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, grads, alpha=group["lr"])
-        torch._foreach_sub_(params, buffers)
+        torch._foreach_add_(buffers, grads, alpha=inside)
+        torch._foreach_add_(params, buffers, alpha=-outside)
 
     def _momentum_buffer(self, param: Tensor) -> Tensor:
         state = self.state[param]

@@ -1,8 +1,13 @@
-"""Learning rates: a step number in, a learning rate out."""
+"""Learning rates and weight decays: a step number in, a value out."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+
+from pretrain.common.errors import InputError
+
+SCHEDULES = ("cosine", "step")
 
 
 def scaled_lr(lr_per_256: float, batch_size: int) -> float:
@@ -12,23 +17,73 @@ def scaled_lr(lr_per_256: float, batch_size: int) -> float:
 
 
 def warmup_cosine(
-    step: int,
+    step: float,
     *,
     base_lr: float,
-    total_steps: int,
+    total_steps: float,
     warmup_steps: int = 0,
+    warmup_start: float = 0.0,
     final_fraction: float = 0.0,
 ) -> float:
     """Rate of step 0..total_steps-1: linear up to `base_lr`, then half a cosine.
 
     The cosine ends at `final_fraction` of the rate. Warmup gives step s the rate (s + 1) /
-    warmup_steps, so that no step is spent at rate 0 (Google's SimCLR starts at 0). Raises
-    ValueError when the warmup is not shorter than the run.
+    warmup_steps of the way from `warmup_start` (a fraction of the rate) to the rate, so that no
+    step is spent at rate 0 (Google's SimCLR starts at 0). Raises ValueError when the warmup is not
+    shorter than the run.
     """
+    _check_warmup(warmup_steps, total_steps)
+    if step < warmup_steps:
+        return _warmed(step, base_lr, warmup_steps, warmup_start)
+    progress = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
+    return base_lr * half_cosine(progress, 1.0, final_fraction)
+
+
+def warmup_steps_down(
+    step: float,
+    *,
+    base_lr: float,
+    milestones: Sequence[float],
+    total_steps: float,
+    factor: float = 0.1,
+    warmup_steps: int = 0,
+    warmup_start: float = 0.0,
+) -> float:
+    """Rate of step 0..total_steps-1: as `warmup_cosine` up, then times `factor` at each milestone.
+
+    milestones: shares of the run (0 to 1); MoCo v1: 0.6 and 0.8. Raises ValueError as above.
+    """
+    _check_warmup(warmup_steps, total_steps)
+    if step < warmup_steps:
+        return _warmed(step, base_lr, warmup_steps, warmup_start)
+    # A step past a milestone by rounding alone (0.6 * 200 epochs = 120.00000000000001) has passed.
+    passed = sum(step >= share * total_steps - 1e-6 for share in milestones)
+    return base_lr * factor**passed
+
+
+def half_cosine(progress: float, start: float, end: float) -> float:
+    """From `start` at progress 0 to `end` at progress 1, along half a cosine."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def by_epoch(schedule: Callable[[float], float], steps_per_epoch: int) -> Callable[[float], float]:
+    """The schedule's value at an epoch's start, kept through it (MoCo v1 and v2, SimSiam)."""
+    return lambda step: schedule(step // steps_per_epoch * steps_per_epoch)
+
+
+def check_milestones(milestones: Sequence[float]) -> None:
+    """Raises InputError unless the milestones are rising shares of the run."""
+    rising = all(a < b for a, b in zip(milestones, milestones[1:]))
+    if not milestones or not rising or not 0 < milestones[0] or not milestones[-1] < 1:
+        raise InputError(
+            f"SOLVER.MILESTONES {tuple(milestones)} must be rising shares of the run, 0 to 1"
+        )
+
+
+def _check_warmup(warmup_steps: int, total_steps: float) -> None:
     if not 0 <= warmup_steps < max(total_steps, 1):
         raise ValueError(f"warmup of {warmup_steps} steps does not fit in {total_steps} steps")
-    if step < warmup_steps:
-        return base_lr * (step + 1) / warmup_steps
-    progress = min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return base_lr * (final_fraction + (1.0 - final_fraction) * cosine)
+
+
+def _warmed(step: float, base_lr: float, warmup_steps: int, warmup_start: float) -> float:
+    return base_lr * (warmup_start + (1.0 - warmup_start) * (step + 1) / warmup_steps)

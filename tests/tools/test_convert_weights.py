@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from tools.convert_weights import main
 from transfer.checkpoints import layout
 
@@ -186,7 +186,7 @@ def test_usage_errors_load_no_torch(tmp_path: Path) -> None:
 def test_trust_is_the_only_way_to_unknown_classes(
     tmp_path: Path, builders: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = build_backbone("tiny_resnet").state_dict()
+    state = build_resnet("tiny_resnet").state_dict()
     path = builders.detectron2(tmp_path / "odd.pkl", state, made=Path("where"))
     assert main([str(path), "--check"]) == 2
     assert "--trust" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.weights import COUNTER, Weights
 
 
@@ -15,7 +15,7 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
         a module with `.out_dim`, `.stages`, `forward (N, 3, H, W) -> (N, D)` and
         `forward_stages`; its input is what `weights.preprocess.apply` returns.
     """
-    backbone = build_backbone(weights.backbone)
+    backbone = build_resnet(weights.backbone)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
     lost = [key for key in missing if not key.endswith(COUNTER)]
     assert not lost and not unexpected, f"not a {weights.backbone}: {lost} {unexpected}"

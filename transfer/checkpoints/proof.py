@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.formats import KeyFormat
 from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.rebuilt import Detectron2ResNet
@@ -94,9 +94,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
 
 def source_network(entry: KeyFormat, tensors: Mapping[str, Tensor], backbone: str) -> nn.Module:
     """The network in the source's own layout, filled from the source's own names."""
-    network = (
-        Detectron2ResNet(backbone) if entry.layout == "detectron2" else build_backbone(backbone)
-    )
+    network = Detectron2ResNet(backbone) if entry.layout == "detectron2" else build_resnet(backbone)
     prefix = entry.prefix
     return _fill(network, {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
 
@@ -107,7 +105,7 @@ def load_layout(tensors: Mapping[str, Tensor], backbone: str, layout: str) -> nn
         if layout == "detectron2":
             network = named = Detectron2ResNet(backbone)
         elif backbone == "tiny_resnet":
-            network = named = build_backbone(backbone)
+            network = named = build_resnet(backbone)
         else:
             network = TorchvisionResNet(backbone)
             named = network.network

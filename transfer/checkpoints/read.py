@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import check_complete, nearest_backbone, shorten
@@ -75,7 +75,7 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
         raise InputError("weights 'random' need a backbone; name one, such as resnet50")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = build_backbone(backbone).state_dict()
+        state = build_resnet(backbone).state_dict()
     known = {"name": f"random_{backbone}", "source": RANDOM, "method": RANDOM, "epochs": 0}
     provenance = make_provenance(**known, pretrain_seed=seed)
     return Weights(state, backbone, Preprocess(), provenance)

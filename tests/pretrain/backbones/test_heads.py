@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pretrain.backbones.heads import build_projector
+from pretrain.common.errors import InputError
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -28,5 +29,5 @@ def test_last_norm_scales_but_does_not_shift() -> None:
 
 
 def test_no_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one layer"):
+    with pytest.raises(InputError, match="at least one layer"):
         build_projector(6, layers=0)

@@ -27,7 +27,7 @@ def make(data: ImageDataset, **changes: object) -> CropLoader:
 
 def same(one: list[Batch], two: list[Batch]) -> bool:
     return len(one) == len(two) and all(
-        torch.equal(a.crops, b.crops)
+        all(torch.equal(x, y) for x, y in zip(a.crops, b.crops, strict=True))
         and torch.equal(a.labels, b.labels)
         and torch.equal(a.index, b.index)
         for a, b in zip(one, two)
@@ -38,7 +38,8 @@ def test_batches(data: ImageDataset) -> None:
     loader = make(data)
     batches = list(loader.epoch(0))
     assert loader.steps_per_epoch == len(batches) == 4
-    assert batches[0].crops.shape == (2, 5, 3, 8, 8) and batches[0].crops.dtype == torch.uint8
+    assert [crop.shape for crop in batches[0].crops] == [(5, 3, 8, 8)] * 2
+    assert batches[0].crops[0].dtype == torch.uint8
     index = torch.cat([batch.index for batch in batches])
     assert len(index.unique()) == 20
     labels = torch.cat([batch.labels for batch in batches])
@@ -82,10 +83,10 @@ def test_ranks_share_the_global_batch(data: ImageDataset) -> None:
         merged = {
             int(i): crop
             for batches in ranks
-            for i, crop in zip(batches[step].index, batches[step].crops.transpose(0, 1))
+            for i, crop in zip(batches[step].index, torch.stack(batches[step].crops, 1))
         }
         assert sorted(merged) == sorted(batch.index.tolist()), "disjoint, and together the batch"
-        for i, crop in zip(batch.index, batch.crops.transpose(0, 1)):
+        for i, crop in zip(batch.index, torch.stack(batch.crops, 1)):
             assert torch.equal(crop, merged[int(i)]), "draws do not depend on the processes"
 
 
@@ -102,6 +103,16 @@ def test_shared_crop(data: ImageDataset) -> None:
     loader = make(data, crops=[CropSpec(8)] * 3, same_crop=[None, 0, None])
     crops = next(loader.epoch(0)).crops
     assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_crops_of_two_sizes(data: ImageDataset, num_workers: int) -> None:
+    """A view's crop does not depend on the size of the others."""
+    loader = make(data, crops=[CropSpec(8), CropSpec(6), CropSpec(8)], num_workers=num_workers)
+    mixed = next(loader.epoch(0)).crops
+    assert [crop.shape[-1] for crop in mixed] == [8, 6, 8]
+    plain = next(make(data, crops=[CropSpec(8)] * 3).epoch(0)).crops
+    assert torch.equal(mixed[0], plain[0]) and torch.equal(mixed[2], plain[2])
 
 
 def test_cached(data: ImageDataset) -> None:
@@ -149,7 +160,7 @@ def test_nothing_readable(num_workers: int, classes_folder: Path, data: ImageDat
     "wrong, match",
     [
         ({"batch_size": 25}, "24 images do not fill one global batch of 25"),
-        ({"crops": [CropSpec(8), CropSpec(9)]}, "must be equal"),
+        ({"crops": [CropSpec(8), CropSpec(9)], "same_crop": [None, 0]}, "not 8 and 9 px"),
         ({"same_crop": [0, None]}, "earlier view"),
         ({"same_crop": [None]}, "1 entries for 2 views"),
     ],
@@ -162,4 +173,4 @@ def test_bad_settings(wrong: dict, match: str, data: ImageDataset) -> None:
 def test_to_device(data: ImageDataset) -> None:
     batch = next(make(data).epoch(0))
     moved = batch.to(torch.device("cpu"))
-    assert torch.equal(moved.crops, batch.crops) and torch.equal(moved.index, batch.index)
+    assert same([moved], [batch])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,9 @@ def at(step: int, total: int = 12, steps_per_epoch: int = 3) -> SimpleNamespace:
         batch_size=4,
         images_seen=4 * step,
         views_seen=8 * step,
+        branches=[0, 1],
+        gpu_seconds=0.0,
+        guard=SimpleNamespace(skipped=0),
         loader=SimpleNamespace(steps_per_epoch=steps_per_epoch),
         lr_at=lambda step: 0.1,
     )
@@ -70,7 +74,8 @@ def test_rows_hold_means_since_the_last_row(tmp_path: Path) -> None:
         outcome = {
             "loss": torch.tensor(float(step)),
             "terms": {"half": torch.tensor(step / 2)},
-            "features": torch.randn(2, 4, 3),
+            "features": torch.randn(4, 3),
+            "taken": True,
         }
         metrics.step(at(step, total=5), outcome)
     metrics.close()
@@ -81,3 +86,14 @@ def test_rows_hold_means_since_the_last_row(tmp_path: Path) -> None:
         (5, 5.0, 2.5),
     ]
     assert all(row["images_per_s"] == pytest.approx(2.0) for row in rows)
+
+
+def test_skipped_steps_are_left_out_of_the_means(tmp_path: Path) -> None:
+    metrics = Metrics(MetricsWriter(tmp_path), every_steps=2)
+    metrics.start(at(0))
+    for step, (loss, taken) in enumerate([(1.0, True), (math.nan, False), (9.0, False)] * 2, 1):
+        outcome = {"loss": torch.tensor(loss), "terms": {}, "features": torch.randn(4, 3)}
+        metrics.step(at(step, total=6), {**outcome, "taken": taken})
+    metrics.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in rows] == [(2, 1.0), (4, 1.0)]

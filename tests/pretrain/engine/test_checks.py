@@ -10,6 +10,9 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.engine.checks import check_config
 
+MOCO = ("METHOD.BASE", "moco_v2")
+MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
+
 
 @pytest.mark.parametrize(
     "overrides, processes, message",
@@ -17,8 +20,26 @@ from pretrain.engine.checks import check_config
         (("SOLVER.BATCH_SIZE", 7), 2, "SOLVER.BATCH_SIZE 7 must be a multiple of the 2"),
         (("SOLVER.BATCH_SIZE", 2), 2, "at least 2 images"),
         (("SOLVER.ACCUMULATE", 4), 1, "SOLVER.ACCUMULATE 4: a contrastive loss"),
-        (("METHOD.NAME", "simclr"), 1, "compares 2 views"),
-        (("VIEWS.A.COUNT", 0), 1, "VIEWS.A.COUNT"),
+        (("METHOD.NAME", "simclr"), 1, "VIEWS.B.COUNT to 1, or METHOD.NAME mscn"),
+        (("METHOD.NAME", "mae"), 1, "set VIEWS.B.COUNT to 0$"),
+        (("METHOD.NAME", "msn"), 1, "set VIEWS.B.COUNT to 1$"),
+        (("VIEWS.A.COUNT", 0), 1, "VIEWS.A.COUNT 0 must be at least 1"),
+        (("VIEWS.FOCAL.COUNT", 2), 1, "METHOD.NAME mscn uses no focal views"),
+        (("METHOD.NAME", "simclrr"), 1, "did you mean 'simclr'"),
+        (("METHOD.BASE", "mae"), 1, "unknown base loss 'mae'"),
+        ((*MOCO, "METHOD.QUEUE_SIZE", 20), 1, "METHOD.QUEUE_SIZE 20 must be a multiple of .* 8"),
+        ((*MOCO, "METHOD.QUEUE_SIZE", 0), 1, "METHOD.QUEUE_SIZE 0"),
+        ((*MOCO, "METHOD.BN_GROUP", 3), 1, "METHOD.BN_GROUP 3 must divide the 8 images"),
+        ((*MOCO, "METHOD.BN_GROUP", 8), 2, "METHOD.BN_GROUP 8 must divide the 4 images"),
+        ((*MOCO, "METHOD.BN_GROUP", 1), 1, "METHOD.BN_GROUP 1 must be 0 or at least 2"),
+        ((*MOCO, "METHOD.MOMENTUM", 1.5), 1, "METHOD.MOMENTUM 1.5"),
+        (("METHOD.BASE", "moco_v1"), 1, "MoCo v1 has a linear projector"),
+        ((*MSN, "METHOD.MSN.PATCH_DROP", 1.0), 1, "METHOD.MSN.PATCH_DROP 1.0"),
+        ((*MSN, "METHOD.MSN.PROTOTYPES", 1), 1, "METHOD.MSN.PROTOTYPES 1"),
+        (("SOLVER.LR_PER_256", 0.0), 1, "SOLVER.LR_PER_256 0.0 must be above 0"),
+        (("SOLVER.STRETCH", 0.5), 1, "SOLVER.STRETCH 0.5 must be at least 1"),
+        (("SOLVER.MAX_SKIPPED_STEPS", -1), 1, "SOLVER.MAX_SKIPPED_STEPS -1"),
+        (("METHOD.VICREG.WEIGHTS", "(1.0,)"), 1, "METHOD.VICREG.WEIGHTS .* 3 values"),
         (("VIEWS.B.MASK_PROB", 1.5), 1, "VIEWS.B.MASK_PROB 1.5"),
         (("HIGHPASS.AT_TRANSFER", "maybe"), 1, "known: auto, no, yes"),
         (("VIEWS.SAME_VIEW", True), 1, "VIEWS.SAME_CROP"),

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.engine.loop import Callback, LossGuard, NonFiniteLoss, Training, step_generator, train
+from pretrain.data.loader import Batch
+from pretrain.engine.guard import NonFiniteLoss, StepGuard
+from pretrain.engine.loop import Callback, Training, clip_gradients, step_generator, train
+from pretrain.methods.base import Method
 
 
-class Line(nn.Module):
-    """A method with one weight; the loss is 1 / 0 in the step given."""
+class Line(Method):
+    """A method with one weight and a batch norm; the loss is 1 / 0 in the steps given."""
 
-    def __init__(self, bad_step: int = -1) -> None:
+    def __init__(self, *bad_steps: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.bad_step, self.calls = bad_step, 0
+        self.norm = nn.BatchNorm2d(3, affine=False)
+        self.bad_steps, self.calls, self.updates = bad_steps, 0, []
 
-    def forward(self, views: Tensor, branches: list[int]) -> dict[str, Any]:
+    def forward(
+        self, views: list[Tensor], branches: list[int], labels: Tensor, generator: Any
+    ) -> dict[str, Any]:
         self.calls += 1
-        loss = (self.weight * views.mean()).sum() / (0.0 if self.calls == self.bad_step else 1.0)
-        return {"loss": loss, "terms": {"line": loss.detach()}, "features": views[:, :, 0, 0]}
+        self.norm(views[0] * self.calls)
+        scale = 0.0 if self.calls in self.bad_steps else 1.0
+        loss = (self.weight * views[0].mean()).sum() / scale
+        return {"loss": loss, "terms": {"line": loss.detach()}, "features": views[0][:, :, 0, 0]}
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        self.updates.append(step)
 
 
 class Steps:
@@ -36,7 +46,8 @@ class Steps:
 
     def epoch(self, epoch: int, start_step: int = 0) -> Any:
         self.asked.append((epoch, start_step))
-        batch = SimpleNamespace(crops=torch.ones(2, 4, 3, 2, 2, dtype=torch.uint8))
+        crops = [torch.ones(4, 3, 2, 2, dtype=torch.uint8)] * 2
+        batch = Batch(crops, torch.zeros(4, dtype=torch.long), torch.arange(4))
         return iter([batch] * (self.steps_per_epoch - start_step))
 
 
@@ -58,15 +69,16 @@ class Record(Callback):
         self.seen.append("close")
 
 
-def make(method: Line, **fields: Any) -> Training:
+def make(method: Line, max_skipped: int = 0, **fields: Any) -> Training:
     return Training(
         method=method,
         model=method,
         optimizer=torch.optim.SGD(method.parameters(), lr=9.0),
         lr_at=lambda step: 0.1 * step,
         loader=Steps(),
-        make_views=lambda crops, generator: crops.float(),
+        make_views=lambda crops, generator: [crop.float() for crop in crops],
         branches=[0, 1],
+        guard=StepGuard(method, max_skipped),
         device=torch.device("cpu"),
         batch_size=4,
         **fields,
@@ -86,18 +98,73 @@ def test_runs_from_where_it_stands_to_the_last_step() -> None:
 @pytest.mark.parametrize("bad_step", [1, 3, 4])
 def test_a_non_finite_loss_stops_with_step_and_terms(bad_step: int) -> None:
     record = Record()
-    with pytest.raises(NonFiniteLoss, match=rf"loss inf at step {bad_step} \(line inf\)"):
+    with pytest.raises(
+        NonFiniteLoss, match=rf"loss inf.* at step {bad_step} \(line inf\), after 0"
+    ):
         train(make(Line(bad_step), total_steps=4), [record])
     assert record.seen[-1] == "close" and "end" not in record.seen
 
 
-def test_the_guard_checks_before_a_checkpoint() -> None:
-    guard = LossGuard()
-    guard.push(1, {"loss": torch.tensor(2.0), "terms": {}})
-    guard.push(2, {"loss": torch.tensor(float("nan")), "terms": {}})
-    assert guard.last == 2.0
-    with pytest.raises(NonFiniteLoss, match="at step 2"):
-        guard.flush()
+def test_a_skipped_step_changes_nothing() -> None:
+    """Steps 2 and 3 of 5 are not finite: weights and statistics are those of the other three."""
+    skipping, short = Line(2, 3), Line()
+    training = make(skipping, max_skipped=2, total_steps=5)
+    training.lr_at = lambda step: 0.1
+    train(training, [])
+    assert training.guard.skipped == 2 and training.step == 5 and skipping.updates == [0, 3, 4]
+    short.calls = 0
+    for call in (1, 4, 5):  # what the calls that counted saw
+        short.norm(torch.full((4, 3, 2, 2), float(call)))
+    torch.testing.assert_close(skipping.norm.running_mean, short.norm.running_mean)
+    torch.testing.assert_close(skipping.weight.data, torch.tensor([1.0 - 3 * 0.1]))
+
+
+def test_too_many_skipped_steps_stop() -> None:
+    with pytest.raises(NonFiniteLoss, match="at step 4 .* after 2 skipped steps"):
+        train(make(Line(1, 3, 4), max_skipped=2, total_steps=5), [])
+
+
+def test_a_non_finite_gradient_of_a_finite_loss_is_skipped() -> None:
+    method = Line()
+    training = make(method, max_skipped=1, total_steps=2)
+    method.weight.register_hook(lambda grad: grad * float("nan") if method.calls == 1 else grad)
+    train(training, [])
+    assert training.guard.skipped == 1 and method.updates == [1]
+    assert torch.isfinite(method.weight).all()
+
+
+def test_clipping_leaves_out_the_groups_that_ask_for_it() -> None:
+    a, b, c = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    a.grad, b.grad, c.grad = torch.tensor([3.0, 0]), torch.tensor([0, 4.0]), torch.tensor([12.0, 0])
+    groups = [{"params": [a]}, {"params": [b], "clip": True}, {"params": [c], "clip": False}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    assert clip_gradients(optimizer, 0.0).item() == pytest.approx(13.0)
+    assert torch.equal(a.grad, torch.tensor([3.0, 0]))
+    assert clip_gradients(optimizer, 1.0).item() == pytest.approx(13.0)
+    torch.testing.assert_close(a.grad, torch.tensor([0.6, 0.0]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(b.grad, torch.tensor([0.0, 0.8]), rtol=1e-5, atol=0)
+    assert torch.equal(c.grad, torch.tensor([12.0, 0]))
+    assert clip_gradients(optimizer, 50.0).item() < 13.0, "the norm of what is there now"
+    torch.testing.assert_close(b.grad, torch.tensor([0.0, 0.8]), rtol=1e-5, atol=0)
+
+
+def test_rates_and_decay_of_groups() -> None:
+    """Scheduled, constant and proportional rates; a weight-decay schedule where decay applies."""
+    method = Line()
+    training = make(method, total_steps=3, base_lr=7.0, weight_decay_at=lambda step: 0.5 + step)
+    extra = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    training.optimizer.add_param_group({"params": extra[:1], "constant_lr": True, "decays": True})
+    training.optimizer.add_param_group({"params": extra[1:], "lr_ratio": 0.25, "weight_decay": 9.0})
+    seen = []
+
+    class Rates(Callback):
+        def step(self, training: Training, outcome: dict[str, Any]) -> None:
+            groups = training.optimizer.param_groups
+            seen.append([(round(g["lr"], 6), g["weight_decay"]) for g in groups])
+
+    train(training, [Rates()])
+    assert seen[1] == [(0.1, 0), (7.0, 1.5), (0.025, 9.0)]
+    assert seen[2] == [(0.2, 0), (7.0, 2.5), (0.05, 9.0)]
 
 
 def test_generators_depend_on_seed_and_step_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.logs import MetricsWriter
 from pretrain.data.datasets import ArrayImages
 from pretrain.data.preprocess import Preprocess
@@ -43,7 +43,7 @@ def flat_colours() -> ArrayImages:
 
 
 def test_separable_classes_are_all_found(tmp_path: pytest.TempPathFactory) -> None:
-    trunk = build_backbone("tiny_resnet").train()
+    trunk = build_resnet("tiny_resnet").train()
     monitor = KnnMonitor(
         flat_colours(),
         flat_colours(),
@@ -65,7 +65,7 @@ def test_separable_classes_are_all_found(tmp_path: pytest.TempPathFactory) -> No
 
 
 def test_features_do_not_depend_on_the_batch() -> None:
-    trunk = build_backbone("tiny_resnet")
+    trunk = build_resnet("tiny_resnet")
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     one, all_at_once = (

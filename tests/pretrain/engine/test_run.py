@@ -9,20 +9,14 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
 from pretrain.data.preprocess import Preprocess
-from pretrain.engine.run import (
-    build_training,
-    build_view_maker,
-    check_inputs,
-    mask_recipe,
-    pretrain,
-    transfer_preprocess,
-)
+from pretrain.data.run import build_view_maker, mask_recipe, transfer_preprocess
+from pretrain.engine.run import build_training, check_inputs, pretrain
 
 Config = Callable[..., CfgNode]
 NO_MASK = ("VIEWS.A.MASK_PROB", 0.0, "VIEWS.B.MASK_PROB", 0.0)
@@ -55,7 +49,7 @@ def test_a_run_writes_what_the_contract_says(tiny_config: Config, tmp_path: Path
     assert Preprocess.from_dict(saved["preprocess"]).highpass.kernel_size == 5
     prefix = "trunk."
     trunk = {k.removeprefix(prefix): v for k, v in saved["model"].items() if k.startswith(prefix)}
-    build_backbone("tiny_resnet").load_state_dict(trunk, strict=True)
+    build_resnet("tiny_resnet").load_state_dict(trunk, strict=True)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     monitored = [row["step"] for row in rows if "knn3_top1" in row]
     assert monitored == [0, 3, 6] and set(losses(tmp_path / "run")) == set(range(1, 7))
@@ -88,7 +82,7 @@ def stop_after(text: str, folder: Path, steps: int) -> None:
     calls = iter(range(steps + 1))
     original = ViewMaker.__call__
 
-    def dying(self: ViewMaker, crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def dying(self: ViewMaker, crops: list[torch.Tensor], generator: torch.Generator) -> list:
         if next(calls) >= steps:
             raise KeyboardInterrupt
         return original(self, crops, generator)

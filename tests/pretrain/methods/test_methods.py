@@ -1,5 +1,4 @@
-"""SimCLR and MSCN: equality where they must be equal, pairs, batch statistics, and slow
-references."""
+"""Joint-embedding methods on one set of parts: MSCN's limit case, pairs, and batch statistics."""
 
 from __future__ import annotations
 
@@ -10,42 +9,33 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.backbones.heads import build_projector
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.losses.similarity import nt_xent
-from pretrain.methods.mscn import MSCN, NTXent, all_pairs, cross_pairs
+from pretrain.methods.mscn import online_branch, pairing_of
+from pretrain.methods.pairs import (
+    all_pairs,
+    both_directions,
+    cross_pairs,
+    one_direction,
+    views_in,
+)
 from pretrain.methods.simclr import SimCLR
-from pretrain.methods.table import METHODS
 
 
 def parts() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    trunk = build_backbone("tiny_resnet")
+    trunk = build_resnet("tiny_resnet")
     return trunk, build_projector(trunk.out_dim, hidden_dim=16, out_dim=8)
 
 
-def views(count: int, images: int = 4) -> Tensor:
-    return torch.randn(count, images, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+def views(count: int, images: int = 4) -> list[Tensor]:
+    return list(torch.randn(count, images, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("joint", [True, False])
-def test_mscn_of_two_views_is_simclr_bit_for_bit(joint: bool) -> None:
-    simclr = SimCLR(*parts(), temperature=0.2, joint_forward=joint)
-    mscn = MSCN(*parts(), NTXent(0.2), joint_forward=joint)
-    outcomes = [method(views(2), [0, 1]) for method in (simclr, mscn)]
-    for outcome in outcomes:
-        outcome["loss"].backward()
-    assert torch.equal(outcomes[0]["loss"], outcomes[1]["loss"])
-    assert torch.equal(outcomes[0]["features"], outcomes[1]["features"])
-    for ours, theirs in zip(simclr.parameters(), mscn.parameters(), strict=True):
-        assert (ours.grad is None) == (theirs.grad is None)
-        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
-    assert simclr.state_dict().keys() == mscn.state_dict().keys()
-
-
-@pytest.mark.parametrize("joint", [True, False])
-def test_mscn_is_the_mean_of_its_pairs(joint: bool) -> None:
+def test_the_loss_is_the_mean_of_its_pairs(joint: bool) -> None:
     trunk, projector = parts()
-    method = MSCN(trunk, projector, NTXent(0.2), joint_forward=joint)
+    method = SimCLR(trunk, projector, temperature=0.2, joint_forward=joint)
     slow_trunk, slow_projector = copy.deepcopy(trunk), copy.deepcopy(projector)
     images, branches = views(3), [0, 1, 1]
     passes = [[0, 1, 2]] if joint else [[0], [1, 2]]
@@ -56,37 +46,45 @@ def test_mscn_is_the_mean_of_its_pairs(joint: bool) -> None:
     expected = (nt_xent(z[0], z[1], 0.2) + nt_xent(z[0], z[2], 0.2)) / 2
     outcome = method(images, branches)
     torch.testing.assert_close(outcome["loss"], expected)
-    assert outcome["features"].shape == (3, 4, 128) and not outcome["features"].requires_grad
+    assert outcome["features"].shape == (4, 128) and not outcome["features"].requires_grad
     torch.testing.assert_close(outcome["terms"]["nt_xent"], expected.detach())
 
 
 def test_passes_per_branch_keep_the_order_of_views() -> None:
     trunk, projector = parts()
-    method = MSCN(trunk, projector, NTXent(0.2), joint_forward=False).eval()
+    method = SimCLR(trunk, projector, temperature=0.2, joint_forward=False).eval()
+    images = views(3)
     with torch.no_grad():
-        mixed = method(views(3), [1, 0, 1])["features"]
-        for view, features in zip(views(3), mixed):
-            torch.testing.assert_close(trunk(view), features, rtol=1e-4, atol=1e-5)
+        z = [projector(trunk(view)) for view in images]
+        expected = (nt_xent(z[1], z[0], 0.2) + nt_xent(z[1], z[2], 0.2)) / 2
+        loss = method(images, [1, 0, 1])["loss"]
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pairs() -> None:
     assert cross_pairs([0, 1, 1]) == [(0, 1), (0, 2)]
     assert cross_pairs([1, 0, 0, 1]) == [(1, 0), (1, 3), (2, 0), (2, 3)]
     assert all_pairs([0, 1, 1]) == [(0, 1), (0, 2), (1, 2)]
+    assert all_pairs([0, 2, 1]) == cross_pairs([0, 2, 1]) == [(0, 2)], "focal views are in none"
 
 
-def test_wrong_numbers_of_views_are_refused() -> None:
-    with pytest.raises(ValueError, match="compares 2 views, got 3"):
-        SimCLR(*parts())(views(3), [0, 1, 1])
-    with pytest.raises(ValueError, match="no pair of views"):
-        MSCN(*parts(), NTXent(0.1))(views(2), [0, 0])
+def test_directions() -> None:
+    pairs = [(0, 1), (0, 2)]
+    assert both_directions(pairs) == [(0, 1), (1, 0), (0, 2), (2, 0)]
+    assert one_direction(pairs, [0, 1, 1], online=0) == pairs
+    assert one_direction(pairs, [0, 1, 1], online=1) == [(1, 0), (2, 0)]
+    inside = [(0, 1), (0, 2), (1, 2)]
+    assert one_direction(inside, [0, 1, 1], online=1) == [(1, 0), (2, 0), (1, 2)]
+    assert views_in([(2, 0), (1, 0), (2, 1)], 0) == [1, 2]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_has_its_backbone_under_trunk(name: str) -> None:
-    trunk, projector = parts()
-    extra = (NTXent(0.1),) if name == "mscn" else ()
-    method = METHODS[name](trunk, projector, *extra)
-    state = method.state_dict()
-    found = {key.removeprefix("trunk.") for key in state if key.startswith("trunk.")}
-    assert method.trunk is trunk and found == set(trunk.state_dict())
+def test_the_more_masked_branch_is_online_in_mscn_only() -> None:
+    assert online_branch("mscn", (0.5, 1.0)) == 1
+    assert online_branch("mscn", (1.0, 0.5)) == online_branch("mscn", (1.0, 1.0)) == 0
+    assert online_branch("moco_v2", (0.5, 1.0)) == 0
+    assert pairing_of("mscn", "all") is all_pairs and pairing_of("simclr", "all") is cross_pairs
+
+
+def test_no_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="no pair"):
+        SimCLR(*parts())(views(2), [0, 0])

@@ -9,21 +9,25 @@ from torch import nn
 from pretrain.optim.lars import LARS
 
 
-def slow_lars(w: torch.Tensor, grads: list, lrs: list, wd: float, adapt: bool) -> torch.Tensor:
-    """google-research/simclr lars_optimizer.py, classic momentum, written out for one tensor."""
+def slow_lars(
+    w: torch.Tensor, grads: list, lrs: list, wd: float, adapt: bool, holds_lr: bool
+) -> torch.Tensor:
+    """One tensor's steps written out: the classic momentum of google-research/simclr
+    lars_optimizer.py, or that of barlowtwins main.py, whose rate comes after the momentum."""
     w, v = w.clone(), torch.zeros_like(w)
     for g, lr in zip(grads, lrs):
         g = g + wd * w
         w_norm, g_norm = w.pow(2).sum().sqrt().item(), g.pow(2).sum().sqrt().item()
         ratio = 0.001 * w_norm / g_norm if adapt and w_norm > 0 and g_norm > 0 else 1.0
-        v = 0.9 * v + lr * ratio * g
-        w = w - v
+        v = 0.9 * v + (lr if holds_lr else 1.0) * ratio * g
+        w = w - (1.0 if holds_lr else lr) * v
     return w
 
 
+@pytest.mark.parametrize("holds_lr", [True, False])
 @pytest.mark.parametrize("start", ["random", "zero"])
 @pytest.mark.parametrize("adapt, wd", [(True, 0.01), (True, 0.0), (False, 0.0)])
-def test_steps_match_the_reference(start: str, adapt: bool, wd: float) -> None:
+def test_steps_match_the_reference(start: str, adapt: bool, wd: float, holds_lr: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(4, 3, generator=generator), torch.randn(5, 2, generator=generator)]
     if start == "zero":
@@ -31,14 +35,31 @@ def test_steps_match_the_reference(start: str, adapt: bool, wd: float) -> None:
     grads = [[torch.randn(w.shape, generator=generator) for _ in range(3)] for w in weights]
     lrs = [4.8, 2.4, 0.1]
     params = [nn.Parameter(w.clone()) for w in weights]
-    optimizer = LARS([{"params": params, "adapt": adapt, "weight_decay": wd}], lr=0.0)
+    groups = [{"params": params, "adapt": adapt, "weight_decay": wd}]
+    optimizer = LARS(groups, lr=0.0, momentum_holds_lr=holds_lr)
     for step, lr in enumerate(lrs):
         optimizer.param_groups[0]["lr"] = lr
         for param, sequence in zip(params, grads):
             param.grad = sequence[step].clone()
         optimizer.step()
     for param, weight, sequence in zip(params, weights, grads):
-        torch.testing.assert_close(param.data, slow_lars(weight, sequence, lrs, wd, adapt))
+        expected = slow_lars(weight, sequence, lrs, wd, adapt, holds_lr)
+        torch.testing.assert_close(param.data, expected)
+
+
+def test_matches_lightly() -> None:
+    """lightly's LARS has its rate after the momentum. A vanishing decay, since it adds up the two
+    norms (as timm's does), and does not adapt at all without one."""
+    lightly = pytest.importorskip("lightly.utils.lars", reason="lightly is not installed")
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    one = LARS([ours], lr=0.7, weight_decay=1e-12, momentum_holds_lr=False)
+    two = lightly.LARS([theirs], lr=0.7, momentum=0.9, weight_decay=1e-12)
+    for step in range(4):
+        for param, optimizer in ((ours, one), (theirs, two)):
+            param.grad = (param.data * (step + 1)).sin()
+            optimizer.step()
+    torch.testing.assert_close(ours.data, theirs.data, rtol=1e-6, atol=1e-7)
 
 
 def test_zero_gradient_moves_nothing_and_is_finite() -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
@@ -88,7 +88,7 @@ def test_what_is_in_a_pth_and_a_safetensors(files: dict, state: dict, tmp_path: 
     weights = read_weights(str(files["mscn"]))
     write_weights(weights, tmp_path / "o.pth")
     flat = torch.load(tmp_path / "o.pth", weights_only=True)
-    build_backbone("tiny_resnet").load_state_dict(flat)
+    build_resnet("tiny_resnet").load_state_dict(flat)
     assert json.loads(flat._metadata["transfer"])["sha256"] == weights.sha256
     write_weights(weights, tmp_path / "o.safetensors")
     with safe_open(tmp_path / "o.safetensors", framework="pt") as content:

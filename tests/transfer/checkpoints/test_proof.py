@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints import proof
@@ -41,7 +41,7 @@ def network_of(state: dict[str, Tensor], backbone: str) -> torch.nn.Module:
 def test_right_conversions_pass(layout: str, backbone: str, builders: ModuleType) -> None:
     state = builders.trained_state(backbone)
     rows = prove(network_of(state, backbone), weights_of(state, backbone), layout)
-    stages = 1 + len(build_backbone(backbone).stages)
+    stages = 1 + len(build_resnet(backbone).stages)
     assert len(rows) == 2 * stages and {row.inputs for row in rows} == {"random", "photo"}
     assert all(row.passed for row in rows)
 
@@ -82,7 +82,7 @@ def test_wrong_conversions_fail(fault: str, layout: str, builders: ModuleType) -
 
 def test_convolutions_behind_a_zero_norm_are_proven_too(builders: ModuleType) -> None:
     with torch.random.fork_rng(devices=[]):
-        state = dict(build_backbone("resnet18", zero_init_residual=True).state_dict())
+        state = dict(build_resnet("resnet18", zero_init_residual=True).state_dict())
     wrong = swap("layer1.0.conv1.weight", "layer1.0.conv2.weight")(state)
     network = network_of(state, "resnet18")
     rows = prove(network, weights_of(wrong, "resnet18"), "detectron2")

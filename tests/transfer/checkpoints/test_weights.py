@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.sanity import check_values
@@ -77,7 +77,7 @@ def test_variances(builders: ModuleType) -> None:
 
 
 def test_untrained_and_constant_are_named(builders: ModuleType) -> None:
-    state = build_backbone("tiny_resnet").state_dict()
+    state = build_resnet("tiny_resnet").state_dict()
     assert "untrained" in check_values(state, "file")[0]
     state = builders.trained_state("tiny_resnet")
     state["conv1.weight"].zero_()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.layout import to_detectron2
 from transfer.detection.torchvision_engine.batchnorm import FrozenBatchNorm2d
 from transfer.detection.torchvision_engine.resnet import make_resnet, make_stage, make_tiny_resnet
@@ -16,7 +16,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 def random_trunk(name: str) -> nn.Module:
     torch.manual_seed(0)
-    trunk = build_backbone(name)
+    trunk = build_resnet(name)
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.backbones.resnet import build_backbone
+from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights, make_provenance
@@ -37,7 +37,7 @@ FPN18 = {
 
 def make_weights(name: str) -> Weights:
     torch.manual_seed(5)
-    trunk = build_backbone(name)
+    trunk = build_resnet(name)
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -47,7 +47,7 @@ def make_weights(name: str) -> Weights:
 
 
 def trunk_of(weights: Weights) -> nn.Module:
-    trunk = build_backbone(weights.backbone)
+    trunk = build_resnet(weights.backbone)
     trunk.load_state_dict(weights.state)
     return trunk.eval()
 

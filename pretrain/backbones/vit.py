@@ -1,0 +1,100 @@
+"""Vision Transformers from timm, and their encoding of a part of an image's patches.
+
+Legend: N batch, L patches of an image, K patches kept, D width. Names are timm's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.common.errors import InputError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+
+def is_vit(trunk: nn.Module) -> bool:
+    """Whether the trunk is a timm ViT with a class token, whose patches can be left out."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return isinstance(trunk, VisionTransformer) and trunk.num_prefix_tokens == 1
+
+
+def patch_side(vit: VisionTransformer) -> int:
+    """Side of a patch in pixels."""
+    return int(vit.patch_embed.patch_size[0])
+
+
+def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
+    """Raises InputError, naming the key, for sizes (key -> pixels) that patches do not tile."""
+    side = patch_side(vit)
+    for key, size in sizes.items():
+        if size % side:
+            raise InputError(f"{key} {size} must be a multiple of the backbone's {side} px patches")
+
+
+def position_embedding(vit: VisionTransformer, rows: int, columns: int) -> Tensor:
+    """The embedding (1, 1 + rows * columns, D), resampled bicubically where the grid differs."""
+    if rows * columns == vit.pos_embed.shape[1] - 1:
+        return vit.pos_embed
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(vit.pos_embed, [rows, columns], num_prefix_tokens=1)
+
+
+def encode_tokens(vit: VisionTransformer, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Class token and patches after the last norm.
+
+    Args:
+        images: (N, 3, H, W).
+        keep: (N, K) int64, the patches that the transformer sees; None: all L.
+
+    Returns:
+        (N, 1 + K, D), the class token first.
+    """
+    patches = vit.patch_embed(images)  # (N, rows, columns, D): built with dynamic_img_size
+    position = position_embedding(vit, patches.shape[1], patches.shape[2])
+    tokens = patches.flatten(1, 2) + position[:, 1:]
+    if keep is not None:
+        tokens = take_tokens(tokens, keep)
+    first = (vit.cls_token + position[:, :1]).expand(len(tokens), -1, -1)
+    tokens = torch.cat([first.to(tokens.dtype), tokens], dim=1)
+    return vit.norm(vit.blocks(vit.norm_pre(tokens)))
+
+
+def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (N, K) of tokens (N, L, D), image by image: (N, K, D)."""
+    return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+def random_orders(
+    images: int, patches: int, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """A random order of the patches for each image, (N, L) int64 on `device`.
+
+    Drawn on the generator's device (a CPU's without one) from uniform noise, image by image.
+    """
+    drawn_on = generator.device if generator is not None else torch.device("cpu")
+    noise = torch.rand(images, patches, generator=generator, device=drawn_on)
+    return noise.argsort(dim=1).to(device, non_blocking=True)
+
+
+def sine_cosine_positions(dim: int, rows: int, columns: int) -> Tensor:
+    """Fixed 2-D position embedding (1, 1 + rows * columns, dim), zeros for the class token.
+
+    As MAE's util/pos_embed.py: half of the channels encode x, half y, each half as sines then
+    cosines with frequencies 10000^(-2i / (dim / 2)). Raises InputError unless 4 divides dim.
+    """
+    if dim % 4:
+        raise InputError(f"sine-cosine positions need a width that 4 divides, got {dim}")
+    frequency = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    parts = []
+    for place in (x, y):
+        angle = place.reshape(-1, 1).double() * frequency
+        parts += [angle.sin(), angle.cos()]
+    table = torch.cat([torch.zeros(1, dim, dtype=torch.float64), torch.cat(parts, dim=1)])
+    return table.float()[None]

@@ -1,0 +1,145 @@
+"""From a pretraining config to its data: loader, views, and what the weights want of their input.
+
+Branches are 0 (VIEWS.A), 1 (VIEWS.B) and 2 (VIEWS.FOCAL), in this order of views.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common import distributed
+from pretrain.data.augment import ViewRecipe
+from pretrain.data.crops import CropSpec
+from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.highpass import HighPass
+from pretrain.data.loader import CropLoader
+from pretrain.data.masking import MaskRecipe
+from pretrain.data.preprocess import Preprocess
+from pretrain.data.views import ViewMaker
+
+
+def view_nodes(cfg: CfgNode) -> list[CfgNode]:
+    """The config node of each branch."""
+    return [cfg.VIEWS.A, cfg.VIEWS.B, cfg.VIEWS.FOCAL]
+
+
+def branches(cfg: CfgNode) -> list[int]:
+    """The branch of each view."""
+    return [branch for branch, node in enumerate(view_nodes(cfg)) for _ in range(node.COUNT)]
+
+
+def view_sizes(cfg: CfgNode) -> list[int]:
+    """Side of each view in pixels."""
+    sizes = (cfg.VIEWS.SIZE, cfg.VIEWS.SIZE, cfg.VIEWS.FOCAL.SIZE)
+    return [sizes[branch] for branch in branches(cfg)]
+
+
+def build_view_maker(cfg: CfgNode) -> ViewMaker:
+    """Augmentation, filter and mask of each view. Raises InputError for what does not fit SIZE."""
+    nodes = [view_nodes(cfg)[branch] for branch in branches(cfg)]
+    maker = ViewMaker(
+        [view_recipe(cfg, node) for node in nodes],
+        highpasses=[build_highpass(cfg) if node.HIGHPASS else None for node in nodes],
+        masks=[mask_recipe(cfg, node) for node in nodes],
+        same_view=shared_with_first(branches(cfg), cfg.VIEWS.SAME_VIEW),
+    )
+    maker.check(view_sizes(cfg))
+    return maker
+
+
+def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
+    """The photometric augmentation of one branch."""
+    brightness, contrast, saturation, hue = cfg.VIEWS.JITTER
+    return ViewRecipe(
+        flip_prob=cfg.VIEWS.FLIP_PROB,
+        jitter_prob=cfg.VIEWS.JITTER_PROB,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        gray_prob=cfg.VIEWS.GRAY_PROB,
+        blur_prob=branch.BLUR_PROB,
+        blur_sigma=tuple(cfg.VIEWS.BLUR_SIGMA),
+        blur_kernel=cfg.VIEWS.BLUR_KERNEL or None,
+        solarize_prob=branch.SOLARIZE_PROB,
+    )
+
+
+def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
+    """The masks of one branch; None where nothing can be masked."""
+    if masked_share(cfg, branch) == 0:
+        return None
+    return MaskRecipe(
+        ratio=number_or_range(cfg.MASK.RATIO),
+        grid_size=cfg.MASK.GRID_SIZE,
+        random_phase=cfg.MASK.RANDOM_PHASE,
+        exact_count=cfg.MASK.EXACT_COUNT,
+        focal_prob=cfg.MASK.FOCAL_PROB,
+        focal_size=number_or_range(cfg.MASK.FOCAL_SIZE),
+        focal_aspect=tuple(cfg.MASK.FOCAL_ASPECT),
+        channel_prob=cfg.MASK.CHANNEL_PROB,
+        channel_kinds=cfg.MASK.CHANNEL_KINDS,
+        fill=cfg.MASK.FILL,
+        blur_sigma=cfg.MASK.BLUR_SIGMA,
+        noise=cfg.MASK.NOISE,
+        noise_std=cfg.MASK.NOISE_STD,
+        apply_prob=branch.MASK_PROB,
+    )
+
+
+def masked_share(cfg: CfgNode, branch: CfgNode) -> float:
+    """How strongly a branch is masked: the share of its views that are, 0 where the ratio is."""
+    return branch.MASK_PROB if max(cfg.MASK.RATIO) > 0 else 0.0
+
+
+def build_highpass(cfg: CfgNode) -> HighPass:
+    """The filter."""
+    return HighPass(cfg.HIGHPASS.KERNEL_SIZE, cfg.HIGHPASS.SIGMA, cfg.HIGHPASS.BORDER)
+
+
+def transfer_preprocess(cfg: CfgNode) -> Preprocess:
+    """What the weights want of their input downstream (HIGHPASS.AT_TRANSFER)."""
+    everywhere = all(node.HIGHPASS for node in view_nodes(cfg) if node.COUNT)
+    wanted = {"auto": everywhere, "yes": True, "no": False}[cfg.HIGHPASS.AT_TRANSFER]
+    return Preprocess(highpass=build_highpass(cfg) if wanted else None)
+
+
+def train_images(cfg: CfgNode) -> ImageDataset:
+    """DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class."""
+    return open_images(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS or None)
+
+
+def crop_specs(cfg: CfgNode) -> list[CropSpec]:
+    """The random crop of each view."""
+    ratio, interpolation = tuple(cfg.VIEWS.CROP_RATIO), cfg.VIEWS.INTERPOLATION
+    whole = CropSpec(cfg.VIEWS.SIZE, tuple(cfg.VIEWS.CROP_SCALE), ratio, interpolation)
+    node = cfg.VIEWS.FOCAL
+    focal = CropSpec(node.SIZE, tuple(node.CROP_SCALE), ratio, interpolation)
+    return [focal if branch == 2 else whole for branch in branches(cfg)]
+
+
+def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
+    """This process's part of the global batches."""
+    return CropLoader(
+        images,
+        crops=crop_specs(cfg),
+        same_crop=shared_with_first(branches(cfg), cfg.VIEWS.SAME_CROP),
+        batch_size=cfg.SOLVER.BATCH_SIZE // distributed.world_size(),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        seed=cfg.SEED,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
+        cache_decoded=cfg.DATALOADER.CACHE_DECODED,
+    )
+
+
+def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:
+    """For each view the earlier view it shares with: view 0 if `shared`, else none; focal views
+    never share."""
+    return [0 if shared and view and branch < 2 else None for view, branch in enumerate(branches)]
+
+
+def number_or_range(value: tuple[float, ...]) -> float | tuple[float, float]:
+    """A config tuple of one value as a number, of two as a range."""
+    return value[0] if len(value) == 1 else (value[0], value[1])

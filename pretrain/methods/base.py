@@ -1,0 +1,59 @@
+"""What every method is to the loop: views in, a loss out, and something to do after a step.
+
+Legend: V views, N images in this process's batch, F trunk features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Method(nn.Module):
+    """A trunk and what is trained with it.
+
+    `trunk` is the backbone whose weights transfer, so that one prefix finds it in any checkpoint.
+    """
+
+    trunk: nn.Module
+
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        branches: Sequence[int],
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        """V views (N, 3, H, W) of branches 0 (A), 1 (B) or 2 (focal), normalised and masked.
+
+        Args:
+            labels: (N,) int64, -1 where unknown; only supervised training reads them.
+            generator: the method's own draws (masks of patches, the order of MoCo's shuffle).
+
+        Returns:
+            `loss`, detached `terms` to log by name, the trunk's detached `features` (N, F).
+        """
+        raise NotImplementedError
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """After the optimizer's update in step 0..total_steps-1; not after a skipped one."""
+
+    def constant_rate(self) -> list[nn.Parameter]:
+        """Parameters whose learning rate stays at the base rate (SimSiam's predictor)."""
+        return []
+
+    def without_decay(self) -> list[nn.Parameter]:
+        """Matrices that get no weight decay and no clipping (MSN's prototypes)."""
+        return []
+
+
+def outcome(terms: Mapping[str, Tensor], features: Tensor) -> dict[str, Any]:
+    """What `forward` returns, for a loss that is the sum of its terms."""
+    return {
+        "loss": torch.stack(list(terms.values())).sum(),
+        "terms": {name: term.detach() for name, term in terms.items()},
+        "features": features.detach(),
+    }

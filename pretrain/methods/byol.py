@@ -1,0 +1,106 @@
+"""BYOL (Grill et al., arXiv 2006.07733): an online network predicts a slow copy of itself.
+
+Facts about the authors' code: google-deepmind/deepmind-research byol/byol_experiment.py.
+Legend: V views, N images in this process's batch, F trunk features, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.losses.similarity import normalized_error
+from pretrain.methods.base import Method, outcome
+from pretrain.methods.encode import encode
+from pretrain.methods.pairs import Pairing, both_directions, cross_pairs, pairs_of, views_in
+from pretrain.methods.target import Momentum, make_target, update_target
+
+
+class MomentumPredictor(Method):
+    """Trunk, projector and predictor against a momentum copy of trunk and projector, symmetric.
+
+    What BYOL and MoCo v3 share; a subclass says what the `direction_loss` is.
+
+    Args:
+        pairing: the pairs of views that are compared, each in both directions.
+        joint_forward: one pass over all views of a network, else one for each branch.
+    """
+
+    term = "loss"
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        momentum: Momentum,
+        *,
+        pairing: Pairing = cross_pairs,
+        joint_forward: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.projector = projector
+        self.predictor = predictor
+        self.target_trunk = make_target(trunk)
+        self.target_projector = make_target(projector)
+        self.momentum = momentum
+        self.pairing = pairing
+        self.joint_forward = joint_forward
+
+    def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The scalar loss of predictions and targets (N, D) of one direction."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        branches: Sequence[int],
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        """See `Method.forward`: the mean over pairs of the sum of both directions' losses."""
+        pairs = pairs_of(self.pairing, branches)
+        directions = both_directions(pairs)
+        shared = (branches, self.joint_forward)
+        with torch.no_grad():
+            (keys,) = encode(self._target, views, views_in(directions, 1), *shared)
+        online = views_in(directions, 0)
+        features, predictions = encode(self._online, views, online, *shared)
+        losses = [self.direction_loss(predictions[a], keys[b]) for a, b in directions]
+        terms = {self.term: torch.stack(losses).sum() / len(pairs)}
+        return outcome(terms, features[online[0]])
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Moves the target towards the online network."""
+        momentum = self.momentum.at(step, total_steps)
+        update_target(self.target_trunk, self.trunk, momentum)
+        update_target(self.target_projector, self.projector, momentum)
+
+    def constant_rate(self) -> list[nn.Parameter]:
+        """The predictor's parameters."""
+        return list(self.predictor.parameters())
+
+    def _online(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.trunk(images)
+        return pooled, self.predictor(self.projector(pooled))
+
+    def _target(self, images: Tensor) -> tuple[Tensor]:
+        return (self.target_projector(self.target_trunk(images)),)
+
+
+class BYOL(MomentumPredictor):
+    """Each view's prediction against the target's projection of the other view.
+
+    Differs from the authors' code in that both networks start alike (theirs are drawn apart; they
+    report no difference) and in that there is no online linear classifier.
+    """
+
+    term = "regression"
+
+    def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """2 - 2 cosine, mean over images."""
+        return normalized_error(prediction, target)

@@ -1,0 +1,48 @@
+"""Views through a network: the batch-norm statistics that views share are decided here.
+
+Legend: V views, N images in this process's batch, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def encode(
+    network: Network,
+    views: Sequence[Tensor],
+    chosen: Sequence[int],
+    branches: Sequence[int],
+    joint: bool,
+) -> list[dict[int, Tensor]]:
+    """Runs the chosen views, and returns each of the network's outputs as {view: (N, ...)}.
+
+    Args:
+        network: images (M, 3, H, W) -> a tuple of tensors (M, ...).
+        views: V tensors (N, 3, H, W), the chosen ones of equal size.
+        joint: all chosen views in one pass, and so under one set of batch-norm statistics; else a
+            pass for each branch (views of equal `branches[v]`).
+    """
+    groups = [list(chosen)]
+    if not joint:
+        wanted = sorted({branches[view] for view in chosen})
+        groups = [[view for view in chosen if branches[view] == branch] for branch in wanted]
+    outputs: list[dict[int, Tensor]] = []
+    for group in groups:
+        results = network(channels_last(torch.cat([views[view] for view in group])))
+        for place, result in enumerate(results):
+            if len(outputs) <= place:
+                outputs.append({})
+            outputs[place].update(zip(group, result.chunk(len(group))))
+    return outputs
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The images (N, C, H, W) in memory as (N, H, W, C)."""
+    # 1.4-1.9 times faster than NCHW on a CPU too, and what tensor cores want on a GPU.
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,42 @@
+"""MoCo v3 (Chen, Xie, He; arXiv 2104.02057): predictor, momentum encoder, negatives in the batch.
+
+Facts about the authors' code: facebookresearch/moco-v3 moco/builder.py. N images, D embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pretrain.losses.similarity import batch_contrast
+from pretrain.methods.byol import MomentumPredictor
+from pretrain.methods.target import Momentum
+
+
+class MoCoV3(MomentumPredictor):
+    """Each view's predictions against the momentum keys of the other view of all images.
+
+    The momentum of a step is applied after its update, where the authors apply the next step's
+    before the next forward pass: the same copies, at most one step's change of schedule apart.
+    """
+
+    term = "contrast"
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        momentum: Momentum,
+        *,
+        temperature: float = 1.0,
+        **options: Any,
+    ) -> None:
+        """Args: options: of `MomentumPredictor`."""
+        super().__init__(trunk, projector, predictor, momentum, **options)
+        self.temperature = temperature
+
+    def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy over the global batch, times 2 * temperature."""
+        return batch_contrast(prediction, target, self.temperature)

@@ -1,0 +1,133 @@
+"""From a pretraining config to its method: trunk, heads and loss, untrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from pretrain.backbones.build import build_backbone
+from pretrain.backbones.heads import build_predictor, build_projector
+from pretrain.data.run import masked_share
+from pretrain.methods.barlow import BarlowTwins
+from pretrain.methods.base import Method
+from pretrain.methods.byol import BYOL
+from pretrain.methods.mae import MAE
+from pretrain.methods.moco import MoCo
+from pretrain.methods.moco_v3 import MoCoV3
+from pretrain.methods.mscn import online_branch, pairing_of
+from pretrain.methods.msn import MSN
+from pretrain.methods.simclr import SimCLR
+from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.supervised import Supervised
+from pretrain.methods.table import MSCN
+from pretrain.methods.target import Momentum
+from pretrain.methods.vicreg import VICReg
+
+
+def loss_name(cfg: CfgNode) -> str:
+    """The method whose loss is used: METHOD.BASE for mscn, else METHOD.NAME itself."""
+    return cfg.METHOD.BASE if cfg.METHOD.NAME == MSCN else cfg.METHOD.NAME
+
+
+def build_trunk(cfg: CfgNode) -> nn.Module:
+    """The untrained backbone of the config."""
+    return build_backbone(
+        cfg.BACKBONE.NAME,
+        zero_init_residual=cfg.BACKBONE.ZERO_INIT_RESIDUAL,
+        image_size=cfg.VIEWS.SIZE,
+        patch_size=cfg.BACKBONE.PATCH_SIZE,
+    )
+
+
+def build_momentum(cfg: CfgNode) -> Momentum:
+    """The EMA coefficient's schedule."""
+    node = cfg.METHOD
+    return Momentum(node.MOMENTUM, node.MOMENTUM_SCHEDULE, cfg.SOLVER.STRETCH)
+
+
+def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
+    """The method, of `num_classes` classes where it has a classifier."""
+    name, node, trunk = loss_name(cfg), cfg.METHOD, build_trunk(cfg)
+    if name == "supervised":
+        return Supervised(trunk, trunk.out_dim, num_classes)
+    if name == "mae":
+        return _build_mae(cfg, trunk)
+    projector = build_projector(
+        trunk.out_dim,
+        hidden_dim=node.PROJECTOR.HIDDEN_DIM,
+        out_dim=node.PROJECTOR.OUT_DIM,
+        layers=node.PROJECTOR.LAYERS,
+        style="moco" if name in ("moco_v1", "moco_v2") else name,
+    )
+    if name == "msn":
+        return _build_msn(cfg, trunk, projector)
+    shared: dict[str, Any] = {
+        "pairing": pairing_of(node.NAME, node.PAIRS),
+        "joint_forward": node.JOINT_FORWARD,
+    }
+    return _build_joint_embedding(cfg, name, trunk, projector, shared)
+
+
+def _build_joint_embedding(
+    cfg: CfgNode, name: str, trunk: nn.Module, projector: nn.Module, shared: dict[str, Any]
+) -> Method:
+    node = cfg.METHOD
+    if name == "simclr":
+        return SimCLR(trunk, projector, temperature=node.TEMPERATURE, **shared)
+    if name == "vicreg":
+        return VICReg(trunk, projector, weights=tuple(node.VICREG.WEIGHTS), **shared)
+    if name == "barlow":
+        return BarlowTwins(trunk, projector, off_diagonal_weight=node.BARLOW.OFF_DIAGONAL, **shared)
+    if name in ("moco_v1", "moco_v2"):
+        shares = [masked_share(cfg, branch) for branch in (cfg.VIEWS.A, cfg.VIEWS.B)]
+        return MoCo(
+            trunk,
+            projector,
+            build_momentum(cfg),
+            queue_size=node.QUEUE_SIZE,
+            temperature=node.TEMPERATURE,
+            online=online_branch(node.NAME, shares),
+            shuffle=node.BN_GROUP > 0,
+            **shared,
+        )
+    predictor = build_predictor(
+        node.PROJECTOR.OUT_DIM, hidden_dim=node.PREDICTOR.HIDDEN_DIM, style=name
+    )
+    if name == "simsiam":
+        return SimSiam(trunk, projector, predictor, **shared)
+    momentum = build_momentum(cfg)
+    if name == "byol":
+        return BYOL(trunk, projector, predictor, momentum, **shared)
+    assert name == "moco_v3", f"no builder for {name}"
+    temperature = node.TEMPERATURE
+    return MoCoV3(trunk, projector, predictor, momentum, temperature=temperature, **shared)
+
+
+def _build_mae(cfg: CfgNode, trunk: nn.Module) -> MAE:
+    node = cfg.METHOD.MAE
+    return MAE(
+        trunk,
+        image_size=cfg.VIEWS.SIZE,
+        mask_ratio=node.MASK_RATIO,
+        normalize_pixels=node.NORMALIZE_PIXELS,
+        decoder_dim=node.DECODER_DIM,
+        decoder_depth=node.DECODER_DEPTH,
+        decoder_heads=node.DECODER_HEADS,
+    )
+
+
+def _build_msn(cfg: CfgNode, trunk: nn.Module, projector: nn.Module) -> MSN:
+    node = cfg.METHOD.MSN
+    return MSN(
+        trunk,
+        projector,
+        build_momentum(cfg),
+        num_prototypes=node.PROTOTYPES,
+        temperature=cfg.METHOD.TEMPERATURE,
+        sharpening=node.SHARPENING,
+        patch_drop=node.PATCH_DROP,
+        weights=(node.MEAN_ENTROPY, node.ENTROPY),
+        balance=node.SINKHORN,
+    )
