@@ -27,6 +27,10 @@ from pretrain.engine.loop import Callback, Training
 
 logger = logging.getLogger(__name__)
 
+# Our choice: untrained ResNets have 0.1 to 0.2 of 1 / sqrt(D), trained ones 0.3 and more.
+COLLAPSED_STD = 0.02  # of 1 / sqrt(D)
+COLLAPSED_RANK = 2.0
+
 
 def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
     """Indices of about `limit` images (0 = all), the first ones of each class, classes in turn."""
@@ -106,7 +110,9 @@ class KnnMonitor(Callback):
         temperature: float,
         limits: tuple[int, int],
         batch_size: int,
+        can_collapse: bool = True,
     ) -> None:
+        """Args: can_collapse: whether the method's embeddings can, so that it is warned of."""
         self.bank, self.queries = bank, queries
         self.writer = writer
         self.preprocess = preprocess
@@ -116,6 +122,7 @@ class KnnMonitor(Callback):
         self.temperature = temperature
         self.limits = limits
         self.batch_size = batch_size
+        self.can_collapse = can_collapse
 
     def start(self, training: Training) -> None:
         """Reads the images and measures the untrained network."""
@@ -140,6 +147,8 @@ class KnnMonitor(Callback):
             self.writer.write(training.step, **values)
             shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             logger.info("step %d of %d: %s", training.step, training.total_steps, shown)
+            if self.can_collapse and training.step > 0:
+                warn_of_collapse(values["feature_std"], values["effective_rank"], self._dim)
         barrier()
 
     def measure(self, trunk: nn.Module, device: torch.device) -> dict[str, float]:
@@ -148,6 +157,7 @@ class KnnMonitor(Callback):
             trunk_features(trunk, part.images, self.preprocess, device, self.batch_size)
             for part in (self._bank, self._queries)
         )
+        self._dim = queries.shape[1]
         votes = weighted_knn(
             bank,
             self._bank.labels,
@@ -161,3 +171,17 @@ class KnnMonitor(Callback):
             "feature_std": feature_std(queries),
             "effective_rank": effective_rank(queries),
         }
+
+
+def warn_of_collapse(std: float, rank: float, dim: int) -> None:
+    """Logs a warning where features (N, dim) hardly differ between images."""
+    healthy = dim**-0.5
+    if std < COLLAPSED_STD * healthy or rank < COLLAPSED_RANK:
+        logger.warning(
+            "the features have collapsed: their std is %.2g (%.2g when spread evenly), their "
+            "effective rank %.1f of %d; a lower SOLVER.LR_PER_256 or a longer warmup may help",
+            std,
+            healthy,
+            rank,
+            dim,
+        )

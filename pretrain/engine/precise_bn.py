@@ -89,10 +89,12 @@ class PreciseBN(Callback):
 
     def _write(self, training: Training, trunk: nn.Module) -> None:
         content = describe_training(training, self.facts)
-        content["model"] = {
-            **content["model"],
-            **{f"trunk.{name}": value for name, value in trunk.state_dict().items()},
+        statistics = {
+            f"trunk.{name}": value
+            for name, value in trunk.state_dict().items()
+            if name.endswith(("running_mean", "running_var"))
         }
+        content["model"] = {**content["model"], **statistics}
         content["optimizer"] = None
         save_checkpoint(content, self.folder / FILE_NAME)
         logger.info("batch-norm statistics of unmasked images: %s", self.folder / FILE_NAME)

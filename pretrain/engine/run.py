@@ -274,4 +274,5 @@ def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:
         temperature=cfg.KNN.TEMPERATURE,
         limits=(cfg.KNN.TRAIN_LIMIT, cfg.KNN.TEST_LIMIT),
         batch_size=cfg.KNN.BATCH_SIZE,
+        can_collapse=METHODS[cfg.METHOD.NAME].pairs,
     )

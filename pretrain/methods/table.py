@@ -17,6 +17,7 @@ class Needs:
     focal: whether it uses focal views.
     vit: whether its backbone must be a ViT whose patches can be left out.
     labels: whether it needs class folders.
+    pairs: whether it compares views, and so may collapse.
     """
 
     a: int | None = 1
@@ -24,16 +25,16 @@ class Needs:
     focal: bool = False
     vit: bool = False
     labels: bool = False
+    pairs: bool = True
 
 
 METHODS: dict[str, Needs] = {
     **{base: Needs() for base in BASES},
     MSCN: Needs(a=None, b=None),
-    "supervised": Needs(b=0, labels=True),
+    "supervised": Needs(b=0, labels=True, pairs=False),
     "msn": Needs(a=None, focal=True, vit=True),
-    "mae": Needs(b=0, vit=True),
+    "mae": Needs(b=0, vit=True, pairs=False),
 }
-# Methods with a predictor, a momentum copy, a queue of keys
-PREDICTIVE = ("simsiam", "byol", "moco_v3")
+# Methods with a momentum copy, with a queue of keys
 MOMENTUM = ("moco_v1", "moco_v2", "moco_v3", "byol", "msn")
 QUEUED = ("moco_v1", "moco_v2")

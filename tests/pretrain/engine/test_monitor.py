@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from pretrain.engine.monitor import (
     centre_crop,
     spread_evenly,
     trunk_features,
+    warn_of_collapse,
 )
 
 
@@ -73,3 +76,53 @@ def test_features_do_not_depend_on_the_batch() -> None:
     )
     torch.testing.assert_close(one, all_at_once, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in trunk.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "std, rank, collapsed",
+    [(0.017, 256.0, False), (0.0072, 272.0, False), (0.0008, 90.0, True), (0.03, 1.2, True)],
+)
+def test_a_collapse_is_warned_of(
+    std: float, rank: float, collapsed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first two are a trained and an untrained ResNet-18's (docs/results/first_run.md)."""
+    warn_of_collapse(std, rank, dim=512)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * collapsed
+    assert all("0.044 when spread evenly" in record.message for record in caplog.records)
+
+
+class OneFeature(torch.nn.Module):
+    """A trunk that says the same of every image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(images), 8)
+
+
+@pytest.mark.parametrize("step, can_collapse, warned", [(0, True, 0), (3, True, 1), (3, False, 0)])
+def test_the_monitor_warns_after_the_start(
+    step: int,
+    can_collapse: bool,
+    warned: int,
+    tmp_path: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monitor = KnnMonitor(
+        flat_colours(),
+        flat_colours(),
+        MetricsWriter(tmp_path),
+        Preprocess(),
+        size=16,
+        every_epochs=1,
+        k=3,
+        temperature=0.07,
+        limits=(9, 6),
+        batch_size=4,
+        can_collapse=can_collapse,
+    )
+    monitor._bank = LabelledImages.read(monitor.bank, 16, 9)
+    monitor._queries = LabelledImages.read(monitor.queries, 16, 6)
+    method = SimpleNamespace(trunk=OneFeature())
+    monitor._measure(
+        SimpleNamespace(step=step, total_steps=9, method=method, device=torch.device("cpu"))
+    )
+    assert sum("collapsed" in record.message for record in caplog.records) == warned

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import build_resnet
@@ -15,13 +17,44 @@ from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
 from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import build_view_maker, mask_recipe, transfer_preprocess
+from pretrain.data.run import (
+    build_view_maker,
+    mask_recipe,
+    train_images,
+    transfer_preprocess,
+)
+from pretrain.engine.checks import batch_note
+from pretrain.engine.monitor import centre_crop
 from pretrain.engine.run import build_training, check_inputs, pretrain
+from pretrain.engine.state import check_same_config
+from pretrain.methods.table import BASES
 
 Config = Callable[..., CfgNode]
 NO_MASK = ("VIEWS.A.MASK_PROB", 0.0, "VIEWS.B.MASK_PROB", 0.0)
 NO_FILTER = ("VIEWS.A.HIGHPASS", False, "VIEWS.B.HIGHPASS", False)
 TWO_VIEWS = ("VIEWS.A.COUNT", 1, "VIEWS.B.COUNT", 1)
+PLAIN = (*TWO_VIEWS, *NO_MASK, *NO_FILTER)
+QUICK = ("DATASETS.KNN_TRAIN", "", "DATASETS.KNN_TEST", "")
+HEADS = ("METHOD.PREDICTOR.HIDDEN_DIM", 4, "METHOD.QUEUE_SIZE", 16)
+V1 = ("METHOD.PROJECTOR.LAYERS", 1)
+VIT = ("BACKBONE.NAME", "vit_tiny_patch16_224", "BACKBONE.PATCH_SIZE", 8)
+DECODER = {"DIM": 16, "DEPTH": 1, "HEADS": 2}
+FOCAL = {"COUNT": 2, "SIZE": 8, "BLUR_PROB": 0.0}
+METHOD_RUNS: dict[str, tuple] = {
+    **{base: ("METHOD.NAME", base, *PLAIN, *HEADS) for base in BASES},
+    "moco_v1": ("METHOD.NAME", "moco_v1", *PLAIN, *HEADS, *V1, "METHOD.BN_GROUP", 4),
+    "supervised": ("METHOD.NAME", "supervised", *PLAIN, "VIEWS.B.COUNT", 0),
+    "mae": (
+        *("METHOD.NAME", "mae", *PLAIN, "VIEWS.B.COUNT", 0, *VIT, "SOLVER.OPTIMIZER", "adamw"),
+        *(x for key, value in DECODER.items() for x in (f"METHOD.MAE.DECODER_{key}", value)),
+    ),
+    "msn": (
+        *("METHOD.NAME", "msn", *PLAIN, *VIT, "SOLVER.OPTIMIZER", "adamw", "SOLVER.CLIP_NORM", 3.0),
+        *("METHOD.MSN.PROTOTYPES", 16, "METHOD.MSN.PATCH_DROP", 0.5, "SOLVER.STRETCH", 1.25),
+        *("METHOD.MOMENTUM_SCHEDULE", "linear", "SOLVER.FINAL_WEIGHT_DECAY", 0.4),
+        *(x for key, value in FOCAL.items() for x in (f"VIEWS.FOCAL.{key}", value)),
+    ),
+}
 KEYS = {
     *("format", "version", "model", "method", "backbone", "optimizer", "schedule", "loader"),
     *("rng", "step", "config", "environment", "preprocess"),
@@ -56,14 +89,55 @@ def test_a_run_writes_what_the_contract_says(tiny_config: Config, tmp_path: Path
     needed = {"lr", "images_per_s", "views_seen", "nt_xent", "epoch"}
     assert all(needed <= set(row) for row in rows if "loss" in row)
     assert {"feature_std", "effective_rank"} <= set(rows[0])
+    assert rows[-2]["views_per_image"] == schedule["views_per_image"] == 3
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+def test_statistics_are_estimated_again(tiny_config: Config, tmp_path: Path) -> None:
+    """checkpoint.pth keeps the statistics of training; the second file has those of clean images,
+    filtered as the weights want them."""
+    cfg = tiny_config("PRECISE_BN.IMAGES", 24, "PRECISE_BN.BATCH_SIZE", 24)
+    pretrain(dump_yaml(cfg), str(tmp_path / "run"), False)
+    raw, precise = (
+        load_checkpoint(tmp_path / "run" / name)
+        for name in ("checkpoint.pth", "checkpoint_precise_bn.pth")
+    )
+    assert set(precise) == KEYS and precise["optimizer"] is None
+    assert raw["preprocess"] == precise["preprocess"] and raw["step"] == precise["step"]
+    moved = {k for k, v in raw["model"].items() if not torch.equal(v, precise["model"][k])}
+    assert moved and all(k.startswith("trunk.") and ".running_" in k for k in moved), moved
+    trunk = build_resnet("tiny_resnet")
+    prefix = "trunk."
+    state = {k.removeprefix(prefix): v for k, v in raw["model"].items() if k.startswith(prefix)}
+    trunk.load_state_dict(state)
+    images = [centre_crop(train_images(cfg).read(i), 16) for i in range(24)]
+    batch = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
+    maps = trunk.conv1(transfer_preprocess(cfg).apply(batch))
+    mean, variance = maps.mean(dim=(0, 2, 3)), maps.var(dim=(0, 2, 3), unbiased=False)
+    found = precise["model"]
+    torch.testing.assert_close(found["trunk.bn1.running_mean"], mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["trunk.bn1.running_var"], variance, rtol=1e-2, atol=1e-5)
+
+
+def test_a_trunk_without_batch_norm_has_no_second_file(tiny_config: Config, tmp_path: Path) -> None:
+    pretrain(dump_yaml(tiny_config(*METHOD_RUNS["mae"], *QUICK)), str(tmp_path / "run"), False)
+    assert not (tmp_path / "run" / "checkpoint_precise_bn.pth").exists()
+    assert (tmp_path / "run" / "checkpoint.pth").exists()
+
+
+RESUMED = {
+    "mscn_lars": ("SOLVER.OPTIMIZER", "lars"),
+    "mscn_adamw": ("SOLVER.OPTIMIZER", "adamw"),
+    **{name: METHOD_RUNS[name] for name in ("moco_v1", "moco_v2", "byol", "simsiam")},
+    **{name: METHOD_RUNS[name] for name in ("supervised", "mae", "msn")},
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_resuming_in_the_middle_of_an_epoch_is_exact(
-    tiny_config: Config, tmp_path: Path, optimizer: str
+    tiny_config: Config, tmp_path: Path, name: str
 ) -> None:
-    common = ("SOLVER.OPTIMIZER", optimizer, "DATASETS.KNN_TRAIN", "", "DATASETS.KNN_TEST", "")
-    text = dump_yaml(tiny_config(*common, "CHECKPOINT.EVERY_STEPS", 4))
+    """Losses and the whole state: queue and pointer, momentum copies, prototypes included."""
+    text = dump_yaml(tiny_config(*RESUMED[name], *QUICK, "CHECKPOINT.EVERY_STEPS", 4))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     pretrain(text, str(whole), False)
     broken.mkdir()
@@ -106,14 +180,35 @@ def test_resume_refuses_another_config(tiny_config: Config, tmp_path: Path) -> N
         pretrain(text, str(tmp_path / "run"), True)
 
 
-def test_mscn_without_masks_and_filter_is_simclr(tiny_config: Config, tmp_path: Path) -> None:
-    common = (*TWO_VIEWS, *NO_FILTER, "SOLVER.MAX_STEPS", 3, "SOLVER.WARMUP_EPOCHS", 0.0)
-    common += ("DATASETS.KNN_TRAIN", "", "DATASETS.KNN_TEST", "")
-    simclr = tiny_config(*common, *NO_MASK, "METHOD.NAME", "simclr")
-    mscn = tiny_config(*common, "MASK.RATIO", "(0.0,)")
-    for cfg, name in ((simclr, "simclr"), (mscn, "mscn")):
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("base", BASES)
+def test_mscn_without_masks_and_filter_is_its_base(
+    tiny_config: Config, tmp_path: Path, base: str, joint: bool
+) -> None:
+    """One mask an image, ratio 0, no filter: bit-identical losses and weights."""
+    common = (*METHOD_RUNS[base], *QUICK, "SOLVER.MAX_STEPS", 3, "SOLVER.WARMUP_EPOCHS", 0.0)
+    common += ("METHOD.JOINT_FORWARD", joint, "PRECISE_BN.IMAGES", 0)
+    masked = ("VIEWS.A.MASK_PROB", 0.5, "VIEWS.B.MASK_PROB", 1.0, "MASK.RATIO", "(0.0,)")
+    parent = tiny_config(*common)
+    mscn = tiny_config(*common, *masked, "METHOD.NAME", "mscn", "METHOD.BASE", base)
+    for cfg, name in ((parent, "parent"), (mscn, "mscn")):
         pretrain(dump_yaml(cfg), str(tmp_path / name), False)
-    assert losses(tmp_path / "simclr") == losses(tmp_path / "mscn")
+    assert losses(tmp_path / "parent") == losses(tmp_path / "mscn")
+    one, two = (load_checkpoint(tmp_path / n / "checkpoint.pth") for n in ("parent", "mscn"))
+    assert one["model"].keys() == two["model"].keys()
+    assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
+
+
+def test_any_convnet_of_timm(tiny_config: Config, tmp_path: Path) -> None:
+    """ConvNeXt under MSCN, and one whose batch norms hold their activation, under SimCLR."""
+    cases = {"convnext_atto": (), "efficientnet_b0": METHOD_RUNS["simclr"]}
+    for name, overrides in cases.items():
+        size = ("BACKBONE.NAME", name, "VIEWS.SIZE", 32, "SOLVER.MAX_STEPS", 2)
+        cfg = tiny_config(*overrides, *size, "SOLVER.WARMUP_EPOCHS", 0.0)
+        check_inputs(cfg)
+        pretrain(dump_yaml(cfg), str(tmp_path / name), False)
+        saved = load_checkpoint(tmp_path / name / "checkpoint.pth")
+        assert saved["backbone"] == name and len(losses(tmp_path / name)) == 2
 
 
 def test_max_steps_and_limit_per_class_bound_a_run(tiny_config: Config) -> None:
@@ -161,8 +256,63 @@ def test_branches_have_their_own_recipes(tiny_config: Config) -> None:
         ("METHOD.PAIRS", "some", "METHOD.PAIRS"),
         ("MASK.GRID_SIZE", 32, "grid_size 32 px is larger than the image of 16 px"),
         ("DATASETS.TRAIN", "folder:/nowhere", "/nowhere does not exist"),
+        ("SOLVER.SCHEDULE", "linear", "unknown schedule 'linear' in SOLVER.SCHEDULE"),
+        ("SOLVER.MILESTONES", "(0.8, 0.6)", "SOLVER.MILESTONES"),
+        ("MASK.FILL", "median", "unknown mask fill 'median'"),
+        ("METHOD.NAME", "mae", "METHOD.NAME mae leaves patches out, which .* tiny_resnet cannot"),
+        ("METHOD.NAME", "msn", "give a timm ViT"),
+        ("BACKBONE.NAME", "convnext_atto", "convnext_atto does not take images of VIEWS.SIZE 16"),
+        ("BACKBONE.NAME", "convnext_attto", "did you mean 'convnext_atto"),
+        ("BACKBONE.PATCH_SIZE", 4, "BACKBONE.PATCH_SIZE 4 is for ViTs"),
     ],
 )
 def test_bad_values_are_named(tiny_config: Config, key: str, value: object, message: str) -> None:
+    backbone = ("BACKBONE.NAME", "resnetv2_50") if key == "BACKBONE.PATCH_SIZE" else ()
     with pytest.raises(InputError, match=message):
-        check_inputs(tiny_config(key, value))
+        check_inputs(tiny_config(*backbone, key, value))
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("VIEWS.SIZE", 20), "VIEWS.SIZE 20 must be a multiple of the backbone's 8 px patches"),
+        (("METHOD.MAE.MASK_RATIO", 1.0), "METHOD.MAE.MASK_RATIO 1.0"),
+        (("METHOD.MAE.DECODER_HEADS", 3), "METHOD.MAE.DECODER_DIM 16 must be a multiple"),
+    ],
+)
+def test_bad_settings_of_mae_are_named(tiny_config: Config, overrides: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_inputs(tiny_config(*METHOD_RUNS["mae"], *overrides))
+
+
+def test_focal_views_that_patches_do_not_tile_are_named(tiny_config: Config) -> None:
+    with pytest.raises(InputError, match="VIEWS.FOCAL.SIZE 12 must be a multiple"):
+        check_inputs(tiny_config(*METHOD_RUNS["msn"], "VIEWS.FOCAL.SIZE", 12))
+
+
+def test_supervised_needs_class_folders(tiny_config: Config, image_folder: Path) -> None:
+    flat = f"folder:{image_folder / 'class_0'}"
+    with pytest.raises(InputError, match="needs labels, DATASETS.TRAIN .* no class folders"):
+        check_inputs(tiny_config(*METHOD_RUNS["supervised"], "DATASETS.TRAIN", flat))
+
+
+def test_another_batch_than_the_recipes_is_warned_of(tiny_config: Config, tmp_path: Path) -> None:
+    cfg = tiny_config("SOLVER.RECIPE_BATCH_SIZE", 4096, "SOLVER.MAX_STEPS", 1)
+    assert batch_note(tiny_config("SOLVER.RECIPE_BATCH_SIZE", 8)) is None
+    text = dump_yaml(cfg)
+    pretrain(text.replace("WARMUP_EPOCHS: 0.5", "WARMUP_EPOCHS: 0.0"), str(tmp_path / "run"), False)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "is not the recipe's 4096" in log and "to 0.009375 from 4.8" in log
+
+
+def test_an_old_checkpoint_lacks_only_keys_at_their_defaults(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    text = dump_yaml(tiny_config())
+    older = yaml.safe_load(text)
+    del older["SOLVER"]["CLIP_NORM"]
+    check_same_config(yaml.safe_dump(older), text, tmp_path)
+    with pytest.raises(InputError, match=r"SOLVER.CLIP_NORM \(0.0 then, 3.0 now\)"):
+        check_same_config(
+            yaml.safe_dump(older), dump_yaml(tiny_config("SOLVER.CLIP_NORM", 3.0)), tmp_path
+        )
