@@ -1,4 +1,4 @@
-"""Pretrains a network on unlabelled images (SimCLR, MSCN): config in, checkpoint.pth out."""
+"""Pretrains a network, MSCN or a method it is compared with: config in, checkpoint.pth out."""
 
 from __future__ import annotations
 

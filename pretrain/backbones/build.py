@@ -61,5 +61,6 @@ def _from_timm(name: str, image_size: int, patch_size: int) -> nn.Module:
     elif patch_size:
         raise InputError(f"BACKBONE.PATCH_SIZE {patch_size} is for ViTs, {name} has no patches")
     trunk = timm.create_model(name, num_classes=0, **options)
-    trunk.out_dim = trunk.num_features
+    # Not num_features: MobileNetV3 and others end in a wider layer that stays without classes.
+    trunk.out_dim = trunk.head_hidden_size
     return trunk

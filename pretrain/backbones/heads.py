@@ -1,6 +1,8 @@
 """Heads on the trunk's pooled features: (N, in_dim) to (N, out_dim).
 
 A style says where a method's authors put batch norms and biases; widths come from the config.
+Weights start as torch's linear layers do, which SimCLR's (normal, 0.01) and BYOL's (truncated
+normal, 1 / sqrt(inputs)) do not; MSN draws its projector itself.
 """
 
 from __future__ import annotations

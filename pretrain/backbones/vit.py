@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 
 
 def is_vit(trunk: nn.Module) -> bool:
-    """Whether the trunk is a timm ViT with a class token, whose patches can be left out."""
+    """Whether the trunk is a timm ViT that `encode_tokens` knows.
+
+    Plain patches, and one class token that has a position of its own and is the pooled output.
+    """
+    from timm.layers import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
 
-    return isinstance(trunk, VisionTransformer) and trunk.num_prefix_tokens == 1
+    return (
+        isinstance(trunk, VisionTransformer)
+        and isinstance(trunk.patch_embed, PatchEmbed)
+        and trunk.num_prefix_tokens == 1
+        and trunk.cls_token is not None
+        and not trunk.no_embed_class
+        and trunk.global_pool == "token"
+    )
 
 
 def patch_side(vit: VisionTransformer) -> int:
@@ -38,8 +49,6 @@ def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
 
 def position_embedding(vit: VisionTransformer, rows: int, columns: int) -> Tensor:
     """The embedding (1, 1 + rows * columns, D), resampled bicubically where the grid differs."""
-    if rows * columns == vit.pos_embed.shape[1] - 1:
-        return vit.pos_embed
     from timm.layers import resample_abs_pos_embed
 
     return resample_abs_pos_embed(vit.pos_embed, [rows, columns], num_prefix_tokens=1)

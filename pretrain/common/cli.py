@@ -1,4 +1,4 @@
-"""What every command does alike: parser, exit status, output folder.
+"""What every command does alike: parser, exit status, output folder, names of files.
 
 Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C.
 """
@@ -8,11 +8,16 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pretrain.common.errors import InputError
+
+SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
 Main = Callable[[Sequence[str] | None], int | None]
 
@@ -23,13 +28,32 @@ def make_parser(description: str, example: str, overrides: bool = True) -> argpa
     Args:
         overrides: adds `opts`, the KEY VALUE config overrides, which come last.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    if overrides:
+    return _with_overrides(argparse.ArgumentParser(**_style(description, example)), overrides)
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    description: str,
+    example: str,
+    overrides: bool = False,
+) -> argparse.ArgumentParser:
+    """The parser of one command among several (`parser.add_subparsers()`); see `make_parser`."""
+    parser = commands.add_parser(name, help=description, **_style(description, example))
+    return _with_overrides(parser, overrides)
+
+
+def _style(description: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "epilog": f"example:\n  {example}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def _with_overrides(parser: argparse.ArgumentParser, wanted: bool) -> argparse.ArgumentParser:
+    if wanted:
         parser.add_argument(
             "opts",
             nargs=argparse.REMAINDER,
@@ -37,6 +61,34 @@ def make_parser(description: str, example: str, overrides: bool = True) -> argpa
             help="config overrides, after all options",
         )
     return parser
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What an option of several names has taken: the names, and the KEY VALUE overrides that
+    followed them with no other option between."""
+    for place, word in enumerate(words):
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word):
+            return list(words[:place]), list(words[place:])
+    return list(words), []
+
+
+def short_names(paths: Sequence[str | Path]) -> list[str]:
+    """A name for each path: its last part without suffix, after as many of the folders above it
+    as it takes to tell them apart, joined by "-".
+
+    Raises:
+        InputError: a path is given twice.
+    """
+    whole = [os.path.abspath(path) for path in paths]
+    for path in paths:
+        if whole.count(os.path.abspath(path)) > 1:
+            raise InputError(f"{path} is given twice; give it once")
+    parts = [re.sub(SUFFIXES, "", path).strip("/").split("/") for path in whole]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError(f"{', '.join(map(str, paths))}: their names differ by their suffixes only")
 
 
 def tool(main: Main) -> Callable[[Sequence[str] | None], int]:

@@ -21,8 +21,12 @@ def feature_std_tensor(z: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp(entropy) of the centred features' normalised singular values (Roy, Vetterli 2007)."""
+    """exp(entropy) of `singular_values` (Roy, Vetterli 2007)."""
+    return torch.special.entr(singular_values(z)).sum().exp().item()
+
+
+def singular_values(z: Tensor) -> Tensor:
+    """Singular values of the centred features as shares of their sum: min(N, D), falling."""
     centred = z.double() - z.double().mean(dim=0)
     share = torch.linalg.svdvals(centred)
-    share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
-    return torch.special.entr(share).sum().exp().item()
+    return share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)

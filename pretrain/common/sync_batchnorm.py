@@ -144,7 +144,7 @@ def _has_activation(module: nn.Module) -> bool:
 
 
 def _like(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
-    """A `kind` with the settings, state and parameter objects of `norm`."""
+    """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
         eps=norm.eps,
@@ -152,9 +152,10 @@ def _like(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
         affine=norm.affine,
         track_running_stats=norm.track_running_stats,
     )
-    ours.load_state_dict(norm.state_dict())
-    if norm.affine:  # keep the parameter objects: an optimiser may hold them
-        ours.weight, ours.bias = norm.weight, norm.bias
+    # The parameter objects themselves: an optimiser may hold them.
+    ours.weight, ours.bias = norm.weight, norm.bias
+    ours.running_mean, ours.running_var = norm.running_mean, norm.running_var
+    ours.num_batches_tracked = norm.num_batches_tracked
     if _has_activation(norm):
         _add_activation(ours, norm)
     return ours.train(norm.training)

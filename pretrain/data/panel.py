@@ -1,23 +1,28 @@
 """A picture of what the network sees: crops and views of a few images, a PNG out.
 
 One row per image: its crops, then its views as the network gets them, rescaled for display. In a
-filtered view grey is 0, "no information". Legend: V views, N images, S side in pixels.
+filtered view grey is 0, "no information". Legend: V views, N images, S side in pixels (of each
+view its own).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
 
+Column = tuple[str, Tensor]  # title, images (N, 3, S, S) in [0, 1]
+
+HEADING_HEIGHT = 24
 TITLE_HEIGHT = 16
 GAP = 4
 SMALLEST_TILE = 96
@@ -33,13 +38,17 @@ def save_view_panel(
     """
     crops = [crop[:rows].cpu() for crop in crops]
     views = maker(crops, torch.Generator().manual_seed(seed))
-    columns: list[tuple[str, Tensor]] = []
+    columns: list[Column] = []
     for number, crop in enumerate(crops):
         columns.append((f"crop {number + 1}", crop.float() / 255))
     for number, view in enumerate(views):
         filtered = maker.highpasses[number] is not None
         columns.append((f"view {number + 1}", displayable(view, maker.preprocess, filtered)))
-    image = _assemble(columns)
+    return save_png(draw_columns(columns), path)
+
+
+def save_png(image: Image.Image, path: str | Path) -> Path:
+    """Writes a picture atomically and returns its path."""
     atomic_write(path, lambda target: image.save(target, format="PNG"))
     return Path(path)
 
@@ -63,20 +72,41 @@ def displayable(views: Tensor, preprocess: Preprocess, filtered: bool) -> Tensor
     return shown.clamp(0, 1)
 
 
-def _assemble(columns: list[tuple[str, Tensor]]) -> Image.Image:
-    """Titled columns of `(N, 3, S, S)` images in [0, 1], small ones enlarged without smoothing."""
-    number, _, side, _ = columns[0][1].shape
-    tile = side * max(1, -(-SMALLEST_TILE // side))
-    width = len(columns) * (tile + GAP) + GAP
-    height = number * (tile + GAP) + GAP + TITLE_HEIGHT
-    panel = Image.new("RGB", (width, height), "white")
+def draw_columns(
+    columns: Sequence[Column],
+    heading: str = "",
+    largest: int | None = None,
+    background: str = "white",
+) -> Image.Image:
+    """Titled columns of images below a heading, a line of images for each of the N.
+
+    Small images are enlarged without smoothing; of those larger than `largest` pixels every
+    second, third, ... pixel is shown.
+    """
+    shown = [(title, _tiles(images, largest)) for title, images in columns]
+    tall = max(tiles.shape[1] for _, tiles in shown)
+    number = len(shown[0][1])
+    top = (HEADING_HEIGHT if heading else 0) + TITLE_HEIGHT + GAP
+    width = GAP + sum(tiles.shape[2] + GAP for _, tiles in shown)
+    font, small = ImageFont.load_default(16), ImageFont.load_default(12)
+    width = max(width, math.ceil(font.getlength(heading)) + 2 * GAP)
+    panel = Image.new("RGB", (width, top + number * (tall + GAP)), background)
     draw = ImageDraw.Draw(panel)
-    for column, (title, images) in enumerate(columns):
-        left = GAP + column * (tile + GAP)
-        draw.text((left, 2), title, fill="black")
-        pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        for row, values in enumerate(pixels):
-            small = Image.fromarray(np.ascontiguousarray(values))
-            top = TITLE_HEIGHT + GAP + row * (tile + GAP)
-            panel.paste(small.resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+    if heading:
+        draw.text((GAP, 2), heading, fill="black", font=font)
+    left = GAP
+    for title, tiles in shown:
+        draw.text((left, top - TITLE_HEIGHT - GAP), title, fill="black", font=small)
+        for row, pixels in enumerate(tiles):
+            panel.paste(Image.fromarray(pixels), (left, top + row * (tall + GAP)))
+        left += tiles.shape[2] + GAP
     return panel
+
+
+def _tiles(images: Tensor, largest: int | None) -> np.ndarray:
+    """Images `(N, 3, S, S)` in [0, 1] as uint8 `(N, T, T, 3)`, T the side drawn."""
+    side = images.shape[-1]
+    step = -(-side // largest) if largest else 1
+    zoom = max(1, -(-SMALLEST_TILE // side))
+    pixels = (images[..., ::step, ::step] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return pixels.numpy().repeat(zoom, axis=1).repeat(zoom, axis=2)

@@ -6,6 +6,7 @@ Branches are 0 (VIEWS.A), 1 (VIEWS.B) and 2 (VIEWS.FOCAL), in this order of view
 from __future__ import annotations
 
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from pretrain.common import distributed
 from pretrain.data.augment import ViewRecipe
@@ -132,6 +133,16 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
         cache_decoded=cfg.DATALOADER.CACHE_DECODED,
     )
+
+
+def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:
+    """The crops of the first `number` images (all, if there are fewer) that a run sees, as its
+    loader makes them: V uint8 (N, 3, S, S)."""
+    few = cfg.clone()
+    few.defrost()
+    few.SOLVER.BATCH_SIZE = min(number, len(images))
+    few.DATALOADER.NUM_WORKERS, few.DATALOADER.CACHE_DECODED = 0, False
+    return next(iter(build_loader(few, images).epoch(0))).crops
 
 
 def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:

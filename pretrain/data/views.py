@@ -17,7 +17,7 @@ from pretrain.data import augment, masking
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.blur import check_kernel
 from pretrain.data.highpass import HighPass
-from pretrain.data.masking import MaskRecipe
+from pretrain.data.masking import MaskParams, MaskRecipe
 from pretrain.data.preprocess import Preprocess
 
 
@@ -106,11 +106,29 @@ class ViewMaker:
     def masked(self, images: Tensor, view: int, generator: torch.Generator) -> Tensor:
         """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input."""
         images = self.preprocess.normalise(images)
-        highpass, recipe = self.highpasses[view], self.masks[view]
+        highpass = self.highpasses[view]
         if highpass is not None:
             images = highpass.apply(images)
+        params = self._draw_mask(images, view, generator)
+        return images if params is None else masking.apply_mask(images, params)
+
+    def masks_of(
+        self, crops: Sequence[Tensor], generator: torch.Generator
+    ) -> list[MaskParams | None]:
+        """The mask of each view (None where its branch has none) that `__call__` draws for these
+        crops from a generator in the same state. Draws alone: no view is made."""
+        masks: list[MaskParams | None] = []
+        for view, source in enumerate(self.same_view):
+            if source is None:
+                augment.sample_params(self.recipes[view], len(crops[view]), generator)
+            masks.append(self._draw_mask(crops[view], view, generator))
+        return masks
+
+    def _draw_mask(
+        self, images: Tensor, view: int, generator: torch.Generator
+    ) -> MaskParams | None:
+        recipe = self.masks[view]
         if recipe is None:
-            return images
+            return None
         shape = (images.shape[0], images.shape[1], images.shape[2], images.shape[3])
-        params = masking.sample_params(recipe, shape, generator, images.device)
-        return masking.apply_mask(images, params)
+        return masking.sample_params(recipe, shape, generator, images.device)

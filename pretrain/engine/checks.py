@@ -68,16 +68,22 @@ def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
 
 
 def _check_image_size(cfg: CfgNode, trunk: nn.Module) -> None:
-    """A dry run on the meta device, which finds feature maps that shrink to nothing."""
+    """A dry run on the meta device: maps that shrink to nothing, outputs that are not pooled."""
     import torch
 
+    side = cfg.VIEWS.SIZE
     try:
-        trunk.to("meta").eval()(torch.empty(1, 3, cfg.VIEWS.SIZE, cfg.VIEWS.SIZE, device="meta"))
+        output = trunk.to("meta").eval()(torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"BACKBONE.NAME {cfg.BACKBONE.NAME} does not take images of VIEWS.SIZE "
             f"{cfg.VIEWS.SIZE} px: {str(error).splitlines()[0]}"
         ) from error
+    if not isinstance(output, torch.Tensor) or output.shape != (1, trunk.out_dim):
+        raise InputError(
+            f"BACKBONE.NAME {cfg.BACKBONE.NAME} gives no pooled features (N, {trunk.out_dim}); "
+            "choose a classification model"
+        )
 
 
 def check_images(cfg: CfgNode, images: ImageDataset) -> None:

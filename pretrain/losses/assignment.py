@@ -41,8 +41,9 @@ def sinkhorn(probabilities: Tensor, rounds: int = SINKHORN_ROUNDS) -> Tensor:
     images, count = probabilities.shape
     total = images * world_size()
     mass = probabilities / _sum_over_processes(probabilities.sum())
+    tiny = torch.finfo(mass.dtype).tiny  # a prototype that nothing reaches keeps mass 0
     for _ in range(rounds):
-        mass = mass / _sum_over_processes(mass.sum(dim=0)) / count
+        mass = mass / _sum_over_processes(mass.sum(dim=0)).clamp_min(tiny) / count
         mass = mass / mass.sum(dim=1, keepdim=True) / total
     return mass * total
 
@@ -78,7 +79,8 @@ def msn_terms(
         )
         if balance:
             wanted = sinkhorn(wanted)
-    logs = predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
+    predicted = predicted.clamp_min(torch.finfo(predicted.dtype).tiny)
+    logs = predicted.log()
     mean = gather_with_grad(predicted.mean(dim=0, keepdim=True)).mean(dim=0)
     return {
         "assignment": -(wanted.repeat(len(anchors), 1) * logs).sum(dim=1).mean(),

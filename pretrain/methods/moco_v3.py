@@ -19,6 +19,9 @@ class MoCoV3(MomentumPredictor):
 
     The momentum of a step is applied after its update, where the authors apply the next step's
     before the next forward pass: the same copies, at most one step's change of schedule apart.
+
+    This is the authors' ResNet. For ViTs their predictor ends in a batch norm, positions are fixed
+    sine-cosine ones, weights are drawn otherwise and the patch embedding is frozen: not so here.
     """
 
     term = "contrast"

@@ -31,7 +31,8 @@ class MSN(Method):
 
     `trunk` is the *target's* ViT: its weights are what the authors evaluate and what transfers.
     The views of branch A are anchors whose patches are dropped, focal views anchors without
-    dropping, the one view of branch B is the target.
+    dropping, the one view of branch B is the target. The position embedding of focal views is
+    resampled bicubically with antialiasing, as timm does; the authors' code has none.
 
     Args:
         patch_drop: share of an anchor's patches that is dropped. Drawn for each image; the
@@ -55,10 +56,7 @@ class MSN(Method):
         balance: bool = True,
     ) -> None:
         super().__init__()
-        for module in anchor_projector.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        init_as_msn(anchor_trunk, anchor_projector)
         self.anchor_trunk = anchor_trunk
         self.anchor_projector = anchor_projector
         self.trunk = make_target(anchor_trunk)
@@ -126,3 +124,18 @@ class MSN(Method):
             keep = order[:, : int(patches * (1 - drop))]
         tokens = encode_tokens(self.anchor_trunk, channels_last(images), keep)
         return self.anchor_projector(tokens[:, 0]).unflatten(0, (len(views), -1))
+
+
+def init_as_msn(trunk: VisionTransformer, projector: nn.Module) -> None:
+    """Draws again what timm and torch start otherwise: patch and class embedding, projector."""
+    patches = trunk.patch_embed.proj
+    nn.init.kaiming_normal_(patches.weight, mode="fan_in", nonlinearity="relu")
+    nn.init.trunc_normal_(trunk.cls_token, std=0.02)
+    biases = [patches.bias]
+    for module in projector.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            biases.append(module.bias)
+    for bias in biases:
+        if bias is not None:
+            nn.init.zeros_(bias)

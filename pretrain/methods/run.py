@@ -1,14 +1,19 @@
-"""From a pretraining config to its method: trunk, heads and loss, untrained."""
+"""From a pretraining config to its method: trunk, heads and loss, untrained; or a trained trunk."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.backbones.build import build_backbone
 from pretrain.backbones.heads import build_predictor, build_projector
+from pretrain.common.checkpoint import load_checkpoint
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
 from pretrain.data.run import masked_share
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.base import Method
@@ -39,6 +44,29 @@ def build_trunk(cfg: CfgNode) -> nn.Module:
         image_size=cfg.VIEWS.SIZE,
         patch_size=cfg.BACKBONE.PATCH_SIZE,
     )
+
+
+def trunk_width(cfg: CfgNode) -> int:
+    """Number of features D of the config's backbone."""
+    with torch.device("meta"):
+        return build_trunk(cfg).out_dim
+
+
+def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
+    """The trained trunk of a run's checkpoint, and what it wants of its input.
+
+    Raises InputError for a file that is no checkpoint, or of another backbone than the config's.
+    """
+    saved = load_checkpoint(path)
+    mark, trunk = "trunk.", build_trunk(cfg)
+    weights = {n.removeprefix(mark): v for n, v in saved["model"].items() if n.startswith(mark)}
+    try:
+        trunk.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} does not hold the BACKBONE.NAME {cfg.BACKBONE.NAME} of its run's config"
+        ) from error
+    return trunk, Preprocess.from_dict(saved["preprocess"])
 
 
 def build_momentum(cfg: CfgNode) -> Momentum:

@@ -18,6 +18,7 @@ BAD = {
     "report.py": ["gone", "--output", "report"],
     "make_digits.py": ["--output", "a_file"],
     "bench.py": ["loader", "--config", "mscn_dmo.yaml"],
+    "visualize.py": ["kernels", "--weights", "gone.pth"],
 }
 NAMED = {
     "train_ssl.py": "EPOHCS",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.backbones.resnet import build_resnet
+from pretrain.backbones.resnet import BACKBONES, build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import check_complete, nearest_backbone, shorten
@@ -94,6 +94,10 @@ def read(
             facts = _merge(facts, travelling)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if facts.backbone is not None and facts.backbone not in BACKBONES:
+        raise InputError(
+            f"{path} is a {facts.backbone}; only ResNets are read: {', '.join(BACKBONES)}"
+        )
     account, state = _sort_keys(entry, tensors, facts.backbone, str(path))
     found, _ = nearest_backbone(state)
     if backbone is not None and backbone != found:

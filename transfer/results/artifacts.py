@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.kernels import tile_kernels
 from pretrain.common.logs import read_metrics
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from transfer.checkpoints.weights import Weights
 
 MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
@@ -39,7 +38,8 @@ def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
     kernels = weights.state["conv1.weight"].detach().float().cpu().numpy()
     if weights.preprocess.channel_order == "BGR":
         kernels = kernels[:, ::-1]
-    image = Image.fromarray(_tile(kernels, max(1, cell // kernels.shape[-1])))
+    peaks = abs(kernels).max(axis=(1, 2, 3))
+    image = Image.fromarray(tile_kernels(kernels, peaks, max(1, cell // kernels.shape[-1])))
     atomic_write(Path(path), lambda file: image.save(file, format="PNG"))
     return Path(path)
 
@@ -98,22 +98,3 @@ def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _tile(kernels: np.ndarray, zoom: int) -> np.ndarray:
-    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, one light pixel between cells."""
-    import numpy as np
-
-    count, _, height, width = kernels.shape
-    peak = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-    scaled = kernels / np.where(peak > 0, peak, 1.0)
-    pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
-    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2  # 32 -> 8, 64 -> 8
-    lines = -(-count // columns)
-    cell_h, cell_w = height * zoom + 2, width * zoom + 2
-    sheet = np.full((lines * cell_h, columns * cell_w, 3), 245, np.uint8)
-    for index, kernel in enumerate(pixels):
-        top, left = index // columns * cell_h + 1, index % columns * cell_w + 1
-        sheet[top : top + height * zoom, left : left + width * zoom] = kernel
-    return sheet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from pretrain.common.errors import InputError
 from pretrain.data.masking import MaskParams, MaskRecipe, apply_mask, sample_params
@@ -182,3 +183,53 @@ def test_grid_larger_than_the_image() -> None:
 def test_bad_recipe(wrong: dict, match: str) -> None:
     with pytest.raises(InputError, match=match):
         MaskRecipe(**wrong)
+
+
+def filled(fill: str, images: Tensor, **changes: object) -> tuple[Tensor, MaskParams]:
+    recipe = MaskRecipe(grid_size=8, ratio=0.4, fill=fill, **changes)
+    params = sample_params(recipe, tuple(images.shape), torch.Generator().manual_seed(0))
+    return apply_mask(images, params), params
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+
+
+def test_mean_fill_is_the_channels_mean(pictures: Tensor) -> None:
+    out, params = filled("mean", pictures)
+    for image, result, mask in zip(pictures, out, params.mask):
+        for plane, filled_plane, masked in zip(image, result, mask):
+            expected = torch.where(masked, plane.mean(), plane)
+            torch.testing.assert_close(filled_plane, expected)
+
+
+def test_other_fill_is_the_next_image(pictures: Tensor) -> None:
+    out, params = filled("other", pictures)
+    for i in range(6):
+        expected = torch.where(params.mask[i], pictures[(i + 1) % 6], pictures[i])
+        assert torch.equal(out[i], expected)
+
+
+def test_blur_fill_is_torchvisions_blur(pictures: Tensor) -> None:
+    """Kernel and sigma as the third party's 31 and 10 px at 224 px, scaled with the image."""
+    out, params = filled("blur", pictures, blur_sigma=3 / 32)
+    assert params.blur_sigma == pytest.approx(3.0)
+    blurred = gaussian_blur(pictures, [9, 9], [3.0, 3.0])  # reach: round(1.5 * 3) = 4
+    expected = torch.where(params.mask, blurred, pictures)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fill", ["mean", "blur", "other"])
+def test_rival_fills_are_drawn_as_mscns_masks(fill: str, pictures: Tensor) -> None:
+    """Only what the masked pixels become differs: the masks are those of MSCN for the same seed."""
+    out, params = filled(fill, pictures)
+    _, plain = filled("noise", pictures, noise="none")
+    assert torch.equal(params.mask, plain.mask)
+    assert torch.equal(out[~params.mask], pictures[~params.mask])
+    assert params.mask.any() and not torch.equal(out[params.mask], pictures[params.mask])
+
+
+def test_unknown_fill_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown mask fill 'median'"):
+        MaskRecipe(fill="median")

@@ -135,3 +135,24 @@ def test_gpu_equals_cpu(crops: list[torch.Tensor]) -> None:
     again = torch.Generator("cuda").manual_seed(0)
     moved = [crop.cuda() for crop in crops]
     assert same(noisy(moved, draws), noisy(moved, again))
+
+
+def test_masks_of_are_those_of_the_views(crops: list[torch.Tensor]) -> None:
+    """From the same generator: masked values are the fill bit for bit, and nothing else is."""
+    mask = MaskRecipe(grid_size=8, ratio=0.4, channel_prob=0.5, focal_prob=0.3, random_phase=True)
+    maker = ViewMaker(
+        [ViewRecipe()] * 4,
+        highpasses=[HighPass(5, 2.0), None, HighPass(5, 2.0), None],
+        masks=[mask, None, mask, mask],
+        same_view=[None, None, 0, None],
+    )
+    small = crops[0][:, :, :16, :16]
+    given = [*crops, crops[0], small]
+    views = maker(given, generator(3))
+    masks = maker.masks_of(given, generator(3))
+    assert [params is None for params in masks] == [False, True, False, False]
+    for view, params in zip(views, masks):
+        if params is not None:
+            assert params.mask.shape == view.shape and params.mask.any() and not params.mask.all()
+            assert torch.equal(view == params.fill, params.mask)
+    assert not torch.equal(masks[0].mask, masks[2].mask), "one view, two masks"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from pretrain.engine.checks import check_config
+from pretrain.engine.checks import check_backbone, check_config
 
 MOCO = ("METHOD.BASE", "moco_v2")
 MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
@@ -61,3 +62,19 @@ def test_refused(
 
 def test_the_defaults_pass(tiny_config: Callable[..., CfgNode]) -> None:
     check_config(tiny_config(), 4)
+
+
+class Encoder(torch.nn.Module):
+    """A backbone that returns a map, as some of timm's encoders do."""
+
+    out_dim = 3
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+def test_a_backbone_without_pooled_features_is_refused(
+    tiny_config: Callable[..., CfgNode],
+) -> None:
+    with pytest.raises(InputError, match=r"gives no pooled features \(N, 3\)"):
+        check_backbone(tiny_config(), Encoder())

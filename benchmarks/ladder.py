@@ -1,0 +1,201 @@
+"""Pretrains and probes the entries of a suite with several seeds, as many as the time allows, and
+appends one JSON line for each; the next call goes on with what is missing. --report draws them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+
+from pretrain.common.cli import make_parser, tool  # noqa: E402
+from pretrain.common.errors import InputError  # noqa: E402
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+EXAMPLE = """python benchmarks/ladder.py --suite ladder_tiny100.yaml --minutes 25
+  python benchmarks/ladder.py --suite ladder_tiny100.yaml --report docs/results/ladder"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, EXAMPLE)
+    parser.add_argument("--suite", default="ladder_tiny100.yaml", help="whose PRETRAIN is run")
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="start no further run that would end later (25)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="pretraining seeds of each entry (3)")
+    parser.add_argument("--held-out", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("--probe-limit", type=int, nargs=2, default=(0, 0), metavar=("BANK", "N"))
+    parser.add_argument("--results", type=Path, help="JSON lines (benchmarks/results/SUITE.jsonl)")
+    parser.add_argument("--output", type=Path, help="run directories (runs/ladder/SUITE)")
+    parser.add_argument("--report", type=Path, help="only write REPORT.md and REPORT.svg")
+    args = parser.parse_args(argv)
+    stem = Path(args.suite).stem
+    args.results = args.results or Path("benchmarks/results") / f"{stem}.jsonl"
+    args.output = args.output or Path("runs/ladder") / stem
+    if not 0 <= args.held_out < 1:
+        raise InputError(f"--held-out {args.held_out} is a share of the training images, 0 to 1")
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds} must be at least 1")
+    return args
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.report:
+        from benchmarks.ladder_report import write_report
+
+        for path in write_report(args.results, args.report):
+            print(path)
+        return
+    runs = plan_runs(args)
+    done = {(row["name"], row["seed"], row["recipe_sha256"]) for row in read_rows(args.results)}
+    missing = [run for run in runs if (run["name"], run["seed"], run["sha256"]) not in done]
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {args.results}")
+    start, longest = time.monotonic(), 0.0
+    for run in missing:
+        spent = time.monotonic() - start
+        if longest and spent + longest > 60 * args.minutes:
+            print(f"{spent / 60:.1f} minutes spent; call again for the rest")
+            return
+        row = take_run(run, args)
+        append_row(args.results, row)
+        longest = max(longest, time.monotonic() - start - spent)
+        print(f"{run['name']} seed {run['seed']}: {shown(row)} in {row['seconds']:.0f} s")
+
+
+def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each entry with each seed, the seeds in the outer loop: what is there is comparable."""
+    from pretrain.common.config import load_config
+    from pretrain.defaults import get_defaults
+    from pretrain.engine.checks import check_config
+    from transfer.suite.defaults import suite_defaults
+
+    suite = load_config(args.suite, suite_defaults(), (), "suites")
+    runs: list[dict[str, Any]] = []
+    for seed in range(args.seeds):
+        for entry in suite.PRETRAIN:
+            words = [str(word) for word in entry.get("overrides", ())] + list(args.opts)
+            if args.held_out:
+                words += ["DATASETS.LIMIT_PER_CLASS", str(kept_per_class(args.held_out, words))]
+            seeded = [*words, "SEED", str(seed)]
+            cfg = load_config(entry["config"], get_defaults(), seeded, "pretrain")
+            check_config(cfg, 1)
+            facts = {"name": entry["name"], "config": entry["config"], "overrides": words}
+            runs.append({**facts, "seed": seed, "cfg": cfg, "sha256": recipe_sha256(cfg)})
+    return runs
+
+
+def recipe_sha256(cfg: CfgNode) -> str:
+    """Identity of what trains: the keys that differ from the defaults, but those that move no
+    number. A key that a later version adds leaves it as it is."""
+    from pretrain.defaults import get_defaults
+
+    def differing(node: CfgNode, default: CfgNode) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.items():
+            if isinstance(value, dict):
+                found.update({f"{key}.{k}": v for k, v in differing(value, default[key]).items()})
+            elif value != default[key]:
+                found[key] = value
+        return found
+
+    free = ("SEED", "OUTPUT_DIR", "DATALOADER.", "CHECKPOINT.", "LOG.", "KNN.")
+    kept = {k: v for k, v in differing(cfg, get_defaults()).items() if not k.startswith(free)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def kept_per_class(held_out: float, overrides: list[str]) -> int:
+    """Training images of each class that remain; classes are taken to be of the first's size."""
+    from pretrain.common.config import load_config
+    from pretrain.data.datasets import open_images
+    from pretrain.defaults import get_defaults
+
+    cfg = load_config("base_tiny100.yaml", get_defaults(), overrides, "pretrain")
+    labels = open_images(cfg.DATASETS.TRAIN).labels
+    return int(labels.count(labels[0]) * (1 - held_out))
+
+
+def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Pretrains (or continues what was cut off), probes, and returns the row."""
+    import torch
+
+    from benchmarks.probe import ProbeSet, probe_run
+    from pretrain.common.checkpoint import load_checkpoint
+    from pretrain.common.config import dump_yaml
+    from pretrain.common.environment import describe_environment, describe_hardware
+    from pretrain.engine.run import pretrain
+
+    cfg: CfgNode = run["cfg"]
+    folder = args.output / f"{run['name']}_seed{run['seed']}_{run['sha256'][:8]}"
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    begin = time.monotonic()
+    pretrain(dump_yaml(cfg), str(folder), True)
+    read = ProbeSet.of_held_out if args.held_out else ProbeSet.of_validation
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    metrics = probe_run(folder, read(cfg, tuple(args.probe_limit)), device, run["seed"])
+    saved = load_checkpoint(folder / "checkpoint.pth")
+    schedule = saved["schedule"]
+    costs = ("epochs", "total_steps", "images_seen", "views_seen", "views_per_image")
+    return {
+        **{key: run[key] for key in ("name", "seed", "config", "overrides")},
+        "recipe_sha256": run["sha256"],
+        "method": saved["method"],
+        "backbone": saved["backbone"],
+        "filter_wanted": saved["preprocess"]["highpass"] is not None,
+        "held_out": args.held_out,
+        "probe_limit": list(args.probe_limit),
+        "metrics": {key: round(value, 4) for key, value in metrics.items()},
+        **{key: schedule[key] for key in costs},
+        "pretrain_seconds": round(schedule["seconds"], 1),
+        "gpu_seconds": round(schedule["gpu_seconds"], 1),
+        "seconds": round(time.monotonic() - begin, 1),
+        "started": started,
+        "environment": describe_environment(),
+        "hardware": describe_hardware(),
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows so far; none where the file is absent. InputError for a damaged line."""
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number} is not JSON ({error}); remove the line") from error
+    return rows
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds one line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, sort_keys=True) + "\n")
+
+
+def shown(row: dict[str, Any]) -> str:
+    """kNN and linear accuracy on input as the weights want it."""
+    choice = "on" if row["filter_wanted"] else "off"
+    found = [
+        f"{what} {statistics} {row['metrics'][key]:.1f}"
+        for what in ("knn20", "linear")
+        for statistics in ("raw", "precise")
+        if (key := f"{what}/{statistics}/{choice}") in row["metrics"]
+    ]
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

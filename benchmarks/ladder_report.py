@@ -1,0 +1,179 @@
+"""Rows of benchmarks/ladder.py in, a Markdown report and a picture out.
+
+Each row's difference from the row it builds on is paired by seed and comes with a 95 % t interval;
+an interval that spans 0 is "not resolved". Published numbers have an axis of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.config import find_config
+from pretrain.common.errors import InputError
+from transfer.results.statistics import Summary, summarize
+
+Row = Mapping[str, Any]
+# What a row is compared with, where it is not the row before it; None: with nothing.
+COMPARED = {
+    "step_0": None,
+    "crop_only": "step_3",
+    "plain_mask": "step_9",
+    "no_mask": "step_9",
+    "no_mask_unfiltered": "step_9",
+    "no_mask_2views": "step_9",
+    "no_mask_2views_unfiltered": "step_9",
+}
+MEASURES = ("linear", "knn20")
+
+
+def write_report(results: Path, target: Path) -> list[Path]:
+    """Writes TARGET.md and TARGET.svg from a file of rows; returns their paths.
+
+    Raises:
+        InputError: no rows.
+    """
+    from benchmarks.ladder import read_rows
+
+    rows = read_rows(results)
+    if not rows:
+        raise InputError(f"{results} has no rows; run benchmarks/ladder.py without --report first")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    by_name = {name: [row for row in rows if row["name"] == name] for name in names}
+    picture, text = target.with_suffix(".svg"), target.with_suffix(".md")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(by_name, picture)
+    atomic_write_text(text, "\n".join(report_lines(by_name, picture.name)) + "\n")
+    return [text, picture]
+
+
+def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str]:
+    """The tables as Markdown lines."""
+    lines = [f"![measured, and published beside it]({picture})", ""]
+    lines += ["| row | views | " + " | ".join(f"{m} | difference" for m in MEASURES) + " | n |"]
+    lines += ["|---|---|" + "---|---|" * len(MEASURES) + "---|"]
+    for name, rows in by_name.items():
+        cells = [name, str(rows[0]["views_per_image"])]
+        other = compared_with(name, list(by_name))
+        for measure in MEASURES:
+            cells.append(show(summarize([value(row, measure) for row in rows])))
+            cells.append(show_difference(rows, by_name.get(other, ()), measure, other))
+        lines.append("| " + " | ".join([*cells, str(len(rows))]) + " |")
+    lines += ["", *variant_lines(by_name), "", *cost_lines(by_name)]
+    return lines
+
+
+def variant_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Batch-norm statistics raw and re-estimated, filter off and on: mean linear accuracy."""
+    variants = [(s, f) for s in ("raw", "precise") for f in ("off", "on")]
+    lines = ["| linear probe | " + " | ".join(f"{s}, filter {f}" for s, f in variants) + " |"]
+    lines += ["|---|" + "---|" * len(variants)]
+    for name, rows in by_name.items():
+        cells = []
+        for statistics, choice in variants:
+            key = f"linear/{statistics}/{choice}"
+            found = [row["metrics"][key] for row in rows if key in row["metrics"]]
+            cells.append(show(summarize(found)) if found else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def cost_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Views and seconds of pretraining."""
+    lines = ["| row | images seen | views seen | pretraining, s | GPU-seconds |", "|---|" * 5]
+    for name, rows in by_name.items():
+        seconds = summarize([row["pretrain_seconds"] for row in rows])
+        gpu = summarize([row["gpu_seconds"] for row in rows])
+        first = rows[0]
+        lines.append(
+            f"| {name} | {first['images_seen']:,} | {first['views_seen']:,} "
+            f"| {seconds.mean:.0f} | {gpu.mean:.0f} |"
+        )
+    return lines
+
+
+def value(row: Row, measure: str) -> float:
+    """A row's main number: input as the weights want it, re-estimated statistics if any."""
+    choice = "on" if row["filter_wanted"] else "off"
+    keys = [f"{measure}/{statistics}/{choice}" for statistics in ("precise", "raw")]
+    return next(row["metrics"][key] for key in keys if key in row["metrics"])
+
+
+def compared_with(name: str, names: Sequence[str]) -> str | None:
+    """The row that a row's difference is taken from: in a ladder the step below, else the first."""
+    if name in COMPARED:
+        return COMPARED[name]
+    step = re.fullmatch(r"step_(\d+)", name)
+    if step:
+        return f"step_{int(step[1]) - 1}"
+    return names[0] if name != names[0] else None
+
+
+def difference(rows: Sequence[Row], others: Sequence[Row], measure: str) -> Summary | None:
+    """Paired by seed; None with fewer than two common seeds, which show no spread."""
+    theirs = {row["seed"]: value(row, measure) for row in others}
+    pairs = [value(row, measure) - theirs[row["seed"]] for row in rows if row["seed"] in theirs]
+    return summarize(pairs) if len(pairs) > 1 else None
+
+
+def show_difference(
+    rows: Sequence[Row], others: Sequence[Row], measure: str, name: str | None
+) -> str:
+    """`+1.2 ± 0.4 (name)`, with "not resolved" where the interval spans 0."""
+    found = difference(rows, others, measure)
+    if found is None or found.half_width is None:
+        return ""
+    verdict = "" if abs(found.mean) > found.half_width else ", not resolved"
+    return f"{found.mean:+.1f} ± {found.half_width:.1f} ({name}{verdict})"
+
+
+def show(summary: Summary) -> str:
+    """Mean and standard deviation."""
+    return f"{summary.mean:.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
+
+
+def published(name: str) -> float | None:
+    """The ImageNet number in the header of a ladder step's config; None where there is none."""
+    try:
+        text = find_config(f"{name}.yaml", "pretrain").read_text(encoding="utf-8")
+    except InputError:
+        return None
+    header = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    match = re.search(r"Published number: linear probe top-1 (\d+\.\d)", header)
+    return float(match[1]) if match else None
+
+
+def draw(by_name: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Two panels side by side, one scale each: measured with every seed, and published."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ladder"  # the same file for the same rows
+    import matplotlib.pyplot as plt
+
+    names = list(by_name)[::-1]
+    figures = {name: published(name) for name in names}
+    shown = any(number is not None for number in figures.values())
+    size = (9 if shown else 5.5, 0.34 * len(names) + 1.1)
+    figure, axes = plt.subplots(1, 1 + shown, sharey=True, figsize=size, squeeze=False)
+    left = axes[0][0]
+    for place, name in enumerate(names):
+        points = [value(row, "linear") for row in by_name[name]]
+        left.plot(points, [place] * len(points), "o", color="tab:blue", alpha=0.5, ms=4)
+        left.plot([sum(points) / len(points)], [place], "|", color="tab:blue", ms=14, mew=2)
+    left.set_yticks(range(len(names)), names)
+    left.set_title("measured here (small), linear top-1", fontsize=9)
+    left.grid(axis="x", alpha=0.3)
+    if shown:
+        right = axes[0][1]
+        for place, name in enumerate(names):
+            if figures[name] is not None:
+                right.plot([figures[name]], [place], "D", color="tab:orange", ms=5)
+        right.set_title("published (ImageNet, ResNet-50), linear top-1", fontsize=9)
+        right.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,143 @@
+"""First-layer kernels: a network's weights in, which kernels are blank and a picture of them out.
+
+MSCN's article (arXiv 2206.07700) shows that under a plain mask many kernels of the first layer
+collapse to blank ones, since edge kernels answer to the mask's "parasitic" edges; it gives no
+definition. Ours: a kernel is **blank** when its L2 norm is below a share (10 %) of the layer's
+reference, the 90th percentile of its kernels' norms. A median would itself collapse once half of
+the kernels have; a maximum would hang on one kernel. Kernels at their initial values never
+count: their norms lie within a few tens of percent of each other. A kernel that is not blank is
+**flat** when the pattern in it, what is left when each channel's mean over space is taken off,
+has less than that share of the kernel's own norm: it can see a colour but no edge. Batch norm can
+rescale a blank kernel's output, so that the count says what the layer looks like, not that the
+channel is dead.
+
+Legend: K kernels of h x w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+
+BLANK_BELOW = 0.1  # our choice
+REFERENCE_QUANTILE = 0.9  # our choice
+BORDER, FRAME = (245, 245, 245), (220, 0, 0)
+LINE_HEIGHT, GAP = 20, 10
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """Norms of K kernels and what follows from them: `norms (K,)`, `blank (K,)` and `flat (K,)`
+    bool, the `reference` norm, and the share `blank_below` of it that separates blank ones."""
+
+    norms: Tensor
+    blank: Tensor
+    flat: Tensor
+    reference: float
+    blank_below: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        blank, flat = int(self.blank.sum()), int(self.flat.sum())
+        rule = f"norm below {self.blank_below:.3g} of the reference {self.reference:.3g}"
+        return f"{blank} of {len(self.norms)} kernels blank ({rule}), {flat} flat"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins: counts, norms, and the blank kernels' numbers from 0."""
+        return {
+            "kernels": len(self.norms),
+            "blank": int(self.blank.sum()),
+            "flat": int(self.flat.sum()),
+            "blank_below": self.blank_below,
+            "reference": self.reference,
+            "blank_kernels": self.blank.nonzero().flatten().tolist(),
+            "norms": self.norms.tolist(),
+        }
+
+
+def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    """Name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
+
+    Raises:
+        InputError: none of the tensors is one, or its values are not finite.
+    """
+    for name, tensor in state.items():
+        if tensor.dim() == 4 and tensor.shape[1] == 3 and tensor.is_floating_point():
+            if not tensor.isfinite().all():
+                raise InputError(f"{name} holds values that are not finite: the training diverged")
+            return name, tensor.detach().float().cpu()
+    raise InputError(f"no convolution with 3 input channels among {len(state)} tensors")
+
+
+def judge_kernels(kernels: Tensor, blank_below: float = BLANK_BELOW) -> KernelFacts:
+    """Which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the module)."""
+    norms = kernels.flatten(1).norm(dim=1)
+    reference = torch.quantile(norms, REFERENCE_QUANTILE).item()
+    # A layer of zeros has nothing to be compared with: all of it is blank.
+    blank = (norms < blank_below * reference) | (norms == 0)
+    pattern = (kernels - kernels.mean(dim=(2, 3), keepdim=True)).flatten(1).norm(dim=1)
+    flat = ~blank & (pattern < blank_below * norms)
+    return KernelFacts(norms, blank, flat, reference, blank_below)
+
+
+def kernel_sheet(kernels: Tensor, facts: KernelFacts, title: str, cell: int = 40) -> Image.Image:
+    """The kernels twice, RGB `(K, 3, h, w)` around mid grey: each on a scale of its own (shape),
+    and all on one scale (strength), on which a blank kernel is grey; blank ones are framed."""
+    values, frames = kernels.numpy(), facts.blank.numpy()
+    zoom = max(1, cell // values.shape[-1])
+    peaks = np.abs(values).max(axis=(1, 2, 3))
+    # The 98th percentile of the peaks: one outlying kernel does not turn all others grey.
+    common = np.full_like(peaks, np.quantile(peaks, 0.98))
+    parts = {
+        "each on its own scale": tile_kernels(values, peaks, zoom, frames),
+        "all on one scale, blank framed": tile_kernels(values, common, zoom, frames),
+    }
+    font = ImageFont.load_default(LINE_HEIGHT * 2 // 3)
+    lines = [title, facts.summary()]
+    side = max([part.shape[1] for part in parts.values()] + [int(font.getlength(t)) for t in parts])
+    width = max([2 * side + GAP] + [int(font.getlength(line)) + 1 for line in lines]) + 2 * GAP
+    height = 3 * LINE_HEIGHT + next(iter(parts.values())).shape[0] + 2 * GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        draw.text((GAP, GAP // 2 + number * LINE_HEIGHT), line, fill="black", font=font)
+    for number, (name, pixels) in enumerate(parts.items()):
+        left, top = GAP + number * (side + GAP), GAP + 2 * LINE_HEIGHT
+        draw.text((left, top), name, fill="black", font=font)
+        sheet.paste(Image.fromarray(pixels), (left, top + LINE_HEIGHT))
+    return sheet
+
+
+def tile_kernels(
+    kernels: np.ndarray, scales: np.ndarray, zoom: int, frames: np.ndarray | None = None
+) -> np.ndarray:
+    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, two light pixels between cells.
+
+    Args:
+        scales: (K,), for each kernel the absolute value that becomes black or full colour.
+        zoom: side of a weight in pixels.
+        frames: (K,) bool, the kernels whose border is red.
+    """
+    count, _, height, width = kernels.shape
+    scales = np.where(scales > 0, scales, 1.0).reshape(-1, 1, 1, 1)
+    scaled = np.clip(kernels / scales, -1.0, 1.0)
+    pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2  # 32 -> 8, 64 -> 8
+    lines = -(-count // columns)
+    cell_h, cell_w = height * zoom + 2, width * zoom + 2
+    sheet = np.full((lines * cell_h, columns * cell_w, 3), BORDER, np.uint8)
+    for index, kernel in enumerate(pixels):
+        top, left = index // columns * cell_h, index % columns * cell_w
+        if frames is not None and frames[index]:
+            sheet[top : top + cell_h, left : left + cell_w] = FRAME
+        sheet[top + 1 : top + cell_h - 1, left + 1 : left + cell_w - 1] = kernel
+    return sheet

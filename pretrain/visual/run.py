@@ -1,0 +1,84 @@
+"""From configs and run directories to pictures and their numbers: the part that reads configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import load_config
+from pretrain.common.errors import InputError
+from pretrain.data.datasets import FolderImages, ImageDataset, open_images
+from pretrain.data.panel import draw_columns, save_png
+from pretrain.data.run import build_view_maker, first_crops, train_images
+from pretrain.defaults import get_defaults
+from pretrain.methods.run import load_trunk, trunk_width
+from pretrain.visual.curves import RunCurves, read_curves
+from pretrain.visual.gallery import LEGEND, PAGE, stack_sheets, view_columns
+from pretrain.visual.spectrum import measure_spectrum
+
+LARGEST_TILE = 128  # px, where several configs share a picture
+
+
+def draw_views(
+    configs: Mapping[str, CfgNode], images: ImageDataset | None, rows: int, folder: Path
+) -> list[Path]:
+    """Writes views_NAME.png of each config and, of several, views.png with a block of rows for
+    each: the same images from the same seed. Returns the paths.
+
+    Args:
+        images: what to draw; None is DATASETS.TRAIN.
+        rows: number of images.
+
+    Raises:
+        InputError: the configs differ in their seed or, without `images`, in their data.
+    """
+    check_comparable(configs, images is None)
+    images = images or train_images(next(iter(configs.values())))
+    sheets, blocks = {}, []
+    for name, cfg in configs.items():
+        crops = first_crops(cfg, images, rows)
+        columns = view_columns(build_view_maker(cfg), crops, cfg.SEED)
+        heading = f"{name} ({LEGEND})"
+        sheets[f"views_{name}.png"] = draw_columns(columns, heading, None, PAGE)
+        blocks.append(draw_columns(columns, name if blocks else heading, LARGEST_TILE, PAGE))
+    if len(blocks) > 1:
+        sheets["views.png"] = stack_sheets(blocks)
+    return [save_png(sheet, folder / name) for name, sheet in sheets.items()]
+
+
+def check_comparable(configs: Mapping[str, CfgNode], own_images: bool) -> None:
+    """Raises InputError where configs would not show the same images and draws."""
+    seeds = {name: cfg.SEED for name, cfg in configs.items()}
+    data = {
+        name: (cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS) for name, cfg in configs.items()
+    }
+    if len(set(seeds.values())) > 1:
+        raise InputError(f"SEED differs between the configs ({seeds}); add SEED 0 at the end")
+    if own_images and len(set(data.values())) > 1:
+        raise InputError(f"DATASETS.TRAIN differs between the configs ({data}); give --images")
+
+
+def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves:
+    """A run directory's curves, with references where its config.yaml is there and, given images,
+    the spectrum of its checkpoint.pth where that is there."""
+    found = RunCurves(name, read_curves(run))
+    if not (run / "config.yaml").is_file():
+        return found
+    cfg = load_config(str(run / "config.yaml"), get_defaults())
+    width, outputs = trunk_width(cfg), cfg.METHOD.PROJECTOR.OUT_DIM
+    dims = {"feature_std": width, "batch_feature_std": width, "output_std": outputs}
+    found.references = {name: dims[name] ** -0.5 for name in dims if name in found.curves}
+    if images is not None and (run / "checkpoint.pth").is_file():
+        trunk, preprocess = load_trunk(cfg, run / "checkpoint.pth")
+        found.spectrum = measure_spectrum(trunk, images, preprocess, cfg.VIEWS.SIZE)
+    return found
+
+
+def open_folder(images: str | None) -> ImageDataset | None:
+    """Images by a data set's spec, or by the path of a folder; None for None."""
+    if not images:
+        return None
+    spec = ":" in images and not Path(images).is_dir()
+    return open_images(images) if spec else FolderImages(Path(images))

@@ -1,0 +1,36 @@
+"""Singular values of a trunk's features: images in, a `Spectrum` out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pretrain.common.errors import InputError
+from pretrain.common.features import effective_rank, singular_values
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.preprocess import Preprocess
+from pretrain.engine.monitor import LabelledImages, trunk_features
+from pretrain.visual.curves import Spectrum
+
+IMAGES = 512
+BATCH_SIZE = 64
+
+
+def measure_spectrum(
+    trunk: nn.Module, dataset: ImageDataset, preprocess: Preprocess, size: int
+) -> Spectrum:
+    """The spectrum of up to 512 images, spread evenly over the classes, as the kNN monitor sees
+    them: central squares of `size` px, prepared as the weights want it.
+
+    Raises:
+        InputError: fewer than two images, or an unreadable one.
+    """
+    if len(dataset) < 2:
+        raise InputError(f"a spectrum needs two images or more, --images has {len(dataset)}")
+    try:
+        images = LabelledImages.read(dataset, size, IMAGES).images
+    except OSError as error:
+        raise InputError(f"unreadable image, remove it: {error}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = trunk_features(trunk.to(device), images, preprocess, device, BATCH_SIZE)
+    return Spectrum(len(features), effective_rank(features), singular_values(features).tolist())

@@ -1,0 +1,96 @@
+"""Whole steps of every method in two processes equal those of one with the same global batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.common.config import dump_yaml
+from pretrain.engine.loop import train
+from pretrain.engine.run import build_training
+
+# Views without chance but for the crops, which do not depend on the processes.
+PLAIN = (
+    *("VIEWS.FLIP_PROB", 0.0, "VIEWS.JITTER_PROB", 0.0, "VIEWS.GRAY_PROB", 0.0),
+    *("VIEWS.A.BLUR_PROB", 0.0, "VIEWS.B.BLUR_PROB", 0.0, "VIEWS.B.MASK_PROB", 0.0),
+    *("VIEWS.A.MASK_PROB", 0.0, "SOLVER.OPTIMIZER", "sgd", "SOLVER.LR_PER_256", 0.8),
+    *("SOLVER.MAX_STEPS", 3, "SOLVER.WARMUP_EPOCHS", 0.0, "METHOD.MOMENTUM", 0.9),
+    *("METHOD.QUEUE_SIZE", 32, "METHOD.PREDICTOR.HIDDEN_DIM", 4, "SOLVER.CLIP_NORM", 1.0),
+)
+TWO_VIEWS = ("VIEWS.B.COUNT", 1)
+V1 = ("METHOD.PROJECTOR.LAYERS", 1)
+ONE_PASS = {
+    **{n: ("METHOD.NAME", n, *TWO_VIEWS) for n in ("simclr", "moco_v2", "moco_v3", "simsiam")},
+    **{n: ("METHOD.NAME", n, *TWO_VIEWS) for n in ("byol", "vicreg", "barlow")},
+    "moco_v1": ("METHOD.NAME", "moco_v1", *TWO_VIEWS, *V1),
+    "supervised": ("METHOD.NAME", "supervised", "VIEWS.B.COUNT", 0),
+    **{f"mscn_{n}": ("METHOD.BASE", n) for n in ("simclr", "moco_v2", "byol", "vicreg")},
+    "by_branch": ("METHOD.BASE", "simsiam", "METHOD.JOINT_FORWARD", False),
+}
+
+
+def trained(cfg: CfgNode) -> dict[str, Tensor]:
+    """Weights and statistics after the run's steps."""
+    training = build_training(cfg, torch.device("cpu"))
+    train(training, [])
+    assert training.guard.skipped == 0
+    return {k: v for k, v in training.method.state_dict().items() if "num_batches" not in k}
+
+
+def one_of_two(rank: int, folder: str, configs: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    states = {name: trained(CfgNode.load_cfg(text)) for name, text in configs.items()}
+    torch.save(states, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tiny_config: Callable[..., CfgNode], tmp_path: Path) -> None:
+    configs = {name: tiny_config(*PLAIN, *more) for name, more in ONE_PASS.items()}
+    texts = {name: dump_yaml(cfg) for name, cfg in configs.items()}
+    mp.start_processes(one_of_two, args=(str(tmp_path), texts), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, cfg in configs.items():
+        whole = trained(cfg)
+        assert whole.keys() == first[name].keys()
+        for key, value in whole.items():
+            theirs = first[name][key]
+            assert torch.equal(theirs, second[name][key]), f"{name}: {key} differs between them"
+            if key == "queue":  # the keys of a step lie in another order, which no loss sees
+                theirs, value = (torch.sort(x, dim=1).values for x in (theirs, value))
+            torch.testing.assert_close(
+                theirs, value, rtol=2e-3, atol=2e-4, msg=lambda text: f"{name}: {key}: {text}"
+            )
+
+
+VIT = ("BACKBONE.NAME", "vit_tiny_patch16_224", "BACKBONE.PATCH_SIZE", 8)
+DRAWN = {
+    "moco_v1": ("METHOD.NAME", "moco_v1", *TWO_VIEWS, *V1, "METHOD.BN_GROUP", 2),
+    "mae": (
+        *("METHOD.NAME", "mae", "VIEWS.B.COUNT", 0, *VIT, "METHOD.MAE.DECODER_DIM", 16),
+        *("METHOD.MAE.DECODER_DEPTH", 1, "METHOD.MAE.DECODER_HEADS", 2),
+    ),
+    "msn": ("METHOD.NAME", "msn", *TWO_VIEWS, *VIT, "METHOD.MSN.PROTOTYPES", 8),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_own_draws_keep_the_processes_together(
+    name: str, tiny_config: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    """Each process has its own shuffle parts, masks of patches and batch-norm groups, and all end
+    with the same weights, copies, queue and prototypes."""
+    text = dump_yaml(tiny_config(*PLAIN, *DRAWN[name]))
+    arguments = (str(tmp_path), {name: text})
+    mp.start_processes(one_of_two, args=arguments, nprocs=2, start_method="spawn")
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)[name] for rank in (0, 1))
+    own = {key for key, value in one.items() if not torch.equal(value, two[key])}
+    assert all(".running_" in key for key in own), own
+    assert bool(own) == (name == "moco_v1"), "groups without SyncBN have statistics of their own"

@@ -1,0 +1,66 @@
+"""Checkpoints of every pretraining method: the trunk that transfers, and each other key's rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import load_config
+from pretrain.common.errors import InputError
+from pretrain.defaults import get_defaults
+from pretrain.methods.run import build_method
+from transfer.checkpoints.read import read
+
+SMALL = ("BACKBONE.NAME", "tiny_resnet", "METHOD.QUEUE_SIZE", "512")
+EXPECTED_DROPS = {
+    "simclr": {"projector"},
+    "moco_v1": {"projector", "momentum copy", "queue"},
+    "moco_v2": {"projector", "momentum copy", "queue"},
+    "moco_v3": {"projector", "predictor", "momentum copy"},
+    "simsiam": {"projector", "predictor"},
+    "byol": {"projector", "predictor", "momentum copy"},
+    "vicreg": {"projector"},
+    "barlow": {"projector"},
+    "supervised": {"classifier"},
+    "mscn": {"projector"},
+    "mscn_moco_v2": {"projector", "momentum copy", "queue"},
+}
+
+
+def config(name: str, *overrides: str) -> CfgNode:
+    return load_config(f"{name}_r18_tiny100.yaml", get_defaults(), overrides)
+
+
+@pytest.mark.parametrize("name", EXPECTED_DROPS)
+def test_the_trunk_is_read_and_every_key_explained(
+    name: str, tmp_path: Path, builders: ModuleType
+) -> None:
+    torch.manual_seed(0)
+    method = build_method(config(name, *SMALL), num_classes=10)
+    path = builders.mscn(
+        tmp_path / "checkpoint.pth", {}, "tiny_resnet", model=method.state_dict(), method=name
+    )
+    reading = read(str(path))
+    trunk = method.trunk.state_dict()
+    assert reading.weights.state.keys() == trunk.keys()
+    assert all(torch.equal(reading.weights.state[key], trunk[key]) for key in trunk)
+    account = reading.weights.account
+    assert set(account.dropped) == EXPECTED_DROPS[name]
+    kept = len(account.used) + sum(len(keys) for keys in account.dropped.values())
+    assert kept == len(method.state_dict())
+    assert reading.weights.provenance["method"] == name
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_tiny"])
+def test_other_backbones_are_refused_by_name(
+    backbone: str, tmp_path: Path, builders: ModuleType
+) -> None:
+    path = builders.mscn(
+        tmp_path / "checkpoint.pth", {}, backbone, model={"trunk.norm.weight": torch.ones(3)}
+    )
+    with pytest.raises(InputError, match=f"is a {backbone}; only ResNets are read"):
+        read(str(path))

@@ -1,0 +1,59 @@
+"""First-layer kernels of a weights file: a path in, RGB kernels out.
+
+Any file that `read` takes, and this project's own checkpoints of backbones that it does not take
+(timm's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pretrain.common.checkpoint import FORMAT
+from pretrain.common.errors import InputError
+from pretrain.common.kernels import first_layer
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.formats import FORMATS, find_format
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.readers.raw import open_file
+
+OURS = FORMATS["mscn"]
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """Attributes: name: of the layer's weight; kernels: (K, 3, h, w), channels in RGB."""
+
+    name: str
+    kernels: Tensor
+
+
+def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
+    """The first convolution's kernels.
+
+    Args:
+        trust: reads pickles without restrictions, which can run code from the file.
+
+    Raises:
+        InputError: unreadable, in no known format, or without such a layer.
+    """
+    raw = open_file(path, trust)
+    if raw.content.get("format") != FORMAT:
+        weights = read_weights(path, trust=trust)
+        return _pick(path, weights.state, weights.preprocess)
+    try:
+        _, tensors = find_format(raw, OURS.name)
+        preprocess = OURS.facts(raw.content).preprocess
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    trunk = {name: value for name, value in tensors.items() if name.startswith(OURS.prefix)}
+    return _pick(path, trunk, preprocess)
+
+
+def _pick(path: str, state: dict[str, Tensor], preprocess: Preprocess) -> FirstLayer:
+    try:
+        name, kernels = first_layer(state)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return FirstLayer(name, kernels.flip(1) if preprocess.channel_order == "BGR" else kernels)
