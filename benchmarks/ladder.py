@@ -32,8 +32,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=25.0, help="start no further run that would end later (25)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="pretraining seeds of each entry (3)")
-    parser.add_argument("--held-out", type=float, default=0.0, metavar="SHARE")
-    parser.add_argument("--probe-limit", type=int, nargs=2, default=(0, 0), metavar=("BANK", "N"))
+    held_out = "judge on this share of the training images, which is left out of them (0)"
+    parser.add_argument("--held-out", type=float, default=0.0, metavar="SHARE", help=held_out)
+    limit = "images of the probe's bank and queries (all)"
+    parser.add_argument(
+        "--probe-limit", type=int, nargs=2, default=(0, 0), metavar=("BANK", "N"), help=limit
+    )
+    shard = "take every N-th run from the I-th on: N calls at once share the work (0/1)"
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help=shard)
     parser.add_argument("--results", type=Path, help="JSON lines (benchmarks/results/SUITE.jsonl)")
     parser.add_argument("--output", type=Path, help="run directories (runs/ladder/SUITE)")
     parser.add_argument("--report", type=Path, help="only write REPORT.md and REPORT.svg")
@@ -45,6 +51,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--held-out {args.held_out} is a share of the training images, 0 to 1")
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds} must be at least 1")
+    part, _, parts = args.shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise InputError(f"--shard {args.shard} must be I/N with I from 0 to N - 1")
+    args.shard = (int(part), int(parts))
     return args
 
 
@@ -57,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path in write_report(args.results, args.report):
             print(path)
         return
-    runs = plan_runs(args)
+    first, every = args.shard
+    runs = plan_runs(args)[first::every]
     done = {(row["name"], row["seed"], row["recipe_sha256"]) for row in read_rows(args.results)}
     missing = [run for run in runs if (run["name"], run["seed"], run["sha256"]) not in done]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {args.results}")

@@ -162,6 +162,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert main(["--report", str(tmp_path / "out"), "--results", str(damaged)]) == 2
     assert f"error: {damaged}:2 is not JSON" in capsys.readouterr().err
     assert main(["--held-out", "1.5"]) == 2 and main(["--seeds", "0"]) == 2
+    assert main(["--shard", "2/2"]) == main(["--shard", "1"]) == 2
 
 
 def test_a_plan_names_every_entry_and_seed() -> None:
