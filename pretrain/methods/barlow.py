@@ -25,7 +25,7 @@ class BarlowTwins(SharedEncoder):
         off_diagonal_weight: float = 0.0051,  # facebookresearch/barlowtwins main.py
         **options: Any,
     ) -> None:
-        """Args: options: of `SharedEncoder`."""
+        """Args: options: of `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.off_diagonal_weight = off_diagonal_weight
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.methods.pairs import Pairing, cross_pairs
+
 
 class Method(nn.Module):
     """A trunk and what is trained with it.
@@ -48,6 +50,30 @@ class Method(nn.Module):
     def without_decay(self) -> list[nn.Parameter]:
         """Matrices that get no weight decay and no clipping (MSN's prototypes)."""
         return []
+
+
+class PairMethod(Method):
+    """A method of two views applied to pairs of more: trunk, projector, and which views meet.
+
+    Args:
+        pairing: the pairs of views that are compared; two views have one.
+        joint_forward: one pass over all views of a network, and so one set of batch-norm
+            statistics, else one for each branch.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        projector: nn.Module,
+        *,
+        pairing: Pairing = cross_pairs,
+        joint_forward: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.projector = projector
+        self.pairing = pairing
+        self.joint_forward = joint_forward
 
 
 def outcome(terms: Mapping[str, Tensor], features: Tensor) -> dict[str, Any]:

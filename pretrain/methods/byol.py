@@ -13,20 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.losses.similarity import normalized_error
-from pretrain.methods.base import Method, outcome
+from pretrain.methods.base import PairMethod, outcome
 from pretrain.methods.encode import encode
-from pretrain.methods.pairs import Pairing, both_directions, cross_pairs, pairs_of, views_in
+from pretrain.methods.pairs import both_directions, pairs_of, views_in
 from pretrain.methods.target import Momentum, make_target, update_target
 
 
-class MomentumPredictor(Method):
+class MomentumPredictor(PairMethod):
     """Trunk, projector and predictor against a momentum copy of trunk and projector, symmetric.
 
     What BYOL and MoCo v3 share; a subclass says what the `direction_loss` is.
-
-    Args:
-        pairing: the pairs of views that are compared, each in both directions.
-        joint_forward: one pass over all views of a network, else one for each branch.
     """
 
     term = "loss"
@@ -37,19 +33,14 @@ class MomentumPredictor(Method):
         projector: nn.Module,
         predictor: nn.Module,
         momentum: Momentum,
-        *,
-        pairing: Pairing = cross_pairs,
-        joint_forward: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.projector = projector
+        """Args: options: of `PairMethod`."""
+        super().__init__(trunk, projector, **options)
         self.predictor = predictor
         self.target_trunk = make_target(trunk)
         self.target_projector = make_target(projector)
         self.momentum = momentum
-        self.pairing = pairing
-        self.joint_forward = joint_forward
 
     def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of predictions and targets (N, D) of one direction."""

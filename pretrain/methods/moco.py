@@ -17,13 +17,13 @@ from torch.nn.functional import normalize
 
 from pretrain.common.distributed import gather_rows, rank, world_size
 from pretrain.losses.similarity import queue_contrast
-from pretrain.methods.base import Method, outcome
+from pretrain.methods.base import PairMethod, outcome
 from pretrain.methods.encode import encode
-from pretrain.methods.pairs import Pairing, cross_pairs, one_direction, pairs_of, views_in
+from pretrain.methods.pairs import one_direction, pairs_of, views_in
 from pretrain.methods.target import Momentum, make_target, update_target
 
 
-class MoCo(Method):
+class MoCo(PairMethod):
     """Queries against their keys and a queue of earlier keys; v1 and v2 differ in the projector.
 
     Keys pass the momentum encoder in an order shuffled over all processes ("shuffling BN"), so
@@ -34,6 +34,7 @@ class MoCo(Method):
         queue_size: K, a multiple of the global batch.
         online: the branch (0 or 1) whose views are the queries.
         shuffle: whether batch-norm groups are smaller than the global batch.
+        options: of `PairMethod`.
     """
 
     queue: Tensor
@@ -47,21 +48,16 @@ class MoCo(Method):
         *,
         queue_size: int = 65536,
         temperature: float = 0.07,
-        pairing: Pairing = cross_pairs,
         online: int = 0,
-        joint_forward: bool = False,
         shuffle: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.projector = projector
+        super().__init__(trunk, projector, **options)
         self.target_trunk = make_target(trunk)
         self.target_projector = make_target(projector)
         self.momentum = momentum
         self.temperature = temperature
-        self.pairing = pairing
         self.online = online
-        self.joint_forward = joint_forward
         self.shuffle = shuffle
         out_dim = [m for m in projector.modules() if isinstance(m, nn.Linear)][-1].out_features
         self.register_buffer("queue", normalize(torch.randn(out_dim, queue_size), dim=0))

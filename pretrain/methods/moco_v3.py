@@ -36,7 +36,7 @@ class MoCoV3(MomentumPredictor):
         temperature: float = 1.0,
         **options: Any,
     ) -> None:
-        """Args: options: of `MomentumPredictor`."""
+        """Args: options: of `PairMethod`."""
         super().__init__(trunk, projector, predictor, momentum, **options)
         self.temperature = temperature
 

@@ -9,34 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pretrain.methods.base import Method, outcome
+from pretrain.methods.base import PairMethod, outcome
 from pretrain.methods.encode import encode
-from pretrain.methods.pairs import Pairing, Pairs, cross_pairs, pairs_of, views_in
+from pretrain.methods.pairs import Pairs, pairs_of, views_in
 
 
-class SharedEncoder(Method):
-    """Trunk and projector; a subclass says what its `loss` of embeddings is.
-
-    Args:
-        pairing: the pairs of views that are compared; two views have one.
-        joint_forward: one pass over all views, else one for each branch.
-    """
-
-    def __init__(
-        self,
-        trunk: nn.Module,
-        projector: nn.Module,
-        *,
-        pairing: Pairing = cross_pairs,
-        joint_forward: bool = True,
-    ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.projector = projector
-        self.pairing = pairing
-        self.joint_forward = joint_forward
+class SharedEncoder(PairMethod):
+    """Trunk and projector for all views; a subclass says what its `loss` of embeddings is."""
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         """Embeddings (V, N, D) to named scalar terms, whose sum is the loss."""

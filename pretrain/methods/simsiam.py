@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from pretrain.common.features import feature_std_tensor
 from pretrain.losses.similarity import negative_cosine
-from pretrain.methods.base import Method, outcome
+from pretrain.methods.base import PairMethod, outcome
 from pretrain.methods.encode import encode
-from pretrain.methods.pairs import Pairing, both_directions, cross_pairs, pairs_of, views_in
+from pretrain.methods.pairs import both_directions, pairs_of, views_in
 
 
-class SimSiam(Method):
+class SimSiam(PairMethod):
     """Trunk, projector, predictor; D(p1, z2) / 2 + D(p2, z1) / 2 for each pair of views.
 
     The term `output_std` is what the authors watch for collapse: the mean over dimensions of the
@@ -27,20 +27,11 @@ class SimSiam(Method):
     """
 
     def __init__(
-        self,
-        trunk: nn.Module,
-        projector: nn.Module,
-        predictor: nn.Module,
-        *,
-        pairing: Pairing = cross_pairs,
-        joint_forward: bool = False,
+        self, trunk: nn.Module, projector: nn.Module, predictor: nn.Module, **options: Any
     ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.projector = projector
+        """Args: options: of `PairMethod`."""
+        super().__init__(trunk, projector, **options)
         self.predictor = predictor
-        self.pairing = pairing
-        self.joint_forward = joint_forward
 
     def forward(
         self,

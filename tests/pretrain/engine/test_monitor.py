@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,12 +46,11 @@ def flat_colours() -> ArrayImages:
     return ArrayImages(pixels, labels, ["r", "g", "b"], [str(i) for i in range(12)])
 
 
-def test_separable_classes_are_all_found(tmp_path: pytest.TempPathFactory) -> None:
-    trunk = build_resnet("tiny_resnet").train()
+def make_monitor(folder: Path, can_collapse: bool = True) -> KnnMonitor:
     monitor = KnnMonitor(
         flat_colours(),
         flat_colours(),
-        MetricsWriter(tmp_path),
+        MetricsWriter(folder),
         Preprocess(),
         size=16,
         every_epochs=1,
@@ -58,9 +58,16 @@ def test_separable_classes_are_all_found(tmp_path: pytest.TempPathFactory) -> No
         temperature=0.07,
         limits=(9, 6),
         batch_size=4,
+        can_collapse=can_collapse,
     )
     monitor._bank = LabelledImages.read(monitor.bank, 16, 9)
     monitor._queries = LabelledImages.read(monitor.queries, 16, 6)
+    return monitor
+
+
+def test_separable_classes_are_all_found(tmp_path: Path) -> None:
+    trunk = build_resnet("tiny_resnet").train()
+    monitor = make_monitor(tmp_path)
     values = monitor.measure(trunk, torch.device("cpu"))
     assert values["knn3_top1"] == 100.0
     assert 1.0 <= values["effective_rank"] <= 3.0 and values["feature_std"] > 0
@@ -103,24 +110,10 @@ def test_the_monitor_warns_after_the_start(
     step: int,
     can_collapse: bool,
     warned: int,
-    tmp_path: pytest.TempPathFactory,
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monitor = KnnMonitor(
-        flat_colours(),
-        flat_colours(),
-        MetricsWriter(tmp_path),
-        Preprocess(),
-        size=16,
-        every_epochs=1,
-        k=3,
-        temperature=0.07,
-        limits=(9, 6),
-        batch_size=4,
-        can_collapse=can_collapse,
-    )
-    monitor._bank = LabelledImages.read(monitor.bank, 16, 9)
-    monitor._queries = LabelledImages.read(monitor.queries, 16, 6)
+    monitor = make_monitor(tmp_path, can_collapse)
     method = SimpleNamespace(trunk=OneFeature())
     monitor._measure(
         SimpleNamespace(step=step, total_steps=9, method=method, device=torch.device("cpu"))

@@ -66,7 +66,9 @@ def test_vicreg_of_three_views_counts_each_view_once(
     pairing: str, pairs: int, parts: Callable, views: Callable, same_step: Callable
 ) -> None:
     options = {"pairing": all_pairs} if pairing == "all" else {}
-    method, images = VICReg(*parts("vicreg"), weights=WEIGHTS, **options), views(4)
+    method, images = VICReg(
+        *parts("vicreg"), weights=WEIGHTS, joint_forward=True, **options
+    ), views(4)
 
     def slow_terms(copied: VICReg) -> dict[str, Tensor]:
         # View 3 is focal, and in none of it.
@@ -98,7 +100,8 @@ def test_barlow_is_the_mean_over_pairs(
 
 
 def test_terms_add_up_to_the_loss(parts: Callable, views: Callable) -> None:
-    for method in (VICReg(*parts("vicreg")), BarlowTwins(*parts("barlow"))):
+    joint = {"joint_forward": True}
+    for method in (VICReg(*parts("vicreg"), **joint), BarlowTwins(*parts("barlow"), **joint)):
         result = method(views(2), [0, 1])
         torch.testing.assert_close(sum(result["terms"].values()), result["loss"].detach())
         torch.testing.assert_close(
