@@ -14,17 +14,19 @@ from pretrain.common.distributed import all_reduce_mean, is_main
 from pretrain.common.features import feature_std
 from pretrain.common.logs import MetricsWriter, progress
 from pretrain.data.panel import save_view_panel
+from pretrain.engine.collapse import warn_of_collapse
 from pretrain.engine.loop import Callback, Training
 from pretrain.engine.state import save_training
 
 
 class Metrics(Callback):
     """Every N steps: mean loss and terms since the last row (over processes), rate, speed,
-    progress."""
+    progress. Warns, once, of features that have collapsed in a method that can."""
 
-    def __init__(self, writer: MetricsWriter, every_steps: int) -> None:
+    def __init__(self, writer: MetricsWriter, every_steps: int, can_collapse: bool = False) -> None:
         self.writer = writer
         self.every_steps = every_steps
+        self.can_collapse = can_collapse
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -48,6 +50,9 @@ class Metrics(Callback):
         means = all_reduce_mean(torch.stack([self._sums[name] for name in names]) / self._count)
         elapsed = training.seconds - self._seconds
         images = (training.step - self._step) * training.batch_size
+        std = feature_std(features)
+        if self.can_collapse and is_main():
+            self.can_collapse = not warn_of_collapse(std, features.shape[1])
         self.writer.write(
             training.step,
             **dict(zip(names, means.tolist())),
@@ -60,7 +65,7 @@ class Metrics(Callback):
             seconds=training.seconds,
             gpu_seconds=training.gpu_seconds,
             skipped_steps=training.guard.skipped,
-            batch_feature_std=feature_std(features),
+            batch_feature_std=std,
         )
         self._sums, self._count = {}, 0
         self._step, self._seconds = training.step, training.seconds

@@ -141,7 +141,6 @@ def steps(training: Training) -> Iterator[dict[str, Any]]:
 class Prepared:
     """One step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels (N,)."""
 
-    step: int
     crops: list[Tensor]
     views: list[Tensor]
     labels: Tensor
@@ -165,7 +164,7 @@ def prepare(training: Training, batch: Batch, step: int) -> Prepared:
     batch = batch.to(training.device)
     generator = step_generator(training.seed, step)
     views = training.make_views(batch.crops, generator)
-    return Prepared(step, batch.crops, views, batch.labels, generator)
+    return Prepared(batch.crops, views, batch.labels, generator)
 
 
 def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
@@ -211,7 +210,9 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
     norm = get_total_norm([p.grad for p in clipped])
     if max_norm > 0:
         clip_grads_with_norm_(clipped, max_norm, norm)
-    return torch.stack([norm, get_total_norm([p.grad for p in kept]).to(norm)]).norm()
+    if not kept:
+        return norm
+    return torch.stack([norm, get_total_norm([p.grad for p in kept])]).norm()
 
 
 def set_rates(training: Training, step: int) -> None:

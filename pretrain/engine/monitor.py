@@ -23,13 +23,10 @@ from pretrain.common.logs import MetricsWriter
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.preprocess import Preprocess
 from pretrain.engine.callbacks import due
+from pretrain.engine.collapse import warn_of_collapse
 from pretrain.engine.loop import Callback, Training
 
 logger = logging.getLogger(__name__)
-
-# Our choice: untrained ResNets have 0.1 to 0.2 of 1 / sqrt(D), trained ones 0.3 and more.
-COLLAPSED_STD = 0.02  # of 1 / sqrt(D)
-COLLAPSED_RANK = 2.0
 
 
 def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
@@ -148,7 +145,7 @@ class KnnMonitor(Callback):
             shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             logger.info("step %d of %d: %s", training.step, training.total_steps, shown)
             if self.can_collapse and training.step > 0:
-                warn_of_collapse(values["feature_std"], values["effective_rank"], self._dim)
+                warn_of_collapse(values["feature_std"], self._dim, values["effective_rank"])
         barrier()
 
     def measure(self, trunk: nn.Module, device: torch.device) -> dict[str, float]:
@@ -171,17 +168,3 @@ class KnnMonitor(Callback):
             "feature_std": feature_std(queries),
             "effective_rank": effective_rank(queries),
         }
-
-
-def warn_of_collapse(std: float, rank: float, dim: int) -> None:
-    """Logs a warning where features (N, dim) hardly differ between images."""
-    healthy = dim**-0.5
-    if std < COLLAPSED_STD * healthy or rank < COLLAPSED_RANK:
-        logger.warning(
-            "the features have collapsed: their std is %.2g (%.2g when spread evenly), their "
-            "effective rank %.1f of %d; a lower SOLVER.LR_PER_256 or a longer warmup may help",
-            std,
-            healthy,
-            rank,
-            dim,
-        )

@@ -230,7 +230,8 @@ def build_callbacks(
 ) -> list[Callback]:
     """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
     writer = MetricsWriter(folder, resume_step)
-    callbacks: list[Callback] = [Metrics(writer, cfg.LOG.EVERY_STEPS), ProgressBar()]
+    metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
+    callbacks: list[Callback] = [metrics, ProgressBar()]
     if cfg.DATASETS.KNN_TRAIN:
         callbacks.insert(0, build_monitor(cfg, writer))
     checkpoint = Checkpoint(

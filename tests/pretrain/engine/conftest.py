@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,3 +46,28 @@ def tiny_config(image_folder: Path, tmp_path: Path) -> Callable[..., CfgNode]:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY % {"data": image_folder})
     return lambda *overrides: load_config(str(path), get_defaults(), [str(x) for x in overrides])
+
+
+def at(step: int, total: int = 12, steps_per_epoch: int = 3) -> SimpleNamespace:
+    """A stand-in for a Training that has done `step` steps of 2 seconds and 4 images each."""
+    return SimpleNamespace(
+        step=step,
+        total_steps=total,
+        epoch=step // steps_per_epoch,
+        step_in_epoch=step % steps_per_epoch,
+        seconds=2.0 * step,
+        batch_size=4,
+        images_seen=4 * step,
+        views_seen=8 * step,
+        branches=[0, 1],
+        gpu_seconds=0.0,
+        guard=SimpleNamespace(skipped=0),
+        loader=SimpleNamespace(steps_per_epoch=steps_per_epoch),
+        lr_at=lambda step: 0.1,
+    )
+
+
+@pytest.fixture(name="at")
+def at_fixture() -> Callable[..., SimpleNamespace]:
+    """The function `at`."""
+    return at

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,26 +13,7 @@ from pretrain.common.logs import MetricsWriter, read_metrics
 from pretrain.engine.callbacks import Checkpoint, Metrics, due
 
 
-def at(step: int, total: int = 12, steps_per_epoch: int = 3) -> SimpleNamespace:
-    """A stand-in for a Training that has done `step` steps of 2 seconds and 4 images each."""
-    return SimpleNamespace(
-        step=step,
-        total_steps=total,
-        epoch=step // steps_per_epoch,
-        step_in_epoch=step % steps_per_epoch,
-        seconds=2.0 * step,
-        batch_size=4,
-        images_seen=4 * step,
-        views_seen=8 * step,
-        branches=[0, 1],
-        gpu_seconds=0.0,
-        guard=SimpleNamespace(skipped=0),
-        loader=SimpleNamespace(steps_per_epoch=steps_per_epoch),
-        lr_at=lambda step: 0.1,
-    )
-
-
-def test_due_counts_completed_epochs() -> None:
+def test_due_counts_completed_epochs(at: Callable) -> None:
     assert [step for step in range(1, 13) if due(at(step), 2)] == [6, 12]
     assert not any(due(at(step), 0) for step in range(1, 13))
 
@@ -46,6 +27,7 @@ def test_due_counts_completed_epochs() -> None:
     ],
 )
 def test_checkpoints(
+    at: Callable,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     every_epochs: int,
@@ -67,7 +49,7 @@ def test_checkpoints(
     assert written == expected
 
 
-def test_rows_hold_means_since_the_last_row(tmp_path: Path) -> None:
+def test_rows_hold_means_since_the_last_row(at: Callable, tmp_path: Path) -> None:
     metrics = Metrics(MetricsWriter(tmp_path), every_steps=2)
     metrics.start(at(0))
     for step in range(1, 6):
@@ -88,7 +70,7 @@ def test_rows_hold_means_since_the_last_row(tmp_path: Path) -> None:
     assert all(row["images_per_s"] == pytest.approx(2.0) for row in rows)
 
 
-def test_skipped_steps_are_left_out_of_the_means(tmp_path: Path) -> None:
+def test_skipped_steps_are_left_out_of_the_means(at: Callable, tmp_path: Path) -> None:
     metrics = Metrics(MetricsWriter(tmp_path), every_steps=2)
     metrics.start(at(0))
     for step, (loss, taken) in enumerate([(1.0, True), (math.nan, False), (9.0, False)] * 2, 1):

@@ -19,7 +19,6 @@ from pretrain.engine.monitor import (
     centre_crop,
     spread_evenly,
     trunk_features,
-    warn_of_collapse,
 )
 
 
@@ -83,19 +82,6 @@ def test_features_do_not_depend_on_the_batch() -> None:
     )
     torch.testing.assert_close(one, all_at_once, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in trunk.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "std, rank, collapsed",
-    [(0.017, 256.0, False), (0.0072, 272.0, False), (0.0008, 90.0, True), (0.03, 1.2, True)],
-)
-def test_a_collapse_is_warned_of(
-    std: float, rank: float, collapsed: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The first two are a trained and an untrained ResNet-18's (docs/results/first_run.md)."""
-    warn_of_collapse(std, rank, dim=512)
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * collapsed
-    assert all("0.044 when spread evenly" in record.message for record in caplog.records)
 
 
 class OneFeature(torch.nn.Module):
