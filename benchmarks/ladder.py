@@ -95,7 +95,8 @@ def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         for entry in suite.PRETRAIN:
-            words = [str(word) for word in entry.get("overrides", ())] + list(args.opts)
+            # The entry's own last: an ablation's change outlives a change of scale.
+            words = [*args.opts, *map(str, entry.get("overrides", ()))]
             if args.held_out:
                 words += ["DATASETS.LIMIT_PER_CLASS", str(kept_per_class(args.held_out, words))]
             seeded = [*words, "SEED", str(seed)]

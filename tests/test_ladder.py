@@ -165,6 +165,12 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert main(["--shard", "2/2"]) == main(["--shard", "1"]) == 2
 
 
+def test_an_entrys_change_outlives_a_change_of_scale() -> None:
+    plan = plan_runs(parse(["--suite", "ablations_tiny100.yaml", "MASK.GRID_SIZE", "4"]))
+    sizes = {run["name"]: run["cfg"].MASK.GRID_SIZE for run in plan}
+    assert sizes["final"] == 4 and sizes["grid_16"] == 16
+
+
 def test_a_plan_names_every_entry_and_seed() -> None:
     runs = plan_runs(parse(["--suite", "ladder_tiny100.yaml", "--seeds", "2"]))
     assert len(runs) == 32 and len({(run["name"], run["seed"]) for run in runs}) == 32
