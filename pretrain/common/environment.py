@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "fvcore", "pycocotools", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "fvcore",
+    "pycocotools",
+    "scikit-learn",
+)
 
 
 def describe_environment() -> dict[str, str]:
