@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report:
         from benchmarks.ladder_report import write_report
 
-        for path in write_report(args.results, args.report):
+        order = list(dict.fromkeys(run["name"] for run in plan_runs(args)))
+        for path in write_report(args.results, args.report, order):
             print(path)
         return
     first, every = args.shard

@@ -30,8 +30,11 @@ COMPARED = {
 MEASURES = ("linear", "knn20")
 
 
-def write_report(results: Path, target: Path) -> list[Path]:
+def write_report(results: Path, target: Path, order: Sequence[str] = ()) -> list[Path]:
     """Writes TARGET.md and TARGET.svg from a file of rows; returns their paths.
+
+    Args:
+        order: names of rows that come first, in this order (the suite's).
 
     Raises:
         InputError: no rows.
@@ -41,7 +44,8 @@ def write_report(results: Path, target: Path) -> list[Path]:
     rows = read_rows(results)
     if not rows:
         raise InputError(f"{results} has no rows; run benchmarks/ladder.py without --report first")
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    present = dict.fromkeys(row["name"] for row in rows)
+    names = [name for name in dict.fromkeys([*order, *present]) if name in present]
     by_name = {name: [row for row in rows if row["name"] == name] for name in names}
     picture, text = target.with_suffix(".svg"), target.with_suffix(".md")
     picture.parent.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,10 @@ def test_runs_what_is_missing_and_reports(
     assert main([*options, "--report", str(tmp_path / "report" / "small")]) == 0
     text = (tmp_path / "report" / "small.md").read_text()
     assert "| two | 3 |" in text and "](small.svg)" in text
+    assert text.index("| one |") < text.index("| two |"), "in the suite's order"
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[::-1]))
+    assert main([*options, "--report", str(tmp_path / "report" / "small")]) == 0
+    assert (tmp_path / "report" / "small.md").read_text() == text, "whatever the rows' order"
     assert (tmp_path / "report" / "small.svg").read_text().startswith("<?xml")
 
 
