@@ -87,7 +87,8 @@ def variant_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
 
 def cost_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
     """Views and seconds of pretraining."""
-    lines = ["| row | images seen | views seen | pretraining, s | GPU-seconds |", "|---|" * 5]
+    lines = ["| row | images seen | views seen | pretraining, s | GPU-seconds |"]
+    lines += ["|" + "---|" * 5]
     for name, rows in by_name.items():
         seconds = summarize([row["pretrain_seconds"] for row in rows])
         gpu = summarize([row["gpu_seconds"] for row in rows])

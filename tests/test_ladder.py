@@ -78,6 +78,8 @@ def test_runs_what_is_missing_and_reports(
     assert rows[1]["views_seen"] == 48 and rows[1]["hardware"]["device"] and rows[1]["environment"]
     assert main([*options, "--report", str(tmp_path / "report" / "small")]) == 0
     text = (tmp_path / "report" / "small.md").read_text()
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 3 and all(len({line.count("|") for line in t}) == 1 for t in tables)
     assert "| two | 3 |" in text and "](small.svg)" in text
     assert text.index("| one |") < text.index("| two |"), "in the suite's order"
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[::-1]))
