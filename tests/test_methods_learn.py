@@ -92,26 +92,45 @@ def test_redundancy_losses_overfit_a_tiny_set(name: str) -> None:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "data"
-    make_digits(folder, scenes=(1, 1, 1))
+    make_digits(folder, classification=(2000, 1500, 10), scenes=(1, 1, 1))
     return folder
 
 
 LEARN = (
     *("VIEWS.CROP_SCALE", "(0.75, 1.0)", "VIEWS.FLIP_PROB", "0.0", "MASK.GRID_SIZE", "4"),
-    *("HIGHPASS.KERNEL_SIZE", "11", "HIGHPASS.SIGMA", "5.0", "SOLVER.BATCH_SIZE", "64"),
-    *("SOLVER.LR_PER_256", "8e-3", "SOLVER.WARMUP_STEPS", "20", "SOLVER.MAX_STEPS", "400"),
-    *("DATALOADER.NUM_WORKERS", "0", "KNN.EVERY_EPOCHS", "0", "PRECISE_BN.IMAGES", "0"),
+    *("VIEWS.JITTER", "(0.8, 0.8, 0.8, 0.2)", "HIGHPASS.KERNEL_SIZE", "11"),
+    *("HIGHPASS.SIGMA", "5.0", "SOLVER.BATCH_SIZE", "64", "SOLVER.LR_PER_256", "8e-3"),
+    *("SOLVER.WARMUP_STEPS", "20", "DATALOADER.NUM_WORKERS", "0", "KNN.EVERY_EPOCHS", "0"),
+    *("KNN.TEST_LIMIT", "0", "PRECISE_BN.IMAGES", "0"),
 )
+SHARPER = ("METHOD.TEMPERATURE", "0.1")
+FILTERED = ("VIEWS.A.HIGHPASS", "True", "VIEWS.B.HIGHPASS", "True")
+NARROW = ("METHOD.PROJECTOR.LAYERS", "2", "METHOD.PROJECTOR.HIDDEN_DIM", "256")
+# name -> steps, and settings that let it learn within them; all else is LEARN and the config.
+LEARNERS: dict[str, tuple[str, ...]] = {
+    "simclr": ("400",),
+    "moco_v1": ("400",),
+    "moco_v2": ("1200", *SHARPER),
+    "moco_v3": ("1200", *SHARPER),
+    "simsiam": ("1200", *FILTERED),
+    "byol": ("1200",),
+    "vicreg": ("400",),
+    "barlow": ("1200", *NARROW, "METHOD.PROJECTOR.OUT_DIM", "128"),
+    "mscn": ("400",),
+    "mscn_moco_v2": ("1200", *SHARPER),
+    "mscn_byol": ("1200",),
+    "supervised": ("400",),
+}
 
 
-@pytest.mark.parametrize(
-    "name", [*CONVNETS, "mscn", "mscn_moco_v2", "mscn_byol", "supervised", "msn", "mae"]
-)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_beats_untrained_features_on_the_digits(name: str, digits: Path, tmp_path: Path) -> None:
-    """kNN top-1 of 500 validation digits; the standard error of a difference is about 3 points."""
+    """kNN top-1 of 1,500 validation digits; a difference's standard error is about 1.3 points."""
     data = digits / "digits_cls"
     sets = ("DATASETS.TRAIN", f"folder:{data}:train", "DATASETS.KNN_TRAIN", f"folder:{data}:train")
-    cfg = config(name, *LEARN, *sets, "DATASETS.KNN_TEST", f"folder:{data}:val")
+    steps, *settings = LEARNERS[name]
+    budget = ("SOLVER.MAX_STEPS", steps, "DATASETS.KNN_TEST", f"folder:{data}:val")
+    cfg = config(name, *LEARN, *sets, *budget, *settings)
     pretrain(dump_yaml(cfg), str(tmp_path / "run"), False)
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "knn20_top1" in row]
-    assert rows[-1]["knn20_top1"] > rows[0]["knn20_top1"] + 6.0, rows
+    assert rows[-1]["knn20_top1"] > rows[0]["knn20_top1"] + 4.0, rows
