@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
-from transfer.checkpoints.sources import SOURCES, SUFFIXES
+from transfer.checkpoints.sources import SUFFIXES, check_source
 
 if TYPE_CHECKING:
     from transfer.checkpoints.convert import Report
@@ -21,21 +21,28 @@ if TYPE_CHECKING:
 def build_parser() -> ArgumentParser:
     """The command line."""
     parser = make_parser(
-        "Converts a checkpoint to the layout that OUTPUT's suffix names: .pkl Detectron2, "
-        ".pth torchvision, .safetensors.\nProves the result equal before writing it.",
+        "Converts a checkpoint to the layout that OUTPUT's suffix names: .pkl Detectron2 (a ViT: "
+        "ViTDet), .pth torchvision\n(a ViT: timm), .safetensors. Proves the result equal before "
+        "writing it.",
         "tools/convert_weights.py runs/mscn/checkpoint.pth mscn_r50.pkl",
         overrides=False,
     )
-    parser.add_argument("input", metavar="INPUT", help="the checkpoint file")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        help="a file, https://..., hf-hub:org/name, "
+        "torchvision:resnet50/IMAGENET1K_V2 or timm:resnet50.a1_in1k",
+    )
     parser.add_argument("target", metavar="OUTPUT", nargs="?", help="the file to write")
     parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
     parser.add_argument(
         "--source",
         default="auto",
-        choices=("auto", *SOURCES),
         metavar="NAME",
-        help=f"force the source format: auto, {', '.join(SOURCES)} (default auto)",
+        help="force the source format; --list-sources names them (default auto)",
     )
+    parser.add_argument("--list-sources", action="store_true", help="print the formats and stop")
     parser.add_argument("--check", action="store_true", help="prove only, write nothing")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
@@ -48,6 +55,8 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, converts, prints."""
     args = build_parser().parse_args(argv)
+    if args.list_sources:
+        return _list_sources()
     _check_arguments(args)
     from transfer.checkpoints.convert import ProofError
 
@@ -66,20 +75,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: Namespace) -> Report:
     from transfer.checkpoints.convert import check, write_proven
     from transfer.checkpoints.weights import default_name
-    from transfer.checkpoints.writers import LAYOUTS
 
     suffix = Path(args.target).suffix if args.target else ".pkl"
-    named = args.target or args.output
-    layouts = [LAYOUTS[suffix]] if named else sorted(set(LAYOUTS.values()))
-    report = check(args.input, layouts, source=args.source, trust=args.trust)
+    suffixes = [suffix] if args.target or args.output else SUFFIXES
+    report = check(args.input, suffixes, source=args.source, trust=args.trust)
     if args.check or report.failures:
         return report
     name = f"{default_name(report.weights, args.input)}{suffix}"
     return write_proven(report, args.target or Path(args.output) / name)
 
 
+def _list_sources() -> int:
+    from transfer.checkpoints.formats.table import FORMATS
+
+    for entry in FORMATS.values():
+        print(f"{entry.name:<22}{entry.title}{'' if not entry.forced else ' (only by --source)'}")
+    return 0
+
+
 def _check_arguments(args: Namespace) -> None:
     """Everything that can be said before torch is imported."""
+    if not args.input:
+        raise InputError("INPUT is missing: give a checkpoint")
     if not (args.target or args.output or args.check):
         raise InputError("give OUTPUT (.pkl, .pth or .safetensors), --output DIR, or --check")
     if args.target and args.output:
@@ -89,9 +106,7 @@ def _check_arguments(args: Namespace) -> None:
         raise InputError(f"{args.target}: the suffix names the layout; give one of {known}")
     if args.target and Path(args.target).is_dir():
         raise InputError(f"{args.target} is a folder; give a file name, or --output DIR")
-    if not Path(args.input).is_file():
-        kind = "is a folder, not a file" if Path(args.input).is_dir() else "does not exist"
-        raise InputError(f"{args.input} {kind}; give a checkpoint file")
+    check_source(args.input)
 
 
 def _text(report: Report) -> str:

@@ -58,9 +58,32 @@ def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _torchvision(block: type[nn.Module], layers: list[int]) -> Trunk:
+class _WideParts(ResNet):
+    """ResNet-50 with all of its channels, the stem's too, times a factor: SwAV's and SimCLR's
+    "2x" and "4x", not torchvision's wide_resnet50_2 (facebookresearch/swav src/resnet50.py)."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__(Bottleneck, [3, 4, 6, 3])
+        self.inplanes = width = 64 * factor
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._make_layer(Bottleneck, width, 3)
+        self.layer2 = self._make_layer(Bottleneck, width * 2, 4, stride=2)
+        self.layer3 = self._make_layer(Bottleneck, width * 4, 6, stride=2)
+        self.layer4 = self._make_layer(Bottleneck, width * 8, 3, stride=2)
+
+
+def _torchvision(block: type[nn.Module], layers: list[int], **options: int) -> Trunk:
+    return _large(ResNet(block, layers, **options))
+
+
+def _large(network: ResNet) -> Trunk:
     stages = ("layer1", "layer2", "layer3", "layer4")
-    return Trunk(widths_of=ResNet(block, layers), stages=stages, maxpool=True)
+    return Trunk(widths_of=network, stages=stages, maxpool=True)
+
+
+def _times(factor: int) -> Trunk:
+    return _large(_WideParts(factor))
 
 
 def _tiny() -> Trunk:
@@ -74,6 +97,9 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
     "resnet50": partial(_torchvision, Bottleneck, [3, 4, 6, 3]),
     "resnet101": partial(_torchvision, Bottleneck, [3, 4, 23, 3]),
     "resnet152": partial(_torchvision, Bottleneck, [3, 8, 36, 3]),
+    "wide_resnet50_2": partial(_torchvision, Bottleneck, [3, 4, 6, 3], width_per_group=128),
+    "resnet50w2": partial(_times, 2),
+    "resnet50w4": partial(_times, 4),
 }
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,7 @@ import torch
 
 from pretrain.backbones.resnet import build_resnet
 from tools.convert_weights import main
-from transfer.checkpoints import layout
+from transfer.checkpoints import layout, names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,9 +87,10 @@ def test_a_failed_proof_is_a_failed_run(
     pair = ("layer1.0.conv1.weight", "layer1.0.conv2.weight")
 
     def swapped(name: str) -> str | None:
-        return layout.to_detectron2(pair[1 - pair.index(name)] if name in pair else name)
+        return names.to_detectron2(pair[1 - pair.index(name)] if name in pair else name)
 
-    monkeypatch.setitem(layout.NAMES, "detectron2", (swapped, layout.from_detectron2))
+    wrong = replace(layout.layout_of("detectron2"), forth=swapped)
+    monkeypatch.setitem(layout.LAYOUTS, "detectron2", lambda names: wrong)
     assert main([str(checkpoint), str(tmp_path / "o.pkl")]) == 1
     captured = capsys.readouterr()
     assert "DIFFERS" in captured.out and "nothing written" in captured.err
@@ -167,10 +169,15 @@ def test_usage_errors(
     assert message in capsys.readouterr().err
 
 
-def test_unknown_source_is_a_usage_error(checkpoint: Path) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([str(checkpoint), "--check", "--source", "moco"])
-    assert stop.value.code == 2
+def test_unknown_source_is_a_usage_error(checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(checkpoint), "--check", "--source", "moco"]) == 2
+    assert "unknown source 'moco'" in capsys.readouterr().err
+
+
+def test_the_sources_are_listed(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--list-sources"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 40 and any(line.startswith("byol ") for line in lines)
 
 
 def test_usage_errors_load_no_torch(tmp_path: Path) -> None:
@@ -180,7 +187,7 @@ def test_usage_errors_load_no_torch(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules\nsys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "none.pth does not exist" in done.stderr, done.stderr
+    assert done.returncode == 2 and "no weights file at" in done.stderr, done.stderr
 
 
 def test_trust_is_the_only_way_to_unknown_classes(

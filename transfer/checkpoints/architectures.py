@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +19,67 @@ from transfer.checkpoints.weights import COUNTER
 Shapes = dict[str, tuple[int, ...]]
 
 
+# Width -> a ViT's name and heads; other numbers of heads are facts of a file.
+VITS = {192: ("tiny", 3), 384: ("small", 6), 768: ("base", 12), 1024: ("large", 16)}
+_VIT_NAME = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_(\d+)")
+_DEPTH = {"tiny": 12, "small": 12, "base": 12, "large": 24}
+
+
+class Vit(NamedTuple):
+    """Attributes: patch_size, image_size: in pixels."""
+
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    image_size: int
+
+
+def parse_vit(backbone: str) -> Vit | None:
+    """The parts of a name such as vit_small_patch16_224; None for another backbone."""
+    match = _VIT_NAME.fullmatch(backbone)
+    if not match:
+        return None
+    width, heads = next((w, heads) for w, (size, heads) in VITS.items() if size == match[1])
+    return Vit(width, _DEPTH[match[1]], heads, int(match[2]), int(match[3]))
+
+
+def is_known(backbone: str) -> bool:
+    """Whether weights of this backbone are read."""
+    return backbone in BACKBONES or parse_vit(backbone) is not None
+
+
 @lru_cache
 def _shapes(backbone: str) -> Shapes:
+    vit = parse_vit(backbone)
+    if vit is not None:
+        return _vit_shapes(vit)
     with torch.device("meta"):
         state = find(backbone, BACKBONES, "backbone")().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _vit_shapes(vit: Vit) -> Shapes:
+    width, tokens = vit.width, (vit.image_size // vit.patch_size) ** 2 + 1
+    shapes: Shapes = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, tokens, width),
+        "patch_embed.proj.weight": (width, 3, vit.patch_size, vit.patch_size),
+        "patch_embed.proj.bias": (width,),
+    }
+    for number in range(vit.depth):
+        block = f"blocks.{number}"
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"{block}.{norm}.weight": (width,), f"{block}.{norm}.bias": (width,)}
+        for name, outputs, inputs in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            shapes[f"{block}.{name}.weight"] = (outputs, inputs)
+            shapes[f"{block}.{name}.bias"] = (outputs,)
+    return shapes | {"norm.weight": (width,), "norm.bias": (width,)}
 
 
 def expected_shapes(backbone: str, counters: bool) -> Shapes:
@@ -37,7 +96,7 @@ def nearest_backbone(state: Mapping[str, Tensor]) -> tuple[str, float]:
     """The backbone that shares most names and shapes with `state`.
 
     Args:
-        state: torchvision's names; other entries count against every backbone alike.
+        state: canonical names; other entries count against every backbone alike.
 
     Returns:
         its name, and the shared part of the union of both sets of names, 0 to 1. A file with a
@@ -45,12 +104,22 @@ def nearest_backbone(state: Mapping[str, Tensor]) -> tuple[str, float]:
     """
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
     scores = {}
-    for backbone in BACKBONES:
+    for backbone in [*BACKBONES, *_vit_candidates(found)]:
         wanted = expected_shapes(backbone, counters=False)
         shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
         scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
     best = max(scores, key=scores.__getitem__)
     return best, scores[best][1]
+
+
+def _vit_candidates(found: Shapes) -> list[str]:
+    """Names of the ViTs that the found patches and positions speak for."""
+    if not any(name.startswith("blocks.") for name in found):
+        return []
+    patch = (found.get("patch_embed.proj.weight") or (0, 3, 16, 16))[-1]
+    tokens = (found.get("pos_embed") or (1, (224 // patch) ** 2 + 1, 0))[1]
+    image = math.isqrt(max(tokens - 1, 1)) * patch
+    return [f"vit_{size}_patch{patch}_{image}" for size, _ in VITS.values()]
 
 
 def check_complete(

@@ -1,10 +1,17 @@
-"""Weights in, a frozen backbone out."""
+"""Weights in, a frozen backbone out, with what their architecture differs in."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
 
-from pretrain.backbones.resnet import build_resnet
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from pretrain.backbones.resnet import Trunk, build_resnet
+from transfer.checkpoints.architectures import Vit, parse_vit
+from transfer.checkpoints.rebuilt import pad_same
 from transfer.checkpoints.weights import COUNTER, Weights
 
 
@@ -12,11 +19,85 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
     """The trunk with the weights loaded strictly, in eval mode and without gradients.
 
     Returns:
-        a module with `.out_dim`, `.stages`, `forward (N, 3, H, W) -> (N, D)` and
-        `forward_stages`; its input is what `weights.preprocess.apply` returns.
+        a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
+        `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
+        ViT's features are its class token after the last norm.
     """
-    backbone = build_resnet(weights.backbone)
+    backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
     lost = [key for key in missing if not key.endswith(COUNTER)]
     assert not lost and not unexpected, f"not a {weights.backbone}: {lost} {unexpected}"
     return backbone.eval().requires_grad_(False)
+
+
+def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
+    """An untrained trunk that computes as `Weights.architecture` says."""
+    vit = parse_vit(backbone)
+    if vit is not None:
+        return build_vit(vit, architecture.get("num_heads", vit.heads))
+    trunk = build_resnet(backbone)
+    if architecture.get("stride_in_1x1"):
+        stride_in_1x1(trunk)
+    if architecture.get("padding"):
+        _pad_as_tensorflow(trunk, convolutions=architecture["padding"] == "same")
+    return trunk
+
+
+def build_vit(vit: Vit, heads: int) -> nn.Module:
+    """timm's ViT of these sizes, without classifier; other image sizes resample its positions."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    trunk = VisionTransformer(
+        img_size=vit.image_size,
+        patch_size=vit.patch_size,
+        embed_dim=vit.width,
+        depth=vit.depth,
+        num_heads=heads,
+        num_classes=0,
+        dynamic_img_size=True,
+    )
+    trunk.out_dim = vit.width
+    return trunk
+
+
+def stride_in_1x1(network: nn.Module) -> None:
+    """Moves each bottleneck's stride from its 3x3 to its first 1x1 convolution, as MSRA's have."""
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+class _PadFirst(nn.Module):
+    """Pads as TensorFlow's "SAME" before a window that pads nothing itself."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pad_same(x, self.kernel, self.stride)
+
+
+def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
+    """The pooling, and where asked the convolutions that stride, padded by "SAME"."""
+    if isinstance(trunk.maxpool, nn.MaxPool2d):
+        trunk.maxpool = nn.Sequential(_PadFirst(3, 2), nn.MaxPool2d(3, 2))
+    for module in trunk.modules() if convolutions else ():
+        if isinstance(module, nn.Conv2d) and module.stride[0] > 1 and module.kernel_size[0] > 1:
+            module.padding = (0, 0)
+            pad = _PadFirst(module.kernel_size[0], module.stride[0])
+            module.register_forward_pre_hook(lambda _, inputs, pad=pad: (pad(inputs[0]),))
+
+
+@torch.no_grad()
+def padding_difference(weights: Weights, image: Tensor) -> float:
+    """How far torch's padding moves the pooled features, relative to the largest of them.
+
+    Args:
+        image: (1, 3, H, W), preprocessed, of even sides.
+    """
+    exact = build_frozen_backbone(weights)(image)
+    plain = {k: v for k, v in weights.architecture.items() if k != "padding"}
+    moved = build_trunk(weights.backbone, plain)
+    moved.load_state_dict(weights.state, strict=False)
+    return float((moved.eval()(image) - exact).abs().max() / exact.abs().max())

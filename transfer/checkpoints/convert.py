@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.proof import TOLERANCE, ProofError, StageDifference, prove, source_network
-from transfer.checkpoints.read import Reading, read, read_weights
+from transfer.checkpoints.build import padding_difference
+from transfer.checkpoints.proof import (
+    TOLERANCE,
+    ProofError,
+    StageDifference,
+    photo,
+    prove,
+    source_network,
+)
+from transfer.checkpoints.read import read, read_weights
 from transfer.checkpoints.weights import Weights, default_name, facts_of
 from transfer.checkpoints.writers import layout_of, write_weights
 
@@ -20,11 +29,13 @@ class Report:
     """What a conversion did and what it proved.
 
     Attributes:
+        file: the local file of `path`, which may be remote.
         proofs: layout -> one row per input and stage.
         written: the output's path, None when only checked.
     """
 
     path: str
+    file: Path
     format: str
     weights: Weights
     proofs: dict[str, list[StageDifference]]
@@ -58,17 +69,23 @@ class Report:
         }
 
 
-def check(path: str, layouts: list[str], source: str = "auto", trust: bool = False) -> Report:
-    """Reads a file and proves its conversion to each layout; writes nothing.
+def check(path: str, suffixes: Sequence[str], source: str = "auto", trust: bool = False) -> Report:
+    """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
+
+    Args:
+        suffixes: of `writers.LAYOUTS`.
 
     Raises:
         InputError: see `read_weights`.
         ProofError: the converted names or shapes are not the layout's.
     """
     reading = read(path, source, trust=trust)
-    network = source_network(reading.format, reading.tensors, reading.weights.backbone)
-    proofs = {layout: prove(network, reading.weights, layout) for layout in layouts}
-    return Report(path, reading.format.name, reading.weights, proofs, _notes(reading, layouts))
+    weights = reading.weights
+    network = source_network(reading.found, weights)
+    layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)
+    proofs = {layout: prove(network, weights, layout) for layout in layouts}
+    format_name = reading.found.format.name
+    return Report(path, reading.file, format_name, weights, proofs, _notes(weights, layouts))
 
 
 def write_proven(report: Report, output: str | Path) -> Report:
@@ -79,9 +96,9 @@ def write_proven(report: Report, output: str | Path) -> Report:
         InputError: unknown suffix, or the output is the input.
     """
     output = Path(output)
-    if report.failures or layout_of(output) not in report.proofs:
+    if report.failures or layout_of(output, report.weights.backbone) not in report.proofs:
         raise ProofError(f"nothing written to {output}: the conversion is not proven")
-    if output.exists() and output.samefile(report.path):
+    if output.exists() and output.samefile(report.file):
         raise InputError(f"{output} is the input; give the output another name")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
@@ -94,10 +111,32 @@ def write_proven(report: Report, output: str | Path) -> Report:
     return replace(report, written=str(output))
 
 
-def _notes(reading: Reading, layouts: list[str]) -> tuple[str, ...]:
-    if reading.weights.preprocess.highpass is None or "detectron2" not in layouts:
-        return ()
-    return (
-        "these weights want their input high-pass filtered, which plain Detectron2 does not do: "
-        "it ignores the facts in the .pkl; tools/train_det.py applies the filter",
-    )
+def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
+    """What the reader of an output must do that the tensors do not show."""
+    notes = []
+    if weights.preprocess.highpass is not None and "detectron2" in layouts:
+        notes.append(
+            "these weights want their input high-pass filtered, which plain Detectron2 does not "
+            "do: it ignores the facts in the .pkl; tools/train_det.py applies the filter"
+        )
+    if weights.architecture.get("stride_in_1x1"):
+        notes.append(
+            "bottlenecks stride in their first 1x1 convolution: Detectron2 needs "
+            "MODEL.RESNETS.STRIDE_IN_1X1 True, torchvision's ResNet computes otherwise"
+        )
+    if weights.architecture.get("padding"):
+        image = weights.preprocess.apply(photo(224, 224)[None])
+        moved = padding_difference(weights, image)
+        notes.append(
+            f"trained with TensorFlow's padding ({weights.architecture['padding']}); with torch's, "
+            f"as every other tool runs it, the pooled features of a 224 px photo move by "
+            f"{100 * moved:.1f} % of the largest (none where all sides are odd)"
+        )
+    if "vitdet" in layouts:
+        notes.append(
+            "ViTDet uses neither class token nor last norm, and adds windows and relative "
+            "positions: proven are the shared tensors, not its features"
+        )
+    if "num_heads" in weights.architecture:
+        notes.append(f"the attention has {weights.architecture['num_heads']} heads")
+    return tuple(notes)

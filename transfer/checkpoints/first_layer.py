@@ -6,6 +6,7 @@ Any file that `read` takes, and this project's own checkpoints of backbones that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,11 +15,13 @@ from pretrain.common.checkpoint import FORMAT
 from pretrain.common.errors import InputError
 from pretrain.common.kernels import first_layer
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats import FORMATS, find_format
+from transfer.checkpoints.formats.ours import check_version
+from transfer.checkpoints.provenance import facts_of_ours
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import open_file
+from transfer.checkpoints.sources import resolve
 
-OURS = FORMATS["mscn"]
+PREFIX = "trunk."
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,22 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
     Raises:
         InputError: unreadable, in no known format, or without such a layer.
     """
-    raw = open_file(path, trust)
-    if raw.content.get("format") != FORMAT:
+    place = resolve(path)
+    raw = open_file(place.file, trust)
+    model = raw.content.get("model")
+    if raw.content.get("format") != FORMAT or not isinstance(model, Mapping):
         weights = read_weights(path, trust=trust)
         return _pick(path, weights.state, weights.preprocess)
     try:
-        _, tensors = find_format(raw, OURS.name)
-        preprocess = OURS.facts(raw.content).preprocess
+        check_version(raw.content)
+        preprocess = facts_of_ours(raw.content).preprocess
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    trunk = {name: value for name, value in tensors.items() if name.startswith(OURS.prefix)}
+    trunk = {
+        name: value
+        for name, value in model.items()
+        if isinstance(value, Tensor) and name.startswith(PREFIX)
+    }
     return _pick(path, trunk, preprocess)
 
 

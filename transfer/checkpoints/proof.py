@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,14 @@ import torchvision
 from torch import Tensor, nn
 
 from pretrain.backbones.resnet import build_resnet
-from transfer.checkpoints.formats import KeyFormat
+from transfer.checkpoints.architectures import parse_vit
+from transfer.checkpoints.build import build_vit, stride_in_1x1
+from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.rebuilt import Detectron2ResNet
+from transfer.checkpoints.rebuilt_foreign import ROWS
+from transfer.checkpoints.rebuilt_foreign import fill as fill_foreign
+from transfer.checkpoints.rebuilt_vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7
@@ -69,12 +75,35 @@ class TorchvisionResNet(nn.Module):
         return maps
 
 
+class Numeric(nn.Module):
+    """`nn.Sequential` over torchvision's children, as lightly's examples build it."""
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        if backbone in torchvision.models.list_models():
+            children = list(torchvision.models.get_model(backbone, weights=None).children())[:-2]
+        else:
+            trunk = build_resnet(backbone)
+            parts = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
+            children = [*parts, *(getattr(trunk, stage) for stage in trunk.stages)]
+        self.layers = nn.Sequential(*children)
+
+    def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        maps = {}
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number >= 3:
+                maps["stem" if number == 3 else f"layer{number - 3}"] = x
+        return maps
+
+
 def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDifference]:
     """Compares the source network with the weights in an output layout, stage by stage.
 
     Args:
         source: from `source_network`, in eval mode.
-        layout: "detectron2" or "torchvision".
+        layout: an output layout, a key of `layout.LAYOUTS`.
 
     Returns:
         one row per input and stage; the conversion is right when all have `passed`.
@@ -82,7 +111,9 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
     Raises:
         ProofError: a name of the layout is missing, of another shape, or too many.
     """
-    converted = load_layout(to_layout(weights.state, layout), weights.backbone, layout)
+    converted = load_layout(
+        to_layout(weights.state, layout), weights.backbone, layout, weights.architecture
+    )
     inputs = dict(proof_inputs(weights))
     rows = [row for name, x in inputs.items() for row in _compare(source, converted, x, name)]
     if _has_silent_branches(source):
@@ -92,23 +123,57 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
     return rows
 
 
-def source_network(entry: KeyFormat, tensors: Mapping[str, Tensor], backbone: str) -> nn.Module:
-    """The network in the source's own layout, filled from the source's own names."""
-    network = Detectron2ResNet(backbone) if entry.layout == "detectron2" else build_resnet(backbone)
-    prefix = entry.prefix
-    return _fill(network, {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+def source_network(found: Found, weights: Weights) -> nn.Module:
+    """The network in the source's own layout, filled from the source's own names.
+
+    Raises:
+        ProofError: a name that the layout has is not there.
+    """
+    backbone, tensors, layout = weights.backbone, found.trunk(), found.layout.name
+    stride = bool(weights.architecture.get("stride_in_1x1"))
+    vit = parse_vit(backbone)
+    if vit is not None:
+        return PlainVit(
+            tensors, layout, weights.architecture.get("num_heads", vit.heads), vit.depth
+        )
+    if layout in ROWS:
+        network = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
+        try:
+            return fill_foreign(network, tensors, ROWS[layout])
+        except KeyError as error:
+            raise ProofError(f"the source has no {error.args[0]}") from error
+    if layout == "detectron2":
+        return _fill(Detectron2ResNet(backbone, stride), tensors)
+    if layout == "numeric":
+        return _fill(Numeric(backbone), {f"layers.{name}": t for name, t in tensors.items()})
+    network = build_resnet(backbone)
+    if stride:
+        stride_in_1x1(network)
+    return _fill(network, tensors)
 
 
-def load_layout(tensors: Mapping[str, Tensor], backbone: str, layout: str) -> nn.Module:
+def load_layout(
+    tensors: Mapping[str, Tensor], backbone: str, layout: str, architecture: Mapping[str, Any]
+) -> nn.Module:
     """The module class of an output layout, filled from a converted dict."""
+    vit = parse_vit(backbone)
+    heads = architecture.get("num_heads", vit.heads) if vit else 0
+    if layout == "vitdet":
+        return PlainVit(tensors, layout, heads, vit.depth)
+    stride = bool(architecture.get("stride_in_1x1"))
     with torch.device("meta"):
         if layout == "detectron2":
-            network = named = Detectron2ResNet(backbone)
-        elif backbone == "tiny_resnet":
-            network = named = build_resnet(backbone)
-        else:
+            network = named = Detectron2ResNet(backbone, stride)
+        elif vit is not None:
+            named = build_vit(vit, heads)
+            network = TimmVit(named)
+        elif backbone in torchvision.models.list_models():
             network = TorchvisionResNet(backbone)
             named = network.network
+        else:
+            network = named = build_resnet(backbone)
+        if stride and layout != "detectron2":
+            stride_in_1x1(named)
     foreign = sorted(set(tensors) - set(named.state_dict()))
     if foreign:
         raise ProofError(f"the layout has no {', '.join(foreign[:4])}")
@@ -117,18 +182,31 @@ def load_layout(tensors: Mapping[str, Tensor], backbone: str, layout: str) -> nn
 
 
 def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
-    """("random", (2, 3, 64, 96)) seeded noise and ("photo", (1, 3, 96, 128)) preprocessed."""
+    """("random", seeded noise) and ("photo", a preprocessed photograph), small.
+
+    Weights from TensorFlow get odd sides, at which its padding and torch's are the same; a ViT gets
+    the size that its positions are for.
+    """
     generator = torch.Generator().manual_seed(0)
-    yield "random", torch.randn(2, 3, 64, 96, generator=generator)
-    yield "photo", weights.preprocess.apply(_photo()[None])
+    vit = parse_vit(weights.backbone)
+    if vit is not None:
+        side = vit.image_size
+        yield "random", torch.randn(1, 3, side, side, generator=generator)
+        yield "photo", weights.preprocess.apply(photo(side, side)[None])
+        return
+    odd = 1 if weights.architecture.get("padding") else 0
+    yield "random", torch.randn(2, 3, 64 + odd, 96 + odd, generator=generator)
+    yield "photo", weights.preprocess.apply(photo(96 + odd, 128 + odd)[None])
 
 
-def _photo() -> Tensor:
-    """uint8 (3, 96, 128) from scikit-learn's sample photographs: natural statistics."""
+def photo(height: int, width: int) -> Tensor:
+    """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics."""
     from sklearn.datasets import load_sample_image  # slow to import
 
-    pixels = np.ascontiguousarray(load_sample_image("china.jpg")[100:388:3, 160:544:3])
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    pixels = np.ascontiguousarray(load_sample_image("china.jpg")[100:, 100:])
+    step = 3 if max(height, width) < 108 else 1
+    cut = pixels[: height * step : step, : width * step : step]
+    return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -137,6 +215,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     All names but BN's counters, which evaluation does not read, must be there.
     """
     chosen = {}
+    network.eval()
     for name, own in network.state_dict().items():
         if name.endswith(COUNTER):
             continue

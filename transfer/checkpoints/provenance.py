@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,6 +21,7 @@ class Facts(NamedTuple):
     known: dict[str, Any]
     backbone: str | None = None
     warnings: tuple[str, ...] = ()
+    architecture: Mapping[str, Any] = MappingProxyType({})
 
 
 def no_facts(content: Mapping[str, Any]) -> Facts:
@@ -31,13 +33,42 @@ def no_facts(content: Mapping[str, Any]) -> Facts:
     )
 
 
-def facts_of_moco(content: Mapping[str, Any]) -> Facts:
-    """MoCo's main_moco.py stores `epoch` (done) and `arch`; its input is torchvision's."""
-    mlp = any(str(name).startswith("module.encoder_q.fc.2.") for name in content["state_dict"])
-    source = "moco_v2" if mlp else "moco_v1"
-    epoch, arch = content.get("epoch"), content.get("arch")
-    known = {"source": source, "method": source, "epochs": epoch if _is_int(epoch) else None}
-    return Facts(Preprocess(), known, backbone=arch if isinstance(arch, str) else None)
+def stated(
+    method: str | None,
+    preprocess: Preprocess = Preprocess(),
+    *,
+    epoch: tuple[str, ...] = ("epoch",),
+    first_epoch: int = 0,
+    arch: tuple[str, ...] = (),
+    architecture: Mapping[str, Any] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Callable[[Mapping[str, Any]], Facts]:
+    """Facts of a project whose files are all made alike.
+
+    Args:
+        method: None where the format does not tell.
+        epoch: path to the number of epochs; `first_epoch` is added (1: the file counts from 0).
+        arch: path to the backbone's name.
+        architecture: see `Weights.architecture`.
+    """
+
+    def facts(content: Mapping[str, Any]) -> Facts:
+        done, backbone = _at(content, epoch), _at(content, arch) if arch else None
+        known = {"method": method, "epochs": done + first_epoch if _is_int(done) else None}
+        name = backbone if isinstance(backbone, str) else None
+        return Facts(preprocess, known, name, warnings, architecture or {})
+
+    return facts
+
+
+def _at(content: Any, path: tuple[str, ...]) -> Any:
+    """What lies at a path of keys or attributes (parsed arguments); None where nothing does."""
+    for key in path:
+        if isinstance(content, Mapping):
+            content = content.get(key)
+        else:
+            content = vars(content).get(key) if hasattr(content, "__dict__") else None
+    return content
 
 
 def facts_of_ours(content: Mapping[str, Any]) -> Facts:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,19 @@ from torch import Tensor
 from pretrain.backbones.resnet import BACKBONES, build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import check_complete, nearest_backbone, shorten
-from transfer.checkpoints.formats import KeyFormat, find_format
+from transfer.checkpoints.architectures import (
+    check_complete,
+    expected_shapes,
+    is_known,
+    nearest_backbone,
+    shorten,
+)
+from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
+from transfer.checkpoints.sources import Source, resolve
 from transfer.checkpoints.weights import (
     COUNTER,
     KeyAccount,
@@ -34,12 +44,12 @@ class Reading:
     """Weights beside the source they came from, which the proof needs.
 
     Attributes:
-        tensors: the source's own names and tensors, untouched.
+        file: the local file; found: its format, and its own names and tensors, untouched.
     """
 
     weights: Weights
-    format: KeyFormat
-    tensors: dict[str, Tensor]
+    file: Path
+    found: Found
 
 
 def read_weights(
@@ -52,8 +62,9 @@ def read_weights(
     """Reads the trunk of any supported file.
 
     Args:
-        path: a file, or "random": the untrained backbone (`backbone` and `seed` say which).
-        source: a format of `formats.FORMATS`, or "auto" to detect it from the content.
+        path: a source (see `sources`), or "random": the untrained backbone (`backbone` and `seed`
+            say which).
+        source: a format of `formats.table.FORMATS`, or "auto" to detect it from the content.
         backbone: what the weights must be; None takes what the file holds.
         trust: reads pickles without restrictions, which can run code from the file.
 
@@ -84,36 +95,43 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
 def read(
     path: str, source: str = "auto", backbone: str | None = None, trust: bool = False
 ) -> Reading:
-    """Like `read_weights` for a file, keeping the source beside the result."""
-    raw = open_file(path, trust)
+    """Like `read_weights` for a file or a remote source, keeping the source beside the result."""
+    place = resolve(path)
+    raw = open_file(place.file, trust)
     try:
-        entry, tensors = find_format(raw, source)
-        facts = entry.facts(raw.content)
+        found = find_format(raw, source)
+        facts = _with_place(found.format.facts(found.content), place)
         travelling = parse_facts(raw.facts)
         if travelling is not None:
             facts = _merge(facts, travelling)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if facts.backbone is not None and facts.backbone not in BACKBONES:
-        raise InputError(
-            f"{path} is a {facts.backbone}; only ResNets are read: {', '.join(BACKBONES)}"
-        )
-    account, state = _sort_keys(entry, tensors, facts.backbone, str(path))
-    found, _ = nearest_backbone(state)
-    if backbone is not None and backbone != found:
-        raise InputError(f"{path} is a {found}, where a {backbone} is wanted")
-    warnings = (*facts.warnings, *_casts(tensors, account), *check_values(state, str(path)))
-    known = {"source": entry.name, "file_sha256": raw.sha256, **facts.known}
+    _check_declared(facts.backbone, path)
+    account, state, name = _sort_keys(found, facts.backbone, str(path))
+    if backbone is not None and backbone != name:
+        raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
+    warnings = (*facts.warnings, *_casts(found.tensors, account), *check_values(state, str(path)))
+    known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
-    weights = Weights(state, found, facts.preprocess, provenance, account, warnings)
-    provenance["name"] = provenance["name"] or default_name(weights, raw.path)
+    weights = Weights(
+        state, name, facts.preprocess, provenance, account, warnings, dict(facts.architecture)
+    )
+    provenance["name"] = provenance["name"] or default_name(weights, path)
     stated = (travelling or {}).get("sha256")
     if stated not in (None, weights.sha256):
         raise InputError(
             f"{path}: its facts are of other weights (sha256 {str(stated)[:16]}, found "
             f"{weights.sha256[:16]}); convert the original file again"
         )
-    return Reading(weights, entry, tensors)
+    return Reading(weights, raw.path, found)
+
+
+def _with_place(facts: Facts, place: Source) -> Facts:
+    """What a hub or a package says beside the file: it wins over what the format says."""
+    known = {**facts.known, **place.known}
+    if place.preprocess is None:
+        return facts._replace(known=known)
+    return facts._replace(known=known, preprocess=place.preprocess, warnings=())
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
@@ -123,37 +141,58 @@ def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
     if "preprocess" in travelling:
         preprocess, warnings = Preprocess.from_dict(travelling["preprocess"]), ()
     backbone = travelling.get("backbone") or facts.backbone
-    return Facts(preprocess, {**facts.known, **stated}, backbone, warnings)
+    architecture = travelling.get("architecture") or facts.architecture
+    return Facts(preprocess, {**facts.known, **stated}, backbone, warnings, architecture)
+
+
+def _check_declared(backbone: str | None, path: str) -> None:
+    if backbone is not None and not is_known(backbone) and not backbone.startswith("vit_"):
+        raise InputError(
+            f"{path} is a {backbone}; only ResNets and ViTs are read: {', '.join(BACKBONES)}, "
+            "vit_{small,base,large}_patch16_224 and the like"
+        )
 
 
 def _sort_keys(
-    entry: KeyFormat, tensors: dict[str, Tensor], declared: str | None, where: str
-) -> tuple[KeyAccount, dict[str, Tensor]]:
+    found: Found, declared: str | None, where: str
+) -> tuple[KeyAccount, dict[str, Tensor], str]:
     """Gives every source key its fate: used, dropped by a rule, or unexplained (an error)."""
     dropped: dict[str, list[str]] = defaultdict(list)
     foreign: list[str] = []
     state: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        rule = entry.dropped_by(name)
-        canonical = entry.canonical(name)
+    for name, tensor in found.tensors.items():
+        rule = found.format.dropped_by(name)
+        canonical = found.canonical(name)
         if rule:
             dropped[rule].append(name)
         elif canonical is None:
             foreign.append(name)
         else:
-            state[canonical] = tensor
+            state[canonical] = found.layout.convert(canonical, tensor)
     backbone, likeness = nearest_backbone(state)
-    if likeness < 0.5:
+    if likeness < (0.25 if found.layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"
             f" ({shorten(list(state) + foreign)}); nearest is {backbone}"
         )
-    expected = check_complete(state, backbone, where, foreign, entry.source_name)
-    if declared is not None and declared != backbone:
+    used = tuple(found.source_name(name) for name in state)
+    filled = _fill(state, backbone, found.layout.fills)
+    expected = check_complete(state, backbone, where, foreign, found.source_name) - filled
+    if declared in BACKBONES and declared != backbone:
         raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")
-    used = tuple(entry.source_name(name) for name in state)
     account = KeyAccount(used, {rule: tuple(keys) for rule, keys in dropped.items()}, expected)
-    return account, {name: _canonical_tensor(name, state[name], where) for name in state}
+    return account, {name: _canonical_tensor(name, state[name], where) for name in state}, backbone
+
+
+def _fill(state: dict[str, Tensor], backbone: str, fills: Mapping[str, float]) -> int:
+    """Adds the tensors that a layout leaves out; returns how many."""
+    added = 0
+    for name, shape in expected_shapes(backbone, counters=False).items() if fills else ():
+        leaf = name.rpartition(".")[2]
+        if leaf in fills and name not in state:
+            state[name] = torch.full(shape, fills[leaf])
+            added += 1
+    return added
 
 
 def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:

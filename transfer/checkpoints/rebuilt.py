@@ -1,67 +1,114 @@
 """Detectron2's ResNet rebuilt without Detectron2, to prove a conversion against.
 
-Written from its modeling/backbone/resnet.py (STRIDE_IN_1X1 False) and independent of
-`pretrain.backbones`, so that an error there or in the name map shows as a difference.
+Written from its modeling/backbone/resnet.py and independent of `pretrain.backbones`, so that an
+error there or in the name map shows as a difference. Also the frame into which the layouts of other
+frameworks are filled (`rebuilt_foreign`), hence TensorFlow's padding.
 Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.common.lookup import find
 
-# name -> (bottleneck?, blocks of each stage, channels out of the stem, stem with 7x7 and pooling?)
-DEPTHS: dict[str, tuple[bool, tuple[int, ...], int, bool]] = {
-    "tiny_resnet": (False, (1, 1, 1), 32, False),
-    "resnet18": (False, (2, 2, 2, 2), 64, True),
-    "resnet34": (False, (3, 4, 6, 3), 64, True),
-    "resnet50": (True, (3, 4, 6, 3), 64, True),
-    "resnet101": (True, (3, 4, 23, 3), 64, True),
-    "resnet152": (True, (3, 8, 36, 3), 64, True),
+
+class Size(NamedTuple):
+    """Attributes: blocks: of each stage; stem: its channels; width: of the first bottleneck;
+    large: whether the stem is 7x7 with pooling."""
+
+    bottleneck: bool
+    blocks: tuple[int, ...]
+    stem: int
+    width: int
+    large: bool = True
+
+
+SIZES: dict[str, Size] = {
+    "tiny_resnet": Size(False, (1, 1, 1), 32, 32, False),
+    "resnet18": Size(False, (2, 2, 2, 2), 64, 64),
+    "resnet34": Size(False, (3, 4, 6, 3), 64, 64),
+    "resnet50": Size(True, (3, 4, 6, 3), 64, 64),
+    "resnet101": Size(True, (3, 4, 23, 3), 64, 64),
+    "resnet152": Size(True, (3, 8, 36, 3), 64, 64),
+    "wide_resnet50_2": Size(True, (3, 4, 6, 3), 64, 128),
+    "resnet50w2": Size(True, (3, 4, 6, 3), 128, 128),
+    "resnet50w4": Size(True, (3, 4, 6, 3), 256, 256),
 }
+
+
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """TensorFlow's "SAME": the zeros that ceil(H / stride) windows need, the odd one at the end."""
+    pads = []
+    for side in (x.shape[3], x.shape[2]):
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads)
 
 
 class NormedConv(nn.Conv2d):
     """A convolution without bias that owns its batch norm, as Detectron2's wrapper does."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, same: bool = False
+    ) -> None:
+        padding = 0 if same else kernel // 2
+        super().__init__(inputs, outputs, kernel, stride, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
+        self.same = same
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.same:
+            x = pad_same(x, self.kernel_size[0], self.stride[0])
         return self.norm(super().forward(x))
 
 
 class Stem(nn.Module):
     """Convolution, norm, ReLU, and max pooling where the network has it."""
 
-    def __init__(self, outputs: int, large: bool) -> None:
+    def __init__(self, outputs: int, large: bool, padding: str | None) -> None:
         super().__init__()
-        self.conv1 = NormedConv(3, outputs, 7 if large else 3, stride=2)
-        self.large = large
+        self.conv1 = NormedConv(3, outputs, 7 if large else 3, stride=2, same=padding == "same")
+        self.large, self.same_pool = large, padding is not None
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x))
+        if self.same_pool:  # after a ReLU zeros are as good as minus infinity
+            return F.max_pool2d(pad_same(x, 3, 2), kernel_size=3, stride=2)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1) if self.large else x
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3 (which strides), 1x1; a shortcut where shapes change."""
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1; a shortcut where shapes change.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool) -> None:
+    Args:
+        width: of a bottleneck's 3x3 convolution; None: a block of two.
+        stride_in_1x1: a bottleneck strides in its first convolution instead of the 3x3.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        width: int | None,
+        stride_in_1x1: bool,
+        same: bool,
+    ) -> None:
         super().__init__()
         changes = inputs != outputs or stride != 1
-        self.shortcut = NormedConv(inputs, outputs, 1, stride) if changes else None
-        if bottleneck:
-            width = outputs // 4
-            self.conv1 = NormedConv(inputs, width, 1)
-            self.conv2 = NormedConv(width, width, 3, stride)
-            self.conv3 = NormedConv(width, outputs, 1)
+        self.shortcut = NormedConv(inputs, outputs, 1, stride, same) if changes else None
+        if width is not None:
+            first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+            self.conv1 = NormedConv(inputs, width, 1, first, same)
+            self.conv2 = NormedConv(width, width, 3, second, same)
+            self.conv3 = NormedConv(width, outputs, 1, 1, same)
         else:
-            self.conv1 = NormedConv(inputs, outputs, 3, stride)
-            self.conv2 = NormedConv(outputs, outputs, 3)
+            self.conv1 = NormedConv(inputs, outputs, 3, stride, same)
+            self.conv2 = NormedConv(outputs, outputs, 3, 1, same)
             self.conv3 = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,19 +121,28 @@ class Block(nn.Module):
 class Detectron2ResNet(nn.Module):
     """`stem`, `res2`, `res3`, ... as in Detectron2; stages are reported under canonical names."""
 
-    def __init__(self, backbone: str) -> None:
-        """Args: backbone: a name of DEPTHS (InputError otherwise)."""
+    def __init__(
+        self, backbone: str, stride_in_1x1: bool = False, padding: str | None = None
+    ) -> None:
+        """See `Weights.architecture`.
+
+        Args:
+            backbone: a name of SIZES (InputError otherwise).
+            padding: None is torch's.
+        """
         super().__init__()
-        bottleneck, depths, channels, large = find(backbone, DEPTHS, "backbone")
-        self.stem = Stem(channels, large)
-        self.stages = tuple(f"layer{index + 1}" for index in range(len(depths)))
-        inputs = channels
-        for index, depth in enumerate(depths):
-            outputs = channels * 2**index * (4 if bottleneck else 1)
+        size = find(backbone, SIZES, "backbone")
+        same = padding == "same"
+        self.stem = Stem(size.stem, size.large, padding)
+        self.stages = tuple(f"layer{index + 1}" for index in range(len(size.blocks)))
+        inputs = size.stem
+        for index, depth in enumerate(size.blocks):
+            outputs = size.stem * 2**index * (4 if size.bottleneck else 1)
+            width = size.width * 2**index if size.bottleneck else None
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and index > 0 else 1
-                blocks.append(Block(inputs, outputs, stride, bottleneck))
+                blocks.append(Block(inputs, outputs, stride, width, stride_in_1x1, same))
                 inputs = outputs
             self.add_module(f"res{index + 2}", nn.Sequential(*blocks))
 

@@ -1,24 +1,82 @@
-"""Where weights come from: a path in, a local file that is worth opening out."""
+"""Where weights come from: what a user names in, a local file that is worth opening out.
+
+A source is a file, `https://...`, `hf-hub:org/name[@revision][:file]`,
+`torchvision:resnet50/IMAGENET1K_V2` or `timm:resnet50.a1_in1k`; the last four are remote.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
 
-# The names of formats.FORMATS, here so that a command line is checked before torch is loaded.
-SOURCES = ("mscn", "moco_v1", "moco_v2", "torchvision", "detectron2")
+if TYPE_CHECKING:
+    from pretrain.data.preprocess import Preprocess
+
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
+REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Attributes: file: local; preprocess and known: what the place says beside the file."""
+
+    file: Path
+    preprocess: Preprocess | None = None
+    known: dict[str, Any] = field(default_factory=dict)
+
+
+def is_remote(source: str | Path) -> bool:
+    """Whether a source is a name on a network rather than a path."""
+    return str(source).startswith(REMOTE)
+
+
+def check_source(source: str | Path) -> None:
+    """Raises InputError for a path that cannot be read; remote sources are taken as they are."""
+    if not is_remote(source):
+        local_file(source)
+
+
+def resolve(source: str | Path) -> Source:
+    """The local file of a source, downloaded once if it is remote.
+
+    Raises:
+        InputError: missing, a folder, 0 bytes, or not to be had.
+    """
+    if not is_remote(source):
+        return Source(local_file(source))
+    from transfer.checkpoints.remote import fetch
+
+    found = fetch(str(source))
+    local_file(found.file)
+    return found
+
+
+def source_stem(source: str | Path) -> str:
+    """A short name: the file's stem, `resnet50_IMAGENET1K_V2`, `org_name`."""
+    text = str(source)
+    if text.startswith(("http:", "https:")):
+        text = text.split("#")[0].split("?")[0]
+    elif is_remote(text):
+        return text.partition(":")[2].replace("/", "_").replace(":", "_").replace("@", "_")
+    return Path(text).stem
 
 
 def local_file(path: str | Path) -> Path:
     """Returns the path of an existing, non-empty file.
 
+    A TensorFlow checkpoint is also meant by its prefix (`model.ckpt-250228`) and its data file.
+
     Raises:
         InputError: missing, a folder, or 0 bytes.
     """
     file = Path(path)
+    index = file.with_name(f"{file.name.partition('.data-')[0]}.index") if file.name else file
+    if (not file.exists() or ".data-" in file.name) and index.is_file():
+        return local_file(index)
     if file.is_dir():
         raise InputError(f"{file} is a folder; give the weights file inside it")
     if not file.is_file():
@@ -28,10 +86,11 @@ def local_file(path: str | Path) -> Path:
     return file
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of the file's bytes, read in pieces of 4 MiB."""
+def file_sha256(*paths: Path) -> str:
+    """sha256 of the files' bytes one after another, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 22):
+                digest.update(piece)
     return digest.hexdigest()

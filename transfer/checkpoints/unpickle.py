@@ -2,12 +2,17 @@
 
 A pickle names the functions that rebuild its objects, so that loading one runs code of its
 author's choice. Here each name is looked up in a fixed table; nothing is imported for a file.
+
+BYOL's files are written by dill and name haiku's, dill's and jax's classes: for these the table
+has inert stand-ins of our own (deepmind-research byol/utils/checkpointing.py; dill 0.3.1 to 0.3.8).
 """
 
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +34,46 @@ def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise ForbiddenGlobal(f"_codecs.encode to {encoding!r}")
     return text.encode("latin1")
+
+
+class _Module:
+    """What stands for a module that dill asks for: a name, nothing imported."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _import_module(name: str, safe: bool = False) -> _Module:
+    if not any(name == known for known, _ in _DILL_ATTRIBUTES):
+        raise ForbiddenGlobal(f"module {name}")
+    return _Module(name)
+
+
+def _get_attr(module: Any, name: str) -> Any:
+    key = (getattr(module, "name", None), name)
+    if not isinstance(module, _Module) or key not in _DILL_ATTRIBUTES:
+        raise ForbiddenGlobal(f"attribute {name}")
+    return _DILL_ATTRIBUTES[key]
+
+
+def _create_namedtuple(name: str, fields: Sequence[str], module: str, defaults: Any = None) -> type:
+    """dill's recipe for a class of named tuples: here one whose objects are plain dicts."""
+    names = tuple(fields.split() if isinstance(fields, str) else fields)
+    return type("NamedTuple", (), {"__new__": lambda cls, *values: dict(zip(names, values))})
+
+
+def _create_array(function: Any, arguments: tuple, state: tuple, npdict: Any = None) -> Any:
+    """dill's recipe for an array."""
+    if function is not _reconstruct:
+        raise ForbiddenGlobal(f"an array from {function!r}")
+    array = _reconstruct(*arguments)
+    array.__setstate__(state)
+    return array
+
+
+def _jax_array(function: Any, arguments: tuple, state: tuple, aval: Any) -> Any:
+    """jax's recipe for an array (jax._src.array._reconstruct_array): numpy's."""
+    return _create_array(function, arguments, state)
 
 
 _BUILTINS = (bytearray, bytes, bool, int, float, str, list, tuple, dict, set, frozenset)
@@ -53,6 +98,25 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
+    ("argparse", "Namespace"): Namespace,
+    ("dill._dill", "_create_namedtuple"): _create_namedtuple,
+    ("dill._dill", "_import_module"): _import_module,
+    ("dill._dill", "_get_attr"): _get_attr,
+    ("dill._dill", "_create_array"): _create_array,
+    ("jax._src.array", "_reconstruct_array"): _jax_array,
+    **{
+        ("haiku._src.data_structures", name): dict
+        for name in ("FlatMapping", "FlatMap", "frozendict")
+    },
+}
+# What old dill reaches by module and attribute instead of a global.
+_DILL_ATTRIBUTES = {
+    ("_codecs", "encode"): _encode,
+    **{
+        (f"numpy.{core}.{module}", "_reconstruct"): _reconstruct
+        for core in ("core", "_core")
+        for module in ("multiarray", "_multiarray_umath")
+    },
 }
 
 

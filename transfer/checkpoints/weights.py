@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.sources import source_stem
 
 PROVENANCE_KEYS = (
     "name",
@@ -32,6 +33,7 @@ PROVENANCE_KEYS = (
     "pretrain_views",
     "pretrain_images",
 )
+ARCHITECTURE_KEYS = ("stride_in_1x1", "padding", "num_heads")
 COUNTER = "num_batches_tracked"
 
 
@@ -61,11 +63,14 @@ class Weights:
 
     Attributes:
         state: torchvision's names -> float32 tensors (counters int64) on the CPU.
-        backbone: a name of `pretrain.backbones.resnet.BACKBONES`.
+        backbone: a name of `pretrain.backbones.resnet.BACKBONES`, or vit_SIZE_patchP_IMAGE.
         preprocess: what the network expects of its input.
         provenance: the keys of PROVENANCE_KEYS; None where unknown.
         account: of the file they were read from; None for weights made here.
         warnings: what a user should know before trusting them.
+        architecture: what differs from the backbone of that name without a trace in the tensors:
+            `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
+            ("same" or "same_pool": strided windows were padded as TensorFlow does), `num_heads`.
     """
 
     state: Mapping[str, Tensor]
@@ -74,6 +79,7 @@ class Weights:
     provenance: Mapping[str, Any]
     account: KeyAccount | None = None
     warnings: tuple[str, ...] = field(default=())
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
@@ -102,7 +108,9 @@ def make_provenance(**known: Any) -> dict[str, Any]:
 
 def facts_of(weights: Weights) -> dict[str, Any]:
     """The JSON-able facts that are written beside the tensors."""
+    different = {"architecture": dict(weights.architecture)} if weights.architecture else {}
     return {
+        **different,
         "backbone": weights.backbone,
         "preprocess": weights.preprocess.to_dict(),
         "provenance": dict(weights.provenance),
@@ -121,7 +129,8 @@ def parse_facts(text: str | None) -> dict[str, Any] | None:
     try:
         facts = json.loads(text)
         unknown = set(facts.get("provenance", {}).keys()) - set(PROVENANCE_KEYS)
-        whole = isinstance(facts.get("preprocess", {}), dict)
+        unknown |= set(facts.get("architecture", {}).keys()) - set(ARCHITECTURE_KEYS)
+        whole = all(isinstance(facts.get(k, {}), dict) for k in ("preprocess", "architecture"))
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"its 'transfer' facts are not a JSON object of objects: {error}"
@@ -138,4 +147,4 @@ def default_name(weights: Weights, path: str | Path) -> str:
         return f"random_{weights.backbone}"
     if method and epochs is not None:
         return f"{method}_{weights.backbone}_{epochs:g}ep"
-    return Path(path).stem
+    return source_stem(path)

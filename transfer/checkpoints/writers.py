@@ -1,6 +1,7 @@
 """Canonical weights in, a file in the layout that its suffix names out; written atomically.
 
-`.pkl` is Detectron2's, `.pth` torchvision's flat state_dict, `.safetensors` the same names there.
+`.pkl` is Detectron2's (of a ViT, ViTDet's), `.pth` torchvision's (a ViT's: timm's) flat state_dict,
+`.safetensors` the same names there.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import parse_vit
 from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.weights import Weights, facts_of
 
-LAYOUTS = {".pkl": "detectron2", ".pth": "torchvision", ".safetensors": "torchvision"}
+# suffix -> layout of a ResNet, layout of a ViT
+LAYOUTS = {
+    ".pkl": ("detectron2", "vitdet"),
+    ".pth": ("torchvision", "timm"),
+    ".safetensors": ("torchvision", "timm"),
+}
 
 
-def layout_of(path: str | Path) -> str:
+def layout_of(path: str | Path, backbone: str) -> str:
     """The layout that a file name's suffix stands for.
 
     Raises:
@@ -33,7 +40,7 @@ def layout_of(path: str | Path) -> str:
     if suffix not in LAYOUTS:
         known = ", ".join(LAYOUTS)
         raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
-    return LAYOUTS[suffix]
+    return LAYOUTS[suffix][parse_vit(backbone) is not None]
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:
@@ -42,7 +49,7 @@ def write_weights(weights: Weights, path: str | Path) -> None:
     Raises:
         InputError: unknown suffix.
     """
-    tensors = to_layout(weights.state, layout_of(path))
+    tensors = to_layout(weights.state, layout_of(path, weights.backbone))
     WRITERS[Path(path).suffix](Path(path), tensors, facts_of(weights))
 
 
@@ -58,7 +65,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping
 
 def _write_pkl(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     content = {
-        "model": {name: tensor.numpy() for name, tensor in tensors.items()},
+        "model": {name: tensor.contiguous().numpy() for name, tensor in tensors.items()},
         "__author__": "mscn",  # without this key Detectron2 takes the file for Caffe2's
         "matching_heuristics": True,  # lets it add `backbone.` or `backbone.bottom_up.`
         "transfer": json.dumps(facts, sort_keys=True),

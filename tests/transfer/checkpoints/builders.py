@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pretrain.backbones.resnet import build_resnet
 from pretrain.common.checkpoint import save_checkpoint
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.build import build_trunk
 
 CONFIG = "SEED: 3\nSOLVER: {EPOCHS: 2}\nOUTPUT_DIR: runs/x\n"
 
@@ -20,7 +20,7 @@ def trained_state(backbone: str, seed: int = 0) -> dict[str, Tensor]:
     """A state as after training: no BN tensor at its initial value."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = build_resnet(backbone).state_dict()
+        state = build_trunk(backbone, {}).state_dict()
         for name, tensor in state.items():
             if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
                 tensor.uniform_(0.5, 1.5)

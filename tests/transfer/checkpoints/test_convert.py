@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +20,7 @@ from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints import convert, layout, writers
+from transfer.checkpoints import convert, layout, names, writers
 from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.proof import ProofError
 from transfer.checkpoints.read import read_weights
@@ -47,7 +48,7 @@ def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> b
 @pytest.mark.parametrize("name", FILES)
 def test_round_trip(name: str, suffix: str, files: dict, state: dict, tmp_path: Path) -> None:
     output = tmp_path / f"out{suffix}"
-    report = write_proven(check(str(files[name]), [LAYOUTS[suffix]]), output)
+    report = write_proven(check(str(files[name]), [suffix]), output)
     assert report.written == str(output) and not report.failures
     back = read_weights(str(output))
     assert same_tensors(back.state, state)
@@ -61,7 +62,7 @@ def test_through_all_layouts_in_turn(files: dict, tmp_path: Path) -> None:
     path, first = str(files["mscn"]), read_weights(str(files["mscn"]))
     for number, suffix in enumerate((".pkl", ".safetensors", ".pth", ".pkl", ".pth")):
         output = tmp_path / f"{number}{suffix}"
-        write_proven(check(path, [LAYOUTS[suffix]]), output)
+        write_proven(check(path, [suffix]), output)
         path = str(output)
     last = read_weights(path)
     assert same_tensors(first.state, last.state) and first.provenance == last.provenance
@@ -99,7 +100,7 @@ def test_what_is_in_a_pth_and_a_safetensors(files: dict, state: dict, tmp_path: 
 def test_the_files_are_readable_by_others(files: dict, tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        write_proven(check(str(files["mscn"]), ["detectron2"]), tmp_path / "o.pkl")
+        write_proven(check(str(files["mscn"]), [".pkl"]), tmp_path / "o.pkl")
     finally:
         os.umask(before)
     assert (tmp_path / "o.pkl").stat().st_mode & 0o777 == 0o644
@@ -110,16 +111,16 @@ def test_highpass_travels_and_is_announced(
 ) -> None:
     preprocess = Preprocess(highpass=HighPass(11, 5.0))
     path = builders.mscn(tmp_path / "c.pth", state, "tiny_resnet", preprocess=preprocess.to_dict())
-    report = write_proven(check(str(path), ["detectron2"]), tmp_path / "o.pkl")
+    report = write_proven(check(str(path), [".pkl"]), tmp_path / "o.pkl")
     assert any("plain Detectron2" in note for note in report.notes)
     assert read_weights(str(tmp_path / "o.pkl")).preprocess == preprocess
-    assert not check(str(path), ["torchvision"]).notes
+    assert not check(str(path), [".pth"]).notes
 
 
 def test_resnet50_from_moco(tmp_path: Path, builders: ModuleType) -> None:
     state = builders.trained_state("resnet50")
     path = builders.moco(tmp_path / "m.pth.tar", state, "resnet50")
-    report = write_proven(check(str(path), ["detectron2"]), tmp_path / "r50.pkl")
+    report = write_proven(check(str(path), [".pkl"]), tmp_path / "r50.pkl")
     assert report.weights.account.expected == len(report.weights.account.used) == 318
     assert not report.weights.warnings
     assert default_name(report.weights, path) == "moco_v2_resnet50_200ep"
@@ -129,14 +130,15 @@ def test_resnet50_from_moco(tmp_path: Path, builders: ModuleType) -> None:
 def swapped(name: str) -> str | None:
     """A name map that exchanges two blocks' first convolutions."""
     pair = ("layer2.0.bn1.weight", "layer2.0.bn2.weight")
-    return layout.to_detectron2(pair[1 - pair.index(name)] if name in pair else name)
+    return names.to_detectron2(pair[1 - pair.index(name)] if name in pair else name)
 
 
 def test_a_swap_by_the_converter_writes_nothing(
     files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(layout.NAMES, "detectron2", (swapped, layout.from_detectron2))
-    report = check(str(files["mscn"]), ["detectron2"])
+    wrong = replace(layout.layout_of("detectron2"), forth=swapped)
+    monkeypatch.setitem(layout.LAYOUTS, "detectron2", lambda names: wrong)
+    report = check(str(files["mscn"]), [".pkl"])
     assert report.failures and not report.to_dict()["proven"]
     with pytest.raises(ProofError, match="not proven"):
         write_proven(report, tmp_path / "o.pkl")
@@ -147,15 +149,16 @@ def test_a_swap_by_the_converter_writes_nothing(
 def test_a_swap_by_the_reader_is_found(
     name: str, files: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = "detectron2" if name == "detectron2" else "torchvision"
-    forth, back = layout.NAMES[names]
+    kind = "detectron2" if name == "detectron2" else "canonical"
+    right = layout.layout_of(kind)
+    forth, back = right.forth, right.back
     pair = (forth("layer2.0.bn1.weight"), forth("layer2.0.bn2.weight"))
 
     def wrong(source: str) -> str | None:
         return back(pair[1 - pair.index(source)] if source in pair else source)
 
-    monkeypatch.setitem(layout.NAMES, names, (forth, wrong))
-    assert check(str(files[name]), ["torchvision"]).failures
+    monkeypatch.setitem(layout.LAYOUTS, kind, lambda _: replace(right, back=wrong))
+    assert check(str(files[name]), [".pth"]).failures
 
 
 def test_a_write_that_changes_values_leaves_nothing(
@@ -165,7 +168,7 @@ def test_a_write_that_changes_values_leaves_nothing(
         rounded = {name: tensor.half().float() for name, tensor in weights.state.items()}
         write_weights(Weights(rounded, weights.backbone, weights.preprocess, {}), path)
 
-    report = check(str(files["mscn"]), ["torchvision"])
+    report = check(str(files["mscn"]), [".pth"])
     monkeypatch.setattr(convert, "write_weights", rounding)
     with pytest.raises(ProofError, match="read back"):
         write_proven(report, tmp_path / "o.pth")
@@ -183,7 +186,7 @@ def test_an_interrupted_write_leaves_the_old_file(
 
     monkeypatch.setitem(writers.WRITERS, ".pkl", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_proven(check(str(files["mscn"]), ["detectron2"]), output)
+        write_proven(check(str(files["mscn"]), [".pkl"]), output)
     assert os.listdir(tmp_path) == ["o.pkl"] and output.read_bytes() == b"old"
 
 
@@ -191,7 +194,7 @@ def test_the_input_is_never_overwritten(files: dict) -> None:
     path = files["torchvision"]
     before = path.read_bytes()
     with pytest.raises(InputError, match="is the input"):
-        write_proven(check(str(path), ["torchvision"]), path)
+        write_proven(check(str(path), [".pth"]), path)
     assert path.read_bytes() == before
 
 

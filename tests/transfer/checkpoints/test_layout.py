@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from transfer.checkpoints.architectures import expected_shapes
-from transfer.checkpoints.layout import from_detectron2, to_detectron2, to_layout
-from transfer.checkpoints.rebuilt import DEPTHS, Detectron2ResNet
+from transfer.checkpoints.layout import to_layout
+from transfer.checkpoints.names import from_detectron2, to_detectron2
+from transfer.checkpoints.rebuilt import SIZES, Detectron2ResNet
 
 
-@pytest.mark.parametrize("backbone", DEPTHS)
+@pytest.mark.parametrize("backbone", SIZES)
 def test_names_both_ways(backbone: str, builders: ModuleType) -> None:
     shapes = expected_shapes(backbone, counters=True)
     theirs = {name: to_detectron2(name) for name in shapes}

@@ -55,12 +55,10 @@ def test_the_trunk_is_read_and_every_key_explained(
     assert reading.weights.provenance["method"] == name
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_tiny"])
-def test_other_backbones_are_refused_by_name(
-    backbone: str, tmp_path: Path, builders: ModuleType
-) -> None:
+def test_other_backbones_are_refused_by_name(tmp_path: Path, builders: ModuleType) -> None:
+    backbone = "convnext_tiny"
     path = builders.mscn(
         tmp_path / "checkpoint.pth", {}, backbone, model={"trunk.norm.weight": torch.ones(3)}
     )
-    with pytest.raises(InputError, match=f"is a {backbone}; only ResNets are read"):
+    with pytest.raises(InputError, match=f"is a {backbone}; only ResNets and ViTs are read"):
         read(str(path))

@@ -14,7 +14,8 @@ from pretrain.backbones.resnet import build_resnet
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints import proof
-from transfer.checkpoints.formats import FORMATS
+from transfer.checkpoints.formats.entry import match
+from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.proof import ProofError, prove, source_network
 from transfer.checkpoints.weights import Weights, make_provenance
 
@@ -26,7 +27,7 @@ def weights_of(state: dict[str, Tensor], backbone: str) -> Weights:
 
 
 def network_of(state: dict[str, Tensor], backbone: str) -> torch.nn.Module:
-    return source_network(FORMATS["torchvision"], state, backbone)
+    return source_network(match(FORMATS["torchvision"], state), weights_of(state, backbone))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +14,7 @@ from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import expected_shapes
 from transfer.checkpoints.build import build_frozen_backbone
-from transfer.checkpoints.formats import FORMATS
-from transfer.checkpoints.read import _sort_keys, read_weights
-from transfer.checkpoints.sources import SOURCES
+from transfer.checkpoints.read import read_weights
 
 FILES = ("mscn", "moco_v1", "moco_v2", "torchvision", "safetensors", "detectron2")
 
@@ -90,26 +87,6 @@ def test_damaged_checkpoint_of_ours(
         read_weights(str(path))
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "tiny_resnet"])
-@pytest.mark.parametrize("source", FORMATS)
-def test_every_lost_renamed_or_misshapen_key_is_named(source: str, backbone: str) -> None:
-    entry = FORMATS[source]
-    shapes = expected_shapes(backbone, counters=True)
-    tensors = {entry.source_name(k): torch.empty(s, device="meta") for k, s in shapes.items()}
-    step = 1 if source == "torchvision" else 17  # the map is the same for all, bar the prefix
-    for number, name in enumerate(list(tensors)[::step]):
-        kept = tensors.pop(name)
-        with pytest.raises(InputError, match=f"1 missing: {name}"):
-            _sort_keys(entry, tensors, None, "file")
-        if number % 5 == 0:
-            with pytest.raises(InputError, match="1 missing.*1 unexplained: .*renamed"):
-                _sort_keys(entry, {**tensors, f"{name}_renamed": kept}, None, "file")
-            wrong = torch.empty((2, *kept.shape), device="meta")
-            with pytest.raises(InputError, match=f"1 wrong shape: {name}"):
-                _sort_keys(entry, {**tensors, name: wrong}, None, "file")
-        tensors[name] = kept
-
-
 def test_counts_of_resnet50() -> None:
     assert len(expected_shapes("resnet50", counters=True)) == 318
     assert len(expected_shapes("resnet50", counters=False)) == 265
@@ -129,7 +106,7 @@ def test_counters_may_be_absent_altogether(
 
 def test_forced_source(files: dict) -> None:
     assert read_weights(str(files["moco_v1"]), source="moco_v1").backbone == "tiny_resnet"
-    with pytest.raises(InputError, match="moco_v1"):
+    with pytest.raises(InputError, match="not in moco_v1's format"):
         read_weights(str(files["torchvision"]), source="moco_v1")
     with pytest.raises(InputError, match="unknown source"):
         read_weights(str(files["torchvision"]), source="mocov1")
@@ -156,37 +133,33 @@ def test_half_precision_and_integers(tmp_path: Path, builders: ModuleType, state
         read_weights(str(builders.torchvision(tmp_path / "i.pth", broken)))
 
 
-def test_other_networks_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "vit.pth"
-    torch.save(
-        {
-            "model": {
-                "cls_token": torch.zeros(1),
-                "blocks.0.attn.qkv.weight": torch.zeros(1),
-                "a": torch.zeros(1),
-                "b": torch.zeros(1),
-                "c": torch.zeros(1),
-            }
-        },
-        path,
-    )
-    with pytest.raises(InputError, match="vit.pth.*Vision Transformer"):
-        read_weights(str(path))
-    path = tmp_path / "R-50.pkl"
-    path.write_bytes(pickle.dumps({"conv1_w": torch.zeros(1).numpy()}))
-    with pytest.raises(InputError, match="Caffe2"):
-        read_weights(str(path))
+@pytest.mark.parametrize(
+    "name, what",
+    [
+        ("vit.embeddings.cls_token", "Hugging Face"),
+        ("conv1.0.weight", "deep stem"),
+        ("layer1.0.se.fc1.weight", "squeeze and excitation"),
+        ("stages.0.0.dwconv.weight", "ConvNeXt"),
+        ("module.encoder1.conv1.weight", "CMC"),
+        ("conv1_w", "Caffe2"),
+        ("fc_norm.weight", "fine-tuned"),
+    ],
+)
+def test_other_networks_are_named(tmp_path: Path, name: str, what: str) -> None:
+    torch.save({"model": {key: torch.zeros(1) for key in (name, *"abcd")}}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=f"x.pth: in none of the known formats.*{what}"):
+        read_weights(str(tmp_path / "x.pth"))
 
 
-def test_wide_resnet_is_refused(tmp_path: Path) -> None:
+def test_resnext_is_refused(tmp_path: Path) -> None:
     import torchvision
 
-    path = tmp_path / "wide.pth"
+    path = tmp_path / "next.pth"
     with torch.device("meta"):
-        network = torchvision.models.wide_resnet50_2()
+        network = torchvision.models.resnext50_32x4d()
     small = {k: torch.zeros(()).expand(v.shape) for k, v in network.state_dict().items()}
     torch.save(small, path)
-    with pytest.raises(InputError, match="not a whole resnet50.*wrong shape: layer1.0.conv1"):
+    with pytest.raises(InputError, match="not a whole .*wrong shape: layer1.0.conv"):
         read_weights(str(path))
 
 
@@ -205,7 +178,7 @@ def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
 
 
 def test_newer_version_is_refused(tmp_path: Path) -> None:
-    torch.save({"format": "mscn-checkpoint", "version": 99, "model": {}}, tmp_path / "x.pth")
+    torch.save({"format": "mscn-checkpoint", "version": 99, "model": {"x": 1}}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="version 99"):
         read_weights(str(tmp_path / "x.pth"))
 
@@ -234,7 +207,3 @@ def test_frozen_backbone(files: dict) -> None:
     backbone = build_frozen_backbone(read_weights(str(files["mscn"])))
     assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
     assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, 128)
-
-
-def test_source_names_of_the_command_line() -> None:
-    assert tuple(FORMATS) == SOURCES

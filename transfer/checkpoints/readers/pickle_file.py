@@ -1,4 +1,4 @@
-"""Detectron2's `.pkl`: a pickle of numpy arrays, read by the restricted unpickler."""
+"""Pickles of numpy arrays (Detectron2's `.pkl`, BYOL's), read by the restricted unpickler."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import torch
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.unpickle import ForbiddenGlobal, restricted_load
+
+DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
 
 
 def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
@@ -48,7 +50,7 @@ def _check_size(content: Any, file: Path) -> None:
 def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
     if isinstance(value, np.ndarray):
         yield value
-    elif isinstance(value, Mapping) and depth < 4:
+    elif isinstance(value, Mapping) and depth < DEPTH:
         for entry in value.values():
             yield from _arrays(entry, depth + 1)
 
@@ -57,6 +59,6 @@ def _as_tensors(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         native = value.astype(value.dtype.newbyteorder("="), copy=False)
         return torch.from_numpy(np.require(native, requirements=["C", "ALIGNED", "WRITEABLE"]))
-    if isinstance(value, Mapping) and depth < 4:
+    if isinstance(value, Mapping) and depth < DEPTH:
         return {key: _as_tensors(entry, depth + 1) for key, entry in value.items()}
     return value

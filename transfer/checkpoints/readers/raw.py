@@ -1,7 +1,7 @@
 """Opens any weights file by its first bytes, never by its name alone.
 
 A torch zip starts with `PK`, an old torch file and a Detectron2 file are pickles, a safetensors
-file starts with the length of its JSON header.
+file starts with the length of its JSON header, a TensorFlow index ends with LevelDB's magic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from transfer.checkpoints.readers.pickle_file import read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
+from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
 from transfer.checkpoints.sources import file_sha256, local_file
 
@@ -26,10 +27,10 @@ class RawFile:
     """A file's content before any key name is interpreted.
 
     Attributes:
-        kind: "torch", "pickle" or "safetensors".
+        kind: "torch", "pickle", "safetensors" or "tensorflow".
         content: the outermost mapping.
         facts: the JSON text that this project adds, None where absent.
-        sha256: of the file's bytes.
+        sha256: of the file's bytes (TensorFlow: of its index and data files, one after another).
     """
 
     path: Path
@@ -39,7 +40,12 @@ class RawFile:
     sha256: str
 
 
-READERS = {"torch": read_torch, "pickle": read_pickle, "safetensors": read_safetensors}
+READERS = {
+    "torch": read_torch,
+    "pickle": read_pickle,
+    "safetensors": read_safetensors,
+    "tensorflow": read_tf_bundle,
+}
 
 
 def open_file(path: str | Path, trust: bool = False) -> RawFile:
@@ -56,7 +62,8 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     content, facts = READERS[kind](file, trust)
     if not isinstance(content, Mapping):
         raise InputError(f"{file} holds a {type(content).__name__}, not a mapping of weights")
-    return RawFile(file, kind, content, facts, file_sha256(file))
+    shards = data_files(file) if kind == "tensorflow" else []
+    return RawFile(file, kind, content, facts, file_sha256(file, *shards))
 
 
 def sniff(file: Path) -> str:
@@ -73,7 +80,9 @@ def sniff(file: Path) -> str:
         return "safetensors"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
+    if is_bundle(file):
+        return "tensorflow"
     raise InputError(
-        f"{file} is not a weights file: neither torch (.pth), pickle (.pkl) nor .safetensors "
-        "(or its beginning is lost)"
+        f"{file} is not a weights file: neither torch (.pth), pickle (.pkl), .safetensors nor "
+        "TensorFlow (.index) (or its beginning is lost)"
     )

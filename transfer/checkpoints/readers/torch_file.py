@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,42 @@ import torch
 from pretrain.common.errors import InputError
 from transfer.checkpoints.unpickle import NUMPY_REBUILDERS
 
+
+class Inert:
+    """Stands for a class or function that a file names beside its tensors; does nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Inert:
+        """An empty object, whatever the file passes."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Forgets the state."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Forgets the item."""
+
+
+# Names that public checkpoints are known to use: the filter of Barlow Twins' and VICReg's LARS,
+# which their optimizer states hold; mmengine's log; Lightning's callbacks as keys before 1.5.
+INERT = (
+    *(f"{module}.exclude_bias_and_norm" for module in ("__main__", "main_vicreg", "optimizers")),
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",
+    *(
+        f"pytorch_lightning.callbacks.{name}"
+        for name in (
+            "model_checkpoint.ModelCheckpoint",
+            "early_stopping.EarlyStopping",
+            "lr_monitor.LearningRateMonitor",
+        )
+    ),
+)
 # What real checkpoints hold beside tensors (parsed arguments, a numpy accuracy); rebuilding these
 # runs nothing. numpy 2 renamed `numpy.core`; files under both names are about.
 HARMLESS: list[Any] = [
     argparse.Namespace,
+    *((PurePosixPath, f"pathlib{local}.PosixPath") for local in ("", "._local")),
+    *((Inert, name) for name in INERT),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "u4", "u8", "?")),

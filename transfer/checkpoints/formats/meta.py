@@ -1,0 +1,213 @@
+"""Formats of facebookresearch: MoCo, SimSiam, Barlow Twins, VICReg, SwAV, DINO, MAE, MSN.
+
+Read in their sources at the commits of 2026; the files that save checkpoints: moco main_moco.py,
+moco-v3 main_moco.py, simsiam main_simsiam.py, barlowtwins main.py, vicreg main_vicreg.py,
+swav main_swav.py and src/resnet50.py, dino main_dino.py, mae util/misc.py, msn src/msn_train.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
+from transfer.checkpoints.formats.entry import CLASS, KeyFormat, variant, with_ddp
+from transfer.checkpoints.provenance import Facts, stated
+
+SWAV_PREPROCESS = Preprocess(IMAGENET_MEAN, (0.228, 0.224, 0.225))  # multicropdataset.py
+_STATE = (("state_dict",),)
+_MODEL = (("model",),)
+
+
+def _facts_of_moco(method: str) -> Callable[[Mapping[str, Any]], Facts]:
+    """EMAN's MoCo has MoCo v2's keys, and its own name as `arch`."""
+
+    def facts(content: Mapping[str, Any]) -> Facts:
+        if content.get("arch") in ("MoCo", "MoCoEMAN"):
+            return stated("moco_eman")(content)
+        return stated(method, arch=("arch",))(content)
+
+    return facts
+
+
+_MOCO = KeyFormat(
+    "moco_v1",
+    "MoCo v1",
+    CLASS,
+    containers=_STATE,
+    prefixes=with_ddp("encoder_q."),
+    needs=(r"encoder_q\.fc\.weight",),
+    drops={
+        "momentum copy": r"encoder_k\..*",
+        "queue": r"queue(_ptr)?",
+        "projector": r"encoder_q\.fc\..*",
+    },
+    facts=_facts_of_moco("moco_v1"),
+)
+
+
+def _facts_of_moco_v3(content: Mapping[str, Any]) -> Facts:
+    """Its ViT-S has 12 heads where all others' have 6 (vits.py), which no shape tells."""
+    state = content["state_dict"]
+    token = next((v for k, v in state.items() if k.endswith("base_encoder.cls_token")), None)
+    small = token is not None and token.shape[-1] == 384
+    architecture = {"num_heads": 12} if small else {}
+    return stated("moco_v3", arch=("arch",), architecture=architecture)(content)
+
+
+def _check_moco_v3(content: Mapping[str, Any]) -> None:
+    if str(content.get("arch", "")).startswith("vit_conv"):
+        raise InputError(f"a {content['arch']}, whose patches come from convolutions: not read")
+
+
+def _check_linear(content: Mapping[str, Any]) -> None:
+    names = set(content["state_dict"])
+    if names <= {"module.linear.weight", "module.linear.bias"}:
+        raise InputError("it holds a linear classifier only, no backbone")
+
+
+META = (
+    KeyFormat(
+        "dino",
+        "DINO (teacher)",
+        CLASS,
+        containers=(("teacher",), ("student",), ("dino_loss",)),
+        top=("student", "teacher"),
+        prefixes=with_ddp("backbone."),
+        drops={
+            "student copy": r"student\..*",
+            "projector": r"head\..*",
+            "loss centre": r"dino_loss\..*",
+        },
+        facts=stated("dino", arch=("args", "arch")),
+    ),
+    KeyFormat(
+        "dino_student",
+        "DINO (student)",
+        CLASS,
+        containers=(("student",), ("teacher",), ("dino_loss",)),
+        top=("student", "teacher"),
+        prefixes=with_ddp("backbone."),
+        drops={
+            "teacher copy": r"teacher\..*",
+            "projector": r"head\..*",
+            "loss centre": r"dino_loss\..*",
+        },
+        facts=stated("dino", arch=("args", "arch")),
+        forced=True,
+    ),
+    KeyFormat(
+        "msn",
+        "MSN",
+        CLASS,
+        containers=(("target_encoder",), ("encoder",)),
+        prefixes=with_ddp(""),
+        needs=(r"cls_token",),
+        drops={"online copy": r"encoder\..*", "projector": r"fc\..*"},
+        facts=stated("msn"),
+    ),
+    variant(
+        _MOCO,
+        "moco_v2",
+        title="MoCo v2 (also PCL, EMAN, MixMask, Un-Mix)",
+        needs=(r"encoder_q\.fc\.2\.weight",),
+        facts=_facts_of_moco("moco_v2"),
+        lacks=(r"encoder_q\.fc\.weight",),
+    ),
+    _MOCO,
+    variant(  # MoCo v2's keys to the letter, so never detected
+        _MOCO,
+        "mixmask",
+        title="MixMask",
+        needs=(r"encoder_q\.fc\.2\.weight",),
+        facts=_facts_of_moco("mixmask"),
+        forced=True,
+    ),
+    KeyFormat(
+        "moco_v3",
+        "MoCo v3 (ResNet and ViT)",
+        CLASS,
+        containers=_STATE,
+        prefixes=with_ddp("base_encoder."),
+        drops={
+            "momentum copy": r"momentum_encoder\..*",
+            "projector": r"base_encoder\.(fc|head)\..*",
+            "predictor": r"predictor\..*",
+        },
+        facts=_facts_of_moco_v3,
+        check=_check_moco_v3,
+    ),
+    KeyFormat(
+        "simsiam",
+        "SimSiam",
+        CLASS,
+        containers=_STATE,
+        prefixes=with_ddp("encoder."),
+        needs=(r"predictor\.3\.weight", r"encoder\.fc\..*"),
+        drops={"projector": r"encoder\.fc\..*", "predictor": r"predictor\..*"},
+        facts=stated("simsiam", arch=("arch",)),
+    ),
+    *(
+        KeyFormat(
+            name,
+            title,
+            CLASS,
+            containers=container,
+            prefixes=with_ddp(""),
+            needs=(needs,),
+            drops={"projector": r"projection_head\..*", "prototypes": r"prototypes\..*"},
+            facts=stated(method, SWAV_PREPROCESS),
+            check=check,
+        )
+        for method, title, needs in (
+            ("swav", "SwAV (also wide)", r"prototypes\.weight"),
+            ("deepcluster_v2", "DeepCluster-v2, SeLa-v2", r"prototypes\.prototypes\d\.weight"),
+        )
+        for name, container, check in (
+            (method, _STATE, _check_linear),
+            (f"{method}_bare", ((),), lambda content: None),
+        )
+    ),
+    KeyFormat(
+        "vicregl",
+        "VICRegL (ResNet)",
+        CLASS,
+        containers=_MODEL,
+        prefixes=with_ddp("backbone."),
+        needs=(r"(maps_projector\.|classifier\.).*", r"projector\..*"),
+        drops={"projector": r"(maps_)?projector\..*", "classifier": r"classifier\..*"},
+        facts=stated("vicregl", SWAV_PREPROCESS),
+    ),
+    KeyFormat(
+        "vicreg",
+        "VICReg (full)",
+        CLASS,
+        containers=_MODEL,
+        prefixes=with_ddp("backbone."),
+        needs=(r"projector\.0\.bias",),
+        drops={"projector": r"projector\..*"},
+        facts=stated("vicreg"),
+    ),
+    KeyFormat(
+        "barlow",
+        "Barlow Twins (full)",
+        CLASS,
+        containers=_MODEL,
+        prefixes=with_ddp("backbone."),
+        needs=(r"bn\.running_mean", r"projector\..*"),
+        drops={"projector": r"(projector|bn)\..*"},
+        facts=stated("barlow"),
+    ),
+    KeyFormat(
+        "mae",
+        "MAE (with or without decoder)",
+        CLASS,
+        containers=_MODEL,
+        prefixes=with_ddp(""),
+        needs=(r"cls_token",),
+        lacks=(r"(fc_norm|head)\..*",),
+        drops={"decoder": r"decoder_.*|mask_token"},
+        facts=stated("mae", first_epoch=1),
+    ),
+)

@@ -1,0 +1,93 @@
+"""This project's own checkpoints, and weights without any container: flat torchvision or timm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretrain.common.checkpoint import FORMAT, VERSION
+from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import is_known
+from transfer.checkpoints.formats.entry import CLASS, KeyFormat, with_ddp
+from transfer.checkpoints.provenance import Facts, facts_of_ours, no_facts
+
+
+def check_version(content: Mapping[str, Any]) -> None:
+    """Raises InputError for a checkpoint of ours from a later version than this one."""
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise InputError(f"format version {version!r}, newer than {VERSION}; update mscn")
+
+
+def _check_ours(content: Mapping[str, Any]) -> None:
+    if content.get("format") != FORMAT:
+        return
+    check_version(content)
+    backbone = content.get("backbone")
+    if isinstance(backbone, str) and not is_known(backbone):
+        raise InputError(f"it is a {backbone}; only ResNets and ViTs are read")
+
+
+def _facts(content: Mapping[str, Any]) -> Facts:
+    """Ours where the file says so, else nothing is known."""
+    return facts_of_ours(content) if content.get("format") == FORMAT else no_facts(content)
+
+
+OURS = (
+    KeyFormat(
+        "mscn",
+        "this project",
+        CLASS,
+        kinds=("torch",),
+        containers=(("model",),),
+        top=("format", "version"),
+        prefixes=("trunk.",),
+        drops={
+            "projector": r"(projector|expander)\..*",
+            "predictor": r"predictor\..*",
+            "momentum copy": r"(momentum|target|teacher)_?\w*\..*",
+            "queue": r"queue\w*",
+            "prototypes": r"prototypes(\..*)?",
+            "classifier": r"(classifier|fc)\..*",
+            "decoder": r"decoder\w*(\..*)?",
+        },
+        facts=_facts,
+        check=_check_ours,
+    ),
+)
+
+FLAT = (
+    KeyFormat(
+        "torchvision",
+        "torchvision; timm; backbone files of Barlow Twins, VICReg, DINO, SparK, mmselfsup",
+        CLASS,
+        prefixes=("", "module."),
+        needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),
+        drops={"classifier": r"fc\..*"},
+    ),
+    KeyFormat(
+        "timm",
+        "timm's ViTs; DINO's ViT backbones",
+        CLASS,
+        prefixes=("", "module."),
+        needs=(r"cls_token|blocks\.0\..*",),
+        drops={"classifier": r"head(_dist)?\..*"},
+    ),
+    KeyFormat(
+        "state_dict",
+        "torchvision's or timm's names below `state_dict`: linear probes, tonylins' SimCLR",
+        CLASS,
+        containers=(("state_dict",),),
+        prefixes=with_ddp(""),
+        drops={"classifier": r"(fc|head)\..*"},
+    ),
+    KeyFormat(
+        "model",
+        "torchvision's names below `model`",
+        CLASS,
+        containers=(("model",),),
+        prefixes=with_ddp(""),
+        needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),
+        drops={"classifier": r"(fc|head)\..*"},
+    ),
+)

@@ -1,0 +1,243 @@
+"""Formats of toolboxes and of projects built on MoCo's code.
+
+Read in their sources at the commits of 2026: VISSL (trunks/resnext.py, hooks/log_hooks.py),
+PyContrast (learning/contrast_trainer.py), PixPro (main_pretrain.py), DenseCL and OpenSelfSup (mmcv
+1.0 runners), mmselfsup and mmpretrain (mmengine runner), EMAN (main_byol.py), solo-learn
+(methods/base.py), lightly (benchmarks/, examples/), SparK (pretrain/spark.py), timm
+(utils/checkpoint_saver.py), Lightning (trainer/connectors/checkpoint_connector.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transfer.checkpoints.formats.entry import CLASS, KeyFormat, inside, with_ddp
+from transfer.checkpoints.provenance import Facts, stated
+
+_STATE = ("state_dict",)
+_MODEL = ("model",)
+_VISSL = ("classy_state_dict", "base_model", "model")
+_VISSL_LOSSES = {
+    "moco_encoder.": "moco_v2",
+    "swav_criterion.": "swav",
+    "nce_average.": "npid",
+    "momentum_teacher.": "dino",
+    "centroids0": "deepcluster_v2",
+}
+
+
+def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
+    """The method from what the loss keeps; DINO's trunk there is the student."""
+    loss = [str(key) for key in inside(content, ("classy_state_dict", "loss")) or {}]
+    method = next((m for k, m in _VISSL_LOSSES.items() if any(n.startswith(k) for n in loss)), None)
+    student = (
+        "VISSL keeps DINO's student in the trunk and the teacher in the loss: this is the student"
+    )
+    return stated(
+        method,
+        epoch=("train_phase_idx",),
+        first_epoch=1,
+        warnings=(student,) if method == "dino" else (),
+    )(content)
+
+
+def _facts_of_mm(content: Mapping[str, Any]) -> Facts:
+    """The method from the config text that mmcv and mmengine store."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    text = str(meta.get("config") or meta.get("cfg") or "")
+    found = re.search(r"\bmodel\s*=\s*dict\(.*?\btype='(\w+)'", text, re.DOTALL)
+    return stated(found[1].lower() if found else None, epoch=("meta", "epoch"))(content)
+
+
+def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
+    """Lightning counts epochs from 0 since 1.6."""
+    version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
+    since = version is not None and (int(version[1]), int(version[2])) >= (1, 6)
+    return stated(None, first_epoch=int(since))(content)
+
+
+def _facts_of_extracted(content: Mapping[str, Any]) -> Facts:
+    author = str(content.get("author"))
+    return stated("densecl" if author == "DenseCL" else None)(content)
+
+
+_LIGHTLY_DROPS = {
+    "projector": r"((key|student|teacher|query)_)?projection_head(_momentum)?\..*",
+    "predictor": r"(student_)?prediction_head\..*",
+    "prototypes": r"prototypes\..*",
+    "loss state": r"criterion\..*",
+    "classifier": r"online_classifier\..*",
+}
+_LIGHTLY_COPY = r"((key|student|teacher)_backbone|backbone_momentum)\..*"
+# name -> (what the file must also hold, the trunk's prefix, the other copy)
+_LIGHTLY = {
+    # Until 2024-02 `backbone` was BYOL's teacher and MoCo's key encoder.
+    "lightly_byol_old": ((r"student_prediction_head\..*",), "student_backbone.", r"backbone\..*"),
+    "lightly_moco_old": ((r"query_backbone\..*",), "query_backbone.", r"backbone\..*"),
+    "lightly": ((r"(online_classifier|projection_head)\..*",), "backbone.", _LIGHTLY_COPY),
+}
+
+TOOLBOXES = (
+    KeyFormat(
+        "vissl",
+        "VISSL",
+        CLASS,
+        containers=((*_VISSL, "trunk"), (*_VISSL, "heads"), ("classy_state_dict", "loss")),
+        prefixes=("_feature_blocks.", "base_model._feature_blocks.", ""),
+        drops={
+            "projector": r"classy_state_dict\.base_model\.model\.heads\..*",
+            "loss state": r"classy_state_dict\.loss\..*",
+        },
+        facts=_facts_of_vissl,
+    ),
+    KeyFormat(
+        "vissl_converted",
+        "VISSL's conversions",
+        CLASS,
+        containers=(("model_state_dict",),),
+        prefixes=("_feature_blocks.", ""),
+        drops={"classifier": r"(fc|classifier|heads?)\..*"},
+        facts=stated(None),
+    ),
+    KeyFormat(
+        "eman_byol",
+        "EMAN's BYOL",
+        CLASS,
+        containers=(_STATE,),
+        prefixes=with_ddp("online_net.backbone."),
+        drops={
+            "momentum copy": r"target_net\..*",
+            "projector": r"online_net\.neck\..*",
+            "predictor": r"predictor\..*",
+        },
+        facts=stated("byol_eman"),
+    ),
+    KeyFormat(
+        "pixpro",
+        "PixPro",
+        CLASS,
+        containers=(_MODEL,),
+        prefixes=with_ddp("encoder."),
+        needs=(r"encoder_k\..*", r"projector\.linear1\..*"),
+        drops={
+            "momentum copy": r"(encoder|projector|projector_instance)_k\..*",
+            "projector": r"projector(_instance)?\..*",
+            "propagation module": r"value_transform\..*",
+            "predictor": r"predictor\..*",
+        },
+        facts=stated("pixpro"),
+    ),
+    KeyFormat(
+        "pycontrast",
+        "PyContrast (InsDis, MoCo, PIRL, InfoMin)",
+        CLASS,
+        containers=(_MODEL, ("model_ema",), ("contrast",)),
+        prefixes=with_ddp("encoder."),
+        needs=(r"head\..*",),
+        drops={
+            "projector": r"head(_jig)?\..*",
+            "momentum copy": r"model_ema\..*",
+            "memory": r"contrast\..*",
+        },
+        facts=stated(None),
+    ),
+    KeyFormat(
+        "spark",
+        "SparK (with decoder)",
+        CLASS,
+        containers=(("module",),),
+        prefixes=("sparse_encoder.sp_cnn.",),
+        drops={
+            "decoder": r"dense_decoder\..*|densify_(norms|projs)\..*|mask_tokens\..*",
+            "unused buffers": r"imn_[ms]|norm_black",
+        },
+        facts=stated("spark", first_epoch=1),
+    ),
+    *(
+        KeyFormat(
+            f"{name}{'_flat' if not container else ''}",
+            f"lightly, {'named or numeric' if name == 'lightly' else 'before 2024-02'}",
+            CLASS,
+            containers=(container,),
+            prefixes=(prefix,),
+            layouts=("canonical", "numeric"),
+            needs=needs,
+            drops={**_LIGHTLY_DROPS, "momentum or student copy": copy},
+            facts=_facts_of_lightning,
+        )
+        for name, (needs, prefix, copy) in _LIGHTLY.items()
+        for container in (_STATE, ())
+    ),
+    KeyFormat(
+        "lightly_numeric",
+        "lightly's examples: `nn.Sequential(*children)`",
+        CLASS,
+        layouts=("numeric",),
+    ),
+    KeyFormat(
+        "solo_learn",
+        "solo-learn",
+        CLASS,
+        containers=(_STATE,),
+        top=("pytorch-lightning_version",),
+        prefixes=("backbone.", "encoder."),
+        drops={
+            "momentum copy": r"momentum_\w+\..*",
+            "projector": r"(projector|head)\..*",
+            "predictor": r"predictor\..*",
+            "queue": r"queue(_y|_ptr)?",
+            "prototypes": r"prototypes\..*",
+            "classifier": r"classifier\..*",
+            "decoder": r"decoder\..*",
+            "loss state": r"dino_loss_func\..*",
+        },
+        facts=_facts_of_lightning,
+    ),
+    KeyFormat(
+        "mm",
+        "OpenSelfSup, mmselfsup, mmpretrain, DenseCL",
+        CLASS,
+        containers=(_STATE,),
+        prefixes=("backbone.",),
+        layouts=("mm_vit", "canonical"),
+        drops={
+            "projector": r"neck\..*",
+            "head": r"head\..*",
+            "momentum copy": r"(encoder_k|target_net|momentum_encoder)\..*",
+            "second name of the same": r"(encoder_q|online_net|encoder|base_encoder)\.\d\..*",
+            "queue": r"queue\d?(_ptr)?",
+            "pixel statistics": r"data_preprocessor\..*",
+        },
+        facts=_facts_of_mm,
+    ),
+    KeyFormat(
+        "mm_extracted",
+        "backbones extracted by DenseCL, OpenSelfSup, mmselfsup",
+        CLASS,
+        containers=(_STATE,),
+        top=("author",),
+        drops={"classifier": r"fc\..*"},
+        facts=_facts_of_extracted,
+    ),
+    KeyFormat(
+        "timm_train",
+        "timm's training checkpoints (averaged weights)",
+        CLASS,
+        containers=(("state_dict_ema",), _STATE),
+        prefixes=with_ddp(""),
+        drops={"classifier": r"(fc|head)\..*", "weights before averaging": r"state_dict\..*"},
+        facts=stated("supervised", first_epoch=1),
+    ),
+    KeyFormat(
+        "vicreg_eval",
+        "VICReg's and VICRegL's linear evaluation",
+        CLASS,
+        containers=(_MODEL,),
+        prefixes=("module.0.",),
+        drops={"classifier": r"1\.(weight|bias)"},
+        facts=stated(None),
+    ),
+)

@@ -1,0 +1,229 @@
+"""Remote sources: downloaded once, kept below the cache folder, checked against a sha256.
+
+The cache is `$MSCN_CACHE`, by default `~/.cache/mscn`; Hugging Face's files stay in its own cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+from tqdm import tqdm
+
+from pretrain.backbones.resnet import BACKBONES
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import near_matches
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.sources import Source, file_sha256
+
+TIMEOUT_SECONDS = 30
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
+REMEDY = "give a file that you have downloaded, or try again online"
+
+
+def fetch(source: str) -> Source:
+    """The local copy of a remote source, and what the place says about it.
+
+    Raises:
+        InputError: an unknown name, no network, or a file that is not the one that was named.
+    """
+    scheme, _, rest = source.partition(":")
+    return SCHEMES[scheme](source, rest)
+
+
+def cache_folder() -> Path:
+    """`$MSCN_CACHE`, else `~/.cache/mscn`."""
+    return Path(os.environ.get("MSCN_CACHE") or Path.home() / ".cache" / "mscn")
+
+
+def download(url: str) -> Path:
+    """A URL's file in the cache; `#sha256=...` behind the URL is what its bytes must be.
+
+    A name that ends in `-` and 8 or more hexadecimal digits, as torchvision's, holds the first
+    digits of the sha256. Without either, the sha256 of the first download must stay.
+
+    Raises:
+        InputError: offline, an error of the server, a short file, or another sha256.
+    """
+    address, _, fragment = url.partition("#")
+    name = Path(address.split("?")[0]).name or "weights"
+    file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(file.parent):
+        note = file.parent / "source.json"
+        if not (file.is_file() and note.is_file()):
+            _download(address, file, _stated_sha256(fragment, name))
+            content = {"url": address, "sha256": file_sha256(file)}
+            atomic_write_text(note, json.dumps(content, indent=1))
+            return file
+        stored = json.loads(note.read_text())["sha256"]
+        wanted = _stated_sha256(fragment, name) or stored
+        found = file_sha256(file)
+        if found != stored or not found.startswith(wanted):
+            raise InputError(
+                f"{file} is damaged (sha256 {found[:16]}, not {wanted[:16]}): delete it"
+            )
+    return file
+
+
+def _stated_sha256(fragment: str, name: str) -> str:
+    if fragment.startswith("sha256="):
+        return fragment[len("sha256=") :].lower()
+    suffix = re.search(r"-([0-9a-f]{8,})\.", name)
+    return suffix[1] if suffix else ""
+
+
+def _download(url: str, file: Path, wanted: str) -> None:
+    """Into a draft beside the file, which takes its place when it is whole."""
+    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".download")
+    digest, done = hashlib.sha256(), 0
+    try:
+        with (
+            os.fdopen(handle, "wb") as out,
+            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
+        ):
+            size = int(answer.headers.get("Content-Length") or 0)
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=file.name) as bar:
+                while piece := answer.read(1 << 20):
+                    out.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    bar.update(len(piece))
+        if size and done != size:
+            raise InputError(f"{url}: {done} of {size} bytes came; try again")
+        if not digest.hexdigest().startswith(wanted):
+            found = digest.hexdigest()[:16]
+            raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
+        os.replace(draft, file)
+    except (OSError, ValueError) as error:  # HTTPError and URLError are OSErrors
+        answered = isinstance(error, HTTPError)
+        reason = f"the server says {error.code}" if answered else f"no connection ({error})"
+        raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Processes of one machine that want the same file download it once."""
+    with open(folder / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _from_url(source: str, rest: str) -> Source:
+    return Source(download(source))
+
+
+def _from_hub(source: str, rest: str) -> Source:
+    repo, _, name = rest.partition(":")
+    repo, _, revision = repo.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
+    file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
+    config = _hub_file(source, repo, "config.json", revision or None)
+    facts = json.loads(config.read_text()) if config else {}
+    stated = facts.get("pretrained_cfg") or {}
+    if facts.get("architecture"):
+        _check_architecture(source, facts["architecture"])
+    return Source(file, _preprocess(stated))
+
+
+def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: str | None) -> Path:
+    for name in names:
+        if file := _hub_file(source, repo, name, revision):
+            return file
+    raise InputError(f"{source} has no {' or '.join(names)}; name its file: hf-hub:{repo}:FILE")
+
+
+def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path | None:
+    """A repository's file in Hugging Face's cache; None where the repository lacks it."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, endpoint=endpoint))
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{source} is not in the cache and no connection was made; {REMEDY}"
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # its client raises kinds of its own for one cause: the answer
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{source} cannot be downloaded: {reason}; {REMEDY}") from error
+
+
+def _from_torchvision(source: str, rest: str) -> Source:
+    import torchvision
+
+    model, _, name = rest.partition("/")
+    _check_architecture(source, model)
+    known = torchvision.models.get_model_weights(model)
+    if name not in known.__members__:
+        names = ", ".join(known.__members__)
+        raise InputError(f"{source}: torchvision has no such weights of {model}; it has {names}")
+    weights = known[name]
+    transforms = weights.transforms()
+    preprocess = Preprocess(tuple(transforms.mean), tuple(transforms.std))
+    facts = {"source": f"torchvision:{model}/{name}", "method": "supervised"}
+    return Source(download(weights.url), preprocess, facts)
+
+
+def _from_timm(source: str, rest: str) -> Source:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    model = rest.partition(".")[0]
+    if not timm.is_model(model):
+        hint = near_matches(model, timm.list_models())
+        raise InputError(f"{source}: timm has no model {model!r}{hint}")
+    _check_architecture(source, model)
+    config = get_pretrained_cfg(rest, allow_unregistered=False)
+    if config is None or not (config.hf_hub_id or config.url):
+        tags = ", ".join(sorted(timm.list_models(f"{model}.*", pretrained=True)))
+        raise InputError(
+            f"{source}: timm has no such weights; it has {tags or 'none of this model'}"
+        )
+    if config.hf_hub_id:
+        repo = config.hf_hub_id
+        repo = f"{repo}{rest}" if repo.endswith("/") else repo
+        file = _first_hub_file(source, repo, HUB_FILES, None)
+    else:
+        file = download(config.url)
+    return Source(file, _preprocess(config.to_dict()), {"source": source})
+
+
+def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
+    if not (stated.get("mean") and stated.get("std")):
+        return None
+    return Preprocess(tuple(stated["mean"]), tuple(stated["std"]))
+
+
+def _check_architecture(source: str, name: str) -> None:
+    """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
+    plain = re.sub(r"^(tv_|gluon_)", "", name)
+    if plain not in BACKBONES and not re.fullmatch(r"vit_(small|base|large)_patch\d+_\d+", plain):
+        known = ", ".join(BACKBONES)
+        raise InputError(f"{source} is a {name}; read are {known} and plain ViTs")
+
+
+SCHEMES: dict[str, Callable[[str, str], Source]] = {
+    "http": _from_url,
+    "https": _from_url,
+    "hf-hub": _from_hub,
+    "torchvision": _from_torchvision,
+    "timm": _from_timm,
+}
