@@ -191,7 +191,10 @@ def _from_timm(source: str, rest: str) -> Source:
         hint = near_matches(model, timm.list_models())
         raise InputError(f"{source}: timm has no model {model!r}{hint}")
     _check_architecture(source, model)
-    config = get_pretrained_cfg(rest, allow_unregistered=False)
+    try:
+        config = get_pretrained_cfg(rest, allow_unregistered=False)
+    except RuntimeError:
+        config = None
     if config is None or not (config.hf_hub_id or config.url):
         tags = ", ".join(sorted(timm.list_models(f"{model}.*", pretrained=True)))
         raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
@@ -179,8 +180,13 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     return changed(cfg, {"MODEL.ROI_HEADS.NUM_CLASSES": found})
 
 
-def with_preprocess(cfg: CfgNode, preprocess: Preprocess) -> CfgNode:
-    """Pixel statistics and channel order of the weights, and the stride of their layout.
+def with_preprocess(
+    cfg: CfgNode, preprocess: Preprocess, architecture: Mapping[str, Any] = MappingProxyType({})
+) -> CfgNode:
+    """Pixel statistics and channel order of the weights, and where their bottlenecks stride.
+
+    Args:
+        architecture: see `transfer.checkpoints.weights.Weights`.
 
     Warns where the config says something else: the weights decide, since they were trained so.
     """
@@ -190,8 +196,7 @@ def with_preprocess(cfg: CfgNode, preprocess: Preprocess) -> CfgNode:
         "INPUT.FORMAT": preprocess.channel_order,
         "MODEL.PIXEL_MEAN": [round((mean - low) * scale, 6) for mean in preprocess.mean],
         "MODEL.PIXEL_STD": [round(std * scale, 6) for std in preprocess.std],
-        # torchvision's layout, to which every reader converts, strides in the 3x3 convolution.
-        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.RESNETS.STRIDE_IN_1X1": bool(architecture.get("stride_in_1x1")),
     }
     for key, value in facts.items():
         if _get(cfg, key) != value:
@@ -201,6 +206,11 @@ def with_preprocess(cfg: CfgNode, preprocess: Preprocess) -> CfgNode:
                 _get(cfg, key),
                 value,
             )
+    if architecture.get("padding"):
+        logger.warning(
+            "these weights were trained with TensorFlow's padding; a detector pads as torch does, "
+            "which moves their features a little (tools/convert_weights.py --check says how much)"
+        )
     return changed(cfg, facts)
 
 

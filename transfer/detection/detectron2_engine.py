@@ -76,6 +76,7 @@ class Detectron2Engine:
                 _bare(trainer.model).state_dict(),
                 iteration=cfg.SOLVER.MAX_ITER - 1,
                 preprocess=weights.preprocess,
+                architecture=weights.architecture,
                 seconds=time.perf_counter() - begin,
             )
             (output / BACKBONE_FILE).unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def write_model(
     *,
     iteration: int,
     preprocess: Preprocess,
+    architecture: Mapping[str, Any],
     seconds: float,
 ) -> Path:
     """Writes model_final.pth with the facts about its input, and removes the last checkpoint.
@@ -68,7 +69,13 @@ def write_model(
     `seconds` is what the training took.
     """
     before, path = last_checkpoint(output), output / MODEL_FILE
-    facts = json.dumps({"preprocess": preprocess.to_dict(), "seconds": seconds})
+    facts = json.dumps(
+        {
+            "preprocess": preprocess.to_dict(),
+            "architecture": dict(architecture),
+            "seconds": seconds,
+        }
+    )
     content = {"model": dict(model), "iteration": iteration, "transfer": facts}
     atomic_write(path, lambda file: torch.save(content, file))
     atomic_write_text(output / LAST, path.name)
@@ -79,11 +86,15 @@ def write_model(
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A whole detector as it lies on disk; `preprocess` and `seconds` are None where unknown."""
+    """A whole detector as it lies on disk; `preprocess` and `seconds` are None where unknown.
+
+    `architecture` is that of `transfer.checkpoints.weights.Weights`.
+    """
 
     state: dict[str, Tensor]
     preprocess: Preprocess | None
     seconds: float | None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_model(path: Path) -> ModelFile:
@@ -97,4 +108,5 @@ def read_model(path: Path) -> ModelFile:
     if "transfer" not in content:
         return ModelFile(state, None, None)
     facts = json.loads(content["transfer"])
-    return ModelFile(state, Preprocess.from_dict(facts["preprocess"]), facts["seconds"])
+    preprocess = Preprocess.from_dict(facts["preprocess"])
+    return ModelFile(state, preprocess, facts["seconds"], facts.get("architecture", {}))

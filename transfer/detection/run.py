@@ -145,9 +145,9 @@ def evaluate_model(request: Request) -> dict[str, float]:
         setup_logging()
         cfg, _, test_set = open_data(request)
         model_file = Path(request.weights)
-        preprocess = read_model(model_file).preprocess
-        if preprocess is not None:
-            cfg = detection_config.with_preprocess(cfg, preprocess)
+        model = read_model(model_file)
+        if model.preprocess is not None:
+            cfg = detection_config.with_preprocess(cfg, model.preprocess, model.architecture)
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
         if not is_main():
@@ -167,7 +167,7 @@ def _run_trial(job: Job, engine: Engine, trial: int, folder: Path) -> None:
     for warning in weights.warnings:
         logger.warning("%s: %s", job.request.weights, warning)
     facts = {"SEED": seed, "OUTPUT_DIR": str(folder), "MODEL.WEIGHTS": job.request.weights}
-    cfg = detection_config.with_preprocess(job.cfg, weights.preprocess)
+    cfg = detection_config.with_preprocess(job.cfg, weights.preprocess, weights.architecture)
     cfg = detection_config.changed(cfg, facts)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

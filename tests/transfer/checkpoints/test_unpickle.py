@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import pickle
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import open_file
@@ -157,3 +159,102 @@ def test_an_array_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(data)
     with pytest.raises(InputError, match="more than the file holds"):
         open_file(tmp_path / "x.pkl")
+
+
+def test_a_compressed_torch_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1 << 20)}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as plain:
+        parts = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in parts.items():
+            packed.writestr(name, data)
+    with pytest.raises(InputError, match="y.pth declares 4.* more than the file holds"):
+        open_file(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("length", [1 << 60, (1 << 63) - 1, 10_000])
+def test_a_safetensors_header_longer_than_its_file(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b'{"a":{}}')
+    with pytest.raises(InputError, match="x.safetensors is not a readable"):
+        open_file(path)
+
+
+def test_a_tensor_far_larger_than_its_file_is_not_unfolded(tmp_path: Path) -> None:
+    huge = torch.zeros(()).expand(1 << 20, 1 << 20)
+    torch.save({"conv1.weight": huge, "layer1.0.conv1.weight": huge}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="x.pth"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
+    "data, name",
+    [
+        (b"cdill._dill\n_import_module\n(X\x02\x00\x00\x00ostR.", "module os"),
+        (b"cdill._dill\n_import_module\n(X\x08\x00\x00\x00builtinstR.", "module builtins"),
+        (
+            b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(X\x07\x00\x00\x00_codecstR"
+            b"X\x06\x00\x00\x00lookuptR.",
+            "attribute lookup",
+        ),
+        (b"cdill._dill\n_get_attr\n(cnumpy\nndarray\nX\x04\x00\x00\x00dumptR.", "attribute dump"),
+        (b"cdill._dill\n_create_array\n(cbuiltins\nlist\n)(ltR.", "an array from"),
+        (b"cdill._dill\n_load_type\n.", "dill._dill._load_type"),
+        (b"cjax._src.array\nother\n.", "jax._src.array.other"),
+    ],
+)
+def test_dills_recipes_reach_nothing_else(data: bytes, name: str) -> None:
+    with pytest.raises(ForbiddenGlobal, match=name):
+        restricted_load(io.BytesIO(b"\x80\x02" + data))
+
+
+class Named:
+    """Pickles as a call of a function by an importable name."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_names_that_public_files_use_stand_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exclude_bias_and_norm(parameter: object) -> None:
+        (tmp_path / "executed").touch()
+
+    exclude_bias_and_norm.__module__ = "__main__"
+    exclude_bias_and_norm.__qualname__ = "exclude_bias_and_norm"
+    main = __import__("sys").modules["__main__"]
+    monkeypatch.setattr(main, "exclude_bias_and_norm", exclude_bias_and_norm, raising=False)
+    content = {"filter": exclude_bias_and_norm, "called": Named(exclude_bias_and_norm, 1)}
+    torch.save({**content, "bound": Named(getattr, argparse.Namespace, "x")}, tmp_path / "x.pth")
+    loaded = open_file(tmp_path / "x.pth").content
+    assert {type(loaded[k]).__name__ for k in ("called", "bound")} == {"Inert"}
+    assert not (tmp_path / "executed").exists()
+
+
+COMMANDS = {
+    "convert_weights": "FILE --check",
+    "train_cls": "--config linear_digits.yaml --weights FILE --output OUT",
+    "train_det": "--config digits_voc.yaml --weights FILE --output OUT --engine torchvision",
+    "train_det eval": "--config digits_voc.yaml --weights FILE --eval-only --output OUT",
+    "visualize": "kernels --weights FILE --output OUT",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_planted_code_runs_in_no_command(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    make_digits(data, classification=(20, 20, 20), scenes=(2, 0, 2))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
+    tool = importlib.import_module(f"tools.{command.split()[0]}")
+    for key, path in planted_files(tmp_path).items():
+        words = COMMANDS[command].replace("OUT", str(tmp_path / f"out_{key}"))
+        assert tool.main(words.replace("FILE", str(path)).split()) == 2, (command, key)
+        assert path.name in capsys.readouterr().err
+        assert not (tmp_path / "executed").exists(), path

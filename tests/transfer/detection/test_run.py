@@ -10,7 +10,8 @@ import torch
 
 from pretrain.common.distributed import launch
 from pretrain.common.errors import InputError
-from transfer.detection import loop
+from pretrain.data.preprocess import Preprocess
+from transfer.detection import loop, model_files
 from transfer.detection.config import (
     check,
     load_detection_config,
@@ -117,8 +118,6 @@ def test_non_finite_loss_names_itself() -> None:
 
 
 def test_weights_decide_about_their_input(caplog: pytest.LogCaptureFixture) -> None:
-    from pretrain.data.preprocess import Preprocess
-
     cfg = load_detection_config("voc_mscn.yaml")
     assert with_preprocess(cfg, Preprocess()) == cfg and not caplog.records
     theirs = Preprocess(mean=(103.53, 116.28, 123.675), std=(1.0,) * 3, channel_order="BGR")
@@ -127,6 +126,16 @@ def test_weights_decide_about_their_input(caplog: pytest.LogCaptureFixture) -> N
     assert changed.INPUT.FORMAT == "BGR" and changed.MODEL.PIXEL_STD == [1.0] * 3
     assert changed.MODEL.PIXEL_MEAN == [103.53, 116.28, 123.675]
     assert sum("replaced" in record.message for record in caplog.records) == 3
+    changed = with_preprocess(cfg, Preprocess(), {"stride_in_1x1": True, "padding": "same"})
+    assert changed.MODEL.RESNETS.STRIDE_IN_1X1 is True
+    assert "TensorFlow's padding" in caplog.records[-1].message
+
+
+def test_a_model_file_keeps_where_its_backbone_strides(tmp_path: Path) -> None:
+    state = {"roi_heads.x": torch.zeros(1)}
+    facts = {"preprocess": Preprocess(), "architecture": {"stride_in_1x1": True}, "seconds": 1.0}
+    path = model_files.write_model(tmp_path, state, iteration=3, **facts)
+    assert model_files.read_model(path).architecture == {"stride_in_1x1": True}
 
 
 def test_identity_is_of_the_protocol_alone() -> None:

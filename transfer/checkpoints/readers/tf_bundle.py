@@ -96,7 +96,7 @@ def read_index(file: Path) -> dict[str, Entry]:
     for _, value in _block(data, offset, size):
         (offset, size), _ = _handle(value, 0)
         for key, proto in _block(data, offset, size):
-            if key:  # the empty key holds the header
+            if key and key[:1] != b"\0":  # the empty key holds the header, a zero begins slices
                 entries[key.decode()] = _entry(proto)
     return entries
 

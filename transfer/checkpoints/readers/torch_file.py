@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,6 +63,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     Raises:
         InputError: truncated, of another kind, or refused; names the forbidden global.
     """
+    _check_zip(file)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(file, map_location="cpu", weights_only=not trust)
@@ -70,6 +72,19 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     metadata = getattr(content, "_metadata", None)
     facts = metadata.get("transfer") if isinstance(metadata, dict) else None
     return content, facts
+
+
+def _check_zip(file: Path) -> None:
+    """torch stores its tensors uncompressed: a packed file can unfold to any size."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        unfolded = sum(entry.file_size for entry in archive.infolist())
+    if unfolded > file.stat().st_size:
+        raise InputError(
+            f"{file} declares {unfolded} bytes, more than the file holds: it is compressed, which "
+            "torch never does; unpack and save it again if you know who made it"
+        )
 
 
 def _reason(file: Path, message: str) -> str:

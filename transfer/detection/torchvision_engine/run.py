@@ -115,6 +115,7 @@ class _Training:
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         self.output, self.preprocess = output, weights.preprocess
+        self.architecture = weights.architecture
         self.detector = make_detector(cfg, weights.preprocess)
         for line in load_backbone(self.detector, weights).lines():
             logger.info("backbone: %s", line)
@@ -156,6 +157,7 @@ class _Training:
                 self.detector.state_dict(),
                 iteration=self.max_iter - 1,
                 preprocess=self.preprocess,
+                architecture=self.architecture,
                 seconds=self.seconds(),
             )
         barrier()

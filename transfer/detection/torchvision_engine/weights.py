@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 COUNTER = "num_batches_tracked"
 EXTRA_NORM = "roi_heads.res5.norm."
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 # What old models also saved; here it follows from the config.
 DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 # Layers whose width is the number of classes.
@@ -61,9 +62,12 @@ def load_backbone(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
             "the config (MODEL.RESNETS.DEPTH) of the weights' backbone"
         )
-    if detector.spec.stride_in_1x1 and detector.spec.depth >= 50 and wanted != "tiny_resnet":
+    strides = bool(weights.architecture.get("stride_in_1x1"))
+    if detector.spec.stride_in_1x1 != strides and wanted in BOTTLENECKS:
         logger.warning(
-            "MODEL.RESNETS.STRIDE_IN_1X1 is True, but these weights are in torchvision's layout"
+            "MODEL.RESNETS.STRIDE_IN_1X1 is %s, but these weights were trained with %s",
+            detector.spec.stride_in_1x1,
+            strides,
         )
     placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
     own = {key for key in detector.state_dict() if _in_trunk(detector, key)}

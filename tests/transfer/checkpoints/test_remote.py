@@ -1,0 +1,209 @@
+"""Remote sources, against servers on this machine: cached, checked, clear when offline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torchvision
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints import remote
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.sources import check_source, resolve, source_stem
+from transfer.checkpoints.weights import default_name
+
+COMMIT = "0" * 40
+
+
+class Server:
+    """Answers with `files` (path -> bytes); counts the bodies it sent."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.sent: list[str] = []
+        self.cut = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self, body: bool) -> None:
+                path = self.path.split("?")[0]
+                if path not in outer.files:
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                data = outer.files[path]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
+                if body:
+                    outer.sent.append(path)
+                    self.wfile.write(data[: len(data) - outer.cut])
+
+            def do_GET(self) -> None:
+                self._answer(True)
+
+            def do_HEAD(self) -> None:
+                self._answer(False)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("MSCN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Server()
+    yield server
+    server.http.shutdown()
+
+
+@pytest.fixture
+def weights(builders: ModuleType, tmp_path: Path) -> bytes:
+    state = builders.trained_state("tiny_resnet")
+    return builders.torchvision(tmp_path / "w.pth", state).read_bytes()
+
+
+def test_a_url_is_downloaded_once(server: Server, weights: bytes) -> None:
+    server.files["/models/w.pth"] = weights
+    url = f"{server.url}/models/w.pth"
+    first = read_weights(url)
+    assert first.backbone == "tiny_resnet" and server.sent == ["/models/w.pth"]
+    server.http.shutdown()  # from here on offline
+    server.http.server_close()
+    assert read_weights(url).sha256 == first.sha256
+    assert first.provenance["file_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert default_name(first, url) == "w"
+
+
+def test_offline_says_so_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.http.shutdown()
+    server.http.server_close()
+    with pytest.raises(InputError, match="cannot be downloaded: no connection.*give a file"):
+        resolve(f"{server.url}/w.pth")
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.name != ".lock"]
+
+
+def test_an_error_of_the_server(server: Server) -> None:
+    with pytest.raises(InputError, match="the server says 404"):
+        resolve(f"{server.url}/none.pth")
+
+
+def test_a_cut_download_is_not_kept(server: Server, weights: bytes) -> None:
+    server.files["/w.pth"], server.cut = weights, 100
+    with pytest.raises(InputError, match="of .* bytes came|cannot be downloaded"):
+        resolve(f"{server.url}/w.pth")
+    server.cut = 0
+    assert resolve(f"{server.url}/w.pth").file.read_bytes() == weights
+
+
+def test_a_stated_sha256_is_held(server: Server, weights: bytes) -> None:
+    digest = hashlib.sha256(weights).hexdigest()
+    for name in ("w.pth", f"w-{digest[:8]}.pth", "w-01234567.pth"):
+        server.files[f"/{name}"] = weights
+    resolve(f"{server.url}/w.pth#sha256={digest}")
+    resolve(f"{server.url}/w-{digest[:8]}.pth")
+    for wrong in ("w-01234567.pth", f"w.pth?v=2#sha256={'0' * 64}"):
+        with pytest.raises(InputError, match="is stated"):
+            resolve(f"{server.url}/{wrong}")
+
+
+def test_a_changed_cache_is_found(server: Server, weights: bytes) -> None:
+    server.files["/w.pth"] = weights
+    file = resolve(f"{server.url}/w.pth").file
+    file.write_bytes(weights[:-1] + b"x")
+    with pytest.raises(InputError, match="is damaged.*delete it"):
+        resolve(f"{server.url}/w.pth")
+
+
+def test_torchvisions_weights(
+    server: Server, builders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = builders.trained_state("resnet18")
+    path = builders.torchvision(tmp_path / "r18.pth", state)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    server.files[f"/resnet18-{digest[:8]}.pth"] = path.read_bytes()
+    entry = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(entry.value, "url", f"{server.url}/resnet18-{digest[:8]}.pth")
+    source = "torchvision:resnet18/IMAGENET1K_V1"
+    found = read_weights(source)
+    assert torch.equal(found.state["conv1.weight"], state["conv1.weight"])
+    assert found.provenance["method"] == "supervised" and not found.warnings
+    assert found.provenance["source"] == source
+    assert default_name(found, source) == "resnet18_IMAGENET1K_V1"
+
+
+def hub(server: Server, repo: str, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        server.files[f"/{repo}/resolve/main/{name}"] = data
+
+
+def test_hugging_faces_hub(
+    server: Server, builders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    state = builders.trained_state("resnet18")
+    data = builders.bare_safetensors(tmp_path / "m.safetensors", state).read_bytes()
+    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    hub(server, "org/net", {"model.safetensors": data, "config.json": json.dumps(config).encode()})
+    found = read_weights("hf-hub:org/net")
+    assert found.backbone == "resnet18" and found.preprocess.mean == (0.5, 0.5, 0.5)
+    assert source_stem("hf-hub:org/net@main:x.pth") == "org_net_main_x.pth"
+
+    hub(
+        server,
+        "org/blur",
+        {"model.safetensors": data, "config.json": b'{"architecture": "resnetblur18"}'},
+    )
+    with pytest.raises(InputError, match="is a resnetblur18"):
+        read_weights("hf-hub:org/blur")
+    with pytest.raises(InputError, match="has no model.safetensors or .*name its file"):
+        read_weights("hf-hub:org/empty")
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("hf-hub:name", "give hf-hub:ORG/NAME"),
+        ("torchvision:resnet50/V9", "it has IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("torchvision:resnext50_32x4d/IMAGENET1K_V1", "is a resnext50_32x4d; read are"),
+        ("timm:resnet51", "no model 'resnet51'"),
+        ("timm:resnetblur50.bt_in1k", "is a resnetblur50; read are"),
+        ("timm:resnet50.none_in1k", "it has resnet50.a1_in1k"),
+    ],
+)
+def test_unknown_names(source: str, message: str) -> None:
+    check_source(source)  # remote names are not looked up before
+    with pytest.raises(InputError, match=message):
+        resolve(source)
+
+
+def test_timms_weights_come_from_its_hub(
+    server: Server, builders: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    state = builders.trained_state("resnet18")
+    data = builders.bare_safetensors(tmp_path / "m.safetensors", state).read_bytes()
+    hub(server, "timm/resnet18.a1_in1k", {"model.safetensors": data})
+    found = read_weights("timm:resnet18.a1_in1k")
+    assert found.provenance["source"] == "timm:resnet18.a1_in1k" and found.backbone == "resnet18"
+    assert found.preprocess.mean == (0.485, 0.456, 0.406)
+    assert remote.cache_folder() == tmp_path / "cache"
