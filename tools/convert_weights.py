@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -78,7 +79,12 @@ def _convert(args: Namespace) -> Report:
 
     suffix = Path(args.target).suffix if args.target else ".pkl"
     suffixes = [suffix] if args.target or args.output else SUFFIXES
-    report = check(args.input, suffixes, source=args.source, trust=args.trust)
+    more = {}
+    if ".pkl" in suffixes and importlib.util.find_spec("detectron2") is not None:
+        from transfer.detection.detectron2_proof import prove_in_detectron2
+
+        more["real detectron2"] = prove_in_detectron2
+    report = check(args.input, suffixes, args.source, args.trust, more)
     if args.check or report.failures:
         return report
     name = f"{default_name(report.weights, args.input)}{suffix}"
@@ -115,11 +121,11 @@ def _text(report: Report) -> str:
     head = f"{report.path}: {report.format}, {weights.backbone}, sha256 {weights.sha256[:16]}"
     lines = [head, *(f"  {line}" for line in weights.account.lines())]
     for layout, rows in report.proofs.items():
-        lines.append(f"  {layout:>11} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
+        lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
         for row in rows:
             mark = "" if row.passed else "  DIFFERS"
             numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
-            lines.append(f"  {'':>11} {row.inputs:<28}{row.stage:<8}{numbers}")
+            lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
     lines += [f"  warning: {warning}" for warning in (*weights.warnings, *report.notes)]
     if report.written:
         lines.append(f"wrote {report.written}, read back equal")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from torch import nn
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import padding_difference
@@ -69,11 +72,21 @@ class Report:
         }
 
 
-def check(path: str, suffixes: Sequence[str], source: str = "auto", trust: bool = False) -> Report:
+Prover = Callable[[nn.Module, Weights], list[StageDifference]]
+
+
+def check(
+    path: str,
+    suffixes: Sequence[str],
+    source: str = "auto",
+    trust: bool = False,
+    more: Mapping[str, Prover] = MappingProxyType({}),
+) -> Report:
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
     Args:
         suffixes: of `writers.LAYOUTS`.
+        more: further proofs by name: (source network, weights) -> rows.
 
     Raises:
         InputError: see `read_weights`.
@@ -84,6 +97,9 @@ def check(path: str, suffixes: Sequence[str], source: str = "auto", trust: bool 
     network = source_network(reading.found, weights)
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
+    for name, prover in more.items():
+        if rows := prover(network, weights):
+            proofs[name] = rows
     format_name = reading.found.format.name
     return Report(path, reading.file, format_name, weights, proofs, _notes(weights, layouts))
 

@@ -115,11 +115,11 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
         to_layout(weights.state, layout), weights.backbone, layout, weights.architecture
     )
     inputs = dict(proof_inputs(weights))
-    rows = [row for name, x in inputs.items() for row in _compare(source, converted, x, name)]
+    rows = [row for name, x in inputs.items() for row in compare(source, converted, x, name)]
     if _has_silent_branches(source):
         # A norm weight of 0 hides the convolutions before it; both networks get ones there.
         with _Awake(source), _Awake(converted):
-            rows += _compare(source, converted, inputs["random"], "random, zero norms set to 1")
+            rows += compare(source, converted, inputs["random"], "random, zero norms set to 1")
     return rows
 
 
@@ -228,9 +228,10 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def _compare(
+def compare(
     source: nn.Module, converted: nn.Module, x: Tensor, inputs: str
 ) -> list[StageDifference]:
+    """One row per stage of two networks that are fed the same `x` (N, 3, H, W)."""
     theirs, ours = source.forward_stages(x), converted.forward_stages(x)
     assert list(theirs) == list(ours), f"stages differ: {list(theirs)} {list(ours)}"
     rows = []

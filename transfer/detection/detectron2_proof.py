@@ -1,0 +1,120 @@
+"""The proof of a conversion in the real Detectron2: its checkpointer, its backbones.
+
+Weights and the source network in, one row per input and stage out, as `transfer.checkpoints.proof`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ViT
+from detectron2.modeling.backbone import build_resnet_backbone
+from torch import Tensor, nn
+
+from transfer.checkpoints.architectures import Vit, parse_vit
+from transfer.checkpoints.proof import ProofError, StageDifference, compare, proof_inputs
+from transfer.checkpoints.rebuilt import SIZES
+from transfer.checkpoints.weights import Weights
+from transfer.checkpoints.writers import write_weights
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+class _Named(nn.Module):
+    """A backbone where a detector has it, with the stages of a proof."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @torch.no_grad()
+    def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        maps = self.backbone(x)
+        names = {"stem": "stem", **{name: f"layer{int(name[3]) - 1}" for name in STAGES}}
+        return {ours: maps[theirs] for theirs, ours in names.items()}
+
+
+class _Net(nn.Module):
+    """A ViT where ViTDet's feature pyramid has it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+def prove_in_detectron2(source: nn.Module, weights: Weights) -> list[StageDifference]:
+    """Writes a `.pkl` into a temporary folder, lets Detectron2 load it, and compares.
+
+    ResNets are compared stage by stage. ViTDet's ViT has neither class token nor last norm, so
+    that its tensors are compared, which must all have come from the file.
+
+    Returns:
+        rows; none for a backbone that Detectron2 has not (the tiny one).
+
+    Raises:
+        ProofError: Detectron2 left a tensor of its backbone without a value from the file.
+    """
+    vit = parse_vit(weights.backbone)
+    if vit is None and not SIZES[weights.backbone].large:
+        return []
+    if vit is not None:
+        network: nn.Module = _Named(_Net(_build_vit(vit, weights)))
+    else:
+        network = _Named(_build_resnet(weights))
+    floats = [value for value in network.state_dict().values() if value.is_floating_point()]
+    for value in floats:  # what the file does not give stays NaN
+        value.fill_(float("nan"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pkl"
+        write_weights(weights, path)
+        DetectionCheckpointer(network).load(str(path))
+    network.eval()
+    lost = [key for key, value in network.state_dict().items() if value.isnan().any()]
+    if lost:
+        raise ProofError(f"Detectron2 found no value for {', '.join(lost[:4])}")
+    if vit is not None:
+        return _compare_tensors(network.backbone.net, weights)
+    inputs = proof_inputs(weights)
+    return [row for name, x in inputs for row in compare(source, network, x, name)]
+
+
+def _build_resnet(weights: Weights) -> nn.Module:
+    size = SIZES[weights.backbone]
+    cfg = get_cfg()
+    node = cfg.MODEL.RESNETS
+    depths = {(2, 2, 2, 2): 18, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+    node.DEPTH = depths.get(size.blocks, 50 if size.bottleneck else 34)
+    node.NORM = "BN"
+    node.STRIDE_IN_1X1 = bool(weights.architecture.get("stride_in_1x1"))
+    node.STEM_OUT_CHANNELS = size.stem
+    node.RES2_OUT_CHANNELS = size.stem * (4 if size.bottleneck else 1)
+    node.WIDTH_PER_GROUP = size.width
+    node.OUT_FEATURES = ["stem", *STAGES]
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+
+
+def _build_vit(vit: Vit, weights: Weights) -> nn.Module:
+    return ViT(
+        img_size=vit.image_size,
+        patch_size=vit.patch_size,
+        embed_dim=vit.width,
+        depth=vit.depth,
+        num_heads=weights.architecture.get("num_heads", vit.heads),
+        drop_path_rate=0.0,
+        window_size=0,
+        pretrain_img_size=vit.image_size,
+        out_feature="last_feat",
+    )
+
+
+def _compare_tensors(net: nn.Module, weights: Weights) -> list[StageDifference]:
+    state = net.state_dict()
+    worst = max(float((state[name] - weights.state[name]).abs().max()) for name in state)
+    return [StageDifference(f"{len(state)} tensors", "all", worst, worst)]
