@@ -20,9 +20,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 # Width -> a ViT's name and heads; other numbers of heads are facts of a file.
-VITS = {192: ("tiny", 3), 384: ("small", 6), 768: ("base", 12), 1024: ("large", 16)}
-_VIT_NAME = re.compile(r"vit_(tiny|small|base|large)_patch(\d+)_(\d+)")
-_DEPTH = {"tiny": 12, "small": 12, "base": 12, "large": 24}
+VITS = {
+    192: ("tiny", 3),
+    384: ("small", 6),
+    768: ("base", 12),
+    1024: ("large", 16),
+    1280: ("huge", 16),
+}
+_VIT_NAME = re.compile(r"vit_(tiny|small|base|large|huge)_patch(\d+)_(\d+)")
+_DEPTH = {"tiny": 12, "small": 12, "base": 12, "large": 24, "huge": 32}
 
 
 class Vit(NamedTuple):

@@ -218,7 +218,9 @@ def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
 def _check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
     plain = re.sub(r"^(tv_|gluon_)", "", name)
-    if plain not in BACKBONES and not re.fullmatch(r"vit_(small|base|large)_patch\d+_\d+", plain):
+    if plain not in BACKBONES and not re.fullmatch(
+        r"vit_(tiny|small|base|large|huge)_patch\d+_\d+", plain
+    ):
         known = ", ".join(BACKBONES)
         raise InputError(f"{source} is a {name}; read are {known} and plain ViTs")
 

@@ -21,7 +21,7 @@ from transfer.checkpoints.provenance import Facts, no_facts
 
 Flat = Mapping[str, Any]
 
-FILE, CLASS, TEXT = "real file", "model class", "description"  # kinds of evidence
+CLASS, TEXT = "model class", "description"  # kinds of evidence; no released file was at hand
 DDP = "module."
 
 
@@ -31,7 +31,8 @@ class KeyFormat:
 
     Attributes:
         name: for `--source`; title: for people.
-        evidence: FILE, CLASS or TEXT: what the tests' example of the format was made from.
+        evidence: what the tests' example was made from: CLASS, names and shapes from the project's
+            own instantiated class; TEXT, its source as read.
         kinds: the containers of `RawFile.kind` it comes in.
         containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
             be there; names in the others are prefixed by their path. An empty path is the file.

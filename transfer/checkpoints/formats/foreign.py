@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import CLASS, FILE, TEXT, Flat, KeyFormat, inside, variant
+from transfer.checkpoints.formats.entry import CLASS, TEXT, Flat, KeyFormat, inside, variant
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 UNIT_RANGE = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # SimCLR's input is [0, 1] as it is
@@ -125,7 +125,7 @@ FOREIGN = (
     KeyFormat(
         "simclr_torch",
         "SimCLR v1 (tonylins' conversion)",
-        CLASS,
+        TEXT,
         kinds=("torch",),
         containers=(("state_dict",),),
         drops={"classifier": r"fc\..*"},
@@ -177,7 +177,7 @@ FOREIGN = (
     KeyFormat(
         "detectron2",
         "Detectron2",
-        FILE,
+        CLASS,
         kinds=("pickle",),
         containers=(("model",),),
         top=("__author__",),

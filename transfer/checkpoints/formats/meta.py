@@ -12,12 +12,22 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
-from transfer.checkpoints.formats.entry import CLASS, KeyFormat, variant, with_ddp
+from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, variant, with_ddp
 from transfer.checkpoints.provenance import Facts, stated
 
 SWAV_PREPROCESS = Preprocess(IMAGENET_MEAN, (0.228, 0.224, 0.225))  # multicropdataset.py
 _STATE = (("state_dict",),)
 _MODEL = (("model",),)
+
+
+def heads_of_moco_v3(state: Mapping[str, Any], token: str) -> dict[str, int]:
+    """MoCo v3's ViT-S has 12 heads where all others' have 6 (its vits.py), which no shape tells.
+
+    Args:
+        token: how the class token's name ends.
+    """
+    found = next((value for name, value in state.items() if name.endswith(token)), None)
+    return {"num_heads": 12} if found is not None and found.shape[-1] == 384 else {}
 
 
 def _facts_of_moco(method: str) -> Callable[[Mapping[str, Any]], Facts]:
@@ -48,12 +58,8 @@ _MOCO = KeyFormat(
 
 
 def _facts_of_moco_v3(content: Mapping[str, Any]) -> Facts:
-    """Its ViT-S has 12 heads where all others' have 6 (vits.py), which no shape tells."""
-    state = content["state_dict"]
-    token = next((v for k, v in state.items() if k.endswith("base_encoder.cls_token")), None)
-    small = token is not None and token.shape[-1] == 384
-    architecture = {"num_heads": 12} if small else {}
-    return stated("moco_v3", arch=("arch",), architecture=architecture)(content)
+    heads = heads_of_moco_v3(content["state_dict"], "base_encoder.cls_token")
+    return stated("moco_v3", arch=("arch",), architecture=heads)(content)
 
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:
@@ -120,6 +126,7 @@ META = (
         _MOCO,
         "mixmask",
         title="MixMask",
+        evidence=TEXT,
         needs=(r"encoder_q\.fc\.2\.weight",),
         facts=_facts_of_moco("mixmask"),
         forced=True,

@@ -8,7 +8,7 @@ from typing import Any
 from pretrain.common.checkpoint import FORMAT, VERSION
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import is_known
-from transfer.checkpoints.formats.entry import CLASS, KeyFormat, with_ddp
+from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, with_ddp
 from transfer.checkpoints.provenance import Facts, facts_of_ours, no_facts
 
 
@@ -76,7 +76,7 @@ FLAT = (
     KeyFormat(
         "state_dict",
         "torchvision's or timm's names below `state_dict`: linear probes, tonylins' SimCLR",
-        CLASS,
+        TEXT,
         containers=(("state_dict",),),
         prefixes=with_ddp(""),
         drops={"classifier": r"(fc|head)\..*"},
@@ -84,7 +84,7 @@ FLAT = (
     KeyFormat(
         "model",
         "torchvision's names below `model`",
-        CLASS,
+        TEXT,
         containers=(("model",),),
         prefixes=with_ddp(""),
         needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from transfer.checkpoints.formats.entry import CLASS, KeyFormat, inside, with_ddp
+from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, inside, with_ddp
+from transfer.checkpoints.formats.meta import heads_of_moco_v3
 from transfer.checkpoints.provenance import Facts, stated
 
 _STATE = ("state_dict",)
@@ -49,7 +50,10 @@ def _facts_of_mm(content: Mapping[str, Any]) -> Facts:
     meta = meta if isinstance(meta, Mapping) else {}
     text = str(meta.get("config") or meta.get("cfg") or "")
     found = re.search(r"\bmodel\s*=\s*dict\(.*?\btype='(\w+)'", text, re.DOTALL)
-    return stated(found[1].lower() if found else None, epoch=("meta", "epoch"))(content)
+    method = found[1].lower() if found else None
+    third = any(str(name).startswith("momentum_encoder.") for name in content["state_dict"])
+    heads = heads_of_moco_v3(content["state_dict"], "backbone.cls_token") if third else {}
+    return stated(method, epoch=("meta", "epoch"), architecture=heads)(content)
 
 
 def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
@@ -96,7 +100,7 @@ TOOLBOXES = (
     KeyFormat(
         "vissl_converted",
         "VISSL's conversions",
-        CLASS,
+        TEXT,
         containers=(("model_state_dict",),),
         prefixes=("_feature_blocks.", ""),
         drops={"classifier": r"(fc|classifier|heads?)\..*"},
@@ -105,7 +109,7 @@ TOOLBOXES = (
     KeyFormat(
         "eman_byol",
         "EMAN's BYOL",
-        CLASS,
+        TEXT,
         containers=(_STATE,),
         prefixes=with_ddp("online_net.backbone."),
         drops={
@@ -118,7 +122,7 @@ TOOLBOXES = (
     KeyFormat(
         "pixpro",
         "PixPro",
-        CLASS,
+        TEXT,
         containers=(_MODEL,),
         prefixes=with_ddp("encoder."),
         needs=(r"encoder_k\..*", r"projector\.linear1\..*"),
@@ -133,7 +137,7 @@ TOOLBOXES = (
     KeyFormat(
         "pycontrast",
         "PyContrast (InsDis, MoCo, PIRL, InfoMin)",
-        CLASS,
+        TEXT,
         containers=(_MODEL, ("model_ema",), ("contrast",)),
         prefixes=with_ddp("encoder."),
         needs=(r"head\..*",),
@@ -147,7 +151,7 @@ TOOLBOXES = (
     KeyFormat(
         "spark",
         "SparK (with decoder)",
-        CLASS,
+        TEXT,
         containers=(("module",),),
         prefixes=("sparse_encoder.sp_cnn.",),
         drops={
@@ -160,7 +164,7 @@ TOOLBOXES = (
         KeyFormat(
             f"{name}{'_flat' if not container else ''}",
             f"lightly, {'named or numeric' if name == 'lightly' else 'before 2024-02'}",
-            CLASS,
+            CLASS if name == "lightly" and container else TEXT,
             containers=(container,),
             prefixes=(prefix,),
             layouts=("canonical", "numeric"),
@@ -174,13 +178,13 @@ TOOLBOXES = (
     KeyFormat(
         "lightly_numeric",
         "lightly's examples: `nn.Sequential(*children)`",
-        CLASS,
+        TEXT,
         layouts=("numeric",),
     ),
     KeyFormat(
         "solo_learn",
         "solo-learn",
-        CLASS,
+        TEXT,
         containers=(_STATE,),
         top=("pytorch-lightning_version",),
         prefixes=("backbone.", "encoder."),
@@ -209,6 +213,7 @@ TOOLBOXES = (
             "momentum copy": r"(encoder_k|target_net|momentum_encoder)\..*",
             "second name of the same": r"(encoder_q|online_net|encoder|base_encoder)\.\d\..*",
             "queue": r"queue\d?(_ptr)?",
+            "decoder": r"(enc_dec_(norms|projectors)|mask_tokens)\..*",
             "pixel statistics": r"data_preprocessor\..*",
         },
         facts=_facts_of_mm,
@@ -216,7 +221,7 @@ TOOLBOXES = (
     KeyFormat(
         "mm_extracted",
         "backbones extracted by DenseCL, OpenSelfSup, mmselfsup",
-        CLASS,
+        TEXT,
         containers=(_STATE,),
         top=("author",),
         drops={"classifier": r"fc\..*"},
@@ -225,7 +230,7 @@ TOOLBOXES = (
     KeyFormat(
         "timm_train",
         "timm's training checkpoints (averaged weights)",
-        CLASS,
+        TEXT,
         containers=(("state_dict_ema",), _STATE),
         prefixes=with_ddp(""),
         drops={"classifier": r"(fc|head)\..*", "weights before averaging": r"state_dict\..*"},
@@ -234,7 +239,7 @@ TOOLBOXES = (
     KeyFormat(
         "vicreg_eval",
         "VICReg's and VICRegL's linear evaluation",
-        CLASS,
+        TEXT,
         containers=(_MODEL,),
         prefixes=("module.0.",),
         drops={"classifier": r"1\.(weight|bias)"},
