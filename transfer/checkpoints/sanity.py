@@ -32,9 +32,13 @@ def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     if zero:
         warnings.append(f"BN running variance is 0 (dead channels) in {shorten(zero)}")
     means = [tensor for name, tensor in state.items() if name.endswith("running_mean")]
-    untouched = all((t == 1).all() for t in variances.values())
+    untouched = variances and all((t == 1).all() for t in variances.values())
     if untouched and not any(mean.any() for mean in means):
         warnings.append("BN running mean is 0 and variance 1 everywhere: an untrained network")
+    scales = [t for name, t in state.items() if name.endswith(".weight") and t.dim() == 1]
+    shifts = [t for name, t in state.items() if name.endswith(".bias")]
+    if all((t == 1).all() for t in scales) and not any(t.any() for t in shifts):
+        warnings.append("norm weights are 1 and all biases 0: weights at their initialisation")
     constant = [name for name, t in state.items() if t.dim() == 4 and float(t.std()) == 0]
     if constant:
         warnings.append(f"convolution weights are constant (std 0) in {shorten(constant)}")
