@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
-from pretrain.common.kernels import tile_kernels
+from pretrain.common.kernels import first_layer, tile_kernels
 from pretrain.common.logs import read_metrics
 
 if TYPE_CHECKING:
@@ -27,15 +27,13 @@ MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
 def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
     """Writes the first layer's kernels as one PNG and returns its path.
 
-    `conv1.weight` is (K, 3, h, w). Each kernel is scaled by its own largest absolute value, so
-    that 0 is mid grey and shape shows whatever the norm; nearest-neighbour enlarged to about
-    `cell` px. Channels are shown in RGB, whatever order the network reads.
+    (K, 3, h, w): a ResNet's `conv1`, a ViT's patches. Each kernel is scaled by its own largest
+    absolute value, so that 0 is mid grey and shape shows whatever the norm; nearest-neighbour
+    enlarged to about `cell` px. Channels are shown in RGB, whatever order the network reads.
     """
     from PIL import Image
 
-    if "conv1.weight" not in weights.state:
-        raise InputError(f"no 'conv1.weight' among the weights of a {weights.backbone}")
-    kernels = weights.state["conv1.weight"].detach().float().cpu().numpy()
+    kernels = first_layer(weights.state)[1].numpy()
     if weights.preprocess.channel_order == "BGR":
         kernels = kernels[:, ::-1]
     peaks = abs(kernels).max(axis=(1, 2, 3))

@@ -56,7 +56,7 @@ def test_every_format_has_a_case() -> None:
 def test_detected_converted_and_back(name: str, states: dict, tmp_path: Path) -> None:
     case, state = CASES[name], states[CASES[name].backbone]
     path = formats.write(case, tmp_path, state, _masked_crc32c)
-    suffixes = (".pkl",) if case.backbone == formats.R50 else SUFFIXES
+    suffixes = SUFFIXES
     report = check(str(path), suffixes, source=source_of(case))
     weights = report.weights
     assert report.format == case.format and weights.backbone == case.backbone

@@ -38,7 +38,7 @@ def test_kernels_show_sign_and_channel(tmp_path: Path) -> None:
 def test_kernels_need_a_first_layer(tmp_path: Path) -> None:
     weights = _weights(torch.zeros(1, 3, 3, 3))
     weights.state = {}
-    with pytest.raises(InputError, match="conv1.weight"):
+    with pytest.raises(InputError, match="no convolution with 3 input channels"):
         draw_kernels(weights, tmp_path / "k.png")
 
 
