@@ -13,6 +13,6 @@ def test_a_small_conversion_is_measured(tmp_path: Path) -> None:
     assert main(["--backbone", "resnet18", "--repetitions", "1", "--output", str(output)]) == 0
     result = json.loads(output.read_text())
     (row,) = result["rows"]
-    assert row["convert"]["seconds"] > row["import"]["seconds"] > 0
+    assert all(row[name]["seconds"] > 0 for name in ("import", "copy", "convert"))
     assert result["medians"]["seconds_over_copy"] == row["seconds_over_copy"]
     assert result["environment"]["torch"] and result["file_mib"] > 80

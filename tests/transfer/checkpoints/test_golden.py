@@ -1,8 +1,8 @@
 """Files that TensorFlow and DeepMind's BYOL code wrote themselves, small: read value by value.
 
 `data/model.ckpt-250228`, `sharded`, `sliced`: TensorFlow 2.21, `tf.compat.v1.train.Saver`.
-`data/byol_dill032.pkl`: byol/utils/checkpointing.py with haiku of 2020-08, dill 0.3.2, numpy 1.21;
-`byol_dill036.pkl`: dill 0.3.6, numpy 1.26. Values beside them in .npz; all are random numbers.
+`data/byol_dill032.pickle`: byol/utils/checkpointing.py with haiku of 2020-08, dill 0.3.2, numpy 1.21;
+`byol_dill036.pickle`: dill 0.3.6, numpy 1.26. Values beside them in .npz; all are random numbers.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_missing_and_short_data(tmp_path: Path) -> None:
         open_file(index)
 
 
-@pytest.mark.parametrize("name", ["byol_dill032.pkl", "byol_dill036.pkl"])
+@pytest.mark.parametrize("name", ["byol_dill032.pickle", "byol_dill036.pickle"])
 def test_byols_own_pickle(name: str) -> None:
     raw = open_file(DATA / name)
     state = raw.content["experiment_state"]
