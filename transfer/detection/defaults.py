@@ -49,6 +49,12 @@ def make_transfer() -> CfgNode:
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
+    # Learning rates that are each tried in a short run on a part of the training images before the
+    # full one; (): SOLVER.BASE_LR as it is. Fixed and swept results are different protocols.
+    node.LR_SWEEP = CfgNode()
+    node.LR_SWEEP.RATES = ()
+    node.LR_SWEEP.MAX_ITER = 0  # iterations of a short run; the schedule is squeezed into them
+    node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that judges
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
     node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
     node.CHANNELS_LAST = (

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -42,6 +42,8 @@ from transfer.detection.draw import draw_detections
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
+from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
+from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.metrics import read_metrics
 from transfer.detection.model_files import read_model
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
@@ -83,6 +85,7 @@ def prepare(request: Request) -> Job:
     cfg, train_set, test_set = open_data(request)
     if request.trials < 1:
         raise InputError(f"--trials must be 1 or above, got {request.trials}")
+    check_sweep(cfg)
     engine = choose_engine(request.engine)
     check_output(request)
     return Job(request, cfg, train_set, test_set, engine)
@@ -192,7 +195,19 @@ def _fit(job: Job, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path)
     model_file = folder / MODEL_FILE
     if job.request.resume and model_file.is_file():
         return Fitted(model_file, read_model(model_file).seconds or 0.0)
-    return engine.fit(
+    begin = time.perf_counter()
+    if cfg.TRANSFER.LR_SWEEP.RATES:
+        rate = choose_rate(
+            engine,
+            cfg,
+            weights=weights,
+            train_set=job.train_set,
+            folder=folder,
+            score=lambda data, found, place: _score(cfg, data, found, place)[0],
+        )
+        cfg = detection_config.changed(cfg, {"SOLVER.BASE_LR": rate})
+    swept = time.perf_counter() - begin
+    fitted = engine.fit(
         cfg,
         weights=weights,
         train_set=job.train_set,
@@ -201,6 +216,7 @@ def _fit(job: Job, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path)
         resume=job.request.resume,
         evaluate=_evaluator(cfg, job.test_set, folder),
     )
+    return replace(fitted, seconds=fitted.seconds + swept)
 
 
 def _evaluator(
@@ -242,6 +258,8 @@ def _write_artifacts(
         "predictions": f"inference/{RESULTS_FILE}",
         **copy_pretrain_artifacts(job.request.weights, folder),
     }
+    if (folder / SWEEP_FILE).is_file():
+        artifacts["lr_sweep"] = SWEEP_FILE
     count = job.cfg.TRANSFER.DRAW_DETECTIONS
     if count > 0:
         draw_detections(job.test_set, predictions, count, folder / "detections.png")
@@ -280,7 +298,7 @@ def _record(
         started=started,
         seconds=seconds,
         gpu_seconds=seconds * world_size() if _on_gpu(cfg) else 0.0,
-        views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
+        views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
         status="shortened" if _shortened(request, cfg) else "done",
     )
 

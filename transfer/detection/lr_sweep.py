@@ -1,0 +1,178 @@
+"""The learning rate chosen per checkpoint: short runs on a part of the training images, then one.
+
+In: an engine, a config with TRANSFER.LR_SWEEP, weights, the training set. Out: the rate with the
+best AP on the held-out part. One fixed rate can misrank checkpoints; a swept result is another
+protocol than a fixed one, since the node is part of the config's identity.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.distributed import barrier, is_main
+from pretrain.common.errors import InputError
+from transfer.checkpoints.weights import Weights
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.config import changed
+from transfer.detection.engine import Engine
+from transfer.detection.evaluation.predictions import Predictions
+
+FILE_NAME = "lr_sweep.json"
+METRIC = "bbox/AP"
+
+logger = logging.getLogger(__name__)
+
+Score = Callable[[DetectionSet, Sequence[Predictions], Path], dict[str, float]]
+
+
+def check_sweep(cfg: CfgNode) -> None:
+    """Raises InputError for a TRANSFER.LR_SWEEP that cannot run; an empty RATES asks for none."""
+    node = cfg.TRANSFER.LR_SWEEP
+    if not node.RATES:
+        return
+    if min(node.RATES) <= 0 or len(set(node.RATES)) != len(node.RATES):
+        raise InputError(
+            f"TRANSFER.LR_SWEEP.RATES {tuple(node.RATES)} must be different numbers above 0"
+        )
+    if not 0 < node.MAX_ITER <= cfg.SOLVER.MAX_ITER:
+        raise InputError(
+            f"TRANSFER.LR_SWEEP.MAX_ITER {node.MAX_ITER} must be from 1 to SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}"
+        )
+    if not 0 < node.HELD_OUT < 1:
+        raise InputError(f"TRANSFER.LR_SWEEP.HELD_OUT {node.HELD_OUT} must be between 0 and 1")
+
+
+def iterations_of(cfg: CfgNode) -> int:
+    """Iterations of a trial, the short runs included."""
+    node = cfg.TRANSFER.LR_SWEEP
+    return cfg.SOLVER.MAX_ITER + len(node.RATES) * node.MAX_ITER
+
+
+def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:
+    """(part to train on, held-out part): a random `share` of the images that have objects.
+
+    The draw depends on the seed and the images' ids alone, not on the order of the files.
+
+    Raises:
+        InputError: one of the parts would be empty.
+    """
+    samples = sorted((s for s in train_set.samples if s.trainable()), key=lambda s: str(s.image_id))
+    chosen = random.Random(seed).sample(range(len(samples)), round(share * len(samples)))
+    held = {id(samples[index]) for index in chosen}
+    parts = [
+        tuple(s for s in train_set.samples if (id(s) in held) == wanted and s.trainable())
+        for wanted in (False, True)
+    ]
+    if not all(parts):
+        raise InputError(
+            f"TRANSFER.LR_SWEEP.HELD_OUT {share} of {len(samples)} images leaves nothing to train "
+            "on or nothing to judge on"
+        )
+    rest, out = (replace(train_set, samples=part) for part in parts)
+    return rest, out
+
+
+def short_config(cfg: CfgNode, rate: float) -> CfgNode:
+    """The config of one short run: its rate, and the whole schedule squeezed into MAX_ITER."""
+    iterations = cfg.TRANSFER.LR_SWEEP.MAX_ITER
+    factor = iterations / cfg.SOLVER.MAX_ITER
+    return changed(
+        cfg,
+        {
+            "SOLVER.BASE_LR": rate,
+            "SOLVER.MAX_ITER": iterations,
+            "SOLVER.STEPS": tuple(round(step * factor) for step in cfg.SOLVER.STEPS),
+            "SOLVER.WARMUP_ITERS": round(cfg.SOLVER.WARMUP_ITERS * factor),
+            "SOLVER.CHECKPOINT_PERIOD": iterations,
+            "TEST.EVAL_PERIOD": 0,
+        },
+    )
+
+
+def choose_rate(
+    engine: Engine,
+    cfg: CfgNode,
+    *,
+    weights: Weights,
+    train_set: DetectionSet,
+    folder: Path,
+    score: Score,
+) -> float:
+    """Trains once per rate and returns the best one; all processes call it alike.
+
+    Finished rates are in `folder`/lr_sweep.json and are not run again. A run whose loss is not
+    finite has no AP and cannot win. Of equal rates the lower one wins.
+
+    Raises:
+        InputError: no rate came to an AP.
+    """
+    rest, held_out = split(train_set, cfg.TRANSFER.LR_SWEEP.HELD_OUT, cfg.SEED)
+    record = folder / FILE_NAME
+    for rate in cfg.TRANSFER.LR_SWEEP.RATES:
+        if _key(rate) in _read(record):
+            continue
+        value = _run(engine, short_config(cfg, rate), weights, rest, held_out, folder, score)
+        if is_main():
+            found = {**_read(record), _key(rate): value}
+            atomic_write_text(record, json.dumps(found, indent=1))
+            shown = "a loss that is not finite" if value is None else f"{METRIC} {value:.2f}"
+            logger.info("learning rate %s: %s on %d held-out images", rate, shown, len(held_out))
+        barrier()
+    scores = _read(record)
+    judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
+    if not judged:
+        raise InputError("TRANSFER.LR_SWEEP: no rate trained to an AP; give lower RATES")
+    best = max(sorted(judged), key=lambda rate: scores[_key(rate)])
+    logger.info("learning rate %s chosen of %s", best, tuple(cfg.TRANSFER.LR_SWEEP.RATES))
+    return best
+
+
+def _run(
+    engine: Engine,
+    cfg: CfgNode,
+    weights: Weights,
+    rest: DetectionSet,
+    held_out: DetectionSet,
+    folder: Path,
+    score: Score,
+) -> float | None:
+    """AP of one rate on the first process (None elsewhere, and where training diverged)."""
+    output = folder / "lr_sweep" / _key(cfg.SOLVER.BASE_LR)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        fitted = engine.fit(
+            changed(cfg, {"OUTPUT_DIR": str(output)}),
+            weights=weights,
+            train_set=rest,
+            test_set=held_out,
+            output=output,
+            resume=False,
+            evaluate=lambda predictions, iteration: {},
+        )
+    except FloatingPointError as error:
+        logger.warning("learning rate %s: %s", cfg.SOLVER.BASE_LR, error)
+        return None
+    predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=held_out)
+    if not is_main():
+        return None
+    value = score(held_out, predictions, output)[METRIC]
+    fitted.model_file.unlink(missing_ok=True)  # judged: nobody fine-tunes from it
+    return None if math.isnan(value) else value
+
+
+def _read(path: Path) -> dict[str, float | None]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _key(rate: float) -> str:
+    return f"{rate:g}"
