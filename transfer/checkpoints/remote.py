@@ -132,7 +132,10 @@ def _from_hub(source: str, rest: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
     file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
-    config = _hub_file(source, repo, "config.json", revision or None)
+    try:
+        config = _hub_file(source, repo, "config.json", revision or None)
+    except InputError:  # offline: the weights were in the cache, and the repository has no config
+        config = None
     facts = json.loads(config.read_text()) if config else {}
     stated = facts.get("pretrained_cfg") or {}
     if facts.get("architecture"):
@@ -153,6 +156,10 @@ def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path |
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     endpoint = os.environ.get("HF_ENDPOINT")
+    try:  # the cache first: offline its client tries the network for half a minute
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
     try:
         return Path(hf_hub_download(repo, name, revision=revision, endpoint=endpoint))
     except LocalEntryNotFoundError as error:

@@ -166,6 +166,8 @@ def test_hugging_faces_hub(
     found = read_weights("hf-hub:org/net")
     assert found.backbone == "resnet18" and found.preprocess.mean == (0.5, 0.5, 0.5)
     assert source_stem("hf-hub:org/net@main:x.pth") == "org_net_main_x.pth"
+    asked = len(server.sent)
+    assert read_weights("hf-hub:org/net").sha256 == found.sha256 and len(server.sent) == asked
 
     hub(
         server,
