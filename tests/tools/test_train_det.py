@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pretrain.common.digits import make_digits
 from tools.train_det import main
@@ -58,6 +60,14 @@ def test_trains_evaluates_and_shows(
     words = ["--weights", str(model), "--eval-only", "--output", str(scored)]
     assert main([*command, *words, *TINY]) == 0
     found = json.loads((scored / "evaluation.json").read_text())
+    assert found["metrics"] == record["metrics"]
+
+    arrays = {k: v.numpy() for k, v in torch.load(model, weights_only=True)["model"].items()}
+    zoo = tmp_path / "model_final_zoo.pkl"
+    zoo.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    words = ["--weights", str(zoo), "--eval-only", "--output", str(tmp_path / "zoo")]
+    assert main([*command, *words, *TINY]) == 0
+    found = json.loads((tmp_path / "zoo" / "evaluation.json").read_text())
     assert found["metrics"] == record["metrics"]
 
     words = ["--show-data", "2", "--output", str(tmp_path / "shown")]

@@ -19,6 +19,7 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_torch_file
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.readers.raw import open_file
 from transfer.detection.engine import MODEL_FILE
 
 LAST = "last_checkpoint"
@@ -98,13 +99,22 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Reads model_final.pth, ours or Detectron2's; InputError when it is not a whole detector."""
-    content = load_torch_file(path)
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not any(name.startswith("roi_heads.") for name in state):
+    """Reads a whole detector: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
+
+    Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
+
+    Raises:
+        InputError: unreadable, or not a whole detector.
+    """
+    content = open_file(path).content
+    model = content.get("model")
+    names = [str(name) for name in model] if isinstance(model, Mapping) else []
+    if not any(name.startswith("roi_heads.") for name in names):
         raise InputError(
-            f"{path} is not a detector: --eval-only needs the {MODEL_FILE} of a finished run"
+            f"{path} is not a detector: --eval-only needs the {MODEL_FILE} of a finished run, or a "
+            ".pkl of Detectron2's model zoo"
         )
+    state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
         return ModelFile(state, None, None)
     facts = json.loads(content["transfer"])
