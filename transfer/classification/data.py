@@ -18,6 +18,8 @@ from torch.utils.data import Dataset
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import ImageDataset, open_images
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -27,11 +29,15 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize the shorter side to `resize` px, then crop the centre `size` px."""
+    """Resize the shorter side to `resize` px, then crop the centre `size` px.
+
+    `squash` resizes the whole image to size x size instead of the crop, as VISSL does for VOC07.
+    """
 
     resize: int
     size: int
     interpolation: str = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         find(self.interpolation, INTERPOLATIONS, "interpolation", "PROTOCOL.INTERPOLATION")
@@ -50,6 +56,8 @@ class ImageTransform:
                 for side in (width, height)
             )
             image = image.resize(size, INTERPOLATIONS[self.interpolation])
+        if self.squash:
+            image = image.resize((self.size, self.size), INTERPOLATIONS[self.interpolation])
         left = round((image.width - self.size) / 2)
         top = round((image.height - self.size) / 2)
         image = image.crop((left, top, left + self.size, top + self.size))
@@ -58,15 +66,37 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled images of one split."""
+    """The labelled images of one split.
+
+    `labels` is (N,) int64, or (N, C) of images with several: 1 present, 0 absent, -1 ignored.
+    """
 
     name: str
-    images: ImageDataset
-    labels: Tensor  # (N,) int64
+    images: ImageDataset | PhotoFiles
+    labels: Tensor
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class PhotoFiles:
+    """The image files of a detection set, read as `ImageDataset` reads its own."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = list(files)
+
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return self.files[index]
+
+    def read(self, index: int) -> Image.Image:
+        """PIL RGB; OSError, which names the file, where it cannot be read."""
+        try:
+            with Image.open(self.files[index]) as image:
+                return image.convert("RGB")
+        except OSError as error:
+            raise OSError(f"{self.files[index]}: {error}") from error
 
 
 class CropDataset(Dataset):
@@ -116,6 +146,32 @@ def open_splits(
             f"the class folders of {train} and {test} differ: {'; '.join(only) or 'their order'}"
         )
     return first, second
+
+
+def open_object_splits(train: str, test: str) -> tuple[Split, Split]:
+    """The splits of a detection set (VOC or COCO) with the classes of their objects as labels.
+
+    A class is present if an object of it is not difficult, ignored if all are difficult or crowd,
+    and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there).
+
+    Raises:
+        InputError: see `transfer.datasets.registry.open_sets`.
+    """
+    for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
+        if not name:
+            raise InputError(f"{key} is empty: name a detection set, such as voc_2007_trainval")
+    first = open_sets([train])
+    return _object_labels(first), _object_labels(open_sets([test], like=first))
+
+
+def _object_labels(data: DetectionSet) -> Split:
+    labels = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
+    for row, sample in zip(labels, data.samples):
+        clear = {i.category for i in sample.instances if not (i.difficult or i.crowd)}
+        for instance in sample.instances:
+            row[instance.category] = 1 if instance.category in clear else -1
+    files = PhotoFiles([sample.file_name for sample in data.samples])
+    return Split(data.name, files, labels, data.classes)
 
 
 def open_split(name: str, limit_per_class: int = 0) -> Split:

@@ -8,6 +8,11 @@ from fvcore.common.config import CfgNode
 NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE")
 
 
+def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
+    """Top-level keys that the identity of this config's protocol leaves out."""
+    return NOT_IN_IDENTITY if cfg.PROTOCOL.NAME.startswith("svm") else (*NOT_IN_IDENTITY, "SVM")
+
+
 def get_defaults() -> CfgNode:
     """Returns the defaults; a config may set only keys that are here."""
     cfg = CfgNode()
@@ -31,7 +36,7 @@ def get_defaults() -> CfgNode:
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()
-    # knn or linear
+    # knn, linear, svm or svm_lowshot
     cfg.PROTOCOL.NAME = "knn"
     # Shorter side after resizing, then the side of the centre crop, in pixels
     cfg.PROTOCOL.RESIZE = 256
@@ -46,6 +51,8 @@ def get_defaults() -> CfgNode:
     cfg.PROTOCOL.STANDARDIZE = True
     # linear: share of the training images of each class on which the learning rate is chosen
     cfg.PROTOCOL.HOLDOUT = 0.1
+
+    cfg.SVM = _svm()
 
     # The linear head; kNN has no solver
     cfg.SOLVER = CfgNode()
@@ -65,3 +72,19 @@ def get_defaults() -> CfgNode:
     # Where extracted features are kept for the next run; "": nowhere
     cfg.CACHE_DIR = ""
     return cfg
+
+
+def _svm() -> CfgNode:
+    """VISSL's VOC07 protocol: keys of svm and svm_lowshot, no part of the others' identity."""
+    node = CfgNode()
+    # The whole image resized to a square instead of a centre crop
+    node.SQUASH = True
+    # Side of the windows that the last map is averaged over, flattened; 0: averaged as a whole
+    node.WINDOW = 6
+    node.COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
+    # Folds of the cross-validation that chooses a class's cost
+    node.FOLDS = 3
+    node.MAX_ITER = 2000
+    # svm_lowshot: positive images per class; trial t draws them with seed SEED + t
+    node.SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
+    return node

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -38,7 +39,7 @@ class Features:
     """What one extraction gave. `seconds` is the extraction's, also when read from the cache."""
 
     values: Tensor  # (N, D) float32
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64, or (N, C)
     seconds: float
 
     def __len__(self) -> int:
@@ -54,8 +55,13 @@ def extract_features(
     batch_size: int = 256,
     num_workers: int = 0,
     cache_dir: str = "",
+    window: int = 0,
 ) -> Features:
     """Returns the pooled features of every image of `split`, in order.
+
+    Args:
+        window: > 0: the last map averaged over windows of this side at stride 1 and flattened,
+            as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
 
     bf16 autocast on CUDA (off on a CPU, where it is slower). With several processes each takes
     every W-th image, and all get the whole.
@@ -63,7 +69,7 @@ def extract_features(
     Raises:
         InputError: an unreadable image (named), or a cache file that does not fit.
     """
-    key = _content_key(weights, split, transform, device.type)
+    key = _content_key(weights, split, transform, device.type, window)
     path = Path(cache_dir) / f"{key}.pt" if cache_dir else None
     if path and path.is_file():
         logger.info("features of %s: %s", split.name, path)
@@ -81,7 +87,7 @@ def extract_features(
         pin_memory=device.type == "cuda",
     )
     with progress(loader, desc=f"features of {split.name}", unit="batch") as batches:
-        parts = [_forward(model, weights, images, device, split) for images in batches]
+        parts = [_forward(model, weights, images, device, split, window) for images in batches]
     gathered = gather_rows(torch.cat(parts))  # process by process: undo the stride
     values = gathered.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
     values = values[: len(split)].cpu()
@@ -93,7 +99,12 @@ def extract_features(
 
 @torch.no_grad()
 def _forward(
-    model: nn.Module, weights: Weights, images: Tensor | str, device: torch.device, split: Split
+    model: nn.Module,
+    weights: Weights,
+    images: Tensor | str,
+    device: torch.device,
+    split: Split,
+    window: int,
 ) -> Tensor:
     """uint8 (N, 3, S, S) -> float32 (N, D)."""
     if isinstance(images, str):
@@ -101,11 +112,26 @@ def _forward(
     inputs = weights.preprocess.apply(images.to(device, non_blocking=True))
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        output = model(inputs)
+        output = _pooled(model, inputs, window) if window else model(inputs)
     return output.float()
 
 
-def _content_key(weights: Weights, split: Split, transform: ImageTransform, device: str) -> str:
+def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
+    """The last map (N, C, h, w) -> (N, C * (h - window + 1) * (w - window + 1))."""
+    if not hasattr(model, "forward_stages"):
+        raise InputError("SVM.WINDOW needs a ResNet's map; set it to 0 for a ViT")
+    last = list(model.forward_stages(inputs).values())[-1]
+    if min(last.shape[2:]) < window:
+        raise InputError(
+            f"SVM.WINDOW {window} is larger than the last map of {tuple(last.shape[2:])}: use "
+            "larger images, or 0"
+        )
+    return F.avg_pool2d(last, window, stride=1).flatten(1)
+
+
+def _content_key(
+    weights: Weights, split: Split, transform: ImageTransform, device: str, window: int
+) -> str:
     """sha256 over all that the features depend on: weights, preprocessing, crops, image list."""
     facts = {
         "weights": weights.sha256,
@@ -116,6 +142,11 @@ def _content_key(weights: Weights, split: Split, transform: ImageTransform, devi
         "labels": split.labels.tolist(),
         "precision": "bf16" if device == "cuda" else "fp32",
     }
+    # What came later leaves no trace where it is off, so that older caches still serve.
+    if weights.architecture:
+        facts["architecture"] = dict(weights.architecture)
+    if window or transform.squash:
+        facts["pooling"] = [window, transform.squash]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

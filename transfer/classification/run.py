@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
@@ -33,12 +34,23 @@ from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
-from transfer.classification.data import ImageTransform, Split, open_splits
-from transfer.classification.defaults import NOT_IN_IDENTITY
+from transfer.classification.data import (
+    ImageTransform,
+    Split,
+    open_object_splits,
+    open_splits,
+)
+from transfer.classification.defaults import not_in_identity
 from transfer.classification.features import Features, extract_features
 from transfer.classification.knn import check_k, evaluate_knn
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, per_class_accuracy
+from transfer.classification.svm import (
+    check_targets,
+    evaluate_low_shot,
+    evaluate_svm,
+    sample_shots,
+)
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import FILE_NAME, make_record, read_record, write_record
 
@@ -139,9 +151,49 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     return Score(metrics, _per_class(correct, queries, classes), heads.curve, notes)
 
 
+def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+    """One SVM per class, cost by cross-validation; mAP."""
+    result = evaluate_svm(
+        *_arrays(bank, queries),
+        costs=[float(cost) for cost in job.cfg.SVM.COSTS],
+        folds=job.cfg.SVM.FOLDS,
+        max_iter=job.cfg.SVM.MAX_ITER,
+    )
+    names = job.train.classes
+    notes = {"cost": dict(zip(names, result.costs.tolist()))}
+    per_class = {"mAP": dict(zip(names, result.per_class.tolist()))}
+    return Score({"mAP": result.mean_ap}, per_class, notes=notes)
+
+
+def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+    """mAP by the number of positive images per class; the trial is the draw."""
+    values, targets, test_values, test_targets = _arrays(bank, queries)
+    costs = [float(cost) for cost in job.cfg.SVM.COSTS]
+    metrics, notes = {}, {}
+    for shots in job.cfg.SVM.SHOTS:
+        found = evaluate_low_shot(
+            values,
+            sample_shots(targets, shots, seed),
+            test_values,
+            test_targets,
+            costs=costs,
+            max_iter=job.cfg.SVM.MAX_ITER,
+        )
+        metrics[f"shots{shots}_mAP"] = float(found.max())
+        notes[f"shots{shots}_mAP_by_cost"] = dict(zip(map(str, costs), found.tolist()))
+    return Score(metrics, {}, notes=notes)
+
+
+def _arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
+    tensors = (bank.values, bank.labels, queries.values, queries.labels)
+    return tuple(tensor.numpy() for tensor in tensors)
+
+
 PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
     "knn": score_knn,
     "linear": score_linear,
+    "svm": score_svm,
+    "svm_lowshot": score_svm_lowshot,
 }
 
 
@@ -149,15 +201,31 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     """Checks the config against the data before anything is computed."""
     protocol = cfg.PROTOCOL
     find(protocol.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
-    transform = ImageTransform(protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
+    svm = protocol.NAME.startswith("svm")
+    sizes = (protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
+    transform = ImageTransform(*sizes, squash=svm and cfg.SVM.SQUASH)
     if protocol.NAME == "linear":
         _solver(cfg)
     sets = cfg.DATASETS
     limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
-    train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
+    if svm:
+        train, test = open_object_splits(sets.TRAIN, sets.TEST)
+        _check_svm(cfg, train, test)
+    else:
+        train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
     if protocol.NAME == "knn":
         check_k(protocol.K, len(train), train.name)
     return Job(cfg, request, train, test, transform, device)
+
+
+def _check_svm(cfg: CfgNode, train: Split, test: Split) -> None:
+    """Raises InputError, before any feature is made, for what no SVM can be trained on."""
+    node, targets = cfg.SVM, train.labels.numpy()
+    if not node.COSTS or min(node.COSTS) <= 0:
+        raise InputError(f"SVM.COSTS {tuple(node.COSTS)} must list numbers above 0")
+    check_targets(targets, test.labels.numpy(), node.FOLDS, train.classes)
+    for shots in node.SHOTS if cfg.PROTOCOL.NAME == "svm_lowshot" else ():
+        sample_shots(targets, shots, cfg.SEED)
 
 
 def _solver(cfg: CfgNode) -> Solver:
@@ -208,6 +276,7 @@ def _extract(job: Job, weights: Weights) -> tuple[Features, Features]:
             batch_size=loader.BATCH_SIZE,
             num_workers=loader.NUM_WORKERS,
             cache_dir=job.cfg.CACHE_DIR,
+            window=job.cfg.SVM.WINDOW if job.cfg.PROTOCOL.NAME.startswith("svm") else 0,
         )
         for split in (job.train, job.test)
     )
@@ -252,7 +321,7 @@ def _write_trial(
 def _protocol(job: Job) -> dict[str, Any]:
     return {
         "name": job.request.protocol,
-        "config_sha256": config_sha256(job.cfg, NOT_IN_IDENTITY),
+        "config_sha256": config_sha256(job.cfg, not_in_identity(job.cfg)),
         "engine": ENGINE,
         "engine_version": torch.__version__,
         "overrides": list(job.request.overrides),
@@ -273,5 +342,5 @@ def _check_same_run(path: Path, job: Job, weights: Weights) -> None:
     record = read_record(path)
     if record["checkpoint"]["sha256"] != weights.sha256:
         raise InputError(f"{path} is of other weights; give another --output")
-    if record["protocol"]["config_sha256"] != config_sha256(job.cfg, NOT_IN_IDENTITY):
+    if record["protocol"]["config_sha256"] != config_sha256(job.cfg, not_in_identity(job.cfg)):
         raise InputError(f"{path} is of another config; give another --output")

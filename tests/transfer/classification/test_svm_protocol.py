@@ -1,0 +1,134 @@
+"""VOC's objects as labels, and the SVM protocols from a folder of photographs to a record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pretrain.common.digits import make_digits
+from pretrain.common.errors import InputError
+from tools.train_cls import main
+from transfer.checkpoints.read import random_weights
+from transfer.classification import data as cls_data
+from transfer.classification.data import ImageTransform, open_object_splits
+from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.classification.features import _content_key, extract_features
+from transfer.datasets.samples import DetectionSet, Instance, Sample
+
+SMALL = (
+    "PROTOCOL.RESIZE 64 PROTOCOL.IMAGE_SIZE 64 SVM.WINDOW 6 SVM.COSTS (0.1,1.0) SVM.FOLDS 2 "
+    "BACKBONE.NAME tiny_resnet DATALOADER.NUM_WORKERS 0 DATASETS.TRAIN voc:digits_voc:train "
+    "DATASETS.TEST voc:digits_voc:test"
+).split()
+
+
+@pytest.fixture(scope="module")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("svm") / "digits"
+    make_digits(root, seed=1, classification=(0, 0, 0), scenes=(60, 0, 60))
+    return root
+
+
+@pytest.fixture
+def digits(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(digits_root))
+    return digits_root
+
+
+def test_objects_as_labels() -> None:
+    box = (0.0, 0.0, 1.0, 1.0)
+    clear, hard = Instance(box, 0), Instance(box, 0, difficult=True)
+    crowd = Instance(box, 1, crowd=True)
+    samples = [
+        Sample("a.jpg", "a", 2, 2, (clear, hard)),
+        Sample("b.jpg", "b", 2, 2, (hard, crowd)),
+        Sample("c.jpg", "c", 2, 2, ()),
+        Sample("d.jpg", "d", 2, 2, (crowd, Instance(box, 1))),
+    ]
+    split = cls_data._object_labels(DetectionSet("x", "voc", tuple(samples), ("p", "q"), (1, 2)))
+    assert split.labels.tolist() == [[1, 0], [-1, -1], [0, 0], [0, 1]]
+    assert split.images.name(2) == "c.jpg" and len(split) == 4
+
+
+def test_the_whole_image_is_squashed() -> None:
+    image = Image.new("RGB", (40, 20))
+    image.putpixel((0, 0), (255, 0, 0))
+    pixels = ImageTransform(20, 16, squash=True).apply(image)
+    expected = image.resize((16, 16), Image.Resampling.BILINEAR)  # its short side is 20 already
+    assert (
+        pixels.permute(1, 2, 0).tolist()
+        == torch.tensor(
+            [[expected.getpixel((x, y)) for x in range(16)] for y in range(16)]
+        ).tolist()
+    )
+
+
+def test_windows_of_the_last_map(digits: Path) -> None:
+    split, _ = open_object_splits("voc:digits_voc:train", "voc:digits_voc:test")
+    weights, transform = random_weights("tiny_resnet", 0), ImageTransform(64, 64, squash=True)
+    options = {"device": torch.device("cpu"), "batch_size": 32}
+    grid = extract_features(weights, split, transform, window=6, **options).values
+    assert grid.shape == (60, 128 * 3 * 3)  # the map is 8 x 8
+    whole = extract_features(weights, split, transform, window=8, **options).values
+    mean = extract_features(weights, split, transform, **options).values
+    assert torch.allclose(whole, mean, atol=1e-5)
+    with pytest.raises(InputError, match="WINDOW 9 is larger than the last map of .8, 8."):
+        extract_features(weights, split, transform, window=9, **options)
+
+
+def test_the_cache_tells_architectures_and_windows_apart(digits: Path) -> None:
+    split, _ = open_object_splits("voc:digits_voc:train", "voc:digits_voc:test")
+    weights, transform = random_weights("tiny_resnet", 0), ImageTransform(64, 64)
+    other = random_weights("tiny_resnet", 0)
+    object.__setattr__(other, "architecture", {"padding": "same"})
+    keys = {
+        _content_key(weights, split, transform, "cpu", 0),
+        _content_key(weights, split, transform, "cpu", 6),
+        _content_key(weights, split, ImageTransform(64, 64, squash=True), "cpu", 0),
+        _content_key(other, split, transform, "cpu", 0),
+    }
+    assert len(keys) == 4
+
+
+def test_from_photographs_to_a_record(digits: Path, tmp_path: Path) -> None:
+    command = ["--config", "svm_voc07.yaml", "--weights", "random", "--output", str(tmp_path)]
+    assert main([*command, *SMALL]) == 0
+    record = json.loads((tmp_path / "trial_0" / "record.json").read_text())
+    assert record["task"] == "svm" and 0 < record["metrics"]["mAP"] <= 100
+    per_class = record["per_class"]["mAP"]
+    assert len(per_class) == 10
+    assert record["metrics"]["mAP"] == pytest.approx(sum(per_class.values()) / 10)
+    chosen = json.loads((tmp_path / "trial_0" / "selection.json").read_text())["cost"]
+    assert set(chosen.values()) <= {0.1, 1.0}
+
+
+def test_low_shot_trials_draw_anew(digits: Path, tmp_path: Path) -> None:
+    command = ["--config", "svm_voc07_lowshot.yaml", "--weights", "random", "--trials", "2"]
+    words = [*command, "--output", str(tmp_path), *SMALL, "SVM.SHOTS", "(1, 4)"]
+    assert main(words) == 0
+    records = [json.loads((tmp_path / f"trial_{t}" / "record.json").read_text()) for t in (0, 1)]
+    assert set(records[0]["metrics"]) == {"shots1_mAP", "shots4_mAP"}
+    assert records[0]["metrics"] != records[1]["metrics"]
+
+
+def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def line(config: str, *words: str) -> str:
+        options = ["--config", config, "--weights", "random", "--output", str(tmp_path / "x")]
+        assert main([*options, *SMALL, *words]) == 2
+        return capsys.readouterr().err
+
+    assert "fewer than the 59 folds of SVM.FOLDS" in line("svm_voc07.yaml", "SVM.FOLDS", "59")
+    assert "SVM.COSTS (0.0,)" in line("svm_voc07.yaml", "SVM.COSTS", "(0.0,)")
+    assert "SVM.SHOTS 96" in line("svm_voc07_lowshot.yaml", "SVM.SHOTS", "(96,)")
+    assert "unknown detection data set" in line("svm_voc07.yaml", "DATASETS.TRAIN", "cifar10:train")
+
+
+def test_other_protocols_keep_their_identity() -> None:
+    cfg = get_defaults()
+    assert "SVM" in not_in_identity(cfg)
+    cfg.PROTOCOL.NAME = "svm"
+    assert "SVM" not in not_in_identity(cfg)
