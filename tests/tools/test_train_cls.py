@@ -84,7 +84,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
     [
         ("knn.yml", (), "no config"),
         ("knn.yaml", ("PROTOCOL.KS", "(1,)"), "PROTOCOL.K"),
-        ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: knn, linear, svm"),
+        ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: knn, kshot, linear, svm"),
         ("knn.yaml", ("PROTOCOL.K", "(500,)"), "24 images"),
         ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "does not exist"),
         ("knn.yaml", ("BACKBONE.NAME", "tiny_resnett"), "did you mean 'tiny_resnet'"),

@@ -7,7 +7,7 @@ Legend: N images, S side of the crop in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,12 +72,33 @@ class Split:
     """
 
     name: str
-    images: ImageDataset | PhotoFiles
+    images: ImageDataset | PhotoFiles | Chosen
     labels: Tensor
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, indices: Sequence[int]) -> Split:
+        """The images of these indices, in their order."""
+        images = Chosen(self.images, tuple(indices))
+        return replace(self, images=images, labels=self.labels[list(indices)])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of a data set's images."""
+
+    images: ImageDataset | PhotoFiles
+    indices: tuple[int, ...]
+
+    def name(self, index: int) -> str:
+        """Of the data set's own image."""
+        return self.images.name(self.indices[index])
+
+    def read(self, index: int) -> Image.Image:
+        """As the data set reads it."""
+        return self.images.read(self.indices[index])
 
 
 class PhotoFiles:

@@ -10,7 +10,9 @@ NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE")
 
 def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
     """Top-level keys that the identity of this config's protocol leaves out."""
-    return NOT_IN_IDENTITY if cfg.PROTOCOL.NAME.startswith("svm") else (*NOT_IN_IDENTITY, "SVM")
+    nodes = {"SVM": "svm", "KSHOT": "kshot"}
+    name = cfg.PROTOCOL.NAME
+    return (*NOT_IN_IDENTITY, *(key for key, used in nodes.items() if not name.startswith(used)))
 
 
 def get_defaults() -> CfgNode:
@@ -36,7 +38,7 @@ def get_defaults() -> CfgNode:
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()
-    # knn, linear, svm or svm_lowshot
+    # knn, linear, svm, svm_lowshot or kshot
     cfg.PROTOCOL.NAME = "knn"
     # Shorter side after resizing, then the side of the centre crop, in pixels
     cfg.PROTOCOL.RESIZE = 256
@@ -53,6 +55,7 @@ def get_defaults() -> CfgNode:
     cfg.PROTOCOL.HOLDOUT = 0.1
 
     cfg.SVM = _svm()
+    cfg.KSHOT = _kshot()
 
     # The linear head; kNN has no solver
     cfg.SOLVER = CfgNode()
@@ -87,4 +90,14 @@ def _svm() -> CfgNode:
     node.MAX_ITER = 2000
     # svm_lowshot: positive images per class; trial t draws them with seed SEED + t
     node.SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
+    return node
+
+
+def _kshot() -> CfgNode:
+    """Logistic regression on few labels (facebookresearch/msn logistic_eval.py): keys of kshot."""
+    node = CfgNode()
+    # Labelled images per class; trial t draws them with seed SEED + t
+    node.SHOTS = (1, 2, 5)
+    # L2 penalty on the weights beside the sum of the images' losses (MSN's --lambd)
+    node.PENALTY = 0.00025
     return node

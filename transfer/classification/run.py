@@ -43,6 +43,7 @@ from transfer.classification.data import (
 from transfer.classification.defaults import not_in_identity
 from transfer.classification.features import Features, extract_features
 from transfer.classification.knn import check_k, evaluate_knn
+from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, per_class_accuracy
 from transfer.classification.svm import (
@@ -81,6 +82,7 @@ class Job:
     test: Split
     transform: ImageTransform
     device: torch.device
+    drawn: dict[int, np.ndarray] = field(default_factory=dict)  # kshot: seed -> rows of `train`
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,19 @@ def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) ->
     return Score(metrics, {}, notes=notes)
 
 
+def score_kshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+    """Logistic regression on k images per class; the trial is the draw."""
+    values, labels, test_values, _ = _arrays(bank, queries)
+    rows = job.drawn[seed].reshape(len(job.train.classes), -1)  # (classes, the most shots)
+    metrics, notes = {}, {}
+    for shots in job.cfg.KSHOT.SHOTS:
+        chosen = rows[:, :shots].ravel()
+        scores = fit_and_predict(values[chosen], labels[chosen], test_values, job.cfg.KSHOT.PENALTY)
+        metrics[f"shots{shots}_top1"] = accuracy(torch.from_numpy(scores), queries.labels)
+        notes[f"shots{shots}"] = [job.train.images.name(int(row)) for row in chosen[:1000]]
+    return Score(metrics, {}, notes=notes)
+
+
 def _arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
     tensors = (bank.values, bank.labels, queries.values, queries.labels)
     return tuple(tensor.numpy() for tensor in tensors)
@@ -194,6 +209,7 @@ PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
     "linear": score_linear,
     "svm": score_svm,
     "svm_lowshot": score_svm_lowshot,
+    "kshot": score_kshot,
 }
 
 
@@ -215,7 +231,21 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
         train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
     if protocol.NAME == "knn":
         check_k(protocol.K, len(train), train.name)
-    return Job(cfg, request, train, test, transform, device)
+    drawn: dict[int, np.ndarray] = {}
+    if protocol.NAME == "kshot":
+        train, drawn = _draw(cfg, request.trials, train)
+    return Job(cfg, request, train, test, transform, device, drawn)
+
+
+def _draw(cfg: CfgNode, trials: int, train: Split) -> tuple[Split, dict[int, np.ndarray]]:
+    """The images that some trial draws, and each trial's rows of them: no others are read."""
+    check_shots(cfg.KSHOT.SHOTS, cfg.KSHOT.PENALTY)
+    labels, most = train.labels.numpy(), max(cfg.KSHOT.SHOTS)
+    seeds = [cfg.SEED + trial for trial in range(trials)]
+    drawn = {seed: draw_shots(labels, most, seed) for seed in seeds}
+    union = np.unique(np.concatenate(list(drawn.values())))
+    rows = {seed: np.searchsorted(union, indices) for seed, indices in drawn.items()}
+    return train.subset(union.tolist()), rows
 
 
 def _check_svm(cfg: CfgNode, train: Split, test: Split) -> None:
