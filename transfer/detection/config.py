@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "build_resnet_fpn_backbone": "FPN",
     "build_tiny_resnet_backbone": "TINY",
 }
+RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on 0..255
 HEADS = {
     "Res5ROIHeads": ("C4",),
     "Res5ROIHeadsExtraNorm": ("C4",),
@@ -145,8 +146,11 @@ def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def protocol_sha256(cfg: CfgNode) -> str:
-    """Identity of the protocol: everything but where it runs, and what the weights decide."""
+def identity(cfg: CfgNode) -> CfgNode:
+    """What makes two runs one protocol: everything but where it runs and what the weights decide.
+
+    Keys that came later leave no trace while they are off, so that older records keep their group.
+    """
     kept = cfg.clone()
     kept.defrost()
     kept.DATALOADER.NUM_WORKERS = 0
@@ -156,7 +160,16 @@ def protocol_sha256(cfg: CfgNode) -> str:
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
     kept.SOLVER.CHECKPOINT_PERIOD = 0
-    return config_sha256(kept)
+    # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.
+    kept.INPUT.FORMAT = "RGB"
+    kept.MODEL.PIXEL_MEAN, kept.MODEL.PIXEL_STD = list(RGB_MEAN), list(RGB_STD)
+    kept.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    return kept
+
+
+def protocol_sha256(cfg: CfgNode) -> str:
+    """Identity of the protocol as 64 hexadecimal digits."""
+    return config_sha256(identity(cfg))
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
