@@ -49,6 +49,10 @@ def make_transfer() -> CfgNode:
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
+    node.AMP_DTYPE = "fp16"  # of SOLVER.AMP: fp16 as Detectron2's, or bf16, which needs no scaling
+    # Micro-batches that a process takes one after the other for one step, where memory is short:
+    # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
+    node.ACCUMULATE = 1
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
     node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
     node.CHANNELS_LAST = (
@@ -205,6 +209,11 @@ def _solver() -> CfgNode:
     node.WARMUP_METHOD = "linear"  # or constant
     node.CHECKPOINT_PERIOD = 5000  # iterations
     node.IMS_PER_BATCH = 16  # images per iteration over all processes
+    # Number of processes that batch, rate and iterations are meant for; on another number they are
+    # scaled, the batch of a process staying the same. 0: never scaled.
+    node.REFERENCE_WORLD_SIZE = 0
+    node.AMP = CfgNode()
+    node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node
 
 
