@@ -54,7 +54,7 @@ def for_processes(cfg: CfgNode, processes: int) -> CfgNode:
             )
     micro_batches = processes * cfg.TRANSFER.ACCUMULATE
     if cfg.SOLVER.IMS_PER_BATCH % micro_batches:
-        parts = f"{processes} processes"
+        parts = f"{processes} {_processes(processes)}"
         if cfg.TRANSFER.ACCUMULATE > 1:
             parts += f" x {cfg.TRANSFER.ACCUMULATE} micro-batches (TRANSFER.ACCUMULATE)"
         raise InputError(
@@ -75,7 +75,7 @@ def training_line(cfg: CfgNode, shipped: CfgNode, name: str, processes: int) -> 
     scaled = for_processes(cfg, processes)
     solver, accumulate = scaled.SOLVER, scaled.TRANSFER.ACCUMULATE
     per_step = solver.IMS_PER_BATCH // (processes * accumulate)
-    shape = f"{processes} {'process' if processes == 1 else 'processes'} x {per_step}"
+    shape = f"{processes} {_processes(processes)} x {per_step}"
     if accumulate > 1:
         shape += f" x {accumulate} accumulated"
     text = (
@@ -87,6 +87,10 @@ def training_line(cfg: CfgNode, shipped: CfgNode, name: str, processes: int) -> 
         seen = per_step if norms == {"BN"} else per_step * processes
         text += f"; batch norm over {seen} {'image' if seen == 1 else 'images'}"
     return text
+
+
+def _processes(count: int) -> str:
+    return "process" if count == 1 else "processes"
 
 
 def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
