@@ -86,6 +86,23 @@ def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
     assert shapes[0] == shapes[1]
 
 
+def test_a_part_is_the_same_in_plain_detectron2(digits: Path) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog
+
+    from transfer.datasets.registry import open_sets
+    from transfer.detection.detectron2_plugin import register_datasets
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "digits_coco.yaml"))
+    name = "coco:digits_coco:train@50%"
+    cfg.DATASETS.TRAIN = (name,)
+    register_datasets(cfg)
+    theirs = [item["image_id"] for item in DatasetCatalog.get(name)]
+    assert theirs == [sample.image_id for sample in open_sets([name]).samples]
+    assert len(theirs) == 4
+
+
 def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
     from detectron2.data import detection_utils, transforms
     from detectron2.solver import build_lr_scheduler
