@@ -49,7 +49,8 @@ def make_transfer() -> CfgNode:
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
-    node.AMP_DTYPE = "fp16"  # of SOLVER.AMP: fp16 as Detectron2's, or bf16, which needs no scaling
+    # Of SOLVER.AMP: fp16 as Detectron2's, or bf16 without loss scaling (torchvision engine only).
+    node.AMP_DTYPE = "fp16"
     # Micro-batches that a process takes one after the other for one step, where memory is short:
     # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
     node.ACCUMULATE = 1

@@ -35,7 +35,6 @@ from transfer.detection import model_files, schedule
 from transfer.detection.detectron2_plugin import register
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.precision import DTYPES
 
 TRAIN, TEST = "transfer_train", "transfer_test"
 BACKBONE_FILE = "backbone.pkl"
@@ -107,8 +106,6 @@ class Trainer(DefaultTrainer):
         # Before super().__init__, which builds the model through the method below.
         self._highpass, self._evaluate = highpass, evaluate
         super().__init__(cfg)
-        if cfg.SOLVER.AMP.ENABLED:
-            self._trainer.precision = DTYPES[cfg.TRANSFER.AMP_DTYPE]
 
     def build_model(self, cfg: Detectron2Config) -> nn.Module:
         """Detectron2's model, with the filter where the weights ask for it."""

@@ -98,15 +98,13 @@ def step(
     """
     precision = precision or Precision()
     optimizer.zero_grad()
-    size = len(batch) // accumulate
     parts = []
-    for part in range(accumulate):
+    for done, micro_batch in enumerate(micro_batches(batch, accumulate), start=1):
         # Several processes add up their gradients once, with the last part.
-        last = part == accumulate - 1
-        waits = not last and hasattr(model, "no_sync")
+        waits = done < accumulate and hasattr(model, "no_sync")
         with model.no_sync() if waits else nullcontext():
             with precision.autocast():
-                losses = model(batch[part * size : (part + 1) * size])
+                losses = model(micro_batch)
             precision.backward(sum(losses.values()) / accumulate)
         parts.append(torch.stack([loss.detach().float() for loss in losses.values()]))
     # One transfer from the device for all losses; before the step, so that a bad one does no harm.
@@ -119,3 +117,10 @@ def step(
         )
     precision.step(optimizer)
     return values
+
+
+def micro_batches(batch: list[dict[str, Any]], count: int) -> Iterator[list[dict[str, Any]]]:
+    """The batch in `count` parts of equal size; what does not fill a part is left out."""
+    size = len(batch) // count
+    for part in range(count):
+        yield batch[part * size : (part + 1) * size]

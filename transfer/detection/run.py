@@ -105,6 +105,12 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
         return
     if cfg.TRANSFER.ACCUMULATE > 1:
         raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
+    if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
+        # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
+        raise InputError(
+            f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
+            "pooling would round boxes to it"
+        )
     if cfg.SOLVER.AMP.ENABLED and not _on_gpu(cfg):
         raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from transfer.detection.config import (
     with_preprocess,
 )
 from transfer.detection.run import Request, check_engine, prepare, run_request, run_trials
+from transfer.detection.torchvision_engine import run as engine
 from transfer.results.record import read_record
 
 TINY = (
@@ -112,8 +115,26 @@ def test_batch_and_rate_are_logged_and_scaled(digits: Path, tmp_path: Path) -> N
     assert record["protocol"]["config_sha256"] == protocol_sha256(
         load_detection_config("digits_voc.yaml", TINY)
     )
+    written = load_detection_config(str(path.parent / "config.yaml"))
+    assert protocol_sha256(written) == record["protocol"]["config_sha256"]
     rates = [json.loads(x) for x in (path.parent / "metrics.json").read_text().splitlines()]
     assert rates[-1]["iteration"] == 11 and len(rates) == 6
+
+
+def test_precise_batch_norm_takes_micro_batches(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def note(model: torch.nn.Module, batches: Iterator[list], num_iters: int) -> None:
+        sizes.extend(len(batch) for batch in islice(batches, num_iters))
+
+    monkeypatch.setattr(engine, "update_bn_stats", note)
+    words = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3")
+    run_trials(prepare(request(tmp_path, *words, "TRANSFER.ACCUMULATE", "2")))
+    assert sizes == [1] * 6
+    log = (tmp_path / "trial_0" / "log.txt").read_text()
+    assert "micro-batches are not identical to a batch under batch norm" in log
 
 
 def test_what_the_detectron2_engine_does_not_do() -> None:
@@ -121,7 +142,10 @@ def test_what_the_detectron2_engine_does_not_do() -> None:
     with pytest.raises(InputError, match="TRANSFER.ACCUMULATE above 1 needs --engine torchvision"):
         check_engine(cfg, "detectron2")
     check_engine(cfg, "torchvision")
-    cfg = load_detection_config("digits_voc.yaml", (*AMP, "bf16", "MODEL.DEVICE", "cpu"))
+    cfg = load_detection_config("digits_voc.yaml", (*AMP, "bf16"))
+    with pytest.raises(InputError, match="TRANSFER.AMP_DTYPE bf16 needs --engine torchvision"):
+        check_engine(cfg, "detectron2")
+    cfg = load_detection_config("digits_voc.yaml", (*AMP, "fp16", "MODEL.DEVICE", "cpu"))
     with pytest.raises(InputError, match="SOLVER.AMP.ENABLED needs a GPU"):
         check_engine(cfg, "detectron2")
 

@@ -35,7 +35,7 @@ from transfer.detection.data.sampler import GroupedBatches, rank_share
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.loop import Periodic, train
+from transfer.detection.loop import Periodic, micro_batches, train
 from transfer.detection.metrics import open_metrics
 from transfer.detection.precision import DTYPES, Precision
 from transfer.detection.schedule import Schedule, build_optimizer, check_steps, param_groups
@@ -89,8 +89,11 @@ class TorchvisionEngine:
         metrics.close()
         if cfg.TEST.PRECISE_BN.ENABLED:
             run.detector.train()
-            batches = training_batches(cfg, train_set)
-            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER)
+            # As many images whatever ACCUMULATE is, in parts that fit the memory.
+            count = cfg.TRANSFER.ACCUMULATE
+            whole = training_batches(cfg, train_set)
+            batches = (part for batch in whole for part in micro_batches(batch, count))
+            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER * count)
         model_file = run.finish()
         return Fitted(model_file, run.seconds())
 
