@@ -87,10 +87,12 @@ def _evaluate(request, num_gpus: int) -> None:
 def _train(request, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.run import format_metrics, prepare, read_backbone, run_request
+    from transfer.detection.scaling import for_processes
     from transfer.results.record import FILE_NAME, read_record
 
     check_gpus(num_gpus)
     job = prepare(request)
+    for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
     read_backbone(request, job.cfg, job.cfg.SEED)
     launch(run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints

@@ -106,6 +106,10 @@ def test_data_errors(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert "VOC2007" in line("voc_mscn.yaml")
     assert "instances_train2017.json is missing" in line("coco_mscn.yaml")
+    odd = ("TRANSFER.ACCUMULATE", "3", "SOLVER.IMS_PER_BATCH", "4")
+    assert "IMS_PER_BATCH 4 is not a multiple of 1 process x 3" in line("digits_voc.yaml", *odd)
+    part = ("DATASETS.TRAIN", "voc:digits_voc:train@200%")
+    assert "give @1% to @100%" in line("digits_voc.yaml", *part)
     assert "has a mask" in line("digits_voc.yaml", "MODEL.MASK_ON", "True")
     classes = "('0','1','2','3','4','5','6','7','8')"
     assert "'9'" in line("digits_coco.yaml", "TRANSFER.CLASSES", classes)

@@ -2,20 +2,22 @@
 
 In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last
-colon separates). Out: the sets, all with the same classes in the same order. The classes are those
+colon separates); any of them may end in @P%, for the part of its images that `few_labels` picks.
+Out: the sets, all with the same classes in the same order. The classes are those
 of the training sets' annotations unless they are listed; a test class outside them is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
+from transfer.datasets.few_labels import few_labels, split_percent
 from transfer.datasets.samples import DetectionSet
 
 
@@ -28,6 +30,7 @@ class Location:
     split: str
     annotation_file: Path | None = None
     num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
+    percent: float | None = None  # of the images; None: all
 
 
 # name -> layout, folder below the root, split, number of classes
@@ -42,6 +45,9 @@ BUILTIN = {
 
 def locate(name: str) -> Location:
     """Where the set of this name lies. Raises InputError for an unknown or malformed name."""
+    whole, percent = split_percent(name)
+    if percent is not None:
+        return replace(locate(whole), percent=percent)
     kind, _, rest = name.partition(":")
     if kind in ("voc", "coco") and rest:
         folder_text, _, split = rest.rpartition(":")
@@ -105,7 +111,10 @@ def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
 
 
 def _open_voc(name: str, locations: Sequence[Location], classes: tuple[str, ...]) -> DetectionSet:
-    samples = [voc.read_voc(place.folder, place.split, classes) for place in locations]
+    samples = [
+        few_labels(voc.read_voc(place.folder, place.split, classes), place.percent)
+        for place in locations
+    ]
     ids = tuple(range(1, len(classes) + 1))
     return DetectionSet(name, "voc", tuple(s for part in samples for s in part), classes, ids)
 
@@ -116,7 +125,8 @@ def _open_coco(name: str, locations: Sequence[Location], classes: tuple[str, ...
         path = _json(place)
         folder = place.folder / place.split
         content = coco.read_json(path, folder)
-        samples.extend(coco.read_coco(path, folder, content, classes))
+        read = coco.read_coco(path, folder, content, classes)
+        samples.extend(few_labels(read, place.percent))
         ids.update({name: key for key, name in coco.read_categories(content).items()})
     # A class of the training set that a test file does not list gets an id no annotation has.
     category_ids = tuple(ids.get(name, -1 - i) for i, name in enumerate(classes))

@@ -19,6 +19,7 @@ from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.defaults import ONLY, make_defaults
+from transfer.detection.precision import DTYPES
 from transfer.detection.torchvision_engine.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ ARCHITECTURES = {
     "build_resnet_backbone": "C4",
     "build_resnet_fpn_backbone": "FPN",
     "build_tiny_resnet_backbone": "TINY",
+}
+RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on 0..255
+LEAST = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.REFERENCE_WORLD_SIZE": 0,
+    "TRANSFER.LOG_PERIOD": 1,
+    "TRANSFER.ACCUMULATE": 1,
 }
 HEADS = {
     "Res5ROIHeads": ("C4",),
@@ -71,13 +80,14 @@ def check(cfg: CfgNode) -> None:
         "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
         "TRANSFER.VOC_METRIC": (2007, 2012),
         "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
+        "TRANSFER.AMP_DTYPE": tuple(DTYPES),
     }.items():
         if _get(cfg, key) not in allowed_values:
             known = ", ".join(map(str, allowed_values))
             raise InputError(f"{key} {_get(cfg, key)!r} is unknown; known: {known}")
-    for key in ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "TRANSFER.LOG_PERIOD"):
-        if _get(cfg, key) < 1:
-            raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
+    for key, least in LEAST.items():
+        if _get(cfg, key) < least:
+            raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
     DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
@@ -145,8 +155,11 @@ def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def protocol_sha256(cfg: CfgNode) -> str:
-    """Identity of the protocol: everything but where it runs, and what the weights decide."""
+def identity(cfg: CfgNode) -> CfgNode:
+    """What makes two runs one protocol: everything but where it runs and what the weights decide.
+
+    Keys that came later leave no trace while they are off, so that older records keep their group.
+    """
     kept = cfg.clone()
     kept.defrost()
     kept.DATALOADER.NUM_WORKERS = 0
@@ -156,7 +169,37 @@ def protocol_sha256(cfg: CfgNode) -> str:
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
     kept.SOLVER.CHECKPOINT_PERIOD = 0
-    return config_sha256(kept)
+    # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.
+    kept.INPUT.FORMAT = "RGB"
+    kept.MODEL.PIXEL_MEAN, kept.MODEL.PIXEL_STD = list(RGB_MEAN), list(RGB_STD)
+    kept.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.
+    del kept.SOLVER["REFERENCE_WORLD_SIZE"]
+    if not cfg.SOLVER.AMP.ENABLED:
+        del kept.SOLVER["AMP"], kept.TRANSFER["AMP_DTYPE"]
+    # Without batch norm, micro-batches are as good as more processes.
+    if cfg.TRANSFER.ACCUMULATE == 1 or not batch_norms(cfg):
+        del kept.TRANSFER["ACCUMULATE"]
+    if not cfg.TRANSFER.LR_SWEEP.RATES:
+        del kept.TRANSFER["LR_SWEEP"]
+    return kept
+
+
+def batch_norms(cfg: CfgNode) -> set[str]:
+    """Names of the norms in the detector whose statistics are those of a batch."""
+    nodes = [cfg.MODEL.RESNETS]
+    if architecture(cfg) == "FPN":
+        nodes.append(cfg.MODEL.FPN)
+    if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
+        nodes.append(cfg.MODEL.ROI_BOX_HEAD)
+    if cfg.MODEL.MASK_ON:
+        nodes.append(cfg.MODEL.ROI_MASK_HEAD)
+    return {node.NORM for node in nodes} & {"BN", "SyncBN", "naiveSyncBN"}
+
+
+def protocol_sha256(cfg: CfgNode) -> str:
+    """Identity of the protocol as 64 hexadecimal digits."""
+    return config_sha256(identity(cfg))
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:

@@ -55,6 +55,11 @@ def make_transfer() -> CfgNode:
     node.LR_SWEEP.RATES = ()
     node.LR_SWEEP.MAX_ITER = 0  # iterations of a short run; the schedule is squeezed into them
     node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that judges
+    # Of SOLVER.AMP: fp16 as Detectron2's, or bf16 without loss scaling (torchvision engine only).
+    node.AMP_DTYPE = "fp16"
+    # Micro-batches that a process takes one after the other for one step, where memory is short:
+    # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
+    node.ACCUMULATE = 1
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
     node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
     node.CHANNELS_LAST = (
@@ -211,6 +216,11 @@ def _solver() -> CfgNode:
     node.WARMUP_METHOD = "linear"  # or constant
     node.CHECKPOINT_PERIOD = 5000  # iterations
     node.IMS_PER_BATCH = 16  # images per iteration over all processes
+    # Number of processes that batch, rate and iterations are meant for; on another number they are
+    # scaled, the batch of a process staying the same. 0: never scaled.
+    node.REFERENCE_WORLD_SIZE = 0
+    node.AMP = CfgNode()
+    node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node
 
 

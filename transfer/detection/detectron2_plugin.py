@@ -3,7 +3,7 @@
 On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbone
 `build_tiny_resnet_backbone` (ours, for the digits) and the `TRANSFER` node of the config.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
-`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`.
+`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`, and parts such as `coco_2017_train@1%`.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Registers the `voc:` and `coco:` names of DATASETS.TRAIN and .TEST in Detectron2's catalogs.
+    """Registers the names of DATASETS.TRAIN and .TEST that Detectron2 does not bring itself.
 
     Raises InputError for whatever is missing or malformed in them.
     """
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if ":" in name:
+        if ":" in name or "@" in name:
             register(name, open_sets([name], like=train_set))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from pretrain.common.logs import MetricsWriter, progress
+from transfer.detection.precision import Precision
 from transfer.detection.schedule import Schedule, set_rates
 
 
@@ -43,6 +45,8 @@ def train(
     metrics: MetricsWriter,
     log_period: int,
     callbacks: list[Periodic],
+    precision: Precision | None = None,
+    accumulate: int = 1,
 ) -> None:
     """Runs iterations `start_iter` .. `schedule.max_iter` - 1.
 
@@ -56,7 +60,9 @@ def train(
 
             model.train()
             set_rates(optimizer, schedule.factor(iteration))
-            losses = step(model, batch, optimizer, iteration)
+            losses = step(
+                model, batch, optimizer, iteration, precision=precision, accumulate=accumulate
+            )
 
             bar.update(1)
             bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
@@ -77,19 +83,44 @@ def train(
 
 
 def step(
-    model: nn.Module, batch: list[dict[str, Any]], optimizer: torch.optim.Optimizer, iteration: int
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    optimizer: torch.optim.Optimizer,
+    iteration: int,
+    *,
+    precision: Precision | None = None,
+    accumulate: int = 1,
 ) -> dict[str, float]:
-    """One optimiser step on the sum of the model's losses, which are returned as numbers."""
-    losses = model(batch)
+    """One optimiser step on the sum of the model's losses, which are returned as numbers.
+
+    The batch is taken in `accumulate` parts of equal size, and losses and gradients are the means
+    over them: what as many processes would have computed, but for batch norm's statistics.
+    """
+    precision = precision or Precision()
     optimizer.zero_grad()
-    sum(losses.values()).backward()
+    parts = []
+    for done, micro_batch in enumerate(micro_batches(batch, accumulate), start=1):
+        # Several processes add up their gradients once, with the last part.
+        waits = done < accumulate and hasattr(model, "no_sync")
+        with model.no_sync() if waits else nullcontext():
+            with precision.autocast():
+                losses = model(micro_batch)
+            precision.backward(sum(losses.values()) / accumulate)
+        parts.append(torch.stack([loss.detach().float() for loss in losses.values()]))
     # One transfer from the device for all losses; before the step, so that a bad one does no harm.
-    values = dict(zip(losses, torch.stack(list(losses.values())).detach().tolist()))
+    values = dict(zip(losses, torch.stack(parts).mean(dim=0).tolist()))
     if not all(math.isfinite(value) for value in values.values()):
         listed = ", ".join(f"{name}={value:g}" for name, value in values.items())
         raise FloatingPointError(
             f"a loss is not finite at iteration {iteration}: {listed}; lower SOLVER.BASE_LR, or "
             "lengthen SOLVER.WARMUP_ITERS"
         )
-    optimizer.step()
+    precision.step(optimizer)
     return values
+
+
+def micro_batches(batch: list[dict[str, Any]], count: int) -> Iterator[list[dict[str, Any]]]:
+    """The batch in `count` parts of equal size; what does not fill a part is left out."""
+    size = len(batch) // count
+    for part in range(count):
+        yield batch[part * size : (part + 1) * size]

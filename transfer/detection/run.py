@@ -46,6 +46,7 @@ from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.metrics import read_metrics
 from transfer.detection.model_files import read_model
+from transfer.detection.scaling import for_processes, training_line
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import FILE_NAME, make_record, write_record
 
@@ -87,6 +88,7 @@ def prepare(request: Request) -> Job:
         raise InputError(f"--trials must be 1 or above, got {request.trials}")
     check_sweep(cfg)
     engine = choose_engine(request.engine)
+    check_engine(cfg, engine)
     check_output(request)
     return Job(request, cfg, train_set, test_set, engine)
 
@@ -98,6 +100,22 @@ def open_data(request: Request) -> tuple[CfgNode, DetectionSet, DetectionSet]:
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
     test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
     return detection_config.with_data(cfg, train_set), train_set, test_set
+
+
+def check_engine(cfg: CfgNode, engine: str) -> None:
+    """Raises InputError for what only the other engine does."""
+    if engine != "detectron2":
+        return
+    if cfg.TRANSFER.ACCUMULATE > 1:
+        raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
+    if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
+        # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
+        raise InputError(
+            f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
+            "pooling would round boxes to it"
+        )
+    if cfg.SOLVER.AMP.ENABLED and not _on_gpu(cfg):
+        raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
 
 
 def check_output(request: Request) -> None:
@@ -175,7 +193,10 @@ def _run_trial(job: Job, engine: Engine, trial: int, folder: Path) -> None:
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         setup_logging(folder)
+        # Not scaled to the processes: the file is the protocol, and scales again where it is used.
         atomic_write_text(folder / "config.yaml", dump_yaml(cfg))
+    logger.info("%s", training_line(job.cfg, _shipped(job.request), _name(job), world_size()))
+    cfg = for_processes(cfg, world_size())
     fitted = _fit(job, engine, cfg, weights, folder)
     begin_test = time.perf_counter()
     predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=job.test_set)
@@ -277,6 +298,7 @@ def _record(
 ) -> dict[str, object]:
     number, started, seconds = trial
     request, cfg = job.request, job.cfg
+    scaled = for_processes(cfg, world_size())
     pairs = zip(request.overrides[::2], request.overrides[1::2])
     return make_record(
         weights=weights,
@@ -284,7 +306,7 @@ def _record(
         task="detection",
         dataset=cfg.DATASETS.TEST[0],
         protocol={
-            "name": Path(request.config).stem,
+            "name": _name(job),
             "config_sha256": detection_config.protocol_sha256(cfg),
             "engine": engine.name,
             "engine_version": engine.version,
@@ -298,9 +320,18 @@ def _record(
         started=started,
         seconds=seconds,
         gpu_seconds=seconds * world_size() if _on_gpu(cfg) else 0.0,
-        views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
+        views_seen=iterations_of(scaled) * scaled.SOLVER.IMS_PER_BATCH,
         status="shortened" if _shortened(request, cfg) else "done",
     )
+
+
+def _name(job: Job) -> str:
+    return Path(job.request.config).stem
+
+
+def _shipped(request: Request) -> CfgNode:
+    """The config file alone, without the command's overrides."""
+    return load_config(request.config, make_defaults(), (), folder="detection")
 
 
 def _on_gpu(cfg: CfgNode) -> bool:
@@ -309,7 +340,7 @@ def _on_gpu(cfg: CfgNode) -> bool:
 
 def _shortened(request: Request, cfg: CfgNode) -> bool:
     """Whether the overrides train for less than the config file says, or on fewer images."""
-    full = load_config(request.config, make_defaults(), (), folder="detection")
+    full = _shipped(request)
     limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
     fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
     return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER

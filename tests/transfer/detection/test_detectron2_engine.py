@@ -66,6 +66,43 @@ def test_plain_detectron2_takes_every_config(digits: Path) -> None:
             assert ("loss_mask" in losses) == cfg.MODEL.MASK_ON
 
 
+@pytest.mark.parametrize("name", ["voc_mscn", "voc_fpn", "coco_mscn", "coco_mscn_fpn_4conv1fc_1x"])
+def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
+    """Names and shapes of every tensor, normed convolution heads included."""
+    import torch
+    from detectron2.modeling import build_model
+
+    from transfer.detection.config import detector_arguments, load_detection_config
+    from transfer.detection.detectron2_engine import to_detectron2
+    from transfer.detection.torchvision_engine.build import build_detector
+
+    cfg = load_detection_config(name)
+    theirs = to_detectron2(cfg, Path("."), "").clone()
+    theirs.defrost()
+    theirs.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        models = build_model(theirs), build_detector(**detector_arguments(cfg))
+    shapes = [{k: tuple(v.shape) for k, v in model.state_dict().items()} for model in models]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_part_is_the_same_in_plain_detectron2(digits: Path) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog
+
+    from transfer.datasets.registry import open_sets
+    from transfer.detection.detectron2_plugin import register_datasets
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "digits_coco.yaml"))
+    name = "coco:digits_coco:train@50%"
+    cfg.DATASETS.TRAIN = (name,)
+    register_datasets(cfg)
+    theirs = [item["image_id"] for item in DatasetCatalog.get(name)]
+    assert theirs == [sample.image_id for sample in open_sets([name]).samples]
+    assert len(theirs) == 4
+
+
 def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
     from detectron2.data import detection_utils, transforms
     from detectron2.solver import build_lr_scheduler

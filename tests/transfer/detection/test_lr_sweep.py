@@ -15,6 +15,7 @@ from transfer.detection.config import load_detection_config, protocol_sha256
 from transfer.detection.engine import Fitted
 from transfer.detection.lr_sweep import check_sweep, choose_rate, short_config, split
 from transfer.detection.run import Request, prepare, run_trials
+from transfer.detection.scaling import for_processes
 from transfer.results.record import read_record
 
 SWEEP = ("TRANSFER.LR_SWEEP.RATES", "(0.1, 0.02, 0.5)", "TRANSFER.LR_SWEEP.MAX_ITER", "2400")
@@ -137,3 +138,10 @@ def test_a_trial_with_a_sweep(digits: Path, tmp_path: Path) -> None:
     rows = [json.loads(x) for x in (path.parent / "metrics.json").read_text().splitlines()]
     assert rows[2]["lr"] == pytest.approx(1e-3)
     assert not list((path.parent / "lr_sweep").rglob("*.pth"))
+
+
+def test_rates_follow_the_number_of_processes() -> None:
+    scaling = ("SOLVER.REFERENCE_WORLD_SIZE", "8")
+    cfg = for_processes(load_detection_config("voc_mscn.yaml", (*SWEEP, *scaling)), 4)
+    assert cfg.TRANSFER.LR_SWEEP.RATES == (0.05, 0.01, 0.25)
+    assert cfg.TRANSFER.LR_SWEEP.MAX_ITER == 4800 and cfg.SOLVER.MAX_ITER == 48000

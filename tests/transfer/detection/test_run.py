@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretrain.common.distributed import launch
 from pretrain.common.errors import InputError
@@ -18,7 +21,8 @@ from transfer.detection.config import (
     protocol_sha256,
     with_preprocess,
 )
-from transfer.detection.run import Request, prepare, run_request, run_trials
+from transfer.detection.run import Request, check_engine, prepare, run_request, run_trials
+from transfer.detection.torchvision_engine import run as engine
 from transfer.results.record import read_record
 
 TINY = (
@@ -59,29 +63,91 @@ def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
     assert loaded.SOLVER.MAX_ITER == 6
 
 
+AMP = ("SOLVER.AMP.ENABLED", "True", "TRANSFER.AMP_DTYPE")
+
+
+@pytest.mark.parametrize(
+    "mode", [(), (*AMP, "bf16"), (*AMP, "fp16", "TRANSFER.ACCUMULATE", "2")], ids=" ".join
+)
 def test_resumed_run_ends_with_the_same_weights(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
-    run_trials(prepare(request(tmp_path / "a")))
+    run_trials(prepare(request(tmp_path / "a", *mode)))
     step, killed = loop.step, tmp_path / "b"
 
-    def stop_at_4(model, batch, optimizer, iteration):
+    def stop_at_4(model, batch, optimizer, iteration, **options):
         if iteration == 4:
             raise KeyboardInterrupt
-        return step(model, batch, optimizer, iteration)
+        return step(model, batch, optimizer, iteration, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
-            run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
+            run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
+    state = torch.load(model_files.last_checkpoint(killed / "trial_0"), weights_only=True)
+    assert bool(state["grad_scaler"]) == ("fp16" in mode)
     with pytest.raises(InputError, match="--resume"):
         prepare(request(killed))
-    run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2", resume=True)))
+    run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2", resume=True)))
     expected, found = model_of(tmp_path / "a"), model_of(killed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     rows = [json.loads(x) for x in (killed / "trial_0/metrics.json").read_text().splitlines()]
     assert [row["iteration"] for row in rows if "lr" in row] == [1, 3, 5]
+    events = EventAccumulator(str(killed / "trial_0")).Reload()
+    for name, steps in {"total_loss": [1, 3, 5], "lr": [1, 3, 5], "bbox/AP": [1, 3]}.items():
+        curve = {event.step: event.value for event in events.Scalars(name)}
+        assert list(curve) == steps, name
+        for row in rows:
+            if name in row:
+                assert curve[row["iteration"]] == pytest.approx(row[name], rel=1e-6)
+
+
+def test_batch_and_rate_are_logged_and_scaled(digits: Path, tmp_path: Path) -> None:
+    job = prepare(request(tmp_path, "SOLVER.REFERENCE_WORLD_SIZE", "2"))
+    (path,) = run_trials(job)
+    log = (path.parent / "log.txt").read_text().splitlines()
+    (line,) = [text for text in log if "effective batch" in text]
+    assert "batch 1 (1 process x 1), learning rate 0.0005, 12 iterations" in line
+    assert "digits_voc: no, DATASETS" not in line and "no, INPUT.MIN_SIZE_TEST 64" in line
+    record = read_record(path)
+    assert record["views_seen"] == 12, "as many images as on two processes"
+    assert record["protocol"]["config_sha256"] == protocol_sha256(
+        load_detection_config("digits_voc.yaml", TINY)
+    )
+    written = load_detection_config(str(path.parent / "config.yaml"))
+    assert protocol_sha256(written) == record["protocol"]["config_sha256"]
+    rates = [json.loads(x) for x in (path.parent / "metrics.json").read_text().splitlines()]
+    assert rates[-1]["iteration"] == 11 and len(rates) == 6
+
+
+def test_precise_batch_norm_takes_micro_batches(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def note(model: torch.nn.Module, batches: Iterator[list], num_iters: int) -> None:
+        sizes.extend(len(batch) for batch in islice(batches, num_iters))
+
+    monkeypatch.setattr(engine, "update_bn_stats", note)
+    words = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3")
+    run_trials(prepare(request(tmp_path, *words, "TRANSFER.ACCUMULATE", "2")))
+    assert sizes == [1] * 6
+    log = (tmp_path / "trial_0" / "log.txt").read_text()
+    assert "micro-batches are not identical to a batch under batch norm" in log
+
+
+def test_what_the_detectron2_engine_does_not_do() -> None:
+    cfg = load_detection_config("digits_voc.yaml", ("TRANSFER.ACCUMULATE", "2"))
+    with pytest.raises(InputError, match="TRANSFER.ACCUMULATE above 1 needs --engine torchvision"):
+        check_engine(cfg, "detectron2")
+    check_engine(cfg, "torchvision")
+    cfg = load_detection_config("digits_voc.yaml", (*AMP, "bf16"))
+    with pytest.raises(InputError, match="TRANSFER.AMP_DTYPE bf16 needs --engine torchvision"):
+        check_engine(cfg, "detectron2")
+    cfg = load_detection_config("digits_voc.yaml", (*AMP, "fp16", "MODEL.DEVICE", "cpu"))
+    with pytest.raises(InputError, match="SOLVER.AMP.ENABLED needs a GPU"):
+        check_engine(cfg, "detectron2")
 
 
 def test_trials_differ_and_finished_ones_are_skipped(digits: Path, tmp_path: Path) -> None:

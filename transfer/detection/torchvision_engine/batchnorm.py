@@ -59,7 +59,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         if x.shape[0] == 0:
             raise ValueError("naiveSyncBN cannot normalise an empty batch")
-        dtype, x = x.dtype, x.float() if x.dtype == torch.float16 else x
+        dtype, x = x.dtype, x.float()  # moments of half-precision inputs are useless
         moments = torch.cat([x.mean(dim=(0, 2, 3)), (x * x).mean(dim=(0, 2, 3))])
         moments = gather_with_grad(moments[None]).sum(dim=0) * (1.0 / world_size())
         mean, mean_square = moments.chunk(2)

@@ -35,8 +35,9 @@ from transfer.detection.data.sampler import GroupedBatches, rank_share
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.loop import Periodic, train
+from transfer.detection.loop import Periodic, micro_batches, train
 from transfer.detection.metrics import open_metrics
+from transfer.detection.precision import DTYPES, Precision
 from transfer.detection.schedule import Schedule, build_optimizer, check_steps, param_groups
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
@@ -77,6 +78,8 @@ class TorchvisionEngine:
             start_iter=run.start_iter,
             metrics=metrics,
             log_period=cfg.TRANSFER.LOG_PERIOD,
+            precision=run.precision,
+            accumulate=cfg.TRANSFER.ACCUMULATE,
             # Evaluated first: a run that is killed in between evaluates again, not never.
             callbacks=[
                 Periodic(cfg.TEST.EVAL_PERIOD, evaluate_now),
@@ -86,8 +89,11 @@ class TorchvisionEngine:
         metrics.close()
         if cfg.TEST.PRECISE_BN.ENABLED:
             run.detector.train()
-            batches = training_batches(cfg, train_set)
-            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER)
+            # As many images whatever ACCUMULATE is, in parts that fit the memory.
+            count = cfg.TRANSFER.ACCUMULATE
+            whole = training_batches(cfg, train_set)
+            batches = (part for batch in whole for part in micro_batches(batch, count))
+            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER * count)
         model_file = run.finish()
         return Fitted(model_file, run.seconds())
 
@@ -123,6 +129,7 @@ class _Training:
         if cfg.TRANSFER.CHANNELS_LAST:
             self.detector.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(cfg, self.detector)
+        self.precision = make_precision(cfg)
         self.start_iter, self._seconds_before = 0, 0.0
         self.max_iter = cfg.SOLVER.MAX_ITER
         last = model_files.last_checkpoint(output) if resume else None
@@ -142,6 +149,7 @@ class _Training:
             state = {
                 "model": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "grad_scaler": self.precision.state_dict(),
                 "iteration": iteration,
                 "rng": states,
                 "seconds": self.seconds(),
@@ -167,6 +175,7 @@ class _Training:
         state = model_files.load_training(path)
         load_model(self.detector, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
         self._seconds_before = state["seconds"]
         if len(state["rng"]) == world_size():
@@ -199,6 +208,12 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
     )
+
+
+def make_precision(cfg: CfgNode) -> Precision:
+    """float32, or the dtype of SOLVER.AMP."""
+    dtype = DTYPES[cfg.TRANSFER.AMP_DTYPE] if cfg.SOLVER.AMP.ENABLED else None
+    return Precision(dtype, device_of(cfg).type)
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:

@@ -1,0 +1,48 @@
+"""Mixed precision: a dtype in, an autocast context and a scaled backward pass out.
+
+float16 has too few exponents for small gradients, so losses are multiplied before the backward pass
+and gradients divided after it (torch's GradScaler, as Detectron2's AMPTrainer does); a step whose
+gradients overflow is left out. bfloat16 has the exponents of float32 and needs none of that.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Precision:
+    """How a training step computes; without a dtype, plainly in float32."""
+
+    def __init__(self, dtype: torch.dtype | None = None, device_type: str = "cpu") -> None:
+        """Args: device_type: "cuda" or "cpu", where the model is."""
+        self.dtype, self.device_type = dtype, device_type
+        self._scaler = torch.amp.GradScaler(device_type, enabled=dtype is torch.float16)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Around the forward pass and the losses, not around the backward pass."""
+        enabled = self.dtype is not None
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the (scaled) gradients of `loss`."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimiser's step on the unscaled gradients."""
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scaler's state; empty where nothing is scaled."""
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues with a scale; an empty state (a run that did not scale) changes nothing."""
+        if state:
+            self._scaler.load_state_dict(state)

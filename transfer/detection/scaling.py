@@ -1,0 +1,132 @@
+"""How a config meets the number of processes it runs on: batch, rate and iterations.
+
+In: a config and a number of processes. Out: the config they train with, and one line that says what
+that is and whether its result may stand beside others of the config's protocol.
+The rule is Detectron2's (SOLVER.REFERENCE_WORLD_SIZE, DefaultTrainer.auto_scale_workers), kept
+here so that both engines follow it: the batch of a process stays what it was on the reference
+number of processes, the learning rate follows the whole batch, and everything counted in
+iterations is divided. 0, the default, keeps the whole batch, as the published protocols do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.errors import InputError
+from transfer.detection.config import batch_norms, changed, identity
+
+SHOWN = 4  # differing keys that are spelled out
+
+
+def for_processes(cfg: CfgNode, processes: int) -> CfgNode:
+    """The config scaled to `processes`; REFERENCE_WORLD_SIZE then is `processes`.
+
+    Raises InputError, naming the key, where a batch does not divide.
+    """
+    solver, reference = cfg.SOLVER, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    sweep = cfg.TRANSFER.LR_SWEEP
+    if reference not in (0, processes):
+        if solver.IMS_PER_BATCH % reference:
+            raise InputError(
+                f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not a multiple of "
+                f"SOLVER.REFERENCE_WORLD_SIZE {reference}; change one of them"
+            )
+        scale = processes / reference
+        cfg = changed(
+            cfg,
+            {
+                "SOLVER.IMS_PER_BATCH": int(round(solver.IMS_PER_BATCH * scale)),
+                "SOLVER.BASE_LR": solver.BASE_LR * scale,
+                "SOLVER.MAX_ITER": int(round(solver.MAX_ITER / scale)),
+                "SOLVER.WARMUP_ITERS": int(round(solver.WARMUP_ITERS / scale)),
+                "SOLVER.STEPS": tuple(int(round(step / scale)) for step in solver.STEPS),
+                "TEST.EVAL_PERIOD": int(round(cfg.TEST.EVAL_PERIOD / scale)),
+                "SOLVER.CHECKPOINT_PERIOD": int(round(solver.CHECKPOINT_PERIOD / scale)),
+                "SOLVER.REFERENCE_WORLD_SIZE": processes,
+                "TRANSFER.LR_SWEEP.RATES": tuple(rate * scale for rate in sweep.RATES),
+                "TRANSFER.LR_SWEEP.MAX_ITER": int(round(sweep.MAX_ITER / scale)),
+            },
+        )
+        if cfg.SOLVER.MAX_ITER < 1:
+            raise InputError(
+                f"SOLVER.MAX_ITER {solver.MAX_ITER} leaves no iteration on {processes} processes "
+                f"(SOLVER.REFERENCE_WORLD_SIZE {reference}); raise it"
+            )
+    micro_batches = processes * cfg.TRANSFER.ACCUMULATE
+    if cfg.SOLVER.IMS_PER_BATCH % micro_batches:
+        parts = f"{processes} {_processes(processes)}"
+        if cfg.TRANSFER.ACCUMULATE > 1:
+            parts += f" x {cfg.TRANSFER.ACCUMULATE} micro-batches (TRANSFER.ACCUMULATE)"
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of {parts}; "
+            "change one of them"
+        )
+    return cfg
+
+
+def training_line(cfg: CfgNode, shipped: CfgNode, name: str, processes: int) -> str:
+    """What will be trained, for the log: batch, rate, iterations, processes, comparability.
+
+    Args:
+        cfg: as loaded, not yet scaled.
+        shipped: the config file alone, without the command's overrides.
+        name: of the protocol.
+    """
+    scaled = for_processes(cfg, processes)
+    solver, accumulate = scaled.SOLVER, scaled.TRANSFER.ACCUMULATE
+    per_step = solver.IMS_PER_BATCH // (processes * accumulate)
+    shape = f"{processes} {_processes(processes)} x {per_step}"
+    if accumulate > 1:
+        shape += f" x {accumulate} accumulated"
+    text = (
+        f"effective batch {solver.IMS_PER_BATCH} ({shape}), learning rate {solver.BASE_LR:g}, "
+        f"{solver.MAX_ITER} iterations; comparable with {name}: {_comparable(cfg, shipped, scaled)}"
+    )
+    norms = batch_norms(cfg)
+    if norms:
+        seen = per_step if norms == {"BN"} else per_step * processes
+        text += f"; batch norm over {seen} {'image' if seen == 1 else 'images'}"
+    return text
+
+
+def _processes(count: int) -> str:
+    return "process" if count == 1 else "processes"
+
+
+def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
+    found = list(differences(shipped, cfg))
+    if found:
+        listed = [f"{key} {ours} (there {theirs})" for key, theirs, ours in found[:SHOWN]]
+        if len(found) > SHOWN:
+            listed.append(f"{len(found) - SHOWN} more")
+        text = f"no, {', '.join(listed)}"
+        if any(key == "TRANSFER.ACCUMULATE" for key, _, _ in found):
+            text += "; accumulated micro-batches are not identical to a batch under batch norm"
+        return text
+    if scaled is not cfg:
+        return f"yes, by Detectron2's scaling from {cfg.SOLVER.REFERENCE_WORLD_SIZE} processes"
+    return "yes"
+
+
+def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
+    """(key, value in one, value in other) of all keys that make the two different protocols.
+
+    NUM_CLASSES is left out: it is read from the data, and the data's names are compared.
+    """
+    ignored = ("SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES")
+    first, second = (dict(_leaves(identity(cfg))) for cfg in (one, other))
+    for key in sorted({*first, *second} - set(ignored)):
+        values = first.get(key, "off"), second.get(key, "off")
+        if values[0] != values[1]:
+            yield key, *values
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", tuple(value) if isinstance(value, list) else value
