@@ -32,6 +32,9 @@ ARCHITECTURES = {
     "build_resnet_fpn_backbone": "FPN",
     "build_tiny_resnet_backbone": "TINY",
 }
+DETECTION, SEMANTIC = "detection", "semantic"
+# TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
+TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 HEADS = {
     "Res5ROIHeads": ("C4",),
     "Res5ROIHeadsExtraNorm": ("C4",),
@@ -49,8 +52,19 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def task_package(name: str, overrides: Sequence[str] = ()) -> str:
+    """The package that trains for TRANSFER.TASK of a config; nothing else of it is checked.
+
+    Raises InputError for an unknown task.
+    """
+    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
+
+
 def check(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported."""
+    if cfg.TRANSFER.TASK != DETECTION:
+        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is no detection")
     for key, value in ONLY.items():
         if _get(cfg, key) != value:
             raise InputError(
@@ -156,6 +170,8 @@ def protocol_sha256(cfg: CfgNode) -> str:
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
     kept.SOLVER.CHECKPOINT_PERIOD = 0
+    if kept.TRANSFER.TASK == DETECTION:  # the identity it had before there was another task
+        del kept.TRANSFER["TASK"], kept.TRANSFER["SEMANTIC"]
     return config_sha256(kept)
 
 

@@ -97,13 +97,16 @@ class ModelFile:
     architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_model(path: Path) -> ModelFile:
-    """Reads model_final.pth, ours or Detectron2's; InputError when it is not a whole detector."""
+def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> ModelFile:
+    """Reads model_final.pth, ours or Detectron2's; InputError when it is not a whole detector.
+
+    `part` begins the name of some tensor of every `kind` of model.
+    """
     content = load_torch_file(path)
     state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not any(name.startswith("roi_heads.") for name in state):
+    if not isinstance(state, dict) or not any(name.startswith(part) for name in state):
         raise InputError(
-            f"{path} is not a detector: --eval-only needs the {MODEL_FILE} of a finished run"
+            f"{path} is not a {kind}: --eval-only needs the {MODEL_FILE} of a finished run"
         )
     if "transfer" not in content:
         return ModelFile(state, None, None)
