@@ -68,7 +68,7 @@ def _semantic() -> CfgNode:
     1911.05722, appendix) where it gives one.
     """
     node = CfgNode()
-    node.NUM_CLASSES = 21  # background counts; set from the data for semseg: names
+    node.NUM_CLASSES = 21  # background counts; set from the data for semseg: and coco: names
     node.OUTPUT_STRIDE = 16  # pixels per feature; the last stages dilate where others stride
     # False: all 3x3 convolutions of a dilated stage dilate, as MoCo. True: the one that lost its
     # stride does not, as torchvision's replace_stride_with_dilation and mmseg's contract_dilation.

@@ -18,7 +18,6 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.config import SEMANTIC, changed
 from transfer.detection.defaults import make_defaults
-from transfer.segmentation.data import PREFIX
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform
@@ -134,11 +133,11 @@ def train_transform(cfg: CfgNode) -> TrainTransform:
 
 
 def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
-    """NUM_CLASSES from the data for `semseg:` names; a mismatch otherwise is an error."""
+    """NUM_CLASSES from the data for names with a folder; a mismatch otherwise is an error."""
     found, wanted = len(train_set.classes), cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     if found == wanted:
         return cfg
-    builtin = [name for name in cfg.DATASETS.TRAIN if not name.startswith(f"{PREFIX}:")]
+    builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
     if builtin:
         raise InputError(
             f"TRANSFER.SEMANTIC.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} "

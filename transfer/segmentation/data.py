@@ -1,7 +1,8 @@
 """Semantic segmentation data sets: images, each with a mask of class numbers.
 
-In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: the built-in ones (below), or
-`semseg:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last colon separates). A
+In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: the built-in ones (below),
+`semseg:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last colon separates), or
+detection's `coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg
 folder holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does.
 Out: SemanticSets. A mask is a PNG of one number per pixel, or with a palette: 0..K-1, background
 included, and 255 for pixels that are neither trained on nor scored.
@@ -24,13 +25,16 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
+from transfer.datasets import registry
+from transfer.datasets.samples import Sample
 from transfer.datasets.voc import IMAGE_SUFFIXES, VOC_CLASSES
+from transfer.segmentation.instances import IGNORE, class_map
 
-IGNORE = 255
-PREFIX = "semseg"
+PREFIX, OBJECTS = "semseg", "coco"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
-CLASSES = ("background", *VOC_CLASSES)
+BACKGROUND = "background"
+CLASSES = (BACKGROUND, *VOC_CLASSES)
 # name -> folder below the root, split
 BUILTIN = {
     "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
@@ -46,11 +50,16 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """An image and its mask."""
+    """An image and its mask: a file, or the objects that it is drawn from."""
 
     file_name: str
-    mask_name: str
+    mask_name: str  # without a mask file: whatever an error should name
     image_id: str
+    objects: Sample | None = None
+
+    def mask(self) -> np.ndarray:
+        """uint8 (H, W) of class numbers; InputError for a file that is not one."""
+        return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ def open_sets(
     """
     if not names:
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
+    if any(name.startswith(f"{OBJECTS}:") for name in names):
+        return _open_objects(names, tuple(classes) or (like.classes if like else ()))
     samples: list[SemanticSample] = []
     for name in names:
         samples += read_split(*locate(name))
@@ -87,6 +98,20 @@ def open_sets(
     if len(set(found)) != len(found):
         raise InputError(f"a class is listed twice: {', '.join(found)}")
     return SemanticSet("+".join(names), tuple(samples), found)
+
+
+def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
+    if not all(name.startswith(f"{OBJECTS}:") for name in names):
+        raise InputError(f"data sets {', '.join(names)} mix masks and objects")
+    if classes and classes[0] != BACKGROUND:
+        raise InputError(f"TRANSFER.CLASSES must begin with {BACKGROUND!r}, got {classes[0]!r}")
+    found = registry.open_sets(names, classes[1:])
+    if not found.has_masks():
+        raise InputError(f"not every object of {found.name} has a mask")
+    samples = tuple(
+        SemanticSample(s.file_name, f"of {s.file_name}", str(s.image_id), s) for s in found.samples
+    )
+    return SemanticSet(found.name, samples, (BACKGROUND, *found.classes))
 
 
 def locate(name: str) -> tuple[Path, str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from transfer.detection.data.transforms import read_image
 from transfer.detection.draw import draw_objects, save_sheet
-from transfer.segmentation.data import IGNORE, SemanticSet, read_mask
+from transfer.segmentation.data import IGNORE, SemanticSet
 
 
 def drawn_images(size: int, count: int) -> list[int]:
@@ -45,6 +45,6 @@ def draw_predictions(dataset: SemanticSet, maps: Mapping[int, np.ndarray], path:
     for index in sorted(maps):
         sample = dataset.samples[index]
         pixels = read_image(sample.file_name, "RGB")
-        cells.append(draw_map(pixels, read_mask(sample.mask_name), dataset.classes))
+        cells.append(draw_map(pixels, sample.mask(), dataset.classes))
         cells.append(draw_map(pixels, maps[index], dataset.classes))
     save_sheet(cells, path)

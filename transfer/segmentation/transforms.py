@@ -20,7 +20,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from transfer.detection.data.transforms import Geometry, read_image, resized_shape
-from transfer.segmentation.data import IGNORE, SemanticSample, check_values, read_mask
+from transfer.segmentation.data import IGNORE, SemanticSample, check_values
 
 CROP_TRIES = 10
 # Of mmseg's PhotoMetricDistortion; each change is made to half of the images.
@@ -149,7 +149,7 @@ class TestMapper:
 
 def read_pair(sample: SemanticSample, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB (H, W, 3) and the mask (H, W); InputError where they do not fit."""
-    pixels, mask = read_image(sample.file_name, "RGB"), read_mask(sample.mask_name)
+    pixels, mask = read_image(sample.file_name, "RGB"), sample.mask()
     if pixels.shape[:2] != mask.shape:
         raise InputError(
             f"mask {sample.mask_name} has {mask.shape[1]} x {mask.shape[0]} pixels, its image "

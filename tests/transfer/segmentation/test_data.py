@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
+from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from transfer.datasets.samples import Instance, Sample
 from transfer.segmentation.data import CLASSES, SemanticSample, open_sets, read_mask
+from transfer.segmentation.instances import class_map
 from transfer.segmentation.transforms import read_pair
 
 
@@ -107,3 +111,35 @@ def test_a_palette_is_not_looked_up(tmp_path: Path) -> None:
     image.putpalette([0, 0, 0] + [192, 128, 128] * 255)
     image.save(tmp_path / "m.png")
     assert np.array_equal(read_mask(str(tmp_path / "m.png")), numbers)
+
+
+def test_objects_become_class_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits' scenes, whose masks do not overlap: class by class, what pycocotools draws."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "d"))
+    make_digits(tmp_path / "d", seed=3, classification=(10, 10, 10), scenes=(4, 1, 2))
+    train = open_sets(["coco:digits_coco:train"])
+    assert train.classes == ("background", *"0123456789")
+    coco = COCO(str(tmp_path / "d/digits_coco/annotations/instances_train.json"))
+    for sample in train.samples:
+        wanted = np.zeros((128, 128), np.uint8)
+        for one in coco.imgToAnns[int(sample.image_id)]:
+            wanted[coco.annToMask(one).astype(bool)] = one["category_id"]
+        pixels, mask = read_pair(sample, 11)
+        assert np.array_equal(mask, wanted) and mask.any()
+    test = open_sets(["coco:digits_coco:test"], like=train)
+    assert test.classes == train.classes and len(test) == 2
+    with pytest.raises(InputError, match="must begin with 'background', got '0'"):
+        open_sets(["coco:digits_coco:train"], list("0123456789"))
+    with pytest.raises(InputError, match="mix masks and objects"):
+        open_sets(["coco:digits_coco:train", "semseg:x:y"])
+
+
+def test_disputed_and_crowd_pixels_are_ignored() -> None:
+    def square(left: int, category: int, crowd: bool = False) -> Instance:
+        polygon = [float(v) for v in (left, 0, left + 4, 0, left + 4, 4, left, 4)]
+        box = (float(left), 0.0, left + 4.0, 4.0)
+        return Instance(box, category, crowd=crowd, polygons=[polygon])
+
+    objects = (square(0, 0), square(2, 0), square(4, 1), square(10, 1, crowd=True))
+    row = class_map(Sample("x.jpg", 1, 4, 16, objects))[1].tolist()
+    assert row == [1, 1, 1, 1, 255, 255, 2, 2, 0, 0, 255, 255, 255, 255, 0, 0]
