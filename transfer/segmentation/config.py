@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import build_resnet
@@ -88,7 +89,9 @@ def check(cfg: CfgNode) -> None:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
-    dilate(build_resnet(backbone_name(cfg)), node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
+    with torch.device("meta"):  # takes no time, and draws nothing from the global generator
+        trunk = build_resnet(backbone_name(cfg))
+    dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
 
 
 def backbone_name(cfg: CfgNode) -> str:

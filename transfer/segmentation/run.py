@@ -20,7 +20,7 @@ import torchvision
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.config import dump_yaml
+from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import (
     barrier,
     close_distributed,
@@ -33,6 +33,7 @@ from pretrain.common.logs import setup_logging
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
+from transfer.detection.defaults import make_defaults
 from transfer.detection.engine import MODEL_FILE, Fitted
 from transfer.detection.metrics import read_metrics
 from transfer.detection.run import Request, check_output, format_metrics
@@ -262,7 +263,7 @@ def _record(
 
 def _shortened(request: Request, cfg: CfgNode) -> bool:
     """Whether the overrides train for less than the config file says, or on fewer images."""
-    full = segmentation_config.load_segmentation_config(request.config)
+    full = load_config(request.config, make_defaults(), folder="detection")
     limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
     fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
     return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER

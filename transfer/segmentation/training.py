@@ -40,7 +40,7 @@ from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.evaluation import confusion
 from transfer.segmentation.fcn import Segmenter, build_segmenter, load_backbone
-from transfer.segmentation.transforms import TestMapper, TrainMapper
+from transfer.segmentation.transforms import InferenceMapper, TrainMapper
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def predict(
     """
     num_classes = cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     share = rank_share(len(test_set), rank(), world_size())
-    mapper = TestMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
+    mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
     batches = [[(0, index)] for index in share]
     loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
     matrices, kept = [], {}

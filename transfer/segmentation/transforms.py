@@ -133,7 +133,7 @@ class TrainMapper:
 
 
 @dataclass(frozen=True)
-class TestMapper:
+class InferenceMapper:
     """Resizes a test image (`short_edge` 0: not at all), not its mask; `position` is ignored."""
 
     short_edge: int

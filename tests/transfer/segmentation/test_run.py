@@ -207,3 +207,9 @@ def test_published_schedules_by_hand() -> None:
     for iteration in (0, 1, 7777, 19999):
         wanted = (0.01 - 1e-4) * (1 - iteration / 20000) ** 0.9 + 1e-4
         assert 0.01 * mmseg.factor(iteration) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_checking_a_config_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    load_segmentation_config("voc12aug_fcn.yaml")
+    assert torch.initial_seed() == 0 and torch.rand(1).item() == pytest.approx(0.4962566)
