@@ -158,6 +158,18 @@ def test_two_processes_train_what_one_does(semseg: Path, tmp_path: Path) -> None
     assert np.abs(first - second).sum() < 0.01 * first.sum()
 
 
+@pytest.mark.slow
+def test_a_few_images_are_learned_by_heart(semseg: Path, tmp_path: Path) -> None:
+    """Images and masks that did not lie on each other could not be."""
+    words = "SOLVER.MAX_ITER 150 SOLVER.STEPS (120,) SOLVER.BASE_LR 0.003 SOLVER.IMS_PER_BATCH 3"
+    words += " TRANSFER.LIMIT_IMAGES 3 TRANSFER.SEMANTIC.SCALE_RANGE (1.0,1.0)"
+    words += " TRANSFER.SEMANTIC.CROP_SIZE 128 TRANSFER.SEMANTIC.OUTPUT_STRIDE 4"
+    words += " DATASETS.TEST semseg:digits_semseg:train SOLVER.CHECKPOINT_PERIOD 0"
+    (path,) = run_trials(prepare(request(tmp_path, *words.split())))
+    metrics = read_record(path)["metrics"]
+    assert metrics["sem_seg/mIoU"] > 60 and metrics["sem_seg/pACC"] > 97
+
+
 def test_identity_is_of_the_protocol_alone() -> None:
     name = "voc12aug_fcn.yaml"
     base = protocol_sha256(load_segmentation_config(name))
