@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Fine-tunes a detector from one checkpoint and scores it: weights in, trial_T/record.json out."""
+"""Fine-tunes a detector or a segmenter from a checkpoint: weights in, trial_T/record.json out."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pretrain.common.cli import make_parser, tool
 
@@ -38,16 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks the input, then trains, evaluates or shows."""
     args = parse(argv)
     from pretrain.common.errors import InputError
-    from transfer.detection.config import load_detection_config
+    from transfer.detection.config import task_package
 
-    load_detection_config(args.config, args.opts)
+    package = task_package(args.config, args.opts)
     if args.show_data is None and not args.weights:
         raise InputError("--weights is missing: give a checkpoint, or `random`")
     if args.show_data is not None and args.show_data < 1:
         raise InputError(f"--show-data {args.show_data}: give 1 or more")
-    from transfer.detection.run import Request
-
-    request = Request(
+    run = importlib.import_module(f"{package}.run")
+    request = run.Request(
         config=args.config,
         weights=args.weights or "random",
         output=args.output,
@@ -58,48 +59,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         overrides=tuple(args.opts),
     )
     if args.show_data is not None:
-        _show(request, args.show_data)
+        for path in importlib.import_module(f"{package}.show").show_data(request, args.show_data):
+            print(path)
     elif args.eval_only:
-        _evaluate(request, args.num_gpus)
+        _evaluate(run, request, args.num_gpus)
     else:
-        _train(request, args.num_gpus)
+        _train(run, request, args.num_gpus)
 
 
-def _show(request, count: int) -> None:
-    from transfer.detection.show import show_data
-
-    for path in show_data(request, count):
-        print(path)
-
-
-def _evaluate(request, num_gpus: int) -> None:
+def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
+    """`run` is a task's module of that name."""
     from pretrain.common.distributed import check_gpus, launch
-    from transfer.detection.model_files import read_model
-    from transfer.detection.run import evaluate_model, open_data
 
     check_gpus(num_gpus)
-    open_data(request)
-    read_model(Path(request.weights))
-    launch(evaluate_model, num_gpus, (request,))
+    run.open_data(request)
+    run.read_trained(Path(request.weights))
+    launch(run.evaluate_model, num_gpus, (request,))
     print(f"{request.output}/evaluation.json")
 
 
-def _train(request, num_gpus: int) -> None:
+def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
-    from transfer.detection.run import format_metrics, prepare, read_backbone, run_request
     from transfer.detection.scaling import for_processes
     from transfer.results.record import FILE_NAME, read_record
 
     check_gpus(num_gpus)
-    job = prepare(request)
+    job = run.prepare(request)
     for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
-    read_backbone(request, job.cfg, job.cfg.SEED)
-    launch(run_request, num_gpus, (request,))
+    run.read_backbone(request, job.cfg, job.cfg.SEED)
+    launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
     for trial in range(request.trials):
         path = Path(request.output) / f"trial_{trial}" / FILE_NAME
-        print(f"{path}: {format_metrics(read_record(path)['metrics'])}")
+        print(f"{path}: {run.format_metrics(read_record(path)['metrics'])}")
 
 
 if __name__ == "__main__":

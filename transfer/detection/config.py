@@ -41,6 +41,9 @@ LEAST = {
     "TRANSFER.LOG_PERIOD": 1,
     "TRANSFER.ACCUMULATE": 1,
 }
+DETECTION, SEMANTIC = "detection", "semantic"
+# TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
+TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 HEADS = {
     "Res5ROIHeads": ("C4",),
     "Res5ROIHeadsExtraNorm": ("C4",),
@@ -58,8 +61,19 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def task_package(name: str, overrides: Sequence[str] = ()) -> str:
+    """The package that trains for TRANSFER.TASK of a config; nothing else of it is checked.
+
+    Raises InputError for an unknown task.
+    """
+    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
+
+
 def check(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported."""
+    if cfg.TRANSFER.TASK != DETECTION:
+        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is no detection")
     for key, value in ONLY.items():
         if _get(cfg, key) != value:
             raise InputError(
@@ -182,6 +196,8 @@ def identity(cfg: CfgNode) -> CfgNode:
         del kept.TRANSFER["ACCUMULATE"]
     if not cfg.TRANSFER.LR_SWEEP.RATES:
         del kept.TRANSFER["LR_SWEEP"]
+    if kept.TRANSFER.TASK == DETECTION:
+        del kept.TRANSFER["TASK"], kept.TRANSFER["SEMANTIC"]
     return kept
 
 

@@ -44,6 +44,7 @@ def make_defaults() -> CfgNode:
 def make_transfer() -> CfgNode:
     """The node that is ours: the detectron2 plugin adds it to Detectron2's defaults."""
     node = CfgNode()
+    node.TASK = "detection"  # or semantic: which of the two packages trains
     node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
     node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
@@ -66,6 +67,36 @@ def make_transfer() -> CfgNode:
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
+    node.SEMANTIC = _semantic()
+    return node
+
+
+def _semantic() -> CfgNode:
+    """Semantic segmentation with an FCN head; read where TASK is semantic, by our engine alone.
+
+    Detectron2's own keys serve where they mean the same: MODEL.RESNETS, SOLVER, INPUT.MIN_SIZE_*
+    (0: the original size), INPUT.MAX_SIZE_*, INPUT.RANDOM_FLIP. Defaults are MoCo's (arXiv
+    1911.05722, appendix) where it gives one.
+    """
+    node = CfgNode()
+    node.NUM_CLASSES = 21  # background counts; set from the data for semseg: and coco: names
+    node.OUTPUT_STRIDE = 16  # pixels per feature; the last stages dilate where others stride
+    # False: all 3x3 convolutions of a dilated stage dilate, as MoCo. True: the one that lost its
+    # stride does not, as torchvision's replace_stride_with_dilation and mmseg's contract_dilation.
+    node.CONTRACT_DILATION = False
+    node.HEAD_CONVS = 2  # 3x3 convolutions before the 1x1 classifier
+    node.HEAD_CHANNELS = 256
+    node.HEAD_DILATION = 6
+    node.HEAD_CONCAT = False  # mmseg: one more convolution sees the head's input and output
+    node.DROPOUT = 0.0  # before the classifier, of whole channels
+    node.AUX_WEIGHT = 0.0  # of the loss of a second head on the stage before the last; 0: none
+    node.AUX_CHANNELS = 256
+    node.ALIGN_CORNERS = True  # how scores become pixels: corner centres, or corner edges, match
+    node.LOSS_OVER = "labelled"  # the mean is over labelled pixels, or over "all", as mmseg
+    node.SCALE_RANGE = (0.5, 2.0)  # a factor on the training size, drawn uniformly
+    node.CROP_SIZE = 513  # pixels, of a square; smaller images are padded
+    node.CROP_MAX_SHARE = 1.0  # below 1: crops are drawn again, up to 10 times, above this share
+    node.COLOR_JITTER = False  # brightness, contrast, saturation, hue, as mmseg
     return node
 
 

@@ -98,21 +98,24 @@ class ModelFile:
     architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_model(path: Path) -> ModelFile:
-    """Reads a whole detector: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
+def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> ModelFile:
+    """Reads a whole model: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
 
     Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
 
+    Args:
+        part: begins the name of some tensor of every `kind` of model.
+
     Raises:
-        InputError: unreadable, or not a whole detector.
+        InputError: unreadable, or not a whole model.
     """
     content = open_file(path).content
     model = content.get("model")
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
-    if not any(name.startswith("roi_heads.") for name in names):
+    if not any(name.startswith(part) for name in names):
+        zoo = ", or a .pkl of Detectron2's model zoo" if kind == "detector" else ""
         raise InputError(
-            f"{path} is not a detector: --eval-only needs the {MODEL_FILE} of a finished run, or a "
-            ".pkl of Detectron2's model zoo"
+            f"{path} is not a {kind}: --eval-only needs the {MODEL_FILE} of a finished run{zoo}"
         )
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:

@@ -134,6 +134,11 @@ def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
     return read_weights(request.weights, backbone=name, seed=seed)
 
 
+def read_trained(path: Path) -> None:
+    """Checks that a file is a whole detector."""
+    read_model(path)
+
+
 def run_request(request: Request) -> None:
     """Joins the processes, prepares and runs all trials: what a launched process calls."""
     init_distributed()

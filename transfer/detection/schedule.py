@@ -25,7 +25,8 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over iterations: warmup, then steps ("WarmupMultiStepLR") or half a cosine.
+    """Learning rate over iterations: warmup, then steps ("WarmupMultiStepLR"), half a cosine
+    ("WarmupCosineLR") or (1 - progress) ** power ("WarmupPolyLR", of semantic segmentation).
 
     `steps` are iterations at which the rate is multiplied by `gamma`. Warmup grows linearly from
     `warmup_factor` (or stays there, "constant") and ends at `warmup_iters`.
@@ -39,6 +40,7 @@ class Schedule:
     warmup_factor: float = 0.001
     warmup_method: str = "linear"
     end_factor: float = 0.0
+    power: float = 0.9  # of WarmupPolyLR
 
     def __post_init__(self) -> None:
         find(self.name, _SHAPES, "learning rate schedule", "SOLVER.LR_SCHEDULER_NAME")
@@ -64,7 +66,16 @@ def _cosine(schedule: Schedule, iteration: int) -> float:
     return schedule.end_factor + (1.0 - schedule.end_factor) * cosine
 
 
-_SHAPES = {"WarmupMultiStepLR": _multi_step, "WarmupCosineLR": _cosine}
+def _poly(schedule: Schedule, iteration: int) -> float:
+    rest = (1.0 - iteration / schedule.max_iter) ** schedule.power
+    return schedule.end_factor + (1.0 - schedule.end_factor) * rest
+
+
+_SHAPES = {
+    "WarmupMultiStepLR": _multi_step,
+    "WarmupCosineLR": _cosine,
+    "WarmupPolyLR": _poly,
+}
 _WARMUPS = {
     "linear": lambda progress: progress,
     "constant": lambda progress: 0.0,

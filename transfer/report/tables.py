@@ -21,9 +21,10 @@ HEADLINES = {
     "linear": ("top1",),
     "detection": ("bbox/AP", "bbox/AP50", "segm/AP"),
     "segmentation": ("segm/AP", "bbox/AP"),
+    "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
 }
 _METRIC_ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
-_TASK_ORDER = ("knn", "linear", "detection", "segmentation")
+_TASK_ORDER = ("knn", "linear", "detection", "segmentation", "semantic")
 
 
 @dataclass(frozen=True)

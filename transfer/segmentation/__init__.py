@@ -1,0 +1,1 @@
+"""Semantic segmentation transfer: an FCN from backbone weights to record.json."""

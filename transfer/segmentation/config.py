@@ -1,0 +1,173 @@
+"""Configs of semantic segmentation: YAML and overrides in, a checked config and arguments out.
+
+The defaults are detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), so that one
+command reads one kind of file; keys of boxes are ignored here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.backbones.resnet import build_resnet
+from pretrain.common.config import load_config
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from transfer.detection.config import SEMANTIC, changed
+from transfer.detection.defaults import make_defaults
+from transfer.segmentation.dilation import dilate
+from transfer.segmentation.fcn import LOSS_OVER
+from transfer.segmentation.transforms import TrainTransform
+
+if TYPE_CHECKING:
+    from transfer.segmentation.data import SemanticSet
+
+logger = logging.getLogger(__name__)
+
+BACKBONES = {
+    "build_resnet_backbone": "resnet{}",
+    "build_tiny_resnet_backbone": "tiny_resnet",
+}
+AT_LEAST_ONE = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.IMS_PER_BATCH",
+    "TRANSFER.LOG_PERIOD",
+    "TRANSFER.SEMANTIC.HEAD_CONVS",
+    "TRANSFER.SEMANTIC.HEAD_CHANNELS",
+    "TRANSFER.SEMANTIC.HEAD_DILATION",
+    "TRANSFER.SEMANTIC.AUX_CHANNELS",
+    "TRANSFER.SEMANTIC.CROP_SIZE",
+)
+ONE_OF = {
+    # Of detection alone: silence would be worse.
+    "SOLVER.AMP.ENABLED": (False,),
+    "SOLVER.REFERENCE_WORLD_SIZE": (0,),
+    "TRANSFER.ACCUMULATE": (1,),
+    "TRANSFER.LR_SWEEP.RATES": ((),),
+    "TRANSFER.TASK": (SEMANTIC,),
+    "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
+    "TRANSFER.SEMANTIC.LOSS_OVER": LOSS_OVER,
+    "INPUT.RANDOM_FLIP": ("horizontal", "none"),
+    # Statistics of the batch, over all processes or not; the others have no protocol here.
+    "MODEL.RESNETS.NORM": ("BN", "SyncBN"),
+    "MODEL.BACKBONE.FREEZE_AT": (0,),
+    "TEST.PRECISE_BN.ENABLED": (False,),
+}
+
+
+def load_segmentation_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The merged, frozen, checked config of a file or a name below configs/.
+
+    Raises InputError for unknown keys and for values that this project does not support.
+    """
+    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    check(cfg)
+    return cfg
+
+
+def check(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, for a value or a combination that is not supported."""
+    for key, allowed in ONE_OF.items():
+        if _get(cfg, key) not in allowed:
+            known = ", ".join(map(str, allowed))
+            raise InputError(
+                f"{key} {_get(cfg, key)!r} is not supported for semantic segmentation; known: "
+                f"{known}"
+            )
+    for key in AT_LEAST_ONE:
+        if _get(cfg, key) < 1:
+            raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
+    node = cfg.TRANSFER.SEMANTIC
+    if not 2 <= node.NUM_CLASSES <= 255:
+        raise InputError(f"TRANSFER.SEMANTIC.NUM_CLASSES {node.NUM_CLASSES} must be 2 to 255")
+    if len(node.SCALE_RANGE) != 2 or not 0 < node.SCALE_RANGE[0] <= node.SCALE_RANGE[1]:
+        raise InputError(
+            f"TRANSFER.SEMANTIC.SCALE_RANGE {node.SCALE_RANGE} must be two rising factors above 0"
+        )
+    if not 0 <= node.DROPOUT < 1:
+        raise InputError(f"TRANSFER.SEMANTIC.DROPOUT {node.DROPOUT} must be from 0 to below 1")
+    if cfg.SEED < 0:
+        raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
+    if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+    with torch.device("meta"):  # takes no time, and draws nothing from the global generator
+        trunk = build_resnet(backbone_name(cfg))
+    dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
+
+
+def backbone_name(cfg: CfgNode) -> str:
+    """The trunk's name in pretrain.backbones, e.g. "resnet50"."""
+    pattern = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
+    return pattern.format(cfg.MODEL.RESNETS.DEPTH)
+
+
+def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Plain arguments of `build_segmenter`, but for what the weights decide."""
+    node = cfg.TRANSFER.SEMANTIC
+    return {
+        "backbone": backbone_name(cfg),
+        "num_classes": node.NUM_CLASSES,
+        "output_stride": node.OUTPUT_STRIDE,
+        "contract_dilation": node.CONTRACT_DILATION,
+        "head_convs": node.HEAD_CONVS,
+        "head_channels": node.HEAD_CHANNELS,
+        "head_dilation": node.HEAD_DILATION,
+        "head_concat": node.HEAD_CONCAT,
+        "dropout": node.DROPOUT,
+        "aux_weight": node.AUX_WEIGHT,
+        "aux_channels": node.AUX_CHANNELS,
+        "crop_size": node.CROP_SIZE,
+        "align_corners": node.ALIGN_CORNERS,
+        "loss_over": node.LOSS_OVER,
+    }
+
+
+def train_transform(cfg: CfgNode) -> TrainTransform:
+    """What is drawn for a training image."""
+    node = cfg.TRANSFER.SEMANTIC
+    return TrainTransform(
+        short_edges=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
+        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+        scale_range=tuple(node.SCALE_RANGE),
+        crop_size=node.CROP_SIZE,
+        crop_max_share=node.CROP_MAX_SHARE,
+        flip_probability=0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0,
+        color_jitter=node.COLOR_JITTER,
+    )
+
+
+def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
+    """NUM_CLASSES from the data for names with a folder; a mismatch otherwise is an error."""
+    found, wanted = len(train_set.classes), cfg.TRANSFER.SEMANTIC.NUM_CLASSES
+    if found == wanted:
+        return cfg
+    builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
+    if builtin:
+        raise InputError(
+            f"TRANSFER.SEMANTIC.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} "
+            "classes with the background"
+        )
+    logger.info("TRANSFER.SEMANTIC.NUM_CLASSES %d, from the data", found)
+    cfg = changed(cfg, {"TRANSFER.SEMANTIC.NUM_CLASSES": found})
+    check(cfg)
+    return cfg
+
+
+def warn_about(architecture: Mapping[str, Any]) -> None:
+    """Warns where the segmenter computes otherwise than the weights' own network."""
+    if architecture.get("padding"):
+        logger.warning(
+            "these weights were trained with TensorFlow's padding; a segmenter pads as torch does, "
+            "which moves their features a little (tools/convert_weights.py --check says how much)"
+        )
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,212 @@
+"""Semantic segmentation data sets: images, each with a mask of class numbers.
+
+In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: the built-in ones (below),
+`semseg:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last colon separates), or
+detection's `coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg
+folder holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does.
+Out: SemanticSets. A mask is a PNG of one number per pixel, or with a palette: 0..K-1, background
+included, and 255 for pixels that are neither trained on nor scored.
+
+VOC12aug: SBD's masks, converted, lie in SegmentationClassAug/; train_aug.txt lists the 1,464 images
+of train and the 9,118 that SBD adds. An image's mask is the one of SegmentationClass where there is
+one, else that of SegmentationClassAug (as open-mmlab/mmsegmentation, pascal_voc12_aug.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from pretrain.common.lookup import find
+from pretrain.data.datasets import datasets_root
+from transfer.datasets import registry
+from transfer.datasets.samples import Sample
+from transfer.datasets.voc import IMAGE_SUFFIXES, VOC_CLASSES
+from transfer.segmentation.instances import IGNORE, class_map
+
+PREFIX, OBJECTS = "semseg", "coco"
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+CLASSES_FILE = "classes.txt"
+BACKGROUND = "background"
+CLASSES = (BACKGROUND, *VOC_CLASSES)
+# name -> folder below the root, split
+BUILTIN = {
+    "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
+    "voc_2012_sem_seg_train": ("VOC2012", "train"),
+    "voc_2012_sem_seg_val": ("VOC2012", "val"),
+    "voc_2012_sem_seg_trainval": ("VOC2012", "trainval"),
+}
+_HINTS = {
+    "train_aug": " (train_aug.txt lists 10,582 images: those of train.txt and SBD's 9,118, whose "
+    "masks lie in SegmentationClassAug)"
+}
+
+
+@dataclass(frozen=True)
+class SemanticSample:
+    """An image and its mask: a file, or the objects that it is drawn from."""
+
+    file_name: str
+    mask_name: str  # without a mask file: whatever an error should name
+    image_id: str
+    objects: Sample | None = None
+
+    def mask(self) -> np.ndarray:
+        """uint8 (H, W) of class numbers; InputError for a file that is not one."""
+        return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
+
+
+@dataclass(frozen=True)
+class SemanticSet:
+    """A split; `classes[i]` names the pixels of number i."""
+
+    name: str
+    samples: tuple[SemanticSample, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def limited(self, count: int) -> SemanticSet:
+        """The first `count` images (0: all images)."""
+        return self if count <= 0 else replace(self, samples=self.samples[:count])
+
+
+def open_sets(
+    names: Sequence[str], classes: Sequence[str] = (), like: SemanticSet | None = None
+) -> SemanticSet:
+    """One SemanticSet of all the named splits, one after the other.
+
+    `classes` lists the classes by hand; `like` (the training set) gives them to a test set. Else
+    they are VOC's, or those of FOLDER/classes.txt (one per line), or the numbers in all masks.
+    Raises InputError for a missing file, showing the expected tree.
+    """
+    if not names:
+        raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
+    if any(name.startswith(f"{OBJECTS}:") for name in names):
+        return _open_objects(names, tuple(classes) or (like.classes if like else ()))
+    samples: list[SemanticSample] = []
+    for name in names:
+        samples += read_split(*locate(name))
+    found = tuple(classes) or (like.classes if like else _classes(names, samples))
+    if len(set(found)) != len(found):
+        raise InputError(f"a class is listed twice: {', '.join(found)}")
+    return SemanticSet("+".join(names), tuple(samples), found)
+
+
+def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
+    if not all(name.startswith(f"{OBJECTS}:") for name in names):
+        raise InputError(f"data sets {', '.join(names)} mix masks and objects")
+    if classes and classes[0] != BACKGROUND:
+        raise InputError(f"TRANSFER.CLASSES must begin with {BACKGROUND!r}, got {classes[0]!r}")
+    found = registry.open_sets(names, classes[1:])
+    if not found.has_masks():
+        raise InputError(f"not every object of {found.name} has a mask")
+    samples = tuple(
+        SemanticSample(s.file_name, f"of {s.file_name}", str(s.image_id), s) for s in found.samples
+    )
+    return SemanticSet(found.name, samples, (BACKGROUND, *found.classes))
+
+
+def locate(name: str) -> tuple[Path, str]:
+    """Folder and split of a name. Raises InputError for an unknown or malformed one."""
+    kind, _, rest = name.partition(":")
+    if kind == PREFIX:
+        text, _, split = rest.rpartition(":")
+        if not text or not split:
+            raise InputError(f"data set '{name}' needs the form {PREFIX}:FOLDER:SPLIT")
+        folder = Path(text).expanduser()
+        return (folder if folder.is_absolute() else datasets_root() / folder), split
+    folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
+    return datasets_root() / folder_name, split
+
+
+def read_split(folder: Path, split: str) -> list[SemanticSample]:
+    """All images of a split, in the order of its list file, every file checked to be there."""
+    listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+    for needed in (folder, folder / "JPEGImages", listing):
+        if not needed.exists():
+            raise InputError(f"{needed} is missing; {_tree(folder, split)}")
+    stems = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+    if not stems:
+        raise InputError(f"{listing} lists no image")
+    return [_sample(folder, split, stem) for stem in stems]
+
+
+def read_mask(path: str) -> np.ndarray:
+    """uint8 (H, W) of class numbers; InputError, with the path, for anything else."""
+    try:
+        with Image.open(path) as image:
+            mode, mask = image.mode, np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"mask {path} cannot be read ({error}): truncated or damaged") from None
+    if mode not in ("P", "L"):
+        raise InputError(
+            f"mask {path} has colours ({mode}), not class numbers; save it as 8-bit grey or with "
+            "a palette"
+        )
+    return mask
+
+
+def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
+    """Raises InputError for a number that is no class and not 255."""
+    wrong = np.setdiff1d(mask, np.r_[np.arange(num_classes), IGNORE])
+    if wrong.size:
+        raise InputError(
+            f"mask {path} holds the number {wrong[0]}, but there are {num_classes} classes "
+            f"(0 to {num_classes - 1}; {IGNORE} is ignored)"
+        )
+
+
+def _sample(folder: Path, split: str, stem: str) -> SemanticSample:
+    # An entry may be a path below the data's root, as in DeepLab's lists: its stem is the image.
+    stem = Path(stem).stem if "/" in stem else stem
+    for suffix in IMAGE_SUFFIXES:
+        image = folder / "JPEGImages" / f"{stem}{suffix}"
+        if image.is_file():
+            break
+    else:
+        raise InputError(
+            f"image {folder / 'JPEGImages' / stem}.jpg is missing; {_tree(folder, split)}"
+        )
+    for place in MASK_FOLDERS:
+        mask = folder / place / f"{stem}.png"
+        if mask.is_file():
+            return SemanticSample(str(image), str(mask), stem)
+    raise InputError(
+        f"mask {stem}.png is neither in {' nor in '.join(str(folder / p) for p in MASK_FOLDERS)}; "
+        f"{_tree(folder, split)}"
+    )
+
+
+def _tree(folder: Path, split: str) -> str:
+    masks = "SegmentationClass/*.png, " + (
+        "SegmentationClassAug/*.png, " if split in _HINTS else ""
+    )
+    return (
+        f"expected {folder}/{{JPEGImages/*.jpg, {masks}ImageSets/Segmentation/{split}.txt}}"
+        + _HINTS.get(split, "")
+    )
+
+
+def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[str, ...]:
+    if all(name in BUILTIN for name in names):
+        return CLASSES
+    listed = {locate(name)[0] / CLASSES_FILE for name in names}
+    files = sorted(path for path in listed if path.is_file())
+    if files:
+        texts = [tuple(filter(None, map(str.strip, f.read_text().splitlines()))) for f in files]
+        if any(text != texts[0] for text in texts):
+            raise InputError(f"{files[0]} and {files[1]} list different classes")
+        return texts[0]
+    highest = 0
+    for sample in progress(samples, desc="read classes", leave=False):
+        mask = read_mask(sample.mask_name)
+        highest = max(highest, int(mask.max(initial=0, where=mask != IGNORE)))
+    return tuple(map(str, range(highest + 1)))

@@ -1,0 +1,69 @@
+"""Trunks at a finer stride: a ResNet in, the same weights with dilated convolutions out.
+
+A stage that halves its input's resolution ceases to, and its 3x3 convolutions reach twice as far
+instead (Chen et al., DeepLab). Names and shapes of the weights stay.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.models.resnet import Bottleneck
+
+from pretrain.backbones.resnet import Trunk
+from pretrain.common.errors import InputError
+
+
+def total_stride(trunk: Trunk) -> int:
+    """Input pixels per feature, along one axis."""
+    stride = trunk.conv1.stride[0] * (1 if isinstance(trunk.maxpool, nn.Identity) else 2)
+    return stride * 2 ** len(_striding(trunk))
+
+
+def dilate(trunk: Trunk, output_stride: int, contract: bool) -> None:
+    """Gives the trunk the stride `output_stride`, in place, by dilating its last stages.
+
+    Args:
+        contract: the convolution that lost its stride keeps the dilation of the stage before. Then
+            every convolution sees what it saw, and the old features are among the new ones;
+            torchvision and mmseg do so. False dilates it like the rest of its stage.
+
+    Raises:
+        InputError: a stride that no number of stages gives.
+    """
+    striding, total = _striding(trunk), total_stride(trunk)
+    options = [total // 2**count for count in range(len(striding) + 1)]
+    if output_stride not in options:
+        known = ", ".join(map(str, options))
+        raise InputError(
+            f"TRANSFER.SEMANTIC.OUTPUT_STRIDE {output_stride} is unknown; this backbone's: {known}"
+        )
+    dilation = 1
+    for stage in striding[len(striding) - options.index(output_stride) :]:
+        _dilate_stage(stage, dilation, 2 * dilation, contract)
+        dilation *= 2
+
+
+def _striding(trunk: Trunk) -> list[nn.Sequential]:
+    """The stages that halve the resolution; none follows that does not."""
+    stages = [getattr(trunk, name) for name in trunk.stages]
+    return [stage for stage in stages if stage[0].stride == 2]
+
+
+def _dilate_stage(stage: nn.Sequential, before: int, after: int, contract: bool) -> None:
+    for index, block in enumerate(stage):
+        reach = before if contract and index == 0 else after
+        for conv in _path(block):
+            strided = conv.stride[0] > 1
+            conv.stride = (1, 1)
+            if conv.kernel_size[0] > 1:
+                conv.dilation = (reach, reach)
+                conv.padding = (reach * (conv.kernel_size[0] // 2),) * 2
+            if strided:  # from here on, pixels lie twice as close as they did
+                reach = after
+    stage[0].downsample[0].stride = (1, 1)
+
+
+def _path(block: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions of a block's main path, in order."""
+    convs = [block.conv1, block.conv2]
+    return [*convs, block.conv3] if isinstance(block, Bottleneck) else convs

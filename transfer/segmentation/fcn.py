@@ -1,0 +1,229 @@
+"""A fully convolutional segmenter: images in, one class per pixel out.
+
+A dilated ResNet, a head of a few 3x3 convolutions and a 1x1 classifier, bilinear upsampling to the
+input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN of mmseg's fcn_r50-d8.py).
+
+Legend: N images, C channels, K classes; H, W original pixels; h, w the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.backbones.resnet import Trunk
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.build import build_trunk
+from transfer.segmentation.data import IGNORE
+from transfer.segmentation.dilation import dilate
+
+LOSS_OVER = ("labelled", "all")
+
+
+class FcnHead(nn.Module):
+    """3x3 convolutions, each with BN and ReLU, then dropout and a 1x1 classifier.
+
+    `concat`: one more (undilated) convolution sees the head's input beside what the others made
+    of it. Convolutions start kaiming_normal fan_out, the classifier normal 0.01, as mmseg's.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        *,
+        num_convs: int,
+        dilation: int = 1,
+        concat: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *[channels] * num_convs]
+        self.convs = nn.Sequential(
+            *(_conv(a, b, dilation) for a, b in zip(widths[:-1], widths[1:]))
+        )
+        self.conv_cat = _conv(in_channels + widths[-1], channels, 1) if concat else None
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h', w') -> scores (N, K, h', w')."""
+        y = self.convs(x)
+        if self.conv_cat is not None:
+            y = self.conv_cat(torch.cat([x, y], dim=1))
+        return self.classifier(self.dropout(y))
+
+
+def _conv(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Segmenter(nn.Module):
+    """In training: a batch of dicts (`transforms.py`) -> losses. Else: -> class maps.
+
+    Each image is normalised and filtered on its own, then padded, with zeros (the mean) below and
+    on the right, to the batch's size; padding is not trained on. In training that is at least
+    `crop_size`, so that batches do not differ in size.
+    """
+
+    def __init__(
+        self,
+        backbone: Trunk,
+        head: FcnHead,
+        aux_head: FcnHead | None,
+        preprocess: Preprocess,
+        *,
+        crop_size: int,
+        align_corners: bool,
+        aux_weight: float = 0.0,
+        loss_over: str = "labelled",
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head, self.aux_head = backbone, head, aux_head
+        self.preprocess = preprocess
+        self.crop_size, self.align_corners = crop_size, align_corners
+        self.aux_weight, self.loss_over = aux_weight, loss_over
+
+    def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Tensor]:
+        """Losses by name, or a list of uint8 maps (H, W) in original pixels."""
+        if not self.training:
+            return [self._predict(item) for item in batch]
+        images, masks = self.collate(batch)
+        scores = [self._upsample(s, images.shape[-2:]) for s in self.scores(images)]
+        losses = {"loss_sem_seg": pixel_loss(scores[0], masks, self.loss_over)}
+        if self.aux_head is not None:
+            aux = pixel_loss(scores[1], masks, self.loss_over)
+            losses["loss_aux"] = self.aux_weight * aux
+        return losses
+
+    def scores(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, h, w) -> scores at the features' resolution, of the head and of the second one."""
+        maps = self.backbone.forward_stages(images)
+        *_, before, last = self.backbone.stages
+        scores = [self.head(maps[last])]
+        if self.aux_head is not None and self.training:
+            scores.append(self.aux_head(maps[before]))
+        return scores
+
+    def collate(self, batch: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """float32 (N, 3, h, w) and int64 (N, h, w), on the model's device."""
+        height = max(self.crop_size, *(item["image"].shape[1] for item in batch))
+        width = max(self.crop_size, *(item["image"].shape[2] for item in batch))
+        images, masks = [], []
+        for item in batch:
+            image = self._input(item["image"])
+            margins = (0, width - image.shape[-1], 0, height - image.shape[-2])
+            images.append(F.pad(image, margins))
+            masks.append(F.pad(item["mask"].to(image.device).long(), margins, value=IGNORE))
+        images = torch.cat(images)
+        if self.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last):
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, torch.stack(masks)
+
+    def _input(self, image: Tensor) -> Tensor:
+        return self.preprocess.apply(image[None].to(self.head.classifier.weight.device))
+
+    def _predict(self, item: Mapping[str, Any]) -> Tensor:
+        image = self._input(item["image"])
+        # To the input's size first, as mmseg: matters where the test images were resized.
+        scores = self._upsample(self.scores(image)[0], image.shape[-2:])
+        scores = self._upsample(scores, (item["height"], item["width"]))
+        return scores[0].argmax(dim=0).to(torch.uint8)
+
+    def _upsample(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        if scores.shape[-2:] == torch.Size(size):
+            return scores
+        return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=self.align_corners)
+
+
+def pixel_loss(scores: Tensor, masks: Tensor, over: str) -> Tensor:
+    """Cross entropy of scores (N, K, h, w) and masks int64 (N, h, w); a mean over this process.
+
+    `over` "labelled": the sum over labelled pixels divided by their number (0 without any);
+    "all": divided by N h w, as mmseg does, so that a crop with much padding counts less.
+    """
+    total = F.cross_entropy(scores, masks, ignore_index=IGNORE, reduction="sum")
+    count = masks.numel() if over == "all" else (masks != IGNORE).sum().clamp(min=1)
+    return total / count
+
+
+def build_segmenter(
+    *,
+    backbone: str,
+    architecture: Mapping[str, Any],
+    preprocess: Preprocess,
+    num_classes: int,
+    output_stride: int,
+    contract_dilation: bool,
+    head_convs: int,
+    head_channels: int,
+    head_dilation: int,
+    head_concat: bool,
+    dropout: float,
+    aux_weight: float,
+    aux_channels: int,
+    crop_size: int,
+    align_corners: bool,
+    loss_over: str,
+) -> Segmenter:
+    """The segmenter, untrained.
+
+    Args:
+        architecture: see `transfer.checkpoints.weights.Weights`; TensorFlow's padding is not kept
+            (a dilated convolution has no such padding), which the caller warns about.
+    """
+    trunk = build_trunk(backbone, {k: v for k, v in architecture.items() if k != "padding"})
+    if not isinstance(trunk, Trunk):
+        raise InputError(f"an FCN needs a ResNet, not a {backbone}")
+    dilate(trunk, output_stride, contract_dilation)
+    head = FcnHead(
+        trunk.out_dim,
+        head_channels,
+        num_classes,
+        num_convs=head_convs,
+        dilation=head_dilation,
+        concat=head_concat,
+        dropout=dropout,
+    )
+    aux_head = None
+    if aux_weight > 0:
+        inputs = stage_width(trunk, trunk.stages[-2])
+        aux_head = FcnHead(inputs, aux_channels, num_classes, num_convs=1, dropout=dropout)
+    return Segmenter(
+        trunk,
+        head,
+        aux_head,
+        preprocess,
+        crop_size=crop_size,
+        align_corners=align_corners,
+        aux_weight=aux_weight,
+        loss_over=loss_over,
+    )
+
+
+def stage_width(trunk: Trunk, stage: str) -> int:
+    """Channels of a stage's output."""
+    convs = [m for m in getattr(trunk, stage)[-1].modules() if isinstance(m, nn.Conv2d)]
+    return convs[-1].out_channels
+
+
+def load_backbone(model: Segmenter, state: Mapping[str, Tensor], where: str) -> None:
+    """Copies a trunk's tensors, every one of them; InputError where a key or a shape differs."""
+    missing, unexpected = [], []
+    try:
+        missing, unexpected = model.backbone.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise InputError(f"{where}: {str(error).splitlines()[-1].strip()}") from None
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise InputError(f"{where} lacks {missing[:3]} and has {unexpected[:3]} too many")

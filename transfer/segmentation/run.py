@@ -1,0 +1,277 @@
+"""Fine-tunes and scores an FCN: config and weights in, trial_T/record.json out.
+
+Reads the config; the parts it calls take plain arguments or read it beside it (`training.py`).
+Offers what `transfer/detection/run.py` offers, under the same names, so that one command serves
+both. Trial t uses seed SEED + t. The last iteration is scored, never the best one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torchvision
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.config import dump_yaml, load_config
+from pretrain.common.distributed import (
+    barrier,
+    close_distributed,
+    init_distributed,
+    is_main,
+    world_size,
+)
+from pretrain.common.errors import InputError
+from pretrain.common.logs import setup_logging
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights, default_name
+from transfer.detection import config as detection_config
+from transfer.detection.defaults import make_defaults
+from transfer.detection.engine import MODEL_FILE, Fitted
+from transfer.detection.metrics import read_metrics
+from transfer.detection.run import Request, check_output, format_metrics
+from transfer.detection.torchvision_engine.run import device_of
+from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
+from transfer.results.record import FILE_NAME, make_record, write_record
+from transfer.segmentation import config as segmentation_config
+from transfer.segmentation.data import SemanticSet, open_sets
+from transfer.segmentation.draw import draw_predictions, drawn_images
+from transfer.segmentation.evaluation import replicates, summarize
+from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
+
+logger = logging.getLogger(__name__)
+
+TASK = "semantic"
+ENGINE = "torchvision"
+DRAWN = "detections.png"  # the report shows this artifact's picture of a test image
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the trials share; `cfg` is without the weights' facts."""
+
+    request: Request
+    cfg: CfgNode
+    train_set: SemanticSet
+    test_set: SemanticSet
+
+
+def prepare(request: Request) -> Job:
+    """Checks config, data sets, weights and output folder, and opens the data sets.
+
+    Raises InputError for whatever would stop the run later.
+    """
+    cfg, train_set, test_set = open_data(request)
+    if request.trials < 1:
+        raise InputError(f"--trials must be 1 or above, got {request.trials}")
+    if request.engine not in ("auto", ENGINE):
+        raise InputError(
+            f"--engine {request.engine}: semantic segmentation runs on the {ENGINE} engine only"
+        )
+    check_output(request)
+    return Job(request, cfg, train_set, test_set)
+
+
+def open_data(request: Request) -> tuple[CfgNode, SemanticSet, SemanticSet]:
+    """The config, with the number of classes, and both data sets."""
+    cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
+    limit = cfg.TRANSFER.LIMIT_IMAGES
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
+    test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
+    return segmentation_config.with_data(cfg, train_set), train_set, test_set
+
+
+def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
+    """The weights, checked to be those of the config's backbone."""
+    name = segmentation_config.backbone_name(cfg)
+    return read_weights(request.weights, backbone=name, seed=seed)
+
+
+def read_trained(path: Path) -> None:
+    """Checks that a file is a whole segmenter."""
+    read_segmenter(path)
+
+
+def run_request(request: Request) -> None:
+    """Joins the processes, prepares and runs all trials: what a launched process calls."""
+    init_distributed()
+    try:
+        setup_logging()
+        run_trials(prepare(request))
+    finally:
+        close_distributed()
+
+
+def run_trials(job: Job) -> list[Path]:
+    """Runs the trials that have no record yet; returns the records' paths."""
+    barrier()
+    paths = []
+    for trial in range(job.request.trials):
+        folder = Path(job.request.output) / f"trial_{trial}"
+        paths.append(folder / FILE_NAME)
+        if paths[-1].exists():
+            logger.info("%s exists: trial %d is skipped", paths[-1], trial)
+            continue
+        _run_trial(job, trial, folder)
+    return paths
+
+
+def evaluate_model(request: Request) -> dict[str, float]:
+    """Scores the segmenter in `request.weights`; writes evaluation.json into the output."""
+    init_distributed()
+    try:
+        setup_logging()
+        cfg, _, test_set = open_data(request)
+        matrices, _ = predict(load_segmenter(cfg, Path(request.weights)), cfg, test_set)
+        metrics, per_class = summarize(matrices.sum(axis=0), test_set.classes)
+        if is_main():
+            content = {
+                "model": request.weights,
+                "metrics": _jsonable(metrics),
+                "per_class": {name: _jsonable(values) for name, values in per_class.items()},
+            }
+            path = Path(request.output) / "evaluation.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(path, json.dumps(content, indent=1))
+        return metrics
+    finally:
+        close_distributed()
+
+
+def _run_trial(job: Job, trial: int, folder: Path) -> None:
+    started, begin = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+    seed = job.cfg.SEED + trial
+    weights = read_backbone(job.request, job.cfg, seed)
+    for warning in weights.warnings:
+        logger.warning("%s: %s", job.request.weights, warning)
+    segmentation_config.warn_about(weights.architecture)
+    # The architecture's padding is warned about above, in this task's words.
+    strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
+    cfg = detection_config.with_preprocess(job.cfg, weights.preprocess, strides)
+    facts = {"SEED": seed, "OUTPUT_DIR": str(folder), "MODEL.WEIGHTS": job.request.weights}
+    cfg = detection_config.changed(cfg, facts)
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        setup_logging(folder)
+        atomic_write_text(folder / "config.yaml", dump_yaml(cfg))
+    fitted = _fit(job, cfg, weights, folder)
+    begin_test = time.perf_counter()
+    keep = drawn_images(len(job.test_set), cfg.TRANSFER.DRAW_DETECTIONS)
+    matrices, maps = predict(
+        load_segmenter(cfg, fitted.model_file), cfg, job.test_set, frozenset(keep)
+    )
+    if is_main():
+        seconds = fitted.seconds + time.perf_counter() - begin_test
+        artifacts = _write_artifacts(job, weights, matrices, maps, folder)
+        record = _record(job, weights, matrices, artifacts, (trial, started, seconds))
+        write_record(folder, record)
+        logger.info("trial %d: %s", trial, format_metrics(record["metrics"]))
+        logger.info("%.0f s in all", time.perf_counter() - begin)
+    barrier()
+
+
+def _fit(job: Job, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
+    """Trains, unless a resumed run had finished training already."""
+    model_file = folder / MODEL_FILE
+    if job.request.resume and model_file.is_file():
+        return Fitted(model_file, read_segmenter(model_file).seconds or 0.0)
+
+    def evaluate(matrices: np.ndarray, iteration: int) -> dict[str, float]:
+        metrics, _ = summarize(matrices.sum(axis=0), job.test_set.classes)
+        logger.info("iteration %d: %s", iteration, format_metrics(metrics))
+        return metrics
+
+    return fit(
+        cfg,
+        weights=weights,
+        train_set=job.train_set,
+        test_set=job.test_set,
+        output=folder,
+        resume=job.request.resume,
+        evaluate=evaluate,
+    )
+
+
+def _write_artifacts(
+    job: Job, weights: Weights, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
+) -> dict[str, str]:
+    """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
+    rows = [{"step": row.pop("iteration"), **row} for row in read_metrics(folder)]
+    write_curves(folder / "curves.json", rows)
+    draw_kernels(weights, folder / "kernels.png")
+    order = np.argsort([sample.image_id for sample in job.test_set.samples], kind="stable")
+    drawn = {name: _finite(values) for name, values in replicates(matrices[order]).items()}
+    atomic_write_text(folder / "replicates.json", json.dumps(drawn) + "\n")
+    total = {"classes": job.test_set.classes, "confusion": matrices.sum(axis=0).tolist()}
+    (folder / "inference").mkdir(exist_ok=True)
+    atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")
+    artifacts = {
+        "curves": "curves.json",
+        "kernels": "kernels.png",
+        "replicates": "replicates.json",
+        "confusion": "inference/confusion.json",
+        **copy_pretrain_artifacts(job.request.weights, folder),
+    }
+    if maps:
+        draw_predictions(job.test_set, maps, folder / DRAWN)
+        artifacts["detections"] = DRAWN
+    return artifacts
+
+
+def _record(
+    job: Job,
+    weights: Weights,
+    matrices: np.ndarray,
+    artifacts: dict[str, str],
+    trial: tuple[int, str, float],
+) -> dict[str, Any]:
+    number, started, seconds = trial
+    request, cfg = job.request, job.cfg
+    metrics, per_class = summarize(matrices.sum(axis=0), job.test_set.classes)
+    pairs = zip(request.overrides[::2], request.overrides[1::2])
+    return make_record(
+        weights=weights,
+        name=request.name or default_name(weights, request.weights),
+        task=TASK,
+        dataset=cfg.DATASETS.TEST[0],
+        protocol={
+            "name": Path(request.config).stem,
+            "config_sha256": detection_config.protocol_sha256(cfg),
+            "engine": ENGINE,
+            "engine_version": torchvision.__version__,
+            "overrides": [f"{key} {value}" for key, value in pairs],
+        },
+        trial=number,
+        seed=cfg.SEED + number,
+        metrics=metrics,
+        per_class=per_class,
+        artifacts=artifacts,
+        started=started,
+        seconds=seconds,
+        gpu_seconds=seconds * world_size() if device_of(cfg).type == "cuda" else 0.0,
+        views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
+        status="shortened" if _shortened(request, cfg) else "done",
+    )
+
+
+def _shortened(request: Request, cfg: CfgNode) -> bool:
+    """Whether the overrides train for less than the config file says, or on fewer images."""
+    full = load_config(request.config, make_defaults(), folder="detection")
+    limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
+    fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
+    return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
+
+
+def _finite(values: list[float]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _jsonable(values: dict[str, float]) -> dict[str, float | None]:
+    return dict(zip(values, _finite(list(values.values()))))

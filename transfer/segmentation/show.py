@@ -1,0 +1,30 @@
+"""Pictures of what a segmenter is trained on, before it is trained.
+
+In: a command's request. Out: PNG files of the first training images, scaled, cropped, flipped and
+jittered as the segmenter gets them, tinted by their masks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfer.detection.draw import save_png
+from transfer.detection.run import Request
+from transfer.segmentation.draw import draw_map
+from transfer.segmentation.run import open_data
+from transfer.segmentation.training import training_batches
+
+
+def show_data(request: Request, count: int) -> list[Path]:
+    """Writes `count` training images as drawn, tinted, into the output folder."""
+    cfg, train_set, _ = open_data(request)
+    folder, paths = Path(request.output), []
+    for batch in training_batches(cfg, train_set):
+        for item in batch:
+            path = folder / f"input_{len(paths):03d}_{Path(item['file_name']).stem}.png"
+            pixels, mask = item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy()
+            save_png(draw_map(pixels, mask, train_set.classes, max(mask.shape)), path)
+            paths.append(path)
+            if len(paths) == count:
+                return paths
+    return paths

@@ -1,0 +1,228 @@
+"""Training and predicting: a config in, model_final.pth and confusion matrices out.
+
+The loop, the schedule, the files and the order of the images are detection's: a run resumes at an
+iteration, sees the same images with the same draws, and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import rng_state, set_rng_state
+from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from pretrain.common.sync_batchnorm import convert_sync_batchnorm
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.weights import Weights
+from transfer.detection import model_files
+from transfer.detection.data.loader import load
+from transfer.detection.data.sampler import GroupedBatches, rank_share
+from transfer.detection.engine import Fitted
+from transfer.detection.loop import Periodic, train
+from transfer.detection.metrics import open_metrics
+from transfer.detection.torchvision_engine.run import (
+    device_of,
+    distribute,
+    make_optimizer,
+    make_schedule,
+    seed_everything,
+)
+from transfer.segmentation.config import segmenter_arguments, train_transform
+from transfer.segmentation.data import SemanticSet
+from transfer.segmentation.evaluation import confusion
+from transfer.segmentation.fcn import Segmenter, build_segmenter, load_backbone
+from transfer.segmentation.transforms import InferenceMapper, TrainMapper
+
+logger = logging.getLogger(__name__)
+
+# Scores in the middle of training: (confusion matrices, iteration) -> metrics in percent.
+Evaluate = Callable[[np.ndarray, int], dict[str, float]]
+KEPT_PART, KIND = "head.classifier.", "segmenter"  # what tells a segmenter's file from others
+
+
+def fit(
+    cfg: CfgNode,
+    *,
+    weights: Weights,
+    train_set: SemanticSet,
+    test_set: SemanticSet,
+    output: Path,
+    resume: bool,
+    evaluate: Evaluate,
+) -> Fitted:
+    """Trains for SOLVER.MAX_ITER iterations and writes `output`/model_final.pth."""
+    run = _Training(cfg, weights, output, resume)
+    metrics = open_metrics(output, run.start_iter)
+
+    def evaluate_now(iteration: int) -> None:
+        matrices, _ = predict(run.segmenter, cfg, test_set)
+        metrics.write(iteration, **evaluate(matrices, iteration))
+
+    train(
+        run.model,
+        batches=training_batches(cfg, train_set, start_batch=run.start_iter),
+        optimizer=run.optimizer,
+        schedule=make_schedule(cfg),
+        start_iter=run.start_iter,
+        metrics=metrics,
+        log_period=cfg.TRANSFER.LOG_PERIOD,
+        # Evaluated first: a run that is killed in between evaluates again, not never.
+        callbacks=[
+            Periodic(cfg.TEST.EVAL_PERIOD, evaluate_now),
+            Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+        ],
+    )
+    metrics.close()
+    return Fitted(run.finish(), run.seconds())
+
+
+class _Training:
+    """Everything that changes while a segmenter is trained, and its way to disk and back."""
+
+    def __init__(self, cfg: CfgNode, weights: Weights, output: Path, resume: bool) -> None:
+        seed_everything(cfg.SEED + rank())
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        self.output, self.weights, self.max_iter = output, weights, cfg.SOLVER.MAX_ITER
+        self.segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
+        load_backbone(self.segmenter, weights.state, cfg.MODEL.WEIGHTS)
+        device = device_of(cfg)
+        self.segmenter.to(device)
+        if cfg.MODEL.RESNETS.NORM == "SyncBN":
+            self.segmenter = convert_sync_batchnorm(self.segmenter, device)
+        if cfg.TRANSFER.CHANNELS_LAST:
+            self.segmenter.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(cfg, self.segmenter)
+        self.start_iter, self._seconds_before = 0, 0.0
+        last = model_files.last_checkpoint(output) if resume else None
+        if last is not None:
+            self._restore(last)
+        self.model = distribute(self.segmenter)
+        self._begin = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Wall-clock seconds so far, those before a resume included."""
+        return self._seconds_before + time.perf_counter() - self._begin
+
+    def save(self, iteration: int) -> None:
+        """Writes a checkpoint after `iteration`; every process takes part."""
+        states = gather_objects(rng_state())
+        if is_main():
+            state = {
+                "model": self.segmenter.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "iteration": iteration,
+                "rng": states,
+                "seconds": self.seconds(),
+            }
+            model_files.save_training(self.output, state)
+        barrier()
+
+    def finish(self) -> Path:
+        """Writes model_final.pth."""
+        if is_main():
+            model_files.write_model(
+                self.output,
+                self.segmenter.state_dict(),
+                iteration=self.max_iter - 1,
+                preprocess=self.weights.preprocess,
+                architecture=self.weights.architecture,
+                seconds=self.seconds(),
+            )
+        barrier()
+        return self.output / model_files.MODEL_FILE
+
+    def _restore(self, path: Path) -> None:
+        state = model_files.load_training(path)
+        self.segmenter.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_iter = state["iteration"] + 1
+        self._seconds_before = state["seconds"]
+        if len(state["rng"]) == world_size():
+            set_rng_state(state["rng"][rank()])
+        else:
+            logger.warning("%s was written by another number of processes", path)
+        logger.info("resumed from %s at iteration %d", path, self.start_iter)
+
+
+def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> Segmenter:
+    """The segmenter of a config, untrained; the weights give its input and where it strides."""
+    return build_segmenter(
+        **segmenter_arguments(cfg), preprocess=preprocess, architecture=architecture
+    )
+
+
+def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
+    """A trained segmenter, on the config's device; InputError where file and config differ."""
+    content = read_segmenter(model_file)
+    model = make_segmenter(cfg, content.preprocess or Preprocess(), content.architecture)
+    try:
+        model.load_state_dict(content.state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{model_file} is not a segmenter of this config: {reason}") from None
+    return model.to(device_of(cfg))
+
+
+def read_segmenter(path: Path) -> model_files.ModelFile:
+    """Reads model_final.pth; InputError when it is not a whole segmenter."""
+    return model_files.read_model(path, KEPT_PART, KIND)
+
+
+def training_batches(
+    cfg: CfgNode, train_set: SemanticSet, start_batch: int = 0
+) -> Iterator[list[dict[str, Any]]]:
+    """This process's endless batches, from the given one on."""
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
+    if total % processes:
+        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+    batches = GroupedBatches(
+        [False] * len(train_set),
+        batch_size=total // processes,
+        seed=cfg.SEED,
+        rank=rank(),
+        world_size=processes,
+        grouping=False,
+        start_batch=start_batch,
+    )
+    mapper = TrainMapper(train_transform(cfg), cfg.TRANSFER.SEMANTIC.NUM_CLASSES, cfg.SEED)
+    return load(train_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+
+
+def predict(
+    model: Segmenter, cfg: CfgNode, test_set: SemanticSet, keep: frozenset[int] = frozenset()
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Confusion matrices int64 (n, K, K) of all test images, in their order, on every process.
+
+    Returns also the class maps of the images whose indices are in `keep`. Each process predicts a
+    share, one image at a time, so that no size is padded.
+    """
+    num_classes = cfg.TRANSFER.SEMANTIC.NUM_CLASSES
+    share = rank_share(len(test_set), rank(), world_size())
+    mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
+    batches = [[(0, index)] for index in share]
+    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+    matrices, kept = [], {}
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for index, batch in zip(
+            share, progress(loader, desc="predict", total=len(batches), leave=False)
+        ):
+            found = model(batch)[0].cpu().numpy()
+            matrices.append(confusion(batch[0]["mask"].numpy(), found, num_classes))
+            if index in keep:
+                kept[index] = found
+    model.train(training)
+    shape = (-1, num_classes, num_classes)
+    parts = gather_objects((np.array(matrices, dtype=np.int64).reshape(shape), kept))
+    together = {index: found for _, part in parts for index, found in part.items()}
+    return np.concatenate([part for part, _ in parts]), together

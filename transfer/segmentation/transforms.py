@@ -1,0 +1,172 @@
+"""One image with its mask -> one input of the segmenter.
+
+In: SemanticSamples. Out: dicts: "image" uint8 (3, h, w) RGB, "mask" uint8 (h, w), "image_id",
+"file_name", "height" and "width" of the original image. For training: scaled, cropped to at most
+CROP x CROP, flipped, jittered; neither normalised nor padded, which the model does (`fcn.py`), as
+the high-pass filter stands between the two. For testing: resized, the mask in original pixels.
+
+Legend: H, W original pixels; h, w those of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pretrain.common.errors import InputError
+from transfer.detection.data.transforms import Geometry, read_image, resized_shape
+from transfer.segmentation.data import IGNORE, SemanticSample, check_values
+
+CROP_TRIES = 10
+# Of mmseg's PhotoMetricDistortion; each change is made to half of the images.
+BRIGHTNESS = 32.0  # of 255
+FACTORS = (0.5, 1.5)  # of contrast and of saturation
+HUE_DEGREES = 36  # OpenCV's 8-bit hue counts 2 degrees: 18 of 180
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """What is drawn for a training image.
+
+    `short_edges` and `max_size` give the size that a factor from `scale_range` multiplies; a short
+    edge of 0 is the image's own size. A crop in which one class has `crop_max_share` or more of the
+    labelled pixels is drawn again (up to 10 times) where that is below 1.
+    """
+
+    short_edges: Sequence[int]
+    max_size: int
+    scale_range: tuple[float, float]
+    crop_size: int
+    crop_max_share: float = 1.0
+    flip_probability: float = 0.5
+    color_jitter: bool = False
+
+    def __call__(
+        self, pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (H, W, 3), (H, W) -> uint8 (h, w, 3), (h, w) with h, w <= crop_size."""
+        height, width = self.draw_size(*mask.shape, rng)
+        geometry = Geometry(*mask.shape, height, width, flip=False)
+        pixels, mask = geometry.image(pixels), geometry.mask(mask)
+        rows, columns = self.draw_crop(mask, rng)
+        pixels, mask = pixels[rows, columns], mask[rows, columns]
+        if rng.random() < self.flip_probability:
+            pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+        if self.color_jitter:
+            pixels = jitter(np.ascontiguousarray(pixels), rng)
+        return np.ascontiguousarray(pixels), np.ascontiguousarray(mask)
+
+    def draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+        """The size that the whole image is scaled to."""
+        short_edge = int(rng.choice(np.asarray(self.short_edges)))
+        ratio = rng.uniform(*self.scale_range)
+        if short_edge == 0:
+            return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
+        edges = max(1, int(short_edge * ratio)), max(1, int(self.max_size * ratio))
+        return resized_shape(height, width, *edges)
+
+    def draw_crop(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Rows and columns of the crop, uniform over all that lie inside the image."""
+        crop = self._crop(mask.shape, rng)
+        for _ in range(CROP_TRIES if self.crop_max_share < 1.0 else 0):
+            counts = np.bincount(mask[crop].reshape(-1), minlength=256)[:IGNORE]
+            # A crop of one class alone is refused too, whatever the share (mmseg's rule).
+            if counts.max() < self.crop_max_share * counts.sum():
+                break
+            crop = self._crop(mask.shape, rng)
+        return crop
+
+    def _crop(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
+        begins = [int(rng.integers(max(side - self.crop_size, 0) + 1)) for side in shape]
+        rows, columns = (slice(begin, begin + self.crop_size) for begin in begins)
+        return rows, columns
+
+
+def jitter(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue as mmseg's PhotoMetricDistortion draws them.
+
+    uint8 RGB (h, w, 3) in and out. Contrast scales around 0, comes second or last; the colour
+    space is PIL's 8-bit HSV, whose hue has 256 steps where OpenCV's has 180.
+    """
+    if rng.random() < 0.5:
+        pixels = _clip(pixels.astype(np.float32) + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    contrast = rng.uniform(*FACTORS) if rng.random() < 0.5 else 1.0
+    contrast_first = rng.random() < 0.5
+    saturation = rng.uniform(*FACTORS) if rng.random() < 0.5 else 1.0
+    turn = rng.uniform(-HUE_DEGREES, HUE_DEGREES) if rng.random() < 0.5 else 0.0
+    if contrast_first:
+        pixels = _clip(pixels * np.float32(contrast))
+    if saturation != 1.0 or turn != 0.0:
+        hsv = np.array(Image.fromarray(pixels).convert("HSV"))
+        hsv[..., 1] = _clip(hsv[..., 1] * np.float32(saturation))
+        hsv[..., 0] = (hsv[..., 0].astype(int) + round(turn * 256 / 360)) % 256
+        pixels = np.asarray(
+            Image.frombytes("HSV", (hsv.shape[1], hsv.shape[0]), hsv.tobytes()).convert("RGB")
+        )
+    return pixels if contrast_first else _clip(pixels * np.float32(contrast))
+
+
+def _clip(values: np.ndarray) -> np.ndarray:
+    return values.clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TrainMapper:
+    """Draws the transform of a training image from (seed, position) and applies it.
+
+    `position` counts samples since the start of training, over all processes, as in detection.
+    """
+
+    transform: TrainTransform
+    num_classes: int
+    seed: int
+
+    def __call__(self, sample: SemanticSample, position: int) -> dict[str, Any]:
+        pixels, mask = read_pair(sample, self.num_classes)
+        rng = np.random.default_rng([self.seed, position])
+        return _described(sample, *self.transform(pixels, mask, rng), mask.shape)
+
+
+@dataclass(frozen=True)
+class InferenceMapper:
+    """Resizes a test image (`short_edge` 0: not at all), not its mask; `position` is ignored."""
+
+    short_edge: int
+    max_size: int
+    num_classes: int
+
+    def __call__(self, sample: SemanticSample, position: int) -> dict[str, Any]:
+        pixels, mask = read_pair(sample, self.num_classes)
+        size = resized_shape(*mask.shape, self.short_edge, self.max_size)
+        pixels = Geometry(*mask.shape, *size, flip=False).image(pixels)
+        return _described(sample, pixels, mask, mask.shape)
+
+
+def read_pair(sample: SemanticSample, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 RGB (H, W, 3) and the mask (H, W); InputError where they do not fit."""
+    pixels, mask = read_image(sample.file_name, "RGB"), sample.mask()
+    if pixels.shape[:2] != mask.shape:
+        raise InputError(
+            f"mask {sample.mask_name} has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+            f"{pixels.shape[1]} x {pixels.shape[0]}"
+        )
+    check_values(mask, num_classes, sample.mask_name)
+    return pixels, mask
+
+
+def _described(
+    sample: SemanticSample, pixels: np.ndarray, mask: np.ndarray, original: tuple[int, ...]
+) -> dict[str, Any]:
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        "mask": torch.from_numpy(np.array(mask)),
+        "height": original[0],
+        "width": original[1],
+        "image_id": sample.image_id,
+        "file_name": sample.file_name,
+    }
