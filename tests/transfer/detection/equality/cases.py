@@ -1,0 +1,193 @@
+"""Detectors that both engines must agree on, their inputs and weights, without stored data.
+
+In: the name of a case. Out: fields of `DetectorSpec`, batches, and a state dict made from the names
+and shapes of its entries. Everything random is a uniform draw of numpy: exactly the same numbers on
+every machine, unlike torch's normal draws, whose last bits depend on the processor.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STEPS = 3  # optimiser steps of a case
+# Small enough for a slow core; each image still has more candidates than are sampled.
+SMALL = {
+    "num_classes": 5,
+    "rpn_pre_nms_topk_train": 100,
+    "rpn_post_nms_topk_train": 40,
+    "rpn_pre_nms_topk_test": 60,
+    "rpn_post_nms_topk_test": 16,
+    "rpn_batch_size_per_image": 64,
+    "roi_batch_size_per_image": 16,
+    "score_thresh_test": 0.01,
+    "detections_per_image": 8,
+}
+TORCHVISION_LAYOUT = {
+    "stride_in_1x1": False,
+    "pixel_mean": (123.675, 116.28, 103.53),
+    "pixel_std": (58.395, 57.12, 57.375),
+}
+C4 = {"architecture": "C4", "freeze_at": 0}
+FPN = {
+    "architecture": "FPN",
+    "mask_on": True,
+    "mask_num_conv": 4,
+    "mask_conv_dim": 64,
+    "fpn_out_channels": 64,
+    "box_pooler_resolution": 7,
+    "box_head_num_fc": 2,
+    "box_head_fc_dim": 128,
+    "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+    "freeze_at": 0,
+}
+CONV4_FC1 = {"box_head_num_conv": 4, "box_head_conv_dim": 64, "box_head_num_fc": 1}
+CASES: dict[str, dict[str, Any]] = {
+    # MoCo's and MSCN's VOC and COCO detectors
+    "c4_voc": {**C4, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "extra_norm": True},
+    "c4_mask": {
+        **C4,
+        **TORCHVISION_LAYOUT,
+        "norm": "SyncBN",
+        "extra_norm": True,
+        "mask_on": True,
+    },
+    # Detectron2's own: MSRA's weights, BGR, stride in the 1x1 convolution, a frozen stem
+    "c4_voc_frozen": {**C4, "norm": "FrozenBN", "freeze_at": 2, "stride_in_1x1": True},
+    "c4_mask_bn": {**C4, "norm": "BN", "freeze_at": 3, "stride_in_1x1": True, "mask_on": True},
+    "fpn_mask": {**FPN, "norm": "FrozenBN", "freeze_at": 2, "stride_in_1x1": True},
+    "fpn_mask_bn": {**FPN, **TORCHVISION_LAYOUT, "norm": "BN"},
+    "fpn_4conv1fc": {
+        **FPN,
+        **CONV4_FC1,
+        **TORCHVISION_LAYOUT,
+        "norm": "SyncBN",
+        "fpn_norm": "SyncBN",
+        "box_head_norm": "SyncBN",
+        "mask_norm": "SyncBN",
+    },
+    "fpn_4conv1fc_frozen": {
+        **FPN,
+        **CONV4_FC1,
+        "norm": "FrozenBN",
+        "freeze_at": 2,
+        "stride_in_1x1": True,
+    },
+    "fpn_r18": {**FPN, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "depth": 18},
+}
+PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
+# Standard deviation of a layer's output over the root mean square of its input, by part of the name
+# (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.
+GAINS = {
+    "stem": 0.5,
+    "fpn_": 0.7,
+    "rpn_head.conv": 1.0,
+    "objectness_logits": 1.0,
+    "anchor_deltas": 0.2,
+    "predictor": 0.7,
+    "bbox_pred": 0.2,
+}
+# Image sizes (height, width) and their boxes, XYXY in pixels.
+USUAL = ((80, 112), [(4, 6, 70, 60), (30, 20, 31, 21), (50.5, 10, 108, 77), (8, 40, 40, 72)])
+EMPTY = ((96, 80), [])
+ONE_BOX = ((88, 72), [(12.25, 9.5, 60, 80)])
+WIDE = ((32, 208), [(2, 3, 206, 9), (100, 0, 104, 32), (0, 0, 208, 32)])
+SQUARE = ((64, 64), [(10, 1, 13, 63), (5, 5, 45, 50)])
+TRAINING = ((USUAL, ONE_BOX), (EMPTY, ONE_BOX), (WIDE, SQUARE))
+NOTHING = (EMPTY, EMPTY)  # a batch without a single object
+TEST = (USUAL, WIDE)
+
+
+def fields_of(case: str) -> dict[str, Any]:
+    """The keyword arguments of `build_detector`."""
+    return {**CASES[case], **SMALL}
+
+
+def make_batch(layout: tuple, seed: int) -> list[dict[str, Any]]:
+    """Images of noise with boxes, classes and two polygons per object."""
+    rng = np.random.default_rng(seed)
+    batch = []
+    for (height, width), boxes in layout:
+        pixels = rng.integers(0, 256, (3, height, width), np.uint8)
+        classes = rng.integers(0, SMALL["num_classes"], len(boxes))
+        batch.append(
+            {
+                "image": torch.from_numpy(pixels),
+                "height": int(height * 1.37),
+                "width": int(width * 1.21),
+                "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                "classes": torch.from_numpy(classes),
+                "polygons": [_two_polygons(*box) for box in boxes],
+            }
+        )
+    return batch
+
+
+def takes_nothing(case: str) -> bool:
+    """Whether a batch without objects can be trained on: SyncBN refuses the empty mask head."""
+    return CASES[case].get("mask_norm") != "SyncBN"
+
+
+def training_batch(step: int) -> list[dict[str, Any]]:
+    """The batch of an optimiser step: usual and 1 px objects; an image without; extreme shapes."""
+    return make_batch(TRAINING[step % len(TRAINING)], 10 + step)
+
+
+def make_state(entries: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights for the names and shapes of a state dict, with activations near one, also frozen."""
+    state = {}
+    for name, value in entries.items():
+        if not value.is_floating_point():
+            state[name] = torch.zeros_like(value)
+            continue
+        low, high = _range(name, tuple(value.shape), fields)
+        draw = np.random.default_rng(zlib.crc32(name.encode())).random(value.shape)
+        state[name] = torch.from_numpy((low + (high - low) * draw).astype(np.float32))
+    return state
+
+
+def _range(name: str, shape: tuple[int, ...], fields: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval that an entry is drawn from."""
+    if ".norm." in name:
+        if name.endswith("running_var"):
+            return 0.5, 1.5
+        if name.endswith("weight"):
+            # Small shares of the blocks keep sums over many of them near one, and gradients tame.
+            last = "conv3.norm" in name or (fields.get("depth") == 18 and "conv2.norm" in name)
+            if last and "res" in name:
+                return 0.05, 0.2
+            if "shortcut" in name:
+                return 0.5, 0.9
+            return 0.5, 1.5
+        if name.endswith("weight"):
+            # Small shares of the blocks keep sums over many of them near one, and gradients tame.
+            last = "conv3.norm" in name or (fields.get("depth") == 18 and "conv2.norm" in name)
+            if "shortcut" in name or (last and "res" in name):
+                return 0.1, 0.6
+            return 0.5, 1.5
+        return -0.2, 0.2
+    if name.endswith("bias"):
+        return -0.05, 0.05
+    inputs = shape[0] if "deconv" in name else math.prod(shape[1:])
+    gain = math.sqrt(2.0)
+    for part, value in GAINS.items():
+        if part in name:
+            gain = value
+    if "stem" in name and fields.get("pixel_std", (1.0,))[0] == 1:
+        gain /= 57.0
+    side = gain * math.sqrt(3.0 / inputs)
+    return -side, side
+
+
+def _two_polygons(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:
+    middle = (x1 + x2) / 2
+    return [
+        np.array([x1, y1, middle, y1 + 1, x1 + 1, y2], dtype=np.float64),
+        np.array([middle, y1, x2, y1, x2, y2, middle, y2], dtype=np.float64),
+    ]

@@ -1,0 +1,133 @@
+"""Everything around the detector, as our engine computes it: a folder to write in, arrays out.
+
+`TOPICS` has the keys of `their_inputs.TOPICS`; each pair of functions returns the same arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from tests.transfer.detection.equality import inputs
+from tests.transfer.detection.equality.two_processes import over_two_processes
+from transfer.datasets.coco import read_coco, read_json
+from transfer.datasets.samples import Sample
+from transfer.datasets.voc import read_voc
+from transfer.detection.data.mapper import TrainMapper
+from transfer.detection.data.sampler import GroupedBatches
+from transfer.detection.data.transforms import Geometry, GeometrySpec, resized_shape
+from transfer.detection.evaluation.voc import evaluate_voc
+from transfer.detection.schedule import Schedule, check_steps
+from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
+
+
+def geometry(folder: Path) -> dict[str, np.ndarray]:
+    """Resized shapes, and pixels, boxes and points resized, with and without a flip."""
+    arrays = {"shapes": np.array([resized_shape(*shape) for shape in inputs.SHAPES])}
+    for index, (height, width, edge, limit) in enumerate(inputs.RESIZES):
+        for flip in (False, True):
+            moved = Geometry(height, width, *resized_shape(height, width, edge, limit), flip)
+            arrays[f"pixels/{index}/{int(flip)}"] = moved.image(inputs.pixels(height, width, index))
+    return arrays
+
+
+def orders(folder: Path) -> dict[str, np.ndarray]:
+    """The images of the first batches: shuffled by seed, shared by ranks, grouped by aspect."""
+    arrays = {}
+    for index, (size, seed, batch, rank, world) in enumerate(inputs.ORDERS):
+        batches = GroupedBatches(
+            inputs.landscape(size), batch_size=batch, seed=seed, rank=rank, world_size=world
+        )
+        first = itertools.islice(iter(batches), 40)
+        arrays[str(index)] = np.array([[image for _, image in group] for group in first])
+    return arrays
+
+
+def rates(folder: Path) -> dict[str, np.ndarray]:
+    """The factor on the base rate at every iteration."""
+    arrays = {}
+    for name, solver in inputs.SCHEDULES.items():
+        fields = {"lr_scheduler_name": "WarmupMultiStepLR", **solver}
+        fields["steps"] = check_steps(fields["steps"], fields["max_iter"])
+        schedule = Schedule(name=fields.pop("lr_scheduler_name"), **fields)
+        arrays[name] = np.array([schedule.factor(i) for i in range(schedule.max_iter)])
+    return arrays
+
+
+def mapped(folder: Path) -> dict[str, np.ndarray]:
+    """What the detector is given for every image that can be trained on, flipped and not."""
+    inputs.write_voc(folder / "voc")
+    inputs.write_coco(folder / "coco")
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    sets = {
+        "voc": read_voc(folder / "voc", "train", inputs.CLASSES),
+        "coco": read_coco(path, images, read_json(path, images), inputs.CLASSES),
+    }
+    arrays = {}
+    for name, samples in sets.items():
+        samples = [sample for sample in samples if sample.trainable()]
+        arrays[f"{name}/ids"] = np.array([str(sample.image_id) for sample in samples])
+        for flip in (0, 1):
+            arrays |= _mapped_set(f"{name}/{flip}", samples, flip, name == "coco")
+    return arrays
+
+
+def _mapped_set(
+    key: str, samples: Iterable[Sample], flip: int, masks: bool
+) -> dict[str, np.ndarray]:
+    spec = GeometrySpec((inputs.SHORT_EDGE,), inputs.MAX_SIZE, float(flip))
+    mapper = TrainMapper(spec, "BGR" if masks else "RGB", "polygon" if masks else None, 0)
+    arrays: dict[str, np.ndarray] = {}
+    for sample in samples:
+        item: dict[str, Any] = mapper(sample, 0)
+        prefix = f"{key}/{sample.image_id}"
+        arrays[f"{prefix}/image"] = item["image"].numpy()
+        arrays[f"{prefix}/boxes"] = item["boxes"].numpy()
+        arrays[f"{prefix}/classes"] = item["classes"].numpy()
+        if masks:
+            points = [polygon for polygons in item["polygons"] for polygon in polygons]
+            arrays[f"{prefix}/polygons"] = np.concatenate(points)
+    return arrays
+
+
+def voc_metrics(folder: Path, ties: bool = False) -> dict[str, np.ndarray]:
+    """AP, AP50 and AP75 of random detections by both metrics."""
+    arrays = {}
+    for seed in range(3):
+        dataset, predictions = inputs.random_detections(seed, ties)
+        for metric in (2007, 2012):
+            metrics, _ = evaluate_voc(dataset, predictions, metric=metric)
+            values = [metrics[f"bbox/{name}"] for name in ("AP", "AP50", "AP75")]
+            arrays[f"{seed}/{metric}"] = np.array(values)
+    return arrays
+
+
+def voc_ties(folder: Path) -> dict[str, np.ndarray]:
+    """The same with many equal scores."""
+    return voc_metrics(folder, ties=True)
+
+
+def naive_layer(channels: int) -> nn.Module:
+    """Our naiveSyncBN."""
+    return NaiveSyncBatchNorm(channels)
+
+
+def naive_sync(folder: Path) -> dict[str, np.ndarray]:
+    """naiveSyncBN over two processes."""
+    return over_two_processes(naive_layer, folder)
+
+
+TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    "geometry": geometry,
+    "orders": orders,
+    "rates": rates,
+    "mapped": mapped,
+    "voc_metrics": voc_metrics,
+    "voc_ties": voc_ties,
+    "naive_sync": naive_sync,
+}

@@ -1,0 +1,42 @@
+"""Records golden outputs from the real Detectron2, for machines where it cannot be installed.
+
+Run from the checkout, with a Python that has it: `python -m
+tests.transfer.detection.equality.record_golden [CASE ...]`. One small .npz per case goes to
+`tests/transfer/detection/golden/`; weights and inputs are not stored, they follow from names and
+seeds. After a change of cases.py or inputs.py, run it again and commit what it wrote.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.transfer.detection.equality.cases import CASES
+from tests.transfer.detection.equality.runs import condense, run_case
+from tests.transfer.detection.equality.their_inputs import record
+from tests.transfer.detection.equality.their_side import Theirs
+
+# Not voc_ties: what an unstable sort makes of equal scores depends on the processor.
+GOLDEN_TOPICS = ("geometry", "orders", "rates", "mapped", "voc_metrics", "naive_sync")
+FOLDER = Path(__file__).parents[1] / "golden"
+
+
+def main(names: list[str]) -> None:
+    """Records the named cases and topics, all without a name."""
+    FOLDER.mkdir(exist_ok=True)
+    torch.set_num_threads(1)  # sums in one order on machines of any size
+    for name in names or [*CASES, *GOLDEN_TOPICS]:
+        if name in CASES:
+            arrays = condense(run_case(Theirs(), name))
+        else:
+            arrays = record(name)
+        path = FOLDER / f"{name}.npz"
+        np.savez_compressed(path, **arrays)
+        print(f"{path}: {path.stat().st_size / 1024:.1f} KiB, {len(arrays)} arrays")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

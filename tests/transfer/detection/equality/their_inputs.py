@@ -1,0 +1,190 @@
+"""Everything around the detector, as Detectron2 computes it; see `our_inputs`."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.datasets import load_coco_json, load_voc_instances
+from detectron2.data.samplers import TrainingSampler
+from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.solver import build_lr_scheduler
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from tests.transfer.detection.equality import inputs
+from tests.transfer.detection.equality.two_processes import over_two_processes
+
+
+def geometry(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    shapes = [T.ResizeShortestEdge.get_output_shape(*shape) for shape in inputs.SHAPES]
+    arrays = {"shapes": np.array(shapes)}
+    for index, (height, width, edge, limit) in enumerate(inputs.RESIZES):
+        for flip in (False, True):
+            chain = [T.ResizeShortestEdge(edge, limit), T.RandomFlip(float(flip))]
+            image = T.AugInput(inputs.pixels(height, width, index))
+            T.AugmentationList(chain)(image)
+            arrays[f"pixels/{index}/{int(flip)}"] = np.ascontiguousarray(image.image)
+    return arrays
+
+
+class _Sampler(TrainingSampler):
+    """The sampler of one rank of several, without starting them."""
+
+    def __init__(self, size: int, seed: int, rank: int, world: int) -> None:
+        super().__init__(size, seed=seed)
+        self._rank, self._world_size = rank, world
+
+
+def orders(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    arrays = {}
+    for index, (size, seed, batch, rank, world) in enumerate(inputs.ORDERS):
+        wide = inputs.landscape(size)
+        items = (
+            {"height": 4, "width": 5 if wide[i] else 4, "index": i}
+            for i in _Sampler(size, seed, rank, world)
+        )
+        first = itertools.islice(iter(AspectRatioGroupedDataset(items, batch)), 40)
+        arrays[str(index)] = np.array([[item["index"] for item in group] for group in first])
+    return arrays
+
+
+def rates(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    arrays = {}
+    for name, solver in inputs.SCHEDULES.items():
+        cfg = get_cfg()
+        for key, value in solver.items():
+            setattr(cfg.SOLVER, key.upper(), value)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = build_lr_scheduler(cfg, optimizer)
+        found = []
+        for _ in range(cfg.SOLVER.MAX_ITER):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        arrays[name] = np.array(found)
+    return arrays
+
+
+def mapped(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    inputs.write_voc(folder / "voc")
+    inputs.write_coco(folder / "coco")
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    sets = {
+        "voc": load_voc_instances(str(folder / "voc"), "train", inputs.CLASSES),
+        "coco": load_coco_json(str(path), str(images)),
+    }
+    arrays = {}
+    for name, dicts in sets.items():
+        dicts = filter_images_with_only_crowd_annotations(dicts)
+        arrays[f"{name}/ids"] = np.array([str(entry["image_id"]) for entry in dicts])
+        for flip in (0, 1):
+            arrays |= _mapped_set(f"{name}/{flip}", dicts, flip, name == "coco")
+    return arrays
+
+
+def _mapped_set(key: str, dicts: list[dict], flip: int, masks: bool) -> dict[str, np.ndarray]:
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=[
+            T.ResizeShortestEdge((inputs.SHORT_EDGE,), inputs.MAX_SIZE, "choice"),
+            T.RandomFlip(float(flip)),
+        ],
+        image_format="BGR" if masks else "RGB",
+        use_instance_mask=masks,
+    )
+    arrays: dict[str, np.ndarray] = {}
+    for entry in dicts:
+        item: dict[str, Any] = mapper(_plain_classes(entry, masks))
+        prefix = f"{key}/{entry['image_id']}"
+        arrays[f"{prefix}/image"] = item["image"].numpy()
+        instances = item["instances"]
+        arrays[f"{prefix}/boxes"] = instances.gt_boxes.tensor.numpy()
+        arrays[f"{prefix}/classes"] = instances.gt_classes.numpy()
+        if masks:
+            points = [p for polygons in instances.gt_masks.polygons for p in polygons]
+            arrays[f"{prefix}/polygons"] = np.concatenate(points)
+    return arrays
+
+
+def _plain_classes(entry: dict, coco: bool) -> dict:
+    """Without a data set's name the JSON's ids stay; registered sets have them as 0, 1, 2."""
+    entry = copy.deepcopy(entry)
+    for annotation in entry["annotations"] if coco else ():
+        annotation["category_id"] = annotation["category_id"] // 10 - 1
+    return entry
+
+
+def voc_metrics(folder: Path, ties: bool = False) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    arrays = {}
+    for seed in range(3):
+        dataset, predictions = inputs.random_detections(seed, ties)
+        inputs.write_truth(folder / str(seed), dataset)
+        for year in (2007, 2012):
+            name = f"equality_{folder}_{seed}_{year}_{ties}"
+            MetadataCatalog.get(name).set(
+                thing_classes=list(inputs.CLASSES),
+                dirname=str(folder / str(seed)),
+                split="test",
+                year=year,
+            )
+            evaluator = PascalVOCDetectionEvaluator(name)
+            evaluator.reset()
+            for found in predictions:
+                instances = Instances((120, 120))
+                instances.pred_boxes = Boxes(torch.from_numpy(found.boxes))
+                instances.scores = torch.from_numpy(found.scores)
+                instances.pred_classes = torch.from_numpy(found.classes)
+                evaluator.process([{"image_id": found.image_id}], [{"instances": instances}])
+            result = evaluator.evaluate()["bbox"]
+            arrays[f"{seed}/{year}"] = np.array([result[k] for k in ("AP", "AP50", "AP75")])
+    return arrays
+
+
+def voc_ties(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return voc_metrics(folder, ties=True)
+
+
+def naive_layer(channels: int) -> nn.Module:
+    """Detectron2's naiveSyncBN."""
+    return NaiveSyncBatchNorm(channels)
+
+
+def naive_sync(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return over_two_processes(naive_layer, folder)
+
+
+TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    "geometry": geometry,
+    "orders": orders,
+    "rates": rates,
+    "mapped": mapped,
+    "voc_metrics": voc_metrics,
+    "voc_ties": voc_ties,
+    "naive_sync": naive_sync,
+}
+
+
+def record(name: str) -> dict[str, np.ndarray]:
+    """One topic in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return TOPICS[name](Path(folder))

@@ -1,0 +1,50 @@
+"""A norm layer in two gloo processes whose batches differ in size: outputs, gradients, statistics.
+
+In: a function that makes the layer (found by name in the new processes), a folder to meet in. Out:
+arrays by name and rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch import nn
+
+CHANNELS = 3
+SHAPES = ((2, CHANNELS, 4, 4), (1, CHANNELS, 5, 6))  # by rank
+
+
+def over_two_processes(
+    make_layer: Callable[[int], nn.Module], folder: Path
+) -> dict[str, np.ndarray]:
+    """Two training passes and one backward pass through the layer, on both ranks."""
+    multiprocessing.spawn(_run, args=(make_layer, str(folder)), nprocs=2)
+    arrays = {}
+    for rank in range(2):
+        with np.load(folder / f"{rank}.npz") as found:
+            arrays |= {f"{rank}/{name}": found[name] for name in found.files}
+    return arrays
+
+
+def _run(rank: int, make_layer: Callable[[int], nn.Module], folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(4 + rank)
+    layer = make_layer(CHANNELS)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, 1.0, 1.5]))
+        layer.bias.copy_(torch.tensor([0.1, -0.2, 0.3]))
+    layer(torch.from_numpy(rng.random(SHAPES[rank], dtype=np.float32) * 3 + 1))
+    x = torch.from_numpy(rng.random(SHAPES[rank], dtype=np.float32) * 2 - 1).requires_grad_()
+    y = layer(x)
+    (y.square() * torch.from_numpy(rng.random(SHAPES[rank], dtype=np.float32))).sum().backward()
+    arrays = {"y": y, "x_grad": x.grad, "weight_grad": layer.weight.grad}
+    arrays |= {"bias_grad": layer.bias.grad}
+    arrays |= {name: getattr(layer, name) for name in ("running_mean", "running_var")}
+    np.savez(Path(folder) / f"{rank}.npz", **{k: v.detach().numpy() for k, v in arrays.items()})
+    dist.destroy_process_group()
