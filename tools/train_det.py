@@ -74,12 +74,11 @@ def _show(request, count: int) -> None:
 
 def _evaluate(request, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
-    from transfer.detection.model_files import read_model
-    from transfer.detection.run import evaluate_model, open_data
+    from transfer.detection.run import evaluate_model, open_data, with_detector
 
     check_gpus(num_gpus)
-    open_data(request)
-    read_model(Path(request.weights))
+    cfg, _, _ = open_data(request)
+    with_detector(request, cfg)
     launch(evaluate_model, num_gpus, (request,))
     print(f"{request.output}/evaluation.json")
 

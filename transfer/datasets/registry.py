@@ -53,11 +53,16 @@ def locate(name: str) -> Location:
 
 
 def open_sets(
-    names: Sequence[str], classes: Sequence[str] = (), like: DetectionSet | None = None
+    names: Sequence[str],
+    classes: Sequence[str] = (),
+    like: DetectionSet | None = None,
+    *,
+    scored: bool = False,
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
+    `scored`: predictions will be scored on the set, for which a COCO file needs more keys.
     Raises InputError for anything missing, malformed or contradictory.
     """
     if not names:
@@ -70,8 +75,10 @@ def open_sets(
         classes = like.classes if like else _classes(locations)
     if len(set(classes)) != len(classes):
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
-    read = _open_voc if layouts == {"voc"} else _open_coco
-    return read("+".join(names), locations, tuple(classes))
+    name = "+".join(names)
+    if layouts == {"voc"}:
+        return _open_voc(name, locations, tuple(classes))
+    return _open_coco(name, locations, tuple(classes), scored)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
@@ -110,13 +117,15 @@ def _open_voc(name: str, locations: Sequence[Location], classes: tuple[str, ...]
     return DetectionSet(name, "voc", tuple(s for part in samples for s in part), classes, ids)
 
 
-def _open_coco(name: str, locations: Sequence[Location], classes: tuple[str, ...]) -> DetectionSet:
+def _open_coco(
+    name: str, locations: Sequence[Location], classes: tuple[str, ...], scored: bool
+) -> DetectionSet:
     samples, ids = [], {}
     for place in locations:
         path = _json(place)
         folder = place.folder / place.split
         content = coco.read_json(path, folder)
-        samples.extend(coco.read_coco(path, folder, content, classes))
+        samples.extend(coco.read_coco(path, folder, content, classes, scored=scored))
         ids.update({name: key for key, name in coco.read_categories(content).items()})
     # A class of the training set that a test file does not list gets an id no annotation has.
     category_ids = tuple(ids.get(name, -1 - i) for i, name in enumerate(classes))
