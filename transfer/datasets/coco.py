@@ -58,11 +58,11 @@ def read_coco(
     content: Mapping[str, Any],
     classes: Sequence[str],
     *,
-    scored: bool = False,
+    scored: Sequence[str] = (),
 ) -> tuple[Sample, ...]:
     """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
 
-    `scored`: whether predictions will be scored on the file, which needs more keys.
+    `scored`: what is to be scored on the file, of "bbox" and "segm"; that needs more of it.
 
     Raises InputError for a category outside `classes`, a missing image, an annotation of an
     unknown image or category, and a box that leaves its image by more than a pixel.
@@ -74,10 +74,9 @@ def read_coco(
     for annotation in content["annotations"]:
         if annotation["image_id"] not in images:
             _refuse_unlisted(path, content, images)
-        if scored:
-            check_scorable(path, annotation)
         image = images[annotation["image_id"]]
         instance = _read_annotation(path, annotation, image, index, oddities)
+        check_scorable(path, annotation, scored)
         if instance is not None:
             grouped[annotation["image_id"]].append(instance)
     oddities.warn()

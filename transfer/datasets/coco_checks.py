@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,21 @@ def check_box(
     return x, y, width, height
 
 
-def check_scorable(path: Path, annotation: Mapping[str, Any]) -> None:
-    """The keys that COCO's evaluator reads, which would stop it after the training."""
-    for key in SCORED_KEYS:
+def check_scorable(path: Path, annotation: Mapping[str, Any], kinds: Sequence[str]) -> None:
+    """What COCO's evaluator reads of an object, and what would stop it after the training.
+
+    `kinds`: what will be scored, of "bbox" and "segm".
+    """
+    where = f"{path}: annotation {annotation['id']}"
+    for key in SCORED_KEYS if kinds else ():
         if key not in annotation:
-            raise InputError(
-                f"{path}: annotation {annotation['id']} has no '{key}', which COCO's metrics need "
-                "of a test set"
-            )
+            raise InputError(f"{where} has no '{key}', which COCO's metrics need of a test set")
+    if "segm" not in kinds:
+        return
+    mask = annotation.get("segmentation")
+    # pycocotools takes a first polygon of four numbers for a box, and fails.
+    if not mask or isinstance(mask, list) and len(mask[0]) < 6:
+        raise InputError(
+            f"{where} has no mask, or a polygon with fewer than 3 points, where COCO's mask "
+            "metrics need one; mend it, remove the annotation, or set MODEL.MASK_ON False"
+        )

@@ -57,12 +57,12 @@ def open_sets(
     classes: Sequence[str] = (),
     like: DetectionSet | None = None,
     *,
-    scored: bool = False,
+    scored: Sequence[str] = (),
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
-    `scored`: predictions will be scored on the set, for which a COCO file needs more keys.
+    `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
     Raises InputError for anything missing, malformed or contradictory.
     """
     if not names:
@@ -118,7 +118,7 @@ def _open_voc(name: str, locations: Sequence[Location], classes: tuple[str, ...]
 
 
 def _open_coco(
-    name: str, locations: Sequence[Location], classes: tuple[str, ...], scored: bool
+    name: str, locations: Sequence[Location], classes: tuple[str, ...], scored: Sequence[str]
 ) -> DetectionSet:
     samples, ids = [], {}
     for place in locations:

@@ -98,7 +98,8 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     limit = cfg.TRANSFER.LIMIT_IMAGES
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
-    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=True).limited(limit)
+    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds).limited(limit)
     cfg = detection_config.with_data(cfg, train_set)
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)

@@ -121,7 +121,16 @@ def test_what_scoring_needs_is_asked_of_test_sets_alone(folder: Path, key: str) 
     del entry[key]
     assert len(read(folder, entry)[0].instances) == 1
     with pytest.raises(InputError, match=f"annotation 6 has no '{key}', which COCO's metrics need"):
-        read_coco(folder / "x.json", folder, content(entry), ("cat", "dog"), scored=True)
+        read_coco(folder / "x.json", folder, content(entry), ("cat", "dog"), scored=("bbox",))
+
+
+@pytest.mark.parametrize("mask", [[], [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
+def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
+    whole = content(annotation(area=12.0, segmentation=mask))
+    classes = ("cat", "dog")
+    read_coco(folder / "x.json", folder, whole, classes, scored=("bbox",))
+    with pytest.raises(InputError, match="annotation 1 has no mask, or a polygon with fewer"):
+        read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
 
 def check_file(folder: Path, name: str, **changes: object) -> None:
