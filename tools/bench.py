@@ -1,5 +1,6 @@
-"""Speed of pretraining's parts: files to crops (loader), crops to views (augment), the network
-(compute), and the whole step, in images per second; the bottleneck is named."""
+"""Speed of pretraining's parts in images per second: files to crops (loader), crops to views
+(augment), the network (compute), the whole step; the bottleneck is named. Speed of detection in
+seconds: an iteration of both engines (detect), scoring by all evaluators at hand (evaluate)."""
 
 from __future__ import annotations
 
@@ -19,16 +20,32 @@ if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 EXAMPLE = """python tools/bench.py step --config simclr_r50.yaml --batch-size 256
-  python tools/bench.py loader --peer lightly --workers 2 --seconds 10"""
+  python tools/bench.py loader --peer lightly --workers 2 --seconds 10
+  python tools/bench.py detect --config digits_coco.yaml --repetitions 5
+  python tools/bench.py evaluate --images 500"""
+# Reading in the training process itself compares the engines without their workers' read-ahead.
+MAY_BE_0 = (("workers", "detect"),)
+KINDS = ("loader", "augment", "step", "detect", "evaluate")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
-    parser.add_argument("kind", choices=("loader", "augment", "step"), help="what to measure")
+    parser.add_argument("kind", choices=KINDS, help="what to measure")
     parser.add_argument("--peer", choices=("lightly",), help="also JPEG to 2 views, ours and its")
-    parser.add_argument("--data", type=Path, help="folder of images (generated photographs)")
-    parser.add_argument("--config", help="simclr_r50.yaml on a GPU, simclr_demo.yaml without")
-    parser.add_argument("--batch-size", type=int, help="images (256 on a GPU, 32 without)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of images (generated photographs); detect: root of the data sets ($DETECTRON2_"
+        "DATASETS, or generated ones for digits_*.yaml)",
+    )
+    parser.add_argument(
+        "--config",
+        help="simclr_r50.yaml on a GPU, simclr_demo.yaml without; detect: digits_coco.yaml",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="images (256 on a GPU, 32 without; detect: the config's)"
+    )
+    parser.add_argument("--images", type=int, default=500, help="evaluate: test images (500)")
     parser.add_argument(
         "--workers", type=int, default=_cores(), help="loader processes (all cores)"
     )
@@ -44,12 +61,61 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @tool
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    for name in ("batch_size", "workers", "seconds", "repetitions"):
+    for name in ("batch_size", "workers", "seconds", "repetitions", "images"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
+        if value is not None and (value < 0 or value == 0 and (name, args.kind) not in MAY_BE_0):
             raise InputError(f"--{name.replace('_', '-')} {value} must be above 0")
+    _refuse_unused(args)
     # benchmarks/ is part of the checkout but not of the installed packages.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    run = {"detect": _detect, "evaluate": _evaluate}.get(args.kind, _pretraining)
+    result, text = run(args)
+    print(json.dumps(result, indent=1) if args.json else text)
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1) + "\n"
+        (args.output / f"bench_{args.kind}.json").write_text(text)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Options that a kind would ignore are mistakes."""
+    unused = {
+        "detect": ("peer",),
+        "evaluate": ("peer", "data", "config", "batch_size", "opts"),
+    }
+    for name in unused.get(args.kind, ()):
+        if getattr(args, name):
+            shown = "KEY VALUE" if name == "opts" else f"--{name.replace('_', '-')}"
+            raise InputError(f"bench.py {args.kind} takes no {shown}")
+
+
+def _detect(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from transfer.detection.config import load_detection_config
+
+    name = args.config or "digits_coco.yaml"
+    cfg = load_detection_config(name, args.opts)  # errors before torch
+    from benchmarks import detect, seconds
+
+    options = detect.Options(
+        config=name,
+        num_workers=args.workers,
+        seconds=args.seconds,
+        repetitions=args.repetitions,
+        batch_size=args.batch_size,
+        data=args.data,
+    )
+    result = detect.run(cfg, options)
+    return result, seconds.report(result)
+
+
+def _evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from benchmarks import evaluate, seconds
+
+    result = evaluate.run(evaluate.Options(images=args.images, repetitions=args.repetitions))
+    return result, seconds.report(result)
+
+
+def _pretraining(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from benchmarks.peers import require_peer
     from pretrain.common.config import load_config
     from pretrain.defaults import get_defaults
@@ -65,11 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(name, get_defaults(), args.opts, "pretrain").clone()
     cfg.defrost()
     result = _measure(cfg, args, torch.device("cuda" if cuda else "cpu"))
-    print(json.dumps(result, indent=1) if args.json else _report(result))
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=1) + "\n"
-        (args.output / f"bench_{args.kind}.json").write_text(text)
+    return result, _report(result)
 
 
 def _measure(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

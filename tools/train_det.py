@@ -72,8 +72,7 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
 
     check_gpus(num_gpus)
-    run.open_data(request)
-    run.read_trained(Path(request.weights))
+    run.check_trained(request)
     launch(run.evaluate_model, num_gpus, (request,))
     print(f"{request.output}/evaluation.json")
 

@@ -18,6 +18,7 @@ PACKAGES = (
     "pillow",
     "fvcore",
     "pycocotools",
+    "faster-coco-eval",
     "scikit-learn",
 )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import timing
+from benchmarks import seconds, timing
 from benchmarks.images import RepeatedImages, write_photos
 from benchmarks.peers import lightly_batches, require_peer
 from benchmarks.run import conclusions, report
@@ -163,6 +163,84 @@ def test_report_has_a_line_for_each_part() -> None:
     }
     text = report(result)
     assert "step / compute: 1.00 (0.50 to 2.00)" in text and "bottleneck: compute" in text
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench.py detect` sets the data sets' root; it is put back after the test."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
+
+
+def test_detect_measures_the_engines_at_hand(
+    own_environment: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.detect.SCENES", (4, 0, 1))
+    command = ["detect", "--workers", "0", "--seconds", "0.01", "--repetitions", "2"]
+    words = ["--batch-size", "2", "--output", str(tmp_path), "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    assert main([*command, *words]) == 0
+    shown = capsys.readouterr().out
+    result = json.loads((tmp_path / "bench_detect.json").read_text())
+    assert (result["config"]["batch"], result["config"]["short edge"]) == (2, [64])
+    assert result["parts"]["torchvision"]["seconds"]["low"] > 0
+    both = importlib.util.find_spec("detectron2") is not None
+    assert list(result["ratios"]) == (["torchvision / detectron2"] if both else [])
+    assert "config digits_coco.yaml" in shown and "s/iteration" in shown
+
+
+def test_evaluate_compares_the_evaluators_at_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--images", "3", "--repetitions", "2", "--output", str(tmp_path)]
+    assert main(command) == 0
+    assert "coco, ours / coco, pycocotools alone: " in capsys.readouterr().out
+    result = json.loads((tmp_path / "bench_evaluate.json").read_text())
+    assert {"coco, ours", "coco, pycocotools alone", "voc, ours"} <= set(result["parts"])
+    found = result["largest difference in percent points"]
+    assert set(found) == set(result["parts"]) and max(found.values()) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["detect", "--config", "nope.yaml"], "no config 'nope.yaml'"),
+        (["detect", "SOLVER.LR", "1"], "SOLVER.LR"),
+        (["detect", "--data", "/nowhere"], "/nowhere/digits_coco"),
+        (["detect", "--peer", "lightly"], "bench.py detect takes no --peer"),
+        (["evaluate", "--images", "0"], "--images 0 must be above 0"),
+        (["evaluate", "SOLVER.MAX_ITER", "1"], "bench.py evaluate takes no KEY VALUE"),
+    ],
+)
+def test_bad_input_of_detection(
+    own_environment: None, command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert words in error
+
+
+def test_seconds_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(seconds, "cpu_seconds", lambda: clock[0] / 2)
+
+    def wait(duration: float) -> None:
+        clock[0] += duration
+
+    slow = seconds.once(lambda: wait(4.0), prepare=lambda: wait(100.0))
+    fast = seconds.once(lambda: wait(1.0))
+    samples = timing.interleaved({"slow": slow, "fast": fast}, 0.0, 2)
+    known = {"unit": "run", "options": {}, "config": {"size": 3}, "device": "cpu"}
+    pairs = [("slow", "fast"), ("slow", "absent")]
+    result = seconds.result(samples, pairs, **known)
+    assert result["parts"]["slow"]["seconds"]["median"] == 4.0
+    assert result["parts"]["slow"]["cpu_seconds"]["median"] == 2.0
+    assert {name: value["high"] for name, value in result["ratios"].items()} == {"slow / fast": 4.0}
+    text = seconds.report(result)
+    assert text.startswith("size 3; cpu") and "slow / fast: 4.000 (4.000 to 4.000)" in text
 
 
 def test_generated_photographs(photos: Path) -> None:

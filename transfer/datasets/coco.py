@@ -3,13 +3,14 @@
 In: a JSON file with images, annotations and categories, and the folder of its images. Out: Samples
 with the semantics of Detectron2 (data/datasets/coco.py): images sorted by id, categories sorted by
 id, polygons with fewer than six numbers dropped and objects left with none skipped, crowd regions
-kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY.
+kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY. What Detectron2
+tolerates (short polygons, boxes without area) is counted in one warning; what contradicts itself is
+an error (`coco_checks.py`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,12 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from transfer.datasets.coco_checks import check_box, check_entries, check_scorable
+from transfer.datasets.oddities import AREALESS, Oddities
 from transfer.datasets.samples import Instance, Sample
 
-logger = logging.getLogger(__name__)
-
-# The official annotations leave their images by fractions of a pixel.
-TOLERANCE_PX = 1.0
+SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
+NO_POLYGON = "objects without any other polygon were skipped"
 
 
 def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
     for needed in (path, image_folder):
         if not needed.exists():
             raise InputError(
-                f"{needed} is missing; expected {path} and its images in {image_folder}/"
+                f"{needed} is missing; expected {image_folder.parent}/"
+                f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}"
             )
     try:
         content = json.loads(path.read_text())
@@ -41,6 +43,7 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
             raise InputError(f"{path} has no list '{key}': not a COCO instances file")
     if not content["images"]:
         raise InputError(f"{path} lists no image")
+    check_entries(path, content)
     return content
 
 
@@ -50,9 +53,16 @@ def read_categories(content: Mapping[str, Any]) -> dict[int, str]:
 
 
 def read_coco(
-    path: Path, image_folder: Path, content: Mapping[str, Any], classes: Sequence[str]
+    path: Path,
+    image_folder: Path,
+    content: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    scored: Sequence[str] = (),
 ) -> tuple[Sample, ...]:
     """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
+
+    `scored`: what is to be scored on the file, of "bbox" and "segm"; that needs more of it.
 
     Raises InputError for a category outside `classes`, a missing image, an annotation of an
     unknown image or category, and a box that leaves its image by more than a pixel.
@@ -60,20 +70,27 @@ def read_coco(
     index = _category_index(path, content, classes)
     images = {image["id"]: image for image in content["images"]}
     grouped: dict[int, list[Instance]] = defaultdict(list)
-    skipped = 0
+    oddities = Oddities(str(path))
     for annotation in content["annotations"]:
-        image = images.get(annotation["image_id"])
-        if image is None:
-            raise InputError(f"{path}: annotation of unknown image {annotation['image_id']}")
-        instance = _read_annotation(path, annotation, image, index)
-        if instance is None:
-            skipped += 1
-        else:
+        if annotation["image_id"] not in images:
+            _refuse_unlisted(path, content, images)
+        image = images[annotation["image_id"]]
+        instance = _read_annotation(path, annotation, image, index, oddities)
+        check_scorable(path, annotation, scored)
+        if instance is not None:
             grouped[annotation["image_id"]].append(instance)
-    if skipped:
-        logger.warning("%s: %d objects without a valid polygon were skipped", path, skipped)
+    oddities.warn()
     return tuple(
         _read_image(image_folder, images[key], tuple(grouped[key])) for key in sorted(images)
+    )
+
+
+def _refuse_unlisted(path: Path, content: Mapping[str, Any], images: Mapping[int, Any]) -> None:
+    """Detectron2 only warns here, and trains on images that have lost their objects."""
+    lost = [a for a in content["annotations"] if a["image_id"] not in images]
+    raise InputError(
+        f"{path}: annotation {lost[0]['id']} is of unknown image {lost[0]['image_id']}, which "
+        f"'images' does not list ({len(lost)} such annotations); list the image or remove them"
     )
 
 
@@ -93,47 +110,53 @@ def _category_index(
 
 
 def _read_annotation(
-    path: Path, annotation: Mapping[str, Any], image: Mapping[str, Any], index: Mapping[int, int]
+    path: Path,
+    annotation: Mapping[str, Any],
+    image: Mapping[str, Any],
+    index: Mapping[int, int],
+    oddities: Oddities,
 ) -> Instance | None:
     if annotation["category_id"] not in index:
         raise InputError(
-            f"{path}: annotation {annotation.get('id')} has the unknown category "
-            f"{annotation['category_id']}"
+            f"{path}: annotation {annotation['id']} has the unknown category "
+            f"{annotation['category_id']}; 'categories' lists {', '.join(map(str, index))}"
         )
-    x, y, width, height = (float(value) for value in annotation["bbox"])
-    box = (x, y, x + width, y + height)
-    if (
-        min(box) < -TOLERANCE_PX
-        or box[2] > image["width"] + TOLERANCE_PX
-        or box[3] > image["height"] + TOLERANCE_PX
-        or min(width, height) < 0
-    ):
-        raise InputError(
-            f"{path}: annotation {annotation.get('id')} has the box {annotation['bbox']} (x, y, w, "
-            f"h), not inside image {image['file_name']} of {image['width']} x {image['height']}"
-        )
-    polygons, rle, valid = _read_mask(annotation.get("segmentation"), image)
-    if not valid:
-        return None
-    category = index[annotation["category_id"]]
-    crowd = bool(annotation.get("iscrowd", 0))
-    return Instance(box, category, crowd=crowd, polygons=polygons, rle=rle)
-
-
-def _read_mask(
-    mask: Any, image: Mapping[str, Any]
-) -> tuple[list[list[float]] | None, dict[str, Any] | None, bool]:
-    """Polygons, run lengths (compressed), and whether the annotation may stay."""
-    if not mask:
-        return None, None, True
+    where = f"annotation {annotation['id']}"
+    x, y, width, height = check_box(path, annotation, image)
+    if width * height == 0:
+        oddities.add(AREALESS, where)
+    mask = annotation.get("segmentation")
+    polygons, rle = None, None
     if isinstance(mask, dict):
-        if isinstance(mask["counts"], list):
-            from pycocotools import mask as mask_utils
+        rle = _read_rle(path, annotation, image)
+    elif mask:
+        if not all(isinstance(polygon, list) for polygon in mask):
+            raise InputError(f"{path}: {where} has a segmentation that is no list of polygons")
+        polygons = [list(map(float, p)) for p in mask if len(p) % 2 == 0 and len(p) >= 6]
+        oddities.add(SHORT_POLYGON, where, len(mask) - len(polygons))
+        if not polygons:
+            oddities.add(NO_POLYGON, where)
+            return None
+    crowd = bool(annotation.get("iscrowd", 0))
+    category = index[annotation["category_id"]]
+    return Instance((x, y, x + width, y + height), category, crowd, polygons=polygons, rle=rle)
 
-            mask = mask_utils.frPyObjects(mask, image["height"], image["width"])
-        return None, mask, True
-    polygons = [list(map(float, p)) for p in mask if len(p) % 2 == 0 and len(p) >= 6]
-    return polygons, None, bool(polygons)
+
+def _read_rle(
+    path: Path, annotation: Mapping[str, Any], image: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compressed run lengths of a mask of the whole image."""
+    mask, size = annotation["segmentation"], [image["height"], image["width"]]
+    if list(mask.get("size", ())) != size or "counts" not in mask:
+        raise InputError(
+            f"{path}: annotation {annotation['id']} has run lengths of size {mask.get('size')}, "
+            f"its image {image['file_name']} is {size} (height, width)"
+        )
+    if isinstance(mask["counts"], list):
+        from pycocotools import mask as mask_utils
+
+        return mask_utils.frPyObjects(mask, *size)
+    return mask
 
 
 def _read_image(folder: Path, image: Mapping[str, Any], instances: tuple[Instance, ...]) -> Sample:

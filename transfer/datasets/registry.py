@@ -59,11 +59,16 @@ def locate(name: str) -> Location:
 
 
 def open_sets(
-    names: Sequence[str], classes: Sequence[str] = (), like: DetectionSet | None = None
+    names: Sequence[str],
+    classes: Sequence[str] = (),
+    like: DetectionSet | None = None,
+    *,
+    scored: Sequence[str] = (),
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
+    `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
     Raises InputError for anything missing, malformed or contradictory.
     """
     if not names:
@@ -76,8 +81,10 @@ def open_sets(
         classes = like.classes if like else _classes(locations)
     if len(set(classes)) != len(classes):
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
-    read = _open_voc if layouts == {"voc"} else _open_coco
-    return read("+".join(names), locations, tuple(classes))
+    name = "+".join(names)
+    if layouts == {"voc"}:
+        return _open_voc(name, locations, tuple(classes))
+    return _open_coco(name, locations, tuple(classes), scored)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
@@ -119,13 +126,15 @@ def _open_voc(name: str, locations: Sequence[Location], classes: tuple[str, ...]
     return DetectionSet(name, "voc", tuple(s for part in samples for s in part), classes, ids)
 
 
-def _open_coco(name: str, locations: Sequence[Location], classes: tuple[str, ...]) -> DetectionSet:
+def _open_coco(
+    name: str, locations: Sequence[Location], classes: tuple[str, ...], scored: Sequence[str]
+) -> DetectionSet:
     samples, ids = [], {}
     for place in locations:
         path = _json(place)
         folder = place.folder / place.split
         content = coco.read_json(path, folder)
-        read = coco.read_coco(path, folder, content, classes)
+        read = coco.read_coco(path, folder, content, classes, scored=scored)
         samples.extend(few_labels(read, place.percent))
         ids.update({name: key for key, name in coco.read_categories(content).items()})
     # A class of the training set that a test file does not list gets an id no annotation has.

@@ -4,17 +4,20 @@ In: a folder with JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Out: S
 pixels from 1 and its boxes are inclusive: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
 xmax, ymax), continuous and half-open. This is the only place where that is done; the inverse is
 in `detection/evaluation/voc.py`. Objects marked difficult are kept with their flag: they are
-trained on, and ignored when scoring (as Detectron2 does, data/datasets/pascal_voc.py).
+trained on, and ignored when scoring (as Detectron2 does, data/datasets/pascal_voc.py). Boxes
+without area (xmax = xmin - 1) are counted in one warning; training filters them, as there.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from transfer.datasets.oddities import AREALESS, Oddities
 from transfer.datasets.samples import Instance, Sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
@@ -31,14 +34,16 @@ def check_layout(folder: Path, split: str) -> Path:
         if not needed.exists():
             raise InputError(
                 f"{needed} is missing; expected {folder}/{{JPEGImages/*.jpg, Annotations/*.xml, "
-                f"ImageSets/Main/{split}.txt}}"
-                + (
-                    " (VOC2007 must hold trainval and test, merged)"
-                    if folder.name == "VOC2007"
-                    else ""
-                )
+                f"ImageSets/Main/{split}.txt}}{_merged(folder)}"
             )
     return listing
+
+
+def _merged(folder: Path) -> str:
+    """The remedy where only one of VOC2007's archives was unpacked, or each by itself."""
+    if folder.name != "VOC2007":
+        return ""
+    return " (VOC2007 must hold trainval and test, merged)"
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -55,19 +60,27 @@ def read_classes(folder: Path) -> tuple[str, ...]:
 def read_voc(folder: Path, split: str, classes: Sequence[str]) -> tuple[Sample, ...]:
     """All images of a split, in the order of its list file.
 
-    Raises InputError, with the file, for a missing image, an unreadable XML file, a class that is
-    not in `classes`, and a box that leaves its image.
+    Raises InputError, with the file, for a missing image, an image listed twice, an unreadable XML
+    file, a class that is not in `classes`, and a box that leaves its image.
     """
     listing = check_layout(folder, split)
     stems = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
     if not stems:
         raise InputError(f"{listing} lists no image")
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise InputError(f"{listing} lists the image '{twice[0]}' twice ({len(twice)} such images)")
     index = {name: i for i, name in enumerate(classes)}
-    return tuple(_read_sample(folder, stem, index) for stem in stems)
+    oddities = Oddities(str(listing))
+    samples = tuple(_read_sample(folder, stem, index, oddities) for stem in stems)
+    oddities.warn()
+    return samples
 
 
-def _read_sample(folder: Path, stem: str, index: dict[str, int]) -> Sample:
+def _read_sample(folder: Path, stem: str, index: dict[str, int], oddities: Oddities) -> Sample:
     path = folder / "Annotations" / f"{stem}.xml"
+    if not path.is_file():
+        raise InputError(f"annotation {path} is missing{_merged(folder)}")
     root = _parse(path)
     size = root.find("size")
     if size is None:
@@ -76,6 +89,9 @@ def _read_sample(folder: Path, stem: str, index: dict[str, int]) -> Sample:
     instances = tuple(
         _read_object(node, path, index, width, height) for node in root.iter("object")
     )
+    for x1, y1, x2, y2 in (instance.box for instance in instances):
+        if x1 == x2 or y1 == y2:
+            oddities.add(AREALESS, path.name)
     return Sample(str(_image_file(folder, stem)), stem, height, width, instances)
 
 
@@ -94,7 +110,8 @@ def _read_object(
     xmin, ymin, xmax, ymax = (
         _number(bounds, key, path) for key in ("xmin", "ymin", "xmax", "ymax")
     )
-    if not (1 <= xmin <= xmax <= width and 1 <= ymin <= ymax <= height):
+    # A box may be empty (xmax = xmin - 1), but not turned round.
+    if not (1 <= xmin <= xmax + 1 <= width + 1 and 1 <= ymin <= ymax + 1 <= height + 1):
         raise InputError(
             f"{path}: box of '{name}' ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) is not inside its "
             f"image of {width} x {height} pixels (VOC counts from 1)"
@@ -108,14 +125,12 @@ def _image_file(folder: Path, stem: str) -> Path:
         path = folder / "JPEGImages" / f"{stem}{suffix}"
         if path.is_file():
             return path
-    raise InputError(f"image {folder / 'JPEGImages' / stem}.jpg is missing")
+    raise InputError(f"image {folder / 'JPEGImages' / stem}.jpg is missing{_merged(folder)}")
 
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError(f"annotation {path} is missing") from None
     except (ElementTree.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid XML ({error}): truncated or damaged") from None
 

@@ -19,6 +19,7 @@ from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.defaults import ONLY, make_defaults
+from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.precision import DTYPES
 from transfer.detection.torchvision_engine.spec import DetectorSpec
 
@@ -95,6 +96,7 @@ def check(cfg: CfgNode) -> None:
         "TRANSFER.VOC_METRIC": (2007, 2012),
         "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
         "TRANSFER.AMP_DTYPE": tuple(DTYPES),
+        "TRANSFER.COCO_EVALUATOR": COCO_EVALUATORS,
     }.items():
         if _get(cfg, key) not in allowed_values:
             known = ", ".join(map(str, allowed_values))
@@ -182,6 +184,9 @@ def identity(cfg: CfgNode) -> CfgNode:
     kept.TRANSFER.DRAW_DETECTIONS = 0
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
+    # Younger than some records, and no part of a protocol: left out, so that identities stay.
+    for key in ("CHECK_IMAGES", "COCO_EVALUATOR"):
+        del kept.TRANSFER[key]
     kept.SOLVER.CHECKPOINT_PERIOD = 0
     # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.
     kept.INPUT.FORMAT = "RGB"
@@ -221,7 +226,8 @@ def protocol_sha256(cfg: CfgNode) -> str:
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
 
-    Raises InputError also when masks are asked of a data set that has none.
+    Raises InputError also when masks are asked of a data set that has none, or has them in another
+    form than MASK_FORMAT says, and when no image has an object to train on.
     """
     found, wanted = len(train_set.classes), cfg.MODEL.ROI_HEADS.NUM_CLASSES
     builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
@@ -229,9 +235,16 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
         raise InputError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
         )
+    if not any(sample.trainable() for sample in train_set.samples):
+        raise InputError(f"no image of {train_set.name} has an object to train on")
     if cfg.MODEL.MASK_ON and not train_set.has_masks():
         raise InputError(
             f"MODEL.MASK_ON is set, but not every object of {train_set.name} has a mask"
+        )
+    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and train_set.has_run_lengths():
+        raise InputError(
+            f"some masks of {train_set.name} are run lengths, no polygons; set INPUT.MASK_FORMAT "
+            "bitmask"
         )
     if found == wanted:
         return cfg

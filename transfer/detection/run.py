@@ -32,14 +32,17 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
+from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
+from transfer.datasets.headers import check_image_sizes
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
 from transfer.detection.defaults import make_defaults
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
+from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
@@ -78,12 +81,14 @@ class Job:
     engine: str
 
 
-def prepare(request: Request) -> Job:
+def prepare(request: Request, *, scan: bool = True) -> Job:
     """Checks config, data sets, weights and output folder, and opens the data sets.
+
+    `scan`: also compares the sizes of all image files with the annotations, which takes longest.
 
     Raises InputError for whatever would stop the run later.
     """
-    cfg, train_set, test_set = open_data(request)
+    cfg, train_set, test_set = open_data(request, scan=scan)
     if request.trials < 1:
         raise InputError(f"--trials must be 1 or above, got {request.trials}")
     check_sweep(cfg)
@@ -93,13 +98,20 @@ def prepare(request: Request) -> Job:
     return Job(request, cfg, train_set, test_set, engine)
 
 
-def open_data(request: Request) -> tuple[CfgNode, DetectionSet, DetectionSet]:
-    """The config, with the number of classes, and both data sets."""
+def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet, DetectionSet]:
+    """The config, with the number of classes, and both data sets; see `prepare` for `scan`."""
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     limit = cfg.TRANSFER.LIMIT_IMAGES
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
-    test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
-    return detection_config.with_data(cfg, train_set), train_set, test_set
+    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds).limited(limit)
+    cfg = detection_config.with_data(cfg, train_set)
+    if test_set.layout == "coco":
+        choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
+    # Under a launcher one process looks, as in `check_output`.
+    if scan and cfg.TRANSFER.CHECK_IMAGES and int(os.environ.get("RANK", 0)) == 0:
+        check_image_sizes((*train_set.samples, *test_set.samples))
+    return cfg, train_set, test_set
 
 
 def check_engine(cfg: CfgNode, engine: str) -> None:
@@ -131,12 +143,40 @@ def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
         logger.warning(
             "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
         )
-    return read_weights(request.weights, backbone=name, seed=seed)
+    weights = read_weights(
+        request.weights, backbone=name if request.weights == RANDOM else None, seed=seed
+    )
+    if weights.backbone != name:
+        raise InputError(
+            f"{request.weights} is a {weights.backbone}, where the config builds a {name}: choose "
+            "other weights, or a config (MODEL.RESNETS.DEPTH) of their backbone"
+        )
+    return weights
 
 
-def read_trained(path: Path) -> None:
-    """Checks that a file is a whole detector."""
-    read_model(path)
+def with_detector(request: Request, cfg: CfgNode) -> CfgNode:
+    """The config completed by the facts of the whole detector in `request.weights`.
+
+    Raises InputError where the file is no detector, or not the config's: Detectron2 itself would
+    only warn of tensors that have another shape, and predict with untrained ones.
+    """
+    from transfer.detection.torchvision_engine.run import make_detector
+    from transfer.detection.torchvision_engine.weights import load_model
+
+    model = read_model(Path(request.weights))
+    if model.preprocess is not None:
+        cfg = detection_config.with_preprocess(cfg, model.preprocess, model.architecture)
+    try:
+        load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
+    except InputError as error:
+        raise InputError(f"{request.weights} does not fit {request.config}: {error}") from None
+    return cfg
+
+
+def check_trained(request: Request) -> None:
+    """Raises InputError unless data and the whole detector in `request.weights` fit the config."""
+    cfg, _, _ = open_data(request)
+    with_detector(request, cfg)
 
 
 def run_request(request: Request) -> None:
@@ -144,7 +184,7 @@ def run_request(request: Request) -> None:
     init_distributed()
     try:
         setup_logging()
-        run_trials(prepare(request))
+        run_trials(prepare(request, scan=False))  # the command has looked before it launched us
     finally:
         close_distributed()
 
@@ -169,11 +209,8 @@ def evaluate_model(request: Request) -> dict[str, float]:
     init_distributed()
     try:
         setup_logging()
-        cfg, _, test_set = open_data(request)
-        model_file = Path(request.weights)
-        model = read_model(model_file)
-        if model.preprocess is not None:
-            cfg = detection_config.with_preprocess(cfg, model.preprocess, model.architecture)
+        cfg, _, test_set = open_data(request, scan=False)
+        cfg, model_file = with_detector(request, cfg), Path(request.weights)
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
         if not is_main():
@@ -268,6 +305,7 @@ def _score(
         with_masks=cfg.MODEL.MASK_ON,
         voc_metric=cfg.TRANSFER.VOC_METRIC,
         voc_exact=cfg.TRANSFER.VOC_EXACT,
+        coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
     )
 
 

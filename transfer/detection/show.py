@@ -15,7 +15,7 @@ from transfer.detection.torchvision_engine.run import training_batches
 
 def show_data(request: Request, count: int) -> list[Path]:
     """Writes `count` annotated training images into the output folder and returns their paths."""
-    cfg, train_set, _ = open_data(request)
+    cfg, train_set, _ = open_data(request, scan=False)  # each image shown is checked as it is read
     folder, paths = Path(request.output), []
     for batch in training_batches(cfg, train_set):
         for item in batch:

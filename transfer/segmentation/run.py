@@ -94,9 +94,10 @@ def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
     return read_weights(request.weights, backbone=name, seed=seed)
 
 
-def read_trained(path: Path) -> None:
-    """Checks that a file is a whole segmenter."""
-    read_segmenter(path)
+def check_trained(request: Request) -> None:
+    """Raises InputError unless the data fits and `request.weights` is a whole segmenter."""
+    open_data(request)
+    read_segmenter(Path(request.weights))
 
 
 def run_request(request: Request) -> None:

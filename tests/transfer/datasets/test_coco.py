@@ -14,8 +14,8 @@ from transfer.datasets.coco import read_categories, read_coco, read_json
 TRIANGLE = [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
 
 
-def annotation(**changes: object) -> dict:
-    base = {"id": 1, "image_id": 7, "category_id": 30, "bbox": [1, 2, 3, 4], "iscrowd": 0}
+def annotation(number: int = 1, **changes: object) -> dict:
+    base = {"id": number, "image_id": 7, "category_id": 30, "bbox": [1, 2, 3, 4], "iscrowd": 0}
     return {**base, "segmentation": [TRIANGLE], **changes}
 
 
@@ -41,7 +41,7 @@ def read(folder: Path, *annotations: dict) -> tuple:
 
 def test_images_and_categories_are_sorted_by_id(folder: Path) -> None:
     assert read_categories(content()) == {4: "cat", 30: "dog"}
-    first, second = read(folder, annotation(iscrowd=1), annotation(image_id=9, category_id=4))
+    first, second = read(folder, annotation(iscrowd=1), annotation(2, image_id=9, category_id=4))
     assert (first.image_id, second.image_id) == (7, 9)
     assert first.instances[0].category == 1 and first.instances[0].crowd
     assert not first.trainable() and second.trainable()
@@ -49,14 +49,36 @@ def test_images_and_categories_are_sorted_by_id(folder: Path) -> None:
     assert second.instances[0].box == (1.0, 2.0, 4.0, 6.0)
 
 
-def test_short_polygons_are_dropped_and_empty_objects_skipped(folder: Path) -> None:
+def test_short_polygons_are_dropped_and_empty_objects_skipped(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sample, _ = read(
         folder,
-        annotation(segmentation=[TRIANGLE, [0, 0, 1, 1]]),
-        annotation(segmentation=[[0, 0, 1, 1]]),
-        annotation(segmentation=[]),
+        annotation(3, segmentation=[TRIANGLE, [0, 0, 1, 1]]),
+        annotation(4, segmentation=[[0, 0, 1, 1]]),
+        annotation(5, segmentation=[]),
     )
     assert [i.polygons for i in sample.instances] == [[TRIANGLE], None]
+    (record,) = caplog.records
+    assert "x.json: 2 polygons with fewer than 3 points" in record.message
+    assert "1 objects without any other polygon were skipped (first: annotation 4)" in (
+        record.message
+    )
+
+
+def test_a_box_without_area_is_kept_and_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in Detectron2: training filters it, scoring counts it among the objects."""
+    sample, _ = read(folder, annotation(), annotation(2, bbox=[3, 4, 0, 5]))
+    assert sample.instances[1].box == (3.0, 4.0, 3.0, 9.0)
+    assert "1 boxes without area are not trained on (first: annotation 2)" in caplog.text
+
+
+def test_crowd_is_legal_and_silent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rle = {"size": [10, 20], "counts": [5, 10, 185]}
+    read(folder, annotation(iscrowd=1, segmentation=rle, bbox=[-0.5, 0, 20.9, 10]))
+    assert not caplog.records
 
 
 def test_run_lengths_are_compressed(folder: Path) -> None:
@@ -74,11 +96,74 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
         ({"category_id": 1}, "unknown category 1"),
         ({"bbox": [1, 2, 30, 4]}, "not inside image a.png of 20 x 10"),
         ({"bbox": [1, 2, -3, 4]}, "not inside"),
+        ({"bbox": [1, float("nan"), 3, 4]}, "not inside"),
+        ({"bbox": [1, 2, 3]}, r"annotation 1 has the bbox \[1, 2, 3\], not x, y, width"),
+        ({"bbox": None}, "annotation 1 has the bbox None"),
+        ({"ignore": 1}, "annotation 1 is marked 'ignore'"),
+        ({"segmentation": [1, 1, 5, 1, 5, 5]}, "annotation 1.* no list of polygons"),
+        ({"segmentation": {"size": [20, 10], "counts": "x"}}, r"of size \[20, 10\].*\[10, 20\]"),
+        ({"segmentation": {"size": [10, 20]}}, "annotation 1 has run lengths"),
     ],
 )
 def test_bad_annotation(folder: Path, change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(folder, annotation(**change))
+
+
+def test_annotations_of_unlisted_images_are_counted(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.json: annotation 2 is of unknown image 8.*2 such"):
+        read(folder, annotation(), annotation(2, image_id=8), annotation(3, image_id=8))
+
+
+@pytest.mark.parametrize("key", ["area", "iscrowd"])
+def test_what_scoring_needs_is_asked_of_test_sets_alone(folder: Path, key: str) -> None:
+    entry = {**annotation(area=12.0), "id": 6}
+    del entry[key]
+    assert len(read(folder, entry)[0].instances) == 1
+    with pytest.raises(InputError, match=f"annotation 6 has no '{key}', which COCO's metrics need"):
+        read_coco(folder / "x.json", folder, content(entry), ("cat", "dog"), scored=("bbox",))
+
+
+@pytest.mark.parametrize("mask", [[], [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
+def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
+    whole = content(annotation(area=12.0, segmentation=mask))
+    classes = ("cat", "dog")
+    read_coco(folder / "x.json", folder, whole, classes, scored=("bbox",))
+    with pytest.raises(InputError, match="annotation 1 has no mask, or a polygon with fewer"):
+        read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
+
+
+def check_file(folder: Path, name: str, **changes: object) -> None:
+    (folder / name).write_text(json.dumps({**content(annotation()), **changes}))
+    read_json(folder / name, folder)
+
+
+def test_duplicate_ids(folder: Path) -> None:
+    whole = content(annotation())
+    for part in ("images", "categories", "annotations"):
+        doubled = {part: [*whole[part], whole[part][0]]}
+        words = rf"x\.json: the id {whole[part][0]['id']} occurs twice in '{part}'"
+        with pytest.raises(InputError, match=words):
+            check_file(folder, "x.json", **doubled)
+    check_file(folder, "x_minival.json", annotations=[annotation(), annotation()])
+    names = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]
+    with pytest.raises(InputError, match="lists the name 'cat' twice"):
+        check_file(folder, "x.json", categories=names)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [("images", "height"), ("images", "file_name"), ("annotations", "bbox"),
+     ("annotations", "category_id"), ("categories", "name")],
+)  # fmt: skip
+def test_missing_keys(folder: Path, part: str, key: str) -> None:
+    entries = content(annotation())[part]
+    del entries[0][key]
+    with pytest.raises(InputError, match=rf"{part}\[id {entries[0]['id']}\] has no '{key}'"):
+        check_file(folder, "x.json", **{part: entries})
+    del entries[0]["id"]
+    with pytest.raises(InputError, match=f"an entry of {part} has no 'id'"):
+        check_file(folder, "x.json", **{part: entries})
 
 
 def test_class_outside_the_training_set(folder: Path) -> None:
@@ -94,7 +179,7 @@ def test_missing_image(folder: Path) -> None:
 
 def test_bad_files(folder: Path) -> None:
     path = folder / "x.json"
-    with pytest.raises(InputError, match="x.json is missing; expected"):
+    with pytest.raises(InputError, match=r"x.json is missing; expected .*/{.*/x.json, .*/\*.jpg}"):
         read_json(path, folder)
     path.write_text(json.dumps(content())[:50])
     with pytest.raises(InputError, match="not valid JSON.*truncated"):

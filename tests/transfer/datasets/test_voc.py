@@ -50,11 +50,29 @@ def test_one_line_list_and_empty_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"x1": 0}, {"x2": 21}, {"y1": 0}, {"y2": 11}, {"x1": 9, "x2": 8}]
+    "change", [{"x1": 0}, {"x2": 21}, {"y1": 0}, {"y2": 11}, {"x1": 9, "x2": 7}]
 )
 def test_box_outside_its_image(tmp_path: Path, change: dict) -> None:
     make(tmp_path, "a", [{**BOX, **change}])
     with pytest.raises(InputError, match=r"a\.xml: box of 'cat'.*not inside"):
+        read_voc(tmp_path, "train", ("cat",))
+
+
+def test_a_box_without_area_is_kept_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in Detectron2: training filters it, scoring counts it among the objects."""
+    make(tmp_path, "a", [BOX, {**BOX, "x1": 9, "x2": 8}])
+    make(tmp_path, "b", [{**BOX, "y1": 5, "y2": 4}])
+    first, _ = read_voc(tmp_path, "train", ("cat",))
+    assert first.instances[1].box == (8.0, 0.0, 8.0, 10.0)
+    (record,) = caplog.records
+    assert "train.txt: 2 boxes without area are not trained on (first: a.xml)" in record.message
+
+
+def test_an_image_listed_twice(tmp_path: Path) -> None:
+    make(make(tmp_path, "a", [BOX]), "a", [BOX])
+    with pytest.raises(InputError, match=r"train\.txt lists the image 'a' twice"):
         read_voc(tmp_path, "train", ("cat",))
 
 
@@ -77,6 +95,15 @@ def test_missing_file(tmp_path: Path, part: str) -> None:
     (tmp_path / part).unlink()
     with pytest.raises(InputError, match=f"{part} is missing"):
         read_voc(tmp_path, "train", ("cat",))
+
+
+@pytest.mark.parametrize("part", ["JPEGImages/a.jpg", "Annotations/a.xml"])
+def test_half_of_voc2007(tmp_path: Path, part: str) -> None:
+    """The lists of both archives, but the images or annotations of one."""
+    make(tmp_path / "VOC2007", "a", [BOX])
+    (tmp_path / "VOC2007" / part).unlink()
+    with pytest.raises(InputError, match=f"{part} is missing.*must hold trainval and test"):
+        read_voc(tmp_path / "VOC2007", "train", ("cat",))
 
 
 def test_missing_split_shows_the_layout(tmp_path: Path) -> None:

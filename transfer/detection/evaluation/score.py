@@ -27,6 +27,7 @@ def score(
     with_masks: bool,
     voc_metric: int = 2007,
     voc_exact: bool = False,
+    coco_evaluator: str = "auto",
 ) -> Scores:
     """(metrics, per_class); the results are written below `folder` first."""
     results = write_results(folder / RESULTS_FILE, predictions, dataset)
@@ -39,4 +40,5 @@ def score(
         kinds=("bbox", "segm") if with_masks else ("bbox",),
         classes=dict(zip(dataset.category_ids, dataset.classes)),
         image_ids=[sample.image_id for sample in dataset.samples],
+        evaluator=coco_evaluator,
     )

@@ -36,17 +36,33 @@ def random_case(seed: int, images: int = 12) -> tuple[DetectionSet, list[Predict
     return DetectionSet("voc:x:test", "voc", tuple(samples), CLASSES, ids), predictions
 
 
-def slow_ap(
-    dataset: DetectionSet, predictions: list, category: int, iou: float, area: bool
-) -> float:
+def slow_rows(predictions: list, category: int, exact: bool) -> list[list[str]]:
+    """Image, score, x1, y1, x2, y2 of each detection, by falling score."""
     lines = []
     for p in predictions:
         for box, score, label in zip(p.boxes, p.scores, p.classes):
             if label == category:
-                x1, y1, x2, y2 = box[0] + 1, box[1] + 1, box[2], box[3]
-                lines.append(f"{p.image_id} {score:.3f} {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+                corners = (box[0] + 1, box[1] + 1, box[2], box[3])
+                if exact:
+                    words = [f"{float(value)!r}" for value in (score, *corners)]
+                else:
+                    words = [f"{score:.3f}", *(f"{value:.1f}" for value in corners)]
+                lines.append(f"{p.image_id} {' '.join(words)}")
     rows = [line.split() for line in lines]
-    order = np.argsort(-np.array([float(row[1]) for row in rows]))
+    if exact:  # Python's sort is stable
+        return sorted(rows, key=lambda row: -float(row[1]))
+    return [rows[i] for i in np.argsort(-np.array([float(row[1]) for row in rows]))]
+
+
+def slow_ap(
+    dataset: DetectionSet,
+    predictions: list,
+    category: int,
+    iou: float,
+    area: bool,
+    exact: bool = False,
+) -> float:
+    rows = slow_rows(predictions, category, exact)
     truth, positives = {}, 0
     for sample in dataset.samples:
         mine = [i for i in sample.instances if i.category == category]
@@ -55,10 +71,10 @@ def slow_ap(
         ]
         positives += sum(not i.difficult for i in mine)
     right, wrong, points = 0, 0, []
-    for index in order:
-        box = [float(value) for value in rows[index][2:]]
+    for row in rows:
+        box = [float(value) for value in row[2:]]
         best, chosen = -1.0, None
-        for entry in truth[rows[index][0]]:
+        for entry in truth[row[0]]:
             g = entry[0]
             width = max(min(box[2], g[2]) - max(box[0], g[0]) + 1, 0)
             height = max(min(box[3], g[3]) - max(box[1], g[1]) + 1, 0)
@@ -85,15 +101,16 @@ def slow_ap(
     return 100 * sum(max([p for r, p in points if r >= t], default=0.0) for t in levels) / 11
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("metric", [2007, 2012])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_against_the_slow_evaluator(seed: int, metric: int) -> None:
+def test_against_the_slow_evaluator(seed: int, metric: int, exact: bool) -> None:
     dataset, predictions = random_case(seed)
-    metrics, per_class = evaluate_voc(dataset, predictions, metric=metric)
+    metrics, per_class = evaluate_voc(dataset, predictions, metric=metric, exact=exact)
     table = np.array(
         [
             [
-                slow_ap(dataset, predictions, category, percent / 100, metric == 2012)
+                slow_ap(dataset, predictions, category, percent / 100, metric == 2012, exact)
                 for percent in range(50, 100, 5)
             ]
             for category in range(3)
@@ -158,6 +175,18 @@ def test_rounding_is_the_default_and_exact_leaves_it_out() -> None:
     boxes = found((0.0, 0.0, 100.0, 50.04))
     assert evaluate_voc(dataset, boxes, metric=2012)[0]["bbox/AP50"] == 0.0
     assert evaluate_voc(dataset, boxes, metric=2012, exact=True)[0]["bbox/AP50"] == 100.0
+
+
+def test_rounding_moves_the_numbers_a_little() -> None:
+    """So `exact` is another protocol: close, and not equal."""
+    found_any = False
+    for seed in range(3):
+        dataset, predictions = random_case(seed)
+        plain, _ = evaluate_voc(dataset, predictions, metric=2012)
+        exact, _ = evaluate_voc(dataset, predictions, metric=2012, exact=True)
+        assert plain["bbox/AP"] == pytest.approx(exact["bbox/AP"], abs=2)
+        found_any |= plain != exact
+    assert found_any
 
 
 def test_eleven_points() -> None:

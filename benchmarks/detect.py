@@ -1,0 +1,198 @@
+"""Seconds per training iteration of the detection engines: a config in, a dict of builtins out.
+
+Both engines read the same images with the same weights, seed and config. An iteration is what each
+engine's own loop does: reading the batch, the learning rate, forward, backward, update, and its log
+every so often; checkpoints, evaluation and precise batch norm come never.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from benchmarks import seconds
+from benchmarks.pipeline import finisher
+from benchmarks.timing import Sample, Work, interleaved, measure
+from pretrain.common.digits import make_digits
+from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.config import backbone_name, changed, with_data, with_preprocess
+
+SCENES = (64, 0, 4)  # generated images for train, val, test, where no data set is given
+NEVER = 10**6  # iterations: beyond any measurement
+
+
+@dataclass(frozen=True)
+class Options:
+    """config: its name, for the result. batch_size: images, None for the config's. seconds: of
+    each of `repetitions` measurements. data: root of the data sets, None for the environment's, or
+    for generated ones where the config trains on digits."""
+
+    config: str
+    num_workers: int
+    seconds: float
+    repetitions: int
+    batch_size: int | None = None
+    data: Path | None = None
+
+
+def run(cfg: CfgNode, options: Options) -> dict[str, Any]:
+    """Measures the torchvision engine and, where it is importable, the detectron2 engine."""
+    with tempfile.TemporaryDirectory(prefix="bench_") as scratch:
+        use_data(cfg, options.data, Path(scratch))
+        cfg, train_set = completed(cfg, options)
+        weights = read_weights(RANDOM, backbone=backbone_name(cfg), seed=cfg.SEED)
+        cfg = with_preprocess(cfg, weights.preprocess)
+        device = torch.device("cpu")
+        if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available():
+            device = torch.device("cuda")
+        engines = {"torchvision": torchvision_step}
+        if importlib.util.find_spec("detectron2") is not None:
+            engines["detectron2"] = detectron2_step
+        works = {}
+        for name, make in engines.items():
+            output = Path(scratch) / name
+            output.mkdir()
+            step = make(cfg, weights, train_set, output)
+            works[name] = iterations(step, device, 2 * options.num_workers)
+        samples = interleaved(works, options.seconds, options.repetitions)
+    return seconds.result(
+        samples,
+        [("torchvision", "detectron2")],
+        unit="iteration",
+        options={**asdict(options), "data": str(options.data) if options.data else "default"},
+        config=describe(cfg, options),
+        device=device.type,
+    )
+
+
+def use_data(cfg: CfgNode, data: Path | None, scratch: Path) -> None:
+    """Points the data sets' root to `data`, or to new digits where the config trains on them."""
+    if data is not None:
+        os.environ["DETECTRON2_DATASETS"] = str(data.absolute())
+    elif all(
+        name.split(":")[1:2] in (["digits_voc"], ["digits_coco"]) for name in cfg.DATASETS.TRAIN
+    ):
+        make_digits(scratch / "data", classification=(0, 0, 0), scenes=SCENES)
+        os.environ["DETECTRON2_DATASETS"] = str(scratch / "data")
+
+
+def completed(cfg: CfgNode, options: Options) -> tuple[CfgNode, DetectionSet]:
+    """The config with what the options say and without periodic work, and its training set."""
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
+    facts = {
+        "DATALOADER.NUM_WORKERS": options.num_workers,
+        "SOLVER.IMS_PER_BATCH": options.batch_size or cfg.SOLVER.IMS_PER_BATCH,
+        "SOLVER.MAX_ITER": NEVER,
+        "SOLVER.CHECKPOINT_PERIOD": NEVER,
+        "TEST.EVAL_PERIOD": 0,
+        "TEST.PRECISE_BN.ENABLED": False,
+    }
+    return changed(with_data(cfg, train_set), facts), train_set
+
+
+def iterations(step: Callable[[], int], device: torch.device, warmup: int) -> Work:
+    """Repeats `step`; `warmup` ones run unmeasured: what workers had read ahead meanwhile."""
+
+    def work(duration: float) -> Sample:
+        for _ in range(warmup):
+            step()
+        return measure(step, duration, finisher(device))
+
+    return work
+
+
+def torchvision_step(
+    cfg: CfgNode, weights: Weights, train_set: DetectionSet, output: Path
+) -> Callable[[], int]:
+    """One iteration of `transfer/detection/loop.py`."""
+    from transfer.detection import loop
+    from transfer.detection.metrics import open_metrics
+    from transfer.detection.schedule import set_rates
+    from transfer.detection.torchvision_engine import run as engine
+    from transfer.detection.torchvision_engine.weights import load_backbone
+
+    engine.seed_everything(cfg.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    detector = engine.make_detector(cfg, weights.preprocess)
+    load_backbone(detector, weights)
+    detector.to(engine.device_of(cfg))
+    if cfg.TRANSFER.CHANNELS_LAST:
+        detector.to(memory_format=torch.channels_last)
+    optimizer = engine.make_optimizer(cfg, detector)
+    schedule, batches = engine.make_schedule(cfg), engine.training_batches(cfg, train_set)
+    metrics, numbers = open_metrics(output, 0), count()
+
+    def step() -> int:
+        iteration = next(numbers)
+        batch = next(batches)
+        detector.train()
+        set_rates(optimizer, schedule.factor(iteration))
+        losses = loop.step(detector, batch, optimizer, iteration)
+        if (iteration + 1) % cfg.TRANSFER.LOG_PERIOD == 0:
+            metrics.write(iteration, total_loss=sum(losses.values()), **losses)
+        return 1
+
+    return step
+
+
+def detectron2_step(
+    cfg: CfgNode, weights: Weights, train_set: DetectionSet, output: Path
+) -> Callable[[], int]:
+    """One iteration of Detectron2's trainer with all of its hooks."""
+    from detectron2.utils.env import seed_all_rng
+    from detectron2.utils.events import EventStorage
+
+    from transfer.checkpoints.writers import write_weights
+    from transfer.detection import detectron2_engine as engine
+
+    for name in (engine.TRAIN, engine.TEST):
+        engine.register(name, train_set)
+    path = output / engine.BACKBONE_FILE
+    write_weights(weights, path)
+    seed_all_rng(cfg.SEED)
+    trainer = engine.Trainer(
+        engine.to_detectron2(cfg, output, str(path)),
+        weights.preprocess.highpass,
+        lambda predictions, iteration: {},
+    )
+    trainer.resume_or_load(resume=False)
+    trainer.iter, storage = 0, EventStorage(0)
+    with storage:
+        trainer.storage = storage
+        trainer.before_train()
+
+    def step() -> int:
+        with storage:
+            trainer.before_step()
+            trainer.run_step()
+            trainer.after_step()
+            trainer.iter += 1
+        return 1
+
+    return step
+
+
+def describe(cfg: CfgNode, options: Options) -> dict[str, Any]:
+    """What a reader of the numbers must know of the config."""
+    return {
+        "config": options.config,
+        "backbone": backbone_name(cfg),
+        "head": cfg.MODEL.ROI_HEADS.NAME,
+        "masks": cfg.MODEL.MASK_ON,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "short edge": list(cfg.INPUT.MIN_SIZE_TRAIN),
+        "workers": options.num_workers,
+        "channels last (torchvision)": cfg.TRANSFER.CHANNELS_LAST,
+    }

@@ -1,0 +1,80 @@
+"""Seconds of competing pieces of work: Samples of `timing` in, the JSON result and its text out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.timing import Sample, Work, cpu_seconds, ratio, spread
+from pretrain.common.environment import describe_environment, describe_hardware
+
+
+def once(work: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Work:
+    """Runs `work` a single time, however long it takes; `prepare` runs unmeasured before."""
+
+    def measure(seconds: float) -> Sample:
+        prepare()
+        busy, start = cpu_seconds(), time.perf_counter()
+        work()
+        wall = time.perf_counter() - start
+        return Sample(1 / wall, (cpu_seconds() - busy) * 1000)
+
+    return measure
+
+
+def result(
+    samples: Mapping[str, Sequence[Sample]],
+    ratios: Sequence[tuple[str, str]],
+    *,
+    unit: str,
+    options: Mapping[str, Any],
+    config: Mapping[str, Any],
+    device: str,
+) -> dict[str, Any]:
+    """One dict of builtins.
+
+    `unit` is what a sample counted ("iteration"); `ratios` are pairs of parts, of which those with
+    an absent part are left out.
+    """
+    return {
+        "options": dict(options),
+        "config": dict(config),
+        "unit": unit,
+        "device": device,
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+        "parts": {name: summary(values) for name, values in samples.items()},
+        "ratios": {
+            f"{above} / {below}": ratio(seconds(samples[above]), seconds(samples[below]))
+            for above, below in ratios
+            if above in samples and below in samples
+        },
+    }
+
+
+def seconds(samples: Sequence[Sample]) -> list[float]:
+    """Seconds by the clock of one unit, of each sample."""
+    return [1 / sample.images_per_second for sample in samples]
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Spread of the seconds by the clock and of the processor."""
+    return {
+        "seconds": spread(seconds(samples)),
+        "cpu_seconds": spread([sample.cpu_ms / 1000 for sample in samples]),
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The result as a few lines of text; ratios below 1 mean that the first part is faster."""
+    described = ", ".join(f"{key} {value}" for key, value in found["config"].items())
+    lines = [f"{described}; {found['device']}"]
+    lines.append(f"{'part':<26} {'s/' + found['unit']:>11}  {'(low to high)':<20} CPU s")
+    for name, part in found["parts"].items():
+        wall, cpu = part["seconds"], part["cpu_seconds"]
+        between = f"({wall['low']:.4f} to {wall['high']:.4f})"
+        lines.append(f"{name:<26} {wall['median']:11.4f}  {between:<20} {cpu['median']:.4f}")
+    for name, value in found["ratios"].items():
+        lines.append(f"{name}: {value['median']:.3f} ({value['low']:.3f} to {value['high']:.3f})")
+    return "\n".join(lines)
