@@ -70,11 +70,11 @@ def report(found: Mapping[str, Any]) -> str:
     """The result as a few lines of text; ratios below 1 mean that the first part is faster."""
     described = ", ".join(f"{key} {value}" for key, value in found["config"].items())
     lines = [f"{described}; {found['device']}"]
-    lines.append(f"{'part':<26} {'s/' + found['unit']:>11}  {'(low to high)':<20} CPU s")
+    lines.append(f"{'part':<34} {'s/' + found['unit']:>12}  {'(low to high)':<20} CPU s")
     for name, part in found["parts"].items():
         wall, cpu = part["seconds"], part["cpu_seconds"]
         between = f"({wall['low']:.4f} to {wall['high']:.4f})"
-        lines.append(f"{name:<26} {wall['median']:11.4f}  {between:<20} {cpu['median']:.4f}")
+        lines.append(f"{name:<34} {wall['median']:12.4f}  {between:<20} {cpu['median']:.4f}")
     for name, value in found["ratios"].items():
         lines.append(f"{name}: {value['median']:.3f} ({value['low']:.3f} to {value['high']:.3f})")
     return "\n".join(lines)

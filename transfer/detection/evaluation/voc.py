@@ -42,9 +42,9 @@ def evaluate_voc(
         truth = _truth(dataset, category)
         if not any(len(entry["boxes"]) for entry in truth.values()):
             logger.warning("no '%s' among the test objects: its AP counts as 0", name)
-        found = _detections(predictions, category, exact)
+        nearest = _nearest(*_detections(predictions, category, exact), truth)
         for column, percent in enumerate(THRESHOLDS):
-            recall, precision = _curve(found, truth, percent / 100.0)
+            recall, precision = _curve(nearest, truth, percent / 100.0)
             table[category, column] = 100.0 * average_precision(recall, precision, metric)
     return _summary(table, dataset.classes)
 
@@ -114,19 +114,28 @@ def _detections(
     return [ids[i] for i in order], boxes
 
 
+def _nearest(
+    ids: Sequence[int | str], boxes: np.ndarray, truth: Mapping[int | str, Mapping[str, np.ndarray]]
+) -> list[tuple[int | str, int, float]]:
+    """Image, object that overlaps most (-1: there is none) and its IoU, of each detection."""
+    nearest = []
+    for image_id, box in zip(ids, boxes):
+        overlaps = _overlaps(box, truth[image_id]["boxes"])
+        best = int(np.argmax(overlaps)) if len(overlaps) else -1
+        nearest.append((image_id, best, float(overlaps[best]) if best >= 0 else 0.0))
+    return nearest
+
+
 def _curve(
-    found: tuple[list[int | str], np.ndarray],
+    nearest: Sequence[tuple[int | str, int, float]],
     truth: Mapping[int | str, Mapping[str, np.ndarray]],
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision after each detection, both (d,)."""
-    ids, boxes = found
-    hits, misses = np.zeros(len(ids)), np.zeros(len(ids))
+    hits, misses = np.zeros(len(nearest)), np.zeros(len(nearest))
     used = {image_id: np.zeros(len(entry["boxes"]), bool) for image_id, entry in truth.items()}
-    for i, image_id in enumerate(ids):
-        overlaps = _overlaps(boxes[i], truth[image_id]["boxes"])
-        best = int(np.argmax(overlaps)) if len(overlaps) else -1
-        if best < 0 or not overlaps[best] > threshold:
+    for i, (image_id, best, overlap) in enumerate(nearest):
+        if best < 0 or not overlap > threshold:
             misses[i] = 1.0
         elif truth[image_id]["difficult"][best]:
             continue  # neither right nor wrong, and the object stays free
@@ -138,7 +147,7 @@ def _curve(
     positives = sum(int((~entry["difficult"]).sum()) for entry in truth.values())
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / float(positives) if positives else np.full(len(ids), np.nan)
+        recall = hits / float(positives) if positives else np.full(len(nearest), np.nan)
     return recall, hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
 
 
