@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
 from transfer.datasets.coco_checks import check_box, check_entries, check_scorable
@@ -139,7 +141,13 @@ def _read_annotation(
             return None
     crowd = bool(annotation.get("iscrowd", 0))
     category = index[annotation["category_id"]]
-    return Instance((x, y, x + width, y + height), category, crowd, polygons=polygons, rle=rle)
+    return Instance(_corners(x, y, width, height), category, crowd, polygons=polygons, rle=rle)
+
+
+def _corners(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """XYWH to XYXY in float32, as Detectron2 converts: else boxes differ in their last digits."""
+    left, top, wide, high = np.array([x, y, width, height], dtype=np.float32)
+    return float(left), float(top), float(left + wide), float(top + high)
 
 
 def _read_rle(

@@ -5,6 +5,7 @@ In: kinds of oddities with the place of each. Out: one warning that counts them 
 
 from __future__ import annotations
 
+import functools
 import logging
 
 logger = logging.getLogger(__name__)
@@ -30,4 +31,10 @@ class Oddities:
         """Writes the warning, if anything is odd."""
         if self._found:
             texts = [f"{n} {kind} (first: {place})" for kind, (n, place) in self._found.items()]
-            logger.warning("%s: %s", self._source, "; ".join(texts))
+            _warn_once(f"{self._source}: {'; '.join(texts)}")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    # A command reads its data to check them, and again in the process that trains: mostly the same.
+    logger.warning(message)

@@ -49,7 +49,8 @@ def make_transfer() -> CfgNode:
     node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False
-    # pycocotools, faster_coco_eval (the same numbers, sooner), or auto: the latter if installed.
+    # pycocotools, faster_coco_eval (the same numbers, sooner; `pip install faster-coco-eval`, or
+    # the extra `fast`), or auto: the latter if installed.
     node.COCO_EVALUATOR = "auto"
     node.CHECK_IMAGES = True  # compare all files' sizes with the annotations before training
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -47,6 +48,15 @@ def test_images_and_categories_are_sorted_by_id(folder: Path) -> None:
     assert not first.trainable() and second.trainable()
     assert second.instances[0].category == 0
     assert second.instances[0].box == (1.0, 2.0, 4.0, 6.0)
+
+
+def test_corners_are_sums_in_float32_as_detectron2s(folder: Path) -> None:
+    x, y, width, height = bbox = [0.1, 0.7, 12.37, 7.19]
+    sample, _ = read(folder, annotation(bbox=bbox))
+    single = np.float32
+    expected = (single(x), single(y), single(x) + single(width), single(y) + single(height))
+    assert sample.instances[0].box == tuple(map(float, expected))
+    assert sample.instances[0].box[2] != x + width
 
 
 def test_short_polygons_are_dropped_and_empty_objects_skipped(
