@@ -7,7 +7,6 @@ iteration, sees the same images with the same draws, and ends with the same weig
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain.common.checkpoint import rng_state, set_rng_state
-from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.distributed import gather_objects, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
@@ -36,6 +34,7 @@ from transfer.detection.torchvision_engine.run import (
     make_schedule,
     seed_everything,
 )
+from transfer.detection.training_state import TrainingState
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.evaluation import confusion
@@ -64,11 +63,11 @@ def fit(
     metrics = open_metrics(output, run.start_iter)
 
     def evaluate_now(iteration: int) -> None:
-        matrices, _ = predict(run.segmenter, cfg, test_set)
+        matrices, _ = predict(run.model, cfg, test_set)
         metrics.write(iteration, **evaluate(matrices, iteration))
 
     train(
-        run.model,
+        run.wrapped,
         batches=training_batches(cfg, train_set, start_batch=run.start_iter),
         optimizer=run.optimizer,
         schedule=make_schedule(cfg),
@@ -85,72 +84,27 @@ def fit(
     return Fitted(run.finish(), run.seconds())
 
 
-class _Training:
-    """Everything that changes while a segmenter is trained, and its way to disk and back."""
+class _Training(TrainingState):
+    """A segmenter in training."""
 
     def __init__(self, cfg: CfgNode, weights: Weights, output: Path, resume: bool) -> None:
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        self.output, self.weights, self.max_iter = output, weights, cfg.SOLVER.MAX_ITER
-        self.segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
-        load_backbone(self.segmenter, weights.state, cfg.MODEL.WEIGHTS)
+        segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
+        load_backbone(segmenter, weights.state, cfg.MODEL.WEIGHTS)
         device = device_of(cfg)
-        self.segmenter.to(device)
+        segmenter.to(device)
         if cfg.MODEL.RESNETS.NORM == "SyncBN":
-            self.segmenter = convert_sync_batchnorm(self.segmenter, device)
+            segmenter = convert_sync_batchnorm(segmenter, device)
         if cfg.TRANSFER.CHANNELS_LAST:
-            self.segmenter.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(cfg, self.segmenter)
-        self.start_iter, self._seconds_before = 0, 0.0
-        last = model_files.last_checkpoint(output) if resume else None
-        if last is not None:
-            self._restore(last)
-        self.model = distribute(self.segmenter)
-        self._begin = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Wall-clock seconds so far, those before a resume included."""
-        return self._seconds_before + time.perf_counter() - self._begin
-
-    def save(self, iteration: int) -> None:
-        """Writes a checkpoint after `iteration`; every process takes part."""
-        states = gather_objects(rng_state())
-        if is_main():
-            state = {
-                "model": self.segmenter.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "iteration": iteration,
-                "rng": states,
-                "seconds": self.seconds(),
-            }
-            model_files.save_training(self.output, state)
-        barrier()
-
-    def finish(self) -> Path:
-        """Writes model_final.pth."""
-        if is_main():
-            model_files.write_model(
-                self.output,
-                self.segmenter.state_dict(),
-                iteration=self.max_iter - 1,
-                preprocess=self.weights.preprocess,
-                architecture=self.weights.architecture,
-                seconds=self.seconds(),
-            )
-        barrier()
-        return self.output / model_files.MODEL_FILE
-
-    def _restore(self, path: Path) -> None:
-        state = model_files.load_training(path)
-        self.segmenter.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.start_iter = state["iteration"] + 1
-        self._seconds_before = state["seconds"]
-        if len(state["rng"]) == world_size():
-            set_rng_state(state["rng"][rank()])
-        else:
-            logger.warning("%s was written by another number of processes", path)
-        logger.info("resumed from %s at iteration %d", path, self.start_iter)
+            segmenter.to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(cfg, segmenter)
+        super().__init__(
+            segmenter, optimizer, output, weights=weights, max_iter=cfg.SOLVER.MAX_ITER
+        )
+        if resume:
+            self.restore(segmenter.load_state_dict)
+        self.wrapped = distribute(segmenter)
 
 
 def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> Segmenter:

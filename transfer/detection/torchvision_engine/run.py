@@ -8,7 +8,6 @@ predicts. The parts it builds take plain arguments; the loop is `transfer/detect
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.common.checkpoint import rng_state, set_rng_state
-from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.distributed import gather_objects, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
@@ -42,6 +40,7 @@ from transfer.detection.schedule import Schedule, build_optimizer, check_steps, 
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.detection.torchvision_engine.weights import load_backbone, load_model
+from transfer.detection.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +63,14 @@ class TorchvisionEngine:
         evaluate: Evaluate,
     ) -> Fitted:
         """Trains, with checkpoints and evaluations in between; see `Engine.fit`."""
-        run = _Training(cfg, weights, train_set, output, resume)
+        run = _Training(cfg, weights, output, resume)
         metrics = open_metrics(output, run.start_iter)
 
         def evaluate_now(iteration: int) -> None:
-            metrics.write(iteration, **evaluate(predict(run.detector, cfg, test_set), iteration))
+            metrics.write(iteration, **evaluate(predict(run.model, cfg, test_set), iteration))
 
         train(
-            run.model,
+            run.wrapped,
             batches=training_batches(cfg, train_set, start_batch=run.start_iter),
             optimizer=run.optimizer,
             schedule=make_schedule(cfg),
@@ -88,12 +87,12 @@ class TorchvisionEngine:
         )
         metrics.close()
         if cfg.TEST.PRECISE_BN.ENABLED:
-            run.detector.train()
+            run.model.train()
             # As many images whatever ACCUMULATE is, in parts that fit the memory.
             count = cfg.TRANSFER.ACCUMULATE
             whole = training_batches(cfg, train_set)
             batches = (part for batch in whole for part in micro_batches(batch, count))
-            update_bn_stats(run.detector, batches, cfg.TEST.PRECISE_BN.NUM_ITER * count)
+            update_bn_stats(run.model, batches, cfg.TEST.PRECISE_BN.NUM_ITER * count)
         model_file = run.finish()
         return Fitted(model_file, run.seconds())
 
@@ -107,82 +106,29 @@ class TorchvisionEngine:
         return predict(detector.to(device_of(cfg)), cfg, test_set)
 
 
-class _Training:
-    """Everything that changes while a detector is trained, and its way to disk and back."""
+class _Training(TrainingState):
+    """A detector in training."""
 
-    def __init__(
-        self,
-        cfg: CfgNode,
-        weights: Weights,
-        train_set: DetectionSet,
-        output: Path,
-        resume: bool,
-    ) -> None:
+    def __init__(self, cfg: CfgNode, weights: Weights, output: Path, resume: bool) -> None:
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        self.output, self.preprocess = output, weights.preprocess
-        self.architecture = weights.architecture
-        self.detector = make_detector(cfg, weights.preprocess)
-        for line in load_backbone(self.detector, weights).lines():
+        detector = make_detector(cfg, weights.preprocess)
+        for line in load_backbone(detector, weights).lines():
             logger.info("backbone: %s", line)
-        self.detector.to(device_of(cfg))
+        detector.to(device_of(cfg))
         if cfg.TRANSFER.CHANNELS_LAST:
-            self.detector.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(cfg, self.detector)
-        self.precision = make_precision(cfg)
-        self.start_iter, self._seconds_before = 0, 0.0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        last = model_files.last_checkpoint(output) if resume else None
-        if last is not None:
-            self._restore(last)
-        self.model = distribute(self.detector)
-        self._begin = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Wall-clock seconds so far, those before a resume included."""
-        return self._seconds_before + time.perf_counter() - self._begin
-
-    def save(self, iteration: int) -> None:
-        """Writes a checkpoint after `iteration`; every process takes part."""
-        states = gather_objects(rng_state())
-        if is_main():
-            state = {
-                "model": self.detector.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "grad_scaler": self.precision.state_dict(),
-                "iteration": iteration,
-                "rng": states,
-                "seconds": self.seconds(),
-            }
-            model_files.save_training(self.output, state)
-        barrier()
-
-    def finish(self) -> Path:
-        """Writes model_final.pth."""
-        if is_main():
-            model_files.write_model(
-                self.output,
-                self.detector.state_dict(),
-                iteration=self.max_iter - 1,
-                preprocess=self.preprocess,
-                architecture=self.architecture,
-                seconds=self.seconds(),
-            )
-        barrier()
-        return self.output / model_files.MODEL_FILE
-
-    def _restore(self, path: Path) -> None:
-        state = model_files.load_training(path)
-        load_model(self.detector, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.precision.load_state_dict(state.get("grad_scaler", {}))
-        self.start_iter = state["iteration"] + 1
-        self._seconds_before = state["seconds"]
-        if len(state["rng"]) == world_size():
-            set_rng_state(state["rng"][rank()])
-        else:
-            logger.warning("%s was written by another number of processes", path)
-        logger.info("resumed from %s at iteration %d", path, self.start_iter)
+            detector.to(memory_format=torch.channels_last)
+        super().__init__(
+            detector,
+            make_optimizer(cfg, detector),
+            output,
+            weights=weights,
+            max_iter=cfg.SOLVER.MAX_ITER,
+            precision=make_precision(cfg),
+        )
+        if resume:
+            self.restore(lambda state: load_model(detector, state))
+        self.wrapped = distribute(detector)
 
 
 def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
