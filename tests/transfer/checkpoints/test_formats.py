@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import random
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from tests.transfer.checkpoints import formats, formats_foreign
 from tools.convert_weights import main
 from transfer.checkpoints import layout
 from transfer.checkpoints.architectures import expected_shapes
@@ -26,11 +26,6 @@ from transfer.checkpoints.read import _sort_keys, read_weights
 from transfer.checkpoints.readers.pickle_file import _as_tensors
 from transfer.checkpoints.readers.raw import RawFile
 from transfer.checkpoints.readers.tf_bundle import _masked_crc32c
-
-_SPEC = importlib.util.spec_from_file_location("formats", Path(__file__).with_name("formats.py"))
-formats = importlib.util.module_from_spec(_SPEC)
-__import__("sys").modules["formats"] = formats
-_SPEC.loader.exec_module(formats)
 
 CASES = formats.CASES
 SUFFIXES = (".pkl", ".pth", ".safetensors")
@@ -85,13 +80,15 @@ def content_of(case: formats.Case) -> RawFile:
     """A case's content with true names and shapes and no values."""
     shapes = expected_shapes(case.backbone, counters=True)
     if case.kind == "byol":
-        params, averages = formats.byol_modules({k: formats.zeros(*s) for k, s in shapes.items()})
+        params, averages = formats_foreign.byol_modules(
+            {k: formats.zeros(*s) for k, s in shapes.items()}
+        )
         content = {"experiment_state": {"online_params": params, "online_state": averages}}
     else:
         content = case.make({k: formats.zeros(*s) for k, s in shapes.items()})
     kind = "pickle" if case.kind == "byol" else case.kind
     content = _as_tensors(content) if kind == "pickle" else content
-    return RawFile(Path("file"), kind, content, None, "")
+    return RawFile(Path("file"), kind, content, None)
 
 
 @pytest.mark.parametrize("name", CASES)

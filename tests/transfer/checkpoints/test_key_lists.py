@@ -67,7 +67,7 @@ def haiku(lists: dict[str, Any]) -> dict[str, Any]:
 def file_of(name: str) -> RawFile:
     entry = LISTS[name]
     if "haiku" in entry:
-        return RawFile(Path(name), "pickle", haiku(entry["haiku"]), None, "")
+        return RawFile(Path(name), "pickle", haiku(entry["haiku"]), None)
     content: dict[str, Any] = dict(entry["top"])
     for path, tensors in entry["parts"]:
         inner = content
@@ -75,7 +75,7 @@ def file_of(name: str) -> RawFile:
             inner = inner.setdefault(key, {})
         inner.update({key: zeros(*value) for key, value in tensors.items()})
     kind = "tensorflow" if entry["format"] in ("simclr", "simclr_tf2") else "torch"
-    return RawFile(Path(name), kind, content, None, "")
+    return RawFile(Path(name), kind, content, None)
 
 
 @pytest.mark.parametrize("name", LISTS)

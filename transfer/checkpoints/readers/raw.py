@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,21 @@ class RawFile:
         kind: "torch", "pickle", "safetensors" or "tensorflow".
         content: the outermost mapping.
         facts: the JSON text that this project adds, None where absent.
-        sha256: of the file's bytes (TensorFlow: of its index and data files, one after another).
     """
 
     path: Path
     kind: str
     content: Mapping[str, Any]
     facts: str | None
-    sha256: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes (TensorFlow: of its index and data files, one after another).
+
+        Not every reader wants it, and it takes as long as reading.
+        """
+        shards = data_files(self.path) if self.kind == "tensorflow" else []
+        return file_sha256(self.path, *shards)
 
 
 READERS = {
@@ -62,8 +70,7 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     content, facts = READERS[kind](file, trust)
     if not isinstance(content, Mapping):
         raise InputError(f"{file} holds a {type(content).__name__}, not a mapping of weights")
-    shards = data_files(file) if kind == "tensorflow" else []
-    return RawFile(file, kind, content, facts, file_sha256(file, *shards))
+    return RawFile(file, kind, content, facts)
 
 
 def sniff(file: Path) -> str:
