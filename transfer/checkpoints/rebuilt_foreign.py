@@ -18,6 +18,8 @@ Tensors = Mapping[str, Tensor]
 # norm's scale, offset, mean and variance, the last two None where they are folded into the others.
 Rows = Iterator[tuple[NormedConv, Tensor, tuple[Tensor, Tensor, Tensor | None, Tensor | None]]]
 
+TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's
+
 
 def fill(network: Detectron2ResNet, tensors: Tensors, rows: Callable[..., Rows]) -> nn.Module:
     """Puts each convolution's and norm's values into the network, in eval mode.
@@ -42,76 +44,54 @@ def fill(network: Detectron2ResNet, tensors: Tensors, rows: Callable[..., Rows])
 
 def simclr_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
     """TensorFlow 1 numbers layers in the order in which they are made: shortcuts first."""
-    order = [network.stem.conv1]
-    for stage in _stages(network):
-        for block in stage:
-            convs = (block.shortcut, block.conv1, block.conv2, block.conv3)
-            order += [conv for conv in convs if conv is not None]
-    for number, conv in enumerate(order):
+    for number, (conv, *_) in enumerate(_walk(network)):
         end = f"_{number}" if number else ""
-        norm = [
-            tensors[f"batch_normalization{end}/{leaf}"]
-            for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
-        ]
-        yield conv, _from_hwio(tensors[f"conv2d{end}/kernel"]), tuple(norm)
+        names = [f"batch_normalization{end}/{leaf}" for leaf in TENSORFLOW]
+        yield conv, _from_hwio(tensors[f"conv2d{end}/kernel"]), tuple(
+            tensors[name] for name in names
+        )
 
 
 def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
     """TensorFlow 2 numbers the layers of each list: convolution, norm, dropblock, ..."""
-
-    def row(conv: NormedConv, layers: str, at: int, norm_at: int) -> tuple:
-        end = ".ATTRIBUTES/VARIABLE_VALUE"
-        norm = [
-            tensors[f"{layers}/{norm_at}/bn/{leaf}/{end}"]
-            for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
-        ]
-        return conv, _from_hwio(tensors[f"{layers}/{at}/conv2d/kernel/{end}"]), tuple(norm)
-
-    yield row(network.stem.conv1, "initial_conv_relu_max_pool", 0, 2)
-    for group, stage in enumerate(_stages(network)):
-        for number, block in enumerate(stage):
-            path = f"block_groups/{group}/layers/{number}"
-            if block.shortcut is not None:
-                yield row(block.shortcut, f"{path}/projection_layers", 0, 1)
-            for at, conv in zip((0, 3, 6), (block.conv1, block.conv2, block.conv3)):
-                yield row(conv, f"{path}/conv_relu_dropblock_layers", at, at + 1)
+    end = ".ATTRIBUTES/VARIABLE_VALUE"
+    for conv, group, number, part in _walk(network):
+        layers, at, norm_at = "initial_conv_relu_max_pool", 0, 2
+        if part != "stem":
+            own = "projection_layers" if part == "shortcut" else "conv_relu_dropblock_layers"
+            layers = f"block_groups/{group}/layers/{number}/{own}"
+            at = {"conv2": 3, "conv3": 6}.get(part, 0)
+            norm_at = at + 1
+        norm = [tensors[f"{layers}/{norm_at}/bn/{leaf}/{end}"] for leaf in TENSORFLOW]
+        yield conv, _from_hwio(tensors[f"{layers}/{at}/conv2d/kernel/{end}"]), tuple(norm)
 
 
 def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
     """haiku's modules; evaluation uses the debiased `average` of the norms' moving averages."""
-
-    def row(conv: NormedConv, kernel: str, norm: str) -> tuple:
+    names = {
+        "stem": ("initial_conv", "initial_batchnorm"),
+        "shortcut": ("shortcut_conv", "shortcut_batchnorm"),
+        **{f"conv{n + 1}": (f"conv_{n}", f"batchnorm_{n}") for n in range(3)},
+    }
+    for conv, group, number, part in _walk(network):
+        path = "" if part == "stem" else f"block_group_{group}/~/block_{number}/~/"
+        kernel, norm = (path + name for name in names[part])
         values = [tensors[f"{norm}/{leaf}"] for leaf in ("scale", "offset")]
         values += [tensors[f"{norm}/~/{kind}_ema/average"] for kind in ("mean", "var")]
         flat = tuple(value.flatten() for value in values)
-        return conv, _from_hwio(tensors[f"{kernel}/w"]), flat
-
-    yield row(network.stem.conv1, "initial_conv", "initial_batchnorm")
-    for group, stage in enumerate(_stages(network)):
-        for number, block in enumerate(stage):
-            path = f"block_group_{group}/~/block_{number}/~"
-            if block.shortcut is not None:
-                yield row(block.shortcut, f"{path}/shortcut_conv", f"{path}/shortcut_batchnorm")
-            for place, conv in enumerate((block.conv1, block.conv2, block.conv3)):
-                yield row(conv, f"{path}/conv_{place}", f"{path}/batchnorm_{place}")
+        yield conv, _from_hwio(tensors[f"{kernel}/w"]), flat
 
 
 def msra_rows(network: Detectron2ResNet, tensors: Tensors, folded: bool = False) -> Rows:
     """Caffe2's blobs."""
     leaves = ("s", "b") if folded else ("gamma", "beta", "running_mean", "running_var")
-
-    def row(conv: NormedConv, kernel: str, norm: str) -> tuple:
+    branches = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
+    for conv, group, number, part in _walk(network):
+        kernel, norm = "conv1", "res_conv1"
+        if part != "stem":
+            kernel = norm = f"res{group + 2}_{number}_branch{branches[part]}"
         values = [tensors[f"{norm}_bn_{leaf}"] for leaf in leaves]
-        return conv, tensors[f"{kernel}_w"], (*values, *[None] * (4 - len(values)))
-
-    yield row(network.stem.conv1, "conv1", "res_conv1")
-    for group, stage in enumerate(_stages(network)):
-        for number, block in enumerate(stage):
-            head = f"res{group + 2}_{number}_branch"
-            if block.shortcut is not None:
-                yield row(block.shortcut, f"{head}1", f"{head}1")
-            for letter, conv in zip("abc", (block.conv1, block.conv2, block.conv3)):
-                yield row(conv, f"{head}2{letter}", f"{head}2{letter}")
+        yield conv, tensors[f"{kernel}_w"], (*values, *[None] * (4 - len(values)))
 
 
 def msra_folded_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
@@ -121,23 +101,28 @@ def msra_folded_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 def separius_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
     """`nn.Sequential`s of convolution and (norm, ReLU)."""
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    for conv, group, number, part in _walk(network):
+        path = f"net.{group + 1}.blocks.{number}"
+        if part == "stem":
+            kernel, norm = "net.0.0", "net.0.1.0"
+        elif part == "shortcut":
+            kernel, norm = f"{path}.projection.shortcut", f"{path}.projection.bn.0"
+        else:
+            at = 2 * (int(part[-1]) - 1)
+            kernel, norm = f"{path}.net.{at}", f"{path}.net.{at + 1}.0"
+        yield conv, tensors[f"{kernel}.weight"], tuple(tensors[f"{norm}.{x}"] for x in leaves)
 
-    def row(conv: NormedConv, kernel: str, norm: str) -> tuple:
-        leaves = ("weight", "bias", "running_mean", "running_var")
-        return conv, tensors[f"{kernel}.weight"], tuple(tensors[f"{norm}.{x}"] for x in leaves)
 
-    yield row(network.stem.conv1, "net.0.0", "net.0.1.0")
-    for group, stage in enumerate(_stages(network)):
-        for number, block in enumerate(stage):
-            path = f"net.{group + 1}.blocks.{number}"
+def _walk(network: Detectron2ResNet) -> Iterator[tuple[NormedConv, int, int, str]]:
+    """(convolution, stage from 0, block, part) in the order in which all of them build it."""
+    yield network.stem.conv1, -1, 0, "stem"
+    for group in range(len(network.stages)):
+        for number, block in enumerate(getattr(network, f"res{group + 2}")):
             if block.shortcut is not None:
-                yield row(block.shortcut, f"{path}.projection.shortcut", f"{path}.projection.bn.0")
-            for at, conv in zip((0, 2, 4), (block.conv1, block.conv2, block.conv3)):
-                yield row(conv, f"{path}.net.{at}", f"{path}.net.{at + 1}.0")
-
-
-def _stages(network: Detectron2ResNet) -> list[nn.Sequential]:
-    return [getattr(network, f"res{index + 2}") for index in range(len(network.stages))]
+                yield block.shortcut, group, number, "shortcut"
+            for part in ("conv1", "conv2", "conv3"):
+                yield getattr(block, part), group, number, part
 
 
 def _from_hwio(kernel: Tensor) -> Tensor:
