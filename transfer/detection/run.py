@@ -364,7 +364,7 @@ def _record(
         seconds=seconds,
         gpu_seconds=seconds * world_size() if _on_gpu(cfg) else 0.0,
         views_seen=iterations_of(scaled) * scaled.SOLVER.IMS_PER_BATCH,
-        status="shortened" if _shortened(request, cfg) else "done",
+        status="shortened" if shortened(request, cfg) else "done",
     )
 
 
@@ -381,7 +381,7 @@ def _on_gpu(cfg: CfgNode) -> bool:
     return torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu"
 
 
-def _shortened(request: Request, cfg: CfgNode) -> bool:
+def shortened(request: Request, cfg: CfgNode) -> bool:
     """Whether the overrides train for less than the config file says, or on fewer images."""
     full = _shipped(request)
     limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES

@@ -20,7 +20,7 @@ import torchvision
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.config import dump_yaml, load_config
+from pretrain.common.config import dump_yaml
 from pretrain.common.distributed import (
     barrier,
     close_distributed,
@@ -33,10 +33,9 @@ from pretrain.common.logs import setup_logging
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
-from transfer.detection.defaults import make_defaults
 from transfer.detection.engine import MODEL_FILE, Fitted
 from transfer.detection.metrics import read_metrics
-from transfer.detection.run import Request, check_output, format_metrics
+from transfer.detection.run import Request, check_output, format_metrics, shortened
 from transfer.detection.torchvision_engine.run import device_of
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import FILE_NAME, make_record, write_record
@@ -258,16 +257,8 @@ def _record(
         seconds=seconds,
         gpu_seconds=seconds * world_size() if device_of(cfg).type == "cuda" else 0.0,
         views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
-        status="shortened" if _shortened(request, cfg) else "done",
+        status="shortened" if shortened(request, cfg) else "done",
     )
-
-
-def _shortened(request: Request, cfg: CfgNode) -> bool:
-    """Whether the overrides train for less than the config file says, or on fewer images."""
-    full = load_config(request.config, make_defaults(), folder="detection")
-    limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
-    fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
-    return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
 
 
 def _finite(values: list[float]) -> list[float | None]:
