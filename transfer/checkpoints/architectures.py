@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +48,30 @@ def parse_vit(backbone: str) -> Vit | None:
         return None
     width, heads = next((w, heads) for w, (size, heads) in VITS.items() if size == match[1])
     return Vit(width, _DEPTH[match[1]], heads, int(match[2]), int(match[3]))
+
+
+def vit_name(width: int, patch_size: int, image_size: int) -> str:
+    """The inverse of `parse_vit`; a width that no known size has is named by its number."""
+    size = VITS[width][0] if width in VITS else width
+    return f"vit_{size}_patch{patch_size}_{image_size}"
+
+
+def vit_heads(backbone: str, architecture: Mapping[str, Any]) -> int:
+    """Attention heads of a ViT's weights: the size's, where `Weights.architecture` says no other.
+
+    Raises:
+        InputError: no ViT.
+    """
+    vit = parse_vit(backbone)
+    if vit is None:
+        raise InputError(f"{backbone} is no ViT")
+    return int(architecture.get("num_heads", vit.heads))
+
+
+def same_trunk(one: str, other: str) -> bool:
+    """Whether names are equal, or of ViTs that differ only in the images they were trained on."""
+    vits = [vit._replace(image_size=0) for vit in map(parse_vit, (one, other)) if vit is not None]
+    return one == other or (len(vits) == 2 and vits[0] == vits[1])
 
 
 def is_known(backbone: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.backbones.resnet import BACKBONES, build_resnet
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import (
@@ -21,6 +21,7 @@ from transfer.checkpoints.architectures import (
     nearest_backbone,
     shorten,
 )
+from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.provenance import Facts
@@ -86,7 +87,7 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
         raise InputError("weights 'random' need a backbone; name one, such as resnet50")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = build_resnet(backbone).state_dict()
+        state = build_trunk(backbone, {}).state_dict()
     known = {"name": f"random_{backbone}", "source": RANDOM, "method": RANDOM, "epochs": 0}
     provenance = make_provenance(**known, pretrain_seed=seed)
     return Weights(state, backbone, Preprocess(), provenance)

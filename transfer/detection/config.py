@@ -18,10 +18,18 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from transfer.detection.config_vit import (
+    BACKBONE,
+    check_vitdet,
+    is_vit,
+    leave_out_vitdet,
+    vit_arguments,
+    vit_facts,
+)
 from transfer.detection.defaults import ONLY, make_defaults
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.precision import DTYPES
-from transfer.detection.torchvision_engine.spec import DetectorSpec
+from transfer.detection.torchvision_engine.spec import PYRAMIDS, DetectorSpec
 
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
@@ -33,6 +41,7 @@ ARCHITECTURES = {
     "build_resnet_backbone": "C4",
     "build_resnet_fpn_backbone": "FPN",
     "build_tiny_resnet_backbone": "TINY",
+    BACKBONE: "VIT",
 }
 RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on 0..255
 LEAST = {
@@ -48,7 +57,7 @@ TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 HEADS = {
     "Res5ROIHeads": ("C4",),
     "Res5ROIHeadsExtraNorm": ("C4",),
-    "StandardROIHeads": ("FPN", "TINY"),
+    "StandardROIHeads": ("FPN", "TINY", "VIT"),
 }
 
 
@@ -106,17 +115,21 @@ def check(cfg: CfgNode) -> None:
             raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+    dims = cfg.MODEL.RPN.CONV_DIMS
+    if not dims or any(width != -1 for width in dims):
+        raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
     DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
+    check_vitdet(cfg)
 
 
 def architecture(cfg: CfgNode) -> str:
-    """ "C4", "FPN" or "TINY"."""
+    """ "C4", "FPN", "TINY" or "VIT"."""
     return find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, e.g. "resnet50"."""
-    return "tiny_resnet" if architecture(cfg) == "TINY" else f"resnet{cfg.MODEL.RESNETS.DEPTH}"
+    """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
+    return DetectorSpec(**detector_arguments(cfg)).backbone_name
 
 
 def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
@@ -130,6 +143,7 @@ def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
         "depth": model.RESNETS.DEPTH,
         "norm": model.RESNETS.NORM,
         "freeze_at": model.BACKBONE.FREEZE_AT,
+        **vit_arguments(cfg),
         "stride_in_1x1": model.RESNETS.STRIDE_IN_1X1,
         "fpn_out_channels": model.FPN.OUT_CHANNELS,
         "fpn_norm": model.FPN.NORM,
@@ -145,6 +159,7 @@ def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
         "rpn_pre_nms_topk_test": rpn.PRE_NMS_TOPK_TEST,
         "rpn_post_nms_topk_test": rpn.POST_NMS_TOPK_TEST,
         "rpn_nms_thresh": rpn.NMS_THRESH,
+        "rpn_num_conv": len(rpn.CONV_DIMS),
         "extra_norm": roi.NAME == "Res5ROIHeadsExtraNorm",
         "roi_batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "roi_positive_fraction": roi.POSITIVE_FRACTION,
@@ -201,6 +216,7 @@ def identity(cfg: CfgNode) -> CfgNode:
         del kept.TRANSFER["ACCUMULATE"]
     if not cfg.TRANSFER.LR_SWEEP.RATES:
         del kept.TRANSFER["LR_SWEEP"]
+    leave_out_vitdet(kept)
     if kept.TRANSFER.TASK == DETECTION:
         del kept.TRANSFER["TASK"], kept.TRANSFER["SEMANTIC"]
     return kept
@@ -208,8 +224,8 @@ def identity(cfg: CfgNode) -> CfgNode:
 
 def batch_norms(cfg: CfgNode) -> set[str]:
     """Names of the norms in the detector whose statistics are those of a batch."""
-    nodes = [cfg.MODEL.RESNETS]
-    if architecture(cfg) == "FPN":
+    nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
+    if architecture(cfg) in PYRAMIDS:
         nodes.append(cfg.MODEL.FPN)
     if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
         nodes.append(cfg.MODEL.ROI_BOX_HEAD)
@@ -253,12 +269,16 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
 
 
 def with_preprocess(
-    cfg: CfgNode, preprocess: Preprocess, architecture: Mapping[str, Any] = MappingProxyType({})
+    cfg: CfgNode,
+    preprocess: Preprocess,
+    architecture: Mapping[str, Any] = MappingProxyType({}),
+    positions: int = 0,
 ) -> CfgNode:
     """Pixel statistics and channel order of the weights, and where their bottlenecks stride.
 
     Args:
         architecture: see `transfer.checkpoints.weights.Weights`.
+        positions: of a ViT's `pos_embed` (1, positions, width).
 
     Warns where the config says something else: the weights decide, since they were trained so.
     """
@@ -268,8 +288,12 @@ def with_preprocess(
         "INPUT.FORMAT": preprocess.channel_order,
         "MODEL.PIXEL_MEAN": [round((mean - low) * scale, 6) for mean in preprocess.mean],
         "MODEL.PIXEL_STD": [round(std * scale, 6) for std in preprocess.std],
-        "MODEL.RESNETS.STRIDE_IN_1X1": bool(architecture.get("stride_in_1x1")),
     }
+    if is_vit(cfg):
+        heads = architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
+        facts |= vit_facts(cfg, positions, heads)
+    else:
+        facts["MODEL.RESNETS.STRIDE_IN_1X1"] = bool(architecture.get("stride_in_1x1"))
     for key, value in facts.items():
         if _get(cfg, key) != value:
             logger.warning(

@@ -53,7 +53,11 @@ def make_transfer() -> CfgNode:
     # the extra `fast`), or auto: the latter if installed.
     node.COCO_EVALUATOR = "auto"
     node.CHECK_IMAGES = True  # compare all files' sizes with the annotations before training
-    node.OPTIMIZER = "SGD"  # SGD, or AdamW (no Detectron2 protocol; for the small demo configs)
+    node.OPTIMIZER = "SGD"  # SGD, or AdamW (ViTDet's, and our small demo configs')
+    # A ViT's block k of D learns at BASE_LR times this to the power of D - k, patches and positions
+    # at the power of D + 1, all else at BASE_LR (ViTDet: 0.7 for a ViT-B); 1: all at BASE_LR.
+    node.LR_LAYER_DECAY = 1.0
+    node.WEIGHT_DECAY_POS_EMBED = 0.0  # of a ViT's absolute positions (ViTDet's overrides)
     # Learning rates that are each tried in a short run on a part of the training images before the
     # full one; (): SOLVER.BASE_LR as it is. Fixed and swept results are different protocols.
     node.LR_SWEEP = CfgNode()
@@ -71,7 +75,41 @@ def make_transfer() -> CfgNode:
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
+    node.VIT = _vit()
+    node.LSJ = _jitter()
     node.SEMANTIC = _semantic()
+    return node
+
+
+def _vit() -> CfgNode:
+    """The ViT of build_vit_sfp_backbone; its pyramid's width and norm are MODEL.FPN's.
+
+    Defaults are ViTDet's for a ViT-B (configs/common/models/mask_rcnn_vitdet.py in Detectron2).
+    """
+    node = CfgNode()
+    node.WIDTH = 768  # channels of a token
+    node.DEPTH = 12  # blocks
+    node.HEADS = 12  # the weights' facts replace it
+    node.PATCH_SIZE = 16  # pixels
+    node.IMAGE_SIZE = 1024  # pixels; every input is padded to such a square
+    node.PRETRAIN_IMAGE_SIZE = 224  # pixels; the weights' facts replace it
+    node.WINDOW_SIZE = 14  # tokens; a window's side, in the blocks that are not in GLOBAL_BLOCKS
+    node.GLOBAL_BLOCKS = (2, 5, 8, 11)  # blocks, from 0, that attend over the whole image
+    node.RELATIVE_POSITIONS = True  # learned from zero, along both axes
+    node.DROP_PATH = 0.1  # of the last block in training; rises linearly from 0
+    return node
+
+
+def _jitter() -> CfgNode:
+    """Large-scale jitter of training images: flip, resize, cut out (Ghiasi et al. 2021).
+
+    As ViTDet's configs/common/coco_loader_lsj.py; it replaces INPUT.MIN_SIZE_TRAIN and
+    .MAX_SIZE_TRAIN. Boxes become those of the cut masks where there are masks, which takes the
+    package shapely.
+    """
+    node = CfgNode()
+    node.SCALES = ()  # least and largest factor on CROP_SIZE (ViTDet: 0.1, 2.0); (): no jitter
+    node.CROP_SIZE = 1024  # pixels, of a square; a smaller image is not padded here
     return node
 
 
@@ -114,7 +152,8 @@ def _model() -> CfgNode:
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
     node.PIXEL_STD = [1.0, 1.0, 1.0]
     node.BACKBONE = CfgNode()
-    # build_resnet_backbone (C4), build_resnet_fpn_backbone, build_tiny_resnet_backbone (OURS)
+    # build_resnet_backbone (C4), build_resnet_fpn_backbone; OURS: build_tiny_resnet_backbone,
+    # build_vit_sfp_backbone (ViTDet, see TRANSFER.VIT)
     node.BACKBONE.NAME = "build_resnet_backbone"
     node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
     node.RESNETS = _resnets()
@@ -156,6 +195,7 @@ def _rpn() -> CfgNode:
     node = CfgNode()
     node.HEAD_NAME = "StandardRPNHead"  # the only one
     node.IN_FEATURES = ["res4"]
+    node.CONV_DIMS = [-1]  # -1 for each 3x3 convolution before the logits; as wide as its input
     node.BOUNDARY_THRESH = -1  # anchors that leave the image stay; the only one
     node.IOU_THRESHOLDS = [0.3, 0.7]  # background below, object from
     node.IOU_LABELS = [0, -1, 1]

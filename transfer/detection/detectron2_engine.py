@@ -17,7 +17,6 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode as Detectron2Config
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from detectron2.utils import comm
@@ -31,8 +30,9 @@ from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
 from transfer.checkpoints.writers import write_weights
 from transfer.datasets.samples import DetectionSet
-from transfer.detection import model_files, schedule
+from transfer.detection import model_files
 from transfer.detection.detectron2_plugin import register
+from transfer.detection.detectron2_recipe import RecipeTrainer
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 
@@ -97,8 +97,8 @@ class Detectron2Engine:
         return predict(theirs, model)
 
 
-class Trainer(DefaultTrainer):
-    """DefaultTrainer with our evaluation, optimiser option and filter."""
+class Trainer(RecipeTrainer):
+    """RecipeTrainer with our evaluation and filter."""
 
     def __init__(
         self, cfg: Detectron2Config, highpass: HighPass | None, evaluate: Evaluate
@@ -112,21 +112,6 @@ class Trainer(DefaultTrainer):
         model = build_model(cfg)
         add_highpass(model, self._highpass)
         return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: Detectron2Config, model: nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, or AdamW over the same parameter groups."""
-        if cfg.TRANSFER.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        groups = schedule.param_groups(
-            model,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-            base_lr=cfg.SOLVER.BASE_LR,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        )
-        return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
 
     def test(self, cfg: Detectron2Config, model: nn.Module) -> dict[str, float]:
         """Scores by our evaluators; after the last iteration the caller does that instead."""

@@ -1,7 +1,9 @@
 """What plain Detectron2 needs to run our configs: import this module in your own script.
 
-On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbone
-`build_tiny_resnet_backbone` (ours, for the digits) and the `TRANSFER` node of the config.
+On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
+`build_vit_sfp_backbone` (ViTDet's) and `build_tiny_resnet_backbone` (ours, for the digits) and the
+`TRANSFER` node of the config. `detectron2_recipe.RecipeTrainer` is the DefaultTrainer that follows
+the node's AdamW, layer-wise decay and large-scale jitter.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
 `voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`, and parts such as `coco_2017_train@1%`.
 """
@@ -22,6 +24,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.structures import BoxMode
 from torch import nn
 
+import transfer.detection.detectron2_vit  # noqa: F401  (registers the backbone)
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.defaults import make_transfer

@@ -72,7 +72,8 @@ def train(
                     iteration,
                     total_loss=sum(losses.values()),
                     **losses,
-                    lr=optimizer.param_groups[0]["lr"],
+                    # The highest is the heads', where a ViT's layers learn at falling rates.
+                    lr=max(group["lr"] for group in optimizer.param_groups),
                     data_time=data_time,
                     time=seconds,
                     eta_seconds=seconds * (schedule.max_iter - iteration - 1),

@@ -32,13 +32,13 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
-from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.datasets.headers import check_image_sizes
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
+from transfer.detection import given_weights
+from transfer.detection.data.jitter import import_shapely
 from transfer.detection.defaults import make_defaults
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
@@ -106,6 +106,8 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds).limited(limit)
     cfg = detection_config.with_data(cfg, train_set)
+    if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
+        import_shapely()  # missing, it would only show at the first image
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
     # Under a launcher one process looks, as in `check_output`.
@@ -138,45 +140,13 @@ def check_output(request: Request) -> None:
 
 def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
     """The weights, checked to be those of the config's backbone."""
-    name = detection_config.backbone_name(cfg)
-    if request.weights == RANDOM and cfg.MODEL.RESNETS.NORM == "FrozenBN":
-        logger.warning(
-            "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
-        )
-    weights = read_weights(
-        request.weights, backbone=name if request.weights == RANDOM else None, seed=seed
-    )
-    if weights.backbone != name:
-        raise InputError(
-            f"{request.weights} is a {weights.backbone}, where the config builds a {name}: choose "
-            "other weights, or a config (MODEL.RESNETS.DEPTH) of their backbone"
-        )
-    return weights
-
-
-def with_detector(request: Request, cfg: CfgNode) -> CfgNode:
-    """The config completed by the facts of the whole detector in `request.weights`.
-
-    Raises InputError where the file is no detector, or not the config's: Detectron2 itself would
-    only warn of tensors that have another shape, and predict with untrained ones.
-    """
-    from transfer.detection.torchvision_engine.run import make_detector
-    from transfer.detection.torchvision_engine.weights import load_model
-
-    model = read_model(Path(request.weights))
-    if model.preprocess is not None:
-        cfg = detection_config.with_preprocess(cfg, model.preprocess, model.architecture)
-    try:
-        load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
-    except InputError as error:
-        raise InputError(f"{request.weights} does not fit {request.config}: {error}") from None
-    return cfg
+    return given_weights.read_backbone(request.weights, cfg, seed)
 
 
 def check_trained(request: Request) -> None:
     """Raises InputError unless data and the whole detector in `request.weights` fit the config."""
     cfg, _, _ = open_data(request)
-    with_detector(request, cfg)
+    given_weights.with_detector(cfg, request.weights, request.config)
 
 
 def run_request(request: Request) -> None:
@@ -210,7 +180,8 @@ def evaluate_model(request: Request) -> dict[str, float]:
     try:
         setup_logging()
         cfg, _, test_set = open_data(request, scan=False)
-        cfg, model_file = with_detector(request, cfg), Path(request.weights)
+        cfg = given_weights.with_detector(cfg, request.weights, request.config)
+        model_file = Path(request.weights)
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
         if not is_main():
@@ -230,7 +201,7 @@ def _run_trial(job: Job, engine: Engine, trial: int, folder: Path) -> None:
     for warning in weights.warnings:
         logger.warning("%s: %s", job.request.weights, warning)
     facts = {"SEED": seed, "OUTPUT_DIR": str(folder), "MODEL.WEIGHTS": job.request.weights}
-    cfg = detection_config.with_preprocess(job.cfg, weights.preprocess, weights.architecture)
+    cfg = given_weights.with_backbone(job.cfg, weights)
     cfg = detection_config.changed(cfg, facts)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.transfer.detection.equality.cases import CASES
+from tests.transfer.detection.equality.cases import ADAMW, CASES
 from tests.transfer.detection.equality.our_inputs import TOPICS
 from tests.transfer.detection.equality.our_side import Ours
 from tests.transfer.detection.equality.runs import condense, run_case
@@ -22,6 +22,9 @@ from tests.transfer.detection.equality.runs import condense, run_case
 FOLDER = Path(__file__).parent / "golden"
 FIRST_LOSS, LATER_LOSS = 1e-4, 2e-2  # relative
 SKETCH = {"gradients": 0.02, "changes": 0.1, "precise": 0.001}  # of each tensor's norm
+# AdamW divides a gradient by its size: where the true one is zero (the bias of a ViT's keys) it is
+# rounding that moves the parameter.
+ADAMW_CHANGES = 0.2
 BOX_PX, SCORE = 0.002, 1e-5
 MASK_PIXELS = 0.002  # share of pixels at the threshold
 
@@ -47,7 +50,9 @@ def test_detector(case: str) -> None:
             np.testing.assert_array_equal(value, expected, err_msg=key)
         elif key.endswith("sketch"):
             part = key.split("/")[0]
-            check_sketch(value, expected, SKETCH[part], golden[f"{part}/names"])
+            wide = part == "changes" and case in ADAMW
+            tolerance = ADAMW_CHANGES if wide else SKETCH[part]
+            check_sketch(value, expected, tolerance, golden[f"{part}/names"])
         elif key.endswith("masks"):
             wrong = np.unpackbits(value ^ expected).sum()
             assert wrong <= math.ceil(MASK_PIXELS * 8 * expected.size), key

@@ -19,6 +19,7 @@ import torch
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import Instance, Sample
+from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.transforms import Geometry, GeometrySpec, read_image
 
 MIN_SIDE_PX = 1e-5  # boxes with a shorter side are dropped (detection_utils.py)
@@ -32,7 +33,7 @@ class TrainMapper:
     like depends on nothing else, so a resumed run and any number of workers see the same.
     """
 
-    geometry: GeometrySpec
+    geometry: GeometrySpec | JitterSpec
     channel_order: str
     mask_format: str | None  # "polygon", "bitmask", or None without masks
     seed: int
@@ -41,24 +42,30 @@ class TrainMapper:
         rng = np.random.default_rng([self.seed, position])
         pixels = read_sized(sample, self.channel_order)
         geometry = self.geometry.draw(sample.height, sample.width, rng)
-        kept = [instance for instance in sample.instances if not instance.crowd]
-        boxes = geometry.boxes(np.array([i.box for i in kept])).astype(np.float32)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        big = (sides > MIN_SIDE_PX).all(axis=1)
-        masks: dict[str, Any] = {"polygons": None}
+        instances = [instance for instance in sample.instances if not instance.crowd]
+        boxes = geometry.boxes(np.array([i.box for i in instances])).astype(np.float32)
+        masks: list[Any] | None = None
         if self.mask_format == "polygon":
-            masks["polygons"] = [_polygons(i, geometry, sample) for i, b in zip(kept, big) if b]
+            masks = [_polygons(i, geometry, sample) for i in instances]
         elif self.mask_format == "bitmask":
-            bitmasks = [_bitmask(i, geometry, sample) for i, b in zip(kept, big) if b]
+            masks = [_bitmask(i, geometry, sample) for i in instances]
+        if geometry.tightens and masks is not None:
+            find = _box_of_polygons if self.mask_format == "polygon" else _box_of_bitmask
+            boxes = np.array([find(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
+        kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE_PX).all(axis=1)
+        if masks is not None:
             # An object whose mask vanishes in the resizing is dropped with its box.
-            big[big] = [mask.any() for mask in bitmasks]
-            masks["bitmasks"] = _stack([m for m in bitmasks if m.any()], geometry)
-        classes = np.array([i.category for i in kept], dtype=np.int64).reshape(-1)
+            kept &= np.array([_is_seen(mask) for mask in masks], dtype=bool)
+            masks = [mask for mask, keep in zip(masks, kept) if keep]
+        classes = np.array([i.category for i in instances], dtype=np.int64).reshape(-1)
+        moved: dict[str, Any] = {"polygons": masks}
+        if self.mask_format == "bitmask":
+            moved = {"polygons": None, "bitmasks": _stack(masks, geometry)}
         return {
             **_described(sample, geometry.image(pixels)),
-            "boxes": torch.from_numpy(boxes[big]),
-            "classes": torch.from_numpy(classes[big]),
-            **masks,
+            "boxes": torch.from_numpy(boxes[kept]),
+            "classes": torch.from_numpy(classes[kept]),
+            **moved,
         }
 
 
@@ -102,7 +109,7 @@ def _polygons(instance: Instance, geometry: Geometry, sample: Sample) -> list[np
             f"{sample.file_name} has an object whose segmentation is no polygon; set "
             "INPUT.MASK_FORMAT bitmask for run lengths"
         )
-    return [geometry.points(np.asarray(p)).reshape(-1) for p in instance.polygons]
+    return geometry.polygons([np.asarray(polygon) for polygon in instance.polygons])
 
 
 def _bitmask(instance: Instance, geometry: Geometry, sample: Sample) -> np.ndarray:
@@ -112,8 +119,30 @@ def _bitmask(instance: Instance, geometry: Geometry, sample: Sample) -> np.ndarr
     if instance.rle is not None:
         return geometry.mask(mask_utils.decode(instance.rle)).astype(bool)
     polygons = [p.tolist() for p in _polygons(instance, geometry, sample)]
+    if not polygons:
+        return np.zeros((geometry.new_height, geometry.new_width), dtype=bool)
     rles = mask_utils.frPyObjects(polygons, geometry.new_height, geometry.new_width)
     return mask_utils.decode(mask_utils.merge(rles)).astype(bool)
+
+
+def _is_seen(mask: list[np.ndarray] | np.ndarray) -> bool:
+    return len(mask) > 0 if isinstance(mask, list) else bool(mask.any())
+
+
+def _box_of_polygons(polygons: list[np.ndarray]) -> np.ndarray:
+    """The box (4,) around all corners; zeros without any."""
+    if not polygons:
+        return np.zeros(4)
+    corners = np.concatenate(polygons).reshape(-1, 2)
+    return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+
+
+def _box_of_bitmask(mask: np.ndarray) -> np.ndarray:
+    """The box (4,) around the pixels of a mask (H, W), half-open; zeros without any."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return np.zeros(4)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
 def _stack(masks: Sequence[np.ndarray], geometry: Geometry) -> torch.Tensor:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pretrain.common.errors import InputError
+
+Random = np.random.Generator | np.random.RandomState
 
 
 def read_image(path: str, channel_order: str) -> np.ndarray:
@@ -50,6 +53,14 @@ def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tu
     return int(new_height + 0.5), int(new_width + 0.5)
 
 
+def resize(pixels: np.ndarray, height: int, width: int, method: Image.Resampling) -> np.ndarray:
+    """uint8 (H, W, 3) or (H, W) -> the same of (height, width), by PIL."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), method))
+
+
 @dataclass(frozen=True)
 class Geometry:
     """One drawn transform: from (height, width) to (new_height, new_width), then perhaps a flip."""
@@ -60,21 +71,17 @@ class Geometry:
     new_width: int
     flip: bool
 
+    tightens: ClassVar[bool] = False  # whether boxes are those of the moved masks
+
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""
-        if (self.new_height, self.new_width) != pixels.shape[:2]:
-            size = (self.new_width, self.new_height)
-            resized = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-                size, Image.Resampling.BILINEAR
-            )
-            pixels = np.asarray(resized)
+        pixels = resize(pixels, self.new_height, self.new_width, Image.Resampling.BILINEAR)
         return np.ascontiguousarray(pixels[:, ::-1] if self.flip else pixels)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """uint8 (H, W) -> uint8 (new_height, new_width), nearest neighbour."""
-        size = (self.new_width, self.new_height)
-        resized = Image.fromarray(np.ascontiguousarray(mask)).resize(size, Image.Resampling.NEAREST)
-        return np.ascontiguousarray(np.asarray(resized)[:, :: -1 if self.flip else 1])
+        resized = resize(mask, self.new_height, self.new_width, Image.Resampling.NEAREST)
+        return np.ascontiguousarray(resized[:, :: -1 if self.flip else 1])
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """float64 (n, 2) x, y -> the same points in the new image; nothing is clipped."""
@@ -84,6 +91,10 @@ class Geometry:
         if self.flip:
             moved[:, 0] = self.new_width - moved[:, 0]
         return moved
+
+    def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Polygons x, y, x, y, ... of one object -> the same in the new image, not clipped."""
+        return [self.points(polygon).reshape(-1) for polygon in polygons]
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """float64 (n, 4) XYXY -> the same boxes in the new image, clipped to it."""

@@ -72,6 +72,27 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(dtype)
 
 
+class ChannelLayerNorm(nn.Module):
+    """Layer norm over the channels of each place of a map.
+
+    No subclass of nn.LayerNorm: Detectron2's is none either, so that its weights decay in training.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> same."""
+        mean = x.mean(dim=1, keepdim=True)
+        # Subtracted twice: gradients are then summed in Detectron2's order.
+        var = (x - mean).pow(2).mean(dim=1, keepdim=True)
+        scaled = (x - mean) / torch.sqrt(var + self.eps)
+        return self.weight[:, None, None] * scaled + self.bias[:, None, None]
+
+
 def _sync(channels: int) -> nn.Module:
     # torch's layer refuses CPU tensors as soon as a process group exists.
     layer = nn.SyncBatchNorm if torch.cuda.is_available() else AllReduceBatchNorm
@@ -86,6 +107,7 @@ NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
     "FrozenBN": FrozenBatchNorm2d,
     "GN": _group,
+    "LN": ChannelLayerNorm,
     "SyncBN": _sync,
     "nnSyncBN": _sync,
     "naiveSyncBN": NaiveSyncBatchNorm,

@@ -30,9 +30,12 @@ from transfer.detection.torchvision_engine.roi_heads import (
     StandardROIHeads,
 )
 from transfer.detection.torchvision_engine.rpn import RPN
-from transfer.detection.torchvision_engine.spec import DetectorSpec
+from transfer.detection.torchvision_engine.simple_pyramid import SimpleFeaturePyramid
+from transfer.detection.torchvision_engine.spec import PYRAMIDS, DetectorSpec
+from transfer.detection.torchvision_engine.vit import ViT
 
 ALL_STAGES = ("res2", "res3", "res4", "res5")
+Backbone = ResNet | FPN | SimpleFeaturePyramid
 
 
 def build_detector(**fields: Any) -> Detector:
@@ -64,6 +67,7 @@ def build_detector(**fields: Any) -> Detector:
         pre_nms_topk={True: spec.rpn_pre_nms_topk_train, False: spec.rpn_pre_nms_topk_test},
         post_nms_topk={True: spec.rpn_post_nms_topk_train, False: spec.rpn_post_nms_topk_test},
         nms_thresh=spec.rpn_nms_thresh,
+        num_conv=spec.rpn_num_conv,
     )
     heads = _res5_heads(spec) if spec.architecture == "C4" else _standard_heads(spec, backbone)
     return Detector(
@@ -75,7 +79,9 @@ def build_detector(**fields: Any) -> Detector:
     )
 
 
-def _backbone(spec: DetectorSpec) -> ResNet | FPN:
+def _backbone(spec: DetectorSpec) -> Backbone:
+    if spec.architecture == "VIT":
+        return _vit_pyramid(spec)
     if spec.architecture == "TINY":
         return make_tiny_resnet(norm=spec.norm, freeze_at=spec.freeze_at)
     resnet = make_resnet(
@@ -88,6 +94,27 @@ def _backbone(spec: DetectorSpec) -> ResNet | FPN:
     if spec.architecture == "C4":
         return resnet
     return FPN(resnet, out_channels=spec.fpn_out_channels, norm=spec.fpn_norm)
+
+
+def _vit_pyramid(spec: DetectorSpec) -> SimpleFeaturePyramid:
+    vit = ViT(
+        width=spec.vit_width,
+        depth=spec.vit_depth,
+        heads=spec.vit_heads,
+        patch_size=spec.vit_patch_size,
+        image_size=spec.vit_image_size,
+        pretrain_image_size=spec.vit_pretrain_image_size,
+        window_size=spec.vit_window_size,
+        global_blocks=spec.vit_global_blocks,
+        drop_path=spec.vit_drop_path,
+        relative_positions=spec.vit_relative_positions,
+    )
+    return SimpleFeaturePyramid(
+        vit,
+        out_channels=spec.fpn_out_channels,
+        norm=spec.fpn_norm,
+        square_size=spec.vit_image_size,
+    )
 
 
 def _res5_heads(spec: DetectorSpec) -> RoiHeads:
@@ -118,9 +145,9 @@ def _res5_heads(spec: DetectorSpec) -> RoiHeads:
     )
 
 
-def _standard_heads(spec: DetectorSpec, backbone: ResNet | FPN) -> RoiHeads:
+def _standard_heads(spec: DetectorSpec, backbone: Backbone) -> RoiHeads:
     # The coarsest map of a pyramid serves proposals only.
-    names = backbone.out_features[:-1] if spec.architecture == "FPN" else backbone.out_features
+    names = backbone.out_features[:-1] if spec.architecture in PYRAMIDS else backbone.out_features
     strides = [backbone.strides[name] for name in names]
     channels = backbone.channels[names[0]]
     box_head = ConvFCHead(

@@ -47,6 +47,7 @@ class Detector(nn.Module):
         self.roi_heads = roi_heads
         self.rpn_features = rpn_features
         self.size_divisibility = getattr(backbone, "size_divisibility", 0)
+        self.square_size = getattr(backbone, "square_size", 0)
         for name in ("pixel_mean", "pixel_std"):
             value = torch.tensor(getattr(spec, name)).view(-1, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -92,12 +93,23 @@ class Detector(nn.Module):
         """N images (3, h, w) -> (N, 3, H, W) and their own sizes (h, w).
 
         Normalise, filter, then pad right and below with 0 to the largest size of the batch and a
-        multiple of the backbone's stride: the padding is 0 for the network, not black.
+        multiple of the backbone's stride, or to the square that the backbone asks for: the padding
+        is 0 for the network, not black.
+
+        Raises:
+            InputError: an image is larger than the square.
         """
         ready = [self._normalise(image.to(self.device)) for image in images]
         sizes = [(image.shape[-2], image.shape[-1]) for image in ready]
         divisor = max(self.size_divisibility, 1)
         height, width = (math.ceil(max(side) / divisor) * divisor for side in zip(*sizes))
+        if self.square_size:
+            if max(height, width) > self.square_size:
+                raise InputError(
+                    f"an image of {height} x {width} does not fit the backbone's square of "
+                    f"{self.square_size} px; lower INPUT.MAX_SIZE_TRAIN and INPUT.MAX_SIZE_TEST"
+                )
+            height = width = self.square_size
         padded = [F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in ready]
         return torch.stack(padded), sizes
 

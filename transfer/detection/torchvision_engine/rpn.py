@@ -22,14 +22,21 @@ from transfer.detection.torchvision_engine.matching import IGNORE, match, sample
 
 
 class RPNHead(nn.Module):
-    """3x3 convolution with ReLU, then 1x1 logits and deltas; the same for every map."""
+    """3x3 convolutions with ReLU, then 1x1 logits and deltas; the same for every map.
 
-    def __init__(self, channels: int, num_anchors: int) -> None:
+    A single convolution is `conv`, several are `conv.conv0`, `conv.conv1`, ..., as upstream.
+    """
+
+    def __init__(self, channels: int, num_anchors: int, num_conv: int = 1) -> None:
         super().__init__()
-        self.conv = ConvNorm(channels, channels, 3, bias=True, relu=True)
+        layers = [ConvNorm(channels, channels, 3, bias=True, relu=True) for _ in range(num_conv)]
+        self.conv = layers[0] if num_conv == 1 else nn.Sequential()
+        if num_conv > 1:
+            for index, layer in enumerate(layers):
+                self.conv.add_module(f"conv{index}", layer)
         self.objectness_logits = nn.Conv2d(channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(channels, num_anchors * 4, 1)
-        for layer in (self.conv, self.objectness_logits, self.anchor_deltas):
+        for layer in (*layers, self.objectness_logits, self.anchor_deltas):
             init_normal(layer, 0.01)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -58,10 +65,11 @@ class RPN(nn.Module):
         pre_nms_topk: dict[bool, int],
         post_nms_topk: dict[bool, int],
         nms_thresh: float,
+        num_conv: int = 1,
     ) -> None:
         """Args: pre_nms_topk (per map), post_nms_topk (per image): by self.training."""
         super().__init__()
-        self.rpn_head = RPNHead(channels, anchors.num_anchors)
+        self.rpn_head = RPNHead(channels, anchors.num_anchors, num_conv)
         self.anchor_generator = anchors
         self.coder = coder
         self.iou_thresholds = iou_thresholds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import model_files
 from transfer.detection.config import detector_arguments
+from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.loader import load
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.sampler import GroupedBatches, rank_share
@@ -36,7 +38,13 @@ from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.loop import Periodic, micro_batches, train
 from transfer.detection.metrics import open_metrics
 from transfer.detection.precision import DTYPES, Precision
-from transfer.detection.schedule import Schedule, build_optimizer, check_steps, param_groups
+from transfer.detection.schedule import (
+    Schedule,
+    build_optimizer,
+    check_steps,
+    param_groups,
+    vit_layer_factor,
+)
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.detection.torchvision_engine.weights import load_backbone, load_model
@@ -137,7 +145,7 @@ def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
 
 
 def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Detectron2's parameter groups, or AdamW with the same groups."""
+    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates."""
     solver = cfg.SOLVER
     groups = param_groups(
         model,
@@ -146,6 +154,10 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         base_lr=solver.BASE_LR,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
+        layer_factor=partial(
+            vit_layer_factor, decay=cfg.TRANSFER.LR_LAYER_DECAY, depth=cfg.TRANSFER.VIT.DEPTH
+        ),
     )
     return build_optimizer(
         groups,
@@ -178,9 +190,13 @@ def make_schedule(cfg: CfgNode) -> Schedule:
 
 
 def make_train_mapper(cfg: CfgNode) -> TrainMapper:
-    """Reads, resizes and flips training images."""
-    flip = 0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0
-    geometry = GeometrySpec(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, flip)
+    """Reads, resizes and flips training images, or jitters their size."""
+    flip, jitter = 0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0, cfg.TRANSFER.LSJ
+    geometry: GeometrySpec | JitterSpec
+    if jitter.SCALES:
+        geometry = JitterSpec(tuple(jitter.SCALES), jitter.CROP_SIZE, flip)
+    else:
+        geometry = GeometrySpec(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, flip)
     masks = cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
     return TrainMapper(geometry, cfg.INPUT.FORMAT, masks, cfg.SEED)
 

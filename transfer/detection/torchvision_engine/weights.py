@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import vit_heads
 from transfer.checkpoints.layout import to_detectron2
+from transfer.checkpoints.names_vit import VITDET, to_vitdet
 from transfer.checkpoints.weights import Weights
 from transfer.detection.torchvision_engine.detector import Detector
 
@@ -25,6 +27,8 @@ EXTRA_NORM = "roi_heads.res5.norm."
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 # What old models also saved; here it follows from the config.
 DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+# Of a ViT's weights, what a detector has no use for.
+VIT_UNUSED = ("cls_token", "norm.")
 # Layers whose width is the number of classes.
 CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.")
 
@@ -34,7 +38,8 @@ class LoadReport:
     """What became of the keys, each sorted; all but those of `unexpected` names of the detector."""
 
     matched: list[str]  # loaded
-    expected_missing: list[str]  # keep their initialisation by design: RPN, heads, FPN, extra norm
+    # keep their initialisation by design: RPN, heads, pyramid, extra norm, relative positions
+    expected_missing: list[str]
     unexpected: list[str]  # of the backbone but not in the file, or in the file without a place
 
     def lines(self) -> list[str]:
@@ -60,8 +65,10 @@ def load_backbone(
     if weights.backbone != wanted:
         raise InputError(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
-            "the config (MODEL.RESNETS.DEPTH) of the weights' backbone"
+            "the config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' backbone"
         )
+    if detector.spec.architecture == "VIT":
+        return _load_vit(detector, weights, allow_unexpected)
     strides = bool(weights.architecture.get("stride_in_1x1"))
     if detector.spec.stride_in_1x1 != strides and wanted in BOTTLENECKS:
         logger.warning(
@@ -71,6 +78,24 @@ def load_backbone(
         )
     placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
     own = {key for key in detector.state_dict() if _in_trunk(detector, key)}
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+
+
+def _load_vit(detector: Detector, weights: Weights, allow_unexpected: bool) -> LoadReport:
+    heads, own_heads = vit_heads(weights.backbone, weights.architecture), detector.spec.vit_heads
+    if heads != own_heads:
+        raise InputError(
+            f"the weights' attention has {heads} heads, the detector's {own_heads}; set "
+            f"TRANSFER.VIT.HEADS {heads}"
+        )
+    placed = {
+        to_vitdet(name): tensor
+        for name, tensor in weights.state.items()
+        if not name.startswith(VIT_UNUSED)
+    }
+    own = {
+        key for key in detector.state_dict() if key.startswith(VITDET) and ".rel_pos_" not in key
+    }
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 

@@ -80,13 +80,36 @@ CASES: dict[str, dict[str, Any]] = {
         "stride_in_1x1": True,
     },
     "fpn_r18": {**FPN, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "depth": 18},
+    # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
+    "vitdet": {
+        **FPN,
+        **CONV4_FC1,
+        **TORCHVISION_LAYOUT,
+        "architecture": "VIT",
+        "fpn_norm": "LN",
+        "box_head_norm": "LN",
+        "mask_norm": "LN",
+        "rpn_num_conv": 2,
+        "vit_width": 96,
+        "vit_depth": 4,
+        "vit_heads": 3,
+        "vit_image_size": 224,
+        "vit_pretrain_image_size": 112,
+        "vit_window_size": 4,
+        "vit_global_blocks": (1, 3),
+        "vit_drop_path": 0.2,
+    },
 }
+# ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
+ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
 PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
 # Standard deviation of a layer's output over the root mean square of its input, by part of the name
 # (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.
 GAINS = {
     "stem": 0.5,
     "fpn_": 0.7,
+    "simfp_": 0.7,
+    "net.blocks": 0.7,
     "rpn_head.conv": 1.0,
     "objectness_logits": 1.0,
     "anchor_deltas": 0.2,
@@ -174,7 +197,12 @@ def _range(name: str, shape: tuple[int, ...], fields: Mapping[str, Any]) -> tupl
         return -0.2, 0.2
     if name.endswith("bias"):
         return -0.05, 0.05
-    inputs = shape[0] if "deconv" in name else math.prod(shape[1:])
+    if len(shape) == 1:  # a layer norm's weight
+        return 0.5, 1.5
+    if "_pos" in name or "pos_" in name:  # of a ViT
+        return -0.5, 0.5
+    transposed = "deconv" in name or ("simfp_" in name and shape[2:] == (2, 2))
+    inputs = shape[0] if transposed else math.prod(shape[1:])
     gain = math.sqrt(2.0)
     for part, value in GAINS.items():
         if part in name:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.transfer.detection.equality.runs import SOLVER
-from transfer.detection.schedule import Schedule, build_optimizer, param_groups, set_rates
+from transfer.detection.schedule import (
+    Schedule,
+    build_optimizer,
+    param_groups,
+    set_rates,
+    vit_layer_factor,
+)
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 
@@ -32,18 +39,25 @@ class Ours:
             found.append(parts)
         return found
 
-    def optimizer(self, model: nn.Module) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
+    def optimizer(
+        self, model: nn.Module, adamw: Mapping[str, float] | None
+    ) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
+        solver = {**SOLVER, **(adamw or {})}
         groups = param_groups(
             model,
-            weight_decay=SOLVER["weight_decay"],
-            weight_decay_norm=SOLVER["weight_decay_norm"],
-            base_lr=SOLVER["base_lr"],
+            weight_decay=solver["weight_decay"],
+            weight_decay_norm=solver["weight_decay_norm"],
+            base_lr=solver["base_lr"],
+            weight_decay_pos_embed=0.0,
+            layer_factor=partial(
+                vit_layer_factor, decay=solver.get("layer_decay", 1.0), depth=model.spec.vit_depth
+            ),
         )
         optimizer = build_optimizer(
             groups,
-            name="SGD",
-            base_lr=SOLVER["base_lr"],
-            momentum=SOLVER["momentum"],
+            name="AdamW" if adamw else "SGD",
+            base_lr=solver["base_lr"],
+            momentum=solver["momentum"],
             nesterov=False,
         )
         schedule = Schedule(

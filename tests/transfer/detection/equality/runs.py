@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.transfer.detection.equality.cases import (
+    ADAMW,
     NOTHING,
     PRECISE_BN,
     STEPS,
@@ -49,8 +50,10 @@ class Side(Protocol):
 
     def detect(self, model: nn.Module, batch: list[dict[str, Any]]) -> list[dict[str, Tensor]]: ...
 
-    def optimizer(self, model: nn.Module) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
-        """SOLVER's optimiser, and what sets its rate before an iteration."""
+    def optimizer(
+        self, model: nn.Module, adamw: Mapping[str, float] | None
+    ) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
+        """SOLVER's optimiser, or AdamW, and what sets its rate before an iteration."""
 
     def precise_bn(self, model: nn.Module, batches: list[list[dict[str, Any]]]) -> None: ...
 
@@ -83,7 +86,7 @@ def run_case(side: Side, case: str) -> CaseRun:
     found = side.detect(model, make_batch(TEST, 5))
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer, set_rate = side.optimizer(model)
+    optimizer, set_rate = side.optimizer(model, ADAMW.get(case))
     rates, losses, gradients = [], [], {}
     for step in range(STEPS):
         set_rate(step)

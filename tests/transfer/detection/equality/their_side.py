@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +12,16 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine.hooks import PreciseBN
 from detectron2.layers import get_norm
 from detectron2.modeling import build_model
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver.build import get_default_optimizer_params
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+import transfer.detection.detectron2_plugin  # noqa: F401  (registers ViTDet's backbone)
 from tests.transfer.detection.equality.runs import SOLVER
+from transfer.detection.torchvision_engine.spec import PYRAMIDS
 
 # Fields of DetectorSpec and Detectron2's keys below MODEL; the others are named alike.
 KEYS = {
@@ -79,11 +84,13 @@ class Theirs:
             found.append(parts)
         return found
 
-    def optimizer(self, model: nn.Module) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
+    def optimizer(
+        self, model: nn.Module, adamw: Mapping[str, float] | None
+    ) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
         cfg = get_cfg()
         for name, value in SOLVER.items():
             setattr(cfg.SOLVER, name.upper(), value)
-        optimizer = build_optimizer(cfg, model)
+        optimizer = build_adamw(model, **adamw) if adamw else build_optimizer(cfg, model)
         scheduler = build_lr_scheduler(cfg, optimizer)
         # Detectron2 advances after an iteration; the first one has its rate already.
         return optimizer, lambda iteration: scheduler.step() if iteration else None
@@ -93,6 +100,24 @@ class Theirs:
         hook = PreciseBN(1, model, converted, len(converted))
         with EventStorage():
             hook.update_stats()
+
+
+def build_adamw(
+    model: nn.Module, base_lr: float, weight_decay: float, layer_decay: float
+) -> torch.optim.Optimizer:
+    """As Detectron2's configs of ViTDet make it."""
+    params = get_default_optimizer_params(
+        model,
+        base_lr=base_lr,
+        weight_decay_norm=0.0,
+        lr_factor_func=partial(
+            get_vit_lr_decay_rate,
+            num_layers=len(model.backbone.net.blocks),
+            lr_decay_rate=layer_decay,
+        ),
+        overrides={"pos_embed": {"weight_decay": 0.0}},
+    )
+    return torch.optim.AdamW(params, lr=base_lr, betas=(0.9, 0.999), weight_decay=weight_decay)
 
 
 def detectron2_config(fields: Mapping[str, Any]) -> CfgNode:
@@ -106,12 +131,18 @@ def detectron2_config(fields: Mapping[str, Any]) -> CfgNode:
             path = KEYS[field].split(".")
             node = model[path[0]] if len(path) == 2 else model
             node[path[-1]] = [list(v) for v in value] if field == "anchor_sizes" else value
+        elif field.startswith("vit_"):
+            cfg.TRANSFER.VIT[field[4:].upper()] = value
+    model.RPN.CONV_DIMS = [-1] * fields.get("rpn_num_conv", 1)
     if fields.get("depth") == 18:
         model.RESNETS.RES2_OUT_CHANNELS = 64
     if fields["architecture"] == "FPN":
         model.BACKBONE.NAME = "build_resnet_fpn_backbone"
         model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
         model.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    if fields["architecture"] == "VIT":
+        model.BACKBONE.NAME = "build_vit_sfp_backbone"
+    if fields["architecture"] in PYRAMIDS:
         model.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
         model.ROI_HEADS.NAME = "StandardROIHeads"
         model.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]

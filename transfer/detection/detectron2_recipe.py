@@ -1,0 +1,74 @@
+"""What a config's TRANSFER node asks of training that Detectron2's own keys cannot say.
+
+In: a config. Out: an optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) made
+of Detectron2's classes, and `RecipeTrainer`, its DefaultTrainer with both.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.data import transforms as T
+from detectron2.engine import DefaultTrainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from transfer.detection import schedule
+
+
+def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over Detectron2's parameter groups; a ViT's layers learn at falling rates."""
+    groups = schedule.param_groups(
+        model,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        base_lr=cfg.SOLVER.BASE_LR,
+        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
+        layer_factor=partial(
+            schedule.vit_layer_factor,
+            decay=cfg.TRANSFER.LR_LAYER_DECAY,
+            depth=cfg.TRANSFER.VIT.DEPTH,
+        ),
+    )
+    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+
+
+def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
+    """Large-scale jitter as Detectron2's projects/ViTDet/configs/common/coco_loader_lsj.py."""
+    side, scales = cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.SCALES
+    flip = [T.RandomFlip(horizontal=True)] if cfg.INPUT.RANDOM_FLIP == "horizontal" else []
+    return DatasetMapper(
+        is_train=True,
+        augmentations=[
+            *flip,
+            T.ResizeScale(*scales, target_height=side, target_width=side),
+            T.FixedSizeCrop((side, side), pad=False),
+        ],
+        image_format=cfg.INPUT.FORMAT,
+        use_instance_mask=cfg.MODEL.MASK_ON,
+        instance_mask_format=cfg.INPUT.MASK_FORMAT,
+        recompute_boxes=cfg.MODEL.MASK_ON,
+    )
+
+
+class RecipeTrainer(DefaultTrainer):
+    """DefaultTrainer that also follows TRANSFER.OPTIMIZER, .LR_LAYER_DECAY and .LSJ."""
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's SGD, or AdamW."""
+        if cfg.TRANSFER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        return build_adamw(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """Detectron2's, with the jitter where the config asks for it."""
+        if not cfg.TRANSFER.LSJ.SCALES:
+            return super().build_train_loader(cfg)
+        return build_detection_train_loader(cfg, mapper=jitter_mapper(cfg))

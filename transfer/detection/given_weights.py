@@ -1,0 +1,74 @@
+"""What --weights names, held against a config: a backbone or a whole detector in, facts out.
+
+In: a file (or "random") and a config. Out: weights of the config's backbone, or the config
+completed by the facts that travel with the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import parse_vit, same_trunk
+from transfer.checkpoints.names_vit import VITDET
+from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.detection.config import backbone_name, with_preprocess
+from transfer.detection.model_files import read_model
+
+logger = logging.getLogger(__name__)
+
+
+def read_backbone(path: str, cfg: CfgNode, seed: int) -> Weights:
+    """The weights in `path` (a file, or "random"), checked to be those of the config's backbone."""
+    name = backbone_name(cfg)
+    norm = "" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
+    if path == RANDOM and norm == "FrozenBN":
+        logger.warning(
+            "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
+        )
+    weights = read_weights(path, backbone=name if path == RANDOM else None, seed=seed)
+    if not same_trunk(weights.backbone, name):
+        raise InputError(
+            f"{path} is a {weights.backbone}, where the config builds a {name}: choose other "
+            "weights, or a config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of their backbone"
+        )
+    return weights
+
+
+def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:
+    """The config completed by the facts of a backbone's weights."""
+    positions = _positions(weights.state, "")
+    return with_preprocess(cfg, weights.preprocess, weights.architecture, positions)
+
+
+def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
+    """The config completed by the facts of the whole detector in `path`.
+
+    Raises InputError where the file is no detector, or not the config's: Detectron2 itself would
+    only warn of tensors that have another shape, and predict with untrained ones.
+    """
+    from transfer.detection.torchvision_engine.run import make_detector
+    from transfer.detection.torchvision_engine.weights import load_model
+
+    model = read_model(Path(path))
+    if model.preprocess is not None:
+        positions = _positions(model.state, VITDET)
+        cfg = with_preprocess(cfg, model.preprocess, model.architecture, positions)
+    try:
+        load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
+    except InputError as error:
+        raise InputError(f"{path} does not fit {config_name}: {error}") from None
+    return cfg
+
+
+def _positions(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Positions of a ViT's tensors; 0 of another backbone's."""
+    table = state.get(f"{prefix}pos_embed")
+    return 0 if table is None else table.shape[1]

@@ -1,0 +1,160 @@
+"""ViTDet's plain Vision Transformer: images in, one map of stride `patch_size` out.
+
+N batch, H x W tokens, D width, h heads. Pre-norm blocks; most attend within windows, a few over the
+whole image. No class token and no last norm: a detector has no use for them.
+Specification: Li et al. 2022 (arXiv 2203.16527) as in detectron2 `modeling/backbone/vit.py`, whose
+state dict this is; timm's names but for the relative positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transfer.detection.torchvision_engine.vit_positions import (
+    absolute_positions,
+    add_relative_positions,
+    from_windows,
+    to_windows,
+)
+
+NORM_EPS = 1e-6
+INIT_STD = 0.02
+
+
+class PatchEmbed(nn.Module):
+    """One strided convolution, `proj`: (N, 3, H * p, W * p) -> (N, H, W, D)."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over a grid of tokens, with decomposed relative positions."""
+
+    def __init__(self, width: int, heads: int, *, grid: int | None) -> None:
+        """Args: grid: side in tokens that relative positions are made for; None: there are none."""
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.relative = grid is not None
+        if grid is not None:
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, H, W, D) -> same."""
+        count, height, width, _ = tokens.shape
+        parts = self.qkv(tokens).view(count, height * width, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each (N * h, H * W, d)
+        scores = (query * self.scale) @ key.transpose(1, 2)
+        if self.relative:
+            scores = add_relative_positions(
+                scores, query, self.rel_pos_h, self.rel_pos_w, height, width
+            )
+        out = scores.softmax(dim=-1) @ value
+        out = out.view(count, self.heads, height, width, -1).permute(0, 2, 3, 1, 4).flatten(3)
+        return self.proj(out)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between, four times as wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> same."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each after a norm and beside a shortcut."""
+
+    def __init__(
+        self, width: int, heads: int, *, window: int, grid: int | None, drop_path: float
+    ) -> None:
+        """Args: window: side of the attention's windows in tokens, 0 for the whole image."""
+        from timm.layers import DropPath
+
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = Attention(width, heads, grid=grid)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width)
+        self.window = window
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, H, W, D) -> same."""
+        x = self.norm1(tokens)
+        if self.window:
+            x = from_windows(self.attn(to_windows(x, self.window)), *x.shape[1:3])
+        else:
+            x = self.attn(x)
+        tokens = tokens + self.drop_path(x)
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class ViT(nn.Module):
+    """Children `patch_embed`, `blocks`; the parameter `pos_embed` (1, 1 + pretraining grid, D)."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        patch_size: int,
+        image_size: int,
+        pretrain_image_size: int,
+        window_size: int,
+        global_blocks: Collection[int],
+        drop_path: float,
+        relative_positions: bool,
+    ) -> None:
+        """Args:
+
+        patch_size, image_size, pretrain_image_size: sides in pixels; relative positions are made
+            for `image_size`, `pos_embed` for `pretrain_image_size` with a class token.
+        window_size: side in tokens of the windows of the blocks that are not in `global_blocks`.
+        drop_path: rate of the last block; it rises linearly from 0.
+        """
+        super().__init__()
+        self.out_channels, self.stride = width, patch_size
+        self.patch_embed = PatchEmbed(patch_size, width)
+        positions = (pretrain_image_size // patch_size) ** 2 + 1
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
+        self.blocks = nn.ModuleList()
+        for index, rate in enumerate(torch.linspace(0, drop_path, depth).tolist()):
+            window = 0 if index in global_blocks else window_size
+            grid = (window or image_size // patch_size) if relative_positions else None
+            self.blocks.append(Block(width, heads, window=window, grid=grid, drop_path=rate))
+        nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
+        self.apply(_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H * patch_size, W * patch_size) -> (N, D, H, W)."""
+        tokens = self.patch_embed(images)
+        tokens = tokens + absolute_positions(self.pos_embed, *tokens.shape[1:3])
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens.permute(0, 3, 1, 2)
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)
