@@ -17,12 +17,13 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from tests.transfer.detection.equality import our_inputs
-from tests.transfer.detection.equality.cases import CASES, fields_of, training_batch
+from tests.transfer.detection.equality.cases import ADAMW, CASES, fields_of, training_batch
 from tests.transfer.detection.equality.our_side import Ours
 from tests.transfer.detection.equality.runs import CaseRun, make_model, run_case
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
 from transfer.detection.torchvision_engine.run import distribute
+from transfer.detection.torchvision_engine.vit_positions import absolute_positions
 from transfer.detection.torchvision_engine.weights import load_model
 
 pytest.importorskip("detectron2.modeling", reason="detectron2 is not installed")
@@ -83,6 +84,35 @@ def test_state_after_three_steps(runs: tuple[CaseRun, CaseRun]) -> None:
         torch.testing.assert_close(ours.state[name], value, rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("case", ADAMW)
+def test_rate_and_decay_of_every_parameter(case: str) -> None:
+    """ViTDet's layer-wise decay, and which parameters decay: norms of maps do, a ViT's do not."""
+    settings = []
+    for side in (Ours(), Theirs()):
+        model = make_model(side, case)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        optimizer, set_rate = side.optimizer(model, ADAMW[case])
+        set_rate(0)
+        settings.append(
+            {
+                names[id(parameter)]: (group["lr"], group["weight_decay"], group["betas"])
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+            }
+        )
+    assert settings[0] == settings[1]
+    assert settings[0]["backbone.net.pos_embed"][1] == 0.0
+    assert settings[0]["backbone.simfp_2.1.weight"][1] == 0.1
+
+
+@pytest.mark.parametrize("size", [(14, 14), (64, 64), (5, 9)])
+def test_absolute_positions(size: tuple[int, int]) -> None:
+    from detectron2.modeling.backbone.utils import get_abs_pos
+
+    table = torch.randn(1, 197, 16)
+    assert torch.equal(absolute_positions(table, *size), get_abs_pos(table, True, size))
+
+
 def test_precise_bn(runs: tuple[CaseRun, CaseRun]) -> None:
     ours, theirs = runs  # of the cases in PRECISE_BN; empty for the others
     assert set(ours.precise) == set(theirs.precise)
@@ -90,8 +120,13 @@ def test_precise_bn(runs: tuple[CaseRun, CaseRun]) -> None:
         torch.testing.assert_close(ours.precise[name], value, rtol=1e-6, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("topic", ["geometry", "orders", "mapped", "naive_sync"])
+@pytest.mark.parametrize(
+    "topic",
+    ["geometry", "orders", "mapped", "jitter", "jitter_polygons", "jitter_bitmasks", "naive_sync"],
+)
 def test_equal_bit_for_bit(topic: str, tmp_path: Path) -> None:
+    if topic in ("jitter_polygons", "jitter_bitmasks"):
+        pytest.importorskip("shapely", reason="shapely, which cuts polygons, is not installed")
     found = our_inputs.TOPICS[topic](make_folder(tmp_path / "ours"))
     golden = their_inputs.TOPICS[topic](make_folder(tmp_path / "theirs"))
     assert set(found) == set(golden)
@@ -164,10 +199,11 @@ def test_mask_targets_of_both_forms() -> None:
         assert torch.equal(BitMasks(bitmaps).crop(index, boxes_tensor, size), expected)
 
 
-def test_our_file_is_read_by_their_checkpointer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["fpn_r18", "vitdet"])
+def test_our_file_is_read_by_their_checkpointer(case: str, tmp_path: Path) -> None:
     from detectron2.checkpoint import DetectionCheckpointer
 
-    fields = fields_of("fpn_r18")
+    fields = fields_of(case)
     ours, theirs = build_detector(**fields), Theirs().build(fields)
     torch.save({"model": ours.state_dict()}, tmp_path / "model_final.pth")
     DetectionCheckpointer(theirs).load(str(tmp_path / "model_final.pth"))

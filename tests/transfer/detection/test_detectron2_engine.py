@@ -19,7 +19,7 @@ TINY = (
 ).split()
 
 
-@pytest.mark.parametrize("config", ["digits_voc.yaml", "digits_coco.yaml"])
+@pytest.mark.parametrize("config", ["digits_voc.yaml", "digits_coco.yaml", "digits_vitdet.yaml"])
 def test_record_and_a_model_that_both_engines_read(
     digits: Path, tmp_path: Path, config: str
 ) -> None:
@@ -66,7 +66,60 @@ def test_plain_detectron2_takes_every_config(digits: Path) -> None:
             assert ("loss_mask" in losses) == cfg.MODEL.MASK_ON
 
 
-@pytest.mark.parametrize("name", ["voc_mscn", "voc_fpn", "coco_mscn", "coco_mscn_fpn_4conv1fc_1x"])
+def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:
+    """The .pkl through Detectron2's checkpointer, the weights through ours: the same backbone."""
+    import torch
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling import build_model
+
+    from transfer.checkpoints.read import read_weights
+    from transfer.checkpoints.writers import write_weights
+    from transfer.detection.config import detector_arguments, load_detection_config
+    from transfer.detection.detectron2_engine import to_detectron2
+    from transfer.detection.torchvision_engine.build import build_detector
+    from transfer.detection.torchvision_engine.weights import load_backbone
+
+    cfg = load_detection_config("digits_vitdet.yaml")
+    weights = read_weights("random", backbone="vit_tiny_patch16_224", seed=1)
+    write_weights(weights, tmp_path / "vit.pkl")
+    theirs = build_model(to_detectron2(cfg, tmp_path, ""))
+    DetectionCheckpointer(theirs).load(str(tmp_path / "vit.pkl"))
+    ours = build_detector(**detector_arguments(cfg))
+    report = load_backbone(ours, weights)
+    state = theirs.state_dict()
+    assert len(report.matched) == 3 + 12 * 12 and not report.unexpected
+    for name in report.matched:
+        assert torch.equal(state[name], ours.state_dict()[name]), name
+
+
+def test_plain_detectron2_follows_the_recipe(digits: Path, tmp_path: Path) -> None:
+    """RecipeTrainer in a user's own script: AdamW with falling rates, jittered squares."""
+    from detectron2.config import get_cfg
+
+    from transfer.detection.detectron2_plugin import register_datasets
+    from transfer.detection.detectron2_recipe import RecipeTrainer
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "digits_vitdet.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)])
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"])
+    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", "0", "SOLVER.STEPS", "(1,)"])
+    cfg.DATASETS.TEST = ()  # Detectron2 has no evaluator of such a set
+    register_datasets(cfg)
+    trainer = RecipeTrainer(cfg)
+    assert type(trainer.optimizer).__name__ == "AdamW"
+    rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
+    assert min(rates) == pytest.approx(cfg.SOLVER.BASE_LR * 0.7**13) and len(rates) == 14
+    shapes = [tuple(item["image"].shape[1:]) for item in next(iter(trainer.data_loader))]
+    assert all(max(shape) <= 128 for shape in shapes)
+    trainer.train()
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["voc_mscn", "voc_fpn", "coco_mscn", "coco_mscn_fpn_4conv1fc_1x", "coco_vitdet_mae"],
+)
 def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
     """Names and shapes of every tensor, normed convolution heads included."""
     import torch
@@ -81,7 +134,9 @@ def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
     theirs.defrost()
     theirs.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        models = build_model(theirs), build_detector(**detector_arguments(cfg))
+        ours = build_detector(**detector_arguments(cfg))
+    with torch.device("cpu" if name == "coco_vitdet_mae" else "meta"):  # Detectron2's ViT needs it
+        models = build_model(theirs), ours
     shapes = [{k: tuple(v.shape) for k, v in model.state_dict().items()} for model in models]
     assert shapes[0] == shapes[1]
 

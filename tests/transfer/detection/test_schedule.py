@@ -15,6 +15,7 @@ from transfer.detection.schedule import (
     check_steps,
     param_groups,
     set_rates,
+    vit_layer_factor,
 )
 
 VOC = Schedule("WarmupMultiStepLR", 24000, (18000, 22000), warmup_iters=100)
@@ -110,3 +111,49 @@ def test_sgd_steps_are_the_textbook_ones() -> None:
         velocity = 0.9 * velocity + weight.grad + 0.1 * expected
         expected = expected - 0.5 * factor * velocity
         torch.testing.assert_close(weight.data, expected)
+
+
+def test_layers_of_a_vit() -> None:
+    """ViTDet's rule for 12 blocks: the pyramid and the heads at 1, block k at 0.7 ** (12 - k)."""
+    expected = {
+        "backbone.net.pos_embed": 0.7**13,
+        "backbone.net.patch_embed.proj.weight": 0.7**13,
+        "backbone.net.blocks.0.norm1.bias": 0.7**12,
+        "backbone.net.blocks.1.attn.rel_pos_h": 0.7**11,
+        "backbone.net.blocks.11.mlp.fc2.weight": 0.7,
+        "backbone.simfp_2.0.weight": 1.0,
+        "roi_heads.box_head.fc1.weight": 1.0,
+        "roi_heads.blocks.3.weight": 1.0,
+    }
+    for name, factor in expected.items():
+        assert vit_layer_factor(name, decay=0.7, depth=12) == pytest.approx(factor), name
+        assert vit_layer_factor(name, decay=1.0, depth=12) == 1.0
+
+
+def test_groups_of_a_vit() -> None:
+    vit = nn.Module()
+    vit.pos_embed = nn.Parameter(torch.zeros(1))
+    vit.blocks = nn.ModuleList([nn.LayerNorm(2), nn.Linear(2, 2)])
+    model = nn.ModuleDict({"backbone": vit, "head": nn.Linear(2, 2)})
+    groups = param_groups(
+        model,
+        weight_decay=0.1,
+        weight_decay_norm=0.0,
+        base_lr=1.0,
+        weight_decay_pos_embed=0.0,
+        layer_factor=lambda name: vit_layer_factor(name, decay=0.5, depth=2),
+    )
+    found = {
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
+    expected = {
+        "backbone.pos_embed": (0.125, 0.0),
+        "backbone.blocks.0.weight": (0.25, 0.0),
+        "backbone.blocks.0.bias": (0.25, 0.0),
+        "backbone.blocks.1.weight": (0.5, 0.1),
+        "backbone.blocks.1.bias": (0.5, 0.1),
+        "head.weight": (1.0, 0.1),
+        "head.bias": (1.0, 0.1),
+    }
+    assert {name: found[id(p)] for name, p in model.named_parameters()} == expected
+    assert len(groups) == 4, "equal ones share a group"

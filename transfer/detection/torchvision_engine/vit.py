@@ -138,7 +138,8 @@ class ViT(nn.Module):
         positions = (pretrain_image_size // patch_size) ** 2 + 1
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
         self.blocks = nn.ModuleList()
-        for index, rate in enumerate(torch.linspace(0, drop_path, depth).tolist()):
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()  # also under "meta"
+        for index, rate in enumerate(rates):
             window = 0 if index in global_blocks else window_size
             grid = (window or image_size // patch_size) if relative_positions else None
             self.blocks.append(Block(width, heads, window=window, grid=grid, drop_path=rate))

@@ -26,6 +26,8 @@ SHAPES = [
     for edge, limit in ((800, 1333), (480, 1333), (608, 700), (33, 1333))
 ]
 RESIZES = [(31, 47, 20, 1333), (23, 19, 41, 1333), (12, 90, 30, 100), (16, 16, 16, 1333)]
+# Large-scale jitter: least and largest factor, side of the square, and the seeds that are drawn.
+JITTER_SCALES, JITTER_SIZE, JITTER_SEEDS = (0.3, 2.5), 40, range(6)
 # The keys of SOLVER that a schedule is made of: MoCo's VOC in full, and two short ones.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "voc_24k": {"max_iter": 24000, "steps": (18000, 22000), "warmup_iters": 100},
@@ -85,8 +87,10 @@ def write_coco(folder: Path) -> None:
     add(9, 30, [2.5, 3.0, 27.75, 37.5], triangle)
     add(9, 10, [0.0, 0.0, 20.8, 48.0], crowd, crowd=1)
     add(9, 10, [40.0, 20.0, 1.0, 1.0], [[40.0, 20.0, 41.0, 20.0, 41.0, 21.0]])
-    add(3, 20, [5.0, 5.0, 30.0, 50.0], [[5, 5, 35, 5, 35, 55], [5, 20, 20, 30, 5, 55, 6, 40]])
-    add(3, 20, [5.0, 5.0, 4e-6, 50.0], [[5, 5, 6, 5, 5, 55]])  # too narrow
+    # No polygon is of integers alone: Detectron2 would cut each coordinate to an integer.
+    two = [[5.0, 5, 35, 5, 35, 55], [5.0, 20, 20, 30, 5, 55, 6, 40]]
+    add(3, 20, [5.0, 5.0, 30.0, 50.0], two)
+    add(3, 20, [5.0, 5.0, 4e-6, 50.0], [[5.0, 5, 6, 5, 5, 55]])  # too narrow
     add(5, 30, [1.0, 2.0, 108.5, 2.0], [[1, 2, 109.5, 2, 109.5, 4, 1, 4]])
     add(7, 10, [0.0, 0.0, 20.8, 33.0], {"size": [33, 33], "counts": [0, 500, 589]}, crowd=1)
     categories = [{"id": 30, "name": "cat"}, {"id": 10, "name": "ant"}, {"id": 20, "name": "bee"}]

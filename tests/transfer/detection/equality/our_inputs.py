@@ -18,9 +18,10 @@ from tests.transfer.detection.equality.two_processes import over_two_processes
 from transfer.datasets.coco import read_coco, read_json
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import read_voc
+from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
 from transfer.detection.data.sampler import GroupedBatches
-from transfer.detection.data.transforms import Geometry, GeometrySpec, resized_shape
+from transfer.detection.data.transforms import Geometry, GeometrySpec, Random, resized_shape
 from transfer.detection.evaluation.voc import evaluate_voc
 from transfer.detection.schedule import Schedule, check_steps
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
@@ -84,15 +85,54 @@ def _mapped_set(
     mapper = TrainMapper(spec, "BGR" if masks else "RGB", "polygon" if masks else None, 0)
     arrays: dict[str, np.ndarray] = {}
     for sample in samples:
-        item: dict[str, Any] = mapper(sample, 0)
-        prefix = f"{key}/{sample.image_id}"
-        arrays[f"{prefix}/image"] = item["image"].numpy()
-        arrays[f"{prefix}/boxes"] = item["boxes"].numpy()
-        arrays[f"{prefix}/classes"] = item["classes"].numpy()
-        if masks:
-            points = [polygon for polygons in item["polygons"] for polygon in polygons]
-            arrays[f"{prefix}/polygons"] = np.concatenate(points)
+        arrays |= _mapped_image(f"{key}/{sample.image_id}", mapper, sample)
     return arrays
+
+
+def _mapped_image(prefix: str, mapper: TrainMapper, sample: Sample) -> dict[str, np.ndarray]:
+    item: dict[str, Any] = mapper(sample, 0)
+    arrays = {name: item[name].numpy() for name in ("image", "boxes", "classes")}
+    if item.get("bitmasks") is not None:
+        arrays["bitmasks"] = item["bitmasks"].numpy()
+    if item["polygons"] is not None:
+        points = [polygon for polygons in item["polygons"] for polygon in polygons]
+        arrays["polygons"] = np.concatenate([np.zeros(0), *points])
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def jitter(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]:
+    """What the detector is given of jittered images, whose draws are those of numpy's old seeds."""
+    inputs.write_coco(folder / "coco")
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    samples = read_coco(path, images, read_json(path, images), inputs.CLASSES)
+    arrays = {}
+    for seed in inputs.JITTER_SEEDS:
+        mapper = TrainMapper(_Seeded(seed), "RGB", mask_format, 0)
+        for sample in samples:
+            if sample.trainable():
+                arrays |= _mapped_image(f"{seed}/{sample.image_id}", mapper, sample)
+    return arrays
+
+
+class _Seeded:
+    """Draws what numpy's global generator would give Detectron2 after `seed`."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.spec = JitterSpec(inputs.JITTER_SCALES, inputs.JITTER_SIZE, 0.5)
+
+    def draw(self, height: int, width: int, rng: Random) -> JitteredGeometry:
+        return self.spec.draw(height, width, np.random.RandomState(self.seed))
+
+
+def jitter_polygons(folder: Path) -> dict[str, np.ndarray]:
+    """The same with polygons, which are cut, and boxes around what is left of them."""
+    return jitter(folder, "polygon")
+
+
+def jitter_bitmasks(folder: Path) -> dict[str, np.ndarray]:
+    """The same with the cut polygons filled."""
+    return jitter(folder, "bitmask")
 
 
 def voc_metrics(folder: Path, ties: bool = False) -> dict[str, np.ndarray]:
@@ -127,6 +167,9 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "orders": orders,
     "rates": rates,
     "mapped": mapped,
+    "jitter": jitter,
+    "jitter_polygons": jitter_polygons,
+    "jitter_bitmasks": jitter_bitmasks,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
     "naive_sync": naive_sync,

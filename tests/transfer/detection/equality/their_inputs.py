@@ -24,8 +24,10 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+import transfer.detection.detectron2_plugin  # noqa: F401  (adds the node TRANSFER)
 from tests.transfer.detection.equality import inputs
 from tests.transfer.detection.equality.two_processes import over_two_processes
+from transfer.detection.detectron2_recipe import jitter_mapper
 
 
 def geometry(folder: Path) -> dict[str, np.ndarray]:
@@ -111,16 +113,55 @@ def _mapped_set(key: str, dicts: list[dict], flip: int, masks: bool) -> dict[str
     )
     arrays: dict[str, np.ndarray] = {}
     for entry in dicts:
-        item: dict[str, Any] = mapper(_plain_classes(entry, masks))
-        prefix = f"{key}/{entry['image_id']}"
-        arrays[f"{prefix}/image"] = item["image"].numpy()
-        instances = item["instances"]
-        arrays[f"{prefix}/boxes"] = instances.gt_boxes.tensor.numpy()
-        arrays[f"{prefix}/classes"] = instances.gt_classes.numpy()
-        if masks:
-            points = [p for polygons in instances.gt_masks.polygons for p in polygons]
-            arrays[f"{prefix}/polygons"] = np.concatenate(points)
+        arrays |= _mapped_image(f"{key}/{entry['image_id']}", mapper, _plain_classes(entry, masks))
     return arrays
+
+
+def _mapped_image(prefix: str, mapper: DatasetMapper, entry: dict) -> dict[str, np.ndarray]:
+    item: dict[str, Any] = mapper(entry)
+    instances = item["instances"]
+    arrays = {
+        "image": item["image"].numpy(),
+        "boxes": instances.gt_boxes.tensor.numpy(),
+        "classes": instances.gt_classes.numpy(),
+    }
+    if mapper.use_instance_mask and mapper.instance_mask_format == "bitmask":
+        arrays["bitmasks"] = instances.gt_masks.tensor.numpy()
+    elif mapper.use_instance_mask:
+        points = [p for polygons in instances.gt_masks.polygons for p in polygons]
+        arrays["polygons"] = np.concatenate([np.zeros(0), *points])
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def jitter(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]:
+    """See our_inputs; the mapper is that of our detectron2 engine."""
+    inputs.write_coco(folder / "coco")
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.MASK_ON = mask_format is not None
+    cfg.INPUT.MASK_FORMAT = mask_format or "polygon"
+    cfg.TRANSFER.LSJ.SCALES = inputs.JITTER_SCALES
+    cfg.TRANSFER.LSJ.CROP_SIZE = inputs.JITTER_SIZE
+    mapper = jitter_mapper(cfg)
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    dicts = filter_images_with_only_crowd_annotations(load_coco_json(str(path), str(images)))
+    arrays = {}
+    for seed in inputs.JITTER_SEEDS:
+        for entry in dicts:
+            np.random.seed(seed)
+            key = f"{seed}/{entry['image_id']}"
+            arrays |= _mapped_image(key, mapper, _plain_classes(entry, True))
+    return arrays
+
+
+def jitter_polygons(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return jitter(folder, "polygon")
+
+
+def jitter_bitmasks(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return jitter(folder, "bitmask")
 
 
 def _plain_classes(entry: dict, coco: bool) -> dict:
@@ -178,6 +219,9 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "orders": orders,
     "rates": rates,
     "mapped": mapped,
+    "jitter": jitter,
+    "jitter_polygons": jitter_polygons,
+    "jitter_bitmasks": jitter_bitmasks,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
     "naive_sync": naive_sync,

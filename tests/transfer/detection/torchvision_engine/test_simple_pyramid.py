@@ -47,9 +47,7 @@ def test_levels() -> None:
     first, norm, _, second, *rest = pyramid.simfp_2
     four_times = F.gelu(slow_norm(slow_deconvolution(features, first), norm))
     expected = {"p2": outputs(slow_deconvolution(four_times, second), *rest)}
-    expected["p3"] = outputs(
-        slow_deconvolution(features, pyramid.simfp_3[0]), *pyramid.simfp_3[1:]
-    )
+    expected["p3"] = outputs(slow_deconvolution(features, pyramid.simfp_3[0]), *pyramid.simfp_3[1:])
     expected["p4"] = outputs(features, *pyramid.simfp_4)
     halved = features.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
     expected["p5"] = outputs(halved, *pyramid.simfp_5[1:])
