@@ -17,7 +17,9 @@ from transfer.detection.torchvision_engine.build import build_detector
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detection"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem.startswith(("coco_m", "coco_s")))
-NAMES += sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem.startswith(("coco_r", "voc_")))
+NAMES += sorted(
+    p.stem for p in FOLDER.glob("*.yaml") if p.stem.startswith(("coco_r", "coco_v", "voc_"))
+)
 NAMES.remove("coco_mini_overfit")
 BASELINES = {
     "voc_supervised": "voc_mscn",
