@@ -6,6 +6,7 @@ registered. In Detectron2 itself ViTDet can only be built from Python files ("la
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from detectron2.config import CfgNode
@@ -37,12 +38,14 @@ def build_vit_sfp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SimpleFeatur
         pretrain_img_size=node.PRETRAIN_IMAGE_SIZE,
         out_feature="last_feat",
     )
+    top_block = LastLevelMaxPool()
+    top_block.in_feature = f"p{int(math.log2(node.PATCH_SIZE)) + 1}"  # p5 of 16 px patches
     return SimpleFeaturePyramid(
         vit,
         in_feature="last_feat",
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         scale_factors=SCALES,
-        top_block=LastLevelMaxPool(),
+        top_block=top_block,
         norm=cfg.MODEL.FPN.NORM,
         square_pad=node.IMAGE_SIZE,
     )

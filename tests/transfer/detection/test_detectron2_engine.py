@@ -19,14 +19,28 @@ TINY = (
 ).split()
 
 
-@pytest.mark.parametrize("config", ["digits_voc.yaml", "digits_coco.yaml", "digits_vitdet.yaml"])
+PATCHES_OF_8 = (
+    *("TRANSFER.VIT.PATCH_SIZE", "8", "MODEL.RPN.IN_FEATURES", "['p1','p2','p3','p4','p5']"),
+    *("MODEL.ROI_HEADS.IN_FEATURES", "['p1','p2','p3','p4']"),
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ("digits_voc.yaml", ()),
+        ("digits_coco.yaml", ()),
+        ("digits_vitdet.yaml", ()),
+        ("digits_vitdet.yaml", PATCHES_OF_8),
+    ],
+)
 def test_record_and_a_model_that_both_engines_read(
-    digits: Path, tmp_path: Path, config: str
+    digits: Path, tmp_path: Path, config: str, more: tuple[str, ...]
 ) -> None:
     from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 
     request = Request(
-        config, "random", str(tmp_path / "run"), engine="detectron2", overrides=tuple(TINY)
+        config, "random", str(tmp_path / "run"), engine="detectron2", overrides=(*TINY, *more)
     )
     (path,) = run_trials(prepare(request))
     record = json.loads(path.read_text())
@@ -36,7 +50,7 @@ def test_record_and_a_model_that_both_engines_read(
     for engine in ("detectron2", "torchvision"):
         output = tmp_path / engine
         model = str(path.parent / "model_final.pth")
-        request = Request(config, model, str(output), engine=engine, overrides=tuple(TINY))
+        request = Request(config, model, str(output), engine=engine, overrides=(*TINY, *more))
         evaluate_model(request)
         results = output / "inference" / "coco_instances_results.json"
         scores[engine] = json.loads(results.read_text())

@@ -15,6 +15,7 @@ from tests.transfer.checkpoints import formats
 from transfer.checkpoints.read import random_weights, read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import (
+    backbone_name,
     detector_arguments,
     identity,
     load_detection_config,
@@ -124,10 +125,11 @@ def test_other_backbones_are_refused(tmp_path: Path) -> None:
 
 def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        weights = read_backbone("random", load_detection_config("coco_vitdet_mae.yaml"), seed=1)
-    assert weights.backbone == "vit_base_patch16_224" and not caplog.records
-    again = read_weights("random", backbone="vit_base_patch16_224", seed=1)
+        weights = read_backbone("random", load_detection_config(CONFIG), seed=1)
+    assert weights.backbone == "vit_tiny_patch16_224" and not caplog.records
+    again = read_weights("random", backbone="vit_tiny_patch16_224", seed=1)
     assert weights.sha256 == again.sha256
+    assert backbone_name(load_detection_config("coco_vitdet_mae.yaml")) == "vit_base_patch16_224"
 
 
 @pytest.mark.parametrize(

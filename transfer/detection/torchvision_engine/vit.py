@@ -55,7 +55,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, H, W, D) -> same."""
         count, height, width, _ = tokens.shape
-        parts = self.qkv(tokens).view(count, height * width, 3, self.heads, -1)
+        parts = self.qkv(tokens).reshape(count, height * width, 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each (N * h, H * W, d)
         scores = (query * self.scale) @ key.transpose(1, 2)
         if self.relative:
