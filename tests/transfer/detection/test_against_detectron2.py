@@ -105,6 +105,23 @@ def test_rate_and_decay_of_every_parameter(case: str) -> None:
     assert settings[0]["backbone.simfp_2.1.weight"][1] == 0.1
 
 
+@pytest.mark.parametrize("case", ADAMW)
+def test_losses_and_gradients_in_fp16(case: str) -> None:
+    """ViTDet's recipe trains so; on a CPU, where autocast casts other operations than on a GPU."""
+    found = []
+    for side in (Ours(), Theirs()):
+        model = make_model(side, case).train()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.float16):
+            losses = side.losses(model, training_batch(0))
+        (1024 * sum(losses.values())).backward()
+        gradients = {f"gradient of {name}": p.grad for name, p in model.named_parameters()}
+        found.append({**losses, **gradients})
+    assert set(found[0]) == set(found[1])
+    for name, value in found[1].items():
+        assert torch.equal(found[0][name], value), name
+
+
 @pytest.mark.parametrize("size", [(14, 14), (64, 64), (5, 9)])
 def test_absolute_positions(size: tuple[int, int]) -> None:
     from detectron2.modeling.backbone.utils import get_abs_pos
