@@ -23,7 +23,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("--config", required=True, help="a path, or a name below configs/")
-    add("--weights", help="a checkpoint of any kind, or `random`; model_final.pth to evaluate")
+    add("--weights", help="a checkpoint, a detector, or `random` (default: MODEL.WEIGHTS)")
     add("--output", default="runs/det", help="folder of the trials (default: runs/det)")
     add("--name", help="the row's name in a report (default: from the weights)")
     add("--engine", default="auto", help="auto, detectron2 or torchvision")
@@ -40,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks the input, then trains, evaluates or shows."""
     args = parse(argv)
     from pretrain.common.errors import InputError
-    from transfer.detection.config import task_package
+    from transfer.detection.config import default_weights, task_package
 
     package = task_package(args.config, args.opts)
     if args.show_data is None and not args.weights:
-        raise InputError("--weights is missing: give a checkpoint, or `random`")
+        args.weights = default_weights(args.config, args.opts)
+        print(f"--weights {args.weights}, from MODEL.WEIGHTS of {args.config}")
     if args.show_data is not None and args.show_data < 1:
         raise InputError(f"--show-data {args.show_data}: give 1 or more")
     run = importlib.import_module(f"{package}.run")
@@ -85,7 +86,7 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
     check_gpus(num_gpus)
     job = run.prepare(request)
     for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
-    run.read_backbone(request, job.cfg, job.cfg.SEED)
+    run.check_weights(job)
     launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return

@@ -70,6 +70,20 @@ def test_trains_evaluates_and_shows(
     found = json.loads((tmp_path / "zoo" / "evaluation.json").read_text())
     assert found["metrics"] == record["metrics"]
 
+    words = ["--weights", str(zoo), "--output", str(tmp_path / "tuned")]
+    assert main([*command, *words, *TINY]) == 0, "training goes on from a whole detector"
+    tuned = json.loads((tmp_path / "tuned/trial_0/record.json").read_text())
+    assert tuned["checkpoint"]["name"] == "model_final_zoo"
+    assert tuned["protocol"]["config_sha256"] != record["protocol"]["config_sha256"]
+
+    again = ["--config", str(output / "trial_0/config.yaml"), "--engine", "torchvision"]
+    assert main([*again, "--output", str(tmp_path / "again")]) == 0
+    assert "--weights random, from MODEL.WEIGHTS of" in capsys.readouterr().out
+    same = json.loads((tmp_path / "again/trial_0/record.json").read_text())
+    assert same["metrics"] == record["metrics"], "config.yaml is the whole run"
+    for key in ("name", "config_sha256"):
+        assert same["protocol"][key] == record["protocol"][key], "and its protocol"
+
     words = ["--show-data", "2", "--output", str(tmp_path / "shown")]
     assert main([*command, *words, *TINY]) == 0
     assert len(list((tmp_path / "shown").glob("input_*.png"))) == 2
@@ -84,7 +98,9 @@ def test_usage_and_config_errors(
     random = ("--weights", "random")
     assert "digits_voc.yaml" in line("digits_vok.yaml", *random)
     assert "SOLVER.MAX_ITER" in line("digits_voc.yaml", *random, "SOLVER.MAX_ITERS", "3")
-    assert "--weights is missing" in line("digits_voc.yaml")
+    assert "MODEL.WEIGHTS of digits_voc.yaml names none: give a che" in line("digits_voc.yaml")
+    none = ("MODEL.WEIGHTS", str(tmp_path / "none.pth"))
+    assert "no weights file at" in line("digits_voc.yaml", *none)
     assert "--num-gpus 64" in line("digits_voc.yaml", *random, "--num-gpus", "64")
     assert "unknown engine" in line("digits_voc.yaml", *random, "--engine", "mmdet")
     assert "--show-data 0" in line("digits_voc.yaml", "--show-data", "0")
@@ -145,6 +161,8 @@ def test_weights_errors(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     cut.write_bytes((tmp_path / "r18.pth").read_bytes()[:1000])
     assert "cut.pth" in line("--weights", str(cut))
     assert "not a detector" in line("--weights", str(tmp_path / "r18.pth"), "--eval-only")
+    init = ("TRANSFER.INIT", "detector")
+    assert "INIT is detector, but" in line("--weights", str(tmp_path / "r18.pth"), *init)
 
 
 def test_as_a_process(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
+ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
 REMEDY = "give a file that you have downloaded, or try again online"
 
 
@@ -124,6 +125,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _from_url(source: str, rest: str) -> Source:
     return Source(download(source))
+
+
+def _from_zoo(source: str, rest: str) -> Source:
+    if not re.fullmatch(r"//[\w./-]+\.\w+", rest):
+        raise InputError(f"{source}: give detectron2://PATH of a file in Detectron2's model zoo")
+    return Source(download(ZOO + rest.removeprefix("//")))
 
 
 def _from_hub(source: str, rest: str) -> Source:
@@ -238,4 +245,5 @@ SCHEMES: dict[str, Callable[[str, str], Source]] = {
     "hf-hub": _from_hub,
     "torchvision": _from_torchvision,
     "timm": _from_timm,
+    "detectron2": _from_zoo,
 }

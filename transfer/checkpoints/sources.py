@@ -1,7 +1,8 @@
 """Where weights come from: what a user names in, a local file that is worth opening out.
 
 A source is a file, `https://...`, `hf-hub:org/name[@revision][:file]`,
-`torchvision:resnet50/IMAGENET1K_V2` or `timm:resnet50.a1_in1k`; the last four are remote.
+`torchvision:resnet50/IMAGENET1K_V2`, `timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
+`detectron2://ImageNetPretrained/MSRA/R-50.pkl`; the last five are remote.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
-REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:")
+REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def resolve(source: str | Path) -> Source:
 
 
 def source_stem(source: str | Path) -> str:
-    """A short name: the file's stem, `resnet50_IMAGENET1K_V2`, `org_name`."""
+    """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`."""
     text = str(source)
     if text.startswith(("http:", "https:")):
         text = text.split("#")[0].split("?")[0]
+    elif text.startswith("detectron2:"):
+        return text.partition("://")[2].rpartition(".")[0].replace("/", "_")
     elif is_remote(text):
         return text.partition(":")[2].replace("/", "_").replace(":", "_").replace("@", "_")
     return Path(text).stem

@@ -1,9 +1,14 @@
-"""A fixed part of a data set's images, for training with few labels.
+"""A part of a data set's labels, for training with few of them.
 
-In: a data set's name with its part, such as `coco_2017_train@1%`, and its images. Out: the chosen
-images, in their order. The choice needs no random generator: images are ranked by the SHA-256 of
-their ids, so that every machine, library version and trial trains on the same ones, and 1 % is a
-part of 5 %.
+In: a data set's name with its part and its images. Out: the chosen images, in their order.
+`coco_2017_train@1%` is a fixed part of the images: they are ranked by the SHA-256 of their ids, so
+that every machine, library version and trial trains on the same ones, and 1 % is a part of 5 %.
+`voc_2007_trainval@10shot` is 10 objects of each class; the other objects of their images lose their
+labels. As in TFA (arXiv 2003.06957; ucbdrive/few-shot-object-detection at 07d0420,
+datasets/prepare_voc_few_shot.py) each class draws images until it has its objects, and results are
+means over draws, since they vary much: a trial's seed is its draw. Ours are the ranking by SHA-256
+of draw, class and image id in place of a random generator (5 objects are a part of 10), that one
+name is drawn from at a time, and that an image which several classes drew is one image.
 """
 
 from __future__ import annotations
@@ -11,42 +16,104 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import Sample
 
-_SUFFIX = re.compile(r"(?P<name>.+)@(?P<percent>[0-9.]+)%")
+_SUFFIX = re.compile(r"(?P<name>.+)@(?P<amount>[0-9.]+)(?P<unit>%|shot)")
+SHOT = "shot"
 
 
-def split_percent(name: str) -> tuple[str, float | None]:
-    """("coco_2017_train", 1.0) of "coco_2017_train@1%"; (name, None) without such an ending.
+@dataclass(frozen=True)
+class Part:
+    """Attributes: amount: percent of the images, or objects per class; unit: "%" or "shot"."""
 
-    Raises InputError unless 0 < P <= 100.
+    amount: float
+    unit: str
+
+
+def split_part(name: str) -> tuple[str, Part | None]:
+    """The name without its part, and the part; None without such an ending.
+
+    Raises InputError unless 0 < P <= 100, or K is a whole number above 0.
     """
     found = _SUFFIX.fullmatch(name)
     if found is None:
         return name, None
     try:
-        percent = float(found["percent"])
+        amount = float(found["amount"])
     except ValueError:
-        percent = math.nan
-    if not 0 < percent <= 100:
-        raise InputError(f"data set '{name}': {found['percent']}% is no part; give @1% to @100%")
+        amount = math.nan
+    wrong = f"data set '{name}': {found['amount']}{found['unit']} is no part; give "
+    if found["unit"] == SHOT and not (amount >= 1 and found["amount"].isdigit()):
+        raise InputError(f"{wrong}@1shot or more")
+    if found["unit"] == "%" and not 0 < amount <= 100:
+        raise InputError(f"{wrong}@1% to @100%")
     if _SUFFIX.fullmatch(found["name"]):
         raise InputError(f"data set '{name}' names two parts; give one")
-    return found["name"], percent
+    return found["name"], Part(amount, found["unit"])
 
 
-def few_labels(samples: Sequence[Sample], percent: float | None) -> tuple[Sample, ...]:
-    """The given part of the images that can be trained on, at least one; None: all images."""
-    if percent is None:
+def is_drawn(names: Sequence[str]) -> bool:
+    """Whether one of the data sets differs from draw to draw."""
+    parts = [split_part(name)[1] for name in names]
+    return any(part is not None and part.unit == SHOT for part in parts)
+
+
+def few_labels(
+    samples: Sequence[Sample], part: Part | None, classes: Sequence[str], draw: int | None = None
+) -> tuple[Sample, ...]:
+    """The part of the images, with the labels that are left in them; None: all images.
+
+    Args:
+        classes: names of the categories.
+        draw: which of the draws of `shot`; None refuses them.
+
+    Raises InputError also where a class has fewer objects than are asked for.
+    """
+    if part is None:
         return tuple(samples)
-    ranked = sorted((s for s in samples if s.trainable()), key=_rank)
-    count = max(math.floor(len(ranked) * percent / 100 + 0.5), 1)
+    if part.unit == SHOT and draw is None:
+        raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
+    if part.unit == SHOT:
+        return _few_objects(samples, int(part.amount), classes, draw)
+    ranked = sorted((s for s in samples if s.trainable()), key=lambda s: _rank(s.image_id))
+    count = max(math.floor(len(ranked) * part.amount / 100 + 0.5), 1)
     chosen = {sample.image_id for sample in ranked[:count]}
     return tuple(sample for sample in samples if sample.image_id in chosen)
 
 
-def _rank(sample: Sample) -> str:
-    return hashlib.sha256(str(sample.image_id).encode()).hexdigest()
+def _few_objects(
+    samples: Sequence[Sample], shots: int, classes: Sequence[str], draw: int
+) -> tuple[Sample, ...]:
+    chosen: set[tuple[int, int]] = set()  # (place of the image, place of the object in it)
+    objects = list(_trainable_objects(samples))
+    for category, name in enumerate(classes):
+        own = [(i, j) for i, j in objects if samples[i].instances[j].category == category]
+        if len(own) < shots:
+            raise InputError(
+                f"class '{name}' has {len(own)} objects, fewer than the {shots} of @{shots}shot"
+            )
+        own.sort(key=lambda place: (_rank(f"{draw} {name} {samples[place[0]].image_id}"), place))
+        chosen.update(own[:shots])
+    kept = {i for i, _ in chosen}
+    return tuple(
+        replace(s, instances=tuple(o for j, o in enumerate(s.instances) if (i, j) in chosen))
+        for i, s in enumerate(samples)
+        if i in kept
+    )
+
+
+def _trainable_objects(samples: Sequence[Sample]) -> Iterator[tuple[int, int]]:
+    """Places of the objects that are trained on: no crowds, and boxes with an area."""
+    for i, sample in enumerate(samples):
+        for j, instance in enumerate(sample.instances):
+            x1, y1, x2, y2 = instance.box
+            if not instance.crowd and x1 < x2 and y1 < y2:
+                yield i, j
+
+
+def _rank(text: object) -> str:
+    return hashlib.sha256(str(text).encode()).hexdigest()

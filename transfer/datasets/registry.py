@@ -2,8 +2,7 @@
 
 In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last
-colon separates); any of them may end in @P%, for the part of its images that `few_labels` picks.
-Out: the sets, all with the same classes in the same order. The classes are those
+colon separates); any of them may end in @P% or @Kshot, for the part that `few_labels` picks. Out: the sets, all with the same classes in the same order. The classes are those
 of the training sets' annotations unless they are listed; a test class outside them is an error.
 """
 
@@ -17,7 +16,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
-from transfer.datasets.few_labels import few_labels, split_percent
+from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.samples import DetectionSet
 
 
@@ -30,7 +29,7 @@ class Location:
     split: str
     annotation_file: Path | None = None
     num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
-    percent: float | None = None  # of the images; None: all
+    part: Part | None = None  # None: all images
 
 
 # name -> layout, folder below the root, split, number of classes
@@ -45,9 +44,9 @@ BUILTIN = {
 
 def locate(name: str) -> Location:
     """Where the set of this name lies. Raises InputError for an unknown or malformed name."""
-    whole, percent = split_percent(name)
-    if percent is not None:
-        return replace(locate(whole), percent=percent)
+    whole, part = split_part(name)
+    if part is not None:
+        return replace(locate(whole), part=part)
     kind, _, rest = name.partition(":")
     if kind in ("voc", "coco") and rest:
         folder_text, _, split = rest.rpartition(":")
@@ -64,11 +63,14 @@ def open_sets(
     like: DetectionSet | None = None,
     *,
     scored: Sequence[str] = (),
+    draw: int | None = None,
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
     `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
+    `draw`: which draw of the names that end in @Kshot; each of them draws for itself. Without one
+    they are refused: to a test set or a classifier the lost labels would be wrong labels.
     Raises InputError for anything missing, malformed or contradictory.
     """
     if not names:
@@ -83,8 +85,8 @@ def open_sets(
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
     name = "+".join(names)
     if layouts == {"voc"}:
-        return _open_voc(name, locations, tuple(classes))
-    return _open_coco(name, locations, tuple(classes), scored)
+        return _open_voc(name, locations, tuple(classes), draw)
+    return _open_coco(name, locations, tuple(classes), scored, draw)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
@@ -117,17 +119,21 @@ def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
     return tuple(sorted(set().union(*found)))
 
 
-def _open_voc(name: str, locations: Sequence[Location], classes: tuple[str, ...]) -> DetectionSet:
-    samples = [
-        few_labels(voc.read_voc(place.folder, place.split, classes), place.percent)
-        for place in locations
-    ]
+def _open_voc(
+    name: str, locations: Sequence[Location], classes: tuple[str, ...], draw: int | None
+) -> DetectionSet:
+    read = [voc.read_voc(place.folder, place.split, classes) for place in locations]
+    samples = [few_labels(s, place.part, classes, draw) for s, place in zip(read, locations)]
     ids = tuple(range(1, len(classes) + 1))
     return DetectionSet(name, "voc", tuple(s for part in samples for s in part), classes, ids)
 
 
 def _open_coco(
-    name: str, locations: Sequence[Location], classes: tuple[str, ...], scored: Sequence[str]
+    name: str,
+    locations: Sequence[Location],
+    classes: tuple[str, ...],
+    scored: Sequence[str],
+    draw: int | None,
 ) -> DetectionSet:
     samples, ids = [], {}
     for place in locations:
@@ -135,7 +141,7 @@ def _open_coco(
         folder = place.folder / place.split
         content = coco.read_json(path, folder)
         read = coco.read_coco(path, folder, content, classes, scored=scored)
-        samples.extend(few_labels(read, place.percent))
+        samples.extend(few_labels(read, place.part, classes, draw))
         ids.update({name: key for key, name in coco.read_categories(content).items()})
     # A class of the training set that a test file does not list gets an id no annotation has.
     category_ids = tuple(ids.get(name, -1 - i) for i, name in enumerate(classes))

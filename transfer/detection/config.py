@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.preprocess import Preprocess
 from transfer.detection.config_vit import (
     BACKBONE,
     check_vitdet,
@@ -32,7 +34,6 @@ from transfer.detection.precision import DTYPES
 from transfer.detection.torchvision_engine.spec import PYRAMIDS, DetectorSpec
 
 if TYPE_CHECKING:
-    from pretrain.data.preprocess import Preprocess
     from transfer.datasets.samples import DetectionSet
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,25 @@ def task_package(name: str, overrides: Sequence[str] = ()) -> str:
     return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
 
 
+def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
+    """What MODEL.WEIGHTS of a config names, for a command without --weights.
+
+    Raises InputError where it names nothing.
+    """
+    found = load_config(name, make_defaults(), overrides, folder="detection").MODEL.WEIGHTS
+    if not found:
+        raise InputError(
+            f"--weights is missing, and MODEL.WEIGHTS of {name} names none: give a checkpoint, or "
+            "`random`"
+        )
+    return found
+
+
+def protocol_name(cfg: CfgNode, config: str) -> str:
+    """The name of the protocol in records: TRANSFER.PROTOCOL, or the config file's stem."""
+    return cfg.TRANSFER.PROTOCOL or Path(config).stem
+
+
 def check(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported."""
     if cfg.TRANSFER.TASK != DETECTION:
@@ -102,6 +122,7 @@ def check(cfg: CfgNode) -> None:
         "INPUT.RANDOM_FLIP": ("horizontal", "none"),
         "INPUT.FORMAT": ("RGB", "BGR"),
         "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+        "TRANSFER.INIT": ("auto", "backbone", "detector"),
         "TRANSFER.VOC_METRIC": (2007, 2012),
         "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
         "TRANSFER.AMP_DTYPE": tuple(DTYPES),
@@ -200,13 +221,15 @@ def identity(cfg: CfgNode) -> CfgNode:
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
     # Younger than some records, and no part of a protocol: left out, so that identities stay.
-    for key in ("CHECK_IMAGES", "COCO_EVALUATOR"):
+    for key in ("CHECK_IMAGES", "COCO_EVALUATOR", "PROTOCOL"):
         del kept.TRANSFER[key]
     kept.SOLVER.CHECKPOINT_PERIOD = 0
     # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.
     kept.INPUT.FORMAT = "RGB"
     kept.MODEL.PIXEL_MEAN, kept.MODEL.PIXEL_STD = list(RGB_MEAN), list(RGB_STD)
     kept.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    if cfg.TRANSFER.INIT != "detector":
+        del kept.TRANSFER["INIT"]
     # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.
     del kept.SOLVER["REFERENCE_WORLD_SIZE"]
     if not cfg.SOLVER.AMP.ENABLED:
@@ -308,6 +331,12 @@ def with_preprocess(
             "which moves their features a little (tools/convert_weights.py --check says how much)"
         )
     return changed(cfg, facts)
+
+
+def preprocess_of(cfg: CfgNode) -> Preprocess:
+    """What the config itself says about pixels: for weights that say nothing."""
+    mean, std = tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
+    return Preprocess(mean, std, cfg.INPUT.FORMAT, (0.0, 255.0))
 
 
 def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:

@@ -45,6 +45,11 @@ def make_transfer() -> CfgNode:
     """The node that is ours: the detectron2 plugin adds it to Detectron2's defaults."""
     node = CfgNode()
     node.TASK = "detection"  # or semantic: which of the two packages trains
+    # Name of the protocol in records; "": the file's stem. A baseline names the protocol it shares.
+    node.PROTOCOL = ""
+    # What a run starts from: the `backbone` in --weights, the whole `detector` in it (parts that do
+    # not fit start anew), or auto: the detector where the file is one. A protocol of its own.
+    node.INIT = "auto"
     node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
     node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
@@ -147,7 +152,7 @@ def _model() -> CfgNode:
     node.META_ARCHITECTURE = "GeneralizedRCNN"  # the only one
     node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
     node.MASK_ON = False
-    node.WEIGHTS = ""  # overwritten by --weights
+    node.WEIGHTS = ""  # what --weights is where it is not given; overwritten by it
     # Pixel statistics on 0..255 in INPUT.FORMAT order. The weights' own facts replace them.
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
     node.PIXEL_STD = [1.0, 1.0, 1.0]

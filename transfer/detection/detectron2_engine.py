@@ -24,6 +24,7 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from pretrain.common.checkpoint import atomic_write
 from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
 from pretrain.common.logs import progress
 from pretrain.data.highpass import HighPass
@@ -35,9 +36,10 @@ from transfer.detection.detectron2_plugin import register
 from transfer.detection.detectron2_recipe import RecipeTrainer
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
+from transfer.detection.whole import DetectorWeights
 
 TRAIN, TEST = "transfer_train", "transfer_test"
-BACKBONE_FILE = "backbone.pkl"
+BACKBONE_FILE, DETECTOR_FILE = "backbone.pkl", "detector.pth"
 
 
 class Detectron2Engine:
@@ -60,11 +62,9 @@ class Detectron2Engine:
         """Trains with DefaultTrainer; see `Engine.fit`."""
         register(TRAIN, train_set)
         register(TEST, test_set)
-        if is_main():
-            write_weights(weights, output / BACKBONE_FILE)
-        barrier()
+        start = write_start(weights, output)
         _join_processes()
-        theirs = to_detectron2(cfg, output, str(output / BACKBONE_FILE))
+        theirs = to_detectron2(cfg, output, str(start))
         seed_all_rng(cfg.SEED + rank())
         begin = time.perf_counter()
         trainer = Trainer(theirs, weights.preprocess.highpass, evaluate)
@@ -79,7 +79,7 @@ class Detectron2Engine:
                 architecture=weights.architecture,
                 seconds=time.perf_counter() - begin,
             )
-            (output / BACKBONE_FILE).unlink()
+            start.unlink()
         barrier()
         return Fitted(output / model_files.MODEL_FILE, time.perf_counter() - begin)
 
@@ -120,6 +120,22 @@ class Trainer(RecipeTrainer):
         predictions = predict(cfg, _bare(model))
         model.train()
         return self._evaluate(predictions, self.iter)
+
+
+def write_start(weights: Weights, output: Path) -> Path:
+    """The file that Detectron2's checkpointer starts from, written by the first process.
+
+    A backbone is matched by Detectron2's heuristics; of a detector only what fits is in the file,
+    so that Detectron2, which compares single tensors, starts from the same parts as our engine.
+    """
+    detector = weights.fitting if isinstance(weights, DetectorWeights) else None
+    path = output / (BACKBONE_FILE if detector is None else DETECTOR_FILE)
+    if is_main() and detector is None:
+        write_weights(weights, path)
+    elif is_main():
+        atomic_write(path, lambda file: torch.save({"model": dict(detector)}, file))
+    barrier()
+    return path
 
 
 def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:

@@ -5,7 +5,8 @@ On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
 `TRANSFER` node of the config. `detectron2_recipe.RecipeTrainer` is the DefaultTrainer that follows
 the node's AdamW, layer-wise decay and large-scale jitter.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
-`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`, and parts such as `coco_2017_train@1%`.
+`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`, and parts such as `coco_2017_train@1%` and
+`voc_2007_trainval@10shot`, whose draw is SEED (0 where Detectron2's is negative).
 """
 
 from __future__ import annotations
@@ -82,10 +83,12 @@ def register_datasets(cfg: CfgNode) -> None:
 
     Raises InputError for whatever is missing or malformed in them.
     """
-    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if ":" in name or "@" in name:
-            register(name, open_sets([name], like=train_set))
+    draw = max(cfg.SEED, 0)
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=draw)
+    for names, number in ((cfg.DATASETS.TRAIN, draw), (cfg.DATASETS.TEST, None)):
+        for name in names:
+            if ":" in name or "@" in name:
+                register(name, open_sets([name], like=train_set, draw=number))
 
 
 def register(name: str, dataset: DetectionSet) -> None:

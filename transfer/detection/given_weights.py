@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -18,6 +17,7 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import parse_vit, same_trunk
 from transfer.checkpoints.names_vit import VITDET
 from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import backbone_name, with_preprocess
 from transfer.detection.model_files import read_model
@@ -34,12 +34,18 @@ def read_backbone(path: str, cfg: CfgNode, seed: int) -> Weights:
             "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
         )
     weights = read_weights(path, backbone=name if path == RANDOM else None, seed=seed)
+    check_backbone(path, weights, cfg)
+    return weights
+
+
+def check_backbone(path: str, weights: Weights, cfg: CfgNode) -> None:
+    """Raises InputError unless the weights are of the config's backbone."""
+    name = backbone_name(cfg)
     if not same_trunk(weights.backbone, name):
         raise InputError(
             f"{path} is a {weights.backbone}, where the config builds a {name}: choose other "
             "weights, or a config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of their backbone"
         )
-    return weights
 
 
 def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:
@@ -57,7 +63,7 @@ def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
     from transfer.detection.torchvision_engine.run import make_detector
     from transfer.detection.torchvision_engine.weights import load_model
 
-    model = read_model(Path(path))
+    model = read_model(resolve(path).file)
     if model.preprocess is not None:
         positions = _positions(model.state, VITDET)
         cfg = with_preprocess(cfg, model.preprocess, model.architecture, positions)

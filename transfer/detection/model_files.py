@@ -114,9 +114,7 @@ def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> 
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
     if not any(name.startswith(part) for name in names):
         zoo = ", or a .pkl of Detectron2's model zoo" if kind == "detector" else ""
-        raise InputError(
-            f"{path} is not a {kind}: --eval-only needs the {MODEL_FILE} of a finished run{zoo}"
-        )
+        raise InputError(f"{path} is not a {kind}: give the {MODEL_FILE} of a finished run{zoo}")
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
         return ModelFile(state, None, None)

@@ -48,6 +48,7 @@ ONE_OF = {
     "SOLVER.REFERENCE_WORLD_SIZE": (0,),
     "TRANSFER.ACCUMULATE": (1,),
     "TRANSFER.LR_SWEEP.RATES": ((),),
+    "TRANSFER.INIT": ("auto", "backbone"),
     "TRANSFER.LR_LAYER_DECAY": (1.0,),
     "TRANSFER.LSJ.SCALES": ((),),
     "TRANSFER.TASK": (SEMANTIC,),

@@ -11,34 +11,29 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torchvision
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.config import dump_yaml
-from pretrain.common.distributed import (
-    barrier,
-    close_distributed,
-    init_distributed,
-    is_main,
-    world_size,
-)
+from pretrain.common.distributed import close_distributed, init_distributed, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.read import read_weights
-from transfer.checkpoints.weights import Weights, default_name
-from transfer.detection import config as detection_config
+from transfer.checkpoints.weights import Weights
 from transfer.detection.engine import MODEL_FILE, Fitted
-from transfer.detection.metrics import read_metrics
-from transfer.detection.run import Request, check_output, format_metrics, shortened
-from transfer.detection.torchvision_engine.run import device_of
-from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
-from transfer.results.record import FILE_NAME, make_record, write_record
+from transfer.detection.trials import (
+    Request,
+    Trial,
+    check_request,
+    each_trial,
+    format_metrics,
+    trial_config,
+    write_artifacts,
+    write_trial,
+)
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.data import SemanticSet, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
@@ -68,13 +63,11 @@ def prepare(request: Request) -> Job:
     Raises InputError for whatever would stop the run later.
     """
     cfg, train_set, test_set = open_data(request)
-    if request.trials < 1:
-        raise InputError(f"--trials must be 1 or above, got {request.trials}")
     if request.engine not in ("auto", ENGINE):
         raise InputError(
             f"--engine {request.engine}: semantic segmentation runs on the {ENGINE} engine only"
         )
-    check_output(request)
+    check_request(request)
     return Job(request, cfg, train_set, test_set)
 
 
@@ -99,6 +92,11 @@ def check_trained(request: Request) -> None:
     read_segmenter(Path(request.weights))
 
 
+def check_weights(job: Job) -> None:
+    """Raises InputError unless `request.weights` is the config's backbone."""
+    read_backbone(job.request, job.cfg, job.cfg.SEED)
+
+
 def run_request(request: Request) -> None:
     """Joins the processes, prepares and runs all trials: what a launched process calls."""
     init_distributed()
@@ -111,16 +109,7 @@ def run_request(request: Request) -> None:
 
 def run_trials(job: Job) -> list[Path]:
     """Runs the trials that have no record yet; returns the records' paths."""
-    barrier()
-    paths = []
-    for trial in range(job.request.trials):
-        folder = Path(job.request.output) / f"trial_{trial}"
-        paths.append(folder / FILE_NAME)
-        if paths[-1].exists():
-            logger.info("%s exists: trial %d is skipped", paths[-1], trial)
-            continue
-        _run_trial(job, trial, folder)
-    return paths
+    return each_trial(job.request, job.cfg.SEED, lambda trial: _run_trial(job, trial))
 
 
 def evaluate_model(request: Request) -> dict[str, float]:
@@ -145,36 +134,37 @@ def evaluate_model(request: Request) -> dict[str, float]:
         close_distributed()
 
 
-def _run_trial(job: Job, trial: int, folder: Path) -> None:
-    started, begin = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-    seed = job.cfg.SEED + trial
-    weights = read_backbone(job.request, job.cfg, seed)
-    for warning in weights.warnings:
-        logger.warning("%s: %s", job.request.weights, warning)
+def _run_trial(job: Job, trial: Trial) -> None:
+    request, folder = job.request, trial.folder
+    weights = read_backbone(request, job.cfg, trial.seed)
     segmentation_config.warn_about(weights.architecture)
     # The architecture's padding is warned about above, in this task's words.
     strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
-    cfg = detection_config.with_preprocess(job.cfg, weights.preprocess, strides)
-    facts = {"SEED": seed, "OUTPUT_DIR": str(folder), "MODEL.WEIGHTS": job.request.weights}
-    cfg = detection_config.changed(cfg, facts)
-    if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        setup_logging(folder)
-        atomic_write_text(folder / "config.yaml", dump_yaml(cfg))
+    cfg = trial_config(job.cfg, request, trial, weights, strides)
     fitted = _fit(job, cfg, weights, folder)
     begin_test = time.perf_counter()
     keep = drawn_images(len(job.test_set), cfg.TRANSFER.DRAW_DETECTIONS)
     matrices, maps = predict(
         load_segmenter(cfg, fitted.model_file), cfg, job.test_set, frozenset(keep)
     )
-    if is_main():
-        seconds = fitted.seconds + time.perf_counter() - begin_test
-        artifacts = _write_artifacts(job, weights, matrices, maps, folder)
-        record = _record(job, weights, matrices, artifacts, (trial, started, seconds))
-        write_record(folder, record)
-        logger.info("trial %d: %s", trial, format_metrics(record["metrics"]))
-        logger.info("%.0f s in all", time.perf_counter() - begin)
-    barrier()
+    if not is_main():
+        return
+    seconds = fitted.seconds + time.perf_counter() - begin_test
+    metrics, per_class = summarize(matrices.sum(axis=0), job.test_set.classes)
+    write_trial(
+        request,
+        job.cfg,
+        trial,
+        weights,
+        task=TASK,
+        engine=ENGINE,
+        engine_version=torchvision.__version__,
+        metrics=metrics,
+        per_class=per_class,
+        artifacts=_write_artifacts(job, weights, matrices, maps, folder),
+        seconds=seconds,
+        views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
+    )
 
 
 def _fit(job: Job, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
@@ -203,9 +193,6 @@ def _write_artifacts(
     job: Job, weights: Weights, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
 ) -> dict[str, str]:
     """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
-    rows = [{"step": row.pop("iteration"), **row} for row in read_metrics(folder)]
-    write_curves(folder / "curves.json", rows)
-    draw_kernels(weights, folder / "kernels.png")
     order = np.argsort([sample.image_id for sample in job.test_set.samples], kind="stable")
     drawn = {name: _finite(values) for name, values in replicates(matrices[order]).items()}
     atomic_write_text(folder / "replicates.json", json.dumps(drawn) + "\n")
@@ -213,52 +200,14 @@ def _write_artifacts(
     (folder / "inference").mkdir(exist_ok=True)
     atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")
     artifacts = {
-        "curves": "curves.json",
-        "kernels": "kernels.png",
+        **write_artifacts(job.request, weights, folder),
         "replicates": "replicates.json",
         "confusion": "inference/confusion.json",
-        **copy_pretrain_artifacts(job.request.weights, folder),
     }
     if maps:
         draw_predictions(job.test_set, maps, folder / DRAWN)
         artifacts["detections"] = DRAWN
     return artifacts
-
-
-def _record(
-    job: Job,
-    weights: Weights,
-    matrices: np.ndarray,
-    artifacts: dict[str, str],
-    trial: tuple[int, str, float],
-) -> dict[str, Any]:
-    number, started, seconds = trial
-    request, cfg = job.request, job.cfg
-    metrics, per_class = summarize(matrices.sum(axis=0), job.test_set.classes)
-    pairs = zip(request.overrides[::2], request.overrides[1::2])
-    return make_record(
-        weights=weights,
-        name=request.name or default_name(weights, request.weights),
-        task=TASK,
-        dataset=cfg.DATASETS.TEST[0],
-        protocol={
-            "name": Path(request.config).stem,
-            "config_sha256": detection_config.protocol_sha256(cfg),
-            "engine": ENGINE,
-            "engine_version": torchvision.__version__,
-            "overrides": [f"{key} {value}" for key, value in pairs],
-        },
-        trial=number,
-        seed=cfg.SEED + number,
-        metrics=metrics,
-        per_class=per_class,
-        artifacts=artifacts,
-        started=started,
-        seconds=seconds,
-        gpu_seconds=seconds * world_size() if device_of(cfg).type == "cuda" else 0.0,
-        views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
-        status="shortened" if shortened(request, cfg) else "done",
-    )
 
 
 def _finite(values: list[float]) -> list[float | None]:

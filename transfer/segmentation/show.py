@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from transfer.detection.draw import save_png
-from transfer.detection.run import Request
+from transfer.detection.trials import Request
 from transfer.segmentation.draw import draw_map
 from transfer.segmentation.run import open_data
 from transfer.segmentation.training import training_batches

@@ -92,6 +92,17 @@ def test_a_url_is_downloaded_once(server: Server, weights: bytes) -> None:
     assert default_name(first, url) == "w"
 
 
+def test_detectron2s_zoo(server: Server, weights: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "ZOO", f"{server.url}/detectron2/")
+    server.files["/detectron2/ImageNetPretrained/MSRA/R-50.pkl"] = weights
+    name = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+    assert default_name(read_weights(name), name) == "ImageNetPretrained_MSRA_R-50"
+    with pytest.raises(InputError, match="the server says 404"):
+        resolve("detectron2://ImageNetPretrained/MSRA/R-51.pkl")
+    with pytest.raises(InputError, match="give detectron2://PATH"):
+        resolve("detectron2:R-50.pkl")
+
+
 def test_offline_says_so_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.http.shutdown()
     server.http.server_close()

@@ -20,3 +20,11 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(digits_root))
     return digits_root
+
+
+@pytest.fixture
+def all_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """More scenes, so that each digit is among them."""
+    make_digits(tmp_path / "all", seed=3, classification=(0, 0, 0), scenes=(24, 0, 2))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "all"))
+    return tmp_path / "all"

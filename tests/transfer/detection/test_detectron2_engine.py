@@ -58,6 +58,55 @@ def test_record_and_a_model_that_both_engines_read(
     assert scores["detectron2"]
 
 
+@pytest.mark.parametrize("classes", [10, 3])
+def test_both_engines_start_from_the_same_detector(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    """Every parameter and buffer before the first step, new predictors included."""
+    import torch
+
+    from pretrain.data.preprocess import Preprocess
+    from transfer.detection import detectron2_engine, model_files
+    from transfer.detection.config import load_detection_config
+    from transfer.detection.run import Request, prepare, run_trials
+    from transfer.detection.torchvision_engine import run as ours
+
+    words = ("MODEL.ROI_HEADS.NUM_CLASSES", str(classes))
+    torch.manual_seed(7)
+    state = ours.make_detector(load_detection_config("digits_coco", words), Preprocess())
+    facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}
+    path = model_files.write_model(tmp_path, state.state_dict(), iteration=0, **facts)
+
+    class Stopped(Exception):
+        """Before the first step."""
+
+    started = {}
+
+    def note(engine: str):
+        def stop(trainer: object, *args: object, **kwargs: object) -> None:
+            model = trainer.model if engine == "detectron2" else trainer
+            started[engine] = {k: v.clone() for k, v in model.state_dict().items()}
+            raise Stopped
+
+        return stop
+
+    monkeypatch.setattr(detectron2_engine.Trainer, "train", note("detectron2"))
+    monkeypatch.setattr(ours, "train", note("torchvision"))
+    for engine in ("detectron2", "torchvision"):
+        output = str(tmp_path / engine)
+        request = Request("digits_coco", str(path), output, engine=engine, overrides=tuple(TINY))
+        with pytest.raises(Stopped):
+            run_trials(prepare(request))
+    theirs, found = started["detectron2"], started["torchvision"]
+    assert {k for k in theirs if not k.startswith("pixel_")} == set(found)
+    assert all(torch.equal(theirs[name], value) for name, value in found.items())
+    fresh = [name for name, value in state.state_dict().items() if value.shape != found[name].shape]
+    assert bool(fresh) == (classes == 3) and all("predictor" in name for name in fresh)
+    rest = set(found) - {name for name in found if "predictor" in name and classes == 3}
+    for name in rest:
+        assert torch.equal(found[name], state.state_dict()[name]), name
+
+
 def test_plain_detectron2_takes_every_config(digits: Path) -> None:
     from detectron2.config import get_cfg
     from detectron2.data import DatasetCatalog, build_detection_train_loader
@@ -155,7 +204,7 @@ def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_a_part_is_the_same_in_plain_detectron2(digits: Path) -> None:
+def test_a_part_is_the_same_in_plain_detectron2(all_digits: Path) -> None:
     from detectron2.config import get_cfg
     from detectron2.data import DatasetCatalog
 
@@ -164,12 +213,16 @@ def test_a_part_is_the_same_in_plain_detectron2(digits: Path) -> None:
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "digits_coco.yaml"))
-    name = "coco:digits_coco:train@50%"
-    cfg.DATASETS.TRAIN = (name,)
+    name, shot = "coco:digits_coco:train@50%", "coco:digits_coco:train@1shot"
+    cfg.DATASETS.TRAIN, cfg.SEED = (name, shot), 3
     register_datasets(cfg)
     theirs = [item["image_id"] for item in DatasetCatalog.get(name)]
     assert theirs == [sample.image_id for sample in open_sets([name]).samples]
-    assert len(theirs) == 4
+    assert len(theirs) == 12
+    theirs = [(d["image_id"], len(d["annotations"])) for d in DatasetCatalog.get(shot)]
+    drawn = open_sets([shot], draw=3).samples
+    assert theirs == [(sample.image_id, len(sample.instances)) for sample in drawn]
+    assert sum(count for _, count in theirs) == 10
 
 
 def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:

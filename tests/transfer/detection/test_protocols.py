@@ -11,6 +11,7 @@ from pretrain.common.config import find_config
 from transfer.detection.config import (
     detector_arguments,
     load_detection_config,
+    protocol_name,
     protocol_sha256,
 )
 from transfer.detection.torchvision_engine.build import build_detector
@@ -64,10 +65,17 @@ def test_batch_norm_trains_in_every_protocol() -> None:
 def test_a_baseline_is_its_bases_protocol(name: str) -> None:
     ours, base = load_detection_config(name), load_detection_config(BASELINES[name])
     assert protocol_sha256(ours) == protocol_sha256(base)
+    assert protocol_name(ours, f"{name}.yaml") == BASELINES[name], "one column of a report"
     msra = "msra" in name or "supervised_fpn" in name
     assert (ours.INPUT.FORMAT == "BGR") == msra == (ours.MODEL.PIXEL_STD == [1.0] * 3)
     assert ours.MODEL.RESNETS.STRIDE_IN_1X1 == msra
     assert bool(ours.MODEL.WEIGHTS) == ("supervised" in name)
+
+
+def test_all_others_are_named_after_their_file() -> None:
+    for name in NAMES:
+        if name not in BASELINES:
+            assert protocol_name(load_detection_config(name), f"x/{name}.yaml") == name
 
 
 def test_flavours_differ() -> None:

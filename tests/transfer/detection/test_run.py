@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pretrain.common.distributed import launch
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
 from transfer.detection import loop, model_files
 from transfer.detection.config import (
     check,
@@ -158,6 +160,29 @@ def test_trials_differ_and_finished_ones_are_skipped(digits: Path, tmp_path: Pat
     before = [path.read_bytes() for path in paths]
     run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2, resume=True)))
     assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_trial_draws_its_own_objects(
+    all_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial t is fitted on draw SEED + t, and all trials are one protocol."""
+    fitted = []
+    fit = engine.TorchvisionEngine.fit
+
+    def note(self: object, cfg: object, *, train_set: DetectionSet, **options: object) -> object:
+        fitted.append(train_set)
+        return fit(self, cfg, train_set=train_set, **options)
+
+    monkeypatch.setattr(engine.TorchvisionEngine, "fit", note)
+    name = "voc:digits_voc:train@1shot"
+    words = ("SOLVER.MAX_ITER", "1", "DATASETS.TRAIN", f"('{name}',)", "SEED", "4")
+    records = [
+        read_record(p) for p in run_trials(prepare(request(tmp_path / "a", *words, trials=2)))
+    ]
+    assert fitted == [open_sets([name], draw=draw) for draw in (4, 5)] and fitted[0] != fitted[1]
+    assert len({record["protocol"]["config_sha256"] for record in records}) == 1
+    with pytest.raises(InputError, match="training set of a detector only"):
+        prepare(request(tmp_path / "x", "DATASETS.TEST", "voc:digits_voc:test@1shot"))
 
 
 @pytest.mark.slow

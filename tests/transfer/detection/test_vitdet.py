@@ -47,17 +47,15 @@ def weights_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["mae", "msn"])
-def test_from_a_file_to_a_record_and_back(
-    digits: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_from_a_file_to_a_record_and_back(digits: Path, tmp_path: Path, kind: str) -> None:
     file = weights_file(tmp_path, kind)
     options = {"engine": "torchvision", "overrides": tuple(TINY)}
     (path,) = run_trials(prepare(Request(CONFIG, str(file), str(tmp_path / "run"), **options)))
     record = read_record(path)
     assert record["checkpoint"]["backbone"] == SMALL_VIT
     assert record["checkpoint"]["source"] == kind
-    assert "TRANSFER.VIT.PRETRAIN_IMAGE_SIZE 224 of the config is replaced by 32" in caplog.text
     log = (path.parent / "log.txt").read_text()
+    assert "TRANSFER.VIT.PRETRAIN_IMAGE_SIZE 224 of the config is replaced by 32" in log
     assert "147 tensors loaded" in log and "0 unexpected" in log
     # The shipped config says 224; the model itself knows better.
     model = path.parent / "model_final.pth"

@@ -19,8 +19,8 @@ from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
 from transfer.detection import loop
 from transfer.detection.config import protocol_sha256, task_package
-from transfer.detection.run import Request
 from transfer.detection.torchvision_engine.run import make_schedule
+from transfer.detection.trials import Request
 from transfer.results.record import read_record
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES

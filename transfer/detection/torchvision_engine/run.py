@@ -47,7 +47,7 @@ from transfer.detection.schedule import (
 )
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
-from transfer.detection.torchvision_engine.weights import load_backbone, load_model
+from transfer.detection.torchvision_engine.weights import load_model, load_start
 from transfer.detection.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -121,8 +121,8 @@ class _Training(TrainingState):
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         detector = make_detector(cfg, weights.preprocess)
-        for line in load_backbone(detector, weights).lines():
-            logger.info("backbone: %s", line)
+        for line in load_start(detector, weights).lines():
+            logger.info("weights: %s", line)
         detector.to(device_of(cfg))
         if cfg.TRANSFER.CHANNELS_LAST:
             detector.to(memory_format=torch.channels_last)

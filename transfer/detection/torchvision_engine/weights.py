@@ -18,19 +18,16 @@ from transfer.checkpoints.architectures import vit_heads
 from transfer.checkpoints.layout import to_detectron2
 from transfer.checkpoints.names_vit import VITDET, to_vitdet
 from transfer.checkpoints.weights import Weights
+from transfer.detection.parts import COUNTER, DERIVED
 from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.whole import DetectorWeights
 
 logger = logging.getLogger(__name__)
 
-COUNTER = "num_batches_tracked"
 EXTRA_NORM = "roi_heads.res5.norm."
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
-# What old models also saved; here it follows from the config.
-DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 # Of a ViT's weights, what a detector has no use for.
 VIT_UNUSED = ("cls_token", "norm.")
-# Layers whose width is the number of classes.
-CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.")
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,13 @@ class LoadReport:
             + _by_part(self.expected_missing),
             f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
         ]
+
+
+def load_start(detector: Detector, weights: Weights) -> LoadReport:
+    """Copy what training starts from: a backbone, or the fitting parts of a whole detector."""
+    if isinstance(weights, DetectorWeights):
+        return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
+    return load_backbone(detector, weights)
 
 
 def load_backbone(
@@ -103,14 +107,9 @@ def load_model(
     detector: Detector,
     state: Mapping[str, Tensor | np.ndarray],
     *,
-    new_heads: bool = False,
     allow_unexpected: bool = False,
 ) -> LoadReport:
     """Copy a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
-
-    Args:
-        new_heads: leave the layers whose width is the number of classes where shapes differ, to
-            fine-tune on other classes.
 
     Raises:
         InputError: as `load_backbone`.
@@ -120,15 +119,8 @@ def load_model(
         for name, value in state.items()
         if not name.startswith(DERIVED)
     }
-    own = detector.state_dict()
-    left = {
-        name
-        for name, value in placed.items()
-        if new_heads and name.startswith(CLASS_LAYERS) and name in own
-        if own[name].shape != value.shape
-    }
-    placed = {name: value for name, value in placed.items() if name not in left}
-    return _load(detector, placed, required=set(own) - left, allow_unexpected=allow_unexpected)
+    own = set(detector.state_dict())
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
 def _place(detector: Detector, name: str) -> str:

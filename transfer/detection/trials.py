@@ -1,0 +1,189 @@
+"""What fine-tuning shares over tasks: the request, the loop over trials, their files and records.
+
+Trial t lies in trial_t/ and uses seed SEED + t.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.cli import output_folder
+from pretrain.common.config import dump_yaml, load_config
+from pretrain.common.distributed import barrier, is_main, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import setup_logging
+from transfer.checkpoints.weights import Weights, default_name
+from transfer.detection import config as detection_config
+from transfer.detection.defaults import make_defaults
+from transfer.detection.given_weights import with_backbone
+from transfer.detection.metrics import read_metrics
+from transfer.detection.torchvision_engine.run import device_of
+from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
+from transfer.results.record import FILE_NAME, make_record, write_record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    config: str
+    weights: str  # a file, or "random"
+    output: str
+    name: str | None = None
+    engine: str = "auto"
+    trials: int = 1
+    resume: bool = False
+    overrides: tuple[str, ...] = field(default=())
+
+
+@dataclass
+class Trial:
+    """One trial in progress: its number, folder, seed, and when it began."""
+
+    number: int
+    folder: Path
+    seed: int
+    started: str = field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
+    )
+    begin: float = field(default_factory=time.perf_counter)
+
+
+def check_request(request: Request) -> None:
+    """Refuses 0 trials and, in the first process of a launcher, the folder of another run."""
+    if request.trials < 1:
+        raise InputError(f"--trials must be 1 or above, got {request.trials}")
+    if int(os.environ.get("RANK", 0)) == 0:
+        output_folder(request.output, request.resume)
+
+
+def each_trial(request: Request, seed: int, run: Callable[[Trial], None]) -> list[Path]:
+    """Runs the trials that have no record yet; returns the records' paths."""
+    barrier()
+    paths = []
+    for number in range(request.trials):
+        folder = Path(request.output) / f"trial_{number}"
+        paths.append(folder / FILE_NAME)
+        if paths[-1].exists():
+            logger.info("%s exists: trial %d is skipped", paths[-1], number)
+            continue
+        if is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            setup_logging(folder)
+        run(Trial(number, folder, seed + number))
+        barrier()
+    return paths
+
+
+def trial_config(
+    cfg: CfgNode,
+    request: Request,
+    trial: Trial,
+    weights: Weights,
+    architecture: Mapping[str, Any] | None = None,
+) -> CfgNode:
+    """The trial's config, completed by the weights' facts, and written as config.yaml.
+
+    Args:
+        architecture: in place of the weights' own.
+    """
+    for warning in weights.warnings:
+        logger.warning("%s: %s", request.weights, warning)
+    name = detection_config.protocol_name(cfg, request.config)
+    if architecture is None:
+        cfg = with_backbone(cfg, weights)
+    else:
+        cfg = detection_config.with_preprocess(cfg, weights.preprocess, architecture)
+    facts = {"SEED": trial.seed, "OUTPUT_DIR": str(trial.folder), "MODEL.WEIGHTS": request.weights}
+    facts["TRANSFER.PROTOCOL"] = name  # the written file has another stem
+    cfg = detection_config.changed(cfg, facts)
+    if is_main():
+        atomic_write_text(trial.folder / "config.yaml", dump_yaml(cfg))
+    return cfg
+
+
+def write_artifacts(request: Request, weights: Weights, folder: Path) -> dict[str, str]:
+    """Writes what every task shows beside its numbers; returns {name: path below the folder}."""
+    rows = [{"step": row.pop("iteration"), **row} for row in read_metrics(folder)]
+    write_curves(folder / "curves.json", rows)
+    draw_kernels(weights, folder / "kernels.png")
+    copied = copy_pretrain_artifacts(request.weights, folder)
+    return {"curves": "curves.json", "kernels": "kernels.png", **copied}
+
+
+def write_trial(
+    request: Request,
+    cfg: CfgNode,
+    trial: Trial,
+    weights: Weights,
+    *,
+    task: str,
+    engine: str,
+    engine_version: str,
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, Mapping[str, float]] | None,
+    artifacts: Mapping[str, str],
+    seconds: float,
+    views_seen: int,
+) -> None:
+    """Writes the trial's record; `cfg` is without the weights' facts, see `make_record`."""
+    pairs = zip(request.overrides[::2], request.overrides[1::2])
+    record = make_record(
+        weights=weights,
+        name=request.name or default_name(weights, request.weights),
+        task=task,
+        dataset=cfg.DATASETS.TEST[0],
+        protocol={
+            "name": detection_config.protocol_name(cfg, request.config),
+            "config_sha256": detection_config.protocol_sha256(cfg),
+            "engine": engine,
+            "engine_version": engine_version,
+            "overrides": [f"{key} {value}" for key, value in pairs],
+        },
+        trial=trial.number,
+        seed=trial.seed,
+        metrics=metrics,
+        per_class=per_class,
+        artifacts=artifacts,
+        started=trial.started,
+        seconds=seconds,
+        gpu_seconds=seconds * world_size() if device_of(cfg).type == "cuda" else 0.0,
+        views_seen=views_seen,
+        status="shortened" if shortened(request, cfg) else "done",
+    )
+    write_record(trial.folder, record)
+    logger.info("trial %d: %s", trial.number, format_metrics(record["metrics"]))
+    logger.info("%.0f s in all", time.perf_counter() - trial.begin)
+
+
+def shipped(request: Request) -> CfgNode:
+    """The config file alone, without the command's overrides."""
+    return load_config(request.config, make_defaults(), (), folder="detection")
+
+
+def shortened(request: Request, cfg: CfgNode) -> bool:
+    """Whether the overrides train for less than the config file says, or on fewer images."""
+    full = shipped(request)
+    limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
+    fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
+    return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
+
+
+def format_metrics(metrics: Mapping[str, float | None]) -> str:
+    """ "bbox/AP 12.34, bbox/AP50 ..."; "n/a" for the AP of sizes that no object has."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    texts = {name: f"{value:.2f}" for name, value in known.items() if not math.isnan(value)}
+    return ", ".join(f"{name} {texts.get(name, 'n/a')}" for name in metrics)

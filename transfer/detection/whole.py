@@ -1,0 +1,124 @@
+"""A whole detector's file as weights to start from.
+
+In: `model_final.pth` or a periodic checkpoint of either engine, or a `.pkl` of Detectron2's model
+zoo. Out: `DetectorWeights`, or the canonical weights of its backbone alone. The identity of a
+detector is the sha256 of all its tensors: two of them may share a backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import check_complete, nearest_backbone
+from transfer.checkpoints.layout import from_detectron2
+from transfer.checkpoints.readers.raw import open_file
+from transfer.checkpoints.sanity import check_values
+from transfer.checkpoints.sources import file_sha256, resolve, source_stem
+from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
+from transfer.detection.model_files import read_model
+from transfer.detection.parts import DERIVED
+
+HEADS = ("proposal_generator.", "roi_heads.")  # every GeneralizedRCNN has both
+# Where a trunk lies in a detector: FPN's, C4's, and C4's last stage.
+TRUNKS = ("backbone.bottom_up.", "backbone.", "roi_heads.")
+# Kinds of files: a GeneralizedRCNN, another model of Detectron2, and whatever has no heads of it.
+DETECTOR, OTHER_MODEL, BACKBONE = "detector", "other model", "backbone"
+
+
+@dataclass(frozen=True)
+class DetectorWeights(Weights):
+    """The backbone's weights as `Weights` has them, and those of the detector around it.
+
+    Attributes:
+        detector: all of the file's tensors, under Detectron2's names.
+        fitting: those that the detector which is built starts from; see `parts.match_parts`.
+    """
+
+    detector: Mapping[str, Tensor] = field(default_factory=dict)
+    fitting: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of all tensors, BN's counters left out."""
+        return tensors_sha256(self.detector)
+
+
+def kind_of(source: str) -> str:
+    """DETECTOR, OTHER_MODEL or BACKBONE, by the names of the tensors.
+
+    Raises:
+        InputError: unreadable.
+    """
+    model = open_file(resolve(source).file).content.get("model")
+    names = [str(name) for name in model] if isinstance(model, Mapping) else []
+    if all(any(name.startswith(head) for name in names) for head in HEADS):
+        return DETECTOR
+    if any(name.startswith("backbone.") and _canonical(name) for name in names):
+        return OTHER_MODEL
+    return BACKBONE
+
+
+def architecture_of(names: Iterable[str]) -> str:
+    """ "FPN", "C4" or "TINY", as `config.architecture`."""
+    prefixes = {".".join(name.split(".")[:2]) for name in names}
+    if "backbone.bottom_up" in prefixes:
+        return "FPN"
+    return "C4" if "roi_heads.res5" in prefixes else "TINY"
+
+
+def read_detector(source: str, preprocess: Preprocess, stride_in_1x1: bool) -> DetectorWeights:
+    """The detector in a file; `fitting` is left empty.
+
+    Args:
+        preprocess, stride_in_1x1: where the file does not say, as none of Detectron2's own does.
+
+    Raises:
+        InputError: unreadable, no detector, or its backbone is no whole ResNet.
+    """
+    weights, tensors = _read(source, HEADS[1], preprocess, stride_in_1x1)
+    return DetectorWeights(**vars(weights), detector=tensors)
+
+
+def read_trunk(source: str, preprocess: Preprocess, stride_in_1x1: bool) -> Weights:
+    """The backbone alone of any model of Detectron2; see `read_detector`."""
+    return _read(source, "backbone.", preprocess, stride_in_1x1)[0]
+
+
+def _read(
+    source: str, part: str, preprocess: Preprocess, stride_in_1x1: bool
+) -> tuple[Weights, dict[str, Tensor]]:
+    file = resolve(source).file
+    model = read_model(file, part)
+    tensors = {name: _float32(v) for name, v in model.state.items() if not name.startswith(DERIVED)}
+    trunk = {place: v for name, v in tensors.items() if (place := _canonical(name)) is not None}
+    backbone, likeness = nearest_backbone(trunk)
+    if likeness < 0.5:
+        raise InputError(f"{source}: the backbone of this detector is no ResNet that is known here")
+    check_complete(trunk, backbone, source)
+    warnings = check_values(tensors, source)
+    architecture = dict(model.architecture)
+    if model.preprocess is None:
+        architecture = {"stride_in_1x1": stride_in_1x1}
+        unsaid = "its pixels and strides are not in the file: INPUT.FORMAT, MODEL.PIXEL_MEAN, "
+        warnings += (f"{unsaid}MODEL.PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1 are the config's",)
+    facts = make_provenance(
+        name=source_stem(source), source=DETECTOR, file_sha256=file_sha256(file)
+    )
+    preprocess = model.preprocess or preprocess
+    return Weights(trunk, backbone, preprocess, facts, None, warnings, architecture), tensors
+
+
+def _canonical(name: str) -> str | None:
+    """`roi_heads.res5.0.conv1.weight` -> `layer4.0.conv1.weight`; None outside the trunk."""
+    prefix = next((prefix for prefix in TRUNKS if name.startswith(prefix)), None)
+    return None if prefix is None else from_detectron2(name[len(prefix) :])
+
+
+def _float32(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
