@@ -1,17 +1,124 @@
-"""Weighted k-nearest-neighbour classification of features, chunked.
+"""Weighted k-nearest-neighbour classification of features, in bounded memory.
 
 N bank rows, M queries, D dimensions, C classes, k neighbours.
+
+The bank streams through in blocks, each is compared with the queries chunk by chunk, and only the
+best k of all blocks so far are kept: besides the inputs, memory holds one block, one matrix of
+chunk x block similarities, the queries in float32 and M x k results. So the bank may be float16,
+lie on the host while the work is done on a GPU, or be mapped from a file.
+
+Ties: of equal similarities (float32) the lower bank row is the nearer one, and of equally voted
+classes the lower class wins, on every device. A class without a vote is never among the best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from pretrain.common.errors import InputError
+
+QUERY_CHUNK, BANK_BLOCK = 1024, 4096  # 16 MB of similarities
+MANY = 4  # times k: sorting more candidates takes longer than topk over the block
+
+
+class Neighbours(NamedTuple):
+    """The k nearest bank rows of each query, nearest first.
+
+    Attributes: similarity: cosines (M, k) float32; index: rows of the bank (M, k) int64.
+    """
+
+    similarity: Tensor
+    index: Tensor
+
+
+def nearest_neighbours(
+    bank: Tensor,
+    queries: Tensor,
+    k: int,
+    *,
+    device: torch.device | None = None,
+    chunk: int = QUERY_CHUNK,
+    block: int = BANK_BLOCK,
+) -> Neighbours:
+    """The exact k most cosine-similar rows of the bank, by float32 products.
+
+    Args:
+        bank: (N, D), queries: (M, D), of any float dtype; both are L2-normalised here in float32.
+        device: where the work is done and the result lies; None: where the queries are.
+        chunk, block: rows of queries and bank per product.
+
+    Raises:
+        InputError: a k of 0, or larger than the bank.
+    """
+    if not 1 <= k <= len(bank):
+        raise InputError(f"k = {k} neighbours asked of a bank of {len(bank)} images")
+    device = device or queries.device
+    unit = normalize(queries.to(device).float(), dim=1)
+    best: list[Neighbours | None] = [None] * len(unit.split(chunk))
+    for start in range(0, len(bank), block):
+        rows = normalize(bank[start : start + block].to(device).float(), dim=1)
+        for place, part in enumerate(unit.split(chunk)):
+            best[place] = _join(best[place], part @ rows.T, k, start)
+    return Neighbours(*(torch.cat(parts) for parts in zip(*best)))
+
+
+def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Neighbours:
+    """The best k of what was held and of a new block (m, n), whose column c is row start + c."""
+    if best is None:
+        return _top(similarity, k, start)
+    if best.similarity.shape[1] < k:
+        return _merge(best, _top(similarity, k, start), k)
+    # Few columns of a later block beat the k-th so far; equal ones lose, being higher rows.
+    row, column = (similarity > best.similarity[:, -1:]).nonzero(as_tuple=True)
+    counts = torch.bincount(row, minlength=len(similarity))
+    width = int(counts.max())
+    if width > MANY * k:  # a bank sorted by class, as a rule
+        return _merge(best, _top(similarity, k, start), k)
+    values = similarity.new_full((len(similarity), width), -torch.inf)
+    index = torch.zeros_like(values, dtype=torch.int64)
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    values[row, place], index[row, place] = similarity[row, column], column + start
+    return _merge(best, Neighbours(values, index), k)
+
+
+def _top(similarity: Tensor, k: int, start: int) -> Neighbours:
+    """The best min(k, n) of each row of (m, n), in order; column c is row start + c."""
+    k = min(k, similarity.shape[1])
+    values, index = similarity.topk(k, dim=1)
+    # topk takes any of the columns that tie for its last place: such rows are sorted in full.
+    tied = ((similarity >= values[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]
+    if len(tied):
+        ordered, columns = similarity[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], index[tied] = ordered[:, :k], columns[:, :k]
+    index, order = index.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return Neighbours(values, index.gather(1, order) + start)
+
+
+def _merge(best: Neighbours, new: Neighbours, k: int) -> Neighbours:
+    """The best k of both, `new` of higher rows, lower ones first: a stable sort breaks ties."""
+    values = torch.cat([best.similarity, new.similarity], dim=1)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    index = torch.cat([best.index, new.index], dim=1).gather(1, order[:, :k])
+    return Neighbours(values[:, :k].contiguous(), index)
+
+
+def vote(
+    similarity: Tensor, labels: Tensor, *, k: int, temperature: float, num_classes: int
+) -> Tensor:
+    """Votes (M, C), float32, of the first k neighbours, each of exp(similarity / temperature).
+
+    Args:
+        similarity: (M, K) with K >= k; labels: of those neighbours (M, K) int64.
+    """
+    weights = (similarity[:, :k] / temperature).exp()
+    tally = weights.new_zeros(len(weights), num_classes)
+    return tally.scatter_add_(1, labels[:, :k], weights)
 
 
 def weighted_knn(
@@ -22,42 +129,51 @@ def weighted_knn(
     k: Sequence[int],
     temperature: float,
     num_classes: int,
-    chunk: int = 1024,
+    chunk: int = QUERY_CHUNK,
 ) -> dict[int, Tensor]:
     """Class votes of the k most similar bank rows, each weighted by exp(cosine / temperature).
 
     As in DINO's eval_knn.py, after Wu et al. 2018 (Instance Discrimination).
 
     Args:
-        train_features: (N, D); both feature sets are L2-normalised here.
+        train_features: (N, D), test_features: (M, D), see `nearest_neighbours`.
         train_labels: (N,) int64 in 0..C-1.
-        test_features: (M, D).
         k: neighbourhood sizes, all answered from one similarity pass.
-        chunk: queries per similarity matrix; bounds memory at chunk x N.
 
     Returns:
         For each k the votes (M, C), float32.
 
     Raises:
-        InputError: a k larger than the bank.
+        InputError: a k larger than the bank, or a label outside 0..C-1.
     """
-    if max(k) > len(train_features):
-        raise InputError(f"k = {max(k)} neighbours asked of a bank of {len(train_features)} images")
-    bank = normalize(train_features.float(), dim=1)
-    queries = normalize(test_features.float(), dim=1)
-    votes: dict[int, list[Tensor]] = {size: [] for size in k}
-    for part in queries.split(chunk):
-        similarity, index = (part @ bank.T).topk(max(k), dim=1)
-        weights = (similarity / temperature).exp()
-        neighbours = train_labels[index]
-        for size in k:
-            tally = weights.new_zeros(len(part), num_classes)
-            tally.scatter_add_(1, neighbours[:, :size], weights[:, :size])
-            votes[size].append(tally)
-    return {size: torch.cat(parts) for size, parts in votes.items()}
+    check_labels(train_labels, num_classes, "the bank")
+    found = nearest_neighbours(train_features, test_features, max(k), chunk=chunk)
+    labels = train_labels.to(found.index.device)[found.index]
+    options = {"temperature": temperature, "num_classes": num_classes}
+    return {size: vote(found.similarity, labels, k=size, **options) for size in k}
+
+
+def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
+    """Raises InputError unless all labels lie in 0..num_classes-1."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"labels of {name} run from {low} to {high}, but there are {num_classes} classes: "
+            f"they must lie in 0..{num_classes - 1}"
+        )
+
+
+def label_rank(votes: Tensor, labels: Tensor) -> Tensor:
+    """Place (M,) of each row's label among its classes by votes (M, C): 0 is the most voted.
+
+    Of equal votes the lower class is first; a label without a vote has place C.
+    """
+    own = votes.gather(1, labels[:, None])
+    before = torch.arange(votes.shape[1], device=votes.device) < labels[:, None]
+    rank = ((votes > own) | ((votes == own) & before)).sum(dim=1)
+    return rank.masked_fill(~(own[:, 0] > 0), votes.shape[1])  # not a number is no vote either
 
 
 def top_accuracy(votes: Tensor, labels: Tensor, top: int = 1) -> float:
     """Percentage of rows of votes (M, C) whose label is among the `top` highest."""
-    best = votes.topk(min(top, votes.shape[1]), dim=1).indices
-    return 100.0 * (best == labels[:, None]).any(dim=1).sum().item() / len(labels)
+    return 100.0 * (label_rank(votes, labels) < top).sum().item() / len(labels)

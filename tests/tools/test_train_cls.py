@@ -43,7 +43,8 @@ def _argv(root: Path, config: str = "knn.yaml", *options: str, opts: tuple[str, 
 def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_argv(root)) == 0
     record = read_record(root / "out/trial_0/record.json")
-    assert record["metrics"] == {"knn3_top1": 100.0, "knn5_top1": 100.0}
+    names = {f"knn{k}{t}_top1" for k in (3, 5) for t in ("", "_T0.1")}
+    assert record["metrics"] == dict.fromkeys(names, 100.0)
     assert record["per_class"]["knn5_top1"] == {"bright": 100.0, "dark": 100.0}
     assert record["task"] == "knn" and record["protocol"]["name"] == "knn"
     assert record["checkpoint"]["name"] == "random_tiny_resnet"
@@ -86,6 +87,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
         ("knn.yaml", ("PROTOCOL.KS", "(1,)"), "PROTOCOL.K"),
         ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: knn, kshot, linear, svm"),
         ("knn.yaml", ("PROTOCOL.K", "(500,)"), "24 images"),
+        ("knn.yaml", ("PROTOCOL.TEMPERATURE", "0.0"), "PROTOCOL.TEMPERATURE 0.0"),
         ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "does not exist"),
         ("knn.yaml", ("BACKBONE.NAME", "tiny_resnett"), "did you mean 'tiny_resnet'"),
         ("knn.yaml", ("PROTOCOL.IMAGE_SIZE", "99"), "PROTOCOL.IMAGE_SIZE 99"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 # These move no number (SEED: the trial's own field), so they are no part of a protocol's identity.
-NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE")
+# KNN only adds metrics, whose names say how.
+NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "KNN")
 
 
 def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
@@ -53,6 +54,11 @@ def get_defaults() -> CfgNode:
     cfg.PROTOCOL.STANDARDIZE = True
     # linear: share of the training images of each class on which the learning rate is chosen
     cfg.PROTOCOL.HOLDOUT = 0.1
+
+    cfg.KNN = CfgNode()
+    # The same neighbours' votes at other temperatures, as knnK_T0.1_top1 beside knnK_top1 (0.1:
+    # Wu et al. 2018, lightly; VISSL calls it sigma)
+    cfg.KNN.MORE_TEMPERATURES = (0.1,)
 
     cfg.SVM = _svm()
     cfg.KSHOT = _kshot()

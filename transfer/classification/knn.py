@@ -2,17 +2,23 @@
 
 Legend: N bank images, M test images, D dimensions, C classes.
 Source: facebookresearch/dino eval_knn.py (cosine, weights exp(similarity / T), T = 0.07).
+
+Metrics are called knnK_top1 at the protocol's temperature and knnK_T0.1_top1 at any other. How
+ties are broken: `pretrain.common.knn`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from pretrain.common.knn import weighted_knn
-from transfer.classification.metrics import accuracy
+from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
+
+# exp(1 / T), the vote of an equal image, summed over thousands of neighbours overflows below
+LOWEST_TEMPERATURE = 0.0125
 
 
 def check_k(k: Sequence[int], bank_size: int, bank_name: str) -> None:
@@ -26,6 +32,14 @@ def check_k(k: Sequence[int], bank_size: int, bank_name: str) -> None:
         )
 
 
+def check_temperatures(temperature: float, more: Sequence[float]) -> None:
+    """Raises InputError for a temperature that no vote can be computed with."""
+    for key, values in (("PROTOCOL.TEMPERATURE", [temperature]), ("KNN.MORE_TEMPERATURES", more)):
+        for value in values:
+            if not LOWEST_TEMPERATURE <= value < float("inf"):
+                raise InputError(f"{key} {value} must be {LOWEST_TEMPERATURE} or more")
+
+
 def evaluate_knn(
     bank: Tensor,
     bank_labels: Tensor,
@@ -34,20 +48,37 @@ def evaluate_knn(
     *,
     k: Sequence[int],
     temperature: float,
+    more_temperatures: Sequence[float] = (),
     num_classes: int,
+    device: torch.device | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": correct (M,) bool, ...}).
+    """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": right (M,) bool on the CPU, ...}).
 
-    `bank` is (N, D), `queries` (M, D), labels int64. knnK_top5 comes with six classes or more.
+    Every k and temperature is answered from one search. knnK_top5 comes with six classes or more;
+    the second dict holds the protocol's own temperature alone.
+
+    Args:
+        bank: (N, D), on the host or mapped from a file; queries: (M, D); labels int64.
+        device: of the search; None: where the queries are.
+
+    Raises:
+        InputError: labels outside 0..C-1.
     """
-    votes = weighted_knn(
-        bank, bank_labels, queries, k=k, temperature=temperature, num_classes=num_classes
-    )
+    check_labels(bank_labels, num_classes, "the training images")
+    check_labels(query_labels, num_classes, "the test images")
+    found = nearest_neighbours(bank, queries, max(k), device=device)
+    labels = bank_labels.to(found.index.device)[found.index]
+    wanted = query_labels.to(found.index.device)
     metrics: dict[str, float] = {}
     correct: dict[str, Tensor] = {}
-    for size in k:
-        metrics[f"knn{size}_top1"] = accuracy(votes[size], query_labels)
-        correct[f"knn{size}_top1"] = votes[size].topk(1, dim=1).indices[:, 0] == query_labels
-        if num_classes > 5:
-            metrics[f"knn{size}_top5"] = accuracy(votes[size], query_labels, 5)
+    for value in dict.fromkeys([temperature, *more_temperatures]):
+        suffix = "" if value == temperature else f"_T{value:g}"
+        for size in k:
+            name = f"knn{size}{suffix}"
+            options = {"k": size, "temperature": value, "num_classes": num_classes}
+            rank = label_rank(vote(found.similarity, labels, **options), wanted)
+            for top in (1, 5) if num_classes > 5 else (1,):
+                metrics[f"{name}_top{top}"] = 100.0 * int((rank < top).sum()) / len(rank)
+            if not suffix:
+                correct[f"{name}_top1"] = (rank < 1).cpu()
     return metrics, correct

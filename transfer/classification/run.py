@@ -42,7 +42,7 @@ from transfer.classification.data import (
 )
 from transfer.classification.defaults import not_in_identity
 from transfer.classification.features import Features, extract_features
-from transfer.classification.knn import check_k, evaluate_knn
+from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, per_class_accuracy
@@ -116,13 +116,17 @@ def check(cfg: CfgNode, request: Request) -> None:
 
 
 def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
-    """Weighted kNN, every k of PROTOCOL.K."""
-    tensors = (bank.values, bank.labels, queries.values, queries.labels)
+    """Weighted kNN, every k and temperature from one search; the bank stays on the host."""
     metrics, correct = evaluate_knn(
-        *(tensor.to(job.device) for tensor in tensors),
+        bank.values,
+        bank.labels,
+        queries.values,
+        queries.labels,
         k=job.cfg.PROTOCOL.K,
         temperature=job.cfg.PROTOCOL.TEMPERATURE,
+        more_temperatures=job.cfg.KNN.MORE_TEMPERATURES,
         num_classes=len(job.train.classes),
+        device=job.device,
     )
     return Score(metrics, _per_class(correct, queries, job.train.classes))
 
@@ -231,6 +235,7 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
         train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
     if protocol.NAME == "knn":
         check_k(protocol.K, len(train), train.name)
+        check_temperatures(protocol.TEMPERATURE, cfg.KNN.MORE_TEMPERATURES)
     drawn: dict[int, np.ndarray] = {}
     if protocol.NAME == "kshot":
         train, drawn = _draw(cfg, request.trials, train)
