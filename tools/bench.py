@@ -1,6 +1,7 @@
 """Speed of pretraining's parts in images per second: files to crops (loader), crops to views
 (augment), the network (compute), the whole step; the bottleneck is named. Speed of detection in
-seconds: an iteration of both engines (detect), scoring by all evaluators at hand (evaluate)."""
+seconds: an iteration of both engines (detect), scoring by all evaluators at hand (evaluate). Exact
+kNN search beside faiss-cpu and scikit-learn, in seconds and memory (knn)."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 EXAMPLE = """python tools/bench.py step --config simclr_r50.yaml --batch-size 256
   python tools/bench.py loader --peer lightly --workers 2 --seconds 10
   python tools/bench.py detect --config digits_coco.yaml --repetitions 5
-  python tools/bench.py evaluate --images 500"""
+  python tools/bench.py evaluate --images 500
+  python tools/bench.py knn --bank 100000 --dim 512 --queries 2000"""
 # Reading in the training process itself compares the engines without their workers' read-ahead.
 MAY_BE_0 = (("workers", "detect"),)
-KINDS = ("loader", "augment", "step", "detect", "evaluate")
+KINDS = ("loader", "augment", "step", "detect", "evaluate", "knn")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,6 +48,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--batch-size", type=int, help="images (256 on a GPU, 32 without; detect: the config's)"
     )
     parser.add_argument("--images", type=int, default=500, help="evaluate: test images (500)")
+    parser.add_argument("--bank", type=int, default=100_000, help="knn: rows to search (100000)")
+    parser.add_argument("--queries", type=int, default=2000, help="knn: rows to search for (2000)")
+    parser.add_argument("--dim", type=int, default=512, help="knn: of a feature (512)")
     parser.add_argument(
         "--workers", type=int, default=_cores(), help="loader processes (all cores)"
     )
@@ -61,14 +66,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @tool
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    for name in ("batch_size", "workers", "seconds", "repetitions", "images"):
+    counts = ("batch_size", "workers", "seconds", "repetitions", "images", "bank", "queries", "dim")
+    for name in counts:
         value = getattr(args, name)
         if value is not None and (value < 0 or value == 0 and (name, args.kind) not in MAY_BE_0):
             raise InputError(f"--{name.replace('_', '-')} {value} must be above 0")
     _refuse_unused(args)
     # benchmarks/ is part of the checkout but not of the installed packages.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    run = {"detect": _detect, "evaluate": _evaluate}.get(args.kind, _pretraining)
+    run = {"detect": _detect, "evaluate": _evaluate, "knn": _knn}.get(args.kind, _pretraining)
     result, text = run(args)
     print(json.dumps(result, indent=1) if args.json else text)
     if args.output:
@@ -79,10 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _refuse_unused(args: argparse.Namespace) -> None:
     """Options that a kind would ignore are mistakes."""
-    unused = {
-        "detect": ("peer",),
-        "evaluate": ("peer", "data", "config", "batch_size", "opts"),
-    }
+    own = ("peer", "data", "config", "batch_size", "opts")
+    unused = {"detect": ("peer",), "evaluate": own, "knn": own}
     for name in unused.get(args.kind, ()):
         if getattr(args, name):
             shown = "KEY VALUE" if name == "opts" else f"--{name.replace('_', '-')}"
@@ -113,6 +117,16 @@ def _evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     result = evaluate.run(evaluate.Options(images=args.images, repetitions=args.repetitions))
     return result, seconds.report(result)
+
+
+def _knn(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from benchmarks import knn
+
+    options = knn.Options(args.bank, args.queries, args.dim, args.repetitions)
+    if options.bank < options.k:
+        raise InputError(f"--bank {options.bank} must be {options.k} or more, the neighbours asked")
+    result = knn.run(options)
+    return result, knn.report(result)
 
 
 def _pretraining(args: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -222,6 +222,34 @@ def test_bad_input_of_detection(
     assert words in error
 
 
+def test_knn_finds_what_its_peers_find(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--bank", "900", "--queries", "30", "--dim", "16", "--repetitions", "2"]
+    assert main(["knn", *sizes, "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "ours / scikit-learn: " in shown and "MiB above the inputs" in shown
+    result = json.loads((tmp_path / "bench_knn.json").read_text())
+    assert ("ours / faiss-cpu" in result["ratios"]) == bool(importlib.util.find_spec("faiss"))
+    for name, found in result["neighbours"].items():
+        limit = (0.98, 1e-3) if "float16" in name else (0.9999, 1e-6)
+        assert found["in common"] >= limit[0] and found["similarity"] <= limit[1], name
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["knn", "--bank", "150"], "--bank 150 must be 200 or more"),
+        (["knn", "--dim", "0"], "--dim 0 must be above 0"),
+        (["knn", "--config", "knn.yaml"], "bench.py knn takes no --config"),
+    ],
+)
+def test_bad_input_of_knn(
+    command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and words in error
+
+
 def test_seconds_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
