@@ -44,11 +44,15 @@ def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_argv(root)) == 0
     record = read_record(root / "out/trial_0/record.json")
     names = {f"knn{k}{t}_top1" for k in (3, 5) for t in ("", "_T0.1")}
-    assert record["metrics"] == dict.fromkeys(names, 100.0)
+    accuracies = {n: v for n, v in record["metrics"].items() if not n.startswith("features/")}
+    assert accuracies == dict.fromkeys(names, 100.0)
+    statistics = ("alignment", "norm", "rank", "std", "uniformity")
+    assert set(record["metrics"]) - names == {f"features/{name}" for name in statistics}
+    assert record["metrics"]["features/norm"] > 0
     assert record["per_class"]["knn5_top1"] == {"bright": 100.0, "dark": 100.0}
     assert record["task"] == "knn" and record["protocol"]["name"] == "knn"
     assert record["checkpoint"]["name"] == "random_tiny_resnet"
-    assert record["views_seen"] == 32 and record["dataset"] == "folder:data:test"
+    assert record["views_seen"] == 32 + 2 * 8 and record["dataset"] == "folder:data:test"
     assert (root / "out/trial_0/kernels.png").is_file()
     assert "knn5_top1 100.00" in capsys.readouterr().out
 

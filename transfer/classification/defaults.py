@@ -5,8 +5,8 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 # These move no number (SEED: the trial's own field), so they are no part of a protocol's identity.
-# KNN only adds metrics, whose names say how.
-NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "KNN")
+# KNN and QUALITY only add metrics, whose names say which.
+NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "KNN", "QUALITY")
 
 
 def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
@@ -59,6 +59,10 @@ def get_defaults() -> CfgNode:
     # The same neighbours' votes at other temperatures, as knnK_T0.1_top1 beside knnK_top1 (0.1:
     # Wu et al. 2018, lightly; VISSL calls it sigma)
     cfg.KNN.MORE_TEMPERATURES = (0.1,)
+
+    cfg.QUALITY = CfgNode()
+    # Test images whose two random crops give features/alignment and /uniformity; 0: no features/*
+    cfg.QUALITY.IMAGES = 1000
 
     cfg.SVM = _svm()
     cfg.KSHOT = _kshot()

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from transfer.classification.knn import check_k, check_temperatures, evaluate_kn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, per_class_accuracy
+from transfer.classification.quality import feature_quality, pair_splits
 from transfer.classification.svm import (
     check_targets,
     evaluate_low_shot,
@@ -272,6 +273,7 @@ def _solver(cfg: CfgNode) -> Solver:
 
 def _run_trials(job: Job) -> list[Path]:
     request, cached = job.request, {}  # weights' sha256 -> features of both splits
+    quality: dict[str, float] = {}  # of the same weights
     records = []
     for trial in range(request.trials):
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
@@ -287,8 +289,10 @@ def _run_trials(job: Job) -> list[Path]:
         extra = sum(part.seconds for part in cached.get(weights.sha256, ()))
         if weights.sha256 not in cached:
             cached = {weights.sha256: _extract(job, weights)}
+            quality = _quality(job, weights, cached[weights.sha256][1])
         if is_main():
             score = PROTOCOLS[job.cfg.PROTOCOL.NAME](job, *cached[weights.sha256], seed)
+            score = replace(score, metrics={**score.metrics, **quality})
             _write_trial(job, weights, score, trial, started, time.time() - start + extra)
         barrier()
     return records
@@ -301,21 +305,32 @@ def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
 
 
 def _extract(job: Job, weights: Weights) -> tuple[Features, Features]:
+    return _features(job, weights, job.train), _features(job, weights, job.test)
+
+
+def _features(job: Job, weights: Weights, split: Split) -> Features:
     loader = job.cfg.DATALOADER
-    bank, queries = (
-        extract_features(
-            weights,
-            split,
-            job.transform,
-            device=job.device,
-            batch_size=loader.BATCH_SIZE,
-            num_workers=loader.NUM_WORKERS,
-            cache_dir=job.cfg.CACHE_DIR,
-            window=job.cfg.SVM.WINDOW if job.cfg.PROTOCOL.NAME.startswith("svm") else 0,
-        )
-        for split in (job.train, job.test)
+    return extract_features(
+        weights,
+        split,
+        job.transform,
+        device=job.device,
+        batch_size=loader.BATCH_SIZE,
+        num_workers=loader.NUM_WORKERS,
+        cache_dir=job.cfg.CACHE_DIR,
+        window=job.cfg.SVM.WINDOW if job.cfg.PROTOCOL.NAME.startswith("svm") else 0,
     )
-    return bank, queries
+
+
+def _quality(job: Job, weights: Weights, queries: Features) -> dict[str, float]:
+    """Statistics of the test images' features, and of random crops of some of them."""
+    if not job.cfg.QUALITY.IMAGES:
+        return {}
+    sizes = (job.cfg.PROTOCOL.IMAGE_SIZE, job.cfg.PROTOCOL.INTERPOLATION)
+    crops = replace(job.transform, resize=sizes[0])  # they have their size already
+    pairs = pair_splits(job.test, job.cfg.QUALITY.IMAGES, *sizes)
+    two = [_features(replace(job, transform=crops), weights, split).values for split in pairs]
+    return feature_quality(queries.values, two)
 
 
 def _write_trial(
@@ -348,7 +363,7 @@ def _write_trial(
         started=started,
         seconds=seconds,
         gpu_seconds=seconds * world_size() if job.device.type == "cuda" else 0.0,
-        views_seen=len(job.train) + len(job.test),
+        views_seen=len(job.train) + len(job.test) + 2 * min(job.cfg.QUALITY.IMAGES, len(job.test)),
     )
     write_record(folder, record)
 

@@ -219,7 +219,12 @@ def _pairs(words: Sequence[str]) -> list[str]:
 
 
 def _sorted_metrics(names: Iterable[str]) -> list[str]:
-    return sorted(set(names), key=lambda name: (_rank(name, _METRIC_ORDER), _natural(name)))
+    """Accuracies first; features/* are statistics beside them, never a headline."""
+
+    def place(name: str) -> tuple:
+        return name.startswith("features/"), _rank(name, _METRIC_ORDER), _natural(name)
+
+    return sorted(set(names), key=place)
 
 
 def _rank(name: str, order: Sequence[str]) -> int:

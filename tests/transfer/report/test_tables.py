@@ -22,14 +22,18 @@ def test_numbers_and_order(tmp_path: Path, write_run: Callable[..., Path]) -> No
     for trial, value in enumerate(values):
         write_run("simclr", "linear", {"top1": value, "top5": 90.0}, trial)
         write_run("zero", "linear", {"top1": 10.0 + trial, "top5": 50.0}, trial, method="random")
-    write_run("mscn", "knn", {"knn20_top1": 51.0, "knn100_top1": 49.0, "knn10_top1": 50.0})
+    write_run(
+        "mscn",
+        "knn",
+        {"knn20_top1": 51.0, "knn100_top1": 49.0, "knn10_top1": 50.0, "features/norm": 9.0},
+    )
     write_run("imagenet", "knn", {"knn20_top1": 60.0}, method="supervised")
     results = _results(tmp_path)
     labels = [row.label for row in results.checkpoints]
     assert labels == ["zero", "imagenet", "mscn", "simclr"]  # untrained, supervised, the others
     assert [protocol.task for protocol in results.protocols] == ["knn", "linear"]
     knn, linear = results.protocols
-    assert results.metrics[knn.key] == ["knn10_top1", "knn20_top1", "knn100_top1"]
+    assert results.metrics[knn.key] == ["knn10_top1", "knn20_top1", "knn100_top1", "features/norm"]
     cell = results.cell(results.checkpoints[3], linear)
     summary = cell.summaries["top1"]
     assert (summary.mean, summary.n) == (pytest.approx(np.mean(values)), 3)
