@@ -55,17 +55,8 @@ def get_defaults() -> CfgNode:
     # linear: share of the training images of each class on which the learning rate is chosen
     cfg.PROTOCOL.HOLDOUT = 0.1
 
-    cfg.KNN = CfgNode()
-    # The same neighbours' votes at other temperatures, as knnK_T0.1_top1 beside knnK_top1 (0.1:
-    # Wu et al. 2018, lightly; VISSL calls it sigma)
-    cfg.KNN.MORE_TEMPERATURES = (0.1,)
-
-    cfg.QUALITY = CfgNode()
-    # Test images whose two random crops give features/alignment and /uniformity; 0: no features/*
-    cfg.QUALITY.IMAGES = 1000
-
-    cfg.SVM = _svm()
-    cfg.KSHOT = _kshot()
+    cfg.KNN, cfg.QUALITY = _extras()
+    cfg.SVM, cfg.KSHOT = _svm(), _kshot()
 
     # The linear head; kNN has no solver
     cfg.SOLVER = CfgNode()
@@ -85,6 +76,17 @@ def get_defaults() -> CfgNode:
     # Where extracted features are kept for the next run; "": nowhere
     cfg.CACHE_DIR = ""
     return cfg
+
+
+def _extras() -> tuple[CfgNode, CfgNode]:
+    """Keys that add metrics and change none."""
+    knn, quality = CfgNode(), CfgNode()
+    # The same neighbours' votes at other temperatures, as knnK_T0.1_top1 beside knnK_top1 (0.1:
+    # Wu et al. 2018, lightly; VISSL calls it sigma)
+    knn.MORE_TEMPERATURES = (0.1,)
+    # Test images whose two random crops give features/alignment and /uniformity; 0: no features/*
+    quality.IMAGES = 1000
+    return knn, quality
 
 
 def _svm() -> CfgNode:

@@ -3,7 +3,8 @@
 Legend: N images of the split, D feature dimension, W processes, S side of the crop.
 
 The features depend on weights, images and transform alone, so one extraction serves all trials
-and, through the cache, later runs. The cache's file name is a sha256 over all three.
+and, through the cache, later runs. The cache's file name is a sha256 over all three,
+the files' sizes and times of change included.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pretrain.common.checkpoint import atomic_write, load_torch_file
 from pretrain.common.distributed import gather_rows, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.checkpoints.build import build_frozen_backbone
+from transfer.classification.cache import Parts, file_stamp, read_cache, write_cache
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
 
 if TYPE_CHECKING:
@@ -64,36 +65,41 @@ def extract_features(
             as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
 
     bf16 autocast on CUDA (off on a CPU, where it is slower). With several processes each takes
-    every W-th image, and all get the whole.
+    every W-th image, and all get the whole. With a cache folder a killed extraction goes on where
+    it was, and a file that is torn or of other weights is computed again with a notice.
 
     Raises:
-        InputError: an unreadable image (named), or a cache file that does not fit.
+        InputError: an unreadable image (named), or features that are not finite.
     """
     key = _content_key(weights, split, transform, device.type, window)
     path = Path(cache_dir) / f"{key}.pt" if cache_dir else None
-    if path and path.is_file():
+    if path and path.is_file() and (found := read_cache(path, split)):
         logger.info("features of %s: %s", split.name, path)
-        return _read_cache(path, split)
+        return Features(**found)
     start = time.perf_counter()
     model = build_frozen_backbone(weights).to(device, memory_format=torch.channels_last)
     # Padded to a multiple of W with image 0, so that every process gathers the same shape
     padded = list(range(len(split))) + [0] * (-len(split) % world_size())
     mine = padded[rank() :: world_size()]
+    parts = Parts(path, batch_size)
     loader = DataLoader(
-        CropDataset(split, mine, transform),
+        CropDataset(split, mine[parts.images :], transform),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
     )
     with progress(loader, desc=f"features of {split.name}", unit="batch") as batches:
-        parts = [_forward(model, weights, images, device, split, window) for images in batches]
-    gathered = gather_rows(torch.cat(parts))  # process by process: undo the stride
+        for images in batches:
+            parts.add(_forward(model, weights, images, device, split, window))
+    gathered = gather_rows(parts.all().to(device))  # process by process: undo the stride
     values = gathered.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
     values = values[: len(split)].cpu()
+    if not values.isfinite().all():
+        raise InputError(f"the features of {split.name} are not finite: the weights have diverged")
     features = Features(values, split.labels, time.perf_counter() - start)
     if path and is_main():
-        _write_cache(path, features)
+        write_cache(path, values=values, labels=split.labels, seconds=features.seconds)
     return features
 
 
@@ -139,6 +145,7 @@ def _content_key(
         "transform": [transform.resize, transform.size, transform.interpolation],
         "split": split.name,
         "images": [split.images.name(index) for index in range(len(split))],
+        "files": [file_stamp(split.images, index) for index in range(len(split))],
         "labels": split.labels.tolist(),
         "precision": "bf16" if device == "cuda" else "fp32",
     }
@@ -148,19 +155,3 @@ def _content_key(
     if window or transform.squash:
         facts["pooling"] = [window, transform.squash]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _write_cache(path: Path, features: Features) -> None:
-    content = {
-        "values": features.values,
-        "labels": features.labels,
-        "seconds": features.seconds,
-    }
-    atomic_write(path, lambda file: torch.save(content, file))
-
-
-def _read_cache(path: Path, split: Split) -> Features:
-    features = Features(**load_torch_file(path))
-    if not torch.equal(features.labels, split.labels):
-        raise InputError(f"{path}: cached features of other images; remove the file")
-    return features

@@ -237,6 +237,8 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     if protocol.NAME == "knn":
         check_k(protocol.K, len(train), train.name)
         check_temperatures(protocol.TEMPERATURE, cfg.KNN.MORE_TEMPERATURES)
+    if cfg.QUALITY.IMAGES < 0:
+        raise InputError(f"QUALITY.IMAGES {cfg.QUALITY.IMAGES} must be 0 (no features/*) or more")
     drawn: dict[int, np.ndarray] = {}
     if protocol.NAME == "kshot":
         train, drawn = _draw(cfg, request.trials, train)
