@@ -5,8 +5,9 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 # These move no number (SEED: the trial's own field), so they are no part of a protocol's identity.
-# KNN and QUALITY only add metrics, whose names say which.
-NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "KNN", "QUALITY")
+# KNN and QUALITY only add metrics, whose names say which; REPLICATES adds an artifact.
+NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "REPLICATES")
+NOT_IN_IDENTITY += ("KNN", "QUALITY")
 
 
 def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ def get_defaults() -> CfgNode:
 
     # Trial t uses SEED + t
     cfg.SEED = 0
+    cfg.REPLICATES = 200  # bootstrap draws of the test images, for error bars; 0: none
     # Set by --output
     cfg.OUTPUT_DIR = ""
     # Where extracted features are kept for the next run; "": nowhere

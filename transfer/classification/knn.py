@@ -54,8 +54,7 @@ def evaluate_knn(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": right (M,) bool on the CPU, ...}).
 
-    Every k and temperature is answered from one search. knnK_top5 comes with six classes or more;
-    the second dict holds the protocol's own temperature alone.
+    Every k and temperature is answered from one search. knnK_top5 comes with six classes or more.
 
     Args:
         bank: (N, D), on the host or mapped from a file; queries: (M, D); labels int64.
@@ -78,7 +77,7 @@ def evaluate_knn(
             options = {"k": size, "temperature": value, "num_classes": num_classes}
             rank = label_rank(vote(found.similarity, labels, **options), wanted)
             for top in (1, 5) if num_classes > 5 else (1,):
-                metrics[f"{name}_top{top}"] = 100.0 * int((rank < top).sum()) / len(rank)
-            if not suffix:
-                correct[f"{name}_top1"] = (rank < 1).cpu()
+                right = (rank < top).cpu()
+                metrics[f"{name}_top{top}"] = 100.0 * int(right.sum()) / len(right)
+                correct[f"{name}_top{top}"] = right
     return metrics, correct

@@ -12,14 +12,18 @@ from torch import Tensor
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Percent of rows of scores (M, C) with the label among the `top` highest.
+    """Percent of rows of scores (M, C) with the label among the `top` highest."""
+    return 100.0 * int(hits(scores, labels, top).sum()) / len(labels)
+
+
+def hits(scores: Tensor, labels: Tensor, top: int = 1) -> Tensor:
+    """Whether the label is among the `top` highest of each row, bool (M,).
 
     A row that is not finite (a head that diverged) counts as wrong.
     """
     finite = scores.isfinite().all(dim=1)
     best = scores.nan_to_num().topk(min(top, scores.shape[1]), dim=1).indices
-    hits = (best == labels[:, None]).any(dim=1) & finite
-    return 100.0 * int(hits.sum()) / len(labels)
+    return (best == labels[:, None]).any(dim=1) & finite
 
 
 def per_class_accuracy(

@@ -45,8 +45,9 @@ from transfer.classification.features import Features, extract_features
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
-from transfer.classification.metrics import accuracy, per_class_accuracy
+from transfer.classification.metrics import accuracy, hits, per_class_accuracy
 from transfer.classification.quality import feature_quality, pair_splits
+from transfer.classification.replicates import Outcomes, draw_replicates
 from transfer.classification.svm import (
     check_targets,
     evaluate_low_shot,
@@ -94,6 +95,7 @@ class Score:
     per_class: dict[str, dict[str, float | None]]
     curve: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)  # for selection.json
+    outcomes: Outcomes = field(default_factory=Outcomes)  # for replicates.json
 
 
 def classify(cfg: CfgNode, request: Request) -> list[Path]:
@@ -129,7 +131,9 @@ def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
         num_classes=len(job.train.classes),
         device=job.device,
     )
-    return Score(metrics, _per_class(correct, queries, job.train.classes))
+    first = {f"knn{size}_top1": correct[f"knn{size}_top1"] for size in job.cfg.PROTOCOL.K}
+    outcomes = Outcomes({name: right.numpy() for name, right in correct.items()})
+    return Score(metrics, _per_class(first, queries, job.train.classes), outcomes=outcomes)
 
 
 def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -154,8 +158,9 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     if len(classes) > 5:
         metrics["top5"] = accuracy(logits, test_labels, 5)
     correct = {"top1": logits.argmax(dim=1) == test_labels}
+    outcomes = Outcomes({m: hits(logits, test_labels, int(m[-1])).cpu().numpy() for m in metrics})
     notes = {"lr_per_256": lr, "held_out_top1": {f"{k:g}": v for k, v in held_out.items()}}
-    return Score(metrics, _per_class(correct, queries, classes), heads.curve, notes)
+    return Score(metrics, _per_class(correct, queries, classes), heads.curve, notes, outcomes)
 
 
 def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -169,16 +174,17 @@ def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
     names = job.train.classes
     notes = {"cost": dict(zip(names, result.costs.tolist()))}
     per_class = {"mAP": dict(zip(names, result.per_class.tolist()))}
-    return Score({"mAP": result.mean_ap}, per_class, notes=notes)
+    outcomes = Outcomes(ranked={"mAP": (result.scores, queries.labels.numpy())})
+    return Score({"mAP": result.mean_ap}, per_class, notes=notes, outcomes=outcomes)
 
 
 def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
     """mAP by the number of positive images per class; the trial is the draw."""
     values, targets, test_values, test_targets = _arrays(bank, queries)
     costs = [float(cost) for cost in job.cfg.SVM.COSTS]
-    metrics, notes = {}, {}
+    metrics, notes, outcomes = {}, {}, Outcomes()
     for shots in job.cfg.SVM.SHOTS:
-        found = evaluate_low_shot(
+        found, scores = evaluate_low_shot(
             values,
             sample_shots(targets, shots, seed),
             test_values,
@@ -187,21 +193,24 @@ def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) ->
             max_iter=job.cfg.SVM.MAX_ITER,
         )
         metrics[f"shots{shots}_mAP"] = float(found.max())
+        outcomes.ranked[f"shots{shots}_mAP"] = (scores[found.argmax()], test_targets)
         notes[f"shots{shots}_mAP_by_cost"] = dict(zip(map(str, costs), found.tolist()))
-    return Score(metrics, {}, notes=notes)
+    return Score(metrics, {}, notes=notes, outcomes=outcomes)
 
 
 def score_kshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
     """Logistic regression on k images per class; the trial is the draw."""
     values, labels, test_values, _ = _arrays(bank, queries)
     rows = job.drawn[seed].reshape(len(job.train.classes), -1)  # (classes, the most shots)
-    metrics, notes = {}, {}
+    metrics, notes, outcomes = {}, {}, Outcomes()
     for shots in job.cfg.KSHOT.SHOTS:
         chosen = rows[:, :shots].ravel()
         scores = fit_and_predict(values[chosen], labels[chosen], test_values, job.cfg.KSHOT.PENALTY)
-        metrics[f"shots{shots}_top1"] = accuracy(torch.from_numpy(scores), queries.labels)
+        right = hits(torch.from_numpy(scores), queries.labels)
+        metrics[f"shots{shots}_top1"] = 100.0 * int(right.sum()) / len(right)
+        outcomes.correct[f"shots{shots}_top1"] = right.numpy()
         notes[f"shots{shots}"] = [job.train.images.name(int(row)) for row in chosen[:1000]]
-    return Score(metrics, {}, notes=notes)
+    return Score(metrics, {}, notes=notes, outcomes=outcomes)
 
 
 def _arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
@@ -345,6 +354,11 @@ def _write_trial(
     atomic_write_text(folder / "config.yaml", dump_yaml(job.cfg))
     artifacts = {"kernels": "kernels.png", **copy_pretrain_artifacts(request.weights, folder)}
     draw_kernels(weights, folder / "kernels.png")
+    artifacts["config"] = "config.yaml"
+    names = [job.test.images.name(index) for index in range(len(job.test))]
+    replicates = draw_replicates(score.outcomes, names, score.metrics, job.cfg.REPLICATES)
+    if replicates is not None:
+        artifacts["replicates"] = replicates.write(folder).name
     if score.curve:
         write_curves(folder / "curves.json", score.curve)
         artifacts["curves"] = "curves.json"

@@ -25,10 +25,12 @@ EPS = 1e-5  # VISSL adds it to the norm
 
 
 class SvmResult(NamedTuple):
-    """Attributes: per_class: AP in percent; costs: chosen, per class."""
+    """Attributes: per_class: AP in percent; costs: chosen, per class; scores: (M, C) of the test
+    images, NaN where they are ignored."""
 
     per_class: np.ndarray
     costs: np.ndarray
+    scores: np.ndarray
 
     @property
     def mean_ap(self) -> float:
@@ -79,16 +81,17 @@ def evaluate_svm(
     """
     check_targets(targets, test_targets, folds)
     values, test_values = normalize(values), normalize(test_values)
-    aps, chosen = [], []
+    aps, chosen, scores = [], [], np.full(test_targets.shape, np.nan)
     with progress(range(targets.shape[1]), desc="SVMs", unit="class") as classes:
         for c in classes:
             labels = np.where(targets[:, c] == 1, 1, -1)
             judged = [_cross_validate(values, labels, cost, folds, max_iter) for cost in costs]
             chosen.append(costs[int(np.argmax(judged))])
             kept = test_targets[:, c] != -1
-            scores = _fit(values, labels, chosen[-1], max_iter).decision_function(test_values[kept])
-            aps.append(100.0 * average_precision(test_targets[kept, c] == 1, scores))
-    return SvmResult(np.array(aps), np.array(chosen))
+            model = _fit(values, labels, chosen[-1], max_iter)
+            scores[kept, c] = model.decision_function(test_values[kept])
+            aps.append(100.0 * average_precision(test_targets[kept, c] == 1, scores[kept, c]))
+    return SvmResult(np.array(aps), np.array(chosen), scores)
 
 
 def sample_shots(targets: np.ndarray, shots: int, seed: int) -> np.ndarray:
@@ -119,21 +122,25 @@ def evaluate_low_shot(
     *,
     costs: Sequence[float],
     max_iter: int = 2000,
-) -> np.ndarray:
-    """Test mAP in percent of every cost (len(costs),); ignored images are left out of training.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test mAP in percent of every cost (len(costs),), and the images' scores (len(costs), M, C).
+
+    Ignored images are left out of training; as test images their score is NaN.
 
     VISSL reports the best cost's: few shots leave no image to choose it on but the test's.
     """
     values, test_values = normalize(values), normalize(test_values)
     out = np.zeros((len(costs), targets.shape[1]))
+    scores = np.full((len(costs), *test_targets.shape), np.nan)
     for c in range(targets.shape[1]):
         used, kept = targets[:, c] != -1, test_targets[:, c] != -1
         labels = np.where(targets[used, c] == 1, 1, -1)
         for place, cost in enumerate(costs):
             model = _fit(values[used], labels, cost, max_iter)
-            scores = model.decision_function(test_values[kept])
-            out[place, c] = 100.0 * average_precision(test_targets[kept, c] == 1, scores)
-    return out.mean(axis=1)
+            scores[place, kept, c] = model.decision_function(test_values[kept])
+            present = test_targets[kept, c] == 1
+            out[place, c] = 100.0 * average_precision(present, scores[place, kept, c])
+    return out.mean(axis=1), scores
 
 
 def check_targets(

@@ -51,6 +51,7 @@ LEAST = {
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "TRANSFER.LOG_PERIOD": 1,
     "TRANSFER.ACCUMULATE": 1,
+    "TRANSFER.REPLICATES": 0,
 }
 DETECTION, SEMANTIC = "detection", "semantic"
 # TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
@@ -221,7 +222,7 @@ def identity(cfg: CfgNode) -> CfgNode:
     kept.TRANSFER.LOG_PERIOD = 0
     kept.TRANSFER.CHANNELS_LAST = False
     # Younger than some records, and no part of a protocol: left out, so that identities stay.
-    for key in ("CHECK_IMAGES", "COCO_EVALUATOR", "PROTOCOL"):
+    for key in ("CHECK_IMAGES", "COCO_EVALUATOR", "PROTOCOL", "REPLICATES"):
         del kept.TRANSFER[key]
     kept.SOLVER.CHECKPOINT_PERIOD = 0
     # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.

@@ -57,6 +57,7 @@ from transfer.detection.trials import (
     write_artifacts,
     write_trial,
 )
+from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +184,8 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
     predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=job.test_set)
     if not is_main():
         return
-    metrics, per_class = _score(cfg, job.test_set, predictions, folder / "inference")
+    place, draws = folder / "inference", cfg.TRANSFER.REPLICATES
+    metrics, per_class = _score(cfg, job.test_set, predictions, place, draws)
     write_trial(
         request,
         job.cfg,
@@ -252,7 +254,11 @@ def _evaluator(
 
 
 def _score(
-    cfg: CfgNode, test_set: DetectionSet, predictions: list[Predictions], folder: Path
+    cfg: CfgNode,
+    test_set: DetectionSet,
+    predictions: list[Predictions],
+    folder: Path,
+    draws: int = 0,
 ) -> Scores:
     return score(
         test_set,
@@ -262,6 +268,7 @@ def _score(
         voc_metric=cfg.TRANSFER.VOC_METRIC,
         voc_exact=cfg.TRANSFER.VOC_EXACT,
         coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
+        draws=draws,
     )
 
 
@@ -271,6 +278,8 @@ def _write_artifacts(
     """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
     artifacts = write_artifacts(job.request, weights, folder)
     artifacts["predictions"] = f"inference/{RESULTS_FILE}"
+    if job.cfg.TRANSFER.REPLICATES:
+        artifacts["replicates"] = f"inference/{REPLICATES_FILE}"
     if (folder / SWEEP_FILE).is_file():
         artifacts["lr_sweep"] = SWEEP_FILE
     count = job.cfg.TRANSFER.DRAW_DETECTIONS

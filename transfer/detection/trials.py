@@ -121,7 +121,8 @@ def write_artifacts(request: Request, weights: Weights, folder: Path) -> dict[st
     write_curves(folder / "curves.json", rows)
     draw_kernels(weights, folder / "kernels.png")
     copied = copy_pretrain_artifacts(request.weights, folder)
-    return {"curves": "curves.json", "kernels": "kernels.png", **copied}
+    kept = {"config": "config.yaml", "curves": "curves.json", "kernels": "kernels.png"}
+    return {**kept, **copied}
 
 
 def write_trial(

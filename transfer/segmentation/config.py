@@ -84,6 +84,8 @@ def check(cfg: CfgNode) -> None:
     for key in AT_LEAST_ONE:
         if _get(cfg, key) < 1:
             raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
+    if cfg.TRANSFER.REPLICATES < 0:
+        raise InputError(f"TRANSFER.REPLICATES must be 0 or above, got {cfg.TRANSFER.REPLICATES}")
     node = cfg.TRANSFER.SEMANTIC
     if not 2 <= node.NUM_CLASSES <= 255:
         raise InputError(f"TRANSFER.SEMANTIC.NUM_CLASSES {node.NUM_CLASSES} must be 2 to 255")

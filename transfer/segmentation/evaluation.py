@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-REPLICATES = 200
-REPLICATES_SEED = 0
+from transfer.results.replicates import Replicates
+from transfer.results.reweighted import keep_classes
+
 NAMES = ("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC")
 
 
@@ -31,39 +32,41 @@ def summarize(
     The mean IoU is over classes that occur, in the masks or in the predictions; the mean accuracy
     over those in the masks. What has no pixel to divide by is NaN.
     """
-    total = total.astype(np.float64)
-    hits, labelled, called = np.diag(total), total.sum(axis=1), total.sum(axis=0)
-    iou = 100.0 * _ratio(hits, labelled + called - hits)
-    accuracy = 100.0 * _ratio(hits, labelled)
-    share = _ratio(labelled, labelled.sum())
-    values = (
-        _mean(iou),
-        float(np.nansum(share * np.nan_to_num(iou))) if labelled.sum() else float("nan"),
-        _mean(accuracy),
-        float(100.0 * _ratio(hits.sum(), labelled.sum())),
-    )
+    one = Replicates([0], np.ones((1, 1), np.int32))
+    metrics = {name: float(value[0]) for name, value in draw_metrics(total[None], one).items()}
+    iou, accuracy = _rates(total.astype(np.float64))
     per_class = {
         "sem_seg/IoU": dict(zip(classes, iou.tolist())),
         "sem_seg/ACC": dict(zip(classes, accuracy.tolist())),
     }
-    return dict(zip(NAMES, values)), per_class
+    return metrics, per_class
 
 
-def replicates(matrices: np.ndarray, count: int = REPLICATES) -> dict[str, list[float]]:
-    """Each metric of `count` bootstrap samples of the images.
+def draw_metrics(matrices: np.ndarray, replicates: Replicates) -> dict[str, np.ndarray]:
+    """Each metric, in percent, under each of the replicates' weights, (W,).
 
-    matrices (n, K, K), one per image in the order of sorted image ids. The draws come from one
-    fixed seed, so that two runs on the same images can be compared pair by pair.
+    matrices (n, K, K): one per image, in the order of the replicates' ids. Where a draw has no
+    pixel of a class, the class keeps its full data's score.
     """
-    rng = np.random.default_rng(REPLICATES_SEED)
-    n, classes = len(matrices), [str(i) for i in range(matrices.shape[-1])]
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(count):
-        times = np.bincount(rng.integers(n, size=n), minlength=n)
-        metrics, _ = summarize(np.tensordot(times, matrices, axes=1), classes)
-        for name, value in metrics.items():
-            found[name].append(value)
-    return found
+    totals = np.tensordot(replicates.weights, matrices, axes=(0, 0)).astype(np.float64)
+    iou, accuracy = (keep_classes(values.T) for values in _rates(totals))  # (K, W)
+    labelled = totals.sum(axis=2).T
+    share = _ratio(labelled, labelled.sum(axis=0))
+    hits = np.diagonal(totals, axis1=1, axis2=2).sum(axis=1)
+    values = (
+        _mean(iou),
+        np.where(labelled.sum(axis=0) > 0, np.nansum(share * np.nan_to_num(iou), axis=0), np.nan),
+        _mean(accuracy),
+        100.0 * _ratio(hits, labelled.sum(axis=0)),
+    )
+    return dict(zip(NAMES, values))
+
+
+def _rates(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU and accuracy in percent by class, NaN without pixels; (..., K, K) -> (..., K) each."""
+    hits = np.diagonal(totals, axis1=-2, axis2=-1)
+    labelled, called = totals.sum(axis=-1), totals.sum(axis=-2)
+    return 100.0 * _ratio(hits, labelled + called - hits), 100.0 * _ratio(hits, labelled)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -71,5 +74,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+def _mean(values: np.ndarray) -> np.ndarray:
+    """(K, W) -> (W,): the mean over the classes that the full data, column 0, has."""
+    present = values[~np.isnan(values[:, 0])]
+    return present.mean(axis=0) if len(present) else np.full(values.shape[1], np.nan)

@@ -34,10 +34,11 @@ from transfer.detection.trials import (
     write_artifacts,
     write_trial,
 )
+from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.data import SemanticSet, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
-from transfer.segmentation.evaluation import replicates, summarize
+from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
 
 logger = logging.getLogger(__name__)
@@ -193,26 +194,23 @@ def _write_artifacts(
     job: Job, weights: Weights, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
 ) -> dict[str, str]:
     """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
-    order = np.argsort([sample.image_id for sample in job.test_set.samples], kind="stable")
-    drawn = {name: _finite(values) for name, values in replicates(matrices[order]).items()}
-    atomic_write_text(folder / "replicates.json", json.dumps(drawn) + "\n")
     total = {"classes": job.test_set.classes, "confusion": matrices.sum(axis=0).tolist()}
     (folder / "inference").mkdir(exist_ok=True)
     atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")
     artifacts = {
         **write_artifacts(job.request, weights, folder),
-        "replicates": "replicates.json",
         "confusion": "inference/confusion.json",
     }
+    if job.cfg.TRANSFER.REPLICATES:
+        ids = [sample.image_id for sample in job.test_set.samples]
+        replicates = Replicates.draw(ids, job.cfg.TRANSFER.REPLICATES)
+        replicates.add(draw_metrics(matrices[np.argsort(ids, kind="stable")], replicates))
+        artifacts["replicates"] = replicates.write(folder).name
     if maps:
         draw_predictions(job.test_set, maps, folder / DRAWN)
         artifacts["detections"] = DRAWN
     return artifacts
 
 
-def _finite(values: list[float]) -> list[float | None]:
-    return [value if np.isfinite(value) else None for value in values]
-
-
 def _jsonable(values: dict[str, float]) -> dict[str, float | None]:
-    return dict(zip(values, _finite(list(values.values()))))
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}

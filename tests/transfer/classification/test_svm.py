@@ -101,7 +101,7 @@ def test_low_shot_samples_as_vissl_draws_them() -> None:
 def test_low_shot_leaves_ignored_images_out() -> None:
     train, test = data(3, 150), data(4, 80)
     shots = sample_shots(train[1], 8, seed=0)
-    found = evaluate_low_shot(train[0], shots, *test, costs=(1.0,))
+    found, scores = evaluate_low_shot(train[0], shots, *test, costs=(1.0,))
     aps = []
     x, t = normalize(train[0]), normalize(test[0])
     for c in range(4):
@@ -112,6 +112,7 @@ def test_low_shot_leaves_ignored_images_out() -> None:
         model.fit(x[used], np.where(shots[used, c] == 1, 1, -1))
         aps.append(100 * slow_ap(test[1][kept, c] == 1, model.decision_function(t[kept])))
     assert found[0] == pytest.approx(np.mean(aps), abs=1e-6)
+    assert np.array_equal(np.isnan(scores[0]), test[1] == -1)
 
 
 def test_classes_without_positives() -> None:

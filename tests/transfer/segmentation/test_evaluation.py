@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from transfer.segmentation.evaluation import NAMES, confusion, replicates, summarize
+from transfer.results.replicates import Replicates
+from transfer.segmentation.evaluation import NAMES, confusion, draw_metrics, summarize
 
 
 def maps(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -63,14 +64,22 @@ def test_classes_that_never_occur() -> None:
     assert all(math.isnan(value) for value in empty.values())
 
 
-def test_replicates_resample_images() -> None:
+def test_replicates_are_scores_of_repeated_images() -> None:
+    """A class that a draw lacks keeps its score on the full data."""
     matrices = np.stack([confusion(*maps(seed), 4) for seed in range(5)])
-    found = replicates(matrices)
-    assert set(found) == set(NAMES) and all(len(values) == 200 for values in found.values())
-    assert replicates(matrices) == found
-    rng = np.random.default_rng(0)
-    chosen = rng.integers(5, size=5)
-    wanted, _ = summarize(sum(matrices[i] for i in chosen), "abcd")
-    assert found["sem_seg/mIoU"][0] == pytest.approx(wanted["sem_seg/mIoU"])
-    point, _ = summarize(matrices.sum(axis=0), "abcd")
-    assert np.mean(found["sem_seg/mIoU"]) == pytest.approx(point["sem_seg/mIoU"], abs=1.0)
+    matrices[1:, 3] = matrices[1:, :, 3] = 0  # the class of one image
+    replicates = Replicates.draw([f"{i}" for i in range(5)], draws=60)
+    replicates.add(draw_metrics(matrices, replicates))
+    full, whole = summarize(matrices.sum(axis=0), "abcd")
+    assert replicates.full == pytest.approx(full) and set(replicates.values) == set(NAMES)
+    lacking = 0
+    for draw, weights in enumerate(replicates.weights[:, 1:].T):
+        copies = np.repeat(matrices, weights, axis=0)
+        metrics, per_class = summarize(copies.sum(axis=0), "abcd")
+        for name, kind in (("sem_seg/mIoU", "sem_seg/IoU"), ("sem_seg/mACC", "sem_seg/ACC")):
+            each = [whole[kind][c] if math.isnan(v) else v for c, v in per_class[kind].items()]
+            assert replicates.values[name][draw] == pytest.approx(np.mean(each), abs=1e-9)
+        for name in ("sem_seg/fwIoU", "sem_seg/pACC"):
+            assert replicates.values[name][draw] == pytest.approx(metrics[name], abs=1e-9)
+        lacking += math.isnan(per_class["sem_seg/IoU"]["d"])
+    assert lacking > 0

@@ -22,6 +22,7 @@ from transfer.detection.config import protocol_sha256, task_package
 from transfer.detection.torchvision_engine.run import make_schedule
 from transfer.detection.trials import Request
 from transfer.results.record import read_record
+from transfer.results.replicates import read_replicates
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.run import evaluate_model, prepare, run_request, run_trials
@@ -53,14 +54,15 @@ def test_run_directory_and_record(semseg: Path, tmp_path: Path) -> None:
     assert record["views_seen"] == 12 and record["gpu_seconds"] == 0
     assert tuple(sorted(record["metrics"])) == tuple(sorted(NAMES))
     assert list(record["per_class"]["sem_seg/IoU"]) == sorted(["background", *"0123456789"])
-    wanted = {"curves", "kernels", "replicates", "confusion", "detections"}
+    wanted = {"config", "curves", "kernels", "replicates", "confusion", "detections"}
     assert set(record["artifacts"]) == wanted
     for artifact in record["artifacts"].values():
         assert (path.parent / artifact).is_file()
     lines = (path.parent / "metrics.json").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 3, 5]
-    replicates = json.loads((path.parent / "replicates.json").read_text())
-    assert all(len(replicates[name]) >= 200 for name in NAMES)
+    stored = read_replicates(path.parent / "replicates.json")
+    assert all(len(stored.values[name]) >= 200 for name in NAMES)
+    assert stored.full == pytest.approx(record["metrics"], abs=1e-5, nan_ok=True)
     total = np.array(
         json.loads((path.parent / "inference/confusion.json").read_text())["confusion"]
     )

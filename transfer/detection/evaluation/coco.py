@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
+from transfer.detection.evaluation.coco_draws import coco_draws
+from transfer.results.replicates import Replicates
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FAST = "faster_coco_eval"
@@ -53,11 +55,13 @@ def evaluate_coco(
     classes: dict[int, str],
     image_ids: Sequence[int] | None = None,
     evaluator: str = "pycocotools",
+    replicates: Replicates | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent.
 
     `kinds` are of "bbox" and "segm"; `classes` maps category ids to names; `image_ids` restricts
-    the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS.
+    the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS; `replicates`,
+    drawn of these images, takes the metrics under its weights.
     """
     coco, coco_eval = _classes_of(choose_evaluator(evaluator))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -70,6 +74,8 @@ def evaluate_coco(
         for name, value in zip(NAMES, evaluation.stats):
             metrics[f"{kind}/{name}"] = _percent(value)
         per_class[f"{kind}/AP"] = _per_class(evaluation, classes)
+        if replicates is not None:
+            replicates.add(coco_draws(evaluation, kind, replicates))
     return metrics, per_class
 
 

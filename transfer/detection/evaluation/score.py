@@ -1,7 +1,7 @@
 """Predictions of a whole test set -> metrics, by the evaluator that the set's layout asks for.
 
 In: a DetectionSet and its Predictions. Out: metrics and AP per class in percent, and
-`coco_instances_results.json` in the given folder.
+`coco_instances_results.json` in the given folder, on request with `replicates.json` beside it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import evaluate_coco
 from transfer.detection.evaluation.predictions import Predictions, write_results
 from transfer.detection.evaluation.voc import evaluate_voc
+from transfer.results.replicates import Replicates
 
 RESULTS_FILE = "coco_instances_results.json"
 
@@ -28,17 +29,31 @@ def score(
     voc_metric: int = 2007,
     voc_exact: bool = False,
     coco_evaluator: str = "auto",
+    draws: int = 0,
 ) -> Scores:
-    """(metrics, per_class); the results are written below `folder` first."""
+    """(metrics, per_class); the results are written below `folder` first.
+
+    `draws` above 0 also writes that many bootstrap replicates of each metric there.
+    """
+    ids = [sample.image_id for sample in dataset.samples]
+    replicates = Replicates.draw(ids, draws) if draws else None
     results = write_results(folder / RESULTS_FILE, predictions, dataset)
     if dataset.layout == "voc":
-        return evaluate_voc(dataset, predictions, metric=voc_metric, exact=voc_exact)
-    assert dataset.annotation_file is not None, "a COCO test set is one file"
-    return evaluate_coco(
-        dataset.annotation_file,
-        results,
-        kinds=("bbox", "segm") if with_masks else ("bbox",),
-        classes=dict(zip(dataset.category_ids, dataset.classes)),
-        image_ids=[sample.image_id for sample in dataset.samples],
-        evaluator=coco_evaluator,
-    )
+        scores = evaluate_voc(
+            dataset, predictions, metric=voc_metric, exact=voc_exact, replicates=replicates
+        )
+    else:
+        assert dataset.annotation_file is not None, "a COCO test set is one file"
+        scores = evaluate_coco(
+            dataset.annotation_file,
+            results,
+            kinds=("bbox", "segm") if with_masks else ("bbox",),
+            classes=dict(zip(dataset.category_ids, dataset.classes)),
+            image_ids=ids,
+            evaluator=coco_evaluator,
+            replicates=replicates,
+        )
+    if replicates is not None:
+        replicates.check(scores[0])
+        replicates.write(folder)
+    return scores

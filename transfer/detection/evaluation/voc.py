@@ -21,31 +21,49 @@ import numpy as np
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.predictions import Predictions
+from transfer.results.replicates import Replicates
+from transfer.results.reweighted import area_gain, keep_classes, levels_gain, reweighted_ap
 
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
+COLUMNS = {"bbox/AP": slice(None), "bbox/AP50": slice(0, 1), "bbox/AP75": slice(5, 6)}
+LEVELS = np.arange(0.0, 1.1, 0.1)  # of recall, VOC2007
 
 
 def evaluate_voc(
-    dataset: DetectionSet, predictions: Sequence[Predictions], *, metric: int, exact: bool = False
+    dataset: DetectionSet,
+    predictions: Sequence[Predictions],
+    *,
+    metric: int,
+    exact: bool = False,
+    replicates: Replicates | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent; a class without detections has AP 0.
 
     `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
-    taken in the order given, which decides between equal scores.
+    taken in the order given, which decides between equal scores. `replicates`, drawn of these
+    images, takes the metrics under its weights.
     """
     if metric not in (2007, 2012):
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
     table = np.zeros((len(dataset.classes), len(THRESHOLDS)))
+    drawn = []
     for category, name in enumerate(dataset.classes):
         truth = _truth(dataset, category)
         if not any(len(entry["boxes"]) for entry in truth.values()):
             logger.warning("no '%s' among the test objects: its AP counts as 0", name)
         nearest = _nearest(*_detections(predictions, category, exact), truth)
-        for column, percent in enumerate(THRESHOLDS):
-            recall, precision = _curve(nearest, truth, percent / 100.0)
-            table[category, column] = 100.0 * average_precision(recall, precision, metric)
+        outcomes = [_outcomes(nearest, truth, percent / 100.0) for percent in THRESHOLDS]
+        curves = [_curve(*outcome, truth) for outcome in outcomes]
+        table[category] = [100.0 * average_precision(*curve, metric) for curve in curves]
+        if replicates is not None:
+            drawn.append(
+                _draws([image_id for image_id, *_ in nearest], outcomes, truth, metric, replicates)
+            )
+    if replicates is not None:
+        values = 100.0 * np.array(drawn)
+        replicates.add({name: values[:, part].mean((0, 1)) for name, part in COLUMNS.items()})
     return _summary(table, dataset.classes)
 
 
@@ -53,7 +71,7 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, metric: int) ->
     """AP in [0, 1] of a curve with rising recall, each (d,); NaN recall (no objects) gives 0."""
     if metric == 2007:
         total = 0.0
-        for level in np.arange(0.0, 1.1, 0.1):
+        for level in LEVELS:
             reached = recall >= level
             total += (np.max(precision[reached]) if reached.any() else 0.0) / 11.0
         return float(total)
@@ -69,11 +87,10 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, metric: int) ->
 def _summary(
     table: np.ndarray, classes: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    columns = {"bbox/AP": slice(None), "bbox/AP50": slice(0, 1), "bbox/AP75": slice(5, 6)}
-    metrics = {name: float(table[:, part].mean()) for name, part in columns.items()}
+    metrics = {name: float(table[:, part].mean()) for name, part in COLUMNS.items()}
     per_class = {
         name: {label: float(row[part].mean()) for label, row in zip(classes, table)}
-        for name, part in columns.items()
+        for name, part in COLUMNS.items()
     }
     return metrics, per_class
 
@@ -126,12 +143,12 @@ def _nearest(
     return nearest
 
 
-def _curve(
+def _outcomes(
     nearest: Sequence[tuple[int | str, int, float]],
     truth: Mapping[int | str, Mapping[str, np.ndarray]],
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection, both (d,)."""
+    """1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is difficult."""
     hits, misses = np.zeros(len(nearest)), np.zeros(len(nearest))
     used = {image_id: np.zeros(len(entry["boxes"]), bool) for image_id, entry in truth.items()}
     for i, (image_id, best, overlap) in enumerate(nearest):
@@ -144,11 +161,40 @@ def _curve(
         else:
             hits[i] = 1.0
             used[image_id][best] = True
+    return hits, misses
+
+
+def _curve(
+    hits: np.ndarray, misses: np.ndarray, truth: Mapping[int | str, Mapping[str, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision after each detection, both (d,)."""
     positives = sum(int((~entry["difficult"]).sum()) for entry in truth.values())
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / float(positives) if positives else np.full(len(nearest), np.nan)
+        recall = hits / float(positives) if positives else np.full(len(hits), np.nan)
     return recall, hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
+
+
+def _draws(
+    ids: Sequence[int | str],
+    outcomes: Sequence[tuple[np.ndarray, np.ndarray]],
+    truth: Mapping[int | str, Mapping[str, np.ndarray]],
+    metric: int,
+    replicates: Replicates,
+) -> np.ndarray:
+    """AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
+
+    ids: of the image of each detection; outcomes: hits and misses at each threshold.
+    """
+    images, positives = replicates.rows(ids), np.zeros(len(replicates.weights), np.int64)
+    counts = [int((~entry["difficult"]).sum()) for entry in truth.values()]
+    positives[replicates.rows(list(truth))] = counts
+    gain, values = levels_gain(LEVELS) if metric == 2007 else area_gain, []
+    for hits, misses in outcomes:
+        kept = (hits + misses) > 0
+        right = hits[kept] > 0
+        values.append(reweighted_ap(images[kept], right, positives, replicates.weights, gain))
+    return np.nan_to_num(keep_classes(np.array(values)))
 
 
 def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

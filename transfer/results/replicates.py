@@ -1,0 +1,155 @@
+"""Bootstrap replicates: what each metric would be on other draws of the test images.
+
+In: the ids of the test images, and each metric under every draw, from its evaluator. Out:
+`replicates.json` beside the record. A draw takes as many images as the test set has, with
+replacement: it is a weight per image, 0, 1, 2, ... It reweights images and keeps everything else,
+matches and classes too: a class without an object in a draw keeps its score on the full data there,
+since nothing can be said about it. Draws come from one seed over the sorted ids, so that draw b of
+two checkpoints, or of two trials, is of the same images.
+
+Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
+Legend: n test images, B draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+FILE_NAME = "replicates.json"
+DRAWS, SEED = 200, 0
+_DIGITS = 6  # of a percentage; more than float32 has
+
+
+@dataclass
+class Replicates:
+    """Collects the metrics of one evaluation.
+
+    Attributes:
+        ids: of the images, sorted.
+        weights: int32 (n, 1 + B), how often each image is in each draw; column 0 is the full data.
+        full, values: metric -> its value on the full data, and on the draws, float64 (B,).
+    """
+
+    ids: list[int] | list[str]
+    weights: np.ndarray
+    full: dict[str, float] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def draw(cls, image_ids: Sequence[int] | Sequence[str], draws: int = DRAWS) -> Replicates:
+        """The draws of a test set; its images may come in any order."""
+        ids = sorted(image_ids)
+        assert len(set(ids)) == len(ids), "two test images have one id"
+        weights = draw_weights(len(ids), draws)
+        return cls(ids, np.concatenate([np.ones((len(ids), 1), np.int32), weights], axis=1))
+
+    def rows(self, image_ids: Sequence[int] | Sequence[str]) -> np.ndarray:
+        """Rows of `weights`, int64, of images in another order."""
+        places = {image_id: row for row, image_id in enumerate(self.ids)}
+        return np.array([places[image_id] for image_id in image_ids], dtype=np.int64)
+
+    def add(self, metrics: dict[str, np.ndarray]) -> None:
+        """Takes the percentages (1 + B,) of some metrics, in the order of `weights`' columns."""
+        for name, values in metrics.items():
+            self.full[name] = float(values[0])
+            self.values[name] = np.asarray(values[1:], dtype=np.float64)
+
+    def check(self, metrics: dict[str, float]) -> None:
+        """Drops, with a warning, what is not the evaluator's metric on the full data."""
+        for name in [name for name in self.full if not _equal(self.full[name], metrics[name])]:
+            logger.warning(
+                "%s is %.6f, its reweighted form %.6f: no replicates of it",
+                name,
+                metrics[name],
+                self.full[name],
+            )
+            del self.full[name], self.values[name]
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes `folder`/replicates.json and returns its path; NaN is null."""
+        content = {
+            "schema": SCHEMA,
+            "seed": SEED,
+            "draws": self.weights.shape[1] - 1,
+            "images": len(self.ids),
+            "images_sha256": ids_sha256(self.ids),
+            "full": {name: _json(value) for name, value in self.full.items()},
+            "replicates": {n: [_json(v) for v in vs.tolist()] for n, vs in self.values.items()},
+        }
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(content, allow_nan=False) + "\n")
+        return path
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file's content; draw b of two files is of the same images where `key` agrees."""
+
+    key: tuple[int, str]  # seed, sha256 of the sorted ids
+    images: int
+    full: dict[str, float]
+    values: dict[str, np.ndarray]  # (B,), NaN where the metric is not defined
+
+
+def draw_weights(images: int, draws: int, seed: int = SEED) -> np.ndarray:
+    """int32 (n, B): column b says how often draw b takes each image. Fewer draws are the first."""
+    rng = np.random.default_rng(seed)
+    columns = [
+        np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(draws)
+    ]
+    return np.stack(columns, axis=1).astype(np.int32) if draws else np.zeros((images, 0), np.int32)
+
+
+def ids_sha256(ids: Sequence[int] | Sequence[str]) -> str:
+    """Identity of a list of sorted image ids."""
+    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
+
+
+def read_replicates(path: str | Path) -> Stored:
+    """The replicates in `path`; InputError names the file and what is wrong with it."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise InputError(f"{path}: schema {content['schema']!r}; this version reads {SCHEMA}")
+        values = {
+            name: np.array(numbers, dtype=np.float64)
+            for name, numbers in content["replicates"].items()
+        }
+        full = {name: _number(content["full"][name]) for name in values}
+        key = (int(content["seed"]), str(content["images_sha256"]))
+        images, draws = int(content["images"]), int(content["draws"])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: no file of replicates ({error!r})") from error
+    for name, numbers in values.items():
+        if numbers.shape != (draws,):
+            raise InputError(f"{path}: {name} has not {draws} draws but {numbers.shape}")
+    return Stored(key, images, full, values)
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isnan(one) and math.isnan(other) or abs(one - other) < 1e-6
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, _DIGITS)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
