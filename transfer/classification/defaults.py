@@ -59,16 +59,7 @@ def get_defaults() -> CfgNode:
     cfg.KNN, cfg.QUALITY = _extras()
     cfg.SVM, cfg.KSHOT = _svm(), _kshot()
 
-    # The linear head; kNN has no solver
-    cfg.SOLVER = CfgNode()
-    # Momentum SGD with a cosine to 0
-    cfg.SOLVER.EPOCHS = 100
-    cfg.SOLVER.BATCH_SIZE = 256
-    # Learning rates for a batch of 256, trained at once; scaled linearly with the batch size
-    cfg.SOLVER.LR_PER_256 = (0.01, 0.03, 0.1, 0.3, 1.0)
-    cfg.SOLVER.MOMENTUM = 0.9
-    # L2 penalty on the weights, not on the bias
-    cfg.SOLVER.WEIGHT_DECAY = 0.0
+    cfg.SOLVER = _solver()
 
     # Trial t uses SEED + t
     cfg.SEED = 0
@@ -89,6 +80,20 @@ def _extras() -> tuple[CfgNode, CfgNode]:
     # Test images whose two random crops give features/alignment and /uniformity; 0: no features/*
     quality.IMAGES = 1000
     return knn, quality
+
+
+def _solver() -> CfgNode:
+    """The linear head; kNN has no solver."""
+    node = CfgNode()
+    # Momentum SGD with a cosine to 0
+    node.EPOCHS = 100
+    node.BATCH_SIZE = 256
+    # Learning rates for a batch of 256, trained at once; scaled linearly with the batch size
+    node.LR_PER_256 = (0.01, 0.03, 0.1, 0.3, 1.0)
+    node.MOMENTUM = 0.9
+    # L2 penalty on the weights, not on the bias
+    node.WEIGHT_DECAY = 0.0
+    return node
 
 
 def _svm() -> CfgNode:
