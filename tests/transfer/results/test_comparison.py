@@ -1,0 +1,114 @@
+"""Differences of two samples against scipy, by simulation, and Holm's method by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from transfer.results.comparison import Sample, compare, detectable, holm, not_below
+from transfer.results.replicates import draw_weights
+from transfer.results.statistics import BOTH, IMAGES, TRIALS, Estimate
+
+COUNT, WEIGHTS = 150, draw_weights(150, 200) / 150
+KEY = (0, "a" * 64)
+
+
+def pair_of(
+    rng: np.random.Generator, sizes: tuple[int, int], gap: float = 0.0, paired: bool = False
+) -> tuple[Sample, Sample]:
+    """Two checkpoints on the same images; the second is `gap` better in truth."""
+    hard = 15 * rng.normal(size=COUNT)
+    common = rng.normal(size=max(sizes))
+    samples = []
+    for number, n in enumerate(sizes):
+        trial = common[:n] + 0.5 * rng.normal(size=n) if paired else rng.normal(size=n)
+        own = 4 * rng.normal(size=COUNT) + 3 * rng.normal(size=(n, COUNT))
+        scores = 50 + number * gap + hard + own + trial[:, None]
+        seeds = range(n) if paired else range(100 * number, 100 * number + n)
+        samples.append(Sample(scores.mean(1), list(seeds), scores @ WEIGHTS, KEY))
+    return tuple(samples)
+
+
+@pytest.mark.parametrize("sizes, paired", [((3, 3), True), ((3, 3), False), ((2, 5), False)])
+def test_coverage_of_a_difference(sizes: tuple[int, int], paired: bool) -> None:
+    rng = np.random.default_rng(sizes[1])
+    inside, false = 0, 0
+    for _ in range(1000):
+        found = compare(*pair_of(rng, sizes, paired=paired))
+        low, high = found.estimate.interval()
+        inside += low <= 0 <= high
+        false += found.resolved
+        assert found.resolved == (not low <= 0 <= high) and found.paired == paired
+    assert 0.925 <= inside / 1000 <= 0.98 and false == 1000 - inside
+    assert found.estimate.covers == BOTH
+
+
+def test_shared_draws_cancel_hard_images() -> None:
+    first, second = pair_of(np.random.default_rng(0), (4, 4), paired=True)
+    together = compare(first, second).estimate.se
+    alone = math.hypot(*(s.replicates.mean(axis=0).std(ddof=1) for s in (first, second)))
+    assert together < 0.7 * alone
+    other = Sample(second.values, second.seeds, second.replicates, (0, "b" * 64))
+    assert compare(first, other).estimate.covers == TRIALS  # other images: no draws in common
+
+
+def test_trials_alone_are_scipys_t_tests() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(50, 1, 4), rng.normal(51, 2, 4)
+    found, expected = compare(Sample(a, range(4)), Sample(b, range(4))), stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.estimate.interval() == pytest.approx(tuple(expected.confidence_interval()))
+    order = [2, 0, 3, 1]
+    assert compare(Sample(a, range(4)), Sample(b[order], order)).p == pytest.approx(found.p)
+    found, expected = compare(Sample(a[:3], "xyz"), Sample(b, range(4))), None
+    expected = stats.ttest_ind(a[:3], b, equal_var=False)
+    assert not found.paired and found.p == pytest.approx(expected.pvalue)
+    assert found.estimate.interval() == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_the_detectable_difference_has_its_power() -> None:
+    for df, se in ((2.0, 0.4), (7.5, 1.0), (199.0, 2.0)):
+        size = detectable(Estimate(0.0, se, df, TRIALS))
+        critical = stats.t.ppf(0.975, df)
+        assert 1 - stats.nct.cdf(critical, df, size / se) == pytest.approx(0.8, abs=1e-6)
+    rng = np.random.default_rng(2)
+    size = detectable(Estimate(0.0, math.sqrt(1 / 5), 4, TRIALS))
+    draws = rng.normal(size, 1.0, (4000, 5))
+    power = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()
+    assert power == pytest.approx(0.8, abs=0.025)
+
+
+def test_what_cannot_be_tested() -> None:
+    single = compare(Sample([50.0], [0]), Sample([40.0], [0]))
+    assert single.p is None and single.detectable is None and not single.resolved
+    assert single.estimate.interval() is None
+    first, second = pair_of(np.random.default_rng(3), (1, 3))
+    assert compare(first, second).estimate.covers == IMAGES
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.20 times 4, 3, 2, 1, made rising: 0.04, 0.06, 0.06, 0.20
+    assert holm([0.02, 0.2, 0.01, 0.03]) == pytest.approx([0.06, 0.2, 0.04, 0.06])
+    assert holm([0.9, 0.6]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_best_of_a_column() -> None:
+    near = [Sample([50.0, 50.4, 50.2], [0, 1, 2]), Sample([50.3, 50.1, 50.4], [0, 1, 2])]
+    far = Sample([40.0, 40.3, 40.5], [0, 1, 2])
+    alone = Sample([99.0], [0])
+    assert not_below([near[0], far, near[1], alone]) == [True, False, True, True]
+    assert not_below([near[0]]) == [True]
+
+
+def test_marks_are_rarely_wrong() -> None:
+    """Six equal checkpoints: some row is called worse than another in at most 5 % of the columns."""
+    rng = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(300):
+        values = rng.normal(50, 1, (6, 4)).tolist()
+        rows = [Sample(v, [f"{row} {i}" for i in range(4)]) for row, v in enumerate(values)]
+        wrong += not all(not_below(rows))
+    assert wrong / 300 <= 0.075
