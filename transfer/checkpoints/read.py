@@ -24,6 +24,7 @@ from transfer.checkpoints.architectures import (
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.entry import Found
+from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
@@ -90,7 +91,7 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
         state = build_trunk(backbone, {}).state_dict()
     known = {"name": f"random_{backbone}", "source": RANDOM, "method": RANDOM, "epochs": 0}
     provenance = make_provenance(**known, pretrain_seed=seed)
-    return Weights(state, backbone, Preprocess(), provenance)
+    return Weights(state, backbone, Preprocess(), provenance, proof=RANDOM)
 
 
 def read(
@@ -114,11 +115,14 @@ def read(
     warnings = (*facts.warnings, *_casts(found.tensors, account), *check_values(state, str(path)))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
+    stated = (travelling or {}).get("sha256")
+    # Only the converter states it, after its proof; a file of our own needs no conversion.
+    proof = "converted" if stated else "own" if found.format in OURS else "none"
+    architecture = dict(facts.architecture)
     weights = Weights(
-        state, name, facts.preprocess, provenance, account, warnings, dict(facts.architecture)
+        state, name, facts.preprocess, provenance, account, warnings, architecture, proof
     )
     provenance["name"] = provenance["name"] or default_name(weights, path)
-    stated = (travelling or {}).get("sha256")
     if stated not in (None, weights.sha256):
         raise InputError(
             f"{path}: its facts are of other weights (sha256 {str(stated)[:16]}, found "

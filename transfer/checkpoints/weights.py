@@ -71,6 +71,7 @@ class Weights:
         architecture: what differs from the backbone of that name without a trace in the tensors:
             `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
             ("same" or "same_pool": strided windows were padded as TensorFlow does), `num_heads`.
+        proof: how it is known that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 
     state: Mapping[str, Tensor]
@@ -80,6 +81,7 @@ class Weights:
     account: KeyAccount | None = None
     warnings: tuple[str, ...] = field(default=())
     architecture: Mapping[str, Any] = field(default_factory=dict)
+    proof: str = "none"
 
     @cached_property
     def sha256(self) -> str:

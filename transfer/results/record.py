@@ -17,14 +17,18 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from transfer.results.migrate import migrate
 
 if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "record.json"
 # "shortened": the protocol was cut (fewer iterations, a part of the data) to fit a budget.
 STATUSES = ("done", "shortened", "failed")
+# How it is known that the backbone is the checkpoint's: read from a file of our own pretraining, or
+# from one that our converter wrote after its proof; "none": read from another project's file.
+PROOFS = ("own", "converted", "random", "none")
 
 _TEXT, _NUMBER, _WHOLE = "a text", "a number >= 0", "a whole number >= 0"
 _FIELDS: dict[str, str] = {
@@ -40,6 +44,7 @@ _FIELDS: dict[str, str] = {
     "checkpoint.pretrain_seconds": _NUMBER + " or null",
     "checkpoint.pretrain_gpu_seconds": _NUMBER + " or null",
     "checkpoint.pretrain_views": _WHOLE + " or null",
+    "checkpoint.proof": "one of " + ", ".join(PROOFS) + " or null",
     "task": _TEXT,
     "dataset": _TEXT,
     "protocol.name": _TEXT,
@@ -121,13 +126,18 @@ def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Returns the record in `path`; InputError names the file and the malformed field."""
+    """Returns the record in `path` in the present schema, whichever version wrote it.
+
+    Raises:
+        InputError: names the file and the malformed field, or a schema from the future.
+    """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bad text, or numbers without end
         raise InputError(f"{path}: not JSON ({error}); remove it and run again") from error
+    record = migrate(record)
     validate(record, str(path))
     return record
 
@@ -138,7 +148,8 @@ def validate(record: Any, where: str = "record") -> None:
         raise InputError(f"{where}: a result record is a JSON object, not {_show(record)}")
     if "schema" in record and record["schema"] != SCHEMA:
         raise InputError(
-            f"{where}: field 'schema' is {_show(record['schema'])}; this version reads {SCHEMA}"
+            f"{where}: field 'schema' is {_show(record['schema'])}; this version reads 1 to "
+            f"{SCHEMA}"
         )
     for key in _MAPPINGS:
         if not isinstance(record.get(key), Mapping):
@@ -169,6 +180,7 @@ def _checkpoint_facts(weights: Weights, name: str) -> dict[str, Any]:
         "pretrain_seconds": facts.get("pretrain_seconds"),
         "pretrain_gpu_seconds": facts.get("pretrain_gpu_seconds"),
         "pretrain_views": facts.get("pretrain_views"),
+        "proof": weights.proof,
     }
 
 
@@ -197,7 +209,7 @@ def _matches(value: Any, kind: str) -> bool:
     if kind.startswith("64"):
         return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
     if kind.startswith("one of"):
-        return value in STATUSES
+        return value in kind.removeprefix("one of ").split(", ")
     if kind.startswith("a list"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     allowed = int if "whole" in kind else (int, float)

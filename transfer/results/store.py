@@ -40,7 +40,9 @@ class Store:
 def read_store(folders: Sequence[str | Path]) -> Store:
     """Reads every record.json below `folders`.
 
-    A malformed record is left out with a note. Exact copies count once.
+    A file that is malformed, truncated, foreign (no record of ours) or of a future schema is left
+    out with a note that names it and says why. Copies count once: the first is kept, the others are
+    noted. Records of older schemas are read.
 
     Raises:
         InputError: a folder that does not exist, no valid record, or two that contradict.

@@ -58,6 +58,16 @@ def test_round_trip(name: str, suffix: str, files: dict, state: dict, tmp_path: 
     assert os.listdir(tmp_path) == [output.name]
 
 
+def test_weights_say_how_they_are_known(files: dict, tmp_path: Path) -> None:
+    proofs = {name: read_weights(str(files[name])).proof for name in FILES}
+    expected = {name: "none" for name in FILES if not name.startswith("safe")}
+    assert {name: proofs[name] for name in expected} == {**expected, "mscn": "own"}
+    output = tmp_path / "out.pkl"
+    write_proven(check(str(files["moco_v2"]), [".pkl"]), output)
+    assert read_weights(str(output)).proof == "converted"
+    assert read_weights("random", backbone="tiny_resnet").proof == "random"
+
+
 def test_through_all_layouts_in_turn(files: dict, tmp_path: Path) -> None:
     path, first = str(files["mscn"]), read_weights(str(files["mscn"]))
     for number, suffix in enumerate((".pkl", ".safetensors", ".pth", ".pkl", ".pth")):

@@ -59,6 +59,7 @@ def write_run(tmp_path: Path) -> Writer:
                 "pretrain_seconds": None if random else 912.0,
                 "pretrain_gpu_seconds": None if random else 0.0,
                 "pretrain_views": None if random else 123456,
+                "proof": "random" if random else "own",
             },
             "task": task,
             "dataset": "folder:photos:test",

@@ -104,7 +104,7 @@ def test_best_of_a_column() -> None:
 
 
 def test_marks_are_rarely_wrong() -> None:
-    """Six equal checkpoints: some row is called worse than another in at most 5 % of the columns."""
+    """Six equal checkpoints: a row is called worse than another in at most 5 % of the columns."""
     rng = np.random.default_rng(5)
     wrong = 0
     for _ in range(300):

@@ -25,6 +25,7 @@ RECORD = {
         "pretrain_seconds": 12.5,
         "pretrain_gpu_seconds": 0.0,
         "pretrain_views": 3000,
+        "proof": "own",
     },
     "task": "knn",
     "dataset": "folder:digits:test",
@@ -81,6 +82,7 @@ def test_never_overwritten(tmp_path: Path) -> None:
         ("artifacts.kernels", "/k.png", "'artifacts.kernels'"),
         ("hardware", None, "'hardware' must be an object"),
         ("status", "perhaps", "'status' must be one of"),
+        ("checkpoint.proof", "believed", "'checkpoint.proof' must be one of own, converted"),
     ],
 )
 def test_malformed_field_is_named(key: str, value: object, message: str) -> None:
@@ -109,6 +111,50 @@ def test_unreadable_files(tmp_path: Path) -> None:
         read_record(torn)
     with pytest.raises(InputError, match="absent.json: cannot be read"):
         read_record(tmp_path / "absent.json")
+    for number, text in enumerate(("[" * 100000, "9" * 5000, '{"schema": 1')):
+        (tmp_path / f"{number}.json").write_text(text)
+        with pytest.raises(InputError, match=f"{number}.json: not JSON"):
+            read_record(tmp_path / f"{number}.json")
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(InputError, match="a result record is a JSON object"):
         read_record(tmp_path / "list.json")
+
+
+def old_record() -> dict:
+    """As schema 1 wrote it."""
+    checkpoint = {k: v for k, v in RECORD["checkpoint"].items() if k != "proof"}
+    return {**copy.deepcopy(RECORD), "schema": 1, "checkpoint": checkpoint}
+
+
+def test_older_schemas_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(old_record()))
+    record = read_record(path)
+    assert record["schema"] == SCHEMA and record["checkpoint"]["proof"] is None
+    rest = {**RECORD, "checkpoint": {**RECORD["checkpoint"], "proof": None}}
+    assert record == rest and json.loads(path.read_text())["schema"] == 1
+    random = old_record()
+    random["checkpoint"]["source"] = "random"
+    path.write_text(json.dumps(random))
+    assert read_record(path)["checkpoint"]["proof"] == "random"
+
+
+@pytest.mark.parametrize("schema", [0, 3, True, "1", None, [1]])
+def test_other_schemas_are_refused(tmp_path: Path, schema: object) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**old_record(), "schema": schema}))
+    with pytest.raises(InputError, match="'schema'"):
+        read_record(path)
+
+
+def test_a_malformed_old_record_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**old_record(), "checkpoint": None}))
+    with pytest.raises(InputError, match="'checkpoint' must be an object"):
+        read_record(path)
+
+
+def test_committed_records_are_read() -> None:
+    """The measured results in docs/ were written by schema 1."""
+    found = list((Path(__file__).parents[3] / "docs" / "results").rglob("record.json"))
+    assert found and all(read_record(path)["schema"] == SCHEMA for path in found)

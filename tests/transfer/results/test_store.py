@@ -73,10 +73,30 @@ def test_malformed_files_are_named_and_left_out(tmp_path: Path) -> None:
     for name, text in (("torn", '{"schema": 1,'), ("foreign", json.dumps({"a": 1}))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(text)
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer/record.json").write_text(json.dumps(_record(schema=99)))
+    (tmp_path / "newest/record.json").mkdir(parents=True)
     store = read_store([tmp_path])
     assert len(store.entries) == 1
+    assert "newer/record.json: field 'schema'" in store.notes.pop(1)
+    assert "newest/record.json: cannot be read" in store.notes.pop(1)
     assert ["skipped" in note for note in store.notes] == [True, True]
     assert "foreign/record.json" in store.notes[0] and "torn/record.json" in store.notes[1]
+
+
+def test_an_old_copy_of_a_record_counts_once(tmp_path: Path) -> None:
+    """Schema 1 of one machine, schema 2 of another: the same run."""
+    write_record(tmp_path / "a", _record())
+    old = _record(schema=1)
+    del old["checkpoint"]["proof"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/record.json").write_text(json.dumps(old))
+    store = read_store([tmp_path])
+    assert len(store.entries) == 1 and "equal metrics" in store.notes[0]
+    old["metrics"] = {"knn20_top1": 1.0}
+    (tmp_path / "b/record.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match="contradict"):
+        read_store([tmp_path])
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
