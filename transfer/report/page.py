@@ -15,17 +15,19 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from transfer.report.figures import COLOURS, Bar, Line, bar_chart, line_chart
-from transfer.report.pictures import TITLES, collect_curves, collect_pictures
-from transfer.report.tables import Checkpoint, Protocol, Results
-from transfer.report.text import (
+from transfer.report.flags import find_flags
+from transfer.report.formats import (
     COMPUTE,
     SPREAD,
     costs,
-    describe_protocol,
     format_count,
+    format_interval,
     format_seconds,
     format_summary,
 )
+from transfer.report.pictures import TITLES, collect_curves, collect_pictures
+from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.text import describe_protocol, method_rows, published_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_CHARTS = 6
@@ -47,12 +49,16 @@ class Chart:
 
 
 def render_page(
-    results: Results, title: str, compared: Compared | None = None, pictures: bool = True
+    results: Results,
+    title: str,
+    compared: Compared | None = None,
+    pictures: bool = True,
+    units: str = "",
 ) -> str:
     """Returns the HTML.
 
-    `compared` is (header, rows) of two checkpoints' differences. `pictures` off leaves out all
-    images that show data (kernels stay).
+    `compared` is (header, rows) of two rows' differences, `units` says what they mean. `pictures`
+    off leaves out all images that show data (kernels stay).
     """
     notes = results.notes  # grows by what cannot be drawn
     colours = {row.key: number for number, row in enumerate(results.checkpoints)}
@@ -62,7 +68,11 @@ def render_page(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        seconds=format_seconds, count=format_count, summary=format_summary, costs=costs
+        seconds=format_seconds,
+        count=format_count,
+        summary=format_summary,
+        costs=costs,
+        interval=format_interval,
     )
     return environment.get_template("report.html").render(
         title=title,
@@ -78,6 +88,10 @@ def render_page(
         pretraining=_curve_charts(results, colours, "pretrain_curves", notes),
         panels=[(kind, TITLES[kind], [p for p in panels if p.kind == kind]) for kind in kinds],
         compared=compared,
+        units=units,
+        flags=find_flags(results),
+        methods=method_rows(results),
+        published=[(p, published_table(results, p)) for p in results.protocols if p.published],
         gpu=any(row.gpu_seconds for row in results.checkpoints),
         runs=_runs(results),
         notes=notes,

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.lookup import find
+from transfer.report.compare import compare_table, describe_units
+from transfer.report.exports import to_csv, to_latex
 from transfer.report.page import render_page
 from transfer.report.tables import build_results
-from transfer.report.text import aligned, compare, to_csv, to_latex, to_markdown, to_terminal
+from transfer.report.text import aligned, to_markdown, to_terminal
 from transfer.results.store import read_store
 
 
@@ -35,7 +37,7 @@ def write_report(
     """Reads all records below `folders` and writes the four files into `output`.
 
     Args:
-        pair: two checkpoint names to compare, or none.
+        pair: names of two checkpoints or methods to compare, or none.
         pictures: whether views and detections, which show data, are embedded.
 
     Raises:
@@ -44,16 +46,17 @@ def write_report(
     store = read_store(folders)
     results = build_results(store.entries)
     results.notes.extend(store.notes)
-    compared = None
+    compared, units = None, ""
     if pair:
-        rows = {row.label: row for row in results.checkpoints}
-        compared = compare(results, *(find(name, rows, "checkpoint", "--compare") for name in pair))
+        rows = {row.label: row for row in (*results.checkpoints, *results.methods)}
+        chosen = [find(name, rows, "checkpoint", "--compare") for name in pair]
+        compared, units = compare_table(results, *chosen), describe_units(*chosen)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    page = render_page(results, title, compared, pictures)
-    texts = {"html": page, "md": to_markdown(results), "csv": to_csv(results)}
-    texts["tex"] = to_latex(results)
+    page = render_page(results, title, compared, pictures, units)
+    texts = {"html": page, "md": to_markdown(results, compared, units), "csv": to_csv(results)}
+    texts["tex"] = to_latex(results, compared, units)
     for suffix, text in texts.items():
         atomic_write_text(output / f"report.{suffix}", text)
-    comparison = aligned(*compared) if compared else ""
+    comparison = f"{units}\n{aligned(*compared)}" if compared else ""
     return Written(output / "report.html", to_terminal(results), comparison, results.notes)

@@ -1,8 +1,9 @@
 """Records to tables: store entries in, checkpoints x protocols x metrics out.
 
 A column belongs to one protocol: task, data set, config (by its sha256) and engine. Records of
-different protocols never meet in one cell. A row is one checkpoint; the untrained backbone is one
-row whatever the seed of its weights.
+different protocols never meet in one cell. A row is one checkpoint, and a claim about it is of its
+fine-tuning trials; the untrained backbone is one row whatever the seed of its weights. Three or
+more checkpoints that differ in their pretraining's seed alone are also one row of their method.
 """
 
 from __future__ import annotations
@@ -10,9 +11,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from transfer.report.configs import (
+    Flat,
+    belongs_to_protocol,
+    difference,
+    learning_rate,
+    read_config,
+)
+from transfer.report.published import Published, published_rows
+from transfer.report.samples import CERTAIN, LEAST_SEEDS, LEAST_TRIALS, pooled, samples_of
+from transfer.results.comparison import Sample, not_below
 from transfer.results.statistics import Summary, summarize
 from transfer.results.store import Entry
 
@@ -41,6 +52,13 @@ class Checkpoint:
     seconds: float | None
     gpu_seconds: float | None
     views: int | None
+    proof: str | None = None  # transfer.results.record.PROOFS
+    seeds: int = 0  # pretraining seeds behind the row of a method; 0: one checkpoint
+
+    @property
+    def unit(self) -> str:
+        """What a claim about this row is about."""
+        return f"method ({self.seeds} pretraining seeds)" if self.seeds else "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,9 @@ class Protocol:
     config_sha256: str
     overrides: tuple[str, ...]
     label: str
+    rate: str = ""  # "swept lr", "fixed lr", or "" where there is none
+    differs: tuple[str, ...] = ()  # from the other protocols of its task and data, one line each
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,7 @@ class Cell:
     views: float
     shortened: bool
     entries: list[Entry] = field(repr=False)
+    samples: dict[str, Sample] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,13 @@ class Results:
     metrics: dict[tuple[str, ...], list[str]]  # of each protocol, by its key
     cells: dict[tuple[tuple[str, str], tuple[str, ...]], Cell]
     notes: list[str]
+    methods: list[Checkpoint] = field(default_factory=list)
+    # (protocol's key, metric) -> keys of rows that none is resolved above; () where all are equal
+    best: dict[tuple[tuple[str, ...], str], frozenset] = field(default_factory=dict)
+
+    def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
+        """Whether the row carries the mark in this column."""
+        return checkpoint.key in self.best.get((protocol.key, metric), ())
 
     def cell(self, checkpoint: Checkpoint, protocol: Protocol) -> Cell | None:
         """The cell, or None where nothing was run."""
@@ -92,6 +121,10 @@ class Results:
             wanted = [m for m in HEADLINES.get(protocol.task, ()) if m in known]
             columns += [(protocol, metric) for metric in wanted or known[:1]]
         return columns
+
+    def headline(self, protocol: Protocol) -> str:
+        """The one metric that stands for a protocol."""
+        return next(metric for p, metric in self.headlines() if p is protocol)
 
     def transfer_seconds(self, checkpoint: Checkpoint) -> float:
         """Seconds of all protocols, one trial of each (the mean over trials)."""
@@ -107,9 +140,10 @@ def build_results(entries: Sequence[Entry]) -> Results:
     for entry in entries:
         if entry.record["status"] != "failed":
             groups[_checkpoint_key(entry.record), _protocol_key(entry.record)].append(entry)
-    cells = {key: _cell(members) for key, members in groups.items()}
+    notes = [f"{entry.path}: the run failed; left out" for entry in failed]
+    cells = {key: _cell(members, notes) for key, members in groups.items()}
     checkpoints = _checkpoints(groups)
-    protocols = _protocols(groups)
+    protocols = _protocols(groups, notes)
     metrics = {
         protocol.key: _sorted_metrics(
             metric
@@ -119,10 +153,25 @@ def build_results(entries: Sequence[Entry]) -> Results:
         )
         for protocol in protocols
     }
-    notes = [f"{entry.path}: the run failed; left out" for entry in failed]
     if any(cell.shortened for cell in cells.values()):
         notes.append("† shortened: the protocol was cut to fit a budget; see the runs below")
-    return Results(checkpoints, protocols, metrics, cells, notes)
+    methods = _pool_methods(groups, cells, protocols)
+    results = Results(checkpoints, protocols, metrics, cells, notes, methods)
+    for protocol, metric in results.headlines():
+        results.best[protocol.key, metric] = _best(results, protocol, metric)
+    return results
+
+
+def _best(results: Results, protocol: Protocol, metric: str) -> frozenset:
+    cells = {row.key: results.cell(row, protocol) for row in results.checkpoints}
+    samples = {key: cell.samples[metric] for key, cell in cells.items() if metric in _of(cell)}
+    least = 1 if protocol.task in CERTAIN else LEAST_TRIALS
+    kept = not_below(list(samples.values()), least)
+    return frozenset() if all(kept) else frozenset(k for k, good in zip(samples, kept) if good)
+
+
+def _of(cell: Cell | None) -> dict[str, Sample]:
+    return cell.samples if cell else {}
 
 
 def _checkpoint_key(record: dict[str, Any]) -> tuple[str, str]:
@@ -145,17 +194,19 @@ def _protocol_key(record: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _cell(entries: list[Entry]) -> Cell:
+def _cell(entries: list[Entry], notes: list[str]) -> Cell:
     entries = sorted(entries, key=lambda entry: (entry.record["trial"], entry.record["seed"]))
     records = [entry.record for entry in entries]
-    values: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for metric, value in record["metrics"].items():
-            if value is not None:
-                values[metric].append(value)
+    return _cell_of(samples_of(entries, notes), records, entries)
+
+
+def _cell_of(
+    samples: dict[str, Sample], records: list[dict[str, Any]], entries: list[Entry]
+) -> Cell:
     return Cell(
-        summaries={metric: summarize(numbers) for metric, numbers in values.items()},
-        values=dict(values),
+        summaries={m: summarize(s.values, s.replicates) for m, s in samples.items()},
+        values={metric: list(sample.values) for metric, sample in samples.items()},
+        samples=samples,
         seconds=math.fsum(record["seconds"] for record in records) / len(records),
         gpu_seconds=math.fsum(record["gpu_seconds"] for record in records) / len(records),
         views=math.fsum(record["views_seen"] for record in records) / len(records),
@@ -183,6 +234,7 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
                 seconds=fact["pretrain_seconds"],
                 gpu_seconds=fact["pretrain_gpu_seconds"],
                 views=fact["pretrain_views"],
+                proof=fact["proof"],
             )
         )
     kind = {True: 0, False: 2}
@@ -191,11 +243,64 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
     )
 
 
-def _protocols(groups: dict[tuple, list[Entry]]) -> list[Protocol]:
+def _pool_methods(
+    groups: dict[tuple, list[Entry]], cells: dict[tuple, Cell], protocols: list[Protocol]
+) -> list[Checkpoint]:
+    """Rows of methods, whose cells it adds: checkpoints of one method and pretraining config."""
+    families: dict[tuple[str, str], dict[int, tuple]] = defaultdict(dict)
+    for (key, _), members in groups.items():
+        fact = members[0].record["checkpoint"]
+        seed, config = fact["pretrain_seed"], fact["pretrain_config_sha256"]
+        if fact["method"] and config and seed is not None and not _untrained(fact):
+            families[fact["method"], config].setdefault(seed, (key, fact))
+    rows = []
+    names = [method for (method, _), seeds in families.items() if len(seeds) >= LEAST_SEEDS]
+    for (method, config), seeds in families.items():
+        if len(seeds) < LEAST_SEEDS:
+            continue
+        label = f"{method} (method)" if names.count(method) == 1 else f"{method} ({config[:7]})"
+        fact = next(iter(seeds.values()))[1]
+        row = Checkpoint(
+            key=("method " + method, config),
+            label=label,
+            sha256="",
+            method=method,
+            backbone=fact["backbone"],
+            untrained=False,
+            epochs=fact["pretrain_epochs"],
+            seconds=_mean(f["pretrain_seconds"] for _, f in seeds.values()),
+            gpu_seconds=_mean(f["pretrain_gpu_seconds"] for _, f in seeds.values()),
+            views=fact["pretrain_views"],
+            seeds=len(seeds),
+        )
+        for protocol in protocols:
+            found = {s: cells.get((key, protocol.key)) for s, (key, _) in seeds.items()}
+            found = {seed: cell for seed, cell in found.items() if cell}
+            metrics = {metric for cell in found.values() for metric in cell.samples}
+            samples = {
+                m: pooled({s: c.samples[m] for s, c in found.items() if m in c.samples})
+                for m in sorted(metrics)
+            }
+            samples = {metric: sample for metric, sample in samples.items() if sample}
+            if samples:
+                entries = [entry for cell in found.values() for entry in cell.entries]
+                records = [entry.record for entry in entries]
+                cells[row.key, protocol.key] = _cell_of(samples, records, entries)
+                rows += [row] if row not in rows else []
+    return sorted(rows, key=lambda row: row.label)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = list(values)
+    return None if None in numbers else math.fsum(numbers) / len(numbers)
+
+
+def _protocols(groups: dict[tuple, list[Entry]], notes: list[str]) -> list[Protocol]:
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for (_, key), entries in groups.items():
         members[key] += entries
     short = [key[:3] for key in members]
+    configs = {key: read_config(entries, notes) for key, entries in members.items()}
     protocols = []
     for key, entries in members.items():
         task, dataset, name, engine, sha = key
@@ -204,8 +309,36 @@ def _protocols(groups: dict[tuple, list[Entry]]) -> list[Protocol]:
         label = name
         if short.count(key[:3]) > 1:
             label += f" [{' '.join(overrides) or 'as shipped'}; {engine}, config {sha[:7]}]"
-        protocols.append(Protocol(key, task, dataset, name, engine, sha, overrides, label))
+        config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
+        rate = learning_rate(task, config, [file for file in files if file])
+        changed = any(belongs_to_protocol(pair.split()[0]) for pair in overrides)
+        cut = changed or any(entry.record["status"] == "shortened" for entry in entries)
+        printed = () if cut or rate == "swept lr" else tuple(published_rows(name))
+        label += f", {rate}" if rate else ""
+        protocols.append(
+            Protocol(key, task, dataset, name, engine, sha, overrides, label, rate, (), printed)
+        )
+    protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
     return sorted(protocols, key=lambda p: (_rank(p.task, _TASK_ORDER), p.task, *p.key[1:]))
+
+
+def _differs(
+    protocol: Protocol, others: list[Protocol], configs: dict[tuple, Flat | None]
+) -> tuple[str, ...]:
+    """How it differs from each other column of the same task and data set, by config key."""
+    lines = []
+    for other in others:
+        if other.key[:2] != protocol.key[:2] or other is protocol:
+            continue
+        mine, theirs = configs[protocol.key], configs[other.key]
+        if mine is None or theirs is None:
+            found = ["a config was not kept, so that the keys are not known"]
+        else:
+            found = difference(mine, theirs)
+        if other.engine != protocol.engine:
+            found = [f"engine {protocol.engine} / {other.engine}", *found]
+        lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")
+    return tuple(lines)
 
 
 def _common_overrides(entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -215,6 +348,9 @@ def _common_overrides(entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def _pairs(words: Sequence[str]) -> list[str]:
+    """ "KEY VALUE" texts; some records hold them as such, some as alternating words."""
+    if words and " " in words[0]:  # a key has no space
+        return list(words)
     return [" ".join(words[i : i + 2]) for i in range(0, len(words), 2)]
 
 

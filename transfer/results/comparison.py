@@ -109,16 +109,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def not_below(samples: Sequence[Sample], alpha: float = 1 - CONFIDENCE) -> list[bool]:
+def not_below(samples: Sequence[Sample], least_trials: int = 1) -> list[bool]:
     """Whether no other sample is resolved above, over all pairs of a column, by Holm's method.
 
-    The highest mean was chosen after a look at all, hence all pairs and not only its own.
+    The highest mean was chosen after a look at all, hence all pairs and not only its own. A sample
+    of fewer trials than `least_trials` is resolved from none.
     """
-    pairs = [(i, j) for i in range(len(samples)) for j in range(i)]
+    tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
+    pairs = [(i, j) for i in tested for j in tested if j < i]
     found = [compare(samples[i], samples[j]) for i, j in pairs]
     kept = [True] * len(samples)
     for (i, j), each, p in zip(pairs, found, holm([1.0 if f.p is None else f.p for f in found])):
-        if p < alpha:
+        if p < 1 - CONFIDENCE:
             kept[j if each.estimate.value > 0 else i] = False
     return kept
 

@@ -7,17 +7,24 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from transfer.results.record import SCHEMA, write_record
+from transfer.results.replicates import Replicates
 
 Writer = Callable[..., Path]
 
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Writer:
-    """write_run(name, task, metrics, trial=0, ...) -> path of a new record below tmp_path/runs."""
+    """write_run(name, task, metrics, trial=0, ...) -> path of a new record below tmp_path/runs.
+
+    scores: (n,) of the test images, whose mean is then each metric; config: kept as an artifact;
+    checkpoint: changes of the record's field of that name.
+    """
 
     def write(
         name: str,
@@ -27,6 +34,9 @@ def write_run(tmp_path: Path) -> Writer:
         protocol: str | None = None,
         method: str = "simclr",
         pictures: bool = True,
+        scores: np.ndarray | None = None,
+        config: dict[str, object] | None = None,
+        checkpoint: dict[str, object] | None = None,
         **changes: object,
     ) -> Path:
         folder = tmp_path / "runs" / task / (protocol or task) / name / f"trial_{trial}"
@@ -41,6 +51,14 @@ def write_run(tmp_path: Path) -> Writer:
             rows = [{"step": i, "loss": 4 / (i + 1) + number / 300, "lr": 0.1} for i in range(30)]
             for kind in ("curves", "pretrain_curves"):
                 (folder / f"{kind}.json").write_text(json.dumps(rows))
+        if scores is not None:  # of test images: every metric is their mean, and has replicates
+            metrics = {metric: float(scores.mean()) for metric in metrics}
+            drawn = Replicates.draw([f"{i:04d}" for i in range(len(scores))])
+            drawn.add({metric: scores @ drawn.weights / len(scores) for metric in metrics})
+            artifacts["replicates"] = drawn.write(folder).name
+        if config is not None:
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            artifacts["config"] = "config.yaml"
         if task == "detection":
             artifacts["detections"] = "detections.png"
             Image.new("RGB", (640, 320), (30, 90, 140)).save(folder / "detections.png")
@@ -60,6 +78,7 @@ def write_run(tmp_path: Path) -> Writer:
                 "pretrain_gpu_seconds": None if random else 0.0,
                 "pretrain_views": None if random else 123456,
                 "proof": "random" if random else "own",
+                **(checkpoint or {}),
             },
             "task": task,
             "dataset": "folder:photos:test",

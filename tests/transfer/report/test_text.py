@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pretrain.common.errors import InputError
+from transfer.report.exports import CSV_FIELDS, escape_latex, to_csv, to_latex
+from transfer.report.formats import format_count, format_seconds
 from transfer.report.tables import Results, build_results
-from transfer.report.text import (
-    CSV_FIELDS,
-    compare,
-    format_count,
-    format_seconds,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from transfer.report.text import to_markdown, to_terminal
 from transfer.results.store import read_store
 
 VALUES = [40.0, 43.5, 41.25]
@@ -62,15 +55,15 @@ def test_tables_as_text(results: Results) -> None:
     latex = to_latex(results)
     assert "41.6 $\\pm$ 1.8 (n=3)" in latex and "mscn\\_r18" in latex and "\\toprule" in latex
     assert latex.count(" \\\\") == 1 + len(results.checkpoints)
+    for line in latex.splitlines():
+        assert line.startswith("%") or not re.search(r"(?<!\\)[%#_&](?! )", line), line
 
 
-def test_compare(results: Results) -> None:
-    rows = {row.label: row for row in results.checkpoints}
-    header, lines = compare(results, rows["mscn_r18"], rows["simclr"])
-    assert header[2:] == ["mscn_r18", "simclr", "difference"]
-    assert lines == [["knn_photos", "knn20_top1", "51.0 (n=1)", "48.5 (n=1)", "+2.5"]]
-    with pytest.raises(InputError, match="no protocol in common"):
-        compare(results, rows["other"], rows["simclr"])
+def test_latex_escapes() -> None:
+    assert escape_latex("a_b & 5% #1 {x} ~^$ \\") == (
+        r"a\_b \& 5\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\$ \textbackslash{}"
+    )
+    assert escape_latex("51.3 ± 0.4★†") == r"51.3 $\pm$ 0.4$^\star$$^\dagger$"
 
 
 def test_units() -> None:

@@ -1,0 +1,190 @@
+"""Pairs of rows, marks, methods and the comparison at equal cost, on records with known truth."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.report.compare import compare_rows, compare_table
+from transfer.report.compute import compute_rows
+from transfer.report.exports import to_csv
+from transfer.report.run import write_report
+from transfer.report.tables import Results, build_results
+from transfer.report.text import to_markdown, to_terminal
+from transfer.results.statistics import BOTH, IMAGES
+from transfer.results.store import read_store
+
+Writer = Callable[..., Path]
+
+
+def results_of(folder: Path) -> Results:
+    return build_results(read_store([folder]).entries)
+
+
+def images(seed: int, level: float, trial: int = 0) -> np.ndarray:
+    """Scores of 300 images: hard ones are hard for every checkpoint."""
+    hard = np.random.default_rng(0).normal(0, 20, 300)
+    own = np.random.default_rng([seed, trial]).normal(0, 2, 300)
+    return level + hard + own + np.random.default_rng([seed, trial, 1]).normal(0, 0.1)
+
+
+@pytest.fixture
+def results(tmp_path: Path, write_run: Writer) -> Results:
+    """Three checkpoints, three trials each: 60, 60.05 and 55 in truth, and one single trial."""
+    for seed, (name, level) in enumerate((("a", 60.0), ("b", 60.05), ("c", 55.0))):
+        for trial in range(3):
+            write_run(
+                name,
+                "linear",
+                {"top1": 0},
+                trial,
+                pictures=False,
+                scores=images(seed, level, trial),
+            )
+    write_run("d", "linear", {"top1": 0}, pictures=False, scores=images(9, 70.0))
+    write_run("d", "knn", {"knn20_top1": 0}, pictures=False, scores=images(9, 70.0))
+    write_run("c", "knn", {"knn20_top1": 0}, pictures=False, scores=images(2, 55.0))
+    return results_of(tmp_path)
+
+
+def test_verdicts(results: Results) -> None:
+    rows = {row.label: row for row in results.checkpoints}
+    (pair,) = compare_rows(results, rows["a"], rows["c"])
+    low, high = pair.found.estimate.interval()
+    assert pair.verdict == "resolved" and low < 5 < high and high - low < 2
+    assert pair.found.estimate.covers == BOTH and pair.found.paired
+    # The same numbers without shared images would say nothing: each one's own interval is wide
+    cell = results.cell(rows["a"], pair.protocol)
+    assert cell.summaries["top1"].high - cell.summaries["top1"].low > 4
+    (pair,) = compare_rows(results, rows["a"], rows["b"])
+    assert pair.verdict == "not resolved" and 0 < pair.found.detectable < 3
+
+
+def test_single_trials(results: Results) -> None:
+    """Images alone resolve kNN, which has no chance in it, and no claim about a trained head."""
+    rows = {row.label: row for row in results.checkpoints}
+    pairs = {pair.protocol.task: pair for pair in compare_rows(results, rows["d"], rows["c"])}
+    assert pairs["knn"].verdict == "resolved" and pairs["knn"].found.estimate.covers == IMAGES
+    assert pairs["linear"].verdict == "not resolved: one trial"
+    header, lines = compare_table(results, rows["d"], rows["c"])
+    assert header[4:8] == ["difference", "95 % interval", "verdict", "detectable"]
+    assert lines[0][4].startswith("+15.") and " to " in lines[0][5]
+
+
+def test_nothing_in_common(tmp_path: Path, write_run: Writer) -> None:
+    write_run("a", "linear", {"top1": 1.0})
+    write_run("b", "knn", {"knn20_top1": 1.0})
+    results = results_of(tmp_path)
+    with pytest.raises(InputError, match="no protocol in common"):
+        compare_rows(results, *results.checkpoints)
+
+
+def test_best_marks(results: Results) -> None:
+    protocol = next(p for p in results.protocols if p.task == "linear")
+    marked = [r.label for r in results.checkpoints if results.is_best(r, protocol, "top1")]
+    assert marked == ["a", "b", "d"]  # c is resolved below; nothing is resolved above the others
+    table = to_terminal(results)
+    assert table.count("★") == 4 and "[5" in table and "i[" in table
+    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
+    line = next(r for r in rows if r["checkpoint"] == "a" and r["metric"] == "top1")
+    assert float(line["low95"]) < float(line["mean"]) < float(line["high95"])
+    assert (line["interval_covers"], line["best"], line["unit"]) == (BOTH, "True", "checkpoint")
+
+
+def test_methods_pool_pretraining_seeds(tmp_path: Path, write_run: Writer) -> None:
+    """Three seeds are a method, whose n counts seeds; two are not."""
+    for method, count, level in (("mscn", 3, 60.0), ("simclr", 2, 50.0)):
+        for seed in range(count):
+            facts = {"pretrain_seed": seed, "pretrain_config_sha256": f"{method}-config"}
+            for trial in range(2):
+                scores = images(seed, level + seed, trial)
+                write_run(
+                    f"{method}{seed}",
+                    "linear",
+                    {"top1": 0},
+                    trial,
+                    method=method,
+                    pictures=False,
+                    scores=scores,
+                    checkpoint=facts,
+                )
+    results = results_of(tmp_path)
+    (row,) = results.methods
+    assert row.unit == "method (3 pretraining seeds)" and row.label == "mscn (method)"
+    cell = results.cell(row, results.protocols[0])
+    means = [
+        np.mean(results.cell(c, results.protocols[0]).values["top1"])
+        for c in results.checkpoints
+        if c.method == "mscn"
+    ]
+    summary = cell.summaries["top1"]
+    assert summary.n == 3 and summary.mean == pytest.approx(np.mean(means))
+    assert summary.std == pytest.approx(np.std(means, ddof=1)) and summary.covers == BOTH
+    assert cell.samples["top1"].replicates.shape == (3, 200)
+    assert "## Methods" in to_markdown(results) and "mscn (method)" in to_terminal(results)
+    written = write_report(
+        [tmp_path / "runs"], tmp_path / "out", pair=("mscn (method)", "simclr0"), pictures=False
+    )
+    assert "method (3 pretraining seeds)" in written.comparison
+    assert "mscn (method)" in (tmp_path / "out/report.html").read_text()
+
+
+def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> None:
+    costs = {"a": (100, 1000.0, 60.0), "b": (100, 1500.0, 62.0), "c": (150, 1530.0, 64.0)}
+    for seed, (name, (epochs, seconds, level)) in enumerate(costs.items()):
+        facts = {
+            "pretrain_epochs": epochs,
+            "pretrain_gpu_seconds": seconds,
+            "pretrain_seconds": seconds / 8,
+        }
+        for trial in range(3):
+            write_run(
+                name,
+                "linear",
+                {"top1": 0},
+                trial,
+                pictures=False,
+                scores=images(seed, level, trial),
+                checkpoint=facts,
+            )
+    results = results_of(tmp_path)
+    header, rows = compute_rows(results, results.protocols[0], "top1")
+    assert header[-2:] == ["best rival at equal epochs", "best rival at equal compute"]
+    by_name = {row[0]: row for row in rows}
+    assert list(by_name) == ["a", "b", "c"] and by_name["a"][3] == "16.7 min"
+    assert "to b (resolved)" in by_name["a"][-2] and by_name["a"][-1] == "–"
+    assert "to a (resolved)" in by_name["b"][-2] and "to c (resolved)" in by_name["b"][-1]
+    assert (
+        float(by_name["b"][-1].split()[0]) == pytest.approx(-2, abs=0.5) and by_name["c"][-2] == "–"
+    )
+    assert "equal compute" in to_markdown(results)
+
+
+def test_a_thousand_records_take_seconds(tmp_path: Path, write_run: Writer) -> None:
+    """10 checkpoints x 20 protocols x 5 trials, all with replicates."""
+    for name in range(10):
+        for trial in range(5):
+            scores = images(name, 50.0 + name, trial)
+            metrics = {"top1": 0, "top5": 0}
+            path = write_run(f"c{name}", "linear", metrics, trial, pictures=False, scores=scores)
+            record = json.loads(path.read_text())
+            for number in range(1, 20):
+                protocol = {"name": f"linear_{number}", "config_sha256": f"{number:064d}"}
+                folder = tmp_path / "runs" / f"{number}" / f"c{name}" / f"trial_{trial}"
+                shutil.copytree(path.parent, folder)
+                changed = {**record, "protocol": {**record["protocol"], **protocol}}
+                (folder / "record.json").write_text(json.dumps(changed))
+    start = time.perf_counter()
+    written = write_report([tmp_path / "runs"], tmp_path / "out")
+    seconds = time.perf_counter() - start
+    assert "20 protocols, 1000 runs" in written.page.read_text()
+    assert seconds < 20, f"{seconds:.1f} s"

@@ -1,0 +1,99 @@
+"""Two rows of the report, metric by metric: difference, interval, and whether it is resolved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pretrain.common.errors import InputError
+from transfer.report.samples import CERTAIN, LEAST_TRIALS
+from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.results.comparison import Comparison, Sample, compare
+from transfer.results.statistics import IMAGES
+
+RESOLVED, OPEN = "resolved", "not resolved"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of one protocol for two rows; `verdict` is what may be said."""
+
+    protocol: Protocol
+    metric: str
+    samples: tuple[Sample, Sample]
+    found: Comparison
+    verdict: str
+
+
+def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> list[Pair]:
+    """Every metric that both rows have, first - second.
+
+    Raises:
+        InputError: the two have no protocol in common.
+    """
+    pairs = []
+    for protocol in results.protocols:
+        cells = results.cell(first, protocol), results.cell(second, protocol)
+        for metric in results.metrics[protocol.key]:
+            if all(cell and metric in cell.samples for cell in cells):
+                pairs.append(compare_cells(protocol, metric, *(c.samples[metric] for c in cells)))
+    if not pairs:
+        raise InputError(f"{first.label} and {second.label} have no protocol in common")
+    return pairs
+
+
+def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample) -> Pair:
+    """One column's two samples."""
+    found = compare(first, second)
+    return Pair(protocol, metric, (first, second), found, _verdict(protocol, first, second, found))
+
+
+def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Comparison) -> str:
+    """A difference of single trials is no claim about checkpoints, whatever the images say."""
+    trials = min(len(first.values), len(second.values))
+    if found.p is None:
+        return f"{OPEN}: no interval (one trial, no replicates)"
+    if protocol.task in CERTAIN:
+        return RESOLVED if found.resolved else OPEN
+    if found.estimate.covers == IMAGES:
+        return f"{OPEN}: one trial"
+    if trials < LEAST_TRIALS:
+        return f"{OPEN}: fewer than {LEAST_TRIALS} trials"
+    return RESOLVED if found.resolved else OPEN
+
+
+def compare_table(
+    results: Results, first: Checkpoint, second: Checkpoint
+) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of `compare_rows` as text; see it for the errors."""
+    header = ["protocol", "metric", first.label, second.label, "difference", "95 % interval"]
+    header += ["verdict", "detectable", "covers", "trials"]
+    rows = []
+    for pair in compare_rows(results, first, second):
+        found = pair.found
+        means = [math.fsum(s.values) / len(s.values) for s in pair.samples]
+        texts = [f"{mean:.1f} (n={len(s.values)})" for mean, s in zip(means, pair.samples)]
+        interval = found.estimate.interval()
+        rows.append(
+            [
+                pair.protocol.label,
+                pair.metric,
+                *texts,
+                f"{found.estimate.value:+.1f}",
+                "–" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}",
+                pair.verdict,
+                "–" if found.detectable is None else f"{found.detectable:.1f}",
+                found.estimate.covers or "–",
+                "paired by seed" if found.paired else "independent",
+            ]
+        )
+    return header, rows
+
+
+def describe_units(first: Checkpoint, second: Checkpoint) -> str:
+    """What the comparison is about, and what its columns mean."""
+    return (
+        f"{first.label} ({first.unit}) minus {second.label} ({second.unit}), percent points. "
+        "Resolved: the 95 % interval leaves out 0. Detectable: the smallest true difference that "
+        "these trials and images resolve in 80 of 100 times."
+    )

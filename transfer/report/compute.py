@@ -1,0 +1,79 @@
+"""Quality against what it cost: each row beside its best rival at equal epochs, at equal compute.
+
+A method with more views an image does more work in an epoch: better at equal epochs may be worse at
+equal compute. Compute is measured GPU-seconds where both have them, else seconds (on one kind of
+machine only), and never views: a view's cost depends on its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transfer.report.compare import compare_cells
+from transfer.report.formats import format_count, format_seconds
+from transfer.report.tables import Checkpoint, Protocol, Results
+
+EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
+
+Equal = Callable[[Checkpoint, Checkpoint], bool]
+
+
+def compute_rows(
+    results: Results, protocol: Protocol, metric: str
+) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) for one column, cheapest first; no rows where no cost is known."""
+    header = ["checkpoint", "epochs", "views", "GPU time", "time", metric]
+    header += ["best rival at equal epochs", "best rival at equal compute"]
+    known = [row for row in results.checkpoints if _has(results, row, protocol, metric)]
+    costed = [row for row in known if not row.untrained and row.seconds is not None]
+    rows = []
+    for row in sorted(costed, key=lambda r: (r.gpu_seconds or r.seconds or 0.0, r.label)):
+        mean = results.cell(row, protocol).summaries[metric].mean
+        cost = [format_count(row.epochs), format_count(row.views)]
+        cost += [format_seconds(row.gpu_seconds or None), format_seconds(row.seconds)]
+        rivals = [_rival(results, row, known, protocol, metric, e) for e in (_epochs, _compute)]
+        rows.append([row.label, *cost, f"{mean:.1f}", *rivals])
+    return header, rows
+
+
+def _has(results: Results, row: Checkpoint, protocol: Protocol, metric: str) -> bool:
+    cell = results.cell(row, protocol)
+    return cell is not None and metric in cell.samples
+
+
+def _rival(
+    results: Results,
+    row: Checkpoint,
+    rows: list[Checkpoint],
+    protocol: Protocol,
+    metric: str,
+    equal: Equal,
+) -> str:
+    """ "+1.2 over simclr (not resolved)", or "–" where no other row is equal."""
+    others = [o for o in rows if o is not row and not o.untrained and equal(row, o)]
+    if not others:
+        return "–"
+    best = max(others, key=lambda o: results.cell(o, protocol).summaries[metric].mean)
+    pair = compare_cells(
+        protocol, metric, *(results.cell(r, protocol).samples[metric] for r in (row, best))
+    )
+    verdict = pair.verdict.split(":")[0]
+    return f"{pair.found.estimate.value:+.1f} to {best.label} ({verdict})"
+
+
+def _epochs(one: Checkpoint, other: Checkpoint) -> bool:
+    return _near(one.epochs, other.epochs, EPOCHS_APART)
+
+
+def _compute(one: Checkpoint, other: Checkpoint) -> bool:
+    if one.gpu_seconds and other.gpu_seconds:
+        return _near(one.gpu_seconds, other.gpu_seconds, COMPUTE_APART)
+    if one.gpu_seconds or other.gpu_seconds:
+        return False  # a GPU's seconds are not a CPU's
+    return _near(one.seconds, other.seconds, COMPUTE_APART)
+
+
+def _near(one: float | None, other: float | None, apart: float) -> bool:
+    if one is None or other is None:
+        return False
+    return abs(one - other) <= apart * max(one, other)

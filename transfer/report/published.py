@@ -1,0 +1,38 @@
+"""Numbers that others published, each with its source: published.csv in, rows per protocol out.
+
+Only rows whose protocol is that of one of our configs are in the file (the column `configs` names
+them); a shortened or changed run of a config is another protocol and gets none.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = Path(__file__).with_name("published.csv")
+MARK = "published"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One method as a source reports it: metric -> percent."""
+
+    label: str
+    metrics: dict[str, float]
+    trials: str  # "5", or "" where the source does not say
+    source: str
+
+
+def published_rows(config: str, path: Path = FILE) -> list[Published]:
+    """The rows for a config's name, in the file's order; none for other protocols."""
+    rows: dict[tuple[str, str, str], Published] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for line in csv.DictReader(stream):
+            if config not in line["configs"].split():
+                continue
+            epochs = f" {line['pretrain_epochs']}ep" if line["pretrain_epochs"] else ""
+            key = (f"{line['method']}{epochs}", line["trials"], line["source"])
+            row = rows.setdefault(key, Published(key[0], {}, key[1], key[2]))
+            row.metrics[line["metric"]] = float(line["value"])
+    return list(rows.values())
