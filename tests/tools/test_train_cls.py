@@ -13,6 +13,7 @@ from PIL import Image
 
 from tools.train_cls import main
 from transfer.results.record import read_record
+from transfer.results.replicates import read_replicates
 
 SMALL = "PROTOCOL.RESIZE 16 PROTOCOL.IMAGE_SIZE 16 DATALOADER.NUM_WORKERS 0".split()
 BACKBONE = ["BACKBONE.NAME", "tiny_resnet"]
@@ -54,6 +55,10 @@ def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record["checkpoint"]["name"] == "random_tiny_resnet"
     assert record["views_seen"] == 32 + 2 * 8 and record["dataset"] == "folder:data:test"
     assert (root / "out/trial_0/kernels.png").is_file()
+    stored = read_replicates(root / "out/trial_0" / record["artifacts"]["replicates"])
+    assert stored.full == record["metrics"] and stored.images == 8
+    assert all(values.tolist() == [100.0] * 200 for values in stored.values.values())
+    assert (root / "out/trial_0" / record["artifacts"]["config"]).is_file()
     assert "knn5_top1 100.00" in capsys.readouterr().out
 
 

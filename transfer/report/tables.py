@@ -331,7 +331,9 @@ def _differs(
         if other.key[:2] != protocol.key[:2] or other is protocol:
             continue
         mine, theirs = configs[protocol.key], configs[other.key]
-        if mine is None or theirs is None:
+        if protocol.config_sha256 == other.config_sha256:
+            found = []
+        elif mine is None or theirs is None:
             found = ["a config was not kept, so that the keys are not known"]
         else:
             found = difference(mine, theirs)

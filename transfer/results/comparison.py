@@ -78,8 +78,6 @@ def p_value(found: Estimate) -> float | None:
     """Two-sided, of the hypothesis that the true value is 0."""
     if found.se is None:
         return None
-    if found.se == 0.0:
-        return 0.0 if found.value else 1.0
     return float(2 * stdtr(found.df, -abs(found.value) / found.se))
 
 
@@ -92,8 +90,6 @@ def detectable(found: Estimate, power: float = POWER) -> float | None:
     """
     if found.se is None:
         return None
-    if found.se == 0.0:
-        return 0.0
     df = min(found.df, 1e6)
     critical = float(stdtrit(df, (1 + CONFIDENCE) / 2))
     return float(nctdtrinc(df, 1 - power, critical)) * found.se

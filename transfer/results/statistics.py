@@ -123,17 +123,15 @@ def interaction(replicates: np.ndarray) -> float:
 def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estimate:
     """Adds the trials' parts and one part by images (which two samples share).
 
-    A part that is unknown in one sample is unknown in the sum. Where the trials agree exactly and
-    nothing is known of the images there is no standard error: 0 would claim certainty.
+    A part that is unknown in one sample is unknown in the sum. Draws that all give one number (100 %
+    right) say nothing of the images. Where the trials agree exactly and nothing is known of the
+    images there is no standard error: 0 would claim certainty.
     """
     trials = None if any(p.trials is None for p in parts) else sum(p.trials for p in parts)
-    if images is not None:
-        images = max(images, 0.0)
-    if trials is None and images is None or trials == 0 and images is None:
-        return Estimate(value, None, None, None)
+    images = images if images and images > 0.0 else None
     total = (trials or 0.0) + (images or 0.0)
     if total == 0.0:
-        return Estimate(value, 0.0, math.inf, _covers(trials, images))
+        return Estimate(value, None, None, None)
     spread = sum(p.trials**2 / (p.n - 1) for p in parts) if trials else 0.0
     if images:
         spread += images**2 / (min(p.draws for p in parts) - 1)

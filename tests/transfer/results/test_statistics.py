@@ -99,6 +99,7 @@ def test_intervals_stay_in_percent() -> None:
 
 def test_agreement_of_trials_is_no_certainty() -> None:
     assert summarize([40.0, 40.0]).low is None
+    assert summarize([100.0], np.full((1, 200), 100.0)).low is None
     drawn = np.tile(np.random.default_rng(0).normal(40, 2, 200), (2, 1))
     found = summarize([40.0, 40.0], drawn)
     assert found.covers == "trials and images"
