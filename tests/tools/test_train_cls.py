@@ -62,6 +62,19 @@ def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "knn5_top1 100.00" in capsys.readouterr().out
 
 
+def test_replicates_are_an_option(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_argv(root, opts=("REPLICATES", "-1"))) == 2
+    assert "REPLICATES must be 0 or above" in capsys.readouterr().err
+    assert main(_argv(root, opts=("REPLICATES", "0"))) == 0
+    without = read_record(root / "out/trial_0/record.json")
+    assert "replicates" not in without["artifacts"]
+    again = _argv(root)
+    again[again.index("--output") + 1] = str(root / "again")
+    assert main(again) == 0  # the same protocol, whatever is drawn
+    record = read_record(root / "again/trial_0/record.json")
+    assert record["protocol"]["config_sha256"] == without["protocol"]["config_sha256"]
+
+
 def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_argv(root, "linear.yaml", "--name", "mine")) == 0
     first = (root / "out/trial_0/record.json").read_text()

@@ -229,6 +229,8 @@ PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
 
 def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     """Checks the config against the data before anything is computed."""
+    if cfg.REPLICATES < 0:
+        raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
     protocol = cfg.PROTOCOL
     find(protocol.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
     svm = protocol.NAME.startswith("svm")

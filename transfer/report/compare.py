@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from pretrain.common.errors import InputError
+from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.report.samples import CERTAIN, LEAST_TRIALS
-from transfer.report.tables import Checkpoint, Protocol, Results
 from transfer.results.comparison import Comparison, Sample, compare
 from transfer.results.statistics import IMAGES
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from transfer.report.compare import compare_cells
 from transfer.report.formats import format_count, format_seconds
-from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.results import Checkpoint, Protocol, Results
 
 EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
 

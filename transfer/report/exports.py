@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transfer.report.flags import find_flags
 from transfer.report.formats import SPREAD
 from transfer.report.published import MARK, Published
-from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.report.text import Table, headline_rows, method_rows, published_table
 
 CSV_FIELDS = (

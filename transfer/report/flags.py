@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from transfer.report.configs import belongs_to_protocol
+from transfer.report.results import Cell, Checkpoint, Protocol, Results
 from transfer.report.samples import CERTAIN, LEAST_TRIALS
-from transfer.report.tables import Cell, Checkpoint, Protocol, Results
 from transfer.results.statistics import TRIALS
 
 BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.results.statistics import BOTH, IMAGES, TRIALS, Summary
 
 BEST, CUT = "★", "†"

@@ -26,7 +26,7 @@ from transfer.report.formats import (
     format_summary,
 )
 from transfer.report.pictures import TITLES, collect_curves, collect_pictures
-from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.report.text import describe_protocol, method_rows, published_table
 
 TEMPLATES = Path(__file__).with_name("templates")

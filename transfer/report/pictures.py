@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from transfer.report.tables import Cell, Checkpoint, Results
+from transfer.report.results import Cell, Checkpoint, Results
 from transfer.results.store import Entry
 
 MAX_BYTES = 250_000  # per picture, so that ten checkpoints stay below some megabytes

@@ -25,7 +25,11 @@ _TOLERANCE = 1e-4  # percent points between a record and its replicates' own ful
 
 def samples_of(entries: Sequence[Entry], notes: list[str]) -> dict[str, Sample]:
     """By metric; a trial whose metric is null is no part of that metric's sample."""
-    stored = [_stored(entry, notes) for entry in entries]
+    lost: list[str] = []
+    stored = [_stored(entry, lost) for entry in entries]
+    if lost:
+        more = f" and {len(lost) - 1} more trials" if len(lost) > 1 else ""
+        notes.append(f"{lost[0]}{more}; the intervals of this cell are over trials alone")
     members: dict[str, list[int]] = defaultdict(list)
     for index, entry in enumerate(entries):
         for metric, value in entry.record["metrics"].items():
@@ -57,14 +61,14 @@ def pooled(samples: Mapping[int, Sample]) -> Sample | None:
     return Sample(values, seeds, np.stack(rows), members[0].draws)
 
 
-def _stored(entry: Entry, notes: list[str]) -> Stored | None:
+def _stored(entry: Entry, lost: list[str]) -> Stored | None:
     path = entry.artifact("replicates")
     if path is None:
         return None
     try:
         found = read_replicates(path)
     except InputError as error:
-        notes.append(f"{error}; the intervals of this cell are over trials alone")
+        lost.append(str(error))
         return None
     metrics = entry.record["metrics"]
     wrong = [
@@ -73,7 +77,7 @@ def _stored(entry: Entry, notes: list[str]) -> Stored | None:
         if metrics.get(name) is not None and not abs(value - metrics[name]) < _TOLERANCE
     ]
     if wrong:
-        notes.append(f"{path}: of another evaluation than the record ({wrong[0]}); left out")
+        lost.append(f"{path}: of another evaluation than the record ({wrong[0]})")
         return None
     return found
 

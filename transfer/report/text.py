@@ -18,7 +18,7 @@ from transfer.report.formats import (
     format_seconds,
 )
 from transfer.report.published import MARK
-from transfer.report.tables import Checkpoint, Protocol, Results
+from transfer.report.results import Checkpoint, Protocol, Results
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 

@@ -123,9 +123,9 @@ def interaction(replicates: np.ndarray) -> float:
 def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estimate:
     """Adds the trials' parts and one part by images (which two samples share).
 
-    A part that is unknown in one sample is unknown in the sum. Draws that all give one number (100 %
-    right) say nothing of the images. Where the trials agree exactly and nothing is known of the
-    images there is no standard error: 0 would claim certainty.
+    A part that is unknown in one sample is unknown in the sum. Draws that all give one number (all
+    right) say nothing of the images. Where the trials agree exactly too there is no standard error:
+    0 would claim certainty.
     """
     trials = None if any(p.trials is None for p in parts) else sum(p.trials for p in parts)
     images = images if images and images > 0.0 else None

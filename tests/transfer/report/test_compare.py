@@ -17,8 +17,9 @@ from pretrain.common.errors import InputError
 from transfer.report.compare import compare_rows, compare_table
 from transfer.report.compute import compute_rows
 from transfer.report.exports import to_csv
+from transfer.report.results import Results
 from transfer.report.run import write_report
-from transfer.report.tables import Results, build_results
+from transfer.report.tables import build_results
 from transfer.report.text import to_markdown, to_terminal
 from transfer.results.statistics import BOTH, IMAGES
 from transfer.results.store import read_store
@@ -136,6 +137,17 @@ def test_methods_pool_pretraining_seeds(tmp_path: Path, write_run: Writer) -> No
     )
     assert "method (3 pretraining seeds)" in written.comparison
     assert "mscn (method)" in (tmp_path / "out/report.html").read_text()
+
+
+def test_two_checkpoints_of_one_seed_are_not_pooled(tmp_path: Path, write_run: Writer) -> None:
+    for seed in range(3):
+        facts = {"pretrain_seed": seed, "pretrain_config_sha256": "config"}
+        for variant in ("", "_precise_bn"):
+            name = f"mscn{seed}{variant}"
+            write_run(name, "linear", {"top1": 60.0}, pictures=False, checkpoint=facts)
+    results = results_of(tmp_path)
+    assert not results.methods and len(results.checkpoints) == 6
+    assert any("mscn0 and mscn0_precise_bn are of one" in note for note in results.notes)
 
 
 def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> None:

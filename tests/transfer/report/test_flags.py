@@ -14,7 +14,8 @@ from transfer.report.configs import difference, flatten, learning_rate
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.flags import find_flags
 from transfer.report.published import FILE, published_rows
-from transfer.report.tables import Results, build_results
+from transfer.report.results import Results
+from transfer.report.tables import build_results
 from transfer.report.text import to_markdown
 from transfer.results.store import read_store
 

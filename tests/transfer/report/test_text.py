@@ -13,7 +13,8 @@ import pytest
 
 from transfer.report.exports import CSV_FIELDS, escape_latex, to_csv, to_latex
 from transfer.report.formats import format_count, format_seconds
-from transfer.report.tables import Results, build_results
+from transfer.report.results import Results
+from transfer.report.tables import build_results
 from transfer.report.text import to_markdown, to_terminal
 from transfer.results.store import read_store
 

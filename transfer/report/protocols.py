@@ -1,0 +1,84 @@
+"""Columns: the records of each protocol in, `Protocol`s out, with how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from transfer.report.configs import (
+    Flat,
+    belongs_to_protocol,
+    difference,
+    learning_rate,
+    read_config,
+)
+from transfer.report.published import published_rows
+from transfer.report.results import Protocol
+from transfer.results.store import Entry
+
+TASKS = ("knn", "linear", "detection", "segmentation", "semantic")  # in the table's order
+
+
+def make_protocols(
+    members: Mapping[tuple[str, ...], Sequence[Entry]], notes: list[str]
+) -> list[Protocol]:
+    """Columns in the table's order.
+
+    members: (task, data set, config, engine, config's sha256) -> its records.
+    """
+    short = [key[:3] for key in members]
+    configs = {key: read_config(entries, notes) for key, entries in members.items()}
+    protocols = []
+    for key, entries in members.items():
+        task, dataset, name, engine, sha = key
+        # What all its records were run with, so that the header can say how two columns differ
+        overrides = _common_overrides(entries)
+        label = name
+        if short.count(key[:3]) > 1:
+            label += f" [{' '.join(overrides) or 'as shipped'}; {engine}, config {sha[:7]}]"
+        config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
+        rate = learning_rate(task, config, [file for file in files if file])
+        changed = any(belongs_to_protocol(pair.split()[0]) for pair in overrides)
+        cut = changed or any(entry.record["status"] == "shortened" for entry in entries)
+        printed = () if cut or rate == "swept lr" else tuple(published_rows(name))
+        label += f", {rate}" if rate else ""
+        protocols.append(
+            Protocol(key, task, dataset, name, engine, sha, overrides, label, rate, (), printed)
+        )
+    protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
+    ranks = {task: rank for rank, task in enumerate(TASKS)}
+    return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.task, *p.key[1:]))
+
+
+def _differs(
+    protocol: Protocol, others: list[Protocol], configs: dict[tuple, Flat | None]
+) -> tuple[str, ...]:
+    """How it differs from each other column of the same task and data set, by config key."""
+    lines = []
+    for other in others:
+        if other.key[:2] != protocol.key[:2] or other is protocol:
+            continue
+        mine, theirs = configs[protocol.key], configs[other.key]
+        if protocol.config_sha256 == other.config_sha256:
+            found = []
+        elif mine is None or theirs is None:
+            found = ["a config was not kept, so that the keys are not known"]
+        else:
+            found = difference(mine, theirs)
+        if other.engine != protocol.engine:
+            found = [f"engine {protocol.engine} / {other.engine}", *found]
+        lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")
+    return tuple(lines)
+
+
+def _common_overrides(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """KEY VALUE pairs that all the records share, in the order of the first."""
+    lists = [_pairs(entry.record["protocol"]["overrides"]) for entry in entries]
+    return tuple(pair for pair in lists[0] if all(pair in other for other in lists))
+
+
+def _pairs(words: Sequence[str]) -> list[str]:
+    """ "KEY VALUE" texts; some records hold them as such, some as alternating words."""
+    if words and " " in words[0]:  # a key has no space
+        return list(words)
+    return [" ".join(words[i : i + 2]) for i in range(0, len(words), 2)]
