@@ -21,6 +21,8 @@ NOT_PROTOCOL = (
 ).split()
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 
+NO_RATE = ("knn", "svm", "svm_lowshot", "kshot")  # tasks that no gradient step trains
+
 Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000
 
 
@@ -71,7 +73,7 @@ def learning_rate(task: str, config: Flat | None, artifacts: Sequence[Path]) -> 
 
     artifacts: files of the first record that say so where the config does not travel.
     """
-    if task not in ("linear", "finetune", "detection", "segmentation", "semantic"):
+    if task in NO_RATE:
         return ""
     if config is not None:
         rates = config.get("TRANSFER.LR_SWEEP.RATES")

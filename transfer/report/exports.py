@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from transfer.report.compute import compute_rows
 from transfer.report.flags import find_flags
 from transfer.report.formats import SPREAD
 from transfer.report.published import MARK, Published
@@ -57,7 +58,7 @@ def to_csv(results: Results) -> str:
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Tables with booktabs, ready to paste: the main one, methods, comparison, published rows."""
+    """Tables with booktabs, ready to paste: the main one, methods, comparison, costs, published rows."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
     lines += [f"% flag: {flag}" for flag in find_flags(results)]
     lines.append(_tabular(headline_rows(results), 2))
@@ -68,6 +69,9 @@ def to_latex(results: Results, compared: Table | None = None, units: str = "") -
     for protocol in results.protocols:
         if protocol.differs:
             lines += [f"% {protocol.label} {line}" for line in protocol.differs]
+        costs = compute_rows(results, protocol, results.headline(protocol))
+        if costs[1]:
+            lines += [f"% cost of pretraining: {protocol.label}", _tabular(costs, 1)]
         if protocol.published:
             table = published_table(results, protocol)
             lines += [f"% {MARK} by others: {protocol.label}", _tabular(table, 1)]

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from transfer.report.compute import compute_rows
 from transfer.report.figures import COLOURS, Bar, Line, bar_chart, line_chart
 from transfer.report.flags import find_flags
 from transfer.report.formats import (
@@ -91,6 +92,9 @@ def render_page(
         units=units,
         flags=find_flags(results),
         methods=method_rows(results),
+        compute_tables=[
+            (p, compute_rows(results, p, results.headline(p))) for p in results.protocols
+        ],
         published=[(p, published_table(results, p)) for p in results.protocols if p.published],
         gpu=any(row.gpu_seconds for row in results.checkpoints),
         runs=_runs(results),

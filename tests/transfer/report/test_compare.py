@@ -16,7 +16,7 @@ import pytest
 from pretrain.common.errors import InputError
 from transfer.report.compare import compare_rows, compare_table
 from transfer.report.compute import compute_rows
-from transfer.report.exports import to_csv
+from transfer.report.exports import to_csv, to_latex
 from transfer.report.results import Results
 from transfer.report.run import write_report
 from transfer.report.tables import build_results
@@ -178,7 +178,9 @@ def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> No
     assert (
         float(by_name["b"][-1].split()[0]) == pytest.approx(-2, abs=0.5) and by_name["c"][-2] == "–"
     )
-    assert "equal compute" in to_markdown(results)
+    assert "equal compute" in to_markdown(results) and "equal compute" in to_latex(results)
+    page = write_report([tmp_path / "runs"], tmp_path / "out").page.read_text()
+    assert "to b (resolved)" in page
 
 
 def test_a_thousand_records_take_seconds(tmp_path: Path, write_run: Writer) -> None:
