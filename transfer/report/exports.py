@@ -58,7 +58,7 @@ def to_csv(results: Results) -> str:
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Tables with booktabs, ready to paste: the main one, methods, comparison, costs, published rows."""
+    """Tables with booktabs: the main one, methods, comparison, costs, published rows."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
     lines += [f"% flag: {flag}" for flag in find_flags(results)]
     lines.append(_tabular(headline_rows(results), 2))
