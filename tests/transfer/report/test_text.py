@@ -55,7 +55,9 @@ def test_tables_as_text(results: Results) -> None:
     assert "## linear: linear_photos" in markdown and "† shortened" in markdown
     latex = to_latex(results)
     assert "41.6 $\\pm$ 1.8 (n=3)" in latex and "mscn\\_r18" in latex and "\\toprule" in latex
-    assert latex.count(" \\\\") == 1 + len(results.checkpoints)
+    table, _, rest = latex.partition("\\end{tabular}")
+    assert table.count(" \\\\") == 1 + len(results.checkpoints)
+    assert "cost of pretraining" in rest
     for line in latex.splitlines():
         assert line.startswith("%") or not re.search(r"(?<!\\)[%#_&](?! )", line), line
 
