@@ -35,7 +35,8 @@ def make_protocols(
         overrides = _common_overrides(entries)
         label = name
         if short.count(key[:3]) > 1:
-            label += f" [{' '.join(overrides) or 'as shipped'}; {engine}, config {sha[:7]}]"
+            shown = " ".join(pair for pair in overrides if belongs_to_protocol(pair.split()[0]))
+            label += f" [{shown or 'as shipped'}; {engine}, config {sha[:7]}]"
         config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
         rate = learning_rate(task, config, [file for file in files if file])
         changed = any(belongs_to_protocol(pair.split()[0]) for pair in overrides)

@@ -19,6 +19,7 @@ from transfer.results.statistics import (
     Estimate,
     combine,
     estimate,
+    images_variance,
     interaction,
     variance_parts,
 )
@@ -131,7 +132,7 @@ def _unpaired(
     images = None
     if pair is not None:
         apart = pair[0].mean(axis=0) - pair[1].mean(axis=0)
-        images = float(apart.var(ddof=1)) - interaction(pair[0]) - interaction(pair[1])
+        images = images_variance(apart, interaction(pair[0]) + interaction(pair[1]))
     difference = math.fsum(first.values) / len(first.values)
     difference -= math.fsum(second.values) / len(second.values)
     return combine(difference, parts, images)

@@ -107,8 +107,17 @@ def variance_parts(values: Sequence[float], replicates: np.ndarray | None) -> Pa
     if replicates is None:
         return Parts(trials, None, count, 0)
     assert replicates.shape[0] == count, "one row of replicates per trial"
-    images = float(replicates.mean(axis=0).var(ddof=1))
-    return Parts(trials, images - interaction(replicates), count, replicates.shape[1])
+    images = images_variance(replicates.mean(axis=0), interaction(replicates))
+    return Parts(trials, images, count, replicates.shape[1])
+
+
+def images_variance(drawn: np.ndarray, contained: float) -> float | None:
+    """Variance over the draws (B,) without what the trials' part contains of it, at least 0.
+
+    None where all draws give one number (100 % right): they say nothing of the images.
+    """
+    variance = float(drawn.var(ddof=1))
+    return max(variance - contained, 0.0) if variance > _ROUNDING**2 else None
 
 
 def interaction(replicates: np.ndarray) -> float:
@@ -123,12 +132,10 @@ def interaction(replicates: np.ndarray) -> float:
 def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estimate:
     """Adds the trials' parts and one part by images (which two samples share).
 
-    A part that is unknown in one sample is unknown in the sum. Draws that all give one number (all
-    right) say nothing of the images. Where the trials agree exactly too there is no standard error:
-    0 would claim certainty.
+    A part that is unknown in one sample is unknown in the sum. Where the trials agree exactly and
+    the images say nothing there is no standard error: 0 would claim certainty.
     """
     trials = None if any(p.trials is None for p in parts) else sum(p.trials for p in parts)
-    images = images if images and images > 0.0 else None
     total = (trials or 0.0) + (images or 0.0)
     if total == 0.0:
         return Estimate(value, None, None, None)

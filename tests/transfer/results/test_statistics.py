@@ -104,3 +104,10 @@ def test_agreement_of_trials_is_no_certainty() -> None:
     found = summarize([40.0, 40.0], drawn)
     assert found.covers == "trials and images"
     assert found.high - found.mean == pytest.approx(1.972 * drawn[0].std(ddof=1), rel=1e-3)
+
+
+def test_trials_that_differ_on_every_image_still_cover_both() -> None:
+    """The images' part is 0 once what trials differ by is taken out: known, and small."""
+    drawn = np.random.default_rng(0).normal(50, 2, 200)
+    found = summarize([50.0, 52.0, 51.0, 49.0], np.stack([drawn, -0.9 * drawn] * 2) + 100)
+    assert found.covers == "trials and images"
