@@ -5,7 +5,7 @@ Legend: M test images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,4 +34,14 @@ def per_class_accuracy(
     total = torch.bincount(labels, minlength=len(classes)).tolist()
     return {
         name: 100.0 * right[c] / total[c] if total[c] else None for c, name in enumerate(classes)
+    }
+
+
+def per_class_accuracies(
+    correct: Mapping[str, Tensor], labels: Tensor, classes: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """`per_class_accuracy` of several metrics, whose `correct` may be on any device."""
+    return {
+        metric: per_class_accuracy(right.cpu(), labels, classes)
+        for metric, right in correct.items()
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,9 +45,10 @@ from transfer.classification.features import Features, extract_features
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
-from transfer.classification.metrics import accuracy, hits, per_class_accuracy
+from transfer.classification.metrics import accuracy, hits, per_class_accuracies
 from transfer.classification.quality import feature_quality, pair_splits
 from transfer.classification.replicates import Outcomes, draw_replicates
+from transfer.classification.score import Score
 from transfer.classification.svm import (
     check_targets,
     evaluate_low_shot,
@@ -87,17 +88,6 @@ class Job:
     drawn: dict[int, np.ndarray] = field(default_factory=dict)  # kshot: seed -> rows of `train`
 
 
-@dataclass(frozen=True)
-class Score:
-    """A protocol's result on one set of features, in percent."""
-
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float | None]]
-    curve: list[dict[str, float]] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)  # for selection.json
-    outcomes: Outcomes = field(default_factory=Outcomes)  # for replicates.json
-
-
 def classify(cfg: CfgNode, request: Request) -> list[Path]:
     """Runs the trials that have no record yet; returns the paths of all trials' records.
 
@@ -133,7 +123,9 @@ def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
     )
     first = {f"knn{size}_top1": correct[f"knn{size}_top1"] for size in job.cfg.PROTOCOL.K}
     outcomes = Outcomes({name: right.numpy() for name, right in correct.items()})
-    return Score(metrics, _per_class(first, queries, job.train.classes), outcomes=outcomes)
+    return Score(
+        metrics, per_class_accuracies(first, queries.labels, job.train.classes), outcomes=outcomes
+    )
 
 
 def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -160,7 +152,8 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     correct = {"top1": logits.argmax(dim=1) == test_labels}
     outcomes = Outcomes({m: hits(logits, test_labels, int(m[-1])).cpu().numpy() for m in metrics})
     notes = {"lr_per_256": lr, "held_out_top1": {f"{k:g}": v for k, v in held_out.items()}}
-    return Score(metrics, _per_class(correct, queries, classes), heads.curve, notes, outcomes)
+    per_class = per_class_accuracies(correct, queries.labels, classes)
+    return Score(metrics, per_class, heads.curve, notes, outcomes)
 
 
 def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -393,15 +386,6 @@ def _protocol(job: Job) -> dict[str, Any]:
         "engine": ENGINE,
         "engine_version": torch.__version__,
         "overrides": list(job.request.overrides),
-    }
-
-
-def _per_class(
-    correct: dict[str, torch.Tensor], queries: Features, classes: Sequence[str]
-) -> dict[str, dict[str, float | None]]:
-    return {
-        metric: per_class_accuracy(right.cpu(), queries.labels, classes)
-        for metric, right in correct.items()
     }
 
 
