@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Runs a suite: pretraining, conversion, checkpoints x tasks x trials, then the report."""
 
 from __future__ import annotations
@@ -5,68 +6,113 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
 
+if TYPE_CHECKING:
+    from transfer.suite.plan import Job
 
-def parse(argv: Sequence[str] | None) -> tuple:
-    """The parsed options, and the checkpoints given as NAME=FILE."""
-    parser = make_parser(__doc__, "tools/run_suite.py --config demo.yaml --output runs/demo")
-    parser.add_argument("--config", required=True, help="suite: a path, or a name below configs/")
-    parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--output", help="folder for everything (default: runs/NAME of the suite)")
-    parser.add_argument("--jobs", type=int, help="commands at once (default: one per GPU, or 1)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
-    args = parser.parse_args(argv)
-    given = dict(item.split("=", 1) for item in args.checkpoint if "=" in item)
-    if len(given) != len(args.checkpoint):
-        raise InputError(f"--checkpoint takes distinct NAME=FILE, got {args.checkpoint}")
-    for name, path in given.items():
-        if path != "random" and not Path(path).is_file():
-            raise InputError(f"--checkpoint {name}: no file {path}")
-    return args, given
+EXAMPLE = """tools/run_suite.py --config demo.yaml --output runs/demo
+  tools/run_suite.py --config detection.yaml --checkpoint mscn=a.pth --checkpoint b=b.pth --dry-run
+  tools/run_suite.py --config detection.yaml --checkpoint mscn=a.pth --launcher slurm \\
+      --gpus-per-job 8 --slurm partition=gpu --slurm time=2880"""
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """The parsed options."""
+    parser = make_parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add("--config", required=True, help="suite: a path, or a name below configs/")
+    add("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="adds a row")
+    add("--task", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
+    add("--output", help="folder for everything (default: runs/NAME of the suite)")
+    add("--jobs", type=int, help="commands at once (default: as many as the GPUs serve)")
+    add("--gpus-per-job", type=int, default=1, metavar="N", help="--num-gpus of each command (1)")
+    add("--dry-run", action="store_true", help="print each job with time and memory, and stop")
+    add("--probe-seconds", type=float, default=30.0, metavar="S", help="0: no probes (30)")
+    add("--json", action="store_true", help="for machines: the plan, or one event per line")
+    return parser.parse_args(argv)
+
+
+def given_checkpoints(items: Sequence[str]) -> dict[str, str]:
+    """NAME=FILE texts -> {name: file}."""
+    given = dict(item.split("=", 1) for item in items if "=" in item)
+    if len(given) != len(items) or not all(given.values()):
+        raise InputError(f"--checkpoint takes distinct NAME=FILE, got {' '.join(items)}")
+    return given
 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 when every job is done."""
-    args, given = parse(argv)
+    args = parse(argv)
+    given = given_checkpoints(args.checkpoint)
     from pretrain.common.config import find_config, load_config
     from transfer.suite.defaults import suite_defaults
-    from transfer.suite.launch import run_jobs
     from transfer.suite.plan import plan
 
     cfg = load_config(args.config, suite_defaults(), args.opts, "suites")
-    stem = find_config(args.config, "suites").stem
-    output = Path(args.output or f"runs/{stem}")
-    jobs = plan(cfg, output, given)
+    output = Path(args.output or f"runs/{find_config(args.config, 'suites').stem}")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder")
+    jobs = plan(cfg, output, given, args.gpus_per_job, args.task)
+    launcher = None if args.dry_run else make_launcher(args, output)
+
+    from pretrain.engine.checks import load_checked
+    from pretrain.engine.run import check_inputs
+    from transfer.suite.check import Pretraining, check_configs, check_jobs
+
+    pretraining = Pretraining(load_checked, check_inputs)
+    check_configs(jobs, pretraining)
+    checks = check_jobs(jobs, pretraining)
     if args.dry_run:
-        for job in jobs:
-            print(f"{'done' if job.is_done() else 'to do':5} {job.name}: {' '.join(job.command)}")
-        return 0
-    import torch
+        return dry_run(jobs, checks, args)
+    checks.raise_problems()
+    return run(jobs, launcher, output, args)
+
+
+def make_launcher(args: Namespace, output: Path) -> Any:
+    """Raises InputError for what this machine cannot do."""
+    from transfer.suite.local import LocalLauncher, visible_gpus
+
+    return LocalLauncher(gpus=visible_gpus(), gpus_per_job=args.gpus_per_job, slots=args.jobs)
+
+
+def dry_run(jobs: Sequence[Job], checks: Any, args: Namespace) -> int:
+    """Prints the plan with what each job takes."""
+    from transfer.suite.estimate import estimate_jobs, timed_probe
+    from transfer.suite.table import plan_json, plan_text
+
+    probe = timed_probe(args.probe_seconds)
+    found = estimate_jobs(jobs, checks, probe, lambda line: print(line, file=sys.stderr))
+    print(plan_json(jobs, found) if args.json else plan_text(jobs, found))
+    return 0
+
+
+def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
+    """Runs what is not done, then the report."""
+    from transfer.suite.launch import DONE, run_jobs
+    from transfer.suite.lock import only_one
+    from transfer.suite.view import JsonView, TextView
 
     for number in (signal.SIGINT, signal.SIGTERM):  # also when started in the background
         signal.signal(number, signal.default_int_handler)
-    gpus = torch.cuda.device_count()
-    states = run_jobs(
-        jobs, logs=output / "logs", parallel=args.jobs or max(1, gpus), gpus=gpus, say=say
-    )
-    failed = [name for name, state in states.items() if state != "done"]
+    view = JsonView() if args.json else TextView()
+    with only_one(output):
+        states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
+    view.end(states)
     report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
-    status = subprocess.run([*report, "--output", str(output / "report")]).returncode
+    channel = 2 if args.json else None  # standard error: JSON stands alone on standard output
+    done = subprocess.run([*report, "--output", str(output / "report")], stdout=channel)
+    failed = [name for name, state in states.items() if state != DONE]
     for name in failed:
         print(f"{states[name]}: {name}", file=sys.stderr)
-    return 1 if failed or status else 0
-
-
-def say(line: str) -> None:
-    """One line on stderr, over whatever a running command's progress line shows."""
-    clear = "\r\033[K" if sys.stderr.isatty() else ""
-    print(f"{clear}{line}", file=sys.stderr, flush=True)
+    return 1 if failed or done.returncode else 0
 
 
 if __name__ == "__main__":

@@ -25,13 +25,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @tool
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    from pretrain.common.config import dump_yaml, load_config
-    from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import check_config
+    from pretrain.common.config import dump_yaml
+    from pretrain.engine.checks import load_checked
 
-    cfg = load_config(args.config, get_defaults(), args.opts, "pretrain")
     processes = int(os.environ.get("WORLD_SIZE", args.num_gpus))
-    check_config(cfg, processes)
+    cfg = load_checked(args.config, args.opts, processes)
     from pretrain.common.distributed import check_gpus, launch, under_torchrun
     from pretrain.engine.run import check_inputs, pretrain  # torch from here on
 

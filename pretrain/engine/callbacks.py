@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -85,7 +86,7 @@ class ProgressBar(Callback):
             total=training.total_steps,
             initial=training.step,
             unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 20.0,  # a log file wants few lines
+            mininterval=_seconds_between_updates(),
         )
         self._shown, self._step = time.monotonic(), training.step
         self._seconds = training.seconds
@@ -153,6 +154,11 @@ class Checkpoint(Callback):
     def _save(self, training: Training, name: str) -> None:
         if is_main():
             save_training(training, self.facts, self.folder / name)
+
+
+def _seconds_between_updates() -> float:
+    """Of the bar; a log file wants few lines, unless tqdm's own variable says otherwise."""
+    return 0.5 if sys.stderr.isatty() else float(os.environ.get("TQDM_MININTERVAL", 20.0))
 
 
 def due(training: Training, every_epochs: int) -> bool:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.defaults import get_defaults
 from pretrain.methods.table import BASES, METHODS, MOMENTUM, MSCN, QUEUED
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pretrain.data.datasets import ImageDataset
+
+
+def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
+    """The merged config of a file or a name below configs/, checked without data.
+
+    Raises InputError: see `load_config` and `check_config`.
+    """
+    cfg = load_config(config, get_defaults(), overrides, "pretrain")
+    check_config(cfg, num_processes)
+    return cfg
 
 
 def check_config(cfg: CfgNode, num_processes: int) -> None:

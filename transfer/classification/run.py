@@ -102,10 +102,11 @@ def classify(cfg: CfgNode, request: Request) -> list[Path]:
         close_distributed()
 
 
-def check(cfg: CfgNode, request: Request) -> None:
+def check(cfg: CfgNode, request: Request) -> Job:
     """Raises the InputErrors of `classify` that need no computing, before processes start."""
-    _prepare(cfg, request, torch.device("cpu"))
+    job = _prepare(cfg, request, torch.device("cpu"))
     _read(cfg, request.weights, cfg.SEED)
+    return job
 
 
 def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:

@@ -14,5 +14,7 @@ def suite_defaults() -> CfgNode:
     # Weights that exist: {name, weights}; `random` is untrained. --checkpoint adds more.
     cfg.CHECKPOINTS = []
     # {name, command: det | cls, config, overrides: [...], trials: 1, checkpoints: [names] (all)}.
+    # A learning-rate sweep is a task with the override TRANSFER.LR_SWEEP.RATES: a protocol of its
+    # own, which the records name.
     cfg.TASKS = []
     return cfg

@@ -1,124 +1,155 @@
-"""Jobs in, finished jobs out: local processes, as many at once as asked, one line each.
+"""Jobs in, finished jobs out: starts what is ready, watches it, and never stops for a failure.
 
-A failed job does not stop the others; those that need it are skipped. Ctrl-C stops the running
-commands, and the same suite command continues later.
+How a command is started (a local process, a SLURM job) is a launcher's business: `local.py`,
+`slurm.py`. A failed job does not stop the others; those that need it are skipped. An interrupt
+(Ctrl-C, SIGTERM) stops the running commands and is passed on; the same suite command continues
+later, since every command is started with `--resume` and leaves checkpoints.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+from transfer.suite.bars import last_line
 from transfer.suite.plan import Job
 
 POLL_SECONDS = 0.5
+GRACE_SECONDS = 30.0  # for a command to stop by itself, as SLURM's KillWait
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
+
+class Process(Protocol):
+    """A command that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs (or waits in a queue)."""
+        ...
+
+    def state(self) -> str:
+        """ "running", or what keeps it from running."""
+        ...
+
+    def interrupt(self) -> None:
+        """Asks it to stop; what it has checkpointed stays."""
+        ...
+
+    def kill(self) -> None:
+        """Stops it at once."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts commands; `slots` is how many it takes at once."""
+
+    slots: int
+
+    def start(self, job: Job, log: Path, slot: int) -> Process:
+        """Starts a job's command, which appends its output to `log`; slots in use are distinct."""
+        ...
 
 
 @dataclass
-class _Running:
+class Running:
+    """A started job."""
+
     job: Job
-    process: subprocess.Popen
+    process: Process
     log: Path
     slot: int
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def seconds(self) -> float:
+        """Since its start, waiting in a queue included."""
+        return time.monotonic() - self.started
+
+
+# What happened to a job ("started", "done", "failed", "skipped"), and a word about it.
+Tell = Callable[[str, Job, str], None]
+Show = Callable[[Sequence[Running], int], None]  # what runs now, how many wait
+
 
 def run_jobs(
-    jobs: Sequence[Job], *, logs: Path, parallel: int, gpus: int, say: Callable[[str], None]
+    jobs: Sequence[Job], launcher: Launcher, *, logs: Path, tell: Tell, show: Show
 ) -> dict[str, str]:
-    """Runs the jobs that are not done, and returns each name's state: done, skipped or failed.
+    """Runs the jobs that are not done; returns each name's state: done, skipped or failed.
 
     Args:
         logs: folder for one log file per job.
-        parallel: how many run at once.
-        gpus: GPUs of this machine; with parallel > 1 each job sees one of them.
-        say: receives one line at each start and end.
+        tell: receives each event once; show: receives what runs, several times a second.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    states = {job.name: "done" for job in jobs if job.is_done()}
+    states = {job.name: DONE for job in jobs if job.is_done()}
     waiting = [job for job in jobs if job.name not in states]
-    for name in states:
-        say(f"{name}: already done")
-    running: list[_Running] = []
+    for job in jobs:
+        if job.name in states:
+            tell(DONE, job, "already done")
+    running: list[Running] = []
     try:
         while waiting or running:
-            _start_ready(waiting, running, states, logs, parallel, gpus, say)
+            _start_ready(waiting, running, states, launcher, logs, tell)
+            show(running, len(waiting))
             time.sleep(POLL_SECONDS)
-            _show(running)
-            for item in [item for item in running if item.process.poll() is not None]:
-                running.remove(item)
-                states[item.job.name] = _finish(item, say)
+            for item in list(running):
+                status = item.process.poll()
+                if status is not None:
+                    running.remove(item)
+                    states[item.job.name] = _finish(item, status, tell)
+    except BaseException:
+        stop(running)
+        raise
+    return states
+
+
+def stop(running: Sequence[Running]) -> None:
+    """Asks all to stop, waits, and kills what is left; a second interrupt kills at once."""
+    for item in running:
+        item.process.interrupt()
+    deadline = time.monotonic() + GRACE_SECONDS
+    try:
+        while any(item.process.poll() is None for item in running) and time.monotonic() < deadline:
+            time.sleep(0.1)
     finally:
         for item in running:
-            item.process.terminate()
-        for item in running:
-            item.process.wait()
-    return states
+            item.process.kill()  # also of what an ended command has left behind
 
 
 def _start_ready(
     waiting: list[Job],
-    running: list[_Running],
+    running: list[Running],
     states: dict[str, str],
+    launcher: Launcher,
     logs: Path,
-    parallel: int,
-    gpus: int,
-    say: Callable[[str], None],
+    tell: Tell,
 ) -> None:
     for job in list(waiting):
-        missing = [need for need in job.needs if states.get(need) in ("failed", "skipped")]
+        missing = [need for need in job.needs if states.get(need) in (FAILED, SKIPPED)]
         if missing:
             waiting.remove(job)
-            states[job.name] = "skipped"
-            say(f"{job.name}: skipped, {missing[0]} failed")
-        elif len(running) < parallel and all(states.get(need) == "done" for need in job.needs):
+            states[job.name] = SKIPPED
+            tell(SKIPPED, job, f"{missing[0]} {states[missing[0]]}")
+        elif len(running) < launcher.slots and all(states.get(need) == DONE for need in job.needs):
             waiting.remove(job)
             used = {item.slot for item in running}
-            slot = next(number for number in range(parallel) if number not in used)
-            running.append(_start(job, logs, slot, gpus if parallel > 1 else 0))
-            say(f"{job.name}: started")
+            slot = next(number for number in range(launcher.slots) if number not in used)
+            log = logs / f"{job.name.replace('/', '__')}.log"
+            log.touch()
+            running.append(Running(job, launcher.start(job, log, slot), log, slot))
+            tell("started", job, str(log))
 
 
-def _start(job: Job, logs: Path, slot: int, gpus: int) -> _Running:
-    log = logs / f"{job.name.replace('/', '__')}.log"
-    environment = dict(os.environ)
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            job.command, stdout=file, stderr=subprocess.STDOUT, env=environment
-        )
-    return _Running(job, process, log, slot)
-
-
-def _finish(item: _Running, say: Callable[[str], None]) -> str:
-    seconds = time.monotonic() - item.started
-    if item.process.returncode == 0:
-        if item.job.leaves_mark:
-            item.job.mark.write_text(" ".join(item.job.command) + "\n", encoding="utf-8")
-        say(f"{item.job.name}: done in {seconds:.0f} s")
-        return "done"
-    say(f"{item.job.name}: FAILED after {seconds:.0f} s: {last_line(item.log)} (see {item.log})")
-    return "failed"
-
-
-def last_line(log: Path) -> str:
-    """The last non-empty line of a log file; a progress bar's latest state counts as a line."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        text = file.read().decode("utf-8", errors="replace")
-    lines = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    return lines[-1] if lines else "no output"
-
-
-def _show(running: Sequence[_Running]) -> None:
-    """Repaints one line with what the first running command shows, on a terminal."""
-    if running and sys.stderr.isatty():
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-        text = f"{running[0].job.name}: {last_line(running[0].log)}"[:width]
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def _finish(item: Running, status: int, tell: Tell) -> str:
+    job, took = item.job, f"{item.seconds:.0f} s"
+    if status == 0 and job.leaves_mark:
+        job.mark.write_text(" ".join(job.command) + "\n", encoding="utf-8")
+    if status == 0 and job.is_done():
+        tell(DONE, job, f"in {took}")
+        return DONE
+    reason = last_line(item.log) if status else "it ended well, but left no result"
+    tell(FAILED, job, f"after {took}: {reason} (see {item.log})")
+    return FAILED

@@ -9,19 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import CHECKOUT, find_config
-from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-
-TOOLS = {"det": ("train_det.py", "detection"), "cls": ("train_cls.py", "classification")}
-NEEDED = {"PRETRAIN": ("name", "config"), "CHECKPOINTS": ("name", "weights")}
-NEEDED["TASKS"] = ("name", "command", "config")
-OPTIONAL = {"PRETRAIN": ("overrides",), "CHECKPOINTS": ()}
-OPTIONAL["TASKS"] = ("overrides", "trials", "checkpoints")
+from transfer.suite.entries import TOOLS, Entry, read_entries
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,13 @@ class Job:
     results: tuple[Path, ...]  # all present: the job is done
     needs: tuple[str, ...] = ()  # names of jobs that come first
     leaves_mark: bool = False  # its results appear before it ends, so a mark says that it ended
+    # What the command is about, for checks and estimates: pretrain, convert, det or cls.
+    kind: str = ""
+    config: str = ""  # path
+    overrides: tuple[str, ...] = ()
+    weights: str = ""  # of det and cls: a file that exists or that `needs` will make, or a source
+    trials: int = 1
+    gpus: int = 1  # processes, one per GPU
 
     @property
     def mark(self) -> Path:
@@ -46,96 +46,107 @@ class Job:
         return all(path.exists() for path in wanted)
 
 
-def plan(cfg: CfgNode, output: Path, given: Mapping[str, str]) -> list[Job]:
+def plan(
+    cfg: CfgNode,
+    output: Path,
+    given: Mapping[str, str],
+    gpus_per_job: int = 1,
+    only: Sequence[str] = (),
+) -> list[Job]:
     """Lists the jobs in an order that respects their needs.
 
     Args:
         output: the suite's folder.
         given: more checkpoints, name -> file (or source), from the command line.
+        gpus_per_job: `--num-gpus` of the commands that train.
+        only: names of the tasks that are wanted; empty: all.
 
     Raises:
-        InputError: an entry without a key, an unknown config or checkpoint name, or no checkpoint.
+        InputError: see `entries.read_entries`.
     """
-    pretrain, tasks = _entries(cfg, "PRETRAIN"), _entries(cfg, "TASKS")
+    pretrain, found, tasks = read_entries(cfg, given)
     jobs: list[Job] = []
-    weights: dict[str, tuple[str, tuple[str, ...]]] = {}  # name -> (file, jobs that make it)
-    for entry in _entries(cfg, "CHECKPOINTS"):
-        weights[entry["name"]] = (entry["weights"], ())
-    weights.update({name: (path, ()) for name, path in given.items()})
+    weights = {name: (path, ()) for name, path in found.items()}  # (file, jobs that make it)
     for entry in pretrain:
-        made, converted = _pretrain_jobs(entry, output)
+        made, converted = _pretrain_jobs(entry, output, gpus_per_job)
         jobs += [made, converted]
         weights[entry["name"]] = (str(converted.results[0]), (converted.name,))
-    if not weights:
-        raise InputError("no checkpoint: add --checkpoint NAME=FILE, or PRETRAIN to the suite")
-    for task in tasks:
+    known = {task["name"]: task for task in tasks}
+    for task in [find(name, known, "task", "--task") for name in only] or tasks:
         for name in task.get("checkpoints") or weights:
-            path, needs = find(name, weights, "checkpoint", f"TASKS {task['name']}")
-            jobs.append(_task_job(task, name, path, needs, output))
+            jobs.append(_task_job(task, name, weights[name], output, gpus_per_job))
     return jobs
 
 
-def _entries(cfg: CfgNode, key: str) -> list[dict[str, Any]]:
-    entries = []
-    for number, entry in enumerate(cfg[key]):
-        if isinstance(entry, str) and key == "PRETRAIN":
-            entry = {"name": Path(entry).stem, "config": entry}
-        if not isinstance(entry, dict):
-            raise InputError(f"{key}[{number}] must be a mapping, got {entry!r}")
-        for field in NEEDED[key]:
-            if field not in entry:
-                raise InputError(f"{key}[{number}] lacks '{field}'; it has {sorted(entry)}")
-        for field in entry:
-            find(field, dict.fromkeys(NEEDED[key] + OPTIONAL[key]), "field", f"{key}[{number}]")
-        entries.append(entry)
-    return entries
+def command_of(
+    kind: str,
+    config: str,
+    output: Path,
+    overrides: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
+    gpus: int = 1,
+) -> tuple[str, ...]:
+    """The command line of one run; kind: pretrain, det or cls."""
+    script = TOOLS[kind][0] if kind in TOOLS else "train_ssl.py"
+    if gpus > 1:
+        options = (*options, "--num-gpus", str(gpus))
+    options = (*options, "--output", str(output), "--resume")
+    return (*_python(script), "--config", config, *options, *overrides)
 
 
-def _command(
-    script: str, config: str, folder: str, overrides: Sequence[Any], *options: str
-) -> tuple:
-    tool = str(CHECKOUT / "tools" / script)
-    path = str(find_config(config, folder))
-    return (sys.executable, tool, "--config", path, *options, *map(str, overrides))
+def _python(script: str) -> tuple[str, str]:
+    return sys.executable, str(CHECKOUT / "tools" / script)
 
 
-def _pretrain_jobs(entry: Mapping[str, Any], output: Path) -> tuple[Job, Job]:
+def _overrides(entry: Entry) -> tuple[str, ...]:
+    return tuple(map(str, entry.get("overrides", ())))
+
+
+def _pretrain_jobs(entry: Entry, output: Path, gpus: int) -> tuple[Job, Job]:
     name, folder = entry["name"], output / "pretrain" / entry["name"]
-    options = ("--output", str(folder), "--resume")
-    overrides = entry.get("overrides", ())
+    config = str(find_config(entry["config"], "pretrain"))
     train = Job(
         name=f"pretrain/{name}",
-        command=_command("train_ssl.py", entry["config"], "pretrain", overrides, *options),
+        command=command_of("pretrain", config, folder, _overrides(entry), gpus=gpus),
         output=folder,
         results=(folder / "checkpoint.pth",),
         leaves_mark=True,
+        kind="pretrain",
+        config=config,
+        overrides=_overrides(entry),
+        gpus=gpus,
     )
     # Beside the checkpoint, so that the tasks find the run's pictures and curves.
     converted = folder / "backbone.pkl"
-    tool = str(CHECKOUT / "tools" / "convert_weights.py")
+    command = (*_python("convert_weights.py"), str(folder / "checkpoint.pth"), str(converted))
     convert = Job(
         name=f"convert/{name}",
-        command=(sys.executable, tool, str(folder / "checkpoint.pth"), str(converted)),
+        command=command,
         output=folder,
         results=(converted,),
         needs=(train.name,),
+        kind="convert",
     )
     return train, convert
 
 
 def _task_job(
-    task: Mapping[str, Any], name: str, path: str, needs: tuple[str, ...], output: Path
+    task: Entry, name: str, weights: tuple[str, tuple[str, ...]], output: Path, gpus: int
 ) -> Job:
-    script, folder = find(task["command"], TOOLS, "command", f"TASKS {task['name']}")
-    target = output / task["name"] / name
-    trials = int(task.get("trials", 1))
+    kind, (path, needs) = task["command"], weights
+    target, trials = output / task["name"] / name, task.get("trials", 1)
+    config = str(find_config(task["config"], TOOLS[kind][1]))
     options = ("--weights", path, "--name", name, "--trials", str(trials))
-    options += ("--output", str(target), "--resume")
-    overrides = task.get("overrides", ())
     return Job(
         name=f"{task['name']}/{name}",
-        command=_command(script, task["config"], folder, overrides, *options),
+        command=command_of(kind, config, target, _overrides(task), options, gpus),
         output=target,
         results=tuple(target / f"trial_{trial}" / "record.json" for trial in range(trials)),
         needs=needs,
+        kind=kind,
+        config=config,
+        overrides=_overrides(task),
+        weights=path,
+        trials=trials,
+        gpus=gpus,
     )

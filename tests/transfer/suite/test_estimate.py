@@ -1,0 +1,131 @@
+"""Probes on real processes with a known speed, and the sums made of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from transfer.suite.check import Checked, Checks
+from transfer.suite.estimate import Estimate, estimate_jobs, extrapolate, probe_command
+from transfer.suite.plan import Job
+from transfer.suite.probe import Measured, Stage, probe
+from transfer.suite.table import plan_text
+
+SLOW_START = """
+import sys, time, os
+from tqdm import tqdm
+assert sys.argv[1] == "--output" and not os.path.exists(sys.argv[2])
+open({note!r}, "w").write(f"{{os.getpid()}} {{sys.argv[2]}}")
+hold = bytearray(200 * 2**20)
+time.sleep(0.5)
+for step in tqdm(range({steps}), desc="train"):
+    time.sleep(1.0 if step == 0 else 0.05)
+"""
+
+
+def command(tmp_path: Path, steps: int) -> tuple[str, ...]:
+    code = SLOW_START.format(note=str(tmp_path / "note"), steps=steps)
+    return (sys.executable, "-c", code, "--output", "never")
+
+
+def test_a_probe_times_a_step_and_leaves_nothing(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    found = probe(command(tmp_path, 100_000), seconds=3)
+    assert time.monotonic() - begin < 15
+    (stage,) = found.stages
+    assert (stage.name, stage.total) == ("train", 100_000)
+    assert 0.05 <= stage.unit_seconds < 0.1, "the slow first step is not in it"
+    assert 0.4 < found.start_seconds < 5 and found.seconds is None and not found.failure
+    if not found.on_gpu:
+        assert 200 * 2**20 < found.memory_bytes < 400 * 2**20
+    pid, folder = (tmp_path / "note").read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    assert not Path(folder).parent.exists()
+
+
+def test_a_command_that_ends_within_the_probe_is_timed_whole(tmp_path: Path) -> None:
+    found = probe(command(tmp_path, 3), seconds=20)
+    assert 1.6 <= found.seconds < 6
+
+
+def test_a_failing_command_says_why() -> None:
+    found = probe((sys.executable, "-c", "raise SystemExit('no such thing')", "--output", "x"))
+    assert found.failure == "no such thing" and found.seconds is None
+
+
+def stage(name: str, total: int, unit_seconds: float) -> Stage:
+    return Stage(name, total, begin=5.0, first=2, last=5.0 + 10 * unit_seconds, done=12, updates=4)
+
+
+def job(kind: str, trials: int = 1, **more: object) -> Job:
+    return Job(f"t/{kind}", (), Path("out"), (Path("never"),), kind=kind, trials=trials, **more)
+
+
+def test_detection_is_iterations_and_test_images_for_each_trial() -> None:
+    facts = Checked(iterations=24000, batch_size=16, test_images=4952, evaluations=2)
+    found = extrapolate(job("det", 5), facts, Measured([stage("train", 24000, 0.5)], 20.0))
+    assert found.seconds == pytest.approx(5 * (20 + 0.5 * (24000 + 2 * 4952 / 16)))
+
+
+def test_features_are_extracted_once_for_all_trials() -> None:
+    facts = Checked(batch_size=256, train_images=1000, test_images=600)
+    measured = Measured([stage("features of a", 4, 2.0)], 10.0)
+    found = extrapolate(job("cls", 3), facts, measured)
+    assert found.seconds == pytest.approx(10 + 2.0 * (4 + 3))
+    assert "not in this" in found.note
+
+
+def test_pretraining_is_all_its_steps() -> None:
+    found = extrapolate(job("pretrain"), Checked(), Measured([stage("pretrain", 500, 0.2)], 4.0))
+    assert found.seconds == pytest.approx(4 + 100)
+
+
+@pytest.mark.parametrize(
+    "measured, note",
+    [
+        (Measured(failure="out of memory"), "the probe failed: out of memory"),
+        (Measured([Stage("train", 9, 1.0, 0, 1.0, 0)]), "nothing finished within the probe"),
+    ],
+)
+def test_what_was_not_measured_is_not_guessed(measured: Measured, note: str) -> None:
+    found = extrapolate(job("det"), Checked(iterations=9), measured)
+    assert found.seconds is None and note in found.note
+
+
+def test_one_probe_for_all_checkpoints_of_a_task(tmp_path: Path) -> None:
+    done = tmp_path / "record.json"
+    done.touch()
+    jobs = [
+        Job("boxes/a", (), tmp_path, (tmp_path / "x",), kind="det", config="c.yaml", weights="a"),
+        Job("boxes/b", (), tmp_path, (tmp_path / "y",), kind="det", config="c.yaml", weights="b"),
+        Job("knn/a", (), tmp_path, (tmp_path / "z",), kind="cls", config="k.yaml", weights="a"),
+        Job("knn/b", (), tmp_path, (done,), kind="cls", config="k.yaml", weights="b"),
+    ]
+    facts = Checked("resnet50", iterations=100, batch_size=1)
+    checks = Checks({"boxes/a": facts, "boxes/b": facts}, {"knn/a": ("knn", "imagenet is missing")})
+    probed: list[tuple[str, ...]] = []
+
+    def run(words: tuple[str, ...]) -> Measured:
+        probed.append(words)
+        return Measured([stage("train", 100, 0.1)], 0.0, memory_bytes=3 * 2**30)
+
+    found = estimate_jobs(jobs, checks, run, lambda line: None)
+    assert len(probed) == 1 and "--trials" not in probed[0]
+    assert found["boxes/a"] == found["boxes/b"] and found["knn/b"] == Estimate("done")
+    text = plan_text(jobs, found)
+    assert "imagenet is missing" in text and "3.0 GiB" in text
+    assert text.endswith("3 of 4 jobs to do; 2 of them estimated, 20 s one after the other")
+
+
+def test_weights_that_a_job_will_make_are_stood_in_for(tmp_path: Path) -> None:
+    later = dict(needs=("convert/a",), weights=str(tmp_path / "a.pkl"), config="c.yaml")
+    words = probe_command(job("cls", **later), "resnet18")
+    assert words[words.index("--weights") + 1] == "random"
+    assert words[-4:] == ("BACKBONE.NAME", "resnet18", "CACHE_DIR", "")
+    (tmp_path / "a.pkl").touch()
+    assert str(tmp_path / "a.pkl") in probe_command(job("cls", **later), "resnet18")

@@ -1,0 +1,215 @@
+"""Looks at every job's config, data and weights before the first one starts.
+
+In: jobs. Out: what a plan needs to know of each, or what is wrong. Pretraining is looked at through
+functions that the command hands in, since only `pretrain` knows its configs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.backbones.resnet import BACKBONES
+from pretrain.common.config import load_config
+from pretrain.common.errors import InputError
+from transfer.suite.entries import RANDOM, Collector, Problems
+from transfer.suite.plan import Job
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Both raise InputError."""
+
+    load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
+    check_inputs: Callable[[CfgNode], None]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a task's config and data say of its cost; 0: there is none, or it is not known."""
+
+    backbone: str | None = None  # that the config builds; None: whatever the weights are
+    untrained: str = ""  # the backbone of `random` weights
+    iterations: int = 0  # det: of the optimiser, a trial
+    batch_size: int = 0  # images at once
+    train_images: int = 0
+    test_images: int = 0
+    evaluations: int = 1  # passes over the test images, a trial
+
+
+@dataclass
+class Checks:
+    """By job name: facts, what is wrong, and the backbone of the weights where it is known."""
+
+    facts: dict[str, Checked] = field(default_factory=dict)
+    problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (what it is about, what)
+    backbones: dict[str, str | None] = field(default_factory=dict)
+
+    def raise_problems(self) -> None:
+        """Raises Problems with each line once."""
+        if self.problems:
+            unique = dict.fromkeys(self.problems.values())
+            raise Problems([f"{about}: {what}" for about, what in unique])
+
+
+def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
+    """Raises Problems for the configs and overrides that do not load, of all jobs together."""
+    found = Collector()
+    for job in jobs:
+        with found.about(_subject(job)):
+            if job.kind == "pretrain":
+                pretraining.load(job.config, job.overrides, job.gpus)
+            elif job.kind == "det":
+                _load_detection(job)
+            elif job.kind == "cls":
+                _load_classification(job)
+    found.close()
+
+
+def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
+    """Opens the data and the weights of the jobs that are not done, each of them once."""
+    checks, todo = Checks(), [job for job in jobs if not job.is_done()]
+    made: dict[str, str | None | InputError] = {}  # weights -> backbone
+    tasks: dict[str, Checked | InputError] = {}
+    for job in (job for job in todo if job.kind == "pretrain"):
+        cfg = pretraining.load(job.config, job.overrides, job.gpus)
+        made[str(job.output / "backbone.pkl")] = cfg.BACKBONE.NAME
+        problem = _outcome(pretraining.check_inputs, cfg)
+        if problem is not None:
+            checks.problems[job.name] = (job.name, str(problem))
+    for job in (job for job in todo if job.kind in ("det", "cls")):
+        task, _, checkpoint = job.name.rpartition("/")
+        if job.weights not in made:
+            made[job.weights] = _outcome(_backbone, job.weights)
+        has = made[job.weights]
+        if isinstance(has, InputError):
+            checks.problems[job.name] = (f"checkpoint {checkpoint}", str(has))
+            continue
+        checks.backbones[job.name] = has
+        if task not in tasks:
+            tasks[task] = _outcome(check_task, job, has)
+        facts = tasks[task]
+        if isinstance(facts, InputError):
+            checks.problems[job.name] = (task, str(facts))
+            continue
+        checks.facts[job.name] = facts
+        if facts.backbone and has and facts.backbone != has:
+            what = f"{job.weights} is a {has}, where {job.config} builds a {facts.backbone}"
+            checks.problems[job.name] = (job.name, f"{what}; list its checkpoints by name")
+    return checks
+
+
+def _outcome(function: Callable[..., Any], *args: Any) -> Any:
+    """What the function returns, or the InputError that it raises."""
+    try:
+        return function(*args)
+    except InputError as error:
+        return error
+
+
+def check_task(job: Job, backbone: str | None) -> Checked:
+    """Opens the data of a det or cls job; `backbone` is that of its weights, if known."""
+    return check_detection(job) if job.kind == "det" else check_classification(job, backbone)
+
+
+def check_detection(job: Job) -> Checked:
+    """Config, data and the batch's division among processes; sizes of images are not compared."""
+    from transfer.detection.lr_sweep import iterations_of
+    from transfer.detection.run import Request
+    from transfer.detection.scaling import for_processes
+
+    package, _ = _load_detection(job)
+    request = Request(
+        config=job.config,
+        weights=job.weights,
+        output=str(job.output),
+        trials=job.trials,
+        resume=True,
+        overrides=job.overrides,
+    )
+    options = {"scan": False} if package == "transfer.detection" else {}
+    prepared = importlib.import_module(f"{package}.run").prepare(request, **options)
+    cfg = for_processes(prepared.cfg, job.gpus)
+    period = cfg.TEST.EVAL_PERIOD
+    backbone = importlib.import_module(f"{package}.config").backbone_name(cfg)
+    return Checked(
+        backbone,
+        untrained=backbone,
+        iterations=iterations_of(cfg),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        train_images=len(prepared.train_set),
+        test_images=len(prepared.test_set),
+        evaluations=1 + ((cfg.SOLVER.MAX_ITER - 1) // period if period else 0),
+    )
+
+
+def check_classification(job: Job, backbone: str | None) -> Checked:
+    """Config, data, and weights; those that a job will make are stood in for."""
+    from transfer.classification.run import Request, check
+
+    weights, words = stand_in(job, backbone)
+    cfg = _load_classification(job, words)
+    request = Request(
+        protocol=Path(job.config).stem,
+        weights=weights,
+        output=str(job.output),
+        trials=job.trials,
+        resume=True,
+        overrides=job.overrides,
+    )
+    prepared = check(cfg, request)
+    return Checked(
+        untrained=cfg.BACKBONE.NAME,
+        batch_size=cfg.DATALOADER.BATCH_SIZE * job.gpus,
+        train_images=len(prepared.train),
+        test_images=len(prepared.test),
+    )
+
+
+def stand_in(job: Job, backbone: str | None) -> tuple[str, tuple[str, ...]]:
+    """The job's weights, or until they exist untrained ones, with the overrides they need."""
+    if not job.needs or Path(job.weights).exists():
+        return job.weights, ()
+    if job.kind == "det":
+        return RANDOM, ()
+    # A trunk that only timm knows is stood in for by the field's usual one.
+    return RANDOM, ("BACKBONE.NAME", backbone if backbone in BACKBONES else "resnet50")
+
+
+def _load_detection(job: Job) -> tuple[str, CfgNode]:
+    """The package that trains for the task, and the checked config."""
+    from transfer.detection.config import load_detection_config, task_package
+    from transfer.detection.lr_sweep import check_sweep
+
+    package = task_package(job.config, job.overrides)
+    if package == "transfer.detection":
+        cfg = load_detection_config(job.config, job.overrides)
+        check_sweep(cfg)
+        return package, cfg
+    from transfer.segmentation.config import load_segmentation_config
+
+    return package, load_segmentation_config(job.config, job.overrides)
+
+
+def _load_classification(job: Job, words: Sequence[str] = ()) -> CfgNode:
+    from transfer.classification.defaults import get_defaults
+
+    return load_config(job.config, get_defaults(), (*job.overrides, *words), "classification")
+
+
+def _backbone(weights: str) -> str | None:
+    if weights == RANDOM:
+        return None
+    from transfer.checkpoints.read import read_weights
+
+    return read_weights(weights).backbone
+
+
+def _subject(job: Job) -> str:
+    """What a problem of the job's config is a problem of: the task, or the pretraining."""
+    return job.name if job.kind == "pretrain" else job.name.rpartition("/")[0]

@@ -1,0 +1,155 @@
+"""The entries of a suite config, checked: mappings in, the same mappings out.
+
+All that is wrong with a suite is told at once, one line each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import find_config
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from transfer.checkpoints.sources import check_source
+
+RANDOM = "random"
+# A task's command -> its script, and the folder of its configs.
+TOOLS = {"det": ("train_det.py", "detection"), "cls": ("train_cls.py", "classification")}
+NEEDED = {
+    "PRETRAIN": ("name", "config"),
+    "CHECKPOINTS": ("name", "weights"),
+    "TASKS": ("name", "command", "config"),
+}
+OPTIONAL = {
+    "PRETRAIN": ("overrides",),
+    "CHECKPOINTS": (),
+    "TASKS": ("overrides", "trials", "checkpoints"),
+}
+RESERVED = ("pretrain", "convert", "logs", "report")  # folders and job names of the suite's own
+
+Entry = dict[str, Any]
+
+
+class Problems(InputError):
+    """Several things wrong at once; printed as one line each."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\nerror: ".join(lines))
+        self.lines = tuple(lines)
+
+
+class Collector:
+    """Gathers InputErrors, each with the name of what it is about, to raise them together."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def about(self, name: str = "") -> Iterator[None]:
+        """Keeps an InputError of the block, as "NAME: message"."""
+        try:
+            yield
+        except InputError as error:
+            line = f"{name}: {error}" if name else str(error)
+            if line not in self.lines:
+                self.lines.append(line)
+
+    def close(self) -> None:
+        """Raises what was gathered, if anything was."""
+        if self.lines:
+            raise Problems(self.lines)
+
+
+def read_entries(
+    cfg: CfgNode, given: Mapping[str, str]
+) -> tuple[list[Entry], dict[str, str], list[Entry]]:
+    """Returns PRETRAIN, weights by name (CHECKPOINTS, then `given`), and TASKS.
+
+    Raises:
+        Problems: an entry without a key or with an unknown one, a name twice, an unknown command,
+            config or checkpoint, or a checkpoint's file that does not exist.
+    """
+    found = Collector()
+    pretrain = _section(cfg, "PRETRAIN", _check_pretrain, found)
+    listed = _section(cfg, "CHECKPOINTS", lambda entry: None, found)
+    tasks = _section(cfg, "TASKS", _check_task, found)
+    weights = {entry["name"]: entry["weights"] for entry in listed}
+    weights.update(given)
+    names = [*(entry["name"] for entry in (*pretrain, *listed)), *given]
+    with found.about():
+        _check_names("PRETRAIN, CHECKPOINTS and --checkpoint", names)
+    with found.about():
+        _check_names("TASKS", [entry["name"] for entry in tasks], RESERVED)
+    for name, path in weights.items():
+        with found.about(f"checkpoint {name}"):
+            if path != RANDOM:
+                check_source(path)
+    known = dict.fromkeys(names)
+    for entry in tasks:
+        for name in entry.get("checkpoints") or ():
+            with found.about():
+                find(name, known, "checkpoint", f"TASKS {entry['name']}")
+    if not (known or found.lines):
+        raise InputError("no checkpoint: add --checkpoint NAME=FILE, or PRETRAIN to the suite")
+    found.close()
+    return pretrain, weights, tasks
+
+
+def _section(
+    cfg: CfgNode, key: str, check: Callable[[Entry], None], found: Collector
+) -> list[Entry]:
+    """The entries that are well-formed; what is wrong with the others goes to `found`."""
+    entries = []
+    for number, entry in enumerate(cfg[key]):
+        with found.about():
+            if isinstance(entry, str) and key == "PRETRAIN":
+                entry = {"name": Path(entry).stem, "config": entry}
+            _check_fields(entry, key, f"{key}[{number}]")
+            check(entry)
+            entries.append(entry)
+    return entries
+
+
+def _check_fields(entry: Any, key: str, where: str) -> None:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} must be a mapping, got {entry!r}")
+    for field in NEEDED[key]:
+        if field not in entry:
+            raise InputError(f"{where} lacks '{field}'; it has {sorted(entry)}")
+        if not isinstance(entry[field], str):
+            raise InputError(f"{where}: {field} must be a text, got {entry[field]!r}")
+    for field in entry:
+        find(field, dict.fromkeys(NEEDED[key] + OPTIONAL[key]), "field", where)
+    for field in ("overrides", "checkpoints"):
+        if not isinstance(entry.get(field, []), list):
+            raise InputError(f"{where}: {field} must be a list, got {entry[field]!r}")
+
+
+def _check_pretrain(entry: Entry) -> None:
+    find_config(entry["config"], "pretrain")
+
+
+def _check_task(entry: Entry) -> None:
+    _, folder = find(entry["command"], TOOLS, "command", f"TASKS {entry['name']}")
+    find_config(entry["config"], folder)
+    trials = entry.get("trials", 1)
+    if type(trials) is not int or trials < 1:
+        raise InputError(f"TASKS {entry['name']}: trials must be 1 or more, got {trials!r}")
+
+
+def _check_names(key: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
+    """Names become folders: plain, each once, and not the suite's own."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{key}: the name {name!r} stands twice; each needs its own")
+        if name in reserved or not re.fullmatch(r"\w[\w.+-]*", name):
+            raise InputError(
+                f"{key}: {name!r} cannot name a folder of the suite; use letters, digits and "
+                f"._+-, and none of {', '.join(RESERVED)}"
+            )

@@ -1,0 +1,150 @@
+"""How fast a command is here: it is started for a while in a folder that is thrown away.
+
+In: the real command line, on the real data. Out: what its progress bars said, in seconds per unit,
+and the memory it took. Nothing is shortened, so that the batch, the images, their decoding and the
+augmentation are those of the run; only the time is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transfer.suite.bars import last_bar, last_line
+from transfer.suite.local import LocalProcess
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 5.0
+LEAST_UPDATES = 3  # of a bar, before its rate is believed
+PATIENCE = 6.0  # times the wanted seconds, for a start or a step that takes long
+
+
+@dataclass
+class Stage:
+    """One progress bar: `total` units; seen from `begin` (`first` done) to `last` (`done`)."""
+
+    name: str
+    total: int
+    begin: float
+    first: int
+    last: float
+    done: int
+    updates: int = 0
+
+    @property
+    def unit_seconds(self) -> float | None:
+        """Between the first and the last update that were seen; None before there are two."""
+        if self.done <= self.first:
+            return None
+        return (self.last - self.begin) / (self.done - self.first)
+
+
+@dataclass
+class Measured:
+    """A probe's result. `failure` is the command's last line where it failed."""
+
+    stages: list[Stage] = field(default_factory=list)
+    start_seconds: float = 0.0  # before the first bar moved
+    seconds: float | None = None  # of the whole command, where it ended within the probe
+    memory_bytes: int = 0  # the most that was seen: of the GPUs if there are any, else of the host
+    on_gpu: bool = False
+    failure: str = ""
+
+
+def probe(command: Sequence[str], output_option: str = "--output", seconds: float = 30) -> Measured:
+    """Runs `command` for about `seconds` after its first progress, and stops it.
+
+    Args:
+        command: its OUTPUT option's value is replaced by a temporary folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
+        words = list(command)
+        words[words.index(output_option) + 1] = str(Path(folder) / "run")
+        log = Path(folder) / "log"
+        memory = Memory()
+        # tqdm's own variable: the bars are to move several times within the probe.
+        process = LocalProcess(words, log, {**os.environ, "TQDM_MININTERVAL": "0.5"})
+        try:
+            return _watch(process, memory, log, seconds)
+        finally:
+            process.stop(STOP_SECONDS)
+
+
+def _watch(process: LocalProcess, memory: Memory, log: Path, seconds: float) -> Measured:
+    result = Measured()
+    start = time.monotonic()
+    while True:
+        status, now = process.poll(), time.monotonic()
+        _note_bar(result, log, now - start)
+        memory.look(process.pid)
+        if status is not None:
+            result.seconds = now - start if status == 0 else None
+            result.failure = "" if status == 0 else last_line(log)
+            break
+        moved = bool(result.stages) and result.stages[-1].updates >= LEAST_UPDATES
+        since = now - start - result.start_seconds
+        if (moved and since > seconds) or now - start > PATIENCE * seconds:
+            break
+        time.sleep(POLL_SECONDS)
+    result.memory_bytes, result.on_gpu = memory.peak, memory.on_gpu
+    return result
+
+
+def _note_bar(result: Measured, log: Path, now: float) -> None:
+    bar = last_bar(log)
+    if bar is None or bar.total == 0:
+        return
+    current = result.stages[-1] if result.stages else None
+    if current is None or (current.name, current.total) != (bar.stage, bar.total):
+        if bar.done == 0 and current is None:
+            result.start_seconds = now
+        elif current is None:
+            result.start_seconds = max(0.0, now - bar.elapsed)
+        result.stages.append(Stage(bar.stage, bar.total, now, bar.done, now, bar.done))
+    elif bar.done > current.done:
+        if current.updates == 0 and current.first == 0:
+            # The first units hold what is done once: kernels chosen, workers started.
+            current.begin, current.first = now, bar.done
+        current.last, current.done = now, bar.done
+        current.updates += 1
+
+
+class Memory:
+    """The most memory in use since the start: on the GPUs beyond what was in use before, else the
+    host's by the process itself. Other programs on the same GPU would be counted in."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.on_gpu = torch.cuda.is_available()
+        self.peak = 0
+        self._before = self._used() if self.on_gpu else []
+
+    def look(self, pid: int) -> None:
+        """Takes a sample; `pid` is the command's."""
+        if self.on_gpu:
+            used = [now - before for now, before in zip(self._used(), self._before)]
+            self.peak = max(self.peak, *used)
+        else:
+            self.peak = max(self.peak, _resident_peak(pid))
+
+    @staticmethod
+    def _used() -> list[int]:
+        import torch
+
+        pairs = [torch.cuda.mem_get_info(number) for number in range(torch.cuda.device_count())]
+        return [total - free for free, total in pairs]
+
+
+def _resident_peak(pid: int) -> int:
+    """Bytes; 0 where the system does not say (no /proc), or the process has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return 1024 * int(kilobytes[0]) if kilobytes else 0

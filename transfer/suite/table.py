@@ -1,0 +1,39 @@
+"""A plan with its estimates, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from transfer.suite.estimate import Estimate
+from transfer.suite.plan import Job
+from transfer.suite.view import clock
+
+
+def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
+    """A line for each job (state, time, memory, note), and the sum."""
+    width = max(len(job.name) for job in jobs)
+    lines = []
+    for job in jobs:
+        found = estimates[job.name]
+        time = "" if found.seconds is None else clock(found.seconds)
+        memory = "" if found.memory_bytes is None else f"{found.memory_bytes / 2**30:.1f} GiB"
+        row = f"{found.state:5} {job.name:{width}} {time:>13} {memory:>9}  {found.note}"
+        lines.append(row.rstrip())
+    todo = [job for job in jobs if estimates[job.name].state != "done"]
+    known = [s for job in todo if (s := estimates[job.name].seconds) is not None]
+    text = f"{len(todo)} of {len(jobs)} jobs to do"
+    if known:
+        text += f"; {len(known)} of them estimated, {clock(sum(known))} one after the other"
+    return "\n".join([*lines, text])
+
+
+def plan_json(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
+    """{"jobs": [{name, command, needs, state, seconds, memory_bytes, note}]}."""
+    rows = [
+        {"name": job.name, "command": job.command, "needs": job.needs, "trials": job.trials}
+        | asdict(estimates[job.name])
+        for job in jobs
+    ]
+    return json.dumps({"jobs": rows}, indent=1)

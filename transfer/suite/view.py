@@ -1,0 +1,154 @@
+"""What a running suite shows: one line per job on a terminal, plain lines in a log, or JSON lines.
+
+In: events, and what runs now. Out: text on a stream. Times in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TextIO
+
+from transfer.suite.bars import Bar, last_bar
+from transfer.suite.launch import FAILED, Running
+from transfer.suite.plan import Job
+
+REPAINT_SECONDS = 1.0
+REPORT_SECONDS = 60.0  # between two lines about the same job, where nothing is repainted
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; `eta` is that of the trial's present stage, None while it is unknown."""
+
+    job: str
+    state: str
+    seconds: float
+    trial: int
+    trials: int
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    eta: float | None = None
+    last: str = ""
+
+    def line(self) -> str:
+        """For people."""
+        parts = [f"{self.job}: {self.state} {clock(self.seconds)}"]
+        if self.trials > 1:
+            parts.append(f"trial {self.trial + 1} of {self.trials}")
+        if self.total:
+            parts.append(f"{self.stage} {self.done}/{self.total} ({self.done / self.total:.0%})")
+            parts.append("ETA ?" if self.eta is None else f"ETA {clock(self.eta)}")
+        if self.last:
+            parts.append(self.last)
+        return ", ".join(parts)
+
+
+def progress_of(item: Running) -> Progress:
+    """Read from the job's log and from the records that it has written."""
+    job = item.job
+    bar = last_bar(item.log) or Bar("", 0, 0, 0.0, None)
+    done = sum(path.exists() for path in job.results) if job.trials > 1 else 0
+    return Progress(
+        job=job.name,
+        state=item.process.state(),
+        seconds=round(item.seconds, 1),
+        trial=min(done, job.trials - 1),
+        trials=job.trials,
+        stage=bar.stage,
+        done=bar.done,
+        total=bar.total,
+        eta=bar.left,
+        last=bar.note,
+    )
+
+
+class TextView:
+    """Lines about jobs; on a terminal the lines of what runs are repainted below them."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.painted, self.shown_at = 0, -math.inf
+        self.reported: dict[str, float] = {}
+
+    def tell(self, event: str, job: Job, detail: str) -> None:
+        """An event's line, which stays."""
+        self._erase()
+        word = event.upper() if event == FAILED else event
+        self._write(f"{job.name}: {word} {detail}\n")
+        self.reported[job.name], self.shown_at = time.monotonic(), -math.inf
+
+    def show(self, running: Sequence[Running], waiting: int) -> None:
+        """The state of what runs: repainted, or a line a minute for each job."""
+        now = time.monotonic()
+        if self.terminal and now - self.shown_at >= REPAINT_SECONDS:
+            self.shown_at = now
+            size = os.get_terminal_size(self.stream.fileno())
+            columns, rows = size.columns or 80, size.lines or 24  # 0: the terminal does not say
+            lines = [progress_of(item).line() for item in running][: rows - 2]
+            lines += [f"{waiting} more wait"] * bool(waiting)
+            self._erase()
+            self._write("".join(f"{line[: columns - 1]}\n" for line in lines))
+            self.painted = len(lines)
+        for item in running if not self.terminal else ():
+            if now - self.reported.get(item.job.name, now) >= REPORT_SECONDS:
+                self.reported[item.job.name] = now
+                self._write(f"{progress_of(item).line()}\n")
+
+    def end(self, states: dict[str, str]) -> None:
+        """Takes the painted lines away; the events above say it all."""
+        self._erase()
+
+    def _erase(self) -> None:
+        if self.painted:
+            self._write(f"\033[{self.painted}F\033[J")
+        self.painted = 0
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+class JsonView:
+    """One JSON object per line: events, the progress of what runs, and an end with all states."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
+        self.stream, self.every_seconds = stream or sys.stdout, every_seconds
+        self.shown_at = -math.inf
+
+    def tell(self, event: str, job: Job, detail: str) -> None:
+        """{"event": ..., "job": ..., "detail": ...}."""
+        self._write({"event": event, "job": job.name, "detail": detail})
+
+    def show(self, running: Sequence[Running], waiting: int) -> None:
+        """{"event": "progress", ...} of each job, the fields of `Progress`."""
+        if time.monotonic() - self.shown_at < self.every_seconds:
+            return
+        self.shown_at = time.monotonic()
+        for item in running:
+            self._write({"event": "progress", **asdict(progress_of(item))})
+
+    def end(self, states: dict[str, str]) -> None:
+        """{"event": "end", "states": {job: done, failed or skipped}}."""
+        self._write({"event": "end", "states": states})
+
+    def _write(self, content: dict) -> None:
+        self.stream.write(json.dumps({"time": round(time.time(), 1), **content}) + "\n")
+        self.stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
