@@ -33,6 +33,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--output", help="folder for everything (default: runs/NAME of the suite)")
     add("--jobs", type=int, help="commands at once (default: as many as the GPUs serve)")
     add("--gpus-per-job", type=int, default=1, metavar="N", help="--num-gpus of each command (1)")
+    add("--launcher", choices=("local", "slurm"), default="local", help="(local)")
+    add("--nodes", type=int, default=1, metavar="N", help="slurm: nodes of each job (1)")
+    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition=gpu, time=60")
     add("--dry-run", action="store_true", help="print each job with time and memory, and stop")
     add("--probe-seconds", type=float, default=30.0, metavar="S", help="0: no probes (30)")
     add("--json", action="store_true", help="for machines: the plan, or one event per line")
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Path(args.output or f"runs/{find_config(args.config, 'suites').stem}")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder")
-    jobs = plan(cfg, output, given, args.gpus_per_job, args.task)
+    jobs = plan(cfg, output, given, args.gpus_per_job, args.nodes, args.task)
     launcher = None if args.dry_run else make_launcher(args, output)
 
     from pretrain.engine.checks import load_checked
@@ -78,6 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_launcher(args: Namespace, output: Path) -> Any:
     """Raises InputError for what this machine cannot do."""
+    if args.launcher == "slurm":
+        from transfer.suite.slurm import SlurmLauncher, parse_options
+
+        options = parse_options(args.slurm)
+        return SlurmLauncher(output / "logs" / "slurm", options=options, slots=args.jobs)
+    if args.slurm or args.nodes > 1:
+        raise InputError("--slurm and --nodes need --launcher slurm")
     from transfer.suite.local import LocalLauncher, visible_gpus
 
     return LocalLauncher(gpus=visible_gpus(), gpus_per_job=args.gpus_per_job, slots=args.jobs)

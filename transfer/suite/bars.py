@@ -40,11 +40,14 @@ def parse_bar(line: str) -> Bar | None:
     return Bar(stage, done, total, _seconds(match["elapsed"]), left, note)
 
 
-def tail(log: Path) -> list[str]:
-    """The last non-empty lines of a log; a progress bar's states count as lines of their own."""
+def tail(log: Path, start: int = 0) -> list[str]:
+    """The last non-empty lines of a log; a progress bar's states count as lines of their own.
+
+    `start`: byte where this run's output begins; logs are appended to.
+    """
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            file.seek(max(start, log.stat().st_size - TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
@@ -57,9 +60,9 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "no output"
 
 
-def last_bar(log: Path) -> Bar | None:
-    """The latest state of the latest bar in a log."""
-    for line in reversed(tail(log)):
+def last_bar(log: Path, start: int = 0) -> Bar | None:
+    """The latest state of the latest bar in a log, from byte `start` on."""
+    for line in reversed(tail(log, start)):
         bar = parse_bar(line)
         if bar is not None:
             return bar

@@ -63,7 +63,7 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
     for job in jobs:
         with found.about(_subject(job)):
             if job.kind == "pretrain":
-                pretraining.load(job.config, job.overrides, job.gpus)
+                pretraining.load(job.config, job.overrides, job.processes)
             elif job.kind == "det":
                 _load_detection(job)
             elif job.kind == "cls":
@@ -77,7 +77,7 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     made: dict[str, str | None | InputError] = {}  # weights -> backbone
     tasks: dict[str, Checked | InputError] = {}
     for job in (job for job in todo if job.kind == "pretrain"):
-        cfg = pretraining.load(job.config, job.overrides, job.gpus)
+        cfg = pretraining.load(job.config, job.overrides, job.processes)
         made[str(job.output / "backbone.pkl")] = cfg.BACKBONE.NAME
         problem = _outcome(pretraining.check_inputs, cfg)
         if problem is not None:
@@ -134,7 +134,7 @@ def check_detection(job: Job) -> Checked:
     )
     options = {"scan": False} if package == "transfer.detection" else {}
     prepared = importlib.import_module(f"{package}.run").prepare(request, **options)
-    cfg = for_processes(prepared.cfg, job.gpus)
+    cfg = for_processes(prepared.cfg, job.processes)
     period = cfg.TEST.EVAL_PERIOD
     backbone = importlib.import_module(f"{package}.config").backbone_name(cfg)
     return Checked(
@@ -165,7 +165,7 @@ def check_classification(job: Job, backbone: str | None) -> Checked:
     prepared = check(cfg, request)
     return Checked(
         untrained=cfg.BACKBONE.NAME,
-        batch_size=cfg.DATALOADER.BATCH_SIZE * job.gpus,
+        batch_size=cfg.DATALOADER.BATCH_SIZE * job.processes,
         train_images=len(prepared.train),
         test_images=len(prepared.test),
     )

@@ -61,6 +61,7 @@ class Running:
     process: Process
     log: Path
     slot: int
+    log_start: int = 0  # bytes that earlier runs have left in the log
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -139,7 +140,8 @@ def _start_ready(
             slot = next(number for number in range(launcher.slots) if number not in used)
             log = logs / f"{job.name.replace('/', '__')}.log"
             log.touch()
-            running.append(Running(job, launcher.start(job, log, slot), log, slot))
+            before = log.stat().st_size
+            running.append(Running(job, launcher.start(job, log, slot), log, slot, before))
             tell("started", job, str(log))
 
 

@@ -51,7 +51,14 @@ class LocalLauncher:
 class LocalProcess:
     """See `transfer.suite.launch.Process`."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: dict[str, str],
+        ignored: Sequence[signal.Signals] = (),
+    ) -> None:
+        """`ignored`: signals that the command does not hear."""
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
@@ -60,6 +67,7 @@ class LocalProcess:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=(lambda: _ignore(ignored)) if ignored else None,
                 close_fds=False,  # the suite's lock is inherited, see lock.py
             )
 
@@ -96,6 +104,11 @@ class LocalProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _ignore(numbers: Sequence[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def visible_gpus() -> list[str]:

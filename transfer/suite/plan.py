@@ -33,7 +33,13 @@ class Job:
     overrides: tuple[str, ...] = ()
     weights: str = ""  # of det and cls: a file that exists or that `needs` will make, or a source
     trials: int = 1
-    gpus: int = 1  # processes, one per GPU
+    gpus: int = 1  # processes on each node, one per GPU
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """Of the command, over all nodes."""
+        return self.gpus * self.nodes
 
     @property
     def mark(self) -> Path:
@@ -51,6 +57,7 @@ def plan(
     output: Path,
     given: Mapping[str, str],
     gpus_per_job: int = 1,
+    nodes: int = 1,
     only: Sequence[str] = (),
 ) -> list[Job]:
     """Lists the jobs in an order that respects their needs.
@@ -59,6 +66,7 @@ def plan(
         output: the suite's folder.
         given: more checkpoints, name -> file (or source), from the command line.
         gpus_per_job: `--num-gpus` of the commands that train.
+        nodes: that each of them runs on.
         only: names of the tasks that are wanted; empty: all.
 
     Raises:
@@ -68,13 +76,13 @@ def plan(
     jobs: list[Job] = []
     weights = {name: (path, ()) for name, path in found.items()}  # (file, jobs that make it)
     for entry in pretrain:
-        made, converted = _pretrain_jobs(entry, output, gpus_per_job)
+        made, converted = _pretrain_jobs(entry, output, gpus_per_job, nodes)
         jobs += [made, converted]
         weights[entry["name"]] = (str(converted.results[0]), (converted.name,))
     known = {task["name"]: task for task in tasks}
     for task in [find(name, known, "task", "--task") for name in only] or tasks:
         for name in task.get("checkpoints") or weights:
-            jobs.append(_task_job(task, name, weights[name], output, gpus_per_job))
+            jobs.append(_task_job(task, name, weights[name], output, gpus_per_job, nodes))
     return jobs
 
 
@@ -102,7 +110,7 @@ def _overrides(entry: Entry) -> tuple[str, ...]:
     return tuple(map(str, entry.get("overrides", ())))
 
 
-def _pretrain_jobs(entry: Entry, output: Path, gpus: int) -> tuple[Job, Job]:
+def _pretrain_jobs(entry: Entry, output: Path, gpus: int, nodes: int) -> tuple[Job, Job]:
     name, folder = entry["name"], output / "pretrain" / entry["name"]
     config = str(find_config(entry["config"], "pretrain"))
     train = Job(
@@ -115,6 +123,7 @@ def _pretrain_jobs(entry: Entry, output: Path, gpus: int) -> tuple[Job, Job]:
         config=config,
         overrides=_overrides(entry),
         gpus=gpus,
+        nodes=nodes,
     )
     # Beside the checkpoint, so that the tasks find the run's pictures and curves.
     converted = folder / "backbone.pkl"
@@ -131,7 +140,12 @@ def _pretrain_jobs(entry: Entry, output: Path, gpus: int) -> tuple[Job, Job]:
 
 
 def _task_job(
-    task: Entry, name: str, weights: tuple[str, tuple[str, ...]], output: Path, gpus: int
+    task: Entry,
+    name: str,
+    weights: tuple[str, tuple[str, ...]],
+    output: Path,
+    gpus: int,
+    nodes: int,
 ) -> Job:
     kind, (path, needs) = task["command"], weights
     target, trials = output / task["name"] / name, task.get("trials", 1)
@@ -149,4 +163,5 @@ def _task_job(
         weights=path,
         trials=trials,
         gpus=gpus,
+        nodes=nodes,
     )

@@ -53,7 +53,7 @@ class Progress:
 def progress_of(item: Running) -> Progress:
     """Read from the job's log and from the records that it has written."""
     job = item.job
-    bar = last_bar(item.log) or Bar("", 0, 0, 0.0, None)
+    bar = last_bar(item.log, item.log_start) or Bar("", 0, 0, 0.0, None)
     done = sum(path.exists() for path in job.results) if job.trials > 1 else 0
     return Progress(
         job=job.name,

@@ -28,7 +28,7 @@ def running(tmp_path: Path, name: str, text: str = BAR, trials: int = 1) -> Runn
     log.write_text(text)
     results = tuple(tmp_path / name / f"trial_{trial}" / "record.json" for trial in range(trials))
     job = Job(f"boxes/{name}", (), tmp_path, results, trials=trials)
-    return Running(job, Still(), log, 0, time.monotonic() - 65)
+    return Running(job, Still(), log, 0, started=time.monotonic() - 65)
 
 
 def test_progress_is_that_of_the_log_and_the_records(tmp_path: Path) -> None:
@@ -41,6 +41,8 @@ def test_progress_is_that_of_the_log_and_the_records(tmp_path: Path) -> None:
         "boxes/a: running 1 min 05 s, trial 2 of 3, train 30/100 (30%), ETA 1 min 10 s, loss=0.83"
     )
     assert found.line() == line
+    item.log_start = len(BAR)  # an earlier run's
+    assert progress_of(item).total == 0
     assert progress_of(running(tmp_path, "b", "")).line() == "boxes/b: running 1 min 05 s"
 
 
