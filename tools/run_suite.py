@@ -66,11 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = plan(cfg, output, given, args.gpus_per_job, args.nodes, args.task)
     launcher = None if args.dry_run else make_launcher(args, output)
 
-    from pretrain.engine.checks import load_checked
+    from pretrain.defaults import get_defaults
+    from pretrain.engine.checks import batch_note, load_checked
     from pretrain.engine.run import check_inputs
     from transfer.suite.check import Pretraining, check_configs, check_jobs
 
-    pretraining = Pretraining(load_checked, check_inputs)
+    pretraining = Pretraining(load_checked, check_inputs, get_defaults, batch_note)
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
     if args.dry_run:

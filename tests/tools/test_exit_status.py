@@ -15,6 +15,7 @@ BAD = {
     "train_det.py": ["--config", "digits_vco.yaml", "--weights", "random"],
     "train_cls.py": ["--config", "knn_digits.yaml", "--weights", "gone.pth"],
     "run_suite.py": ["--config", "demo.yaml", "--checkpoint", "a=gone.pth"],
+    "doctor.py": ["--config", "digits_vco.yaml"],
     "report.py": ["gone", "--output", "report"],
     "make_digits.py": ["--output", "a_file"],
     "bench.py": ["loader", "--config", "mscn_dmo.yaml"],
@@ -24,6 +25,7 @@ NAMED = {
     "train_ssl.py": "EPOHCS",
     "train_det.py": "digits_vco",
     "train_cls.py": "digits_cls/train",
+    "doctor.py": "digits_vco",
     "bench.py": "mscn_dmo",
 }
 

@@ -23,10 +23,12 @@ from transfer.suite.plan import Job
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Both raise InputError."""
+    """What only `pretrain` knows; the first two raise InputError."""
 
     load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
     check_inputs: Callable[[CfgNode], None]
+    defaults: Callable[[], CfgNode]
+    batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,11 @@ CONF
   stop)
     scancel --user "$(id -un)" || true
     for name in slurmd.127.0.0.1 slurmd.127.0.0.2 slurmctld munged; do
-      [ -f "$folder/$name.pid" ] && kill "$(cat "$folder/$name.pid")" || true
+      [ -f "$folder/$name.pid" ] || continue
+      process=$(cat "$folder/$name.pid")
+      kill "$process" || continue
+      for _ in $(seq 20); do kill -0 "$process" 2>/dev/null || break; sleep 0.2; done
+      kill -9 "$process" 2>/dev/null || true
     done
     ;;
 esac

@@ -8,7 +8,7 @@ import pytest
 
 from pretrain.common.config import load_config
 from pretrain.defaults import get_defaults
-from pretrain.engine.checks import load_checked
+from pretrain.engine.checks import batch_note, load_checked
 from transfer.suite.check import Pretraining, check_configs
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.plan import plan
@@ -22,7 +22,7 @@ def test_plans_and_loads(path: Path, tmp_path: Path) -> None:
     jobs = plan(cfg, tmp_path, {"given": "random"})
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
-    check_configs(jobs, Pretraining(load_checked, lambda cfg: None))
+    check_configs(jobs, Pretraining(load_checked, lambda cfg: None, get_defaults, batch_note))
     listed = {Path(job.config).name for job in jobs if job.kind in ("det", "cls")}
     assert len(listed) >= 1 or not cfg.TASKS
 

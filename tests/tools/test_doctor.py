@@ -1,0 +1,106 @@
+"""tools/doctor.py on every kind of config: what would fail is said, with exit status 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pretrain.common.digits import make_digits
+from tools.doctor import main
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    make_digits(folder, classification=(120, 20, 20), scenes=(6, 4, 4))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def data(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(digits))
+
+
+def rows(capsys: pytest.CaptureFixture, *words: str, status: int = 0) -> dict[str, dict]:
+    """Runs the command with --json; its findings by name."""
+    assert main([*words[:2], "--json", *words[2:]]) == status
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is (status == 0)
+    return {row["name"]: row for row in found["checks"]}
+
+
+def test_alone_it_looks_at_the_machine(capsys: pytest.CaptureFixture) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} >= {"python", "torch", "gpu", "detectron2", "disk"}
+
+
+def test_detection(capsys: pytest.CaptureFixture) -> None:
+    found = rows(capsys, "--config", "digits_voc.yaml", "--weights", "random")
+    assert "6 images, 9 classes" in found["data voc:digits_voc:train"]["detail"]
+    assert "effective batch 8 (1 process x 8)" in found["batch"]["detail"]
+    # Another rate is another protocol: no failure, but said.
+    found = rows(capsys, "--config", "digits_voc.yaml", "SOLVER.BASE_LR", "0.5")
+    assert found["batch"]["status"] == "warn" and "BASE_LR" in found["batch"]["detail"]
+
+
+def test_segmentation_and_pretraining(capsys: pytest.CaptureFixture) -> None:
+    found = rows(capsys, "--config", "digits_fcn.yaml")
+    assert "semantic" in found["config"]["detail"] and "batch" in found
+    small = ["SOLVER.BATCH_SIZE", "32", "SOLVER.MAX_STEPS", "9", "SOLVER.WARMUP_STEPS", "1"]
+    found = rows(capsys, "--config", "mscn_demo.yaml", *small)
+    assert "120 images" in found["data folder:digits_cls:train"]["detail"]
+    assert "effective batch 32 (1 x 32)" in found["batch"]["detail"]
+
+
+def test_classification_finds_what_would_stop_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert "8 of 8" in str(rows(capsys, "--config", "knn_digits.yaml", "--weights", "random"))
+    words = ["--config", "knn_digits.yaml", "--weights", str(tmp_path / "gone.pth")]
+    found = rows(capsys, *words, "PROTOCOL.K", "(500,)", status=2)
+    assert found["weights"]["status"] == found["data"]["status"] == "fail"
+    assert "500 neighbours" in found["data"]["detail"] and "gone.pth" in found["weights"]["detail"]
+
+
+def test_failures_are_named_on_standard_error(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--config", "coco_mscn.yaml", "--weights", "random"]) == 2
+    output = capsys.readouterr()
+    assert "error: a run would fail: data: " in output.err and "train2017.json" in output.err
+    assert "fail  data" in output.out
+    assert main(["--config", "digits_voc.yaml", "SOLVER.BASE_LRR", "3"]) == 2
+    assert "did you mean 'SOLVER.BASE_LR'" in capsys.readouterr().err
+
+
+def test_suites(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "mine.yaml"  # of no folder that tells its kind
+    path.write_text(
+        "CHECKPOINTS: [{name: untrained, weights: random}]\n"
+        "TASKS:\n"
+        "  - {name: knn, command: cls, config: knn_digits.yaml}\n"
+        "  - {name: coco, command: det, config: coco_mscn.yaml}\n"
+    )
+    found = rows(capsys, "--config", str(path), status=2)
+    assert "2 jobs, 0 of them done" in found["suite"]["detail"]
+    assert "train2017.json" in found["coco"]["detail"] and "knn" not in found
+
+
+def test_own_configs_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "DATASETS: {TRAIN: 'folder:digits_cls:train', TEST: 'folder:digits_cls:test'}\n"
+    )
+    assert "knn" in rows(capsys, "--config", str(path), "PROTOCOL.K", "(5,)")["config"]["detail"]
+    path.write_text("NOTHING: 1\n")
+    assert main(["--config", str(path)]) == 2
+    assert "no config of any kind" in capsys.readouterr().err
+
+
+def test_a_probe_measures_the_run(capsys: pytest.CaptureFixture) -> None:
+    short = ["SOLVER.MAX_ITER", "3", "TRANSFER.DRAW_DETECTIONS", "0", "DATALOADER.NUM_WORKERS", "0"]
+    words = ["--config", "digits_voc.yaml", "--probe", "--probe-seconds", "20", *short]
+    found = rows(capsys, *words)
+    assert "a whole trial was timed" in found["time"]["detail"]
+    assert "GiB" in found["memory"]["detail"]

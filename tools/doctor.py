@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Checks a machine, a config, its data and weights before a run: what would fail, and how long."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.common.cli import make_parser, tool
+from pretrain.common.errors import InputError
+
+EXAMPLE = """tools/doctor.py
+  tools/doctor.py --config coco_mscn.yaml --weights moco_v2.pkl --num-gpus 8
+  tools/doctor.py --config digits_voc.yaml --weights random --probe SOLVER.IMS_PER_BATCH 4"""
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """The parsed options."""
+    parser = make_parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add("--config", help="of any kind: a path, or a name below configs/")
+    add("--weights", help="a checkpoint of any kind, or `random`")
+    add("--output", default="runs", help="where a run would write (default: runs)")
+    add("--num-gpus", type=int, default=1, help="processes that a run would have (1)")
+    add("--engine", default="auto", help="of detection: auto, detectron2 or torchvision")
+    add("--probe", action="store_true", help="start the run for a while: its time and memory")
+    add("--probe-seconds", type=float, default=30.0, metavar="S", help="of --probe (30)")
+    add("--json", action="store_true", help="print the findings as JSON")
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 2 where a run would fail."""
+    args = parse(argv)
+    if args.num_gpus < 1:
+        raise InputError(f"--num-gpus {args.num_gpus}: give 1 or more")
+    if args.opts and not args.config:
+        raise InputError(f"overrides ({args.opts[0]} ...) need --config")
+    if args.config:
+        from pretrain.common.config import find_config
+
+        find_config(args.config)  # a typo is told at once, before torch is loaded
+    from pretrain.defaults import get_defaults
+    from pretrain.engine.checks import batch_note, load_checked
+    from pretrain.engine.run import check_inputs
+    from transfer.doctor.rows import as_json, as_text
+    from transfer.doctor.run import Question, examine
+    from transfer.suite.check import Pretraining
+
+    question = Question(
+        config=args.config,
+        weights=args.weights,
+        output=Path(args.output),
+        num_gpus=args.num_gpus,
+        engine=args.engine,
+        probe_seconds=args.probe_seconds if args.probe else 0.0,
+        overrides=tuple(args.opts),
+    )
+    pretraining = Pretraining(load_checked, check_inputs, get_defaults, batch_note)
+    say = lambda line: print(line, file=sys.stderr)
+    rows = examine(question, pretraining, say)
+    print(as_json(rows) if args.json else as_text(rows))
+    for row in rows.failures():
+        print(f"error: a run would fail: {row.name}: {row.detail}", file=sys.stderr)
+    return 2 if rows.failures() else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

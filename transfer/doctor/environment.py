@@ -1,0 +1,82 @@
+"""Python, torch, GPUs, Detectron2 and the disk: nothing in, rows out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from pretrain.data.datasets import datasets_root
+from transfer.doctor.rows import FAIL, OK, WARN, Rows
+
+LEAST_PYTHON, LEAST_TORCH = (3, 10), (2, 10)  # setup.cfg
+LOW_DISK_GIB = 10.0  # some checkpoints of a ResNet-50 detector with its optimiser, 0.3 GiB each
+
+
+def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "auto") -> None:
+    """Adds a row for each part of the machine.
+
+    Args:
+        output: where a run would write.
+        num_gpus: that a run would use.
+        engine: of detection: auto, detectron2 or torchvision.
+    """
+    good = sys.version_info[:2] >= LEAST_PYTHON
+    rows.add("python", OK if good else FAIL, platform.python_version())
+    found = tuple(map(int, torch.__version__.split("+")[0].split(".")[:2]))
+    text = f"{torch.__version__}, torchvision {metadata.version('torchvision')}"
+    rows.add("torch", OK if found >= LEAST_TORCH else FAIL, f"{text}; 2.10 or newer is needed")
+    _check_gpus(rows, num_gpus)
+    _check_detectron2(rows, engine)
+    _check_disk(rows, output)
+    root = datasets_root()
+    named = "$DETECTRON2_DATASETS" if os.environ.get("DETECTRON2_DATASETS") else "the default"
+    rows.add("data root", OK if root.is_dir() else WARN, f"{root.resolve()} ({named})")
+
+
+def _check_gpus(rows: Rows, num_gpus: int) -> None:
+    count = torch.cuda.device_count()
+    if count == 0:
+        text = f"none: CUDA is absent, runs use {_cores()} CPU cores"
+        if num_gpus > 1:
+            text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes by torchrun"
+        rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
+        return
+    each = [torch.cuda.get_device_properties(number) for number in range(count)]
+    names = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in each)
+    text = f"{count}: {names}; CUDA {torch.version.cuda}"
+    if num_gpus > count:
+        rows.add("gpu", FAIL, f"--num-gpus {num_gpus}, but this machine has {text}")
+    else:
+        rows.add("gpu", OK, text)
+
+
+def _cores() -> int:
+    has = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+
+
+def _check_detectron2(rows: Rows, engine: str) -> None:
+    if importlib.util.find_spec("detectron2") is not None:
+        rows.add("detectron2", OK, "importable: --engine auto takes it")
+    elif engine == "detectron2":
+        rows.add("detectron2", FAIL, "not installed, and --engine detectron2 asks for it")
+    else:
+        rows.add("detectron2", OK, "not installed: the torchvision engine does the same")
+
+
+def _check_disk(rows: Rows, output: Path) -> None:
+    place = output.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    word = FAIL if not writable else WARN if free < LOW_DISK_GIB else OK
+    text = f"{free:.0f} GiB free at {place}" if writable else f"{place} cannot be written to"
+    rows.add("disk", word, text)

@@ -1,0 +1,53 @@
+"""Time and memory of runs as rows, from the suite's probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from transfer.doctor.rows import FAIL, OK, WARN, Rows
+from transfer.suite.check import Checks
+from transfer.suite.estimate import estimate_jobs, timed_probe
+from transfer.suite.plan import Job
+from transfer.suite.view import clock
+
+FULL = 0.9  # share of the memory above which a longer run may well run out of it
+
+
+def add_estimates(
+    rows: Rows, jobs: Sequence[Job], checks: Checks, seconds: float, say: Callable[[str], None]
+) -> None:
+    """Adds a row of time and one of memory for each job that could be probed.
+
+    Args:
+        seconds: of a probe; say: hears what is probed.
+    """
+    found = estimate_jobs(jobs, checks, timed_probe(seconds), say)
+    total = memory_of_this_machine()
+    for job in jobs:
+        estimate = found[job.name]
+        suffix = f" {job.name}" if len(jobs) > 1 else ""
+        if estimate.note.startswith("the probe failed"):
+            rows.add(f"time{suffix}", FAIL, estimate.note)
+        elif estimate.seconds is None:
+            rows.add(f"time{suffix}", WARN, estimate.note)
+        else:
+            text = f"about {clock(estimate.seconds)} here ({estimate.note})"
+            rows.add(f"time{suffix}", OK, text)
+        if estimate.memory_bytes and total:
+            share = estimate.memory_bytes / total
+            text = f"{estimate.memory_bytes / 2**30:.1f} of {total / 2**30:.0f} GiB"
+            rows.add(f"memory{suffix}", WARN if share > FULL else OK, text)
+
+
+def memory_of_this_machine() -> int:
+    """Bytes of the smallest GPU, or of the host where there is none; 0: not known."""
+    count = torch.cuda.device_count()
+    if count:
+        return min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
+    try:
+        lines = open("/proc/meminfo", encoding="ascii").read().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal")), 0)

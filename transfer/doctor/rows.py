@@ -1,0 +1,53 @@
+"""The findings of the doctor: rows of a table, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from pretrain.common.errors import InputError
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding; `fail` means that a run would fail."""
+
+    name: str
+    status: str
+    detail: str
+
+
+class Rows(list):
+    """Rows in the order in which they were found."""
+
+    def add(self, name: str, status: str, detail: str) -> None:
+        """Appends a row; the detail becomes one line."""
+        self.append(Row(name, status, " ".join(detail.split())))
+
+    @contextmanager
+    def about(self, name: str) -> Iterator[None]:
+        """An InputError of the block becomes a row that fails."""
+        try:
+            yield
+        except InputError as error:
+            self.add(name, FAIL, str(error))
+
+    def failures(self) -> list[Row]:
+        """What would stop a run."""
+        return [row for row in self if row.status == FAIL]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """An aligned table."""
+    width = max(len(row.name) for row in rows)
+    return "\n".join(f"{row.status:4}  {row.name:{width}}  {row.detail}" for row in rows)
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """{"ok": whether nothing fails, "checks": [{name, status, detail}]}."""
+    good = all(row.status != FAIL for row in rows)
+    return json.dumps({"ok": good, "checks": [asdict(row) for row in rows]}, indent=1)

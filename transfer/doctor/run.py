@@ -1,0 +1,245 @@
+"""What would stop a run of a config: its data, weights, batch and memory, as rows.
+
+The only module of the doctor that reads configs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from PIL import Image
+
+from pretrain.common.cli import short_names
+from pretrain.common.config import find_config, load_config
+from pretrain.common.errors import InputError
+from pretrain.data.datasets import open_images
+from pretrain.data.decode import decode_image
+from pretrain.optim.schedules import scaled_lr
+from transfer.classification import run as classification
+from transfer.classification.defaults import get_defaults as classification_defaults
+from transfer.detection.config import task_package
+from transfer.detection.defaults import make_defaults
+from transfer.detection.run import Request
+from transfer.detection.scaling import for_processes, training_line
+from transfer.doctor.data import check_split
+from transfer.doctor.environment import check_environment
+from transfer.doctor.measured import add_estimates
+from transfer.doctor.rows import FAIL, OK, WARN, Rows
+from transfer.doctor.weights import check_weights
+from transfer.suite.check import Checked, Checks, Pretraining, check_configs, check_jobs, check_task
+from transfer.suite.defaults import suite_defaults
+from transfer.suite.entries import RANDOM, Problems
+from transfer.suite.plan import Job, command_of, plan
+
+FOLDERS = {"pretrain": "pretrain", "detection": "det", "classification": "cls", "suites": "suite"}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be examined; `probe_seconds` 0 measures nothing."""
+
+    config: str | None = None
+    weights: str | None = None
+    output: Path = Path("runs")
+    num_gpus: int = 1
+    engine: str = "auto"
+    probe_seconds: float = 0.0
+    overrides: tuple[str, ...] = ()
+
+
+def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
+    """Everything about the question, without changing anything.
+
+    Raises InputError for a config that is not found, or of no kind.
+    """
+    rows = Rows()
+    kind, path = kind_of(question.config, pretraining) if question.config else ("", "")
+    check_environment(rows, question.output, question.num_gpus, question.engine)
+    if kind == "suite":
+        _suite(rows, path, question, pretraining, say)
+    elif kind:
+        _run(rows, kind, path, question, pretraining, say)
+    elif question.weights:
+        check_weights(rows, question.weights, None)
+    return rows
+
+
+def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
+    """(pretrain, det, cls or suite; the config's path): by its folder, else by what it loads as.
+
+    Raises InputError where it is not found, or loads as none.
+    """
+    path = find_config(config)
+    for part in reversed(path.resolve().parts[:-1]):
+        if part in FOLDERS:
+            return FOLDERS[part], str(path)
+    errors = []
+    for kind, defaults in {
+        "suite": suite_defaults,
+        "cls": classification_defaults,
+        "pretrain": pretraining.defaults,
+        "det": make_defaults,
+    }.items():
+        try:
+            load_config(str(path), defaults())
+            return kind, str(path)
+        except InputError as error:
+            errors.append(f"as {kind}: {error}")
+    raise InputError(f"{path} is no config of any kind; {'; '.join(errors)}")
+
+
+def _run(
+    rows: Rows, kind: str, path: str, question: Question, pretraining: Pretraining, say: Say
+) -> None:
+    """The rows of one command."""
+    overrides, output = question.overrides, question.output / "doctor"
+    weights = question.weights or RANDOM
+    options = () if kind == "pretrain" else ("--weights", weights)
+    job = Job(
+        Path(path).stem,
+        command_of(kind, path, output, overrides, options, question.num_gpus),
+        output,
+        (output,),
+        kind=kind,
+        config=path,
+        overrides=overrides,
+        weights=weights,
+        gpus=question.num_gpus,
+    )
+    backbone = None
+    if kind == "pretrain":
+        _pretraining(rows, job, pretraining)
+    elif kind == "det":
+        backbone = _detection(rows, job)
+    if question.weights:
+        backbone = check_weights(rows, question.weights, backbone)
+    elif kind != "pretrain":
+        rows.add("weights", WARN, "none given: add --weights FILE")
+    if kind == "cls":
+        # Without weights that read, untrained ones stand in, so that the data is still looked at.
+        stand_in = backbone is None and question.weights != RANDOM
+        _classification(rows, replace(job, weights=RANDOM) if stand_in else job, stand_in)
+    if question.probe_seconds <= 0:
+        rows.add("time", OK, "not measured: add --probe")
+    elif not rows.failures():
+        facts = Checked() if kind == "pretrain" else check_task(job, backbone)
+        checks = Checks({job.name: facts}, backbones={job.name: backbone})
+        add_estimates(rows, [job], checks, question.probe_seconds, say)
+
+
+def _suite(rows: Rows, path: str, question: Question, pretraining: Pretraining, say: Say) -> None:
+    """All jobs of a suite, with the question's weights as one more checkpoint."""
+    weights = question.weights
+    try:
+        cfg = load_config(path, suite_defaults(), question.overrides, "suites")
+        given = {short_names([weights])[0]: weights} if weights else {}
+        jobs = plan(cfg, question.output / Path(path).stem, given, question.num_gpus)
+        check_configs(jobs, pretraining)
+    except InputError as error:
+        for line in error.lines if isinstance(error, Problems) else [str(error)]:
+            rows.add("suite", FAIL, line)
+        return
+    todo = [job for job in jobs if not job.is_done()]
+    rows.add("suite", OK, f"{path}: {len(jobs)} jobs, {len(jobs) - len(todo)} of them done")
+    checks = check_jobs(jobs, pretraining)
+    for about, what in dict.fromkeys(checks.problems.values()):
+        rows.add(about, FAIL, what)
+    if question.probe_seconds > 0:
+        add_estimates(rows, todo, checks, question.probe_seconds, say)
+
+
+def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
+    """Config, batch, learning rate and images."""
+    with rows.about("config"):
+        cfg = pretraining.load(job.config, job.overrides, job.processes)
+        rows.add("config", OK, f"{job.config}: {cfg.METHOD.NAME}, {cfg.BACKBONE.NAME}")
+        batch, note = cfg.SOLVER.BATCH_SIZE, pretraining.batch_note(cfg)
+        rate = scaled_lr(cfg.SOLVER.LR_PER_256, batch)
+        text = f"effective batch {batch} ({job.processes} x {batch // job.processes}), "
+        text += f"learning rate {rate:g}{'; ' + note if note else ''}"
+        rows.add("batch", WARN if note else OK, text)
+        with rows.about("data"):
+            for name in dict.fromkeys((cfg.DATASETS.TRAIN, cfg.DATASETS.KNN_TEST)):
+                if name:
+                    images = open_images(name)
+                    check_split(rows, name, len(images), len(images.classes), images.read)
+            pretraining.check_inputs(cfg)
+
+
+def _detection(rows: Rows, job: Job) -> str | None:
+    """Adds rows of a det job; returns the backbone that its config builds, if it loads.
+
+    All image files' sizes are compared with the annotations.
+    """
+    with rows.about("config"):
+        package = task_package(job.config, job.overrides)
+        config = importlib.import_module(f"{package}.config")
+        load = getattr(config, f"load_{package.rpartition('.')[2]}_config")
+        cfg = load(job.config, job.overrides)
+        backbone = config.backbone_name(cfg)
+        rows.add("config", OK, f"{job.config}: {cfg.TRANSFER.TASK}, {backbone}")
+        with rows.about("batch"):
+            _detection_batch(rows, cfg, job)
+        with rows.about("data"):
+            run = importlib.import_module(f"{package}.run")
+            request = Request(job.config, job.weights, str(job.output), overrides=job.overrides)
+            for data in run.open_data(request)[1:]:
+                _detection_split(rows, data)
+        return backbone
+    return None
+
+
+def _detection_batch(rows: Rows, cfg: CfgNode, job: Job) -> None:
+    shipped = load_config(job.config, make_defaults(), (), "detection")
+    if cfg.TRANSFER.TASK == "detection":
+        line = training_line(cfg, shipped, Path(job.config).stem, job.processes)
+        rows.add("batch", WARN if ": no" in line else OK, line)
+        return
+    cfg = for_processes(cfg, job.processes)
+    solver = cfg.SOLVER
+    rows.add("batch", OK, f"batch {solver.IMS_PER_BATCH}, learning rate {solver.BASE_LR:g}")
+
+
+def _detection_split(rows: Rows, data: Any) -> None:
+    """`data`: a DetectionSet or a SemanticSet."""
+    objects = [len(getattr(sample, "instances", ())) for sample in data.samples]
+
+    def read(index: int) -> Image.Image:
+        sample = data.samples[index]
+        if hasattr(sample, "mask"):
+            sample.mask()
+        return decode_image(sample.file_name)
+
+    extra = f"{sum(objects)} objects" if any(objects) else ""
+    check_split(rows, data.name, len(data), len(data.classes), read, extra)
+
+
+def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
+    """Adds rows of a cls job; `stand_in`: its weights are not those of the run."""
+    with rows.about("config"):
+        cfg = _load_classification(job)
+        rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
+        solver, loader = cfg.SOLVER, cfg.DATALOADER
+        text = f"{loader.BATCH_SIZE} images a forward pass on each of {job.processes} processes"
+        if cfg.PROTOCOL.NAME == "linear":
+            rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
+            text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
+        rows.add("batch", OK, text)
+        with rows.about("data"):
+            words = ("BACKBONE.NAME", "resnet50") if stand_in else ()
+            cfg = _load_classification(job, words)
+            request = classification.Request("", job.weights, str(job.output), trials=job.trials)
+            prepared = classification.check(cfg, request)
+            for split in (prepared.train, prepared.test):
+                check_split(rows, split.name, len(split), len(split.classes), split.images.read)
+
+
+def _load_classification(job: Job, words: tuple[str, ...] = ()) -> CfgNode:
+    overrides = (*job.overrides, *words)
+    return load_config(job.config, classification_defaults(), overrides, "classification")

@@ -1,0 +1,54 @@
+"""Whether a weights file reads, and what its proof says: a path in, rows out."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from transfer.checkpoints.convert import Prover, check
+from transfer.checkpoints.proof import ProofError
+from transfer.checkpoints.read import RANDOM
+from transfer.doctor.rows import FAIL, OK, WARN, Rows
+
+
+def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
+    """Adds rows for the file, its proof and its warnings; returns its backbone, if it reads.
+
+    Args:
+        wanted: the backbone that the config builds; None: any.
+    """
+    if path == RANDOM:
+        rows.add("weights", OK, "random: the untrained backbone")
+        return wanted
+    with rows.about("weights"):
+        try:
+            report = check(path, [".pkl"], more=_provers())
+        except ProofError as error:
+            rows.add("weights", FAIL, str(error))
+            return None
+        weights, account = report.weights, report.weights.account
+        text = f"{report.format}, {weights.backbone}, sha256 {weights.sha256[:16]}"
+        rows.add("weights", OK, f"{text}; {'; '.join(account.lines())}")
+        found = [row for proof in report.proofs.values() for row in proof]
+        worst = max((row.relative for row in found), default=0.0)
+        text = f"largest relative difference {worst:.1e} over {len(found)} comparisons"
+        proofs = ", ".join(report.proofs)
+        if report.failures:
+            rows.add("proof", FAIL, f"not equal as {proofs}: {text}")
+        else:
+            word = OK if found else WARN
+            rows.add("proof", word, f"proven equal as {proofs}: {text}" if found else "none made")
+        for warning in (*weights.warnings, *report.notes):
+            rows.add("weights", WARN, warning)
+        if wanted and weights.backbone != wanted:
+            rows.add("weights", FAIL, f"{path} is a {weights.backbone}; the config needs {wanted}")
+        return weights.backbone
+    return None
+
+
+def _provers() -> dict[str, Prover]:
+    """Detectron2's own proof, where it is importable."""
+    if importlib.util.find_spec("detectron2") is None:
+        return {}
+    from transfer.detection.detectron2_proof import prove_in_detectron2
+
+    return {"real detectron2": prove_in_detectron2}
