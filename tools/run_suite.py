@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = given_checkpoints(args.checkpoint)
     from pretrain.common.config import find_config, load_config
     from transfer.suite.defaults import suite_defaults
-    from transfer.suite.plan import plan
+    from transfer.suite.plan import plan, split_trials
 
     cfg = load_config(args.config, suite_defaults(), args.opts, "suites")
     output = Path(args.output or f"runs/{find_config(args.config, 'suites').stem}")
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         return dry_run(jobs, checks, args)
     checks.raise_problems()
-    return run(jobs, launcher, output, args)
+    return run(split_trials(jobs, launcher.slots), launcher, output, args)
 
 
 def make_launcher(args: Namespace, output: Path) -> Any:

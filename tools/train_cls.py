@@ -26,6 +26,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="the row's name in a report (default: from the weights)")
     parser.add_argument("--num-gpus", type=int, default=1)
     parser.add_argument("--trials", type=int, default=1, help="trial t uses seed SEED + t")
+    parser.add_argument(
+        "--first-trial", type=int, default=0, metavar="T", help="skips those before"
+    )
     parser.add_argument("--resume", action="store_true", help="skips trials that have a record")
     return parser.parse_args(argv)
 
@@ -35,12 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks the input, runs the trials, prints each record's metrics."""
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
-    from pretrain.common.errors import InputError
     from transfer.classification.defaults import get_defaults
+    from transfer.results.record import check_trials
 
     cfg = load_config(args.config, get_defaults(), args.opts, "classification")
-    if args.trials < 1:
-        raise InputError(f"--trials {args.trials}: give 1 or more")
+    check_trials(args.first_trial, args.trials)
     output = output_folder(args.output, args.resume)
 
     from pretrain.common.distributed import check_gpus, launch
@@ -56,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         trials=args.trials,
         resume=args.resume,
         overrides=tuple(args.opts),
+        first_trial=args.first_trial,
     )
     if args.num_gpus > 1:
         check(cfg, request)
     launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
-    for trial in range(args.trials):
+    for trial in range(args.first_trial, args.trials):
         path = output / f"trial_{trial}" / FILE_NAME
         metrics = read_record(path)["metrics"]
         print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))

@@ -29,6 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--engine", default="auto", help="auto, detectron2 or torchvision")
     add("--num-gpus", type=int, default=1, help="processes to start, one per GPU")
     add("--trials", type=int, default=1, help="trial t uses seed SEED + t")
+    add("--first-trial", type=int, default=0, metavar="T", help="leaves out those before it (0)")
     add("--resume", action="store_true", help="continues; skips trials that have a record")
     add("--eval-only", action="store_true", help="scores the detector in --weights, no training")
     add("--show-data", type=int, metavar="N", help="writes N annotated training images and exits")
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         trials=args.trials,
         resume=args.resume,
         overrides=tuple(args.opts),
+        first_trial=args.first_trial,
     )
     if args.show_data is not None:
         for path in importlib.import_module(f"{package}.show").show_data(request, args.show_data):
@@ -90,7 +92,7 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
     launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
-    for trial in range(request.trials):
+    for trial in range(request.first_trial, request.trials):
         path = Path(request.output) / f"trial_{trial}" / FILE_NAME
         print(f"{path}: {run.format_metrics(read_record(path)['metrics'])}")
 

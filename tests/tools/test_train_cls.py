@@ -87,6 +87,10 @@ def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]
     assert second["checkpoint"]["sha256"] != json.loads(first)["checkpoint"]["sha256"]
     assert second["metrics"]["top1"] == 100.0
     assert json.loads((root / "out/trial_1/selection.json").read_text())["lr_per_256"] > 0
+    third = _argv(root, "linear.yaml", "--trials", "4", "--first-trial", "3", "--resume")
+    assert main(third) == 0
+    assert read_record(root / "out/trial_3/record.json")["seed"] == 3
+    assert not (root / "out/trial_2").exists()
     other = ("SOLVER.MOMENTUM", "0.5")
     assert main(_argv(root, "linear.yaml", "--resume", opts=other)) == 2
     assert "another config" in capsys.readouterr().err
@@ -140,6 +144,7 @@ def test_bad_weights_and_images(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(_argv(root)) == 2
     assert "dark/0.png" in capsys.readouterr().err.splitlines()[-1]
     assert main([*_argv(root)[:6], "--trials", "0"]) == 2
+    assert main([*_argv(root)[:6], "--trials", "2", "--first-trial", "2"]) == 2
     assert main([*_argv(root)[:6], "--num-gpus", "99"]) == 2
 
 

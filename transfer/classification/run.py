@@ -73,6 +73,7 @@ class Request:
     trials: int = 1
     resume: bool = False
     overrides: tuple[str, ...] = ()
+    first_trial: int = 0  # those before it are another command's
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def _run_trials(job: Job) -> list[Path]:
     request, cached = job.request, {}  # weights' sha256 -> features of both splits
     quality: dict[str, float] = {}  # of the same weights
     records = []
-    for trial in range(request.trials):
+    for trial in range(request.first_trial, request.trials):
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
         seed = job.cfg.SEED + trial
         weights = _read(job.cfg, request.weights, seed)

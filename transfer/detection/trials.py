@@ -21,7 +21,6 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.cli import output_folder
 from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import barrier, is_main, world_size
-from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
@@ -30,7 +29,7 @@ from transfer.detection.given_weights import with_backbone
 from transfer.detection.metrics import read_metrics
 from transfer.detection.torchvision_engine.run import device_of
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
-from transfer.results.record import FILE_NAME, make_record, write_record
+from transfer.results.record import FILE_NAME, check_trials, make_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class Request:
     trials: int = 1
     resume: bool = False
     overrides: tuple[str, ...] = field(default=())
+    first_trial: int = 0  # those before it are another command's
 
 
 @dataclass
@@ -63,9 +63,8 @@ class Trial:
 
 
 def check_request(request: Request) -> None:
-    """Refuses 0 trials and, in the first process of a launcher, the folder of another run."""
-    if request.trials < 1:
-        raise InputError(f"--trials must be 1 or above, got {request.trials}")
+    """Refuses no trials and, in the first process of a launcher, the folder of another run."""
+    check_trials(request.first_trial, request.trials)
     if int(os.environ.get("RANK", 0)) == 0:
         output_folder(request.output, request.resume)
 
@@ -74,7 +73,7 @@ def each_trial(request: Request, seed: int, run: Callable[[Trial], None]) -> lis
     """Runs the trials that have no record yet; returns the records' paths."""
     barrier()
     paths = []
-    for number in range(request.trials):
+    for number in range(request.first_trial, request.trials):
         folder = Path(request.output) / f"trial_{number}"
         paths.append(folder / FILE_NAME)
         if paths[-1].exists():

@@ -142,6 +142,16 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def check_trials(first: int, trials: int) -> None:
+    """Raises InputError unless a command for trials `first` to `trials` - 1 has one to run."""
+    if trials < 1:
+        raise InputError(f"--trials must be 1 or above, got {trials}")
+    if not 0 <= first < trials:
+        raise InputError(
+            f"--first-trial {first} must be from 0 to --trials - 1, which is {trials - 1}"
+        )
+
+
 def validate(record: Any, where: str = "record") -> None:
     """Raises InputError naming `where` and the first field that breaks the schema."""
     if not isinstance(record, Mapping):

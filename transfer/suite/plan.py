@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -84,6 +84,30 @@ def plan(
         for name in task.get("checkpoints") or weights:
             jobs.append(_task_job(task, name, weights[name], output, gpus_per_job, nodes))
     return jobs
+
+
+def split_trials(jobs: Sequence[Job], slots: int) -> list[Job]:
+    """Trials of detection as jobs of their own, where slots would stay empty otherwise.
+
+    Those of classification stay together: they share the features, which take most of the time.
+    """
+    tasks = [job for job in jobs if job.kind in TOOLS and not job.is_done()]
+    if len(tasks) >= slots:
+        return list(jobs)
+    return [part for job in jobs for part in (_by_trial(job) if job.kind == "det" else [job])]
+
+
+def _by_trial(job: Job) -> list[Job]:
+    if job.trials == 1:
+        return [job]
+    parts = []
+    for trial, result in enumerate(job.results):
+        words = list(job.command)
+        words[words.index("--trials") + 1] = str(trial + 1)
+        words[words.index("--trials") : words.index("--trials")] = ["--first-trial", str(trial)]
+        name = f"{job.name}/trial_{trial}"
+        parts.append(replace(job, name=name, command=tuple(words), results=(result,), trials=1))
+    return parts
 
 
 def command_of(

@@ -161,6 +161,9 @@ def test_trials_differ_and_finished_ones_are_skipped(digits: Path, tmp_path: Pat
     before = [path.read_bytes() for path in paths]
     run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2, resume=True)))
     assert [path.read_bytes() for path in paths] == before
+    alone = prepare(request(tmp_path / "alone", "SOLVER.MAX_ITER", "2", trials=2, first_trial=1))
+    (path,) = run_trials(alone)
+    assert path.parent.name == "trial_1" and read_record(path)["metrics"] == second["metrics"]
 
 
 def test_a_trial_draws_its_own_objects(

@@ -10,7 +10,7 @@ from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.entries import Problems
-from transfer.suite.plan import Job, plan
+from transfer.suite.plan import Job, plan, split_trials
 
 
 def suite(tmp_path: Path, text: str, **options: object) -> list[Job]:
@@ -105,3 +105,26 @@ def test_a_suite_without_checkpoints(tmp_path: Path) -> None:
     cfg = load_config(str(tmp_path / "suite.yaml"), suite_defaults(), [])
     with pytest.raises(InputError, match="no checkpoint: add --checkpoint"):
         plan(cfg, tmp_path, {})
+
+
+SPLIT = """
+CHECKPOINTS: [{name: untrained, weights: random}]
+TASKS:
+  - {name: knn, command: cls, config: knn_digits.yaml, trials: 2}
+  - {name: boxes, command: det, config: digits_voc.yaml, trials: 3, overrides: [SEED, 4]}
+"""
+
+
+def test_trials_of_detection_are_jobs_where_slots_are_free(tmp_path: Path) -> None:
+    jobs = suite(tmp_path, SPLIT)
+    assert split_trials(jobs, 4) == jobs, "four tasks fill four slots"
+    parts = {job.name: job for job in split_trials(jobs, 5)}
+    boxes = [f"boxes/{name}/trial_{t}" for name in ("untrained", "given") for t in range(3)]
+    assert list(parts) == ["knn/untrained", "knn/given", *boxes]
+    part, whole = parts["boxes/given/trial_2"], next(j for j in jobs if j.name == "boxes/given")
+    words = list(part.command)
+    assert (
+        words[words.index("--first-trial") + 1] == "2" and words[words.index("--trials") + 1] == "3"
+    )
+    assert part.results == whole.results[2:] and part.output == whole.output
+    assert words[-2:] == ["SEED", "4"]
