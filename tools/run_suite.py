@@ -114,8 +114,12 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
     for number in (signal.SIGINT, signal.SIGTERM):  # also when started in the background
         signal.signal(number, signal.default_int_handler)
     view = JsonView() if args.json else TextView()
-    with only_one(output):
-        states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
+    try:
+        with only_one(output):
+            states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
     view.end(states)
     report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
     channel = 2 if args.json else None  # standard error: JSON stands alone on standard output

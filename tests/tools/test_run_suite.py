@@ -46,6 +46,8 @@ def test_a_suite_runs_goes_on_after_a_failure_and_skips_what_is_done(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1]["states"] == {"knn/untrained": "done", "broken/untrained": "failed"}
     assert (output / "knn" / "untrained" / "trial_0" / "record.json").is_file()
+    (finished,) = [line for line in lines if line["event"] == "done"]
+    assert "knn5_top1 " in finished["detail"]
     trap.unlink()
     assert main(command) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.suite.check import Checked, Checks, stand_in
@@ -79,8 +79,9 @@ def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
 
 
 def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
-    """The whole job's time from one probe."""
+    """The time of what is left of a job, from one probe."""
     memory = measured.memory_bytes or None
+    job = replace(job, trials=trials_left(job))
     if measured.failure:
         return Estimate("to do", None, memory, f"the probe failed: {measured.failure}")
     if measured.seconds is not None:
@@ -91,6 +92,11 @@ def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
         return Estimate("to do", None, memory, "not estimated: nothing finished within the probe")
     seconds, note = _RULES[job.kind](job, facts, measured.start_seconds, stages)
     return Estimate("to do", seconds, memory, note)
+
+
+def trials_left(job: Job) -> int:
+    """Trials without a record; 1 of what has no trials."""
+    return sum(not path.exists() for path in job.results) if job.trials > 1 else 1
 
 
 def _pretraining(
@@ -117,16 +123,17 @@ def _classification(
 ) -> tuple[float, str]:
     stage = stages[0]
     total = start + sum(stage.unit_seconds * stage.total for stage in stages)
-    note = f"{stage.unit_seconds:.3g} s a unit of {stage.name!r}; what follows it is not in this"
+    note = f"{stage.unit_seconds:.3g} s a unit of {stage.name!r}"
+    last = stages[-1].name
     if stage.name.startswith(FEATURES):
+        note += ", which serve all trials"
         if len(stages) == 1:
             batches = math.ceil(facts.test_images / max(1, facts.batch_size))
             total += stage.unit_seconds * batches
-        note = f"{stage.unit_seconds:.3g} s a batch of features, which serve all trials"
-        note += "; what is fitted on them is not in this" if len(stages) < 3 else ""
-    elif job.trials > 1:
+            last = "the features"
+    else:
         total *= job.trials
-    return total, note
+    return total, f"{note}; what follows {last} is not in this"
 
 
 _RULES: Mapping[str, Callable[..., tuple[float, str]]] = {

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pretrain.common.errors import InputError
+from transfer.results.record import FILE_NAME, read_record
 from transfer.suite.bars import last_line
 from transfer.suite.plan import Job
 
 POLL_SECONDS = 0.5
+SHOWN_METRICS = 3
 GRACE_SECONDS = 30.0  # for a command to stop by itself, as SLURM's KillWait
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
@@ -145,12 +148,25 @@ def _start_ready(
             tell("started", job, str(log))
 
 
+def _metrics(job: Job) -> list[str]:
+    """The first metrics of the job's last record, as texts."""
+    path = job.results[-1]
+    if path.name != FILE_NAME:
+        return []
+    try:
+        metrics = read_record(path)["metrics"]
+    except InputError as error:  # the report tells it as well
+        return [str(error)]
+    known = [f"{name} {value:.2f}" for name, value in metrics.items() if value is not None]
+    return known[:SHOWN_METRICS]
+
+
 def _finish(item: Running, status: int, tell: Tell) -> str:
     job, took = item.job, f"{item.seconds:.0f} s"
     if status == 0 and job.leaves_mark:
         job.mark.write_text(" ".join(job.command) + "\n", encoding="utf-8")
     if status == 0 and job.is_done():
-        tell(DONE, job, f"in {took}")
+        tell(DONE, job, ", ".join([f"in {took}", *_metrics(job)]))
         return DONE
     reason = last_line(item.log) if status else "it ended well, but left no result"
     tell(FAILED, job, f"after {took}: {reason} (see {item.log})")

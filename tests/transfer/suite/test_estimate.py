@@ -63,13 +63,23 @@ def stage(name: str, total: int, unit_seconds: float) -> Stage:
 
 
 def job(kind: str, trials: int = 1, **more: object) -> Job:
-    return Job(f"t/{kind}", (), Path("out"), (Path("never"),), kind=kind, trials=trials, **more)
+    results = tuple(Path(f"never_{trial}") for trial in range(trials))
+    return Job(f"t/{kind}", (), Path("out"), results, kind=kind, trials=trials, **more)
 
 
 def test_detection_is_iterations_and_test_images_for_each_trial() -> None:
     facts = Checked(iterations=24000, batch_size=16, test_images=4952, evaluations=2)
     found = extrapolate(job("det", 5), facts, Measured([stage("train", 24000, 0.5)], 20.0))
     assert found.seconds == pytest.approx(5 * (20 + 0.5 * (24000 + 2 * 4952 / 16)))
+
+
+def test_trials_that_have_a_record_cost_nothing(tmp_path: Path) -> None:
+    (tmp_path / "0").touch()
+    results = tuple(tmp_path / str(trial) for trial in range(3))
+    part = Job("t/det", (), tmp_path, results, kind="det", trials=3)
+    facts = Checked(iterations=100, batch_size=1)
+    measured = Measured([stage("train", 100, 0.1)])
+    assert extrapolate(part, facts, measured).seconds == pytest.approx(2 * 10)
 
 
 def test_features_are_extracted_once_for_all_trials() -> None:
