@@ -17,6 +17,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode as Detectron2Config
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
+from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from detectron2.utils import comm
@@ -113,6 +114,10 @@ class Trainer(RecipeTrainer):
         add_highpass(model, self._highpass)
         return model
 
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's, and a progress bar, whose state a suite reads from the log."""
+        return [*super().build_hooks(), ProgressBar()]
+
     def test(self, cfg: Detectron2Config, model: nn.Module) -> dict[str, float]:
         """Scores by our evaluators; after the last iteration the caller does that instead."""
         if self.iter + 1 >= self.max_iter:
@@ -136,6 +141,27 @@ def write_start(weights: Weights, output: Path) -> Path:
         atomic_write(path, lambda file: torch.save({"model": dict(detector)}, file))
     barrier()
     return path
+
+
+class ProgressBar(HookBase):
+    """Iterations done, time left and the loss, on the main process."""
+
+    def before_train(self) -> None:
+        """Opens the bar where the run stands."""
+        self._bar = progress(
+            total=self.trainer.max_iter, initial=self.trainer.start_iter, desc="train", unit="it"
+        )
+
+    def after_step(self) -> None:
+        """Moves it."""
+        loss = self.trainer.storage.latest().get("total_loss")
+        if loss is not None:
+            self._bar.set_postfix(loss=f"{loss[0]:.3f}", refresh=False)
+        self._bar.update(1)
+
+    def after_train(self) -> None:
+        """Closes it."""
+        self._bar.close()
 
 
 def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from transfer.checkpoints.architectures import same_trunk
 from transfer.checkpoints.convert import Prover, check
 from transfer.checkpoints.proof import ProofError
 from transfer.checkpoints.read import RANDOM
@@ -39,7 +40,7 @@ def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
             rows.add("proof", word, f"proven equal as {proofs}: {text}" if found else "none made")
         for warning in (*weights.warnings, *report.notes):
             rows.add("weights", WARN, warning)
-        if wanted and weights.backbone != wanted:
+        if wanted and not same_trunk(weights.backbone, wanted):
             rows.add("weights", FAIL, f"{path} is a {weights.backbone}; the config needs {wanted}")
         return weights.backbone
     return None

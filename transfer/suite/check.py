@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import same_trunk
 from transfer.suite.entries import RANDOM, Collector, Problems
 from transfer.suite.plan import Job
 
@@ -100,7 +101,7 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
             checks.problems[job.name] = (task, str(facts))
             continue
         checks.facts[job.name] = facts
-        if facts.backbone and has and facts.backbone != has:
+        if facts.backbone and has and not same_trunk(has, facts.backbone):
             what = f"{job.weights} is a {has}, where {job.config} builds a {facts.backbone}"
             checks.problems[job.name] = (job.name, f"{what}; list its checkpoints by name")
     return checks
