@@ -20,7 +20,9 @@ class LocalLauncher:
     where there are more slots than GPUs, which then are shared.
     """
 
-    def __init__(self, *, gpus: Sequence[str], gpus_per_job: int = 1, slots: int | None = None):
+    def __init__(
+        self, *, gpus: Sequence[str], gpus_per_job: int = 1, slots: int | None = None
+    ) -> None:
         """
         Args:
             gpus: names of the GPUs as CUDA_VISIBLE_DEVICES takes them; empty: the CPU.

@@ -169,6 +169,8 @@ class SlurmProcess:
 
     def state(self) -> str:
         """SLURM's word for it: pending, running, completing, ..."""
+        if self.status is not None:
+            return "ended"
         return self.queue.states().get(self.job.job_id, "running").lower()
 
     def interrupt(self) -> None:

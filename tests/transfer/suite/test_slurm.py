@@ -17,7 +17,7 @@ from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 from transfer.suite.launch import run_jobs
 from transfer.suite.plan import Job
-from transfer.suite.slurm import SlurmLauncher, parse_options, torchrun
+from transfer.suite.slurm import Queue, SlurmLauncher, SlurmProcess, parse_options, torchrun
 
 CLUSTER = Path(__file__).with_name("slurm_cluster.sh")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
@@ -130,6 +130,14 @@ def test_a_preempted_job_is_requeued_and_continues(
     wait_for(lambda: process.poll() is not None)
     assert process.poll() == 0 and job.is_done()
     assert starts.read_text().count("\n") == 2 and log.read_text().endswith("continued\n")
+
+
+def test_a_refused_job_is_shown_like_any_other(tmp_path: Path) -> None:
+    process = SlurmProcess(tmp_path / "log", Queue(), "slurm")
+    process.fail("sbatch: error:\n no such partition")
+    process.interrupt()  # nothing to cancel
+    assert (process.state(), process.poll()) == ("ended", 1)
+    assert (tmp_path / "log").read_text() == "sbatch: error: no such partition\n"
 
 
 def test_nodes_meet_by_torchrun(tmp_path: Path) -> None:
