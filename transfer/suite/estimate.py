@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from transfer.suite.check import Checked, Checks, stand_in
@@ -17,7 +18,8 @@ from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, Stage, probe
 
 FEATURES = "features of "
-Probe = Callable[[Sequence[str]], Measured]
+TIMED = {"pretrain": "pretrain", "det": "train"}  # the bar of each kind of job; cls: all
+Probe = Callable[[Sequence[str], str], Measured]  # command, stage
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,15 @@ def estimate_jobs(
             key = (job.kind, job.config, job.overrides, backbone or facts.untrained)
             if key not in measured:
                 say(f"probing {job.name}")
-                measured[key] = run_probe(probe_command(job, backbone))
+                command, timed = probe_command(job, backbone), TIMED.get(job.kind, "")
+                measured[key] = run_probe(command, timed)
             found[job.name] = extrapolate(job, facts, measured[key])
     return found
 
 
 def timed_probe(seconds: float) -> Probe | None:
     """The probe that takes about so many seconds; None for 0."""
-    return (lambda command: probe(command, seconds=seconds)) if seconds > 0 else None
+    return partial(probe, seconds=seconds) if seconds > 0 else None
 
 
 def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ def _pretraining(
 def _detection(
     job: Job, facts: Checked, start: float, stages: Sequence[Stage]
 ) -> tuple[float, str]:
-    stage = next((stage for stage in stages if stage.name == "train"), stages[0])
+    stage = stages[0]
     # Above what prediction takes, which has no backward pass.
     predicted = facts.evaluations * facts.test_images / max(1, facts.batch_size)
     trial = start + stage.unit_seconds * (facts.iterations + predicted)

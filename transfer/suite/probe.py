@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transfer.suite.bars import last_bar, last_line
+from transfer.suite.bars import Bar, last_bar, last_line
 from transfer.suite.local import LocalProcess
 
 POLL_SECONDS = 0.2
@@ -48,38 +48,43 @@ class Measured:
     """A probe's result. `failure` is the command's last line where it failed."""
 
     stages: list[Stage] = field(default_factory=list)
-    start_seconds: float = 0.0  # before the first bar moved
+    start_seconds: float = 0.0  # before the first stage that was timed
     seconds: float | None = None  # of the whole command, where it ended within the probe
     memory_bytes: int = 0  # the most that was seen: of the GPUs if there are any, else of the host
     on_gpu: bool = False
     failure: str = ""
 
 
-def probe(command: Sequence[str], output_option: str = "--output", seconds: float = 30) -> Measured:
-    """Runs `command` for about `seconds` after its first progress, and stops it.
+def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measured:
+    """Runs `command` for about `seconds` from where `stage` begins, and stops it.
 
     Args:
-        command: its OUTPUT option's value is replaced by a temporary folder.
+        command: the value of its --output is replaced by a temporary folder.
+        stage: the bar that is to be timed; others (a scan of the images) are waited for. "": any.
     """
     with tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
         words = list(command)
-        words[words.index(output_option) + 1] = str(Path(folder) / "run")
+        words[words.index("--output") + 1] = str(Path(folder) / "run")
         log = Path(folder) / "log"
         memory = Memory()
         # tqdm's own variable: the bars are to move several times within the probe.
         process = LocalProcess(words, log, {**os.environ, "TQDM_MININTERVAL": "0.5"})
         try:
-            return _watch(process, memory, log, seconds)
+            return _watch(process, memory, log, stage, seconds)
         finally:
             process.stop(STOP_SECONDS)
 
 
-def _watch(process: LocalProcess, memory: Memory, log: Path, seconds: float) -> Measured:
+def _watch(
+    process: LocalProcess, memory: Memory, log: Path, stage: str, seconds: float
+) -> Measured:
     result = Measured()
     start = time.monotonic()
     while True:
         status, now = process.poll(), time.monotonic()
-        _note_bar(result, log, now - start)
+        bar = last_bar(log)
+        if bar is not None and bar.total and stage in ("", bar.stage):
+            _note(result, bar, now - start)
         memory.look(process.pid)
         if status is not None:
             result.seconds = now - start if status == 0 else None
@@ -94,10 +99,7 @@ def _watch(process: LocalProcess, memory: Memory, log: Path, seconds: float) -> 
     return result
 
 
-def _note_bar(result: Measured, log: Path, now: float) -> None:
-    bar = last_bar(log)
-    if bar is None or bar.total == 0:
-        return
+def _note(result: Measured, bar: Bar, now: float) -> None:
     current = result.stages[-1] if result.stages else None
     if current is None or (current.name, current.total) != (bar.stage, bar.total):
         if bar.done == 0 and current is None:
