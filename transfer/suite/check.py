@@ -18,7 +18,8 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import same_trunk
-from transfer.suite.entries import RANDOM, Collector, Problems
+from transfer.results.record import read_record
+from transfer.suite.entries import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.plan import Job
 
 
@@ -43,6 +44,14 @@ class Checked:
     train_images: int = 0
     test_images: int = 0
     evaluations: int = 1  # passes over the test images, a trial
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of weights; None where they do not exist yet, or are drawn anew by each trial."""
+
+    backbone: str | None = None
+    sha256: str | None = None
 
 
 @dataclass
@@ -75,36 +84,57 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
 
 
 def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
-    """Opens the data and the weights of the jobs that are not done, each of them once."""
-    checks, todo = Checks(), [job for job in jobs if not job.is_done()]
-    made: dict[str, str | None | InputError] = {}  # weights -> backbone
+    """Opens the data of what is not done, and all weights, each of them once.
+
+    Records that are there must be of the weights that stand under their name now.
+    """
+    checks = Checks()
+    made: dict[str, Known | InputError] = {}  # by weights
     tasks: dict[str, Checked | InputError] = {}
-    for job in (job for job in todo if job.kind == "pretrain"):
+    for job in (job for job in jobs if job.kind == "pretrain"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
-        made[str(job.output / "backbone.pkl")] = cfg.BACKBONE.NAME
-        problem = _outcome(pretraining.check_inputs, cfg)
+        made[str(job.output / "backbone.pkl")] = Known(cfg.BACKBONE.NAME)
+        problem = None if job.is_done() else _outcome(pretraining.check_inputs, cfg)
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
-    for job in (job for job in todo if job.kind in ("det", "cls")):
+    for job in (job for job in jobs if job.kind in TOOLS):
         task, _, checkpoint = job.name.rpartition("/")
         if job.weights not in made:
-            made[job.weights] = _outcome(_backbone, job.weights)
-        has = made[job.weights]
-        if isinstance(has, InputError):
-            checks.problems[job.name] = (f"checkpoint {checkpoint}", str(has))
+            made[job.weights] = _outcome(_known, job.weights)
+        known = made[job.weights]
+        if isinstance(known, InputError):
+            checks.problems[job.name] = (f"checkpoint {checkpoint}", str(known))
             continue
-        checks.backbones[job.name] = has
+        checks.backbones[job.name] = known.backbone
+        problem = _outcome(_check_records, job, known)
+        if problem is not None:
+            checks.problems[job.name] = (job.name, str(problem))
+        if problem is not None or job.is_done():
+            continue
         if task not in tasks:
-            tasks[task] = _outcome(check_task, job, has)
+            tasks[task] = _outcome(check_task, job, known.backbone)
         facts = tasks[task]
         if isinstance(facts, InputError):
             checks.problems[job.name] = (task, str(facts))
             continue
         checks.facts[job.name] = facts
+        has = known.backbone
         if facts.backbone and has and not same_trunk(has, facts.backbone):
             what = f"{job.weights} is a {has}, where {job.config} builds a {facts.backbone}"
             checks.problems[job.name] = (job.name, f"{what}; list its checkpoints by name")
     return checks
+
+
+def _check_records(job: Job, known: Known) -> None:
+    """Raises InputError for a record that is malformed, or of other weights than the job's."""
+    for path in job.results:
+        if known.sha256 and path.exists():
+            found = read_record(path)["checkpoint"]["sha256"]
+            if found != known.sha256:
+                raise InputError(
+                    f"{path} is of other weights ({found[:12]}) than {job.weights} "
+                    f"({known.sha256[:12]}); give them another name, or another --output"
+                )
 
 
 def _outcome(function: Callable[..., Any], *args: Any) -> Any:
@@ -205,12 +235,13 @@ def _load_classification(job: Job, words: Sequence[str] = ()) -> CfgNode:
     return load_config(job.config, get_defaults(), (*job.overrides, *words), "classification")
 
 
-def _backbone(weights: str) -> str | None:
+def _known(weights: str) -> Known:
     if weights == RANDOM:
-        return None
+        return Known()
     from transfer.checkpoints.read import read_weights
 
-    return read_weights(weights).backbone
+    found = read_weights(weights)
+    return Known(found.backbone, found.sha256)
 
 
 def _subject(job: Job) -> str:

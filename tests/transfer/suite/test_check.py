@@ -8,8 +8,18 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from pretrain.common.config import load_config
 from pretrain.common.digits import make_digits
+from pretrain.defaults import get_defaults
+from pretrain.engine.checks import batch_note, load_checked
+from pretrain.engine.run import check_inputs
 from tools.run_suite import main
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.results.record import make_record, write_record
+from transfer.suite.check import Pretraining, check_jobs
+from transfer.suite.defaults import suite_defaults
+from transfer.suite.plan import plan
 
 SUITE = """
 CHECKPOINTS: [{name: untrained, weights: random}]
@@ -88,3 +98,59 @@ def test_plan_first(tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("to do knn/untrained") and lines[-1] == "1 of 1 jobs to do"
     assert not (tmp_path / "out").exists()
+
+
+def pretraining() -> Pretraining:
+    return Pretraining(load_checked, check_inputs, get_defaults, batch_note)
+
+
+def test_a_suite_killed_between_pretraining_and_conversion_continues(
+    tmp_path: Path, suite: list[str]
+) -> None:
+    """The weights are still to be made, though the pretraining is done."""
+    text = SUITE + "PRETRAIN: [{name: mine, config: mscn_demo.yaml}]\n"
+    (tmp_path / "suite.yaml").write_text(text)
+    cfg = load_config(str(tmp_path / "suite.yaml"), suite_defaults(), [])
+    jobs = plan(cfg, tmp_path / "out", {})
+    folder = tmp_path / "out" / "pretrain" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("checkpoint.pth", "finished.txt"):
+        (folder / name).touch()
+    assert [job.name for job in jobs if job.is_done()] == ["pretrain/mine"]
+    checks = check_jobs(jobs, pretraining())
+    assert not checks.problems and checks.backbones["boxes/mine"] == "tiny_resnet"
+
+
+def test_records_of_other_weights_are_not_taken_for_done(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
+    command = [*suite, "--task", "knn", "--checkpoint", f"mine={tmp_path / 'r18.pth'}"]
+    record = tmp_path / "out" / "knn" / "mine" / "trial_0" / "record.json"
+    write_record(record.parent, make_valid_record(read_weights(str(tmp_path / "r18.pth"))))
+    options = ["--dry-run", "--probe-seconds", "0"]
+    assert main([*command, *options]) == 0
+    assert "done  knn/mine" in capsys.readouterr().out
+    torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
+    assert main(command) == 2
+    (line,) = errors(capsys)
+    assert line.startswith("knn/mine: ") and "of other weights" in line
+
+
+def make_valid_record(weights: Weights) -> dict:
+    return make_record(
+        weights=weights,
+        name="mine",
+        task="knn",
+        dataset="digits",
+        protocol={"name": "p", "config_sha256": "c", "engine": "e", "engine_version": "1"},
+        trial=0,
+        seed=0,
+        metrics={"top1": 1.0},
+        per_class=None,
+        artifacts={},
+        started="now",
+        seconds=1.0,
+        gpu_seconds=0.0,
+        views_seen=1,
+    )
