@@ -8,6 +8,7 @@ from transfer.checkpoints.architectures import same_trunk
 from transfer.checkpoints.convert import Prover, check
 from transfer.checkpoints.proof import ProofError
 from transfer.checkpoints.read import RANDOM
+from transfer.detection.whole import BACKBONE, kind_of
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 
@@ -21,6 +22,9 @@ def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
         rows.add("weights", OK, "random: the untrained backbone")
         return wanted
     with rows.about("weights"):
+        if kind_of(path) != BACKBONE:
+            rows.add("weights", OK, f"{path}: a whole model of Detectron2, which is not converted")
+            return None
         try:
             report = check(path, [".pkl"], more=_provers())
         except ProofError as error:

@@ -157,9 +157,10 @@ def check_detection(job: Job) -> Checked:
     from transfer.detection.scaling import for_processes
 
     package, _ = _load_detection(job)
+    weights, _ = stand_in(job, None)
     request = Request(
         config=job.config,
-        weights=job.weights,
+        weights=weights,
         output=str(job.output),
         trials=job.trials,
         resume=True,
@@ -239,7 +240,10 @@ def _known(weights: str) -> Known:
     if weights == RANDOM:
         return Known()
     from transfer.checkpoints.read import read_weights
+    from transfer.detection.whole import BACKBONE, kind_of
 
+    if kind_of(weights) != BACKBONE:
+        return Known()  # a whole detector: the task that starts from it looks at it
     found = read_weights(weights)
     return Known(found.backbone, found.sha256)
 

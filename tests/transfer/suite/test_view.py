@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import time
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def test_a_terminal_has_one_line_per_job_repainted(tmp_path: Path) -> None:
         view.show(items, waiting=3)
         view.tell("done", items[0].job, "in 5 s")
         view.show(items[1:], waiting=0)
-        text = os.read(parent, 65536).decode()
+        text = ""
+        while select.select([parent], [], [], 0.5)[0]:  # a terminal gives it piece by piece
+            text += os.read(parent, 65536).decode()
     os.close(parent)
     before, erase, after = text.partition("\x1b[3F\x1b[J")
     assert erase, "three painted lines go before the event is written"
