@@ -157,7 +157,9 @@ def _metrics(job: Job) -> list[str]:
         metrics = read_record(path)["metrics"]
     except InputError as error:  # the report tells it as well
         return [str(error)]
-    known = [f"{name} {value:.2f}" for name, value in metrics.items() if value is not None]
+    # Statistics of the features are no result of the task.
+    scores = {k: v for k, v in metrics.items() if v is not None and not k.startswith("features/")}
+    known = [f"{name} {value:.2f}" for name, value in scores.items()]
     return known[:SHOWN_METRICS]
 
 
