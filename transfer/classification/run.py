@@ -7,7 +7,6 @@ given weights has no chance in it, so that its trials agree.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import config_sha256, dump_yaml
 from pretrain.common.distributed import (
     barrier,
@@ -34,6 +32,7 @@ from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
+from transfer.classification.artifacts import write_artifacts
 from transfer.classification.data import (
     ImageTransform,
     Split,
@@ -47,7 +46,7 @@ from transfer.classification.kshot import check_shots, draw_shots, fit_and_predi
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, hits, per_class_accuracies
 from transfer.classification.quality import feature_quality, pair_splits
-from transfer.classification.replicates import Outcomes, draw_replicates
+from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
 from transfer.classification.svm import (
     check_targets,
@@ -55,7 +54,6 @@ from transfer.classification.svm import (
     evaluate_svm,
     sample_shots,
 )
-from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import FILE_NAME, make_record, read_record, write_record
 
 logger = logging.getLogger(__name__)
@@ -301,7 +299,8 @@ def _run_trials(job: Job) -> list[Path]:
         if is_main():
             score = PROTOCOLS[job.cfg.PROTOCOL.NAME](job, *cached[weights.sha256], seed)
             score = replace(score, metrics={**score.metrics, **quality})
-            _write_trial(job, weights, score, trial, started, time.time() - start + extra)
+            features, seconds = cached[weights.sha256][1].values, time.time() - start + extra
+            _write_trial(job, weights, score, features, trial, started, seconds)
         barrier()
     return records
 
@@ -342,26 +341,28 @@ def _quality(job: Job, weights: Weights, queries: Features) -> dict[str, float]:
 
 
 def _write_trial(
-    job: Job, weights: Weights, score: Score, trial: int, started: str, seconds: float
+    job: Job,
+    weights: Weights,
+    score: Score,
+    features: torch.Tensor,
+    trial: int,
+    started: str,
+    seconds: float,
 ) -> None:
     """Writes artifacts first and the record last: a record means that the trial is complete."""
     request = job.request
     folder = Path(request.output) / f"trial_{trial}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(folder / "config.yaml", dump_yaml(job.cfg))
-    artifacts = {"kernels": "kernels.png", **copy_pretrain_artifacts(request.weights, folder)}
-    draw_kernels(weights, folder / "kernels.png")
-    artifacts["config"] = "config.yaml"
-    names = [job.test.images.name(index) for index in range(len(job.test))]
-    replicates = draw_replicates(score.outcomes, names, score.metrics, job.cfg.REPLICATES)
-    if replicates is not None:
-        artifacts["replicates"] = replicates.write(folder).name
-    if score.curve:
-        write_curves(folder / "curves.json", score.curve)
-        artifacts["curves"] = "curves.json"
-    if score.notes:
-        atomic_write_text(folder / "selection.json", json.dumps(score.notes, indent=1) + "\n")
-        artifacts["selection"] = "selection.json"
+    svm = job.cfg.PROTOCOL.NAME.startswith("svm")  # windows of a map make 4 x the dimensions
+    artifacts = write_artifacts(
+        folder,
+        config=dump_yaml(job.cfg),
+        weights=weights,
+        source=request.weights,
+        score=score,
+        names=[job.test.images.name(index) for index in range(len(job.test))],
+        features=None if svm else features,
+        draws=job.cfg.REPLICATES,
+    )
     record = make_record(
         weights=weights,
         name=request.name or default_name(weights, request.weights),

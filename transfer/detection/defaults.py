@@ -77,7 +77,7 @@ def make_transfer() -> CfgNode:
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
     # Draws of the test images that the metrics are also made for: error bars in the report. 0: none
     node.REPLICATES = 200
-    node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none
+    node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none, and no thumbnails
     node.CHANNELS_LAST = (
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )

@@ -38,8 +38,10 @@ from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
+from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
+from transfer.detection.gallery import write_gallery
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.model_files import read_model
@@ -278,11 +280,13 @@ def _write_artifacts(
     """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
     artifacts = write_artifacts(job.request, weights, folder)
     artifacts["predictions"] = f"inference/{RESULTS_FILE}"
+    artifacts["pr_curves"] = f"inference/{CURVES_FILE}"
     if job.cfg.TRANSFER.REPLICATES:
         artifacts["replicates"] = f"inference/{REPLICATES_FILE}"
     if (folder / SWEEP_FILE).is_file():
         artifacts["lr_sweep"] = SWEEP_FILE
     count = job.cfg.TRANSFER.DRAW_DETECTIONS
+    artifacts.update(write_gallery(job.test_set, predictions, folder, pictures=count > 0))
     if count > 0:
         draw_detections(job.test_set, predictions, count, folder / "detections.png")
         artifacts["detections"] = "detections.png"

@@ -53,8 +53,8 @@ def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
     assert record["protocol"]["name"] == "digits_coco" and record["seed"] == 0
     assert record["views_seen"] == 12 and record["gpu_seconds"] == 0
     assert {"bbox/AP", "segm/AP50"} <= set(record["metrics"])
-    wanted = {"config", "curves", "kernels", "predictions", "replicates", "detections"}
-    assert set(record["artifacts"]) == wanted
+    wanted = "config curves kernels predictions pr_curves replicates detections gallery "
+    assert set(record["artifacts"]) == {*wanted.split(), "gallery_sheet"}
     for artifact in record["artifacts"].values():
         assert (path.parent / artifact).is_file()
     lines = (path.parent / "metrics.json").read_text().splitlines()

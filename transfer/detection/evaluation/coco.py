@@ -20,6 +20,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from transfer.detection.evaluation.coco_draws import coco_draws
+from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -56,12 +57,13 @@ def evaluate_coco(
     image_ids: Sequence[int] | None = None,
     evaluator: str = "pycocotools",
     replicates: Replicates | None = None,
+    pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent.
 
     `kinds` are of "bbox" and "segm"; `classes` maps category ids to names; `image_ids` restricts
     the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS; `replicates`,
-    drawn of these images, takes the metrics under its weights.
+    drawn of these images, takes the metrics under its weights, `pr_curves` precision by recall.
     """
     coco, coco_eval = _classes_of(choose_evaluator(evaluator))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -76,6 +78,9 @@ def evaluate_coco(
         per_class[f"{kind}/AP"] = _per_class(evaluation, classes)
         if replicates is not None:
             replicates.add(coco_draws(evaluation, kind, replicates))
+        if pr_curves is not None:
+            names = [classes[category_id] for category_id in evaluation.params.catIds]
+            pr_curves.add(kind, _precisions(evaluation), names)
     return metrics, per_class
 
 
@@ -116,14 +121,18 @@ def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
 
 
 def _per_class(evaluation: Any, classes: dict[int, str]) -> dict[str, float]:
-    # (IoU, recall, class, area: all, detections: 100)
-    precisions = evaluation.eval["precision"][:, :, :, 0, -1]
+    precisions = _precisions(evaluation)
     values = {}
     for index, category_id in enumerate(evaluation.params.catIds):
         valid = precisions[:, :, index]
         valid = valid[valid > -1]
         values[classes[category_id]] = _percent(np.mean(valid) if valid.size else -1.0)
     return values
+
+
+def _precisions(evaluation: Any) -> np.ndarray:
+    """(IoU, recall, class) for all areas and 100 detections an image; -1 where no object is."""
+    return evaluation.eval["precision"][:, :, :, 0, -1]
 
 
 def _percent(value: float) -> float:

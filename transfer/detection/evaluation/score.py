@@ -1,7 +1,8 @@
 """Predictions of a whole test set -> metrics, by the evaluator that the set's layout asks for.
 
 In: a DetectionSet and its Predictions. Out: metrics and AP per class in percent, and
-`coco_instances_results.json` in the given folder, on request with `replicates.json` beside it.
+`coco_instances_results.json` and `pr_curves.json` in the given folder, on request with
+`replicates.json` beside them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import evaluate_coco
+from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.detection.evaluation.predictions import Predictions, write_results
 from transfer.detection.evaluation.voc import evaluate_voc
 from transfer.results.replicates import Replicates
@@ -31,16 +33,22 @@ def score(
     coco_evaluator: str = "auto",
     draws: int = 0,
 ) -> Scores:
-    """(metrics, per_class); the results are written below `folder` first.
+    """(metrics, per_class); results and precision-recall curves are written into `folder`.
 
     `draws` above 0 also writes that many bootstrap replicates of each metric there.
     """
     ids = [sample.image_id for sample in dataset.samples]
     replicates = Replicates.draw(ids, draws) if draws else None
+    pr_curves = PrecisionRecall()
     results = write_results(folder / RESULTS_FILE, predictions, dataset)
     if dataset.layout == "voc":
         scores = evaluate_voc(
-            dataset, predictions, metric=voc_metric, exact=voc_exact, replicates=replicates
+            dataset,
+            predictions,
+            metric=voc_metric,
+            exact=voc_exact,
+            replicates=replicates,
+            pr_curves=pr_curves,
         )
     else:
         assert dataset.annotation_file is not None, "a COCO test set is one file"
@@ -52,7 +60,9 @@ def score(
             image_ids=ids,
             evaluator=coco_evaluator,
             replicates=replicates,
+            pr_curves=pr_curves,
         )
+    pr_curves.write(folder)
     if replicates is not None:
         replicates.check(scores[0])
         replicates.write(folder)

@@ -20,6 +20,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.pr_curves import RECALL, PrecisionRecall, interpolate
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import area_gain, keep_classes, levels_gain, reweighted_ap
@@ -38,16 +39,18 @@ def evaluate_voc(
     metric: int,
     exact: bool = False,
     replicates: Replicates | None = None,
+    pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent; a class without detections has AP 0.
 
     `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
     taken in the order given, which decides between equal scores. `replicates`, drawn of these
-    images, takes the metrics under its weights.
+    images, takes the metrics under its weights, `pr_curves` precision by recall.
     """
     if metric not in (2007, 2012):
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
     table = np.zeros((len(dataset.classes), len(THRESHOLDS)))
+    precisions = np.zeros((len(THRESHOLDS), len(RECALL), len(dataset.classes)))
     drawn = []
     for category, name in enumerate(dataset.classes):
         truth = _truth(dataset, category)
@@ -57,6 +60,7 @@ def evaluate_voc(
         outcomes = [_outcomes(nearest, truth, percent / 100.0) for percent in THRESHOLDS]
         curves = [_curve(*outcome, truth) for outcome in outcomes]
         table[category] = [100.0 * average_precision(*curve, metric) for curve in curves]
+        precisions[:, :, category] = [interpolate(*curve) for curve in curves]
         if replicates is not None:
             drawn.append(
                 _draws([image_id for image_id, *_ in nearest], outcomes, truth, metric, replicates)
@@ -64,6 +68,8 @@ def evaluate_voc(
     if replicates is not None:
         values = 100.0 * np.array(drawn)
         replicates.add({name: values[:, part].mean((0, 1)) for name, part in COLUMNS.items()})
+    if pr_curves is not None:
+        pr_curves.add("bbox", precisions, dataset.classes)
     return _summary(table, dataset.classes)
 
 
