@@ -91,7 +91,7 @@ def test_page_is_self_contained(runs: Path, tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", page)
     assert '<span class="mean">60.5</span> <span class="std">± 0.7</span>' in text
     assert 'data-sort="15.0"><span class="mean">15.0</span> <span class="n">n=1</span>' in text
-    assert "prefers-color-scheme: dark" in page and page.count("<svg") >= 5
+    assert "color-scheme: light dark" in page and page.count("<svg") >= 5
     assert page.count("data:image/png") == 5  # two views, two kernels, one sheet of detections
 
 

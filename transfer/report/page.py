@@ -1,11 +1,13 @@
 """The report as one self-contained page: `Results` and artifacts in, HTML text out.
 
 Nothing is fetched: style and script are inlined, pictures are data URIs, figures are SVG. The
-script only sorts and filters; without it every number is still there.
+script sorts, filters and shows two rows beside each other; without it every number of a single row
+is still there.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from transfer.report import charts, provenance
+from transfer.report.artifacts import Artifacts
+from transfer.report.classes import by_class, class_differences
 from transfer.report.compute import compute_rows
-from transfer.report.figures import COLOURS, Bar, Line, bar_chart, line_chart
+from transfer.report.curves import learning_curves, precision_recall, spectra
+from transfer.report.figures.svg import key
 from transfer.report.flags import find_flags
 from transfer.report.formats import (
     COMPUTE,
@@ -24,84 +30,128 @@ from transfer.report.formats import (
     format_count,
     format_interval,
     format_seconds,
-    format_summary,
 )
-from transfer.report.pictures import TITLES, collect_curves, collect_pictures
-from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.text import describe_protocol, method_rows, published_table
+from transfer.report.gallery import MIN_SCORE, Gallery, collect_galleries
+from transfer.report.pairs import default_pair, every_row, pair_data
+from transfer.report.pictures import TITLES, collect_pictures
+from transfer.report.results import Protocol, Results
+from transfer.report.text import describe_protocol
 
 TEMPLATES = Path(__file__).with_name("templates")
-MAX_CHARTS = 6
-# Scalars that are no result: where the run was, not how well it went
-_NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
-_NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
-_DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
-
-
-Compared = tuple[list[str], list[list[str]]]
+NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
 
 
 @dataclass(frozen=True)
-class Chart:
-    """One figure with its caption."""
+class PublishedRow:
+    """(protocol's key, metric) -> percent; `sources` are numbers in the page's list."""
 
-    title: str
-    svg: Markup
+    label: str
+    values: dict[tuple[tuple[str, ...], str], float]
+    sources: list[int]
 
 
 def render_page(
-    results: Results,
-    title: str,
-    compared: Compared | None = None,
-    pictures: bool = True,
-    units: str = "",
+    results: Results, title: str, pair: Sequence[str] = (), pictures: bool = True
 ) -> str:
     """Returns the HTML.
 
-    `compared` is (header, rows) of two rows' differences, `units` says what they mean. `pictures`
-    off leaves out all images that show data (kernels stay).
+    `pair` are the labels of two rows to compare first. `pictures` off leaves out all images that
+    show data (kernels stay).
     """
-    notes = results.notes  # grows by what cannot be drawn
-    colours = {row.key: number for number, row in enumerate(results.checkpoints)}
-    kinds = ("views", "kernels", "detections") if pictures else ("kernels",)
-    panels = collect_pictures(results, kinds, notes)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        seconds=format_seconds,
-        count=format_count,
-        summary=format_summary,
-        costs=costs,
-        interval=format_interval,
-    )
-    return environment.get_template("report.html").render(
+    artifacts = Artifacts(results.notes)  # the notes grow by what cannot be drawn
+    drawn = {**_drawn(results, artifacts, pictures), **_compared(results, tuple(pair))}
+    artifacts.finish()
+    published, sources = _published(results)
+    template = _environment().get_template("report.html")
+    return template.render(
         title=title,
         results=results,
+        rows=every_row(results),
+        number={row.key: series for series, row in enumerate(results.checkpoints)},
         headlines=results.headlines(),
         groups=_grouped(results.headlines()),
+        tasks=list(dict.fromkeys(protocol.task for protocol in results.protocols)),
+        published=published,
+        sources=sources,
+        flags=find_flags(results),
         spread=SPREAD,
         compute=COMPUTE,
-        describe=describe_protocol,
-        colour={key: number % COLOURS for key, number in colours.items()},
-        overview=_overview(results, colours),
-        training=_curve_charts(results, colours, "curves", notes),
-        pretraining=_curve_charts(results, colours, "pretrain_curves", notes),
-        panels=[(kind, TITLES[kind], [p for p in panels if p.kind == kind]) for kind in kinds],
-        compared=compared,
-        units=units,
-        flags=find_flags(results),
-        methods=method_rows(results),
-        compute_tables=[
-            (p, compute_rows(results, p, results.headline(p))) for p in results.protocols
-        ],
-        published=[(p, published_table(results, p)) for p in results.protocols if p.published],
+        compute_tables=_compute_tables(results),
         gpu=any(row.gpu_seconds for row in results.checkpoints),
-        runs=_runs(results),
-        notes=notes,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        newest=provenance.newest(results),
+        machines=provenance.machines(results),
+        versions=provenance.versions(results),
+        runs=provenance.runs(results),
+        notes=results.notes,
+        **drawn,
     )
+
+
+def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, Any]:
+    """Figures and pictures, and why some are absent."""
+    figures = [
+        charts.overview(results),
+        charts.linear_against_detection(results),
+        charts.cost_against_quality(results),
+        charts.by_size(results),
+        by_class(results),
+        precision_recall(results, artifacts),
+        spectra(results, artifacts),
+        *learning_curves(results, artifacts),
+    ]
+    kinds = ("views", "kernels", "detections") if pictures else ("kernels",)
+    panels = collect_pictures(results, kinds, artifacts)
+    galleries = collect_galleries(results, artifacts, pictures)
+    absent = [(group.heading, group.missing) for group in figures if not group.charts]
+    return {
+        "figures": [group for group in figures if group.charts],
+        "contents": {group.link: group.name for group in reversed(figures) if group.charts},
+        "absent": absent + ([] if galleries else [("Detections side by side", NO_GALLERY)]),
+        "panels": [(kind, TITLES[kind], [p for p in panels if p.kind == kind]) for kind in kinds],
+        "galleries": galleries,
+        "min_score": MIN_SCORE,
+        "orders": [_order(gallery) for gallery in galleries],
+    }
+
+
+def _compared(results: Results, pair: tuple[str, ...]) -> dict[str, Any]:
+    """What the script needs to show any two rows."""
+    return {
+        "pair": default_pair(results, pair),
+        "pairs": pair_data(results),
+        "differences": class_differences(results),
+    }
+
+
+def _order(gallery: Gallery) -> dict[str, object]:
+    return {"label": gallery.label, "names": gallery.names, "orders": gallery.orders}
+
+
+def _published(results: Results) -> tuple[list[PublishedRow], list[str]]:
+    """One row per published method, over all columns that it has a number for; the sources."""
+    rows: dict[str, PublishedRow] = {}
+    sources: list[str] = []
+    for protocol in results.protocols:
+        for found in protocol.published:
+            row = rows.setdefault(found.label, PublishedRow(found.label, {}, []))
+            if found.source not in sources:
+                sources.append(found.source)
+            number = sources.index(found.source) + 1
+            if number not in row.sources:
+                row.sources.append(number)
+            for metric, value in found.metrics.items():
+                row.values.setdefault((protocol.key, metric), value)
+    return list(rows.values()), sources
+
+
+def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], list[list[str]]]]:
+    """(protocol, metric, header, lines) of the protocols that have rows of known cost."""
+    tables = []
+    for protocol in results.protocols:
+        metric = results.headline(protocol)
+        header, lines = compute_rows(results, protocol, metric)
+        tables += [(protocol, metric, header, lines)] if lines else []
+    return tables
 
 
 def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, int]]:
@@ -115,85 +165,25 @@ def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, in
     return groups
 
 
-def _overview(results: Results, colours: dict[Any, int]) -> list[Chart]:
-    """A bar chart per headline metric."""
-    charts = []
-    for protocol, metric in results.headlines():
-        bars = []
-        for checkpoint in results.checkpoints:
-            cell = results.cell(checkpoint, protocol)
-            summary = cell.summaries.get(metric) if cell else None
-            if summary:
-                text = format_summary(summary, count=False)
-                number = colours[checkpoint.key]
-                bars.append(Bar(checkpoint.label, number, summary.mean, summary.std, text))
-        title = f"{protocol.label}: {metric} (percent)"
-        charts.append(Chart(title, Markup(bar_chart(bars, title))))
-    return charts
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        seconds=format_seconds,
+        count=format_count,
+        costs=costs,
+        interval=format_interval,
+        embedded=_embedded,
+    )
+    environment.globals.update(
+        key=lambda series: Markup(key(series)),
+        describe=describe_protocol,
+        inlined=lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
+    )
+    return environment
 
 
-def _curve_charts(
-    results: Results, colours: dict[Any, int], kind: str, notes: list[str]
-) -> list[tuple[str, list[Chart], list[Checkpoint]]]:
-    """(group, charts, the checkpoints drawn) for each group that has curves."""
-    groups = []
-    for group, members in collect_curves(results, kind, notes).items():
-        names = sorted(
-            {name for _, rows in members for row in rows for name in row if _is_drawn(name)},
-            key=_importance,
-        )
-        charts = []
-        for name in names[:MAX_CHARTS]:
-            lines = [
-                Line(row.label, colours[row.key], _points(rows, name)) for row, rows in members
-            ]
-            if any(line.points for line in lines):
-                svg = line_chart(lines, f"{group}: {name} by step", "step")
-                charts.append(Chart(name, Markup(svg)))
-        if len(names) > MAX_CHARTS:
-            notes.append(f"{group}: curves not drawn: {', '.join(names[MAX_CHARTS:])}")
-        if charts:
-            groups.append((group, charts, [checkpoint for checkpoint, _ in members]))
-    return groups
-
-
-def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [
-        (float(row["step"]), float(row[name]))
-        for row in rows
-        if isinstance(row.get(name), (int, float))
-    ]
-
-
-def _is_drawn(name: str) -> bool:
-    return name not in _NOT_DRAWN and not name.endswith(_NOT_DRAWN_ENDS)
-
-
-def _importance(name: str) -> tuple[int, str]:
-    if name == "loss":
-        return -1, name
-    ranks = [rank for rank, part in enumerate(_DRAWN_FIRST) if part in name]
-    return (min(ranks, default=len(_DRAWN_FIRST)), name)
-
-
-def _runs(results: Results) -> list[dict[str, Any]]:
-    """One line per record, for those who check."""
-    runs = []
-    for checkpoint in results.checkpoints:
-        for protocol in results.protocols:
-            cell = results.cell(checkpoint, protocol)
-            for entry in cell.entries if cell else ():
-                record = entry.record
-                runs.append(
-                    {
-                        "checkpoint": checkpoint.label,
-                        "sha": record["checkpoint"]["sha256"][:10],
-                        "protocol": protocol.label,
-                        "record": record,
-                        "path": str(entry.path),
-                        "device": record["hardware"].get("device", "unknown"),
-                        "torch": record["environment"].get("torch", "unknown"),
-                        "commit": record["environment"].get("git_commit", "unknown"),
-                    }
-                )
-    return runs
+def _embedded(data: object) -> Markup:
+    """JSON inside `<script>`: no `<` that could end it."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

@@ -53,7 +53,7 @@ def write_report(
         compared, units = compare_table(results, *chosen), describe_units(*chosen)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    page = render_page(results, title, compared, pictures, units)
+    page = render_page(results, title, pair, pictures)
     texts = {"html": page, "md": to_markdown(results, compared, units), "csv": to_csv(results)}
     texts["tex"] = to_latex(results, compared, units)
     for suffix, text in texts.items():

@@ -25,6 +25,11 @@ def write_run(tmp_path: Path) -> Writer:
     scores: (n,) of the test images, whose mean is then each metric; config: kept as an artifact;
     checkpoint: changes of the record's field of that name.
     """
+    return make_writer(tmp_path / "runs")
+
+
+def make_writer(root: Path) -> Writer:
+    """The same for any folder."""
 
     def write(
         name: str,
@@ -39,7 +44,7 @@ def write_run(tmp_path: Path) -> Writer:
         checkpoint: dict[str, object] | None = None,
         **changes: object,
     ) -> Path:
-        folder = tmp_path / "runs" / task / (protocol or task) / name / f"trial_{trial}"
+        folder = root / task / (protocol or task) / name / f"trial_{trial}"
         folder.mkdir(parents=True)
         artifacts = {}
         if pictures:
@@ -106,3 +111,32 @@ def write_run(tmp_path: Path) -> Writer:
         return write_record(folder, record)
 
     return write
+
+
+@pytest.fixture
+def add_gallery() -> Callable[..., None]:
+    """add_gallery(record's path, boxes by image): adds the artifacts of a detection run."""
+    return write_gallery
+
+
+def write_gallery(path: Path, boxes: list[list[list[float]]], sheet: bool = True) -> None:
+    """Image i holds one cat; `boxes[i]` is what was found: (x1, y1, x2, y2, score, class)."""
+    images = [
+        {
+            "id": f"image{i}",
+            "width": 100,
+            "height": 80,
+            "cell": [192 * i, 0, 192, 154] if sheet else None,
+            "truth": [[10.0, 10.0, 50.0, 50.0, 0, 1]],
+            "found": found,
+        }
+        for i, found in enumerate(boxes)
+    ]
+    content = {"schema": 1, "classes": ["cat", "d<g"], "images": images}
+    (path.parent / "gallery.json").write_text(json.dumps(content))
+    record = json.loads(path.read_text())
+    record["artifacts"]["gallery"] = "gallery.json"
+    if sheet:
+        Image.new("RGB", (192 * len(boxes), 154), (90, 120, 30)).save(path.parent / "sheet.jpg")
+        record["artifacts"]["gallery_sheet"] = "sheet.jpg"
+    path.write_text(json.dumps(record))

@@ -1,61 +1,223 @@
-"""The page in a real browser: sorting, filtering, no errors."""
+"""The page in a real browser: sort, filter, compare, theme, phone, keyboard, print."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from transfer.report.run import write_report
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --enable-logging=stderr"
-).split()
-# Runs after the page's own script, as a user would click and type
-USER = """<script>
-var order = function () {
-  return Array.from(document.querySelectorAll("#main tbody tr")).filter(function (row) {
-    return !row.hidden; }).map(function (row) { return row.getAttribute("data-name"); }).join(" ");
-};
-var log = [order()];
-var top1 = Array.from(document.querySelectorAll("#main button.sort")).filter(function (button) {
-  return button.textContent === "top1"; })[0];
-top1.click(); log.push(order(), top1.closest("th").getAttribute("aria-sort"));
-top1.click(); log.push(order(), top1.closest("th").getAttribute("aria-sort"));
-var filter = document.getElementById("filter");
-filter.value = "SIM"; filter.dispatchEvent(new Event("input")); log.push(order());
-var overflow = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-log.push(overflow ? "overflows" : "fits");
-document.title = log.join(" | ");
-</script></body>"""
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_in_a_browser(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    write_run("mscn", "linear", {"top1": 9.5})
-    write_run("simclr", "linear", {"top1": 48.5})
-    write_run("zero", "linear", {"top1": 30.0}, method="random")
-    write_run("mscn", "detection", {"bbox/AP": 20.0})
-    page = write_report([tmp_path], tmp_path / "out").page
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", USER), encoding="utf-8")
-    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900"]
-    done = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
+_browser, _synthetic = _module("browser"), _module("conftest")
+Browser = _browser.Browser
+pytestmark = pytest.mark.skipif(_browser.BROWSER is None, reason="needs chromium")
+
+ORDER = """Array.from(main.tBodies[0].rows).filter(row => !row.hidden)
+  .map(row => row.querySelector(".name").textContent).join(" ")"""
+CLICK = """(() => { const found = Array.from(document.querySelectorAll("#main button.sort"))
+  .filter(button => button.textContent === "%s")[0]; found.click();
+  return found.closest("th").getAttribute("aria-sort"); })()"""
+SET = """(() => { const part = document.getElementById("%s"); part.value = "%s";
+  part.dispatchEvent(new Event("%s")); })()"""
+PAIR = """Array.from(document.querySelectorAll("#pair tbody tr"))
+  .map(row => Array.from(row.cells).map(cell => cell.textContent).join(" | "))"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    write = _synthetic.make_writer(root / "runs")
+    for trial in range(2):
+        write("mscn", "linear", {"top1": 9.5 + trial, "top5": 20.0}, trial)
+    write("simclr", "linear", {"top1": 48.5, "top5": 70.25})
+    write("zero", "linear", {"top1": 30.0}, method="random")
+    classes = {"bbox/AP": {"cat & dog": 10.0, "<bird>": 30.0}}
+    sizes = {"bbox/APs": 1.0, "bbox/APm": 2.0, "bbox/APl": None}
+    cat = [[10.0, 10.0, 50.0, 50.0, 0.9, 0]]
+    path = write(
+        "mscn", "detection", {"bbox/AP": 20.0, **sizes}, protocol="voc_mscn", per_class=classes
     )
-    title = re.search("<title>(.*?)</title>", done.stdout).group(1)
-    assert title.split(" | ") == [
-        "zero mscn simclr",
-        "simclr zero mscn",  # as numbers: 9.5 is the smallest
-        "descending",
-        "mscn zero simclr",
-        "ascending",
-        "simclr",
-        "fits",
-    ]
-    assert "CONSOLE" not in done.stderr, done.stderr
+    _synthetic.write_gallery(path, [cat] * 8)
+    other = {"bbox/AP": {"cat & dog": 14.0, "<bird>": 27.5}}
+    path = write(
+        "simclr", "detection", {"bbox/AP": 20.75, **sizes}, protocol="voc_mscn", per_class=other
+    )
+    _synthetic.write_gallery(path, [cat] * 5 + [[], cat, []])
+    return write_report([root], root / "out").page
+
+
+@pytest.fixture(scope="module")
+def started(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+        assert not browser.problems  # of all tests: no message, no exception, nothing fetched
+
+
+@pytest.fixture
+def browser(started: Browser, page: Path) -> Browser:
+    """The page as it opens on a desktop."""
+    started.resize(1200, 900)
+    started.emulate()
+    started.open(page)
+    started.run("localStorage.clear()")
+    return started
+
+
+def test_sorting(browser: Browser) -> None:
+    assert browser.run(ORDER) == "zero mscn simclr"
+    assert browser.run(CLICK % "top1") == "descending"
+    assert browser.run(ORDER) == "simclr zero mscn"  # as numbers: 9.5 is the smallest
+    assert browser.run(CLICK % "top1") == "ascending"
+    assert browser.run(ORDER) == "mscn zero simclr"
+    # What was not run is last in both directions, and only one column says that it is sorted
+    for expected in ("simclr mscn zero", "mscn simclr zero"):
+        browser.run(CLICK % "bbox/AP")
+        assert browser.run(ORDER) == expected
+    assert browser.run("""document.querySelectorAll('#main [aria-sort$="cending"]').length""") == 1
+    assert browser.run("document.getElementById('status').textContent").startswith("Sorted by")
+
+
+def test_filters(browser: Browser) -> None:
+    browser.run(SET % ("filter", "SIM", "input"))
+    assert browser.run(ORDER) == "mscn simclr"  # the method of both is simclr
+    browser.run(SET % ("filter", "zero", "input"))
+    assert browser.run(ORDER) == "zero"
+    assert "1 of 3 checkpoints" in browser.run("document.getElementById('status').textContent")
+    browser.run(SET % ("filter", "", "input"))
+    browser.run(SET % ("task", "detection", "change"))
+    shown = browser.run("""Array.from(document.querySelectorAll("#main thead tr:last-child th"))
+        .filter(head => !head.hidden).map(head => head.textContent)""")
+    assert shown == ["checkpoint", "bbox/AP", "pretrain", "views", "transfer"]
+
+
+def test_published_rows_can_be_put_away(browser: Browser) -> None:
+    height = "document.querySelector('tbody.published').getBoundingClientRect().height"
+    assert browser.run(height) > 100
+    browser.run("document.getElementById('published').click()")
+    assert browser.run(height) == 0
+    assert browser.run(ORDER) == "zero mscn simclr"
+
+
+def test_comparing_two_rows(browser: Browser) -> None:
+    labels = "[first, second].map(part => part.selectedOptions[0].text)"
+    assert browser.run(labels) == ["simclr", "mscn"]
+    first, second = browser.run(PAIR)
+    open_ = "none | not resolved: no interval (one trial, no replicates) | unknown"
+    assert first == f"linear_photos: top1 | +38.5 | {open_} | 48.5 (n=1) | 10.0 ± 0.7 (n=2)"
+    assert second == f"voc_mscn: bbox/AP | +0.8 | {open_} | 20.8 (n=1) | 20.0 (n=1)"
+    words = browser.run("document.getElementById('pair-words').textContent")
+    assert words.startswith("simclr (checkpoint) minus mscn (checkpoint), percentage points")
+    figures = browser.run("document.getElementById('pair-charts').innerText")
+    assert "voc_mscn: difference in bbox/AP by class" in figures and "<bird>" in figures
+    browser.run("document.getElementById('swap').click()")
+    assert browser.run(PAIR)[0].startswith("linear_photos: top1 | −38.5 | ")
+    assert browser.run(PAIR)[0].endswith(" | 10.0 ± 0.7 (n=2) | 48.5 (n=1)")
+    browser.run("document.getElementById('every').click()")
+    assert "linear_photos: top5 | −50.3" in " ".join(browser.run(PAIR))
+    # A third tick replaces the older of two; the figures' other rows step back
+    browser.run("document.querySelector('[data-row=\"0\"] .pick').click()")
+    assert browser.run(labels) == ["simclr", "zero"]
+    ticked = "Array.from(document.querySelectorAll('.pick:checked')).map(box => box.value)"
+    assert browser.run(ticked) == ["0", "2"]
+    browser.run("document.getElementById('only').click()")
+    opacity = """[".r0", ".r1", ".r2"]
+      .map(row => getComputedStyle(figures.querySelector(row)).opacity)"""
+    assert browser.run(opacity) == ["1", "0.12", "1"]
+    browser.run(SET % ("first", "0", "change"))
+    assert browser.run(PAIR) == ["Choose two different checkpoints."]
+
+
+def test_images_side_by_side(browser: Browser) -> None:
+    images = """Array.from(document.querySelectorAll("#pair-images li")).map(row =>
+      [row.querySelector("p").textContent, ...Array.from(row.querySelectorAll("figure"))
+        .map(part => part.querySelector(".photo").getAttribute("aria-label"))].join(" | "))"""
+    first = browser.run(images)
+    assert len(first) == 6
+    assert first[0] == (
+        "Image image5, disagreement 0.90 | simclr, image image5: 0 of 1 objects found, 0 wrong | "
+        "mscn, image image5: 1 of 1 objects found, 0 wrong; cat .90"
+    )
+    assert [row.split(" ")[1] for row in first[:3]] == ["image5,", "image7,", "image0,"]
+    browser.run("document.querySelector('#pair-images button').click()")
+    assert len(browser.run(images)) == 8
+    drawn = """Array.from(document.querySelectorAll("#pair-images svg.photo"))
+      .map(part => part.getBBox().width)"""
+    assert min(browser.run(drawn)) > 190  # the thumbnail is there
+    browser.run(SET % ("second", "0", "change"))
+    place = "document.getElementById('pair-images').textContent"
+    assert browser.run(place) == "Not run: no protocol stored test images of both."
+
+
+def test_theme(browser: Browser, page: Path) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = browser.run(colour)
+    browser.emulate(scheme="dark")
+    dark = browser.run(colour)
+    assert light == "rgb(255, 255, 255)" and dark != light
+    themes = []
+    for _ in range(3):
+        browser.run("document.getElementById('theme').click()")
+        themes.append((browser.run("theme.textContent"), browser.run(colour)))
+    assert themes == [("Theme: light", light), ("Theme: dark", dark), ("Theme: system", dark)]
+    browser.run("document.getElementById('theme').click()")
+    browser.open(page)  # the choice is kept
+    assert browser.run(colour) == light
+
+
+def test_phone(browser: Browser) -> None:
+    browser.resize(360, 800, mobile=True)
+    assert browser.run("document.documentElement.scrollWidth") == 360
+    boxes = "Array.from(document.querySelectorAll('.scroll')).filter(box => box.scrollWidth > 360)"
+    assert browser.run(f"{boxes}.length") > 0  # tables scroll in their own box
+    stays = """(() => { const box = main.parentNode; box.scrollLeft = 150;
+      return [box.scrollLeft, box.querySelector("tbody th").getBoundingClientRect().left
+        - box.getBoundingClientRect().left]; })()"""
+    moved, left = browser.run(stays)
+    assert moved == 150 and left <= 2  # and the names stay in sight
+
+
+def test_keyboard(browser: Browser) -> None:
+    focused = "document.activeElement.textContent"
+    browser.press("Tab")
+    assert browser.run(focused) == "Skip to the results"
+    browser.press("Enter")
+    assert browser.run("location.hash") == "#results"
+    for _ in range(20):
+        browser.press("Tab")
+        if browser.run("document.activeElement.closest('#main') !== null"):
+            break
+    assert browser.run(focused) == "checkpoint"
+    outline = browser.run("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    browser.press("Enter")
+    assert browser.run("document.activeElement.closest('th').ariaSort") == "ascending"
+    browser.press("Enter")
+    assert browser.run(ORDER) == "zero simclr mscn"
+
+
+def test_print(browser: Browser, tmp_path: Path) -> None:
+    browser.emulate(media="print", scheme="dark")
+    hidden = (
+        "['nav', '.tools', '.pick'].map(s => getComputedStyle(document.querySelector(s)).display)"
+    )
+    assert browser.run(hidden) == ["none"] * 3
+    assert (
+        browser.run("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    )  # dark on white
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run("document.querySelectorAll('details:not([open])').length") > 0
+    browser.pdf(tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -1,18 +1,28 @@
 "use strict";
-// Sorting by a column's button, filtering rows by name. Numbers are in data-sort; first click on a
-// number column sorts the largest first. Without this script all tables are complete.
+// Sorting by a column's button, filtering rows and columns, two checkpoints side by side, theme.
+// Numbers come computed (data-sort, and the JSON in #pairs); nothing is fetched.
 (function () {
+  var root = document.documentElement;
   var status = document.getElementById("status");
 
+  function all(selector, within) {
+    return Array.prototype.slice.call((within || document).querySelectorAll(selector));
+  }
+
+  function say(text) { status.textContent = text; }
+
+  all(".scripted").forEach(function (part) { part.hidden = false; });
+
+  // Sorting: the largest number first; what was not run comes last in both directions
   function key(row, index) {
     var cell = row.cells[index];
     return cell.hasAttribute("data-sort") ? cell.getAttribute("data-sort") : cell.textContent.trim();
   }
 
-  function compare(a, b) {
+  function compare(a, b, sign) {
+    if (a === "" || b === "") { return (a === "") - (b === ""); }
     var x = Number(a), y = Number(b);
-    if (a !== "" && b !== "" && !isNaN(x) && !isNaN(y)) { return x - y; }
-    return a.localeCompare(b, "en", { numeric: true });
+    return sign * (isNaN(x) || isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
   }
 
   function sortBy(table, header) {
@@ -21,29 +31,208 @@
     var first = header.classList.contains("num") ? "descending" : "ascending";
     var other = first === "ascending" ? "descending" : "ascending";
     var order = before === first ? other : first;
-    Array.prototype.forEach.call(header.parentNode.cells, function (cell) {
-      cell.setAttribute("aria-sort", "none");
+    all("th", header.parentNode).forEach(function (cell) {
+      if (cell.hasAttribute("aria-sort")) { cell.setAttribute("aria-sort", "none"); }
     });
     header.setAttribute("aria-sort", order);
     var sign = order === "ascending" ? 1 : -1;
     Array.prototype.slice.call(body.rows)
-      .sort(function (a, b) { return sign * compare(key(a, index), key(b, index)); })
+      .sort(function (a, b) { return compare(key(a, index), key(b, index), sign); })
       .forEach(function (row) { body.appendChild(row); });
-    status.textContent = "Sorted by " + header.textContent.trim() + ", " + order + ".";
+    say("Sorted by " + header.textContent.trim() + ", " + order + ".");
   }
 
-  document.querySelectorAll("table.sortable button.sort").forEach(function (button) {
-    var header = button.closest("th"), table = button.closest("table");
-    button.addEventListener("click", function () { sortBy(table, header); });
+  all("table.sortable button.sort").forEach(function (button) {
+    button.addEventListener("click", function () {
+      sortBy(button.closest("table"), button.closest("th"));
+    });
   });
 
-  var filter = document.getElementById("filter");
-  filter.addEventListener("input", function () {
-    var wanted = filter.value.trim().toLowerCase(), shown = 0;
-    document.querySelectorAll("tr[data-name]").forEach(function (row) {
+  // Filters: rows of every table by name, method or backbone; columns of the main table by task
+  var filter = document.getElementById("filter"), task = document.getElementById("task");
+
+  function applyFilters() {
+    var wanted = filter.value.trim().toLowerCase(), chosen = task ? task.value : "";
+    all("#main [data-task]").forEach(function (cell) {
+      cell.hidden = chosen !== "" && cell.getAttribute("data-task") !== chosen;
+    });
+    all("tr[data-name]").forEach(function (row) {
       row.hidden = row.getAttribute("data-name").indexOf(wanted) < 0;
     });
-    document.querySelectorAll("#main tbody tr").forEach(function (row) { shown += row.hidden ? 0 : 1; });
-    status.textContent = wanted ? shown + " checkpoints shown." : "";
+    var rows = Array.prototype.slice.call(document.getElementById("main").tBodies[0].rows);
+    var shown = rows.filter(function (row) { return !row.hidden; }).length;
+    say(wanted || chosen ? shown + " of " + rows.length + " checkpoints" +
+      (chosen ? ", columns of " + chosen : "") + "." : "");
+  }
+
+  filter.addEventListener("input", applyFilters);
+  if (task) { task.addEventListener("change", applyFilters); }
+  var published = document.getElementById("published");
+  if (published) {
+    published.addEventListener("change", function () {
+      document.querySelector("#main tbody.published").hidden = !published.checked;
+    });
+  }
+
+  // Theme: the system's, light or dark; kept where the browser keeps things for local files
+  var button = document.getElementById("theme"), themes = ["system", "light", "dark"];
+
+  function setTheme(name) {
+    if (name === "system") { root.removeAttribute("data-theme"); } else { root.setAttribute("data-theme", name); }
+    button.textContent = "Theme: " + name;
+    try { localStorage.setItem("report-theme", name); } catch (error) { /* private window */ }
+  }
+
+  var kept = null;
+  try { kept = localStorage.getItem("report-theme"); } catch (error) { /* private window */ }
+  if (themes.indexOf(kept) > 0) { setTheme(kept); }
+  button.addEventListener("click", function () {
+    var now = root.getAttribute("data-theme") || "system";
+    setTheme(themes[(themes.indexOf(now) + 1) % themes.length]);
   });
+
+  // Printing shows what is folded
+  window.addEventListener("beforeprint", function () {
+    all("details:not([open])").forEach(function (part) { part.open = true; part.setAttribute("data-folded", ""); });
+  });
+  window.addEventListener("afterprint", function () {
+    all("details[data-folded]").forEach(function (part) { part.open = false; part.removeAttribute("data-folded"); });
+  });
+
+  // Two checkpoints
+  var first = document.getElementById("first"), second = document.getElementById("second");
+  if (!first) { return; }
+  var data = JSON.parse(document.getElementById("pairs").textContent);
+  var only = document.getElementById("only"), every = document.getElementById("every");
+  var rule = document.head.appendChild(document.createElement("style"));
+
+  function cell(row, text, css, sort) {
+    var made = row.appendChild(document.createElement(row.cells.length ? "td" : "th"));
+    if (made.tagName === "TH") { made.scope = "row"; }
+    made.textContent = text;
+    if (css) { made.className = css; }
+    if (sort !== undefined) { made.setAttribute("data-sort", sort); }
+  }
+
+  function signed(value) { return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(1); }
+
+  function fillTable(a, b) {
+    var sign = a < b ? 1 : -1, body = document.querySelector("#pair tbody");
+    var rows = data.pairs[Math.min(a, b) + "-" + Math.max(a, b)] || [];
+    body.textContent = "";
+    document.getElementById("first-head").textContent = data.labels[a];
+    document.getElementById("second-head").textContent = data.labels[b];
+    document.getElementById("pair-words").textContent = data.labels[a] + " (" + data.units[a] + ") minus " +
+      data.labels[b] + " (" + data.units[b] + "), percentage points. Detectable: the smallest true " +
+      "difference that these trials and images resolve in 80 of 100 times.";
+    all("#pair th[aria-sort]").forEach(function (header) { header.setAttribute("aria-sort", "none"); });
+    if (!every.checked) {
+      rows = rows.filter(function (found) { return data.columns[found[0]].headline; });
+    }
+    rows.forEach(function (found) {
+      var column = data.columns[found[0]], row = body.insertRow(), difference = sign * found[1];
+      var ends = found[2] === null ? null : [sign * found[2], sign * found[3]].sort(function (x, y) { return x - y; });
+      cell(row, column.protocol + ": " + column.metric, "wrap");
+      cell(row, signed(difference), "num mean", difference);
+      cell(row, ends ? signed(ends[0]) + " to " + signed(ends[1]) : "none", "num");
+      cell(row, found[4], "verdict " + (found[4] === "resolved" ? "mean" : "open"));
+      cell(row, found[5] === null ? "unknown" : found[5].toFixed(1), "num", found[5] === null ? "" : found[5]);
+      cell(row, column.texts[a], "num");
+      cell(row, column.texts[b], "num");
+    });
+    if (!rows.length) {
+      cell(body.insertRow(), a === b ? "Choose two different checkpoints." : "No protocol was run on both.");
+      body.rows[0].cells[0].colSpan = 7;
+    }
+    return rows.length;
+  }
+
+  // Test images of the pair, in the order of their disagreement; figures are the page's templates
+  var FIRST_IMAGES = 6;
+
+  function made(tag, text) {
+    var part = document.createElement(tag);
+    if (text) { part.textContent = text; }
+    return part;
+  }
+
+  function imageRow(gallery, number, found, a, b) {
+    var row = made("li"), two = made("div");
+    row.appendChild(made("p", "Image " + gallery.names[found[0]] + ", disagreement " + found[1].toFixed(2)));
+    two.className = "two";
+    [a, b].forEach(function (series) {
+      var figure = two.appendChild(made("figure")), caption = figure.appendChild(made("figcaption"));
+      caption.appendChild(document.querySelector('#main tr[data-row="' + series + '"] svg.key').cloneNode(true));
+      caption.appendChild(document.createTextNode(data.labels[series]));
+      figure.appendChild(document.getElementById("panel-" + number + "-" + series + "-" + found[0]).content.cloneNode(true));
+    });
+    row.appendChild(two);
+    return row;
+  }
+
+  function showImages(a, b) {
+    var place = document.getElementById("pair-images"), shown = 0;
+    if (!place) { return; }
+    place.textContent = "";
+    data.galleries.forEach(function (gallery, number) {
+      var order = gallery.orders[Math.min(a, b) + "-" + Math.max(a, b)];
+      if (!order) { return; }
+      shown += 1;
+      place.appendChild(made("h4", gallery.label));
+      var list = place.appendChild(made("ol"));
+      function add(found) { list.appendChild(imageRow(gallery, number, found, a, b)); }
+      order.slice(0, FIRST_IMAGES).forEach(add);
+      if (order.length > FIRST_IMAGES) {
+        var more = place.appendChild(made("button", "All " + order.length + " images of " + gallery.label));
+        more.type = "button";
+        more.addEventListener("click", function () {
+          order.slice(FIRST_IMAGES).forEach(add);
+          more.remove();
+        });
+      }
+    });
+    if (!shown) { place.appendChild(made("p", "Not run: no protocol stored test images of both.")); }
+  }
+
+  function showPair(quiet) {
+    var a = Number(first.value), b = Number(second.value), low = Math.min(a, b), high = Math.max(a, b);
+    var found = fillTable(a, b), place = document.getElementById("pair-charts");
+    var charts = document.getElementById("pair-" + low + "-" + high);
+    place.textContent = "";
+    if (charts) { place.appendChild(charts.content.cloneNode(true)); }
+    showImages(a, b);
+    all(".pick").forEach(function (box) {
+      box.checked = Number(box.value) === a || Number(box.value) === b;
+      box.closest("tr").classList.toggle("picked", box.checked);
+    });
+    root.classList.toggle("only", only.checked);
+    rule.textContent = ".only #figures .r" + a + ", .only #figures .r" + b + " { opacity: 1; }";
+    if (!quiet) {
+      say("Comparing " + data.labels[a] + " and " + data.labels[b] + ": " + found + " metrics that both have, below.");
+    }
+  }
+
+  [first, second, every, only].forEach(function (part) {
+    part.addEventListener("change", function () { showPair(false); });
+  });
+  document.getElementById("swap").addEventListener("click", function () {
+    var before = first.value;
+    first.value = second.value;
+    second.value = before;
+    showPair(false);
+  });
+  // A third tick replaces the older of two
+  all(".pick").forEach(function (box) {
+    box.addEventListener("change", function () {
+      if (box.checked) {
+        first.value = second.value;
+        second.value = box.value;
+        showPair(false);
+      } else {
+        say("Tick another row to compare it.");
+        box.closest("tr").classList.remove("picked");
+      }
+    });
+  });
+  showPair(true);
 }());

@@ -1,0 +1,104 @@
+"""The frame of a plot: ranges of the data in, positions in pixels, ticks and axis labels out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transfer.report.figures.svg import number, text
+
+WIDTH, HEIGHT = 400, 250
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 30, 40
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to `high`, linear or logarithmic (base 10)."""
+
+    label: str
+    low: float
+    high: float
+    ticks: Sequence[float]
+    log: bool = False
+
+    def part(self, value: float) -> float:
+        """0 at `low`, 1 at `high`."""
+        if self.log:
+            span = math.log10(self.high / self.low)
+            return math.log10(max(value, self.low) / self.low) / span
+        return (value - self.low) / (self.high - self.low)
+
+
+def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool = False) -> Axis:
+    """An axis over `values` with about five round ticks.
+
+    `tight` ends at the outermost values instead of at ticks. A logarithmic axis needs values
+    above 0.
+    """
+    low, high = min(values), max(values)
+    if log:
+        found = _log_axis(low, high, label)
+        if tight and high > low:
+            return Axis(label, low, high, [t for t in found.ticks if low <= t <= high], True)
+        return found
+    if tight and high > low:
+        return Axis(label, low, high, [t for t in ticks(low, high, 5) if low <= t <= high])
+    found = ticks(low, high, 5)
+    return Axis(label, found[0], found[-1], found)
+
+
+def _log_axis(low: float, high: float, label: str) -> Axis:
+    """Whole decades; 1, 2 and 5 of each where the range is short."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    if last == first:
+        last += 1
+    decades = [10.0**k for k in range(first, last + 1)]
+    if last - first > 2:
+        step = -(-(last - first) // 6)
+        return Axis(label, decades[0], decades[-1], decades[::step], True)
+    marks = sorted({round(m * d, 12) for d in decades for m in (1, 2, 5)})
+    low = max(mark for mark in marks if mark <= low * (1 + 1e-9))
+    high = min((mark for mark in marks if mark >= high * (1 - 1e-9)), default=decades[-1])
+    if high <= low:
+        low, high = low / 2, high * 2
+    return Axis(label, low, high, [mark for mark in marks if low <= mark <= high], True)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot of WIDTH x HEIGHT pixels with its two axes."""
+
+    x: Axis
+    y: Axis
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Data to pixels; larger `y` lies higher."""
+        across = LEFT + self.x.part(x) * (WIDTH - LEFT - RIGHT)
+        return across, HEIGHT - BOTTOM - self.y.part(y) * (HEIGHT - TOP - BOTTOM)
+
+    def draw(self) -> str:
+        """Grid, tick labels and axis labels: the y axis' above it, to be read without turning."""
+        bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+        parts = [text(4, 12, self.y.label, css="tick axis")]
+        for value in self.y.ticks:
+            y = self.place(self.x.low, value)[1]
+            parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
+            parts.append(text(LEFT - 7, y + 4, number(value), "end"))
+        for value in self.x.ticks:
+            x = self.place(value, self.y.low)[0]
+            parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
+            parts.append(text(x, bottom + 16, number(value), "middle"))
+        parts.append(text((LEFT + right) / 2, HEIGHT - 6, self.x.label, "middle", "tick axis"))
+        return "".join(parts)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round values from at most `low` to at least `high`, step 1, 2 or 5 x 10^k."""
+    if high <= low:
+        low, high = low - (abs(low) * 0.05 or 1), high + (abs(high) * 0.05 or 1)
+    raw = (high - low) / count
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]

@@ -1,0 +1,88 @@
+"""Primitives of all figures: the `<svg>` element, texts, numbers, and one mark per series.
+
+A series is a checkpoint, known by its row number. Its colour is a CSS class (`c0` .. `c7`), so that
+light and dark follow the page; its shape says the same to those who do not see colours. From the
+ninth on, marks are hollow and lines dashed. Everything of a series lies in `<g class="row rN">`,
+so that a page can bring two series forward. Coordinates are CSS pixels at the figure's own size.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+COLOURS = 8
+# Around (0, 0), about 9 px across: as a path each, so that all are drawn in the same way
+SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",  # disc
+    "M-3.6-3.6h7.2v7.2h-7.2z",  # square
+    "M0-4.8L4.6 3.4h-9.2z",  # triangle
+    "M0-5L5 0L0 5L-5 0z",  # diamond
+    "M0 4.8L4.6-3.4h-9.2z",  # triangle, tip down
+    "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",  # plus
+    "M0-5L4.8-1.5L3 4.1h-6L-4.8-1.5z",  # pentagon
+    "M-4.5-2.4l2.1-2.1l2.4 2.4l2.4-2.4l2.1 2.1l-2.4 2.4l2.4 2.4l-2.1 2.1l-2.4-2.4l-2.4 2.4l-2.1-2.1"
+    "l2.4-2.4z",  # cross
+)
+
+
+def open_svg(width: float, height: float, title: str, css: str = "") -> str:
+    """The opening tag; `title` is what a screen reader says for the whole figure."""
+    name = f' class="{css}"' if css else ""
+    size = f"0 0 {width:g} {height:g}"
+    return f'<svg{name} viewBox="{size}" role="img" aria-label="{escape(title)}">'
+
+
+def tip(text: str) -> str:
+    """A `<title>`: what the pointer shows over an element."""
+    return f"<title>{escape(text)}</title>"
+
+
+def short(value: float) -> str:
+    """Pixels to 0.1, without a trailing 0: there are many thousands on a page."""
+    return f"{round(value, 1):g}"
+
+
+def text(x: float, y: float, content: str, anchor: str = "start", css: str = "tick") -> str:
+    """One line of text on the baseline `y`; `anchor` is start, middle or end."""
+    place = f'x="{short(x)}" y="{short(y)}"'
+    side = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text class="{css}" {place}{side}>{escape(content)}</text>'
+
+
+def style_of(series: int) -> str:
+    """The CSS classes of a series' colour."""
+    return f"c{series % COLOURS}" + (" again" if series >= COLOURS else "")
+
+
+def mark(
+    series: int, x: float, y: float, title: str = "", size: float = 1.0, css: str = "dot"
+) -> str:
+    """The series' shape at (x, y)."""
+    scale = "" if size == 1 else f" scale({size:g})"
+    place = f"translate({short(x)} {short(y)})"
+    head = f'<path class="{css} {style_of(series)}" transform="{place}{scale}"'
+    shape = f'{head} d="{SHAPES[series % COLOURS]}"'
+    return f"{shape}>{tip(title)}</path>" if title else f"{shape}/>"
+
+
+def group(series: int, parts: str) -> str:
+    """What belongs to a series, as one element."""
+    return f'<g class="row r{series}">{parts}</g>'
+
+
+def key(series: int) -> str:
+    """The series' mark alone, for a legend or a table; it says nothing to a screen reader."""
+    return f'<svg class="key" viewBox="-6 -6 12 12" aria-hidden="true">{mark(series, 0, 0)}</svg>'
+
+
+def shorten(label: str, length: int) -> str:
+    """At most `length` characters."""
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
+def number(value: float) -> str:
+    """A tick's label: 24000 as 24k, 0.5 as 0.5."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 10 * size or (abs(value) >= size and value % size == 0):
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
