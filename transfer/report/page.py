@@ -21,7 +21,7 @@ from transfer.report.artifacts import Artifacts
 from transfer.report.classes import by_class, class_differences
 from transfer.report.compute import compute_rows
 from transfer.report.curves import learning_curves, precision_recall, spectra
-from transfer.report.figures.svg import key
+from transfer.report.figures.svg import key, shorten
 from transfer.report.flags import find_flags
 from transfer.report.formats import (
     COMPUTE,
@@ -38,6 +38,7 @@ from transfer.report.results import Protocol, Results
 from transfer.report.text import describe_protocol
 
 TEMPLATES = Path(__file__).with_name("templates")
+MOST_WORDS = 90  # characters on how a column differs in its head; the whole stands above the table
 NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
 
 
@@ -174,6 +175,7 @@ def _environment() -> Environment:
         count=format_count,
         costs=costs,
         interval=format_interval,
+        differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
         embedded=_embedded,
     )
     environment.globals.update(

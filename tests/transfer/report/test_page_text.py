@@ -95,3 +95,13 @@ def test_nothing_to_compare(tmp_path: Path, write_run: Writer) -> None:
     page = write_report([tmp_path], tmp_path / "out").page.read_text(encoding="utf-8")
     assert 'id="compare"' not in page and "Linear probe against detection: not run" in page
     assert "Newest record: 2026-01-01 00:00 UTC" in page
+
+
+def test_heads_say_how_columns_differ(tmp_path: Path, write_run: Writer) -> None:
+    for protocol, epochs in (("short", 5), ("long", 90)):
+        config = {"SOLVER": {"EPOCHS": epochs, "LR_PER_256": [0.1]}}
+        write_run("a", "linear", {"top1": 50.0}, protocol=protocol, config=config)
+    page = write_report([tmp_path], tmp_path / "out").page.read_text(encoding="utf-8")
+    heads = re.findall('<th scope="colgroup".*?</th>', page, flags=re.S)
+    assert len(heads) == 3  # the last one is the costs'
+    assert "SOLVER.EPOCHS 5 / 90</small>" in heads[1] and "90 / 5</small>" in heads[0]
