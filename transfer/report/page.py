@@ -32,7 +32,7 @@ from transfer.report.formats import (
     format_seconds,
 )
 from transfer.report.gallery import MIN_SCORE, Gallery, collect_galleries
-from transfer.report.pairs import default_pair, every_row, pair_data
+from transfer.report.pairs import default_pair, every_row, is_percent, pair_data
 from transfer.report.pictures import TITLES, collect_pictures
 from transfer.report.results import Protocol, Results
 from transfer.report.text import describe_protocol
@@ -178,6 +178,7 @@ def _environment() -> Environment:
         differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
         embedded=_embedded,
     )
+    environment.tests["percent"] = is_percent
     environment.globals.update(
         key=lambda series: Markup(key(series)),
         describe=describe_protocol,

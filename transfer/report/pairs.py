@@ -16,9 +16,10 @@ from transfer.report.results import Checkpoint, Results
 def pair_data(results: Results) -> dict[str, Any]:
     """JSON-ready: `columns` by protocol and metric, `pairs` of row numbers to differences.
 
-    Rows are those of `every_row`, with their `labels` and `units`. columns: [{protocol, metric,
-    headline, texts: [one per row, "" where not run]}]; pairs: {"0-1": [[column number, first -
-    second, low, high, verdict, detectable], ...]}, first < second; null without an interval.
+    Rows are those of `every_row`, with their `labels` and `units`; metrics are those in percent.
+    columns: [{protocol, metric, headline, texts: [one per row, "" where not run]}]; pairs: {"0-1":
+    [[column number, first - second, low, high, verdict, detectable], ...]}, first < second; null
+    without an interval.
     """
     rows = every_row(results)
     headlines = {(protocol.key, metric) for protocol, metric in results.headlines()}
@@ -26,7 +27,7 @@ def pair_data(results: Results) -> dict[str, Any]:
     pairs: dict[str, list[list[Any]]] = {}
     for protocol in results.protocols:
         cells = [results.cell(row, protocol) for row in rows]
-        for metric in results.metrics[protocol.key]:
+        for metric in filter(is_percent, results.metrics[protocol.key]):
             summaries = [cell.summaries.get(metric) if cell else None for cell in cells]
             having = [number for number, summary in enumerate(summaries) if summary]
             for one, two in combinations(having, 2):
@@ -43,6 +44,11 @@ def pair_data(results: Results) -> dict[str, Any]:
             )
     names = {"labels": [row.label for row in rows], "units": [row.unit for row in rows]}
     return {**names, "columns": columns, "pairs": pairs}
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric is an accuracy or AP; `features/*` are statistics in units of their own."""
+    return not metric.startswith("features/")
 
 
 def every_row(results: Results) -> list[Checkpoint]:

@@ -105,3 +105,13 @@ def test_heads_say_how_columns_differ(tmp_path: Path, write_run: Writer) -> None
     heads = re.findall('<th scope="colgroup".*?</th>', page, flags=re.S)
     assert len(heads) == 3  # the last one is the costs'
     assert "SOLVER.EPOCHS 5 / 90</small>" in heads[1] and "90 / 5</small>" in heads[0]
+
+
+def test_feature_statistics_are_not_percent(tmp_path: Path, write_run: Writer) -> None:
+    for name in "ab":
+        write_run(name, "knn", {"knn20_top1": 50.0, "features/std": 0.0123, "features/rank": 71.25})
+    page = write_report([tmp_path], tmp_path / "out").page.read_text(encoding="utf-8")
+    assert "0.0123" in page and "71.2</span>" in page
+    assert "percent, features/ in units of their own" in page
+    data = json.loads(re.search('id="pairs">(.*?)</script>', page, flags=re.S)[1])
+    assert [column["metric"] for column in data["columns"]] == ["knn20_top1"]
