@@ -52,6 +52,8 @@ def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record["metrics"]["features/norm"] > 0
     assert record["per_class"]["knn5_top1"] == {"bright": 100.0, "dark": 100.0}
     assert record["task"] == "knn" and record["protocol"]["name"] == "knn"
+    assert record["artifacts"]["spectrum"] == "spectrum.json"
+    assert all((root / "out/trial_0" / file).is_file() for file in record["artifacts"].values())
     assert record["checkpoint"]["name"] == "random_tiny_resnet"
     assert record["views_seen"] == 32 + 2 * 8 and record["dataset"] == "folder:data:test"
     assert (root / "out/trial_0/kernels.png").is_file()
