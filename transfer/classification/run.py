@@ -350,14 +350,13 @@ def _write_trial(
     seconds: float,
 ) -> None:
     """Writes artifacts first and the record last: a record means that the trial is complete."""
-    request = job.request
-    folder = Path(request.output) / f"trial_{trial}"
+    folder = Path(job.request.output) / f"trial_{trial}"
     svm = job.cfg.PROTOCOL.NAME.startswith("svm")  # windows of a map make 4 x the dimensions
     artifacts = write_artifacts(
         folder,
         config=dump_yaml(job.cfg),
         weights=weights,
-        source=request.weights,
+        source=job.request.weights,
         score=score,
         names=[job.test.images.name(index) for index in range(len(job.test))],
         features=None if svm else features,
@@ -365,7 +364,7 @@ def _write_trial(
     )
     record = make_record(
         weights=weights,
-        name=request.name or default_name(weights, request.weights),
+        name=job.request.name or default_name(weights, job.request.weights),
         task=job.cfg.PROTOCOL.NAME,
         dataset=job.test.name,
         protocol=_protocol(job),
