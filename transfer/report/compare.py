@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pretrain.common.errors import InputError
 from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.samples import CERTAIN, LEAST_TRIALS
+from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent
 from transfer.results.comparison import Comparison, Sample, compare
 from transfer.results.statistics import IMAGES
 
@@ -26,7 +26,7 @@ class Pair:
 
 
 def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> list[Pair]:
-    """Every metric that both rows have, first - second.
+    """Every accuracy and AP that both rows have, first - second.
 
     Raises:
         InputError: the two have no protocol in common.
@@ -34,7 +34,7 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
     pairs = []
     for protocol in results.protocols:
         cells = results.cell(first, protocol), results.cell(second, protocol)
-        for metric in results.metrics[protocol.key]:
+        for metric in filter(is_percent, results.metrics[protocol.key]):
             if all(cell and metric in cell.samples for cell in cells):
                 pairs.append(compare_cells(protocol, metric, *(c.samples[metric] for c in cells)))
     if not pairs:

@@ -32,9 +32,10 @@ from transfer.report.formats import (
     format_seconds,
 )
 from transfer.report.gallery import MIN_SCORE, Gallery, collect_galleries
-from transfer.report.pairs import default_pair, every_row, is_percent, pair_data
+from transfer.report.pairs import default_pair, every_row, pair_data
 from transfer.report.pictures import TITLES, collect_pictures
 from transfer.report.results import Protocol, Results
+from transfer.report.samples import is_percent
 from transfer.report.text import describe_protocol
 
 TEMPLATES = Path(__file__).with_name("templates")

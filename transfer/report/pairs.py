@@ -11,6 +11,7 @@ from typing import Any
 from transfer.report.compare import Pair, compare_cells
 from transfer.report.formats import format_summary
 from transfer.report.results import Checkpoint, Results
+from transfer.report.samples import is_percent
 
 
 def pair_data(results: Results) -> dict[str, Any]:
@@ -44,11 +45,6 @@ def pair_data(results: Results) -> dict[str, Any]:
             )
     names = {"labels": [row.label for row in rows], "units": [row.unit for row in rows]}
     return {**names, "columns": columns, "pairs": pairs}
-
-
-def is_percent(metric: str) -> bool:
-    """Whether a metric is an accuracy or AP; `features/*` are statistics in units of their own."""
-    return not metric.startswith("features/")
 
 
 def every_row(results: Results) -> list[Checkpoint]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transfer.report.published import Published
+from transfer.report.samples import is_percent
 from transfer.results.comparison import Sample
 from transfer.results.statistics import Summary, summarize
 from transfer.results.store import Entry
@@ -122,7 +123,9 @@ def make_cell(
 ) -> Cell:
     """A cell of samples; its costs are the means over `records`."""
     return Cell(
-        summaries={m: summarize(s.values, s.replicates) for m, s in samples.items()},
+        summaries={
+            m: summarize(s.values, s.replicates, percent=is_percent(m)) for m, s in samples.items()
+        },
         values={metric: list(sample.values) for metric, sample in samples.items()},
         samples=samples,
         seconds=math.fsum(record["seconds"] for record in records) / len(records),

@@ -15,7 +15,7 @@ from typing import Any
 from transfer.report.methods import pool_methods
 from transfer.report.protocols import make_protocols
 from transfer.report.results import Cell, Checkpoint, Protocol, Results, make_cell
-from transfer.report.samples import CERTAIN, LEAST_TRIALS, samples_of
+from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent, samples_of
 from transfer.results.comparison import not_below
 from transfer.results.store import Entry
 
@@ -122,7 +122,7 @@ def _sorted_metrics(names: Iterable[str]) -> list[str]:
     """Accuracies first; features/* are statistics beside them, never a headline."""
 
     def place(name: str) -> tuple:
-        return name.startswith("features/"), _rank(name), _natural(name)
+        return not is_percent(name), _rank(name), _natural(name)
 
     return sorted(set(names), key=place)
 

@@ -56,7 +56,7 @@ class Summary:
     """`n` values: mean, sample standard deviation, half width of the t interval over them alone.
 
     `std` and `half_width` are None for one value: a single trial shows no spread. `low` and `high`
-    are the 95 % interval over what `covers` says, cut to 0..100; None where nothing is known.
+    are the 95 % interval over what `covers` says; None where nothing is known.
     """
 
     mean: float
@@ -78,8 +78,14 @@ class Parts:
     draws: int
 
 
-def summarize(values: Sequence[float], replicates: np.ndarray | None = None) -> Summary:
-    """Summarises one or more trials; replicates are (n, B), draw b of the same images in all."""
+def summarize(
+    values: Sequence[float], replicates: np.ndarray | None = None, *, percent: bool = True
+) -> Summary:
+    """Summarises one or more trials; replicates are (n, B), draw b of the same images in all.
+
+    Args:
+        percent: cut the interval to 0..100, which accuracies and APs cannot leave.
+    """
     assert len(values), "no values to summarise"
     mean, std = _moments(values)
     half_width = None
@@ -88,7 +94,7 @@ def summarize(values: Sequence[float], replicates: np.ndarray | None = None) -> 
         half_width = quantile * std / math.sqrt(len(values))
     found = estimate(values, replicates)
     low, high = found.interval() or (None, None)
-    if low is not None:
+    if percent and low is not None:
         low, high = max(low, 0.0), min(high, 100.0)
     return Summary(mean, std, len(values), half_width, low, high, found.covers)
 

@@ -111,3 +111,9 @@ def test_trials_that_differ_on_every_image_still_cover_both() -> None:
     drawn = np.random.default_rng(0).normal(50, 2, 200)
     found = summarize([50.0, 52.0, 51.0, 49.0], np.stack([drawn, -0.9 * drawn] * 2) + 100)
     assert found.covers == "trials and images"
+
+
+def test_only_percentages_end_at_0_and_100() -> None:
+    assert summarize([1.0, 99.0]).low == 0.0 and summarize([1.0, 99.0]).high == 100.0
+    below = summarize([-0.5, -0.4, -0.6], percent=False)
+    assert below.low < -0.6 and below.high < 0.0
