@@ -26,17 +26,13 @@ def make_protocols(
 
     members: (task, data set, config, engine, config's sha256) -> its records.
     """
-    short = [key[:3] for key in members]
     configs = {key: read_config(entries, notes) for key, entries in members.items()}
     protocols = []
     for key, entries in members.items():
         task, dataset, name, engine, sha = key
         # What all its records were run with, so that the header can say how two columns differ
         overrides = _common_overrides(entries)
-        label = name
-        if short.count(key[:3]) > 1:
-            shown = " ".join(pair for pair in overrides if belongs_to_protocol(pair.split()[0]))
-            label += f" [{shown or 'as shipped'}; {engine}, config {sha[:7]}]"
+        label = _label(key, overrides, list(members))
         config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
         rate = learning_rate(task, config, [file for file in files if file])
         changed = any(belongs_to_protocol(pair.split()[0]) for pair in overrides)
@@ -49,6 +45,20 @@ def make_protocols(
     protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
     ranks = {task: rank for rank, task in enumerate(TASKS)}
     return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.task, *p.key[1:]))
+
+
+def _label(key: tuple[str, ...], overrides: Sequence[str], keys: Sequence[tuple[str, ...]]) -> str:
+    """The config's name, with what tells the column from others of that name."""
+    task, dataset, name, engine, sha = key
+    same = [other for other in keys if (other[0], other[2]) == (task, name)]
+    here = [other for other in same if other[1] == dataset]
+    parts = [dataset] if len(here) < len(same) else []
+    if len({other[3] for other in here}) > 1:
+        parts.append(engine)
+    if len({other[4] for other in here}) > 1:
+        shown = " ".join(pair for pair in overrides if belongs_to_protocol(pair.split()[0]))
+        parts.append(f"{shown or 'as shipped'}, config {sha[:7]}")
+    return f"{name} [{'; '.join(parts)}]" if parts else name
 
 
 def _differs(
