@@ -5,15 +5,13 @@ The cache is `$MSCN_CACHE`, by default `~/.cache/mscn`; Hugging Face's files sta
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.sources import Source, file_sha256
@@ -61,7 +60,7 @@ def download(url: str) -> Path:
     name = Path(address.split("?")[0]).name or "weights"
     file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(file.parent):
+    with locked(file.parent):
         note = file.parent / "source.json"
         if not (file.is_file() and note.is_file()):
             _download(address, file, _stated_sha256(fragment, name))
@@ -113,14 +112,6 @@ def _download(url: str, file: Path, wanted: str) -> None:
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
     finally:
         Path(draft).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Processes of one machine that want the same file download it once."""
-    with open(folder / ".lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _from_url(source: str, rest: str) -> Source:
