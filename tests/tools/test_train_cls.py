@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
+from pretrain.common.checkpoint import save_weights
 from tools.train_cls import main
+from transfer.checkpoints.read import random_weights
+from transfer.checkpoints.weights import facts_of
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
 
@@ -121,6 +127,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
         ("knn.yaml", ("PROTOCOL.IMAGE_SIZE", "99"), "PROTOCOL.IMAGE_SIZE 99"),
         ("linear.yaml", ("SOLVER.LR_PER_256", "()"), "SOLVER.LR_PER_256"),
         ("linear.yaml", ("PROTOCOL.HOLDOUT", "2"), "PROTOCOL.HOLDOUT"),
+        ("linear.yaml", ("FEATURES.STORAGE", "bf16"), "known: auto, fp16, fp32"),
     ],
 )
 def test_bad_input(
@@ -148,6 +155,83 @@ def test_bad_weights_and_images(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*_argv(root)[:6], "--trials", "0"]) == 2
     assert main([*_argv(root)[:6], "--trials", "2", "--first-trial", "2"]) == 2
     assert main([*_argv(root)[:6], "--num-gpus", "99"]) == 2
+
+
+@pytest.mark.parametrize("config", ["knn.yaml", "linear.yaml"])
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("one class", "folder:data:train has one class ('bright'): nothing to tell apart"),
+        ("other classes", "class folders of folder:data:train and folder:data:test differ: 'dark'"),
+        ("no classes", "folder:data:train has no labels: classification needs one folder per"),
+        ("unreadable", "unreadable image in folder:data:test: "),
+    ],
+)
+def test_bad_data_leaves_nothing_half_written(
+    root: Path, capsys: pytest.CaptureFixture[str], config: str, kind: str, message: str
+) -> None:
+    train, test = root / "data/train", root / "data/test"
+    if kind == "one class":
+        shutil.rmtree(train / "dark")
+    elif kind == "other classes":
+        (test / "dark").rename(test / "dim")
+    elif kind == "no classes":
+        (train / "bright").rename(root / "flat")
+        shutil.rmtree(train)
+        (root / "flat").rename(train)
+    else:
+        (test / "dark/3.png").write_bytes(b"not an image")
+    cache = root / "cache"
+    assert main(_argv(root, config, opts=("CACHE_DIR", str(cache)))) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+    assert not (root / "out").exists()
+    assert cache.exists() == (kind == "unreadable")  # the training features, which serve later
+    if kind == "unreadable":
+        assert "dark/3.png" in error
+        shutil.copy(test / "dark/2.png", test / "dark/3.png")
+        assert main(_argv(root, config, opts=("CACHE_DIR", str(cache)))) == 0
+
+
+def test_a_trials_seconds_count_its_features(root: Path) -> None:
+    """Also for the second trial, which finds them made, and for a run that finds them on disk."""
+    weights = random_weights("tiny_resnet", 0)
+    save_weights(root / "weights.pth", weights.state, facts_of(weights))
+    argv = _argv(root, opts=("CACHE_DIR", str(root / "cache")))
+    argv[argv.index("random")] = str(root / "weights.pth")
+    assert main([*argv[:6], "--trials", "2", *argv[6:]]) == 0
+    argv[argv.index("--output") + 1] = str(root / "again")
+    assert main(argv) == 0
+    journals = list((root / "cache").glob("*/journal.jsonl"))
+    assert len(journals) == 4  # both splits and two random crops of the test images
+    lines = [json.loads(line) for path in journals for line in path.read_text().splitlines()[1:]]
+    made = sum(line["seconds"] for line in lines)
+    records = [
+        root / name / "record.json" for name in ("out/trial_0", "out/trial_1", "again/trial_0")
+    ]
+    for record in map(read_record, records):
+        assert record["seconds"] > made > 0
+
+
+def test_number_formats_are_recorded_and_part_of_the_identity(root: Path) -> None:
+    found = {}
+    for precision, storage in (
+        ("auto", "auto"),
+        ("fp32", "fp32"),
+        ("bf16", "auto"),
+        ("fp32", "fp16"),
+    ):
+        argv = _argv(root, opts=("FEATURES.PRECISION", precision, "FEATURES.STORAGE", storage))
+        folder = root / f"{precision}_{storage}"
+        argv[argv.index("--output") + 1] = str(folder)
+        assert main(argv) == 0
+        config = yaml.safe_load((folder / "trial_0/config.yaml").read_text())
+        record = read_record(folder / "trial_0/record.json")
+        formats = config["FEATURES"]["PRECISION"], config["FEATURES"]["STORAGE"]
+        assert found.setdefault(record["protocol"]["config_sha256"], formats) == formats
+        assert record["metrics"]["knn5_top1"] == 100.0
+    if not torch.cuda.is_available():
+        assert list(found.values()) == [("fp32", "fp32"), ("bf16", "fp16"), ("fp32", "fp16")]
 
 
 def test_usage_error_in_a_process_of_its_own() -> None:

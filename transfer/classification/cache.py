@@ -1,104 +1,178 @@
-"""Features kept on disk: complete ones under their content key, and the parts of an unfinished run.
+"""(N, D) features filled batch by batch, in memory or as CACHE_DIR/KEY/features.npy and a journal.
 
-A cache folder holds KEY.pt, written whole, and while an extraction runs KEY.partial/ with one file
-per finished part. A killed extraction goes on after its last part, given the same number of
-processes and batch size: parts are whole batches, so that the result is the same bit for bit.
+features.npy is made at its full size and filled in place; the journal names each batch that is in
+it with the crc32 of its bytes. One rule serves a complete cache, a killed extraction, a torn file,
+and one of other weights: a batch without a line, or whose bytes are not its line's, is computed
+again. Features are mapped from the file, never read whole. Which process computed a batch leaves
+no trace, so that an extraction may go on with another number of processes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.common.checkpoint import atomic_write, load_torch_file
-from pretrain.common.distributed import rank, world_size
+from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import SubsetImages
-from transfer.classification.data import Chosen, Split
+from pretrain.common.locks import locked
+from pretrain.data.datasets import ArrayImages, SubsetImages
+from transfer.classification.data import Chosen
 
 logger = logging.getLogger(__name__)
-PART_BATCHES = 16  # batches in a part
 
 
-def read_cache(path: Path, split: Split) -> dict[str, Any] | None:
-    """{values, labels, seconds} of KEY.pt; None, with a notice, where the file does not serve."""
+class FeatureTable:
+    """Features of N images in memory. Batch b is the rows from b * batch_size on.
+
+    Attributes:
+        pending: batches still to be computed, in order; seconds: that the others took.
+    """
+
+    def __init__(self, rows: int, batch_size: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        self.seconds = 0.0
+        self.pending = list(range(math.ceil(rows / batch_size)))
+        self._values: Tensor | None = None
+
+    def span(self, batch: int) -> slice:
+        """Rows of a batch."""
+        return slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.rows))
+
+    def add(self, batch: int, values: Tensor, seconds: float) -> None:
+        """Takes a pending batch's features (n, D), on the CPU, and the time that they took."""
+        self._write(batch, values, seconds)
+        self.pending.remove(batch)
+        self.seconds += seconds
+
+    def values(self) -> Tensor:
+        """All features (N, D), when nothing is pending."""
+        assert self._values is not None
+        return self._values
+
+    def _write(self, batch: int, values: Tensor, seconds: float) -> None:
+        if self._values is None:
+            self._values = values.new_empty(self.rows, values.shape[1])
+        self._values[self.span(batch)] = values
+
+
+class KeptTable(FeatureTable):
+    """The same on disk; starts with what an earlier run left in the folder."""
+
+    def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
+        """Args: folder: CACHE_DIR/KEY, held by `locked` where it can be written."""
+        super().__init__(rows, batch_size)
+        self._file, self._journal = folder / "features.npy", folder / "journal.jsonl"
+        self._lines: dict[int, dict[str, float]] = {}  # batch -> {batch, crc32, seconds}
+        try:
+            self._take_over()
+        except (OSError, ValueError, KeyError, TypeError) as error:  # torn or foreign in any way
+            if self._journal.exists():
+                logger.warning("%s: computed again (%s)", folder, error)
+        self._begun = False
+
+    def values(self) -> Tensor:
+        """All features (N, D), mapped from the file."""
+        return _as_tensor(self._mapped())
+
+    def _take_over(self) -> None:
+        """Takes the batches that are in the file as the journal has them, and their batch size."""
+        head, *lines = _read_lines(self._journal)
+        if head["key"] != self._file.parent.name:
+            raise ValueError("features of other weights or images")
+        found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
+        mapped = self._mapped()
+        lines = {line["batch"]: line for line in lines}
+        good = {
+            b: line for b, line in lines.items() if _crc(mapped[found.span(b)]) == line["crc32"]
+        }
+        left = [b for b in found.pending if b not in good]
+        if left and found.batch_size != mine:
+            raise ValueError(f"begun with batches of {found.batch_size}, not {mine}")
+        if len(good) < len(lines):
+            torn = len(lines) - len(good)
+            logger.warning("%s: %d batches are torn: computed again", self._file, torn)
+        self.batch_size, self.pending, self._lines = found.batch_size, left, good
+        self.seconds = sum(line["seconds"] for line in good.values())
+        if left and good:
+            logger.info("%s: going on after %d of %d batches", self._file, len(good), len(lines))
+
+    def _mapped(self) -> np.memmap:
+        mapped = np.load(self._file, mmap_mode="r")
+        if mapped.ndim != 2 or len(mapped) != self.rows:
+            raise ValueError(f"{mapped.shape} features of {self.rows} images")
+        return mapped
+
+    def _write(self, batch: int, values: Tensor, seconds: float) -> None:
+        array = np.ascontiguousarray(values.numpy())
+        if not self._begun:
+            self._begin(array)
+        # Not through the map: on a full disk that is a SIGBUS instead of an error
+        with open(self._file, "r+b") as file:
+            file.seek(self._offset + self.span(batch).start * array[0].nbytes)
+            file.write(array.data)
+        self._append({"batch": batch, "crc32": _crc(array), "seconds": seconds})
+
+    def _begin(self, array: np.ndarray) -> None:
+        """Makes the file, unless its batches serve, and a journal of these alone."""
+        if not self._lines:
+            draft = self._file.with_suffix(".draft")
+            shape = (self.rows, array.shape[1])
+            _check_space(self._file.parent, self.rows * array[0].nbytes)
+            np.lib.format.open_memmap(draft, "w+", array.dtype, shape)
+            os.replace(draft, self._file)  # a reader of the old one keeps it
+        self._offset = self._mapped().offset
+        head = {"key": self._file.parent.name, "batch_size": self.batch_size}
+        lines = [json.dumps(line) for line in (head, *self._lines.values())]
+        atomic_write_text(self._journal, "\n".join(lines) + "\n")
+        self._begun = True
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with open(self._journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[FeatureTable]:
+    """The table of CACHE_DIR/KEY, for one run at a time; None: in memory.
+
+    Raises:
+        InputError: CACHE_DIR cannot be written, or is full.
+    """
+    if folder is None:
+        yield FeatureTable(rows, batch_size)
+        return
     try:
-        content = load_torch_file(path)
-    except InputError as error:
-        reason = str(error)
-    else:
-        if isinstance(content, dict) and content.get("key") == path.stem:
-            if torch.equal(content["labels"], split.labels):
-                return {name: content[name] for name in ("values", "labels", "seconds")}
-        reason = f"{path} holds features of other weights or images"
-    logger.warning("%s: computed again", reason)
-    return None
-
-
-def write_cache(path: Path, **content: Any) -> None:
-    """Writes KEY.pt whole, then removes the parts it was made of."""
-    atomic_write(path, lambda file: torch.save({"key": path.stem, **content}, file))
-    shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
-
-
-class Parts:
-    """This process's finished parts of one extraction, each features (n, D) of whole batches."""
-
-    def __init__(self, path: Path | None, batch_size: int) -> None:
-        """Args: path: KEY.pt; None: nothing is kept."""
-        self._folder = path.with_suffix(".partial") if path else None
-        self._stem = f"{rank()}of{world_size()}b{batch_size}"
-        self.values: list[Tensor] = []
-        self._pending: list[Tensor] = []
-        while self._folder and (file := self._file()).is_file():
-            try:
-                self.values.append(load_torch_file(file))
-            except InputError as error:
-                logger.warning("%s: computed again from there", error)
-                break
-        if self.values:
-            logger.info("%s: going on after %d images", self._folder, self.images)
-
-    @property
-    def images(self) -> int:
-        """How many of this process's images are in finished parts."""
-        return sum(len(part) for part in self.values)
-
-    def add(self, features: Tensor) -> None:
-        """Takes one batch's features; every `PART_BATCHES` of them become a part."""
-        self._pending.append(features)
-        if len(self._pending) == PART_BATCHES:
-            self._finish()
-
-    def all(self) -> Tensor:
-        """Everything so far (n, D), on the device of the newest batch."""
-        if self._pending:
-            self._finish(keep=False)
-        return torch.cat([part.to(self.values[-1].device) for part in self.values])
-
-    def _finish(self, keep: bool = True) -> None:
-        part = torch.cat(self._pending)
-        if self._folder and keep:
-            atomic_write(self._file(), lambda file: torch.save(part.cpu(), file))
-        self.values.append(part)
-        self._pending = []
-
-    def _file(self) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{self._stem}_{len(self.values):05d}.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"CACHE_DIR {folder.parent} cannot be written: {error.strerror}"
+        ) from error
+    waiting = f"waiting for another run that extracts the features of {folder}"
+    # A colleague's folder can be read, not locked
+    with locked(folder, waiting) if os.access(folder, os.W_OK) else nullcontext():
+        yield KeptTable(folder, rows, batch_size)
 
 
 def file_stamp(images: Any, index: int) -> list[int]:
-    """[size in bytes, time of change in ns] of an image's file; [] for images in memory."""
+    """[size in bytes, time of change in ns] of an image's file; [crc32] of pixels in memory."""
     if isinstance(images, (Chosen, SubsetImages)):
         whole = images.images if isinstance(images, Chosen) else images.whole
         return file_stamp(whole, images.indices[index])
+    if isinstance(images, ArrayImages):
+        return [_crc(np.ascontiguousarray(images.pixels[index]))]
     if hasattr(images, "images"):  # another view of the same images
         return file_stamp(images.images, index)
     try:
@@ -106,3 +180,33 @@ def file_stamp(images: Any, index: int) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(array)  # its bytes, row by row
+
+
+def _read_lines(journal: Path) -> list[dict[str, Any]]:
+    """The journal's lines; the last one may have been cut off by a kill."""
+    lines = []
+    for text in journal.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _as_tensor(mapped: np.memmap) -> Tensor:
+    with warnings.catch_warnings():  # torch has no read-only tensors; nobody writes to these
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(mapped)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"CACHE_DIR {folder.parent}: the features take {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free; give another folder, or FEATURES.STORAGE fp16"
+        )

@@ -10,11 +10,21 @@ NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", 
 NOT_IN_IDENTITY += ("KNN", "QUALITY")
 
 
+# Those that see every image once, as features
+ON_FEATURES = ("knn", "linear", "svm", "svm_lowshot", "kshot")
+
+
 def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
-    """Top-level keys that the identity of this config's protocol leaves out."""
+    """Top-level keys that the identity of this config's protocol leaves out.
+
+    FEATURES, as it stands after `auto` was replaced, belongs to it, as rounding moves numbers;
+    all in fp32 leaves no trace, so that records from before the key have the same identity.
+    """
     nodes = {"SVM": "svm", "KSHOT": "kshot"}
     name = cfg.PROTOCOL.NAME
-    return (*NOT_IN_IDENTITY, *(key for key, used in nodes.items() if not name.startswith(used)))
+    plain = name not in ON_FEATURES or set(cfg.FEATURES.values()) == {"fp32"}
+    unused = [key for key, used in nodes.items() if not name.startswith(used)]
+    return (*NOT_IN_IDENTITY, *unused, *(("FEATURES",) if plain else ()))
 
 
 def get_defaults() -> CfgNode:
@@ -57,7 +67,7 @@ def get_defaults() -> CfgNode:
     cfg.PROTOCOL.HOLDOUT = 0.1
 
     cfg.KNN, cfg.QUALITY = _extras()
-    cfg.SVM, cfg.KSHOT = _svm(), _kshot()
+    cfg.SVM, cfg.KSHOT, cfg.FEATURES = _svm(), _kshot(), _features()
 
     cfg.SOLVER = _solver()
 
@@ -93,6 +103,18 @@ def _solver() -> CfgNode:
     node.MOMENTUM = 0.9
     # L2 penalty on the weights, not on the bias
     node.WEIGHT_DECAY = 0.0
+    return node
+
+
+def _features() -> CfgNode:
+    """Number formats of frozen features; see `choose_formats` for auto."""
+    node = CfgNode()
+    # Of the backbone's forward pass: fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 elsewhere
+    # (on CUDA torch's fp32 convolutions are TF32)
+    node.PRECISION = "auto"
+    # What features are kept as, in memory and in CACHE_DIR: fp32, fp16 (half the size: 5 GB for
+    # ImageNet and 2048 dimensions), or auto: fp16 after a bf16 pass, whose rounding is coarser
+    node.STORAGE = "auto"
     return node
 
 

@@ -1,10 +1,10 @@
-"""Frozen features of a split: weights and images in, (N, D) float32 on the CPU out.
+"""Frozen features of a split: weights and images in, (N, D) on the CPU or mapped from a file out.
 
-Legend: N images of the split, D feature dimension, W processes, S side of the crop.
+Legend: N images of the split, D feature dimension, B batch, W processes, S side of the crop.
 
-The features depend on weights, images and transform alone, so one extraction serves all trials
-and, through the cache, later runs. The cache's file name is a sha256 over all three,
-the files' sizes and times of change included.
+The features depend on weights, images, transform and number formats alone, so one extraction
+serves all trials and, through the cache, later runs. The cache's folder is named by a sha256 over
+all of them, the files' sizes and times of change included.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pretrain.common.distributed import gather_rows, is_main, rank, world_size
+from pretrain.common.distributed import gather_objects, gather_rows, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.lookup import find
 from transfer.checkpoints.build import build_frozen_backbone
-from transfer.classification.cache import Parts, file_stamp, read_cache, write_cache
+from transfer.classification.cache import FeatureTable, file_stamp, open_table
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
 
 if TYPE_CHECKING:
@@ -35,16 +38,43 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS, STORAGES = ("auto", "fp32", "bf16"), ("auto", "fp32", "fp16")
+
+
 @dataclass(frozen=True)
 class Features:
-    """What one extraction gave. `seconds` is the extraction's, also when read from the cache."""
+    """What one extraction gave; `values` and `seconds` to the first process alone.
 
-    values: Tensor  # (N, D) float32
-    labels: Tensor  # (N,) int64, or (N, C)
+    Attributes:
+        values: (N, D) float32 or float16, to be read only; mapped from the cache where there is
+            one, and (0, 0) on other processes than the first.
+        labels: (N,) int64, or (N, C).
+        seconds: that the extraction took, also where this one came from the cache.
+    """
+
+    values: Tensor
+    labels: Tensor
     seconds: float
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[str, str]:
+    """What `auto` stands for: bf16 forward passes on CUDA, fp32 elsewhere; fp16 storage of bf16
+    passes, whose rounding (2^-8) is coarser than fp16's (2^-11), fp32 storage of fp32 passes.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    find(precision, dict.fromkeys(PRECISIONS), "precision", "FEATURES.PRECISION")
+    find(storage, dict.fromkeys(STORAGES), "storage", "FEATURES.STORAGE")
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if storage == "auto":
+        storage = "fp16" if precision == "bf16" else "fp32"
+    return precision, storage
 
 
 def extract_features(
@@ -57,69 +87,119 @@ def extract_features(
     num_workers: int = 0,
     cache_dir: str = "",
     window: int = 0,
+    precision: str = "fp32",
+    storage: str = "fp32",
 ) -> Features:
     """Returns the pooled features of every image of `split`, in order.
 
     Args:
         window: > 0: the last map averaged over windows of this side at stride 1 and flattened,
             as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
+        precision: of the forward pass, fp32 or bf16 (autocast); storage: fp32 or fp16.
 
-    bf16 autocast on CUDA (off on a CPU, where it is slower). With several processes each takes
-    every W-th image, and all get the whole. With a cache folder a killed extraction goes on where
-    it was, and a file that is torn or of other weights is computed again with a notice.
+    Of several processes each takes every W-th batch. The batches are those of one process, and so
+    are the features, bit for bit where each has as many threads. With a cache folder a killed
+    extraction goes on where it was, with any W.
 
     Raises:
-        InputError: an unreadable image (named), or features that are not finite.
+        InputError: an unreadable image (named), features that are not finite or too large for
+            fp16, a cache folder that cannot be written, or is full.
     """
-    key = _content_key(weights, split, transform, device.type, window)
-    path = Path(cache_dir) / f"{key}.pt" if cache_dir else None
-    if path and path.is_file() and (found := read_cache(path, split)):
-        logger.info("features of %s: %s", split.name, path)
-        return Features(**found)
-    start = time.perf_counter()
-    model = build_frozen_backbone(weights).to(device, memory_format=torch.channels_last)
-    # Padded to a multiple of W with image 0, so that every process gathers the same shape
-    padded = list(range(len(split))) + [0] * (-len(split) % world_size())
-    mine = padded[rank() :: world_size()]
-    parts = Parts(path, batch_size)
-    loader = DataLoader(
-        CropDataset(split, mine[parts.images :], transform),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-    )
-    with progress(loader, desc=f"features of {split.name}", unit="batch") as batches:
-        for images in batches:
-            parts.add(_forward(model, weights, images, device, split, window))
-    gathered = gather_rows(parts.all().to(device))  # process by process: undo the stride
-    values = gathered.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
-    values = values[: len(split)].cpu()
-    if not values.isfinite().all():
-        raise InputError(f"the features of {split.name} are not finite: the weights have diverged")
-    features = Features(values, split.labels, time.perf_counter() - start)
-    if path and is_main():
-        write_cache(path, values=values, labels=split.labels, seconds=features.seconds)
-    return features
+    options = {"window": window, "precision": precision, "storage": storage}
+    kept = None
+    if cache_dir and is_main():
+        kept = Path(cache_dir) / _content_key(weights, split, transform, **options)
+    with open_table(kept, len(split), batch_size) if is_main() else nullcontext() as table:
+        pending = gather_objects(table.pending.copy() if table else [])[0]
+        if pending:
+            plan = [range(len(split))[b * batch_size : (b + 1) * batch_size] for b in pending]
+            # Padded to a multiple of W, so that every process has a batch for each gathering
+            plan += [plan[0]] * (-len(plan) % world_size())
+            loader = DataLoader(
+                CropDataset(split, range(len(split)), transform),
+                batch_sampler=plan[rank() :: world_size()],
+                num_workers=num_workers,
+                collate_fn=collate,
+                pin_memory=device.type == "cuda",
+            )
+            forward = _Forward(weights, split, device, **options)
+            _fill(table, pending, loader, forward, batch_size)
+        elif kept:
+            logger.info("features of %s: %s", split.name, kept)
+        values = table.values() if table else torch.empty(0, 0)
+        return Features(values, split.labels, table.seconds if table else 0.0)
 
 
-@torch.no_grad()
-def _forward(
-    model: nn.Module,
-    weights: Weights,
-    images: Tensor | str,
-    device: torch.device,
-    split: Split,
-    window: int,
-) -> Tensor:
-    """uint8 (N, 3, S, S) -> float32 (N, D)."""
-    if isinstance(images, str):
-        raise InputError(f"unreadable image in {split.name}: {images}; repair or remove it")
-    inputs = weights.preprocess.apply(images.to(device, non_blocking=True))
-    inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        output = _pooled(model, inputs, window) if window else model(inputs)
-    return output.float()
+def _fill(
+    table: FeatureTable | None,
+    pending: Sequence[int],
+    loader: DataLoader,
+    forward: _Forward,
+    batch_size: int,
+) -> None:
+    """Runs the loader's batches, in rounds of one a process, into the first process's table."""
+    start, count = time.perf_counter(), world_size()
+    with progress(loader, desc=f"features of {forward.split.name}", unit="batch") as batches:
+        for turn, images in enumerate(batches):
+            parts = _gather(images, forward, batch_size)
+            done = pending[turn * count : (turn + 1) * count]
+            now = time.perf_counter()
+            for batch, part in zip(done, parts) if table else ():
+                span = table.span(batch)
+                table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
+            start = now
+
+
+def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequence[Tensor]:
+    """Every process's features of its batch, padded to (B, D), on the CPU."""
+    values, problem = None, None
+    try:
+        values = forward(images)
+    except InputError as error:  # all stop with it, none waits for the one that met it
+        problem = str(error)
+    for text in gather_objects(problem):
+        if text:
+            raise InputError(text)
+    padded = F.pad(values, (0, 0, 0, batch_size - len(values)))
+    return gather_rows(padded).cpu().split(batch_size)
+
+
+class _Forward:
+    """uint8 (N, 3, S, S) -> (N, D), finite, in the format of storage."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        split: Split,
+        device: torch.device,
+        window: int,
+        precision: str,
+        storage: str,
+    ) -> None:
+        model = build_frozen_backbone(weights)
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.preprocess, self.split = weights.preprocess, split
+        self.device, self.window, self.autocast = device, window, precision == "bf16"
+        self.storage = FORMATS[storage]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor | str) -> Tensor:
+        name = self.split.name
+        if isinstance(images, str):
+            raise InputError(f"unreadable image in {name}: {images}; repair or remove it")
+        inputs = self.preprocess.apply(images.to(self.device, non_blocking=True))
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            pooled = _pooled(self.model, inputs, self.window) if self.window else self.model(inputs)
+        values = pooled.to(self.storage)
+        if values.isfinite().all():
+            return values
+        if pooled.isfinite().all():
+            raise InputError(
+                f"a feature of {name} is {pooled.abs().max():g}, too large for FEATURES.STORAGE "
+                "fp16: set it to fp32"
+            )
+        raise InputError(f"the features of {name} are not finite: the weights have diverged")
 
 
 def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
@@ -136,22 +216,25 @@ def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
 
 
 def _content_key(
-    weights: Weights, split: Split, transform: ImageTransform, device: str, window: int
+    weights: Weights,
+    split: Split,
+    transform: ImageTransform,
+    *,
+    window: int,
+    precision: str,
+    storage: str,
 ) -> str:
     """sha256 over all that the features depend on: weights, preprocessing, crops, image list."""
     facts = {
         "weights": weights.sha256,
+        "architecture": dict(weights.architecture),
         "preprocess": weights.preprocess.to_dict(),
-        "transform": [transform.resize, transform.size, transform.interpolation],
+        "transform": [transform.resize, transform.size, transform.interpolation, transform.squash],
+        "window": window,
         "split": split.name,
         "images": [split.images.name(index) for index in range(len(split))],
         "files": [file_stamp(split.images, index) for index in range(len(split))],
         "labels": split.labels.tolist(),
-        "precision": "bf16" if device == "cuda" else "fp32",
+        "formats": [precision, storage],
     }
-    # What came later leaves no trace where it is off, so that older caches still serve.
-    if weights.architecture:
-        facts["architecture"] = dict(weights.architecture)
-    if window or transform.squash:
-        facts["pooling"] = [window, transform.squash]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

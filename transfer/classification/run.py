@@ -40,12 +40,12 @@ from transfer.classification.data import (
     open_splits,
 )
 from transfer.classification.defaults import not_in_identity
-from transfer.classification.features import Features, extract_features
+from transfer.classification.extract import Extracted, extract_splits
+from transfer.classification.features import Features, choose_formats
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
 from transfer.classification.metrics import accuracy, hits, per_class_accuracies
-from transfer.classification.quality import feature_quality, pair_splits
 from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
 from transfer.classification.svm import (
@@ -109,7 +109,7 @@ def check(cfg: CfgNode, request: Request) -> Job:
 
 
 def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
-    """Weighted kNN, every k and temperature from one search; the bank stays on the host."""
+    """Weighted kNN, every k and temperature from one search; the bank stays where it is mapped."""
     metrics, correct = evaluate_knn(
         bank.values,
         bank.labels,
@@ -132,8 +132,8 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     """A linear head: learning rate chosen on held-out training images, retrained on all."""
     cfg, classes = job.cfg, job.train.classes
     solver = _solver(cfg)
-    values, labels = bank.values.to(job.device), bank.labels.to(job.device)
-    test_values, test_labels = queries.values.to(job.device), queries.labels.to(job.device)
+    values, test_values = (split.values.to(job.device).float() for split in (bank, queries))
+    labels, test_labels = (split.labels.to(job.device) for split in (bank, queries))
     if cfg.PROTOCOL.STANDARDIZE:
         values, test_values = standardize(values, test_values)
     generator = torch.Generator().manual_seed(seed)
@@ -207,8 +207,8 @@ def score_kshot(job: Job, bank: Features, queries: Features, seed: int) -> Score
 
 
 def _arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
-    tensors = (bank.values, bank.labels, queries.values, queries.labels)
-    return tuple(tensor.numpy() for tensor in tensors)
+    splits = (bank, queries)
+    return tuple(t.numpy() for split in splits for t in (split.values.float(), split.labels))
 
 
 PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
@@ -226,6 +226,7 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
         raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
     protocol = cfg.PROTOCOL
     find(protocol.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
+    cfg = _with_formats(cfg, device)
     svm = protocol.NAME.startswith("svm")
     sizes = (protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
     transform = ImageTransform(*sizes, squash=svm and cfg.SVM.SQUASH)
@@ -247,6 +248,16 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     if protocol.NAME == "kshot":
         train, drawn = _draw(cfg, request.trials, train)
     return Job(cfg, request, train, test, transform, device, drawn)
+
+
+def _with_formats(cfg: CfgNode, device: torch.device) -> CfgNode:
+    """A copy in which FEATURES says what is used here: recorded, and part of the identity."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    node = cfg.FEATURES
+    node.PRECISION, node.STORAGE = choose_formats(node.PRECISION, node.STORAGE, device)
+    cfg.freeze()
+    return cfg
 
 
 def _draw(cfg: CfgNode, trials: int, train: Split) -> tuple[Split, dict[int, np.ndarray]]:
@@ -278,8 +289,8 @@ def _solver(cfg: CfgNode) -> Solver:
 
 
 def _run_trials(job: Job) -> list[Path]:
-    request, cached = job.request, {}  # weights' sha256 -> features of both splits
-    quality: dict[str, float] = {}  # of the same weights
+    request = job.request
+    extracted: Extracted | None = None  # of the weights before
     records = []
     for trial in range(request.first_trial, request.trials):
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
@@ -291,16 +302,16 @@ def _run_trials(job: Job) -> list[Path]:
             _check_same_run(records[-1], job, weights)
             logger.info("%s is there already: skipped", records[-1])
             continue
-        # A trial's cost is that of running it alone, also where the features are at hand
-        extra = sum(part.seconds for part in cached.get(weights.sha256, ()))
-        if weights.sha256 not in cached:
-            cached = {weights.sha256: _extract(job, weights)}
-            quality = _quality(job, weights, cached[weights.sha256][1])
+        if extracted is None or extracted.sha256 != weights.sha256:
+            begun = time.time()
+            extracted = _extract(job, weights)
+            start += time.time() - begun
         if is_main():
-            score = PROTOCOLS[job.cfg.PROTOCOL.NAME](job, *cached[weights.sha256], seed)
-            score = replace(score, metrics={**score.metrics, **quality})
-            features, seconds = cached[weights.sha256][1].values, time.time() - start + extra
-            _write_trial(job, weights, score, features, trial, started, seconds)
+            score = PROTOCOLS[job.cfg.PROTOCOL.NAME](job, extracted.bank, extracted.queries, seed)
+            score = replace(score, metrics={**score.metrics, **extracted.quality})
+            # A trial's cost is that of running it alone, also where the features are at hand
+            seconds = time.time() - start + extracted.seconds
+            _write_trial(job, weights, score, extracted.queries.values, trial, started, seconds)
         barrier()
     return records
 
@@ -311,33 +322,22 @@ def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
     return read_weights(weights, backbone=backbone, seed=seed)
 
 
-def _extract(job: Job, weights: Weights) -> tuple[Features, Features]:
-    return _features(job, weights, job.train), _features(job, weights, job.test)
-
-
-def _features(job: Job, weights: Weights, split: Split) -> Features:
-    loader = job.cfg.DATALOADER
-    return extract_features(
+def _extract(job: Job, weights: Weights) -> Extracted:
+    cfg = job.cfg
+    return extract_splits(
         weights,
-        split,
+        job.train,
+        job.test,
         job.transform,
+        quality_images=cfg.QUALITY.IMAGES,
         device=job.device,
-        batch_size=loader.BATCH_SIZE,
-        num_workers=loader.NUM_WORKERS,
-        cache_dir=job.cfg.CACHE_DIR,
-        window=job.cfg.SVM.WINDOW if job.cfg.PROTOCOL.NAME.startswith("svm") else 0,
+        batch_size=cfg.DATALOADER.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        cache_dir=cfg.CACHE_DIR,
+        window=cfg.SVM.WINDOW if cfg.PROTOCOL.NAME.startswith("svm") else 0,
+        precision=cfg.FEATURES.PRECISION,
+        storage=cfg.FEATURES.STORAGE,
     )
-
-
-def _quality(job: Job, weights: Weights, queries: Features) -> dict[str, float]:
-    """Statistics of the test images' features, and of random crops of some of them."""
-    if not job.cfg.QUALITY.IMAGES:
-        return {}
-    sizes = (job.cfg.PROTOCOL.IMAGE_SIZE, job.cfg.PROTOCOL.INTERPOLATION)
-    crops = replace(job.transform, resize=sizes[0])  # they have their size already
-    pairs = pair_splits(job.test, job.cfg.QUALITY.IMAGES, *sizes)
-    two = [_features(replace(job, transform=crops), weights, split).values for split in pairs]
-    return feature_quality(queries.values, two)
 
 
 def _write_trial(

@@ -80,18 +80,21 @@ def test_windows_of_the_last_map(digits: Path) -> None:
         extract_features(weights, split, transform, window=9, **options)
 
 
-def test_the_cache_tells_architectures_and_windows_apart(digits: Path) -> None:
+def test_the_cache_tells_architectures_windows_and_formats_apart(digits: Path) -> None:
     split, _ = open_object_splits("voc:digits_voc:train", "voc:digits_voc:test")
     weights, transform = random_weights("tiny_resnet", 0), ImageTransform(64, 64)
+    formats = {"precision": "fp32", "storage": "fp32"}
     other = random_weights("tiny_resnet", 0)
     object.__setattr__(other, "architecture", {"padding": "same"})
     keys = {
-        _content_key(weights, split, transform, "cpu", 0),
-        _content_key(weights, split, transform, "cpu", 6),
-        _content_key(weights, split, ImageTransform(64, 64, squash=True), "cpu", 0),
-        _content_key(other, split, transform, "cpu", 0),
+        _content_key(weights, split, transform, window=0, **formats),
+        _content_key(weights, split, transform, window=6, **formats),
+        _content_key(weights, split, ImageTransform(64, 64, squash=True), window=0, **formats),
+        _content_key(other, split, transform, window=0, **formats),
+        _content_key(weights, split, transform, window=0, precision="bf16", storage="fp32"),
+        _content_key(weights, split, transform, window=0, precision="fp32", storage="fp16"),
     }
-    assert len(keys) == 4
+    assert len(keys) == 6
 
 
 def test_from_photographs_to_a_record(digits: Path, tmp_path: Path) -> None:
