@@ -154,16 +154,18 @@ def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[Feat
     if folder is None:
         yield FeatureTable(rows, batch_size)
         return
+    refusal = f"CACHE_DIR {folder.parent} cannot be written; give another"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"CACHE_DIR {folder.parent} cannot be written: {error.strerror}"
-        ) from error
+        raise InputError(f"{refusal} ({error.strerror})") from error
     waiting = f"waiting for another run that extracts the features of {folder}"
-    # A colleague's folder can be read, not locked
-    with locked(folder, waiting) if os.access(folder, os.W_OK) else nullcontext():
-        yield KeptTable(folder, rows, batch_size)
+    ours = os.access(folder, os.W_OK)  # a colleague's can be read
+    with locked(folder, waiting) if ours else nullcontext():
+        table = KeptTable(folder, rows, batch_size)
+        if table.pending and not ours:
+            raise InputError(refusal)
+        yield table
 
 
 def file_stamp(images: Any, index: int) -> list[int]:

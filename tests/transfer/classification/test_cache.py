@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.common.errors import InputError
 from pretrain.common.knn import nearest_neighbours
 from transfer.classification.cache import open_table
 
@@ -51,3 +52,18 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             values.clone()
     assert values.shape == (ROWS, DIM)
     assert torch.equal(values[BATCH : 2 * BATCH], batch.roll(1, dims=1))
+
+
+def test_a_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serves what is complete; the rest is refused before it is computed."""
+    monkeypatch.setattr("transfer.classification.cache.os.access", lambda path, mode: False)
+    (tmp_path / "key").mkdir()
+    with pytest.raises(InputError, match="CACHE_DIR .* cannot be written; give another"):
+        with open_table(tmp_path / "key", 2, 2):
+            pass
+    monkeypatch.undo()
+    with open_table(tmp_path / "key", 2, 2) as table:
+        table.add(0, torch.ones(2, 3), 1.0)
+    monkeypatch.setattr("transfer.classification.cache.os.access", lambda path, mode: False)
+    with open_table(tmp_path / "key", 2, 2) as table:
+        assert torch.equal(table.values(), torch.ones(2, 3))

@@ -224,9 +224,7 @@ def test_features_too_large_for_fp16(folder: Path) -> None:
 def test_cache_folders_that_cannot_serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = read_weights("random", backbone="tiny_resnet")
     split = open_split(f"folder:{folder}:images")
-    with pytest.raises(
-        InputError, match="CACHE_DIR .*0.png cannot be written: Not a directory; give"
-    ):
+    with pytest.raises(InputError, match="CACHE_DIR .*0.png cannot be written; .*Not a directory"):
         path = str(folder / "images/a/0.png")
         extract_features(weights, split, TRANSFORM, device=CPU, cache_dir=path)
     full = shutil._ntuple_diskusage(10**9, 10**9, 0)
