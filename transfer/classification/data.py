@@ -6,6 +6,7 @@ Legend: N images, S side of the crop in pixels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from pretrain.data.datasets import ImageDataset, open_images
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 
+logger = logging.getLogger(__name__)
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -173,16 +175,26 @@ def open_object_splits(train: str, test: str) -> tuple[Split, Split]:
     """The splits of a detection set (VOC or COCO) with the classes of their objects as labels.
 
     A class is present if an object of it is not difficult, ignored if all are difficult or crowd,
-    and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there).
+    and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there). Classes
+    that no test image shows have no AP: they are left out of both splits, with a warning.
 
     Raises:
-        InputError: see `transfer.datasets.registry.open_sets`.
+        InputError: see `transfer.datasets.registry.open_sets`; no class is left.
     """
     for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
         if not name:
             raise InputError(f"{key} is empty: name a detection set, such as voc_2007_trainval")
     first = open_sets([train])
-    return _object_labels(first), _object_labels(open_sets([test], like=first))
+    splits = _object_labels(first), _object_labels(open_sets([test], like=first))
+    shown = (splits[1].labels == 1).any(dim=0)
+    if not shown.any():
+        raise InputError(f"{test} shows no object of the classes of {train}: nothing to test on")
+    missing = [name for name, there in zip(first.classes, shown) if not there]
+    if missing:
+        logger.warning("%s shows no %s: left out of the mean", test, ", ".join(missing))
+    kept = tuple(name for name in first.classes if name not in missing)
+    one, two = (replace(part, labels=part.labels[:, shown], classes=kept) for part in splits)
+    return one, two
 
 
 def _object_labels(data: DetectionSet) -> Split:

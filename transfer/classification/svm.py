@@ -153,7 +153,7 @@ def check_targets(
         if positives < folds:
             raise InputError(
                 f"class {name} has {positives} positive training images, fewer than the {folds} "
-                "folds of SVM.FOLDS"
+                "folds of SVM.FOLDS: lower it, or train on more images"
             )
         if not (test_targets[:, c] == 1).any():
             raise InputError(f"class {name} has no positive test image: its AP is not defined")

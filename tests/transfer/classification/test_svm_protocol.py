@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,43 @@ def test_objects_as_labels() -> None:
     split = cls_data._object_labels(DetectionSet("x", "voc", tuple(samples), ("p", "q"), (1, 2)))
     assert split.labels.tolist() == [[1, 0], [-1, -1], [0, 0], [0, 1]]
     assert split.images.name(2) == "c.jpg" and len(split) == 4
+
+
+def test_classes_without_a_test_image(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = (0.0, 0.0, 1.0, 1.0)
+    shown = {"train": ([0, 1], [2]), "test": ([2], [0]), "hard": ([], [])}
+
+    def opened(names: list[str], like: DetectionSet | None = None) -> DetectionSet:
+        samples = [
+            Sample(f"{i}.jpg", str(i), 2, 2, tuple(Instance(box, c) for c in there))
+            for i, there in enumerate(shown[names[0]])
+        ]
+        return DetectionSet(names[0], "voc", tuple(samples), ("p", "q", "r"), (1, 2, 3))
+
+    monkeypatch.setattr(cls_data, "open_sets", opened)
+    train, test = open_object_splits("train", "test")
+    assert train.classes == test.classes == ("p", "r")
+    assert train.labels.tolist() == [[1, 0], [0, 1]] and test.labels.tolist() == [[0, 1], [1, 0]]
+    assert "test shows no q: left out of the mean" in caplog.text
+    with pytest.raises(InputError, match="hard shows no object of the classes of train"):
+        open_object_splits("train", "hard")
+
+
+def test_photographs_with_a_class_that_is_not_tested(
+    real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(real_data("voc20_coco")))
+    command = ["--config", "svm_voc07.yaml", "--weights", "random", "--output", str(tmp_path)]
+    sets = "DATASETS.TRAIN voc:voc20_coco:trainval DATASETS.TEST voc:voc20_coco:test".split()
+    more = [*sets, "SVM.WINDOW", "0", "SVM.FOLDS", "3", "QUALITY.IMAGES", "0"]
+    assert main([*command, *SMALL, *more]) == 0
+    record = json.loads((tmp_path / "trial_0" / "record.json").read_text())
+    per_class = record["per_class"]["mAP"]
+    assert len(per_class) == 19 and "cow" not in per_class
+    assert record["metrics"]["mAP"] == pytest.approx(sum(per_class.values()) / 19)
+    assert record["views_seen"] == 306 + 95
 
 
 def test_the_whole_image_is_squashed() -> None:
