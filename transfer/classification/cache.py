@@ -107,7 +107,8 @@ class KeptTable(FeatureTable):
         self.batch_size, self.pending, self._lines = found.batch_size, left, good
         self.seconds = sum(line["seconds"] for line in good.values())
         if left and good:
-            logger.info("%s: going on after %d of %d batches", self._file, len(good), len(lines))
+            total = len(good) + len(left)
+            logger.info("%s: going on after %d of %d batches", self._file, len(good), total)
 
     def _mapped(self) -> np.memmap:
         mapped = np.load(self._file, mmap_mode="r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -149,8 +150,11 @@ def test_a_bad_cache_is_computed_again(
     assert "computed again" not in caplog.text and len(reads) == again
 
 
-def test_a_killed_extraction_goes_on_after_its_last_batch(folder: Path, reads: list[int]) -> None:
+def test_a_killed_extraction_goes_on_after_its_last_batch(
+    folder: Path, reads: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
     """Killed by an unreadable image: what was complete is not read again, the result is equal."""
+    caplog.set_level(logging.INFO)
     weights = read_weights("random", backbone="tiny_resnet")
     split, cache = open_split(f"folder:{folder}:images"), folder / "cache"
     options = {"device": CPU, "cache_dir": str(cache), "batch_size": 2}
@@ -169,6 +173,7 @@ def test_a_killed_extraction_goes_on_after_its_last_batch(folder: Path, reads: l
     reads.clear()
     again = extract_features(weights, split, TRANSFORM, **options)
     assert reads == [4] and torch.equal(again.values, whole.values)
+    assert "going on after 2 of 3 batches" in caplog.text
     assert again.seconds > before > 0
 
 
