@@ -78,7 +78,7 @@ class KeptTable(FeatureTable):
         self._lines: dict[int, dict[str, float]] = {}  # batch -> {batch, crc32, seconds}
         try:
             self._take_over()
-        except (OSError, ValueError, KeyError, TypeError) as error:  # torn or foreign in any way
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # torn or foreign
             if self._journal.exists():
                 logger.warning("%s: computed again (%s)", folder, error)
         self._begun = False

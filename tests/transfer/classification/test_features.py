@@ -102,6 +102,8 @@ def spoil(kind: str, ours: Path, theirs: Path) -> None:
     file, journal = ours / "features.npy", ours / "journal.jsonl"
     if kind == "cut off":
         file.write_bytes(file.read_bytes()[:-100])
+    elif kind == "empty":
+        file.write_bytes(b"")
     elif kind == "foreign":
         shutil.copytree(theirs, ours, dirs_exist_ok=True)
     elif kind == "foreign features":
@@ -118,6 +120,7 @@ def spoil(kind: str, ours: Path, theirs: Path) -> None:
     "kind, again",
     [
         ("cut off", 5),
+        ("empty", 5),
         ("foreign", 5),
         ("foreign features", 5),
         ("journal of nothing", 5),
