@@ -2,6 +2,8 @@
 
     folder:FOLDER[:SPLIT]   FOLDER/SPLIT holds one folder of images per class, or images (labels -1)
     imagenet:train|val      the same below ROOT/imagenet
+    places205:train|val     the official lists and images below ROOT/places205 (places205.py)
+    inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
     cifar10:train|test      torchvision's files below ROOT, cifar100 likewise
 
 ROOT is `$DETECTRON2_DATASETS`, by default `./datasets`. FOLDER is absolute or below ROOT; the last
@@ -21,8 +23,10 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.decode import decode_image
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+from pretrain.data.folders import scan_folder
+from pretrain.data.inat2018 import read_inat2018
+from pretrain.data.listed import Listing
+from pretrain.data.places205 import read_places205
 
 
 class ImageDataset(ABC):
@@ -59,6 +63,22 @@ class FolderImages(ImageDataset):
 
     def name(self, index: int) -> str:
         return self.paths[index]
+
+
+class ListedImages(ImageDataset):
+    """Image files that a list names, in its order."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.folder, self.labels, self.classes = listing.folder, listing.labels, listing.classes
+        # One buffer instead of millions of strings, whose reference counts would make every
+        # loader process copy the pages they lie on
+        self._names = np.array([os.fsencode(name) for name in listing.names])
+
+    def read(self, index: int) -> Image.Image:
+        return decode_image(self.name(index))
+
+    def name(self, index: int) -> str:
+        return os.path.join(self.folder, os.fsdecode(self._names[index]))
 
 
 class ArrayImages(ImageDataset):
@@ -113,9 +133,11 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     """Open a classification data set by its spec (see the module's docstring).
 
     `limit_per_class` keeps the first images of each class in sorted order (of the whole folder
-    where there are no classes): "a part of" a data set that everybody can take again.
+    where there are no classes), or in that of an official list: "a part of" a data set that
+    everybody can take again.
 
-    Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected).
+    Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected),
+    and what `read_places205` and `read_inat2018` raise.
     """
     kind, _, rest = spec.partition(":")
     dataset = find(kind, OPENERS, "data set", where=f"{spec!r}")(rest)
@@ -155,39 +177,6 @@ def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
     return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
 
 
-def scan_folder(folder: Path) -> tuple[list[str], list[int], list[str]]:
-    """List a folder's images: (paths, labels, classes), sorted by class and path.
-
-    Subfolders that hold images are classes; without any, the folder's own images have label -1.
-    Raises `InputError` for a missing folder, and for one without images.
-    """
-    layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
-    if not folder.is_dir():
-        raise InputError(f"image folder {folder} does not exist; {layout}")
-    with os.scandir(folder) as entries:
-        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
-    found = [(name, _images_below(folder / name)) for name in subfolders]
-    found = [(name, paths) for name, paths in found if paths]
-    if found:
-        paths = [path for _, files in found for path in files]
-        labels = [label for label, (_, files) in enumerate(found) for _ in files]
-        return paths, labels, [name for name, _ in found]
-    with os.scandir(folder) as entries:
-        flat = sorted(e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES))
-    if not flat:
-        raise InputError(f"image folder {folder} holds no images; {layout}")
-    return flat, [-1] * len(flat), []
-
-
-def _images_below(folder: Path) -> list[str]:
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    )
-
-
 def _first_per_class(labels: Sequence[int], limit: int) -> list[int]:
     taken: dict[int, int] = {}
     indices = []
@@ -207,10 +196,15 @@ def _open_folder(rest: str) -> ImageDataset:
     return FolderImages(datasets_root() / folder / split)
 
 
-def _open_imagenet(split: str) -> ImageDataset:
-    if split not in ("train", "val"):
-        raise InputError(f"imagenet has no split {split!r}; write imagenet:train or imagenet:val")
-    return FolderImages(datasets_root() / "imagenet" / split)
+def _official_opener(
+    name: str, read: Callable[[Path, str], ImageDataset]
+) -> Callable[[str], ImageDataset]:
+    def open_official(split: str) -> ImageDataset:
+        if split not in ("train", "val"):
+            raise InputError(f"{name} has no split {split!r}; write {name}:train or {name}:val")
+        return read(datasets_root() / name, split)
+
+    return open_official
 
 
 def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
@@ -237,7 +231,9 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
 
 OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "folder": _open_folder,
-    "imagenet": _open_imagenet,
+    "imagenet": _official_opener("imagenet", lambda root, split: FolderImages(root / split)),
+    "places205": _official_opener("places205", lambda *at: ListedImages(read_places205(*at))),
+    "inat2018": _official_opener("inat2018", lambda *at: ListedImages(read_inat2018(*at))),
     "cifar10": _cifar_opener(10),
     "cifar100": _cifar_opener(100),
 }

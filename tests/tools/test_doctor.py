@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pretrain.common.digits import make_digits
 from tools.doctor import main
@@ -63,6 +64,31 @@ def test_classification_finds_what_would_stop_it(
     found = rows(capsys, *words, "PROTOCOL.K", "(500,)", status=2)
     assert found["weights"]["status"] == found["data"]["status"] == "fail"
     assert "500 neighbours" in found["data"]["detail"] and "gone.pth" in found["weights"]["detail"]
+
+
+def test_official_classification_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for config in ("linear_inat18.yaml", "linear_places205.yaml"):
+        found = rows(capsys, "--config", config, "--weights", "random", status=2)
+        assert "does not exist; expected" in found["data"]["detail"]
+    names = [f"train_val2018/Aves/{category}/{category}.jpg" for category in (0, 1)]
+    for name in names:
+        (tmp_path / "inat2018" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "inat2018" / name)
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, "category_id": i} for i in (0, 1)],
+        "categories": [{"id": i, "name": f"species {i}"} for i in (0, 1)],
+    }
+    for split in ("train", "val"):
+        (tmp_path / "inat2018" / f"{split}2018.json").write_text(json.dumps(content))
+    row = rows(capsys, "--config", "linear_inat18.yaml", "--weights", "random")
+    for split in ("train", "val"):
+        found = row[f"data inat2018:{split}"]
+        assert found["status"] == "warn" and "2 images, 2 classes" in found["detail"]
+        assert "the whole set has 8142 classes" in found["detail"]
 
 
 def test_failures_are_named_on_standard_error(capsys: pytest.CaptureFixture) -> None:

@@ -162,7 +162,7 @@ def test_bad_weights_and_images(root: Path, capsys: pytest.CaptureFixture[str]) 
     "kind, message",
     [
         ("one class", "folder:data:train has one class ('bright'): nothing to tell apart"),
-        ("other classes", "class folders of folder:data:train and folder:data:test differ: 'dark'"),
+        ("other classes", "classes of folder:data:train and folder:data:test differ: 'dark'"),
         ("no classes", "folder:data:train has no labels: classification needs one folder per"),
         ("unreadable", "unreadable image in folder:data:test: "),
     ],

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.listed import part_of_whole
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 
@@ -166,7 +167,7 @@ def open_splits(
         only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
         only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
         raise InputError(
-            f"the class folders of {train} and {test} differ: {'; '.join(only) or 'their order'}"
+            f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
         )
     return first, second
 
@@ -216,4 +217,7 @@ def open_split(name: str, limit_per_class: int = 0) -> Split:
         raise InputError(f"{name} has no labels: classification needs one folder per class")
     if len(images.classes) < 2:
         raise InputError(f"{name} has one class ({images.classes[0]!r}): nothing to tell apart")
+    part = "" if limit_per_class else part_of_whole(name, len(images), len(images.classes))
+    if part:
+        logger.warning("%s has %d images, a part: %s", name, len(images), part)
     return Split(name, images, torch.tensor(images.labels), tuple(images.classes))

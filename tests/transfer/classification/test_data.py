@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pretrain.common.errors import InputError
-from transfer.classification.data import ImageTransform, collate, open_splits
+from transfer.classification.data import ImageTransform, collate, open_split, open_splits
 
 
 def _image(width: int, height: int) -> Image.Image:
@@ -57,7 +57,9 @@ def test_splits(tmp_path: Path) -> None:
     train, test = open_splits(name + "train", name + "test", limit_per_class=1)
     assert train.classes == test.classes == ("a", "b")
     assert train.labels.tolist() == [0, 1] and len(test) == 2
-    with pytest.raises(InputError, match="differ: 'b' only in .*train; 'c' only in .*other"):
+    with pytest.raises(
+        InputError, match="classes of .* differ: 'b' only in .*train; 'c' only in .*other"
+    ):
         open_splits(name + "train", name + "other")
     with pytest.raises(InputError, match="has no labels"):
         open_splits(name + "train", name + "flat")
@@ -67,3 +69,16 @@ def test_splits(tmp_path: Path) -> None:
         open_splits(name + "train", "")
     with pytest.raises(InputError, match="LIMIT_PER_CLASS -1"):
         open_splits(name + "train", name + "test", limit_per_class=-1)
+
+
+def test_a_part_of_a_built_in_set_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    _write(tmp_path, "imagenet/val/a/0.png", "imagenet/val/b/0.png")
+    assert len(open_split("imagenet:val")) == 2
+    assert "imagenet:val has 2 images, a part: the whole set has 1000 classes" in caplog.text
+    caplog.clear()
+    open_split("imagenet:val", limit_per_class=1)  # asked for
+    open_split(f"folder:{tmp_path}/imagenet:val")
+    assert not caplog.text

@@ -1,0 +1,95 @@
+"""Images that an official list names: a list in, its images with labels out, none of them missing.
+
+A list of millions is compared with one listing of each folder it names, which is what reading class
+folders costs too; no image is opened. One that is there but damaged is named when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+
+QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
+# The official numbers of images, and of classes. ImageNet: its usual 1000-class set;
+# iNaturalist 2018: visipedia/inat_comp 2018/README.md; classes as facebookresearch/vissl's configs.
+IMAGES = {
+    "imagenet:train": 1_281_167,
+    "imagenet:val": 50_000,
+    "inat2018:train": 437_513,
+    "inat2018:val": 24_426,
+}
+CLASSES = {"imagenet": 1000, "places205": 205, "inat2018": 8142}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Image i is the file `folder / names[i]`, of the class `classes[labels[i]]`."""
+
+    folder: Path
+    names: list[str]
+    labels: list[int]
+    classes: list[str]
+
+
+def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
+    """The first of the places in `folder` that exists.
+
+    Raises InputError, which says what layout is expected.
+    """
+    for place in places:
+        if (folder / place).exists():
+            return folder / place
+    raise InputError(f"{folder / places[0]} does not exist; expected {layout}")
+
+
+def check_listed(source: Path, folder: Path, names: Sequence[str], layout: str) -> None:
+    """Raises InputError unless all files `folder / name` exist: how many do not, and one of them.
+
+    `source`: the list, for the message.
+    """
+    if not names:
+        raise InputError(f"{source} names no images; expected {layout}")
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        parent, _, file = name.rpartition("/")
+        wanted[parent].append(file)
+    missing, first = 0, ""
+    folders = progress(
+        wanted.items(), desc=f"check {source.name}", leave=False, delay=QUIET_SECONDS
+    )
+    for parent, files in folders:
+        found = _file_names(folder / parent)
+        lost = [file for file in files if file not in found]
+        missing += len(lost)
+        first = first or next((str(folder / parent / file) for file in lost), "")
+    if missing:
+        raise InputError(
+            f"{source} names {len(names)} images, {missing} of them do not exist, such as {first};"
+            f" expected {layout}"
+        )
+
+
+def part_of_whole(name: str, images: int, classes: int) -> str:
+    """What says that a built-in set, such as "imagenet:val", is a part of the official one; or "".
+
+    A part is no error: people cut sets down to try things. Its numbers compare with no others.
+    """
+    wanted = CLASSES.get(name.partition(":")[0])
+    if wanted and classes != wanted:
+        return f"the whole set has {wanted} classes"
+    if images != IMAGES.get(name, images):
+        return f"the whole set has {IMAGES[name]} images"
+    return ""
+
+
+def _file_names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
