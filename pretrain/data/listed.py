@@ -16,11 +16,13 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
-# The official numbers of images, and of classes. ImageNet: its usual 1000-class set;
-# iNaturalist 2018: visipedia/inat_comp 2018/README.md; classes as facebookresearch/vissl's configs.
+# The official numbers of images, and of classes. Places205: Zhou et al., NIPS 2014 (100 validation
+# images per class); iNaturalist 2018: visipedia/inat_comp 2018/README.md.
 IMAGES = {
     "imagenet:train": 1_281_167,
     "imagenet:val": 50_000,
+    "places205:train": 2_448_873,
+    "places205:val": 20_500,
     "inat2018:train": 437_513,
     "inat2018:val": 24_426,
 }

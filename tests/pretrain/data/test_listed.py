@@ -215,4 +215,5 @@ def test_a_part_of_an_official_set_is_named() -> None:
     assert part_of_whole("inat2018:train", 437_513, 8142) == ""
     assert part_of_whole("inat2018:val", 24_000, 8142) == "the whole set has 24426 images"
     assert part_of_whole("inat2018:val", 24_426, 3) == "the whole set has 8142 classes"
-    assert part_of_whole("places205:val", 7, 205) == part_of_whole("folder:x:val", 7, 2) == ""
+    assert part_of_whole("places205:val", 7, 205) == "the whole set has 20500 images"
+    assert part_of_whole("folder:x:val", 7, 2) == ""
