@@ -152,11 +152,11 @@ def collate(items: Sequence[Tensor | str]) -> Tensor | str:
 def open_splits(
     train: str, test: str, limit_per_class: int = 0, test_limit_per_class: int = 0
 ) -> tuple[Split, Split]:
-    """Opens both splits.
+    """Opens both splits. Classes that have no image, as in a part of a listed set, are left out.
 
     Raises:
         InputError: a name is empty or unknown, images without class folders, fewer than two
-            classes, or splits whose classes differ.
+            classes, splits whose classes differ, or a class with test images only.
     """
     for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
         if not name:
@@ -169,6 +169,23 @@ def open_splits(
         raise InputError(
             f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
         )
+    return _classes_with_images(first, second)
+
+
+def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:
+    there = torch.zeros(len(train.classes), dtype=torch.bool)
+    there[train.labels] = True
+    unknown = test.labels[~there[test.labels]]
+    if len(unknown):
+        name = train.classes[int(unknown[0])]
+        raise InputError(f"{test.name} has images of the class {name!r}, {train.name} has none")
+    if there.sum() < 2:
+        raise InputError(f"{train.name} has images of one class: nothing to tell apart")
+    classes = tuple(name for name, has in zip(train.classes, there) if has)
+    position = there.cumsum(dim=0) - 1
+    first, second = (
+        replace(split, labels=position[split.labels], classes=classes) for split in (train, test)
+    )
     return first, second
 
 

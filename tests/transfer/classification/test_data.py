@@ -71,6 +71,28 @@ def test_splits(tmp_path: Path) -> None:
         open_splits(name + "train", name + "test", limit_per_class=-1)
 
 
+def test_classes_without_images_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of Places205, whose labels stay those of the 205 classes."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    lists = tmp_path / "places205" / "trainvalsplit_places205"
+    lists.mkdir(parents=True)
+    _write(tmp_path / "places205" / "images256", "a/abbey/0.png", "b/bar/1.png", "c/cave/2.png")
+    (lists / "train_places205.csv").write_text("c/cave/2.png 33\na/abbey/0.png 0\n")
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\nc/cave/2.png 33\n")
+    train, test = open_splits("places205:train", "places205:val")
+    assert train.classes == test.classes == ("abbey", "cave")
+    assert train.labels.tolist() == [1, 0] and test.labels.tolist() == [0, 1]
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\nb/bar/1.png 19\n")
+    with pytest.raises(InputError, match="places205:val has images of the class 'class 19', "):
+        open_splits("places205:train", "places205:val")
+    (lists / "train_places205.csv").write_text("a/abbey/0.png 0\n")
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\n")
+    with pytest.raises(InputError, match="images of one class"):
+        open_splits("places205:train", "places205:val")
+
+
 def test_a_part_of_a_built_in_set_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
