@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--first-trial", type=int, default=0, metavar="T", help="skips those before"
     )
-    parser.add_argument("--resume", action="store_true", help="skips trials that have a record")
+    parser.add_argument("--resume", action="store_true", help="goes on where the output ends")
     return parser.parse_args(argv)
 
 
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume=args.resume,
         overrides=tuple(args.opts),
         first_trial=args.first_trial,
+        config=args.config,
     )
     if args.num_gpus > 1:
         check(cfg, request)

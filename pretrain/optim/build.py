@@ -80,6 +80,7 @@ def build_optimizer(
     *,
     lr: float,
     momentum: float = 0.9,
+    nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     trust_coefficient: float = 0.001,
     momentum_holds_lr: bool = True,
@@ -97,6 +98,6 @@ def build_optimizer(
             momentum_holds_lr=momentum_holds_lr,
         )
     if kind is SGD:
-        return SGD(groups, lr, momentum=momentum)
+        return SGD(groups, lr, momentum=momentum, nesterov=nesterov)
     # One kernel for all tensors, on a CPU too: 69 to 30 ms there for ResNet-18's 62 tensors.
     return AdamW(groups, lr, betas=betas, fused=True)

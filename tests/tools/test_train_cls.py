@@ -119,7 +119,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
     [
         ("knn.yml", (), "no config"),
         ("knn.yaml", ("PROTOCOL.KS", "(1,)"), "PROTOCOL.K"),
-        ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: knn, kshot, linear, svm"),
+        ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: finetune, knn, kshot, linear"),
         ("knn.yaml", ("PROTOCOL.K", "(500,)"), "24 images"),
         ("knn.yaml", ("PROTOCOL.TEMPERATURE", "0.0"), "PROTOCOL.TEMPERATURE 0.0"),
         ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "does not exist"),

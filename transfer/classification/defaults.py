@@ -20,7 +20,7 @@ def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
     FEATURES, as it stands after `auto` was replaced, belongs to it, as rounding moves numbers;
     all in fp32 leaves no trace, so that records from before the key have the same identity.
     """
-    nodes = {"SVM": "svm", "KSHOT": "kshot"}
+    nodes = {"SVM": "svm", "KSHOT": "kshot", "TRAIN": ("linear_crops", "finetune")}
     name = cfg.PROTOCOL.NAME
     plain = name not in ON_FEATURES or set(cfg.FEATURES.values()) == {"fp32"}
     unused = [key for key, used in nodes.items() if not name.startswith(used)]
@@ -44,13 +44,17 @@ def get_defaults() -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 2
     # Images per forward pass of the frozen backbone, per GPU
     cfg.DATALOADER.BATCH_SIZE = 256
+    # linear_crops, finetune: decode every image once before training, so that a broken one is named
+    # before and not after hours of it
+    cfg.DATALOADER.CHECK_IMAGES = True
 
     cfg.BACKBONE = CfgNode()
     # Architecture of `--weights random`; the backbone of any file is its own
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()
-    # knn, linear, svm, svm_lowshot or kshot
+    # On features of one centre crop: knn, linear, svm, svm_lowshot, kshot. On random crops: a probe
+    # of the frozen backbone (linear_crops) or all of it (finetune)
     cfg.PROTOCOL.NAME = "knn"
     # Shorter side after resizing, then the side of the centre crop, in pixels
     cfg.PROTOCOL.RESIZE = 256
@@ -63,11 +67,13 @@ def get_defaults() -> CfgNode:
     # linear: every feature to zero mean and unit variance over the training set, which is what
     # MAE's BatchNorm1d(affine=False) before the head converges to
     cfg.PROTOCOL.STANDARDIZE = True
-    # linear: share of the training images of each class on which the learning rate is chosen
+    # linear, linear_crops, finetune: share of the training images of each class on which the
+    # learning rate is chosen, where SOLVER.LR_PER_256 lists several
     cfg.PROTOCOL.HOLDOUT = 0.1
 
     cfg.KNN, cfg.QUALITY = _extras()
-    cfg.SVM, cfg.KSHOT, cfg.FEATURES = _svm(), _kshot(), _features()
+    cfg.SVM, cfg.KSHOT, cfg.TRAIN = _svm(), _kshot(), _train()
+    cfg.FEATURES = _features()
 
     cfg.SOLVER = _solver()
 
@@ -93,15 +99,17 @@ def _extras() -> tuple[CfgNode, CfgNode]:
 
 
 def _solver() -> CfgNode:
-    """The linear head; kNN has no solver."""
+    """The linear head of `linear`, and what TRAIN trains; kNN has no solver."""
     node = CfgNode()
-    # Momentum SGD with a cosine to 0
+    # linear: momentum SGD with a cosine to 0; TRAIN has schedules of its own
     node.EPOCHS = 100
+    # Images per step, of all GPUs together
     node.BATCH_SIZE = 256
-    # Learning rates for a batch of 256, trained at once; scaled linearly with the batch size
+    # Learning rates of the head for a batch of 256, scaled linearly with the batch size. linear
+    # trains them at once, linear_crops and finetune one after the other
     node.LR_PER_256 = (0.01, 0.03, 0.1, 0.3, 1.0)
     node.MOMENTUM = 0.9
-    # L2 penalty on the weights, not on the bias
+    # L2 penalty. linear: on the weights, not on the bias; else on all but normalisation layers
     node.WEIGHT_DECAY = 0.0
     return node
 
@@ -141,4 +149,49 @@ def _kshot() -> CfgNode:
     node.SHOTS = (1, 2, 5)
     # L2 penalty on the weights beside the sum of the images' losses (MSN's --lambd)
     node.PENALTY = 0.00025
+    return node
+
+
+def _train() -> CfgNode:
+    """Training on random crops: keys of linear_crops and finetune, no part of others' identity."""
+    node = CfgNode()
+    # Share of the image's area that a crop covers (torchvision's RandomResizedCrop)
+    node.CROP_SCALE = (0.08, 1.0)
+    node.FLIP_PROB = 0.5
+    # Leave out the images after the last full batch of an epoch
+    node.DROP_LAST = False
+    # Train on the images of a list only: a file, a URL, simclr_1pct or simclr_10pct; "": on all
+    node.SPLIT_LIST = ""
+    # How many images the list must name; 0: any number
+    node.SPLIT_LINES = 0
+    # sgd or lars; the forms of LARS: matrices (MAE), all (apex's LARC), backbone (SimCLR)
+    node.OPTIMIZER = "sgd"
+    node.LARS = "matrices"
+    node.NESTEROV = False
+    # finetune: the backbone's learning rate over the head's
+    node.BACKBONE_LR_RATIO = 1.0
+    # cosine to 0, or step: times GAMMA at each of the MILESTONES, in epochs
+    node.SCHEDULE = "cosine"
+    node.MILESTONES = ()
+    node.GAMMA = 0.1
+    # The rate changes at the start of each epoch instead of at each step
+    node.PER_EPOCH = False
+    node.WARMUP_EPOCHS = 0
+    # linear, batchnorm_linear (MAE), layers (VISSL: one on each of conv1, res2 ... res5)
+    node.HEAD = "linear"
+    # normal (std 0.01, bias 0), zero, or uniform (torch's own)
+    node.HEAD_INIT = "normal"
+    # A ViT's feature: its class token, or the mean of its patches (MAE's --global_pool)
+    node.VIT_POOL = "token"
+    # Images that a batch norm in training sees at once: a process takes its images in parts of so
+    # many and adds up the gradients; 0: all at once
+    node.NORM_BATCH = 0
+    # Batch norms in training see the images of all processes
+    node.SYNC_BN = False
+    # bfloat16 on a GPU (weights, head and loss in float32)
+    node.AMP = True
+    # Epochs between tests on DATASETS.TEST, whose best is reported as top1_best; 0: only the last
+    node.EVAL_PERIOD = 1
+    # Which of top1 (last epoch) and top1_best the recipe's source printed; "": it is not known
+    node.SOURCE_PRINTS = ""
     return node

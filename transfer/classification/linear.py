@@ -9,7 +9,6 @@ chosen on a held-out part of the training images; the test images are looked at 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ from torch.nn.functional import one_hot
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.metrics import accuracy
-
-logger = logging.getLogger(__name__)
-MAX_EXTENSIONS = 3
+from transfer.classification.rates import search
 
 
 @dataclass(frozen=True)
@@ -147,42 +144,19 @@ def choose_lr(
     holdout: float,
     generator: torch.Generator,
 ) -> tuple[float, dict[float, float]]:
-    """Returns (the best learning rate, {learning rate: held-out top-1 percent}).
-
-    A best value at the edge that beats its neighbour extends the grid there by 3, up to 3 times.
-    Of equal values the smaller learning rate wins.
-    """
+    """Returns (the best learning rate, {learning rate: held-out top-1 percent}); see `search`."""
     kept, held = split_holdout(labels, holdout, generator)
-    scores: dict[float, float] = {}
-    pending = sorted(lrs)
-    for extension in range(MAX_EXTENSIONS + 1):
+
+    def score(rates: list[float]) -> list[float]:
         heads = train_heads(
             features[kept],
             labels[kept],
-            pending,
+            rates,
             solver,
             num_classes=num_classes,
             generator=generator,
-            desc=f"choosing among {len(pending)} learning rates",
+            desc=f"choosing among {len(rates)} learning rates",
         )
-        for lr, logits in zip(pending, heads.logits(features[held])):
-            scores[lr] = accuracy(logits, labels[held])
-        best = min(scores, key=lambda lr: (-scores[lr], lr))
-        step = _beyond_edge(best, scores)
-        if step is None or extension == MAX_EXTENSIONS:
-            break
-        pending = [step]
-    if step is not None:
-        logger.warning("the chosen learning rate %g is at the edge of %s", best, sorted(scores))
-    return best, dict(sorted(scores.items()))
+        return [accuracy(logits, labels[held]) for logits in heads.logits(features[held])]
 
-
-def _beyond_edge(best: float, scores: dict[float, float]) -> float | None:
-    """The next learning rate to try: None unless `best` is at the edge and beats its neighbour."""
-    order = sorted(scores)
-    if len(order) < 2 or best not in (order[0], order[-1]):
-        return None
-    neighbour = order[1] if best == order[0] else order[-2]
-    if scores[best] == scores[neighbour]:
-        return None
-    return best / 3 if best == order[0] else best * 3
+    return search(lrs, score)

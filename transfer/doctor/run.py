@@ -227,7 +227,7 @@ def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
         rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
         solver, loader = cfg.SOLVER, cfg.DATALOADER
         text = f"{loader.BATCH_SIZE} images a forward pass on each of {job.processes} processes"
-        if cfg.PROTOCOL.NAME == "linear":
+        if cfg.PROTOCOL.NAME in ("linear", "linear_crops", "finetune"):
             rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
             text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
         rows.add("batch", OK, text)

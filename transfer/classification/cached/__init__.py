@@ -1,0 +1,1 @@
+"""Protocols on features of one centre crop, which are extracted once and kept."""

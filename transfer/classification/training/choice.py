@@ -1,0 +1,66 @@
+"""The learning rate by trial: full runs on a part of the training images, one after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.distributed import barrier, is_main
+from transfer.classification.rates import search
+from transfer.classification.training.fit import STATE_FILE, Progress, percentages
+
+logger = logging.getLogger(__name__)
+FILE = "rates.json"
+
+
+def choose_rate(
+    lrs: Sequence[float],
+    run: Callable[[float, Path], tuple[Progress, Tensor]],
+    folder: Path,
+    *,
+    identity: str,
+    resume: bool,
+) -> tuple[float, dict[float, float], list[Progress]]:
+    """Returns (the best rate, {rate: held-out top-1 percent}, what was run for it).
+
+    A rate at which the loss is not finite scores 0. Finished runs are kept in `rates.json`, so
+    that a resumed trial repeats none.
+
+    Args:
+        run: (rate, folder of its state) -> what was done, and its last test (M, H, 2) on held-out
+            images; of several heads the last one counts.
+        identity: of the protocol and weights; a file of another is not read.
+    """
+    file = folder / FILE
+    stored = json.loads(file.read_text()) if resume and file.is_file() else {}
+    stored = stored if stored.pop("identity", None) == identity else {}
+    tried: list[Progress] = []
+
+    def score(lr: float) -> float:
+        key = f"{lr:g}"
+        if key in stored:
+            tried.append(Progress(views=stored[key]["views"], before=stored[key]["seconds"]))
+            return stored[key]["top1"]
+        top1, done = 0.0, Progress()
+        try:
+            done, hits = run(lr, folder / f"lr_{key}")
+            top1 = percentages(hits)[0][-1]
+            logger.info("learning rate %s: top-1 %.2f on held-out images", key, top1)
+        except FloatingPointError as error:
+            logger.warning("learning rate %s: %s", key, error)
+        tried.append(done)
+        stored[key] = {"top1": top1, "views": done.views, "seconds": done.seconds}
+        if is_main():
+            text = json.dumps({"identity": identity, **stored}, indent=1)
+            atomic_write_text(file, text + "\n")
+            (folder / f"lr_{key}" / STATE_FILE).unlink(missing_ok=True)
+        barrier()
+        return top1
+
+    best, scores = search(lrs, lambda rates: [score(lr) for lr in rates])
+    return best, scores, tried

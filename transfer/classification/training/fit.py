@@ -1,0 +1,161 @@
+"""All epochs of a training run: trained, tested, kept on disk after each one, continued from there.
+
+The file `training.pth` holds what a run needs to go on from its last epoch bit for bit: weights
+that move, optimizer, random-number states, and what was measured so far.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.common.checkpoint import atomic_write, load_torch_file, rng_state, set_rng_state
+from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from transfer.classification.training.images import TrainImages
+from transfer.classification.training.loop import Trainer
+from transfer.classification.training.model import changed_tensors
+
+logger = logging.getLogger(__name__)
+STATE_FILE = "training.pth"
+
+
+@dataclass
+class Progress:
+    """What a run has done.
+
+    Attributes:
+        epochs: how many are over; rows: one per epoch for curves.json.
+        best: of each head {"epoch", "top1", "top5"} of its highest top-1.
+        views: images trained and tested on; seconds: wall clock; before: of it, what was spent
+            before the run was resumed.
+    """
+
+    epochs: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    views: int = 0
+    seconds: float = 0.0
+    before: float = 0.0
+
+
+def fit(
+    trainer: Trainer,
+    images: TrainImages,
+    *,
+    epochs: int,
+    test: Callable[[], Tensor],
+    eval_period: int,
+    state: Path,
+    facts: Mapping[str, str | int],
+    resume: bool,
+    frozen_state: Mapping[str, Tensor],
+    desc: str = "training",
+) -> tuple[Progress, Tensor]:
+    """Trains to the last epoch; returns what was done, and the last test (M, H, 2).
+
+    Args:
+        test: one pass over the test images (see `Trainer.evaluate`).
+        eval_period: epochs between tests, the last epoch is tested always; 0: it alone.
+        state: folder of `training.pth`.
+        facts: what makes a run the same run; a file with others is refused.
+        resume: continue from the file, if there is one.
+        frozen_state: the checkpoint's tensors, which a frozen backbone must still hold.
+
+    Raises:
+        InputError: the file is of another run.
+        FloatingPointError: the loss is not finite.
+        RuntimeError: the frozen backbone has changed.
+    """
+    file = state / STATE_FILE
+    done = _restore(trainer, file, facts) if resume and file.is_file() else Progress()
+    hits: Tensor | None = None
+    with progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
+        for epoch in range(done.epochs, epochs):
+            start = time.perf_counter()
+            row = {"step": epoch + 1, **trainer.epoch(images, epoch, epochs)}
+            _check_frozen(trainer, frozen_state)
+            done.epochs, done.views = epoch + 1, done.views + images.count
+            hits = None
+            if epoch + 1 == epochs or (eval_period and (epoch + 1) % eval_period == 0):
+                hits = test()
+                done.views += len(hits)
+                row |= _note_test(trainer.model.heads.names, hits, epoch + 1, done.best)
+            done.rows.append(row)
+            done.seconds += time.perf_counter() - start
+            _save(trainer, file, facts, done)
+            bar.update()
+            bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "step"})
+    if hits is None:  # a finished run was resumed
+        hits = test()
+    return done, hits
+
+
+def metric_name(head: str, metric: str) -> str:
+    """`top1`, or `res5_top1` where there are several heads."""
+    return f"{head}_{metric}" if head else metric
+
+
+def percentages(hits: Tensor) -> tuple[list[float], list[float]]:
+    """Top-1 and top-5 of each head, in percent, from (M, H, 2) bool."""
+    top1, top5 = (100.0 * hits.sum(dim=0).double() / len(hits)).T.tolist()
+    return top1, top5
+
+
+def _note_test(
+    heads: list[str], hits: Tensor, epoch: int, best: dict[str, dict[str, float]]
+) -> dict[str, float]:
+    row = {}
+    for head, top1, top5 in zip(heads, *percentages(hits)):
+        row |= {metric_name(head, "top1"): top1, metric_name(head, "top5"): top5}
+        if head not in best or top1 > best[head]["top1"]:
+            best[head] = {"epoch": epoch, "top1": top1, "top5": top5}
+    return row
+
+
+def _check_frozen(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
+    changed = changed_tensors(trainer.model.trunk, state) if trainer.model.frozen else []
+    if changed:
+        raise RuntimeError(
+            f"the frozen backbone has changed: {len(changed)} tensors differ from the checkpoint, "
+            f"such as {changed[0]}"
+        )
+
+
+def _save(trainer: Trainer, file: Path, facts: Mapping[str, Any], done: Progress) -> None:
+    states = gather_objects(rng_state())
+    if is_main():
+        content = {
+            "facts": dict(facts),
+            "model": trainer.trained.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "rng": states,
+            "progress": vars(done),
+        }
+        atomic_write(file, lambda handle: torch.save(content, handle))
+    barrier()
+
+
+def _restore(trainer: Trainer, file: Path, facts: Mapping[str, Any]) -> Progress:
+    content = load_torch_file(file)
+    if content["facts"] != dict(facts):
+        other = [key for key in facts if content["facts"].get(key) != facts[key]]
+        raise InputError(
+            f"{file} is of another run (its {', '.join(other)} differ); give another --output"
+        )
+    trainer.trained.load_state_dict(content["model"])
+    trainer.optimizer.load_state_dict(content["optimizer"])
+    if len(content["rng"]) == world_size():
+        set_rng_state(content["rng"][rank()])
+    done = Progress(**content["progress"])
+    done.before = done.seconds
+    logger.info("%s: continued after epoch %d", file, done.epochs)
+    return done

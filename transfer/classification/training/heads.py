@@ -1,0 +1,141 @@
+"""Linear classifiers on a backbone's features, and the features that they take.
+
+Legend: N images, C channels of a map, D features, K classes, S side of the image in pixels.
+
+    linear            pooled features -> linear
+    batchnorm_linear  pooled features -> BatchNorm1d(affine=False, eps=1e-6) -> linear
+                      (facebookresearch/mae main_linprobe.py)
+    layers            one head on each of conv1, res2 ... res5: the map averaged over windows ->
+                      BatchNorm2d -> flattened -> linear (facebookresearch/vissl, head `eval_mlp`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.backbones.resnet import Trunk
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+
+# VISSL's LINEAR_EVAL_FEAT_POOL_OPS_MAP for 224 px: side of the map -> window, stride, padding, and
+# the side of what comes out
+VISSL_WINDOWS = {
+    "conv1": (112, (10, 10, 4), 12),
+    "res2": (56, (16, 8, 0), 6),
+    "res3": (28, (13, 5, 0), 4),
+    "res4": (14, (8, 3, 0), 3),
+    "res5": (7, (6, 1, 0), 2),
+}
+INITS = ("normal", "zero", "uniform")
+Extract = Callable[[nn.Module, Tensor], dict[str, Tensor]]
+
+
+class Heads(nn.Module):
+    """One classifier per kind of feature; `names` prefix the metrics ("" where there is one)."""
+
+    def __init__(self, names: list[str], heads: list[nn.Module]) -> None:
+        super().__init__()
+        self.names = names
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Features of each head -> logits (N, K) of each head."""
+        return [head(values) for head, values in zip(self.heads, features)]
+
+
+def pooled(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The trunk's own output (N, D): the averaged last map, a ViT's class token."""
+    return {"": trunk(images)}
+
+
+def patches(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The mean of a ViT's patch tokens, then a layer norm that is not trained (N, D).
+
+    MAE's `--global_pool`; the trunk's own last norm must have been taken away.
+    """
+    tokens = trunk.forward_features(images)[:, trunk.num_prefix_tokens :].mean(dim=1)
+    return {"": F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)}
+
+
+def layers(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
+    """The maps of the stem and of each stage, averaged as VISSL does: (N, C, h, h).
+
+    Where a map has another side than at 224 px, it is averaged to the same h (or its own side,
+    where that is smaller) by adaptive windows.
+    """
+    x = trunk.relu(trunk.bn1(trunk.conv1(images)))
+    maps = {"conv1": vissl_pool(x, "conv1")}
+    x = trunk.maxpool(x)
+    for number, stage in enumerate(trunk.stages, start=2):
+        x = getattr(trunk, stage)(x)
+        maps[f"res{number}"] = vissl_pool(x, f"res{number}")
+    return maps
+
+
+def vissl_pool(x: Tensor, name: str) -> Tensor:
+    """(N, C, H, H) -> (N, C, h, h) with the window of the layer `name`."""
+    side, (window, stride, padding), pooled_side = VISSL_WINDOWS[name]
+    if x.shape[-1] == x.shape[-2] == side:
+        return F.avg_pool2d(x, window, stride, padding)
+    return F.adaptive_avg_pool2d(x, [min(pooled_side, length) for length in x.shape[-2:]])
+
+
+def choose_features(kind: str, trunk: nn.Module, vit_pool: str) -> Extract:
+    """What the heads of this kind take. InputError where the backbone has no such features."""
+    find(kind, HEADS, "head", "TRAIN.HEAD")
+    find(vit_pool, {"token": 0, "patches": 0}, "pooling of a ViT", "TRAIN.VIT_POOL")
+    if kind == "layers":
+        if not isinstance(trunk, Trunk):
+            raise InputError("TRAIN.HEAD layers needs a ResNet: a ViT has no maps of stages")
+        return layers
+    if vit_pool == "patches" and not isinstance(trunk, Trunk):
+        return patches
+    return pooled
+
+
+def build_heads(
+    kind: str, features: dict[str, Tensor], num_classes: int, init: str, seed: int
+) -> Heads:
+    """Heads for features like the given ones (of any N), drawn from `seed`.
+
+    Args:
+        init: "normal" (std 0.01, bias 0), "zero", or torch's own ("uniform", as VISSL).
+    """
+    find(init, dict.fromkeys(INITS), "start of the head", "TRAIN.HEAD_INIT")
+    make = HEADS[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = [make(values.shape[1:], num_classes, init) for values in features.values()]
+    return Heads(list(features), heads)
+
+
+def _linear(shape: torch.Size, num_classes: int, init: str) -> nn.Linear:
+    layer = nn.Linear(shape.numel(), num_classes)
+    if init != "uniform":
+        nn.init.zeros_(layer.bias)
+        (
+            nn.init.normal_(layer.weight, std=0.01)
+            if init == "normal"
+            else nn.init.zeros_(layer.weight)
+        )
+    return layer
+
+
+def _batchnorm_linear(shape: torch.Size, num_classes: int, init: str) -> nn.Module:
+    norm = nn.BatchNorm1d(shape[0], affine=False, eps=1e-6)
+    return nn.Sequential(norm, _linear(shape, num_classes, init))
+
+
+def _layer(shape: torch.Size, num_classes: int, init: str) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), _linear(shape, num_classes, init))
+
+
+HEADS: dict[str, Callable[[torch.Size, int, str], nn.Module]] = {
+    "linear": _linear,
+    "batchnorm_linear": _batchnorm_linear,
+    "layers": _layer,
+}

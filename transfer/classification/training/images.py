@@ -1,0 +1,157 @@
+"""Batches of random crops for training: a split in, (images, labels) on the device out.
+
+Order, crops and flips depend on (seed, epoch, image) alone, not on the number of workers or
+processes; several processes take disjoint parts of the same global batches.
+Legend: N images of this process in a batch, S side of the crop in pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pretrain.common.distributed import gather_objects, rank, world_size
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from pretrain.data.crops import CropSpec
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.loader import CropLoader
+from transfer.classification.data import Split
+
+logger = logging.getLogger(__name__)
+FLIPS = 1  # tells the flips' draws of an epoch from those of its order
+SHOWN = 3  # unreadable images that are named
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` uint8 (N, 3, S, S) RGB and `labels` (N,) on the device; `total`: images of this
+    step in all processes together."""
+
+    images: Tensor
+    labels: Tensor
+    total: int
+
+
+class TrainImages:
+    """Random resized crops and flips of a split, epoch by epoch.
+
+    Args:
+        batch_size: images per step, of all processes together.
+        drop_last: leave out the images after the last full batch of an epoch.
+        min_share: a last batch that gives a process fewer images is left out anyway (batch norm
+            in training needs 2).
+
+    Raises InputError where the batch does not divide, or the images do not fill one.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        crop: CropSpec,
+        flip_prob: float,
+        batch_size: int,
+        drop_last: bool,
+        min_share: int = 1,
+        num_workers: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        check_batch(batch_size, world_size())
+        if not 0 <= flip_prob <= 1:
+            raise InputError(f"TRAIN.FLIP_PROB {flip_prob} is no probability; give 0 to 1")
+        self.count, self.batch_size, self.device = len(split), batch_size, device
+        self.flip_prob, self.seed = flip_prob, seed
+        rest = self.count % batch_size
+        self.loader = CropLoader(
+            _Labelled(split),
+            crops=[crop],
+            batch_size=batch_size // world_size(),
+            num_workers=num_workers,
+            seed=seed,
+            rank=rank(),
+            world_size=world_size(),
+            drop_last=drop_last or rest < min_share * world_size(),
+        )
+        self.steps_per_epoch = self.loader.steps_per_epoch
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of epoch number `epoch`, counted from 0."""
+        draws = np.random.default_rng((self.seed, epoch, FLIPS)).random(self.count)
+        flips = torch.from_numpy(draws < self.flip_prob)
+        for step, loaded in enumerate(self.loader.epoch(epoch)):
+            flip = flips[loaded.index].to(self.device, non_blocking=True)
+            batch = loaded.to(self.device)
+            images = batch.crops[0]
+            images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+            total = min(self.batch_size, self.count - step * self.batch_size)
+            yield Batch(images, batch.labels, total)
+
+
+def check_batch(batch_size: int, processes: int) -> None:
+    """Raises InputError unless the global batch divides among the processes."""
+    if batch_size % processes:
+        raise InputError(
+            f"SOLVER.BATCH_SIZE {batch_size} is not a multiple of {processes} processes"
+        )
+
+
+def check_readable(splits: Sequence[Split], num_workers: int) -> None:
+    """Decodes every image once, so that a broken one is named before training, not during it.
+
+    Raises:
+        InputError: how many are unreadable, and the first ones.
+    """
+    errors: list[str] = []
+    for split in splits:
+        mine = range(rank(), len(split), world_size())
+        loader = DataLoader(_Reading(split, mine), batch_size=64, num_workers=num_workers)
+        with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
+            errors += [text for batch in batches for text in batch if text]
+    found = [text for part in gather_objects(errors) for text in part]
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(
+            f"{len(found)} unreadable image{'s' if len(found) > 1 else ''}: "
+            f"{'; '.join(found[:SHOWN])}{more}; repair or remove them"
+        )
+
+
+class _Reading(Dataset):
+    """Item i is "" or the text of what makes the i-th of `indices` unreadable."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        self.split, self.indices = split, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> str:
+        try:
+            self.split.images.read(self.indices[position])
+        except OSError as error:
+            return " ".join(str(error).split())
+        return ""
+
+
+class _Labelled(ImageDataset):
+    """A split as the pretraining loader reads data sets."""
+
+    def __init__(self, split: Split) -> None:
+        self.images = split.images
+        self.labels = split.labels.tolist()
+        self.classes = list(split.classes)
+
+    def read(self, index: int) -> Image.Image:
+        return self.images.read(index)
+
+    def name(self, index: int) -> str:
+        return self.images.name(index)

@@ -1,0 +1,82 @@
+"""A backbone with its heads: weights in, a classifier out that is trained in part or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from transfer.checkpoints.build import build_frozen_backbone
+from transfer.checkpoints.weights import Weights
+from transfer.classification.training.heads import Extract, build_heads, choose_features
+
+
+class Classifier(nn.Module):
+    """Images (N, 3, S, S), preprocessed, -> logits (N, K) of each head.
+
+    A frozen backbone stays in eval mode, whatever `train()` says: batch norm in training mode would
+    move its statistics, which belong to the checkpoint.
+    """
+
+    def __init__(self, trunk: nn.Module, extract: Extract, heads: nn.Module, frozen: bool) -> None:
+        super().__init__()
+        self.trunk, self.heads = trunk, heads
+        self.extract, self.frozen = extract, frozen
+        trunk.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Training mode of the heads, and of the backbone unless it is frozen."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
+
+    def trained(self) -> nn.Module:
+        """The part that moves: the heads, or all of it."""
+        return self.heads if self.frozen else self
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What each head takes, without a gradient where the backbone is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return list(self.extract(self.trunk, images).values())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The heads compute in float32, also under autocast."""
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.heads([values.float() for values in features])
+
+
+def build_classifier(
+    weights: Weights,
+    *,
+    head: str,
+    num_classes: int,
+    image_size: int,
+    frozen: bool,
+    init: str = "normal",
+    vit_pool: str = "token",
+    seed: int = 0,
+) -> Classifier:
+    """The weights' backbone with new heads (see `heads`), drawn from `seed`, on the CPU."""
+    trunk = build_frozen_backbone(weights)
+    extract = choose_features(head, trunk, vit_pool)
+    if extract.__name__ == "patches":
+        trunk.norm = nn.Identity()  # MAE's global pooling has its norm after the mean
+    with torch.no_grad():
+        example = extract(trunk, torch.zeros(1, 3, image_size, image_size))
+    heads = build_heads(head, example, num_classes, init, seed)
+    return Classifier(trunk, extract, heads, frozen)
+
+
+def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the trunk's tensors, batch-norm statistics included, that are not bit-equal to the
+    checkpoint's."""
+    now = trunk.state_dict()
+    return [name for name, tensor in state.items() if name in now and not equal(now[name], tensor)]
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Bit-equal, wherever they lie."""
+    return torch.equal(one.detach().cpu(), other.detach().cpu())

@@ -1,0 +1,150 @@
+"""A training recipe: plain settings in, optimizer and learning-rate schedule out.
+
+The three forms of LARS that linear recipes use (all without decay of what they do not adapt):
+    matrices  weights of two dimensions and more; facebookresearch/mae util/lars.py
+    all       every parameter, as apex's LARC with clip=False; facebookresearch/simsiam
+    backbone  the backbone's matrices, with the rate inside the momentum buffer; the head is plain
+              momentum SGD, as google-research/simclr excludes `head_supervised`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from pretrain.optim.build import build_optimizer
+from pretrain.optim.schedules import (
+    SCHEDULES,
+    by_epoch,
+    check_milestones,
+    scaled_lr,
+    warmup_cosine,
+    warmup_steps_down,
+)
+from transfer.classification.training.model import Classifier
+
+OPTIMIZERS = ("sgd", "lars")
+LARS_FORMS = ("matrices", "all", "backbone")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained. Raises InputError, naming the config's key, for a bad setting.
+
+    Attributes:
+        batch_size: of all processes together.
+        weight_decay: on everything but normalisation layers; with LARS see the module.
+        backbone_lr_ratio: the backbone's learning rate over the head's.
+        per_epoch: the rate changes at the start of each epoch instead of at each step.
+        milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str = "sgd"
+    lars: str = "matrices"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    backbone_lr_ratio: float = 1.0
+    schedule: str = "cosine"
+    per_epoch: bool = False
+    warmup_epochs: int = 0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
+        find(self.optimizer, dict.fromkeys(OPTIMIZERS), "optimizer", "TRAIN.OPTIMIZER")
+        find(self.lars, dict.fromkeys(LARS_FORMS), "form of LARS", "TRAIN.LARS")
+        find(self.schedule, dict.fromkeys(SCHEDULES), "schedule", "TRAIN.SCHEDULE")
+        if self.backbone_lr_ratio <= 0:
+            raise InputError(f"TRAIN.BACKBONE_LR_RATIO {self.backbone_lr_ratio} must be above 0")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise InputError(
+                f"TRAIN.WARMUP_EPOCHS {self.warmup_epochs} must be from 0 to below SOLVER.EPOCHS "
+                f"{self.epochs}"
+            )
+        if self.schedule == "step":
+            self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        try:
+            check_milestones([epoch / self.epochs for epoch in self.milestones])
+        except InputError:
+            raise InputError(
+                f"TRAIN.MILESTONES {self.milestones} must be rising epochs below SOLVER.EPOCHS "
+                f"{self.epochs}; give both"
+            ) from None
+
+
+def make_schedule(
+    recipe: Recipe, lr_per_256: float, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """Step number -> the head's learning rate, warmup included."""
+    settings = {
+        "base_lr": scaled_lr(lr_per_256, recipe.batch_size),
+        "total_steps": recipe.epochs * steps_per_epoch,
+        "warmup_steps": recipe.warmup_epochs * steps_per_epoch,
+    }
+
+    def rate(step: float) -> float:
+        if recipe.schedule == "cosine":
+            return warmup_cosine(step, **settings)
+        shares = [epoch / recipe.epochs for epoch in recipe.milestones]
+        return warmup_steps_down(step, milestones=shares, factor=recipe.gamma, **settings)
+
+    return by_epoch(rate, steps_per_epoch) if recipe.per_epoch else rate
+
+
+def make_optimizer(recipe: Recipe, model: Classifier) -> Optimizer:
+    """The optimizer of all trainable parameters; `set_rates` gives it its learning rates."""
+    return build_optimizer(
+        parameter_groups(recipe, model),
+        recipe.optimizer,
+        lr=0.0,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        momentum_holds_lr=recipe.lars == "backbone",
+    )
+
+
+def set_rates(optimizer: Optimizer, lr: float) -> None:
+    """Gives each group its rate; `lr` is the head's."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_ratio"]
+
+
+def parameter_groups(recipe: Recipe, model: Classifier) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of equal treatment: head or backbone, decayed, adapted."""
+    kinds = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+    norms = [module for module in model.modules() if isinstance(module, kinds)]
+    of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
+    of_heads = {id(p) for p in model.heads.parameters()}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        head = id(parameter) in of_heads
+        adapt = recipe.lars == "all" or (
+            parameter.ndim > 1 and not (recipe.lars == "backbone" and head)
+        )
+        decays = adapt if recipe.optimizer == "lars" else id(parameter) not in of_norms
+        groups.setdefault((head, decays, adapt), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr_ratio": 1.0 if head else recipe.backbone_lr_ratio,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "adapt": adapt,
+        }
+        for (head, decays, adapt), parameters in groups.items()
+    ]
