@@ -16,7 +16,9 @@ from transfer.report.published import published_rows
 from transfer.report.results import Protocol
 from transfer.results.store import Entry
 
-TASKS = ("knn", "linear", "detection", "segmentation", "semantic")  # in the table's order
+# In the table's order
+TASKS = ("knn", "linear", "linear_crops", "kshot", "svm", "svm_lowshot", "finetune")
+TASKS += ("detection", "segmentation", "semantic")
 
 
 def make_protocols(

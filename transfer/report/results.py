@@ -15,6 +15,10 @@ from transfer.results.store import Entry
 HEADLINES = {
     "knn": ("knn20_top1",),
     "linear": ("top1",),
+    "linear_crops": ("top1",),
+    "finetune": ("top1",),
+    "kshot": ("shots1_top1", "shots5_top1"),
+    "svm": ("mAP",),
     "detection": ("bbox/AP", "bbox/AP50", "segm/AP"),
     "segmentation": ("segm/AP", "bbox/AP"),
     "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
