@@ -19,8 +19,10 @@ from torch.nn.functional import one_hot
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
-from transfer.classification.metrics import accuracy
+from transfer.classification.metrics import hits
 from transfer.classification.rates import search
+
+LOGITS = 2**26  # numbers that are held at once, 256 MiB
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,30 @@ class Heads:
         flat = features @ self.weight + self.bias
         return flat.unflatten(1, (-1, self.num_classes)).transpose(0, 1)
 
+    def hits(self, features: Tensor, labels: Tensor, rows: Tensor, top: int = 1) -> Tensor:
+        """Whether each row's label is among the `top` highest, bool (L, R) for R row numbers.
 
-def standardize(train: Tensor, *others: Tensor, eps: float = 1e-6) -> list[Tensor]:
+        In parts: the logits of iNaturalist's 8,142 classes would fill a GPU.
+        """
+        parts = []
+        for index in rows.split(max(1, LOGITS // self.weight.shape[1])):
+            logits = self.logits(features[index])
+            parts.append(torch.stack([hits(one, labels[index], top) for one in logits]))
+        return torch.cat(parts, dim=1)
+
+
+def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
     """Zero mean and unit variance per dimension, statistics of `train` (N, D), for all given.
+
+    In place: Places205's features are 20 GB, and a copy is as much again.
 
     In evaluation the same map as BatchNorm1d(affine=False, eps) whose running statistics are those
     of the whole training set (MAE's main_linprobe.py puts such a layer before the head).
     """
     mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
     scale = (variance + eps).rsqrt()
-    return [(features - mean) * scale for features in (train, *others)]
+    for features in (train, *others):
+        features.sub_(mean).mul_(scale)
 
 
 def split_holdout(
@@ -96,13 +112,19 @@ def train_heads(
     *,
     num_classes: int,
     generator: torch.Generator,
+    rows: Tensor | None = None,
     desc: str = "linear probe",
 ) -> Heads:
     """Trains L heads from zero on features (N, D), labels (N,) int64 in 0..C-1.
 
-    `lrs` are the learning rates for a batch of 256; `generator` (CPU) draws the order of images.
+    Args:
+        lrs: learning rates for a batch of 256.
+        generator: on the CPU; draws the order of the images.
+        rows: numbers of the images to train on; None: all.
     """
-    device, count = features.device, len(features)
+    device = features.device
+    rows = torch.arange(len(features), device=device) if rows is None else rows
+    count = len(rows)
     heads, dim = len(lrs), features.shape[1]
     weight = torch.zeros(dim, heads * num_classes, device=device)
     bias = torch.zeros(heads * num_classes, device=device)
@@ -113,7 +135,7 @@ def train_heads(
     steps_per_epoch = math.ceil(count / batch_size)
     total, curve = solver.epochs * steps_per_epoch, []
     for epoch in progress(range(solver.epochs), desc=desc, unit="epoch", leave=False):
-        order = torch.randperm(count, generator=generator).to(device)
+        order = rows[torch.randperm(count, generator=generator).to(device)]
         losses = []
         for step, index in enumerate(order.split(batch_size)):
             batch, target = features[index], one_hot(labels[index], num_classes).float()
@@ -149,14 +171,15 @@ def choose_lr(
 
     def score(rates: list[float]) -> list[float]:
         heads = train_heads(
-            features[kept],
-            labels[kept],
+            features,
+            labels,
             rates,
             solver,
             num_classes=num_classes,
             generator=generator,
+            rows=kept,
             desc=f"choosing among {len(rates)} learning rates",
         )
-        return [accuracy(logits, labels[held]) for logits in heads.logits(features[held])]
+        return (100.0 * heads.hits(features, labels, held).double().mean(dim=1)).tolist()
 
     return search(lrs, score)

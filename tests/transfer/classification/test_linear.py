@@ -8,14 +8,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from pretrain.common.errors import InputError
+from transfer.classification import linear
 from transfer.classification.linear import (
     Solver,
     choose_lr,
     split_holdout,
-    standardize,
+    standardize_,
     train_heads,
 )
-from transfer.classification.metrics import accuracy
+from transfer.classification.metrics import accuracy, hits
 
 
 def _data(count: int, seed: int = 0, classes: int = 4, dim: int = 10):
@@ -113,10 +114,25 @@ def test_standardize_as_batchnorm() -> None:
     test, _ = _data(20, seed=1)
     layer = torch.nn.BatchNorm1d(10, affine=False, eps=1e-6, momentum=1.0).train()
     expected_train = layer(train)
-    ours_train, ours_test = standardize(train, test)
-    torch.testing.assert_close(ours_train, expected_train)
     layer.running_var *= 59 / 60  # torch keeps the unbiased variance for evaluation
-    torch.testing.assert_close(ours_test, layer.eval()(test))
+    expected_test = layer.eval()(test)
+    standardize_(train, test)
+    torch.testing.assert_close(train, expected_train)
+    torch.testing.assert_close(test, expected_test)
+
+
+def test_some_rows_train_as_a_copy_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = _data(90)
+    rows = torch.randperm(90, generator=_generator(5))[:60]
+    common = {"num_classes": 4, "solver": Solver(3, 16), "lrs": [0.1, 1.0]}
+    some = train_heads(features, labels, rows=rows, generator=_generator(), **common)
+    copied = train_heads(features[rows], labels[rows], generator=_generator(), **common)
+    assert torch.equal(some.weight, copied.weight)
+    whole = some.hits(features, labels, rows, 2)
+    monkeypatch.setattr(linear, "LOGITS", 8 * 7)  # 7 rows at once
+    assert torch.equal(some.hits(features, labels, rows, 2), whole)
+    expected = [hits(logits, labels[rows], 2) for logits in some.logits(features[rows])]
+    assert torch.equal(whole, torch.stack(expected))
 
 
 def test_holdout_is_stratified_and_disjoint() -> None:

@@ -19,8 +19,8 @@ from transfer.classification.features import Features, choose_formats
 from transfer.classification.job import Job
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
-from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
-from transfer.classification.metrics import accuracy, hits, per_class_accuracies
+from transfer.classification.linear import Solver, choose_lr, standardize_, train_heads
+from transfer.classification.metrics import hits, per_class_accuracies
 from transfer.classification.rates import selection_notes
 from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
@@ -56,10 +56,12 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     """A linear head: learning rate chosen on held-out training images, retrained on all."""
     cfg, classes = job.cfg, job.train.classes
     solver = _solver(cfg)
-    values, test_values = (split.values.to(job.device).float() for split in (bank, queries))
+    values, test_values = (  # copies: the features may be mapped from a file
+        split.values.to(job.device, torch.float32, copy=True) for split in (bank, queries)
+    )
     labels, test_labels = (split.labels.to(job.device) for split in (bank, queries))
     if cfg.PROTOCOL.STANDARDIZE:
-        values, test_values = standardize(values, test_values)
+        standardize_(values, test_values)
     generator = torch.Generator().manual_seed(seed)
     common = {"num_classes": len(classes), "generator": generator}
     lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
@@ -69,14 +71,12 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
             values, labels, lrs, solver, holdout=cfg.PROTOCOL.HOLDOUT, **common
         )
     heads = train_heads(values, labels, [lr], solver, desc=f"head, lr {lr:g}", **common)
-    logits = heads.logits(test_values)[0]
-    metrics = {"top1": accuracy(logits, test_labels)}
-    if len(classes) > 5:
-        metrics["top5"] = accuracy(logits, test_labels, 5)
-    correct = {"top1": logits.argmax(dim=1) == test_labels}
-    outcomes = Outcomes({m: hits(logits, test_labels, int(m[-1])).cpu().numpy() for m in metrics})
+    rows, tops = torch.arange(len(test_labels), device=job.device), (1, 5)[: 1 + (len(classes) > 5)]
+    right = {f"top{top}": heads.hits(test_values, test_labels, rows, top)[0] for top in tops}
+    metrics = {name: 100.0 * int(found.sum()) / len(rows) for name, found in right.items()}
+    outcomes = Outcomes({name: found.cpu().numpy() for name, found in right.items()})
     notes = selection_notes(lr, held_out, lrs)
-    per_class = per_class_accuracies(correct, queries.labels, classes)
+    per_class = per_class_accuracies({"top1": right["top1"]}, queries.labels, classes)
     return Score(metrics, per_class, heads.curve, notes, outcomes)
 
 
