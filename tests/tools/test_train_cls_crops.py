@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.common.config import load_config
 from tools.train_cls import main
+from transfer.classification.defaults import get_defaults
+from transfer.classification.training.run import evaluations, iterations
 from transfer.results.record import read_record
 
 SMALL = "PROTOCOL.RESIZE 16 PROTOCOL.IMAGE_SIZE 16 DATALOADER.NUM_WORKERS 0 REPLICATES 20".split()
@@ -65,6 +68,16 @@ def test_a_literal_recipe(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     best = json.loads((folder / "selection.json").read_text())["best_epoch"]["top1"]
     assert rows[best - 1]["top1"] == found["metrics"]["top1_best"]
     assert (folder / found["artifacts"]["replicates"]).is_file()
+
+
+def test_what_a_suite_is_told_of_the_cost() -> None:
+    words = ("SOLVER.LR_PER_256", "[0.1, 1.0]", "SOLVER.BATCH_SIZE", "10", "SOLVER.EPOCHS", "5")
+    several = load_config("finetune_folder.yaml", get_defaults(), words, "classification")
+    assert iterations(several, 100) == 5 * (2 * 9 + 10) and evaluations(several) == 1
+    alone = load_config("linear_imagenet_mae.yaml", get_defaults(), (), "classification")
+    assert iterations(alone, 16384 * 3) == 90 * 3 and evaluations(alone) == 90
+    frozen = load_config("linear.yaml", get_defaults(), (), "classification")
+    assert iterations(frozen, 100) == 0 and evaluations(frozen) == 1
 
 
 def test_layers(root: Path) -> None:
@@ -142,6 +155,10 @@ def test_a_list_of_labels(root: Path) -> None:
         (("TRAIN.SPLIT_LIST", "absent.txt"), "no list of images at absent.txt"),
         (("TRAIN.OPTIMIZER", "adan"), "TRAIN.OPTIMIZER"),
         (("TRAIN.HEAD", "linea"), "did you mean 'linear'"),
+        (("TRAIN.HEAD_INIT", "ones"), "TRAIN.HEAD_INIT"),
+        (("TRAIN.VIT_POOL", "all"), "TRAIN.VIT_POOL"),
+        (("SOLVER.BATCH_SIZE", "99", "TRAIN.DROP_LAST", "True"), "36 training images do not fill"),
+        (("SOLVER.LR_PER_256", "(0.1, 1.0)", "PROTOCOL.HOLDOUT", "2"), "PROTOCOL.HOLDOUT 2"),
         (("TRAIN.NORM_BATCH", "1"), "TRAIN.NORM_BATCH must be 0 or 2"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
@@ -168,7 +185,7 @@ def test_bad_input(
     assert run(root, "linear_imagenet_barlow.yaml", *opts) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error, error
-    assert not list((root / "out").glob("trial_*/*.pth"))
+    assert not list((root / "out").glob("trial_*")), "refused before anything is written"
 
 
 def test_an_unreadable_image_is_named_before_training(

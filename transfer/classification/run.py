@@ -87,6 +87,7 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     identity, drawn = cfg, {}
     if trains:
         train, identity = training.listed_part(cfg, train)
+        training.check_data(cfg, train)
     else:
         cached.check_config(cfg, train, test)
     if protocol.NAME == "kshot":

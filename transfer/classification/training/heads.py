@@ -31,6 +31,7 @@ VISSL_WINDOWS = {
     "res5": (7, (6, 1, 0), 2),
 }
 INITS = ("normal", "zero", "uniform")
+VIT_POOLS = ("token", "patches")
 Extract = Callable[[nn.Module, Tensor], dict[str, Tensor]]
 
 
@@ -84,10 +85,15 @@ def vissl_pool(x: Tensor, name: str) -> Tensor:
     return F.adaptive_avg_pool2d(x, [min(pooled_side, length) for length in x.shape[-2:]])
 
 
+def check_kinds(head: str, init: str, vit_pool: str) -> None:
+    """Raises InputError for a name that is unknown."""
+    find(head, HEADS, "head", "TRAIN.HEAD")
+    find(init, dict.fromkeys(INITS), "start of the head", "TRAIN.HEAD_INIT")
+    find(vit_pool, dict.fromkeys(VIT_POOLS), "pooling of a ViT", "TRAIN.VIT_POOL")
+
+
 def choose_features(kind: str, trunk: nn.Module, vit_pool: str) -> Extract:
     """What the heads of this kind take. InputError where the backbone has no such features."""
-    find(kind, HEADS, "head", "TRAIN.HEAD")
-    find(vit_pool, {"token": 0, "patches": 0}, "pooling of a ViT", "TRAIN.VIT_POOL")
     if kind == "layers":
         if not isinstance(trunk, Trunk):
             raise InputError("TRAIN.HEAD layers needs a ResNet: a ViT has no maps of stages")
@@ -105,7 +111,6 @@ def build_heads(
     Args:
         init: "normal" (std 0.01, bias 0), "zero", or torch's own ("uniform", as VISSL).
     """
-    find(init, dict.fromkeys(INITS), "start of the head", "TRAIN.HEAD_INIT")
     make = HEADS[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
-from transfer.classification.training.heads import Extract, build_heads, choose_features
+from transfer.classification.training.heads import (
+    Extract,
+    build_heads,
+    check_kinds,
+    choose_features,
+)
 
 
 class Classifier(nn.Module):
@@ -60,6 +65,7 @@ def build_classifier(
     seed: int = 0,
 ) -> Classifier:
     """The weights' backbone with new heads (see `heads`), drawn from `seed`, on the CPU."""
+    check_kinds(head, init, vit_pool)
     trunk = build_frozen_backbone(weights)
     extract = choose_features(head, trunk, vit_pool)
     if extract.__name__ == "patches":

@@ -7,6 +7,7 @@ part of the training images and tested on the rest of them, then the best trains
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from transfer.classification.training.fit import (
     metric_name,
     percentages,
 )
+from transfer.classification.training.heads import check_kinds
 from transfer.classification.training.images import TrainImages, check_batch, check_readable
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
@@ -68,6 +70,7 @@ def check_config(cfg: CfgNode) -> None:
     _recipe(cfg)
     _crop(cfg)
     train = cfg.TRAIN
+    check_kinds(train.HEAD, train.HEAD_INIT, train.VIT_POOL)
     check_batch(cfg.SOLVER.BATCH_SIZE, world_size())
     if train.SYNC_BN and train.NORM_BATCH:
         raise InputError("TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other: set one to 0")
@@ -77,6 +80,37 @@ def check_config(cfg: CfgNode) -> None:
         )
     if min(train.NORM_BATCH, train.EVAL_PERIOD) < 0 or train.NORM_BATCH == 1:
         raise InputError("TRAIN.NORM_BATCH must be 0 or 2 and more, TRAIN.EVAL_PERIOD 0 or more")
+
+
+def check_data(cfg: CfgNode, train: Split) -> None:
+    """Raises InputError for training images that do not fill a batch, or that the learning rate
+    cannot be chosen on."""
+    count = len(train)
+    if len(cfg.SOLVER.LR_PER_256) > 1:
+        generator = torch.Generator().manual_seed(cfg.SEED)
+        count = len(split_holdout(train.labels, cfg.PROTOCOL.HOLDOUT, generator)[0])
+    batch = cfg.SOLVER.BATCH_SIZE
+    if count < (batch if cfg.TRAIN.DROP_LAST else min(batch, 2 * world_size())):
+        raise InputError(
+            f"{count} training images do not fill a batch of SOLVER.BATCH_SIZE {batch}; lower it, "
+            "or set TRAIN.DROP_LAST False"
+        )
+
+
+def iterations(cfg: CfgNode, images: int) -> int:
+    """Steps of the optimizer in a trial on so many training images, those of the rates that are
+    tried included (an extended grid not); 0 for protocols that train nothing here."""
+    if cfg.PROTOCOL.NAME not in NAMES:
+        return 0
+    rates = len(cfg.SOLVER.LR_PER_256)
+    tried = round(images * (1 - cfg.PROTOCOL.HOLDOUT)) * rates if rates > 1 else 0
+    return math.ceil((images + tried) * cfg.SOLVER.EPOCHS / cfg.SOLVER.BATCH_SIZE)
+
+
+def evaluations(cfg: CfgNode) -> int:
+    """Passes over the test images in a trial."""
+    period = cfg.TRAIN.EVAL_PERIOD if cfg.PROTOCOL.NAME in NAMES else 0
+    return math.ceil(cfg.SOLVER.EPOCHS / period) if period else 1
 
 
 def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
@@ -101,6 +135,7 @@ def train_and_score(task: Task) -> Score:
         FloatingPointError: the loss is not finite.
     """
     cfg, loader = task.cfg, task.cfg.DATALOADER
+    _model(task)  # what the backbone lacks for these heads is said before anything is written
     logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
     started = any(any(task.folder.glob(mark)) for mark in marks)
