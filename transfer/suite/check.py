@@ -39,7 +39,7 @@ class Checked:
 
     backbone: str | None = None  # that the config builds; None: whatever the weights are
     untrained: str = ""  # the backbone of `random` weights
-    iterations: int = 0  # det: of the optimiser, a trial
+    iterations: int = 0  # det, cls that trains on crops: of the optimiser, a trial
     batch_size: int = 0  # images at once
     train_images: int = 0
     test_images: int = 0
@@ -185,6 +185,7 @@ def check_detection(job: Job) -> Checked:
 def check_classification(job: Job, backbone: str | None) -> Checked:
     """Config, data, and weights; those that a job will make are stood in for."""
     from transfer.classification.run import Request, check
+    from transfer.classification.training.run import evaluations, iterations
 
     weights, words = stand_in(job, backbone)
     cfg = _load_classification(job, words)
@@ -197,11 +198,14 @@ def check_classification(job: Job, backbone: str | None) -> Checked:
         overrides=job.overrides,
     )
     prepared = check(cfg, request)
+    train = len(prepared.train)
     return Checked(
         untrained=cfg.BACKBONE.NAME,
+        iterations=iterations(cfg, train),
         batch_size=cfg.DATALOADER.BATCH_SIZE * job.processes,
-        train_images=len(prepared.train),
+        train_images=train,
         test_images=len(prepared.test),
+        evaluations=evaluations(cfg),
     )
 
 

@@ -18,6 +18,9 @@ from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, Stage, probe
 
 FEATURES = "features of "
+EPOCH, TESTING = "epoch ", "testing on "  # of what trains on random crops
+# A probe makes its features itself, and does not spend its time on reading every image
+CLS_WORDS = ("CACHE_DIR", "", "DATALOADER.CHECK_IMAGES", "False")
 TIMED = {"pretrain": "pretrain", "det": "train"}  # the bar of each kind of job; cls: all
 Probe = Callable[[Sequence[str], str], Measured]  # command, stage
 
@@ -77,7 +80,7 @@ def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
     if job.kind != "pretrain":
         weights, words = stand_in(job, backbone)
         options = ("--weights", weights)
-        overrides = (*overrides, *words, *(("CACHE_DIR", "") if job.kind == "cls" else ()))
+        overrides = (*overrides, *words, *(CLS_WORDS if job.kind == "cls" else ()))
     return command_of(job.kind, job.config, Path("probe"), overrides, options, job.gpus)
 
 
@@ -124,6 +127,8 @@ def _detection(
 def _classification(
     job: Job, facts: Checked, start: float, stages: Sequence[Stage]
 ) -> tuple[float, str]:
+    if facts.iterations:
+        return _random_crops(job, facts, start, stages)
     stage = stages[0]
     total = start + sum(stage.unit_seconds * stage.total for stage in stages)
     note = f"{stage.unit_seconds:.3g} s a unit of {stage.name!r}"
@@ -137,6 +142,20 @@ def _classification(
     else:
         total *= job.trials
     return total, f"{note}; what follows {last} is not in this"
+
+
+def _random_crops(
+    job: Job, facts: Checked, start: float, stages: Sequence[Stage]
+) -> tuple[float, str]:
+    """Of a linear probe or fine-tuning that sees the images anew in each epoch."""
+    steps = next((stage for stage in stages if stage.name.startswith(EPOCH)), None)
+    if steps is None:
+        return start, f"not reached: training; {stages[0].name!r} was"
+    test = next((stage for stage in stages if stage.name.startswith(TESTING)), None)
+    trial = start + steps.unit_seconds * facts.iterations
+    trial += test.unit_seconds * test.total * facts.evaluations if test else 0.0
+    note = f"{steps.unit_seconds:.3g} s a step; without the check of the images"
+    return trial * job.trials, note if test else f"{note} and the tests"
 
 
 _RULES: Mapping[str, Callable[..., tuple[float, str]]] = {

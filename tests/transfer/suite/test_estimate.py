@@ -75,6 +75,15 @@ def test_detection_is_iterations_and_test_images_for_each_trial() -> None:
     assert found.seconds == pytest.approx(5 * (20 + 0.5 * (24000 + 2 * 4952 / 16)))
 
 
+def test_random_crops_are_steps_and_tests_of_all_epochs() -> None:
+    facts = Checked(iterations=9000, test_images=500, evaluations=90)
+    stages = [stage("epoch 1 of 90", 100, 0.5), stage("testing on val", 4, 0.25)]
+    found = extrapolate(job("cls", 2), facts, Measured(stages, 20.0))
+    assert found.seconds == pytest.approx(2 * (20 + 0.5 * 9000 + 90 * 4 * 0.25))
+    found = extrapolate(job("cls"), facts, Measured(stages[:1], 20.0))
+    assert found.seconds == pytest.approx(20 + 0.5 * 9000) and "and the tests" in found.note
+
+
 def test_trials_that_have_a_record_cost_nothing(tmp_path: Path) -> None:
     (tmp_path / "0").touch()
     results = tuple(tmp_path / str(trial) for trial in range(3))
@@ -139,6 +148,6 @@ def test_weights_that_a_job_will_make_are_stood_in_for(tmp_path: Path) -> None:
     later = dict(needs=("convert/a",), weights=str(tmp_path / "a.pkl"), config="c.yaml")
     words = probe_command(job("cls", **later), "resnet18")
     assert words[words.index("--weights") + 1] == "random"
-    assert words[-4:] == ("BACKBONE.NAME", "resnet18", "CACHE_DIR", "")
+    assert words[-6:-2] == ("BACKBONE.NAME", "resnet18", "CACHE_DIR", "")
     (tmp_path / "a.pkl").touch()
     assert str(tmp_path / "a.pkl") in probe_command(job("cls", **later), "resnet18")
