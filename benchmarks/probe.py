@@ -23,7 +23,7 @@ from pretrain.data.run import build_highpass
 from pretrain.engine.monitor import LabelledImages, trunk_features
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE
 from pretrain.methods.run import load_trunk
-from transfer.classification.linear import Solver, choose_lr, standardize, train_heads
+from transfer.classification.linear import Solver, choose_lr, standardize_, train_heads
 from transfer.classification.metrics import accuracy
 
 FILES = {"raw": "checkpoint.pth", "precise": PRECISE}
@@ -113,7 +113,8 @@ def _linear(
     device: torch.device,
     seed: int,
 ) -> float:
-    bank, queries = standardize(bank.to(device), queries.to(device))
+    bank, queries = bank.to(device, copy=True), queries.to(device, copy=True)
+    standardize_(bank, queries)
     labels, wanted = labels.to(device), wanted.to(device)
     common = {"num_classes": classes, "generator": torch.Generator().manual_seed(seed)}
     rate, _ = choose_lr(bank, labels, RATES, SOLVER, holdout=HOLDOUT, **common)
