@@ -3,6 +3,7 @@ over two processes."""
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,8 @@ def half_of_the_batch(rank: int, folder: str) -> None:
     anchors, targets = draw(2, 8, 7)[:, mine], draw(8, 6, seed=1)[mine]
     results = step(nn.parallel.DistributedDataParallel, anchors, targets)
     torch.save(results, f"{folder}/{rank}.pt")
+    gc.collect()  # DDP's threads end before the group does; left to the exit they may abort it
+    dist.barrier()
     dist.destroy_process_group()
 
 
