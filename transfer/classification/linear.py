@@ -53,16 +53,19 @@ class Heads:
         flat = features @ self.weight + self.bias
         return flat.unflatten(1, (-1, self.num_classes)).transpose(0, 1)
 
-    def hits(self, features: Tensor, labels: Tensor, rows: Tensor, top: int = 1) -> Tensor:
-        """Whether each row's label is among the `top` highest, bool (L, R) for R row numbers.
+    def hits(
+        self, features: Tensor, labels: Tensor, rows: Tensor, tops: Sequence[int] = (1,)
+    ) -> Tensor:
+        """Whether each row's label is among the T `tops` highest, bool (T, L, R) for R row numbers.
 
         In parts: the logits of iNaturalist's 8,142 classes would fill a GPU.
         """
         parts = []
         for index in rows.split(max(1, LOGITS // self.weight.shape[1])):
-            logits = self.logits(features[index])
-            parts.append(torch.stack([hits(one, labels[index], top) for one in logits]))
-        return torch.cat(parts, dim=1)
+            logits, wanted = self.logits(features[index]), labels[index]
+            found = [torch.stack([hits(one, wanted, top) for one in logits]) for top in tops]
+            parts.append(torch.stack(found))
+        return torch.cat(parts, dim=2)
 
 
 def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
@@ -180,6 +183,6 @@ def choose_lr(
             rows=kept,
             desc=f"choosing among {len(rates)} learning rates",
         )
-        return (100.0 * heads.hits(features, labels, held).double().mean(dim=1)).tolist()
+        return (100.0 * heads.hits(features, labels, held)[0].double().mean(dim=1)).tolist()
 
     return search(lrs, score)

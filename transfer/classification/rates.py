@@ -5,9 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from pretrain.common.errors import InputError
+
 logger = logging.getLogger(__name__)
 MAX_EXTENSIONS = 3
 STEP = 3.0  # between neighbours beyond the edge
+
+
+def check_rates(lrs: Sequence[float]) -> None:
+    """Raises InputError unless SOLVER.LR_PER_256 lists rates above 0."""
+    if not lrs or not all(lr > 0 for lr in lrs):
+        raise InputError(f"SOLVER.LR_PER_256 {lrs} must list rates above 0")
 
 
 def search(

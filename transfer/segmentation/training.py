@@ -23,16 +23,15 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
 from transfer.detection import model_files
 from transfer.detection.data.loader import load
-from transfer.detection.data.sampler import GroupedBatches, rank_share
+from transfer.detection.data.sampler import rank_share
 from transfer.detection.engine import Fitted
-from transfer.detection.loop import Periodic, train
-from transfer.detection.metrics import open_metrics
 from transfer.detection.torchvision_engine.run import (
+    batch_indices,
     device_of,
     distribute,
     make_optimizer,
-    make_schedule,
     seed_everything,
+    train_to_end,
 )
 from transfer.detection.training_state import TrainingState
 from transfer.segmentation.config import segmenter_arguments, train_transform
@@ -60,27 +59,13 @@ def fit(
 ) -> Fitted:
     """Trains for SOLVER.MAX_ITER iterations and writes `output`/model_final.pth."""
     run = _Training(cfg, weights, output, resume)
-    metrics = open_metrics(output, run.start_iter)
-
-    def evaluate_now(iteration: int) -> None:
-        matrices, _ = predict(run.model, cfg, test_set)
-        metrics.write(iteration, **evaluate(matrices, iteration))
-
-    train(
+    train_to_end(
+        cfg,
+        run,
         run.wrapped,
-        batches=training_batches(cfg, train_set, start_batch=run.start_iter),
-        optimizer=run.optimizer,
-        schedule=make_schedule(cfg),
-        start_iter=run.start_iter,
-        metrics=metrics,
-        log_period=cfg.TRANSFER.LOG_PERIOD,
-        # Evaluated first: a run that is killed in between evaluates again, not never.
-        callbacks=[
-            Periodic(cfg.TEST.EVAL_PERIOD, evaluate_now),
-            Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
-        ],
+        training_batches(cfg, train_set, start_batch=run.start_iter),
+        lambda iteration: evaluate(predict(run.model, cfg, test_set)[0], iteration),
     )
-    metrics.close()
     return Fitted(run.finish(), run.seconds())
 
 
@@ -135,18 +120,7 @@ def training_batches(
     cfg: CfgNode, train_set: SemanticSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """This process's endless batches, from the given one on."""
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
-    if total % processes:
-        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
-    batches = GroupedBatches(
-        [False] * len(train_set),
-        batch_size=total // processes,
-        seed=cfg.SEED,
-        rank=rank(),
-        world_size=processes,
-        grouping=False,
-        start_batch=start_batch,
-    )
+    batches = batch_indices(cfg, [False] * len(train_set), False, start_batch)
     mapper = TrainMapper(train_transform(cfg), cfg.TRANSFER.SEMANTIC.NUM_CLASSES, cfg.SEED)
     return load(train_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
 

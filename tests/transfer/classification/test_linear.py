@@ -128,11 +128,12 @@ def test_some_rows_train_as_a_copy_of_them(monkeypatch: pytest.MonkeyPatch) -> N
     some = train_heads(features, labels, rows=rows, generator=_generator(), **common)
     copied = train_heads(features[rows], labels[rows], generator=_generator(), **common)
     assert torch.equal(some.weight, copied.weight)
-    whole = some.hits(features, labels, rows, 2)
+    whole = some.hits(features, labels, rows, (1, 2))
     monkeypatch.setattr(linear, "LOGITS", 8 * 7)  # 7 rows at once
-    assert torch.equal(some.hits(features, labels, rows, 2), whole)
-    expected = [hits(logits, labels[rows], 2) for logits in some.logits(features[rows])]
-    assert torch.equal(whole, torch.stack(expected))
+    assert torch.equal(some.hits(features, labels, rows, (1, 2)), whole)
+    for top, found in zip((1, 2), whole):
+        expected = [hits(logits, labels[rows], top) for logits in some.logits(features[rows])]
+        assert torch.equal(found, torch.stack(expected))
 
 
 def test_holdout_is_stratified_and_disjoint() -> None:

@@ -38,19 +38,20 @@ def images(seed: int, level: float, trial: int = 0) -> np.ndarray:
     return level + hard + own + np.random.default_rng([seed, trial, 1]).normal(0, 0.1)
 
 
+def write_trials(
+    write_run: Writer, name: str, seed: int, level: float, **facts: dict[str, float]
+) -> None:
+    """Three trials of a linear probe."""
+    for trial in range(3):
+        scores = images(seed, level, trial)
+        write_run(name, "linear", {"top1": 0}, trial, pictures=False, scores=scores, **facts)
+
+
 @pytest.fixture
 def results(tmp_path: Path, write_run: Writer) -> Results:
     """Three checkpoints, three trials each: 60, 60.05 and 55 in truth, and one single trial."""
     for seed, (name, level) in enumerate((("a", 60.0), ("b", 60.05), ("c", 55.0))):
-        for trial in range(3):
-            write_run(
-                name,
-                "linear",
-                {"top1": 0},
-                trial,
-                pictures=False,
-                scores=images(seed, level, trial),
-            )
+        write_trials(write_run, name, seed, level)
     write_run("d", "linear", {"top1": 0}, pictures=False, scores=images(9, 70.0))
     write_run("d", "knn", {"knn20_top1": 0}, pictures=False, scores=images(9, 70.0))
     write_run("c", "knn", {"knn20_top1": 0}, pictures=False, scores=images(2, 55.0))
@@ -158,16 +159,7 @@ def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> No
             "pretrain_gpu_seconds": seconds,
             "pretrain_seconds": seconds / 8,
         }
-        for trial in range(3):
-            write_run(
-                name,
-                "linear",
-                {"top1": 0},
-                trial,
-                pictures=False,
-                scores=images(seed, level, trial),
-                checkpoint=facts,
-            )
+        write_trials(write_run, name, seed, level, checkpoint=facts)
     results = results_of(tmp_path)
     header, rows = compute_rows(results, results.protocols[0], "top1")
     assert header[-2:] == ["best rival at equal epochs", "best rival at equal compute"]

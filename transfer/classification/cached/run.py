@@ -21,7 +21,7 @@ from transfer.classification.knn import check_k, check_temperatures, evaluate_kn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import Solver, choose_lr, standardize_, train_heads
 from transfer.classification.metrics import hits, per_class_accuracies
-from transfer.classification.rates import selection_notes
+from transfer.classification.rates import check_rates, selection_notes
 from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
 from transfer.classification.svm import (
@@ -71,10 +71,12 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
             values, labels, lrs, solver, holdout=cfg.PROTOCOL.HOLDOUT, **common
         )
     heads = train_heads(values, labels, [lr], solver, desc=f"head, lr {lr:g}", **common)
-    rows, tops = torch.arange(len(test_labels), device=job.device), (1, 5)[: 1 + (len(classes) > 5)]
-    right = {f"top{top}": heads.hits(test_values, test_labels, rows, top)[0] for top in tops}
-    metrics = {name: 100.0 * int(found.sum()) / len(rows) for name, found in right.items()}
-    outcomes = Outcomes({name: found.cpu().numpy() for name, found in right.items()})
+    tops = (1, 5) if len(classes) > 5 else (1,)
+    rows = torch.arange(len(test_labels), device=job.device)
+    found = heads.hits(test_values, test_labels, rows, tops)[:, 0]
+    right = {f"top{top}": one for top, one in zip(tops, found)}
+    metrics = {name: 100.0 * int(one.sum()) / len(rows) for name, one in right.items()}
+    outcomes = Outcomes({name: one.cpu().numpy() for name, one in right.items()})
     notes = selection_notes(lr, held_out, lrs)
     per_class = per_class_accuracies({"top1": right["top1"]}, queries.labels, classes)
     return Score(metrics, per_class, heads.curve, notes, outcomes)
@@ -181,8 +183,7 @@ def _check_svm(cfg: CfgNode, train: Split, test: Split) -> None:
 
 def _solver(cfg: CfgNode) -> Solver:
     solver = cfg.SOLVER
-    if not solver.LR_PER_256 or not all(lr > 0 for lr in solver.LR_PER_256):
-        raise InputError(f"SOLVER.LR_PER_256 {solver.LR_PER_256} must list rates above 0")
+    check_rates(solver.LR_PER_256)
     return Solver(solver.EPOCHS, solver.BATCH_SIZE, solver.MOMENTUM, solver.WEIGHT_DECAY)
 
 

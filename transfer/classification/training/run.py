@@ -25,7 +25,7 @@ from transfer.checkpoints.weights import Weights
 from transfer.classification.data import ImageTransform, Split
 from transfer.classification.linear import split_holdout
 from transfer.classification.metrics import per_class_accuracies
-from transfer.classification.rates import selection_notes
+from transfer.classification.rates import check_rates, selection_notes
 from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
 from transfer.classification.splits import list_sha256, part_of, read_list
@@ -268,8 +268,7 @@ def _model(task: Task) -> Classifier:
 
 def _recipe(cfg: CfgNode) -> Recipe:
     solver, train = cfg.SOLVER, cfg.TRAIN
-    if not solver.LR_PER_256 or not all(lr > 0 for lr in solver.LR_PER_256):
-        raise InputError(f"SOLVER.LR_PER_256 {solver.LR_PER_256} must list rates above 0")
+    check_rates(solver.LR_PER_256)
     return Recipe(
         epochs=solver.EPOCHS,
         batch_size=solver.BATCH_SIZE,

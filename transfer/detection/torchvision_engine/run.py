@@ -8,7 +8,7 @@ predicts. The parts it builds take plain arguments; the loop is `transfer/detect
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,28 +72,13 @@ class TorchvisionEngine:
     ) -> Fitted:
         """Trains, with checkpoints and evaluations in between; see `Engine.fit`."""
         run = _Training(cfg, weights, output, resume)
-        metrics = open_metrics(output, run.start_iter)
-
-        def evaluate_now(iteration: int) -> None:
-            metrics.write(iteration, **evaluate(predict(run.model, cfg, test_set), iteration))
-
-        train(
+        train_to_end(
+            cfg,
+            run,
             run.wrapped,
-            batches=training_batches(cfg, train_set, start_batch=run.start_iter),
-            optimizer=run.optimizer,
-            schedule=make_schedule(cfg),
-            start_iter=run.start_iter,
-            metrics=metrics,
-            log_period=cfg.TRANSFER.LOG_PERIOD,
-            precision=run.precision,
-            accumulate=cfg.TRANSFER.ACCUMULATE,
-            # Evaluated first: a run that is killed in between evaluates again, not never.
-            callbacks=[
-                Periodic(cfg.TEST.EVAL_PERIOD, evaluate_now),
-                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
-            ],
+            training_batches(cfg, train_set, start_batch=run.start_iter),
+            lambda iteration: evaluate(predict(run.model, cfg, test_set), iteration),
         )
-        metrics.close()
         if cfg.TEST.PRECISE_BN.ENABLED:
             run.model.train()
             # As many images whatever ACCUMULATE is, in parts that fit the memory.
@@ -137,6 +122,42 @@ class _Training(TrainingState):
         if resume:
             self.restore(lambda state: load_model(detector, state))
         self.wrapped = distribute(detector)
+
+
+def train_to_end(
+    cfg: CfgNode,
+    run: TrainingState,
+    model: nn.Module,
+    batches: Iterator[list[dict[str, Any]]],
+    evaluate: Callable[[int], dict[str, float]],
+) -> None:
+    """Trains from `run.start_iter` on, with metrics.json, checkpoints and evaluations in between.
+
+    Args:
+        model: of the run, as `distribute` gives it.
+        evaluate: iteration -> metrics of the model as it is then.
+    """
+    metrics = open_metrics(run.output, run.start_iter)
+    train(
+        model,
+        batches=batches,
+        optimizer=run.optimizer,
+        schedule=make_schedule(cfg),
+        start_iter=run.start_iter,
+        metrics=metrics,
+        log_period=cfg.TRANSFER.LOG_PERIOD,
+        precision=run.precision,
+        accumulate=cfg.TRANSFER.ACCUMULATE,
+        # Evaluated first: a run that is killed in between evaluates again, not never.
+        callbacks=[
+            Periodic(
+                cfg.TEST.EVAL_PERIOD,
+                lambda iteration: metrics.write(iteration, **evaluate(iteration)),
+            ),
+            Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+        ],
+    )
+    metrics.close()
 
 
 def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
@@ -205,24 +226,32 @@ def training_batches(
     cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """This process's endless batches, from the given one on."""
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
-    if total % processes:
-        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
     samples = train_set.samples
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         samples = tuple(sample for sample in samples if sample.trainable())
     if not samples:
         raise InputError(f"no image of {train_set.name} has an object to train on")
-    batches = GroupedBatches(
-        [sample.width > sample.height for sample in samples],
+    wide = [sample.width > sample.height for sample in samples]
+    batches = batch_indices(cfg, wide, cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch)
+    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS)
+
+
+def batch_indices(
+    cfg: CfgNode, wide: Sequence[bool], grouping: bool, start_batch: int
+) -> GroupedBatches:
+    """This process's share of the endless batches; InputError where a batch does not divide."""
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
+    if total % processes:
+        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+    return GroupedBatches(
+        wide,
         batch_size=total // processes,
         seed=cfg.SEED,
         rank=rank(),
         world_size=processes,
-        grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        grouping=grouping,
         start_batch=start_batch,
     )
-    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS)
 
 
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
