@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -153,17 +153,11 @@ def test_what_the_detectron2_engine_does_not_do() -> None:
         check_engine(cfg, "detectron2")
 
 
-def test_trials_differ_and_finished_ones_are_skipped(digits: Path, tmp_path: Path) -> None:
-    paths = run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2)))
-    first, second = map(read_record, paths)
-    assert (first["seed"], second["seed"]) == (0, 1)
-    assert first["protocol"]["config_sha256"] == second["protocol"]["config_sha256"]
-    before = [path.read_bytes() for path in paths]
-    run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2, resume=True)))
-    assert [path.read_bytes() for path in paths] == before
-    alone = prepare(request(tmp_path / "alone", "SOLVER.MAX_ITER", "2", trials=2, first_trial=1))
-    (path,) = run_trials(alone)
-    assert path.parent.name == "trial_1" and read_record(path)["metrics"] == second["metrics"]
+def test_trials_differ_and_finished_ones_are_skipped(digits: Path, check_trials: Callable) -> None:
+    def run(folder: Path, **changes) -> list[Path]:
+        return run_trials(prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes)))
+
+    check_trials(run)
 
 
 def test_a_trial_draws_its_own_objects(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +98,11 @@ def test_resumed_run_ends_with_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_trials_differ_and_finished_ones_are_skipped(semseg: Path, tmp_path: Path) -> None:
-    paths = run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2)))
-    first, second = map(read_record, paths)
-    assert (first["seed"], second["seed"]) == (0, 1)
-    assert first["protocol"]["config_sha256"] == second["protocol"]["config_sha256"]
-    before = [path.read_bytes() for path in paths]
-    run_trials(prepare(request(tmp_path, "SOLVER.MAX_ITER", "2", trials=2, resume=True)))
-    assert [path.read_bytes() for path in paths] == before
-    alone = prepare(request(tmp_path / "alone", "SOLVER.MAX_ITER", "2", trials=2, first_trial=1))
-    (path,) = run_trials(alone)
-    assert path.parent.name == "trial_1" and read_record(path)["metrics"] == second["metrics"]
+def test_trials_differ_and_finished_ones_are_skipped(semseg: Path, check_trials: Callable) -> None:
+    def run(folder: Path, **changes) -> list[Path]:
+        return run_trials(prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes)))
+
+    check_trials(run)
 
 
 def test_resnet18_with_highpass_by_the_command(
