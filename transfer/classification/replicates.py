@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from transfer.results.replicates import Replicates
-from transfer.results.reweighted import area_gain, keep_classes, reweighted_ap
+from transfer.results.reweighted import keep_classes, reweighted_ap
 
 
 @dataclass
@@ -59,7 +59,7 @@ def _mean_ap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np
         kept = np.flatnonzero(targets[:, c] != -1)
         order = kept[np.argsort(scores[kept, c])[::-1]]  # as `svm.average_precision` ranks them
         present = targets[:, c] == 1
-        values.append(
-            reweighted_ap(order, present[order], present.astype(np.int64), weights, area_gain)
-        )
-    return 100.0 * keep_classes(np.array(values)).mean(axis=0)
+        right = present[order][None]
+        counted = np.ones_like(right)
+        values.append(reweighted_ap(order, right, counted, present.astype(np.int64), weights, None))
+    return 100.0 * keep_classes(np.concatenate(values)).mean(axis=0)

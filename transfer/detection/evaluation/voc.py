@@ -23,7 +23,7 @@ from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.pr_curves import RECALL, PrecisionRecall, interpolate
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.results.replicates import Replicates
-from transfer.results.reweighted import area_gain, keep_classes, levels_gain, reweighted_ap
+from transfer.results.reweighted import keep_classes, reweighted_ap
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +195,10 @@ def _draws(
     images, positives = replicates.rows(ids), np.zeros(len(replicates.weights), np.int64)
     counts = [int((~entry["difficult"]).sum()) for entry in truth.values()]
     positives[replicates.rows(list(truth))] = counts
-    gain, values = levels_gain(LEVELS) if metric == 2007 else area_gain, []
-    for hits, misses in outcomes:
-        kept = (hits + misses) > 0
-        right = hits[kept] > 0
-        values.append(reweighted_ap(images[kept], right, positives, replicates.weights, gain))
-    return np.nan_to_num(keep_classes(np.array(values)))
+    levels = LEVELS if metric == 2007 else None
+    hits, misses = (np.array(values) > 0 for values in zip(*outcomes))
+    values = reweighted_ap(images, hits, hits | misses, positives, replicates.weights, levels)
+    return np.nan_to_num(keep_classes(values))
 
 
 def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

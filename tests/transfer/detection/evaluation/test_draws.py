@@ -17,8 +17,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from transfer.datasets.samples import DetectionSet, Instance, Sample
+from transfer.detection.evaluation import coco, coco_matches
 from transfer.detection.evaluation.coco import FAST, evaluate_coco
-from transfer.detection.evaluation.coco_draws import HIT, IGNORED, MISS, match
+from transfer.detection.evaluation.coco_draws import ap_table
+from transfer.detection.evaluation.coco_matches import HIT, IGNORED, MISS, match
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import score
 from transfer.detection.evaluation.voc import evaluate_voc
@@ -26,6 +28,7 @@ from transfer.results.replicates import FILE_NAME, Replicates, read_replicates
 
 CLASSES = {3: "ant", 5: "bee", 9: "cat", 11: "of one image", 12: "never there"}
 SIDE = 200  # px
+SIZES = [(15.0, 25.0), (27.0, 37.0), (32.0, 32.0), (50.0, 60.0), (91.0, 101.0), (96.0, 96.0)]
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -38,26 +41,31 @@ def rle_of(box: np.ndarray) -> dict[str, Any]:
 
 
 def random_coco(images: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Objects of all sizes, some crowds; detections near and far, no two scores alike."""
+    """Objects of all sizes, at and on the limits too, some crowds, some twice; detections near and
+    far. Scores tie between images, not within one: which copy of an image comes first would decide.
+    """
     rng = np.random.default_rng(seed)
     objects, found = [], []
     for image_id in range(10, 10 + images):
+        mine = []
         for _ in range(rng.integers(0, 6)):
-            side = rng.choice([15.0, 50.0, 110.0])
-            box = np.array([*rng.uniform(0, SIDE - side - 12, 2), side, side + 10])
+            size = np.array(SIZES[rng.integers(len(SIZES))])
+            box = np.concatenate([rng.uniform(0, SIDE - size - 2), size])
             label = int(rng.choice([3, 5, 9])) if image_id > 10 else 11
-            crowd = int(rng.random() < 0.15)
-            objects.append(thing(image_id, label, box) | {"iscrowd": crowd})
+            for _ in range(rng.choice([1, 2], p=[0.8, 0.2])):
+                crowd = int(rng.random() < 0.15)
+                objects.append(thing(image_id, label, box) | {"iscrowd": crowd})
             for _ in range(rng.integers(0, 4)):
-                near = np.clip(box + rng.normal(0, side / 10, 4), 1, SIDE - 1)
-                found.append(thing(image_id, label, near))
+                noise = rng.choice([0.0, 0.1], p=[0.2, 0.8]) * size[0] * rng.normal(size=4)
+                mine.append(thing(image_id, label, np.clip(box + noise, 1, SIDE - 1)))
         for _ in range(3):
             box = np.array([*rng.uniform(0, 100, 2), *rng.uniform(5, 90, 2)])
-            found.append(thing(image_id, int(rng.choice([3, 5, 9, 11])), box))
+            mine.append(thing(image_id, int(rng.choice([3, 5, 9, 11])), box))
+        for entry, value in zip(mine, rng.permutation(40)):
+            entry["score"] = (int(value) + 1) / 50
+        found += mine
     for number, entry in enumerate(objects, start=1):
         entry["id"] = number
-    for entry, value in zip(found, rng.permutation(len(found))):
-        entry["score"] = (int(value) + 1) / 1000
     names = [{"id": key, "name": name} for key, name in CLASSES.items()]
     shape = {"width": SIDE, "height": SIDE}
     listing = [{"id": 10 + i, "file_name": f"{i}.jpg", **shape} for i in range(images)]
@@ -91,20 +99,33 @@ def repeated(
     return {**truth, "images": images, "annotations": objects}, copied(found)
 
 
-def slow_table(
-    folder: Path, truth: dict[str, Any], found: list[dict[str, Any]], kind: str
-) -> np.ndarray:
-    """pycocotools' AP by threshold, class and area range, (T, K, A), NaN without objects."""
-    path = folder / "slow.json"
+def evaluated(
+    folder: Path,
+    truth: dict[str, Any],
+    found: list[dict[str, Any]],
+    kind: str,
+    most: int,
+    library: tuple[type, type] = (COCO, COCOeval),
+) -> Any:
+    """A library's evaluation of at most `most` detections an image and class."""
+    path = folder / "evaluated.json"
     path.write_text(json.dumps(truth))
     left = ("bbox", "area") if kind == "segm" else ("segmentation", "area")
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(path))
+        objects = library[0](str(path))
         results = [{k: v for k, v in entry.items() if k not in left} for entry in found]
-        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        evaluation = library[1](objects, objects.loadRes(results), kind)
+        evaluation.params.maxDets = [1, 2, most]
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][..., -1]
+    return evaluation
+
+
+def slow_table(
+    folder: Path, truth: dict[str, Any], found: list[dict[str, Any]], kind: str, most: int = 100
+) -> np.ndarray:
+    """pycocotools' AP by threshold, class and area range, (T, K, A), NaN without objects."""
+    precision = evaluated(folder, truth, found, kind, most).eval["precision"][..., -1]
     return np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
 
 
@@ -121,7 +142,7 @@ def test_coco_is_pycocotools_on_repeated_images(tmp_path: Path, evaluator: str) 
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(truth))
     ids = [image["id"] for image in truth["images"]]
-    replicates = Replicates.draw(ids, draws=8)
+    replicates = Replicates.draw(ids, draws=4)
     metrics, _ = evaluate_coco(
         path,
         [{k: v for k, v in entry.items() if k != "area"} for entry in found],
@@ -145,15 +166,37 @@ def test_coco_is_pycocotools_on_repeated_images(tmp_path: Path, evaluator: str) 
     assert lacking > 0  # the class of one image is missing from some draw
 
 
+@pytest.mark.parametrize("evaluator, cells", [("pycocotools", 1), (FAST, 2**20)])
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_each_class_area_and_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: str, cells: int, kind: str
+) -> None:
+    """Every AP, also with detections over the limit an image and in the smallest of parts."""
+    if importlib.util.find_spec(evaluator) is None:
+        pytest.skip(f"{evaluator} (the optional extra 'fast') is not installed")
+    monkeypatch.setattr(coco_matches, "_CELLS", cells)
+    truth, found = random_coco(10, seed=5)
+    ids = [image["id"] for image in truth["images"]]
+    replicates = Replicates.draw(ids, draws=3)
+    evaluation = evaluated(tmp_path, truth, found, kind, 3, coco._classes_of(evaluator))
+    table = ap_table(evaluation, replicates)
+    for draw, weights in enumerate(replicates.weights.T):
+        copies = repeated(truth, found, dict(zip(ids, weights)))
+        expected = slow_table(tmp_path, *copies, kind, most=3).transpose(1, 2, 0)
+        np.testing.assert_allclose(table[..., draw], expected, rtol=0, atol=1e-11)
+
+
 def test_matches_by_hand() -> None:
     """Ties go to the last object; ignored objects are second choice; crowds are never used up."""
     ious = np.array([[0.8, 0.8, 0.9], [0.8, 0.7, 0.9], [0.6, 0.6, 0.9], [0.2, 0.2, 0.9]])
-    ignored = np.array([[False, False, True]])
-    states = match(ious, ignored, np.array([False, False, True]), np.array([0.5, 0.75]))
+    # the same overlaps for two pairs: the third object of the second is no crowd
+    ious, pairs = np.concatenate([ious, ious]), np.repeat([0, 1], 4)
+    ignored = np.array([[[False, False, True]]] * 2)
+    crowd = np.array([[False, False, True], [False, False, False]])
+    ((at_50, at_75),) = match(ious, pairs, ignored, crowd, np.array([0.5, 0.75]))
     # at 0.75 the second detection takes the first object, which the first has left
-    assert states[0].tolist() == [[HIT, HIT, IGNORED, IGNORED], [HIT, HIT, IGNORED, IGNORED]]
-    single = match(ious, ignored, np.zeros(3, bool), np.array([0.5]))
-    assert single[0, 0].tolist() == [HIT, HIT, IGNORED, MISS]
+    assert at_50[:4].tolist() == at_75[:4].tolist() == [HIT, HIT, IGNORED, IGNORED]
+    assert at_50[4:].tolist() == at_75[4:].tolist() == [HIT, HIT, IGNORED, MISS]
 
 
 def random_voc(images: int, seed: int) -> tuple[DetectionSet, list[Predictions]]:
