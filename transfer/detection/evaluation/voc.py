@@ -14,6 +14,7 @@ Legend: d detections of a class over all images, g objects of a class in one ima
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -56,15 +57,17 @@ def evaluate_voc(
         truth = _truth(dataset, category)
         if not any(len(entry["boxes"]) for entry in truth.values()):
             logger.warning("no '%s' among the test objects: its AP counts as 0", name)
+        objects = [int((~entry["difficult"]).sum()) for entry in truth.values()]
         nearest = _nearest(*_detections(predictions, category, exact), truth)
         outcomes = [_outcomes(nearest, truth, percent / 100.0) for percent in THRESHOLDS]
-        curves = [_curve(*outcome, truth) for outcome in outcomes]
+        curves = [_curve(*outcome, sum(objects)) for outcome in outcomes]
         table[category] = [100.0 * average_precision(*curve, metric) for curve in curves]
         precisions[:, :, category] = [interpolate(*curve) for curve in curves]
         if replicates is not None:
-            drawn.append(
-                _draws([image_id for image_id, *_ in nearest], outcomes, truth, metric, replicates)
-            )
+            positives = np.zeros(len(replicates.weights), np.int64)
+            positives[replicates.rows(list(truth))] = objects
+            images = replicates.rows([image_id for image_id, *_ in nearest])
+            drawn.append(_draws(images, outcomes, positives, metric, replicates.weights))
     if replicates is not None:
         values = 100.0 * np.array(drawn)
         replicates.add({name: values[:, part].mean((0, 1)) for name, part in COLUMNS.items()})
@@ -141,12 +144,16 @@ def _nearest(
     ids: Sequence[int | str], boxes: np.ndarray, truth: Mapping[int | str, Mapping[str, np.ndarray]]
 ) -> list[tuple[int | str, int, float]]:
     """Image, object that overlaps most (-1: there is none) and its IoU, of each detection."""
-    nearest = []
-    for image_id, box in zip(ids, boxes):
-        overlaps = _overlaps(box, truth[image_id]["boxes"])
-        best = int(np.argmax(overlaps)) if len(overlaps) else -1
-        nearest.append((image_id, best, float(overlaps[best]) if best >= 0 else 0.0))
-    return nearest
+    best, overlap = np.full(len(ids), -1), np.zeros(len(ids))
+    places = defaultdict(list)
+    for place, image_id in enumerate(ids):
+        places[image_id].append(place)
+    for image_id, mine in places.items():
+        objects = truth[image_id]["boxes"]
+        if len(objects):
+            overlaps = _overlaps(boxes[mine][:, None], objects)
+            best[mine], overlap[mine] = overlaps.argmax(axis=1), overlaps.max(axis=1)
+    return list(zip(ids, best.tolist(), overlap.tolist()))
 
 
 def _outcomes(
@@ -156,25 +163,22 @@ def _outcomes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is difficult."""
     hits, misses = np.zeros(len(nearest)), np.zeros(len(nearest))
-    used = {image_id: np.zeros(len(entry["boxes"]), bool) for image_id, entry in truth.items()}
+    used = set()
     for i, (image_id, best, overlap) in enumerate(nearest):
         if best < 0 or not overlap > threshold:
             misses[i] = 1.0
         elif truth[image_id]["difficult"][best]:
             continue  # neither right nor wrong, and the object stays free
-        elif used[image_id][best]:
+        elif (image_id, best) in used:
             misses[i] = 1.0
         else:
             hits[i] = 1.0
-            used[image_id][best] = True
+            used.add((image_id, best))
     return hits, misses
 
 
-def _curve(
-    hits: np.ndarray, misses: np.ndarray, truth: Mapping[int | str, Mapping[str, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _curve(hits: np.ndarray, misses: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision after each detection, both (d,)."""
-    positives = sum(int((~entry["difficult"]).sum()) for entry in truth.values())
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = hits / float(positives) if positives else np.full(len(hits), np.nan)
@@ -182,30 +186,28 @@ def _curve(
 
 
 def _draws(
-    ids: Sequence[int | str],
+    images: np.ndarray,
     outcomes: Sequence[tuple[np.ndarray, np.ndarray]],
-    truth: Mapping[int | str, Mapping[str, np.ndarray]],
+    positives: np.ndarray,
     metric: int,
-    replicates: Replicates,
+    weights: np.ndarray,
 ) -> np.ndarray:
     """AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
 
-    ids: of the image of each detection; outcomes: hits and misses at each threshold.
+    images: row in `weights` of each detection; outcomes: hits and misses at each threshold;
+    positives: objects in each image.
     """
-    images, positives = replicates.rows(ids), np.zeros(len(replicates.weights), np.int64)
-    counts = [int((~entry["difficult"]).sum()) for entry in truth.values()]
-    positives[replicates.rows(list(truth))] = counts
     levels = LEVELS if metric == 2007 else None
     hits, misses = (np.array(values) > 0 for values in zip(*outcomes))
-    values = reweighted_ap(images, hits, hits | misses, positives, replicates.weights, levels)
+    values = reweighted_ap(images, hits, hits | misses, positives, weights, levels)
     return np.nan_to_num(keep_classes(values))
 
 
-def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one box (4,) with (g, 4), all 1-based and inclusive -> (g,)."""
-    low = np.maximum(boxes[:, :2], box[:2])
-    high = np.minimum(boxes[:, 2:], box[2:])
-    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=1)
-    area = (box[2:] - box[:2] + 1.0).prod()
-    areas = (boxes[:, 2:] - boxes[:, :2] + 1.0).prod(axis=1)
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of (k, 1, 4) with (g, 4), all 1-based and inclusive -> (k, g)."""
+    low = np.maximum(boxes[..., :2], others[:, :2])
+    high = np.minimum(boxes[..., 2:], others[:, 2:])
+    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=-1)
+    area = (boxes[..., 2:] - boxes[..., :2] + 1.0).prod(axis=-1)
+    areas = (others[:, 2:] - others[:, :2] + 1.0).prod(axis=-1)
     return shared / (area + areas - shared)
