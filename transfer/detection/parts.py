@@ -20,6 +20,7 @@ BACKBONE = "backbone"
 # of its ResNet.
 PREFIXES = {
     "backbone.fpn_": "FPN",
+    "backbone.simfp_": "simple feature pyramid",
     "backbone.": BACKBONE,
     "proposal_generator.": "RPN",
     "roi_heads.res5.norm.": "extra norm",

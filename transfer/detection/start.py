@@ -16,6 +16,7 @@ from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection import config as detection_config
+from transfer.detection.config_vit import is_vit, vit_facts
 from transfer.detection.given_weights import check_backbone, read_backbone
 from transfer.detection.parts import BACKBONE as TRUNK
 from transfer.detection.parts import match_parts
@@ -89,7 +90,7 @@ def _fitted(weights: DetectorWeights, source: str, cfg: CfgNode) -> DetectorWeig
             f"that architecture, or {INSTEAD}"
         )
     with torch.device("meta"):  # names and shapes only
-        own = make_detector(cfg, weights.preprocess).state_dict()
+        own = make_detector(_of_vit(cfg, weights), weights.preprocess).state_dict()
     parts = match_parts({name: value.shape for name, value in own.items()}, weights.detector)
     (trunk,) = (part for part in parts if part.name == TRUNK)
     if not trunk.loaded:
@@ -99,3 +100,12 @@ def _fitted(weights: DetectorWeights, source: str, cfg: CfgNode) -> DetectorWeig
         logger.log(logging.INFO if part.expected else logging.WARNING, "start: %s", part.line())
     names = {name for part in parts if part.loaded for name in part.names}
     return replace(weights, fitting={k: v for k, v in weights.detector.items() if k in names})
+
+
+def _of_vit(cfg: CfgNode, weights: Weights) -> CfgNode:
+    """The config with what a ViT's weights decide about shapes; `with_backbone` says so later."""
+    if not is_vit(cfg):
+        return cfg
+    positions = weights.state["pos_embed"].shape[1]
+    heads = weights.architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
+    return detection_config.changed(cfg, vit_facts(cfg, positions, heads))

@@ -11,12 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import check_complete, nearest_backbone
+from transfer.checkpoints.architectures import (
+    check_complete,
+    expected_shapes,
+    nearest_backbone,
+)
 from transfer.checkpoints.layout import from_detectron2
+from transfer.checkpoints.names_vit import UNUSED, VITDET, from_vitdet
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
 from transfer.checkpoints.sources import file_sha256, resolve, source_stem
@@ -59,14 +65,18 @@ def kind_of(source: str) -> str:
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
     if all(any(name.startswith(head) for name in names) for head in HEADS):
         return DETECTOR
-    if any(name.startswith("backbone.") and _canonical(name) for name in names):
+    # A ViT alone is converted to ViTDet's names, so that they do not tell a model from a backbone
+    trunks = (name for name in names if not name.startswith(VITDET))
+    if any(name.startswith("backbone.") and _canonical(name) for name in trunks):
         return OTHER_MODEL
     return BACKBONE
 
 
 def architecture_of(names: Iterable[str]) -> str:
-    """ "FPN", "C4" or "TINY", as `config.architecture`."""
+    """ "FPN", "C4", "TINY" or "VIT", as `config.architecture`."""
     prefixes = {".".join(name.split(".")[:2]) for name in names}
+    if VITDET.rstrip(".") in prefixes:
+        return "VIT"
     if "backbone.bottom_up" in prefixes:
         return "FPN"
     return "C4" if "roi_heads.res5" in prefixes else "TINY"
@@ -79,7 +89,7 @@ def read_detector(source: str, preprocess: Preprocess, stride_in_1x1: bool) -> D
         preprocess, stride_in_1x1: where the file does not say, as none of Detectron2's own does.
 
     Raises:
-        InputError: unreadable, no detector, or its backbone is no whole ResNet.
+        InputError: unreadable, no detector, or its backbone is no whole ResNet or ViT.
     """
     weights, tensors = _read(source, HEADS[1], preprocess, stride_in_1x1)
     return DetectorWeights(**vars(weights), detector=tensors)
@@ -99,8 +109,15 @@ def _read(
     trunk = {place: v for name, v in tensors.items() if (place := _canonical(name)) is not None}
     backbone, likeness = nearest_backbone(trunk)
     if likeness < 0.5:
-        raise InputError(f"{source}: the backbone of this detector is no ResNet that is known here")
-    check_complete(trunk, backbone, source)
+        raise InputError(
+            f"{source}: the backbone of this detector is no ResNet or ViT that is known here"
+        )
+    unused = {
+        name: torch.empty(shape, device="meta")
+        for name, shape in expected_shapes(backbone, counters=False).items()
+        if name.startswith(UNUSED)
+    }
+    check_complete({**unused, **trunk}, backbone, source)
     warnings = check_values(tensors, source)
     architecture = dict(model.architecture)
     if model.preprocess is None:
@@ -115,7 +132,12 @@ def _read(
 
 
 def _canonical(name: str) -> str | None:
-    """`roi_heads.res5.0.conv1.weight` -> `layer4.0.conv1.weight`; None outside the trunk."""
+    """`roi_heads.res5.0.conv1.weight` -> `layer4.0.conv1.weight`; None outside the trunk.
+
+    A detector's relative positions are none of the trunk's.
+    """
+    if name.startswith(VITDET):
+        return None if ".rel_pos_" in name else from_vitdet(name)
     prefix = next((prefix for prefix in TRUNKS if name.startswith(prefix)), None)
     return None if prefix is None else from_detectron2(name[len(prefix) :])
 

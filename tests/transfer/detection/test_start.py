@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights, tensors_sha256
 from transfer.detection.config import load_detection_config, protocol_sha256, with_preprocess
+from transfer.detection.given_weights import with_backbone
 from transfer.detection.model_files import write_model
 from transfer.detection.run import Request, prepare, run_trials
 from transfer.detection.scaling import differences
@@ -122,6 +125,56 @@ def test_a_zoo_file_says_nothing_of_its_pixels(
     assert weights.provenance["name"] == "model_final_123"
 
 
+def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
+    """All of it arrives, bit-equal, where the config says another size of the ViT's images."""
+    config, words = "digits_vitdet.yaml", (
+        *TINY,
+        *"SOLVER.STEPS (1,) SOLVER.WARMUP_ITERS 1".split(),
+    )
+    torch.save(random_weights("vit_tiny_patch16_32", seed=3).state, tmp_path / "vit.pth")
+
+    def run(weights: Path, name: str) -> Path:
+        request = Request(config, str(weights), str(tmp_path / name), engine="torchvision")
+        return run_trials(prepare(Request(**{**vars(request), "overrides": words})))[0]
+
+    model = run(tmp_path / "vit.pth", "first").parent / "model_final.pth"
+    path = run(model, "second")
+    parts = re.findall(r" start: (.*): (\d+) tensors loaded", (path.parent / "log.txt").read_text())
+    assert dict(parts) == {
+        "simple feature pyramid": "32", "backbone": "171", "RPN": "8", "box head": "5",
+        "box predictor": "4",
+    }  # fmt: skip
+    weights, record = start(model, config), read_record(path)
+    assert record["checkpoint"]["source"] == "detector"
+    assert record["checkpoint"]["sha256"] == weights.sha256
+    state = torch.load(model, weights_only=True)["model"]
+    built = trained_from(weights, config, tmp_path)
+    assert isinstance(weights, DetectorWeights) and weights.backbone == "vit_tiny_patch16_32"
+    assert built.keys() == state.keys() == weights.fitting.keys()
+    assert all(torch.equal(value, state[name]) for name, value in built.items())
+    trunk = start(model, config, "TRANSFER.INIT", "backbone")
+    assert type(trunk) is Weights and len(trunk.state) == 147, "no relative position"
+    built = trained_from(trunk, config, tmp_path)
+    for name, value in trunk.state.items():
+        assert torch.equal(built[f"backbone.net.{name}"], value) and value.dtype == torch.float32
+        assert torch.equal(value, state[f"backbone.net.{name}"])
+
+
+def trained_from(weights: Weights, config: str, folder: Path) -> dict[str, Tensor]:
+    """State of the detector before its first iteration."""
+    cfg = with_backbone(load_detection_config(config), weights)
+    return engine._Training(cfg, weights, folder, False).model.state_dict()
+
+
+def test_a_vits_file_in_vitdets_names_is_a_backbone(tmp_path: Path) -> None:
+    state = {
+        f"backbone.net.{k}": v for k, v in random_weights("vit_tiny_patch16_32", 3).state.items()
+    }
+    path = save(tmp_path / "vit.pth", state)
+    cfg = load_detection_config("digits_vitdet.yaml")
+    assert with_init(cfg, str(path)).TRANSFER.INIT == "backbone"
+
+
 def save(path: Path, state: dict[str, Tensor]) -> Path:
     torch.save({"model": state}, path)
     return path
@@ -142,7 +195,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole tiny_resnet .*missing: layer2.0.conv1"):
         start(save(tmp_path / "broken.pth", broken))
     none = {name: value for name, value in tiny.items() if not name.startswith("backbone.")}
-    with pytest.raises(InputError, match="no ResNet that is known here"):
+    with pytest.raises(InputError, match="no ResNet or ViT that is known here"):
         start(save(tmp_path / "none.pth", none))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import vit_heads
 from transfer.checkpoints.layout import to_detectron2
-from transfer.checkpoints.names_vit import VITDET, to_vitdet
+from transfer.checkpoints.names_vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.weights import Weights
 from transfer.detection.parts import COUNTER, DERIVED
 from transfer.detection.torchvision_engine.detector import Detector
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 EXTRA_NORM = "roi_heads.res5.norm."
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
-# Of a ViT's weights, what a detector has no use for.
-VIT_UNUSED = ("cls_token", "norm.")
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _load_vit(detector: Detector, weights: Weights, allow_unexpected: bool) -> L
     placed = {
         to_vitdet(name): tensor
         for name, tensor in weights.state.items()
-        if not name.startswith(VIT_UNUSED)
+        if not name.startswith(UNUSED)
     }
     own = {
         key for key in detector.state_dict() if key.startswith(VITDET) and ".rel_pos_" not in key
