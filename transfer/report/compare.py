@@ -44,7 +44,7 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
 
 def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample) -> Pair:
     """One column's two samples."""
-    found = compare(first, second)
+    found = compare(first, second, certain=protocol.task in CERTAIN)
     return Pair(protocol, metric, (first, second), found, _verdict(protocol, first, second, found))
 
 
@@ -52,7 +52,8 @@ def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Compariso
     """A difference of single trials is no claim about checkpoints, whatever the images say."""
     trials = min(len(first.values), len(second.values))
     if found.p is None:
-        return f"{OPEN}: no interval (one trial, no replicates)"
+        why = "one trial, no replicates" if trials == 1 else "the trials show no spread"
+        return f"{OPEN}: no interval ({why})"
     if protocol.task in CERTAIN:
         return RESOLVED if found.resolved else OPEN
     if found.estimate.covers == IMAGES:

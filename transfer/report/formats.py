@@ -9,8 +9,8 @@ BEST, CUT = "★", "†"
 SPREAD = (
     "mean ± sample standard deviation over n trials (none for a single trial) and the 95 % "
     "interval over trials and test images; t[ ]: over trials alone, i[ ]: over test images alone, "
-    f"one trial. {BEST}: no other row of the column is resolved above (Holm over all pairs); no "
-    "mark where nothing is resolved"
+    f"one trial. {BEST}: no other row of the column is resolved above (Holm over all pairs); none "
+    "for rows of too few trials, which take no part, and none where nothing is resolved"
 )
 COMPUTE = (
     "Compute: time and views of pretraining; transfer is the time of all the row's protocols, one "
@@ -34,11 +34,14 @@ def format_interval(summary: Summary | None) -> str:
     return f"{_PREFIX[summary.covers]}[{summary.low:.1f}, {summary.high:.1f}]"
 
 
-def format_cell(results: Results, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> str:
-    """A table's cell: value, spread, interval and marks."""
+def format_cell(
+    results: Results, checkpoint: Checkpoint, protocol: Protocol, metric: str, count: bool = True
+) -> str:
+    """A table's cell: value, spread, interval and marks; without n where not `count`."""
     cell = results.cell(checkpoint, protocol)
     summary = cell.summaries.get(metric) if cell else None
-    text = " ".join(filter(None, (format_summary(summary), format_interval(summary))))
+    words = format_summary(summary, count=count), format_interval(summary)
+    text = " ".join(filter(None, words))
     marks = BEST if results.is_best(checkpoint, protocol, metric) else ""
     return text + marks + (CUT if cell and cell.shortened else "")
 

@@ -11,6 +11,7 @@ from transfer.report.samples import LEAST_SEEDS, pooled
 
 Cells = dict[tuple[tuple[str, str], tuple[str, ...]], Cell]
 Seeds = dict[int, Checkpoint]  # by pretraining seed
+Family = tuple[str, str, float | None]  # method, pretraining config's sha256, epochs
 
 
 def pool_methods(
@@ -19,16 +20,19 @@ def pool_methods(
     cells: Cells,
     notes: list[str],
 ) -> list[Checkpoint]:
-    """One row per method and pretraining config with enough seeds; adds their cells to `cells`.
+    """One row per method, pretraining config and epochs with enough seeds; adds their cells to
+    `cells`.
 
     A seed with two different checkpoints (batch norm's statistics estimated again, say) leaves open
     which one is the method's: nothing is pooled, and noted.
     """
     families = _families(checkpoints, notes)
-    names = [method for method, _ in families]
+    names = [method for method, _, _ in families]
     rows = []
-    for (method, config), seeds in families.items():
-        label = f"{method} (method)" if names.count(method) == 1 else f"{method} ({config[:7]})"
+    for (method, config, epochs), seeds in families.items():
+        length = "" if epochs is None else f", {epochs:g} ep"
+        several = names.count(method) > 1
+        label = f"{method} ({config[:7]}{length})" if several else f"{method} (method)"
         row = _row(label, config, seeds)
         found = {p.key: _cell(seeds, p, cells) for p in protocols}
         found = {(row.key, key): cell for key, cell in found.items() if cell}
@@ -37,13 +41,14 @@ def pool_methods(
     return sorted(rows, key=lambda row: row.label)
 
 
-def _families(checkpoints: Sequence[Checkpoint], notes: list[str]) -> dict[tuple[str, str], Seeds]:
-    families: dict[tuple[str, str], Seeds] = defaultdict(dict)
+def _families(checkpoints: Sequence[Checkpoint], notes: list[str]) -> dict[Family, Seeds]:
+    families: dict[Family, Seeds] = defaultdict(dict)
     unclear = set()
     for row in checkpoints:
         if not row.method or not row.config_sha256 or row.seed is None or row.untrained:
             continue
-        family = row.method, row.config_sha256
+        # A run that was cut, or a checkpoint on its way, has other epochs: no seed of the others
+        family = row.method, row.config_sha256, row.epochs
         first = families[family].setdefault(row.seed, row)
         if first.sha256 != row.sha256:
             unclear.add(family)

@@ -39,6 +39,7 @@ class Checkpoint:
     seconds: float | None
     gpu_seconds: float | None
     views: int | None
+    source: str | None = None  # the format that the weights were read from
     proof: str | None = None  # transfer.results.record.PROOFS
     seed: int | None = None  # of the pretraining
     config_sha256: str | None = None
@@ -65,6 +66,8 @@ class Protocol:
     rate: str = ""  # "swept lr", "fixed lr", or "" where there is none
     differs: tuple[str, ...] = ()  # from the other protocols of its task and data, one line each
     published: tuple[Published, ...] = ()
+    changed: tuple[str, ...] = ()  # "KEY value" of what is not as in the shipped config
+    config_known: bool = True  # whether a record kept its config
 
 
 @dataclass(frozen=True)

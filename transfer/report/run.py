@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.report.compare import compare_table, describe_units
 from transfer.report.exports import to_csv, to_latex
@@ -41,11 +42,15 @@ def write_report(
         pictures: whether views and detections, which show data, are embedded.
 
     Raises:
-        InputError: no or contradicting records, or an unknown name in `pair`.
+        InputError: no record with a number, contradicting ones, or an unknown name in `pair`.
     """
     store = read_store(folders)
     results = build_results(store.entries)
     results.notes.extend(store.notes)
+    if not results.checkpoints:
+        raise InputError(
+            f"no record with a number below {', '.join(map(str, folders))} ({results.notes[0]})"
+        )
     compared, units = None, ""
     if pair:
         rows = {row.label: row for row in (*results.checkpoints, *results.methods)}

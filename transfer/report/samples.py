@@ -56,7 +56,9 @@ def pooled(samples: Mapping[int, Sample]) -> Sample | None:
     """
     if len(samples) < LEAST_SEEDS:
         return None
-    seeds, members = zip(*sorted(samples.items()))
+    members = [samples[seed] for seed in sorted(samples)]
+    # Pretraining seed 0 of a method and fine-tuning seed 0 of a checkpoint are no pair
+    seeds = [f"pretraining {seed}" for seed in sorted(samples)]
     values = [float(np.mean(sample.values)) for sample in members]
     keys = {sample.draws for sample in members}
     if len(keys) > 1 or None in keys:

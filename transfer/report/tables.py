@@ -16,20 +16,23 @@ from transfer.report.methods import pool_methods
 from transfer.report.protocols import make_protocols
 from transfer.report.results import Cell, Checkpoint, Protocol, Results, make_cell
 from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent, samples_of
-from transfer.results.comparison import not_below
+from transfer.results.comparison import best_of
 from transfer.results.store import Entry
 
 _METRIC_ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
 
 
 def build_results(entries: Sequence[Entry]) -> Results:
-    """Groups records; failed runs are named in the notes and enter no number."""
-    failed = [entry for entry in entries if entry.record["status"] == "failed"]
-    groups: dict[tuple, list[Entry]] = defaultdict(list)
+    """Groups records; failed runs and those without a number are named in the notes alone."""
+    notes, groups = [], defaultdict(list)
     for entry in entries:
-        if entry.record["status"] != "failed":
-            groups[_checkpoint_key(entry.record), _protocol_key(entry.record)].append(entry)
-    notes = [f"{entry.path}: the run failed; left out" for entry in failed]
+        record = entry.record
+        if record["status"] == "failed":
+            notes.append(f"{entry.path}: the run failed; left out")
+        elif all(value is None for value in record["metrics"].values()):
+            notes.append(f"{entry.path}: none of its metrics has a value; left out")
+        else:
+            groups[_checkpoint_key(record), _protocol_key(record)].append(entry)
     cells = {key: _cell(members, notes) for key, members in groups.items()}
     checkpoints = _checkpoints(groups)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
@@ -57,9 +60,9 @@ def build_results(entries: Sequence[Entry]) -> Results:
 def _best(results: Results, protocol: Protocol, metric: str) -> frozenset:
     cells = {row.key: results.cell(row, protocol) for row in results.checkpoints}
     samples = {k: c.samples[metric] for k, c in cells.items() if c and metric in c.samples}
-    least = 1 if protocol.task in CERTAIN else LEAST_TRIALS
-    kept = not_below(list(samples.values()), least)
-    return frozenset() if all(kept) else frozenset(k for k, good in zip(samples, kept) if good)
+    certain = protocol.task in CERTAIN
+    best = best_of(list(samples.values()), 1 if certain else LEAST_TRIALS, certain)
+    return frozenset(key for key, good in zip(samples, best) if good)
 
 
 def _checkpoint_key(record: dict[str, Any]) -> tuple[str, str]:
@@ -107,6 +110,7 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
                 seconds=fact["pretrain_seconds"],
                 gpu_seconds=fact["pretrain_gpu_seconds"],
                 views=fact["pretrain_views"],
+                source=fact["source"],
                 proof=fact["proof"],
                 seed=fact["pretrain_seed"],
                 config_sha256=fact["pretrain_config_sha256"],

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from transfer.results.statistics import (
@@ -25,12 +26,16 @@ from transfer.results.statistics import (
 )
 
 POWER = 0.8
+LEAST_P = 1e-12  # of two sources; smaller ones need quantiles that no float holds
 LEAST_DRAWS = 100  # shared by both samples; fewer say little about a variance
 
 
 @dataclass(frozen=True)
 class Sample:
-    """n trials: their values and seeds; replicates (n, B) or None, of the images `draws` names."""
+    """n trials: their values and seeds; replicates (n, B) or None, of the images `draws` names.
+
+    Seeds are those of what the n were drawn as: trials of two samples are pairs where all agree.
+    """
 
     values: Sequence[float]
     seeds: Sequence[int | str]
@@ -43,7 +48,7 @@ class Comparison:
     """first - second, in percent points.
 
     Attributes:
-        p: two-sided, of Student's t; None without a standard error.
+        p: two-sided; None without a standard error.
         detectable: the smallest true difference that such a comparison resolves in 80 of 100 times.
         paired: whether trials were taken in pairs of one seed.
     """
@@ -59,8 +64,12 @@ class Comparison:
         return self.p is not None and self.p < 1 - CONFIDENCE
 
 
-def compare(first: Sample, second: Sample) -> Comparison:
-    """The difference of the two means, over the same draws of the test images where known."""
+def compare(first: Sample, second: Sample, certain: bool = False) -> Comparison:
+    """The difference of the two means, over the same draws of the test images where known.
+
+    certain: the task has no chance in it on given weights (kNN), so that one trial beside several
+    (other initialisations, other pretraining seeds) adds no variance of its own.
+    """
     pair = _shared(first, second)
     seeds = sorted(map(str, first.seeds))
     distinct = len(set(seeds)) == len(seeds)
@@ -71,29 +80,43 @@ def compare(first: Sample, second: Sample) -> Comparison:
         drawn = None if pair is None else np.subtract(*(r[o] for r, o in zip(pair, orders)))
         found = estimate(values.tolist(), drawn)
     else:
-        found = _unpaired(first, second, pair)
+        exact = certain and max(len(first.values), len(second.values)) > 1
+        found = _unpaired(first, second, pair, exact)
     return Comparison(found, p_value(found), detectable(found), paired)
 
 
 def p_value(found: Estimate) -> float | None:
-    """Two-sided, of the hypothesis that the true value is 0."""
-    if found.se is None:
+    """Two-sided, of the hypothesis that the true value is 0: where the interval just reaches it."""
+    if not found.sources:
         return None
-    return float(2 * stdtr(found.df, -abs(found.value) / found.se))
+    # Of one source this is Student's test; of two the answer lies between those of each alone
+    ratio = abs(found.value) / found.se
+    ends = [float(2 * stdtr(source.df, -ratio)) for source in found.sources]
+    if max(ends) - min(ends) <= LEAST_P:
+        return max(ends)
+
+    def beyond(p: float) -> float:
+        return found.combined(lambda df: float(stdtrit(df, p / 2))) - abs(found.value)
+
+    low, high = max(min(ends), LEAST_P), max(ends)
+    if beyond(low) <= 0 or beyond(high) >= 0:  # the latter by rounding alone
+        return low if beyond(low) <= 0 else high
+    return float(brentq(beyond, low, high, xtol=LEAST_P))
 
 
 def detectable(found: Estimate, power: float = POWER) -> float | None:
-    """The smallest true difference whose t test at 5 % finds it with the given power.
+    """The smallest true difference whose test at 5 % finds it with the given power.
 
-    It is SE times the noncentrality at which Student's noncentral t exceeds the critical value with
-    that probability (J. Cohen, Statistical Power Analysis, 2nd edition, 1988, chapter 2); the other
-    tail is too rare to count.
+    For one source it is SE times the noncentrality at which Student's noncentral t exceeds the
+    critical value with that probability (J. Cohen, Statistical Power Analysis, 2nd edition, 1988,
+    chapter 2); the other tail is too rare to count. Sources add as in the interval.
     """
-    if found.se is None:
-        return None
-    df = min(found.df, 1e6)
-    critical = float(stdtrit(df, (1 + CONFIDENCE) / 2))
-    return float(nctdtrinc(df, 1 - power, critical)) * found.se
+
+    def noncentrality(df: float) -> float:
+        df = min(df, 1e6)
+        return float(nctdtrinc(df, 1 - power, float(stdtrit(df, (1 + CONFIDENCE) / 2))))
+
+    return found.combined(noncentrality)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -106,27 +129,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def not_below(samples: Sequence[Sample], least_trials: int = 1) -> list[bool]:
-    """Whether no other sample is resolved above, over all pairs of a column, by Holm's method.
+def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> list[bool]:
+    """Which samples no other is resolved above, over all pairs of a column, by Holm's method.
 
-    The highest mean was chosen after a look at all, hence all pairs and not only its own. A sample
-    of fewer trials than `least_trials` is resolved from none.
+    The highest mean was chosen after a look at all, hence all pairs and not only its own. None
+    where no pair is resolved, and never a sample of fewer trials than `least_trials`: it takes no
+    part, so that nothing is known of it.
     """
     tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
     pairs = [(i, j) for i in tested for j in tested if j < i]
-    found = [compare(samples[i], samples[j]) for i, j in pairs]
-    kept = [True] * len(samples)
+    found = [compare(samples[i], samples[j], certain) for i, j in pairs]
+    below = set()
     for (i, j), each, p in zip(pairs, found, holm([1.0 if f.p is None else f.p for f in found])):
         if p < 1 - CONFIDENCE:
-            kept[j if each.estimate.value > 0 else i] = False
-    return kept
+            below.add(j if each.estimate.value > 0 else i)
+    return [bool(below) and i in tested and i not in below for i in range(len(samples))]
 
 
 def _unpaired(
-    first: Sample, second: Sample, pair: tuple[np.ndarray, np.ndarray] | None
+    first: Sample, second: Sample, pair: tuple[np.ndarray, np.ndarray] | None, exact: bool
 ) -> Estimate:
     parts = [
-        variance_parts(sample.values, None if pair is None else drawn)
+        variance_parts(sample.values, None if pair is None else drawn, exact)
         for sample, drawn in zip((first, second), pair or (None, None))
     ]
     images = None

@@ -82,6 +82,17 @@ def test_single_trials(results: Results) -> None:
     assert lines[0][4].startswith("+15.") and " to " in lines[0][5]
 
 
+def test_trials_that_agree_exactly_are_no_proof(tmp_path: Path, write_run: Writer) -> None:
+    """Whatever lies between them: without spread and images nothing is known of the chance."""
+    for name, value in (("a", 90.0), ("b", 10.0)):
+        for trial in range(3):
+            write_run(name, "linear", {"top1": value}, trial)
+    results = results_of(tmp_path)
+    (pair,) = compare_rows(results, *results.checkpoints)
+    assert pair.verdict == "not resolved: no interval (the trials show no spread)"
+    assert pair.found.estimate.interval() is None and not results.best[pair.protocol.key, "top1"]
+
+
 def test_nothing_in_common(tmp_path: Path, write_run: Writer) -> None:
     write_run("a", "linear", {"top1": 1.0})
     write_run("b", "knn", {"knn20_top1": 1.0})
@@ -93,13 +104,31 @@ def test_nothing_in_common(tmp_path: Path, write_run: Writer) -> None:
 def test_best_marks(results: Results) -> None:
     protocol = next(p for p in results.protocols if p.task == "linear")
     marked = [r.label for r in results.checkpoints if results.is_best(r, protocol, "top1")]
-    assert marked == ["a", "b", "d"]  # c is resolved below; nothing is resolved above the others
+    assert marked == ["a", "b"]  # c is resolved below, d has one trial
     table = to_terminal(results)
-    assert table.count("★") == 4 and "[5" in table and "i[" in table
+    assert table.count("★") == 3 and "[5" in table and "i[" in table
     rows = list(csv.DictReader(io.StringIO(to_csv(results))))
     line = next(r for r in rows if r["checkpoint"] == "a" and r["metric"] == "top1")
     assert float(line["low95"]) < float(line["mean"]) < float(line["high95"])
     assert (line["interval_covers"], line["best"], line["unit"]) == (BOTH, "True", "checkpoint")
+
+
+def test_a_method_beside_a_checkpoint(tmp_path: Path, write_run: Writer) -> None:
+    """Seeds of pretraining are no partners of a checkpoint's trials, and kNN's one trial hides no
+    spread between them."""
+    for seed, level in enumerate((40.0, 46.0, 37.0)):
+        facts = {"pretrain_seed": seed, "pretrain_config_sha256": "one"}
+        options = {"method": "mscn", "pictures": False, "checkpoint": facts}
+        write_run(f"m{seed}", "knn", {"knn20_top1": 0}, scores=images(seed, level), **options)
+        write_trials(write_run, f"m{seed}", seed, level, method="mscn", checkpoint=facts)
+    write_run("a", "knn", {"knn20_top1": 0}, pictures=False, scores=images(9, 46.0))
+    write_trials(write_run, "a", 9, 46.0)
+    results = results_of(tmp_path)
+    row = next(row for row in results.checkpoints if row.label == "a")
+    for pair in compare_rows(results, row, results.methods[0]):
+        assert pair.found.estimate.covers == BOTH and not pair.found.paired
+        assert pair.verdict == "not resolved"
+        assert pair.found.estimate.se > 2  # the seeds' deviation of about 4.6 over sqrt(3)
 
 
 def test_methods_pool_pretraining_seeds(tmp_path: Path, write_run: Writer) -> None:
@@ -149,6 +178,17 @@ def test_two_checkpoints_of_one_seed_are_not_pooled(tmp_path: Path, write_run: W
     results = results_of(tmp_path)
     assert not results.methods and len(results.checkpoints) == 6
     assert any("mscn0 and mscn0_precise_bn are of one" in note for note in results.notes)
+
+
+def test_an_unfinished_run_is_no_seed_of_the_others(tmp_path: Path, write_run: Writer) -> None:
+    for seed, epochs in enumerate((10, 10, 4)):
+        facts = {"pretrain_seed": seed, "pretrain_config_sha256": "c", "pretrain_epochs": epochs}
+        write_run(f"mscn{seed}", "linear", {"top1": 60.0}, pictures=False, checkpoint=facts)
+    assert not results_of(tmp_path).methods
+    facts["pretrain_epochs"], facts["pretrain_seed"] = 10, 3
+    write_run("mscn3", "linear", {"top1": 60.0}, pictures=False, checkpoint=facts)
+    (row,) = results_of(tmp_path).methods
+    assert (row.seeds, row.epochs) == (3, 10)
 
 
 def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> None:

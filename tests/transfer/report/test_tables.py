@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain.common.errors import InputError
+from transfer.report.run import write_report
 from transfer.report.tables import build_results
 from transfer.results.store import read_store
 
@@ -86,3 +88,15 @@ def test_null_metrics_failed_and_shortened(tmp_path: Path, write_run: Callable[.
     assert set(cell.summaries) == {"bbox/AP"} and cell.summaries["bbox/AP"].n == 1
     assert cell.shortened
     assert any(str(failed) in note for note in results.notes)
+
+
+def test_records_without_a_number_are_named(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """AP of a test set without objects: no row, no column, and no crash."""
+    empty = write_run("simclr", "detection", {"bbox/AP": None})
+    write_run("mscn", "linear", {"top1": 50.0})
+    results = _results(tmp_path)
+    assert [row.label for row in results.checkpoints] == ["mscn"] and len(results.headlines()) == 1
+    assert results.notes == [f"{empty}: none of its metrics has a value; left out"]
+    with pytest.raises(InputError, match="no record with a number below .*none of its metrics"):
+        write_report([empty.parent], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
