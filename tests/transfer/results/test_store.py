@@ -51,6 +51,26 @@ def test_a_repeat_with_equal_metrics_counts_once(tmp_path: Path) -> None:
     assert len(store.entries) == 1 and "equal metrics" in store.notes[0]
 
 
+def test_the_copy_with_its_artifacts_counts(tmp_path: Path) -> None:
+    bare = write_record(tmp_path / "a", _record())
+    whole = write_record(tmp_path / "b", _record())
+    (whole.parent / "kernels.png").write_bytes(b"png")
+    store = read_store([tmp_path])
+    assert [entry.path for entry in store.entries] == [whole]
+    assert store.notes == [f"{bare}: a copy of {whole}, counted once"]
+
+
+def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+    """Results of a large disk, linked into one folder; a loop of links ends."""
+    path = write_record(tmp_path / "disk/a", _record())
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/linked").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk/a/loop").symlink_to(tmp_path / "results", target_is_directory=True)
+    (entry,) = read_store([tmp_path / "results"]).entries
+    assert entry.path.resolve() == path
+    assert read_store([tmp_path]).notes == []
+
+
 @pytest.mark.parametrize(
     "changes",
     [
