@@ -1,4 +1,4 @@
-"""Artifacts of records: the first trial's file of a kind, and the notes on what could not be read.
+"""Artifacts of records: the trials' files of a kind, and the notes on what could not be read.
 
 A missing or broken artifact becomes a note: the numbers do not depend on it. Missing ones are
 counted, one note per kind, because a copy of records without their pictures is nothing unusual.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer.report.results import Cell
+from transfer.results.store import Entry
 
 Content = TypeVar("Content")
 
@@ -25,19 +26,35 @@ class Artifacts:
 
     def path(self, cell: Cell | None, kind: str) -> Path | None:
         """The file of the first trial that has one, or None."""
-        for entry in cell.entries if cell else ():
-            path = entry.artifact(kind)
-            if path and path.is_file():
-                return path
-            if path and path not in self._absent.setdefault(kind, []):
-                self._absent[kind].append(path)
+        found = (self._find(entry, kind) for entry in (cell.entries if cell else ()))
+        return next(filter(None, found), None)
+
+    def trial(self, cell: Cell, kind: str) -> int:
+        """The number of the trial whose file `path` is."""
+        return next(e.record["trial"] for e in cell.entries if self._find(e, kind))
+
+    def _find(self, entry: Entry, kind: str) -> Path | None:
+        path = entry.artifact(kind)
+        if path and path.is_file():
+            return path
+        if path and path not in self._absent.setdefault(kind, []):
+            self._absent[kind].append(path)
         return None
 
     def read(self, cell: Cell | None, kind: str, check: Callable[[Any], Content]) -> Content | None:
         """The JSON file of that kind as `check` returns it; a note where that raises."""
         path = self.path(cell, kind)
-        if path is None:
-            return None
+        return None if path is None else self._read(path, kind, check)
+
+    def read_all(
+        self, cell: Cell | None, kind: str, check: Callable[[Any], Content]
+    ) -> list[Content]:
+        """The same of every trial that has the file."""
+        paths = [self._find(entry, kind) for entry in (cell.entries if cell else ())]
+        found = [self._read(path, kind, check) for path in paths if path]
+        return [content for content in found if content is not None]
+
+    def _read(self, path: Path, kind: str, check: Callable[[Any], Content]) -> Content | None:
         try:
             return check(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

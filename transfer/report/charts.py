@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from transfer.report.figures.bars import Bar, bar_chart
 from transfer.report.figures.dots import Dots, dot_chart
-from transfer.report.figures.scatter import Point, scatter_chart
+from transfer.report.figures.scatter import MOST_LABELS, Point, scatter_chart
 from transfer.report.formats import format_summary
 from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.results.statistics import Summary
@@ -58,7 +58,7 @@ def overview(results: Results) -> Group:
         bars = []
         for series, row, summary in _summaries(results, protocol, metric):
             ends = (summary.low, summary.high)
-            words = format_summary(summary, count=False)
+            words = f"{format_summary(summary, count=False)} n={summary.n}"
             bars.append(Bar(row.label, series, summary.mean, *ends, words))
         title = f"{protocol.label}: {metric} (percent)"
         charts.append(Chart(title, Markup(bar_chart(bars, title))))
@@ -97,7 +97,7 @@ def linear_against_detection(results: Results) -> Group:
     """Linear top-1 against box AP, a mark per checkpoint that has both."""
     linear = [(p, m) for p, m in results.headlines() if p.task == "linear"]
     detection = [(p, m) for p, m in results.headlines() if m == "bbox/AP"]
-    charts = []
+    charts, unnamed = [], set()
     for (p1, m1), (p2, m2) in product(linear, detection):
         ones = {series: value for series, _, value in _summaries(results, p1, m1)}
         points = [
@@ -109,19 +109,22 @@ def linear_against_detection(results: Results) -> Group:
             title = f"{p1.label} {m1} against {p2.label} {m2}"
             svg = scatter_chart(points, title, f"{p1.label}: {m1}", f"{p2.label}: {m2}")
             charts.append(Chart(title, Markup(svg)))
+            unnamed |= _without_names(points)
+    cut = f" The first {MAX_SCATTERS} of {len(charts)} pairs of columns."
     return Group(
         "scatter",
         "Linear probe against detection",
         "Whether a good linear probe means a good detector. Percent; whiskers are one sample "
-        "standard deviation.",
+        "standard deviation." + (cut if len(charts) > MAX_SCATTERS else ""),
         charts[:MAX_SCATTERS],
+        _of_series(results, unnamed),
         missing="Needs two checkpoints that both a linear probe and a detector were run on.",
     )
 
 
 def cost_against_quality(results: Results) -> Group:
     """The first headline metric of each protocol against the measured cost of pretraining."""
-    charts, seen = [], set()
+    charts, seen, unnamed = [], set(), set()
     for protocol, metric in results.headlines():
         if protocol.key in seen:
             continue
@@ -135,14 +138,25 @@ def cost_against_quality(results: Results) -> Group:
                     points, title, label, f"{protocol.label}: {metric}", from_zero=True
                 )
                 charts.append(Chart(title, Markup(svg)))
+                unnamed |= _without_names(points)
     return Group(
         "cost",
         "Cost against quality",
         "Cost is the measured time of pretraining: GPU time where it ran on GPUs, else wall-clock "
         "time on the processors that it had. Untrained weights cost nothing.",
         charts,
-        missing="Needs two checkpoints, one of them with a measured pretraining time.",
+        _of_series(results, unnamed),
+        "Needs two checkpoints, one of them with a measured pretraining time.",
     )
+
+
+def _without_names(points: Sequence[Point]) -> set[int]:
+    """Series of a chart that leaves its marks to the legend."""
+    return {point.series for point in points} if len(points) > MOST_LABELS else set()
+
+
+def _of_series(results: Results, wanted: set[int]) -> list[Checkpoint]:
+    return [row for series, row in enumerate(results.checkpoints) if series in wanted]
 
 
 def _cost_points(

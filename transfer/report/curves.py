@@ -1,6 +1,7 @@
 """Figures of artifacts: learning curves, precision-recall, feature spectra.
 
-Each is of the first trial that has the file. In: `Results` and `Artifacts`; out: groups of charts.
+Precision and recall are means over the trials, the others are of the first trial that has the file.
+In: `Results` and `Artifacts`; out: groups of charts.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from transfer.report.artifacts import Artifacts
@@ -43,12 +45,15 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
     """Precision against recall, a chart per protocol and metric."""
     charts, drawn = [], []
     for protocol in results.protocols:
-        members = _members(results, protocol, artifacts, "pr_curves", _pr_content)
-        for metric in dict.fromkeys(name for _, _, content in members for name in content["mean"]):
+        members = []
+        for series, row in enumerate(results.checkpoints):
+            cell = results.cell(row, protocol)
+            trials = artifacts.read_all(cell, "pr_curves", _pr_content)
+            members += [(series, row, trials)] if trials else []
+        names = (name for _, _, trials in members for trial in trials for name in trial["mean"])
+        for metric in dict.fromkeys(names):
             lines = [
-                Line(row.label, series, list(zip(content["recall"], content["mean"][metric])))
-                for series, row, content in members
-                if metric in content["mean"]
+                over_trials(row.label, series, metric, trials) for series, row, trials in members
             ]
             title = f"{protocol.label}: {metric}"
             svg = line_chart(lines, f"{title}, precision against recall", "recall", "precision")
@@ -57,8 +62,9 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
     return Group(
         "precision-recall",
         "Precision and recall",
-        "Interpolated precision at each recall, mean over classes, first trial. The mean height of "
-        "a curve is the AP that it is named after (VOC's 2007 metric takes eleven points of it).",
+        "Interpolated precision at each recall, mean over classes and trials; a band spans the "
+        "trials. The mean height of a curve is the AP that it is named after (VOC's 2007 metric "
+        "takes eleven points of it).",
         charts,
         [row for row in results.checkpoints if row in drawn],
         "Not stored by these runs; detection runs store pr_curves.json.",
@@ -89,6 +95,20 @@ def spectra(results: Results, artifacts: Artifacts) -> Group:
         [row for row in results.checkpoints if row in drawn],
         "Not stored by these runs; classification runs on whole images store spectrum.json.",
     )
+
+
+def over_trials(label: str, series: int, metric: str, trials: Sequence[dict[str, Any]]) -> Line:
+    """The mean of the trials that have the metric at the first one's recalls, and their range."""
+    found = [trial for trial in trials if metric in trial["mean"]]
+    found = [trial for trial in found if trial["recall"] == found[0]["recall"]]
+    if not found:
+        return Line(label, series, [])
+    heights = np.array([trial["mean"][metric] for trial in found], dtype=np.float64)
+    recall = found[0]["recall"]
+    ends = zip(recall, heights.min(axis=0).tolist(), heights.max(axis=0).tolist())
+    points = list(zip(recall, heights.mean(axis=0).tolist()))
+    band = list(ends) if len(found) > 1 else ()
+    return Line(f"{label} (n={len(found)})", series, points, band)
 
 
 def _pretraining(results: Results, artifacts: Artifacts) -> Members:

@@ -39,6 +39,7 @@ class Gallery:
     sheet_size: tuple[int, int]
     panels: dict[int, list[Markup]] = field(repr=False)
     orders: dict[str, list[list[float]]] = field(repr=False)
+    trials: dict[int, str] = field(default_factory=dict)  # series -> which trial it is
 
 
 def collect_galleries(results: Results, artifacts: Artifacts, pictures: bool) -> list[Gallery]:
@@ -85,7 +86,13 @@ def _gallery(
     }
     names = [str(image["id"]) for image in next(iter(images.values()))]
     orders = {f"{a}-{b}": _order(images[a], images[b]) for a, b in combinations(found, 2)}
-    return Gallery(number, protocol.label, names, sheet, size, panels, orders)
+    trials = {}
+    for series in found:
+        cell = results.cell(results.checkpoints[series], protocol)
+        which = artifacts.trial(cell, "gallery")
+        several = f"trial {which}, one of {len(cell.entries)}"
+        trials[series] = several if len(cell.entries) > 1 else "its only trial"
+    return Gallery(number, protocol.label, names, sheet, size, panels, orders, trials)
 
 
 def _order(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> list[list[float]]:

@@ -45,11 +45,11 @@ NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gal
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """(protocol's key, metric) -> percent; `sources` are numbers in the page's list."""
+    """(protocol's key, metric) -> percent; `source` is its number in the page's list."""
 
     label: str
     values: dict[tuple[tuple[str, ...], str], float]
-    sources: list[int]
+    source: int
 
 
 def render_page(
@@ -63,7 +63,7 @@ def render_page(
     artifacts = Artifacts(results.notes)  # the notes grow by what cannot be drawn
     drawn = {**_drawn(results, artifacts, pictures), **_compared(results, tuple(pair))}
     artifacts.finish()
-    published, sources = _published(results)
+    published, sources = published_on_page(results)
     template = _environment().get_template("report.html")
     return template.render(
         title=title,
@@ -126,23 +126,30 @@ def _compared(results: Results, pair: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _order(gallery: Gallery) -> dict[str, object]:
-    return {"label": gallery.label, "names": gallery.names, "orders": gallery.orders}
+    return {
+        "label": gallery.label,
+        "names": gallery.names,
+        "orders": gallery.orders,
+        "trials": gallery.trials,
+    }
 
 
-def _published(results: Results) -> tuple[list[PublishedRow], list[str]]:
-    """One row per published method, over all columns that it has a number for; the sources."""
-    rows: dict[str, PublishedRow] = {}
+def published_on_page(results: Results) -> tuple[list[PublishedRow], list[str]]:
+    """One row per method and source, over all columns that it has a number for; the sources.
+
+    Two sources may print other numbers of one method: neither stands for both.
+    """
+    rows: dict[tuple[str, str], PublishedRow] = {}
     sources: list[str] = []
     for protocol in results.protocols:
         for found in protocol.published:
-            row = rows.setdefault(found.label, PublishedRow(found.label, {}, []))
             if found.source not in sources:
                 sources.append(found.source)
             number = sources.index(found.source) + 1
-            if number not in row.sources:
-                row.sources.append(number)
-            for metric, value in found.metrics.items():
-                row.values.setdefault((protocol.key, metric), value)
+            row = rows.setdefault(
+                (found.label, found.source), PublishedRow(found.label, {}, number)
+            )
+            row.values.update({(protocol.key, m): value for m, value in found.metrics.items()})
     return list(rows.values()), sources
 
 

@@ -19,13 +19,14 @@ def pair_data(results: Results) -> dict[str, Any]:
 
     Rows are those of `every_row`, with their `labels` and `units`; metrics are those in percent.
     columns: [{protocol, metric, headline, texts: [one per row, "" where not run]}]; pairs: {"0-1":
-    [[column number, first - second, low, high, verdict, detectable], ...]}, first < second; null
-    without an interval.
+    [[column number, first - second, low, high, verdict, detectable, place in `covers`], ...]},
+    first < second; null without an interval.
     """
     rows = every_row(results)
     headlines = {(protocol.key, metric) for protocol, metric in results.headlines()}
     columns: list[dict[str, Any]] = []
     pairs: dict[str, list[list[Any]]] = {}
+    covers: list[str] = []
     for protocol in results.protocols:
         cells = [results.cell(row, protocol) for row in rows]
         for metric in filter(is_percent, results.metrics[protocol.key]):
@@ -33,8 +34,11 @@ def pair_data(results: Results) -> dict[str, Any]:
             having = [number for number, summary in enumerate(summaries) if summary]
             for one, two in combinations(having, 2):
                 samples = (cells[one].samples[metric], cells[two].samples[metric])
-                found = _numbers(compare_cells(protocol, metric, *samples))
-                pairs.setdefault(f"{one}-{two}", []).append([len(columns), *found])
+                pair = compare_cells(protocol, metric, *samples)
+                words = _covers(pair)
+                covers += [] if words in covers else [words]
+                found = [len(columns), *_numbers(pair), covers.index(words)]
+                pairs.setdefault(f"{one}-{two}", []).append(found)
             columns.append(
                 {
                     "protocol": protocol.label,
@@ -44,7 +48,7 @@ def pair_data(results: Results) -> dict[str, Any]:
                 }
             )
     names = {"labels": [row.label for row in rows], "units": [row.unit for row in rows]}
-    return {**names, "columns": columns, "pairs": pairs}
+    return {**names, "columns": columns, "pairs": pairs, "covers": covers}
 
 
 def every_row(results: Results) -> list[Checkpoint]:
@@ -74,6 +78,12 @@ def _numbers(pair: Pair) -> tuple[float, float | None, float | None, str, float 
     low, high = pair.found.estimate.interval() or (None, None)
     value = pair.found.estimate.value
     return (round(value, 4), _short(low), _short(high), pair.verdict, _short(pair.found.detectable))
+
+
+def _covers(pair: Pair) -> str:
+    """What the interval is over, and how trials were taken."""
+    words = pair.found.estimate.covers or ""
+    return f"{words}, in pairs" if words and pair.found.paired else words
 
 
 def _short(value: float | None) -> float | None:

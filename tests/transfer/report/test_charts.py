@@ -19,7 +19,7 @@ from transfer.report.charts import (
     overview,
 )
 from transfer.report.classes import by_class, class_differences, class_values
-from transfer.report.curves import learning_curves, precision_recall, spectra
+from transfer.report.curves import learning_curves, over_trials, precision_recall, spectra
 from transfer.report.pairs import default_pair, pair_data
 from transfer.report.results import Results
 from transfer.report.tables import build_results
@@ -71,6 +71,16 @@ def test_scatters(tmp_path: Path, write_run: Writer) -> None:
     assert "zero" not in detection.svg and "15.2" in detection.svg  # 912 s
 
 
+def test_many_marks_have_a_legend(tmp_path: Path, write_run: Writer) -> None:
+    for number in range(7):
+        write_run(f"c{number}", "linear", {"top1": 50.0 + number})
+        if number != 3:
+            write_run(f"c{number}", "detection", {"bbox/AP": 20.0 + number})
+    results = _results(tmp_path)
+    assert not linear_against_detection(results).rows  # six names fit
+    assert [row.label for row in cost_against_quality(results).rows] == [f"c{i}" for i in range(7)]
+
+
 def test_gpu_time_and_other_time_are_apart(tmp_path: Path, write_run: Writer) -> None:
     path = write_run("a", "linear", {"top1": 50.0})
     record = json.loads(path.read_text())
@@ -120,6 +130,26 @@ def test_only_the_largest_of_many_classes(tmp_path: Path, write_run: Writer) -> 
     assert ">class27<" not in chart.svg
 
 
+def test_precision_is_the_mean_over_trials(tmp_path: Path, write_run: Writer) -> None:
+    recall, heights = [0.0, 0.5, 1.0], [[1.0, 0.5, 0.0], [0.8, 0.9, 0.0], [0.9, 0.1, 0.3]]
+    trials = [{"recall": recall, "mean": {"bbox/AP": height}} for height in heights]
+    line = over_trials("a", 2, "bbox/AP", [*trials, {"recall": recall, "mean": {}}])
+    assert (line.label, line.series) == ("a (n=3)", 2)
+    assert [x for x, _ in line.points] == recall
+    assert [y for _, y in line.points] == pytest.approx(np.mean(heights, axis=0))
+    assert line.band == list(zip(recall, np.min(heights, axis=0), np.max(heights, axis=0)))
+    assert over_trials("a", 0, "bbox/AP", trials[:1]).band == ()
+    for trial, content in enumerate(trials[:2]):
+        path = write_run("a", "detection", {"bbox/AP": 20.0}, trial)
+        _add_artifact(path, "pr_curves", content)
+    _add_artifact(write_run("b", "detection", {"bbox/AP": 20.0}), "pr_curves", trials[2])
+    results = _results(tmp_path)
+    (chart,) = precision_recall(results, Artifacts(results.notes)).charts
+    (band,) = re.findall('<polygon class="band c0" points="([^"]+)"/>', chart.svg)
+    assert len(band.split()) == 6 and "<title>a (n=2)</title>" in chart.svg
+    assert "band c1" not in chart.svg and "<title>b (n=1)</title>" in chart.svg
+
+
 def test_curves_of_artifacts(tmp_path: Path, write_run: Writer) -> None:
     recall = [0.0, 0.5, 1.0]
     for name, precision in (("a", [1.0, 0.5, 0.0]), ("b", [1.0, 0.75])):
@@ -157,7 +187,7 @@ def test_pairs(tmp_path: Path, write_run: Writer) -> None:
         "1-2": [[1, 10.25]],
     }
     one_trial = [None, None, "not resolved: no interval (one trial, no replicates)", None]
-    assert data["pairs"]["1-2"][0][2:] == one_trial
+    assert data["pairs"]["1-2"][0][2:6] == one_trial and data["covers"] == [""]
     assert default_pair(results) == (2, 1)  # two trained ones, though zero and b share more
     assert default_pair(results, ("a", "zero")) == (1, 0)
 
@@ -168,9 +198,9 @@ def test_pairs_have_intervals(tmp_path: Path, write_run: Writer) -> None:
     for name, numbers in values.items():
         for trial, value in enumerate(numbers):
             write_run(name, "linear", {"top1": value}, trial)
-    ((_, difference, low, high, verdict, detectable),) = pair_data(_results(tmp_path))["pairs"][
-        "0-1"
-    ]
+    data = pair_data(_results(tmp_path))
+    ((_, difference, low, high, verdict, detectable, covers),) = data["pairs"]["0-1"]
+    assert data["covers"][covers] == "trials, in pairs"
     apart = np.subtract(values["a"], values["b"])
     interval = stats.t.interval(0.95, 3, apart.mean(), stats.sem(apart))
     assert difference == pytest.approx(apart.mean())

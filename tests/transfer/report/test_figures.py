@@ -158,3 +158,5 @@ def test_scatter_places_marks_and_keeps_labels_apart() -> None:
         apart = abs(boxes[one][1] - boxes[two][1]) >= 11
         assert apart or boxes[one][2] <= boxes[two][0] or boxes[two][2] <= boxes[one][0]
     assert all(0 <= left and right <= 400 for left, _, right in boxes)
+    many = [Point(f"point {i}", i, 1.0 + i, 2.0) for i in range(7)]  # left to the page's legend
+    assert 'class="label"' not in scatter_chart(many, "t", "x", "y")

@@ -118,6 +118,7 @@ def test_largest_disagreement_first(collect: Callable[..., list[Gallery]]) -> No
         "1-2": [[0, 0.95], [2, 0.95], [1, 0.0]],
     }
     assert set(gallery.panels) == {0, 1, 2} and gallery.sheet.startswith("data:image/jpeg")
+    assert gallery.trials == dict.fromkeys(range(3), "its only trial")
     first = gallery.panels[0]
     assert "a, image image0: 1 of 1 objects found, 0 wrong; cat .95" in first[0]
     assert "0 of 1 objects found, 0 wrong" in first[2]  # a score of 0.2 is not drawn
@@ -150,3 +151,17 @@ def test_malformed_is_noted(collect: Callable[..., list[Gallery]], tmp_path: Pat
     notes: list[str] = []
     assert collect({"a": [[[*CAT, 0.5, 7]]], "b": [SURE]}, notes=notes) == []  # no eighth class
     assert len(notes) == 1 and re.search("a/trial_0/gallery.json: gallery left out", notes[0])
+
+
+def test_the_trial_is_named(
+    tmp_path: Path, write_run: Callable[..., Path], add_gallery: Callable[..., None]
+) -> None:
+    """The first that stored images."""
+    for name in "ab":
+        for trial in range(3):
+            path = write_run(name, "detection", {"bbox/AP": 1.0}, trial)
+            if trial or name == "b":
+                add_gallery(path, [SURE])
+    results = build_results(read_store([tmp_path]).entries)
+    (gallery,) = collect_galleries(results, Artifacts(results.notes), True)
+    assert gallery.trials == {0: "trial 1, one of 3", 1: "trial 0, one of 3"}

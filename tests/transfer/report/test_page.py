@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from transfer.report.compare import compare_table
 from transfer.report.run import write_report
+from transfer.report.tables import build_results
+from transfer.results.store import read_store
 
 
 def _module(name: str) -> ModuleType:
@@ -221,3 +225,41 @@ def test_print(browser: Browser, tmp_path: Path) -> None:
     assert browser.run("document.querySelectorAll('details:not([open])').length") > 0
     browser.pdf(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path) -> None:
+    write = _synthetic.make_writer(tmp_path / "runs")
+    hard = np.random.default_rng(0).normal(50, 20, 100)
+    for name, gap in (("a", 0.0), ("b", 2.0)):
+        own = hard + np.random.default_rng(int(gap)).normal(gap, 3, 100)
+        write(name, "knn", {"knn20_top1": 0}, scores=own, pictures=False)
+        for trial in range(3):
+            chance = np.random.default_rng([trial, len(name), int(gap)]).normal(gap, 3, 100)
+            write(name, "linear", {"top1": 0}, trial, scores=hard + chance, pictures=False)
+    page = write_report([tmp_path / "runs"], tmp_path / "out", pair=("b", "a")).page
+    results = build_results(read_store([tmp_path / "runs"]).entries)
+    rows = {row.label: row for row in results.checkpoints}
+    browser.open(page)
+    shown = [line.replace("\u2212", "-").split(" | ") for line in browser.run(PAIR)]
+    _, printed = compare_table(results, rows["b"], rows["a"])
+    assert len(shown) == len(printed) == 2
+    for cells, line in zip(shown, printed):
+        protocol, metric, _, _, difference, interval, verdict, detectable, covers, trials = line
+        pairs = ", in pairs" if trials == "paired by seed" else ""
+        assert cells[0] == f"{protocol}: {metric}" and cells[1] == difference
+        assert cells[2] == f"{interval}over {covers}{pairs}"
+        assert cells[3:5] == [verdict, detectable]
+
+
+def test_a_wide_table_fits_the_sheet(browser: Browser, tmp_path: Path) -> None:
+    """A4 on its side, less the margins, is 1,032 px wide: no column is cut off."""
+    write = _synthetic.make_writer(tmp_path / "runs")
+    for number in range(13):
+        for trial in range(3):
+            values = {"top1": 50.0 + trial}
+            name = "supervised_imagenet_r50"
+            write(name, "linear", values, trial, protocol=f"linear_{number}", pictures=False)
+    browser.open(write_report([tmp_path / "runs"], tmp_path / "out").page)
+    browser.resize(1032, 700)
+    browser.emulate(media="print")
+    assert browser.run("main.getBoundingClientRect().right") <= 1033

@@ -29,7 +29,7 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar], title: str) -> str:
     """Bars from 0, with whiskers where there are any."""
-    left, right = 160, 96
+    left, right = 160, 112
     height = ROW * len(bars) + 6
     ends = [bar.value if bar.high is None else max(bar.value, bar.high) for bar in bars]
     scale = (WIDTH - left - right) / max([*ends, 1.0])  # 0.003 % is no bar

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from transfer.report.figures.axes import HEIGHT, WIDTH, Frame, axis
 from transfer.report.figures.svg import group, mark, open_svg, short, style_of, tip
 
+Point = TypeVar("Point", bound=tuple)
+
 MARKS = 6  # per curve: shapes tell curves apart without hiding them
 MOST_POINTS = 100  # of one curve, which is about 330 px wide
+MOST_OF_BAND = 34  # a page holds many; every third of 101 recalls
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: `points` are (x, y), in order; `series` is the checkpoint's row number."""
+    """One curve: `points` are (x, y), in order; `series` is the checkpoint's row number.
+
+    `band`: (x, lowest, highest) around it, in order; drawn on linear axes only.
+    """
 
     label: str
     series: int
     points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def line_chart(
@@ -35,10 +43,11 @@ def line_chart(
     On a logarithmic axis points at or below 0 are left out.
     """
     kept = [_positive(line, log_x, log_y) for line in lines]
-    kept = [Line(line.label, line.series, _thinned(line.points)) for line in kept]
+    kept = [replace(line, points=_thinned(line.points, MOST_POINTS)) for line in kept]
     kept = [line for line in kept if line.points]
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points]
+    ys += [y for line in kept for _, *ends in line.band for y in ends]
     frame = Frame(axis(xs, x_label, log=log_x, tight=True), axis(ys, y_label, log=log_y))
     curves = [group(line.series, _curve(line, frame)) for line in kept]
     return "".join([open_svg(WIDTH, HEIGHT, title), frame.draw(), *curves, "</svg>"])
@@ -46,12 +55,12 @@ def line_chart(
 
 def _positive(line: Line, log_x: bool, log_y: bool) -> Line:
     points = [(x, y) for x, y in line.points if (x > 0 or not log_x) and (y > 0 or not log_y)]
-    return Line(line.label, line.series, points)
+    return replace(line, points=points)
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MOST_POINTS of them, evenly spaced, the first and the last kept."""
-    count = min(MOST_POINTS, len(points))
+def _thinned(points: Sequence[Point], most: int) -> list[Point]:
+    """At most `most` of them, evenly spaced, the first and the last kept."""
+    count = min(most, len(points))
     return [points[round(i * (len(points) - 1) / max(1, count - 1))] for i in range(count)]
 
 
@@ -60,6 +69,11 @@ def _curve(line: Line, frame: Frame) -> str:
     path = " ".join(f"{short(x)},{short(y)}" for x, y in spots)
     css = f"curve {style_of(line.series)}"
     parts = [f'<polyline class="{css}" points="{path}">{tip(line.label)}</polyline>']
+    band = _thinned(line.band, MOST_OF_BAND)
+    edge = [frame.place(x, high) for x, _, high in band]
+    edge += [frame.place(x, low) for x, low, _ in reversed(band)]
+    around = " ".join(f"{short(x)},{short(y)}" for x, y in edge)
+    parts += [f'<polygon class="band {style_of(line.series)}" points="{around}"/>'] * bool(band)
     few = len(spots) <= MARKS
     # Marks of different series start at different places, so that equal curves show both
     places = range(len(spots)) if few else _spread(len(spots), line.series)

@@ -10,6 +10,7 @@ from transfer.report.figures.svg import group, mark, open_svg, shorten, text, ti
 
 CHARACTER = 6.3  # px of one character of a label, about
 LINE = 12.0
+MOST_LABELS = 6  # more would stand beside each other's marks: the page's legend names them
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Point:
 def scatter_chart(
     points: Sequence[Point], title: str, x_label: str, y_label: str, *, from_zero: bool = False
 ) -> str:
-    """Marks with their names; labels move around their mark until they hide nothing.
+    """Marks with their names, of few points: labels move around their mark until they hide nothing.
 
     `from_zero`: the x axis starts at 0.
     """
@@ -46,10 +47,11 @@ def scatter_chart(
             f'<path class="whisker" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>' for a, b, c, d in ends
         ]
         row.append(mark(point.series, x, y))
-        label = shorten(point.label, 24)
-        place = _free(x, y, len(label) * CHARACTER, taken)
-        taken.append(place)
-        row.append(text(place[0], place[3] - 3, label, css="label"))
+        if len(points) <= MOST_LABELS:
+            label = shorten(point.label, 24)
+            place = _free(x, y, len(label) * CHARACTER, taken)
+            taken.append(place)
+            row.append(text(place[0], place[3] - 3, label, css="label"))
         parts.append(group(point.series, "".join(row)))
     return "".join([*parts, "</svg>"])
 

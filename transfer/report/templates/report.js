@@ -135,6 +135,10 @@
       cell(row, column.protocol + ": " + column.metric, "wrap");
       cell(row, signed(difference), "num mean", difference);
       cell(row, ends ? signed(ends[0]) + " to " + signed(ends[1]) : "none", "num");
+      if (data.covers[found[6]]) {
+        var covers = row.lastChild.appendChild(made("span", "over " + data.covers[found[6]]));
+        covers.className = "interval";
+      }
       cell(row, found[4], "verdict " + (found[4] === "resolved" ? "mean" : "open"));
       cell(row, found[5] === null ? "unknown" : found[5].toFixed(1), "num", found[5] === null ? "" : found[5]);
       cell(row, column.texts[a], "num");
@@ -163,7 +167,7 @@
     [a, b].forEach(function (series) {
       var figure = two.appendChild(made("figure")), caption = figure.appendChild(made("figcaption"));
       caption.appendChild(document.querySelector('#main tr[data-row="' + series + '"] svg.key').cloneNode(true));
-      caption.appendChild(document.createTextNode(data.labels[series]));
+      caption.appendChild(document.createTextNode(data.labels[series] + ", " + gallery.trials[series]));
       figure.appendChild(document.getElementById("panel-" + number + "-" + series + "-" + found[0]).content.cloneNode(true));
     });
     row.appendChild(two);
