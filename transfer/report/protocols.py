@@ -14,6 +14,7 @@ from transfer.report.configs import (
 )
 from transfer.report.published import published_rows
 from transfer.report.results import Protocol
+from transfer.report.shipped import changed_keys
 from transfer.results.store import Entry
 
 # In the table's order
@@ -37,12 +38,25 @@ def make_protocols(
         label = _label(key, overrides, list(members))
         config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
         rate = learning_rate(task, config, [file for file in files if file])
-        changed = any(belongs_to_protocol(pair.split()[0]) for pair in overrides)
+        changed = _changed(name, overrides, config)
         cut = changed or any(entry.record["status"] == "shortened" for entry in entries)
         printed = () if cut or rate == "swept lr" else tuple(published_rows(name))
         label += f", {rate}" if rate else ""
         protocols.append(
-            Protocol(key, task, dataset, name, engine, sha, overrides, label, rate, (), printed)
+            Protocol(
+                key=key,
+                task=task,
+                dataset=dataset,
+                name=name,
+                engine=engine,
+                config_sha256=sha,
+                overrides=overrides,
+                label=label,
+                rate=rate,
+                published=printed,
+                changed=changed,
+                config_known=config is not None,
+            )
         )
     protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
     ranks = {task: rank for rank, task in enumerate(TASKS)}
@@ -82,6 +96,14 @@ def _differs(
             found = [f"engine {protocol.engine} / {other.engine}", *found]
         lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")
     return tuple(lines)
+
+
+def _changed(name: str, overrides: Sequence[str], config: Flat | None) -> tuple[str, ...]:
+    """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
+    given = [pair for pair in overrides if belongs_to_protocol(pair.split()[0])]
+    named = {pair.split()[0] for pair in overrides}
+    edited = changed_keys(name, config)
+    return (*given, *(line for key, line in edited.items() if key not in named))
 
 
 def _common_overrides(entries: Iterable[Entry]) -> tuple[str, ...]:

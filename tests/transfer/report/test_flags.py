@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from pretrain.common.config import dump_yaml, find_config, load_config
+from transfer.detection.config import protocol_name
+from transfer.detection.defaults import make_defaults
 from transfer.report.configs import difference, flatten, learning_rate
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.flags import find_flags
+from transfer.report.page import published_on_page
 from transfer.report.published import FILE, published_rows
 from transfer.report.results import Results
+from transfer.report.shipped import FOLDERS, changed_keys
 from transfer.report.tables import build_results
 from transfer.report.text import to_markdown
 from transfer.results.store import read_store
@@ -46,12 +52,27 @@ def test_detection_below_the_random_row(tmp_path: Path, write_run: Writer) -> No
     assert "a, detection_photos: bbox/AP 12.0 is below the random" in flags_of(tmp_path)
 
 
+def test_flags_tell_close_numbers_apart(tmp_path: Path, write_run: Writer) -> None:
+    write_run("a", "detection", {"bbox/AP": 0.021})
+    write_run("zero", "detection", {"bbox/AP": 0.043}, method="random")
+    assert "bbox/AP 0.02 is below the random initialisation (zero, 0.04)" in flags_of(tmp_path)
+
+
 @pytest.mark.parametrize("value, far", [(53.3, False), (49.0, True), (55.0, True)])
 def test_msra_far_from_its_number(
     tmp_path: Path, write_run: Writer, value: float, far: bool
 ) -> None:
-    write_run("msra", "detection", {"bbox/AP": value}, protocol="voc_supervised_msra")
-    assert ("far from the 53.5" in flags_of(tmp_path)) == far
+    """Its records are of the protocol that the baseline's config names; others have no number."""
+    config = load_config(find_config("voc_supervised_msra.yaml").as_posix(), make_defaults())
+    name = protocol_name(config, "voc_supervised_msra.yaml")
+    msra = {"source": "msra", "backbone": "resnet50"}
+    options = {"protocol": name, "method": "supervised"}
+    write_run("R-50", "detection", {"bbox/AP": value}, checkpoint=msra, **options)
+    torchvision = {"source": "torchvision:resnet50", "backbone": "resnet50"}
+    write_run("imagenet", "detection", {"bbox/AP": 40.0}, checkpoint=torchvision, **options)
+    flags = flags_of(tmp_path)
+    assert ("R-50, voc_mscn: AP" in flags and "far from the 53.5" in flags) == far
+    assert "imagenet, voc_mscn: AP" not in flags
 
 
 def test_knn_at_chance(tmp_path: Path, write_run: Writer) -> None:
@@ -88,10 +109,40 @@ def test_few_trials_shortened_and_overrides(tmp_path: Path, write_run: Writer) -
     path.write_text(json.dumps({**record, "protocol": protocol, "status": "shortened"}))
     flags = flags_of(tmp_path)
     assert "too few trials for a claim about a checkpoint (at least 3): a 1" in flags
-    assert "a, voc_mscn: shortened" in flags
+    assert "voc_mscn: shortened schedule or data: a (trial 0)" in flags
     assert "not the config's own protocol: SOLVER.IMS_PER_BATCH 8" in flags
     assert "NUM_WORKERS" not in flags
     assert not results_of(tmp_path).protocols[0].published  # another protocol than the published
+
+
+def test_an_edited_copy_of_a_config_is_another_protocol(tmp_path: Path, write_run: Writer) -> None:
+    """Same file name, no override: the record's own config says what ran."""
+    shipped = yaml.safe_load(dump_yaml(load_config("voc_mscn.yaml", make_defaults())))
+    write_run("a", "detection", {"bbox/AP": 40.0}, protocol="voc_mscn", config=shipped)
+    assert results_of(tmp_path).protocols[0].published
+    assert "not the config's own" not in flags_of(tmp_path)
+    edited = {**shipped, "SOLVER": {**shipped["SOLVER"], "MAX_ITER": 100, "IMS_PER_BATCH": 2}}
+    edited["MODEL"] = {**shipped["MODEL"], "WEIGHTS": "a.pth"}  # no part of a protocol
+    path = tmp_path / "runs/detection/voc_mscn/a/trial_0/config.yaml"
+    path.write_text(yaml.safe_dump(edited))
+    assert (
+        "voc_mscn, fixed lr: not the config's own protocol: SOLVER.IMS_PER_BATCH 2 (shipped: 16), "
+        "SOLVER.MAX_ITER 100 (shipped: 24000)" in flags_of(tmp_path)
+    )
+    assert not results_of(tmp_path).protocols[0].published
+
+
+def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writer) -> None:
+    write_run("a", "detection", {"bbox/AP": 40.0}, protocol="voc_mscn")
+    assert "voc_mscn: no config.yaml was kept" in flags_of(tmp_path)
+
+
+@pytest.mark.parametrize("folder, defaults", FOLDERS.items())
+def test_shipped_configs_are_their_own_protocol(folder: str, defaults: Callable) -> None:
+    for path in (CONFIGS / folder).glob("*.yaml"):
+        content = flatten(yaml.safe_load(dump_yaml(load_config(str(path), defaults()))))
+        assert changed_keys(path.stem, content) == {}, path
+    assert changed_keys("my_own", {"SOLVER.MAX_ITER": 1}) == {} == changed_keys("voc_mscn", None)
 
 
 def test_columns_say_how_they_differ(tmp_path: Path, write_run: Writer) -> None:
@@ -134,12 +185,35 @@ def test_published_rows_stand_apart(tmp_path: Path, write_run: Writer) -> None:
     assert not published_rows("voc_mscn_10pct") and not published_rows("linear_imagenet")
 
 
+def test_two_sources_of_one_method_are_two_rows(tmp_path: Path, write_run: Writer) -> None:
+    write_run("a", "detection", {"bbox/AP": 40.0, "segm/AP": 35.0}, protocol="coco_mscn")
+    write_run("a", "detection", {"bbox/AP": 50.0}, protocol="voc_mscn")
+    results = results_of(tmp_path)
+    rows, sources = published_on_page(results)
+    for protocol in results.protocols:
+        for theirs in protocol.published:
+            (row,) = (
+                row
+                for row in rows
+                if (row.label, sources[row.source - 1]) == (theirs.label, theirs.source)
+            )
+            for metric, value in theirs.metrics.items():
+                assert row.values[protocol.key, metric] == value
+
+
 def test_the_published_file_is_of_shipped_configs() -> None:
-    known = {path.stem for path in CONFIGS.rglob("*.yaml")}
+    known, seen = {path.stem for path in CONFIGS.rglob("*.yaml")}, set()
     with FILE.open(encoding="utf-8") as stream:
         for line in csv.DictReader(stream):
             assert set(line["configs"].split()) <= known, line
             assert 0 < float(line["value"]) < 100 and line["source"] and line["method"]
+            for config in line["configs"].split():  # one number per row and column of the page
+                key = (
+                    config,
+                    *(line[k] for k in ("method", "pretrain_epochs", "metric", "source")),
+                )
+                assert key not in seen, line
+                seen.add(key)
 
 
 def test_broken_replicates_and_configs_are_noted(tmp_path: Path, write_run: Writer) -> None:

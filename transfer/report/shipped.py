@@ -1,0 +1,56 @@
+"""Whether what ran is the protocol of its name: a record's config in, what differs out.
+
+A file that was copied and edited keeps its name and needs no override, so that the record's own
+config is compared with the one below `configs/` of this checkout.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from pretrain.common.config import CHECKOUT, dump_yaml, load_config
+from pretrain.common.errors import InputError
+from transfer.classification.defaults import get_defaults
+from transfer.detection.defaults import make_defaults
+from transfer.report.configs import Flat, belongs_to_protocol, flatten
+
+# Data, sizes and schedule. The other keys follow from the weights and the data, or are named by
+# the column's own sha256.
+COMPARED = ("DATASETS.", "INPUT.", "SOLVER.", "PROTOCOL.", "TRAIN.", "KSHOT.", "SVM.")
+FOLDERS = {"classification": get_defaults, "detection": make_defaults}
+
+
+def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
+    """KEY -> "KEY value (shipped: value)" of each key that is not the shipped config's.
+
+    Empty where the config was not kept or none of its name is shipped. A key that only one of the
+    two has is younger than the other, and no difference.
+    """
+    shipped = _shipped(name) if config is not None else None
+    return {
+        key: f"{key} {config[key]} (shipped: {value})"
+        for key, value in (shipped or {}).items()
+        if key.startswith(COMPARED)
+        and belongs_to_protocol(key)
+        and key in config
+        and config[key] != value
+    }
+
+
+@cache
+def _shipped(name: str) -> Flat | None:
+    for folder, defaults in FOLDERS.items():
+        for path in sorted((CHECKOUT / "configs" / folder).rglob("*.yaml")):
+            if path.stem == name:
+                return _read(path, defaults)
+    return None
+
+
+def _read(path: Path, defaults: object) -> Flat | None:
+    try:
+        return flatten(yaml.safe_load(dump_yaml(load_config(str(path), defaults()))))
+    except InputError:  # edited in this checkout: nothing to compare with
+        return None
