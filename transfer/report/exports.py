@@ -8,17 +8,19 @@ from collections.abc import Sequence
 
 from transfer.report.compute import compute_rows
 from transfer.report.flags import find_flags
-from transfer.report.formats import SPREAD
+from transfer.report.formats import SPREAD, format_cell
 from transfer.report.published import MARK, Published
 from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.text import Table, headline_rows, method_rows, published_table
+from transfer.report.samples import is_percent
+from transfer.report.text import Table, describe_protocol
 
 CSV_FIELDS = (
     "checkpoint,sha256,method,backbone,pretrain_epochs,pretrain_seconds,pretrain_gpu_seconds,"
     "pretrain_views,task,dataset,protocol,engine,config_sha256,overrides,metric,mean,std,n,"
     "t95_half_width,values,transfer_seconds,transfer_gpu_seconds,transfer_views,shortened,"
-    "low95,high95,interval_covers,best,unit,learning_rate,source"
+    "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit"
 ).split(",")
+PERCENT = "percent"
 _LATEX = {
     "\\": "\\textbackslash{}",
     "{": "\\{",
@@ -37,6 +39,7 @@ _LATEX = {
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
+    "\n": " ",
 }
 
 
@@ -58,24 +61,55 @@ def to_csv(results: Results) -> str:
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Tables with booktabs: the main one, methods, comparison, costs, published rows."""
+    """Tables with booktabs: one per protocol, narrow enough for a page, comparison, costs."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
     lines += [f"% flag: {flag}" for flag in find_flags(results)]
-    lines.append(_tabular(headline_rows(results), 2))
-    if results.methods:
-        lines += ["% methods: n counts pretraining seeds", _tabular(method_rows(results), 3)]
-    if compared:
-        lines += [f"% {units}", _tabular(compared, 2)]
     for protocol in results.protocols:
-        if protocol.differs:
-            lines += [f"% {protocol.label} {line}" for line in protocol.differs]
-        costs = compute_rows(results, protocol, results.headline(protocol))
-        if costs[1]:
-            lines += [f"% cost of pretraining: {protocol.label}", _tabular(costs, 1)]
-        if protocol.published:
-            table = published_table(results, protocol)
-            lines += [f"% {MARK} by others: {protocol.label}", _tabular(table, 1)]
-    return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else x for x in lines) + "\n"
+        lines += _protocol_lines(results, protocol)
+    if compared:
+        lines += [f"% {units}", _tabular(compared[0], [compared[1]], 2)]
+    for protocol in results.protocols:
+        header, costs = compute_rows(results, protocol, results.headline(protocol))
+        if costs:
+            lines += [f"% cost of pretraining: {protocol.label}", _tabular(header, [costs], 1)]
+    # A comment is one line; an empty line after each table, so that they stand below each other
+    return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else f"{x}\n" for x in lines) + "\n"
+
+
+def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
+    """One table: checkpoints, below a rule methods, below another what others published."""
+    metrics = [metric for other, metric in results.headlines() if other is protocol]
+    measured = [
+        [_measured_line(results, row, protocol, metrics) for row in rows]
+        for rows in (results.checkpoints, results.methods)
+    ]
+    measured = [[line for line in lines if line] for lines in measured]
+    theirs = [
+        [f"{row.label} ({MARK})", row.trials or "–"]
+        + [f"{row.metrics[m]:.1f}" if m in row.metrics else "–" for m in metrics]
+        for row in protocol.published
+        if row.metrics.keys() & set(metrics)
+    ]
+    lines = [f"% {protocol.label}: {describe_protocol(protocol)}"]
+    lines += [f"% {line}" for line in protocol.differs]
+    if measured[1]:
+        lines.append("% methods: n counts pretraining seeds, each the mean of its trials")
+    lines += [f"% {MARK}: {row.label}: {row.source}" for row in protocol.published]
+    return [*lines, _tabular([protocol.label, "n", *metrics], [*measured, theirs], 1)]
+
+
+def _measured_line(
+    results: Results, row: Checkpoint, protocol: Protocol, metrics: Sequence[str]
+) -> list[str]:
+    """Name, n and values of a row, [] where it was not run; n is beside each where they differ."""
+    cell = results.cell(row, protocol)
+    if cell is None:
+        return []
+    label = f"{row.label}, {row.seeds} seeds" if row.seeds else row.label
+    counts = {cell.summaries[m].n for m in metrics if m in cell.summaries}
+    one = len(counts) <= 1
+    values = [format_cell(results, row, protocol, m, count=not one) for m in metrics]
+    return [label, str(*counts) if one else "", *values]
 
 
 def escape_latex(text: str) -> str:
@@ -83,19 +117,18 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _tabular(table: Table, left: int) -> str:
-    header, rows = table
-    lines: Sequence[str] = [
+def _tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], left: int) -> str:
+    """`groups` of rows with a rule before each; the first `left` columns to the left."""
+    lines = [
         "\\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}",
         "\\toprule",
         " & ".join(map(escape_latex, header)) + " \\\\",
-        "\\midrule",
-        # A row that begins with [ would be the length of the line break before it
-        *("{}" + " & ".join(map(escape_latex, row)) + " \\\\" for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
     ]
-    return "\n".join(lines)
+    for rows in filter(None, groups):
+        lines.append("\\midrule")
+        # A row that begins with [ would be the length of the line break before it
+        lines += ["{}" + " & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
 
 
 def _published_lines(
@@ -109,6 +142,7 @@ def _published_lines(
         "n": row.trials,
         "unit": MARK,
         "source": row.source,
+        "metric_unit": PERCENT,
     }
     known = [metric for metric in results.metrics[protocol.key] if metric in row.metrics]
     return [{**facts, "metric": m, "mean": repr(row.metrics[m])} for m in known]
@@ -151,5 +185,6 @@ def _csv_row(
         checkpoint.unit,
         protocol.rate,
         "",
+        PERCENT if is_percent(metric) else "",
     )
     return dict(zip(CSV_FIELDS, values))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from transfer.report.compare import compare_table
 from transfer.report.exports import CSV_FIELDS, escape_latex, to_csv, to_latex
 from transfer.report.formats import format_count, format_seconds
 from transfer.report.results import Results
@@ -42,7 +46,7 @@ def test_csv_has_every_digit(results: Results) -> None:
     assert linear["n"] == "3" and [float(v) for v in linear["values"].split()] == VALUES
     assert linear["pretrain_seconds"] == "912.0" and linear["pretrain_views"] == "123456"
     knn = by_key["simclr", "knn20_top1"]
-    assert (knn["mean"], knn["std"], knn["n"]) == ("48.5", "", "1")
+    assert (knn["mean"], knn["std"], knn["n"], knn["metric_unit"]) == ("48.5", "", "1", "percent")
     assert by_key["zero", "knn20_top1"]["pretrain_seconds"] == ""
 
 
@@ -54,12 +58,25 @@ def test_tables_as_text(results: Results) -> None:
     assert "| mscn_r18 | resnet18 | 15.2 min | 123k |" in markdown
     assert "## linear: linear_photos" in markdown and "† shortened" in markdown
     latex = to_latex(results)
-    assert "41.6 $\\pm$ 1.8 (n=3)" in latex and "mscn\\_r18" in latex and "\\toprule" in latex
+    assert (
+        "mscn\\_r18 & 3 & 41.6 $\\pm$ 1.8 t[37.2" in latex
+        and "mscn\\_r18" in latex
+        and "\\toprule" in latex
+    )
     table, _, rest = latex.partition("\\end{tabular}")
-    assert table.count(" \\\\") == 1 + len(results.checkpoints)
+    assert table.count(" \\\\") == 1 + 3  # a table per protocol, kNN first: its three rows
     assert "cost of pretraining" in rest
     for line in latex.splitlines():
         assert line.startswith("%") or not re.search(r"(?<!\\)[%#_&](?! )", line), line
+
+
+def test_latex_counts_beside_each_number_where_they_differ(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    for trial, masks in enumerate((30.0, None)):
+        write_run("a", "detection", {"bbox/AP": 40.0 + trial, "segm/AP": masks}, trial)
+    latex = to_latex(build_results(read_store([tmp_path]).entries))
+    assert "a &  & 40.5 $\\pm$ 0.7 (n=2)" in latex and "& 30.0 (n=1) \\\\" in latex
 
 
 def test_latex_escapes() -> None:
@@ -67,6 +84,34 @@ def test_latex_escapes() -> None:
         r"a\_b \& 5\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\$ \textbackslash{}"
     )
     assert escape_latex("51.3 ± 0.4★†") == r"51.3 $\pm$ 0.4$^\star$$^\dagger$"
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex (texlive-latex-base)")
+def test_latex_compiles(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """Every kind of table, and names of all characters that TeX reads otherwise."""
+    for number, name in enumerate(("[a_b%c&d#e~f", "$g^h{i}\\j<k>|l'm\"n`", "é±★†–?`!`")):
+        for trial in range(3):
+            scores = np.random.default_rng([number, trial]).normal(50 + 9 * number, 2, 100)
+            options = {"method": "mscn", "pictures": False, "trial": trial, "scores": scores}
+            seed = {"pretrain_seed": number, "pretrain_config_sha256": "one"}
+            metrics = {"bbox/AP": 0.0, "bbox/AP50": 0.0, "segm/AP": 0.0}
+            path = write_run(
+                str(number), "detection", metrics, protocol="coco_mscn", checkpoint=seed, **options
+            )
+            record = json.loads(path.read_text())
+            record["checkpoint"]["name"] = name
+            path.write_text(json.dumps(record))
+    results = build_results(read_store([tmp_path]).entries)
+    compared = compare_table(results, *results.checkpoints[:2])
+    (tmp_path / "report.tex").write_text(to_latex(results, compared, "a % b\nc"), encoding="utf-8")
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\small\\input{report}"
+        "\\end{document}"
+    )
+    words = "pdflatex -halt-on-error -interaction=nonstopmode -no-shell-escape paper".split()
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 1000
 
 
 def test_units() -> None:
