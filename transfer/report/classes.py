@@ -66,6 +66,7 @@ def class_differences(results: Results) -> dict[tuple[int, int], list[Chart]]:
             shown = sorted(rows, key=lambda row: -abs(row[1]))[:MOST_DIFFERENCES]
             cut = f", the {len(shown)} largest of {len(rows)}" if len(shown) < len(rows) else ""
             title = f"{protocol.label}: difference in {metric} by class{cut}"
+            title += " (means over trials, not tested)"
             svg = difference_chart(shown, title, (labels[one], one), (labels[two], two))
             charts.setdefault((one, two), []).append(Chart(title, Markup(svg)))
     return charts

@@ -9,7 +9,7 @@ from pretrain.common.errors import InputError
 from transfer.report.results import Checkpoint, Protocol, Results
 from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent
 from transfer.results.comparison import Comparison, Sample, compare
-from transfer.results.statistics import IMAGES
+from transfer.results.statistics import IMAGES, TRIALS
 
 RESOLVED, OPEN = "resolved", "not resolved"
 
@@ -54,13 +54,15 @@ def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Compariso
     if found.p is None:
         why = "one trial, no replicates" if trials == 1 else "the trials show no spread"
         return f"{OPEN}: no interval ({why})"
-    if protocol.task in CERTAIN:
-        return RESOLVED if found.resolved else OPEN
-    if found.estimate.covers == IMAGES:
-        return f"{OPEN}: one trial"
-    if trials < LEAST_TRIALS:
-        return f"{OPEN}: fewer than {LEAST_TRIALS} trials"
-    return RESOLVED if found.resolved else OPEN
+    if protocol.task not in CERTAIN:
+        if found.estimate.covers == IMAGES:
+            return f"{OPEN}: one trial"
+        if trials < LEAST_TRIALS:
+            return f"{OPEN}: fewer than {LEAST_TRIALS} trials"
+    if not found.resolved:
+        return OPEN
+    # Without replicates nothing is said of other images, however small the interval
+    return f"{RESOLVED}: on these test images" if found.estimate.covers == TRIALS else RESOLVED
 
 
 def compare_table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from transfer.report.compare import compare_cells
-from transfer.report.formats import format_count, format_seconds
+from transfer.report.formats import format_cell, format_count, format_seconds
 from transfer.report.results import Checkpoint, Protocol, Results
 
 EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
@@ -28,11 +28,10 @@ def compute_rows(
     costed = [row for row in known if not row.untrained and row.seconds is not None]
     rows = []
     for row in sorted(costed, key=lambda r: (r.gpu_seconds or r.seconds or 0.0, r.label)):
-        mean = results.cell(row, protocol).summaries[metric].mean
         cost = [format_count(row.epochs), format_count(row.views)]
         cost += [format_seconds(row.gpu_seconds or None), format_seconds(row.seconds)]
         rivals = [_rival(results, row, known, protocol, metric, e) for e in (_epochs, _compute)]
-        rows.append([row.label, *cost, f"{mean:.1f}", *rivals])
+        rows.append([row.label, *cost, format_cell(results, row, protocol, metric), *rivals])
     return header, rows
 
 

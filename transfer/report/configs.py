@@ -32,9 +32,15 @@ def belongs_to_protocol(key: str) -> bool:
     return not any(key == name or key.startswith(f"{name}.") for name in NOT_PROTOCOL)
 
 
-def read_config(entries: Sequence[Entry], notes: list[str]) -> Flat | None:
-    """The protocol's keys, from the first record that has its config; None where none has."""
+def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) -> Flat | None:
+    """The protocol's keys, from the first record that has its config; None where none has.
+
+    `absent` grows by files that records name and that are not there.
+    """
     for path in filter(None, (entry.artifact("config") for entry in entries)):
+        if not path.exists():
+            absent.append(path)
+            continue
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not isinstance(content, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from transfer.report.configs import (
     Flat,
@@ -29,7 +30,11 @@ def make_protocols(
 
     members: (task, data set, config, engine, config's sha256) -> its records.
     """
-    configs = {key: read_config(entries, notes) for key, entries in members.items()}
+    absent: list[Path] = []
+    configs = {key: read_config(entries, notes, absent) for key, entries in members.items()}
+    if absent:
+        count = "a file" if len(absent) == 1 else f"{len(absent)} files"
+        notes.append(f"config: {count} named by records not found, such as {absent[0]}")
     protocols = []
     for key, entries in members.items():
         task, dataset, name, engine, sha = key

@@ -6,12 +6,14 @@ config is compared with the one below `configs/` of this checkout.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import yaml
+from fvcore.common.config import CfgNode
 
-from pretrain.common.config import CHECKOUT, dump_yaml, load_config
+from pretrain.common.config import CHECKOUT, load_config
 from pretrain.common.errors import InputError
 from transfer.classification.defaults import get_defaults
 from transfer.detection.defaults import make_defaults
@@ -32,7 +34,7 @@ def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
     shipped = _shipped(name) if config is not None else None
     return {
         key: f"{key} {config[key]} (shipped: {value})"
-        for key, value in (shipped or {}).items()
+        for key, value in sorted((shipped or {}).items())
         if key.startswith(COMPARED)
         and belongs_to_protocol(key)
         and key in config
@@ -49,8 +51,9 @@ def _shipped(name: str) -> Flat | None:
     return None
 
 
-def _read(path: Path, defaults: object) -> Flat | None:
+def _read(path: Path, defaults: Callable[[], CfgNode]) -> Flat | None:
     try:
-        return flatten(yaml.safe_load(dump_yaml(load_config(str(path), defaults()))))
+        flat = flatten(load_config(str(path), defaults()))
     except InputError:  # edited in this checkout: nothing to compare with
         return None
+    return json.loads(json.dumps(flat))  # lists for tuples, as in the record's file

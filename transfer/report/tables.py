@@ -95,6 +95,13 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
     """Rows: untrained, then supervised, then the others, each by name."""
     facts = {key: members[0].record["checkpoint"] for (key, _), members in groups.items()}
     names = [name for name, _ in facts]
+    # Records of schema 1 do not say; another one of the same weights may
+    proofs = {
+        key: entry.record["checkpoint"]["proof"]
+        for (key, _), members in groups.items()
+        for entry in members
+        if entry.record["checkpoint"]["proof"] is not None
+    }
     rows = []
     for key, fact in facts.items():
         label = key[0] if names.count(key[0]) == 1 else f"{key[0]} ({fact['sha256'][:7]})"
@@ -111,7 +118,7 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
                 gpu_seconds=fact["pretrain_gpu_seconds"],
                 views=fact["pretrain_views"],
                 source=fact["source"],
-                proof=fact["proof"],
+                proof=proofs.get(key),
                 seed=fact["pretrain_seed"],
                 config_sha256=fact["pretrain_config_sha256"],
             )

@@ -82,6 +82,15 @@ def test_single_trials(results: Results) -> None:
     assert lines[0][4].startswith("+15.") and " to " in lines[0][5]
 
 
+def test_without_replicates_a_claim_is_of_these_images(tmp_path: Path, write_run: Writer) -> None:
+    for name, value in (("a", 60.0), ("b", 50.0)):
+        for trial in range(3):
+            write_run(name, "linear", {"top1": value + 0.1 * trial * value / 50}, trial)
+    results = results_of(tmp_path)
+    (pair,) = compare_rows(results, *results.checkpoints)
+    assert pair.verdict == "resolved: on these test images"
+
+
 def test_trials_that_agree_exactly_are_no_proof(tmp_path: Path, write_run: Writer) -> None:
     """Whatever lies between them: without spread and images nothing is known of the chance."""
     for name, value in (("a", 90.0), ("b", 10.0)):

@@ -139,7 +139,7 @@
         var covers = row.lastChild.appendChild(made("span", "over " + data.covers[found[6]]));
         covers.className = "interval";
       }
-      cell(row, found[4], "verdict " + (found[4] === "resolved" ? "mean" : "open"));
+      cell(row, found[4], "verdict " + (found[4].indexOf("resolved") === 0 ? "mean" : "open"));
       cell(row, found[5] === null ? "unknown" : found[5].toFixed(1), "num", found[5] === null ? "" : found[5]);
       cell(row, column.texts[a], "num");
       cell(row, column.texts[b], "num");
