@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from transfer.report.compare import compare_cells
+from transfer.report.compare import OPEN, compare_cells
 from transfer.report.formats import format_cell, format_count, format_seconds
 from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.results.comparison import holm
+from transfer.results.statistics import CONFIDENCE
 
 EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
 
@@ -48,16 +50,18 @@ def _rival(
     metric: str,
     equal: Equal,
 ) -> str:
-    """ "+1.2 over simclr (not resolved)", or "–" where no other row is equal."""
+    """ "+1.2 to simclr (not resolved)", by Holm's method; "–" where no other row is equal."""
     others = [o for o in rows if o is not row and not o.untrained and equal(row, o)]
     if not others:
         return "–"
-    best = max(others, key=lambda o: results.cell(o, protocol).summaries[metric].mean)
-    pair = compare_cells(
-        protocol, metric, *(results.cell(r, protocol).samples[metric] for r in (row, best))
-    )
-    verdict = pair.verdict.split(":")[0]
-    return f"{pair.found.estimate.value:+.1f} to {best.label} ({verdict})"
+    samples = {o.key: results.cell(o, protocol).samples[metric] for o in (row, *others)}
+    pairs = [compare_cells(protocol, metric, samples[row.key], samples[o.key]) for o in others]
+    # The best was chosen after a look at all of them
+    adjusted = holm([1.0 if pair.found.p is None else pair.found.p for pair in pairs])
+    means = [results.cell(other, protocol).summaries[metric].mean for other in others]
+    best = means.index(max(means))
+    verdict = pairs[best].verdict.split(":")[0] if adjusted[best] < 1 - CONFIDENCE else OPEN
+    return f"{pairs[best].found.estimate.value:+.1f} to {others[best].label} ({verdict})"
 
 
 def _epochs(one: Checkpoint, other: Checkpoint) -> bool:

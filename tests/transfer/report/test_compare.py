@@ -224,6 +224,21 @@ def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> No
     assert "to b (resolved)" in page
 
 
+def test_the_best_of_many_rivals_is_corrected_for(tmp_path: Path, write_run: Writer) -> None:
+    """A pair that is resolved alone, at p of 2 %, is none among six."""
+    values = {"a": [50.0, 50.4, 50.2], "b": [51.0, 51.3, 51.6]}
+    for name in "cdefg":
+        values[name] = [50.6, 50.2, 49.9]
+    for name, numbers in values.items():
+        for trial, value in enumerate(numbers):
+            write_run(name, "linear", {"top1": value}, trial)
+    results = results_of(tmp_path)
+    (pair,) = compare_rows(results, *results.checkpoints[:2])
+    assert 0.01 < pair.found.p < 0.05 and pair.verdict.startswith("resolved")
+    _, rows = compute_rows(results, results.protocols[0], "top1")
+    assert rows[0][-2:] == ["-1.1 to b (not resolved)"] * 2
+
+
 def test_a_thousand_records_take_seconds(tmp_path: Path, write_run: Writer) -> None:
     """10 checkpoints x 20 protocols x 5 trials, all with replicates."""
     for name in range(10):
@@ -238,8 +253,8 @@ def test_a_thousand_records_take_seconds(tmp_path: Path, write_run: Writer) -> N
                 shutil.copytree(path.parent, folder)
                 changed = {**record, "protocol": {**record["protocol"], **protocol}}
                 (folder / "record.json").write_text(json.dumps(changed))
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: the machine may be busy
     written = write_report([tmp_path / "runs"], tmp_path / "out")
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert "20 protocols, 1000 runs" in written.page.read_text()
     assert seconds < 20, f"{seconds:.1f} s"

@@ -100,11 +100,11 @@ def test_five_megabytes(
             options = {"protocol": protocol, "method": "simclr" if number else "random"}
             path = write_run(name, task, values, per_class=classes, pictures=False, **options)
             _write_artifacts(path, task, pictures)
-    start = time.perf_counter()
+    start = time.process_time()
     written = write_report([tmp_path], tmp_path / "out")
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     size = written.page.stat().st_size
     assert 2e6 < size < 5e6, f"{size / 1e6:.1f} MB"
-    assert seconds < 30  # on a busy machine; a few alone
+    assert seconds < 30  # of this process; a few where the machine is quick
     assert not [note for note in written.notes if "left out" in note or "not found" in note]
     assert written.page.read_text().count("data:image") == 10 + 10 + 3  # views, kernels, sheets
