@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transfer.report.configs import MAX_SHOWN
 from transfer.report.results import Cell, Checkpoint, Protocol, Results
 from transfer.report.samples import CERTAIN, LEAST_TRIALS
 from transfer.results.statistics import TRIALS
@@ -39,8 +40,10 @@ def find_flags(results: Results) -> list[str]:
 
 def _changed(protocol: Protocol) -> list[str]:
     if protocol.changed:
-        words = ", ".join(protocol.changed)
-        return [f"{protocol.label}: not the config's own protocol: {words}"]
+        words = list(protocol.changed)
+        if len(words) > MAX_SHOWN:
+            words[MAX_SHOWN:] = [f"and {len(words) - MAX_SHOWN} more keys"]
+        return [f"{protocol.label}: not the config's own protocol: {', '.join(words)}"]
     if protocol.published and not protocol.config_known:
         return [
             f"{protocol.label}: no config.yaml was kept, so that batch and schedule are not known "

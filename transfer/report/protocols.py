@@ -15,7 +15,7 @@ from transfer.report.configs import (
 )
 from transfer.report.published import published_rows
 from transfer.report.results import Protocol
-from transfer.report.shipped import changed_keys
+from transfer.report.shipped import changed_keys, left_open
 from transfer.results.store import Entry
 
 # In the table's order
@@ -105,8 +105,9 @@ def _differs(
 
 def _changed(name: str, overrides: Sequence[str], config: Flat | None) -> tuple[str, ...]:
     """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
-    given = [pair for pair in overrides if belongs_to_protocol(pair.split()[0])]
-    named = {pair.split()[0] for pair in overrides}
+    named = {pair.split()[0]: pair for pair in overrides}
+    asked = left_open(name)
+    given = [p for key, p in named.items() if belongs_to_protocol(key) and key not in asked]
     edited = changed_keys(name, config)
     return (*given, *(line for key, line in edited.items() if key not in named))
 

@@ -39,7 +39,14 @@ def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
         and belongs_to_protocol(key)
         and key in config
         and config[key] != value
+        and key not in left_open(name)
     }
+
+
+def left_open(name: str) -> set[str]:
+    """The data sets that the shipped config of that name leaves to its user."""
+    shipped = _shipped(name) or {}
+    return {key for key, value in shipped.items() if key.startswith("DATASETS.") and value == ""}
 
 
 @cache

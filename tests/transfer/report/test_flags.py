@@ -20,7 +20,7 @@ from transfer.report.flags import find_flags
 from transfer.report.page import published_on_page
 from transfer.report.published import FILE, published_rows
 from transfer.report.results import Results
-from transfer.report.shipped import FOLDERS, changed_keys
+from transfer.report.shipped import FOLDERS, changed_keys, left_open
 from transfer.report.tables import build_results
 from transfer.report.text import to_markdown
 from transfer.results.store import read_store
@@ -141,6 +141,19 @@ def test_an_edited_copy_of_a_config_is_another_protocol(tmp_path: Path, write_ru
         "SOLVER.MAX_ITER 100 (shipped: 24000)" in flags_of(tmp_path)
     )
     assert not results_of(tmp_path).protocols[0].published
+
+
+def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Writer) -> None:
+    """`knn.yaml` names no data set: its user's override is what it is for."""
+    path = write_run("a", "knn", {"knn20_top1": 40.0}, protocol="knn")
+    record = json.loads(path.read_text())
+    words = "DATASETS.TRAIN folder:a:train DATASETS.TEST folder:a:val".split()
+    for more, flagged in (([], False), (["PROTOCOL.IMAGE_SIZE", "64"], True)):
+        record["protocol"]["overrides"] = words + more
+        path.write_text(json.dumps(record))
+        assert ("not the config's own" in flags_of(tmp_path)) == flagged
+    assert "own protocol: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
+    assert not left_open("voc_mscn")
 
 
 def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writer) -> None:
