@@ -131,7 +131,8 @@ def make_cell(
     """A cell of samples; its costs are the means over `records`."""
     return Cell(
         summaries={
-            m: summarize(s.values, s.replicates, percent=is_percent(m)) for m, s in samples.items()
+            m: summarize(s.values, s.replicates, s.images, percent=is_percent(m))
+            for m, s in samples.items()
         },
         values={metric: list(sample.values) for metric, sample in samples.items()},
         samples=samples,

@@ -39,8 +39,10 @@ def samples_of(entries: Sequence[Entry], notes: list[str]) -> dict[str, Sample]:
     for metric, indices in members.items():
         values = [entries[i].record["metrics"][metric] for i in indices]
         seeds = [entries[i].record["seed"] for i in indices]
-        replicates, draws = _matrix(metric, [stored[i] for i in indices])
-        found[metric] = Sample(values, seeds, replicates, draws)
+        known = [stored[i] for i in indices]
+        replicates, draws = _matrix(metric, known)
+        count = None if replicates is None else known[0].images
+        found[metric] = Sample(values, seeds, replicates, draws, count)
     return found
 
 
@@ -65,7 +67,7 @@ def pooled(samples: Mapping[int, Sample]) -> Sample | None:
         return Sample(values, seeds)
     count = min(sample.replicates.shape[1] for sample in members)
     rows = [sample.replicates[:, :count].mean(axis=0) for sample in members]
-    return Sample(values, seeds, np.stack(rows), members[0].draws)
+    return Sample(values, seeds, np.stack(rows), members[0].draws, members[0].images)
 
 
 def _stored(entry: Entry, lost: list[str]) -> Stored | None:

@@ -34,13 +34,15 @@ LEAST_DRAWS = 100  # shared by both samples; fewer say little about a variance
 class Sample:
     """n trials: their values and seeds; replicates (n, B) or None, of the images `draws` names.
 
-    Seeds are those of what the n were drawn as: trials of two samples are pairs where all agree.
+    `images` is the number of those, None for many. Seeds are those of what the n were drawn as:
+    trials of two samples are pairs where all agree.
     """
 
     values: Sequence[float]
     seeds: Sequence[int | str]
     replicates: np.ndarray | None = None
     draws: tuple[int, str] | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def compare(first: Sample, second: Sample, certain: bool = False) -> Comparison:
         orders = [np.argsort([str(s) for s in sample.seeds]) for sample in (first, second)]
         values = np.subtract(*(np.asarray(s.values)[o] for s, o in zip((first, second), orders)))
         drawn = None if pair is None else np.subtract(*(r[o] for r, o in zip(pair, orders)))
-        found = estimate(values.tolist(), drawn)
+        found = estimate(values.tolist(), drawn, first.images)
     else:
         exact = certain and max(len(first.values), len(second.values)) > 1
         found = _unpaired(first, second, pair, exact)
@@ -150,13 +152,14 @@ def _unpaired(
     first: Sample, second: Sample, pair: tuple[np.ndarray, np.ndarray] | None, exact: bool
 ) -> Estimate:
     parts = [
-        variance_parts(sample.values, None if pair is None else drawn, exact)
+        variance_parts(sample.values, None if pair is None else drawn, sample.images, exact)
         for sample, drawn in zip((first, second), pair or (None, None))
     ]
     images = None
     if pair is not None:
         apart = pair[0].mean(axis=0) - pair[1].mean(axis=0)
-        images = images_variance(apart, interaction(pair[0]) + interaction(pair[1]))
+        contained = interaction(pair[0]) + interaction(pair[1])
+        images = images_variance(apart, contained, first.images)
     difference = math.fsum(first.values) / len(first.values)
     difference -= math.fsum(second.values) / len(second.values)
     return combine(difference, parts, images)

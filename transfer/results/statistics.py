@@ -10,12 +10,13 @@ and r_i the replicates of trial i,
 
 Resampling trials would give (n - 1) / n of the first term. The last term is how trials differ by
 image, which the first two both contain. The two sources, trials (n - 1 degrees of freedom) and
-images (B - 1), have a quantile t of Student's each, and the interval reaches as far as
-sqrt(t_1^2 V_1 + t_2^2 V_2): at least the confidence that it says, whatever the two variances are
-(S. Banerjee, Sankhya 23(3), 1961). One quantile for the sum, by Satterthwaite's degrees of freedom,
-would claim too much of 3 trials: of equal checkpoints it would resolve 8 % where it should 5 %.
+images (m - 1 or B - 1, whichever is less), have a quantile t of Student's each, and the interval
+reaches as far as sqrt(t_1^2 V_1 + t_2^2 V_2): at least the confidence that it says, whatever the
+two variances are (S. Banerjee, Sankhya 23(3), 1961). One quantile for the sum, by Satterthwaite's
+degrees of freedom, would claim too much of 3 trials: of equal checkpoints it would resolve 8 %
+where it should 5 %. Draws of m images have (m - 1) / m of their variance, which is taken out too.
 
-Legend: n trials, B bootstrap draws of the images.
+Legend: n trials, m test images, B bootstrap draws of them.
 """
 
 from __future__ import annotations
@@ -88,20 +89,28 @@ class Summary:
 
 @dataclass(frozen=True)
 class Parts:
-    """Variance of a mean: a part by trials, with n - 1 degrees of freedom, and one by images."""
+    """Variance of a mean: a part by trials, with n - 1 degrees of freedom, and one by images.
+
+    `known` numbers show the images' part: the draws, or the images where those are fewer.
+    """
 
     trials: float | None
     images: float | None
     n: int
-    draws: int
+    known: int
 
 
 def summarize(
-    values: Sequence[float], replicates: np.ndarray | None = None, *, percent: bool = True
+    values: Sequence[float],
+    replicates: np.ndarray | None = None,
+    images: int | None = None,
+    *,
+    percent: bool = True,
 ) -> Summary:
     """Summarises one or more trials; replicates are (n, B), draw b of the same images in all.
 
     Args:
+        images: their number, None for many.
         percent: cut the interval to 0..100, which accuracies and APs cannot leave.
     """
     assert len(values), "no values to summarise"
@@ -110,22 +119,27 @@ def summarize(
     if std is not None:
         quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
         half_width = quantile * std / math.sqrt(len(values))
-    found = estimate(values, replicates)
+    found = estimate(values, replicates, images)
     low, high = found.interval() or (None, None)
     if percent and low is not None:
         low, high = max(low, 0.0), min(high, 100.0)
     return Summary(mean, std, len(values), half_width, low, high, found.covers)
 
 
-def estimate(values: Sequence[float], replicates: np.ndarray | None = None) -> Estimate:
+def estimate(
+    values: Sequence[float], replicates: np.ndarray | None = None, images: int | None = None
+) -> Estimate:
     """The mean over trials with its standard error, over trials, images, or both."""
     mean, _ = _moments(values)
-    parts = variance_parts(values, replicates)
+    parts = variance_parts(values, replicates, images)
     return combine(mean, [parts], parts.images)
 
 
 def variance_parts(
-    values: Sequence[float], replicates: np.ndarray | None, exact: bool = False
+    values: Sequence[float],
+    replicates: np.ndarray | None,
+    images: int | None = None,
+    exact: bool = False,
 ) -> Parts:
     """The variance of the mean of `values`; `images` is without what the trials' part contains.
 
@@ -136,17 +150,19 @@ def variance_parts(
     if replicates is None:
         return Parts(trials, None, count, 0)
     assert replicates.shape[0] == count, "one row of replicates per trial"
-    images = images_variance(replicates.mean(axis=0), interaction(replicates))
-    return Parts(trials, images, count, replicates.shape[1])
+    variance = images_variance(replicates.mean(axis=0), interaction(replicates), images)
+    return Parts(trials, variance, count, min(replicates.shape[1], images or math.inf))
 
 
-def images_variance(drawn: np.ndarray, contained: float) -> float | None:
+def images_variance(drawn: np.ndarray, contained: float, images: int | None) -> float | None:
     """Variance over the draws (B,) without what the trials' part contains of it, at least 0.
 
     None where all draws give one number (100 % right): they say nothing of the images.
     """
     variance = float(drawn.var(ddof=1))
-    return max(variance - contained, 0.0) if variance > _ROUNDING**2 else None
+    if variance <= _ROUNDING**2:
+        return None
+    return max(variance - contained, 0.0) * (images / (images - 1) if images else 1.0)
 
 
 def interaction(replicates: np.ndarray) -> float:
@@ -171,7 +187,7 @@ def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estim
         spread = sum(p.trials**2 / (p.n - 1) for p in parts if p.trials)
         sources.append(Source(trials, trials**2 / spread))
     if images:
-        sources.append(Source(images, min(p.draws for p in parts) - 1))
+        sources.append(Source(images, min(p.known for p in parts) - 1))
     return Estimate(value, tuple(sources), _covers(trials, images) if sources else None)
 
 

@@ -73,6 +73,20 @@ def test_one_trial_covers_images_alone() -> None:
     assert found.covers == IMAGES_ONLY and found.std is None and found.half_width is None
 
 
+def test_few_images_are_known_to_be_few() -> None:
+    """Ten images: 9 degrees of freedom, and the draws' variance times 10 / 9, as scipy has it."""
+    rng = np.random.default_rng(0)
+    weights, inside = draw_weights(10, 2000) / 10, 0
+    for _ in range(1000):
+        scores = rng.normal(50, 12, 10)
+        found = estimate([scores.mean()], (scores @ weights)[None], 10)
+        low, high = found.interval()
+        inside += low <= 50 <= high
+    assert 0.93 <= inside / 1000 <= 0.97  # 90 % with the draws' own variance and number
+    expected = stats.t.interval(0.95, 9, scores.mean(), stats.sem(scores))
+    assert (low, high) == pytest.approx(expected, rel=0.02)
+
+
 def test_the_closed_form_is_the_pigeonhole_bootstraps_variance() -> None:
     """Against a bootstrap that draws trials and images at random, 20,000 times."""
     rng = np.random.default_rng(4)
