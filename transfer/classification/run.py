@@ -38,7 +38,13 @@ from transfer.classification.extract import Extracted
 from transfer.classification.job import Job, Request
 from transfer.classification.score import Score
 from transfer.classification.training import run as training
-from transfer.results.record import FILE_NAME, make_record, read_record, write_record
+from transfer.results.record import (
+    FILE_NAME,
+    make_record,
+    read_record,
+    takes_fewer,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 ENGINE = "torch"
@@ -202,8 +208,7 @@ def shortened(request: Request, cfg: CfgNode) -> bool:
     if not request.config or cfg.PROTOCOL.NAME not in training.NAMES:
         return False
     full = load_config(request.config, get_defaults(), (), "classification")
-    limit, full_limit = cfg.DATASETS.LIMIT_PER_CLASS, full.DATASETS.LIMIT_PER_CLASS
-    fewer = 0 < limit and (full_limit == 0 or limit < full_limit)
+    fewer = takes_fewer(cfg.DATASETS.LIMIT_PER_CLASS, full.DATASETS.LIMIT_PER_CLASS)
     other_batch = cfg.SOLVER.BATCH_SIZE != full.SOLVER.BATCH_SIZE
     return fewer or other_batch or cfg.SOLVER.EPOCHS < full.SOLVER.EPOCHS
 

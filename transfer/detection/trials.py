@@ -29,7 +29,13 @@ from transfer.detection.given_weights import with_backbone
 from transfer.detection.metrics import read_metrics
 from transfer.detection.torchvision_engine.run import device_of
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
-from transfer.results.record import FILE_NAME, check_trials, make_record, write_record
+from transfer.results.record import (
+    FILE_NAME,
+    check_trials,
+    make_record,
+    takes_fewer,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +183,8 @@ def shipped(request: Request) -> CfgNode:
 def shortened(request: Request, cfg: CfgNode) -> bool:
     """Whether the overrides train for less than the config file says, or on fewer images."""
     full = shipped(request)
-    limit, full_limit = cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES
-    fewer_images = 0 < limit and (full_limit == 0 or limit < full_limit)
-    return fewer_images or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
+    fewer = takes_fewer(cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES)
+    return fewer or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
 
 
 def format_metrics(metrics: Mapping[str, float | None]) -> str:

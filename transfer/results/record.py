@@ -152,6 +152,11 @@ def check_trials(first: int, trials: int) -> None:
         )
 
 
+def takes_fewer(limit: int, full: int) -> bool:
+    """Whether a limit of images is lower than that of the config file; 0: all of them."""
+    return 0 < limit and (full == 0 or limit < full)
+
+
 def validate(record: Any, where: str = "record") -> None:
     """Raises InputError naming `where` and the first field that breaks the schema."""
     if not isinstance(record, Mapping):
