@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import batch_note, load_checked
     from pretrain.engine.run import check_inputs
+    from pretrain.engine.state import check_same_config
     from transfer.doctor.rows import as_json, as_text
     from transfer.doctor.run import Question, examine
     from transfer.suite.check import Pretraining
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         probe_seconds=args.probe_seconds if args.probe else 0.0,
         overrides=tuple(args.opts),
     )
-    pretraining = Pretraining(load_checked, check_inputs, get_defaults, batch_note)
+    pretraining = Pretraining(
+        load_checked, check_inputs, get_defaults, batch_note, check_same_config
+    )
     say = lambda line: print(line, file=sys.stderr)
     rows = examine(question, pretraining, say)
     print(as_json(rows) if args.json else as_text(rows))

@@ -69,9 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import batch_note, load_checked
     from pretrain.engine.run import check_inputs
+    from pretrain.engine.state import check_same_config
     from transfer.suite.check import Pretraining, check_configs, check_jobs
 
-    pretraining = Pretraining(load_checked, check_inputs, get_defaults, batch_note)
+    pretraining = Pretraining(
+        load_checked, check_inputs, get_defaults, batch_note, check_same_config
+    )
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
     if args.dry_run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from ast import literal_eval
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,36 @@ def config_sha256(cfg: CfgNode, ignore: Sequence[str] = ("OUTPUT_DIR", "SEED")) 
     """Identity of a protocol: sha256 of the config without the top-level keys in `ignore`."""
     kept = {key: value for key, value in _plain(cfg).items() if key not in ignore}
     return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's values by their dotted keys, tuples as lists."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found.update(flat(value, f"{name}.") if isinstance(value, dict) else {name: _plain(value)})
+    return found
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...] = ()
+) -> list[str]:
+    """["KEY (a then, b now)"] of two `flat` configs, by key; those that begin with `free` may
+    differ."""
+    return [
+        f"{key} ({old.get(key)} then, {new.get(key)} now)"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not key.startswith(free)
+    ]
+
+
+def check_no_differences(found: Sequence[str], what: str) -> None:
+    """Raises InputError about `what`, with the first of the differences, if there is one."""
+    if found:
+        raise InputError(
+            f"{what} another config: {', '.join(found[:3])}; take the same one, or start anew in "
+            "another --output"
+        )
 
 
 def _base_chain(path: Path) -> Iterator[tuple[Path, dict]]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
@@ -71,23 +72,6 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
 def check_same_config(saved: str, present: str, path: Path) -> None:
     """Raises InputError naming the first keys in which two configs (YAML) differ, `FREE_KEYS`
     apart. Keys that an older version did not have count as their defaults."""
-    old = {**_flat(get_defaults()), **_flat(yaml.safe_load(saved))}
-    new = _flat(yaml.safe_load(present))
-    differing = [
-        f"{key} ({old.get(key)} then, {new.get(key)} now)"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and not key.startswith(FREE_KEYS)
-    ]
-    if differing:
-        raise InputError(
-            f"{path} was trained with another config: {', '.join(differing[:3])}; "
-            "resume with the same one, or start anew in another --output"
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
+    old = {**flat(get_defaults()), **flat(yaml.safe_load(saved))}
+    found = differences(old, flat(yaml.safe_load(present)), FREE_KEYS)
+    check_no_differences(found, f"{path} was trained with")

@@ -36,6 +36,7 @@ from transfer.detection import config as detection_config
 from transfer.detection import given_weights
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
+from transfer.detection.earlier import check_trials_there
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
@@ -56,6 +57,7 @@ from transfer.detection.trials import (
     format_metrics,
     shipped,
     trial_config,
+    trial_folders,
     write_artifacts,
     write_trial,
 )
@@ -131,8 +133,11 @@ def check_trained(request: Request) -> None:
 
 
 def check_weights(job: Job) -> None:
-    """Raises InputError unless `request.weights` can start the config's detector."""
-    read_start(job.request.weights, job.cfg, job.cfg.SEED)
+    """Raises InputError unless `request.weights` can start the config's detector, and what lies in
+    the trials' folders is of them and of this config."""
+    source = job.request.weights
+    read = lambda seed: read_start(source, job.cfg, seed)
+    check_trials_there(job.cfg, source, trial_folders(job.request), read)
 
 
 def run_request(request: Request) -> None:

@@ -25,6 +25,7 @@ from pretrain.common.logs import setup_logging
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
 from transfer.detection.defaults import make_defaults
+from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
 from transfer.detection.given_weights import with_backbone
 from transfer.detection.metrics import read_metrics
 from transfer.detection.torchvision_engine.run import device_of
@@ -75,12 +76,17 @@ def check_request(request: Request) -> None:
         output_folder(request.output, request.resume)
 
 
+def trial_folders(request: Request) -> dict[int, Path]:
+    """Of the trials that the command runs, by their numbers."""
+    numbers = range(request.first_trial, request.trials)
+    return {number: Path(request.output) / f"trial_{number}" for number in numbers}
+
+
 def each_trial(request: Request, seed: int, run: Callable[[Trial], None]) -> list[Path]:
     """Runs the trials that have no record yet; returns the records' paths."""
     barrier()
     paths = []
-    for number in range(request.first_trial, request.trials):
-        folder = Path(request.output) / f"trial_{number}"
+    for number, folder in trial_folders(request).items():
         paths.append(folder / FILE_NAME)
         if paths[-1].exists():
             logger.info("%s exists: trial %d is skipped", paths[-1], number)
@@ -100,7 +106,8 @@ def trial_config(
     weights: Weights,
     architecture: Mapping[str, Any] | None = None,
 ) -> CfgNode:
-    """The trial's config, completed by the weights' facts, and written as config.yaml.
+    """The trial's config, completed by the weights' facts, and written as config.yaml, with the
+    weights' identity beside it.
 
     Args:
         architecture: in place of the weights' own.
@@ -116,7 +123,8 @@ def trial_config(
     facts["TRANSFER.PROTOCOL"] = name  # the written file has another stem
     cfg = detection_config.changed(cfg, facts)
     if is_main():
-        atomic_write_text(trial.folder / "config.yaml", dump_yaml(cfg))
+        atomic_write_text(trial.folder / CONFIG_FILE, dump_yaml(cfg))
+        atomic_write_text(trial.folder / WEIGHTS_FILE, f"{weights.sha256}\n")
     return cfg
 
 
@@ -126,7 +134,7 @@ def write_artifacts(request: Request, weights: Weights, folder: Path) -> dict[st
     write_curves(folder / "curves.json", rows)
     draw_kernels(weights, folder / "kernels.png")
     copied = copy_pretrain_artifacts(request.weights, folder)
-    kept = {"config": "config.yaml", "curves": "curves.json", "kernels": "kernels.png"}
+    kept = {"config": CONFIG_FILE, "curves": "curves.json", "kernels": "kernels.png"}
     return {**kept, **copied}
 
 

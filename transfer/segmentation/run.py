@@ -23,6 +23,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
+from transfer.detection.earlier import check_trials_there
 from transfer.detection.engine import MODEL_FILE, Fitted
 from transfer.detection.trials import (
     Request,
@@ -31,6 +32,7 @@ from transfer.detection.trials import (
     each_trial,
     format_metrics,
     trial_config,
+    trial_folders,
     write_artifacts,
     write_trial,
 )
@@ -94,8 +96,10 @@ def check_trained(request: Request) -> None:
 
 
 def check_weights(job: Job) -> None:
-    """Raises InputError unless `request.weights` is the config's backbone."""
-    read_backbone(job.request, job.cfg, job.cfg.SEED)
+    """Raises InputError unless `request.weights` is the config's backbone, and what lies in the
+    trials' folders is of it and of this config."""
+    read = lambda seed: read_backbone(job.request, job.cfg, seed)
+    check_trials_there(job.cfg, job.request.weights, trial_folders(job.request), read)
 
 
 def run_request(request: Request) -> None:

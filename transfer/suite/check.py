@@ -18,7 +18,12 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import same_trunk
-from transfer.results.record import read_record
+from transfer.detection.config import protocol_name
+from transfer.suite.earlier import (
+    check_pretraining_folder,
+    check_task_folder,
+    check_weights_stay,
+)
 from transfer.suite.entries import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.plan import Job
 
@@ -31,6 +36,8 @@ class Pretraining:
     check_inputs: Callable[[CfgNode], None]
     defaults: Callable[[], CfgNode]
     batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
+    # Two configs as YAML, and where the first one was found; raises InputError where they differ.
+    check_same: Callable[[str, str, Path], None]
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,19 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
 def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     """Opens the data of what is not done, and all weights, each of them once.
 
-    Records that are there must be of the weights that stand under their name now.
+    Records and checkpoints that are there must be of the configs and weights of now.
     """
     checks = Checks()
     made: dict[str, Known | InputError] = {}  # by weights
+    makers: dict[str, Job] = {}
     tasks: dict[str, Checked | InputError] = {}
     for job in (job for job in jobs if job.kind == "pretrain"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
-        made[str(job.output / "backbone.pkl")] = Known(cfg.BACKBONE.NAME)
-        problem = None if job.is_done() else _outcome(pretraining.check_inputs, cfg)
+        weights = str(job.output / "backbone.pkl")
+        made[weights], makers[weights] = Known(cfg.BACKBONE.NAME), job
+        problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same)
+        if problem is None and not job.is_done():
+            problem = _outcome(pretraining.check_inputs, cfg)
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
     for job in (job for job in jobs if job.kind in TOOLS):
@@ -106,7 +117,7 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
             checks.problems[job.name] = (f"checkpoint {checkpoint}", str(known))
             continue
         checks.backbones[job.name] = known.backbone
-        problem = _outcome(_check_records, job, known)
+        problem = _outcome(_check_folder, job, known, makers.get(job.weights))
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
         if problem is not None or job.is_done():
@@ -125,16 +136,16 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     return checks
 
 
-def _check_records(job: Job, known: Known) -> None:
-    """Raises InputError for a record that is malformed, or of other weights than the job's."""
-    for path in job.results:
-        if known.sha256 and path.exists():
-            found = read_record(path)["checkpoint"]["sha256"]
-            if found != known.sha256:
-                raise InputError(
-                    f"{path} is of other weights ({found[:12]}) than {job.weights} "
-                    f"({known.sha256[:12]}); give them another name, or another --output"
-                )
+def _check_folder(job: Job, known: Known, maker: Job | None) -> None:
+    """Raises InputError for results that are not of the job as it is now."""
+    if maker is not None:
+        check_weights_stay(job, maker)
+    if job.kind == "det":
+        _, cfg = _load_detection(job)
+        protocol = protocol_name(cfg, job.config)
+    else:
+        cfg, protocol = _load_classification(job), Path(job.config).stem
+    check_task_folder(job, cfg, protocol, known.sha256)
 
 
 def _outcome(function: Callable[..., Any], *args: Any) -> Any:

@@ -47,12 +47,12 @@ def estimate_jobs(
     found: dict[str, Estimate] = {}
     measured: dict[tuple, Measured] = {}
     for job in jobs:
-        if job.is_done():
-            found[job.name] = Estimate("done")
-        elif job.name in checks.problems:
+        if job.name in checks.problems:  # also where it has results: they are of something else
             found[job.name] = Estimate(
                 "to do", note=f"not estimated: {checks.problems[job.name][1]}"
             )
+        elif job.is_done():
+            found[job.name] = Estimate("done")
         elif job.kind == "convert":
             found[job.name] = Estimate("to do", note="not estimated: converts one file")
         elif run_probe is None:

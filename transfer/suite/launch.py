@@ -88,11 +88,13 @@ def run_jobs(
         tell: receives each event once; show: receives what runs, several times a second.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    states = {job.name: DONE for job in jobs if job.is_done()}
-    waiting = [job for job in jobs if job.name not in states]
+    states: dict[str, str] = {}
     for job in jobs:
-        if job.name in states:
+        # Weights that are made anew may not be those of a record: its command compares them.
+        if job.is_done() and all(states.get(need) == DONE for need in job.needs):
+            states[job.name] = DONE
             tell(DONE, job, "already done")
+    waiting = [job for job in jobs if job.name not in states]
     running: list[Running] = []
     try:
         while waiting or running:

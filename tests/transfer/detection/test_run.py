@@ -23,7 +23,14 @@ from transfer.detection.config import (
     protocol_sha256,
     with_preprocess,
 )
-from transfer.detection.run import Request, check_engine, prepare, run_request, run_trials
+from transfer.detection.run import (
+    Request,
+    check_engine,
+    check_weights,
+    prepare,
+    run_request,
+    run_trials,
+)
 from transfer.detection.torchvision_engine import run as engine
 from transfer.results.record import read_record
 
@@ -66,6 +73,20 @@ def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
     assert loaded.SOLVER.MAX_ITER == 6
 
 
+def check_that_only_the_same_run_goes_on(output: Path) -> None:
+    same = ("TEST.EVAL_PERIOD", "2", "TRANSFER.LOG_PERIOD", "1")
+    check_weights(prepare(request(output, *same, resume=True)))
+    for more in (("SOLVER.BASE_LR", "0.5"), ("SEED", "7")):
+        with pytest.raises(InputError, match=f"trial_0 holds a run of another config: {more[0]}"):
+            check_weights(prepare(request(output, *same, *more, resume=True)))
+    mark = output / "trial_0" / "weights.sha256"
+    kept = mark.read_text()
+    mark.write_text("0" * 64)
+    with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
+        check_weights(prepare(request(output, *same, resume=True)))
+    mark.write_text(kept)
+
+
 AMP = ("SOLVER.AMP.ENABLED", "True", "TRANSFER.AMP_DTYPE")
 
 
@@ -92,6 +113,8 @@ def test_resumed_run_ends_with_the_same_weights(
     assert bool(state["grad_scaler"]) == ("fp16" in mode)
     with pytest.raises(InputError, match="--resume"):
         prepare(request(killed))
+    if not mode:
+        check_that_only_the_same_run_goes_on(killed)
     run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2", resume=True)))
     expected, found = model_of(tmp_path / "a"), model_of(killed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)

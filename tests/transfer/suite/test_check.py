@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torchvision.models import resnet18
 
-from pretrain.common.config import load_config
+from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.digits import make_digits
 from pretrain.defaults import get_defaults
 from pretrain.engine.checks import batch_note, load_checked
 from pretrain.engine.run import check_inputs
+from pretrain.engine.state import check_same_config
 from tools.run_suite import main
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
+from transfer.classification.defaults import get_defaults as classification_defaults
+from transfer.detection.config import load_detection_config
 from transfer.results.record import make_record, write_record
 from transfer.suite.check import Pretraining, check_jobs
 from transfer.suite.defaults import suite_defaults
@@ -101,7 +105,7 @@ def test_plan_first(tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixt
 
 
 def pretraining() -> Pretraining:
-    return Pretraining(load_checked, check_inputs, get_defaults, batch_note)
+    return Pretraining(load_checked, check_inputs, get_defaults, batch_note, check_same_config)
 
 
 def test_a_suite_killed_between_pretraining_and_conversion_continues(
@@ -137,13 +141,81 @@ def test_records_of_other_weights_are_not_taken_for_done(
     assert line.startswith("knn/mine: ") and "of other weights" in line
 
 
+def write_knn(folder: Path, weights: str, *overrides: str) -> None:
+    """A trial's files as train_cls writes them, for `knn_digits`."""
+    cfg = load_config("knn_digits.yaml", classification_defaults(), overrides, "classification")
+    record = make_valid_record(read_weights(weights, backbone="tiny_resnet"))
+    write_record(folder, {**record, "seed": cfg.SEED})
+    formats = {"PRECISION": "bf16", "STORAGE": "fp16"}  # what a GPU makes of `auto`
+    text = yaml.safe_load(dump_yaml(cfg))
+    (folder / "config.yaml").write_text(yaml.safe_dump({**text, "FEATURES": formats}))
+
+
+def test_records_of_another_config_are_not_taken_for_done(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "out" / "knn" / "untrained" / "trial_0"
+    write_knn(folder, "random", "DATALOADER.NUM_WORKERS", "7")
+    plan_only = ["--dry-run", "--probe-seconds", "0", "--task", "knn"]
+    assert main([*suite, *plan_only]) == 0
+    assert "done  knn/untrained" in capsys.readouterr().out, "workers are no part of a protocol"
+    for change, told in {
+        'PROTOCOL.K, "(5,)"': "PROTOCOL.K ([10, 20, 100] then, [5] now)",
+        "SEED, 4": "SEED (0 then, 4 now)",
+        "BACKBONE.NAME, resnet18": "BACKBONE.NAME (tiny_resnet then, resnet18 now)",
+        "FEATURES.PRECISION, fp32": "FEATURES.PRECISION (bf16 then, fp32 now)",
+    }.items():
+        text = SUITE.replace("knn_digits.yaml}", f"knn_digits.yaml, overrides: [{change}]}}")
+        (tmp_path / "suite.yaml").write_text(text)
+        assert main([*suite, "--task", "knn"]) == 2
+        (line,) = errors(capsys)
+        assert line.startswith("knn/untrained: ") and told in line
+        assert main([*suite, *plan_only]) == 0
+        assert told in capsys.readouterr().out, "a plan tells it as well"
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("knn_digits", "linear_digits"))
+    assert main([*suite, "--task", "knn"]) == 2
+    assert "of the protocol knn_digits, not linear_digits" in errors(capsys)[0]
+
+
+def test_detection_and_pretraining_of_another_config_are_not_continued(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    text = SUITE.replace("digits_voc.yaml}", "digits_voc.yaml, overrides: [SOLVER.BASE_LR, 0.1]}")
+    entry = "{name: mine, config: mscn_demo.yaml, overrides: [SOLVER.MAX_STEPS, 7]}"
+    (tmp_path / "suite.yaml").write_text(f"{text}PRETRAIN: [{entry}]\n")
+    folder = tmp_path / "out" / "boxes" / "untrained" / "trial_0"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_yaml(load_detection_config("digits_voc.yaml")))
+    (folder / "model_0000099.pth").touch()
+    (folder / "last_checkpoint").write_text("model_0000099.pth")
+    pretrained = tmp_path / "out" / "pretrain" / "mine"
+    pretrained.mkdir(parents=True)
+    (pretrained / "checkpoint.pth").touch()
+    (pretrained / "config.yaml").write_text(dump_yaml(load_checked("mscn_demo.yaml", [], 1)))
+    assert main(suite) == 2
+    found = dict(line.split(": ", 1) for line in errors(capsys))
+    assert "SOLVER.MAX_STEPS" in found["pretrain/mine"] and "7 now" in found["pretrain/mine"]
+    assert "SOLVER.BASE_LR (0.001 then, 0.1 now)" in found["boxes/untrained"]
+
+
+def test_records_of_weights_that_are_made_anew(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    text = f"{SUITE}PRETRAIN: [{{name: mine, config: mscn_demo.yaml}}]\n"
+    (tmp_path / "suite.yaml").write_text(text)
+    write_knn(tmp_path / "out" / "knn" / "mine" / "trial_0", "random")
+    assert main([*suite, "--task", "knn"]) == 2
+    (line,) = [line for line in errors(capsys) if line.startswith("knn/mine: ")]
+    assert "pretrain/mine would make anew" in line
+
+
 def make_valid_record(weights: Weights) -> dict:
     return make_record(
         weights=weights,
         name="mine",
         task="knn",
         dataset="digits",
-        protocol={"name": "p", "config_sha256": "c", "engine": "e", "engine_version": "1"},
+        protocol={"name": "knn_digits", "config_sha256": "c", "engine": "e", "engine_version": "1"},
         trial=0,
         seed=0,
         metrics={"top1": 1.0},

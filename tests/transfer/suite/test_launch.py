@@ -50,6 +50,20 @@ def test_failures_do_not_stop_the_rest_and_done_jobs_are_skipped(
     assert events == [("done", "good", "already done")]
 
 
+def test_a_result_of_weights_that_are_made_anew_is_left_to_its_command(
+    make_job: Make, tmp_path: Path, tell: Callable
+) -> None:
+    """It compares them, as the suite could not before they were there."""
+    jobs = [
+        make_job("weights", "MAKE"),
+        make_job("task", "raise SystemExit('of other weights')", ("weights",)),
+    ]
+    jobs[1].results[0].touch()
+    assert run(jobs, tmp_path, tell) == {"weights": "done", "task": "failed"}
+    assert run(jobs[:1], tmp_path, tell) == {"weights": "done"}
+    assert run(jobs, tmp_path, tell) == {"weights": "done", "task": "done"}
+
+
 def test_a_killed_pretraining_is_not_taken_for_done(
     make_job: Make, tmp_path: Path, tell: Callable
 ) -> None:
