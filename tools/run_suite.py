@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ EXAMPLE = """tools/run_suite.py --config demo.yaml --output runs/demo
   tools/run_suite.py --config detection.yaml --checkpoint mscn=a.pth --checkpoint b=b.pth --dry-run
   tools/run_suite.py --config detection.yaml --checkpoint mscn=a.pth --launcher slurm \\
       --gpus-per-job 8 --slurm partition=gpu --slurm time=2880"""
+
+IN_USE = (
+    "{} is in use by another run_suite.py, or by commands that a killed one left running; wait for "
+    "them or end them"
+)
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -75,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pretraining = Pretraining(
         load_checked, check_inputs, get_defaults, batch_note, check_same_config
     )
+    print(f"looking at the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
     if args.dry_run:
@@ -110,18 +118,20 @@ def dry_run(jobs: Sequence[Job], checks: Any, args: Namespace) -> int:
 
 def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
     """Runs what is not done, then the report."""
+    from pretrain.common.locks import only_one
     from transfer.suite.launch import DONE, run_jobs
-    from transfer.suite.lock import only_one
     from transfer.suite.view import JsonView, TextView
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # also when started in the background
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, stop)  # also where it is ignored: started in the background
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: the terminal may go
+        signal.signal(signal.SIGHUP, stop)
     view = JsonView() if args.json else TextView()
     try:
-        with only_one(output):
+        with only_one(output / "suite.lock", IN_USE.format(output)):
             states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+        view.interrupted()
         return 130
     view.end(states)
     report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
@@ -131,6 +141,13 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
     for name in failed:
         print(f"{states[name]}: {name}", file=sys.stderr)
     return 1 if failed or done.returncode else 0
+
+
+def stop(number: int, frame: Any) -> None:
+    """A signal's handler: what runs is interrupted, at a second signal killed."""
+    with suppress(OSError):  # the terminal may be gone; and print may be in the midst of a line
+        os.write(2, b"stopping what runs; again: kills it at once\n")
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

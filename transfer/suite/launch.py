@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -144,10 +145,15 @@ def _start_ready(
             used = {item.slot for item in running}
             slot = next(number for number in range(launcher.slots) if number not in used)
             log = logs / f"{job.name.replace('/', '__')}.log"
-            log.touch()
-            before = log.stat().st_size
-            running.append(Running(job, launcher.start(job, log, slot), log, slot, before))
-            tell("started", job, str(log))
+            try:
+                log.touch()
+                before = log.stat().st_size
+                running.append(Running(job, launcher.start(job, log, slot), log, slot, before))
+            except OSError as error:  # no space, no right to write, no memory
+                states[job.name] = FAILED
+                tell(FAILED, job, f"it could not be started: {error}")
+            else:
+                tell("started", job, str(log))
 
 
 def _metrics(job: Job) -> list[str]:
@@ -168,7 +174,8 @@ def _metrics(job: Job) -> list[str]:
 def _finish(item: Running, status: int, tell: Tell) -> str:
     job, took = item.job, f"{item.seconds:.0f} s"
     if status == 0 and job.leaves_mark:
-        job.mark.write_text(" ".join(job.command) + "\n", encoding="utf-8")
+        with suppress(OSError):  # told below: without its mark it is not done
+            job.mark.write_text(" ".join(job.command) + "\n", encoding="utf-8")
     if status == 0 and job.is_done():
         tell(DONE, job, ", ".join([f"in {took}", *_metrics(job)]))
         return DONE

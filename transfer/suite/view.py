@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
@@ -90,8 +91,7 @@ class TextView:
         now = time.monotonic()
         if self.terminal and now - self.shown_at >= REPAINT_SECONDS:
             self.shown_at = now
-            size = os.get_terminal_size(self.stream.fileno())
-            columns, rows = size.columns or 80, size.lines or 24  # 0: the terminal does not say
+            columns, rows = _size(self.stream)
             lines = [progress_of(item).line() for item in running][: rows - 2]
             lines += [f"{waiting} more wait"] * bool(waiting)
             self._erase()
@@ -106,14 +106,17 @@ class TextView:
         """Takes the painted lines away; the events above say it all."""
         self._erase()
 
+    def interrupted(self) -> None:
+        """Says how to go on."""
+        self._write("interrupted; the same command continues\n")
+
     def _erase(self) -> None:
         if self.painted:
             self._write(f"\033[{self.painted}F\033[J")
         self.painted = 0
 
     def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        _write(self.stream, text)
 
 
 class JsonView:
@@ -139,9 +142,28 @@ class JsonView:
         """{"event": "end", "states": {job: done, failed or skipped}}."""
         self._write({"event": "end", "states": states})
 
+    def interrupted(self) -> None:
+        """{"event": "interrupted"}: the same command continues."""
+        self._write({"event": "interrupted"})
+
     def _write(self, content: dict) -> None:
-        self.stream.write(json.dumps({"time": round(time.time(), 1), **content}) + "\n")
-        self.stream.flush()
+        _write(self.stream, json.dumps({"time": round(time.time(), 1), **content}) + "\n")
+
+
+def _size(terminal: TextIO) -> tuple[int, int]:
+    """Columns and rows; the usual ones where it does not say (0), or is gone."""
+    try:
+        size = os.get_terminal_size(terminal.fileno())
+    except OSError:
+        return 80, 24
+    return size.columns or 80, size.lines or 24
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """A terminal that was closed, or a reader that has ended, stops no job."""
+    with suppress(OSError):
+        stream.write(text)
+        stream.flush()
 
 
 def clock(seconds: float) -> str:

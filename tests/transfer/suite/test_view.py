@@ -8,6 +8,7 @@ import os
 import pty
 import select
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from transfer.suite.launch import Running
@@ -99,3 +100,17 @@ def test_machines_get_a_json_object_per_line(tmp_path: Path) -> None:
 def test_clock() -> None:
     texts = {42: "42 s", 185: "3 min 05 s", 7620: "2 h 07 min"}
     assert {seconds: clock(seconds) for seconds in texts} == texts
+
+
+def test_a_reader_that_has_ended_stops_no_job(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    for view in (JsonView(stream), TextView(stream)):
+        view.tell("done", running(tmp_path, "a").job, "in 5 s")
+        view.interrupted()
+    with suppress(BrokenPipeError):
+        stream.close()
+    found = io.StringIO()
+    JsonView(found).interrupted()
+    assert json.loads(found.getvalue())["event"] == "interrupted"
