@@ -2,7 +2,8 @@
 
 A SLURM job runs one command. When it is preempted or its time ends, the command is stopped, the
 job is requeued, and the same command continues from its checkpoint (`--resume`). On several nodes
-each runs torchrun, and they meet at the first one.
+each runs torchrun, and they meet at the first one. Jobs outlive a suite that is killed: the next
+one takes them up, since two commands in one folder would spoil each other's files.
 
 The folder of the logs must lie on a file system that the nodes share.
 """
@@ -107,7 +108,8 @@ class SlurmLauncher:
             cluster: "slurm", or submitit's "local" for tests.
 
         Raises:
-            InputError: submitit or SLURM is missing, or an option is unknown.
+            InputError: submitit or SLURM is missing, an option is unknown, or squeue does not say
+                whether jobs of an earlier suite are in the queue.
         """
         try:
             import submitit
@@ -126,21 +128,53 @@ class SlurmLauncher:
             raise InputError(f"--launcher slurm: {_first_line(error)}") from None
         except (NameError, TypeError, ValueError) as error:
             raise InputError(f"--slurm: {' '.join(str(error).split())}") from None
+        self._left = self._left_behind(folder) if cluster == "slurm" else {}
 
     def start(self, job: Job, log: Path, slot: int) -> SlurmProcess:
-        """Submits the job; one that SLURM refuses has failed, with SLURM's words in its log."""
+        """Submits the job, or takes up the one that a killed suite has left in the queue.
+
+        One that SLURM refuses has failed, with SLURM's words in its log.
+        """
         import submitit
 
         several = job.kind != "convert"
         nodes, gpus = (job.nodes, job.gpus) if several else (1, 0)
         command = Command(job.command, str(log.resolve()), nodes, gpus)
-        self.executor.update_parameters(**self._parameters(job.name, nodes, gpus))
         process = SlurmProcess(log, self.queue, self.cluster)
+        if command.log in self._left:
+            process.job = left = self._left.pop(command.log)
+            if left.submission().function.words != command.words:
+                process.fail(
+                    f"SLURM job {left.job_id} of an earlier suite still runs another command for "
+                    f"this: wait for it, or scancel {left.job_id}"
+                )
+            return process
+        self.executor.update_parameters(**self._parameters(job.name, nodes, gpus))
         try:
             process.job = self.executor.submit(command)
         except submitit.core.utils.FailedJobError as error:
             process.fail(str(error))
         return process
+
+    def _left_behind(self, folder: Path) -> dict[str, Any]:
+        """submitit's jobs of an earlier suite that are still in the queue, by their logs."""
+        import submitit
+
+        if not folder.is_dir():
+            return {}
+        states = self.queue.states()
+        if not self.queue.answered:
+            raise InputError(
+                "--launcher slurm: squeue does not answer, and jobs of an earlier run may still be "
+                f"in the queue (see {folder}); try again later"
+            )
+        found = {}
+        for number, state in states.items():
+            if (folder / number).is_dir() and state != "COMPLETING":  # which no more works
+                command = submitit.SlurmJob(folder / "%j", number).submission().function
+                tasks = range(command.nodes)
+                found[command.log] = submitit.SlurmJob(folder / "%j", number, tasks)
+        return found
 
     def _parameters(self, name: str, nodes: int, gpus: int) -> dict[str, Any]:
         given = {SHARED.get(key, f"slurm_{key}"): value for key, value in self.options.items()}
@@ -214,6 +248,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
+        self.answered = False  # at the last look
         self._looked = float("-inf")
 
     def states(self) -> dict[str, str]:
@@ -223,9 +258,10 @@ class Queue:
             command = ["squeue", "--noheader", "--format=%i %T", "--user", getpass.getuser()]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                self.answered = done.returncode == 0
             except (OSError, subprocess.TimeoutExpired):
-                return self._states
-            if done.returncode == 0:
+                self.answered = False
+            if self.answered:
                 self._states = dict(line.split() for line in done.stdout.splitlines())
         return self._states
 

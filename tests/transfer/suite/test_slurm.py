@@ -17,7 +17,14 @@ from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 from transfer.suite.launch import run_jobs
 from transfer.suite.plan import Job
-from transfer.suite.slurm import Queue, SlurmLauncher, SlurmProcess, parse_options, torchrun
+from transfer.suite.slurm import (
+    Command,
+    Queue,
+    SlurmLauncher,
+    SlurmProcess,
+    parse_options,
+    torchrun,
+)
 
 CLUSTER = Path(__file__).with_name("slurm_cluster.sh")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
@@ -140,6 +147,37 @@ def test_a_refused_job_is_shown_like_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "sbatch: error: no such partition\n"
 
 
+def test_jobs_of_a_killed_suite_are_taken_up(
+    make_job: Make, tmp_path: Path, submitit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the queue still: the same command must not run twice in one folder."""
+    from submitit.core.utils import DelayedSubmission
+
+    programs = {"squeue": "echo 17 RUNNING; echo 18 PENDING; echo 19 COMPLETING; echo 4 RUNNING"}
+    for name in ("srun", "sbatch", "squeue"):
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{programs.get(name, 'exit 1')}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    folder, job = tmp_path / "slurm", make_job("same", "MAKE")
+    logs = {17: "same", 18: "other", 19: "ended"}
+    for number, name in logs.items():
+        (folder / str(number)).mkdir(parents=True)
+        command = Command(job.command, str(tmp_path / f"{name}.log"), nodes=2)
+        DelayedSubmission(command).dump(folder / str(number) / f"{number}_submitted.pkl")
+    launcher = SlurmLauncher(folder, options={})
+    same = launcher.start(job, tmp_path / "same.log", 0)
+    assert (same.job.job_id, same.job.num_tasks, same.poll()) == ("17", 2, None)
+    assert same.state() == "running"
+    other = launcher.start(make_job("other", "pass"), tmp_path / "other.log", 1)
+    assert other.poll() == 1 and "scancel 18" in (tmp_path / "other.log").read_text()
+    ended = launcher.start(job, tmp_path / "ended.log", 2)
+    assert ended.poll() == 1, "submitted anew, which this sbatch refuses"
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(InputError, match="squeue does not answer"):
+        SlurmLauncher(folder, options={})
+
+
 def test_nodes_meet_by_torchrun(tmp_path: Path) -> None:
     """Two torchruns, as two nodes would start them, with a process each."""
     result = tmp_path / "total"
@@ -226,8 +264,11 @@ def test_real_slurm_cancels_what_an_interrupted_suite_leaves(
 ) -> None:
     starts, log = tmp_path / "starts", tmp_path / "log"
     log.touch()
-    process = real().start(make_job("job", TWICE.format(starts=str(starts))), log, 0)
+    job = make_job("job", TWICE.format(starts=str(starts)))
+    process = real().start(job, log, 0)
     wait_for(starts.exists)
-    process.interrupt()
+    later = real().start(job, log, 0)  # by another suite, had this one been killed
+    assert later.job.job_id == process.job.job_id
+    later.interrupt()
     queue = ["squeue", "-h", "-j", process.job.job_id]
     wait_for(lambda: not subprocess.run(queue, capture_output=True).stdout.strip())
