@@ -8,13 +8,14 @@ training images, filtered if the weights want it. Legend: N images, S side in pi
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import Tensor, nn
 
 from pretrain.common.checkpoint import save_checkpoint
@@ -29,6 +30,15 @@ from pretrain.methods.encode import channels_last
 
 FILE_NAME = "checkpoint_precise_bn.pth"
 logger = logging.getLogger(__name__)
+
+
+def import_fvcore() -> ModuleType:
+    """fvcore.nn.precise_bn. Its package compiles losses by torch.jit.script as it is imported, of
+    which torch warns: nothing that a user could change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import precise_bn
+    return precise_bn
 
 
 class PreciseBN(Callback):
@@ -76,15 +86,15 @@ class PreciseBN(Callback):
 
     def estimate(self, training: Training) -> nn.Module | None:
         """A copy of the trunk with the new statistics; None where there is no batch norm."""
-        trunk = self.build_trunk()
+        precise_bn, trunk = import_fvcore(), self.build_trunk()
         trunk.load_state_dict(training.method.trunk.state_dict())
-        if not get_bn_modules(trunk.train()):
+        if not precise_bn.get_bn_modules(trunk.train()):
             return None
         trunk.to(training.device, memory_format=torch.channels_last)
         batches = self._batches(training.device)
         total = max(1, min(self.num_images, len(self.images)) // self.batch_size)
         with torch.no_grad():
-            update_bn_stats(trunk, batches, total)
+            precise_bn.update_bn_stats(trunk, batches, total)
         return trunk.eval()
 
     def _write(self, training: Training, trunk: nn.Module) -> None:
