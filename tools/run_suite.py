@@ -44,7 +44,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--nodes", type=int, default=1, metavar="N", help="slurm: nodes of each job (1)")
     add("--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition=gpu, time=60")
     add("--dry-run", action="store_true", help="print each job with time and memory, and stop")
-    add("--probe-seconds", type=float, default=30.0, metavar="S", help="0: no probes (30)")
+    add(
+        "--probe-seconds",
+        type=float,
+        metavar="S",
+        help="each; 0: none (2 minutes for all, 5 to 30)",
+    )
     add("--json", action="store_true", help="for machines: the plan, or one event per line")
     return parser.parse_args(argv)
 

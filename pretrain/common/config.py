@@ -108,8 +108,8 @@ def check_no_differences(found: Sequence[str], what: str) -> None:
     """Raises InputError about `what`, with the first of the differences, if there is one."""
     if found:
         raise InputError(
-            f"{what} another config: {', '.join(found[:3])}; take the same one, or start anew in "
-            "another --output"
+            f"{what} another config: {', '.join(found[:3])}; take the same one, or another "
+            "--output (in a suite: or another name)"
         )
 
 

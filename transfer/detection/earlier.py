@@ -78,7 +78,7 @@ def check_folder(folder: Path, cfg: CfgNode, seed: int, sha256: str | None) -> N
     if before != sha256:
         raise InputError(
             f"{folder} holds a run of other weights ({before[:12]} then, {sha256[:12]} now); take "
-            "the same ones, or start anew in another --output"
+            "the same ones, or another --output"
         )
 
 

@@ -12,6 +12,10 @@ from transfer.suite.estimate import estimate_jobs, timed_probe
 from transfer.suite.plan import Job
 from transfer.suite.view import clock
 
+PLACES = {
+    "gpu": "GPU",
+    "host": "host, by the main process; what a GPU needs cannot be measured without one",
+}
 FULL = 0.9  # share of the memory above which a longer run may well run out of it
 
 
@@ -37,7 +41,8 @@ def add_estimates(
             rows.add(f"time{suffix}", OK, text)
         if estimate.memory_bytes and total:
             share = estimate.memory_bytes / total
-            text = f"{estimate.memory_bytes / 2**30:.1f} of {total / 2**30:.0f} GiB"
+            text = f"{estimate.memory_bytes / 2**30:.1f} of {total / 2**30:.0f} GiB "
+            text += f"of the {PLACES[estimate.memory_of]}"
             rows.add(f"memory{suffix}", WARN if share > FULL else OK, text)
 
 

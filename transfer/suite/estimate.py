@@ -2,7 +2,7 @@
 
 A probe gives seconds per iteration (of training) or per batch (of features); the whole follows by
 multiplication. What a probe did not reach is named in the note, never guessed. One probe serves all
-checkpoints of a task, which are taken to have one backbone.
+checkpoints of a task that have one backbone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from transfer.suite.check import Checked, Checks, stand_in
@@ -22,7 +21,8 @@ EPOCH, TESTING = "epoch ", "testing on "  # of what trains on random crops
 # A probe makes its features itself, and does not spend its time on reading every image
 CLS_WORDS = ("CACHE_DIR", "", "DATALOADER.CHECK_IMAGES", "False")
 TIMED = {"pretrain": "pretrain", "det": "train"}  # the bar of each kind of job; cls: all
-Probe = Callable[[Sequence[str], str], Measured]  # command, stage
+ALL_SECONDS, LEAST_SECONDS, MOST_SECONDS = 120.0, 5.0, 30.0  # of all probes together, of each
+Probe = Callable[[Sequence[str], str, int], Measured]  # command, stage, number of probes in all
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Estimate:
     state: str  # "done" or "to do"
     seconds: float | None = None
     memory_bytes: int | None = None
+    memory_of: str | None = None  # "gpu", or "host" where there is none: the main process
     note: str = ""
 
 
@@ -41,37 +42,54 @@ def estimate_jobs(
     """An Estimate for each job's name.
 
     Args:
-        run_probe: see `probe.probe`; None measures nothing.
+        run_probe: see `timed_probe`; None measures nothing.
         say: hears what is probed, since that takes a while.
     """
-    found: dict[str, Estimate] = {}
+    wanted: dict[tuple, Job] = {}
+    found = {job.name: _without_probe(job, checks, run_probe) for job in jobs}
+    todo = [job for job in jobs if found[job.name] is None]
+    for job in todo:
+        wanted.setdefault(_probe_key(job, checks), job)
     measured: dict[tuple, Measured] = {}
-    for job in jobs:
-        if job.name in checks.problems:  # also where it has results: they are of something else
-            found[job.name] = Estimate(
-                "to do", note=f"not estimated: {checks.problems[job.name][1]}"
-            )
-        elif job.is_done():
-            found[job.name] = Estimate("done")
-        elif job.kind == "convert":
-            found[job.name] = Estimate("to do", note="not estimated: converts one file")
-        elif run_probe is None:
-            found[job.name] = Estimate("to do", note="not estimated: no probe asked for")
-        else:
-            facts = checks.facts.get(job.name, Checked())
-            backbone = checks.backbones.get(job.name)
-            key = (job.kind, job.config, job.overrides, backbone or facts.untrained)
-            if key not in measured:
-                say(f"probing {job.name}")
-                command, timed = probe_command(job, backbone), TIMED.get(job.kind, "")
-                measured[key] = run_probe(command, timed)
-            found[job.name] = extrapolate(job, facts, measured[key])
+    for number, (key, job) in enumerate(wanted.items(), 1):
+        say(f"probing {job.name} ({number} of {len(wanted)}; --probe-seconds 0 leaves them out)")
+        command = probe_command(job, checks.backbones.get(job.name))
+        measured[key] = run_probe(command, TIMED.get(job.kind, ""), len(wanted))
+    for job in todo:
+        facts = checks.facts.get(job.name, Checked())
+        found[job.name] = extrapolate(job, facts, measured[_probe_key(job, checks)])
     return found
 
 
-def timed_probe(seconds: float) -> Probe | None:
-    """The probe that takes about so many seconds; None for 0."""
-    return partial(probe, seconds=seconds) if seconds > 0 else None
+def _without_probe(job: Job, checks: Checks, run_probe: Probe | None) -> Estimate | None:
+    """What needs no probe; None for the rest."""
+    if job.name in checks.problems:  # also where it has results: they are of something else
+        return Estimate("to do", note=f"not estimated: {checks.problems[job.name][1]}")
+    if job.is_done():
+        return Estimate("done")
+    if job.kind == "convert":
+        return Estimate("to do", note="not estimated: converts one file")
+    if run_probe is None:
+        return Estimate("to do", note="not estimated: no probe asked for")
+    return None
+
+
+def _probe_key(job: Job, checks: Checks) -> tuple:
+    """Of jobs that one probe serves."""
+    untrained = checks.facts.get(job.name, Checked()).untrained
+    return (job.kind, job.config, job.overrides, checks.backbones.get(job.name) or untrained)
+
+
+def timed_probe(seconds: float | None) -> Probe | None:
+    """The probe of about so many seconds; None: as many as leave a plan short; 0: no probe."""
+    if seconds is not None and seconds <= 0:
+        return None
+
+    def run(command: Sequence[str], stage: str, count: int) -> Measured:
+        share = min(MOST_SECONDS, max(LEAST_SECONDS, ALL_SECONDS / count))
+        return probe(command, stage, share if seconds is None else seconds)
+
+    return run
 
 
 def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
@@ -86,18 +104,19 @@ def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
 
 def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
     """The time of what is left of a job, from one probe."""
-    memory = measured.memory_bytes or None
+    memory = (measured.memory_bytes, "gpu" if measured.on_gpu else "host")
+    memory = memory if measured.memory_bytes else (None, None)
     job = replace(job, trials=trials_left(job))
     if measured.failure:
-        return Estimate("to do", None, memory, f"the probe failed: {measured.failure}")
+        return Estimate("to do", None, *memory, f"the probe failed: {measured.failure}")
     if measured.seconds is not None:
         whole = measured.seconds * job.trials
-        return Estimate("to do", whole, memory, "a whole trial was timed")
+        return Estimate("to do", whole, *memory, "a whole trial was timed")
     stages = [stage for stage in measured.stages if stage.unit_seconds is not None]
     if not stages:
-        return Estimate("to do", None, memory, "not estimated: nothing finished within the probe")
+        return Estimate("to do", None, *memory, "not estimated: nothing finished within the probe")
     seconds, note = _RULES[job.kind](job, facts, measured.start_seconds, stages)
-    return Estimate("to do", seconds, memory, note)
+    return Estimate("to do", seconds, *memory, note)
 
 
 def trials_left(job: Job) -> int:

@@ -2,7 +2,7 @@
 
 In: the real command line, on the real data. Out: what its progress bars said, in seconds per unit,
 and the memory it took. Nothing is shortened, so that the batch, the images, their decoding and the
-augmentation are those of the run; only the time is cut.
+augmentation are those of the run; only the time is cut, the earlier the sooner the rate is steady.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from transfer.suite.local import LocalProcess
 POLL_SECONDS = 0.2
 STOP_SECONDS = 5.0
 LEAST_UPDATES = 3  # of a bar, before its rate is believed
-PATIENCE = 6.0  # times the wanted seconds, for a start or a step that takes long
+STEADY_UPDATES, STEADY = 6, 0.05  # of a bar whose later half goes as the whole does, relatively
+# Of the wanted seconds, before a steady rate ends a probe: batches that workers have prepared while
+# the first one took long come faster than those that follow.
+LEAST_SHARE = 1 / 3
+PATIENCE_SECONDS = 180.0  # for a start or a step that takes long, beside the wanted seconds
 
 
 @dataclass
@@ -34,6 +38,29 @@ class Stage:
     last: float
     done: int
     updates: int = 0
+    seen: list[tuple[float, int]] = field(default_factory=list)  # (when, units done)
+
+    def note(self, now: float, done: int) -> None:
+        """An update of the bar."""
+        if self.updates == 0 and self.first == 0:
+            # The first units hold what is done once: kernels chosen, workers started.
+            self.begin, self.first = now, done
+        self.last, self.done = now, done
+        self.seen.append((now, done))
+        self.updates += 1
+
+    def is_steady(self) -> bool:
+        """Whether the later half of the updates goes as fast as all of them."""
+        if self.updates < STEADY_UPDATES or self.unit_seconds is None:
+            return False
+        when, done = self.seen[len(self.seen) // 2]
+        late = (self.last - when) / (self.done - done)
+        return abs(late / self.unit_seconds - 1) <= STEADY
+
+    @property
+    def left_seconds(self) -> float:
+        """Until its end, at its rate."""
+        return (self.total - self.done) * (self.unit_seconds or 0.0)
 
     @property
     def unit_seconds(self) -> float | None:
@@ -57,6 +84,8 @@ class Measured:
 
 def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measured:
     """Runs `command` for about `seconds` from where `stage` begins, and stops it.
+
+    Sooner, where the rate is steady and the stage would not end within the probe.
 
     Args:
         command: the value of its --output is replaced by a temporary folder.
@@ -90,13 +119,21 @@ def _watch(
             result.seconds = now - start if status == 0 else None
             result.failure = "" if status == 0 else last_line(log)
             break
-        moved = bool(result.stages) and result.stages[-1].updates >= LEAST_UPDATES
         since = now - start - result.start_seconds
-        if (moved and since > seconds) or now - start > PATIENCE * seconds:
+        if _is_enough(result, since, seconds) or now - start > PATIENCE_SECONDS + seconds:
             break
         time.sleep(POLL_SECONDS)
     result.memory_bytes, result.on_gpu = memory.peak, memory.on_gpu
     return result
+
+
+def _is_enough(result: Measured, since: float, seconds: float) -> bool:
+    """Whether the present stage has shown its rate, `since` seconds after the first one began."""
+    if not result.stages or result.stages[-1].updates < LEAST_UPDATES:
+        return False
+    stage = result.stages[-1]
+    steady = since > LEAST_SHARE * seconds and stage.is_steady()
+    return since > seconds or (steady and stage.left_seconds > seconds - since)
 
 
 def _note(result: Measured, bar: Bar, now: float) -> None:
@@ -108,11 +145,7 @@ def _note(result: Measured, bar: Bar, now: float) -> None:
             result.start_seconds = max(0.0, now - bar.elapsed)
         result.stages.append(Stage(bar.stage, bar.total, now, bar.done, now, bar.done))
     elif bar.done > current.done:
-        if current.updates == 0 and current.first == 0:
-            # The first units hold what is done once: kernels chosen, workers started.
-            current.begin, current.first = now, bar.done
-        current.last, current.done = now, bar.done
-        current.updates += 1
+        current.note(now, bar.done)
 
 
 class Memory:

@@ -18,19 +18,26 @@ def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
     for job in jobs:
         found = estimates[job.name]
         time = "" if found.seconds is None else clock(found.seconds)
-        memory = "" if found.memory_bytes is None else f"{found.memory_bytes / 2**30:.1f} GiB"
-        row = f"{found.state:5} {job.name:{width}} {time:>13} {memory:>9}  {found.note}"
+        memory = ""
+        if found.memory_bytes is not None:
+            memory = f"{found.memory_bytes / 2**30:.1f} GiB {found.memory_of}"
+        row = f"{found.state:5} {job.name:{width}} {time:>13} {memory:>14}  {found.note}"
         lines.append(row.rstrip())
     todo = [job for job in jobs if estimates[job.name].state != "done"]
     known = [s for job in todo if (s := estimates[job.name].seconds) is not None]
     text = f"{len(todo)} of {len(jobs)} jobs to do"
     if known:
         text += f"; {len(known)} of them estimated, {clock(sum(known))} one after the other"
-    return "\n".join([*lines, text])
+    lines.append(text)
+    if any(found.memory_of == "host" for found in estimates.values()):
+        lines.append(
+            "memory is the main process's on this host; a GPU's need was not measured here"
+        )
+    return "\n".join(lines)
 
 
 def plan_json(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
-    """{"jobs": [{name, command, needs, state, seconds, memory_bytes, note}]}."""
+    """{"jobs": [{name, command, needs, trials, and the fields of `Estimate`}]}."""
     rows = [
         {"name": job.name, "command": job.command, "needs": job.needs, "trials": job.trials}
         | asdict(estimates[job.name])

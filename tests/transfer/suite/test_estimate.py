@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from transfer.suite import estimate
 from transfer.suite.check import Checked, Checks
-from transfer.suite.estimate import Estimate, estimate_jobs, extrapolate, probe_command
+from transfer.suite.estimate import Estimate, estimate_jobs, extrapolate, probe_command, timed_probe
 from transfer.suite.plan import Job
-from transfer.suite.probe import Measured, Stage, probe
+from transfer.suite.probe import Measured, Stage, _is_enough, probe
 from transfer.suite.table import plan_text
 
 SLOW_START = """
@@ -48,6 +49,25 @@ def test_a_probe_times_a_step_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
     assert not Path(folder).parent.exists()
+
+
+def timed(total: int, *seconds: float) -> Stage:
+    """A bar that moved by ten units in each of so many seconds."""
+    bar = Stage("train", total, 0.0, 0, 0.0, 0)
+    for number in range(len(seconds)):
+        bar.note(sum(seconds[: number + 1]), 10 * (number + 1))
+    return bar
+
+
+def test_a_steady_rate_ends_a_probe_before_its_time() -> None:
+    steady = Measured([timed(10_000, *[1.0] * 9)])
+    assert not _is_enough(steady, 9.0, seconds=30) and _is_enough(steady, 11.0, seconds=30)
+    prepared = Measured([timed(10_000, *[1.0] * 5, *[1.5] * 4)])  # by workers: faster at first
+    assert not _is_enough(prepared, 11.0, seconds=30) and _is_enough(prepared, 31.0, seconds=30)
+    few = Measured([timed(10_000, *[2.0] * 5)])
+    assert not _is_enough(few, 11.0, seconds=30)
+    short = Measured([timed(200, *[1.0] * 9)])  # the rest of it takes 11 s: what follows is seen
+    assert not _is_enough(short, 11.0, seconds=30)
 
 
 def test_a_command_that_ends_within_the_probe_is_timed_whole(tmp_path: Path) -> None:
@@ -131,16 +151,18 @@ def test_one_probe_for_all_checkpoints_of_a_task(tmp_path: Path) -> None:
     checks = Checks({"boxes/a": facts, "boxes/b": facts}, {"knn/a": ("knn", "imagenet is missing")})
     probed: list[tuple[str, ...]] = []
 
-    def run(words: tuple[str, ...], timed: str) -> Measured:
-        assert timed == "train"
+    def run(words: tuple[str, ...], timed: str, count: int) -> Measured:
+        assert timed == "train" and count == 1
         probed.append(words)
-        return Measured([stage("train", 100, 0.1)], 0.0, memory_bytes=3 * 2**30)
+        return Measured([stage("train", 100, 0.1)], 0.0, memory_bytes=3 * 2**30, on_gpu=True)
 
-    found = estimate_jobs(jobs, checks, run, lambda line: None)
+    said: list[str] = []
+    found = estimate_jobs(jobs, checks, run, said.append)
+    assert said == ["probing boxes/a (1 of 1; --probe-seconds 0 leaves them out)"]
     assert len(probed) == 1 and "--trials" not in probed[0]
     assert found["boxes/a"] == found["boxes/b"] and found["knn/b"] == Estimate("done")
     text = plan_text(jobs, found)
-    assert "imagenet is missing" in text and "3.0 GiB" in text
+    assert "imagenet is missing" in text and "3.0 GiB gpu" in text
     assert text.endswith("3 of 4 jobs to do; 2 of them estimated, 20 s one after the other")
 
 
@@ -151,3 +173,10 @@ def test_weights_that_a_job_will_make_are_stood_in_for(tmp_path: Path) -> None:
     assert words[-6:-2] == ("BACKBONE.NAME", "resnet18", "CACHE_DIR", "")
     (tmp_path / "a.pkl").touch()
     assert str(tmp_path / "a.pkl") in probe_command(job("cls", **later), "resnet18")
+
+
+def test_many_probes_share_the_time_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "probe", lambda command, stage, seconds: seconds)
+    times = [timed_probe(None)((), "", count) for count in (1, 4, 12, 40)]
+    assert times == [30.0, 30.0, 10.0, 5.0]
+    assert timed_probe(7.0)((), "", 40) == 7.0 and timed_probe(0.0) is None
