@@ -113,7 +113,7 @@ def _run_trials(job: Job) -> list[Path]:
         folder = Path(request.output) / f"trial_{trial}"
         records.append(folder / FILE_NAME)
         if records[-1].exists():
-            _check_same_run(records[-1], job, weights)
+            _check_same_run(records[-1], job, weights, seed)
             logger.info("%s is there already: skipped", records[-1])
             continue
         if job.cfg.PROTOCOL.NAME in training.NAMES:
@@ -228,10 +228,12 @@ def _protocol(job: Job) -> dict[str, Any]:
     }
 
 
-def _check_same_run(path: Path, job: Job, weights: Weights) -> None:
-    """Raises InputError unless the record in `path` is of this protocol and these weights."""
+def _check_same_run(path: Path, job: Job, weights: Weights, seed: int) -> None:
+    """Raises InputError unless the record in `path` is of this protocol, weights and seed."""
     record = read_record(path)
     if record["checkpoint"]["sha256"] != weights.sha256:
         raise InputError(f"{path} is of other weights; give another --output")
     if record["protocol"]["config_sha256"] != job.identity:
         raise InputError(f"{path} is of another config; give another --output")
+    if record["seed"] != seed:
+        raise InputError(f"{path} is of seed {record['seed']}, not {seed}; give another --output")

@@ -8,6 +8,7 @@ later, since every command is started with `--resume` and leaves checkpoints.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -180,5 +181,9 @@ def _finish(item: Running, status: int, tell: Tell) -> str:
         tell(DONE, job, ", ".join([f"in {took}", *_metrics(job)]))
         return DONE
     reason = last_line(item.log) if status else "it ended well, but left no result"
+    if status < 0:  # it could not say so itself; the kernel's way out of too little memory is KILL
+        memory = ", as where the host's memory is full" if -status == signal.SIGKILL else ""
+        name = f"signal {-status} ({signal.strsignal(-status)})"
+        reason = f"ended by {name}{memory}; last seen: {reason}"
     tell(FAILED, job, f"after {took}: {reason} (see {item.log})")
     return FAILED

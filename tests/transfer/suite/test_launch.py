@@ -36,14 +36,17 @@ def test_failures_do_not_stop_the_rest_and_done_jobs_are_skipped(
         make_job("after_good", "MAKE", ("good",)),
         make_job("empty", "pass"),
         make_job("unwritable", "MAKE"),
+        make_job("killed", "import os; print('at 3 of 9', flush=True); os.kill(os.getpid(), 9)"),
     ]
     (tmp_path / "logs" / "unwritable.log").mkdir(parents=True)
     states = run(jobs, tmp_path, tell)
     expected = {"good": "done", "bad": "failed", "after_bad": "skipped", "after_good": "done"}
-    assert states == {**expected, "empty": "failed", "unwritable": "failed"}
+    assert states == {**expected, **dict.fromkeys(("empty", "unwritable", "killed"), "failed")}
     details = {(event, name): detail for event, name, detail in events}
     assert "told why" in details["failed", "bad"]
     assert "left no result" in details["failed", "empty"]
+    assert "ended by signal 9 (Killed), as where" in details["failed", "killed"]
+    assert "last seen: at 3 of 9" in details["failed", "killed"]
     assert "could not be started" in details["failed", "unwritable"]
     assert "bad failed" in details["skipped", "after_bad"]
     events.clear()
