@@ -39,7 +39,7 @@ def check_task_folder(job: Job, cfg: CfgNode, protocol: str, sha256: str | None)
                     "the task another name, or another --output"
                 )
         if job.kind == "det":
-            check_folder(path.parent, cfg, seed, None)
+            check_folder(path.parent, cfg, seed, sha256)
         elif path.exists():
             _check_classification(path.parent, cfg, seed, job.weights == RANDOM)
 

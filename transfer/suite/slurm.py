@@ -141,8 +141,9 @@ class SlurmLauncher:
         nodes, gpus = (job.nodes, job.gpus) if several else (1, 0)
         command = Command(job.command, str(log.resolve()), nodes, gpus)
         process = SlurmProcess(log, self.queue, self.cluster)
-        if command.log in self._left:
-            process.job = left = self._left.pop(command.log)
+        left = self._left.pop(command.log, None) or self._of_same_trials(command.log)
+        if left is not None:
+            process.job = left
             if left.submission().function.words != command.words:
                 process.fail(
                     f"SLURM job {left.job_id} of an earlier suite still runs another command for "
@@ -155,6 +156,16 @@ class SlurmLauncher:
         except submitit.core.utils.FailedJobError as error:
             process.fail(str(error))
         return process
+
+    def _of_same_trials(self, log: str) -> Any | None:
+        """A job left behind of all trials where `log` is that of one, or the other way round."""
+        name = (
+            lambda path: f"{path.removesuffix('.log')}__"
+        )  # as `launch` joins the parts of a name
+        for other, job in self._left.items():
+            if name(log).startswith(name(other)) or name(other).startswith(name(log)):
+                return job
+        return None
 
     def _left_behind(self, folder: Path) -> dict[str, Any]:
         """submitit's jobs of an earlier suite that are still in the queue, by their logs."""

@@ -198,6 +198,21 @@ def test_detection_and_pretraining_of_another_config_are_not_continued(
     assert "SOLVER.BASE_LR (0.001 then, 0.1 now)" in found["boxes/untrained"]
 
 
+def test_a_detector_that_began_with_other_weights_is_not_continued(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
+    folder = tmp_path / "out" / "boxes" / "mine" / "trial_0"
+    folder.mkdir(parents=True)
+    (folder / "model_final.pth").touch()
+    (folder / "last_checkpoint").write_text("model_final.pth")
+    (folder / "weights.sha256").write_text("0" * 64)
+    given = ["--task", "boxes", "--checkpoint", f"mine={tmp_path / 'r18.pth'}"]
+    assert main([*suite, *given]) == 2
+    (line,) = errors(capsys)
+    assert line.startswith("boxes/mine: ") and "a run of other weights (000000000000 then" in line
+
+
 def test_records_of_weights_that_are_made_anew(
     tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
 ) -> None:

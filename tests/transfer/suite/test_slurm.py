@@ -153,14 +153,15 @@ def test_jobs_of_a_killed_suite_are_taken_up(
     """They are in the queue still: the same command must not run twice in one folder."""
     from submitit.core.utils import DelayedSubmission
 
-    programs = {"squeue": "echo 17 RUNNING; echo 18 PENDING; echo 19 COMPLETING; echo 4 RUNNING"}
+    states = {17: "RUNNING", 18: "PENDING", 19: "COMPLETING", 20: "PENDING", 4: "RUNNING"}
+    programs = {"squeue": "\n".join(f"echo {number} {state}" for number, state in states.items())}
     for name in ("srun", "sbatch", "squeue"):
         (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{programs.get(name, 'exit 1')}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     folder, job = tmp_path / "slurm", make_job("same", "MAKE")
-    logs = {17: "same", 18: "other", 19: "ended"}
+    logs = {17: "same", 18: "other", 19: "ended", 20: "all"}
     for number, name in logs.items():
         (folder / str(number)).mkdir(parents=True)
         command = Command(job.command, str(tmp_path / f"{name}.log"), nodes=2)
@@ -171,6 +172,10 @@ def test_jobs_of_a_killed_suite_are_taken_up(
     assert same.state() == "running"
     other = launcher.start(make_job("other", "pass"), tmp_path / "other.log", 1)
     assert other.poll() == 1 and "scancel 18" in (tmp_path / "other.log").read_text()
+    part = launcher.start(
+        make_job("part", "pass"), tmp_path / "all__trial_0.log", 1
+    )  # job 20 runs all trials
+    assert part.poll() == 1 and "scancel 20" in (tmp_path / "all__trial_0.log").read_text()
     ended = launcher.start(job, tmp_path / "ended.log", 2)
     assert ended.poll() == 1, "submitted anew, which this sbatch refuses"
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nexit 1\n")
