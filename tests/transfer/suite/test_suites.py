@@ -22,7 +22,10 @@ def test_plans_and_loads(path: Path, tmp_path: Path) -> None:
     jobs = plan(cfg, tmp_path, {"given": "random"})
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
-    check_configs(jobs, Pretraining(load_checked, lambda cfg: None, get_defaults, batch_note))
+    known = Pretraining(
+        load_checked, lambda cfg: None, get_defaults, batch_note, lambda old, new, where: None
+    )
+    check_configs(jobs, known)
     listed = {Path(job.config).name for job in jobs if job.kind in ("det", "cls")}
     assert len(listed) >= 1 or not cfg.TASKS
 
