@@ -82,7 +82,7 @@ def test_what_a_suite_is_told_of_the_cost() -> None:
 
 def test_layers(root: Path) -> None:
     assert run(root, "linear_imagenet_vissl.yaml", "TRAIN.MILESTONES", "(1,)") == 0
-    names = {f"{layer}_top1" for layer in ("conv1", "res2", "res3", "res4")}
+    names = {f"{layer}_top1" for layer in "conv1 res2 res3 res4 res4avg res4avg_linear".split()}
     assert names <= set(record(root)["metrics"]) and set(record(root)["per_class"]) == names
 
 

@@ -177,7 +177,7 @@ def _train() -> CfgNode:
     # The rate changes at the start of each epoch instead of at each step
     node.PER_EPOCH = False
     node.WARMUP_EPOCHS = 0
-    # linear, batchnorm_linear (MAE), layers (VISSL: one on each of conv1, res2 ... res5)
+    # linear, batchnorm_linear (MAE), layers (VISSL: on each of conv1, res2 ... res5 and res5avg)
     node.HEAD = "linear"
     # normal (std 0.01, bias 0), zero, or uniform (torch's own)
     node.HEAD_INIT = "normal"

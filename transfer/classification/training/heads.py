@@ -6,7 +6,9 @@ Legend: N images, C channels of a map, D features, K classes, S side of the imag
     batchnorm_linear  pooled features -> BatchNorm1d(affine=False, eps=1e-6) -> linear
                       (facebookresearch/mae main_linprobe.py)
     layers            one head on each of conv1, res2 ... res5: the map averaged over windows ->
-                      BatchNorm2d -> flattened -> linear (facebookresearch/vissl, head `eval_mlp`)
+                      BatchNorm2d -> flattened -> linear (facebookresearch/vissl, head `eval_mlp`);
+                      the same on the pooled features (res5avg), and linear alone on them
+                      (res5avg_linear, VISSL's head `mlp`)
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def patches(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def layers(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
-    """The maps of the stem and of each stage, averaged as VISSL does: (N, C, h, h).
+    """The maps of the stem and of each stage, averaged as VISSL does: (N, C, h, h). Then the last
+    one averaged as a whole, (N, C, 1, 1) for a head with batch norm and (N, C) for one without.
 
     Where a map has another side than at 224 px, it is averaged to the same h (or its own side,
     where that is smaller) by adaptive windows.
@@ -73,7 +76,10 @@ def layers(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
     x = trunk.maxpool(x)
     for number, stage in enumerate(trunk.stages, start=2):
         x = getattr(trunk, stage)(x)
-        maps[f"res{number}"] = vissl_pool(x, f"res{number}")
+        last = f"res{number}"
+        maps[last] = vissl_pool(x, last)
+    maps[f"{last}avg"] = x.mean(dim=(2, 3), keepdim=True)
+    maps[f"{last}avg_linear"] = x.mean(dim=(2, 3))
     return maps
 
 
@@ -136,6 +142,8 @@ def _batchnorm_linear(shape: torch.Size, num_classes: int, init: str) -> nn.Modu
 
 
 def _layer(shape: torch.Size, num_classes: int, init: str) -> nn.Module:
+    if len(shape) == 1:
+        return _linear(shape, num_classes, init)
     return nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), _linear(shape, num_classes, init))
 
 

@@ -25,10 +25,11 @@ def vit_weights() -> Weights:
 
 
 def test_vissls_dimensions_of_resnet50() -> None:
-    """9216, 9216, 8192, 9216 and 8192 features, as the heads of its config have."""
-    trunk = build_resnet("resnet50").eval()
+    """9216, 9216, 8192, 9216, 8192, 2048 and 2048 features, as the heads of its config have."""
+    trunk, images = build_resnet("resnet50").eval(), torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        maps = layers(trunk, torch.randn(1, 3, 224, 224))
+        maps = layers(trunk, images)
+        torch.testing.assert_close(maps["res5avg_linear"], trunk(images))
         last = trunk.forward_stages(torch.zeros(1, 3, 224, 224))["layer4"]
     assert {name: values.numel() for name, values in maps.items()} == {
         "conv1": 9216,
@@ -36,7 +37,10 @@ def test_vissls_dimensions_of_resnet50() -> None:
         "res3": 8192,
         "res4": 9216,
         "res5": 8192,
+        "res5avg": 2048,
+        "res5avg_linear": 2048,
     }
+    assert torch.equal(maps["res5avg"].flatten(1), maps["res5avg_linear"])
     assert last.shape[-1] == 7
 
 

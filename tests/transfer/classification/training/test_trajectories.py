@@ -103,7 +103,8 @@ def test_linear_recipes(name: str, make: Callable) -> None:
 
 
 def test_vissl(make: Callable) -> None:
-    """Nesterov momentum, and decay of all but batch norm, on the head of the last layer."""
+    """Nesterov momentum, and decay of all but batch norm, on the head of the last layer; the head
+    on pooled features without batch norm."""
     recipe, rate, head = shipped("linear_imagenet_vissl")
     trainer, images = make(recipe, rate, **head)
     assert trainer.model.heads.names == [
@@ -111,7 +112,12 @@ def test_vissl(make: Callable) -> None:
         "res2",
         "res3",
         "res4",
+        "res4avg",
+        "res4avg_linear",
     ]  # the tiny one has 3 stages
+    averaged, plain = trainer.model.heads.heads[4:]
+    assert isinstance(averaged[0], torch.nn.BatchNorm2d) and averaged[2].in_features == 128
+    assert isinstance(plain, torch.nn.Linear) and plain.in_features == 128
     norm, _, layer = trainer.model.heads.heads[3]
     values = [
         p.detach().double().clone() for p in (layer.weight, layer.bias, norm.weight, norm.bias)
@@ -147,6 +153,7 @@ def test_vissl(make: Callable) -> None:
         ("semi_imagenet_1pct", 0.03, 0.08),
         ("semi_imagenet_10pct", 0.01, 0.1),
         ("semi_imagenet_1pct_barlow", 0.005, 0.5),
+        ("semi_imagenet_10pct_barlow", 0.005, 0.5),
         ("semi_imagenet_1pct_swav", 0.02, 5.0),
         ("semi_imagenet_10pct_swav", 0.01, 0.2),
         ("semi_imagenet_1pct_simclr", 0.16, 0.16),
@@ -195,6 +202,8 @@ def test_published_settings_of_the_configs() -> None:
         solver = load_config(f"{name}.yaml", get_defaults()).SOLVER
         rate = solver.LR_PER_256[0] * solver.BATCH_SIZE / 256
         assert (pytest.approx(rate), solver.BATCH_SIZE, solver.EPOCHS) == found, name
+    mae = load_config("linear_imagenet_mae.yaml", get_defaults())
+    assert mae.BACKBONE.NAME == "vit_base_patch16_224", "what `--weights random` stands for"
 
 
 def test_configs_say_what_they_are() -> None:
