@@ -196,6 +196,21 @@ def test_bad_data_leaves_nothing_half_written(
         assert main(_argv(root, config, opts=("CACHE_DIR", str(cache)))) == 0
 
 
+def test_rates_that_cannot_be_chosen_are_said_before_features_are_made(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ("CACHE_DIR", str(root / "cache"))
+    assert main(_argv(root, "linear.yaml", opts=(*cache, "PROTOCOL.HOLDOUT", "1.5"))) == 2
+    for path in list((root / "data/train/dark").iterdir())[1:]:
+        path.unlink()
+    assert main(_argv(root, "linear.yaml", opts=cache)) == 2
+    assert "class 'dark' has one training image" in capsys.readouterr().err
+    assert main(_argv(root, "kshot.yaml", opts=cache)) == 2
+    assert "class 'dark' has 1 training images" in capsys.readouterr().err
+    assert not (root / "cache").exists()
+    assert main(_argv(root, "linear.yaml", opts=("SOLVER.LR_PER_256", "0.1"))) == 0
+
+
 def test_a_trials_seconds_count_its_features(root: Path) -> None:
     """Also for the second trial, which finds them made, and for a run that finds them on disk."""
     weights = random_weights("tiny_resnet", 0)

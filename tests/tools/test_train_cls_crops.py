@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -130,16 +131,16 @@ def test_whole_and_shortened(root: Path) -> None:
 
 
 def test_a_list_of_labels(root: Path) -> None:
-    names = [f"{name}_{i}.png" for name in ("grey0", "grey1", "red", "blue") for i in (1, 4)]
+    names = [f"{name}_{i}.png" for name in sorted(os.listdir(root / "data/train")) for i in (1, 4)]
     for place in ("a.txt", "b/c.txt"):
         (root / place).parent.mkdir(exist_ok=True)
         (root / place).write_text("\n".join(names) + "\n")
     found = []
     for number, place in enumerate(("a.txt", "b/c.txt")):
-        opts = ("TRAIN.SPLIT_LIST", str(root / place), "TRAIN.SPLIT_LINES", "8")
+        opts = ("TRAIN.SPLIT_LIST", str(root / place), "TRAIN.SPLIT_LINES", "12")
         assert run(root, "semi_imagenet_1pct_vicreg.yaml", *opts, out=f"out{number}") == 0
         found.append(record(root, f"out{number}"))
-    assert found[0]["views_seen"] == 2 * (8 + 12)
+    assert found[0]["views_seen"] == 2 * (12 + 12)
     assert found[0]["metrics"] == found[1]["metrics"]
     shas = {each["protocol"]["config_sha256"] for each in found}
     assert len(shas) == 1, "the list counts by what it names, not by where it lies"
@@ -147,6 +148,24 @@ def test_a_list_of_labels(root: Path) -> None:
     opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
     assert run(root, "semi_imagenet_1pct_vicreg.yaml", *opts, out="out2") == 0
     assert record(root, "out2")["protocol"]["config_sha256"] not in shas
+
+
+def test_a_list_that_leaves_classes_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "a.txt").write_text("red_1.png\nred_4.png\ngrey0_1.png\n")
+    opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
+    assert run(root, "semi_imagenet_1pct_vicreg.yaml", *opts) == 2
+    assert "a.txt names no image of 4 of the 6 classes, such as 'blue'" in capsys.readouterr().err
+    assert not (root / "out").exists()
+
+
+def test_no_top5_of_few_classes(root: Path) -> None:
+    for name in ("red", "blue"):
+        shutil.copytree(root / f"data/train/{name}", root / f"few/train/{name}")
+    sets = ("DATASETS.TRAIN", "folder:few:train", "DATASETS.TEST", "folder:few:train")
+    assert run(root, "linear_imagenet_barlow.yaml", *sets) == 0
+    assert set(record(root)["metrics"]) == {"top1", "top1_best"}
+    rows = json.loads((root / "out/trial_0/curves.json").read_text())
+    assert [set(row) for row in rows] == [{"step", "loss", "lr", "top1"}] * 2
 
 
 @pytest.mark.parametrize(

@@ -26,20 +26,23 @@ def standardize_rows(values: np.ndarray) -> np.ndarray:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
-def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+def draw_shots(labels: np.ndarray, shots: int, seed: int, names: Sequence[str] = ()) -> np.ndarray:
     """Indices (C * shots,) of `shots` images of each class, class by class.
 
     The same seed gives a larger number of shots the images of a smaller one and more.
 
     Raises:
-        InputError: a class has fewer images.
+        InputError: a class (of these names) has fewer images.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     chosen = []
     for c in range(int(labels.max()) + 1):
         there = order[labels[order] == c]
         if len(there) < shots:
-            raise InputError(f"KSHOT.SHOTS {shots}: class {c} has {len(there)} training images")
+            name = repr(names[c]) if names else c
+            raise InputError(
+                f"KSHOT.SHOTS {shots}: class {name} has {len(there)} training images; lower it"
+            )
         chosen.append(there[:shots])
     return np.concatenate(chosen)
 

@@ -82,24 +82,30 @@ def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
         features.sub_(mean).mul_(scale)
 
 
+def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> None:
+    """Raises InputError for a share outside (0, 1), or a class with a single image (named)."""
+    if not 0 < share < 1:
+        raise InputError(f"PROTOCOL.HOLDOUT {share} must lie between 0 and 1")
+    single = (labels.bincount() == 1).nonzero()
+    if len(single):
+        label = int(single[0])
+        raise InputError(
+            f"class {repr(names[label]) if names else label} has one training image: none is left "
+            "to choose the learning rate on; give one SOLVER.LR_PER_256"
+        )
+
+
 def split_holdout(
     labels: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Returns index tensors (kept, held out): `share` of each class's images, at least one.
 
-    Raises:
-        InputError: a share outside (0, 1), or a class with a single image.
+    Raises InputError as `check_holdout`.
     """
-    if not 0 < share < 1:
-        raise InputError(f"PROTOCOL.HOLDOUT {share} must lie between 0 and 1")
+    check_holdout(labels, share)
     kept, held = [], []
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
-        if len(members) < 2:
-            raise InputError(
-                f"class {int(label)} has one training image: none is left to choose the "
-                "learning rate on; give one SOLVER.LR_PER_256"
-            )
         order = members[torch.randperm(len(members), generator=generator).to(members.device)]
         count = min(len(members) - 1, max(1, round(share * len(members))))
         held.append(order[:count])

@@ -94,12 +94,14 @@ def evaluate_svm(
     return SvmResult(np.array(aps), np.array(chosen), scores)
 
 
-def sample_shots(targets: np.ndarray, shots: int, seed: int) -> np.ndarray:
+def sample_shots(
+    targets: np.ndarray, shots: int, seed: int, names: Sequence[str] = ()
+) -> np.ndarray:
     """Targets of a low-shot run (N, C): per class `shots` positive and (C - 1) times as many
     negative images keep theirs, all others are ignored.
 
     Raises:
-        InputError: a class with fewer positive images.
+        InputError: a class (of these names) with fewer positive images.
     """
     rng = np.random.default_rng((seed, shots))
     out = np.full_like(targets, -1)
@@ -107,8 +109,10 @@ def sample_shots(targets: np.ndarray, shots: int, seed: int) -> np.ndarray:
         for label, count in ((1, shots), (0, (targets.shape[1] - 1) * shots)):
             there = np.flatnonzero(targets[:, c] == label)
             if label == 1 and len(there) < count:
+                name = repr(names[c]) if names else c
                 raise InputError(
-                    f"SVM.SHOTS {shots}: class {c} has {len(there)} positive training images"
+                    f"SVM.SHOTS {shots}: class {name} has {len(there)} positive training images; "
+                    "leave the larger numbers out"
                 )
             out[rng.choice(there, min(count, len(there)), replace=False), c] = label
     return out
@@ -127,7 +131,8 @@ def evaluate_low_shot(
 
     Ignored images are left out of training; as test images their score is NaN.
 
-    VISSL reports the best cost's: few shots leave no image to choose it on but the test's.
+    VISSL reports the best cost's: few shots leave no image to choose it on but the test's. It takes
+    the cost with the best mean over its draws; the best of each draw, as here, is never below it.
     """
     values, test_values = normalize(values), normalize(test_values)
     out = np.zeros((len(costs), targets.shape[1]))

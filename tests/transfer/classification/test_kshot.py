@@ -87,7 +87,7 @@ def test_trials_read_what_they_draw(digits: None, tmp_path: Path) -> None:
 def test_bad_input(digits: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["--config", "kshot_imagenet.yaml", "--weights", "random", "--output"]
     for words, message in (
-        (("KSHOT.SHOTS", "(500,)"), "KSHOT.SHOTS 500: class 0 has 20"),
+        (("KSHOT.SHOTS", "(500,)"), "KSHOT.SHOTS 500: class '0' has 20"),
         (("KSHOT.SHOTS", "(0,)"), "KSHOT.SHOTS (0,) must list"),
         (("KSHOT.PENALTY", "0.0"), "KSHOT.PENALTY 0.0"),
     ):

@@ -5,6 +5,7 @@ Reads the config, as every run module.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,13 @@ from transfer.classification.features import Features, choose_formats
 from transfer.classification.job import Job
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
-from transfer.classification.linear import Solver, choose_lr, standardize_, train_heads
+from transfer.classification.linear import (
+    Solver,
+    check_holdout,
+    choose_lr,
+    standardize_,
+    train_heads,
+)
 from transfer.classification.metrics import hits, per_class_accuracies
 from transfer.classification.rates import check_rates, selection_notes
 from transfer.classification.replicates import Outcomes
@@ -30,6 +37,8 @@ from transfer.classification.svm import (
     evaluate_svm,
     sample_shots,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
@@ -151,6 +160,8 @@ def check_config(cfg: CfgNode, train: Split, test: Split) -> None:
     protocol = cfg.PROTOCOL
     if protocol.NAME == "linear":
         _solver(cfg)
+        if len(cfg.SOLVER.LR_PER_256) > 1:
+            check_holdout(train.labels, protocol.HOLDOUT, train.classes)
     if protocol.NAME.startswith("svm"):
         _check_svm(cfg, train, test)
     if protocol.NAME == "knn":
@@ -165,7 +176,7 @@ def draw(cfg: CfgNode, trials: int, train: Split) -> tuple[Split, dict[int, np.n
     check_shots(cfg.KSHOT.SHOTS, cfg.KSHOT.PENALTY)
     labels, most = train.labels.numpy(), max(cfg.KSHOT.SHOTS)
     seeds = [cfg.SEED + trial for trial in range(trials)]
-    drawn = {seed: draw_shots(labels, most, seed) for seed in seeds}
+    drawn = {seed: draw_shots(labels, most, seed, train.classes) for seed in seeds}
     union = np.unique(np.concatenate(list(drawn.values())))
     rows = {seed: np.searchsorted(union, indices) for seed, indices in drawn.items()}
     return train.subset(union.tolist()), rows
@@ -178,7 +189,7 @@ def _check_svm(cfg: CfgNode, train: Split, test: Split) -> None:
         raise InputError(f"SVM.COSTS {tuple(node.COSTS)} must list numbers above 0")
     check_targets(targets, test.labels.numpy(), node.FOLDS, train.classes)
     for shots in node.SHOTS if cfg.PROTOCOL.NAME == "svm_lowshot" else ():
-        sample_shots(targets, shots, cfg.SEED)
+        sample_shots(targets, shots, cfg.SEED, train.classes)
 
 
 def _solver(cfg: CfgNode) -> Solver:
@@ -200,6 +211,8 @@ def with_formats(cfg: CfgNode, device: torch.device) -> CfgNode:
 def extract(job: Job, weights: Weights) -> Extracted:
     """Features of both splits and their quality."""
     cfg = job.cfg
+    if not cfg.CACHE_DIR:
+        logger.info("no CACHE_DIR: the features are kept in memory, and made anew after a kill")
     return extract_splits(
         weights,
         job.train,

@@ -23,7 +23,7 @@ from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
 from transfer.checkpoints.weights import Weights
 from transfer.classification.data import ImageTransform, Split
-from transfer.classification.linear import split_holdout
+from transfer.classification.linear import check_holdout, split_holdout
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.rates import check_rates, selection_notes
 from transfer.classification.replicates import Outcomes
@@ -87,6 +87,7 @@ def check_data(cfg: CfgNode, train: Split) -> None:
     cannot be chosen on."""
     count = len(train)
     if len(cfg.SOLVER.LR_PER_256) > 1:
+        check_holdout(train.labels, cfg.PROTOCOL.HOLDOUT, train.classes)
         generator = torch.Generator().manual_seed(cfg.SEED)
         count = len(split_holdout(train.labels, cfg.PROTOCOL.HOLDOUT, generator)[0])
     batch = cfg.SOLVER.BATCH_SIZE
@@ -115,7 +116,10 @@ def evaluations(cfg: CfgNode) -> int:
 
 def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
     """The images that TRAIN.SPLIT_LIST names (all without one), and the config whose sha256 is the
-    protocol's identity: in it the list stands by its content, wherever it lies."""
+    protocol's identity: in it the list stands by its content, wherever it lies.
+
+    Raises InputError as `read_list` and `part_of`, and for a list that leaves a class out.
+    """
     source = cfg.TRAIN.SPLIT_LIST
     if not source:
         return train, cfg
@@ -124,7 +128,14 @@ def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
     identity.defrost()
     identity.TRAIN.SPLIT_LIST = list_sha256(names)
     identity.freeze()
-    return part_of(train, names, source), identity
+    part = part_of(train, names, source)
+    left_out = (part.labels.bincount(minlength=len(part.classes)) == 0).nonzero()
+    if len(left_out):
+        raise InputError(
+            f"{source} names no image of {len(left_out)} of the {len(part.classes)} classes, such "
+            f"as {part.classes[int(left_out[0])]!r}: no test image of theirs could be right"
+        )
+    return part, identity
 
 
 def train_and_score(task: Task) -> Score:
@@ -160,7 +171,7 @@ def train_and_score(task: Task) -> Score:
     return Score(
         metrics,
         per_class_accuracies(first, task.test.labels, task.train.classes),
-        done.rows,
+        _curve(done.rows, len(task.train.classes)),
         notes,
         Outcomes({k: v.numpy() for k, v in {**first, **among}.items() if k in metrics}),
         views=sum(run.views for run in runs),
@@ -181,6 +192,11 @@ def _metrics(
         kept = {name: value for name, value in found.items() if classes > 5 or "5" not in name}
         metrics |= {metric_name(head, name): value for name, value in kept.items()}
     return metrics
+
+
+def _curve(rows: list[dict[str, float]], classes: int) -> list[dict[str, float]]:
+    """The rows for curves.json: top-5 of five classes or fewer says nothing, as in the metrics."""
+    return [{k: v for k, v in row.items() if classes > 5 or not k.endswith("top5")} for row in rows]
 
 
 def _choose(task: Task, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
