@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, disk_full
 
 FORMAT = "mscn-checkpoint"
 VERSION = 1
 
 
 def atomic_write(path: str | Path, writer: Callable[[BinaryIO], None]) -> None:
-    """Writes a file through a temporary one beside it, so that no reader ever sees half of it."""
+    """Writes a file through a temporary one beside it, so that no reader ever sees half of it.
+
+    Raises OSError that names the file where the disk is full, whatever the writer raises then.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -35,8 +38,11 @@ def atomic_write(path: str | Path, writer: Callable[[BinaryIO], None]) -> None:
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # mkstemp's 0600 would hide results from a colleague
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        full = disk_full(error)
+        if full is not None:
+            raise OSError(full.errno, full.strerror, str(path)) from error
         raise
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, disk_full
 
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
@@ -104,7 +104,12 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
         except KeyboardInterrupt:
             print("interrupted; --resume continues where the command has it", file=sys.stderr)
             return 130
-        except Exception:
+        except Exception as error:
+            full = disk_full(error)
+            if full is not None:
+                hint = "free some and add --resume, or give another folder"
+                print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
+                return 1
             logging.getLogger("mscn").exception("the run failed")
             return 1
 

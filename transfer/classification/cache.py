@@ -118,13 +118,19 @@ class KeptTable(FeatureTable):
 
     def _write(self, batch: int, values: Tensor, seconds: float) -> None:
         array = np.ascontiguousarray(values.numpy())
-        if not self._begun:
-            self._begin(array)
-        # Not through the map: on a full disk that is a SIGBUS instead of an error
-        with open(self._file, "r+b") as file:
-            file.seek(self._offset + self.span(batch).start * array[0].nbytes)
-            file.write(array.data)
-        self._append({"batch": batch, "crc32": _crc(array), "seconds": seconds})
+        try:
+            if not self._begun:
+                self._begin(array)
+            # Not through the map: on a full disk that is a SIGBUS instead of an error
+            with open(self._file, "r+b") as file:
+                file.seek(self._offset + self.span(batch).start * array[0].nbytes)
+                file.write(array.data)
+            self._append({"batch": batch, "crc32": _crc(array), "seconds": seconds})
+        except OSError as error:
+            raise InputError(
+                f"CACHE_DIR {self._file.parent.parent} cannot be written ({error.strerror}); free "
+                "some space or give another; the batches before this one are kept"
+            ) from error
 
     def _begin(self, array: np.ndarray) -> None:
         """Makes the file, unless its batches serve, and a journal of these alone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import random
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from pretrain.common import checkpoint
+from pretrain.common.cli import tool
 from pretrain.common.errors import InputError
 
 
@@ -33,6 +36,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         checkpoint.atomic_write(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the writer makes of it: torch.save raises a RuntimeError of its own."""
+
+    def write(file: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")
+
+    path = tmp_path / "a.pth"
+    with pytest.raises(OSError, match="No space left on device: .*a.pth") as caught:
+        checkpoint.atomic_write(path, write)
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+    assert tool(lambda argv: checkpoint.atomic_write(path, write))([]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"error: {path}: No space left on device; free")
 
 
 class Bomb:

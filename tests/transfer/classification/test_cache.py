@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -52,6 +53,21 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             values.clone()
     assert values.shape == (ROWS, DIM)
     assert torch.equal(values[BATCH : 2 * BATCH], batch.roll(1, dims=1))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """What fits stays: the next run computes the rest only."""
+    key = tmp_path / "key"
+    with open_table(key, 4, 2) as table:
+        table.add(0, torch.ones(2, 3), 1.0)
+        journal = (key / "journal.jsonl").rename(tmp_path / "journal")
+        (key / "journal.jsonl").symlink_to("/dev/full")
+        with pytest.raises(InputError, match="CACHE_DIR .* cannot be written .No space left"):
+            table.add(1, torch.ones(2, 3), 1.0)
+    journal.rename(key / "journal.jsonl")
+    with open_table(key, 4, 2) as table:
+        assert table.pending == [1]
 
 
 def test_a_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
