@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -27,6 +27,9 @@ def decode_image(path: str) -> Image.Image:
             if image is not None:
                 return image
         return Image.open(io.BytesIO(content)).convert("RGB")
+    except UnidentifiedImageError as error:  # its own text names a buffer's address
+        what = "of no format that is known" if content else "empty (0 bytes)"
+        raise OSError(f"{path}: cannot be read as an image ({what})") from error
     except Image.DecompressionBombError as error:
         raise OSError(f"{path}: {error}") from error
     # PIL's readers of damaged files raise whatever their parsing stumbles over.

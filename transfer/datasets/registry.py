@@ -2,8 +2,9 @@
 
 In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last
-colon separates); any of them may end in @P% or @Kshot, for the part that `few_labels` picks. Out: the sets, all with the same classes in the same order. The classes are those
-of the training sets' annotations unless they are listed; a test class outside them is an error.
+colon separates); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
+Out: the sets, all with the same classes in the same order. The classes are those of the training
+sets' annotations unless they are listed; a test class outside them is an error.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def locate(name: str) -> Location:
         if not folder_text or not split:
             raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
         return _location(kind, _folder(folder_text), split, None)
+    if ":" in name:
+        raise InputError(
+            f"{name!r} is no detection data set; give voc:FOLDER:SPLIT, coco:FOLDER:SPLIT, or one "
+            f"of {', '.join(sorted(BUILTIN))}"
+        )
     layout, folder_name, split, num_classes = find(name, BUILTIN, "detection data set")
     return _location(layout, datasets_root() / folder_name, split, num_classes)
 

@@ -102,8 +102,10 @@ def test_corrupt_image_names_its_path(kind: str, classes_folder: Path) -> None:
         path.unlink()
     else:
         path.write_bytes(b"not an image" if kind == "text" else b"")
-    with pytest.raises(OSError, match="cat/004.jpg"):
+    with pytest.raises(OSError, match="cat/004.jpg") as caught:
         data.read(4)
+    assert "object at 0x" not in str(caught.value)
+    assert ("empty (0 bytes)" in str(caught.value)) == (kind == "zero")
 
 
 def test_decoded_jpeg_equals_pil(classes_folder: Path) -> None:
