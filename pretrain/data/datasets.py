@@ -220,8 +220,8 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
             data = reader(str(root), train=split == "train", download=False)
         except (RuntimeError, OSError) as error:
             raise InputError(
-                f"{name} was not found; expected torchvision's files in {root / reader.base_folder}"
-                f" (unpack {reader.filename} in {root})"
+                f"{name} was not found, or is damaged; expected torchvision's files in"
+                f" {root / reader.base_folder} (unpack {reader.filename} in {root})"
             ) from error
         names = [f"{name}:{split} image {index}" for index in range(len(data.data))]
         return ArrayImages(data.data, [int(t) for t in data.targets], data.classes, names)

@@ -183,6 +183,9 @@ def test_no_top5_of_few_classes(root: Path) -> None:
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
         (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "crop scale"),
         (("TRAIN.WARMUP_EPOCHS", "3"), "TRAIN.WARMUP_EPOCHS 3"),
+        (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is no probability"),
+        (("TRAIN.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"), "TRAIN.NESTEROV needs a SOLVER.MOM"),
+        (("SOLVER.WEIGHT_DECAY", "-0.1"), "SOLVER.WEIGHT_DECAY -0.1"),
         (("SOLVER.LR_PER_256", "()"), "SOLVER.LR_PER_256"),
         (
             ("DATASETS.TEST", "folder:other:test"),

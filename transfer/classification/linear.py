@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.metrics import hits
-from transfer.classification.rates import search
+from transfer.classification.rates import check_momentum, search
 
 LOGITS = 2**26  # numbers that are held at once, 256 MiB
 
@@ -37,6 +37,7 @@ class Solver:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
+        check_momentum(self.momentum, self.weight_decay)
 
 
 @dataclass(frozen=True)

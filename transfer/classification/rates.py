@@ -1,4 +1,5 @@
-"""The choice of a learning rate from a grid that grows where its best lies at an edge."""
+"""The choice of a learning rate from a grid that grows where its best lies at an edge; the checks
+of what SGD and LARS are told."""
 
 from __future__ import annotations
 
@@ -14,8 +15,19 @@ STEP = 3.0  # between neighbours beyond the edge
 
 def check_rates(lrs: Sequence[float]) -> None:
     """Raises InputError unless SOLVER.LR_PER_256 lists rates above 0."""
-    if not lrs or not all(lr > 0 for lr in lrs):
-        raise InputError(f"SOLVER.LR_PER_256 {lrs} must list rates above 0")
+    if not lrs or not all(isinstance(lr, (int, float)) and 0 < lr < float("inf") for lr in lrs):
+        raise InputError(
+            f"SOLVER.LR_PER_256 {tuple(lrs)} must list rates above 0 (1.0e-3 in YAML, where 1e-3 "
+            "is a text)"
+        )
+
+
+def check_momentum(momentum: float, weight_decay: float) -> None:
+    """Raises InputError, naming the key, for what no step can be made with."""
+    if not 0 <= momentum < 1:
+        raise InputError(f"SOLVER.MOMENTUM {momentum} must be from 0 to below 1")
+    if not 0 <= weight_decay < float("inf"):
+        raise InputError(f"SOLVER.WEIGHT_DECAY {weight_decay} must be 0 or more")
 
 
 def search(

@@ -28,6 +28,7 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
+from transfer.checkpoints.architectures import parse_vit
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.artifacts import write_artifacts
@@ -75,7 +76,12 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     """Checks the config against the data before anything is computed."""
     if cfg.REPLICATES < 0:
         raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
-    protocol, sets = cfg.PROTOCOL, cfg.DATASETS
+    protocol, sets, loader = cfg.PROTOCOL, cfg.DATASETS, cfg.DATALOADER
+    if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
+        raise InputError(
+            f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "
+            f"{loader.NUM_WORKERS} 0 or more"
+        )
     known = {**cached.PROTOCOLS, **dict.fromkeys(training.NAMES)}
     find(protocol.NAME, known, "protocol", "PROTOCOL.NAME")
     svm = protocol.NAME.startswith("svm")
@@ -155,9 +161,19 @@ def _train(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
 
 
 def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
-    """The weights; a file's backbone is its own, whatever BACKBONE.NAME says for `random`."""
+    """The weights; a file's backbone is its own, whatever BACKBONE.NAME says for `random`.
+
+    Raises InputError for a ViT whose patches do not tile the images.
+    """
     backbone = (cfg.BACKBONE.NAME or None) if weights == RANDOM else None
-    return read_weights(weights, backbone=backbone, seed=seed)
+    found = read_weights(weights, backbone=backbone, seed=seed)
+    vit, size = parse_vit(found.backbone), cfg.PROTOCOL.IMAGE_SIZE
+    if vit is not None and size % vit.patch_size:
+        raise InputError(
+            f"PROTOCOL.IMAGE_SIZE {size} must be a multiple of the {vit.patch_size} px patches of "
+            f"{found.backbone}"
+        )
+    return found
 
 
 def _write_trial(

@@ -66,8 +66,6 @@ class TrainImages:
         device: torch.device,
     ) -> None:
         check_batch(batch_size, world_size())
-        if not 0 <= flip_prob <= 1:
-            raise InputError(f"TRAIN.FLIP_PROB {flip_prob} is no probability; give 0 to 1")
         self.count, self.batch_size, self.device = len(split), batch_size, device
         self.flip_prob, self.seed = flip_prob, seed
         rest = self.count % batch_size

@@ -28,6 +28,7 @@ from pretrain.optim.schedules import (
     warmup_cosine,
     warmup_steps_down,
 )
+from transfer.classification.rates import check_momentum
 from transfer.classification.training.model import Classifier
 
 OPTIMIZERS = ("sgd", "lars")
@@ -63,6 +64,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
+        check_momentum(self.momentum, self.weight_decay)
+        if self.nesterov and not self.momentum:
+            raise InputError("TRAIN.NESTEROV needs a SOLVER.MOMENTUM above 0")
         find(self.optimizer, dict.fromkeys(OPTIMIZERS), "optimizer", "TRAIN.OPTIMIZER")
         find(self.lars, dict.fromkeys(LARS_FORMS), "form of LARS", "TRAIN.LARS")
         find(self.schedule, dict.fromkeys(SCHEDULES), "schedule", "TRAIN.SCHEDULE")

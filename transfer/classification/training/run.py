@@ -72,6 +72,8 @@ def check_config(cfg: CfgNode) -> None:
     train = cfg.TRAIN
     check_kinds(train.HEAD, train.HEAD_INIT, train.VIT_POOL)
     check_batch(cfg.SOLVER.BATCH_SIZE, world_size())
+    if not 0 <= train.FLIP_PROB <= 1:
+        raise InputError(f"TRAIN.FLIP_PROB {train.FLIP_PROB} is no probability; give 0 to 1")
     if train.SYNC_BN and train.NORM_BATCH:
         raise InputError("TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other: set one to 0")
     if train.SOURCE_PRINTS not in PRINTED:
