@@ -143,10 +143,14 @@ def _fill(
         for turn, images in enumerate(batches):
             parts = _gather(images, forward, batch_size)
             done = pending[turn * count : (turn + 1) * count]
-            now = time.perf_counter()
-            for batch, part in zip(done, parts) if table else ():
-                span = table.span(batch)
-                table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
+            now, problem = time.perf_counter(), None
+            try:
+                for batch, part in zip(done, parts) if table else ():
+                    span = table.span(batch)
+                    table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
+            except InputError as error:  # a full disk
+                problem = str(error)
+            _stop_together(problem)
             start = now
 
 
@@ -155,13 +159,18 @@ def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequenc
     values, problem = None, None
     try:
         values = forward(images)
-    except InputError as error:  # all stop with it, none waits for the one that met it
+    except InputError as error:
         problem = str(error)
+    _stop_together(problem)
+    padded = F.pad(values, (0, 0, 0, batch_size - len(values)))
+    return gather_rows(padded).cpu().split(batch_size)
+
+
+def _stop_together(problem: str | None) -> None:
+    """Raises InputError in all processes where one has a problem: none waits for it in vain."""
     for text in gather_objects(problem):
         if text:
             raise InputError(text)
-    padded = F.pad(values, (0, 0, 0, batch_size - len(values)))
-    return gather_rows(padded).cpu().split(batch_size)
 
 
 class _Forward:

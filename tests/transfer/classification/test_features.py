@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from pretrain.common.errors import InputError
 from pretrain.data.datasets import ArrayImages, FolderImages
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
-from transfer.classification.cache import file_stamp
+from transfer.classification import features
+from transfer.classification.cache import FeatureTable, file_stamp
 from transfer.classification.data import ImageTransform, open_split
 from transfer.classification.features import choose_formats, extract_features
 
@@ -254,8 +256,16 @@ def test_the_cache_knows_the_pixels_of_images_in_memory() -> None:
     assert after[:3] == before[0][:3] and after[3] != before[0][3]
 
 
+class FullTable(FeatureTable):
+    """Takes nothing."""
+
+    def add(self, batch: int, values: torch.Tensor, seconds: float) -> None:
+        raise InputError("full here")
+
+
 def one_of_two(rank: int, folder: str) -> None:
-    """Saves the features, then is killed by the last image of an extraction with a cache."""
+    """Saves the features; is killed by the last image of an extraction with a cache, then by a
+    table that the first process cannot write."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     weights = read_weights("random", backbone="tiny_resnet")
@@ -274,6 +284,11 @@ def one_of_two(rank: int, folder: str) -> None:
     FolderImages.read = killed
     with pytest.raises(InputError, match="killed here"):  # in both, whoever has read it
         extract_features(weights, split, TRANSFORM, cache_dir=f"{folder}/cache", **options)
+    FolderImages.read = original
+    if rank == 0:
+        features.open_table = lambda *arguments: nullcontext(FullTable(*arguments[1:]))
+    with pytest.raises(InputError, match="full here"):  # the one that keeps them is not alone
+        extract_features(weights, split, TRANSFORM, **options)
     dist.destroy_process_group()
 
 
