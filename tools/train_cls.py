@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
 
 from pretrain.common.cli import make_parser, output_folder, tool
 
@@ -35,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks the input, runs the trials, prints each record's metrics."""
+    """Checks the input, runs the trials, prints what their records hold."""
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
     from transfer.classification.defaults import get_defaults
@@ -47,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pretrain.common.distributed import check_gpus, launch
     from transfer.classification.run import Request, check, classify
-    from transfer.results.record import FILE_NAME, read_record
 
     check_gpus(args.num_gpus)
     request = Request(
@@ -66,11 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
-    for trial in range(args.first_trial, args.trials):
-        path = output / f"trial_{trial}" / FILE_NAME
-        metrics = read_record(path)["metrics"]
-        print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+    print_metrics([output / f"trial_{t}" for t in range(args.first_trial, args.trials)])
     return 0
+
+
+def print_metrics(folders: Sequence[Path]) -> None:
+    """A line for each trial's record; for several trials another of mean and spread."""
+    from transfer.results.record import FILE_NAME, read_record
+
+    found: list[dict[str, float]] = []
+    for folder in folders:
+        found.append(read_record(folder / FILE_NAME)["metrics"])
+        metrics = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
+        print(f"{folder / FILE_NAME}: {metrics}")
+    if len(found) > 1:
+        columns = {name: [metrics[name] for metrics in found] for name in found[0]}
+        means = (f"{name} {mean(v):.2f} ± {stdev(v):.2f}" for name, v in columns.items())
+        print(f"mean ± sample standard deviation of {len(found)} trials: {', '.join(means)}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
 
 
-def test_trials_read_what_they_draw(digits: None, tmp_path: Path) -> None:
+def test_trials_read_what_they_draw(
+    digits: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     output = tmp_path / "run"
     command = ["--config", "kshot_imagenet.yaml", "--weights", "random", "--output", str(output)]
     assert main([*command, "--trials", "3", *SMALL]) == 0
@@ -77,6 +79,10 @@ def test_trials_read_what_they_draw(digits: None, tmp_path: Path) -> None:
     accuracies = {name for name in records[0]["metrics"] if not name.startswith("features/")}
     assert accuracies == {"shots1_top1", "shots2_top1", "shots5_top1"}
     assert records[0]["task"] == "kshot"
+    twos = [record["metrics"]["shots2_top1"] for record in records]
+    spread = f"shots2_top1 {np.mean(twos):.2f} ± {np.std(twos, ddof=1):.2f}"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("mean ± sample standard deviation of 3 trials: ") and spread in last
     crops = 2 * 60  # of the test images, for features/alignment
     drawn = records[0]["views_seen"] - crops
     assert 110 <= drawn <= 150 + 60  # what three draws of 50 have in all
