@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.suite.check import Checked, Checks, stand_in
+from transfer.suite.entries import RANDOM
 from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, Stage, probe
 
@@ -153,12 +154,13 @@ def _classification(
     note = f"{stage.unit_seconds:.3g} s a unit of {stage.name!r}"
     last = stages[-1].name
     if stage.name.startswith(FEATURES):
-        note += ", which serve all trials"
         if len(stages) == 1:
             batches = math.ceil(facts.test_images / max(1, facts.batch_size))
             total += stage.unit_seconds * batches
             last = "the features"
-    else:
+        if job.weights != RANDOM:  # these are drawn anew
+            note += ", which serve all trials"
+    if job.weights == RANDOM or not stage.name.startswith(FEATURES):
         total *= job.trials
     return total, f"{note}; what follows {last} is not in this"
 

@@ -119,6 +119,10 @@ def test_features_are_extracted_once_for_all_trials() -> None:
     found = extrapolate(job("cls", 3), facts, measured)
     assert found.seconds == pytest.approx(10 + 2.0 * (4 + 3))
     assert "not in this" in found.note
+    # untrained weights are other ones in each trial
+    found = extrapolate(job("cls", 3, weights="random"), facts, measured)
+    assert found.seconds == pytest.approx(3 * (10 + 2.0 * (4 + 3)))
+    assert "all trials" not in found.note
 
 
 def test_pretraining_is_all_its_steps() -> None:
