@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from pretrain.common import distributed
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
+from tests.two_processes import run_in_two
 
 SIZES = (3, 5)  # rows of each process: batches may differ
 
@@ -33,7 +33,6 @@ def ready_network() -> nn.Module:
 
 
 def batchnorm_worker(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     net = convert_sync_batchnorm(ready_network(), torch.device("cpu"))
     part = inputs().split(SIZES)[rank]
     net(part).square().sum().backward()
@@ -42,11 +41,10 @@ def batchnorm_worker(rank: int, folder: str) -> None:
         dist.all_reduce(grad)
     if rank == 0:
         torch.save({"grads": grads, "state": net.state_dict()}, f"{folder}/out.pth")
-    dist.destroy_process_group()
 
 
 def test_batchnorm_statistics_and_gradients_are_global(tmp_path: Path) -> None:
-    mp.spawn(batchnorm_worker, (str(tmp_path),), nprocs=2)
+    run_in_two(batchnorm_worker, tmp_path)
     out = torch.load(tmp_path / "out.pth", weights_only=True)
     net = ready_network()
     net(inputs()).square().sum().backward()
@@ -58,7 +56,6 @@ def test_batchnorm_statistics_and_gradients_are_global(tmp_path: Path) -> None:
 
 
 def gather_worker(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     rows = (torch.arange(6.0).view(2, 3) + 10 * rank).requires_grad_()
     everything = distributed.gather_with_grad(rows)
     weights = torch.arange(12.0).view(4, 3) * (rank + 1)
@@ -69,11 +66,10 @@ def gather_worker(rank: int, folder: str) -> None:
         "objects": distributed.gather_objects(rank),
     }
     torch.save(out, f"{folder}/{rank}.pth")
-    dist.destroy_process_group()
 
 
 def test_gather_sums_the_gradients_of_all_processes(tmp_path: Path) -> None:
-    mp.spawn(gather_worker, (str(tmp_path),), nprocs=2)
+    run_in_two(gather_worker, tmp_path)
     for rank in range(2):
         out = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         rows = torch.arange(6.0).view(2, 3)

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +19,7 @@ from pretrain.common.sync_batchnorm import (
     convert_group_batchnorm,
     convert_sync_batchnorm,
 )
+from tests.two_processes import run_in_two
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -163,8 +162,6 @@ def step(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def half_of_the_batch(rank: int, folder: str) -> None:
     """One of two processes with 4 images: statistics of its own, then those of all."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     mine = draw(8, 3, 5, 5, dtype=torch.float32)[rank * 4 : rank * 4 + 4]
     synced = convert_sync_batchnorm(network(), torch.device("cpu"))
     assert isinstance(synced[4], AllReduceBatchNorm)
@@ -173,11 +170,10 @@ def half_of_the_batch(rank: int, folder: str) -> None:
         for name, model in (("own", network()), ("all", synced))
     }
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    mp.start_processes(half_of_the_batch, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(half_of_the_batch, tmp_path)
     theirs = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     x = draw(8, 3, 5, 5, dtype=torch.float32)
     # Plain norms on two processes are groups of 4 on one; synchronised ones are one group of 8.

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from pretrain.common.config import dump_yaml
 from pretrain.engine.loop import train
 from pretrain.engine.run import build_training
+from tests.two_processes import run_in_two
 
 # Views without chance but for the crops, which do not depend on the processes.
 PLAIN = (
@@ -45,17 +44,14 @@ def trained(cfg: CfgNode) -> dict[str, Tensor]:
 
 
 def one_of_two(rank: int, folder: str, configs: dict[str, str]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     states = {name: trained(CfgNode.load_cfg(text)) for name, text in configs.items()}
     torch.save(states, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tiny_config: Callable[..., CfgNode], tmp_path: Path) -> None:
     configs = {name: tiny_config(*PLAIN, *more) for name, more in ONE_PASS.items()}
     texts = {name: dump_yaml(cfg) for name, cfg in configs.items()}
-    mp.start_processes(one_of_two, args=(str(tmp_path), texts), nprocs=2, start_method="spawn")
+    run_in_two(one_of_two, tmp_path, texts)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, cfg in configs.items():
         whole = trained(cfg)
@@ -88,8 +84,7 @@ def test_own_draws_keep_the_processes_together(
     """Each process has its own shuffle parts, masks of patches and batch-norm groups, and all end
     with the same weights, copies, queue and prototypes."""
     text = dump_yaml(tiny_config(*PLAIN, *DRAWN[name]))
-    arguments = (str(tmp_path), {name: text})
-    mp.start_processes(one_of_two, args=arguments, nprocs=2, start_method="spawn")
+    run_in_two(one_of_two, tmp_path, {name: text})
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)[name] for rank in (0, 1))
     own = {key for key, value in one.items() if not torch.equal(value, two[key])}
     assert all(".running_" in key for key in own), own

@@ -3,19 +3,17 @@ over two processes."""
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from pretrain.common.distributed import all_reduce_mean
 from pretrain.losses.assignment import msn_terms, prototype_probabilities, sharpen, sinkhorn
+from tests.two_processes import run_in_two
 
 SETTINGS = {"temperature": 0.3, "target_sharpening": 0.25}
 TERMS = ("assignment", "mean_entropy", "entropy")
@@ -173,19 +171,14 @@ def step(wrap: Callable[[nn.Module], nn.Module], anchors: Tensor, targets: Tenso
 
 def half_of_the_batch(rank: int, folder: str) -> None:
     """One of two processes: its half of the images, through DDP."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     mine = slice(rank * 4, rank * 4 + 4)
     anchors, targets = draw(2, 8, 7)[:, mine], draw(8, 6, seed=1)[mine]
     results = step(nn.parallel.DistributedDataParallel, anchors, targets)
     torch.save(results, f"{folder}/{rank}.pt")
-    gc.collect()  # DDP's threads end before the group does; left to the exit they may abort it
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
-    mp.start_processes(half_of_the_batch, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(half_of_the_batch, tmp_path)
     whole = step(lambda model: model, draw(2, 8, 7), draw(8, 6, seed=1))
     for rank in range(2):
         theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from pretrain.common.distributed import all_reduce_mean
@@ -20,6 +18,7 @@ from pretrain.losses.similarity import (
     normalized_error,
     queue_contrast,
 )
+from tests.two_processes import run_in_two
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -152,16 +151,13 @@ def network() -> nn.Module:
 
 def half_of_the_batch(rank: int, folder: str) -> None:
     """One of two processes: its half of the rows, through DDP."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     ddp = nn.parallel.DistributedDataParallel(network())
     mine = slice(rank * 4, rank * 4 + 4)
     torch.save(step(ddp, draw(8, 7)[mine], draw(8, 4, seed=1)[mine]), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
-    mp.start_processes(half_of_the_batch, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(half_of_the_batch, tmp_path)
     whole = step(network(), draw(8, 7), draw(8, 4, seed=1))
     for rank in range(2):
         theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from pretrain.backbones.heads import build_projector
@@ -22,6 +20,7 @@ from pretrain.losses.redundancy import (
     off_diagonal,
     variance_and_covariance,
 )
+from tests.two_processes import run_in_two
 
 PAIRS = [(0, 1), (0, 2)]
 
@@ -189,15 +188,12 @@ def wrapped(model: nn.Module) -> nn.Module:
 
 def half_of_the_batch(rank: int, folder: str) -> None:
     """One of two processes: its half of the images, through our SyncBN and DDP."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     images = draw(3, 8, 3, 5, 5, dtype=torch.float32)[:, rank * 4 : rank * 4 + 4]
     torch.save(step(wrapped, images), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
-    mp.start_processes(half_of_the_batch, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(half_of_the_batch, tmp_path)
     whole = step(lambda model: model, draw(3, 8, 3, 5, 5, dtype=torch.float32))
     for rank in range(2):
         theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

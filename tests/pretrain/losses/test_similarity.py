@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from pretrain.backbones.heads import build_projector
 from pretrain.common.distributed import all_reduce_mean
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.losses.similarity import nt_xent, nt_xent_pairs
+from tests.two_processes import run_in_two
 
 
 def slow_nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -104,18 +103,15 @@ def step(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def half_of_the_batch(rank: int, folder: str) -> None:
     """One of two processes: its half of the images, through our SyncBN and DDP."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     model = convert_sync_batchnorm(network(), torch.device("cpu"))
     ddp = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     images = draw(3, 8, 3, 5, 5, dtype=torch.float32)[:, rank * 4 : rank * 4 + 4]
     loss, grads = step(ddp, images)
     torch.save({"loss": loss, "grads": grads, "bn": model[0][1].running_var}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
-    mp.start_processes(half_of_the_batch, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(half_of_the_batch, tmp_path)
     model = network()
     loss, grads = step(model, draw(3, 8, 3, 5, 5, dtype=torch.float32))
     for rank in range(2):

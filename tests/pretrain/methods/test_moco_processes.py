@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from torch.nn.parallel import DistributedDataParallel
@@ -17,15 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain.common.distributed import all_reduce_mean
 from pretrain.methods.moco import MoCo
 from pretrain.methods.target import Momentum
+from tests.two_processes import run_in_two
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def half_of_the_batch(rank: int, folder: str, method: MoCo, views: list[Tensor]) -> None:
     """One of two processes: one step on its half of the images."""
-    torch.set_num_threads(1)
     method = copy.deepcopy(method)  # what was sent lies in memory that the processes share
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     ddp = DistributedDataParallel(method, broadcast_buffers=False)
     generator = torch.Generator().manual_seed(10 + rank)  # its own on each process
     half = [view[rank * 4 : rank * 4 + 4] for view in views]
@@ -36,7 +33,6 @@ def half_of_the_batch(rank: int, folder: str, method: MoCo, views: list[Tensor])
     state = {"loss": all_reduce_mean(loss), "own": loss.detach(), "grads": grads}
     state |= {"queue": method.queue, "pointer": method.queue_ptr}
     torch.save(state, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_the_shuffle_by_hand(
@@ -45,12 +41,7 @@ def test_two_processes_equal_the_shuffle_by_hand(
     method = MoCo(*parts("moco", dtype=torch.float32), Momentum(0.9), queue_size=16)
     moved(method.target_trunk)
     images = views(2, images=8, dtype=torch.float32)
-    mp.start_processes(
-        half_of_the_batch,
-        args=(str(tmp_path), method, images),
-        nprocs=2,
-        start_method="spawn",
-    )
+    run_in_two(half_of_the_batch, tmp_path, method, images)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(10))  # the first process's
     keys, queries = torch.empty(8, 5), []
     for half in range(2):

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ArrayImages, FolderImages
+from tests.two_processes import run_in_two
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
 from transfer.classification import features
@@ -266,8 +265,6 @@ class FullTable(FeatureTable):
 def one_of_two(rank: int, folder: str) -> None:
     """Saves the features; is killed by the last image of an extraction with a cache, then by a
     table that the first process cannot write."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     weights = read_weights("random", backbone="tiny_resnet")
     split = open_split(f"folder:{folder}:images")
     options = {"device": CPU, "batch_size": 2, "storage": "fp16"}
@@ -289,14 +286,13 @@ def one_of_two(rank: int, folder: str) -> None:
         features.open_table = lambda *arguments: nullcontext(FullTable(*arguments[1:]))
     with pytest.raises(InputError, match="full here"):  # the one that keeps them is not alone
         extract_features(weights, split, TRANSFORM, **options)
-    dist.destroy_process_group()
 
 
 def test_two_processes_give_the_features_of_one_and_one_goes_on_for_them(
     folder: Path, reads: list[int]
 ) -> None:
     """Bit for bit, with three batches for two processes."""
-    mp.start_processes(one_of_two, args=(str(folder),), nprocs=2, start_method="spawn")
+    run_in_two(one_of_two, folder)
     weights = read_weights("random", backbone="tiny_resnet")
     split = open_split(f"folder:{folder}:images")
     options = {"device": CPU, "batch_size": 2, "storage": "fp16"}

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
 from tests.transfer.detection.equality import our_inputs
 from tests.transfer.detection.equality.cases import ADAMW, CASES, fields_of, training_batch
 from tests.transfer.detection.equality.our_side import Ours
 from tests.transfer.detection.equality.runs import CaseRun, make_model, run_case
+from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
 from transfer.detection.torchvision_engine.run import distribute
@@ -169,8 +168,6 @@ def train_on_rank(rank: int, folder: str) -> None:
     """One step of both detectors with naiveSyncBN under DDP; writes the names that differ."""
     from detectron2.utils.events import EventStorage
 
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
     ours = distribute(make_model(Ours(), "fpn_r18").train())
     theirs = distribute(make_model(Theirs(), "fpn_r18").train())
     batch = training_batch(2 * rank)
@@ -189,11 +186,10 @@ def train_on_rank(rank: int, folder: str) -> None:
     wrong += [name for name, buffer in buffers if not torch.equal(buffer, others[name])]
     wrong += [n for n in expected if not torch.allclose(found[n], expected[n], rtol=1e-6, atol=0)]
     (Path(folder) / f"{rank}.txt").write_text(f"{len(buffers)} {wrong}")
-    dist.destroy_process_group()
 
 
 def test_a_detector_over_two_processes(tmp_path: Path) -> None:
-    multiprocessing.spawn(train_on_rank, args=(str(tmp_path),), nprocs=2)
+    run_in_two(train_on_rank, tmp_path)
     for rank in range(2):
         assert (tmp_path / f"{rank}.txt").read_text() == "40 []"
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.two_processes import run_in_two
 from transfer.detection.loop import step
 from transfer.detection.precision import Precision
 from transfer.detection.torchvision_engine.build import build_detector
@@ -79,19 +79,17 @@ def test_micro_batches_are_the_batch_without_batch_norm(accumulate: int) -> None
 
 
 def run_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     model = detector("FrozenBN")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     ready = DistributedDataParallel(model, broadcast_buffers=False)
     for iteration in range(3):
         step(ready, batch(4)[2 * rank : 2 * rank + 2], optimizer, iteration, accumulate=2)
     torch.save(model.state_dict(), Path(folder) / f"{rank}.pth")
-    dist.destroy_process_group()
 
 
 def test_micro_batches_are_processes(tmp_path: Path) -> None:
     """Two processes with two micro-batches each are one process with four."""
-    multiprocessing.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    run_in_two(run_process, tmp_path)
     _, weights = stepped("FrozenBN", 4)
     for rank in range(2):
         for name, value in torch.load(tmp_path / f"{rank}.pth").items():

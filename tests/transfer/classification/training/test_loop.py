@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
+from tests.two_processes import run_in_two
 from transfer.classification.data import ImageTransform, Split
 from transfer.classification.training.recipe import Recipe, make_optimizer
 
@@ -45,16 +45,13 @@ def trained(root: Path, kind: str) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def one_of_two(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.save({kind: trained(Path(folder), kind) for kind in KINDS}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Also with a last batch that does not divide: 33 images in batches of 10."""
     make_folder(tmp_path, train=11, test=3)
-    mp.start_processes(one_of_two, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(one_of_two, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for kind in KINDS:
         state, hits = trained(tmp_path, kind)

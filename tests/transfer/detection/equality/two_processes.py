@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
+
+from tests.two_processes import run_in_two
 
 CHANNELS = 3
 SHAPES = ((2, CHANNELS, 4, 4), (1, CHANNELS, 5, 6))  # by rank
@@ -23,7 +23,7 @@ def over_two_processes(
     make_layer: Callable[[int], nn.Module], folder: Path
 ) -> dict[str, np.ndarray]:
     """Two training passes and one backward pass through the layer, on both ranks."""
-    multiprocessing.spawn(_run, args=(make_layer, str(folder)), nprocs=2)
+    run_in_two(_run, folder, make_layer)
     arrays = {}
     for rank in range(2):
         with np.load(folder / f"{rank}.npz") as found:
@@ -31,9 +31,7 @@ def over_two_processes(
     return arrays
 
 
-def _run(rank: int, make_layer: Callable[[int], nn.Module], folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def _run(rank: int, folder: str, make_layer: Callable[[int], nn.Module]) -> None:
     rng = np.random.default_rng(4 + rank)
     layer = make_layer(CHANNELS)
     with torch.no_grad():
@@ -47,4 +45,3 @@ def _run(rank: int, make_layer: Callable[[int], nn.Module], folder: str) -> None
     arrays |= {"bias_grad": layer.bias.grad}
     arrays |= {name: getattr(layer, name) for name in ("running_mean", "running_var")}
     np.savez(Path(folder) / f"{rank}.npz", **{k: v.detach().numpy() for k, v in arrays.items()})
-    dist.destroy_process_group()

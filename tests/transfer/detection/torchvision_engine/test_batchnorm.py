@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
 
 from pretrain.common.errors import InputError
+from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.batchnorm import (
     FrozenBatchNorm2d,
     NaiveSyncBatchNorm,
@@ -84,7 +83,6 @@ def batches() -> list[torch.Tensor]:
 
 
 def run_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)
     layer = NaiveSyncBatchNorm(3)
     nn.init.uniform_(layer.weight)
@@ -93,11 +91,10 @@ def run_process(rank: int, folder: str) -> None:
     (y.square() * torch.arange(y.numel()).view_as(y)).sum().backward()
     found = {"y": y.detach(), "grad": x.grad, "weight_grad": layer.weight.grad}
     torch.save({**found, **layer.state_dict()}, Path(folder) / f"{rank}.pth")
-    dist.destroy_process_group()
 
 
 def test_naive_sync_over_two_processes(tmp_path: Path) -> None:
-    multiprocessing.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    run_in_two(run_process, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pth") for rank in range(2)]
     torch.manual_seed(0)
     weight = nn.init.uniform_(torch.empty(3)).requires_grad_()

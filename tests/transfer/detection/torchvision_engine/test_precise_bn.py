@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from fvcore.nn.precise_bn import update_bn_stats as reference_update
 from torch import nn
 
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import AllReduceBatchNorm
+from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 
@@ -66,13 +65,11 @@ NORMS = {"plain": nn.BatchNorm2d, "naive": NaiveSyncBatchNorm, "sync": AllReduce
 
 
 def run_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     # The sizes of both ranks' batches agree where the norm gives processes equal weight.
     for name, norm in NORMS.items():
         net = nn.Sequential(norm(3))
         update_bn_stats(net, process_batches(rank), 3)
         torch.save(net.state_dict(), Path(folder) / f"{name}{rank}.pth")
-    dist.destroy_process_group()
 
 
 def process_batches(rank: int) -> list[torch.Tensor]:
@@ -81,7 +78,7 @@ def process_batches(rank: int) -> list[torch.Tensor]:
 
 
 def test_two_processes_pool_and_agree(tmp_path: Path) -> None:
-    multiprocessing.spawn(run_process, args=(str(tmp_path),), nprocs=2)
+    run_in_two(run_process, tmp_path)
     batches = process_batches(0) + process_batches(1)
     everything = torch.cat([x.transpose(0, 1).flatten(1) for x in batches], dim=1)
     for name in NORMS:

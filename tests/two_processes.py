@@ -1,0 +1,36 @@
+"""A function in two gloo processes on the CPU: what every test of code over processes runs in.
+
+In: a function of a module, found by name in the new processes, and its arguments. Out: the files
+that it writes into the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_in_two(function: Callable[..., None], folder: Path, *args: Any) -> None:
+    """Runs `function(rank, str(folder), *args)` for ranks 0 and 1 of a process group, which meet in
+    `folder`.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: one of them raised.
+    """
+    mp.start_processes(_run, args=(function, str(folder), args), nprocs=2, start_method="spawn")
+
+
+def _run(rank: int, function: Callable[..., None], folder: str, args: tuple) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    function(rank, folder, *args)
+    dist.barrier()  # neither leaves while the other still waits for what it sends
+    # Without the interpreter's shutdown: gloo's threads outlive destroy_process_group (torch 2.14),
+    # and one that wants Python by then ends the process by std::terminate.
+    os._exit(0)
