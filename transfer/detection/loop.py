@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pretrain.common.distributed import all_reduce_mean
 from pretrain.common.logs import MetricsWriter, progress
 from transfer.detection.precision import Precision
 from transfer.detection.schedule import Schedule, set_rates
@@ -96,6 +97,8 @@ def step(
 
     The batch is taken in `accumulate` parts of equal size, and losses and gradients are the means
     over them: what as many processes would have computed, but for batch norm's statistics.
+
+    Raises FloatingPointError, on every process, when a loss of one of them is not finite.
     """
     precision = precision or Precision()
     optimizer.zero_grad()
@@ -108,13 +111,18 @@ def step(
                 losses = model(micro_batch)
             precision.backward(sum(losses.values()) / accumulate)
         parts.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+    means = torch.stack(parts).mean(dim=0)
+    # All processes stop together: of those that went on, each would wait for the others for ever.
+    finite = all_reduce_mean(torch.isfinite(means).all().float())
     # One transfer from the device for all losses; before the step, so that a bad one does no harm.
-    values = dict(zip(losses, torch.stack(parts).mean(dim=0).tolist()))
-    if not all(math.isfinite(value) for value in values.values()):
+    *numbers, share = torch.cat([means, finite[None]]).tolist()
+    values = dict(zip(losses, numbers))
+    if share < 1:
         listed = ", ".join(f"{name}={value:g}" for name, value in values.items())
+        place = " on another process" if all(map(math.isfinite, numbers)) else ""
         raise FloatingPointError(
-            f"a loss is not finite at iteration {iteration}: {listed}; lower SOLVER.BASE_LR, or "
-            "lengthen SOLVER.WARMUP_ITERS"
+            f"a loss is not finite{place} at iteration {iteration}: {listed}; lower "
+            "SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
         )
     precision.step(optimizer)
     return values

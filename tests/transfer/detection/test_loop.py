@@ -96,6 +96,32 @@ def test_micro_batches_are_processes(tmp_path: Path) -> None:
             torch.testing.assert_close(value, weights[name], rtol=1e-5, atol=1e-6)
 
 
+class Absolute(nn.Module):
+    """A stand-in for a detector, whose loss is as finite as its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: list[float]) -> dict[str, torch.Tensor]:
+        return {"loss": self.weight.abs() * sum(batch)}
+
+
+def diverge_on_one(rank: int, folder: str) -> None:
+    model = DistributedDataParallel(Absolute())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step(model, [1.0], optimizer, 0)
+    place = " on another process" if rank == 0 else ""
+    with pytest.raises(FloatingPointError, match=f"a loss is not finite{place} at iteration 1"):
+        step(model, [1.0 if rank == 0 else float("nan")], optimizer, 1)
+    assert model.module.weight.item() == pytest.approx(0.9), "the bad step was taken"
+
+
+def test_processes_stop_together(tmp_path: Path) -> None:
+    """A sweep of rates goes on after a rate that diverges, in all of them."""
+    run_in_two(diverge_on_one, tmp_path)
+
+
 def test_micro_batches_are_not_the_batch_under_batch_norm() -> None:
     """Which is why the log says so and the protocol's identity differs."""
     found, losses = stepped("BN", 2)[0], stepped("BN", 1)[0]

@@ -137,27 +137,26 @@ def train_to_end(
         model: of the run, as `distribute` gives it.
         evaluate: iteration -> metrics of the model as it is then.
     """
-    metrics = open_metrics(run.output, run.start_iter)
-    train(
-        model,
-        batches=batches,
-        optimizer=run.optimizer,
-        schedule=make_schedule(cfg),
-        start_iter=run.start_iter,
-        metrics=metrics,
-        log_period=cfg.TRANSFER.LOG_PERIOD,
-        precision=run.precision,
-        accumulate=cfg.TRANSFER.ACCUMULATE,
-        # Evaluated first: a run that is killed in between evaluates again, not never.
-        callbacks=[
-            Periodic(
-                cfg.TEST.EVAL_PERIOD,
-                lambda iteration: metrics.write(iteration, **evaluate(iteration)),
-            ),
-            Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
-        ],
-    )
-    metrics.close()
+    with open_metrics(run.output, run.start_iter) as metrics:
+        train(
+            model,
+            batches=batches,
+            optimizer=run.optimizer,
+            schedule=make_schedule(cfg),
+            start_iter=run.start_iter,
+            metrics=metrics,
+            log_period=cfg.TRANSFER.LOG_PERIOD,
+            precision=run.precision,
+            accumulate=cfg.TRANSFER.ACCUMULATE,
+            # Evaluated first: a run that is killed in between evaluates again, not never.
+            callbacks=[
+                Periodic(
+                    cfg.TEST.EVAL_PERIOD,
+                    lambda iteration: metrics.write(iteration, **evaluate(iteration)),
+                ),
+                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+            ],
+        )
 
 
 def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
