@@ -7,7 +7,6 @@ weights are `random`). The last iteration is scored, never the best one.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -17,7 +16,6 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import (
     close_distributed,
     init_distributed,
@@ -59,6 +57,7 @@ from transfer.detection.trials import (
     trial_config,
     trial_folders,
     write_artifacts,
+    write_evaluation,
     write_trial,
 )
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
@@ -169,8 +168,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
         if not is_main():
             return {}
         metrics, per_class = _score(cfg, test_set, predictions, Path(request.output) / "inference")
-        content = {"model": str(model_file), "metrics": metrics, "per_class": per_class}
-        atomic_write_text(Path(request.output) / "evaluation.json", json.dumps(content, indent=1))
+        write_evaluation(request, str(model_file), metrics, per_class)
         return metrics
     finally:
         close_distributed()

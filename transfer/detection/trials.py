@@ -5,6 +5,7 @@ Trial t lies in trial_t/ and uses seed SEED + t.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -183,6 +184,25 @@ def write_trial(
     logger.info("%.0f s in all", time.perf_counter() - trial.begin)
 
 
+def write_evaluation(
+    request: Request,
+    model: str,
+    metrics: Mapping[str, float],
+    per_class: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Writes evaluation.json into the output: the scores of the `model` file that it names.
+
+    What has no value (the AP of sizes that no object has) is null, as in a record.
+    """
+    content = {
+        "model": model,
+        "metrics": _jsonable(metrics),
+        "per_class": {name: _jsonable(values) for name, values in per_class.items()},
+    }
+    path = Path(request.output) / "evaluation.json"
+    atomic_write_text(path, json.dumps(content, indent=1, allow_nan=False))
+
+
 def shipped(request: Request) -> CfgNode:
     """The config file alone, without the command's overrides."""
     return load_config(request.config, make_defaults(), (), folder="detection")
@@ -200,3 +220,7 @@ def format_metrics(metrics: Mapping[str, float | None]) -> str:
     known = {name: value for name, value in metrics.items() if value is not None}
     texts = {name: f"{value:.2f}" for name, value in known.items() if not math.isnan(value)}
     return ", ".join(f"{name} {texts.get(name, 'n/a')}" for name in metrics)
+
+
+def _jsonable(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

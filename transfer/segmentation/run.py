@@ -34,6 +34,7 @@ from transfer.detection.trials import (
     trial_config,
     trial_folders,
     write_artifacts,
+    write_evaluation,
     write_trial,
 )
 from transfer.results.replicates import Replicates
@@ -126,14 +127,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
         matrices, _ = predict(load_segmenter(cfg, Path(request.weights)), cfg, test_set)
         metrics, per_class = summarize(matrices.sum(axis=0), test_set.classes)
         if is_main():
-            content = {
-                "model": request.weights,
-                "metrics": _jsonable(metrics),
-                "per_class": {name: _jsonable(values) for name, values in per_class.items()},
-            }
-            path = Path(request.output) / "evaluation.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(path, json.dumps(content, indent=1))
+            write_evaluation(request, request.weights, metrics, per_class)
         return metrics
     finally:
         close_distributed()
@@ -214,7 +208,3 @@ def _write_artifacts(
         draw_predictions(job.test_set, maps, folder / DRAWN)
         artifacts["detections"] = DRAWN
     return artifacts
-
-
-def _jsonable(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
