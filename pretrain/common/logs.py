@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
 
 Item = TypeVar("Item")
@@ -42,14 +43,14 @@ class MetricsWriter:
     def __init__(
         self,
         output_dir: str | Path,
-        resume_step: int | None = None,
+        resume_step: int = -1,
         *,
         file_name: str = "metrics.jsonl",
         step_name: str = "step",
     ) -> None:
         """
         Args:
-            resume_step: what a killed run recorded after this step is dropped.
+            resume_step: what a killed run recorded after this step is dropped; -1: all of it.
             file_name, step_name: Detectron2 calls them metrics.json and iteration.
         """
         self._step_name = step_name
@@ -60,12 +61,10 @@ class MetricsWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         path = Path(output_dir) / file_name
-        purge_step = None
-        if resume_step is not None:
-            _drop_after(path, resume_step, step_name)
-            purge_step = resume_step + 1  # TensorBoard drops this step as well
+        _drop_after(path, resume_step, step_name)
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(output_dir), purge_step=purge_step)
+        # TensorBoard drops the step that it is given as well.
+        self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step + 1)
 
     def write(self, step: int, **scalars: float) -> None:
         """Records scalars at `step`."""
@@ -119,7 +118,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def _drop_after(path: Path, step: int, step_name: str) -> None:
     if path.is_file():
         kept = [row for row in _rows(path) if row[step_name] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _jsonable(value: float) -> float | int | None:

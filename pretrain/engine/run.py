@@ -80,7 +80,7 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
         atomic_write_text(folder / "config.yaml", config_text)
         if note := batch_note(cfg):
             logger.warning(note)
-    train(training, build_callbacks(cfg, folder, facts, training.step if resuming else None))
+    train(training, build_callbacks(cfg, folder, facts, training.step if resuming else -1))
     distributed.barrier()
     distributed.close_distributed()
 
@@ -226,7 +226,7 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_callbacks(
-    cfg: CfgNode, folder: Path, facts: dict[str, Any], resume_step: int | None
+    cfg: CfgNode, folder: Path, facts: dict[str, Any], resume_step: int
 ) -> list[Callback]:
     """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
     writer = MetricsWriter(folder, resume_step)

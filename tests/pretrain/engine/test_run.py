@@ -169,6 +169,20 @@ def stop_after(text: str, folder: Path, steps: int) -> None:
             pretrain(text, str(folder), False)
 
 
+def test_a_run_killed_before_its_first_checkpoint_leaves_no_rows(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    """Its continuation starts at step 0, and writes every row again."""
+    cut = '{"step": 0, "knn3_top1": 9.0}\n{"step": 1, "loss": 9.0}\n{"step": 2, "lo'
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text(cut)
+    short = ("SOLVER.MAX_STEPS", 2, "SOLVER.WARMUP_EPOCHS", 0.0, *QUICK)
+    pretrain(dump_yaml(tiny_config(*short)), str(tmp_path / "run"), True)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert 9.0 not in [*losses(tmp_path / "run").values(), *(row.get("knn3_top1") for row in rows)]
+
+
 def test_resume_refuses_another_config(tiny_config: Config, tmp_path: Path) -> None:
     short = ("SOLVER.MAX_STEPS", 2, "SOLVER.WARMUP_EPOCHS", 0.0)
     pretrain(dump_yaml(tiny_config(*short)), str(tmp_path / "run"), False)
