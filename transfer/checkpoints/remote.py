@@ -9,17 +9,17 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import HTTPError
 
 from tqdm import tqdm
 
 from pretrain.backbones.resnet import BACKBONES
-from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
@@ -85,33 +85,31 @@ def _stated_sha256(fragment: str, name: str) -> str:
 
 
 def _download(url: str, file: Path, wanted: str) -> None:
-    """Into a draft beside the file, which takes its place when it is whole."""
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".download")
-    digest, done = hashlib.sha256(), 0
+    """The whole file, or none."""
     try:
-        with (
-            os.fdopen(handle, "wb") as out,
-            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
-        ):
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=file.name) as bar:
-                while piece := answer.read(1 << 20):
-                    out.write(piece)
-                    digest.update(piece)
-                    done += len(piece)
-                    bar.update(len(piece))
-        if size and done != size:
-            raise InputError(f"{url}: {done} of {size} bytes came; try again")
-        if not digest.hexdigest().startswith(wanted):
-            found = digest.hexdigest()[:16]
-            raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
-        os.replace(draft, file)
-    except (OSError, ValueError) as error:  # HTTPError and URLError are OSErrors
+        atomic_write(file, lambda out: _receive(url, out, file.name, wanted))
+    # HTTPError and URLError are OSErrors; a chunked answer that is cut off is an HTTPException.
+    except (OSError, ValueError, HTTPException) as error:
         answered = isinstance(error, HTTPError)
         reason = f"the server says {error.code}" if answered else f"no connection ({error})"
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
-    finally:
-        Path(draft).unlink(missing_ok=True)
+
+
+def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> None:
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
+            while piece := answer.read(1 << 20):
+                out.write(piece)
+                digest.update(piece)
+                done += len(piece)
+                bar.update(len(piece))
+    if size and done != size:
+        raise InputError(f"{url}: {done} of {size} bytes came; try again")
+    if not digest.hexdigest().startswith(wanted):
+        found = digest.hexdigest()[:16]
+        raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
 
 
 def _from_url(source: str, rest: str) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.sent: list[str] = []
-        self.cut = 0
+        self.cut, self.chunked = 0, False  # a chunk's length is stated, the body's is not
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,12 +44,16 @@ class Server:
                     return
                 data = outer.files[path]
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
+                if outer.chunked:
+                    self.send_header("Transfer-Encoding", "chunked")
+                else:
+                    self.send_header("Content-Length", str(len(data)))
                 self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
                 self.send_header("X-Repo-Commit", COMMIT)
                 self.end_headers()
                 if body:
                     outer.sent.append(path)
+                    self.wfile.write(b"%x\r\n" % len(data) if outer.chunked else b"")
                     self.wfile.write(data[: len(data) - outer.cut])
 
             def do_GET(self) -> None:
@@ -92,6 +97,16 @@ def test_a_url_is_downloaded_once(server: Server, weights: bytes) -> None:
     assert default_name(first, url) == "w"
 
 
+def test_others_may_read_what_is_kept(server: Server, weights: bytes) -> None:
+    """The cache is often a group's."""
+    server.files["/w.pth"] = weights
+    mask = os.umask(0o022)
+    try:
+        assert resolve(f"{server.url}/w.pth").file.stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(mask)
+
+
 def test_detectron2s_zoo(server: Server, weights: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "ZOO", f"{server.url}/detectron2/")
     server.files["/detectron2/ImageNetPretrained/MSRA/R-50.pkl"] = weights
@@ -116,11 +131,12 @@ def test_an_error_of_the_server(server: Server) -> None:
         resolve(f"{server.url}/none.pth")
 
 
-def test_a_cut_download_is_not_kept(server: Server, weights: bytes) -> None:
-    server.files["/w.pth"], server.cut = weights, 100
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_cut_download_is_not_kept(server: Server, weights: bytes, chunked: bool) -> None:
+    server.files["/w.pth"], server.cut, server.chunked = weights, 100, chunked
     with pytest.raises(InputError, match="of .* bytes came|cannot be downloaded"):
         resolve(f"{server.url}/w.pth")
-    server.cut = 0
+    server.cut, server.chunked = 0, False
     assert resolve(f"{server.url}/w.pth").file.read_bytes() == weights
 
 
