@@ -34,7 +34,6 @@ from transfer.detection.whole import (
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
 INSTEAD = "TRANSFER.INIT backbone takes its backbone alone"
 
 
