@@ -193,7 +193,7 @@ def _open_folder(rest: str) -> ImageDataset:
         folder, split = split, ""
     if not folder:
         raise InputError("data set 'folder:' names no folder; write folder:FOLDER:SPLIT")
-    return FolderImages(datasets_root() / folder / split)
+    return FolderImages(datasets_root() / Path(folder).expanduser() / split)
 
 
 def _official_opener(

@@ -46,6 +46,12 @@ def test_below_the_root(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert datasets_root() == Path("datasets")
 
 
+def test_below_the_home_folder(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in detection's names: no shell expands what stands behind a colon."""
+    monkeypatch.setenv("HOME", str(classes_folder.parent))
+    assert len(open_images("folder:~/pets:train")) == 24
+
+
 def test_the_last_colon_separates(classes_folder: Path) -> None:
     odd = classes_folder.parent / "a:b"
     classes_folder.rename(odd)
