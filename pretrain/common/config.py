@@ -165,17 +165,19 @@ def _merge(cfg: CfgNode, content: dict, where: str, prefix: str = "") -> None:
 
 def _coerce(value: Any, default: Any, name: str, where: str) -> Any:
     """Returns `value` in the default's type; an int serves as float, a single string as tuple."""
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     if isinstance(default, float) and isinstance(value, str):
         value = _parse(value)  # YAML 1.1 reads 1e-4 (no dot) as a string
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if isinstance(default, (tuple, list)):
         items = [value] if isinstance(value, (str, int, float)) else value
         if isinstance(items, str) or not isinstance(items, (tuple, list)):
             raise InputError(f"{where}: {name} must be a list, got {value!r}")
         return type(default)(items)
-    if default is None or value is None or type(value) is type(default):
+    if default is None or type(value) is type(default):
         return value
+    if value is None:
+        raise InputError(f"{where}: {name} has no value; give it one, or leave it out")
     expected = type(default).__name__
     raise InputError(f"{where}: {name} must be {expected}, got {type(value).__name__} {value!r}")
 

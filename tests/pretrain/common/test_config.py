@@ -34,6 +34,8 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
     path = write(tmp_path / "a.yaml", "SOLVER: {STEPS: 4, LR: 1e-4}")
     cfg = load_config(str(path), defaults(), [])
     assert cfg.SOLVER.STEPS == (4,) and cfg.SOLVER.LR == 1e-4
+    path = write(tmp_path / "b.yaml", "SOLVER: {LR: '2'}")
+    assert load_config(str(path), defaults(), []).SOLVER.LR == 2.0
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
         ("SOLVER: {EPOHCS: 1}", [], "top.yaml: unknown key SOLVER.EPOHCS (did you mean"),
         ("SOLVER: 3", [], "SOLVER is a section"),
         ("SOLVER: {EPOCHS: many}", [], "SOLVER.EPOCHS must be int, got str 'many'"),
+        ("SOLVER: {EPOCHS: }", [], "top.yaml: SOLVER.EPOCHS has no value; give it one"),
         ("- a", [], "a config is a mapping"),
         ("a: [", [], "not readable as YAML"),
         ("_BASE_: top.yaml", [], "loops back"),
