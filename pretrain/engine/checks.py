@@ -113,6 +113,20 @@ def check_images(cfg: CfgNode, images: ImageDataset) -> None:
         )
 
 
+def check_monitor(bank: ImageDataset, queries: ImageDataset) -> None:
+    """Raises InputError for images of the kNN monitor without labels, or with those of other
+    classes: a label is a number, which names a class of its own set only."""
+    for key, images in (("KNN_TRAIN", bank), ("KNN_TEST", queries)):
+        if not images.classes:
+            raise InputError(f"DATASETS.{key} has no class folders; the kNN monitor needs labels")
+    if bank.classes != queries.classes:
+        odd = sorted({*bank.classes} ^ {*queries.classes}) or bank.classes
+        raise InputError(
+            f"DATASETS.KNN_TRAIN has {len(bank.classes)} classes, DATASETS.KNN_TEST "
+            f"{len(queries.classes)}, which must be the same ones: see {', '.join(odd[:3])}"
+        )
+
+
 def batch_note(cfg: CfgNode) -> str | None:
     """A warning where the batch is not the recipe's: what became of the learning rate."""
     solver = cfg.SOLVER

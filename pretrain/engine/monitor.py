@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pretrain.common.distributed import barrier, is_main
+from pretrain.common.errors import InputError
 from pretrain.common.features import effective_rank, feature_std
 from pretrain.common.knn import top_accuracy, weighted_knn
 from pretrain.common.logs import MetricsWriter
@@ -65,9 +66,15 @@ class LabelledImages:
 
     @classmethod
     def read(cls, dataset: ImageDataset, size: int, limit: int) -> LabelledImages:
-        """Reads up to `limit` images of a labelled data set, cropped to `size` px."""
+        """Reads up to `limit` images of a labelled data set, cropped to `size` px.
+
+        Raises InputError for an unreadable one: without it a score would be of other images.
+        """
         chosen = spread_evenly(dataset.labels, limit)
-        arrays = [np.asarray(centre_crop(dataset.read(i), size)) for i in chosen]
+        try:
+            arrays = [np.asarray(centre_crop(dataset.read(i), size)) for i in chosen]
+        except OSError as error:
+            raise InputError(f"unreadable image, remove it: {error}") from error
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
         return cls(images, torch.tensor([dataset.labels[i] for i in chosen]))
 

@@ -33,7 +33,7 @@ from pretrain.data.run import (
     transfer_preprocess,
 )
 from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
-from pretrain.engine.checks import batch_note, check_backbone, check_images
+from pretrain.engine.checks import batch_note, check_backbone, check_images, check_monitor
 from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
@@ -101,9 +101,8 @@ def check_inputs(cfg: CfgNode) -> None:
     check_images(cfg, images)
     steps = len(images) // cfg.SOLVER.BATCH_SIZE
     warmup_steps(cfg, steps, total_steps(cfg, steps))
-    for spec in (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST):
-        if spec and not open_images(spec).classes:
-            raise InputError(f"{spec} has no class folders; the kNN monitor needs labels")
+    if cfg.DATASETS.KNN_TRAIN:
+        check_monitor(open_images(cfg.DATASETS.KNN_TRAIN), open_images(cfg.DATASETS.KNN_TEST))
 
 
 def build_training(cfg: CfgNode, device: torch.device) -> Training:

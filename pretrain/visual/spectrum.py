@@ -27,10 +27,7 @@ def measure_spectrum(
     """
     if len(dataset) < 2:
         raise InputError(f"a spectrum needs two images or more, --images has {len(dataset)}")
-    try:
-        images = LabelledImages.read(dataset, size, IMAGES).images
-    except OSError as error:
-        raise InputError(f"unreadable image, remove it: {error}") from error
+    images = LabelledImages.read(dataset, size, IMAGES).images
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = trunk_features(trunk.to(device), images, preprocess, device, BATCH_SIZE)
     return Spectrum(len(features), effective_rank(features), singular_values(features).tolist())

@@ -27,6 +27,7 @@ MASK: {GRID_SIZE: 4}
 SOLVER: {MAX_STEPS: 2, BATCH_SIZE: 8, WARMUP_EPOCHS: 0}
 LOG: {EVERY_STEPS: 1}
 """
+FLAT = "folder:{}/images"  # without classes
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
         (["METHOD.NAME", "mscm"], "unknown method 'mscm' in METHOD.NAME"),
         (["SOLVER.ACCUMULATE", "2"], "SOLVER.ACCUMULATE 2"),
         (["DATASETS.TRAIN", "folder:/nowhere:train"], "/nowhere/train does not exist; expected"),
-        (["DATASETS.KNN_TRAIN", "folder:{}/images", "DATASETS.KNN_TEST", "x"], "no class folders"),
+        (["DATASETS.KNN_TRAIN", FLAT, "DATASETS.KNN_TEST", FLAT], "no class folders"),
         (["--num-gpus", "64", "SOLVER.BATCH_SIZE", "128"], "--num-gpus 64: this machine has"),
         (["SOLVER.BATCH_SIZE", "32"], "SOLVER.BATCH_SIZE 32"),
         (["SOLVER.WARMUP_STEPS", "2"], "the warmup of 2 steps fills the run of 2"),

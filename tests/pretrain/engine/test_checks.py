@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from pretrain.engine.checks import check_backbone, check_config
+from pretrain.data.datasets import ArrayImages
+from pretrain.engine.checks import check_backbone, check_config, check_monitor
 
 MOCO = ("METHOD.BASE", "moco_v2")
 MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
@@ -62,6 +64,20 @@ def test_refused(
 
 def test_the_defaults_pass(tiny_config: Callable[..., CfgNode]) -> None:
     check_config(tiny_config(), 4)
+
+
+def test_the_monitor_compares_labels_of_one_list_of_classes() -> None:
+    """A query set that lacks a class numbers those behind it otherwise."""
+
+    def images(*classes: str) -> ArrayImages:
+        pixels = np.zeros((2, 4, 4, 3), np.uint8)
+        return ArrayImages(pixels, [0, 0] if classes else [-1, -1], classes, ["a", "b"])
+
+    check_monitor(images("cat", "dog"), images("cat", "dog"))
+    with pytest.raises(InputError, match="DATASETS.KNN_TEST has no class folders"):
+        check_monitor(images("cat"), images())
+    with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2, .*: see bee$"):
+        check_monitor(images("ant", "bee", "cat"), images("ant", "cat"))
 
 
 class Encoder(torch.nn.Module):

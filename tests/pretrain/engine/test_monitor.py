@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pretrain.backbones.resnet import build_resnet
+from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter
 from pretrain.data.datasets import ArrayImages
 from pretrain.data.preprocess import Preprocess
@@ -43,6 +44,13 @@ def flat_colours() -> ArrayImages:
     labels = [i % 3 for i in range(12)]
     pixels = colours[labels][:, None, None].expand(12, 16, 16, 3).contiguous().numpy()
     return ArrayImages(pixels, labels, ["r", "g", "b"], [str(i) for i in range(12)])
+
+
+def test_an_unreadable_image_is_named() -> None:
+    broken = flat_colours()
+    broken.unreadable[2] = "image 2 is cut off"
+    with pytest.raises(InputError, match="unreadable image, remove it: image 2 is cut off"):
+        LabelledImages.read(broken, 16, 0)
 
 
 def make_monitor(folder: Path, can_collapse: bool = True) -> KnnMonitor:
