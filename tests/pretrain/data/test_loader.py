@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, open_images
-from pretrain.data.loader import Batch, CropLoader
+from pretrain.data.loader import Batch, CropLoader, draw_seed
 
 
 @pytest.fixture
@@ -60,6 +61,13 @@ def test_epochs_and_seeds_differ(data: ImageDataset) -> None:
     assert same(first, list(make(data).epoch(0)))
     assert not same(first, list(make(data).epoch(1)))
     assert not same(first, list(make(data, seed=4).epoch(0)))
+
+
+def test_no_two_crops_have_one_draw() -> None:
+    """ImageNet's largest index, hundreds of epochs, a dozen views, the substitute's draw (-1)."""
+    ranges = (0, 1, 2, 7), (0, 1, 2, 99, 799), (0, 1, 2, 1023, 1_281_166), (-1, 0, 1, 11)
+    keys = list(itertools.product(*ranges))
+    assert len({draw_seed(*key) for key in keys}) == len(keys)
 
 
 def test_workers_and_resume(data: ImageDataset) -> None:

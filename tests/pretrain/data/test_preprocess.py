@@ -33,6 +33,14 @@ def test_range_and_order(images: torch.Tensor) -> None:
     torch.testing.assert_close(MSRA.apply(images), expected, atol=1e-4, rtol=0)
 
 
+def test_a_range_that_begins_below_zero(images: torch.Tensor) -> None:
+    """Inception's -1 to 1; mean and std are on that scale."""
+    facts = Preprocess((0.1, -0.2, 0.3), (2.0, 3.0, 4.0), value_range=(-1.0, 1.0))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (facts.mean, facts.std))
+    expected = (images.float() / 127.5 - 1 - mean) / std
+    torch.testing.assert_close(facts.apply(images), expected, atol=1e-5, rtol=0)
+
+
 def test_filter_comes_last(images: torch.Tensor) -> None:
     with_filter = Preprocess(highpass=HighPass(5, 2.0))
     expected = highpass(Preprocess().apply(images), 5, 2.0)
