@@ -18,7 +18,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.distributed import barrier, is_main
+from pretrain.common.distributed import barrier, gather_objects, is_main
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
@@ -128,7 +128,8 @@ def choose_rate(
             shown = "a loss that is not finite" if value is None else f"{METRIC} {value:.2f}"
             logger.info("learning rate %s: %s on %d held-out images", rate, shown, len(held_out))
         barrier()
-    scores = _read(record)
+    # What the first process wrote: another machine may still see an older file.
+    scores = gather_objects(_read(record))[0]
     judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
     if not judged:
         raise InputError("TRANSFER.LR_SWEEP: no rate trained to an AP; give lower RATES")

@@ -9,6 +9,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from tests.two_processes import run_in_two
 from transfer.checkpoints.weights import Weights, make_provenance
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.config import load_detection_config, protocol_sha256
@@ -107,6 +108,18 @@ def test_the_best_rate_wins_and_is_not_looked_for_again(tmp_path: Path) -> None:
     }
     again = Fake({})
     assert choose(again, tmp_path) == 0.1 and not again.trained
+
+
+def choose_on_machine(rank: int, folder: str) -> None:
+    place = Path(folder) / f"machine_{rank}"
+    place.mkdir()
+    table = {0.1: 30.0, 0.02: 40.0, 0.5: None}
+    assert choose(Fake(table), place) == 0.02
+
+
+def test_all_processes_take_the_rate_of_the_first(tmp_path: Path) -> None:
+    """Also one whose machine does not show the file yet."""
+    run_in_two(choose_on_machine, tmp_path)
 
 
 def test_ties_and_failures(tmp_path: Path) -> None:
