@@ -95,7 +95,7 @@ def test_a_run_writes_what_the_contract_says(tiny_config: Config, tmp_path: Path
 def test_statistics_are_estimated_again(tiny_config: Config, tmp_path: Path) -> None:
     """checkpoint.pth keeps the statistics of training; the second file has those of clean images,
     filtered as the weights want them."""
-    cfg = tiny_config("PRECISE_BN.IMAGES", 24, "PRECISE_BN.BATCH_SIZE", 24)
+    cfg = tiny_config("PRECISE_BN.IMAGES", 24, "PRECISE_BN.BATCH_SIZE", 8)
     pretrain(dump_yaml(cfg), str(tmp_path / "run"), False)
     raw, precise = (
         load_checkpoint(tmp_path / "run" / name)
