@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,7 +65,7 @@ def test_large_images_in_pieces() -> None:
 
 
 def test_draws() -> None:
-    recipe = FULL
+    recipe = replace(FULL, contrast=0.4, saturation=1.5, hue=0.1)
     n = 20_000
     params = sample_params(recipe, n, torch.Generator().manual_seed(0))
     again = sample_params(recipe, n, torch.Generator().manual_seed(0))
@@ -71,9 +73,13 @@ def test_draws() -> None:
     for name in ("flip", "jitter", "gray", "blur", "solarize"):
         share = getattr(params, name).float().mean().item()
         assert share == pytest.approx(getattr(recipe, f"{name}_prob"), abs=0.015), name
-    assert params.brightness.aminmax().min >= 0.2 - 1e-6
-    assert params.brightness.aminmax().max <= 1.8 + 1e-6
-    assert params.hue.abs().max() <= 0.2
+    ranges = {"brightness": (0.2, 1.8), "contrast": (0.6, 1.4), "saturation": (0.0, 2.5)}
+    for name, (low, high) in {**ranges, "hue": (-0.1, 0.1), "sigma": (0.1, 2.0)}.items():
+        drawn, edge = getattr(params, name), 2e-3 * (high - low)
+        assert (
+            low - 1e-6 <= drawn.min() < low + edge and high - edge < drawn.max() <= high + 1e-6
+        ), name
+        assert drawn.mean().item() == pytest.approx((low + high) / 2, abs=5 * edge), name
     # Each of the 24 orders is as frequent as another.
     codes = (params.order * torch.tensor([64, 16, 4, 1])).sum(1)
     counts = codes.unique(return_counts=True)[1]

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ArrayImages
+from pretrain.data.run import build_view_maker
 from pretrain.engine.checks import check_backbone, check_config, check_monitor
 
 MOCO = ("METHOD.BASE", "moco_v2")
@@ -78,6 +79,15 @@ def test_the_monitor_compares_labels_of_one_list_of_classes() -> None:
         check_monitor(images("cat"), images())
     with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2, .*: see bee$"):
         check_monitor(images("ant", "bee", "cat"), images("ant", "cat"))
+
+
+def test_small_views_are_held_against_their_own_size(
+    tiny_config: Callable[..., CfgNode],
+) -> None:
+    small = ("VIEWS.FOCAL.COUNT", 1, "VIEWS.FOCAL.SIZE", 8, "VIEWS.BLUR_KERNEL", 17)
+    with pytest.raises(InputError, match="blur kernel of 17 px is too large for images of 8 px"):
+        build_view_maker(tiny_config(*MSN, *small))
+    build_view_maker(tiny_config(*MSN, *small, "VIEWS.FOCAL.BLUR_PROB", 0.0))
 
 
 class Encoder(torch.nn.Module):
