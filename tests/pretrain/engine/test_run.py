@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def test_a_run_writes_what_the_contract_says(tiny_config: Config, tmp_path: Path
     assert all(needed <= set(row) for row in rows if "loss" in row)
     assert {"feature_std", "effective_rank"} <= set(rows[0])
     assert rows[-2]["views_per_image"] == schedule["views_per_image"] == 3
+
+
+def test_rates_and_decay_are_the_configs(tiny_config: Config) -> None:
+    """Barlow Twins' rate of biases; MSN's schedules, which span more than the run's 6 steps."""
+    rates = ("SOLVER.LR_PER_256", 0.2, "SOLVER.BIAS_LR_PER_256", 0.0048)
+    decay = ("SOLVER.WEIGHT_DECAY", 0.1, "SOLVER.FINAL_WEIGHT_DECAY", 0.4)
+    span = ("SOLVER.STRETCH", 1.25, "SOLVER.WARMUP_EPOCHS", 0.0)
+    training = build_training(tiny_config(*rates, *decay, *span), torch.device("cpu"))
+    for step in range(6):
+        left = 0.5 * (1 + math.cos(math.pi * step / 7.5))
+        assert training.lr_at(step) == pytest.approx(0.2 * 8 / 256 * left)
+        assert training.weight_decay_at(step) == pytest.approx(0.4 - 0.3 * left)
+    for group in training.optimizer.param_groups:
+        (matrices,) = {parameter.ndim > 1 for parameter in group["params"]}
+        assert group["lr_ratio"] == pytest.approx(1.0 if matrices else 0.0048 / 0.2)
+        assert group["weight_decay"] == (0.1 if matrices else 0.0)
 
 
 def test_statistics_are_estimated_again(tiny_config: Config, tmp_path: Path) -> None:
