@@ -9,20 +9,9 @@ from typing import Any
 from transfer.report.published import Published
 from transfer.report.samples import is_percent
 from transfer.results.comparison import Sample
+from transfer.results.headlines import headlines
 from transfer.results.statistics import Summary, summarize
 from transfer.results.store import Entry
-
-HEADLINES = {
-    "knn": ("knn20_top1",),
-    "linear": ("top1",),
-    "linear_crops": ("top1",),
-    "finetune": ("top1",),
-    "kshot": ("shots1_top1", "shots5_top1"),
-    "svm": ("mAP",),
-    "detection": ("bbox/AP", "bbox/AP50", "segm/AP"),
-    "segmentation": ("segm/AP", "bbox/AP"),
-    "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
-}
 
 
 @dataclass(frozen=True)
@@ -109,9 +98,8 @@ class Results:
         """The columns of the main table: the metrics that papers print, by protocol."""
         columns = []
         for protocol in self.protocols:
-            known = self.metrics[protocol.key]
-            wanted = [m for m in HEADLINES.get(protocol.task, ()) if m in known]
-            columns += [(protocol, metric) for metric in wanted or known[:1]]
+            known = headlines(protocol.task, self.metrics[protocol.key])
+            columns += [(protocol, metric) for metric in known]
         return columns
 
     def headline(self, protocol: Protocol) -> str:

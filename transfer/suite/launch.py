@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pretrain.common.errors import InputError
+from transfer.results.headlines import headlines
 from transfer.results.record import FILE_NAME, read_record
 from transfer.suite.bars import last_line
 from transfer.suite.plan import Job
 
 POLL_SECONDS = 0.5
-SHOWN_METRICS = 3
 GRACE_SECONDS = 30.0  # for a command to stop by itself, as SLURM's KillWait
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
@@ -158,18 +158,21 @@ def _start_ready(
 
 
 def _metrics(job: Job) -> list[str]:
-    """The first metrics of the job's last record, as texts."""
+    """What the job's last record scores, as texts."""
     path = job.results[-1]
     if path.name != FILE_NAME:
         return []
     try:
-        metrics = read_record(path)["metrics"]
+        record = read_record(path)
     except InputError as error:  # the report tells it as well
         return [str(error)]
     # Statistics of the features are no result of the task.
-    scores = {k: v for k, v in metrics.items() if v is not None and not k.startswith("features/")}
-    known = [f"{name} {value:.2f}" for name, value in scores.items()]
-    return known[:SHOWN_METRICS]
+    scores = {
+        name: value
+        for name, value in record["metrics"].items()
+        if value is not None and not name.startswith("features/")
+    }
+    return [f"{name} {scores[name]:.2f}" for name in headlines(record["task"], scores)]
 
 
 def _finish(item: Running, status: int, tell: Tell) -> str:

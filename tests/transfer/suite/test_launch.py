@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,19 @@ def test_stopping_the_suite_stops_its_commands(
     words = note.read_text().split()
     assert words[2:] == ([] if deaf else ["saved"]), "asked first, killed only where it is deaf"
     wait_for(lambda: not any(map(alive, words[:2])))
+
+
+def test_a_finished_job_says_the_numbers_that_papers_print(
+    make_job: Make, tmp_path: Path, tell: Callable, events: list
+) -> None:
+    """Of kNN's many columns the usual k, which is not the first by name."""
+    record = CHECKOUT / "docs/results/classification/groceries_knn/simclr/trial_0/record.json"
+    result = tmp_path / "trial_0" / "record.json"
+    copy = (
+        "import os, shutil\n"
+        f"os.mkdir({str(result.parent)!r})\n"
+        f"shutil.copy({str(record)!r}, {str(result)!r})"
+    )
+    job = replace(make_job("knn", copy), results=(result,))
+    assert run([job], tmp_path, tell) == {"knn": "done"}
+    assert events[-1][2].endswith(" s, knn20_top1 28.76")
