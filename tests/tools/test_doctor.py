@@ -73,13 +73,13 @@ def test_official_classification_sets(
     for config in ("linear_inat18.yaml", "linear_places205.yaml"):
         found = rows(capsys, "--config", config, "--weights", "random", status=2)
         assert "does not exist; expected" in found["data"]["detail"]
-    names = [f"train_val2018/Aves/{category}/{category}.jpg" for category in (0, 1)]
+    names = [f"train_val2018/Aves/{image // 2}/{image}.jpg" for image in range(4)]
     for name in names:
-        (tmp_path / "inat2018" / name).parent.mkdir(parents=True)
+        (tmp_path / "inat2018" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "inat2018" / name)
     content = {
         "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
-        "annotations": [{"id": i, "image_id": i, "category_id": i} for i in (0, 1)],
+        "annotations": [{"id": i, "image_id": i, "category_id": i // 2} for i in range(4)],
         "categories": [{"id": i, "name": f"species {i}"} for i in (0, 1)],
     }
     for split in ("train", "val"):
@@ -87,7 +87,7 @@ def test_official_classification_sets(
     row = rows(capsys, "--config", "linear_inat18.yaml", "--weights", "random")
     for split in ("train", "val"):
         found = row[f"data inat2018:{split}"]
-        assert found["status"] == "warn" and "2 images, 2 classes" in found["detail"]
+        assert found["status"] == "warn" and "4 images, 2 classes" in found["detail"]
         assert "the whole set has 8142 classes" in found["detail"]
 
 
