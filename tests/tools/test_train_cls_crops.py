@@ -87,6 +87,13 @@ def test_layers(root: Path) -> None:
     assert names <= set(record(root)["metrics"]) and set(record(root)["per_class"]) == names
 
 
+def test_a_batch_norm_of_one_process_gets_no_batch_of_one_image(root: Path) -> None:
+    """It is left out of TRAIN.SYNC_BN too, where there is no other process."""
+    words = ("TRAIN.HEAD", "batchnorm_linear", "TRAIN.SYNC_BN", "True", "SOLVER.BATCH_SIZE", "35")
+    assert run(root, "linear_imagenet_vicreg.yaml", *words) == 0
+    assert record(root)["views_seen"] == 2 * (35 + 12)
+
+
 def test_fine_tuning_with_a_choice_of_rates(root: Path) -> None:
     rates = ("SOLVER.LR_PER_256", "(1.0, 3.0)", "PROTOCOL.HOLDOUT", "0.3")
     assert run(root, "finetune_folder.yaml", *rates) == 0

@@ -83,7 +83,7 @@ def fit(
             start = time.perf_counter()
             row = {"step": epoch + 1, **trainer.epoch(images, epoch, epochs)}
             _check_frozen(trainer, frozen_state)
-            done.epochs, done.views = epoch + 1, done.views + images.count
+            done.epochs, done.views = epoch + 1, done.views + images.used
             hits = None
             if epoch + 1 == epochs or (eval_period and (epoch + 1) % eval_period == 0):
                 hits = test()

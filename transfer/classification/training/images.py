@@ -80,6 +80,7 @@ class TrainImages:
             drop_last=drop_last or rest < min_share * world_size(),
         )
         self.steps_per_epoch = self.loader.steps_per_epoch
+        self.used = min(self.count, self.steps_per_epoch * batch_size)  # images of an epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of epoch number `epoch`, counted from 0."""

@@ -221,16 +221,16 @@ def _run(
     """One training run; what was done, hits of its last test (M, H, 2), the heads' names."""
     cfg, loader = task.cfg, task.cfg.DATALOADER
     model = _model(task)
-    alone = not cfg.TRAIN.SYNC_BN and any(
-        isinstance(module, _BatchNorm) for module in model.trained().modules()
-    )
+    # Two images at least for a batch norm, which one process alone sees without SYNC_BN and with it
+    alone = world_size() == 1 or not cfg.TRAIN.SYNC_BN
+    norms = any(isinstance(module, _BatchNorm) for module in model.trained().modules())
     images = TrainImages(
         train,
         crop=_crop(cfg),
         flip_prob=cfg.TRAIN.FLIP_PROB,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         drop_last=cfg.TRAIN.DROP_LAST,
-        min_share=2 if alone else 1,
+        min_share=2 if norms and alone else 1,
         num_workers=loader.NUM_WORKERS,
         seed=task.seed,
         device=task.device,

@@ -115,6 +115,13 @@ def test_tested_only_as_often_as_asked(make: Callable, folder: Path, tmp_path: P
     assert done.views == 4 * 30 + 12
 
 
+def test_images_that_an_epoch_leaves_out_are_not_counted(
+    make: Callable, folder: Path, tmp_path: Path
+) -> None:
+    done, _ = run(make(LARC, 3.0, drop_last=True), tmp_path, folder, eval_period=0)
+    assert done.views == 4 * 24 + 12
+
+
 def test_a_backbone_that_moves_is_an_error(make: Callable, folder: Path, tmp_path: Path) -> None:
     """Batch norm left in training mode moves its statistics without any gradient."""
     trainer, images = make(LARC, 3.0)
