@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from pretrain.common.config import dump_yaml, find_config, load_config
+from transfer.classification.defaults import NOT_IN_IDENTITY, get_defaults
 from transfer.detection.config import protocol_name
 from transfer.detection.defaults import make_defaults
-from transfer.report.configs import difference, flatten, learning_rate
+from transfer.report.configs import belongs_to_protocol, difference, flatten, learning_rate
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.flags import find_flags
 from transfer.report.page import published_on_page
@@ -154,6 +155,13 @@ def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Wri
         assert ("not the config's own" in flags_of(tmp_path)) == flagged
     assert "own protocol: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
     assert not left_open("voc_mscn")
+
+
+def test_what_is_no_part_of_an_identity_is_no_change() -> None:
+    """A record whose metrics alone were asked for in another number is of the config's protocol."""
+    free = [key for key in flatten(get_defaults()) if key.split(".")[0] in NOT_IN_IDENTITY]
+    assert {"QUALITY.IMAGES", "DATALOADER.CHECK_IMAGES", "SEED"} < set(free)
+    assert not [key for key in free if belongs_to_protocol(key)]
 
 
 def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writer) -> None:
