@@ -37,6 +37,14 @@ def test_crops_are_torchvisions(width: int, height: int, interpolation: str) -> 
     assert torch.equal(ours, reference(image))
 
 
+@pytest.mark.parametrize("width, height", [(50, 31), (31, 50), (20, 20)])
+def test_squashed_images_are_vissls(width: int, height: int) -> None:
+    """Resized twice: the shorter side to 16 px, then the whole image to 14 x 14."""
+    reference = v2.Compose([v2.Resize(16), v2.Resize((14, 14)), v2.PILToTensor()])
+    image = _image(width, height)
+    assert torch.equal(ImageTransform(16, 14, squash=True).apply(image), reference(image))
+
+
 def test_bad_transform() -> None:
     with pytest.raises(InputError, match="IMAGE_SIZE 32"):
         ImageTransform(resize=16, size=32)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,29 @@ def test_cache_serves_the_same_and_only_the_same(folder: Path) -> None:
     )
     extract_features(weights, split, ImageTransform(20, 16), **options)
     assert len(list((folder / "cache").glob("*/features.npy"))) == 3
+
+
+def test_all_that_moves_a_feature_has_a_folder_of_its_own(folder: Path) -> None:
+    """One thing at a time is another than in the first extraction."""
+    split = open_split(f"folder:{folder}:images")
+    weights = read_weights("random", backbone="tiny_resnet")
+    swapped = replace(weights, preprocess=replace(weights.preprocess, channel_order="BGR"))
+    calls = [
+        (weights, split, ImageTransform(80, 64), {}),
+        (swapped, split, ImageTransform(80, 64), {}),
+        (weights, split, ImageTransform(72, 64), {}),
+        (weights, split, ImageTransform(80, 80), {}),
+        (weights, split, ImageTransform(80, 64, "bicubic"), {}),
+        (weights, split, ImageTransform(80, 64, squash=True), {}),
+        (weights, split.subset([1, 0, 2, 3, 4]), ImageTransform(80, 64), {}),
+        (weights, split, ImageTransform(80, 64), {"window": 2}),
+        (weights, split, ImageTransform(80, 64), {"precision": "bf16"}),
+        (weights, split, ImageTransform(80, 64), {"storage": "fp16"}),
+    ]
+    kept = {"device": CPU, "cache_dir": str(folder / "cache")}
+    found = [extract_features(*call, **options, **kept).values for *call, options in calls]
+    assert len(list((folder / "cache").iterdir())) == len(calls)
+    assert not any(torch.equal(found[0], other) for other in found[1:])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

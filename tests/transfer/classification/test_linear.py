@@ -84,6 +84,31 @@ def test_gradient_is_that_of_autograd() -> None:
     torch.testing.assert_close(heads.weight, -0.8 * 32 / 256 * weight.grad)
 
 
+@pytest.mark.parametrize("batch_size", [32, 500])
+def test_steps_are_those_of_torchs_sgd(batch_size: int) -> None:
+    """A cosine over all steps; the rate is that of the batch, of all images where they are fewer;
+    the last batch's mean is over its own images."""
+    features, labels = _data(90)
+    solver = Solver(epochs=3, batch_size=batch_size, weight_decay=1e-2)
+    heads = train_heads(features, labels, [2.0], solver, num_classes=4, generator=_generator(5))
+    model = torch.nn.Linear(10, 4)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    groups = [{"params": [model.weight], "weight_decay": 1e-2}, {"params": [model.bias]}]
+    batch = min(batch_size, 90)
+    sgd = torch.optim.SGD(groups, lr=2.0 * batch / 256, momentum=0.9)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 3 * -(-90 // batch))
+    draws = _generator(5)
+    for _ in range(3):
+        for index in torch.randperm(90, generator=draws).split(batch):
+            sgd.zero_grad()
+            torch.nn.functional.cross_entropy(model(features[index]), labels[index]).backward()
+            sgd.step()
+            cosine.step()
+    torch.testing.assert_close(heads.weight, model.weight.detach().T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(heads.bias, model.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_choice_takes_the_best_and_extends_the_edge() -> None:
     features, labels = _data(200)
     lr, scores = choose_lr(

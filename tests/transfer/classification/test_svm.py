@@ -30,6 +30,12 @@ def slow_ap(present: np.ndarray, scores: np.ndarray) -> float:
     return sum(max(p for f, p in points if f >= k) for k in range(1, total + 1)) / total
 
 
+def test_norms_as_vissls() -> None:
+    """`features / (norm + 1e-5)`: short features do not reach length 1."""
+    rows = normalize(np.array([[3e-6, 4e-6], [3.0, 4.0]]))
+    assert rows[0] == pytest.approx([0.2, 4 / 15]) and rows[1] == pytest.approx([0.6, 0.8], 1e-5)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_average_precision(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -94,6 +100,8 @@ def test_low_shot_samples_as_vissl_draws_them() -> None:
         assert np.array_equal(sample[kept, c], targets[kept, c])
     assert np.array_equal(sample, sample_shots(targets, 4, seed=1))
     assert not np.array_equal(sample, sample_shots(targets, 4, seed=2))
+    # Each number of shots is a draw of its own, not a part of the larger one
+    assert ((sample == 1) & (sample_shots(targets, 8, seed=1) != 1)).any()
     with pytest.raises(InputError, match="SVM.SHOTS 150: class 0"):
         sample_shots(targets, 150, seed=0)
 

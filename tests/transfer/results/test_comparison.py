@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from transfer.results.comparison import Sample, best_of, compare, detectable, holm, p_value
+from transfer.results.comparison import (
+    LEAST_DRAWS,
+    Sample,
+    best_of,
+    compare,
+    detectable,
+    holm,
+    p_value,
+)
 from transfer.results.replicates import draw_weights
 from transfer.results.statistics import BOTH, IMAGES, TRIALS, Estimate, Source
 
@@ -53,6 +62,31 @@ def test_shared_draws_cancel_hard_images() -> None:
     assert together < 0.7 * alone
     other = Sample(second.values, second.seeds, second.replicates, (0, "b" * 64))
     assert compare(first, other).estimate.covers == TRIALS  # other images: no draws in common
+
+
+def test_few_draws_in_common_say_nothing_of_the_images() -> None:
+    first, second = pair_of(np.random.default_rng(0), (3, 3))
+    for count, covers in ((LEAST_DRAWS, BOTH), (LEAST_DRAWS - 1, TRIALS)):
+        other = replace(second, replicates=second.replicates[:, :count])
+        assert compare(first, other).estimate.covers == covers
+
+
+@pytest.mark.parametrize("sizes, paired", [((4, 4), True), ((4, 4), False), ((2, 5), False)])
+def test_neither_side_nor_the_order_of_trials_matters(sizes: tuple[int, int], paired: bool) -> None:
+    first, second = pair_of(np.random.default_rng(6), sizes, paired=paired)
+    found, turned = compare(first, second), compare(second, first)
+    order = np.random.default_rng(0).permutation(sizes[1])
+    shuffled = replace(
+        second,
+        values=second.values[order],
+        seeds=[second.seeds[i] for i in order],
+        replicates=second.replicates[order],
+    )
+    assert order.tolist() != sorted(order)
+    assert turned.estimate.value == pytest.approx(-found.estimate.value)
+    for other in (turned, compare(first, shuffled)):
+        assert other.estimate.se == pytest.approx(found.estimate.se)
+        assert other.p == pytest.approx(found.p)
 
 
 def test_trials_alone_are_scipys_t_tests() -> None:

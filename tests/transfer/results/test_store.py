@@ -79,7 +79,10 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
         {"task": "linear"},
         {"dataset": "other"},
         {"protocol": {**_record()["protocol"], "config_sha256": "ef" * 32}},
+        {"protocol": {**_record()["protocol"], "engine": "other"}},
+        {"protocol": {**_record()["protocol"], "name": "other"}},
         {"checkpoint": {**_record()["checkpoint"], "name": "other"}},
+        {"checkpoint": {**_record()["checkpoint"], "sha256": "cd" * 32}},
     ],
 )
 def test_other_identities_stand_side_by_side(tmp_path: Path, changes: dict) -> None:
