@@ -1,8 +1,8 @@
 """All records below some directories: folders in, distinct valid records out.
 
 A run's identity is its checkpoint (name and weights), task, dataset, protocol, trial and seed. The
-same identity with other metrics is a contradiction and refused; of copies one counts, that with
-the most artifacts beside it.
+same identity with other metrics or status is a contradiction and refused; of copies one counts,
+that with the most artifacts beside it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def read_store(folders: Sequence[str | Path]) -> Store:
         if not _same(entry, kept[key], whole=False):
             raise InputError(
                 f"{kept[key].path} and {entry.path} contradict: same checkpoint, protocol, trial "
-                "and seed, other metrics; remove one, or give the checkpoints different names"
+                "and seed, other metrics or status; remove one, or give the checkpoints different "
+                "names"
             )
         # A copy may have been made without its artifacts: the one that has more of them counts
         first, other = sorted((kept[key], entry), key=_artifacts, reverse=True)

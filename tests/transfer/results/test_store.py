@@ -44,6 +44,13 @@ def test_contradictions_are_refused_with_both_names(tmp_path: Path) -> None:
     assert str(one) in str(error.value) and str(two) in str(error.value)
 
 
+def test_a_shortened_run_is_no_copy_of_a_whole_one(tmp_path: Path) -> None:
+    write_record(tmp_path / "a", _record())
+    write_record(tmp_path / "b", _record(status="shortened"))
+    with pytest.raises(InputError, match="contradict: .*, other metrics or status; remove one"):
+        read_store([tmp_path])
+
+
 def test_a_repeat_with_equal_metrics_counts_once(tmp_path: Path) -> None:
     write_record(tmp_path / "a", _record())
     write_record(tmp_path / "b", _record(seconds=99.0))

@@ -55,6 +55,21 @@ def test_failures_do_not_stop_the_rest_and_done_jobs_are_skipped(
     assert events == [("done", "good", "already done")]
 
 
+def test_a_job_waits_for_what_it_needs_and_a_chain_is_skipped_whole(
+    make_job: Make, tmp_path: Path, tell: Callable
+) -> None:
+    jobs = [
+        make_job("slow", "import time; time.sleep(0.5); MAKE"),
+        make_job("reader", f"open({str(tmp_path / 'slow')!r}); MAKE", ("slow",)),
+        make_job("bad", "raise SystemExit(3)"),
+        make_job("second", "MAKE", ("bad",)),
+        make_job("third", "MAKE", ("second",)),
+    ]
+    states = run(jobs, tmp_path, tell)
+    expected = {"slow": "done", "reader": "done", "bad": "failed"}
+    assert states == {**expected, "second": "skipped", "third": "skipped"}
+
+
 def test_a_result_of_weights_that_are_made_anew_is_left_to_its_command(
     make_job: Make, tmp_path: Path, tell: Callable
 ) -> None:
