@@ -167,6 +167,8 @@ def _pr_content(content: Any) -> dict[str, Any]:
 def _spectrum_content(content: Any) -> list[tuple[float, float]]:
     values = [float(value) for value in content["singular_values"]]
     places = content.get("index") or range(1, len(values) + 1)
+    if values and values[0] == 0.0:  # a collapse
+        raise ValueError("the features do not vary")
     return [(float(i), value / values[0]) for i, value in zip(places, values)]
 
 

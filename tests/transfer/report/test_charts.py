@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from transfer.classification.spectrum import write_spectrum
 from transfer.report.artifacts import Artifacts
 from transfer.report.charts import (
     by_size,
@@ -228,3 +230,13 @@ def test_malformed_artifacts_are_noted(tmp_path: Path, write_run: Writer, conten
     artifacts = Artifacts([])
     assert not spectra(_results(tmp_path), artifacts).charts
     assert len(artifacts.notes) == (0 if content == {"singular_values": []} else 1)
+
+
+def test_features_of_a_collapse_have_no_spectrum(tmp_path: Path, write_run: Writer) -> None:
+    """All equal: no singular value is above 0, of which the others could be shares."""
+    folder = write_run("a", "linear", {"top1": 1.0}).parent
+    file = write_spectrum(torch.full((40, 4), 0.3), folder)
+    _add_artifact(folder / "record.json", "spectrum", json.loads(file.read_text()))
+    artifacts = Artifacts([])
+    assert not spectra(_results(tmp_path), artifacts).charts
+    assert artifacts.notes == [f"{file}: spectrum left out (the features do not vary)"]
