@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ from scipy import stats
 
 from benchmarks.ladder import main, parse, plan_runs, recipe_sha256
 from benchmarks.ladder_report import (
+    READING,
     compared_with,
-    difference,
+    differences,
     published,
     report_lines,
     write_report,
@@ -123,24 +123,47 @@ def row(name: str, seed: int, linear: float, knn: float, **changes: object) -> d
 def test_differences_are_paired_by_seed_with_students_interval() -> None:
     below = [row("step_1", seed, value, 0.0) for seed, value in enumerate((10.0, 14.0, 12.0))]
     above = [row("step_2", seed, value, 0.0) for seed, value in enumerate((13.0, 16.0, 16.0))]
-    summary = difference(above, below[::-1], "linear")
     pairs = np.array([3.0, 2.0, 4.0])
     low, high = stats.t.interval(0.95, 2, loc=pairs.mean(), scale=stats.sem(pairs))
-    assert summary.mean == pytest.approx(3.0)
-    assert summary.half_width == pytest.approx((high - low) / 2)
-    assert difference(above[:1], below, "linear") is None, "one pair shows no spread"
+    rows = {"step_1": below[::-1], "step_2": above}
+    expected = f"+3.0 ± {(high - low) / 2:.1f} (step_1, resolved)"
+    assert differences(rows, "linear") == {"step_2": expected}
+    assert differences({"step_1": below, "step_2": above[:1]}, "linear") == {}, "a single seed"
+    same = {"step_1": below, "step_2": [{**each, "name": "step_2"} for each in below]}
+    assert differences(same, "linear") == {"step_2": "+0.0 (step_1, not resolved)"}, "no spread"
 
 
-def test_an_interval_that_spans_0_is_not_resolved() -> None:
+def test_other_seeds_are_no_pairs() -> None:
+    below = [row("step_1", seed, value, 0.0) for seed, value in enumerate((10.0, 14.0, 12.0))]
+    above = [row("step_2", seed, value, 0.0) for seed, value in enumerate((13.0, 16.0, 16.0), 1)]
+    test = stats.ttest_ind((13.0, 16.0, 16.0), (10.0, 14.0, 12.0), equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    found = differences({"step_1": below, "step_2": above}, "linear")
+    assert found == {"step_2": f"+3.0 ± {(high - low) / 2:.1f} (step_1, not resolved)"}
+
+
+def test_two_seeds_resolve_nothing() -> None:
     rows = {
-        "step_1": [row("step_1", seed, 10.0 + seed, 5.0) for seed in range(3)],
-        "step_2": [
-            row("step_2", seed, 20.0 + seed + 0.1 * seed, 5.0 + (-1) ** seed) for seed in range(3)
-        ],
+        "final": [row("final", seed, 10.0 + seed, 0.0) for seed in range(2)],
+        "other": [row("other", seed, 20.0 + 1.01 * seed, 0.0) for seed in range(2)],
     }
-    line = next(line for line in report_lines(rows, "x.svg") if line.startswith("| step_2"))
-    assert re.search(r"\+10\.1 ± 0\.2 \(step_1\)", line)
-    assert re.search(r"[+-]\d\.\d ± \d\.\d \(step_1, not resolved\)", line)
+    assert differences(rows, "linear")["other"] == "+10.0 ± 0.1 (final, not resolved)"
+
+
+def test_verdicts_are_corrected_for_being_many() -> None:
+    """A difference whose interval alone leaves out 0 is resolved by itself, not among twelve."""
+    rows = {"final": [row("final", seed, 0.0, 0.0) for seed in range(3)]}
+    rows["leads"] = [row("leads", seed, 5.0 + seed, 0.0) for seed in range(3)]
+    assert differences(rows, "linear")["leads"].endswith("(final, resolved)")
+    for number in range(11):
+        none = [row(f"none_{number}", seed, (-1.0) ** seed, 0.0) for seed in range(3)]
+        rows[f"none_{number}"] = none
+    rows["sure"] = [row("sure", seed, 9.0 + 0.1 * seed, 0.0) for seed in range(3)]
+    found = differences(rows, "linear")
+    assert found["leads"] == "+6.0 ± 2.5 (final, not resolved)"
+    assert found["sure"] == "+9.1 ± 0.2 (final, resolved)"
+    lines = report_lines(rows, "x.svg")
+    assert READING in lines and any(found["sure"] in line for line in lines)
 
 
 def test_what_a_row_is_compared_with() -> None:
