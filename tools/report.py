@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Result records in; one table and report.{html,md,csv,tex} out."""
+"""Result records in; a table per protocol and report.{html,md,csv,tex} out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLE = "python tools/report.py runs/knn runs/voc --output runs/report --compa
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the report, prints its table and the path of the page."""
+    """Writes the report, prints its tables and the path of the page."""
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument(
         "results", nargs="+", metavar="RESULTS_DIR", help="searched for record.json"

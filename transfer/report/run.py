@@ -13,13 +13,13 @@ from transfer.report.compare import compare_table, describe_units
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.page import render_page
 from transfer.report.tables import build_results
-from transfer.report.text import aligned, to_markdown, to_terminal
+from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
 from transfer.results.store import read_store
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the command prints: the main table, the comparison (or ""), one line per note."""
+    """What the command prints: the main tables, the comparison (or ""), one line per note."""
 
     page: Path
     table: str
@@ -63,5 +63,5 @@ def write_report(
     texts["tex"] = to_latex(results, compared, units)
     for suffix, text in texts.items():
         atomic_write_text(output / f"report.{suffix}", text)
-    comparison = f"{units}\n{aligned(*compared)}" if compared else ""
+    comparison = comparison_to_terminal(compared, units) if compared else ""
     return Written(output / "report.html", to_terminal(results), comparison, results.notes)

@@ -6,6 +6,7 @@ Percentages have one decimal; report.csv has all digits (`exports.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from transfer.report.compute import compute_rows
 from transfer.report.flags import find_flags
@@ -21,12 +22,13 @@ from transfer.report.published import MARK
 from transfer.report.results import Checkpoint, Protocol, Results
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
+_FACTS = ["backbone", "pretrain", "views", "transfer"]
 
 
 def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) -> Table:
     """The main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
     columns = results.headlines()
-    header = ["checkpoint", "backbone", "pretrain", "views", "transfer"]
+    header = ["checkpoint", *_FACTS]
     header += [f"{protocol.label}: {metric}" for protocol, metric in columns]
     lines = []
     for checkpoint in results.checkpoints if rows is None else rows:
@@ -45,12 +47,39 @@ def method_rows(results: Results) -> Table:
 
 
 def to_terminal(results: Results) -> str:
-    """The main table for a terminal, one line per checkpoint, then methods, then flags."""
-    parts = [aligned(*headline_rows(results))]
+    """For a terminal, narrow: what rows are and cost, a table per protocol, then flags."""
+    parts = [_facts(*headline_rows(results))]
     if results.methods:
-        parts.append(aligned(*method_rows(results)))
+        parts.append(_facts(*method_rows(results)))
+    for protocol in results.protocols:
+        parts.append(f"{protocol.task}: {protocol.label}\n{_headline_table(results, protocol)}")
     parts.append("\n".join(f"flag: {flag}" for flag in find_flags(results)))
     return "\n\n".join(filter(None, parts))
+
+
+def _facts(header: list[str], rows: list[list[str]]) -> str:
+    count = header.index(_FACTS[-1]) + 1
+    return aligned(header[:count], [row[:count] for row in rows])
+
+
+def _headline_table(results: Results, protocol: Protocol) -> str:
+    """The main metrics of checkpoints and methods that have some of them."""
+    metrics = [metric for other, metric in results.headlines() if other is protocol]
+    rows = [
+        [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
+        for row in (*results.checkpoints, *results.methods)
+        if results.cell(row, protocol)
+    ]
+    return aligned(["", *metrics], rows, left=1)
+
+
+def comparison_to_terminal(compared: Table, units: str) -> str:
+    """`compare_table`'s rows below a heading per protocol."""
+    header, rows = compared
+    parts = [units]
+    for label, group in groupby(rows, key=lambda row: row[0]):
+        parts.append(f"{label}\n{aligned(header[1:], [row[1:] for row in group], left=1)}")
+    return "\n\n".join(parts)
 
 
 def to_markdown(results: Results, compared: Table | None = None, units: str = "") -> str:
@@ -123,12 +152,12 @@ def describe_protocol(protocol: Protocol) -> str:
     return f"{text}{changes}{rate} (config sha256 {protocol.config_sha256[:12]})"
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text columns for a terminal: the first two to the left, the others to the right."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Text columns for a terminal: the first `left` to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     lines = [
         "  ".join(
-            text.ljust(width) if i < 2 else text.rjust(width)
+            text.ljust(width) if i < left else text.rjust(width)
             for i, (text, width) in enumerate(zip(line, widths))
         )
         for line in (header, ["-" * width for width in widths], *rows)

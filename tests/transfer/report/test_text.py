@@ -19,7 +19,7 @@ from transfer.report.exports import CSV_FIELDS, escape_latex, to_csv, to_latex
 from transfer.report.formats import format_count, format_seconds
 from transfer.report.results import Results
 from transfer.report.tables import build_results
-from transfer.report.text import to_markdown, to_terminal
+from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
 from transfer.results.store import read_store
 
 VALUES = [40.0, 43.5, 41.25]
@@ -68,6 +68,31 @@ def test_tables_as_text(results: Results) -> None:
     assert "cost of pretraining" in rest
     for line in latex.splitlines():
         assert line.startswith("%") or not re.search(r"(?<!\\)[%#_&](?! )", line), line
+
+
+def test_a_terminal_has_a_narrow_table_per_protocol(results: Results) -> None:
+    tables = [part.splitlines() for part in to_terminal(results).split("\n\n")]
+    assert [line.split() for line in tables[0]][0][-1] == "transfer" and len(tables[0]) == 2 + 4
+    by_title = {table[0]: table[1:] for table in tables[1:]}
+    assert by_title["linear: linear_photos"][2:] == ["mscn_r18  41.6 ± 1.8 (n=3) t[37.2, 46.0]"]
+    knn = next(rows for title, rows in by_title.items() if title.startswith("knn: "))
+    assert [row.split()[0] for row in knn] == [
+        "knn20_top1",
+        "--------",
+        "zero",
+        "mscn_r18",
+        "simclr",
+    ]
+    widest = max(len(line) for table in tables[:-1] for line in table)
+    assert widest <= 100
+
+
+def test_a_comparison_has_a_table_per_protocol(results: Results) -> None:
+    rows = {row.label: row for row in results.checkpoints}
+    compared = compare_table(results, rows["mscn_r18"], rows["simclr"])
+    units, knn = comparison_to_terminal(compared, "points").split("\n\n")
+    assert units == "points" and knn.splitlines()[0] == compared[1][0][0]
+    assert knn.splitlines()[3].startswith("knn20_top1") and "+2.5" in knn
 
 
 def test_latex_counts_beside_each_number_where_they_differ(
