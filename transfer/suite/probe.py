@@ -8,11 +8,14 @@ augmentation are those of the run; only the time is cut, the earlier the sooner 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transfer.suite.bars import Bar, last_bar, last_line
 from transfer.suite.local import LocalProcess
@@ -91,7 +94,7 @@ def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measu
         command: the value of its --output is replaced by a temporary folder.
         stage: the bar that is to be timed; others (a scan of the images) are waited for. "": any.
     """
-    with tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
+    with _stopped_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
         words = list(command)
         words[words.index("--output") + 1] = str(Path(folder) / "run")
         log = Path(folder) / "log"
@@ -102,6 +105,23 @@ def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measu
             return _watch(process, memory, log, stage, seconds)
         finally:
             process.stop(STOP_SECONDS)
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM and a closed terminal, too, leave no command running and no folder behind."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _watch(

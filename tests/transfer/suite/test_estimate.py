@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -45,6 +47,25 @@ def test_a_probe_times_a_step_and_leaves_nothing(tmp_path: Path) -> None:
     assert 2.4 < found.start_seconds < 8 and found.seconds is None and not found.failure
     if not found.on_gpu:
         assert 200 * 2**20 < found.memory_bytes < 400 * 2**20
+    pid, folder = (tmp_path / "note").read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    assert not Path(folder).parent.exists()
+
+
+def terminate_once_there(note: Path) -> None:
+    """Sends SIGTERM to this process when the command has begun."""
+    while not note.exists() or not note.read_text():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_terminated_probe_leaves_nothing(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    Thread(target=terminate_once_there, args=(tmp_path / "note",)).start()
+    with pytest.raises(KeyboardInterrupt):
+        probe(command(tmp_path, 100_000), "train", seconds=60)
+    assert signal.getsignal(signal.SIGTERM) == handler
     pid, folder = (tmp_path / "note").read_text().split()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
