@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pretrain.common.errors import InputError
 from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent
+from transfer.report.samples import CERTAIN, LEAST_TRIALS
 from transfer.results.comparison import Comparison, Sample, compare
+from transfer.results.metrics import is_percent
 from transfer.results.statistics import IMAGES, TRIALS
 
 RESOLVED, OPEN = "resolved", "not resolved"

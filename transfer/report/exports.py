@@ -11,8 +11,8 @@ from transfer.report.flags import find_flags
 from transfer.report.formats import SPREAD, format_cell
 from transfer.report.published import MARK, Published
 from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.samples import is_percent
 from transfer.report.text import Table, describe_protocol
+from transfer.results.metrics import is_percent
 
 CSV_FIELDS = (
     "checkpoint,sha256,method,backbone,pretrain_epochs,pretrain_seconds,pretrain_gpu_seconds,"

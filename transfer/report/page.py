@@ -35,8 +35,8 @@ from transfer.report.gallery import MIN_SCORE, Gallery, collect_galleries
 from transfer.report.pairs import default_pair, every_row, pair_data
 from transfer.report.pictures import TITLES, collect_pictures
 from transfer.report.results import Protocol, Results
-from transfer.report.samples import is_percent
 from transfer.report.text import describe_protocol
+from transfer.results.metrics import is_percent
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_WORDS = 90  # characters on how a column differs in its head; the whole stands above the table

@@ -11,7 +11,7 @@ from typing import Any
 from transfer.report.compare import Pair, compare_cells
 from transfer.report.formats import format_summary
 from transfer.report.results import Checkpoint, Results
-from transfer.report.samples import is_percent
+from transfer.results.metrics import is_percent
 
 
 def pair_data(results: Results) -> dict[str, Any]:

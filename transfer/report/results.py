@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transfer.report.published import Published
-from transfer.report.samples import is_percent
 from transfer.results.comparison import Sample
-from transfer.results.headlines import headlines
+from transfer.results.metrics import headlines, is_percent
 from transfer.results.statistics import Summary, summarize
 from transfer.results.store import Entry
 

@@ -46,11 +46,6 @@ def samples_of(entries: Sequence[Entry], notes: list[str]) -> dict[str, Sample]:
     return found
 
 
-def is_percent(metric: str) -> bool:
-    """Whether a metric is an accuracy or AP; `features/*` are statistics in units of their own."""
-    return not metric.startswith("features/")
-
-
 def pooled(samples: Mapping[int, Sample]) -> Sample | None:
     """One checkpoint per pretraining seed -> a sample of the method: each seed counts once.
 

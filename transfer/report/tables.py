@@ -9,17 +9,16 @@ more checkpoints that differ in their pretraining's seed alone are also one row 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from transfer.report.methods import pool_methods
 from transfer.report.protocols import make_protocols
 from transfer.report.results import Cell, Checkpoint, Protocol, Results, make_cell
-from transfer.report.samples import CERTAIN, LEAST_TRIALS, is_percent, samples_of
+from transfer.report.samples import CERTAIN, LEAST_TRIALS, samples_of
 from transfer.results.comparison import best_of
+from transfer.results.metrics import sorted_metrics
 from transfer.results.store import Entry
-
-_METRIC_ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
 
 
 def build_results(entries: Sequence[Entry]) -> Results:
@@ -40,7 +39,7 @@ def build_results(entries: Sequence[Entry]) -> Results:
         members[key] += group
     protocols = make_protocols(members, notes)
     metrics = {
-        protocol.key: _sorted_metrics(
+        protocol.key: sorted_metrics(
             metric
             for (_, key), cell in cells.items()
             if key == protocol.key
@@ -127,23 +126,3 @@ def _checkpoints(groups: dict[tuple, list[Entry]]) -> list[Checkpoint]:
     return sorted(
         rows, key=lambda row: (1 if row.method == "supervised" else kind[row.untrained], row.label)
     )
-
-
-def _sorted_metrics(names: Iterable[str]) -> list[str]:
-    """Accuracies first; features/* are statistics beside them, never a headline."""
-
-    def place(name: str) -> tuple:
-        return not is_percent(name), _rank(name), _natural(name)
-
-    return sorted(set(names), key=place)
-
-
-def _rank(name: str) -> int:
-    return _METRIC_ORDER.index(name) if name in _METRIC_ORDER else len(_METRIC_ORDER)
-
-
-def _natural(name: str) -> tuple:
-    """knn20_top1 after knn10_top1 and before knn100_top1, top1 of all k before top5."""
-    head, _, tail = name.rpartition("_")
-    digits = "".join(c for c in head if c.isdigit())
-    return tail, int(digits or 0), name

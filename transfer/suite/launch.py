@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pretrain.common.errors import InputError
-from transfer.results.headlines import headlines
+from transfer.results.metrics import headlines
 from transfer.results.record import FILE_NAME, read_record
 from transfer.suite.bars import last_line
 from transfer.suite.plan import Job
@@ -166,12 +166,7 @@ def _metrics(job: Job) -> list[str]:
         record = read_record(path)
     except InputError as error:  # the report tells it as well
         return [str(error)]
-    # Statistics of the features are no result of the task.
-    scores = {
-        name: value
-        for name, value in record["metrics"].items()
-        if value is not None and not name.startswith("features/")
-    }
+    scores = {name: value for name, value in record["metrics"].items() if value is not None}
     return [f"{name} {scores[name]:.2f}" for name in headlines(record["task"], scores)]
 
 

@@ -1,0 +1,46 @@
+"""Metrics by their names: their order, and which stand for a task, as papers print them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
+HEADLINES = {
+    "knn": ("knn20_top1",),
+    "linear": ("top1",),
+    "linear_crops": ("top1", "res5_top1", "res5avg_top1"),
+    "finetune": ("top1",),
+    "kshot": ("shots1_top1", "shots5_top1"),
+    "svm": ("mAP",),
+    "svm_lowshot": ("shots1_mAP", "shots96_mAP"),
+    "detection": ("bbox/AP", "bbox/AP50", "segm/AP"),
+    "segmentation": ("segm/AP", "bbox/AP"),
+    "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
+}
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric is an accuracy or AP; `features/*` are statistics in units of their own."""
+    return not metric.startswith("features/")
+
+
+def headlines(task: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that stand for the task; else the first one in order."""
+    known = sorted_metrics(names)
+    return [name for name in HEADLINES.get(task, ()) if name in known] or known[:1]
+
+
+def sorted_metrics(names: Iterable[str]) -> list[str]:
+    """Accuracies first; features/* are statistics beside them."""
+    return sorted(set(names), key=lambda name: (not is_percent(name), _rank(name), _natural(name)))
+
+
+def _rank(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def _natural(name: str) -> tuple:
+    """knn20_top1 after knn10_top1 and before knn100_top1, top1 of all k before top5."""
+    head, _, tail = name.rpartition("_")
+    digits = "".join(c for c in head if c.isdigit())
+    return tail, int(digits or 0), name
