@@ -82,8 +82,8 @@ def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
     known = {
         m for cell in cells.values() for e in cell.entries for m in e.record["per_class"] or ()
     }
-    headlines = [name for other, name in results.headlines() if other is protocol]
-    ordered = [name for name in (*headlines, *results.metrics[protocol.key]) if name in known]
+    metrics = (*results.headlines_of(protocol), *results.metrics[protocol.key])
+    ordered = [name for name in metrics if name in known]
     metric = next(iter(ordered or sorted(known)), "")
     means = {series: _class_means(cell, metric) for series, cell in cells.items()}
     return metric, {series: found for series, found in means.items() if found}

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.config import flat
 from transfer.results.store import Entry
 
 # Where a run was, and what the weights decide: no part of a protocol (as in the packages' own
@@ -48,19 +49,8 @@ def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) 
         except (OSError, ValueError, yaml.YAMLError) as error:
             notes.append(f"{path}: config left out ({' '.join(str(error).split())})")
             continue
-        return {key: v for key, v in flatten(content).items() if belongs_to_protocol(key)}
+        return {key: v for key, v in flat(content).items() if belongs_to_protocol(key)}
     return None
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Flat:
-    """Nested mappings to dotted keys."""
-    flat: Flat = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def difference(one: Flat, other: Flat) -> list[str]:

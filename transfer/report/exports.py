@@ -78,7 +78,7 @@ def to_latex(results: Results, compared: Table | None = None, units: str = "") -
 
 def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
     """One table: checkpoints, below a rule methods, below another what others published."""
-    metrics = [metric for other, metric in results.headlines() if other is protocol]
+    metrics = results.headlines_of(protocol)
     measured = [
         [_measured_line(results, row, protocol, metrics) for row in rows]
         for rows in (results.checkpoints, results.methods)

@@ -95,15 +95,15 @@ class Results:
 
     def headlines(self) -> list[tuple[Protocol, str]]:
         """The columns of the main table: the metrics that papers print, by protocol."""
-        columns = []
-        for protocol in self.protocols:
-            known = headlines(protocol.task, self.metrics[protocol.key])
-            columns += [(protocol, metric) for metric in known]
-        return columns
+        return [(p, metric) for p in self.protocols for metric in self.headlines_of(p)]
+
+    def headlines_of(self, protocol: Protocol) -> list[str]:
+        """A protocol's columns of the main table."""
+        return headlines(protocol.task, self.metrics[protocol.key])
 
     def headline(self, protocol: Protocol) -> str:
         """The one metric that stands for a protocol."""
-        return next(metric for p, metric in self.headlines() if p is protocol)
+        return self.headlines_of(protocol)[0]
 
     def transfer_seconds(self, checkpoint: Checkpoint) -> float:
         """Seconds of all protocols, one trial of each (the mean over trials)."""

@@ -6,18 +6,17 @@ config is compared with the one below `configs/` of this checkout.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import CHECKOUT, load_config
+from pretrain.common.config import CHECKOUT, flat, load_config
 from pretrain.common.errors import InputError
 from transfer.classification.defaults import get_defaults
 from transfer.detection.defaults import make_defaults
-from transfer.report.configs import Flat, belongs_to_protocol, flatten
+from transfer.report.configs import Flat, belongs_to_protocol
 
 # Data, sizes and schedule. The other keys follow from the weights and the data, or are named by
 # the column's own sha256.
@@ -60,7 +59,6 @@ def _shipped(name: str) -> Flat | None:
 
 def _read(path: Path, defaults: Callable[[], CfgNode]) -> Flat | None:
     try:
-        flat = flatten(load_config(str(path), defaults()))
+        return flat(load_config(str(path), defaults()))
     except InputError:  # edited in this checkout: nothing to compare with
         return None
-    return json.loads(json.dumps(flat))  # lists for tuples, as in the record's file

@@ -27,16 +27,11 @@ _FACTS = ["backbone", "pretrain", "views", "transfer"]
 
 def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) -> Table:
     """The main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
-    columns = results.headlines()
+    columns, rows = results.headlines(), results.checkpoints if rows is None else rows
     header = ["checkpoint", *_FACTS]
     header += [f"{protocol.label}: {metric}" for protocol, metric in columns]
-    lines = []
-    for checkpoint in results.checkpoints if rows is None else rows:
-        seconds, _, views = costs(checkpoint)
-        line = [checkpoint.label, checkpoint.backbone, seconds, views]
-        line.append(format_seconds(results.transfer_seconds(checkpoint)))
-        lines.append(line + [format_cell(results, checkpoint, *column) for column in columns])
-    return header, lines
+    cells = ([format_cell(results, row, *column) for column in columns] for row in rows)
+    return header, [[row.label, *_facts(results, row), *line] for row, line in zip(rows, cells)]
 
 
 def method_rows(results: Results) -> Table:
@@ -48,23 +43,26 @@ def method_rows(results: Results) -> Table:
 
 def to_terminal(results: Results) -> str:
     """For a terminal, narrow: what rows are and cost, a table per protocol, then flags."""
-    parts = [_facts(*headline_rows(results))]
+    rows = [[row.label, *_facts(results, row)] for row in results.checkpoints]
+    parts = [aligned(["checkpoint", *_FACTS], rows)]
     if results.methods:
-        parts.append(_facts(*method_rows(results)))
+        rows = [[row.label, row.unit, *_facts(results, row)] for row in results.methods]
+        parts.append(aligned(["method", "unit", *_FACTS], rows))
     for protocol in results.protocols:
         parts.append(f"{protocol.task}: {protocol.label}\n{_headline_table(results, protocol)}")
     parts.append("\n".join(f"flag: {flag}" for flag in find_flags(results)))
     return "\n\n".join(filter(None, parts))
 
 
-def _facts(header: list[str], rows: list[list[str]]) -> str:
-    count = header.index(_FACTS[-1]) + 1
-    return aligned(header[:count], [row[:count] for row in rows])
+def _facts(results: Results, row: Checkpoint) -> list[str]:
+    """What stands below `_FACTS`."""
+    seconds, _, views = costs(row)
+    return [row.backbone, seconds, views, format_seconds(results.transfer_seconds(row))]
 
 
 def _headline_table(results: Results, protocol: Protocol) -> str:
     """The main metrics of checkpoints and methods that have some of them."""
-    metrics = [metric for other, metric in results.headlines() if other is protocol]
+    metrics = results.headlines_of(protocol)
     rows = [
         [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
         for row in (*results.checkpoints, *results.methods)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pretrain.common.config import dump_yaml, find_config, load_config
+from pretrain.common.config import dump_yaml, find_config, flat, load_config
 from transfer.classification.defaults import NOT_IN_IDENTITY, get_defaults
 from transfer.detection.config import protocol_name
 from transfer.detection.defaults import make_defaults
-from transfer.report.configs import belongs_to_protocol, difference, flatten, learning_rate
+from transfer.report.configs import belongs_to_protocol, difference, learning_rate
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.flags import find_flags
 from transfer.report.page import published_on_page
@@ -159,7 +159,7 @@ def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Wri
 
 def test_what_is_no_part_of_an_identity_is_no_change() -> None:
     """A record whose metrics alone were asked for in another number is of the config's protocol."""
-    free = [key for key in flatten(get_defaults()) if key.split(".")[0] in NOT_IN_IDENTITY]
+    free = [key for key in flat(get_defaults()) if key.split(".")[0] in NOT_IN_IDENTITY]
     assert {"QUALITY.IMAGES", "DATALOADER.CHECK_IMAGES", "SEED"} < set(free)
     assert not [key for key in free if belongs_to_protocol(key)]
 
@@ -178,7 +178,7 @@ def test_shipped_configs_are_their_own_protocol() -> None:
             i for i in FOLDERS.items() if (CONFIGS / i[0] / f"{name}.yaml").is_file()
         )
         config = load_config(f"{folder}/{name}.yaml", defaults())
-        assert changed_keys(name, flatten(yaml.safe_load(dump_yaml(config)))) == {}, name
+        assert changed_keys(name, flat(yaml.safe_load(dump_yaml(config)))) == {}, name
     assert changed_keys("my_own", {"SOLVER.MAX_ITER": 1}) == {} == changed_keys("voc_mscn", None)
 
 
@@ -200,7 +200,7 @@ def test_columns_say_how_they_differ(tmp_path: Path, write_run: Writer) -> None:
 
 
 def test_learning_rates() -> None:
-    sweep = flatten({"TRANSFER": {"LR_SWEEP": {"RATES": [0.01, 0.02]}}})
+    sweep = flat({"TRANSFER": {"LR_SWEEP": {"RATES": [0.01, 0.02]}}})
     assert learning_rate("detection", sweep, []) == "swept lr"
     assert learning_rate("detection", {"TRANSFER.LR_SWEEP.RATES": []}, []) == "fixed lr"
     assert learning_rate("detection", None, [Path("x/lr_sweep.json")]) == "swept lr"
