@@ -97,13 +97,13 @@ def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> No
 
 
 def split_holdout(
-    labels: Tensor, share: float, generator: torch.Generator
+    labels: Tensor, share: float, generator: torch.Generator, names: Sequence[str] = ()
 ) -> tuple[Tensor, Tensor]:
     """Returns index tensors (kept, held out): `share` of each class's images, at least one.
 
     Raises InputError as `check_holdout`.
     """
-    check_holdout(labels, share)
+    check_holdout(labels, share, names)
     kept, held = [], []
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]

@@ -35,6 +35,7 @@ from transfer.results.record import (
     FILE_NAME,
     check_trials,
     make_record,
+    null_for_nan,
     takes_fewer,
     write_record,
 )
@@ -196,8 +197,8 @@ def write_evaluation(
     """
     content = {
         "model": model,
-        "metrics": _jsonable(metrics),
-        "per_class": {name: _jsonable(values) for name, values in per_class.items()},
+        "metrics": null_for_nan(metrics),
+        "per_class": {name: null_for_nan(values) for name, values in per_class.items()},
     }
     path = Path(request.output) / "evaluation.json"
     atomic_write_text(path, json.dumps(content, indent=1, allow_nan=False))
@@ -220,7 +221,3 @@ def format_metrics(metrics: Mapping[str, float | None]) -> str:
     known = {name: value for name, value in metrics.items() if value is not None}
     texts = {name: f"{value:.2f}" for name, value in known.items() if not math.isnan(value)}
     return ", ".join(f"{name} {texts.get(name, 'n/a')}" for name in metrics)
-
-
-def _jsonable(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -97,8 +97,8 @@ def make_record(
         "protocol": {**protocol, "overrides": [str(o) for o in protocol.get("overrides") or []]},
         "trial": int(trial),
         "seed": int(seed),
-        "metrics": _null_for_nan(metrics),
-        "per_class": per_class and {m: _null_for_nan(v) for m, v in per_class.items()},
+        "metrics": null_for_nan(metrics),
+        "per_class": per_class and {m: null_for_nan(v) for m, v in per_class.items()},
         "artifacts": {key: str(path) for key, path in artifacts.items()},
         "started": started,
         "seconds": round(float(seconds), 3),
@@ -199,7 +199,7 @@ def _checkpoint_facts(weights: Weights, name: str) -> dict[str, Any]:
     }
 
 
-def _null_for_nan(values: Mapping[str, float | None]) -> dict[str, float | None]:
+def null_for_nan(values: Mapping[str, float | None]) -> dict[str, float | None]:
     return {
         key: None if value is None or math.isnan(value) else float(value)
         for key, value in values.items()

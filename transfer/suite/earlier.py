@@ -16,7 +16,7 @@ from pretrain.common.config import check_no_differences, differences, dump_yaml,
 from pretrain.common.errors import InputError
 from transfer.classification.defaults import get_defaults, not_in_identity
 from transfer.detection.earlier import CONFIG_FILE, check_folder
-from transfer.results.record import FILE_NAME, read_record
+from transfer.results.record import read_record
 from transfer.suite.entries import RANDOM
 from transfer.suite.plan import Job
 
@@ -38,10 +38,12 @@ def check_task_folder(job: Job, cfg: CfgNode, protocol: str, sha256: str | None)
                     f"{path} is of the protocol {record['protocol']['name']}, not {protocol}; give "
                     "the task another name, or another --output"
                 )
+            if job.kind == "cls":
+                untrained = job.weights == RANDOM
+                _check_classification(path.parent, cfg, (record["seed"], seed), untrained)
         if job.kind == "det":
-            check_folder(path.parent, cfg, seed, sha256)
-        elif path.exists():
-            _check_classification(path.parent, cfg, seed, job.weights == RANDOM)
+            # Of weights a record has told already
+            check_folder(path.parent, cfg, seed, None if path.exists() else sha256)
 
 
 def check_pretraining_folder(
@@ -75,12 +77,15 @@ def _check_weights(path: Path, found: str, job: Job, sha256: str | None) -> None
         )
 
 
-def _check_classification(folder: Path, cfg: CfgNode, seed: int, untrained: bool) -> None:
+def _check_classification(
+    folder: Path, cfg: CfgNode, seeds: tuple[int, int], untrained: bool
+) -> None:
+    """`seeds`: then and now, the trial's."""
     file = folder / CONFIG_FILE
     if not file.is_file():
         return
-    old, new = flat(load_config(str(file), get_defaults())), {**flat(cfg), "SEED": seed}
-    old["SEED"] = read_record(folder / FILE_NAME)["seed"]  # the trial's, not the config's
+    configs = (load_config(str(file), get_defaults()), cfg)
+    old, new = ({**flat(config), "SEED": seed} for config, seed in zip(configs, seeds))
     told = ("SEED", "BACKBONE") if untrained else ("SEED",)  # though no part of the protocol
     free = [key for key in not_in_identity(cfg) if key not in told]
     free += [key for key, value in new.items() if value == "auto"]  # now what the machine has

@@ -159,11 +159,10 @@ class SlurmLauncher:
 
     def _of_same_trials(self, log: str) -> Any | None:
         """A job left behind of all trials where `log` is that of one, or the other way round."""
-        name = (
-            lambda path: f"{path.removesuffix('.log')}__"
-        )  # as `launch` joins the parts of a name
+        mine = _name_of(log)
         for other, job in self._left.items():
-            if name(log).startswith(name(other)) or name(other).startswith(name(log)):
+            theirs = _name_of(other)
+            if mine.startswith(theirs) or theirs.startswith(mine):
                 return job
         return None
 
@@ -290,6 +289,11 @@ def _value(text: str) -> Any:
         return literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _name_of(log: str) -> str:
+    """Of a log's job, ended as `launch` ends each part of a name."""
+    return f"{log.removesuffix('.log')}__"
 
 
 def _first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
 from transfer.checkpoints.weights import Weights
 from transfer.classification.data import ImageTransform, Split
-from transfer.classification.linear import check_holdout, split_holdout
+from transfer.classification.linear import split_holdout
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.rates import check_rates, selection_notes
 from transfer.classification.replicates import Outcomes
@@ -89,9 +89,9 @@ def check_data(cfg: CfgNode, train: Split) -> None:
     cannot be chosen on."""
     count = len(train)
     if len(cfg.SOLVER.LR_PER_256) > 1:
-        check_holdout(train.labels, cfg.PROTOCOL.HOLDOUT, train.classes)
         generator = torch.Generator().manual_seed(cfg.SEED)
-        count = len(split_holdout(train.labels, cfg.PROTOCOL.HOLDOUT, generator)[0])
+        held_out = (cfg.PROTOCOL.HOLDOUT, generator, train.classes)
+        count = len(split_holdout(train.labels, *held_out)[0])
     batch = cfg.SOLVER.BATCH_SIZE
     if count < (batch if cfg.TRAIN.DROP_LAST else min(batch, 2 * world_size())):
         raise InputError(
