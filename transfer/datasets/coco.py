@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
 from transfer.datasets.coco_checks import check_box, check_entries, check_scorable
-from transfer.datasets.oddities import AREALESS, Oddities
-from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.samples import AREALESS, Instance, Sample
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
@@ -72,16 +72,16 @@ def read_coco(
     index = _category_index(path, content, classes)
     images = {image["id"]: image for image in content["images"]}
     grouped: dict[int, list[Instance]] = defaultdict(list)
-    oddities = Oddities(str(path))
+    findings = Findings(str(path))
     for annotation in content["annotations"]:
         if annotation["image_id"] not in images:
             _refuse_unlisted(path, content, images)
         image = images[annotation["image_id"]]
-        instance = _read_annotation(path, annotation, image, index, oddities)
+        instance = _read_annotation(path, annotation, image, index, findings)
         check_scorable(path, annotation, scored)
         if instance is not None:
             grouped[annotation["image_id"]].append(instance)
-    oddities.warn()
+    findings.report()
     return tuple(
         _read_image(image_folder, images[key], tuple(grouped[key])) for key in sorted(images)
     )
@@ -116,7 +116,7 @@ def _read_annotation(
     annotation: Mapping[str, Any],
     image: Mapping[str, Any],
     index: Mapping[int, int],
-    oddities: Oddities,
+    findings: Findings,
 ) -> Instance | None:
     if annotation["category_id"] not in index:
         raise InputError(
@@ -126,7 +126,7 @@ def _read_annotation(
     where = f"annotation {annotation['id']}"
     x, y, width, height = check_box(path, annotation, image)
     if width * height == 0:
-        oddities.add(AREALESS, where)
+        findings.note(AREALESS, where)
     mask = annotation.get("segmentation")
     polygons, rle = None, None
     if isinstance(mask, dict):
@@ -135,9 +135,9 @@ def _read_annotation(
         if not all(isinstance(polygon, list) for polygon in mask):
             raise InputError(f"{path}: {where} has a segmentation that is no list of polygons")
         polygons = [list(map(float, p)) for p in mask if len(p) % 2 == 0 and len(p) >= 6]
-        oddities.add(SHORT_POLYGON, where, len(mask) - len(polygons))
+        findings.note(SHORT_POLYGON, where, len(mask) - len(polygons))
         if not polygons:
-            oddities.add(NO_POLYGON, where)
+            findings.note(NO_POLYGON, where)
             return None
     crowd = bool(annotation.get("iscrowd", 0))
     category = index[annotation["category_id"]]

@@ -11,6 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+# A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
+# found: so do we.
+AREALESS = "boxes without area are not trained on"
+
 
 @dataclass(frozen=True)
 class Instance:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
-from transfer.datasets.oddities import AREALESS, Oddities
-from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.samples import AREALESS, Instance, Sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 VOC_CLASSES = tuple(
@@ -71,13 +71,13 @@ def read_voc(folder: Path, split: str, classes: Sequence[str]) -> tuple[Sample, 
     if twice:
         raise InputError(f"{listing} lists the image '{twice[0]}' twice ({len(twice)} such images)")
     index = {name: i for i, name in enumerate(classes)}
-    oddities = Oddities(str(listing))
-    samples = tuple(_read_sample(folder, stem, index, oddities) for stem in stems)
-    oddities.warn()
+    findings = Findings(str(listing))
+    samples = tuple(_read_sample(folder, stem, index, findings) for stem in stems)
+    findings.report()
     return samples
 
 
-def _read_sample(folder: Path, stem: str, index: dict[str, int], oddities: Oddities) -> Sample:
+def _read_sample(folder: Path, stem: str, index: dict[str, int], findings: Findings) -> Sample:
     path = folder / "Annotations" / f"{stem}.xml"
     if not path.is_file():
         raise InputError(f"annotation {path} is missing{_merged(folder)}")
@@ -91,7 +91,7 @@ def _read_sample(folder: Path, stem: str, index: dict[str, int], oddities: Oddit
     )
     for x1, y1, x2, y2 in (instance.box for instance in instances):
         if x1 == x2 or y1 == y2:
-            oddities.add(AREALESS, path.name)
+            findings.note(AREALESS, path.name)
     return Sample(str(_image_file(folder, stem)), stem, height, width, instances)
 
 

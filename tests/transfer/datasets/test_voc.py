@@ -67,7 +67,7 @@ def test_a_box_without_area_is_kept_and_counted(
     first, _ = read_voc(tmp_path, "train", ("cat",))
     assert first.instances[1].box == (8.0, 0.0, 8.0, 10.0)
     (record,) = caplog.records
-    assert "train.txt: 2 boxes without area are not trained on (first: a.xml)" in record.message
+    assert "train.txt: boxes without area are not trained on (2: a.xml, b.xml)" in record.message
 
 
 def test_an_image_listed_twice(tmp_path: Path) -> None:

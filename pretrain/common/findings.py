@@ -1,0 +1,98 @@
+"""Collects what is odd or wrong in one input, and says each kind once, with its count.
+
+In: kinds of findings, each with the place where it was seen. Out: one InputError for all kinds that
+must be mended, or one warning for what was changed or left out. Each kind is counted and shows its
+first three places, so that a user learns of every problem of a file in one attempt.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from pretrain.common.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3
+
+
+class Findings:
+    """What was found in one file or folder.
+
+    Args:
+        source: how messages name the file or folder.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._noted: dict[str, _Places] = {}
+        self._refused: dict[tuple[str, str], _Places] = {}
+
+    def note(self, kind: str, where: str, count: int = 1) -> None:
+        """Counts something that is legal, or that was changed in memory; `report` warns of it.
+
+        Args:
+            kind: what was found and what was done about it, in the plural:
+                "boxes reach beyond their image and are clipped to it".
+            where: the place, such as "annotation 17" or a file's name.
+            count: how many there are at this place; 0 notes nothing.
+        """
+        if count:
+            self._noted.setdefault(kind, _Places()).add(where, count)
+
+    def refuse(self, kind: str, where: str, remedy: str = "", count: int = 1) -> None:
+        """Counts something that must be mended before the input can be used; see `note`.
+
+        Args:
+            kind: what is wrong, in the plural: "objects have no mask".
+            where: the place and the value found there: "annotation 17 (width null)".
+            remedy: what the user can do, an imperative: "correct the file, or remove the objects".
+            count: how many there are at this place; 0 refuses nothing.
+        """
+        if count:
+            self._refused.setdefault((kind, remedy), _Places()).add(where, count)
+
+    @property
+    def refused(self) -> bool:
+        """Whether something was found that must be mended."""
+        return bool(self._refused)
+
+    def report(self) -> None:
+        """Raises InputError, in one line, for all that was refused; else warns of what was noted.
+
+        The same warning is logged once in a process, however often a command reads its input.
+        """
+        if self._refused:
+            texts = [
+                f"{found.text(kind)}{f'; {remedy}' if remedy else ''}"
+                for (kind, remedy), found in self._refused.items()
+            ]
+            raise InputError(f"{self._source}: {'. Also: '.join(texts)}")
+        if self._noted:
+            texts = [found.text(kind) for kind, found in self._noted.items()]
+            _warn_once(f"{self._source}: {'; '.join(texts)}")
+
+
+class _Places:
+    """How often one kind was found, and the first places."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: list[str] = []
+
+    def add(self, where: str, count: int) -> None:
+        self._count += count
+        if len(self._first) < SHOWN:
+            self._first.append(where)
+
+    def text(self, kind: str) -> str:
+        """The kind with its count and first places."""
+        label = ", first: " if self._count > len(self._first) else ": "
+        return f"{kind} ({self._count}{label}{', '.join(self._first)})"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    # A command reads its data to check them, and again in the process that trains: mostly the same.
+    logger.warning(message)
