@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import CHECKOUT, find_config
+from pretrain.common.config import find_config, shipped_folder
 from pretrain.common.lookup import find
 from transfer.suite.entries import TOOLS, Entry, read_entries
 
@@ -127,7 +127,7 @@ def command_of(
 
 
 def _python(script: str) -> tuple[str, str]:
-    return sys.executable, str(CHECKOUT / "tools" / script)
+    return sys.executable, str(shipped_folder("tools") / script)
 
 
 def _overrides(entry: Entry) -> tuple[str, ...]:
