@@ -60,7 +60,8 @@ class BoxCheck:
         self._note(where, where_box, box, width, height)
         self._first = self._first or where_box
         self._count += 1
-        self._relative &= width > 2 and height > 2 and min(box) >= 0 and max(box) <= 1
+        sides = (box[2] - box[0], box[3] - box[1])
+        self._relative &= width > 2 and height > 2 and max(box[0], box[1], *sides) <= 1
         self._fractions |= any(value % 1 for value in box)
         return True
 

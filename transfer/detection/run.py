@@ -273,6 +273,7 @@ def _score(
         voc_metric=cfg.TRANSFER.VOC_METRIC,
         voc_exact=cfg.TRANSFER.VOC_EXACT,
         coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         draws=draws,
     )
 
