@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import Findings
+from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
 from transfer.datasets.boxes import Box
 from transfer.datasets.coco_checks import check_entries, check_mask
@@ -88,7 +88,8 @@ def _exported(image_folder: Path) -> str:
     for file, images in pairs:
         if file.is_file() and images.is_dir():
             return f", here coco:{file}:{images}"
-    return ""
+    found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])[:SHOWN]
+    return f"; there is {', '.join(map(str, found))}" if found else ""
 
 
 def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

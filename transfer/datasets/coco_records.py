@@ -14,7 +14,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.boxes import Box, BoxCheck
+from transfer.datasets.boxes import TOLERANCE_PX, Box, BoxCheck
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
 from transfer.datasets.values import (
     OTHER_TYPE,
@@ -31,6 +31,9 @@ NO_AREA = "objects have no 'area' (missing or null): that of their mask, else of
 NOT_BOX = "boxes are not a list x, y, width, height"
 SIZES = "images have no width and height in whole pixels"
 NAMES = "entries have no name"
+CORNERS = (
+    "boxes reach beyond their image, and all would fit as x1, y1, x2, y2: is that what they are?"
+)
 IGNORE = "objects are marked 'ignore', which is not supported"
 
 
@@ -153,7 +156,7 @@ def read_annotations(
     Raises InputError for annotations of an image or a category that is not listed.
     """
     listed = {as_id(entry["id"]) for entry in content["images"]}
-    boxes = BoxCheck(findings)
+    boxes, corners = BoxCheck(findings), _Corners()
     for entry in content["annotations"]:
         where = f"annotation {entry['id']}"
         image_id = _reference(entry["image_id"], listed, where, findings)
@@ -166,8 +169,33 @@ def read_annotations(
             continue  # its record was refused
         found = _read(entry, where, images[image_id], category_id, findings, boxes, scored)
         if found is not None:
+            corners.add(found)
             yield found
     boxes.finish()
+    corners.finish(findings)
+
+
+class _Corners:
+    """Notices x1, y1, x2, y2 in place of x, y, width, height, by boxes that are too large."""
+
+    def __init__(self) -> None:
+        self._fit, self._all = True, 0
+        self._beyond: list[str] = []
+
+    def add(self, found: Annotation) -> None:
+        """Takes one annotation."""
+        x, y, right, low = found.bbox
+        wide, high = found.image.width + TOLERANCE_PX, found.image.height + TOLERANCE_PX
+        self._all += 1
+        self._fit &= x < right <= wide and y < low <= high
+        if x + right > wide or y + low > high:
+            self._beyond.append(found.where)
+
+    def finish(self, findings: Findings) -> None:
+        """Notes it, where most boxes are too large and all could be corners."""
+        if self._fit and 2 * len(self._beyond) > self._all:
+            for where in self._beyond:
+                findings.note(CORNERS, where)
 
 
 def _reference(value: Any, known: Mapping[Id, Any] | set, where: str, findings: Findings) -> Any:
@@ -218,7 +246,7 @@ def _read(
     mask = read_segmentation(findings, where, entry.get("segmentation"), image.height, image.width)
     crowd = _optional(findings, where, entry, "iscrowd", NO_CROWD, scored)
     area = _optional(findings, where, entry, "area", NO_AREA, scored)
-    if bbox is None:
+    if bbox is None or mask is None and entry.get("segmentation"):
         return None
     x, y, width, height = bbox
     if not boxes.add(where, (x, y, x + width, y + height), image.width, image.height):

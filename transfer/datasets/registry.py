@@ -174,8 +174,9 @@ def _open_coco(
         read = coco.read_coco(*pair, content, classes, scored=scored)
         samples.extend(few_labels(read, place.part, classes, draw))
         ids.update({name: key for key, name in coco.read_categories(content, classes).items()})
-    # A class of the training set that a test file does not list gets an id no annotation has.
-    category_ids = tuple(ids.get(name, -1 - i) for i, name in enumerate(classes))
+    # A class of the training set that a test file does not list gets an id no category has.
+    lowest = min([0, *(key for key in ids.values() if isinstance(key, int))])
+    category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
     annotation_file = pairs[0][0] if len(pairs) == 1 else None
     return DetectionSet(name, "coco", tuple(samples), classes, category_ids, annotation_file)
 
