@@ -1,0 +1,99 @@
+"""Which annotated boxes are taken: one rule for the COCO and the VOC reader.
+
+In: boxes XYXY in pixels, 0-based and half-open, with the size of their image. Out: what is to be
+said about them, in the reader's Findings. A box keeps its annotated numbers in any case: training
+clips it to the image after resizing (`detection/data/transforms.py`), as Detectron2 does, and the
+evaluators score it as it is annotated. Boxes that contradict themselves (not finite, exchanged
+corners, wholly outside the image) are refused: they show that the numbers mean something else, such
+as x1, y1, x2, y2 read as x, y, width, height.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pretrain.common.findings import Findings
+from transfer.datasets.samples import AREALESS
+
+# The official annotations leave their images by fractions of a pixel.
+TOLERANCE_PX = 1.0
+BEYOND = (
+    "of {} boxes these reach beyond their image: they are clipped to it in training and scored as "
+    "annotated"
+)
+EXCHANGED = "boxes have a negative width or height"
+OUTSIDE = "boxes are wholly outside their image"
+NOT_FINITE = "boxes have numbers that are not finite"
+RELATIVE = "all boxes are below 1 px: relative coordinates?"
+REMEDY = "correct the boxes, or remove the objects"
+
+Box = tuple[float, float, float, float]
+
+
+class BoxCheck:
+    """Judges all boxes of one file or folder, one after the other.
+
+    Args:
+        findings: takes what is found.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._first = ""
+        self._beyond: list[str] = []
+        self._count = 0
+        self._relative = True
+        self._fractions = False
+
+    def add(self, where: str, box: Box, width: int, height: int) -> bool:
+        """Whether the box can be taken.
+
+        Args:
+            where: the object, as messages name it: "annotation 17".
+            box: x1, y1, x2, y2 as annotated.
+            width, height: of the image, in pixels.
+        """
+        kind = fault(box, width, height)
+        text = ", ".join(f"{value:g}" for value in box)
+        where_box = f"{where} ({text}) in {width} x {height}"
+        if kind:
+            self._findings.refuse(kind, where_box, REMEDY)
+            return False
+        self._note(where, where_box, box, width, height)
+        self._first = self._first or where_box
+        self._count += 1
+        sides = (box[2] - box[0], box[3] - box[1])
+        self._relative &= width > 2 and height > 2 and max(box[0], box[1], *sides) <= 1
+        self._fractions |= any(value % 1 for value in box)
+        return True
+
+    def finish(self) -> None:
+        """To be called after the last box, before the findings report."""
+        for where_box in self._beyond:
+            self._findings.note(BEYOND.format(self._count), where_box)
+        if self._count and self._relative and self._fractions:
+            remedy = "multiply them by the width and the height of their image"
+            self._findings.refuse(RELATIVE, self._first, remedy, self._count)
+
+    def _note(self, where: str, where_box: str, box: Box, width: int, height: int) -> None:
+        x1, y1, x2, y2 = box
+        if x1 == x2 or y1 == y2:
+            self._findings.note(AREALESS, where)
+        if not _within(box, width, height, TOLERANCE_PX):
+            self._beyond.append(where_box)
+
+
+def fault(box: Box, width: int, height: int) -> str:
+    """Why a box cannot be taken, or "": a box that is partly outside can, one without area too."""
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)):
+        return NOT_FINITE
+    if x2 < x1 or y2 < y1:
+        return EXCHANGED
+    overlaps = x1 < width and y1 < height and x2 > 0 and y2 > 0
+    return "" if overlaps or _within(box, width, height, TOLERANCE_PX) else OUTSIDE
+
+
+def _within(box: Box, width: int, height: int, margin: float) -> bool:
+    x1, y1, x2, y2 = box
+    return min(x1, y1) >= -margin and x2 <= width + margin and y2 <= height + margin
