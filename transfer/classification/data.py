@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.decode import decode_image
 from pretrain.data.listed import part_of_whole
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
@@ -115,12 +116,9 @@ class PhotoFiles:
         return self.files[index]
 
     def read(self, index: int) -> Image.Image:
-        """PIL RGB; OSError, which names the file, where it cannot be read."""
-        try:
-            with Image.open(self.files[index]) as image:
-                return image.convert("RGB")
-        except OSError as error:
-            raise OSError(f"{self.files[index]}: {error}") from error
+        """PIL RGB by PIL's own decoder, not turned; OSError with the path for a file that is not
+        read."""
+        return decode_image(self.files[index], fast=False)
 
 
 class CropDataset(Dataset):
