@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,8 @@ from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.listed import Listing
 from pretrain.data.places205 import read_places205
 
+EMPTY: Mapping[str, int] = MappingProxyType({})
+
 
 class ImageDataset(ABC):
     """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes.
@@ -39,7 +42,7 @@ class ImageDataset(ABC):
 
     labels: list[int]
     classes: list[str]
-    left_out: Mapping[str, int] = {}
+    left_out: Mapping[str, int] = EMPTY
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,8 +55,14 @@ class ImageDataset(ABC):
     def name(self, index: int) -> str:
         """A readable name of one image: its path, or data set and number."""
 
+    def describe(self, name: str) -> str:
+        """The data set of this name in one line for the log: images, classes, what is left out."""
+        sizes = Counter(self.labels)
+        counts = [sizes[label] for label in range(len(self.classes))]
+        return describe_images(name, len(self), counts, self.left_out)
+
     def files(self) -> list[str]:
-        """Paths of the image files; empty for images that are not files of their own."""
+        """Paths of a folder's image files; empty for other sets (the listed ones hold JPEGs)."""
         return []
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
@@ -94,9 +103,6 @@ class ListedImages(ImageDataset):
 
     def name(self, index: int) -> str:
         return os.path.join(self.folder, os.fsdecode(self._names[index]))
-
-    def files(self) -> list[str]:
-        return [self.name(index) for index in range(len(self))]
 
 
 class ArrayImages(ImageDataset):
@@ -151,6 +157,16 @@ def datasets_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
+def sorting_hint(images: ImageDataset) -> str:
+    """The remedy for images without classes that are ImageNet's validation set; or ""."""
+    if not len(images) or "ILSVRC2012_val_" not in images.name(0):
+        return ""
+    return (
+        ": sort ImageNet's validation images into class folders, as valprep.sh of"
+        " soumith/imagenetloader.torch does"
+    )
+
+
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     """Open a classification data set by its spec (see the module's docstring).
 
@@ -170,18 +186,21 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     return dataset.subset(_first_per_class(dataset.labels, limit_per_class))
 
 
-def describe_images(name: str, images: ImageDataset) -> str:
-    """What a data set holds, in one line for the log: images, classes, files that are left out."""
-    text = f"{name}: {len(images)} images"
-    if images.classes:
-        sizes = Counter(images.labels)
-        counts = [sizes[label] for label in range(len(images.classes))]
-        low, high = min(counts), max(counts)
+def describe_images(
+    name: str, count: int, sizes: Sequence[int], left_out: Mapping[str, int] = EMPTY
+) -> str:
+    """What a data set holds, in one line for the log.
+
+    Args:
+        sizes: the number of images of each class; empty without classes.
+        left_out: see `ImageDataset`.
+    """
+    text = f"{name}: {count} images"
+    if sizes:
+        low, high = min(sizes), max(sizes)
         each = f"{low} to {high}" if low < high else f"{low}"
-        text += f", {len(images.classes)} classes ({each} images a class)"
-    else:
-        text += ", no classes"
-    return text + (f"; left out: {describe_left_out(images.left_out)}" if images.left_out else "")
+        text += f", {len(sizes)} classes ({each} images a class)"
+    return text + (f"; left out: {describe_left_out(left_out)}" if left_out else "")
 
 
 def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:

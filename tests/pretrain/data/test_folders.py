@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import describe_images, open_images
+from pretrain.data.datasets import open_images
 from pretrain.data.folders import scan_folder
 
 HIDDEN_FOLDERS = (
@@ -90,10 +89,8 @@ def test_suffixes_that_pillow_reads_are_read_and_others_counted(tmp_path: Path) 
     scan = scan_folder(tmp_path)
     assert sorted(Path(path).name for path in scan.paths) == sorted(images)
     assert scan.left_out == {".heic": 2, ".txt": 1, "without a suffix": 1}
-    text = describe_images("folder:x", open_images(f"folder:{tmp_path}"))
-    assert text == (
-        "folder:x: 15 images, no classes; left out: 2 .heic, 1 .txt, 1 without a suffix"
-    )
+    text = open_images(f"folder:{tmp_path}").describe("folder:x")
+    assert text == ("folder:x: 15 images; left out: 2 .heic, 1 .txt, 1 without a suffix")
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "jp2", "gif", "tga", "avif"])
@@ -161,11 +158,12 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_was_loaded_is_said(classes_folder: Path) -> None:
     touch(classes_folder / "train" / "cat", "a.heic", ".hidden")
     name = f"folder:{classes_folder}:train"
-    logging.getLogger().debug("nothing")
-    assert describe_images("pets", open_images(name)) == (
+    assert open_images(name).describe("pets") == (
         "pets: 24 images, 2 classes (11 to 13 images a class); left out: 1 .heic, 1 hidden or "
         "system names"
     )
-    assert describe_images("pets", open_images(name, 5)).startswith(
-        "pets: 10 images, 2 classes (5 images a class)"
+    assert (
+        open_images(name, 5)
+        .describe("pets")
+        .startswith("pets: 10 images, 2 classes (5 images a class)")
     )
