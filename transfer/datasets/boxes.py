@@ -18,7 +18,8 @@ from transfer.datasets.samples import AREALESS
 # The official annotations leave their images by fractions of a pixel.
 TOLERANCE_PX = 1.0
 BEYOND = (
-    "boxes reach beyond their image: they are clipped to it in training and scored as annotated"
+    "of {} boxes these reach beyond their image: they are clipped to it in training and scored as "
+    "annotated"
 )
 EXCHANGED = "boxes have a negative width or height"
 OUTSIDE = "boxes are wholly outside their image"
@@ -39,6 +40,7 @@ class BoxCheck:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._first = ""
+        self._beyond: list[str] = []
         self._count = 0
         self._relative = True
         self._fractions = False
@@ -60,12 +62,15 @@ class BoxCheck:
         self._note(where, where_box, box, width, height)
         self._first = self._first or where_box
         self._count += 1
-        self._relative &= width > 2 and height > 2 and min(box) >= 0 and max(box) <= 1
+        sides = (box[2] - box[0], box[3] - box[1])
+        self._relative &= width > 2 and height > 2 and max(box[0], box[1], *sides) <= 1
         self._fractions |= any(value % 1 for value in box)
         return True
 
     def finish(self) -> None:
         """To be called after the last box, before the findings report."""
+        for where_box in self._beyond:
+            self._findings.note(BEYOND.format(self._count), where_box)
         if self._count and self._relative and self._fractions:
             remedy = "multiply them by the width and the height of their image"
             self._findings.refuse(RELATIVE, self._first, remedy, self._count)
@@ -75,7 +80,7 @@ class BoxCheck:
         if x1 == x2 or y1 == y2:
             self._findings.note(AREALESS, where)
         if not _within(box, width, height, TOLERANCE_PX):
-            self._findings.note(BEYOND, where_box)
+            self._beyond.append(where_box)
 
 
 def fault(box: Box, width: int, height: int) -> str:

@@ -3,29 +3,48 @@
 In: a JSON file with images, annotations and categories, and the folder of its images. Out: Samples
 with the semantics of Detectron2 (data/datasets/coco.py): images sorted by id, categories sorted by
 id, polygons with fewer than six numbers dropped and objects left with none skipped, crowd regions
-kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY. What Detectron2
-tolerates (short polygons, boxes without area) is counted in one warning; what contradicts itself is
-an error (`coco_checks.py`).
+kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY and keep their numbers
+where they reach beyond the image. What Detectron2 tolerates is counted in one warning; what
+contradicts itself is an error (`coco_checks.py`, `coco_records.py`, `boxes.py`).
+
+Two differences from plain Detectron2 are meant. It keeps the integers of a JSON file as integers,
+and cuts the fractions off boxes and polygons after the resize; here every coordinate is a float
+(with `10.0` in place of `10` in the file both train the same weights). And it draws other flips and
+image sizes from its own generators than the torchvision engine does.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import Findings
+from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
-from transfer.datasets.coco_checks import check_box, check_entries, check_scorable
-from transfer.datasets.samples import AREALESS, Instance, Sample
+from transfer.datasets.boxes import Box
+from transfer.datasets.coco_checks import check_entries, check_mask
+from transfer.datasets.coco_records import (
+    Annotation,
+    Image,
+    all_categories,
+    read_annotations,
+)
+from transfer.datasets.coco_records import read_categories as read_categories
+from transfer.datasets.coco_records import read_images, roots, used_categories
+from transfer.datasets.image_files import check_files
+from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.values import Id
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
+ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
+ROOT = "categories only hold others together, and were dropped"
+NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
 
 def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
@@ -34,12 +53,21 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
         if not needed.exists():
             raise InputError(
                 f"{needed} is missing; expected {image_folder.parent}/"
-                f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}"
+                f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; {ANY_PAIR}"
+                f"{_exported(image_folder)}"
             )
+    return parse_json(path)
+
+
+def parse_json(path: Path) -> dict[str, Any]:
+    """The content of the file, checked to be one of COCO's instances files."""
     try:
-        content = json.loads(path.read_text())
+        # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
+        content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path} has no list '{key}': not a COCO instances file")
@@ -49,9 +77,35 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_categories(content: Mapping[str, Any]) -> dict[int, str]:
-    """Category id -> name, by ascending id."""
-    return {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
+def _exported(image_folder: Path) -> str:
+    """The name of the pair, where the folder is as Roboflow or CVAT unpack it."""
+    folder, split = image_folder.parent, image_folder.name
+    pairs = [
+        (folder / split / "_annotations.coco.json", folder / split),
+        (folder / "annotations" / f"instances_{split}.json", folder / "images" / split),
+        (folder / "annotations" / f"instances_{split}.json", folder / "images"),
+    ]
+    for file, images in pairs:
+        if file.is_file() and images.is_dir():
+            return f", here coco:{file}:{images}"
+    found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])[:SHOWN]
+    return f"; there is {', '.join(map(str, found))}" if found else ""
+
+
+def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the categories by id, those of a whole training set.
+
+    A root that none of its files uses is left out (see `coco_records.roots`). Raises InputError
+    where the files differ.
+    """
+    left = roots(contents)
+    found = []
+    for content in contents:
+        pairs = all_categories(content)
+        found.append(tuple(name for key, name in pairs if (key, name) not in left))
+    if any(other != found[0] for other in found):
+        raise InputError("the COCO files of DATASETS.TRAIN list different categories")
+    return found[0]
 
 
 def read_coco(
@@ -64,111 +118,71 @@ def read_coco(
 ) -> tuple[Sample, ...]:
     """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
 
-    `scored`: what is to be scored on the file, of "bbox" and "segm"; that needs more of it.
+    `scored`: what is to be scored on the file, of "bbox" and "segm"; masks need more of it.
 
-    Raises InputError for a category outside `classes`, a missing image, an annotation of an
-    unknown image or category, and a box that leaves its image by more than a pixel.
+    Raises InputError for a category with objects outside `classes`, missing images, and all that
+    contradicts itself, counted.
     """
-    index = _category_index(path, content, classes)
-    images = {image["id"]: image for image in content["images"]}
-    grouped: dict[int, list[Instance]] = defaultdict(list)
     findings = Findings(str(path))
-    for annotation in content["annotations"]:
-        if annotation["image_id"] not in images:
-            _refuse_unlisted(path, content, images)
-        image = images[annotation["image_id"]]
-        instance = _read_annotation(path, annotation, image, index, findings)
-        check_scorable(path, annotation, scored)
+    categories = read_categories(content, classes)
+    index = _category_index(path, content, categories, classes, findings)
+    images = read_images(content, findings)
+    grouped: dict[Id, list[Instance]] = defaultdict(list)
+    for found in read_annotations(content, path, images, categories, findings, scored=bool(scored)):
+        if "segm" in scored:
+            check_mask(findings, found.where, found.segmentation)
+        instance = _instance(found, index, findings)
         if instance is not None:
-            grouped[annotation["image_id"]].append(instance)
+            grouped[found.image.id].append(instance)
     findings.report()
-    return tuple(
-        _read_image(image_folder, images[key], tuple(grouped[key])) for key in sorted(images)
-    )
-
-
-def _refuse_unlisted(path: Path, content: Mapping[str, Any], images: Mapping[int, Any]) -> None:
-    """Detectron2 only warns here, and trains on images that have lost their objects."""
-    lost = [a for a in content["annotations"] if a["image_id"] not in images]
-    raise InputError(
-        f"{path}: annotation {lost[0]['id']} is of unknown image {lost[0]['image_id']}, which "
-        f"'images' does not list ({len(lost)} such annotations); list the image or remove them"
-    )
+    check_files(image_folder, [image.file_name for image in images.values()])
+    return tuple(_sample(image_folder, image, grouped[key]) for key, image in images.items())
 
 
 def _category_index(
-    path: Path, content: Mapping[str, Any], classes: Sequence[str]
-) -> dict[int, int]:
+    path: Path,
+    content: Mapping[str, Any],
+    categories: Mapping[Id, str],
+    classes: Sequence[str],
+    findings: Findings,
+) -> dict[Id, int]:
     known = {name: i for i, name in enumerate(classes)}
-    index = {}
-    for category_id, name in read_categories(content).items():
-        if name not in known:
+    used = used_categories(content)
+    for key, name in sorted(roots([content]), key=str):
+        if key not in categories:
+            findings.note(ROOT, f"'{name}' (id {key})")
+    for key, name in categories.items():
+        if name in known:
+            continue
+        if (key, name) in used:
             raise InputError(
                 f"{path} has the category '{name}', which is none of the {len(known)} classes"
                 f"{near_matches(name, known)}"
             )
-        index[category_id] = known[name]
-    return index
+        findings.note(NOT_TRAINED, f"'{name}'")
+    return {key: known[name] for key, name in categories.items() if name in known}
 
 
-def _read_annotation(
-    path: Path,
-    annotation: Mapping[str, Any],
-    image: Mapping[str, Any],
-    index: Mapping[int, int],
-    findings: Findings,
-) -> Instance | None:
-    if annotation["category_id"] not in index:
-        raise InputError(
-            f"{path}: annotation {annotation['id']} has the unknown category "
-            f"{annotation['category_id']}; 'categories' lists {', '.join(map(str, index))}"
-        )
-    where = f"annotation {annotation['id']}"
-    x, y, width, height = check_box(path, annotation, image)
-    if width * height == 0:
-        findings.note(AREALESS, where)
-    mask = annotation.get("segmentation")
+def _instance(found: Annotation, index: Mapping[Id, int], findings: Findings) -> Instance | None:
     polygons, rle = None, None
-    if isinstance(mask, dict):
-        rle = _read_rle(path, annotation, image)
-    elif mask:
-        if not all(isinstance(polygon, list) for polygon in mask):
-            raise InputError(f"{path}: {where} has a segmentation that is no list of polygons")
-        polygons = [list(map(float, p)) for p in mask if len(p) % 2 == 0 and len(p) >= 6]
-        findings.note(SHORT_POLYGON, where, len(mask) - len(polygons))
+    if isinstance(found.segmentation, dict):
+        rle = found.segmentation
+    elif found.segmentation:
+        polygons = [p for p in found.segmentation if len(p) % 2 == 0 and len(p) >= 6]
+        findings.note(SHORT_POLYGON, found.where, len(found.segmentation) - len(polygons))
         if not polygons:
-            findings.note(NO_POLYGON, where)
+            findings.note(NO_POLYGON, found.where)
             return None
-    crowd = bool(annotation.get("iscrowd", 0))
-    category = index[annotation["category_id"]]
-    return Instance(_corners(x, y, width, height), category, crowd, polygons=polygons, rle=rle)
+    category = index[found.category_id]
+    return Instance(_corners(found.bbox), category, found.crowd, polygons=polygons, rle=rle)
 
 
-def _corners(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+def _corners(bbox: Box) -> Box:
     """XYWH to XYXY in float32, as Detectron2 converts: else boxes differ in their last digits."""
-    left, top, wide, high = np.array([x, y, width, height], dtype=np.float32)
+    left, top, wide, high = np.array(bbox, dtype=np.float32)
     return float(left), float(top), float(left + wide), float(top + high)
 
 
-def _read_rle(
-    path: Path, annotation: Mapping[str, Any], image: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Compressed run lengths of a mask of the whole image."""
-    mask, size = annotation["segmentation"], [image["height"], image["width"]]
-    if list(mask.get("size", ())) != size or "counts" not in mask:
-        raise InputError(
-            f"{path}: annotation {annotation['id']} has run lengths of size {mask.get('size')}, "
-            f"its image {image['file_name']} is {size} (height, width)"
-        )
-    if isinstance(mask["counts"], list):
-        from pycocotools import mask as mask_utils
-
-        return mask_utils.frPyObjects(mask, *size)
-    return mask
-
-
-def _read_image(folder: Path, image: Mapping[str, Any], instances: tuple[Instance, ...]) -> Sample:
-    path = folder / image["file_name"]
-    if not path.is_file():
-        raise InputError(f"image {path} is missing")
-    return Sample(str(path), image["id"], int(image["height"]), int(image["width"]), instances)
+def _sample(folder: Path, image: Image, instances: Iterable[Instance]) -> Sample:
+    path = folder / image.file_name
+    return Sample(str(path), image.id, image.height, image.width, tuple(instances))

@@ -1,20 +1,21 @@
-"""What a COCO file must have: one clear line for an entry that lacks something or contradicts.
+"""What a COCO file must have: one clear line for entries that lack something or contradict.
 
-In: parsed entries of a COCO JSON file. Out: nothing, or an InputError that names file and entry.
+In: the parsed JSON. Out: nothing, or an InputError that names the file, the entries and their count.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
+from transfer.datasets.coco_masks import Segmentation
+from transfer.datasets.coco_records import roots
+from transfer.datasets.values import as_id, shown
 
-# The official annotations leave their images by fractions of a pixel.
-TOLERANCE_PX = 1.0
 KEYS = {
     "images": ("id", "file_name", "height", "width"),
     "categories": ("id", "name"),
@@ -22,66 +23,65 @@ KEYS = {
 }
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
-# COCO's evaluator reads these of every object; training does not.
-SCORED_KEYS = ("area", "iscrowd")
+NO_MASK = "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need one"
+NO_MASK_REMEDY = "mend them, remove the annotations, or set MODEL.MASK_ON False"
 
 
 def check_entries(path: Path, content: Mapping[str, Any]) -> None:
-    """Each entry has its keys, and no two of a list have the same id."""
+    """Each entry is a record with its keys, and no two of a list have the same id."""
+    findings = Findings(str(path))
     for part, keys in KEYS.items():
-        seen = set()
-        for entry in content[part]:
-            for key in keys:
-                if key not in entry:
-                    name = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
-                    raise InputError(f"{path}: {name} has no '{key}'")
-            if entry["id"] in seen and not (part == "annotations" and MINIVAL in path.name):
-                raise InputError(
-                    f"{path}: the id {entry['id']} occurs twice in '{part}'; ids must be unique"
-                )
-            seen.add(entry["id"])
-    names = Counter(category["name"] for category in content["categories"])
-    for name, count in names.items():
-        if count > 1:
-            raise InputError(f"{path}: 'categories' lists the name '{name}' twice")
+        for place, entry in enumerate(content[part]):
+            _check_entry(findings, part, place, entry, keys)
+    findings.report()
+    for part in KEYS:
+        _check_ids(path, part, content[part])
+    left = roots([content])
+    names = [str(c["name"]) for c in content["categories"]]
+    for name, count in Counter(names).items():
+        if count > 1 + sum(name == root for _, root in left):
+            raise InputError(
+                f"{path}: 'categories' lists the name '{name}' twice; give each class one id"
+            )
 
 
-def check_box(
-    path: Path, annotation: Mapping[str, Any], image: Mapping[str, Any]
-) -> tuple[float, float, float, float]:
-    """x, y, width, height; a box without area is legal."""
-    where, values = f"{path}: annotation {annotation['id']}", annotation["bbox"]
-    try:
-        x, y, width, height = map(float, values)
-    except (TypeError, ValueError):
-        raise InputError(f"{where} has the bbox {values}, not x, y, width, height") from None
-    right, bottom = image["width"] + TOLERANCE_PX, image["height"] + TOLERANCE_PX
-    inside = min(x, y) >= -TOLERANCE_PX and x + width <= right and y + height <= bottom
-    if not inside or min(width, height) < 0 or not math.isfinite(x + y + width + height):
-        raise InputError(
-            f"{where} has the box {values} (x, y, w, h), not inside image {image['file_name']} "
-            f"of {image['width']} x {image['height']}"
-        )
-    if annotation.get("ignore", 0):
-        raise InputError(f"{where} is marked 'ignore', which is not supported; use 'iscrowd'")
-    return x, y, width, height
-
-
-def check_scorable(path: Path, annotation: Mapping[str, Any], kinds: Sequence[str]) -> None:
-    """What COCO's evaluator reads of an object, and what would stop it after the training.
-
-    `kinds`: what will be scored, of "bbox" and "segm".
-    """
-    where = f"{path}: annotation {annotation['id']}"
-    for key in SCORED_KEYS if kinds else ():
-        if key not in annotation:
-            raise InputError(f"{where} has no '{key}', which COCO's metrics need of a test set")
-    if "segm" not in kinds:
+def _check_entry(
+    findings: Findings, part: str, place: int, entry: Any, keys: Sequence[str]
+) -> None:
+    if not isinstance(entry, dict):
+        text = f"{part}[{place}] ({shown(entry)})"
+        findings.refuse("entries are not records", text, "correct the file, or remove them")
         return
-    mask = annotation.get("segmentation")
+    for key in keys:
+        if key not in entry:
+            name = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
+            findings.refuse("entries lack a key", f"{name} has no '{key}'", "correct the file")
+    if "id" in entry and as_id(entry["id"]) is None:
+        text = f"{part}[{place}] (id {shown(entry['id'])})"
+        findings.refuse("ids are neither whole numbers nor text", text, "number the entries")
+    if part == "categories" and isinstance(entry.get("name", ""), (dict, list, type(None))):
+        text = f"{part}[{place}] (name {shown(entry['name'])})"
+        findings.refuse("names of classes are not text", text, "correct the file")
+
+
+def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    ids = [as_id(entry["id"]) for entry in entries]
+    twice = [value for value, count in Counter(ids).items() if count > 1]
+    if twice and not (part == "annotations" and MINIVAL in path.name):
+        others = f" (and {len(twice) - 1} more ids)" if twice[1:] else ""
+        raise InputError(
+            f"{path}: the id {twice[0]} occurs twice in '{part}'{others}; ids must be unique"
+        )
+    texts = [value for value in ids if isinstance(value, str)]
+    if part != "annotations" and 0 < len(texts) < len(ids):
+        raise InputError(
+            f"{path}: {len(texts)} of the {len(ids)} ids of '{part}' are text and the others "
+            f"numbers, first: {shown(texts[0])}; write them all as numbers, or all as text"
+        )
+
+
+def check_mask(findings: Findings, where: str, mask: Segmentation | None) -> None:
+    """Refuses what would stop the evaluation of masks after the training."""
     # pycocotools takes a first polygon of four numbers for a box, and fails.
     if not mask or isinstance(mask, list) and len(mask[0]) < 6:
-        raise InputError(
-            f"{where} has no mask, or a polygon with fewer than 3 points, where COCO's mask "
-            "metrics need one; mend it, remove the annotation, or set MODEL.MASK_ON False"
-        )
+        findings.refuse(NO_MASK, where, NO_MASK_REMEDY)

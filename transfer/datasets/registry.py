@@ -1,17 +1,20 @@
 """Names of detection data sets -> DetectionSets.
 
 In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
-`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last
-colon separates); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
+`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file with any folder of
+images (paths are absolute or below the data sets' root; the last colon separates, or that after
+.json); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
 Out: the sets, all with the same classes in the same order. The classes are those of the training
-sets' annotations unless they are listed; a test class outside them is an error.
+sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
@@ -29,6 +32,7 @@ class Location:
     folder: Path
     split: str
     annotation_file: Path | None = None
+    images: Path | None = None  # the folder of a COCO file's images
     num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
     part: Part | None = None  # None: all images
 
@@ -42,6 +46,11 @@ BUILTIN = {
     "coco_2017_val": ("coco", "coco", "val2017", 80),
 }
 
+FORMS = {
+    "voc": "voc:FOLDER:SPLIT",
+    "coco": "coco:FOLDER:SPLIT or coco:FILE.json:IMAGES",
+}
+
 
 def locate(name: str) -> Location:
     """Where the set of this name lies. Raises InputError for an unknown or malformed name."""
@@ -49,15 +58,19 @@ def locate(name: str) -> Location:
     if part is not None:
         return replace(locate(whole), part=part)
     kind, _, rest = name.partition(":")
-    if kind in ("voc", "coco") and rest:
+    if kind in FORMS and rest:
+        pair = _split_pair(rest) if kind == "coco" else None
+        if pair is not None:
+            file, images = map(_folder, pair)
+            return Location(kind, file.parent, images.name, file, images)
         folder_text, _, split = rest.rpartition(":")
-        if not folder_text or not split:
-            raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
+        if not folder_text or not split or kind == "coco" and _is_json(rest):
+            raise InputError(f"data set '{name}' needs the form {FORMS[kind]}")
         return _location(kind, _folder(folder_text), split, None)
     if ":" in name:
         raise InputError(
-            f"{name!r} is no detection data set; give voc:FOLDER:SPLIT, coco:FOLDER:SPLIT, or one "
-            f"of {', '.join(sorted(BUILTIN))}"
+            f"{name!r} is not a detection data set; give {', '.join(FORMS.values())}, or one of "
+            f"{', '.join(sorted(BUILTIN))}"
         )
     layout, folder_name, split, num_classes = find(name, BUILTIN, "detection data set")
     return _location(layout, datasets_root() / folder_name, split, num_classes)
@@ -85,21 +98,39 @@ def open_sets(
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:
         raise InputError(f"data sets {', '.join(names)} mix VOC and COCO layouts")
-    if not classes:
-        classes = like.classes if like else _classes(locations)
+    if not classes and like:
+        classes = like.classes
     if len(set(classes)) != len(classes):
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
     name = "+".join(names)
     if layouts == {"voc"}:
-        return _open_voc(name, locations, tuple(classes), draw)
+        return _open_voc(name, locations, tuple(classes) or _classes(locations), draw)
     return _open_coco(name, locations, tuple(classes), scored, draw)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
     if layout == "voc":
-        return Location(layout, folder, split, None, num_classes)
+        return Location(layout, folder, split, num_classes=num_classes)
     annotation_file = folder / "annotations" / f"instances_{split}.json"
-    return Location(layout, folder, split, annotation_file, num_classes)
+    images = folder / split
+    return Location(layout, folder, split, annotation_file, images, num_classes)
+
+
+def _split_pair(text: str) -> tuple[str, str] | None:
+    """FILE.json and IMAGES; None for FOLDER:SPLIT.
+
+    Where ".json:" occurs more than once, that of a file that is there counts, else the last.
+    """
+    ends = [found.end() - 1 for found in re.finditer(r"\.json:(?=.)", text, re.IGNORECASE)]
+    pairs = [(text[:end], text[end + 1 :]) for end in ends]
+    if not pairs or _folder(pairs[-1][0]).is_dir():
+        return None
+    return next((pair for pair in pairs if _folder(pair[0]).is_file()), pairs[-1])
+
+
+def _is_json(text: str) -> bool:
+    """Whether a name ends in a JSON file, without a folder of images."""
+    return text.rstrip(":").lower().endswith(".json")
 
 
 def _folder(text: str) -> Path:
@@ -108,20 +139,14 @@ def _folder(text: str) -> Path:
 
 
 def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
+    """Of VOC folders."""
     found: list[tuple[str, ...]] = []
     for location in locations:
-        if location.layout == "coco":
-            content = coco.read_json(_json(location), location.folder / location.split)
-            found.append(tuple(coco.read_categories(content).values()))
-        elif location.num_classes:
+        if location.num_classes:
             found.append(voc.VOC_CLASSES)
         else:
             voc.check_layout(location.folder, location.split)
             found.append(voc.read_classes(location.folder))
-    if locations[0].layout == "coco":
-        if any(other != found[0] for other in found):
-            raise InputError("the COCO files of DATASETS.TRAIN list different categories")
-        return found[0]
     return tuple(sorted(set().union(*found)))
 
 
@@ -145,21 +170,22 @@ def _open_coco(
     scored: Sequence[str],
     draw: int | None,
 ) -> DetectionSet:
+    pairs = [_pair(place) for place in locations]
+    contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
+    classes = classes or coco.read_classes(contents)
     samples, ids = [], {}
-    for place in locations:
-        path = _json(place)
-        folder = place.folder / place.split
-        content = coco.read_json(path, folder)
-        read = coco.read_coco(path, folder, content, classes, scored=scored)
+    for place, pair, content in zip(locations, pairs, contents):
+        read = coco.read_coco(*pair, content, classes, scored=scored)
         samples.extend(few_labels(read, place.part, classes, draw))
-        ids.update({name: key for key, name in coco.read_categories(content).items()})
-    # A class of the training set that a test file does not list gets an id no annotation has.
-    category_ids = tuple(ids.get(name, -1 - i) for i, name in enumerate(classes))
-    annotation_file = _json(locations[0]) if len(locations) == 1 else None
+        ids.update({name: key for key, name in coco.read_categories(content, classes).items()})
+    # A class of the training set that a test file does not list gets an id no category has.
+    lowest = min([0, *(key for key in ids.values() if isinstance(key, int))])
+    category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
+    annotation_file = pairs[0][0] if len(pairs) == 1 else None
     return DetectionSet(name, "coco", tuple(samples), classes, category_ids, annotation_file)
 
 
-def _json(location: Location) -> Path:
-    if location.annotation_file is None:
+def _pair(location: Location) -> tuple[Path, Path]:
+    if location.annotation_file is None or location.images is None:
         raise InputError(f"{location.folder} has no COCO annotation file")
-    return location.annotation_file
+    return location.annotation_file, location.images

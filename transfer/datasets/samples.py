@@ -1,8 +1,9 @@
 """What every detection data set is made of: images with boxes, classes and, perhaps, masks.
 
 In: nothing. Out: the plain types that the VOC and the COCO reader fill and everything else reads.
-Boxes are XYXY in pixels of the original image, 0-based and half-open: 0 <= x1 < x2 <= W. VOC's
-1-based inclusive boxes become this in `voc.py`, and go back in `detection/evaluation/voc.py`.
+Boxes are XYXY in pixels of the original image, 0-based and half-open, with the annotated numbers:
+x1 <= x2, and they may reach beyond the image (see `boxes.py`). VOC's 1-based inclusive boxes become
+this in `voc.py`, and go back in `detection/evaluation/voc.py`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class DetectionSet:
     layout: str
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | str, ...]
     annotation_file: Path | None = None
 
     def __len__(self) -> int:

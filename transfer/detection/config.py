@@ -20,6 +20,7 @@ from pretrain.common.config import config_sha256, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.preprocess import Preprocess
+from transfer.datasets.loaded import check_masks, check_trainable
 from transfer.detection.config_vit import (
     BACKBONE,
     check_vitdet,
@@ -275,12 +276,9 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
         raise InputError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
         )
-    if not any(sample.trainable() for sample in train_set.samples):
-        raise InputError(f"no image of {train_set.name} has an object to train on")
-    if cfg.MODEL.MASK_ON and not train_set.has_masks():
-        raise InputError(
-            f"MODEL.MASK_ON is set, but not every object of {train_set.name} has a mask"
-        )
+    check_trainable(train_set)
+    if cfg.MODEL.MASK_ON:
+        check_masks(train_set, "annotate or remove them, or set MODEL.MASK_ON False")
     if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and train_set.has_run_lengths():
         raise InputError(
             f"some masks of {train_set.name} are run lengths, no polygons; set INPUT.MASK_FORMAT "

@@ -28,6 +28,7 @@ from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
 from transfer.datasets.headers import check_image_sizes
+from transfer.datasets.loaded import check_scorable, describe
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
@@ -99,6 +100,7 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds).limited(limit)
     cfg = detection_config.with_data(cfg, train_set)
+    check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
     if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
         import_shapely()  # missing, it would only show at the first image
     if test_set.layout == "coco":
@@ -144,7 +146,10 @@ def run_request(request: Request) -> None:
     init_distributed()
     try:
         setup_logging()
-        run_trials(prepare(request, scan=False))  # the command has looked before it launched us
+        job = prepare(request, scan=False)  # the command has looked before it launched us
+        for role, data in (("training", job.train_set), ("test", job.test_set)):
+            logger.info("%s", describe(data, role))
+        run_trials(job)
     finally:
         close_distributed()
 
@@ -273,6 +278,7 @@ def _score(
         voc_metric=cfg.TRANSFER.VOC_METRIC,
         voc_exact=cfg.TRANSFER.VOC_EXACT,
         coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         draws=draws,
     )
 

@@ -22,6 +22,8 @@ from pretrain.data.decode import decode_image
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
+from transfer.datasets.loaded import count
+from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import task_package
 from transfer.detection.defaults import make_defaults
 from transfer.detection.run import Request
@@ -195,8 +197,8 @@ def _detection(rows: Rows, job: Job) -> str | None:
         with rows.about("data"):
             run = importlib.import_module(f"{package}.run")
             request = Request(job.config, job.weights, str(job.output), overrides=job.overrides)
-            for data in run.open_data(request)[1:]:
-                _detection_split(rows, data)
+            for number, data in enumerate(run.open_data(request)[1:]):
+                _detection_split(rows, data, trained=number == 0)
         return backbone
     return None
 
@@ -212,8 +214,8 @@ def _detection_batch(rows: Rows, cfg: CfgNode, job: Job) -> None:
     rows.add("batch", OK, f"batch {solver.IMS_PER_BATCH}, learning rate {solver.BASE_LR:g}")
 
 
-def _detection_split(rows: Rows, data: Any) -> None:
-    """`data`: a DetectionSet or a SemanticSet."""
+def _detection_split(rows: Rows, data: Any, trained: bool) -> None:
+    """`data`: a DetectionSet or a SemanticSet; `trained`: it is the training set."""
     objects = [len(getattr(sample, "instances", ())) for sample in data.samples]
 
     def read(index: int) -> Image.Image:
@@ -224,6 +226,9 @@ def _detection_split(rows: Rows, data: Any) -> None:
 
     extra = f"{sum(objects)} objects" if any(objects) else ""
     check_split(rows, data.name, len(data), len(data.classes), read, extra)
+    if isinstance(data, DetectionSet):
+        counts = count(data)
+        rows.add(f"objects {data.name}", OK, f"{counts.line(trained)}; {counts.classes()}")
 
 
 def _classification(rows: Rows, job: Job, stand_in: bool) -> None:

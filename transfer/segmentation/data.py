@@ -14,6 +14,7 @@ one, else that of SegmentationClassAug (as open-mmlab/mmsegmentation, pascal_voc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +29,13 @@ from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets import registry
+from transfer.datasets.loaded import check_masks, describe
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
 from transfer.segmentation.instances import IGNORE, class_map
+
+logger = logging.getLogger(__name__)
 
 PREFIX, OBJECTS = "semseg", "coco"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -109,8 +113,8 @@ def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet
     if classes and classes[0] != BACKGROUND:
         raise InputError(f"TRANSFER.CLASSES must begin with {BACKGROUND!r}, got {classes[0]!r}")
     found = registry.open_sets(names, classes[1:])
-    if not found.has_masks():
-        raise InputError(f"not every object of {found.name} has a mask")
+    check_masks(found, "annotate or remove them")
+    logger.info("%s", describe(found))
     samples = tuple(
         SemanticSample(s.file_name, f"of {s.file_name}", str(s.image_id), s) for s in found.samples
     )

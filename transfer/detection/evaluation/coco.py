@@ -1,10 +1,10 @@
 """COCO average precision of boxes and masks, by pycocotools or faster-coco-eval.
 
-In: a COCO annotation file and detections in COCO's result format. Out: {"bbox/AP", "bbox/AP50",
-"bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/..."} and AP per class, in percent. No
-detections is AP 0; a size or class that no object has is NaN (pycocotools' -1), as in Detectron2
-(evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in C++ and gives the same
-numbers; tests compare all of them to 1e-9.
+In: a COCO annotation file and detections in COCO's result format, with the file's ids. Out:
+{"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/..."} and AP per
+class, in percent. No detections is AP 0; a size or class that no object has is NaN (pycocotools'
+-1), as in Detectron2 (evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in
+C++ and gives the same numbers; tests compare all of them to 1e-9.
 """
 
 from __future__ import annotations
@@ -12,18 +12,30 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pretrain.common.errors import InputError
+from transfer.datasets.values import Id
 from transfer.detection.evaluation.coco_draws import coco_draws
+from transfer.detection.evaluation.coco_truth import as_object, read_truth
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+# name -> rows of IoU thresholds .50, .55, ..., and the place of the area range
+NAMES = {
+    "AP": (slice(None), 0),
+    "AP50": (slice(0, 1), 0),
+    "AP75": (slice(5, 6), 0),
+    "APs": (slice(None), 1),
+    "APm": (slice(None), 2),
+    "APl": (slice(None), 3),
+}
+MOST = 100  # detections of an image and class that COCO's metrics take
 FAST = "faster_coco_eval"
 EVALUATORS = ("auto", "pycocotools", FAST)
 
@@ -53,33 +65,42 @@ def evaluate_coco(
     results: Sequence[dict[str, Any]],
     *,
     kinds: Sequence[str],
-    classes: dict[int, str],
-    image_ids: Sequence[int] | None = None,
+    classes: Mapping[Id, str],
+    image_ids: Sequence[Id] | None = None,
     evaluator: str = "pycocotools",
+    max_detections: int = MOST,
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent.
 
-    `kinds` are of "bbox" and "segm"; `classes` maps category ids to names; `image_ids` restricts
-    the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS; `replicates`,
-    drawn of these images, takes the metrics under its weights, `pr_curves` precision by recall.
+    `kinds` are of "bbox" and "segm"; `classes` maps the file's category ids to names; `image_ids`
+    restricts the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS;
+    `max_detections` above 100 takes that many of an image and class, as Detectron2's
+    `max_dets_per_image` does, fewer change nothing; `replicates`, drawn of these images, takes the
+    metrics under its weights, `pr_curves` precision by recall.
+
+    Raises InputError for an annotation file that cannot be scored.
     """
     coco, coco_eval = _classes_of(choose_evaluator(evaluator))
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco(str(annotation_file))
+    truth = read_truth(annotation_file, classes)
+    truth_object, numbers = truth.as_object(coco), None
+    if image_ids is not None:
+        numbers = truth.image_numbers(image_ids)
+    found = truth.results(results)
+    names = [classes[key] for key in truth.categories]
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {}
     for kind in kinds:
-        found = _found(truth, results, kind)
-        evaluation = _evaluate(coco_eval(truth, found, kind), image_ids)
-        for name, value in zip(NAMES, evaluation.stats):
-            metrics[f"{kind}/{name}"] = _percent(value)
-        per_class[f"{kind}/AP"] = _per_class(evaluation, classes)
+        evaluation = coco_eval(truth_object, _found(truth_object, found, kind), kind)
+        evaluation.params.maxDets = [1, 10, max(max_detections, MOST)]
+        _evaluate(evaluation, numbers)
+        metrics.update({f"{kind}/{name}": _mean(evaluation, *part) for name, part in NAMES.items()})
+        per_class[f"{kind}/AP"] = _per_class(evaluation, names)
         if replicates is not None:
-            replicates.add(coco_draws(evaluation, kind, replicates))
+            ids = [truth.images[number - 1] for number in evaluation.params.imgIds]
+            replicates.add(coco_draws(evaluation, kind, replicates, ids))
         if pr_curves is not None:
-            names = [classes[category_id] for category_id in evaluation.params.catIds]
             pr_curves.add(kind, _precisions(evaluation), names)
     return metrics, per_class
 
@@ -89,6 +110,7 @@ def _classes_of(evaluator: str) -> tuple[type, type]:
     if evaluator == FAST:
         from faster_coco_eval import COCO, COCOeval_faster
 
+        logging.getLogger(FAST).setLevel(logging.WARNING)  # else some 20 lines per evaluation
         return COCO, COCOeval_faster
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -108,10 +130,7 @@ def _evaluate(evaluation: Any, image_ids: Sequence[int] | None) -> Any:
 
 def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
     if not results:  # COCO.loadRes fails on an empty list
-        found = type(truth)()
-        found.dataset = {**truth.dataset, "annotations": []}
-        found.createIndex()
-        return found
+        return as_object(type(truth), {**truth.dataset, "annotations": []})
     # With a box present, a mask's small / medium / large would be decided by the box's area.
     # loadRes adds keys to the dicts it is given, hence new ones; it changes no value in place.
     left = "bbox" if kind == "segm" else ""
@@ -120,18 +139,25 @@ def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
         return truth.loadRes(results)
 
 
-def _per_class(evaluation: Any, classes: dict[int, str]) -> dict[str, float]:
+def _mean(evaluation: Any, thresholds: slice, area: int) -> float:
+    """The mean that `summarize` takes, which pycocotools knows for 100 detections only."""
+    precision = evaluation.eval["precision"][thresholds, :, :, area, -1]
+    valid = precision[precision > -1]
+    return _percent(np.mean(valid) if valid.size else -1.0)
+
+
+def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
     precisions = _precisions(evaluation)
     values = {}
-    for index, category_id in enumerate(evaluation.params.catIds):
+    for index, name in enumerate(names):
         valid = precisions[:, :, index]
         valid = valid[valid > -1]
-        values[classes[category_id]] = _percent(np.mean(valid) if valid.size else -1.0)
+        values[name] = _percent(np.mean(valid) if valid.size else -1.0)
     return values
 
 
 def _precisions(evaluation: Any) -> np.ndarray:
-    """(IoU, recall, class) for all areas and 100 detections an image; -1 where no object is."""
+    """(IoU, recall, class) for all areas and most detections; -1 where no object is."""
     return evaluation.eval["precision"][:, :, :, 0, -1]
 
 

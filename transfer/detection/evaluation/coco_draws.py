@@ -9,10 +9,12 @@ Legend: K classes, A area ranges, T thresholds of IoU, W draws.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from transfer.datasets.values import Id
 from transfer.detection.evaluation.coco_matches import (
     HIT,
     IGNORED,
@@ -25,21 +27,29 @@ from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes, reweighted_ap
 
 
-def coco_draws(evaluation: Any, kind: str, replicates: Replicates) -> dict[str, np.ndarray]:
-    """Percent of each metric under each of the replicates' weights, under the evaluator's names."""
-    table = keep_classes(ap_table(evaluation, replicates))
+def coco_draws(
+    evaluation: Any, kind: str, replicates: Replicates, image_ids: Sequence[Id] | None = None
+) -> dict[str, np.ndarray]:
+    """Percent of each metric under each of the replicates' weights, under the evaluator's names.
+
+    `image_ids`: the replicates' names of `params.imgIds`; None: they are the same.
+    """
+    table = keep_classes(ap_table(evaluation, replicates, image_ids))
     return _summary(100.0 * table, evaluation.params, kind)
 
 
-def ap_table(evaluation: Any, replicates: Replicates) -> np.ndarray:
-    """AP in [0, 1], float64 (K, A, T, W); NaN in draws without an object."""
+def ap_table(
+    evaluation: Any, replicates: Replicates, image_ids: Sequence[Id] | None = None
+) -> np.ndarray:
+    """AP in [0, 1], float64 (K, A, T, W); NaN in draws without an object; see `coco_draws`."""
     params = evaluation.params
+    image_ids = params.imgIds if image_ids is None else image_ids
     images, classes = len(params.imgIds), len(params.catIds)
     areas = np.asarray(params.areaRng, dtype=float)
     found, objects = (entries(a, params) for a in (evaluation.cocoDt, evaluation.cocoGt))
     found = found[ranks(found["pair"]) < params.maxDets[-1]]
     states = outcomes(evaluation, found, objects)
-    weights = replicates.weights[replicates.rows(params.imgIds)]
+    weights = replicates.weights[replicates.rows(image_ids)]
     table = np.full((classes, len(areas), len(params.iouThrs), weights.shape[1]), np.nan)
     counted = ~uncounted(objects, areas)
     for k in range(classes):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.evaluation.coco import evaluate_coco
+from transfer.detection.evaluation.coco import MOST, evaluate_coco
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.detection.evaluation.predictions import Predictions, write_results
 from transfer.detection.evaluation.voc import evaluate_voc
@@ -31,10 +31,12 @@ def score(
     voc_metric: int = 2007,
     voc_exact: bool = False,
     coco_evaluator: str = "auto",
+    max_detections: int = MOST,
     draws: int = 0,
 ) -> Scores:
     """(metrics, per_class); results and precision-recall curves are written into `folder`.
 
+    `max_detections` above 100 is COCO's maximum of an image and class (TEST.DETECTIONS_PER_IMAGE).
     `draws` above 0 also writes that many bootstrap replicates of each metric there.
     """
     ids = [sample.image_id for sample in dataset.samples]
@@ -59,6 +61,7 @@ def score(
             classes=dict(zip(dataset.category_ids, dataset.classes)),
             image_ids=ids,
             evaluator=coco_evaluator,
+            max_detections=max_detections,
             replicates=replicates,
             pr_curves=pr_curves,
         )

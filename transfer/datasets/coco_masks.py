@@ -1,0 +1,132 @@
+"""Segmentations of a COCO file: polygons and run lengths, checked before anything decodes them.
+
+In: the value of "segmentation" and its image's size in pixels. Out: polygons as lists of floats, or
+compressed run lengths of the whole image. Run lengths whose sum is not height x width make the
+evaluators fail without a file's name, or never end, so that they are refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pretrain.common.findings import Findings
+from transfer.datasets.values import as_number, read_numbers, shown
+
+Segmentation = list[list[float]] | dict[str, Any]
+
+NOT_POLYGONS = "segmentations are neither a list of polygons nor run lengths"
+PAIRS = "polygons are lists of points [x, y]"
+PAIRS_REMEDY = "write each polygon as one list x, y, x, y, ..."
+RLE_IN_LIST = "run lengths are inside a list"
+RLE_IN_LIST_REMEDY = "write the record {size, counts} itself"
+OTHER_SIZE = "run lengths have another size (height, width) than their image"
+NO_COUNTS = "run lengths cannot be read"
+SUM = "run lengths do not fill their image, height x width pixels"
+RLE_REMEDY = "export the masks again"
+
+_LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
+
+
+def read_segmentation(
+    findings: Findings, where: str, value: Any, height: int, width: int
+) -> Segmentation | None:
+    """All polygons, or run lengths; None where there is no mask, or a refused one."""
+    if isinstance(value, Mapping):
+        return _read_rle(findings, where, value, height, width)
+    if not value:
+        return None
+    place = f"{where} ({shown(value)})"
+    if not isinstance(value, list):
+        findings.refuse(NOT_POLYGONS, place, RLE_REMEDY)
+    elif all(isinstance(part, Mapping) for part in value):
+        findings.refuse(RLE_IN_LIST, place, RLE_IN_LIST_REMEDY)
+    elif not all(isinstance(part, list) for part in value):
+        findings.refuse(NOT_POLYGONS, place, PAIRS_REMEDY)
+    elif _is_pairs(value) or any(_is_pairs(part) for part in value):
+        findings.refuse(PAIRS, place, PAIRS_REMEDY)
+    else:
+        polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
+        return None if None in polygons else polygons
+    return None
+
+
+def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
+    """Pixels of a mask, as pycocotools counts them."""
+    from pycocotools import mask as mask_utils
+
+    if isinstance(segmentation, dict):
+        return float(mask_utils.area(segmentation))
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    if not polygons:
+        return 0.0
+    return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
+
+
+def _is_pairs(part: list[Any]) -> bool:
+    """At least three lists of two values: points of one polygon, not polygons."""
+    return len(part) >= 3 and all(isinstance(point, list) and len(point) == 2 for point in part)
+
+
+def _read_rle(
+    findings: Findings, where: str, mask: Mapping[str, Any], height: int, width: int
+) -> dict[str, Any] | None:
+    size = mask.get("size")
+    sides = [as_number(side) for side in size] if isinstance(size, (list, tuple)) else None
+    if sides != [height, width]:
+        place = f"{where} ({shown(size)}, image [{height}, {width}])"
+        findings.refuse(OTHER_SIZE, place, RLE_REMEDY)
+        return None
+    counts = mask.get("counts")
+    lengths = _lengths(counts)
+    if lengths is None:
+        findings.refuse(NO_COUNTS, f"{where} (counts {shown(counts)})", RLE_REMEDY)
+        return None
+    if int(lengths.sum()) != height * width:
+        place = f"{where} (sum {int(lengths.sum())}, image {height} x {width} = {height * width})"
+        findings.refuse(SUM, place, RLE_REMEDY)
+        return None
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    from pycocotools import mask as mask_utils
+
+    whole = {"size": [height, width], "counts": lengths.tolist()}
+    return mask_utils.frPyObjects(whole, height, width)
+
+
+def _lengths(counts: Any) -> np.ndarray | None:
+    """int64 run lengths of a list or of compressed text; None where they are not readable."""
+    if isinstance(counts, str):
+        return _decompress(counts)
+    if not isinstance(counts, list):
+        return None
+    numbers = [as_number(count) for count in counts]
+    if any(number is None or number < 0 or number % 1 for number in numbers):
+        return None
+    return np.array(numbers, dtype=np.int64)
+
+
+def _decompress(text: str) -> np.ndarray | None:
+    """COCO's compressed counts (pycocotools, rleFrString): 5 bits and a sign, as differences."""
+    try:
+        codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64)
+    except UnicodeEncodeError:
+        return None
+    if not len(codes) or codes.min() < _LOW or codes.max() > _HIGH:
+        return None
+    codes -= _LOW
+    ends = np.flatnonzero(codes & 0x20 == 0)
+    if not len(ends) or ends[-1] != len(codes) - 1:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > 6:  # more than 35 bits
+        return None
+    places = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
+    values -= (codes[ends] & 0x10 != 0) * (1 << (5 * (ends - starts + 1)))
+    # From the fourth on, a length is written as the difference from the one two before.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values if values.min() >= 0 else None

@@ -1,0 +1,121 @@
+"""The objects of a COCO file in the evaluators' form, under ids of our own.
+
+In: the annotation file. Out: pycocotools' (or faster-coco-eval's) object of annotations. Images,
+categories and annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of
+the file means "no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas
+are the annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
+from transfer.datasets.coco import parse_json
+from transfer.datasets.coco_records import (
+    Annotation,
+    all_categories,
+    read_annotations,
+    read_images,
+    used_categories,
+)
+from transfer.datasets.values import Id, find_id
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Attributes: dataset: in COCO's form with our ids; images, categories: the file's ids in the
+    order of ours, the first is number 1."""
+
+    dataset: dict[str, Any]
+    images: tuple[Id, ...]
+    categories: tuple[Id, ...]
+
+    def as_object(self, library: type) -> Any:
+        """An object of a library's COCO class."""
+        return as_object(library, self.dataset)
+
+    def image_numbers(self, image_ids: Iterable[Id]) -> list[int]:
+        """Our ids of images. Raises InputError for one that the file does not list."""
+        known = {key: number for number, key in enumerate(self.images, start=1)}
+        return [known[_image(key, known)] for key in image_ids]
+
+    def results(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Detections under our ids; those of categories that the file has not are left out."""
+        images = {key: number for number, key in enumerate(self.images, start=1)}
+        categories = {key: number for number, key in enumerate(self.categories, start=1)}
+        found = []
+        for result in results:
+            category = find_id(result["category_id"], categories)
+            if category in categories:
+                numbers = {
+                    "image_id": images[_image(result["image_id"], images)],
+                    "category_id": categories[category],
+                }
+                found.append({**result, **numbers})
+        return found
+
+
+def read_truth(path: Path, classes: Collection[Id]) -> Truth:
+    """The objects of the file; `classes` are its categories that are scored, if they have objects
+    or not. Raises InputError as `read_coco` does."""
+    content, findings = parse_json(path), Findings(str(path))
+    images = read_images(content, findings)
+    used = used_categories(content)
+    names = {key: name for key, name in all_categories(content)}
+    kept = {key: name for key, name in names.items() if (key, name) in used or key in classes}
+    annotations = list(read_annotations(content, path, images, names, findings, scored=True))
+    if findings.refused:  # what is only noted was said when the data set was opened
+        findings.report()
+    order = {key: number for number, key in enumerate(images, start=1)}
+    numbers = {key: number for number, key in enumerate(kept, start=1)}
+    dataset = {
+        "info": {},
+        "images": [
+            {"id": order[i.id], "width": i.width, "height": i.height} for i in images.values()
+        ],
+        "categories": [{"id": numbers[key], "name": name} for key, name in kept.items()],
+        "annotations": [
+            _record(number, annotation, order, numbers)
+            for number, annotation in enumerate(annotations, start=1)
+        ],
+    }
+    return Truth(dataset, tuple(images), tuple(kept))
+
+
+def as_object(library: type, dataset: dict[str, Any]) -> Any:
+    """An object of a library's COCO class that holds a parsed data set."""
+    found = library()
+    found.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        found.createIndex()
+    return found
+
+
+def _record(
+    number: int, found: Annotation, images: Mapping[Id, int], categories: Mapping[Id, int]
+) -> dict[str, Any]:
+    record = {
+        "id": number,
+        "image_id": images[found.image.id],
+        "category_id": categories[found.category_id],
+        "bbox": list(found.bbox),
+        "area": found.area,
+        "iscrowd": int(found.crowd),
+    }
+    if found.segmentation is not None:
+        record["segmentation"] = found.segmentation
+    return record
+
+
+def _image(image_id: Id, known: Mapping[Id, int]) -> Id:
+    found = find_id(image_id, known)
+    if found not in known:
+        raise InputError(f"a detection is of image {image_id!r}, which the test set does not list")
+    return found
