@@ -1,6 +1,7 @@
 """Image classification data by name: a spec such as `folder:FOLDER:SPLIT` in, images by index out.
 
-    folder:FOLDER[:SPLIT]   FOLDER/SPLIT holds one folder of images per class, or images (labels -1)
+    folder:FOLDER:SPLIT     FOLDER/SPLIT holds one folder of images per class, or images (labels -1)
+    folder:FOLDER           FOLDER itself does
     imagenet:train|val      the same below ROOT/imagenet
     places205:train|val     the official lists and images below ROOT/places205 (places205.py)
     inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -23,17 +26,23 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.decode import decode_image
-from pretrain.data.folders import scan_folder
+from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.listed import Listing
 from pretrain.data.places205 import read_places205
 
+EMPTY: Mapping[str, int] = MappingProxyType({})
+
 
 class ImageDataset(ABC):
-    """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes."""
+    """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes.
+
+    `left_out` counts by suffix the files of the same folder that are not read as images.
+    """
 
     labels: list[int]
     classes: list[str]
+    left_out: Mapping[str, int] = EMPTY
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,6 +55,16 @@ class ImageDataset(ABC):
     def name(self, index: int) -> str:
         """A readable name of one image: its path, or data set and number."""
 
+    def describe(self, name: str) -> str:
+        """The data set of this name in one line for the log: images, classes, what is left out."""
+        sizes = Counter(self.labels)
+        counts = [sizes[label] for label in range(len(self.classes))]
+        return describe_images(name, len(self), counts, self.left_out)
+
+    def files(self) -> list[str]:
+        """Paths of a folder's image files; empty for other sets (the listed ones hold JPEGs)."""
+        return []
+
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order, with the same classes."""
         return SubsetImages(self, indices)
@@ -56,7 +75,12 @@ class FolderImages(ImageDataset):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths, self.labels, self.classes = scan_folder(folder)
+        found = scan_folder(folder)
+        self.paths, self.labels, self.classes = found.paths, found.labels, found.classes
+        self.left_out = found.left_out
+
+    def files(self) -> list[str]:
+        return self.paths
 
     def read(self, index: int) -> Image.Image:
         return decode_image(self.paths[index])
@@ -115,7 +139,11 @@ class SubsetImages(ImageDataset):
         self.whole = whole
         self.indices = list(indices)
         self.labels = [whole.labels[index] for index in self.indices]
-        self.classes = whole.classes
+        self.classes, self.left_out = whole.classes, whole.left_out
+
+    def files(self) -> list[str]:
+        files = self.whole.files()
+        return [files[index] for index in self.indices] if files else []
 
     def read(self, index: int) -> Image.Image:
         return self.whole.read(self.indices[index])
@@ -127,6 +155,16 @@ class SubsetImages(ImageDataset):
 def datasets_root() -> Path:
     """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+
+
+def sorting_hint(images: ImageDataset) -> str:
+    """The remedy for images without classes that are ImageNet's validation set; or ""."""
+    if not len(images) or "ILSVRC2012_val_" not in images.name(0):
+        return ""
+    return (
+        ": sort ImageNet's validation images into class folders, as valprep.sh of"
+        " soumith/imagenetloader.torch does"
+    )
 
 
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
@@ -146,6 +184,23 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     if limit_per_class < 1:
         raise InputError(f"limit per class {limit_per_class} of {spec} must be at least 1")
     return dataset.subset(_first_per_class(dataset.labels, limit_per_class))
+
+
+def describe_images(
+    name: str, count: int, sizes: Sequence[int], left_out: Mapping[str, int] = EMPTY
+) -> str:
+    """What a data set holds, in one line for the log.
+
+    Args:
+        sizes: the number of images of each class; empty without classes.
+        left_out: see `ImageDataset`.
+    """
+    text = f"{name}: {count} images"
+    if sizes:
+        low, high = min(sizes), max(sizes)
+        each = f"{low} to {high}" if low < high else f"{low}"
+        text += f", {len(sizes)} classes ({each} images a class)"
+    return text + (f"; left out: {describe_left_out(left_out)}" if left_out else "")
 
 
 def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
@@ -192,7 +247,10 @@ def _open_folder(rest: str) -> ImageDataset:
     if not folder:  # no colon: the folder itself
         folder, split = split, ""
     if not folder:
-        raise InputError("data set 'folder:' names no folder; write folder:FOLDER:SPLIT")
+        raise InputError(
+            "data set 'folder:' names no folder; write folder:FOLDER:SPLIT, or folder:FOLDER for"
+            " the folder itself"
+        )
     return FolderImages(datasets_root() / Path(folder).expanduser() / split)
 
 

@@ -1,4 +1,9 @@
-"""One image file in, one RGB PIL image out, or an `OSError` that names the file.
+"""One image file in, one 8-bit RGB PIL image out, or an `OSError` that names the file.
+
+All readers use this module: pretraining, classification, detection and segmentation. Images of 16
+bits a channel are divided by 256, so that they equal the 8-bit picture within one level. Images of
+32-bit integers or floats say nowhere which values are black and white: they are refused. So are
+images of more than `pixel_limit()` pixels, in every format.
 
 JPEG goes through torchvision's decoder, which is the quicker one here (`tools/bench.py loader`).
 Everything else, and what that decoder refuses (CMYK, a truncated file), goes through PIL.
@@ -6,35 +11,255 @@ Everything else, and what that decoder refuses (CMYK, a truncated file), goes th
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import re
+import warnings
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pretrain.common.errors import InputError
 
 JPEG_START = b"\xff\xd8\xff"
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that the image's size follows
+HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1")
+ORIENTATION = 0x0112  # EXIF: how the camera was held
+TURNED = (5, 6, 7, 8)  # its values that exchange width and height
+# TIFF's tags: bits of a sample, and what its least value is (0: white)
+BITS, PHOTOMETRIC, LEAST_IS_WHITE = 258, 262, 0
+
+LIMIT_VARIABLE = "MSCN_MAX_IMAGE_PIXELS"
+PILLOW_LIMIT = 2 * 89_478_485  # where Pillow itself refuses, as long as nobody changes it
+NO_SCALE = (
+    "images of 32-bit integers or floats do not say which values are black and white",
+    "convert all images with one range, in Python: Image.fromarray(((np.asarray(Image.open(FILE), "
+    "float) - LOW) * 255 / (HIGH - LOW)).clip(0, 255).astype(np.uint8)).save(NEW_FILE)",
+)
+# What PIL's readers raise of damaged files is whatever their parsing stumbles over.
+FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+# Pillow warns from half of its limit on, with no file's name. Such images are simply read here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode_image(path: str) -> Image.Image:
-    """Decode a file as RGB; EXIF rotation is not applied, as in torchvision's ImageFolder.
+class RefusedImage(OSError):
+    """A sound file of a kind that is not read: pixels without a scale, or too many of them.
 
-    Raises `OSError` with the path for a missing, truncated or foreign file.
+    Args:
+        detail: what was found: "mode I, values 0 to 65535", "182250000 pixels".
+        refusal: the kind of images that is refused, and the remedy.
+    """
+
+    def __init__(self, path: str, detail: str, refusal: tuple[str, str]) -> None:
+        kind, remedy = refusal
+        super().__init__(f"{path} ({detail}) is refused: {kind}; {remedy}")
+        self.path, self.detail, self.refusal = path, detail, refusal
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, tuple[str, str]]]:
+        return RefusedImage, (self.path, self.detail, self.refusal)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its pixels.
+
+    Attributes:
+        width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
+        turned: whether the EXIF data exchange width and height.
+        refused: (kind, remedy) where `decode_image` refuses such images, else None.
+    """
+
+    width: int
+    height: int
+    turned: bool = False
+    refused: tuple[str, str] | None = None
+
+
+def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.Image:
+    """Decodes a file as RGB, 8 bits a channel.
+
+    Args:
+        fast: decode JPEG by torchvision, whose pixels differ from PIL's by one level at most.
+        turn: turn the image as its EXIF data say, as Detectron2 does; torchvision's ImageFolder
+            does not. It needs `fast` to be False.
+
+    Raises:
+        RefusedImage: the file is of a kind that is not read, with its mode and range of values or
+            its number of pixels, and the remedy. It is an OSError.
+        OSError: the file is missing, truncated or foreign. The message names the path.
     """
     try:
         with open(path, "rb") as file:
             content = file.read()
-        if content.startswith(JPEG_START):
+        if fast and content.startswith(JPEG_START):
+            _check_pixels(path, _jpeg_pixels(content))
             image = _decode_jpeg(content)
             if image is not None:
                 return image
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except UnidentifiedImageError as error:  # its own text names a buffer's address
-        what = "of no format that is known" if content else "empty (0 bytes)"
-        raise OSError(f"{path}: cannot be read as an image ({what})") from error
+        return _to_rgb(_open(path, content), path, turn)
+    except RefusedImage:
+        raise
+    except FAULTS as error:
+        raise _named(path, error) from error
+
+
+def read_header(path: str) -> Header:
+    """Size and kind of an image without decoding it.
+
+    Raises OSError, with the path, for a file that is missing or is not an image.
+    """
+    limit = pixel_limit()
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            refused = NO_SCALE if _has_no_scale(image) else None
+            if width * height > limit:
+                refused = _too_large()
+            turned = _orientation(image) in TURNED
+    except Image.DecompressionBombError:
+        return Header(0, 0, refused=_too_large())
+    except FAULTS as error:
+        raise _named(path, error) from error
+    return Header(*((height, width) if turned else (width, height)), turned, refused)
+
+
+def refused_detail(path: str) -> str:
+    """What a refusal says of one file: "mode I, values 0 to 65535", or its number of pixels.
+
+    It decodes the pixels; "" for a file that is read, or is damaged behind its header.
+    """
+    try:
+        decode_image(path)
+    except RefusedImage as error:
+        return error.detail
+    except OSError:
+        pass
+    return ""
+
+
+def pixel_limit() -> int:
+    """The most pixels that an image may have: $MSCN_MAX_IMAGE_PIXELS, by default Pillow's limit.
+
+    Raises InputError for a value that is not a number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE)
+    return _limit(text) if text else PILLOW_LIMIT
+
+
+@functools.cache
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"${LIMIT_VARIABLE} is {text!r}, which is not a number of pixels")
+    # Pillow has one limit for the process, which must not be below ours.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
+    return int(text)
+
+
+def _named(path: str, error: Exception) -> OSError:
+    """The error of a reader as an OSError with the path."""
+    if isinstance(error, UnidentifiedImageError):  # its own text names a buffer's address
+        return OSError(f"{path} cannot be read as an image ({_foreign(path)})")
+    if isinstance(error, FileNotFoundError):
+        return OSError(f"{path} cannot be read: it does not exist")
+    return OSError(f"{path} cannot be read as an image ({error})")
+
+
+def _foreign(path: str) -> str:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if not start:
+        return "empty (0 bytes)"
+    if start[4:] in HEIC:
+        return "HEIC, which Pillow does not read; save it as JPEG"
+    return "of no format that is known"
+
+
+def _open(path: str, content: bytes) -> Image.Image:
+    """PIL's image, not yet decoded, of a size within the limit."""
+    pixel_limit()  # sets Pillow's own limit
+    try:
+        image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
-        raise OSError(f"{path}: {error}") from error
-    # PIL's readers of damaged files raise whatever their parsing stumbles over.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
-        raise OSError(f"{path}: cannot be read as an image ({error})") from error
+        found = re.search(r"\d+", str(error))  # "Image size (N pixels) exceeds limit of ..."
+        detail = f"{found[0]} pixels" if found else str(error)
+        raise RefusedImage(path, detail, _too_large()) from error
+    _check_pixels(path, image.width * image.height)
+    return image
+
+
+def _check_pixels(path: str, pixels: int) -> None:
+    if pixels > pixel_limit():
+        raise RefusedImage(path, f"{pixels} pixels", _too_large())
+
+
+def _too_large() -> tuple[str, str]:
+    return (
+        f"images of more than {pixel_limit()} pixels are not read",
+        f"make them smaller, or set ${LIMIT_VARIABLE} to a larger number",
+    )
+
+
+def _has_no_scale(image: Image.Image) -> bool:
+    """Whether the pixels are 32-bit integers or floats (or signed 16-bit integers)."""
+    return image.mode == "F" or (image.mode == "I" and not _has_16_bits(image))
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the image has one channel of 16 bits.
+
+    Pillow opens a PNG of 16 bits as mode I before its version 10, and a PGM file in all versions,
+    with values scaled to 16 bits. Neither format can hold more.
+    """
+    if image.mode == "I":
+        return image.format in ("PNG", "PPM")
+    return image.mode.startswith("I;16")
+
+
+def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
+    if _has_no_scale(image):
+        detail = f"mode {image.mode}, values {_value_range(image)}"
+        raise RefusedImage(path, detail, NO_SCALE)
+    sixteen, depth, inverted = _has_16_bits(image), 16, False
+    if sixteen and image.format == "TIFF":
+        depth = image.tag_v2.get(BITS, (16,))[0]  # scientific cameras write 12
+        inverted = image.tag_v2.get(PHOTOMETRIC) == LEAST_IS_WHITE  # PIL minds it up to 8 bits
+    if turn:
+        image = ImageOps.exif_transpose(image)
+    if not sixteen:
+        return image.convert("RGB")
+    values = np.asarray(image) >> (depth - 8)
+    levels = values.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - levels if inverted else levels).convert("RGB")
+
+
+def _value_range(image: Image.Image) -> str:
+    values = np.asarray(image)
+    values = values[np.isfinite(values)]
+    return f"{values.min():g} to {values.max():g}" if values.size else "not finite"
+
+
+def _orientation(image: Image.Image) -> int:
+    # For a PNG, Pillow's own method would decode the pixels to find EXIF data behind them.
+    exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+    return exif.get(ORIENTATION, 1)
+
+
+def _jpeg_pixels(content: bytes) -> int:
+    """Width times height, from a JPEG's frame header; 0 where none is found."""
+    place = 2
+    while place + 9 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker in JPEG_FRAMES:
+            height, width = (content[at] << 8 | content[at + 1] for at in (place + 5, place + 7))
+            return height * width
+        # A marker may be preceded by any number of bytes 0xFF.
+        step = 2 + (content[place + 2] << 8 | content[place + 3])
+        place += 1 if marker == 0xFF else step
+    return 0
 
 
 def _decode_jpeg(content: bytes) -> Image.Image | None:

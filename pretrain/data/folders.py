@@ -1,43 +1,219 @@
-"""A folder's images in class folders, or flat: a path in, paths, labels and classes out."""
+"""A folder's images in class folders, or flat: a path in, paths, labels and classes out.
+
+Names that begin with a dot, and folders and files that systems create (`__MACOSX`, `@eaDir`,
+`Thumbs.db`), are passed over at every depth. Files of other suffixes are left out and counted.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from pretrain.common.errors import InputError
+from pretrain.common.findings import SHOWN, Findings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+# In the order in which a file is chosen where several have one name (VOC's lists have no suffix)
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".jfif", ".jpe", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".gif", ".apng", ".tga", ".pcx", ".sgi", ".qoi"),
+    *(".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
+# What Windows, macOS, NAS systems (Synology, QNAP) and Linux leave in folders of pictures; names
+# that begin with a dot need no entry.
+SYSTEM_NAMES = {
+    *("__macosx", "network trash folder", "temporary items", "icon\r"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled"),
+    *("system volume information", "found.000", "msocache"),
+    *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap", "@sharebin"),
+    *("@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "lost+found", "__pycache__"),
+}
+HIDDEN = "hidden or system names"
+NO_SUFFIX = "without a suffix"
+# Files that people keep beside their pictures: no image is lost with them
+COMPANIONS = {".txt", ".json", ".xml", ".csv", ".md", ".yaml", ".yml", ".html", HIDDEN}
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+LINKED = "links lead to folders that are read elsewhere, and were not followed"
 
 
-def scan_folder(folder: Path) -> tuple[list[str], list[int], list[str]]:
-    """List a folder's images: (paths, labels, classes), sorted by class and path.
+@dataclass(frozen=True)
+class FolderImageList:
+    """The images of a folder, sorted by class and path; `labels[i]` is -1 without classes.
 
-    Subfolders that hold images are classes; without any, the folder's own images have label -1.
-    Raises `InputError` for a missing folder, and for one without images.
+    `left_out` counts the files that are not read, by suffix, and HIDDEN.
+    """
+
+    paths: list[str]
+    labels: list[int]
+    classes: list[str]
+    left_out: Mapping[str, int]
+
+
+def scan_folder(folder: Path) -> FolderImageList:
+    """Lists a folder's images. Subfolders that hold images are classes; without any, the folder's
+    own images have no label.
+
+    A folder that a link leads to is read once. One that lies in the scanned folder is read at its
+    own place, and one above it not at all; a warning counts such links.
+
+    Raises InputError for a folder that is missing, or holds no images, or holds images itself and
+    in subfolders, and for a class folder without images beside others that have some.
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
     if not folder.is_dir():
         raise InputError(f"image folder {folder} does not exist; {layout}")
-    with os.scandir(folder) as entries:
-        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
-    found = [(name, _images_below(folder / name)) for name in subfolders]
-    found = [(name, paths) for name, paths in found if paths]
-    if found:
-        paths = [path for _, files in found for path in files]
-        labels = [label for label, (_, files) in enumerate(found) for _ in files]
-        return paths, labels, [name for name, _ in found]
-    with os.scandir(folder) as entries:
-        flat = sorted(e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES))
-    if not flat:
-        raise InputError(f"image folder {folder} holds no images; {layout}")
-    return flat, [-1] * len(flat), []
+    walk = _Walk(folder)
+    flat, by_class = walk.read()
+    full = {name: part for name, part in by_class.items() if part.images}
+    left_out = sum((part.left_out for part in by_class.values()), walk.own.left_out)
+    if flat and full:
+        _refuse_two_levels(folder, flat, full)
+    if full and len(full) < len(by_class):
+        _refuse_empty(folder, {n: part for n, part in by_class.items() if n not in full})
+    if not flat and not full:
+        more = f"; left out: {describe_left_out(left_out)}" if left_out else ""
+        raise InputError(f"image folder {folder} holds no images; {layout}{more}")
+    _report(folder, walk.links, full)
+    if not full:
+        return FolderImageList(flat, [-1] * len(flat), [], left_out)
+    paths = [path for part in full.values() for path in part.images]
+    labels = [label for label, part in enumerate(full.values()) for _ in part.images]
+    return FolderImageList(paths, labels, list(full), left_out)
 
 
-def _images_below(folder: Path) -> list[str]:
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is the system's, not the user's."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or system names"."""
+    ordered = sorted(left_out.items(), key=lambda item: (item[0] == HIDDEN, -item[1], item[0]))
+    return ", ".join(f"{count} {suffix}" for suffix, count in ordered)
+
+
+def loses_images(left_out: Mapping[str, int]) -> bool:
+    """Whether files were left out that may be pictures."""
+    return bool(left_out.keys() - COMPANIONS)
+
+
+@functools.cache
+def readable_suffixes() -> tuple[str, ...]:
+    """IMAGE_SUFFIXES without those that this installation of Pillow cannot open."""
+    known = Image.registered_extensions()
+    return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in known)
+
+
+@dataclass
+class _Part:
+    """What is below one class folder, or directly in the folder itself."""
+
+    images: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    links: int = 0  # that were not followed
+
+
+class _Walk:
+    """Reads a folder and everything below it, each real folder once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.own = folder, _Part()
+        self.links: list[str] = []  # that were not followed
+        self._by_class: dict[str, _Part] = {}
+        self._suffixes = readable_suffixes()
+        real = folder.resolve()
+        self._seen = {_identity(str(path)) for path in (real, *real.parents)}
+        self._linked: list[tuple[str, _Part]] = []  # folders to be read after the real ones
+
+    def read(self) -> tuple[list[str], dict[str, _Part]]:
+        """The folder's own images, and what is below each of its subfolders by sorted name."""
+        for path in sorted(self._list(str(self.folder), self.own)):
+            self._below(path, self._class(path))
+        while self._linked:
+            linked, self._linked = sorted(self._linked, key=lambda item: item[0]), []
+            for path, part in linked:
+                self._below(path, self._class(path) if part is self.own else part)
+        for part in self._by_class.values():
+            part.images.sort()
+        return sorted(self.own.images), dict(sorted(self._by_class.items()))
+
+    def _class(self, path: str) -> _Part:
+        return self._by_class.setdefault(os.path.basename(path), _Part())
+
+    def _below(self, folder: str, part: _Part) -> None:
+        waiting = [folder]
+        while waiting:
+            path = waiting.pop()
+            identity = _identity(path)
+            if identity in self._seen:
+                self.links.append(path)
+                part.links += 1
+                continue
+            self._seen.add(identity)
+            waiting += self._list(path, part)
+
+    def _list(self, folder: str, part: _Part) -> list[str]:
+        """Adds a folder's own files to the part; returns its real subfolders."""
+        subfolders, images, suffixes = [], part.images, self._suffixes
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name.lower()
+                    if name[0] == "." or name in SYSTEM_NAMES:
+                        part.left_out[HIDDEN] += 1
+                    elif entry.is_dir():
+                        if entry.is_symlink():
+                            self._linked.append((entry.path, part))
+                        else:
+                            subfolders.append(entry.path)
+                    elif name.endswith(suffixes):
+                        images.append(entry.path)
+                    else:
+                        part.left_out[os.path.splitext(name)[1] or NO_SUFFIX] += 1
+        except OSError as error:
+            raise InputError(f"folder {folder} cannot be listed ({error.strerror})") from error
+        return subfolders
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _refuse_two_levels(folder: Path, flat: list[str], full: Mapping[str, _Part]) -> None:
+    below = sum(len(part.images) for part in full.values())
+    raise InputError(
+        f"image folder {folder} holds {len(flat)} images itself and {below} images in "
+        f"{len(full)} subfolders ({_first(list(full))}); put all images into class folders, or "
+        "move the subfolders elsewhere to use the folder's own images"
     )
+
+
+def _refuse_empty(folder: Path, empty: Mapping[str, _Part]) -> None:
+    findings = Findings(f"image folder {folder}")
+    for name, part in empty.items():
+        held = describe_left_out(part.left_out)
+        if part.links:
+            held = "a link to a folder that is read elsewhere, or lies above"
+        remedy = "add images of the suffixes that are read, or remove the folder"
+        findings.refuse("class folders without images", f"{name} ({held or 'empty'})", remedy)
+    findings.report()
+
+
+def _report(folder: Path, links: list[str], full: Mapping[str, _Part]) -> None:
+    findings = Findings(f"image folder {folder}")
+    for path in links:
+        findings.note(LINKED, path)
+    if len(full) > 1 and all(name.lower() in SPLITS for name in full):
+        kind = "class folders have the names of splits; write folder:FOLDER:SPLIT to read one split"
+        findings.note(kind, ", ".join(full))
+    findings.report()
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

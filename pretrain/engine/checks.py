@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.datasets import sorting_hint
 from pretrain.defaults import get_defaults
 from pretrain.methods.table import BASES, METHODS, MOMENTUM, MSCN, QUEUED
 
@@ -109,7 +110,7 @@ def check_images(cfg: CfgNode, images: ImageDataset) -> None:
     if METHODS[cfg.METHOD.NAME].labels and not images.classes:
         raise InputError(
             f"METHOD.NAME {cfg.METHOD.NAME} needs labels, DATASETS.TRAIN {cfg.DATASETS.TRAIN} has "
-            "no class folders"
+            f"no class folders{sorting_hint(images)}"
         )
 
 
@@ -118,7 +119,10 @@ def check_monitor(bank: ImageDataset, queries: ImageDataset) -> None:
     classes: a label is a number, which names a class of its own set only."""
     for key, images in (("KNN_TRAIN", bank), ("KNN_TEST", queries)):
         if not images.classes:
-            raise InputError(f"DATASETS.{key} has no class folders; the kNN monitor needs labels")
+            raise InputError(
+                f"DATASETS.{key} has no class folders; the kNN monitor needs labels"
+                f"{sorting_hint(images)}"
+            )
     if bank.classes != queries.classes:
         odd = sorted({*bank.classes} ^ {*queries.classes}) or bank.classes
         raise InputError(

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pretrain.common.distributed import barrier, is_main
-from pretrain.common.errors import InputError
 from pretrain.common.features import effective_rank, feature_std
+from pretrain.common.findings import Findings
 from pretrain.common.knn import top_accuracy, weighted_knn
 from pretrain.common.logs import MetricsWriter
 from pretrain.data.datasets import ImageDataset
@@ -68,13 +68,17 @@ class LabelledImages:
     def read(cls, dataset: ImageDataset, size: int, limit: int) -> LabelledImages:
         """Reads up to `limit` images of a labelled data set, cropped to `size` px.
 
-        Raises InputError for an unreadable one: without it a score would be of other images.
+        Raises InputError for unreadable ones, which it counts: without them a score would be of
+        other images.
         """
         chosen = spread_evenly(dataset.labels, limit)
-        try:
-            arrays = [np.asarray(centre_crop(dataset.read(i), size)) for i in chosen]
-        except OSError as error:
-            raise InputError(f"unreadable image, remove it: {error}") from error
+        arrays, findings = [], Findings("data")
+        for index in chosen:
+            try:
+                arrays.append(np.asarray(centre_crop(dataset.read(index), size)))
+            except OSError as error:
+                findings.refuse("images are unreadable", str(error), "repair or remove them")
+        findings.report()
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
         return cls(images, torch.tensor([dataset.labels[i] for i in chosen]))
 

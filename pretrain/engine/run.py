@@ -25,6 +25,7 @@ from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.lookup import find
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.datasets import open_images
+from pretrain.data.kinds import check_kinds
 from pretrain.data.run import (
     branches,
     build_loader,
@@ -99,16 +100,23 @@ def check_inputs(cfg: CfgNode) -> None:
         check_backbone(cfg, build_trunk(cfg))
     images = train_images(cfg)
     check_images(cfg, images)
+    check_kinds(cfg.DATASETS.TRAIN, images.files())
     steps = len(images) // cfg.SOLVER.BATCH_SIZE
     warmup_steps(cfg, steps, total_steps(cfg, steps))
     if cfg.DATASETS.KNN_TRAIN:
-        check_monitor(open_images(cfg.DATASETS.KNN_TRAIN), open_images(cfg.DATASETS.KNN_TEST))
+        names = (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST)
+        bank, queries = map(open_images, names)
+        check_monitor(bank, queries)
+        for name, monitored in zip(names, (bank, queries)):
+            check_kinds(name, monitored.files())
 
 
 def build_training(cfg: CfgNode, device: torch.device) -> Training:
     """Networks, data and optimizer of one process, at step 0."""
     torch.manual_seed(cfg.SEED)
     images = train_images(cfg)
+    if distributed.is_main():
+        logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))
     method = build_method(cfg, num_classes=len(images.classes))
     method = convert_norms(cfg, method.to(device, memory_format=torch.channels_last), device)
     loader = build_loader(cfg, images)

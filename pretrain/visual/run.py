@@ -77,8 +77,13 @@ def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves
 
 
 def open_folder(images: str | None) -> ImageDataset | None:
-    """Images by a data set's spec, or by the path of a folder; None for None."""
+    """Images by a data set's name, or by a folder; None for None.
+
+    A folder is found as `folder:FOLDER` finds it, absolute or below the data sets' root, unless the
+    path exists as it is given, below the working directory.
+    """
     if not images:
         return None
-    spec = ":" in images and not Path(images).is_dir()
-    return open_images(images) if spec else FolderImages(Path(images))
+    if Path(images).is_dir():
+        return FolderImages(Path(images))
+    return open_images(images if ":" in images else f"folder:{images}")

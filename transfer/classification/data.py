@@ -7,8 +7,8 @@ Legend: N images, S side of the crop in pixels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.datasets import ImageDataset, describe_images, open_images, sorting_hint
+from pretrain.data.decode import decode_image
+from pretrain.data.kinds import check_kinds
 from pretrain.data.listed import part_of_whole
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
@@ -78,9 +80,18 @@ class Split:
     images: ImageDataset | PhotoFiles | Chosen
     labels: Tensor
     classes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)  # see ImageDataset
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def describe(self) -> str:
+        """One line for the log: images, classes, what is left out."""
+        if self.labels.dim() == 1:
+            sizes = torch.bincount(self.labels, minlength=len(self.classes))
+        else:
+            sizes = (self.labels == 1).sum(dim=0)
+        return describe_images(self.name, len(self), sizes.tolist(), self.left_out)
 
     def subset(self, indices: Sequence[int]) -> Split:
         """The images of these indices, in their order."""
@@ -115,12 +126,9 @@ class PhotoFiles:
         return self.files[index]
 
     def read(self, index: int) -> Image.Image:
-        """PIL RGB; OSError, which names the file, where it cannot be read."""
-        try:
-            with Image.open(self.files[index]) as image:
-                return image.convert("RGB")
-        except OSError as error:
-            raise OSError(f"{self.files[index]}: {error}") from error
+        """PIL RGB by PIL's own decoder, not turned; OSError with the path for a file that is not
+        read."""
+        return decode_image(self.files[index], fast=False)
 
 
 class CropDataset(Dataset):
@@ -222,6 +230,7 @@ def _object_labels(data: DetectionSet) -> Split:
         for instance in sample.instances:
             row[instance.category] = 1 if instance.category in clear else -1
     files = PhotoFiles([sample.file_name for sample in data.samples])
+    check_kinds(data.name, files.files)
     return Split(data.name, files, labels, data.classes)
 
 
@@ -231,10 +240,14 @@ def open_split(name: str, limit_per_class: int = 0) -> Split:
         raise InputError(f"DATASETS.LIMIT_PER_CLASS {limit_per_class} must be 0 (all) or more")
     images = open_images(name, limit_per_class or None)
     if len(images) == 0 or min(images.labels) < 0:
-        raise InputError(f"{name} has no labels: classification needs one folder per class")
+        raise InputError(
+            f"{name} has no labels: classification needs one folder per class{sorting_hint(images)}"
+        )
     if len(images.classes) < 2:
         raise InputError(f"{name} has one class ({images.classes[0]!r}): nothing to tell apart")
     part = "" if limit_per_class else part_of_whole(name, len(images), len(images.classes))
     if part:
         logger.warning("%s has %d images, a part: %s", name, len(images), part)
-    return Split(name, images, torch.tensor(images.labels), tuple(images.classes))
+    check_kinds(name, images.files())
+    labels = torch.tensor(images.labels)
+    return Split(name, images, labels, tuple(images.classes), images.left_out)

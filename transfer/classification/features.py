@@ -31,6 +31,7 @@ from pretrain.common.lookup import find
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.classification.cache import FeatureTable, file_stamp, open_table
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
+from transfer.classification.readable import check_readable
 
 if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
@@ -38,8 +39,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Images of 16 bits were once read otherwise. JPEG holds none: features of JPEGs remain valid.
+DECODING, JPEG_SUFFIXES = 2, (".jpg", ".jpeg")
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS, STORAGES = ("auto", "fp32", "bf16"), ("auto", "fp32", "fp16")
+
+
+class UnreadableImage(InputError):
+    """An image cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def extract_features(
     extraction goes on where it was, with any W.
 
     Raises:
-        InputError: an unreadable image (named), features that are not finite or too large for
-            fp16, a cache folder that cannot be written, or is full.
+        InputError: unreadable images (all are counted), features that are not finite or too large
+            for fp16, a cache folder that cannot be written, or is full.
     """
     options = {"window": window, "precision": precision, "storage": storage}
     kept = None
@@ -123,7 +130,11 @@ def extract_features(
                 pin_memory=device.type == "cuda",
             )
             forward = _Forward(weights, split, device, **options)
-            _fill(table, pending, loader, forward, batch_size)
+            try:
+                _fill(table, pending, loader, forward, batch_size)
+            except UnreadableImage:
+                check_readable([split], num_workers)  # names all of them
+                raise
         elif kept:
             logger.info("features of %s: %s", split.name, kept)
         values = table.values() if table else torch.empty(0, 0)
@@ -149,28 +160,29 @@ def _fill(
                     span = table.span(batch)
                     table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
             except InputError as error:  # a full disk
-                problem = str(error)
+                problem = error
             _stop_together(problem)
             start = now
 
 
 def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequence[Tensor]:
     """Every process's features of its batch, padded to (B, D), on the CPU."""
-    values, problem = None, None
+    values: Tensor | None = None
+    problem: InputError | None = None
     try:
         values = forward(images)
     except InputError as error:
-        problem = str(error)
+        problem = error
     _stop_together(problem)
     padded = F.pad(values, (0, 0, 0, batch_size - len(values)))
     return gather_rows(padded).cpu().split(batch_size)
 
 
-def _stop_together(problem: str | None) -> None:
-    """Raises InputError in all processes where one has a problem: none waits for it in vain."""
-    for text in gather_objects(problem):
-        if text:
-            raise InputError(text)
+def _stop_together(problem: InputError | None) -> None:
+    """Raises the first process's problem in all of them: none waits for it in vain."""
+    for found in gather_objects(problem):
+        if found is not None:
+            raise found
 
 
 class _Forward:
@@ -195,7 +207,7 @@ class _Forward:
     def __call__(self, images: Tensor | str) -> Tensor:
         name = self.split.name
         if isinstance(images, str):
-            raise InputError(f"unreadable image in {name}: {images}; repair or remove it")
+            raise UnreadableImage(f"unreadable image in {name}: {images}; remove it")
         inputs = self.preprocess.apply(images.to(self.device, non_blocking=True))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
@@ -246,4 +258,6 @@ def _content_key(
         "labels": split.labels.tolist(),
         "formats": [precision, storage],
     }
+    if any(not split.images.name(i).lower().endswith(JPEG_SUFFIXES) for i in range(len(split))):
+        facts["decoding"] = DECODING
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -110,6 +110,9 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
 
 def _run_trials(job: Job) -> list[Path]:
     request = job.request
+    if is_main():
+        logger.info("training images of %s", job.train.describe())
+        logger.info("test images of %s", job.test.describe())
     extracted: Extracted | None = None  # of the weights before
     records = []
     for trial in range(request.first_trial, request.trials):

@@ -1,64 +1,67 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
-In: Samples. Out: nothing, or an InputError that names the first bad file and counts the others.
-Only headers are read (some 0.1 ms per local file), by several threads: on a network's disk it is
-the waiting that costs. What needs the pixels, a file cut short, is found when it is read.
+In: Samples. Out: nothing, or an InputError that counts each kind of fault and names the first
+files. Images of kinds that no reader takes (pixels without a scale, too many pixels) are found too.
+Only headers are read (`pretrain/data/kinds.py`). What needs the pixels, a file cut short, is found
+when it is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
-
-from pretrain.common.errors import InputError
-from pretrain.common.logs import progress
+from pretrain.common.findings import Findings
+from pretrain.data.decode import Header, read_header
+from pretrain.data.kinds import KindCheck, each, header_or_fault
 from transfer.datasets.samples import Sample
 
-ORIENTATION = 0x0112  # EXIF: how the camera was held
-TURNED = (5, 6, 7, 8)  # its values that exchange width and height
-THREADS = 8
-QUIET_SECONDS = 2.0  # a shorter scan shows no progress bar
+UNREADABLE = "files cannot be read as images"
+UNREADABLE_REMEDY = "restore the files, or remove them and their annotations"
+OTHER_SIZE = "images have another size than their annotation says"
+OTHER_SIZE_TURNED = (
+    "images are annotated in their stored size, and their EXIF orientation turns them"
+)
+TURNED_REMEDY = "annotate the turned images, or save them turned and without the EXIF orientation"
+REMEDY = "correct the annotations, or restore the images"
 
 
-def check_image_sizes(samples: Iterable[Sample]) -> None:
+def check_image_sizes(samples: Iterable[Sample], source: str = "image files") -> None:
     """Raises InputError where a file is no image or has another size than its annotation says.
 
     The size is that after turning the image as its EXIF data say: so it is read for training.
+
+    Args:
+        source: how the message names the samples' data sets.
     """
     # Train and test sets may share files, and a set may name one twice.
     unique = list({sample.file_name: sample for sample in samples}.values())
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(_fault, unique)
-        bar = progress(
-            found, desc="check images", total=len(unique), leave=False, delay=QUIET_SECONDS
-        )
-        faults = [fault for fault in bar if fault]
-    if faults:
-        others = f" (and {len(faults) - 1} more images like it)" if faults[1:] else ""
-        raise InputError(faults[0] + others)
-
-
-def _fault(sample: Sample) -> str:
-    """What is wrong with a file, or ""."""
-    try:
-        width, height = header_size(sample.file_name)
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"image {sample.file_name} cannot be read ({error}): truncated or damaged"
-    if (width, height) == (sample.width, sample.height):
-        return ""
-    return (
-        f"image {sample.file_name} has {width} x {height} pixels, its annotation says "
-        f"{sample.width} x {sample.height}; correct the annotation, or restore the image"
-    )
+    paths, findings = [sample.file_name for sample in unique], Findings(source)
+    kinds = KindCheck(findings)
+    for sample, header in zip(unique, each(header_or_fault, paths, "check images")):
+        if isinstance(header, str):
+            findings.refuse(UNREADABLE, header, UNREADABLE_REMEDY)
+        elif kinds.add(sample.file_name, header):
+            _check_size(findings, sample, header)
+    findings.report()
 
 
 def header_size(path: str) -> tuple[int, int]:
-    """(width, height) of an image, turned as its EXIF data say, without decoding it."""
-    with Image.open(path) as image:
-        width, height = image.size
-        # For a PNG, Pillow's own method would decode the pixels to find EXIF data behind them.
-        png = image.format == "PNG"
-        exif = Image.Image.getexif(image) if png else image.getexif()
-    return (height, width) if exif.get(ORIENTATION) in TURNED else (width, height)
+    """(width, height) of an image, turned as its EXIF data say, without decoding it.
+
+    Raises OSError, with the path, for a file that is missing or is not an image.
+    """
+    header = read_header(path)
+    return header.width, header.height
+
+
+def _check_size(findings: Findings, sample: Sample, header: Header) -> None:
+    if (header.width, header.height) == (sample.width, sample.height):
+        return
+    stored = header.turned and (header.height, header.width) == (sample.width, sample.height)
+    where = (
+        f"{sample.file_name} has {header.width} x {header.height} pixels, not {sample.width} x "
+        f"{sample.height}"
+    )
+    findings.refuse(
+        OTHER_SIZE_TURNED if stored else OTHER_SIZE, where, TURNED_REMEDY if stored else REMEDY
+    )

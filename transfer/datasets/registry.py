@@ -153,7 +153,11 @@ def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
 def _open_voc(
     name: str, locations: Sequence[Location], classes: tuple[str, ...], draw: int | None
 ) -> DetectionSet:
-    read = [voc.read_voc(place.folder, place.split, classes) for place in locations]
+    read = [
+        # The official sets count from 1, whatever a single coordinate says.
+        voc.read_voc(p.folder, p.split, classes, False if p.num_classes else None)
+        for p in locations
+    ]
     samples = [few_labels(s, place.part, classes, draw) for s, place in zip(read, locations)]
     ids = tuple(range(1, len(classes) + 1))
     return DetectionSet(name, "voc", tuple(s for part in samples for s in part), classes, ids)

@@ -2,29 +2,44 @@
 
 In: a folder with JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Out: Samples. VOC counts
 pixels from 1 and its boxes are inclusive: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
-xmax, ymax), continuous and half-open. This is the only place where that is done; the inverse is
-in `detection/evaluation/voc.py`. Objects marked difficult are kept with their flag: they are
-trained on, and ignored when scoring (as Detectron2 does, data/datasets/pascal_voc.py). Boxes
-without area (xmax = xmin - 1) are counted in one warning; training filters them, as there.
+xmax, ymax), continuous and half-open. Many tools count from 0 and write the box's edges: a set in
+which any coordinate is below 1 is read so, (xmin, ymin, xmax, ymax) as they are. All files in
+Annotations/ decide that, so that every split of a folder is read alike. This is the only place
+where boxes are converted; the inverse is in `detection/evaluation/voc.py`, which begins with
+Samples and so serves both kinds of sets.
+
+Objects marked difficult are kept with their flag: they are trained on, and ignored when scoring (as
+Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `boxes.py`.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
-from transfer.datasets.samples import AREALESS, Instance, Sample
+from pretrain.data.folders import IMAGE_SUFFIXES
+from transfer.datasets.boxes import Box, BoxCheck
+from transfer.datasets.headers import header_size
+from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.voc_lists import XML_SUFFIX, FileIndex, read_list
+from transfer.datasets.voc_xml import COORDINATES, VocFile, VocObject, read_xml
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
     "person pottedplant sheep sofa train tvmonitor".split()
 )
+ZERO_BASED = "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1"
+NO_SIZE = "sizes are missing or 0, and were read from the images"
+DIFFICULT = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True}
+TRUE = ("true", "yes")
+WORDS = "<difficult> is neither 0 nor 1: True and yes were read as 1, everything else as 0"
+CORRECT = "correct the files, or remove the objects"
 
 
 def check_layout(folder: Path, split: str) -> Path:
@@ -47,104 +62,177 @@ def _merged(folder: Path) -> str:
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """Sorted class names over all XML files of the folder (every split, so that all agree)."""
-    files = sorted((folder / "Annotations").glob("*.xml"))
+    """Sorted class names over all XML files of the folder (every split, so that all agree).
+
+    Raises InputError for XML files that cannot be read, and where there is no object.
+    """
+    findings = Findings(str(folder / "Annotations"))
+    files, names = _all_files(folder), set()
     if not files:
         raise InputError(f"{folder / 'Annotations'} holds no .xml file")
-    names = {_text(node, "name", path) for path in files for node in _parse(path).iter("object")}
+    for name, file in files:
+        if file.fault:
+            _refuse_fault(findings, name, file.fault)
+        names |= {found.name for found in file.objects if found.name}
+    findings.report()
     if not names:
         raise InputError(f"no object is annotated in {folder / 'Annotations'}")
     return tuple(sorted(names))
 
 
-def read_voc(folder: Path, split: str, classes: Sequence[str]) -> tuple[Sample, ...]:
+def is_zero_based(folder: Path) -> bool:
+    """Whether any coordinate in the folder's XML files is below 1; a warning counts the boxes."""
+    findings, found = Findings(str(folder / "Annotations")), False
+    for name, file in _all_files(folder):
+        for place in file.objects:
+            values = _numbers(place)
+            if values is not None and min(values) < 1:
+                found = True
+                findings.note(ZERO_BASED, f"{name}{XML_SUFFIX}")
+    findings.report()
+    return found
+
+
+def read_voc(
+    folder: Path, split: str, classes: Sequence[str], zero_based: bool | None = None
+) -> tuple[Sample, ...]:
     """All images of a split, in the order of its list file.
 
-    Raises InputError, with the file, for a missing image, an image listed twice, an unreadable XML
-    file, a class that is not in `classes`, and a box that leaves its image.
+    Args:
+        zero_based: whether boxes are counted from 0; None: as `is_zero_based` finds.
+
+    Raises InputError, with the number of each kind and the first three files, for missing images
+    and annotations, images that are listed twice, unreadable XML files, classes that are not in
+    `classes`, and boxes that `boxes.py` refuses.
     """
     listing = check_layout(folder, split)
-    stems = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-    if not stems:
-        raise InputError(f"{listing} lists no image")
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        raise InputError(f"{listing} lists the image '{twice[0]}' twice ({len(twice)} such images)")
-    index = {name: i for i, name in enumerate(classes)}
+    annotations = FileIndex(folder / "Annotations", [XML_SUFFIX])
+    images = FileIndex(folder / "JPEGImages", IMAGE_SUFFIXES)
     findings = Findings(str(listing))
-    samples = tuple(_read_sample(folder, stem, index, findings) for stem in stems)
+    names, missing = read_list(listing, annotations.find, findings)
+    remedy = f"add them, or remove their lines{_merged(folder)}"
+    for name in missing:
+        where = str(folder / "Annotations" / f"{name}{XML_SUFFIX}")
+        findings.refuse("annotation files are missing", where, remedy)
+    zero_based = is_zero_based(folder) if zero_based is None else zero_based
+    reader = _Reader({name: i for i, name in enumerate(classes)}, findings, zero_based)
+    samples = []
+    for name in names:
+        path = annotations.path(name)
+        image = images.path(name) or images.path(name.rpartition("/")[2])
+        if image is None:
+            where = str(folder / "JPEGImages" / f"{name}{IMAGE_SUFFIXES[0]}")
+            findings.refuse("images are missing", where, remedy)
+        elif path is not None and (sample := reader.sample(name, path, image)):
+            samples.append(sample)
+    reader.finish()
     findings.report()
-    return samples
+    return tuple(samples)
 
 
-def _read_sample(folder: Path, stem: str, index: dict[str, int], findings: Findings) -> Sample:
-    path = folder / "Annotations" / f"{stem}.xml"
-    if not path.is_file():
-        raise InputError(f"annotation {path} is missing{_merged(folder)}")
-    root = _parse(path)
-    size = root.find("size")
-    if size is None:
-        raise InputError(f"{path} has no <size>")
-    width, height = int(_number(size, "width", path)), int(_number(size, "height", path))
-    instances = tuple(
-        _read_object(node, path, index, width, height) for node in root.iter("object")
-    )
-    for x1, y1, x2, y2 in (instance.box for instance in instances):
-        if x1 == x2 or y1 == y2:
-            findings.note(AREALESS, path.name)
-    return Sample(str(_image_file(folder, stem)), stem, height, width, instances)
+def _all_files(folder: Path) -> list[tuple[str, VocFile]]:
+    """Name and record of every XML file of the folder."""
+    index = FileIndex(folder / "Annotations", [XML_SUFFIX])
+    paths = [(name, index.path(name)) for name in index]
+    return [(name, read_xml(path)) for name, path in paths if path is not None]
 
 
-def _read_object(
-    node: ElementTree.Element, path: Path, index: dict[str, int], width: int, height: int
-) -> Instance:
-    name = _text(node, "name", path)
-    if name not in index:
-        raise InputError(
-            f"{path} has an object of class '{name}', which is none of the {len(index)} classes"
-            f"{near_matches(name, index)}"
-        )
-    bounds = node.find("bndbox")
-    if bounds is None:
-        raise InputError(f"{path} has an object '{name}' without <bndbox>")
-    xmin, ymin, xmax, ymax = (
-        _number(bounds, key, path) for key in ("xmin", "ymin", "xmax", "ymax")
-    )
-    # A box may be empty (xmax = xmin - 1), but not turned round.
-    if not (1 <= xmin <= xmax + 1 <= width + 1 and 1 <= ymin <= ymax + 1 <= height + 1):
-        raise InputError(
-            f"{path}: box of '{name}' ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) is not inside its "
-            f"image of {width} x {height} pixels (VOC counts from 1)"
-        )
-    difficult = node.findtext("difficult", "0").strip() == "1"
-    return Instance((xmin - 1.0, ymin - 1.0, xmax, ymax), index[name], difficult=difficult)
+def _refuse_fault(findings: Findings, name: str, fault: tuple[str, str, str]) -> None:
+    kind, detail, remedy = fault
+    findings.refuse(kind, f"{name}{XML_SUFFIX} ({detail})", remedy)
 
 
-def _image_file(folder: Path, stem: str) -> Path:
-    for suffix in IMAGE_SUFFIXES:
-        path = folder / "JPEGImages" / f"{stem}{suffix}"
-        if path.is_file():
-            return path
-    raise InputError(f"image {folder / 'JPEGImages' / stem}.jpg is missing{_merged(folder)}")
+@dataclass
+class _Reader:
+    """Turns XML files into Samples; what is wrong with them goes to the findings."""
+
+    index: dict[str, int]
+    findings: Findings
+    zero_based: bool
+
+    def __post_init__(self) -> None:
+        self._boxes = BoxCheck(self.findings)
+        self._unknown: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # file of each unknown class
+
+    def sample(self, name: str, path: Path, image: Path) -> Sample | None:
+        """The image with its objects; None where the XML file cannot be read."""
+        file = read_xml(path)
+        if file.fault:
+            _refuse_fault(self.findings, name, file.fault)
+            return None
+        size = file.size or self._size_of(path, image)
+        if size is None:
+            return None
+        read = [self._instance(found, path.name, size) for found in file.objects]
+        instances = tuple(instance for instance in read if instance is not None)
+        return Sample(str(image), name, size[1], size[0], instances)
+
+    def finish(self) -> None:
+        """To be called after the last file, before the findings report."""
+        kind = f"objects have a class that is none of the {len(self.index)} classes"
+        for name, count in self._unknown.items():
+            where = f"'{name}' in {self._first[name]}{near_matches(name, self.index)}"
+            self.findings.refuse(
+                kind, where, "correct the names, or list them in TRANSFER.CLASSES", count
+            )
+        self._boxes.finish()
+
+    def _size_of(self, path: Path, image: Path) -> tuple[int, int] | None:
+        try:
+            size = header_size(str(image))
+        except OSError as error:
+            self.findings.refuse("images cannot be read", str(error), "restore or remove them")
+            return None
+        self.findings.note(NO_SIZE, path.name)
+        return size
+
+    def _instance(self, found: VocObject, where: str, size: tuple[int, int]) -> Instance | None:
+        if found.name is None:
+            self.findings.refuse("objects have no <name>", where, CORRECT)
+            return None
+        place = f"{where}: '{found.name}'"
+        box = self._box(found, place)
+        taken = box is not None and self._boxes.add(place, box, *size)
+        if found.name not in self.index:
+            self._unknown[found.name] += 1
+            self._first.setdefault(found.name, where)
+            return None
+        if box is None or not taken:
+            return None
+        return Instance(box, self.index[found.name], difficult=self._difficult(found, place))
+
+    def _box(self, found: VocObject, place: str) -> Box | None:
+        if found.box is None or None in found.box:
+            lacking = [key for key, text in zip(COORDINATES, found.box or ()) if text is None]
+            what = " and ".join(f"<{key}>" for key in lacking) or "<bndbox>"
+            self.findings.refuse(
+                "objects have an incomplete box", f"{place} has no {what}", CORRECT
+            )
+            return None
+        values = _numbers(found)
+        if values is None:
+            text = ", ".join(map(str, found.box))
+            self.findings.refuse(
+                "boxes hold something that is not a number", f"{place} ({text})", CORRECT
+            )
+            return None
+        first = 0.0 if self.zero_based else 1.0
+        return values[0] - first, values[1] - first, values[2], values[3]
+
+    def _difficult(self, found: VocObject, place: str) -> bool:
+        text = (found.difficult or "0").lower()
+        if text not in DIFFICULT:
+            self.findings.note(WORDS, f"{place} ({found.difficult})")
+        return DIFFICULT.get(text, text in TRUE)
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def _numbers(found: VocObject) -> Box | None:
+    """The four coordinates as written; None where one is missing or not a finite number."""
     try:
-        return ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid XML ({error}): truncated or damaged") from None
-
-
-def _text(node: ElementTree.Element, key: str, path: Path) -> str:
-    text = node.findtext(key)
-    if text is None or not text.strip():
-        raise InputError(f"{path} has a <{node.tag}> without <{key}>")
-    return text.strip()
-
-
-def _number(node: ElementTree.Element, key: str, path: Path) -> float:
-    text = _text(node, key, path)
-    try:
-        return float(text)
+        values = tuple(float(text) for text in found.box or () if text is not None)
     except ValueError:
-        raise InputError(f"{path}: <{key}> is '{text}', not a number") from None
+        return None
+    if len(values) != len(COORDINATES) or not all(map(math.isfinite, values)):
+        return None
+    return values  # type: ignore[return-value]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image
 
+from pretrain.common.findings import SHOWN
+from pretrain.data.datasets import EMPTY
+from pretrain.data.decode import Header
+from pretrain.data.folders import describe_left_out, loses_images
+from pretrain.data.kinds import each, header_or_fault
 from pretrain.data.listed import part_of_whole
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 SAMPLES = 8  # images read from each split, evenly spaced
+HEADERS = 2000  # files of a folder whose headers are read, evenly spaced
 
 
 def check_split(
@@ -19,6 +25,9 @@ def check_split(
     classes: int,
     read: Callable[[int], Image.Image],
     extra: str = "",
+    *,
+    left_out: Mapping[str, int] = EMPTY,
+    files: Sequence[str] = (),
 ) -> None:
     """Adds one row: the counts beside those of the whole set, and whether samples can be read.
 
@@ -26,32 +35,53 @@ def check_split(
         name: as in DATASETS; count, classes: of images and classes found.
         read: decodes image i.
         extra: more about it, such as the number of objects.
+        left_out: see `ImageDataset`; files that may be pictures make it a warning.
+        files: of the images; the headers of some are read.
     """
+    lost = f"left out: {describe_left_out(left_out)}" if left_out else ""
     text = ", ".join(
-        filter(None, [f"{count} images", f"{classes} classes" if classes else "", extra])
+        filter(None, [f"{count} images", f"{classes} classes" if classes else "", extra, lost])
     )
     wrong = part_of_whole(name, count, classes)
-    unreadable = _unreadable(read, count)
+    unreadable = _bad_headers(files) or _unreadable(read, count)
     if unreadable:
         rows.add(f"data {name}", FAIL, f"{text}; unreadable: {unreadable}")
-    elif wrong:
-        rows.add(f"data {name}", WARN, f"{text}; {wrong}")
+    elif wrong or loses_images(left_out):
+        rows.add(f"data {name}", WARN, f"{text}; {wrong}" if wrong else text)
     else:
         tried = min(SAMPLES, count)
         rows.add(f"data {name}", OK, f"{text}; {tried} of {tried} samples read")
 
 
-def evenly(count: int) -> Sequence[int]:
-    """Up to SAMPLES numbers below `count`, first and last among them."""
-    if count <= SAMPLES:
+def evenly(count: int, most: int = SAMPLES) -> Sequence[int]:
+    """Up to `most` numbers below `count`, first and last among them."""
+    if count <= most:
         return range(count)
-    return [round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)]
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _unreadable(read: Callable[[int], Image.Image], count: int) -> str:
-    for index in evenly(count):
+    """How many of the samples cannot be read, and the first ones; or ""."""
+    found, samples = [], evenly(count)
+    for index in samples:
         try:
             read(index)
         except OSError as error:
-            return str(error)
-    return ""
+            found.append(" ".join(str(error).split()))
+    return _first(found, len(samples), "samples")
+
+
+def _bad_headers(files: Sequence[str]) -> str:
+    chosen = [files[index] for index in evenly(len(files), HEADERS)]
+    found = []
+    for path, header in zip(chosen, each(header_or_fault, chosen, "read headers")):
+        if not isinstance(header, Header):
+            found.append(header)
+        elif header.refused:
+            found.append(f"{path} ({header.refused[0]}; {header.refused[1]})")
+    return _first(found, len(chosen), "files")
+
+
+def _first(found: Sequence[str], count: int, what: str) -> str:
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{len(found)} of {count} {what}: {'; '.join(found[:SHOWN])}{more}" if found else ""

@@ -17,7 +17,7 @@ from PIL import Image
 from pretrain.common.cli import short_names
 from pretrain.common.config import find_config, load_config
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import open_images
+from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.decode import decode_image
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
@@ -28,7 +28,7 @@ from transfer.detection.config import task_package
 from transfer.detection.defaults import make_defaults
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
-from transfer.doctor.data import check_split
+from transfer.doctor.data import HEADERS, check_split, evenly
 from transfer.doctor.environment import check_environment
 from transfer.doctor.measured import add_estimates
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
@@ -167,11 +167,17 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
         text += f"learning rate {rate:g}{'; ' + note if note else ''}"
         rows.add("batch", WARN if note else OK, text)
         with rows.about("data"):
-            for name in dict.fromkeys((cfg.DATASETS.TRAIN, cfg.DATASETS.KNN_TEST)):
+            sets = cfg.DATASETS
+            for name in dict.fromkeys((sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST)):
                 if name:
-                    images = open_images(name)
-                    check_split(rows, name, len(images), len(images.classes), images.read)
+                    _images(rows, name, open_images(name))
             pretraining.check_inputs(cfg)
+
+
+def _images(rows: Rows, name: str, images: ImageDataset) -> None:
+    count, classes = len(images), len(images.classes)
+    left_out, files = images.left_out, images.files()
+    check_split(rows, name, count, classes, images.read, left_out=left_out, files=files)
 
 
 def _detection(rows: Rows, job: Job) -> str | None:
@@ -216,7 +222,7 @@ def _detection_split(rows: Rows, data: Any, trained: bool) -> None:
         sample = data.samples[index]
         if hasattr(sample, "mask"):
             sample.mask()
-        return decode_image(sample.file_name)
+        return decode_image(sample.file_name, fast=False, turn=True)
 
     extra = f"{sum(objects)} objects" if any(objects) else ""
     check_split(rows, data.name, len(data), len(data.classes), read, extra)
@@ -242,7 +248,16 @@ def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
             request = classification.Request("", job.weights, str(job.output), trials=job.trials)
             prepared = classification.check(cfg, request)
             for split in (prepared.train, prepared.test):
-                check_split(rows, split.name, len(split), len(split.classes), split.images.read)
+                names = [split.images.name(i) for i in evenly(len(split), HEADERS)]
+                check_split(
+                    rows,
+                    split.name,
+                    len(split),
+                    len(split.classes),
+                    split.images.read,
+                    left_out=split.left_out,
+                    files=[name for name in names if Path(name).is_file()],
+                )
 
 
 def _load_classification(job: Job, words: tuple[str, ...] = ()) -> CfgNode:

@@ -23,13 +23,16 @@ import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
+from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets import registry
 from transfer.datasets.loaded import check_masks, describe
 from transfer.datasets.samples import Sample
-from transfer.datasets.voc import IMAGE_SUFFIXES, VOC_CLASSES
+from transfer.datasets.voc import VOC_CLASSES
+from transfer.datasets.voc_lists import FileIndex, read_list
 from transfer.segmentation.instances import IGNORE, class_map
 
 logger = logging.getLogger(__name__)
@@ -137,10 +140,24 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
     for needed in (folder, folder / "JPEGImages", listing):
         if not needed.exists():
             raise InputError(f"{needed} is missing; {_tree(folder, split)}")
-    stems = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
-    if not stems:
-        raise InputError(f"{listing} lists no image")
-    return [_sample(folder, split, stem) for stem in stems]
+    images = FileIndex(folder / "JPEGImages", IMAGE_SUFFIXES)
+    masks = [FileIndex(folder / place, [".png"]) for place in MASK_FOLDERS]
+    findings = Findings(str(listing))
+    names, missing = read_list(listing, images.find, findings)
+    remedy = f"add them, or remove their lines; {_tree(folder, split)}"
+    for name in missing:
+        where = str(folder / "JPEGImages" / f"{name}{IMAGE_SUFFIXES[0]}")
+        findings.refuse("images are missing", where, remedy)
+    samples = []
+    for name in names:
+        found = [path for index in masks if (path := index.path(name))]
+        if found:
+            samples.append(SemanticSample(str(images.path(name)), str(found[0]), name))
+        else:
+            places = " nor in ".join(str(folder / place) for place in MASK_FOLDERS)
+            findings.refuse(f"masks are neither in {places}", f"{name}.png", remedy)
+    findings.report()
+    return samples
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -148,7 +165,7 @@ def read_mask(path: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode, mask = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"mask {path} cannot be read ({error}): truncated or damaged") from None
     if mode not in ("P", "L"):
         raise InputError(
@@ -166,27 +183,6 @@ def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
             f"mask {path} holds the number {wrong[0]}, but there are {num_classes} classes "
             f"(0 to {num_classes - 1}; {IGNORE} is ignored)"
         )
-
-
-def _sample(folder: Path, split: str, stem: str) -> SemanticSample:
-    # An entry may be a path below the data's root, as in DeepLab's lists: its stem is the image.
-    stem = Path(stem).stem if "/" in stem else stem
-    for suffix in IMAGE_SUFFIXES:
-        image = folder / "JPEGImages" / f"{stem}{suffix}"
-        if image.is_file():
-            break
-    else:
-        raise InputError(
-            f"image {folder / 'JPEGImages' / stem}.jpg is missing; {_tree(folder, split)}"
-        )
-    for place in MASK_FOLDERS:
-        mask = folder / place / f"{stem}.png"
-        if mask.is_file():
-            return SemanticSample(str(image), str(mask), stem)
-    raise InputError(
-        f"mask {stem}.png is neither in {' nor in '.join(str(folder / p) for p in MASK_FOLDERS)}; "
-        f"{_tree(folder, split)}"
-    )
 
 
 def _tree(folder: Path, split: str) -> str:

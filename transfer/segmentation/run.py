@@ -21,6 +21,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import close_distributed, init_distributed, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
+from pretrain.data.kinds import check_kinds
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.earlier import check_trials_there
@@ -81,6 +82,8 @@ def open_data(request: Request) -> tuple[CfgNode, SemanticSet, SemanticSet]:
     limit = cfg.TRANSFER.LIMIT_IMAGES
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
     test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
+    for data in (train_set, test_set):
+        check_kinds(data.name, [sample.file_name for sample in data.samples])
     return segmentation_config.with_data(cfg, train_set), train_set, test_set
 
 

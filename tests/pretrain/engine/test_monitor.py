@@ -49,7 +49,9 @@ def flat_colours() -> ArrayImages:
 def test_an_unreadable_image_is_named() -> None:
     broken = flat_colours()
     broken.unreadable[2] = "image 2 is cut off"
-    with pytest.raises(InputError, match="unreadable image, remove it: image 2 is cut off"):
+    with pytest.raises(
+        InputError, match=r"images are unreadable \(1: image 2 is cut off\); repair or remove"
+    ):
         LabelledImages.read(broken, 16, 0)
 
 

@@ -53,5 +53,7 @@ def test_images_by_spec_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     by_folder, by_spec = open_folder("images"), open_folder("folder:images")
     assert len(by_folder) == len(by_spec) >= 1
     assert open_folder(None) is None
-    with pytest.raises(InputError, match="image folder nowhere does not exist"):
+    monkeypatch.chdir(tmp_path)
+    assert len(open_folder("images")) == len(by_spec), "found below the root, as folder:images"
+    with pytest.raises(InputError, match="image folder .*/docs/nowhere does not exist"):
         open_folder("nowhere")

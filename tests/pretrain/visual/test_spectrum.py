@@ -64,7 +64,9 @@ def test_images_that_give_no_spectrum() -> None:
         measure_spectrum(nn.Flatten(), images(1), Preprocess(), 16)
     broken = images(3)
     broken.unreadable[2] = "image 2 is cut off"
-    with pytest.raises(InputError, match="unreadable image, remove it: image 2 is cut off"):
+    with pytest.raises(
+        InputError, match=r"images are unreadable \(1: image 2 is cut off\); repair or remove"
+    ):
         measure_spectrum(nn.Flatten(), broken, Preprocess(), 16)
 
 

@@ -102,12 +102,12 @@ def test_all_that_moves_a_feature_has_a_folder_of_its_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_image_is_named(folder: Path, workers: int) -> None:
-    torn = folder / "images/b/1.png"
-    torn.write_bytes(torn.read_bytes()[:60])
+def test_unreadable_images_are_counted_and_named(folder: Path, workers: int) -> None:
+    for torn in ("images/a/0.png", "images/b/1.png"):
+        (folder / torn).write_bytes((folder / torn).read_bytes()[:60])
     weights = read_weights("random", backbone="tiny_resnet")
     split = open_split(f"folder:{folder}:images")
-    with pytest.raises(InputError, match="unreadable image in .*b/1.png") as error:
+    with pytest.raises(InputError, match="2 unreadable images in .*a/0.png.*b/1.png") as error:
         extract_features(weights, split, TRANSFORM, device=CPU, num_workers=workers)
     assert "\n" not in str(error.value)
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
-from transfer.datasets.headers import ORIENTATION, check_image_sizes, header_size
+from pretrain.data.decode import ORIENTATION
+from transfer.datasets.headers import check_image_sizes, header_size
 from transfer.datasets.samples import Sample
 from transfer.detection.data.transforms import read_image
 
@@ -46,21 +47,39 @@ def test_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     check_image_sizes([sample(path) for path in paths])
 
 
-def test_the_first_fault_is_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> None:
     good, bad = save(tmp_path, "good.jpg"), save(tmp_path, "bad.jpg")
     with pytest.raises(InputError) as caught:
         check_image_sizes([sample(good), sample(bad, 10, 20), sample(bad, 10, 20)])
     assert str(caught.value) == (
-        f"image {bad} has 20 x 10 pixels, its annotation says 10 x 20; correct the annotation, or "
-        "restore the image"
+        "image files: images have another size than their annotation says "
+        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); correct the annotations, or restore the images"
     )
-    others = [sample(save(tmp_path, f"{i}.jpg"), 1, 1) for i in range(3)]
-    with pytest.raises(InputError, match=r"0\.jpg has 20 x 10.*\(and 2 more images like it\)$"):
-        check_image_sizes([sample(good), *others])
+    others = [sample(save(tmp_path, f"{i}.jpg"), 1, 1) for i in range(4)]
+    page = tmp_path / "page.jpg"
+    page.write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError) as caught:
+        check_image_sizes([sample(good), *others, sample(str(page))])
+    text = str(caught.value)
+    assert "(4, first: " in text and "2.jpg has 20 x 10" in text and "3.jpg" not in text
+    assert "Also: files cannot be read as images (1: " in text
+    assert "page.jpg cannot be read as an image (of no format that is known)" in text
 
 
-def test_a_file_that_is_no_image(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read"):
-        check_image_sizes([sample(str(path))])
+def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        check_image_sizes([sample(save(tmp_path, "a.jpg", 6))])
+    text = str(caught.value)
+    assert "their EXIF orientation turns them (1: " in text
+    assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
+
+
+def test_images_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "a.tif")
+    Image.new("F", (20, 10), 0.5).save(path)
+    with pytest.raises(InputError, match=r"a\.tif \(mode F, values 0.5 to 0.5\)"):
+        check_image_sizes([sample(path)])
+    large = save(tmp_path, "b.png")
+    monkeypatch.setenv("MSCN_MAX_IMAGE_PIXELS", "150")
+    with pytest.raises(InputError, match=r"more than 150 pixels are not read \(1: .*b\.png \(200"):
+        check_image_sizes([sample(large)])

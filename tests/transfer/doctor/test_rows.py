@@ -37,7 +37,10 @@ def images(folder: Path, count: int) -> None:
 
 def split_row(name: str) -> tuple[str, str]:
     rows, found = Rows(), open_images(name)
-    check_split(rows, name, len(found), len(found.classes), found.read)
+    left_out, files = found.left_out, found.files()
+    check_split(
+        rows, name, len(found), len(found.classes), found.read, left_out=left_out, files=files
+    )
     (row,) = rows
     return row.status, row.detail
 
@@ -57,6 +60,34 @@ def test_data_is_counted_and_samples_are_read(
     last.write_bytes(last.read_bytes()[:100])
     status, detail = split_row(f"folder:{tmp_path}/imagenet:train")
     assert status == FAIL and str(last) in detail
+
+
+def test_headers_find_what_samples_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "set", 30)
+    name = f"folder:{tmp_path}/set"
+    assert split_row(name)[0] == OK
+    bad = [tmp_path / "set" / "n01" / f"{number}.jpg" for number in (3, 5)]
+    for path in bad:
+        path.write_bytes(b"<html>")
+    status, detail = split_row(name)
+    assert status == FAIL and "unreadable: 2 of 60 files: " in detail
+    assert all(f"{path} cannot be read" in detail for path in bad)
+    for path in bad:
+        Image.new("RGB", (40, 40)).save(path)
+    monkeypatch.setenv("MSCN_MAX_IMAGE_PIXELS", "1000")
+    status, detail = split_row(name)
+    assert status == FAIL and "2 of 60 files" in detail and "more than 1000 pixels" in detail
+
+
+def test_files_that_are_left_out(tmp_path: Path) -> None:
+    images(tmp_path, 4)
+    for extra in ("notes.txt", ".hidden"):
+        (tmp_path / "n01" / extra).write_text("x")
+    status, detail = split_row(f"folder:{tmp_path}")
+    assert status == OK and "left out: 1 .txt, 1 hidden or system names" in detail
+    (tmp_path / "n01" / "a.heic").write_text("x")
+    status, detail = split_row(f"folder:{tmp_path}")
+    assert status == WARN and "left out: 1 .heic, 1 .txt" in detail
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])

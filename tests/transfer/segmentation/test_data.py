@@ -77,9 +77,9 @@ def test_layout_errors_show_the_expected_tree(
     refuse("voc_2012_sem_seg_vol", "unknown semantic segmentation", "voc_2012_sem_seg_val")
     folder = make_semseg(tmp_path / "own")
     (folder / "SegmentationClass" / "val_1.png").unlink()
-    refuse("semseg:own:val", "mask val_1.png is neither in", "JPEGImages/*.jpg")
+    refuse("semseg:own:val", "masks are neither in", "(1: val_1.png)", "JPEGImages/*.jpg")
     (folder / "JPEGImages" / "val_0.jpg").unlink()
-    refuse("semseg:own:val", "image", "val_0.jpg is missing", "expected")
+    refuse("semseg:own:val", "images are missing (1: ", "val_0.jpg)", "expected")
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
     refuse("semseg:own:val", "val.txt lists no image")
     with pytest.raises(InputError, match="listed twice: a, a"):

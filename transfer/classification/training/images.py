@@ -8,18 +8,16 @@ Legend: N images of this process in a batch, S side of the crop in pixels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from pretrain.common.distributed import gather_objects, rank, world_size
+from pretrain.common.distributed import rank, world_size
 from pretrain.common.errors import InputError
-from pretrain.common.logs import progress
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.loader import CropLoader
@@ -27,7 +25,6 @@ from transfer.classification.data import Split
 
 logger = logging.getLogger(__name__)
 FLIPS = 1  # tells the flips' draws of an epoch from those of its order
-SHOWN = 3  # unreadable images that are named
 
 
 @dataclass(frozen=True)
@@ -101,44 +98,6 @@ def check_batch(batch_size: int, processes: int) -> None:
         raise InputError(
             f"SOLVER.BATCH_SIZE {batch_size} is not a multiple of {processes} processes"
         )
-
-
-def check_readable(splits: Sequence[Split], num_workers: int) -> None:
-    """Decodes every image once, so that a broken one is named before training, not during it.
-
-    Raises:
-        InputError: how many are unreadable, and the first ones.
-    """
-    errors: list[str] = []
-    for split in splits:
-        mine = range(rank(), len(split), world_size())
-        loader = DataLoader(_Reading(split, mine), batch_size=64, num_workers=num_workers)
-        with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
-            errors += [text for batch in batches for text in batch if text]
-    found = [text for part in gather_objects(errors) for text in part]
-    if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise InputError(
-            f"{len(found)} unreadable image{'s' if len(found) > 1 else ''}: "
-            f"{'; '.join(found[:SHOWN])}{more}; repair or remove them"
-        )
-
-
-class _Reading(Dataset):
-    """Item i is "" or the text of what makes the i-th of `indices` unreadable."""
-
-    def __init__(self, split: Split, indices: Sequence[int]) -> None:
-        self.split, self.indices = split, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> str:
-        try:
-            self.split.images.read(self.indices[position])
-        except OSError as error:
-            return " ".join(str(error).split())
-        return ""
 
 
 class _Labelled(ImageDataset):

@@ -26,6 +26,7 @@ from transfer.classification.data import ImageTransform, Split
 from transfer.classification.linear import split_holdout
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.rates import check_rates, selection_notes
+from transfer.classification.readable import check_readable
 from transfer.classification.replicates import Outcomes
 from transfer.classification.score import Score
 from transfer.classification.splits import list_sha256, part_of, read_list
@@ -39,7 +40,7 @@ from transfer.classification.training.fit import (
     percentages,
 )
 from transfer.classification.training.heads import check_kinds
-from transfer.classification.training.images import TrainImages, check_batch, check_readable
+from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
 from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.data.decode import decode_image
 
 Random = np.random.Generator | np.random.RandomState
 
@@ -24,13 +25,13 @@ Random = np.random.Generator | np.random.RandomState
 def read_image(path: str, channel_order: str) -> np.ndarray:
     """The image as uint8 (H, W, 3) in "RGB" or "BGR" order, turned as its EXIF data say.
 
-    Raises InputError, with the path, for a missing, truncated or foreign file.
+    Pixels are those of PIL, as in Detectron2, but for images of 16 bits: see `decode_image`.
+    Raises InputError, with the path, for a file that is missing, truncated, foreign or refused.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"image {path} cannot be read ({error}): truncated or damaged") from None
+        pixels = np.asarray(decode_image(path, fast=False, turn=True))
+    except OSError as error:
+        raise InputError(f"image {error}") from None
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
 
@@ -38,7 +39,8 @@ def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tu
     """(height, width) after scaling the short edge to `short_edge`, the long one to <= `max_size`.
 
     Computed in floating point and rounded half up, as Detectron2's ResizeShortestEdge: for
-    example (375, 500), 800, 1333 -> (800, 1067). `short_edge` 0 leaves the size alone.
+    example (375, 500), 800, 1333 -> (800, 1067). `short_edge` 0 leaves the size alone. A side
+    of a very long image keeps at least 1 px, where Detectron2's becomes 0 and ends the run.
     """
     if short_edge == 0:
         return height, width
@@ -50,7 +52,7 @@ def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tu
     if max(new_height, new_width) > max_size:
         scale = max_size * 1.0 / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
-    return int(new_height + 0.5), int(new_width + 0.5)
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
 def resize(pixels: np.ndarray, height: int, width: int, method: Image.Resampling) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""The lists and folders of VOC's layout: which images a list names, and where their files are.
+
+In: a list of names, one a line, as people and tools write them: with spaces, quotes, suffixes, a
+byte order mark, folders, either kind of slash, or a flag behind the name. Out: names that the
+folder's files have, relative to it and without suffix.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
+from pretrain.data.folders import IMAGE_SUFFIXES, is_hidden
+
+XML_SUFFIX = ".xml"
+PARTS = ("JPEGImages/", "Annotations/")  # a list may name files from the root on
+MARK = "\ufeff"  # byte order mark
+FLAGGED = "lines have a number behind the name, which is not used: each image is read with all its objects"
+MORE_WORDS = "lines have more words behind the name, which are not used"
+TWICE = "images are listed more than once"
+
+
+class FileIndex:
+    """The files of a folder, at any depth, by their names without suffix.
+
+    Args:
+        folder: hidden and system names in it are passed over.
+        suffixes: in lower case, of the files that count, in any case; of several files with one
+            name the first suffix is taken.
+    """
+
+    def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
+        self.folder = folder
+        ranks = {suffix: rank for rank, suffix in enumerate(suffixes)}
+        best: dict[str, tuple[int, str]] = {}
+        for path in _files(folder):
+            name, suffix = os.path.splitext(path)
+            rank = ranks.get(suffix.lower())
+            if rank is not None and (rank, path) < best.get(name, (len(ranks), "")):
+                best[name] = rank, path
+        self._paths = {name: path for name, (_, path) in best.items()}
+        self._by_base: dict[str, list[str]] = {}
+        for name in self._paths:
+            self._by_base.setdefault(name.rpartition("/")[2], []).append(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """All names, sorted."""
+        return iter(sorted(self._paths))
+
+    def find(self, name: str) -> str | None:
+        """The name that a list means: itself, or the only file of that name in a subfolder."""
+        if name in self._paths:
+            return name
+        below = self._by_base.get(name, ())
+        return below[0] if len(below) == 1 else None
+
+    def path(self, name: str) -> Path | None:
+        """The file of a name; None where there is none."""
+        found = self.find(name)
+        return None if found is None else self.folder / self._paths[found]
+
+
+def read_list(
+    listing: Path, find: Callable[[str], str | None], findings: Findings
+) -> tuple[list[str], list[str]]:
+    """The names that a list file means, in its order, and the lines that no file goes with.
+
+    Args:
+        find: gives the name of the file that a name means, None where there is none.
+        findings: takes flags and names that are listed more than once.
+
+    Raises InputError for a list that is missing, or names nothing.
+    """
+    names: dict[str, None] = {}
+    missing = []
+    for line in _lines(listing):
+        found, note = _resolve(line, find)
+        if found is None:
+            missing.append(_plain(line))
+            continue
+        if note:
+            findings.note(note, line)
+        if found in names:
+            findings.refuse(TWICE, found, "remove the repeated lines")
+        names[found] = None
+    if not names and not missing:
+        raise InputError(f"{listing} lists no image")
+    return list(names), missing
+
+
+def _lines(listing: Path) -> list[str]:
+    content = listing.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes lists
+        text = content.decode("utf-16", errors="replace")
+    else:  # bytes that are no UTF-8 stay what they are in the files' names
+        text = content.decode("utf-8", errors="surrogateescape")
+    lines = (line.strip().strip(MARK).strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _resolve(line: str, find: Callable[[str], str | None]) -> tuple[str | None, str]:
+    """The name that a line means, None without a file, and what is to be said about the line."""
+    words, last = line.split(), line.rsplit(maxsplit=1)
+    texts = [(line, "")]
+    if len(words) > 1:
+        if re.fullmatch(r"[+-]?\d+", last[-1]):
+            texts.append((last[0], FLAGGED))
+        # An image and its mask, as in DeepLab's lists: the line's last name is the mask's.
+        place = 0 if _is_file_name(words[0]) and find(line) is None else len(texts)
+        texts.insert(place, (words[0], MORE_WORDS))
+    for text, note in texts:
+        found = next((name for form in _forms(text) if (name := find(form)) is not None), None)
+        if found is not None:
+            return found, note
+    return None, ""
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The names that a text may mean, the most literal one first."""
+    yield text
+    plain = _plain(text)
+    yield plain
+    for part in PARTS:
+        if part in plain:
+            yield plain.rpartition(part)[2]
+    yield plain.rpartition("/")[2]
+
+
+def _plain(text: str) -> str:
+    """Without quotes and suffix, with forward slashes."""
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    text = text.replace("\\", "/").removeprefix("./")
+    return os.path.splitext(text)[0] if _is_file_name(text) else text
+
+
+def _is_file_name(text: str) -> bool:
+    return os.path.splitext(text)[1].lower() in (*IMAGE_SUFFIXES, XML_SUFFIX)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Paths below the folder, with forward slashes; each real folder once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if real not in seen and not is_hidden(name))
+        if real in seen:
+            continue
+        seen.add(real)
+        below = os.path.relpath(place, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + name for name in files if not is_hidden(name))

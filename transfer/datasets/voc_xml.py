@@ -1,0 +1,144 @@
+"""Reads VOC's XML files into plain records, in whatever encoding they are.
+
+In: the path of one XML file. Out: its size and objects as they are written, or what makes the file
+unreadable. Each version of a file is parsed once in a process: for the classes, for the question
+whether a set counts from 0 or from 1, and for the samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+KEPT_FILES = 200_000  # parsed files that are kept
+COORDINATES = ("xmin", "ymin", "xmax", "ymax")
+# What programs mean by these names is more than Python's codec of the name reads.
+WIDER = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "cp950",
+}
+DECLARATION = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
+TEXT_DECLARATION = re.compile(r"^<\?xml[^>]*\?>")
+NOT_XML = "annotation files are not valid XML"
+WRONG_ENCODING = "annotation files are not in the encoding that they declare"
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """One <object> as it is written; None: the file does not say it.
+
+    `box` holds the texts of xmin, ymin, xmax and ymax, each None where it is missing.
+    """
+
+    name: str | None
+    box: tuple[str | None, ...] | None
+    difficult: str | None
+
+
+@dataclass(frozen=True)
+class VocFile:
+    """One XML file; `size` is (width, height), None where a number is missing or not above 0.
+
+    `fault`: None, or (kind, detail, remedy) of what makes the file unreadable.
+    """
+
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+    fault: tuple[str, str, str] | None = None
+
+
+def read_xml(path: Path) -> VocFile:
+    """The file's record. Raises OSError for a file that is missing or cannot be opened."""
+    found = os.stat(path)
+    return _read(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=KEPT_FILES)
+def _read(path: Path, mtime_ns: int, size: int) -> VocFile:
+    content = path.read_bytes()
+    try:
+        root = _parse(content)
+    except UnicodeDecodeError as error:
+        detail = f"declares {error.encoding}, but byte {error.start} is not"
+        return VocFile(None, (), (WRONG_ENCODING, detail, "save them as UTF-8, and declare that"))
+    except LookupError:
+        detail = f"declares {_declared(content)}, which is unknown"
+        return VocFile(None, (), (WRONG_ENCODING, detail, "save them as UTF-8, and declare that"))
+    except (ElementTree.ParseError, ValueError) as error:
+        return VocFile(None, (), _damaged(content, error))
+    objects = tuple(_object(node) for node in root.iter("object"))
+    return VocFile(_size(root.find("size")), objects)
+
+
+def _parse(content: bytes) -> ElementTree.Element:
+    content = content.lstrip(b" \t\r\n")  # XML allows nothing before its declaration
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        # The parser knows UTF-8, UTF-16 and encodings of one byte; Python knows the others.
+        name = _declared(content)
+        text = _decode(content, name) if name else None
+        if text is None:
+            raise error
+    return ElementTree.fromstring(TEXT_DECLARATION.sub("", text, count=1))
+
+
+def _decode(content: bytes, name: str) -> str | None:
+    """The text in the declared encoding; None where the parser was right to refuse it.
+
+    Raises LookupError for an unknown encoding, UnicodeDecodeError for bytes that are not of it.
+    """
+    if "utf" in name.lower():
+        # Some programs declare the encoding of their text in memory, and write UTF-8.
+        return content.decode("utf-8") if "16" in name or "32" in name else None
+    wide = WIDER.get(name.lower().replace("-", "_"))
+    try:
+        return content.decode(name)
+    except UnicodeDecodeError:
+        if wide is None:
+            raise
+    return content.decode(wide)
+
+
+def _declared(content: bytes) -> str:
+    """The encoding that the file declares; "" for none."""
+    found = DECLARATION.match(content)
+    return found[1].decode("ascii", errors="replace") if found else ""
+
+
+def _damaged(content: bytes, error: Exception) -> tuple[str, str, str]:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        name = _declared(content) or "no encoding"
+        if not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            detail = f"declares {name}, but byte {wrong.start} is not UTF-8"
+            return WRONG_ENCODING, detail, "declare their encoding, or save them as UTF-8"
+    return NOT_XML, str(error), "restore them: they are truncated or damaged"
+
+
+def _object(node: ElementTree.Element) -> VocObject:
+    bounds = node.find("bndbox")
+    box = None if bounds is None else tuple(_text(bounds, key) for key in COORDINATES)
+    return VocObject(_text(node, "name"), box, _text(node, "difficult"))
+
+
+def _text(node: ElementTree.Element, key: str) -> str | None:
+    return (node.findtext(key) or "").strip() or None
+
+
+def _size(node: ElementTree.Element | None) -> tuple[int, int] | None:
+    if node is None:
+        return None
+    try:
+        width, height = (int(float(node.findtext(key) or 0)) for key in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
