@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from pretrain.common.safe_yaml import has_inert, read_safe_yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE_KEY = "_BASE_"
@@ -51,7 +52,12 @@ def find_config(name: str, folder: str = "configs") -> Path:
 
 
 def load_config(
-    name: str, defaults: CfgNode, overrides: Sequence[str] = (), folder: str = "configs"
+    name: str,
+    defaults: CfgNode,
+    overrides: Sequence[str] = (),
+    folder: str = "configs",
+    *,
+    keep_inert: bool = False,
 ) -> CfgNode:
     """Loads a config with its bases, applies overrides, and freezes it.
 
@@ -59,13 +65,14 @@ def load_config(
         defaults: every known key with its default; left unchanged.
         overrides: KEY VALUE pairs, flat.
         folder: see `find_config`.
+        keep_inert: leaves expressions that were not run in the config, for the caller to refuse.
 
     Raises:
-        InputError: unknown file, key or type, a loop of bases, or bad overrides.
+        InputError: unknown file, key or type (all of a file at once), an expression in a file, a loop of bases, or bad overrides.
     """
     cfg = defaults.clone()
-    for path, content in reversed(list(_base_chain(find_config(name, folder)))):
-        _merge(cfg, content, str(path))
+    for path, content in reversed(list(base_chain(find_config(name, folder)))):
+        _merge(cfg, content, str(path), keep_inert)
     for key, text in _pairs(overrides):
         _merge(cfg, _nest(key, _parse(text)), f"override {key}")
     cfg.freeze()
@@ -113,8 +120,11 @@ def check_no_differences(found: Sequence[str], what: str) -> None:
         )
 
 
-def _base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yields (file, content) from the given file up to its last base."""
+def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
+    """Yields (file, content) from the given file up to its last base; contents are unchecked.
+
+    Raises InputError for a file that is missing or not a mapping, and for a loop.
+    """
     seen: list[Path] = []
     while True:
         path = path.resolve()
@@ -137,7 +147,7 @@ def _base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_safe_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if content is None:
@@ -147,39 +157,90 @@ def _read_yaml(path: Path) -> dict:
     return content
 
 
-def _merge(cfg: CfgNode, content: dict, where: str, prefix: str = "") -> None:
-    """Merges `content` into `cfg` in place, key by key, each checked against what is there."""
+def _merge(cfg: CfgNode, content: dict, where: str, keep_inert: bool = False) -> None:
+    """Merges `content` into `cfg` in place; InputError names all that is wrong with it at once."""
+    unknown: list[str] = []
+    wrong = list(_merged(cfg, content, "", unknown, keep_inert))
+    if unknown:
+        told = _unknown(cfg, unknown)
+        raise InputError(f"{where}: {'; '.join([told, *wrong])}")
+    if wrong:
+        raise InputError(f"{where}: {'; '.join(wrong)}")
+
+
+def _merged(
+    cfg: CfgNode, content: dict, prefix: str, unknown: list[str], keep_inert: bool
+) -> Iterator[str]:
+    """Merges key by key, each checked against what is there; yields what is wrong, and adds the
+    names of unknown keys to `unknown`."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if key not in cfg:
-            known = [f"{prefix}{other}" for other in cfg]
-            hint = near_matches(name, known) or f"; known here: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {name}{hint}")
-        if isinstance(cfg[key], CfgNode):
-            if not isinstance(value, dict):
-                raise InputError(f"{where}: {name} is a section of keys, got {value!r}")
-            _merge(cfg[key], value, where, f"{name}.")
+            unknown.append(name)
+        elif isinstance(cfg[key], CfgNode):
+            if isinstance(value, dict):
+                yield from _merged(cfg[key], value, f"{name}.", unknown, keep_inert)
+            else:
+                yield f"{name} is a section of keys, got {value!r}"
+        elif keep_inert and has_inert(value):
+            cfg[key] = value
         else:
-            cfg[key] = _coerce(value, cfg[key], name, where)
+            try:
+                cfg[key] = _coerce(value, cfg[key], name)
+            except InputError as error:
+                yield str(error)
 
 
-def _coerce(value: Any, default: Any, name: str, where: str) -> Any:
-    """Returns `value` in the default's type; an int serves as float, a single string as tuple."""
-    if isinstance(default, float) and isinstance(value, str):
-        value = _parse(value)  # YAML 1.1 reads 1e-4 (no dot) as a string
+def _unknown(cfg: CfgNode, names: list[str]) -> str:
+    """One text about all unknown keys, with the known ones that are spelled alike."""
+    texts = []
+    for name in names:
+        prefix, _, _ = name.rpartition(".")
+        known = [f"{prefix}.{key}" if prefix else key for key in _section(cfg, prefix)]
+        hint = near_matches(name, known)
+        if not hint and len(names) == 1:
+            hint = f"; known here: {', '.join(known)}"
+        texts.append(f"{name}{hint}")
+    return f"unknown key{'s' if len(names) > 1 else ''} {', '.join(texts)}"
+
+
+def _section(cfg: CfgNode, prefix: str) -> CfgNode:
+    for part in filter(None, prefix.split(".")):
+        cfg = cfg[part]
+    return cfg
+
+
+def _coerce(value: Any, default: Any, name: str) -> Any:
+    """Returns `value` in the default's type; an int serves as float, a single value as a tuple.
+
+    Text that is a Python literal is one, as yacs has it: Detectron2's files hold `(640, 672)`, and
+    YAML 1.1 reads 1e-4 (no dot) as text.
+    """
+    if has_inert(value):
+        raise InputError(f"{name} is {value}; write its value")
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _parse(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, (tuple, list)):
-        items = [value] if isinstance(value, (str, int, float)) else value
-        if isinstance(items, str) or not isinstance(items, (tuple, list)):
-            raise InputError(f"{where}: {name} must be a list, got {value!r}")
-        return type(default)(items)
+        return _coerce_items(value, default, name)
     if default is None or type(value) is type(default):
         return value
     if value is None:
-        raise InputError(f"{where}: {name} has no value; give it one, or leave it out")
+        raise InputError(f"{name} has no value; give it one, or leave it out")
     expected = type(default).__name__
-    raise InputError(f"{where}: {name} must be {expected}, got {type(value).__name__} {value!r}")
+    raise InputError(f"{name} must be {expected}, got {type(value).__name__} {value!r}")
+
+
+def _coerce_items(value: Any, default: tuple | list, name: str) -> tuple | list:
+    items = [value] if isinstance(value, (str, int, float)) else value
+    if not isinstance(items, (tuple, list)):
+        raise InputError(f"{name} must be a list, got {value!r}")
+    for kinds, text in (((int, float), "numbers"), ((str,), "texts")):
+        uniform = default and all(type(item) in kinds for item in default)
+        if uniform and not all(type(item) in kinds for item in items):
+            raise InputError(f"{name} must be a list of {text}, got {value!r}")
+    return type(default)(items)
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

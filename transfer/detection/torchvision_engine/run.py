@@ -27,7 +27,7 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import model_files
-from transfer.detection.config import detector_arguments
+from transfer.detection.config_spec import detector_arguments
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.loader import load
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
@@ -289,7 +289,12 @@ def distribute(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(
+        model,
+        device_ids=ids,
+        broadcast_buffers=False,
+        find_unused_parameters=getattr(model, "leaves_unused", False),
+    )
 
 
 def device_of(cfg: CfgNode) -> torch.device:
