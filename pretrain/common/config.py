@@ -7,8 +7,9 @@ error names the guilty file and key.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
-from pretrain.common.safe_yaml import has_inert, read_safe_yaml
+from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE_KEY = "_BASE_"
+UNREADABLE = (OSError, ValueError, yaml.YAMLError, pickle.UnpicklingError, EOFError)
 
 
 def find_config(name: str, folder: str = "configs") -> Path:
@@ -68,7 +70,8 @@ def load_config(
         keep_inert: leaves expressions that were not run in the config, for the caller to refuse.
 
     Raises:
-        InputError: unknown file, key or type (all of a file at once), an expression in a file, a loop of bases, or bad overrides.
+        InputError: unknown file, keys or types (all of a file at once), an expression in a file,
+            a loop of bases, or bad overrides.
     """
     cfg = defaults.clone()
     for path, content in reversed(list(base_chain(find_config(name, folder)))):
@@ -77,6 +80,34 @@ def load_config(
         _merge(cfg, _nest(key, _parse(text)), f"override {key}")
     cfg.freeze()
     return cfg
+
+
+def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
+    """Some keys of a file of another program; its other keys are not looked at.
+
+    Args:
+        keys: dotted names, all in `defaults`; what the file and its bases do not say stays there.
+
+    Raises:
+        InputError: unreadable, or one of these keys has the wrong type.
+    """
+    cfg = defaults.clone()
+    for file, content in reversed(list(base_chain(path))):
+        _merge(cfg, _picked(content, keys), str(file))
+    return cfg
+
+
+def _picked(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The nested mapping with these dotted keys alone."""
+    found: dict[str, Any] = {}
+    for section in {key.partition(".")[0] for key in keys} & set(content):
+        below = [key.partition(".")[2] for key in keys if key.startswith(f"{section}.")]
+        value = content[section]
+        if not below:
+            found[section] = value
+        elif isinstance(value, dict):
+            found[section] = _picked(value, below)
+    return found
 
 
 def dump_yaml(cfg: CfgNode) -> str:
@@ -147,8 +178,8 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = read_safe_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_config_file(path)
+    except UNREADABLE as error:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}

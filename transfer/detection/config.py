@@ -143,12 +143,7 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     Raises InputError also when masks are asked of a data set that has none, or has them in another
     form than MASK_FORMAT says, and when no image has an object to train on.
     """
-    found, wanted = len(train_set.classes), cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
-    if builtin and found != wanted:
-        raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
-        )
+    cfg = with_num_classes(cfg, len(train_set.classes), cfg.DATASETS.TRAIN)
     if not any(sample.trainable() for sample in train_set.samples):
         raise InputError(f"no image of {train_set.name} has an object to train on")
     if cfg.MODEL.MASK_ON and not train_set.has_masks():
@@ -159,6 +154,21 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
         raise InputError(
             f"some masks of {train_set.name} are run lengths, no polygons; set INPUT.MASK_FORMAT "
             "bitmask"
+        )
+    return cfg
+
+
+def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
+    """NUM_CLASSES set to `found`, with a line; of built-in data sets a mismatch is an InputError.
+
+    Args:
+        names: of the data sets that have these classes.
+    """
+    wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    builtin = [name for name in names if ":" not in name]
+    if builtin and found != wanted:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
         )
     if found == wanted:
         return cfg

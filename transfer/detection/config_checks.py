@@ -89,8 +89,8 @@ def check(cfg: CfgNode, name: str) -> None:
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
-    if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+    if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty where a model is only scored
+        raise InputError(f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must name exactly one data set")
     dims = cfg.MODEL.RPN.CONV_DIMS
     if not dims or any(width != -1 for width in dims):
         raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
@@ -101,18 +101,14 @@ def check(cfg: CfgNode, name: str) -> None:
 
 def check_architecture(cfg: CfgNode) -> None:
     """Raises InputError for a detector that cannot be built, or that no weights of its name fit."""
-    kind, resnets = architecture(cfg), cfg.MODEL.RESNETS
-    if kind in ("C4", "FPN"):
-        wanted = {
-            "STEM_OUT_CHANNELS": 64,
-            "RES2_OUT_CHANNELS": 64 if resnets.DEPTH < 50 else 256,
-        }
-        for key, width in wanted.items():
-            if resnets[key] != width:
-                raise InputError(
-                    f"MODEL.RESNETS.{key} {resnets[key]} is not supported with MODEL.RESNETS.DEPTH "
-                    f"{resnets.DEPTH}; the only value: {width}"
-                )
+    kind = architecture(cfg)
+    _check_thresholds("MODEL.RPN.IOU_THRESHOLDS", cfg.MODEL.RPN.IOU_THRESHOLDS, 2)
+    _check_thresholds("MODEL.ROI_HEADS.IOU_THRESHOLDS", cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS, 1)
+    for section, read in (("RPN", True), ("ROI_HEADS", True), ("FPN", kind == "FPN")):
+        if read and not cfg.MODEL[section].IN_FEATURES:
+            raise InputError(f"MODEL.{section}.IN_FEATURES is empty; name the feature maps")
+    DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
+    _check_widths(cfg, kind)
     # Res5ROIHeads has no box head, and does not read its name.
     heads = ("", BOX_HEAD) if kind == "C4" else (BOX_HEAD,)
     if cfg.MODEL.ROI_BOX_HEAD.NAME not in heads:
@@ -120,12 +116,20 @@ def check_architecture(cfg: CfgNode) -> None:
             f"MODEL.ROI_BOX_HEAD.NAME {cfg.MODEL.ROI_BOX_HEAD.NAME!r} is not supported with "
             f"MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME}; set {BOX_HEAD}"
         )
-    _check_thresholds("MODEL.RPN.IOU_THRESHOLDS", cfg.MODEL.RPN.IOU_THRESHOLDS, 2)
-    _check_thresholds("MODEL.ROI_HEADS.IOU_THRESHOLDS", cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS, 1)
-    for section, read in (("RPN", True), ("ROI_HEADS", True), ("FPN", kind == "FPN")):
-        if read and not cfg.MODEL[section].IN_FEATURES:
-            raise InputError(f"MODEL.{section}.IN_FEATURES is empty; name the feature maps")
-    DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
+
+
+def _check_widths(cfg: CfgNode, kind: str) -> None:
+    """Widths that decide tensors' shapes: the trunks here have one each."""
+    resnets = cfg.MODEL.RESNETS
+    if kind not in ("C4", "FPN"):
+        return
+    wanted = {"STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": 64 if resnets.DEPTH < 50 else 256}
+    for key, width in wanted.items():
+        if resnets[key] != width:
+            raise InputError(
+                f"MODEL.RESNETS.{key} {resnets[key]} is not supported with MODEL.RESNETS.DEPTH "
+                f"{resnets.DEPTH}; the only value: {width}"
+            )
 
 
 def _check_thresholds(key: str, values: list[float], count: int) -> None:

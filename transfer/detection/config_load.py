@@ -6,8 +6,6 @@ this project does not have are read as well, held against `upstream_keys.py`, an
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +13,10 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat, load_config
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from pretrain.common.safe_yaml import has_inert
 from transfer.detection.defaults import make_defaults
 from transfer.detection.upstream_keys import ABSENT, NO_EFFECT_DEFAULTS, SAME_AS_DEFAULT
-
-logger = logging.getLogger(__name__)
 
 FOLDER = "detection"  # below configs/
 FOREIGN = {**ABSENT, **NO_EFFECT_DEFAULTS}  # Detectron2's keys that `make_defaults` does not have
@@ -59,15 +56,10 @@ def load_merged(
     _check_only(cfg, {**ABSENT, **(only or {})}, one_of or {}, name)
     cfg = _without(cfg, FOREIGN)
     if cfg.SEED < 0 and "SEED" not in overrides[::2]:
-        _warn_of_seed(name, cfg.SEED)
+        warn_once(f"{name}: SEED {cfg.SEED}, unseeded in Detectron2, is read as 0")
         cfg.SEED = 0
     cfg.freeze()
     return cfg
-
-
-@functools.cache  # a command reads its config more than once
-def _warn_of_seed(name: str, seed: int) -> None:
-    logger.warning("%s: SEED %d, unseeded in Detectron2, is read as 0", name, seed)
 
 
 def _check_only(

@@ -79,6 +79,7 @@ class Detectron2Engine:
                 preprocess=weights.preprocess,
                 architecture=weights.architecture,
                 seconds=time.perf_counter() - begin,
+                classes=train_set.classes,
             )
             start.unlink()
         barrier()

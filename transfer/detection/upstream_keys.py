@@ -49,10 +49,10 @@ _READ: dict[str, dict[str, str]] = {
     },
     "transfer.detection.config_spec.architecture": {"MODEL.BACKBONE": "NAME"},
     # Refused unless at the one value of the backbone or of the second stage.
-    "transfer.detection.config_checks.check_architecture": {
+    "transfer.detection.config_checks._check_widths": {
         "MODEL.RESNETS": "STEM_OUT_CHANNELS RES2_OUT_CHANNELS",
-        "MODEL.ROI_BOX_HEAD": "NAME",
     },
+    "transfer.detection.config_checks.check_architecture": {"MODEL.ROI_BOX_HEAD": "NAME"},
     _OPTIMIZER: {
         "SOLVER": (
             "BASE_LR MOMENTUM NESTEROV WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_BIAS "
