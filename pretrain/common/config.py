@@ -142,12 +142,16 @@ def differences(
     ]
 
 
-def check_no_differences(found: Sequence[str], what: str) -> None:
-    """Raises InputError about `what`, with the first of the differences, if there is one."""
+def check_no_differences(found: Sequence[str], what: str, further: str = "") -> None:
+    """Raises InputError about `what`, with the first of the differences, if there is one.
+
+    Args:
+        further: one more thing that a user can do.
+    """
     if found:
         raise InputError(
             f"{what} another config: {', '.join(found[:3])}; take the same one, or another "
-            "--output (in a suite: or another name)"
+            f"--output (in a suite: or another name){f'; {further}' if further else ''}"
         )
 
 

@@ -21,11 +21,11 @@ from pretrain.data.preprocess import Preprocess
 from transfer.detection.config import preprocess_of
 from transfer.detection.config_load import all_defaults
 from transfer.detection.config_spec import value_of
+from transfer.detection.engine import CONFIG_FILE
 from transfer.detection.model_files import ModelFile
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 INPUT = (
     "INPUT.FORMAT",
     "MODEL.PIXEL_MEAN",

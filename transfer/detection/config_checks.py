@@ -65,7 +65,7 @@ ONE_OF: dict[str, Collection[Any]] = {
 }
 
 
-def check(cfg: CfgNode, name: str) -> None:
+def check(cfg: CfgNode, name: str = "the config") -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported.
 
     Args:

@@ -65,6 +65,8 @@ from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 
 logger = logging.getLogger(__name__)
 
+TASK = "detection"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -220,7 +222,7 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
         job.cfg,
         trial,
         weights,
-        task="detection",
+        task=TASK,
         engine=engine.name,
         engine_version=engine.version,
         metrics=metrics,

@@ -68,7 +68,6 @@ class Detector(nn.Module):
 
         Raises:
             InputError: masks are trained and an image with objects brings none.
-            FloatingPointError: the RPN's boxes are not finite in training.
         """
         if not self.training:
             with torch.no_grad():
