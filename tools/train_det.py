@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,7 +80,9 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
     with keep_progress(request.output):
         run.check_trained(request)
         launch(run.evaluate_model, num_gpus, (request,))
-    print(f"{request.output}/evaluation.json")
+    if not int(os.environ.get("RANK", 0)):
+        path = Path(request.output) / "evaluation.json"
+        _print_headlines(run, path, json.loads(path.read_text())["metrics"])
 
 
 def _train(run: Any, request: Any, num_gpus: int) -> None:
@@ -97,7 +100,15 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
         return
     for trial in range(request.first_trial, request.trials):
         path = Path(request.output) / f"trial_{trial}" / FILE_NAME
-        print(f"{path}: {run.format_metrics(read_record(path)['metrics'])}")
+        _print_headlines(run, path, read_record(path)["metrics"])
+
+
+def _print_headlines(run: Any, path: Path, metrics: dict[str, float | None]) -> None:
+    """The file with all metrics, and those that stand for the task."""
+    from transfer.results.metrics import headlines
+
+    names = headlines(run.TASK, metrics)
+    print(f"{path}: {run.format_metrics({name: metrics[name] for name in names})}")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
         except KeyboardInterrupt:
             print("interrupted; --resume continues where the command has it", file=sys.stderr)
             return 130
+        except FloatingPointError as error:  # a training diverged: its line names the remedy
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except Exception as error:
             full = disk_full(error)
             if full is not None:

@@ -7,8 +7,9 @@ error names the guilty file and key.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
 BASE_KEY = "_BASE_"
+UNREADABLE = (OSError, ValueError, yaml.YAMLError, pickle.UnpicklingError, EOFError)
 
 
 def is_checkout() -> bool:
@@ -71,7 +74,12 @@ def find_config(name: str, folder: str = "configs") -> Path:
 
 
 def load_config(
-    name: str, defaults: CfgNode, overrides: Sequence[str] = (), folder: str = "configs"
+    name: str,
+    defaults: CfgNode,
+    overrides: Sequence[str] = (),
+    folder: str = "configs",
+    *,
+    keep_inert: bool = False,
 ) -> CfgNode:
     """Loads a config with its bases, applies overrides, and freezes it.
 
@@ -79,17 +87,47 @@ def load_config(
         defaults: every known key with its default; left unchanged.
         overrides: KEY VALUE pairs, flat.
         folder: see `find_config`.
+        keep_inert: leaves expressions that were not run in the config, for the caller to refuse.
 
     Raises:
-        InputError: unknown file, key or type, a loop of bases, or bad overrides.
+        InputError: unknown file, keys or types (all of a file at once), an expression in a file,
+            a loop of bases, or bad overrides.
     """
     cfg = defaults.clone()
-    for path, content in reversed(list(_base_chain(find_config(name, folder)))):
-        _merge(cfg, content, str(path))
+    for path, content in reversed(list(base_chain(find_config(name, folder)))):
+        _merge(cfg, content, str(path), keep_inert)
     for key, text in _pairs(overrides):
         _merge(cfg, _nest(key, _parse(text)), f"override {key}")
     cfg.freeze()
     return cfg
+
+
+def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
+    """Some keys of a file of another program; its other keys are not looked at.
+
+    Args:
+        keys: dotted names, all in `defaults`; what the file and its bases do not say stays there.
+
+    Raises:
+        InputError: unreadable, or one of these keys has the wrong type.
+    """
+    cfg = defaults.clone()
+    for file, content in reversed(list(base_chain(path))):
+        _merge(cfg, _picked(content, keys), str(file))
+    return cfg
+
+
+def _picked(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The nested mapping with these dotted keys alone."""
+    found: dict[str, Any] = {}
+    for section in {key.partition(".")[0] for key in keys} & set(content):
+        below = [key.partition(".")[2] for key in keys if key.startswith(f"{section}.")]
+        value = content[section]
+        if not below:
+            found[section] = value
+        elif isinstance(value, dict):
+            found[section] = _picked(value, below)
+    return found
 
 
 def dump_yaml(cfg: CfgNode) -> str:
@@ -124,17 +162,24 @@ def differences(
     ]
 
 
-def check_no_differences(found: Sequence[str], what: str) -> None:
-    """Raises InputError about `what`, with the first of the differences, if there is one."""
+def check_no_differences(found: Sequence[str], what: str, further: str = "") -> None:
+    """Raises InputError about `what`, with the first of the differences, if there is one.
+
+    Args:
+        further: one more thing that a user can do.
+    """
     if found:
         raise InputError(
             f"{what} another config: {', '.join(found[:3])}; take the same one, or another "
-            "--output (in a suite: or another name)"
+            f"--output (in a suite: or another name){f'; {further}' if further else ''}"
         )
 
 
-def _base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
-    """Yields (file, content) from the given file up to its last base."""
+def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
+    """Yields (file, content) from the given file up to its last base; contents are unchecked.
+
+    Raises InputError for a file that is missing or not a mapping, and for a loop.
+    """
     seen: list[Path] = []
     while True:
         path = path.resolve()
@@ -169,8 +214,8 @@ def _base_file(base: str, path: Path) -> Path:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_config_file(path)
+    except UNREADABLE as error:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
@@ -179,39 +224,90 @@ def _read_yaml(path: Path) -> dict:
     return content
 
 
-def _merge(cfg: CfgNode, content: dict, where: str, prefix: str = "") -> None:
-    """Merges `content` into `cfg` in place, key by key, each checked against what is there."""
+def _merge(cfg: CfgNode, content: dict, where: str, keep_inert: bool = False) -> None:
+    """Merges `content` into `cfg` in place; InputError names all that is wrong with it at once."""
+    unknown: list[str] = []
+    wrong = list(_merged(cfg, content, "", unknown, keep_inert))
+    if unknown:
+        told = _unknown(cfg, unknown)
+        raise InputError(f"{where}: {'; '.join([told, *wrong])}")
+    if wrong:
+        raise InputError(f"{where}: {'; '.join(wrong)}")
+
+
+def _merged(
+    cfg: CfgNode, content: dict, prefix: str, unknown: list[str], keep_inert: bool
+) -> Iterator[str]:
+    """Merges key by key, each checked against what is there; yields what is wrong, and adds the
+    names of unknown keys to `unknown`."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if key not in cfg:
-            known = [f"{prefix}{other}" for other in cfg]
-            hint = near_matches(name, known) or f"; known here: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {name}{hint}")
-        if isinstance(cfg[key], CfgNode):
-            if not isinstance(value, dict):
-                raise InputError(f"{where}: {name} is a section of keys, got {value!r}")
-            _merge(cfg[key], value, where, f"{name}.")
+            unknown.append(name)
+        elif isinstance(cfg[key], CfgNode):
+            if isinstance(value, dict):
+                yield from _merged(cfg[key], value, f"{name}.", unknown, keep_inert)
+            else:
+                yield f"{name} is a section of keys, got {value!r}"
+        elif keep_inert and has_inert(value):
+            cfg[key] = value
         else:
-            cfg[key] = _coerce(value, cfg[key], name, where)
+            try:
+                cfg[key] = _coerce(value, cfg[key], name)
+            except InputError as error:
+                yield str(error)
 
 
-def _coerce(value: Any, default: Any, name: str, where: str) -> Any:
-    """Returns `value` in the default's type; an int serves as float, a single string as tuple."""
-    if isinstance(default, float) and isinstance(value, str):
-        value = _parse(value)  # YAML 1.1 reads 1e-4 (no dot) as a string
+def _unknown(cfg: CfgNode, names: list[str]) -> str:
+    """One text about all unknown keys, with the known ones that are spelled alike."""
+    texts = []
+    for name in names:
+        prefix, _, _ = name.rpartition(".")
+        known = [f"{prefix}.{key}" if prefix else key for key in _section(cfg, prefix)]
+        hint = near_matches(name, known)
+        if not hint and len(names) == 1:
+            hint = f"; known here: {', '.join(known)}"
+        texts.append(f"{name}{hint}")
+    return f"unknown key{'s' if len(names) > 1 else ''} {', '.join(texts)}"
+
+
+def _section(cfg: CfgNode, prefix: str) -> CfgNode:
+    for part in filter(None, prefix.split(".")):
+        cfg = cfg[part]
+    return cfg
+
+
+def _coerce(value: Any, default: Any, name: str) -> Any:
+    """Returns `value` in the default's type; an int serves as float, a single value as a tuple.
+
+    Text that is a Python literal is one, as yacs has it: Detectron2's files hold `(640, 672)`, and
+    YAML 1.1 reads 1e-4 (no dot) as text.
+    """
+    if has_inert(value):
+        raise InputError(f"{name} is {value}; write its value")
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _parse(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, (tuple, list)):
-        items = [value] if isinstance(value, (str, int, float)) else value
-        if isinstance(items, str) or not isinstance(items, (tuple, list)):
-            raise InputError(f"{where}: {name} must be a list, got {value!r}")
-        return type(default)(items)
+        return _coerce_items(value, default, name)
     if default is None or type(value) is type(default):
         return value
     if value is None:
-        raise InputError(f"{where}: {name} has no value; give it one, or leave it out")
+        raise InputError(f"{name} has no value; give it one, or leave it out")
     expected = type(default).__name__
-    raise InputError(f"{where}: {name} must be {expected}, got {type(value).__name__} {value!r}")
+    raise InputError(f"{name} must be {expected}, got {type(value).__name__} {value!r}")
+
+
+def _coerce_items(value: Any, default: tuple | list, name: str) -> tuple | list:
+    items = [value] if isinstance(value, (str, int, float)) else value
+    if not isinstance(items, (tuple, list)):
+        raise InputError(f"{name} must be a list, got {value!r}")
+    for kinds, text in (((int, float), "numbers"), ((str,), "texts")):
+        uniform = default and all(type(item) in kinds for item in default)
+        if uniform and not all(type(item) in kinds for item in items):
+            raise InputError(f"{name} must be a list of {text}, got {value!r}")
+    return type(default)(items)
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,7 @@ class Findings:
             raise InputError(f"{self._source}: {'. Also: '.join(texts)}")
         if self._noted:
             texts = [found.text(kind) for kind, found in self._noted.items()]
-            _warn_once(f"{self._source}: {'; '.join(texts)}")
+            warn_once(f"{self._source}: {'; '.join(texts)}")
 
 
 class _Places:
@@ -93,6 +93,7 @@ class _Places:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
-    # A command reads its data to check them, and again in the process that trains: mostly the same.
-    logger.warning(message)
+def warn_once(message: str) -> None:
+    """Logs a warning, the same one once in a process: a command reads its input to check it, and
+    again where it trains."""
+    logger.warning("%s", message)

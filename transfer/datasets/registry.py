@@ -108,6 +108,11 @@ def open_sets(
     return _open_coco(name, locations, tuple(classes), scored, draw)
 
 
+def class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The classes of the named sets in their own order, without their images; see `open_sets`."""
+    return _classes([locate(name) for name in names])
+
+
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
     if layout == "voc":
         return Location(layout, folder, split, num_classes=num_classes)

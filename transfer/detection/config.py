@@ -16,52 +16,33 @@ from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import config_sha256, load_config
+from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.loaded import check_masks, check_trainable
-from transfer.detection.config_vit import (
-    BACKBONE,
-    check_vitdet,
-    is_vit,
-    leave_out_vitdet,
-    vit_arguments,
-    vit_facts,
+from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check
+from transfer.detection.config_load import load_merged
+from transfer.detection.config_spec import (
+    architecture,
+    backbone_name,
+    detector_arguments,
+    value_of,
 )
-from transfer.detection.defaults import ONLY, make_defaults
-from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
-from transfer.detection.precision import DTYPES
-from transfer.detection.torchvision_engine.spec import PYRAMIDS, DetectorSpec
+from transfer.detection.config_vit import is_vit, leave_out_vitdet, vit_facts
+from transfer.detection.torchvision_engine.spec import PYRAMIDS
+from transfer.detection.upstream_keys import ONLY
 
 if TYPE_CHECKING:
     from transfer.datasets.samples import DetectionSet
 
+__all__ = ["SEMANTIC", "architecture", "backbone_name", "check", "detector_arguments"]
+
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES = {
-    "build_resnet_backbone": "C4",
-    "build_resnet_fpn_backbone": "FPN",
-    "build_tiny_resnet_backbone": "TINY",
-    BACKBONE: "VIT",
-}
 RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on 0..255
-LEAST = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.REFERENCE_WORLD_SIZE": 0,
-    "TRANSFER.LOG_PERIOD": 1,
-    "TRANSFER.ACCUMULATE": 1,
-    "TRANSFER.REPLICATES": 0,
-}
-DETECTION, SEMANTIC = "detection", "semantic"
 # TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
 TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
-HEADS = {
-    "Res5ROIHeads": ("C4",),
-    "Res5ROIHeadsExtraNorm": ("C4",),
-    "StandardROIHeads": ("FPN", "TINY", "VIT"),
-}
 
 
 def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -69,8 +50,8 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
 
     Raises InputError for unknown keys and for values that this project does not support.
     """
-    cfg = load_config(name, make_defaults(), overrides, folder="detection")
-    check(cfg)
+    cfg = load_merged(name, overrides, ONLY, NAMES)
+    check(cfg, name)
     return cfg
 
 
@@ -79,7 +60,7 @@ def task_package(name: str, overrides: Sequence[str] = ()) -> str:
 
     Raises InputError for an unknown task.
     """
-    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    cfg = load_merged(name, overrides)
     return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
 
 
@@ -88,7 +69,7 @@ def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
 
     Raises InputError where it names nothing.
     """
-    found = load_config(name, make_defaults(), overrides, folder="detection").MODEL.WEIGHTS
+    found = load_merged(name, overrides).MODEL.WEIGHTS
     if not found:
         raise InputError(
             f"--weights is missing, and MODEL.WEIGHTS of {name} names none: give a checkpoint, or "
@@ -100,113 +81,6 @@ def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
 def protocol_name(cfg: CfgNode, config: str) -> str:
     """The name of the protocol in records: TRANSFER.PROTOCOL, or the config file's stem."""
     return cfg.TRANSFER.PROTOCOL or Path(config).stem
-
-
-def check(cfg: CfgNode) -> None:
-    """Raises InputError, naming the key, for a value or a combination that is not supported."""
-    if cfg.TRANSFER.TASK != DETECTION:
-        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is no detection")
-    for key, value in ONLY.items():
-        if _get(cfg, key) != value:
-            raise InputError(
-                f"{key} {_get(cfg, key)!r} is not supported; the only value: {value!r}"
-            )
-    name = cfg.MODEL.ROI_HEADS.NAME
-    allowed = find(name, HEADS, "MODEL.ROI_HEADS.NAME")
-    if architecture(cfg) not in allowed:
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME {name} does not go with MODEL.BACKBONE.NAME "
-            f"{cfg.MODEL.BACKBONE.NAME}"
-        )
-    if cfg.SEED < 0:
-        raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
-    for key, allowed_values in {
-        "INPUT.RANDOM_FLIP": ("horizontal", "none"),
-        "INPUT.FORMAT": ("RGB", "BGR"),
-        "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-        "TRANSFER.INIT": ("auto", "backbone", "detector"),
-        "TRANSFER.VOC_METRIC": (2007, 2012),
-        "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
-        "TRANSFER.AMP_DTYPE": tuple(DTYPES),
-        "TRANSFER.COCO_EVALUATOR": COCO_EVALUATORS,
-    }.items():
-        if _get(cfg, key) not in allowed_values:
-            known = ", ".join(map(str, allowed_values))
-            raise InputError(f"{key} {_get(cfg, key)!r} is unknown; known: {known}")
-    for key, least in LEAST.items():
-        if _get(cfg, key) < least:
-            raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
-    if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
-    dims = cfg.MODEL.RPN.CONV_DIMS
-    if not dims or any(width != -1 for width in dims):
-        raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
-    DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
-    check_vitdet(cfg)
-
-
-def architecture(cfg: CfgNode) -> str:
-    """ "C4", "FPN", "TINY" or "VIT"."""
-    return find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
-
-
-def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
-    return DetectorSpec(**detector_arguments(cfg)).backbone_name
-
-
-def detector_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """Plain arguments of the torchvision engine's `build_detector`, but for the weights' filter."""
-    model, box, mask = cfg.MODEL, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
-    rpn, roi = model.RPN, model.ROI_HEADS
-    return {
-        "architecture": architecture(cfg),
-        "num_classes": roi.NUM_CLASSES,
-        "mask_on": model.MASK_ON,
-        "depth": model.RESNETS.DEPTH,
-        "norm": model.RESNETS.NORM,
-        "freeze_at": model.BACKBONE.FREEZE_AT,
-        **vit_arguments(cfg),
-        "stride_in_1x1": model.RESNETS.STRIDE_IN_1X1,
-        "fpn_out_channels": model.FPN.OUT_CHANNELS,
-        "fpn_norm": model.FPN.NORM,
-        "anchor_sizes": tuple(map(tuple, model.ANCHOR_GENERATOR.SIZES)),
-        "anchor_aspect_ratios": tuple(map(tuple, model.ANCHOR_GENERATOR.ASPECT_RATIOS)),
-        "anchor_offset": model.ANCHOR_GENERATOR.OFFSET,
-        "rpn_iou_thresholds": tuple(rpn.IOU_THRESHOLDS),
-        "rpn_batch_size_per_image": rpn.BATCH_SIZE_PER_IMAGE,
-        "rpn_positive_fraction": rpn.POSITIVE_FRACTION,
-        "rpn_bbox_reg_weights": tuple(rpn.BBOX_REG_WEIGHTS),
-        "rpn_pre_nms_topk_train": rpn.PRE_NMS_TOPK_TRAIN,
-        "rpn_post_nms_topk_train": rpn.POST_NMS_TOPK_TRAIN,
-        "rpn_pre_nms_topk_test": rpn.PRE_NMS_TOPK_TEST,
-        "rpn_post_nms_topk_test": rpn.POST_NMS_TOPK_TEST,
-        "rpn_nms_thresh": rpn.NMS_THRESH,
-        "rpn_num_conv": len(rpn.CONV_DIMS),
-        "extra_norm": roi.NAME == "Res5ROIHeadsExtraNorm",
-        "roi_batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
-        "roi_positive_fraction": roi.POSITIVE_FRACTION,
-        "roi_iou_threshold": roi.IOU_THRESHOLDS[0],
-        "roi_proposal_append_gt": roi.PROPOSAL_APPEND_GT,
-        "score_thresh_test": roi.SCORE_THRESH_TEST,
-        "nms_thresh_test": roi.NMS_THRESH_TEST,
-        "box_pooler_resolution": box.POOLER_RESOLUTION,
-        "box_pooler_sampling_ratio": box.POOLER_SAMPLING_RATIO,
-        "box_bbox_reg_weights": tuple(box.BBOX_REG_WEIGHTS),
-        "box_head_num_conv": box.NUM_CONV,
-        "box_head_conv_dim": box.CONV_DIM,
-        "box_head_num_fc": box.NUM_FC,
-        "box_head_fc_dim": box.FC_DIM,
-        "box_head_norm": box.NORM,
-        "mask_pooler_resolution": mask.POOLER_RESOLUTION,
-        "mask_pooler_sampling_ratio": mask.POOLER_SAMPLING_RATIO,
-        "mask_num_conv": mask.NUM_CONV,
-        "mask_conv_dim": mask.CONV_DIM,
-        "mask_norm": mask.NORM,
-        "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "pixel_mean": tuple(model.PIXEL_MEAN),
-        "pixel_std": tuple(model.PIXEL_STD),
-    }
 
 
 def identity(cfg: CfgNode) -> CfgNode:
@@ -270,12 +144,7 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     Raises InputError also when masks are asked of a data set that has none, or has them in another
     form than MASK_FORMAT says, and when no image has an object to train on.
     """
-    found, wanted = len(train_set.classes), cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    builtin = [name for name in cfg.DATASETS.TRAIN if ":" not in name]
-    if builtin and found != wanted:
-        raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
-        )
+    cfg = with_num_classes(cfg, len(train_set.classes), cfg.DATASETS.TRAIN)
     check_trainable(train_set)
     if cfg.MODEL.MASK_ON:
         check_masks(train_set, "annotate or remove them, or set MODEL.MASK_ON False")
@@ -283,6 +152,21 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
         raise InputError(
             f"some masks of {train_set.name} are run lengths, no polygons; set INPUT.MASK_FORMAT "
             "bitmask"
+        )
+    return cfg
+
+
+def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
+    """NUM_CLASSES set to `found`, with a line; of built-in data sets a mismatch is an InputError.
+
+    Args:
+        names: of the data sets that have these classes.
+    """
+    wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    builtin = [name for name in names if ":" not in name]
+    if builtin and found != wanted:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
         )
     if found == wanted:
         return cfg
@@ -317,11 +201,11 @@ def with_preprocess(
     else:
         facts["MODEL.RESNETS.STRIDE_IN_1X1"] = bool(architecture.get("stride_in_1x1"))
     for key, value in facts.items():
-        if _get(cfg, key) != value:
+        if value_of(cfg, key) != value:
             logger.warning(
                 "%s %s of the config is replaced by %s, which the weights were trained with",
                 key,
-                _get(cfg, key),
+                value_of(cfg, key),
                 value,
             )
     if architecture.get("padding"):
@@ -350,10 +234,3 @@ def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
         node[last] = value
     copy.freeze()
     return copy
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    return value

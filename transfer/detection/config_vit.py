@@ -32,23 +32,7 @@ def check_vitdet(cfg: CfgNode) -> None:
     if decay < 1 and (not is_vit(cfg) or cfg.TRANSFER.OPTIMIZER != "AdamW"):
         raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} needs {BACKBONE} and AdamW; set 1")
     if is_vit(cfg):
-        _check_levels(cfg)
         _check_square(cfg)
-
-
-def _check_levels(cfg: CfgNode) -> None:
-    """A map's name is p and log2 of its stride, a quarter of a patch to four patches."""
-    finest = int(math.log2(cfg.TRANSFER.VIT.PATCH_SIZE)) - 2
-    levels = [f"p{level}" for level in range(finest, finest + 5)]
-    for key, found, wanted in (
-        ("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, levels),
-        ("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, levels[:-1]),
-    ):
-        if list(found) != wanted:
-            raise InputError(
-                f"{key} {list(found)} must be {wanted} with TRANSFER.VIT.PATCH_SIZE "
-                f"{cfg.TRANSFER.VIT.PATCH_SIZE}"
-            )
 
 
 def _check_square(cfg: CfgNode) -> None:

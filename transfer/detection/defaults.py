@@ -2,8 +2,9 @@
 
 In: nothing. Out: `make_defaults()`, a CfgNode. Keys outside TRANSFER are Detectron2's own, with its
 defaults (config/defaults.py there) unless marked OURS, so that one YAML drives both engines;
-TRANSFER is ours. Keys of Detectron2 that are not listed here are not supported: using one is an
-error, never silence. Lengths are pixels of the resized image, learning rates are per iteration.
+TRANSFER is ours. `upstream_keys.py` says what becomes of each key of Detectron2, also of those that
+are not listed here: at another value than its default such a key is an error. Lengths are pixels of
+the resized image, learning rates are per iteration.
 """
 
 from __future__ import annotations
@@ -304,31 +305,3 @@ def _solver() -> CfgNode:
     node.AMP = CfgNode()
     node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node
-
-
-# Keys that Detectron2 has with several values, of which this project supports one.
-ONLY = {
-    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-    "MODEL.FPN.FUSE_TYPE": "sum",
-    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
-    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
-    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
-    "MODEL.RESNETS.NUM_GROUPS": 1,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
-    "MODEL.RESNETS.RES5_DILATION": 1,
-    "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
-    "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.RPN.IOU_LABELS": [0, -1, 1],
-    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
-    "MODEL.RPN.LOSS_WEIGHT": 1.0,
-    "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
-    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
-    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
-}

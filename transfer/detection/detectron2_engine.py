@@ -70,7 +70,17 @@ class Detectron2Engine:
         begin = time.perf_counter()
         trainer = Trainer(theirs, weights.preprocess.highpass, evaluate)
         trainer.resume_or_load(resume=resume)
-        trainer.train()
+        try:
+            trainer.train()
+        except FloatingPointError as error:
+            latest = trainer.storage.latest()
+            losses = {name: value for name, (value, _) in latest.items() if "loss" in name}
+            listed = ", ".join(f"{name}={value:g}" for name, value in losses.items())
+            raise FloatingPointError(
+                f"the training diverged at iteration {trainer.iter} "
+                f"({' '.join(str(error).split())}), the losses before it: {listed or 'none'}; "
+                "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
+            ) from error
         if is_main():
             model_files.write_model(
                 output,
@@ -79,6 +89,7 @@ class Detectron2Engine:
                 preprocess=weights.preprocess,
                 architecture=weights.architecture,
                 seconds=time.perf_counter() - begin,
+                classes=train_set.classes,
             )
             start.unlink()
         barrier()

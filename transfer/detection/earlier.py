@@ -11,17 +11,17 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import check_no_differences, differences, flat, load_config
+from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import changed, identity
-from transfer.detection.defaults import make_defaults
+from transfer.detection.config_load import load_merged
+from transfer.detection.engine import CONFIG_FILE, MODEL_FILE
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.model_files import last_checkpoint
 from transfer.results.record import FILE_NAME, read_record
 
-CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.sha256"  # of what the trial began with
 
 
@@ -57,7 +57,7 @@ def check_folder(folder: Path, cfg: CfgNode, seed: int, sha256: str | None) -> N
         return
     file, record = folder / CONFIG_FILE, folder / FILE_NAME
     if file.is_file():
-        old = load_config(str(file), make_defaults())
+        old = load_merged(str(file))
         decided = {
             "SEED": seed,
             "OUTPUT_DIR": old.OUTPUT_DIR,
@@ -67,7 +67,9 @@ def check_folder(folder: Path, cfg: CfgNode, seed: int, sha256: str | None) -> N
         if cfg.TRANSFER.INIT == "auto":
             decided["TRANSFER.INIT"] = old.TRANSFER.INIT
         found = differences(flat(identity(old)), flat(identity(changed(cfg, decided))))
-        check_no_differences(found, f"{folder} holds a run of")
+        trained = folder / MODEL_FILE
+        further = f"--weights {trained} goes on from its detector" if trained.is_file() else ""
+        check_no_differences(found, f"{folder} holds a run of", further)
     if sha256 is None:
         return
     mark = folder / WEIGHTS_FILE

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transfer.detection.evaluation.predictions import Predictions
 
 NAMES = ("auto", "detectron2", "torchvision")
-MODEL_FILE = "model_final.pth"
+MODEL_FILE, CONFIG_FILE = "model_final.pth", "config.yaml"  # in the folder of a run
 
 # Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
 Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]

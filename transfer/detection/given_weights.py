@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -19,23 +20,41 @@ from transfer.checkpoints.names_vit import VITDET
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
+from transfer.detection.beside import compare_beside, look_beside
 from transfer.detection.config import backbone_name, with_preprocess
 from transfer.detection.model_files import read_model
 
 logger = logging.getLogger(__name__)
 
+# Norms that take the weights of a batch norm: every ResNet that can be read here has one.
+BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
+STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
 
 def read_backbone(path: str, cfg: CfgNode, seed: int) -> Weights:
     """The weights in `path` (a file, or "random"), checked to be those of the config's backbone."""
     name = backbone_name(cfg)
-    norm = "" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
-    if path == RANDOM and norm == "FrozenBN":
+    norm = "FrozenBN" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
+    if path == RANDOM and norm == "FrozenBN" and not parse_vit(name):
         logger.warning(
             "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
         )
     weights = read_weights(path, backbone=name if path == RANDOM else None, seed=seed)
     check_backbone(path, weights, cfg)
+    if norm not in BATCH_NORMS:
+        if path != RANDOM:
+            raise InputError(
+                f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {path}: set one "
+                f"of {', '.join(BATCH_NORMS)}, or take --weights random"
+            )
+        weights = replace(weights, state=_without_batch_norm(weights.state, norm))
     return weights
+
+
+def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
+    """An untrained ResNet's tensors without what the norm of that name ("": none) does not have."""
+    kept = {name: value for name, value in state.items() if not name.endswith(STATISTICS)}
+    return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
 
 
 def check_backbone(path: str, weights: Weights, cfg: CfgNode) -> None:
@@ -63,10 +82,14 @@ def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
     from transfer.detection.torchvision_engine.run import make_detector
     from transfer.detection.torchvision_engine.weights import load_model
 
-    model = read_model(resolve(path).file)
-    if model.preprocess is not None:
-        positions = _positions(model.state, VITDET)
-        cfg = with_preprocess(cfg, model.preprocess, model.architecture, positions)
+    file = resolve(path).file
+    model = read_model(file)
+    preprocess, architecture = model.preprocess, model.architecture
+    if preprocess is None:
+        said = look_beside(file, cfg)
+        preprocess, architecture = said.preprocess, {"stride_in_1x1": said.stride_in_1x1}
+    compare_beside(file, cfg)
+    cfg = with_preprocess(cfg, preprocess, architecture, _positions(model.state, VITDET))
     try:
         load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
     except InputError as error:

@@ -8,7 +8,7 @@ builtins that `weights_only=True` reads and Detectron2 loads ({"model": state_di
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,13 @@ def write_model(
     preprocess: Preprocess,
     architecture: Mapping[str, Any],
     seconds: float,
+    classes: Sequence[str] | None = None,
 ) -> Path:
     """Writes model_final.pth with the facts about its input, and removes the last checkpoint.
 
-    `seconds` is what the training took.
+    Args:
+        seconds: what the training took.
+        classes: names of the predictors' classes, in their order; None: not known.
     """
     before, path = last_checkpoint(output), output / MODEL_FILE
     facts = json.dumps(
@@ -75,6 +78,7 @@ def write_model(
             "preprocess": preprocess.to_dict(),
             "architecture": dict(architecture),
             "seconds": seconds,
+            **({} if classes is None else {"classes": list(classes)}),
         }
     )
     content = {"model": dict(model), "iteration": iteration, "transfer": facts}
@@ -87,15 +91,17 @@ def write_model(
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A whole detector as it lies on disk; `preprocess` and `seconds` are None where unknown.
+    """A whole detector as it is on disk; what is not known of it is None.
 
-    `architecture` is that of `transfer.checkpoints.weights.Weights`.
+    `architecture` is that of `transfer.checkpoints.weights.Weights`; `classes` are the names of the
+    predictors' classes, in their order.
     """
 
     state: dict[str, Tensor]
     preprocess: Preprocess | None
     seconds: float | None
     architecture: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
 
 
 def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> ModelFile:
@@ -119,5 +125,11 @@ def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> 
     if "transfer" not in content:
         return ModelFile(state, None, None)
     facts = json.loads(content["transfer"])
-    preprocess = Preprocess.from_dict(facts["preprocess"])
-    return ModelFile(state, preprocess, facts["seconds"], facts.get("architecture", {}))
+    names = facts.get("classes")
+    return ModelFile(
+        state,
+        Preprocess.from_dict(facts["preprocess"]),
+        facts["seconds"],
+        facts.get("architecture", {}),
+        None if names is None else tuple(names),
+    )

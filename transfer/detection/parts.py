@@ -7,9 +7,10 @@ at all: half of a head is worse than a new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 COUNTER = "num_batches_tracked"
@@ -68,17 +69,43 @@ def part_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def match_parts(own: Shapes, file: Mapping[str, Tensor]) -> list[Part]:
-    """What the file can start, by part; last come parts that are none of ours."""
+def match_parts(own: Shapes, file: Mapping[str, Tensor], other_classes: str = "") -> list[Part]:
+    """What the file can start, by part; last come parts that are none of ours.
+
+    Args:
+        other_classes: why the file's predictors, of as many classes, are not taken; "": they are.
+    """
     theirs = {name: tuple(value.shape) for name, value in file.items() if _counts(name)}
     ours = {name: tuple(shape) for name, shape in own.items() if _counts(name)}
     present = dict.fromkeys(part_of(name) for name in (*ours, *theirs))
     known = [part for part in dict.fromkeys(PREFIXES.values()) if part in present]
     order = dict.fromkeys((*known, *present))
-    return [_match(part, _of(part, ours), _of(part, theirs)) for part in order]
+    return [_match(part, _of(part, ours), _of(part, theirs), other_classes) for part in order]
 
 
-def _match(part: str, ours: Shapes, theirs: Shapes) -> Part:
+def in_order(
+    tensors: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
+) -> dict[str, Tensor]:
+    """A detector's tensors with its predictors' rows in another order of the same classes.
+
+    Args:
+        theirs: names of the classes in the order of the rows; ours: in the order that is wanted.
+    """
+    rows = torch.tensor([list(theirs).index(name) for name in ours])
+    count, moved = len(rows), dict(tensors)
+    for name, value in tensors.items():
+        if part_of(name) not in PREDICTORS:
+            continue
+        if "cls_score." in name and len(value) == count + 1:  # the background comes last
+            moved[name] = value[torch.cat([rows, torch.tensor([count])])]
+        elif "bbox_pred." in name and len(value) == 4 * count:
+            moved[name] = value.unflatten(0, (count, 4))[rows].flatten(0, 1)
+        elif "mask_head." in name and len(value) == count:
+            moved[name] = value[rows]
+    return moved
+
+
+def _match(part: str, ours: Shapes, theirs: Shapes, other_classes: str) -> Part:
     names = tuple(ours)
     if not ours:
         return Part(part, names, "the config has none")
@@ -86,6 +113,8 @@ def _match(part: str, ours: Shapes, theirs: Shapes) -> Part:
         return Part(part, names, "the file has none", part in OPTIONAL)
     if part in PREDICTORS and (classes := _classes(theirs)) != (here := _classes(ours)):
         return Part(part, names, f"{classes} classes in the file, {here} here")
+    if part in PREDICTORS and other_classes:
+        return Part(part, names, other_classes)
     odd = sorted(ours.keys() ^ theirs.keys())
     if odd:
         side = "file has no" if odd[0] in ours else "config has no"

@@ -47,6 +47,7 @@ from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.model_files import read_model
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.start import read_start, with_init
+from transfer.detection.to_score import classes_to_score
 from transfer.detection.torchvision_engine.run import device_of
 from transfer.detection.trials import (
     Request,
@@ -64,6 +65,8 @@ from transfer.detection.trials import (
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 
 logger = logging.getLogger(__name__)
+
+TASK = "detection"
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,37 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
     if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
         import_shapely()  # missing, it would only show at the first image
+    _check_sets(cfg, test_set, train_set, scan=scan)
+    return cfg, train_set, test_set
+
+
+def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
+    """What --eval-only scores: the config, completed by the facts of the whole detector in
+    `request.weights`, and the test set in the order of the detector's classes. The training set is
+    opened only where neither the file nor TRANSFER.CLASSES names the classes, and it is there.
+
+    Raises InputError where they do not fit each other.
+    """
+    cfg = detection_config.load_detection_config(request.config, request.overrides)
+    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    classes = classes_to_score(cfg, request.weights)
+    test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds)
+    test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
+    cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
+    _check_sets(cfg, test_set, scan=scan)
+    return given_weights.with_detector(cfg, request.weights, request.config), test_set
+
+
+def _check_sets(
+    cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
+) -> None:
+    """Whether the test set can be scored, and the images of both sets are of the annotated size."""
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
     # Under a launcher one process looks, as in `check_output`.
     if scan and cfg.TRANSFER.CHECK_IMAGES and int(os.environ.get("RANK", 0)) == 0:
-        check_image_sizes((*train_set.samples, *test_set.samples))
-    return cfg, train_set, test_set
+        trained = () if train_set is None else train_set.samples
+        check_image_sizes((*trained, *test_set.samples))
 
 
 def check_engine(cfg: CfgNode, engine: str) -> None:
@@ -129,15 +157,14 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
 
 def check_trained(request: Request) -> None:
     """Raises InputError unless data and the whole detector in `request.weights` fit the config."""
-    cfg, _, _ = open_data(request)
-    given_weights.with_detector(cfg, request.weights, request.config)
+    open_trained(request)
 
 
 def check_weights(job: Job) -> None:
     """Raises InputError unless `request.weights` can start the config's detector, and what lies in
     the trials' folders is of them and of this config."""
     source = job.request.weights
-    read = lambda seed: read_start(source, job.cfg, seed)
+    read = lambda seed: read_start(source, job.cfg, seed, job.train_set.classes)
     check_trials_there(job.cfg, source, trial_folders(job.request), read)
 
 
@@ -165,8 +192,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
     init_distributed()
     try:
         setup_logging()
-        cfg, _, test_set = open_data(request, scan=False)
-        cfg = given_weights.with_detector(cfg, request.weights, request.config)
+        cfg, test_set = open_trained(request, scan=False)
         model_file = resolve(request.weights).file
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
@@ -183,7 +209,7 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
     request, folder = job.request, trial.folder
     if is_drawn(job.cfg.DATASETS.TRAIN):
         job = replace(job, train_set=_drawn(job, trial.seed))
-    weights = read_start(request.weights, job.cfg, trial.seed)
+    weights = read_start(request.weights, job.cfg, trial.seed, job.train_set.classes)
     # Not scaled to the processes: the file is the protocol, and scales again where it is used.
     cfg = trial_config(job.cfg, request, trial, weights)
     name = detection_config.protocol_name(job.cfg, request.config)
@@ -201,7 +227,7 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
         job.cfg,
         trial,
         weights,
-        task="detection",
+        task=TASK,
         engine=engine.name,
         engine_version=engine.version,
         metrics=metrics,

@@ -44,18 +44,18 @@ class Schedule:
     power: float = 0.9  # of WarmupPolyLR
 
     def __post_init__(self) -> None:
-        find(self.name, _SHAPES, "learning rate schedule", "SOLVER.LR_SCHEDULER_NAME")
-        find(self.warmup_method, _WARMUPS, "warmup", "SOLVER.WARMUP_METHOD")
+        find(self.name, SHAPES, "learning rate schedule", "SOLVER.LR_SCHEDULER_NAME")
+        find(self.warmup_method, WARMUPS, "warmup", "SOLVER.WARMUP_METHOD")
 
     def factor(self, iteration: int) -> float:
         """What the base learning rate is multiplied by at `iteration` (counted from 0)."""
-        shape = _SHAPES[self.name]
+        shape = SHAPES[self.name]
         length = min(self.warmup_iters, self.max_iter)
         if iteration >= length:
             return shape(self, iteration)
         # Warmup aims at the value the schedule has where it ends: 1 except for a cosine.
         start, target = self.warmup_factor * shape(self, 0), shape(self, length)
-        return start + (target - start) * _WARMUPS[self.warmup_method](iteration / length)
+        return start + (target - start) * WARMUPS[self.warmup_method](iteration / length)
 
 
 def _multi_step(schedule: Schedule, iteration: int) -> float:
@@ -72,12 +72,12 @@ def _poly(schedule: Schedule, iteration: int) -> float:
     return schedule.end_factor + (1.0 - schedule.end_factor) * rest
 
 
-_SHAPES = {
+SHAPES = {
     "WarmupMultiStepLR": _multi_step,
     "WarmupCosineLR": _cosine,
     "WarmupPolyLR": _poly,
 }
-_WARMUPS = {
+WARMUPS = {
     "linear": lambda progress: progress,
     "constant": lambda progress: 0.0,
 }

@@ -7,19 +7,24 @@ whole detector is a protocol of its own (`config.identity`), since its heads hav
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection import config as detection_config
+from transfer.detection.beside import look_beside
+from transfer.detection.class_names import shown, warn_of_unnamed
 from transfer.detection.config_vit import is_vit, vit_facts
 from transfer.detection.given_weights import check_backbone, read_backbone
 from transfer.detection.parts import BACKBONE as TRUNK
-from transfer.detection.parts import match_parts
+from transfer.detection.parts import in_order, match_parts
 from transfer.detection.torchvision_engine.run import make_detector
 from transfer.detection.whole import (
     BACKBONE,
@@ -56,7 +61,9 @@ def with_init(cfg: CfgNode, source: str) -> CfgNode:
     return detection_config.changed(cfg, {"TRANSFER.INIT": kind})
 
 
-def read_start(source: str, cfg: CfgNode, seed: int) -> Weights:
+def read_start(
+    source: str, cfg: CfgNode, seed: int, classes: Sequence[str] | None = None
+) -> Weights:
     """The weights that training starts from, checked to be those of the config's detector.
 
     Logs what starts from the file and what anew. `DetectorWeights` where INIT is DETECTOR.
@@ -64,23 +71,27 @@ def read_start(source: str, cfg: CfgNode, seed: int) -> Weights:
     Args:
         cfg: see `with_init`.
         seed: of `random` weights.
+        classes: names of the data's classes, in the order of the predictors that are built; None:
+            not compared with the file's.
     """
-    # Where a detector's file is silent the config speaks.
-    silent = detection_config.preprocess_of(cfg), cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    # Where a detector's file is silent, the config beside it speaks, or the config in use.
+    unsaid = partial(look_beside, cfg=cfg)
     if cfg.TRANSFER.INIT == DETECTOR:
-        weights: Weights = read_detector(source, *silent)
+        weights: Weights = read_detector(source, unsaid)
     elif source != RANDOM and kind_of(source) != BACKBONE:
-        weights = read_trunk(source, *silent)
+        weights = read_trunk(source, unsaid)
     else:
         weights = read_backbone(source, cfg, seed)
     check_backbone(source, weights, cfg)
     if isinstance(weights, DetectorWeights):
-        return _fitted(weights, source, cfg)
+        return _fitted(weights, source, cfg, classes)
     logger.info("start: the backbone of %s; FPN, RPN and heads anew", source)
     return weights
 
 
-def _fitted(weights: DetectorWeights, source: str, cfg: CfgNode) -> DetectorWeights:
+def _fitted(
+    weights: DetectorWeights, source: str, cfg: CfgNode, classes: Sequence[str] | None
+) -> DetectorWeights:
     """With the tensors that fit the config's detector, part by part."""
     found, built = architecture_of(weights.detector), detection_config.architecture(cfg)
     if found != built:
@@ -90,7 +101,8 @@ def _fitted(weights: DetectorWeights, source: str, cfg: CfgNode) -> DetectorWeig
         )
     with torch.device("meta"):  # names and shapes only
         own = make_detector(_of_vit(cfg, weights), weights.preprocess).state_dict()
-    parts = match_parts({name: value.shape for name, value in own.items()}, weights.detector)
+    tensors, other = _by_name(weights, source, classes)
+    parts = match_parts({name: value.shape for name, value in own.items()}, tensors, other)
     (trunk,) = (part for part in parts if part.name == TRUNK)
     if not trunk.loaded:
         raise InputError(f"{source} does not fit the config: its backbone differs, {trunk.reason}")
@@ -98,7 +110,30 @@ def _fitted(weights: DetectorWeights, source: str, cfg: CfgNode) -> DetectorWeig
     for part in parts:
         logger.log(logging.INFO if part.expected else logging.WARNING, "start: %s", part.line())
     names = {name for part in parts if part.loaded for name in part.names}
-    return replace(weights, fitting={k: v for k, v in weights.detector.items() if k in names})
+    return replace(weights, fitting={k: v for k, v in tensors.items() if k in names})
+
+
+def _by_name(
+    weights: DetectorWeights, source: str, classes: Sequence[str] | None
+) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors with the predictors' rows in the order of `classes`, and why the predictors
+    cannot be taken ("": they can)."""
+    theirs = weights.classes
+    if classes is None or theirs == tuple(classes):
+        return weights.detector, ""
+    if theirs is None:
+        warn_of_unnamed(source, classes)
+        return weights.detector, ""
+    if set(theirs) != set(classes):
+        return weights.detector, f"its classes are {shown(theirs)}, here {shown(classes)}"
+    logger.warning(
+        "%s: its classes are in another order (%s) than the data's (%s); the predictors are mapped "
+        "by name",
+        source,
+        shown(theirs),
+        shown(classes),
+    )
+    return in_order(weights.detector, theirs, classes), ""
 
 
 def _of_vit(cfg: CfgNode, weights: Weights) -> CfgNode:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,8 +35,11 @@ class TrainingState:
         weights: Weights,
         max_iter: int,
         precision: Precision | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
-        """Args: weights: whose facts travel with the model; precision: with its loss scale."""
+        """Args: weights: whose facts travel with the model; precision: with its loss scale;
+        classes: names that are written into model_final.pth."""
+        self.classes = classes
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.output, self.weights, self.max_iter = output, weights, max_iter
         self.start_iter, self._seconds_before = 0, 0.0
@@ -94,6 +97,7 @@ class TrainingState:
                 preprocess=self.weights.preprocess,
                 architecture=self.weights.architecture,
                 seconds=self.seconds(),
+                classes=self.classes,
             )
         barrier()
         return self.output / model_files.MODEL_FILE

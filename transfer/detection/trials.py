@@ -20,12 +20,12 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.cli import output_folder
-from pretrain.common.config import dump_yaml, load_config
+from pretrain.common.config import dump_yaml
 from pretrain.common.distributed import barrier, is_main, world_size
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
-from transfer.detection.defaults import make_defaults
+from transfer.detection.config_load import load_merged
 from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
 from transfer.detection.given_weights import with_backbone
 from transfer.detection.metrics import read_metrics
@@ -206,7 +206,7 @@ def write_evaluation(
 
 def shipped(request: Request) -> CfgNode:
     """The config file alone, without the command's overrides."""
-    return load_config(request.config, make_defaults(), (), folder="detection")
+    return load_merged(request.config)
 
 
 def shortened(request: Request, cfg: CfgNode) -> bool:

@@ -7,15 +7,15 @@ detector is the sha256 of all its tensors: two of them may share a backbone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import (
     check_complete,
     expected_shapes,
@@ -27,7 +27,8 @@ from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
 from transfer.checkpoints.sources import file_sha256, resolve, source_stem
 from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
-from transfer.detection.model_files import read_model
+from transfer.detection.beside import Stated, named_classes
+from transfer.detection.model_files import ModelFile, read_model
 from transfer.detection.parts import DERIVED
 
 HEADS = ("proposal_generator.", "roi_heads.")  # every GeneralizedRCNN has both
@@ -35,6 +36,8 @@ HEADS = ("proposal_generator.", "roi_heads.")  # every GeneralizedRCNN has both
 TRUNKS = ("backbone.bottom_up.", "backbone.", "roi_heads.")
 # Kinds of files: a GeneralizedRCNN, another model of Detectron2, and whatever has no heads of it.
 DETECTOR, OTHER_MODEL, BACKBONE = "detector", "other model", "backbone"
+
+Unsaid = Callable[[Path], Stated]
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class DetectorWeights(Weights):
     Attributes:
         detector: all of the file's tensors, under Detectron2's names.
         fitting: those that the detector which is built starts from; see `parts.match_parts`.
+        classes: names of the predictors' classes, in their order; None where they are not known.
     """
 
     detector: Mapping[str, Tensor] = field(default_factory=dict)
     fitting: Mapping[str, Tensor] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -82,27 +87,27 @@ def architecture_of(names: Iterable[str]) -> str:
     return "C4" if "roi_heads.res5" in prefixes else "TINY"
 
 
-def read_detector(source: str, preprocess: Preprocess, stride_in_1x1: bool) -> DetectorWeights:
+def read_detector(source: str, unsaid: Unsaid) -> DetectorWeights:
     """The detector in a file; `fitting` is left empty.
 
     Args:
-        preprocess, stride_in_1x1: where the file does not say, as none of Detectron2's own does.
+        unsaid: the file's path -> what decides its numbers beside its tensors; asked where the file
+            itself does not say, as none of Detectron2's own does.
 
     Raises:
         InputError: unreadable, no detector, or its backbone is no whole ResNet or ViT.
     """
-    weights, tensors = _read(source, HEADS[1], preprocess, stride_in_1x1)
-    return DetectorWeights(**vars(weights), detector=tensors)
+    weights, tensors, model = _read(source, HEADS[1], unsaid)
+    classes = named_classes(model, resolve(source).file)
+    return DetectorWeights(**vars(weights), detector=tensors, classes=classes)
 
 
-def read_trunk(source: str, preprocess: Preprocess, stride_in_1x1: bool) -> Weights:
+def read_trunk(source: str, unsaid: Unsaid) -> Weights:
     """The backbone alone of any model of Detectron2; see `read_detector`."""
-    return _read(source, "backbone.", preprocess, stride_in_1x1)[0]
+    return _read(source, "backbone.", unsaid)[0]
 
 
-def _read(
-    source: str, part: str, preprocess: Preprocess, stride_in_1x1: bool
-) -> tuple[Weights, dict[str, Tensor]]:
+def _read(source: str, part: str, unsaid: Unsaid) -> tuple[Weights, dict[str, Tensor], ModelFile]:
     file = resolve(source).file
     model = read_model(file, part)
     tensors = {name: _float32(v) for name, v in model.state.items() if not name.startswith(DERIVED)}
@@ -119,16 +124,15 @@ def _read(
     }
     check_complete({**unused, **trunk}, backbone, source)
     warnings = check_values(tensors, source)
-    architecture = dict(model.architecture)
-    if model.preprocess is None:
-        architecture = {"stride_in_1x1": stride_in_1x1}
-        unsaid = "its pixels and strides are not in the file: INPUT.FORMAT, MODEL.PIXEL_MEAN, "
-        warnings += (f"{unsaid}MODEL.PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1 are the config's",)
+    preprocess, architecture = model.preprocess, dict(model.architecture)
+    if preprocess is None:
+        said = unsaid(file)
+        preprocess, architecture = said.preprocess, {"stride_in_1x1": said.stride_in_1x1}
     facts = make_provenance(
         name=source_stem(source), source=DETECTOR, file_sha256=file_sha256(file)
     )
-    preprocess = model.preprocess or preprocess
-    return Weights(trunk, backbone, preprocess, facts, None, warnings, architecture), tensors
+    weights = Weights(trunk, backbone, preprocess, facts, None, warnings, architecture)
+    return weights, tensors, model
 
 
 def _canonical(name: str) -> str | None:

@@ -25,7 +25,7 @@ from transfer.classification.defaults import get_defaults as classification_defa
 from transfer.datasets.loaded import count
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import task_package
-from transfer.detection.defaults import make_defaults
+from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
 from transfer.doctor.data import HEADERS, check_split, evenly
@@ -86,7 +86,7 @@ def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
         "suite": suite_defaults,
         "cls": classification_defaults,
         "pretrain": pretraining.defaults,
-        "det": make_defaults,
+        "det": all_defaults,
     }.items():
         try:
             load_config(str(path), defaults())
@@ -204,7 +204,7 @@ def _detection(rows: Rows, job: Job) -> str | None:
 
 
 def _detection_batch(rows: Rows, cfg: CfgNode, job: Job) -> None:
-    shipped = load_config(job.config, make_defaults(), (), "detection")
+    shipped = load_merged(job.config)
     if cfg.TRANSFER.TASK == "detection":
         line = training_line(cfg, shipped, Path(job.config).stem, job.processes)
         rows.add("batch", WARN if ": no" in line else OK, line)

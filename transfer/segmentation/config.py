@@ -14,11 +14,11 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import build_resnet
-from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.config import SEMANTIC, changed
-from transfer.detection.defaults import make_defaults
+from transfer.detection.config_checks import check_run
+from transfer.detection.config_load import load_merged
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform
@@ -67,8 +67,9 @@ def load_segmentation_config(name: str, overrides: Sequence[str] = ()) -> CfgNod
 
     Raises InputError for unknown keys and for values that this project does not support.
     """
-    cfg = load_config(name, make_defaults(), overrides, folder="detection")
+    cfg = load_merged(name, overrides)
     check(cfg)
+    check_run(cfg, name)
     return cfg
 
 

@@ -7,7 +7,7 @@ iteration, sees the same images with the same draws, and ends with the same weig
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def fit(
     evaluate: Evaluate,
 ) -> Fitted:
     """Trains for SOLVER.MAX_ITER iterations and writes `output`/model_final.pth."""
-    run = _Training(cfg, weights, output, resume)
+    run = _Training(cfg, weights, output, resume, train_set.classes)
     train_to_end(
         cfg,
         run,
@@ -72,7 +72,14 @@ def fit(
 class _Training(TrainingState):
     """A segmenter in training."""
 
-    def __init__(self, cfg: CfgNode, weights: Weights, output: Path, resume: bool) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        weights: Weights,
+        output: Path,
+        resume: bool,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
@@ -85,7 +92,12 @@ class _Training(TrainingState):
             segmenter.to(memory_format=torch.channels_last)
         optimizer = make_optimizer(cfg, segmenter)
         super().__init__(
-            segmenter, optimizer, output, weights=weights, max_iter=cfg.SOLVER.MAX_ITER
+            segmenter,
+            optimizer,
+            output,
+            weights=weights,
+            max_iter=cfg.SOLVER.MAX_ITER,
+            classes=classes,
         )
         if resume:
             self.restore(segmenter.load_state_dict)

@@ -121,7 +121,10 @@ def test_a_zoo_file_says_nothing_of_its_pixels(
     cfg = load_detection_config("voc_supervised_msra.yaml")
     assert with_preprocess(cfg, weights.preprocess, weights.architecture) == cfg
     assert weights.architecture == {"stride_in_1x1": True}
-    assert any("INPUT.FORMAT" in warning for warning in weights.warnings)
+    unsaid = [line for line in lines if "does not say how its input was normalised" in line]
+    assert (
+        len(unsaid) == 1 and "INPUT.FORMAT BGR" in unsaid[0] and "STRIDE_IN_1X1 True" in unsaid[0]
+    )
     assert weights.provenance["name"] == "model_final_123"
 
 

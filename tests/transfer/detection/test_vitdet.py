@@ -141,7 +141,7 @@ def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
         ("TRANSFER.LSJ.SCALES ()", "INPUT.MAX_SIZE_TRAIN 1333 is more than"),
         ("TRANSFER.VIT.IMAGE_SIZE 136", "IMAGE_SIZE 136 must be a multiple of 32"),
         ("TRANSFER.VIT.PATCH_SIZE 14", "PATCH_SIZE 14 must be a power of two"),
-        ("TRANSFER.VIT.PATCH_SIZE 8", r"MODEL.RPN.IN_FEATURES .* must be \['p1', .*'p5'\]"),
+        ("TRANSFER.VIT.PATCH_SIZE 8", r"MODEL.RPN.IN_FEATURES .* among the maps \['p1', .*'p5'\]"),
         ("TRANSFER.VIT.HEADS 5", "HEADS 5 does not divide the width 192"),
         ("TRANSFER.VIT.DROP_PATH 1.0", "DROP_PATH 1.0 must be in"),
         ("TRANSFER.VIT.GLOBAL_BLOCKS (2,12)", "GLOBAL_BLOCKS 12 is no block of 12"),

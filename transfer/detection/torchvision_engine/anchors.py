@@ -31,6 +31,29 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
     return torch.tensor(boxes)
 
 
+def pair_rows(
+    sizes: Sequence[Sequence[float]], ratios: Sequence[Sequence[float]], maps: int
+) -> list[list[Sequence[float]]]:
+    """Sizes and ratios with one row for each of the feature maps.
+
+    Raises InputError when rows and maps do not pair up, or maps would differ in their anchors.
+    """
+    rows = []
+    for key, table in (("SIZES", sizes), ("ASPECT_RATIOS", ratios)):
+        if len(table) not in (1, maps):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key} has {len(table)} rows for {maps} feature maps "
+                "(MODEL.RPN.IN_FEATURES); give one row, or one per map"
+            )
+        rows.append(list(table) * (maps // len(table)))
+    counts = {len(row) * len(ratio_row) for row, ratio_row in zip(*rows)}
+    if len(counts) != 1 or not min(counts):
+        raise InputError(
+            "MODEL.ANCHOR_GENERATOR: each map needs the same number of anchors, one or more"
+        )
+    return rows
+
+
 class AnchorGenerator(nn.Module):
     """Anchors at every place of L maps; nothing of it is kept in the state dict."""
 
@@ -51,20 +74,10 @@ class AnchorGenerator(nn.Module):
         """
         super().__init__()
         self.strides, self.offset = tuple(strides), offset
-        rows = []
-        for key, table in (("SIZES", sizes), ("ASPECT_RATIOS", ratios)):
-            if len(table) not in (1, len(strides)):
-                raise InputError(
-                    f"MODEL.ANCHOR_GENERATOR.{key} has {len(table)} rows for {len(strides)} "
-                    "feature maps; give one row, or one per map"
-                )
-            rows.append(list(table) * (len(strides) // len(table)))
+        rows = pair_rows(sizes, ratios, len(strides))
         for index, (row, ratio_row) in enumerate(zip(*rows)):
             self.register_buffer(f"cell{index}", cell_anchors(row, ratio_row), persistent=False)
-        counts = {len(row) * len(ratio_row) for row, ratio_row in zip(*rows)}
-        if len(counts) != 1:
-            raise InputError("MODEL.ANCHOR_GENERATOR: each map needs the same number of anchors")
-        self.num_anchors = counts.pop()
+        self.num_anchors = len(rows[0][0]) * len(rows[1][0])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """L maps (N, C, H, W) -> L tensors of anchors (H * W * A, 4)."""

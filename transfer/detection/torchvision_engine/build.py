@@ -34,7 +34,6 @@ from transfer.detection.torchvision_engine.simple_pyramid import SimpleFeaturePy
 from transfer.detection.torchvision_engine.spec import PYRAMIDS, DetectorSpec
 from transfer.detection.torchvision_engine.vit import ViT
 
-ALL_STAGES = ("res2", "res3", "res4", "res5")
 Backbone = ResNet | FPN | SimpleFeaturePyramid
 
 
@@ -49,7 +48,7 @@ def build_detector(**fields: Any) -> Detector:
     """
     spec = DetectorSpec(**fields)
     backbone = _backbone(spec)
-    rpn_features = tuple(backbone.out_features)
+    rpn_features = spec.features.rpn
     strides = [backbone.strides[name] for name in rpn_features]
     anchors = AnchorGenerator(
         sizes=spec.anchor_sizes,
@@ -76,7 +75,17 @@ def build_detector(**fields: Any) -> Detector:
         proposal_generator=proposal_generator,
         roi_heads=heads,
         rpn_features=rpn_features,
+        leaves_unused=_leaves_unused(spec, backbone),
     )
+
+
+def _leaves_unused(spec: DetectorSpec, backbone: Backbone) -> bool:
+    """Whether a pyramid makes a map that nothing uses: its layers then get no gradient."""
+    if spec.architecture not in PYRAMIDS:
+        return False
+    *own, top = backbone.out_features  # the top map is made of the one before it
+    used = {*spec.features.rpn, *spec.features.roi}
+    return bool(set(own[:-1]) - used) or not used & {own[-1], top}
 
 
 def _backbone(spec: DetectorSpec) -> Backbone:
@@ -89,11 +98,16 @@ def _backbone(spec: DetectorSpec) -> Backbone:
         norm=spec.norm,
         freeze_at=spec.freeze_at,
         stride_in_1x1=spec.stride_in_1x1,
-        out_features=("res4",) if spec.architecture == "C4" else ALL_STAGES,
+        out_features=spec.features.resnet,
     )
     if spec.architecture == "C4":
         return resnet
-    return FPN(resnet, out_channels=spec.fpn_out_channels, norm=spec.fpn_norm)
+    return FPN(
+        resnet,
+        out_channels=spec.fpn_out_channels,
+        norm=spec.fpn_norm,
+        in_features=spec.features.fpn,
+    )
 
 
 def _vit_pyramid(spec: DetectorSpec) -> SimpleFeaturePyramid:
@@ -146,8 +160,7 @@ def _res5_heads(spec: DetectorSpec) -> RoiHeads:
 
 
 def _standard_heads(spec: DetectorSpec, backbone: Backbone) -> RoiHeads:
-    # The coarsest map of a pyramid serves proposals only.
-    names = backbone.out_features[:-1] if spec.architecture in PYRAMIDS else backbone.out_features
+    names = spec.features.roi
     strides = [backbone.strides[name] for name in names]
     channels = backbone.channels[names[0]]
     box_head = ConvFCHead(
@@ -173,7 +186,7 @@ def _standard_heads(spec: DetectorSpec, backbone: Backbone) -> RoiHeads:
             strides=strides,
             sampling_ratio=spec.mask_pooler_sampling_ratio,
         ),
-        in_features=tuple(names),
+        in_features=names,
         sampler=_sampler(spec),
         predictor=predictor,
         mask_head=mask_head,

@@ -38,14 +38,19 @@ class Detector(nn.Module):
         proposal_generator: RPN,
         roi_heads: RoiHeads,
         rpn_features: tuple[str, ...],
+        leaves_unused: bool = False,
     ) -> None:
-        """Args: rpn_features: names of the backbone's maps that proposals are made on."""
+        """Args:
+        rpn_features: names of the backbone's maps that proposals are made on.
+        leaves_unused: whether some parameters take no part in any loss.
+        """
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
         self.rpn_features = rpn_features
+        self.leaves_unused = leaves_unused
         self.size_divisibility = getattr(backbone, "size_divisibility", 0)
         self.square_size = getattr(backbone, "square_size", 0)
         for name in ("pixel_mean", "pixel_std"):
@@ -63,7 +68,6 @@ class Detector(nn.Module):
 
         Raises:
             InputError: masks are trained and an image with objects brings none.
-            FloatingPointError: the RPN's boxes are not finite in training.
         """
         if not self.training:
             with torch.no_grad():

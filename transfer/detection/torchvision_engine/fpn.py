@@ -1,10 +1,13 @@
-"""Feature pyramid on a ResNet's res2..res5: images in, maps p2..p6 of equal width out.
+"""Feature pyramid on a ResNet's last stages: images in, maps of equal width out.
 
-N batch. Input (N, 3, H, W) with H and W divisible by 32; output strides 4, 8, 16, 32, 64.
+N batch. Input (N, 3, H, W) with H and W divisible by 32; from res2..res5 come p2..p6 of strides 4,
+8, 16, 32, 64, from res3..res5 p3..p6.
 Specification: Lin et al. 2017 as in detectron2 `modeling/backbone/fpn.py` (sum, max-pooled p6).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +21,18 @@ class FPN(nn.Module):
 
     size_divisibility = 32
 
-    def __init__(self, bottom_up: ResNet, *, out_channels: int, norm: str) -> None:
+    def __init__(
+        self,
+        bottom_up: ResNet,
+        *,
+        out_channels: int,
+        norm: str,
+        in_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
+    ) -> None:
+        """Args: in_features: consecutive stages up to res5, among those that `bottom_up` gives."""
         super().__init__()
         bias = norm == ""
-        self.levels = [int(name[3:]) for name in bottom_up.out_features]
+        self.levels = [int(name[3:]) for name in in_features]
         for level in self.levels:
             inputs = bottom_up.channels[f"res{level}"]
             lateral = ConvNorm(inputs, out_channels, 1, norm=norm, bias=bias)

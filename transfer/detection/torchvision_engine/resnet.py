@@ -163,7 +163,7 @@ def make_resnet(
             depth=depth, stage=stage, inputs=inputs, norm=norm, stride_in_1x1=stride_in_1x1
         )
         inputs = (64 if depth < 50 else 256) * 2 ** (stage - 2)
-    kept = {name: stage for name, stage in stages.items() if name <= out_features[-1]}
+    kept = {name: stage for name, stage in stages.items() if name <= max(out_features)}
     resnet = ResNet(stem, kept, out_features=out_features)
     resnet.freeze(freeze_at)
     return resnet

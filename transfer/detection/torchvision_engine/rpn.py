@@ -7,6 +7,7 @@ Specification: Ren et al. 2015 as in detectron2 `modeling/proposal_generator/rpn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -85,7 +86,10 @@ class RPN(nn.Module):
         gt_boxes: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """L maps (N, C, H, W), N sizes (height, width), in training N ground truths (G, 4)
-        -> N proposals (<= post_nms_topk, 4), best first, without gradient; losses, {} in eval."""
+        -> N proposals (<= post_nms_topk, 4), best first, without gradient; losses, {} in eval.
+
+        In training boxes or scores that are not finite make loss_rpn_loc NaN, so that whoever
+        looks at the losses stops."""
         anchors = self.anchor_generator(features)
         logits, deltas = self.rpn_head(features)
         losses: dict[str, Tensor] = {}
@@ -93,7 +97,12 @@ class RPN(nn.Module):
             labels, targets = self.label_anchors(torch.cat(anchors), gt_boxes)
             losses = self.losses(torch.cat(logits, 1), torch.cat(deltas, 1), labels, targets)
         with torch.no_grad():
-            proposals = self.propose(anchors, logits, deltas, image_sizes)
+            proposals, finite = self.propose(anchors, logits, deltas, image_sizes)
+        if self.training:
+            # Not an error here: the loop looks at the losses of all processes, and stops them all.
+            # A sum with a constant, so that finite boxes change neither value nor gradient.
+            addend = torch.zeros_like(losses["loss_rpn_loc"]).masked_fill(~finite, math.nan)
+            losses["loss_rpn_loc"] = losses["loss_rpn_loc"] + addend
         return proposals, losses
 
     @torch.no_grad()
@@ -143,11 +152,9 @@ class RPN(nn.Module):
         logits: Sequence[Tensor],
         deltas: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
-    ) -> list[Tensor]:
-        """The best boxes of every image after NMS within each map.
-
-        Raises FloatingPointError for non-finite boxes in training; at test time they are dropped.
-        """
+    ) -> tuple[list[Tensor], Tensor]:
+        """The best boxes of every image after NMS within each map, and a bool () whether all boxes
+        and scores were finite; those that are not are left out."""
         topk = self.pre_nms_topk[self.training]
         boxes, scores, levels = [], [], []
         for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas)):
@@ -158,19 +165,22 @@ class RPN(nn.Module):
             scores.append(score)
             levels.append(torch.full_like(index[0], level))
         level = torch.cat(levels)
-        return [
-            self._select(image_boxes, image_scores, level, size)
-            for image_boxes, image_scores, size in zip(
-                torch.cat(boxes, 1), torch.cat(scores, 1), image_sizes
-            )
+        all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
+        finite = torch.isfinite(all_boxes).all(dim=2) & torch.isfinite(all_scores)
+        proposals = [
+            self._select(*image, level, size)
+            for *image, size in zip(all_boxes, all_scores, finite, image_sizes)
         ]
+        return proposals, finite.all()
 
     def _select(
-        self, boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int]
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        finite: Tensor,
+        levels: Tensor,
+        size: tuple[int, int],
     ) -> Tensor:
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-        if self.training and not finite.all():
-            raise FloatingPointError("RPN predicts infinite or NaN boxes: the training diverged")
         boxes = clip(boxes, size)
         keep = finite & nonempty(boxes)
         boxes, scores, levels = boxes[keep], scores[keep], levels[keep]

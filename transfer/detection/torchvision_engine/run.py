@@ -27,7 +27,7 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import model_files
-from transfer.detection.config import detector_arguments
+from transfer.detection.config_spec import detector_arguments
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.loader import load
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
@@ -71,7 +71,7 @@ class TorchvisionEngine:
         evaluate: Evaluate,
     ) -> Fitted:
         """Trains, with checkpoints and evaluations in between; see `Engine.fit`."""
-        run = _Training(cfg, weights, output, resume)
+        run = _Training(cfg, weights, output, resume, train_set.classes)
         train_to_end(
             cfg,
             run,
@@ -102,7 +102,14 @@ class TorchvisionEngine:
 class _Training(TrainingState):
     """A detector in training."""
 
-    def __init__(self, cfg: CfgNode, weights: Weights, output: Path, resume: bool) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        weights: Weights,
+        output: Path,
+        resume: bool,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         detector = make_detector(cfg, weights.preprocess)
@@ -118,6 +125,7 @@ class _Training(TrainingState):
             weights=weights,
             max_iter=cfg.SOLVER.MAX_ITER,
             precision=make_precision(cfg),
+            classes=classes,
         )
         if resume:
             self.restore(lambda state: load_model(detector, state))
@@ -289,7 +297,12 @@ def distribute(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(
+        model,
+        device_ids=ids,
+        broadcast_buffers=False,
+        find_unused_parameters=getattr(model, "leaves_unused", False),
+    )
 
 
 def device_of(cfg: CfgNode) -> torch.device:

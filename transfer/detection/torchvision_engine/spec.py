@@ -10,10 +10,13 @@ thresholds are IoU or probabilities in [0, 1]. `build.build_detector(**fields)` 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import vit_name
+from transfer.detection.torchvision_engine.anchors import pair_rows
+from transfer.detection.torchvision_engine.features import Features, choose_features
 
 if TYPE_CHECKING:
     from pretrain.data.highpass import HighPass
@@ -48,6 +51,11 @@ class DetectorSpec:
     vit_global_blocks: tuple[int, ...] = (2, 5, 8, 11)
     vit_relative_positions: bool = True
     vit_drop_path: float = 0.0
+    # IN_FEATURES and OUT_FEATURES; (): the usual ones of the architecture, see `features.py`
+    resnet_out_features: tuple[str, ...] = ()
+    fpn_in_features: tuple[str, ...] = ()
+    rpn_in_features: tuple[str, ...] = ()
+    roi_in_features: tuple[str, ...] = ()
     # MODEL.FPN, also of the simple feature pyramid
     fpn_out_channels: int = 256
     fpn_norm: str = ""
@@ -121,6 +129,7 @@ class DetectorSpec:
             raise InputError("MODEL.ROI_BOX_HEAD needs NUM_CONV or NUM_FC above 0")
         if self.num_classes < 1:
             raise InputError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1: {self.num_classes}")
+        pair_rows(self.anchor_sizes, self.anchor_aspect_ratios, len(self.features.rpn))
 
     def _check_vit(self) -> None:
         patch = self.vit_patch_size
@@ -145,6 +154,18 @@ class DetectorSpec:
             )
         if not self.fpn_norm:
             raise InputError("MODEL.FPN.NORM '' has no simple feature pyramid; set LN")
+
+    @cached_property
+    def features(self) -> Features:
+        """Which feature maps each part takes; InputError for maps that the backbone has not."""
+        return choose_features(
+            self.architecture,
+            resnet=self.resnet_out_features,
+            fpn=self.fpn_in_features,
+            rpn=self.rpn_in_features,
+            roi=self.roi_in_features,
+            patch_size=self.vit_patch_size,
+        )
 
     @property
     def backbone_name(self) -> str:

@@ -48,6 +48,7 @@ FPN = {
     "freeze_at": 0,
 }
 CONV4_FC1 = {"box_head_num_conv": 4, "box_head_conv_dim": 64, "box_head_num_fc": 1}
+FPN_R18 = {**FPN, **TORCHVISION_LAYOUT, "norm": "FrozenBN", "depth": 18}
 CASES: dict[str, dict[str, Any]] = {
     # MoCo's and MSCN's VOC and COCO detectors
     "c4_voc": {**C4, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "extra_norm": True},
@@ -80,6 +81,35 @@ CASES: dict[str, dict[str, Any]] = {
         "stride_in_1x1": True,
     },
     "fpn_r18": {**FPN, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "depth": 18},
+    # Other feature maps than the usual ones: coarser, of a shorter pyramid, one for all boxes, p6
+    # for boxes too, and proposals on another stage than the heads'
+    "fpn_coarse_maps": {
+        **FPN_R18,
+        "anchor_sizes": ((64,), (128,), (256,), (512,)),
+        "rpn_in_features": ("p3", "p4", "p5", "p6"),
+        "roi_in_features": ("p3", "p4", "p5"),
+    },
+    "fpn_from_res3": {
+        **FPN_R18,
+        "anchor_sizes": ((64, 128),),
+        "resnet_out_features": ("res3", "res4", "res5"),
+        "fpn_in_features": ("res3", "res4", "res5"),
+        "rpn_in_features": ("p5", "p3"),
+        "roi_in_features": ("p3", "p4", "p5", "p6"),
+    },
+    "fpn_one_map": {
+        **FPN_R18,
+        "anchor_sizes": ((32, 64, 128),),
+        "rpn_in_features": ("p4",),
+        "roi_in_features": ("p3",),
+    },
+    "c4_rpn_on_res3": {
+        **C4,
+        **TORCHVISION_LAYOUT,
+        "norm": "FrozenBN",
+        "resnet_out_features": ("res3", "res4"),
+        "rpn_in_features": ("res3",),
+    },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {
         **FPN,
@@ -102,6 +132,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
 ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
+SLOW = ("c4_rpn_on_res3",)  # compared with the real Detectron2 only, without a golden file
 PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
 # Standard deviation of a layer's output over the root mean square of its input, by part of the name
 # (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.

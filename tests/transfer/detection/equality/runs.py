@@ -96,7 +96,9 @@ def run_case(side: Side, case: str) -> CaseRun:
         optimizer.zero_grad()
         sum(losses[-1].values()).backward()
         if step == 0:
-            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+            # Maps that nothing uses give their layers none.
+            named = model.named_parameters()
+            gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
         optimizer.step()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     if takes_nothing(case):

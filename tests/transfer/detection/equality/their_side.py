@@ -54,6 +54,14 @@ KEYS = {
     "mask_norm": "ROI_MASK_HEAD.NORM",
 }
 
+# They replace the usual ones of an architecture.
+FEATURES = {
+    "resnet_out_features": ("RESNETS", "OUT_FEATURES"),
+    "fpn_in_features": ("FPN", "IN_FEATURES"),
+    "rpn_in_features": ("RPN", "IN_FEATURES"),
+    "roi_in_features": ("ROI_HEADS", "IN_FEATURES"),
+}
+
 
 class Theirs:
     """See `Side`."""
@@ -136,6 +144,12 @@ def detectron2_config(fields: Mapping[str, Any]) -> CfgNode:
     model.RPN.CONV_DIMS = [-1] * fields.get("rpn_num_conv", 1)
     if fields.get("depth") == 18:
         model.RESNETS.RES2_OUT_CHANNELS = 64
+    _set_features(model, fields)
+    return cfg
+
+
+def _set_features(model: CfgNode, fields: Mapping[str, Any]) -> None:
+    """The heads that go with a pyramid, and which feature maps each part takes."""
     if fields["architecture"] == "FPN":
         model.BACKBONE.NAME = "build_resnet_fpn_backbone"
         model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
@@ -147,7 +161,9 @@ def detectron2_config(fields: Mapping[str, Any]) -> CfgNode:
         model.ROI_HEADS.NAME = "StandardROIHeads"
         model.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
         model.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    return cfg
+    for field, (section, key) in FEATURES.items():
+        if field in fields:
+            model[section][key] = list(fields[field])
 
 
 def to_detectron2(batch: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ def test_proposals(training: bool) -> None:
     maps = make_maps()
     anchors = rpn.anchor_generator(maps)
     logits, deltas = rpn.rpn_head(maps)
-    found = rpn.propose(anchors, logits, deltas, SIZES)
+    found, finite = rpn.propose(anchors, logits, deltas, SIZES)
+    assert finite
     pre, post = (20, 12) if training else (10, 5)
     for image, (height, width) in enumerate(SIZES):
         kept_boxes, kept_scores = [], []
@@ -144,7 +145,9 @@ def test_not_finite() -> None:
     rpn = make_rpn()
     maps = make_maps()
     maps[0][0, 0, 0, 0] = math.nan
-    with pytest.raises(FloatingPointError, match="diverged"):
-        rpn(maps, SIZES, [torch.zeros(0, 4)] * 2)
-    proposals, _ = rpn.eval()(maps, SIZES)
+    proposals, losses = rpn(maps, SIZES, [torch.zeros(0, 4)] * 2)
+    assert losses["loss_rpn_loc"].isnan(), "the loop stops, with the iteration and the losses"
+    assert all(torch.isfinite(boxes).all() for boxes in proposals)
+    proposals, losses = rpn.eval()(maps, SIZES)
+    assert losses == {}
     assert all(torch.isfinite(boxes).all() for boxes in proposals)

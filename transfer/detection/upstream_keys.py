@@ -1,0 +1,281 @@
+"""What becomes of each of Detectron2's 192 config keys here: the one table of them.
+
+In: nothing. Out: four disjoint tables, in which every leaf of detectron2/config/defaults.py (at
+version 0.6 and its main branch of 2024) is found once:
+- HONOURED: which code here follows the key, whatever its value;
+- ONLY: keys of `defaults.py` of which one value is supported; another one is an error;
+- ABSENT: keys that `defaults.py` does not have, with Detectron2's default, the one value that is
+  accepted: what they switch on is not built here;
+- NO_EFFECT: keys whose value decides no number of a run here, each with the reason; any value is
+  accepted. Those that `defaults.py` does not have are in NO_EFFECT_DEFAULTS as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ARGUMENTS = "transfer.detection.config_spec.detector_arguments"
+_OPTIMIZER = "transfer.detection.torchvision_engine.run.make_optimizer"
+_SCHEDULE = "transfer.detection.torchvision_engine.run.make_schedule"
+_MAPPER = "transfer.detection.torchvision_engine.run.make_train_mapper"
+_BATCHES = "transfer.detection.torchvision_engine.run.training_batches"
+_PREDICT = "transfer.detection.torchvision_engine.run.predict"
+_TO_END = "transfer.detection.torchvision_engine.run.train_to_end"
+_OPEN = "transfer.detection.run.open_data"
+
+# Where a key is read -> the keys, in the section that is named first.
+_READ: dict[str, dict[str, str]] = {
+    _ARGUMENTS: {
+        "MODEL": "MASK_ON PIXEL_MEAN PIXEL_STD",
+        "MODEL.BACKBONE": "FREEZE_AT",
+        "MODEL.RESNETS": "DEPTH NORM STRIDE_IN_1X1 OUT_FEATURES",
+        "MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM",
+        "MODEL.ANCHOR_GENERATOR": "SIZES ASPECT_RATIOS OFFSET",
+        "MODEL.RPN": (
+            "IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION BBOX_REG_WEIGHTS "
+            "PRE_NMS_TOPK_TRAIN PRE_NMS_TOPK_TEST POST_NMS_TOPK_TRAIN POST_NMS_TOPK_TEST "
+            "NMS_THRESH CONV_DIMS"
+        ),
+        "MODEL.ROI_HEADS": (
+            "NAME NUM_CLASSES IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION "
+            "SCORE_THRESH_TEST NMS_THRESH_TEST PROPOSAL_APPEND_GT"
+        ),
+        "MODEL.ROI_BOX_HEAD": (
+            "BBOX_REG_WEIGHTS POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_FC FC_DIM NUM_CONV "
+            "CONV_DIM NORM"
+        ),
+        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM",
+        "TEST": "DETECTIONS_PER_IMAGE",
+    },
+    "transfer.detection.config_spec.architecture": {"MODEL.BACKBONE": "NAME"},
+    # Refused unless at the one value of the backbone or of the second stage.
+    "transfer.detection.config_checks._check_widths": {
+        "MODEL.RESNETS": "STEM_OUT_CHANNELS RES2_OUT_CHANNELS",
+    },
+    "transfer.detection.config_checks.check_architecture": {"MODEL.ROI_BOX_HEAD": "NAME"},
+    _OPTIMIZER: {
+        "SOLVER": (
+            "BASE_LR MOMENTUM NESTEROV WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_BIAS "
+            "BIAS_LR_FACTOR"
+        ),
+    },
+    _SCHEDULE: {
+        "SOLVER": (
+            "LR_SCHEDULER_NAME MAX_ITER BASE_LR_END GAMMA STEPS WARMUP_FACTOR WARMUP_ITERS "
+            "WARMUP_METHOD"
+        ),
+    },
+    "transfer.detection.torchvision_engine.run.make_precision": {"SOLVER.AMP": "ENABLED"},
+    "transfer.detection.torchvision_engine.run.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
+    "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
+    _MAPPER: {
+        "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
+    },
+    _PREDICT: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
+    _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
+    _TO_END: {"TEST": "EVAL_PERIOD"},
+    "transfer.detection.torchvision_engine.run.TorchvisionEngine.fit": {
+        "TEST.PRECISE_BN": "ENABLED NUM_ITER",
+    },
+    _OPEN: {"DATASETS": "TRAIN TEST"},
+    "transfer.detection.torchvision_engine.run.device_of": {"MODEL": "DEVICE"},
+    "transfer.detection.config.default_weights": {"MODEL": "WEIGHTS"},
+    "transfer.detection.trials.trial_config": {"": "SEED"},
+}
+HONOURED = {
+    f"{section}.{key}".lstrip("."): where
+    for where, sections in _READ.items()
+    for section, keys in sections.items()
+    for key in keys.split()
+}
+
+ONLY: dict[str, Any] = {
+    "VERSION": 2,
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.FPN.FUSE_TYPE": "sum",
+    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
+    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
+    "MODEL.RESNETS.RES5_DILATION": 1,
+    "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
+    "MODEL.RPN.BOUNDARY_THRESH": -1,
+    "MODEL.RPN.IOU_LABELS": [0, -1, 1],
+    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
+    "MODEL.RPN.LOSS_WEIGHT": 1.0,
+    "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
+    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+}
+
+ABSENT: dict[str, Any] = {
+    "MODEL.LOAD_PROPOSALS": False,
+    "MODEL.KEYPOINT_ON": False,
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 1.0,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 1.0,
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
+    "INPUT.CROP.ENABLED": False,
+    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+    "TEST.AUG.ENABLED": False,
+    "FLOAT32_PRECISION": "",
+}
+
+# Values of ABSENT keys that are the default under another name: torch's own precision.
+SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)}
+
+# Reasons.
+_MACHINE = "where or how fast a run is, not what it computes"
+_FILES = "which files are written, not what is trained"
+_KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
+_SEMANTIC = "of another meta-architecture than GeneralizedRCNN (SemanticSegmentor, PanopticFPN)"
+_RETINANET = "of another meta-architecture than GeneralizedRCNN (RetinaNet)"
+_PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
+_REPEATS = "of another sampler than TrainingSampler"
+_FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
+_SCHEDULER = "of WarmupStepWithFixedGammaLR, which SOLVER.LR_SCHEDULER_NAME cannot be here"
+_CLIPPING = "of gradient clipping, which SOLVER.CLIP_GRADIENTS.ENABLED leaves out"
+_TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
+_CROP = "of random crops, which INPUT.CROP.ENABLED leaves out"
+_DEFORM = "of deformable convolutions, which MODEL.RESNETS.DEFORM_ON_PER_STAGE leaves out"
+_CASCADE = "of CascadeROIHeads, which MODEL.ROI_HEADS.NAME cannot be here"
+
+# (section, reason, keys with Detectron2's default)
+_UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("MODEL.ANCHOR_GENERATOR", "of rotated anchors only", {"ANGLES": [[-90, 0, 90]]}),
+    (
+        "MODEL.ROI_BOX_HEAD",
+        _FED_LOSS,
+        {"FED_LOSS_FREQ_WEIGHT_POWER": 0.5, "FED_LOSS_NUM_CLASSES": 50},
+    ),
+    (
+        "MODEL.ROI_BOX_CASCADE_HEAD",
+        _CASCADE,
+        {
+            "BBOX_REG_WEIGHTS": (
+                (10.0, 10.0, 5.0, 5.0),
+                (20.0, 20.0, 10.0, 10.0),
+                (30.0, 30.0, 15.0, 15.0),
+            ),
+            "IOUS": (0.5, 0.6, 0.7),
+        },
+    ),
+    (
+        "MODEL.ROI_KEYPOINT_HEAD",
+        _KEYPOINTS,
+        {
+            "NAME": "KRCNNConvDeconvUpsampleHead",
+            "POOLER_RESOLUTION": 14,
+            "POOLER_SAMPLING_RATIO": 0,
+            "POOLER_TYPE": "ROIAlignV2",
+            "CONV_DIMS": (512,) * 8,
+            "NUM_KEYPOINTS": 17,
+            "MIN_KEYPOINTS_PER_IMAGE": 1,
+            "NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": True,
+            "LOSS_WEIGHT": 1.0,
+        },
+    ),
+    (
+        "MODEL.SEM_SEG_HEAD",
+        _SEMANTIC,
+        {
+            "NAME": "SemSegFPNHead",
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+            "IGNORE_VALUE": 255,
+            "NUM_CLASSES": 54,
+            "CONVS_DIM": 128,
+            "COMMON_STRIDE": 4,
+            "NORM": "GN",
+            "LOSS_WEIGHT": 1.0,
+        },
+    ),
+    ("MODEL.PANOPTIC_FPN", _SEMANTIC, {"INSTANCE_LOSS_WEIGHT": 1.0}),
+    (
+        "MODEL.PANOPTIC_FPN.COMBINE",
+        _SEMANTIC,
+        {
+            "ENABLED": True,
+            "OVERLAP_THRESH": 0.5,
+            "STUFF_AREA_LIMIT": 4096,
+            "INSTANCES_CONFIDENCE_THRESH": 0.5,
+        },
+    ),
+    (
+        "MODEL.RETINANET",
+        _RETINANET,
+        {
+            "NUM_CLASSES": 80,
+            "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
+            "NUM_CONVS": 4,
+            "IOU_THRESHOLDS": [0.4, 0.5],
+            "IOU_LABELS": [0, -1, 1],
+            "PRIOR_PROB": 0.01,
+            "SCORE_THRESH_TEST": 0.05,
+            "TOPK_CANDIDATES_TEST": 1000,
+            "NMS_THRESH_TEST": 0.5,
+            "BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
+            "FOCAL_LOSS_GAMMA": 2.0,
+            "FOCAL_LOSS_ALPHA": 0.25,
+            "SMOOTH_L1_LOSS_BETA": 0.1,
+            "BBOX_REG_LOSS_TYPE": "smooth_l1",
+            "NORM": "",
+        },
+    ),
+    ("MODEL.RESNETS", _DEFORM, {"DEFORM_MODULATED": False, "DEFORM_NUM_GROUPS": 1}),
+    ("INPUT.CROP", _CROP, {"TYPE": "relative_range", "SIZE": [0.9, 0.9]}),
+    (
+        "DATASETS",
+        _PROPOSALS,
+        {
+            "PROPOSAL_FILES_TRAIN": (),
+            "PROPOSAL_FILES_TEST": (),
+            "PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 2000,
+            "PRECOMPUTED_PROPOSAL_TOPK_TEST": 1000,
+        },
+    ),
+    ("DATALOADER", _REPEATS, {"REPEAT_THRESHOLD": 0.0, "REPEAT_SQRT": True}),
+    ("SOLVER", _SCHEDULER, {"NUM_DECAYS": 3, "RESCALE_INTERVAL": False}),
+    (
+        "SOLVER.CLIP_GRADIENTS",
+        _CLIPPING,
+        {"CLIP_TYPE": "value", "CLIP_VALUE": 1.0, "NORM_TYPE": 2.0},
+    ),
+    (
+        "TEST",
+        "compared with the results after a run, which nothing here does",
+        {"EXPECTED_RESULTS": []},
+    ),
+    ("TEST", "of COCO's keypoint metric", {"KEYPOINT_OKS_SIGMAS": []}),
+    (
+        "TEST.AUG",
+        _TEST_AUG,
+        {
+            "MIN_SIZES": (400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
+            "MAX_SIZE": 4000,
+            "FLIP": True,
+        },
+    ),
+    ("GLOBAL", "Detectron2's own code does not read it", {"HACK": 1.0}),
+)
+NO_EFFECT_DEFAULTS: dict[str, Any] = {
+    f"{section}.{key}": value for section, _, keys in _UNREAD for key, value in keys.items()
+}
+NO_EFFECT: dict[str, str] = {
+    "OUTPUT_DIR": _FILES,
+    "SOLVER.CHECKPOINT_PERIOD": _FILES,
+    "VIS_PERIOD": "pictures of training images, which only the detectron2 engine draws",
+    "CUDNN_BENCHMARK": _MACHINE,
+    "DATALOADER.NUM_WORKERS": _MACHINE,
+    **{f"{section}.{key}": reason for section, reason, keys in _UNREAD for key in keys},
+}
