@@ -224,6 +224,7 @@ TOOLBOXES = (
         TEXT,
         containers=(_STATE,),
         top=("author",),
+        prefixes=with_ddp(""),
         drops={"classifier": r"fc\..*"},
         facts=_facts_of_extracted,
     ),
