@@ -63,6 +63,7 @@ class Report:
                 "used": list(account.used),
                 "dropped": {rule: list(keys) for rule, keys in account.dropped.items()},
                 "unexplained": [],
+                "notes": list(account.notes),
             },
             "tolerance": TOLERANCE,
             "proof": {name: [asdict(row) for row in rows] for name, rows in self.proofs.items()},

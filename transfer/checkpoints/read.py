@@ -185,7 +185,8 @@ def _sort_keys(
     expected = check_complete(state, backbone, where, foreign, found.source_name) - filled
     if declared in BACKBONES and declared != backbone:
         raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")
-    account = KeyAccount(used, {rule: tuple(keys) for rule, keys in dropped.items()}, expected)
+    rules = {rule: tuple(keys) for rule, keys in dropped.items()}
+    account = KeyAccount(used, rules, expected, found.notes)
     return account, {name: _canonical_tensor(name, state[name], where) for name in state}, backbone
 
 

@@ -45,16 +45,19 @@ class KeyAccount:
         used: source names that are in the result.
         dropped: rule -> the source names it dropped ("projector", "momentum copy", ...).
         expected: number of tensors that the architecture has, counters of BN as in the source.
+        notes: what was done to names and which of several networks was taken, printable lines.
     """
 
     used: tuple[str, ...]
     dropped: Mapping[str, tuple[str, ...]]
     expected: int
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """One printable line per fate."""
         rules = [f"{len(keys)} dropped: {rule}" for rule, keys in sorted(self.dropped.items())]
-        return [f"{len(self.used)} of {self.expected} expected tensors used", *rules]
+        used = f"{len(self.used)} of {self.expected} expected tensors used"
+        return [used, *rules, *self.notes]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.formats.entry import Found, match
 from transfer.checkpoints.formats.table import FORMATS
+from transfer.checkpoints.formats.unwrap import unwrap
 from transfer.checkpoints.readers.raw import RawFile
 
 
@@ -25,10 +27,14 @@ def find_format(raw: RawFile, source: str = "auto") -> Found:
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
-    for entry in wanted:
-        found = match(entry, raw.content) if raw.kind in entry.kinds else None
-        if found is not None:
-            return found
+    wanted = [entry for entry in wanted if raw.kind in entry.kinds]
+    for keep_first in (True, False):
+        plain = unwrap(raw.content, keep_first)
+        if not keep_first and not plain.removed:
+            break
+        for entry in wanted:
+            if (found := match(entry, plain.content)) is not None:
+                return replace(found, notes=plain.notes())
     wanted_text = (
         "in none of the known formats" if source == "auto" else f"not in {source}'s format"
     )

@@ -78,7 +78,9 @@ class Found:
 
     Attributes:
         content: as the format views it.
-        prefix: of the trunk in this file; tensors: all of the file's names -> tensors.
+        prefix: of the trunk in this file; tensors: all of the file's names -> tensors, without
+            the parts that wrappers put into names (`formats.unwrap`).
+        notes: what was done to the names, printable lines.
     """
 
     format: KeyFormat
@@ -86,6 +88,7 @@ class Found:
     prefix: str
     layout: Layout
     tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
 
     def canonical(self, name: str) -> str | None:
         """The canonical name of a source name; None where the layout has none."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, inside, with_ddp
-from transfer.checkpoints.formats.meta import heads_of_moco_v3
+from transfer.checkpoints.formats.openmmlab import NO_CONFIG, facts_of_mm
 from transfer.checkpoints.provenance import Facts, stated
 
 _STATE = ("state_dict",)
@@ -44,18 +44,6 @@ def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
     )(content)
 
 
-def _facts_of_mm(content: Mapping[str, Any]) -> Facts:
-    """The method from the config text that mmcv and mmengine store."""
-    meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    text = str(meta.get("config") or meta.get("cfg") or "")
-    found = re.search(r"\bmodel\s*=\s*dict\(.*?\btype='(\w+)'", text, re.DOTALL)
-    method = found[1].lower() if found else None
-    third = any(str(name).startswith("momentum_encoder.") for name in content["state_dict"])
-    heads = heads_of_moco_v3(content["state_dict"], "backbone.cls_token") if third else {}
-    return stated(method, epoch=("meta", "epoch"), architecture=heads)(content)
-
-
 def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
     """Lightning counts epochs from 0 since 1.6."""
     version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
@@ -65,7 +53,7 @@ def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
 
 def _facts_of_extracted(content: Mapping[str, Any]) -> Facts:
     author = str(content.get("author"))
-    return stated("densecl" if author == "DenseCL" else None)(content)
+    return stated("densecl" if author == "DenseCL" else None, warnings=(NO_CONFIG,))(content)
 
 
 _LIGHTLY_DROPS = {
@@ -216,7 +204,7 @@ TOOLBOXES = (
             "decoder": r"(enc_dec_(norms|projectors)|mask_tokens)\..*",
             "pixel statistics": r"data_preprocessor\..*",
         },
-        facts=_facts_of_mm,
+        facts=facts_of_mm,
     ),
     KeyFormat(
         "mm_extracted",
@@ -224,6 +212,7 @@ TOOLBOXES = (
         TEXT,
         containers=(_STATE,),
         top=("author",),
+        prefixes=with_ddp(""),
         drops={"classifier": r"fc\..*"},
         facts=_facts_of_extracted,
     ),

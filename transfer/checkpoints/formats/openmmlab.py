@@ -1,0 +1,187 @@
+"""What OpenMMLab's checkpoints say about their network and its input: a content in, facts out.
+
+The config that the runner stores (`mm_config`) names the ResNet's `style`: 'caffe' strides in the
+first 1x1 convolution of a bottleneck, 'pytorch' in the 3x3 (mmdet models/backbones/resnet.py). It
+also has the pixel statistics: mmengine's data preprocessors, or a `Normalize` of the pipeline.
+Images are loaded as BGR on 0 to 255; `to_rgb` and `bgr_to_rgb` turn them before the statistics are
+applied (mmengine model/base_model/data_preprocessor.py, mmcv image/photometric.py). Pipelines that
+load RGB by Pillow and end in `ToTensor` have statistics on 0 to 1 (OpenSelfSup, mmselfsup 0.x).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from transfer.checkpoints.formats.meta import heads_of_moco_v3
+from transfer.checkpoints.formats.mm_config import mappings, stored_config
+from transfer.checkpoints.provenance import Facts, stated
+
+_PREPROCESSORS = ("data_preprocessor", "preprocess_cfg")
+_NORMS = ("img_norm_cfg", "img_norm")
+_STORED = re.compile(r"(?:.*\.)?data_preprocessor\.(mean|std)")
+ASSUMED = "RGB in [0, 1] with ImageNet's mean and std is assumed"
+NO_STYLE = (
+    "style='pytorch' is assumed; a model of style='caffe' strides in its first 1x1 convolutions "
+    "and computes otherwise"
+)
+NO_CONFIG = f"the file stores no config of its model: {ASSUMED}, and {NO_STYLE}"
+
+
+def facts_of_mm(content: Mapping[str, Any]) -> Facts:
+    """Method, epochs, stride and pixel statistics, each from the config or the tensors."""
+    state = content.get("state_dict")
+    state = state if isinstance(state, Mapping) else {}
+    config = stored_config(content)
+    backbone = _backbone(config)
+    preprocess, warnings = _preprocess(config, state)
+    architecture: dict[str, Any] = {}
+    if any(str(name).startswith("momentum_encoder.") for name in state):
+        architecture |= heads_of_moco_v3(state, "backbone.cls_token")
+    bottlenecks = any(str(name).endswith("layer1.0.conv3.weight") for name in state)
+    if bottlenecks and _is_caffe(backbone):
+        architecture["stride_in_1x1"] = True
+    unknown = bottlenecks and not backbone
+    if preprocess is None and unknown:
+        warnings += (NO_CONFIG,)
+    elif preprocess is None:
+        usual = "; models of style='caffe' usually take BGR" if _is_caffe(backbone) else ""
+        warnings += (f"the file's config states no pixel statistics: {ASSUMED}{usual}",)
+    elif unknown:
+        warnings += (f"the file stores no config of its model: {NO_STYLE}",)
+    return stated(
+        _method(config),
+        preprocess or Preprocess(),
+        epoch=("meta", "epoch"),
+        architecture=architecture,
+        warnings=(*warnings, *_other_strides(backbone)),
+    )(content)
+
+
+def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = config.get("model")
+    return model if isinstance(model, Mapping) else {}
+
+
+def _method(config: Mapping[str, Any]) -> str | None:
+    name = _model(config).get("type")
+    return name.rpartition(".")[2].lower() if isinstance(name, str) else None
+
+
+def _backbone(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The backbone's part of the config, at any depth of the model's (detectors in students)."""
+    for part in mappings(_model(config)):
+        if isinstance(part.get("backbone"), Mapping):
+            return part["backbone"]
+    return {}
+
+
+def _is_caffe(backbone: Mapping[str, Any]) -> bool:
+    return backbone.get("style") == "caffe"
+
+
+def _other_strides(backbone: Mapping[str, Any]) -> tuple[str, ...]:
+    """Strides and dilations that leave no trace in the tensors: segmentation's."""
+    found = []
+    for key, usual in (("strides", [1, 2, 2, 2]), ("dilations", [1, 1, 1, 1])):
+        value = backbone.get(key)
+        if isinstance(value, (list, tuple)) and list(value) != usual[: len(value)]:
+            found.append(f"{key} {tuple(value)}")
+    if not found:
+        return ()
+    return (f"the file's config has {' and '.join(found)}: this ResNet is built with the usual",)
+
+
+def _preprocess(
+    config: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """The input's statistics, None where the file has none; warnings."""
+    entry, loaded_bgr = _statistics(config)
+    stored = _stored(state)
+    if entry is None and stored is None:
+        return None, ()
+    mean, std = stored or (_three(entry["mean"]), _three(entry["std"]))
+    order, warnings = _order(entry, loaded_bgr, mean)
+    unit = _is_unit(mean, std, loaded_bgr)
+    try:
+        made = Preprocess(mean, std, order, (0.0, 1.0) if unit else (0.0, 255.0))
+    except InputError as error:
+        return None, (f"the file's pixel statistics are not usable: {error}",)
+    return _as_usual(made), warnings
+
+
+def _statistics(config: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
+    """The part of the config with `mean` and `std`; whether its images are loaded as BGR."""
+    for place in (_model(config), config):
+        for key in _PREPROCESSORS:
+            if _is_entry(place.get(key)):
+                return place[key], True
+    named = [config.get(key) for key in _NORMS]
+    steps = [one for one in mappings(config) if str(one.get("type")).endswith("Normalize")]
+    for entry in (*named, *steps):
+        if _is_entry(entry):
+            pillow = "to_rgb" not in entry and any(
+                one.get("type") == "ToTensor" for one in mappings(config)
+            )
+            # `Normalize` turns BGR into RGB unless it is told not to.
+            return {"to_rgb": True, **entry}, not (pillow or max(_three(entry["mean"])) <= 1.0)
+    return None, True
+
+
+def _is_entry(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(_three(value.get(key)) is not None for key in ("mean", "std"))
+
+
+def _three(value: Any) -> tuple[float, float, float] | None:
+    """Three numbers; None for anything else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return None
+    if not all(isinstance(one, (int, float)) for one in value):
+        return None
+    return tuple(float(one) for one in value)
+
+
+def _stored(state: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std of the buffers `data_preprocessor.mean` and `.std`."""
+    found = {}
+    for name, value in state.items():
+        match = _STORED.fullmatch(str(name))
+        if match and isinstance(value, Tensor) and value.numel() == 3:
+            found[match[1]] = tuple(float(f"{one:.6g}") for one in value.flatten().tolist())
+    return (found["mean"], found["std"]) if len(found) == 2 else None
+
+
+def _order(
+    entry: Mapping[str, Any] | None, loaded_bgr: bool, mean: tuple[float, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """The channel order of the network's input, and a warning where it is a guess."""
+    if entry is None:
+        order = "BGR" if mean[0] < mean[2] else "RGB"
+        return order, (f"the file states no channel order: {order}, by the order of its mean",)
+    if not loaded_bgr or entry.get("to_rgb") or entry.get("bgr_to_rgb"):
+        return "RGB", ()
+    if entry.get("rgb_to_bgr"):
+        return "BGR", ("the config says rgb_to_bgr: the network's input is taken to be BGR",)
+    return "BGR", ()
+
+
+def _is_unit(mean: tuple[float, ...], std: tuple[float, ...], loaded_bgr: bool) -> bool:
+    """Whether the statistics are on 0 to 1 rather than on 0 to 255."""
+    if any(mean):
+        return max(mean) <= 1.0
+    return max(std) <= 1.0 and not loaded_bgr
+
+
+def _as_usual(made: Preprocess) -> Preprocess:
+    """ImageNet's statistics on 0 to 255 are those on 0 to 1, which every tool writes."""
+    scale = made.value_range[1]
+    pairs = zip((*made.mean, *made.std), (*IMAGENET_MEAN, *IMAGENET_STD))
+    same = all(abs(own / scale - usual) < 1e-6 for own, usual in pairs)
+    return Preprocess() if same and made.channel_order == "RGB" else made
