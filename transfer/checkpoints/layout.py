@@ -16,9 +16,11 @@ from transfer.checkpoints import names_foreign as foreign
 from transfer.checkpoints import names_vit as vit
 from transfer.checkpoints.names import (
     from_detectron2,
+    from_hf,
     from_numeric,
     same,
     to_detectron2,
+    to_hf,
     to_numeric,
 )
 
@@ -68,6 +70,16 @@ _SIMPLE = {
     ),
     "numeric": Layout(
         "numeric", to_numeric, from_numeric, ("0.weight", "4.0.conv1.weight", "4.0.bn1.weight")
+    ),
+    "hf_resnet": Layout(
+        "hf_resnet",
+        to_hf,
+        from_hf,
+        tuple(
+            name
+            for canonical in ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight")
+            if (name := to_hf(canonical))
+        ),
     ),
     "vitdet": Layout(
         "vitdet",

@@ -25,6 +25,7 @@ from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.rebuilt import Detectron2ResNet
 from transfer.checkpoints.rebuilt_foreign import ROWS
 from transfer.checkpoints.rebuilt_foreign import fill as fill_foreign
+from transfer.checkpoints.rebuilt_hf import HfResNet
 from transfer.checkpoints.rebuilt_vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
@@ -144,6 +145,8 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
             raise ProofError(f"the source has no {error.args[0]}") from error
     if layout == "detectron2":
         return _fill(Detectron2ResNet(backbone, stride), tensors)
+    if layout == "hf_resnet":
+        return _fill(HfResNet(backbone, stride), tensors)
     if layout == "numeric":
         return _fill(Numeric(backbone), {f"layers.{name}": t for name, t in tensors.items()})
     network = build_resnet(backbone)

@@ -134,9 +134,11 @@ def read(
 def _with_place(facts: Facts, place: Source) -> Facts:
     """What a hub or a package says beside the file: it wins over what the format says."""
     known = {**facts.known, **place.known}
+    architecture = {**facts.architecture, **place.architecture}
+    facts = facts._replace(known=known, architecture=architecture)
     if place.preprocess is None:
-        return facts._replace(known=known)
-    return facts._replace(known=known, preprocess=place.preprocess, warnings=())
+        return facts
+    return facts._replace(preprocess=place.preprocess, warnings=())
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:

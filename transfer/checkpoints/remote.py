@@ -24,6 +24,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.folder import CONFIG, PROCESSORS, read_folder
 from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
@@ -128,15 +129,15 @@ def _from_hub(source: str, rest: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
     file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
-    try:
-        config = _hub_file(source, repo, "config.json", revision or None)
-    except InputError:  # offline: the weights were in the cache, and the repository has no config
-        config = None
-    facts = json.loads(config.read_text()) if config else {}
-    stated = facts.get("pretrained_cfg") or {}
-    if facts.get("architecture"):
-        _check_architecture(source, facts["architecture"])
-    return Source(file, _preprocess(stated))
+    for beside in (CONFIG, PROCESSORS[0]):
+        try:
+            _hub_file(source, repo, beside, revision or None)
+        except InputError:  # offline: the weights were in the cache, and the repository has no such
+            continue
+    stated = read_folder(file.parent)
+    if stated.config.get("architecture"):
+        _check_architecture(source, stated.config["architecture"])
+    return Source(file, stated.preprocess, architecture=stated.architecture)
 
 
 def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: str | None) -> Path:
