@@ -118,6 +118,11 @@ def _of_resnet(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
     _wants(config, hidden_act="gelu", num_channels=3, patch_size=4)
+    return {"last_norm_eps": float(config.get("layer_norm_eps", 1e-12))}
+
+
+def _of_dinov3_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
+    _wants(config, hidden_act="gelu", num_channels=3, layer_norm_eps=1e-6)
     return {}
 
 
@@ -126,5 +131,5 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "resnet": _of_resnet,
     "convnext": _of_convnext,
     "convnextv2": _of_convnext,
-    "dinov3_convnext": _of_convnext,
+    "dinov3_convnext": _of_dinov3_convnext,
 }

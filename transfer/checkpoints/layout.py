@@ -1,6 +1,6 @@
 """Canonical names <-> the names and shapes that a layout stores a trunk under.
 
-Canonical are torchvision's names for a ResNet and timm's for a ViT.
+Canonical are torchvision's names for a ResNet and timm's for a ViT and a ConvNeXt.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from functools import partial
 from torch import Tensor
 
 from pretrain.common.lookup import find
+from transfer.checkpoints import names_convnext as convnext
 from transfer.checkpoints import names_foreign as foreign
 from transfer.checkpoints import names_vit as vit
+from transfer.checkpoints.convnext import missing_parts
 from transfer.checkpoints.names import (
     from_detectron2,
     from_hf,
@@ -42,7 +44,7 @@ class Layout:
         back: its name -> canonical name; None for a name outside the layout.
         landmarks: names of which a file has at least one, whatever else it lost.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
-        fills: last part of a canonical name -> value of the tensors that the layout lacks.
+        fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
     """
 
     name: str
@@ -106,9 +108,27 @@ def _table(
     return Layout(name, forth.get, back.get, landmarks, convert, fills)
 
 
+def _convnext(name: str, names: Collection[str]) -> Layout:
+    forth, back = convnext.table(name), convnext.table_back(name)
+    ours = {back[own] for own in names if own in back}
+    # In timm, networks of two blocks in the first stage have 1x1 convolutions.
+    fitted = partial(convnext.to_timm, "stages.0.blocks.2.conv_dw.weight" not in ours)
+    marks = convnext.landmarks(name)
+    return Layout(name, forth.get, back.get, marks, fitted, missing_parts(ours))
+
+
+def _canonical(names: Collection[str]) -> Layout:
+    """A ConvNeXt's names are canonical too, but not always its shapes."""
+    if convnext.is_timms(names):
+        return _convnext("timm_convnext", names)
+    return _SIMPLE["canonical"]
+
+
 # Names in a file -> the layout: some layouts number layers over the whole network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
+    "canonical": _canonical,
+    **{name: partial(_convnext, name) for name in convnext.SPELLINGS},
     "simclr": partial(_table, "simclr", foreign.simclr, foreign.to_torch, {}),
     "simclr_tf2": partial(_table, "simclr_tf2", foreign.simclr_tf2, foreign.to_torch, {}),
     "byol": partial(_table, "byol", foreign.byol, foreign.to_torch, {}),

@@ -3,8 +3,8 @@
 Detectron2's names are those its ResNet has below `backbone.` or `backbone.bottom_up.`; it adds
 that prefix itself by suffix matching. Source of the table: MoCo's
 detection/convert-pretrain-to-detectron2.py and Detectron2's modeling/backbone/resnet.py.
-Hugging Face's are those of transformers' models/resnet/modeling_resnet.py, equal in versions 4 and 5.
-Numeric names are those of `nn.Sequential(*list(resnet.children())[:-1])`, as in lightly's examples.
+Hugging Face's are those of transformers' modeling_resnet.py, equal in versions 4 and 5.
+Numeric names are of `nn.Sequential(*list(resnet.children())[:-1])`, as in lightly's examples.
 """
 
 from __future__ import annotations

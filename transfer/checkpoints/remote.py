@@ -24,6 +24,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import is_known
 from transfer.checkpoints.folder import CONFIG, PROCESSORS, read_folder
 from transfer.checkpoints.sources import Source, file_sha256
 
@@ -222,11 +223,9 @@ def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
 def _check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
     plain = re.sub(r"^(tv_|gluon_)", "", name)
-    if plain not in BACKBONES and not re.fullmatch(
-        r"vit_(tiny|small|base|large|huge)_patch\d+_\d+", plain
-    ):
+    if not is_known(plain):
         known = ", ".join(BACKBONES)
-        raise InputError(f"{source} is a {name}; read are {known} and plain ViTs")
+        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
 
 
 SCHEMES: dict[str, Callable[[str, str], Source]] = {

@@ -1,7 +1,8 @@
 """Where weights come from: what a user names in, a local file that is worth opening out.
 
 A source is a file, a folder that `save_pretrained` wrote, `https://...`,
-`hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`, `timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
+`hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`,
+`timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
 `detectron2://ImageNetPretrained/MSRA/R-50.pkl`; the last five are remote.
 """
 

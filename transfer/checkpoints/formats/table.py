@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transfer.checkpoints.formats.convnext import CONVNEXT
 from transfer.checkpoints.formats.entry import KeyFormat
 from transfer.checkpoints.formats.foreign import FOREIGN
 from transfer.checkpoints.formats.huggingface import HUGGINGFACE
@@ -10,5 +11,6 @@ from transfer.checkpoints.formats.ours import FLAT, OURS
 from transfer.checkpoints.formats.toolboxes import TOOLBOXES
 
 FORMATS: dict[str, KeyFormat] = {
-    entry.name: entry for entry in (*OURS, *FOREIGN, *META, *TOOLBOXES, *HUGGINGFACE, *FLAT)
+    entry.name: entry
+    for entry in (*OURS, *FOREIGN, *META, *TOOLBOXES, *HUGGINGFACE, *CONVNEXT, *FLAT)
 }

@@ -206,7 +206,7 @@ TOOLBOXES = (
         CLASS,
         containers=(_STATE,),
         prefixes=("backbone.",),
-        layouts=("mm_vit", "canonical"),
+        layouts=("mm_vit", "canonical", "mm_convnext"),
         drops={
             "projector": r"neck\..*",
             "head": r"head\..*",
@@ -233,7 +233,10 @@ TOOLBOXES = (
         TEXT,
         containers=(("state_dict_ema",), _STATE),
         prefixes=with_ddp(""),
-        drops={"classifier": r"(fc|head)\..*", "weights before averaging": r"state_dict\..*"},
+        drops={
+            "classifier": r"(fc|head)\.(?!norm\.).*",
+            "weights before averaging": r"state_dict\..*",
+        },
         facts=stated("supervised", first_epoch=1),
     ),
     KeyFormat(
