@@ -138,6 +138,13 @@ LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
 }
 
 
+# Layouts of PyTorch trunks, for projects that train networks of any library.
+TRUNKS = (
+    *("canonical", "hf_resnet", "fair_convnext", "torchvision_convnext", "mm_convnext"),
+    *("hf_convnext", "hf_dinov3_convnext", "hf4_dinov3_convnext"),
+)
+
+
 def layout_of(name: str, names: Collection[str] = ()) -> Layout:
     """The layout `name` of a file with these names, the trunk's prefix removed.
 

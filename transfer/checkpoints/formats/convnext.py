@@ -20,11 +20,6 @@ from transfer.checkpoints.formats.huggingface import FACTS as HF_FACTS
 from transfer.checkpoints.formats.huggingface import class_default
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 
-# Any spelling, for containers in which a project keeps trunks of several libraries.
-SPELLINGS = (
-    *("fair_convnext", "torchvision_convnext", "mm_convnext", "hf_convnext"),
-    *("hf_dinov3_convnext", "hf4_dinov3_convnext"),
-)
 _BLOCKS = (
     r"stages\.[01]\.(blocks\.)?0\.(dwconv|conv_dw)\.(weight|bias)|features\.[13]\.0\.block\.0\.\w+"
 )
