@@ -14,6 +14,7 @@ from torch import Tensor
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from transfer.checkpoints.convnext import convnext_candidates, convnext_shapes, parse_convnext
 from transfer.checkpoints.weights import COUNTER
 
 Shapes = dict[str, tuple[int, ...]]
@@ -76,6 +77,8 @@ def same_trunk(one: str, other: str) -> bool:
 
 def is_known(backbone: str) -> bool:
     """Whether weights of this backbone are read."""
+    if parse_convnext(backbone) is not None:
+        return True
     return backbone in BACKBONES or parse_vit(backbone) is not None
 
 
@@ -84,6 +87,9 @@ def _shapes(backbone: str) -> Shapes:
     vit = parse_vit(backbone)
     if vit is not None:
         return _vit_shapes(vit)
+    convnext = parse_convnext(backbone)
+    if convnext is not None:
+        return convnext_shapes(convnext)
     with torch.device("meta"):
         state = find(backbone, BACKBONES, "backbone")().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -134,7 +140,7 @@ def nearest_backbone(state: Mapping[str, Tensor]) -> tuple[str, float]:
     """
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
     scores = {}
-    for backbone in [*BACKBONES, *_vit_candidates(found)]:
+    for backbone in [*BACKBONES, *_vit_candidates(found), *convnext_candidates(found)]:
         wanted = expected_shapes(backbone, counters=False)
         shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
         scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))

@@ -11,6 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
 from transfer.checkpoints.architectures import Vit, parse_vit
+from transfer.checkpoints.convnext import build_convnext, parse_convnext
 from transfer.checkpoints.rebuilt import pad_same
 from transfer.checkpoints.weights import COUNTER, Weights
 
@@ -21,7 +22,8 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
     Returns:
         a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
         `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
-        ViT's features are its class token after the last norm.
+        ViT's features are its class token after the last norm, a ConvNeXt's its last map's mean
+        after the last norm.
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
@@ -35,6 +37,9 @@ def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
     vit = parse_vit(backbone)
     if vit is not None:
         return build_vit(vit, architecture.get("num_heads", vit.heads))
+    convnext = parse_convnext(backbone)
+    if convnext is not None:
+        return build_convnext(convnext, architecture)
     trunk = build_resnet(backbone)
     if architecture.get("stride_in_1x1"):
         stride_in_1x1(trunk)

@@ -24,7 +24,7 @@ from transfer.checkpoints.proof import (
 )
 from transfer.checkpoints.read import read, read_weights
 from transfer.checkpoints.weights import Weights, default_name, facts_of
-from transfer.checkpoints.writers import layout_of, write_weights
+from transfer.checkpoints.writers import layout_of, suffixes_of, write_weights
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def check(
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
     Args:
-        suffixes: of `writers.LAYOUTS`.
+        suffixes: of `writers.LAYOUTS`; empty for the first that the backbone is written with.
         more: further proofs by name: (source network, weights) -> rows.
 
     Raises:
@@ -96,7 +96,10 @@ def check(
     reading = read(path, source, trust=trust)
     weights = reading.weights
     network = source_network(reading.found, weights)
-    layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)
+    known = suffixes_of(weights.backbone)
+    # Asked for several (a check), the ones that the backbone has not are left out.
+    wanted = suffixes if len(suffixes) == 1 else [s for s in suffixes or known[:1] if s in known]
+    layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in wanted)
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
     for name, prover in more.items():
         if rows := prover(network, weights):
@@ -154,6 +157,9 @@ def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
             "ViTDet uses neither class token nor last norm, and adds windows and relative "
             "positions: proven are the shared tensors, not its features"
         )
+    if "last_norm_eps" in weights.architecture:
+        eps = weights.architecture["last_norm_eps"]
+        notes.append(f"the norm after pooling has eps {eps:g} (timm's: 1e-6)")
     if "num_heads" in weights.architecture:
         notes.append(f"the attention has {weights.architecture['num_heads']} heads")
     return tuple(notes)

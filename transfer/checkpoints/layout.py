@@ -1,6 +1,6 @@
 """Canonical names <-> the names and shapes that a layout stores a trunk under.
 
-Canonical are torchvision's names for a ResNet and timm's for a ViT.
+Canonical are torchvision's names for a ResNet and timm's for a ViT and a ConvNeXt.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from functools import partial
 from torch import Tensor
 
 from pretrain.common.lookup import find
+from transfer.checkpoints import names_convnext as convnext
 from transfer.checkpoints import names_foreign as foreign
 from transfer.checkpoints import names_vit as vit
+from transfer.checkpoints.convnext import missing_parts
 from transfer.checkpoints.names import (
     from_detectron2,
+    from_hf,
     from_numeric,
     same,
     to_detectron2,
+    to_hf,
     to_numeric,
 )
 
@@ -40,7 +44,7 @@ class Layout:
         back: its name -> canonical name; None for a name outside the layout.
         landmarks: names of which a file has at least one, whatever else it lost.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
-        fills: last part of a canonical name -> value of the tensors that the layout lacks.
+        fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
     """
 
     name: str
@@ -69,6 +73,16 @@ _SIMPLE = {
     "numeric": Layout(
         "numeric", to_numeric, from_numeric, ("0.weight", "4.0.conv1.weight", "4.0.bn1.weight")
     ),
+    "hf_resnet": Layout(
+        "hf_resnet",
+        to_hf,
+        from_hf,
+        tuple(
+            name
+            for canonical in ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight")
+            if (name := to_hf(canonical))
+        ),
+    ),
     "vitdet": Layout(
         "vitdet",
         vit.to_vitdet,
@@ -94,9 +108,27 @@ def _table(
     return Layout(name, forth.get, back.get, landmarks, convert, fills)
 
 
+def _convnext(name: str, names: Collection[str]) -> Layout:
+    forth, back = convnext.table(name), convnext.table_back(name)
+    ours = {back[own] for own in names if own in back}
+    # In timm, networks of two blocks in the first stage have 1x1 convolutions.
+    fitted = partial(convnext.to_timm, "stages.0.blocks.2.conv_dw.weight" not in ours)
+    marks = convnext.landmarks(name)
+    return Layout(name, forth.get, back.get, marks, fitted, missing_parts(ours))
+
+
+def _canonical(names: Collection[str]) -> Layout:
+    """A ConvNeXt's names are canonical too, but not always its shapes."""
+    if convnext.is_timms(names):
+        return _convnext("timm_convnext", names)
+    return _SIMPLE["canonical"]
+
+
 # Names in a file -> the layout: some layouts number layers over the whole network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
+    "canonical": _canonical,
+    **{name: partial(_convnext, name) for name in convnext.SPELLINGS},
     "simclr": partial(_table, "simclr", foreign.simclr, foreign.to_torch, {}),
     "simclr_tf2": partial(_table, "simclr_tf2", foreign.simclr_tf2, foreign.to_torch, {}),
     "byol": partial(_table, "byol", foreign.byol, foreign.to_torch, {}),
@@ -104,6 +136,13 @@ LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     "msra": partial(_table, "msra", foreign.msra, _as_stored, {}),
     "msra_folded": partial(_table, "msra_folded", foreign.msra_folded, _as_stored, FOLDED),
 }
+
+
+# Layouts of PyTorch trunks, for projects that train networks of any library.
+TRUNKS = (
+    *("canonical", "hf_resnet", "fair_convnext", "torchvision_convnext", "mm_convnext"),
+    *("hf_convnext", "hf_dinov3_convnext", "hf4_dinov3_convnext"),
+)
 
 
 def layout_of(name: str, names: Collection[str] = ()) -> Layout:

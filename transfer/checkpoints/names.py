@@ -3,7 +3,8 @@
 Detectron2's names are those its ResNet has below `backbone.` or `backbone.bottom_up.`; it adds
 that prefix itself by suffix matching. Source of the table: MoCo's
 detection/convert-pretrain-to-detectron2.py and Detectron2's modeling/backbone/resnet.py.
-Numeric names are those of `nn.Sequential(*list(resnet.children())[:-1])`, as in lightly's examples.
+Hugging Face's are those of transformers' modeling_resnet.py, equal in versions 4 and 5.
+Numeric names are of `nn.Sequential(*list(resnet.children())[:-1])`, as in lightly's examples.
 """
 
 from __future__ import annotations
@@ -45,6 +46,42 @@ def from_detectron2(name: str) -> str | None:
     if not match or match[3] not in _BLOCK_BACK:
         return None
     return f"layer{int(match[1]) - 1}.{match[2]}.{_BLOCK_BACK[match[3]]}.{leaf}"
+
+
+_HF_LEAVES = {"convolution": "conv", "normalization": "bn"}
+_HF_STEM = {"conv1": "convolution", "bn1": "normalization"}
+_HF_SHORTCUT = {"0": "convolution", "1": "normalization"}
+
+
+def to_hf(name: str) -> str | None:
+    """`layer1.0.bn2.bias` -> `encoder.stages.0.layers.0.layer.1.normalization.bias`."""
+    module, _, leaf = name.rpartition(".")
+    if module in _HF_STEM:
+        return f"embedder.embedder.{_HF_STEM[module]}.{leaf}"
+    match = re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))", module)
+    if not match:
+        return None
+    block = f"encoder.stages.{int(match[1]) - 1}.layers.{match[2]}"
+    if match[5]:
+        return f"{block}.shortcut.{_HF_SHORTCUT[match[5]]}.{leaf}"
+    kind = "convolution" if match[3] == "conv" else "normalization"
+    return f"{block}.layer.{int(match[4]) - 1}.{kind}.{leaf}"
+
+
+def from_hf(name: str) -> str | None:
+    """The inverse of `to_hf`; None for a name outside the table."""
+    kinds = "(convolution|normalization)"
+    match = re.fullmatch(rf"embedder\.embedder\.{kinds}\.(\w+)", name)
+    if match:
+        return f"{_HF_LEAVES[match[1]]}1.{match[2]}"
+    head = r"encoder\.stages\.([0-3])\.layers\.(\d+)"
+    match = re.fullmatch(rf"{head}\.(?:layer\.([012])|shortcut)\.{kinds}\.(\w+)", name)
+    if not match:
+        return None
+    block = f"layer{int(match[1]) + 1}.{match[2]}"
+    if match[3] is None:
+        return f"{block}.downsample.{0 if match[4] == 'convolution' else 1}.{match[5]}"
+    return f"{block}.{_HF_LEAVES[match[4]]}{int(match[3]) + 1}.{match[5]}"
 
 
 def same(name: str) -> str | None:

@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.architectures import parse_vit
 from transfer.checkpoints.build import build_vit, stride_in_1x1
+from transfer.checkpoints.convnext import build_convnext, parse_convnext
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.rebuilt import Detectron2ResNet
+from transfer.checkpoints.rebuilt_convnext import SPELLINGS, PlainConvNext, TimmConvNext
 from transfer.checkpoints.rebuilt_foreign import ROWS
 from transfer.checkpoints.rebuilt_foreign import fill as fill_foreign
+from transfer.checkpoints.rebuilt_hf import HfResNet
 from transfer.checkpoints.rebuilt_vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
@@ -120,6 +123,9 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
         # A norm weight of 0 hides the convolutions before it; both networks get ones there.
         with _Awake(source), _Awake(converted):
             rows += compare(source, converted, inputs["random"], "random, zero norms set to 1")
+    if isinstance(source, PlainConvNext) and source.is_silent():
+        with _Loud(source), _Loud(converted):
+            rows += compare(source, converted, inputs["random"], "random, scales set to 1")
     return rows
 
 
@@ -136,6 +142,8 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return PlainVit(
             tensors, layout, weights.architecture.get("num_heads", vit.heads), vit.depth
         )
+    if layout in SPELLINGS:
+        return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout in ROWS:
         network = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
@@ -144,6 +152,8 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
             raise ProofError(f"the source has no {error.args[0]}") from error
     if layout == "detectron2":
         return _fill(Detectron2ResNet(backbone, stride), tensors)
+    if layout == "hf_resnet":
+        return _fill(HfResNet(backbone, stride), tensors)
     if layout == "numeric":
         return _fill(Numeric(backbone), {f"layers.{name}": t for name, t in tensors.items()})
     network = build_resnet(backbone)
@@ -167,6 +177,9 @@ def load_layout(
         elif vit is not None:
             named = build_vit(vit, heads)
             network = TimmVit(named)
+        elif (convnext := parse_convnext(backbone)) is not None:
+            named = build_convnext(convnext, architecture)
+            network = TimmConvNext(named)
         elif backbone in torchvision.models.list_models():
             network = TorchvisionResNet(backbone)
             named = network.network
@@ -266,3 +279,16 @@ class _Awake:
     def __exit__(self, *_: object) -> None:
         for norm, weight in self.own:
             norm.weight = weight
+
+
+class _Loud:
+    """Within the context a ConvNeXt's layer scales are 1."""
+
+    def __init__(self, network: PlainConvNext | TimmConvNext) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        self.network.wake(True)
+
+    def __exit__(self, *_: object) -> None:
+        self.network.wake(False)

@@ -22,6 +22,7 @@ from transfer.checkpoints.architectures import (
     shorten,
 )
 from transfer.checkpoints.build import build_trunk
+from transfer.checkpoints.convnext import said_of
 from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.formats.ours import OURS
@@ -112,7 +113,8 @@ def read(
     account, state, name = _sort_keys(found, facts.backbone, str(path))
     if backbone is not None and backbone != name:
         raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
-    warnings = (*facts.warnings, *_casts(found.tensors, account), *check_values(state, str(path)))
+    warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
+    warnings = (*warnings, *check_values(state, str(path)))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
     stated = (travelling or {}).get("sha256")
@@ -134,9 +136,11 @@ def read(
 def _with_place(facts: Facts, place: Source) -> Facts:
     """What a hub or a package says beside the file: it wins over what the format says."""
     known = {**facts.known, **place.known}
+    architecture = {**facts.architecture, **place.architecture}
+    facts = facts._replace(known=known, architecture=architecture)
     if place.preprocess is None:
-        return facts._replace(known=known)
-    return facts._replace(known=known, preprocess=place.preprocess, warnings=())
+        return facts
+    return facts._replace(preprocess=place.preprocess, warnings=())
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
@@ -153,8 +157,9 @@ def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
 def _check_declared(backbone: str | None, path: str) -> None:
     if backbone is not None and not is_known(backbone) and not backbone.startswith("vit_"):
         raise InputError(
-            f"{path} is a {backbone}; only ResNets and ViTs are read: {', '.join(BACKBONES)}, "
-            "vit_{small,base,large}_patch16_224 and the like"
+            f"{path} is a {backbone}; only ResNets, ViTs and ConvNeXts are read: "
+            f"{', '.join(BACKBONES)}, vit_{{small,base,large}}_patch16_224 and the like, "
+            "convnext_{tiny,...}, convnextv2_{tiny,...}"
         )
 
 
@@ -195,8 +200,9 @@ def _fill(state: dict[str, Tensor], backbone: str, fills: Mapping[str, float]) -
     added = 0
     for name, shape in expected_shapes(backbone, counters=False).items() if fills else ():
         leaf = name.rpartition(".")[2]
-        if leaf in fills and name not in state:
-            state[name] = torch.full(shape, fills[leaf])
+        value = fills.get(name, fills.get(leaf))
+        if value is not None and name not in state:
+            state[name] = torch.full(shape, value)
             added += 1
     return added
 

@@ -24,6 +24,8 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import is_known
+from transfer.checkpoints.folder import CONFIG, PROCESSORS, read_folder
 from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
@@ -128,15 +130,15 @@ def _from_hub(source: str, rest: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
     file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
-    try:
-        config = _hub_file(source, repo, "config.json", revision or None)
-    except InputError:  # offline: the weights were in the cache, and the repository has no config
-        config = None
-    facts = json.loads(config.read_text()) if config else {}
-    stated = facts.get("pretrained_cfg") or {}
-    if facts.get("architecture"):
-        _check_architecture(source, facts["architecture"])
-    return Source(file, _preprocess(stated))
+    for beside in (CONFIG, PROCESSORS[0]):
+        try:
+            _hub_file(source, repo, beside, revision or None)
+        except InputError:  # offline: the weights were in the cache, and the repository has no such
+            continue
+    stated = read_folder(file.parent)
+    if stated.config.get("architecture"):
+        _check_architecture(source, stated.config["architecture"])
+    return Source(file, stated.preprocess, architecture=stated.architecture)
 
 
 def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: str | None) -> Path:
@@ -221,11 +223,9 @@ def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
 def _check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
     plain = re.sub(r"^(tv_|gluon_)", "", name)
-    if plain not in BACKBONES and not re.fullmatch(
-        r"vit_(tiny|small|base|large|huge)_patch\d+_\d+", plain
-    ):
+    if not is_known(plain):
         known = ", ".join(BACKBONES)
-        raise InputError(f"{source} is a {name}; read are {known} and plain ViTs")
+        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
 
 
 SCHEMES: dict[str, Callable[[str, str], Source]] = {

@@ -1,7 +1,8 @@
 """Where weights come from: what a user names in, a local file that is worth opening out.
 
-A source is a file, `https://...`, `hf-hub:org/name[@revision][:file]`,
-`torchvision:resnet50/IMAGENET1K_V2`, `timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
+A source is a file, a folder that `save_pretrained` wrote, `https://...`,
+`hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`,
+`timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
 `detectron2://ImageNetPretrained/MSRA/R-50.pkl`; the last five are remote.
 """
 
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
+IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
 REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Attributes: file: local; preprocess and known: what the place says beside the file."""
+    """Attributes: file: local; preprocess, known and architecture: what the place says beside the
+    file."""
 
     file: Path
     preprocess: Preprocess | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)
 
 
 def is_remote(source: str | Path) -> bool:
@@ -45,15 +49,22 @@ def resolve(source: str | Path) -> Source:
     """The local file of a source, downloaded once if it is remote.
 
     Raises:
-        InputError: missing, a folder, 0 bytes, or not to be had.
+        InputError: missing, a folder without weights, 0 bytes, or not to be had.
     """
     if not is_remote(source):
-        return Source(local_file(source))
+        return _with_beside(local_file(source))
     from transfer.checkpoints.remote import fetch
 
     found = fetch(str(source))
     local_file(found.file)
     return found
+
+
+def _with_beside(file: Path) -> Source:
+    from transfer.checkpoints.folder import read_beside  # loads torch
+
+    beside = read_beside(file)
+    return Source(file, beside.preprocess, architecture=beside.architecture)
 
 
 def source_stem(source: str | Path) -> str:
@@ -71,22 +82,37 @@ def source_stem(source: str | Path) -> str:
 def local_file(path: str | Path) -> Path:
     """Returns the path of an existing, non-empty file.
 
-    A TensorFlow checkpoint is also meant by its prefix (`model.ckpt-250228`) and its data file.
+    A TensorFlow checkpoint is also meant by its prefix (`model.ckpt-250228`) and its data file, a
+    model of transformers or timm by its folder.
 
     Raises:
-        InputError: missing, a folder, or 0 bytes.
+        InputError: missing, a folder without such a model, or 0 bytes.
     """
     file = Path(path)
     index = file.with_name(f"{file.name.partition('.data-')[0]}.index") if file.name else file
     if (not file.exists() or ".data-" in file.name) and index.is_file():
         return local_file(index)
     if file.is_dir():
-        raise InputError(f"{file} is a folder; give the weights file inside it")
+        return local_file(_file_of(file))
     if not file.is_file():
         raise InputError(f"no weights file at {file}")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes); copy or download it again")
     return file
+
+
+def _file_of(folder: Path) -> Path:
+    """The weights file of a folder that `save_pretrained` wrote."""
+    found = [folder / name for name in IN_FOLDERS if (folder / name).is_file()]
+    if found:
+        return found[0]
+    shards = [name for name in IN_FOLDERS if (folder / f"{name}.index.json").is_file()]
+    if shards:
+        raise InputError(
+            f"{folder} holds a model in several files ({shards[0]}.index.json); save it as one: "
+            "save_pretrained(..., max_shard_size='100GB')"
+        )
+    raise InputError(f"{folder} is a folder; give the weights file inside it")
 
 
 def file_sha256(*paths: Path) -> str:

@@ -19,14 +19,15 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import parse_vit
+from transfer.checkpoints.convnext import parse_convnext
 from transfer.checkpoints.layout import to_layout
 from transfer.checkpoints.weights import Weights, facts_of
 
-# suffix -> layout of a ResNet, layout of a ViT
+# suffix -> layout of a ResNet, of a ViT, of a ConvNeXt (None: it has none)
 LAYOUTS = {
-    ".pkl": ("detectron2", "vitdet"),
-    ".pth": ("torchvision", "timm"),
-    ".safetensors": ("torchvision", "timm"),
+    ".pkl": ("detectron2", "vitdet", None),
+    ".pth": ("torchvision", "timm", "timm"),
+    ".safetensors": ("torchvision", "timm", "timm"),
 }
 
 
@@ -34,13 +35,28 @@ def layout_of(path: str | Path, backbone: str) -> str:
     """The layout that a file name's suffix stands for.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or one that this backbone is not written with.
     """
     suffix = Path(path).suffix
     if suffix not in LAYOUTS:
         known = ", ".join(LAYOUTS)
         raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
-    return LAYOUTS[suffix][parse_vit(backbone) is not None]
+    layout = LAYOUTS[suffix][_kind(backbone)]
+    if layout is None:
+        raise InputError(
+            f"{path}: a {backbone} is not written for Detectron2, whose detectors here have "
+            f"ResNets and ViTs; give {' or '.join(suffixes_of(backbone))}"
+        )
+    return layout
+
+
+def suffixes_of(backbone: str) -> list[str]:
+    """The suffixes that a backbone can be written with."""
+    return [suffix for suffix, layouts in LAYOUTS.items() if layouts[_kind(backbone)]]
+
+
+def _kind(backbone: str) -> int:
+    return 1 if parse_vit(backbone) else 2 if parse_convnext(backbone) else 0
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:

@@ -178,10 +178,11 @@ META = (
     ),
     KeyFormat(
         "vicregl",
-        "VICRegL (ResNet)",
+        "VICRegL (ResNet, ConvNeXt)",
         CLASS,
         containers=_MODEL,
         prefixes=with_ddp("backbone."),
+        layouts=("canonical", "fair_convnext"),
         needs=(r"(maps_projector\.|classifier\.).*", r"projector\..*"),
         drops={"projector": r"(maps_)?projector\..*", "classifier": r"classifier\..*"},
         facts=stated("vicregl", SWAV_PREPROCESS),

@@ -25,7 +25,7 @@ def _check_ours(content: Mapping[str, Any]) -> None:
     check_version(content)
     backbone = content.get("backbone")
     if isinstance(backbone, str) and not is_known(backbone):
-        raise InputError(f"it is a {backbone}; only ResNets and ViTs are read")
+        raise InputError(f"it is a {backbone}; only ResNets, ViTs and ConvNeXts are read")
 
 
 def _facts(content: Mapping[str, Any]) -> Facts:
@@ -79,7 +79,7 @@ FLAT = (
         TEXT,
         containers=(("state_dict",),),
         prefixes=with_ddp(""),
-        drops={"classifier": r"(fc|head)\..*"},
+        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
     ),
     KeyFormat(
         "model",
@@ -88,6 +88,6 @@ FLAT = (
         containers=(("model",),),
         prefixes=with_ddp(""),
         needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),
-        drops={"classifier": r"(fc|head)\..*"},
+        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
     ),
 )

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from transfer.checkpoints.formats.convnext import CONVNEXT
 from transfer.checkpoints.formats.entry import KeyFormat
 from transfer.checkpoints.formats.foreign import FOREIGN
+from transfer.checkpoints.formats.huggingface import HUGGINGFACE
+from transfer.checkpoints.formats.lightning import LIGHTNING
 from transfer.checkpoints.formats.meta import META
 from transfer.checkpoints.formats.ours import FLAT, OURS
+from transfer.checkpoints.formats.simclr_ports import PORTS
 from transfer.checkpoints.formats.toolboxes import TOOLBOXES
 
 FORMATS: dict[str, KeyFormat] = {
-    entry.name: entry for entry in (*OURS, *FOREIGN, *META, *TOOLBOXES, *FLAT)
+    entry.name: entry
+    for entry in (
+        *OURS,
+        *FOREIGN,
+        *META,
+        *LIGHTNING,
+        *PORTS,
+        *TOOLBOXES,
+        *HUGGINGFACE,
+        *CONVNEXT,
+        *FLAT,
+    )
 }

@@ -44,7 +44,7 @@ def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
     )(content)
 
 
-def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
+def facts_of_lightning(content: Mapping[str, Any]) -> Facts:
     """Lightning counts epochs from 0 since 1.6."""
     version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
     since = version is not None and (int(version[1]), int(version[2])) >= (1, 6)
@@ -158,7 +158,7 @@ TOOLBOXES = (
             layouts=("canonical", "numeric"),
             needs=needs,
             drops={**_LIGHTLY_DROPS, "momentum or student copy": copy},
-            facts=_facts_of_lightning,
+            facts=facts_of_lightning,
         )
         for name, (needs, prefix, copy) in _LIGHTLY.items()
         for container in (_STATE, ())
@@ -186,7 +186,7 @@ TOOLBOXES = (
             "decoder": r"decoder\..*",
             "loss state": r"dino_loss_func\..*",
         },
-        facts=_facts_of_lightning,
+        facts=facts_of_lightning,
     ),
     KeyFormat(
         "mm",
@@ -194,7 +194,7 @@ TOOLBOXES = (
         CLASS,
         containers=(_STATE,),
         prefixes=("backbone.",),
-        layouts=("mm_vit", "canonical"),
+        layouts=("mm_vit", "canonical", "mm_convnext"),
         drops={
             "projector": r"neck\..*",
             "head": r"head\..*",
@@ -222,7 +222,10 @@ TOOLBOXES = (
         TEXT,
         containers=(("state_dict_ema",), _STATE),
         prefixes=with_ddp(""),
-        drops={"classifier": r"(fc|head)\..*", "weights before averaging": r"state_dict\..*"},
+        drops={
+            "classifier": r"(fc|head)\.(?!norm\.).*",
+            "weights before averaging": r"state_dict\..*",
+        },
         facts=stated("supervised", first_epoch=1),
     ),
     KeyFormat(

@@ -1,0 +1,149 @@
+"""ConvNeXt backbones by name: sizes, names and shapes of their tensors, timm's network.
+
+Canonical names are timm's. The small ones (atto to nano) have 1x1 convolutions where the others
+have linear layers, as in timm; ConvNeXt V2 has a response normalisation where V1 has a layer scale.
+Sources: arXiv 2201.03545 and 2301.00808, timm's models/convnext.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+Shapes = dict[str, tuple[int, ...]]
+
+# size -> blocks of each stage, width of the first
+V1 = {
+    "atto": ((2, 2, 6, 2), 40),
+    "femto": ((2, 2, 6, 2), 48),
+    "pico": ((2, 2, 6, 2), 64),
+    "nano": ((2, 2, 8, 2), 80),
+    "tiny": ((3, 3, 9, 3), 96),
+    "small": ((3, 3, 27, 3), 96),
+    "base": ((3, 3, 27, 3), 128),
+    "large": ((3, 3, 27, 3), 192),
+    "xlarge": ((3, 3, 27, 3), 256),
+}
+V2 = {name: size for name, size in V1.items() if name != "xlarge"}
+V2["huge"] = ((3, 3, 27, 3), 352)
+LAST_NORM = ("head.norm.weight", "head.norm.bias")
+
+
+class ConvNext(NamedTuple):
+    """Attributes: depths: blocks of each stage; width: channels of the first stage, doubled in
+    each of the others; version: 1 or 2."""
+
+    depths: tuple[int, ...]
+    width: int
+    version: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.width * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def pointwise_convolutions(self) -> bool:
+        """Whether timm's network of this size has 1x1 convolutions for linear layers."""
+        return self.depths[0] == 2
+
+
+def parse_convnext(backbone: str) -> ConvNext | None:
+    """The parts of a name such as convnext_tiny or convnextv2_base; None for another backbone."""
+    match = re.fullmatch(r"convnext(v2)?_(\w+)", backbone)
+    sizes = V2 if match and match[1] else V1
+    if not match or match[2] not in sizes:
+        return None
+    return ConvNext(*sizes[match[2]], version=2 if match[1] else 1)
+
+
+def convnext_shapes(network: ConvNext) -> Shapes:
+    """Canonical names -> shapes of its tensors (convnext_tiny: 180)."""
+    shapes: Shapes = {"stem.0.weight": (network.width, 3, 4, 4), "stem.0.bias": (network.width,)}
+    shapes |= _pair("stem.1", network.width)
+    inputs = network.width
+    for stage, width in enumerate(network.widths):
+        if stage:
+            shapes |= _pair(f"stages.{stage}.downsample.0", inputs)
+            shapes[f"stages.{stage}.downsample.1.weight"] = (width, inputs, 2, 2)
+            shapes[f"stages.{stage}.downsample.1.bias"] = (width,)
+        for number in range(network.depths[stage]):
+            shapes |= _block(f"stages.{stage}.blocks.{number}", width, network)
+        inputs = width
+    return shapes | _pair("head.norm", inputs)
+
+
+def _pair(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _block(name: str, width: int, network: ConvNext) -> Shapes:
+    kernel = (1, 1) if network.pointwise_convolutions else ()
+    shapes: Shapes = {f"{name}.gamma": (width,)} if network.version == 1 else {}
+    shapes |= {f"{name}.conv_dw.weight": (width, 1, 7, 7), f"{name}.conv_dw.bias": (width,)}
+    shapes |= _pair(f"{name}.norm", width)
+    if network.version == 2:
+        shapes |= _pair(f"{name}.mlp.grn", 4 * width)
+    for layer, outputs, inputs in (("fc1", 4 * width, width), ("fc2", width, 4 * width)):
+        shapes[f"{name}.mlp.{layer}.weight"] = (outputs, inputs, *kernel)
+        shapes[f"{name}.mlp.{layer}.bias"] = (outputs,)
+    return shapes
+
+
+def convnext_candidates(found: Shapes) -> list[str]:
+    """Names of the ConvNeXts that the found tensors speak for, by version and first width."""
+    if not any(re.match(r"stages\.\d+\.blocks\.\d+\.conv_dw\.", name) for name in found):
+        return []
+    second = any(".mlp.grn." in name for name in found)
+    known = [f"convnextv2_{size}" for size in V2] if second else [f"convnext_{size}" for size in V1]
+    width = (found.get("stem.0.weight") or found.get("stem.1.weight") or (0,))[0]
+    return [name for name in known if parse_convnext(name).width == width] or known
+
+
+def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> nn.Module:
+    """timm's ConvNeXt of these sizes, without classifier: the last map's mean, after a norm."""
+    from timm.models.convnext import ConvNeXt
+
+    trunk = ConvNeXt(
+        num_classes=0,
+        depths=network.depths,
+        dims=network.widths,
+        conv_mlp=network.pointwise_convolutions,
+        use_grn=network.version == 2,
+        ls_init_value=1e-6 if network.version == 1 else None,
+    )
+    trunk.head.norm.eps = float(architecture.get("last_norm_eps", trunk.head.norm.eps))
+    trunk.out_dim = network.widths[-1]
+    return trunk
+
+
+def said_of(fills: Mapping[str, float]) -> tuple[str, ...]:
+    """What a user should know of the parts that a file lacks."""
+    if LAST_NORM[0] not in fills:
+        return ()
+    return (
+        "the file has no norm after pooling (FCMAE trains none): features are normalised over "
+        "their channels without scale and shift, as timm does",
+    )
+
+
+def missing_parts(names: Collection[str]) -> dict[str, float]:
+    """Values that make a ConvNeXt of a file that has no layer scale or no last norm.
+
+    Args:
+        names: the file's, canonical.
+
+    Returns:
+        last part of a name, or a whole name -> value. A layer scale of 1 changes nothing
+        (VICRegL's have none). For the last norm (FCMAE trains none) timm takes a norm that
+        normalises only, and so do we.
+    """
+    fills: dict[str, float] = {}
+    if not any(name.endswith((".gamma", ".mlp.grn.weight", ".mlp.grn.bias")) for name in names):
+        fills["gamma"] = 1.0
+    if not any(name in names for name in LAST_NORM):
+        fills |= dict(zip(LAST_NORM, (1.0, 0.0)))
+    return fills

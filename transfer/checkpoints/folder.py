@@ -1,0 +1,135 @@
+"""What the files beside a weights file say: a folder of Hugging Face transformers or of timm's hub.
+
+`save_pretrained` writes `config.json` (the network), `model.safetensors` or `pytorch_model.bin`
+and, of the image processor, `preprocessor_config.json` (version 5 also: `processor_config.json`).
+timm's `push_to_hf_hub` writes `config.json` with `architecture` and `pretrained_cfg`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+
+CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+BYTE = 1 / 255  # a processor's rescale_factor for pixels in [0, 1]
+
+
+class Beside(NamedTuple):
+    """Attributes: preprocess: None where no file states it; architecture: of
+    `Weights.architecture`; config: the parsed `config.json`, empty where there is none."""
+
+    preprocess: Preprocess | None
+    architecture: dict[str, Any]
+    config: dict[str, Any]
+
+
+NOTHING = Beside(None, {}, {})
+
+
+def read_beside(file: Path) -> Beside:
+    """What is said beside a local file; nothing for suffixes that such folders do not have."""
+    return read_folder(file.parent) if file.suffix in (".safetensors", ".bin") else NOTHING
+
+
+def read_folder(folder: Path) -> Beside:
+    """What a folder's `config.json` and its processor's file say about the weights in it.
+
+    Raises:
+        InputError: a file is not JSON, or describes a network that is not read.
+    """
+    config = _read_json(folder / CONFIG)
+    if not any(key in config for key in ("model_type", "architectures", "architecture")):
+        return NOTHING
+    differs = ARCHITECTURES.get(str(config.get("model_type")), lambda config: {})
+    try:
+        return Beside(_preprocess(folder, config), differs(config), config)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+
+
+def preprocess_of_processor(processor: Mapping[str, Any]) -> Preprocess:
+    """The input that an image processor of transformers makes, from its saved settings.
+
+    Pixels (0 to 255) are multiplied by `rescale_factor` (old files leave it out: 1/255), then mean
+    and std are taken off, each step where its `do_...` is true.
+
+    Raises:
+        InputError: a mean or std that is neither a number nor three numbers.
+    """
+    factor = float(processor.get("rescale_factor") or BYTE)
+    top = 255 * factor if processor.get("do_rescale", True) else 255.0
+    top = 1.0 if abs(top - 1) < 1e-6 else top
+    low = -1.0 if processor.get("rescale_offset") else 0.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    if processor.get("do_normalize", True):
+        mean, std = (_three(processor, key) for key in ("image_mean", "image_std"))
+    order = "BGR" if processor.get("do_flip_channel_order") else "RGB"
+    return Preprocess(mean, std, channel_order=order, value_range=(low, low + top))
+
+
+def _three(processor: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    value = processor.get(key)
+    values = value if isinstance(value, (list, tuple)) else [value] * 3
+    if len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
+        raise InputError(f"{key} of its image processor is {value!r}, not three numbers")
+    return tuple(float(v) for v in values)
+
+
+def _preprocess(folder: Path, config: Mapping[str, Any]) -> Preprocess | None:
+    for name in PROCESSORS:
+        processor = _read_json(folder / name)
+        processor = processor.get("image_processor") or processor
+        if any(key in processor for key in ("image_mean", "do_normalize", "do_rescale")):
+            return preprocess_of_processor(processor)
+    stated = config.get("pretrained_cfg") or {}
+    if stated.get("mean") and stated.get("std"):
+        return Preprocess(tuple(stated["mean"]), tuple(stated["std"]))
+    return None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is not JSON ({error}); save it again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _wants(config: Mapping[str, Any], **wanted: Any) -> None:
+    """Raises InputError for settings that change what the network computes and are not read."""
+    for key, value in wanted.items():
+        if config.get(key, value) != value:
+            raise InputError(f"{CONFIG} says {key} {config[key]!r}; read is {value!r} only")
+
+
+def _of_resnet(config: Mapping[str, Any]) -> dict[str, Any]:
+    _wants(config, hidden_act="relu", downsample_in_first_stage=False, num_channels=3)
+    return {"stride_in_1x1": True} if config.get("downsample_in_bottleneck") else {}
+
+
+def _of_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
+    _wants(config, hidden_act="gelu", num_channels=3, patch_size=4)
+    return {"last_norm_eps": float(config.get("layer_norm_eps", 1e-12))}
+
+
+def _of_dinov3_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
+    _wants(config, hidden_act="gelu", num_channels=3, layer_norm_eps=1e-6)
+    return {}
+
+
+# `model_type` of config.json -> what its settings say beyond the tensors.
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "resnet": _of_resnet,
+    "convnext": _of_convnext,
+    "convnextv2": _of_convnext,
+    "dinov3_convnext": _of_dinov3_convnext,
+}

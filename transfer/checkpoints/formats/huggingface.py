@@ -1,0 +1,52 @@
+"""Formats of Hugging Face transformers (ConvNets): names with and without a classifier's prefix.
+
+Read in the source of versions 4 and 5, and held against the names and shapes that its classes give
+(5.24). Which input a network wants is in `preprocessor_config.json`, not in its weights: `folder`
+reads it where it is beside the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.formats.entry import CLASS, KeyFormat
+from transfer.checkpoints.provenance import Facts
+
+HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def class_default(
+    processor: str, preprocess: Preprocess, released: str = ""
+) -> Callable[[Mapping[str, Any]], Facts]:
+    """Facts of weights without their processor's file: the class's defaults, and that is said.
+
+    Args:
+        processor: the image processor that transformers' `AutoImageProcessor` takes.
+        preprocess: what it does without any file.
+        released: what the released models' files say instead, for the warning.
+    """
+    values = f"mean {preprocess.mean[0]:g} ..., std {preprocess.std[0]:g} ..."
+    warning = (
+        "no preprocessor_config.json with config.json beside the file: what they would say is "
+        f"taken from the class's defaults ({processor}: {values}){released}; put both files beside "
+        "the weights"
+    )
+    return lambda content: Facts(preprocess, {}, warnings=(warning,))
+
+
+IMAGENET_RELEASED = ", where released models state ImageNet's mean and std"
+FACTS = class_default("ConvNextImageProcessor", HALF, IMAGENET_RELEASED)
+
+HUGGINGFACE = (
+    KeyFormat(
+        "hf_resnet",
+        "Hugging Face transformers' ResNet",
+        CLASS,
+        prefixes=("resnet.", ""),
+        layouts=("hf_resnet",),
+        drops={"classifier": r"classifier\..*"},
+        facts=FACTS,
+    ),
+)
