@@ -72,18 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_metrics(folders: Sequence[Path]) -> None:
-    """A line for each trial's record; for several trials another of mean and spread."""
+    """A line with the headline metrics of each trial's record; for several trials another of mean
+    and spread. The records hold all metrics."""
+    from transfer.results.metrics import headline_texts, headlines
     from transfer.results.record import FILE_NAME, read_record
 
-    found: list[dict[str, float]] = []
-    for folder in folders:
-        found.append(read_record(folder / FILE_NAME)["metrics"])
-        metrics = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
-        print(f"{folder / FILE_NAME}: {metrics}")
-    if len(found) > 1:
-        columns = {name: [metrics[name] for metrics in found] for name in found[0]}
+    records = [read_record(folder / FILE_NAME) for folder in folders]
+    for folder, record in zip(folders, records):
+        texts = headline_texts(record["task"], record["metrics"])
+        print(f"{folder / FILE_NAME}: {', '.join(texts)}")
+    if len(records) > 1:
+        names = headlines(records[0]["task"], records[0]["metrics"])
+        columns = {name: [record["metrics"][name] for record in records] for name in names}
         means = (f"{name} {mean(v):.2f} ± {stdev(v):.2f}" for name, v in columns.items())
-        print(f"mean ± sample standard deviation of {len(found)} trials: {', '.join(means)}")
+        print(f"mean ± sample standard deviation of {len(records)} trials: {', '.join(means)}")
 
 
 if __name__ == "__main__":
