@@ -28,6 +28,7 @@ from pretrain.common.distributed import gather_objects, gather_rows, is_main, ra
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
+from pretrain.common.resources import usable_workers
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.classification.cache import FeatureTable, file_stamp, open_table
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
@@ -118,7 +119,7 @@ def extract_features(
             loader = DataLoader(
                 CropDataset(split, range(len(split)), transform),
                 batch_sampler=plan[rank() :: world_size()],
-                num_workers=num_workers,
+                num_workers=usable_workers(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain.common.resources import cores
 from pretrain.data.datasets import datasets_root
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
@@ -43,7 +44,7 @@ def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "au
 def _check_gpus(rows: Rows, num_gpus: int) -> None:
     count = torch.cuda.device_count()
     if count == 0:
-        text = f"none: CUDA is absent, runs use {_cores()} CPU cores"
+        text = f"none: CUDA is absent, runs use {cores()} CPU cores"
         if num_gpus > 1:
             text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes by torchrun"
         rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
@@ -55,11 +56,6 @@ def _check_gpus(rows: Rows, num_gpus: int) -> None:
         rows.add("gpu", FAIL, f"--num-gpus {num_gpus}, but this machine has {text}")
     else:
         rows.add("gpu", OK, text)
-
-
-def _cores() -> int:
-    has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
 
 
 def _check_detectron2(rows: Rows, engine: str) -> None:

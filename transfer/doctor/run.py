@@ -17,8 +17,11 @@ from PIL import Image
 from pretrain.common.cli import short_names
 from pretrain.common.config import find_config, load_config
 from pretrain.common.errors import InputError
+from pretrain.common.resources import usable_workers
 from pretrain.data.datasets import open_images
 from pretrain.data.decode import decode_image
+from pretrain.data.decoded import copies, why_not_kept
+from pretrain.data.run import train_images
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
@@ -169,7 +172,17 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
                 if name:
                     images = open_images(name)
                     check_split(rows, name, len(images), len(images.classes), images.read)
+            if cfg.DATALOADER.CACHE_DECODED:
+                _cache(rows, cfg, job.processes)
             pretraining.check_inputs(cfg)
+
+
+def _cache(rows: Rows, cfg: CfgNode, processes: int) -> None:
+    """Whether DATALOADER.CACHE_DECODED will be used, by the loader's own rule."""
+    workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
+    reason = why_not_kept(train_images(cfg), copies(workers, processes))
+    text = f"not used, images are read from files: {reason}" if reason else "decoded images fit"
+    rows.add("cache", OK, f"DATALOADER.CACHE_DECODED: {text}")
 
 
 def _detection(rows: Rows, job: Job) -> str | None:
