@@ -18,7 +18,8 @@ from pretrain.common.config import CHECKOUT, config_sha256, load_config
 from pretrain.defaults import get_defaults as pretrain_defaults
 from transfer.classification.cached.run import with_formats
 from transfer.classification.defaults import get_defaults, not_in_identity
-from transfer.detection.config import load_detection_config, protocol_sha256, task_package
+from transfer.detection.config import protocol_sha256
+from transfer.detection.defaults import make_defaults
 
 GOLDEN = Path(__file__).with_name("golden_config_hashes.json")
 FOLDERS = ("classification", "detection", "pretrain")
@@ -36,11 +37,7 @@ def identity_of(name: str, path: Path) -> str:
     if name.startswith("classification/"):
         cfg = with_formats(load_config(str(path), get_defaults()), torch.device("cpu"))
         return config_sha256(cfg, not_in_identity(cfg))
-    if task_package(str(path)) == "transfer.detection":
-        return protocol_sha256(load_detection_config(str(path)))
-    from transfer.segmentation.config import load_segmentation_config
-
-    return protocol_sha256(load_segmentation_config(str(path)))
+    return protocol_sha256(load_config(str(path), make_defaults()))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
     """The merged config of a file or a name below configs/, checked without data.
 
-    Raises InputError: see `load_config` and `check_config`.
+    Raises InputError: no training data is given; see `load_config` and `check_config`.
     """
     cfg = load_config(config, get_defaults(), overrides, "pretrain")
+    if not cfg.DATASETS.TRAIN:
+        raise InputError(
+            f"{config} leaves the data to you: add DATASETS.TRAIN folder:FOLDER (a folder of "
+            "images, or of class folders) or folder:FOLDER:SPLIT"
+        )
     check_config(cfg, num_processes)
     return cfg
 

@@ -160,7 +160,8 @@ def open_splits(
     """
     for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
         if not name:
-            raise InputError(f"{key} is empty: name a data set, such as folder:FOLDER:SPLIT")
+            split = key.rpartition(".")[2].lower()
+            raise InputError(f"the config leaves the data to you: add {key} folder:FOLDER:{split}")
     first, second = open_split(train, limit_per_class), open_split(test, test_limit_per_class)
     if first.classes != second.classes:
         here, there = set(first.classes), set(second.classes)

@@ -136,12 +136,26 @@ def check(cfg: CfgNode) -> None:
         if _get(cfg, key) < least:
             raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+        raise InputError(missing_data(cfg))
     dims = cfg.MODEL.RPN.CONV_DIMS
     if not dims or any(width != -1 for width in dims):
         raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
     DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
     check_vitdet(cfg)
+
+
+def missing_data(cfg: CfgNode, kinds: Sequence[str] = ("voc", "coco")) -> str:
+    """What to say of a config whose DATASETS name no training set, or not one test set.
+
+    Args:
+        kinds: of names for one's own data, KIND:FOLDER:SPLIT.
+    """
+    empty = [key for key in ("TRAIN", "TEST") if not cfg.DATASETS[key]]
+    words = " ".join(f"DATASETS.{key} {kinds[0]}:FOLDER:{key.lower()}" for key in empty)
+    if empty:
+        others = " or ".join(f"{kind}:FOLDER:SPLIT" for kind in kinds[1:])
+        return f"the config leaves the data to you: add {words} (or {others})"
+    return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
 
 
 def architecture(cfg: CfgNode) -> str:

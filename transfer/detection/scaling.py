@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from transfer.detection.config import batch_norms, changed, identity
+from transfer.results.own_data import left_open
 
 SHOWN = 4  # differing keys that are spelled out
 
@@ -114,11 +115,12 @@ def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
 def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
     """(key, value in one, value in other) of all keys that make the two different protocols.
 
-    NUM_CLASSES is left out: it is read from the data, and the data's names are compared.
+    NUM_CLASSES is left out: it is read from the data, and the data's names are compared. So is the
+    data itself where `one`, the config as shipped, leaves it to its user.
     """
-    ignored = ("SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES")
+    ignored = {"SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES"}
     first, second = (dict(_leaves(identity(cfg))) for cfg in (one, other))
-    for key in sorted({*first, *second} - set(ignored)):
+    for key in sorted({*first, *second} - ignored - left_open(first)):
         values = first.get(key, "off"), second.get(key, "off")
         if values[0] != values[1]:
             yield key, *values

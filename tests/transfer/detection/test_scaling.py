@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from transfer.detection.config import load_detection_config, protocol_sha256
+from transfer.detection.defaults import make_defaults
 from transfer.detection.scaling import for_processes, training_line
 
 SCALED = ("SOLVER.REFERENCE_WORLD_SIZE", "8")
@@ -80,6 +82,16 @@ def test_line() -> None:
     assert line(*many).count("there") == 4 and "3 more" in line(*many)
     frozen = line("MODEL.RESNETS.NORM", "FrozenBN")
     assert "batch norm over" not in frozen
+
+
+def test_own_data_is_comparable() -> None:
+    """The config leaves the data to its user: giving it changes nothing, a rate does."""
+    data = ("DATASETS.TRAIN", "voc:a:train", "DATASETS.TEST", "voc:a:val")
+    shipped = load_config("own_fpn.yaml", make_defaults(), (), "detection")
+    for more, answer in (((), "yes"), (("SOLVER.BASE_LR", "0.1"), "no, SOLVER.BASE_LR 0.1")):
+        cfg = load_detection_config("own_fpn.yaml", (*data, "TRANSFER.CLASSES", "(a,)", *more))
+        assert f"comparable with own_fpn: {answer}" in training_line(cfg, shipped, "own_fpn", 1)
+    assert "no, DATASETS.TEST" in line(*data)  # VOC's own protocol names its data
 
 
 def test_identity() -> None:
