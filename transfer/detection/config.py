@@ -136,7 +136,7 @@ def check(cfg: CfgNode) -> None:
         if _get(cfg, key) < least:
             raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
-        raise InputError(missing_data(cfg))
+        raise InputError(missing_data(cfg, ("coco",) if cfg.MODEL.MASK_ON else ("voc", "coco")))
     dims = cfg.MODEL.RPN.CONV_DIMS
     if not dims or any(width != -1 for width in dims):
         raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
@@ -144,7 +144,7 @@ def check(cfg: CfgNode) -> None:
     check_vitdet(cfg)
 
 
-def missing_data(cfg: CfgNode, kinds: Sequence[str] = ("voc", "coco")) -> str:
+def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
     """What to say of a config whose DATASETS name no training set, or not one test set.
 
     Args:
@@ -154,7 +154,9 @@ def missing_data(cfg: CfgNode, kinds: Sequence[str] = ("voc", "coco")) -> str:
     words = " ".join(f"DATASETS.{key} {kinds[0]}:FOLDER:{key.lower()}" for key in empty)
     if empty:
         others = " or ".join(f"{kind}:FOLDER:SPLIT" for kind in kinds[1:])
-        return f"the config leaves the data to you: add {words} (or {others})"
+        return (
+            f"the config leaves the data to you: add {words}{f' (or {others})' if others else ''}"
+        )
     return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
 
 
