@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from pretrain.common.cli import make_parser, output_folder, tool
+from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 
+SAVED = ("training.pth", "lr_*/training.pth")  # of a trial that trains on crops
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
     "--output runs/knn"
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
     from transfer.classification.defaults import get_defaults
-    from transfer.results.record import check_trials
+    from transfer.results.record import FILE_NAME, check_trials
+    from transfer.results.unfinished import where_resume_continues
 
     cfg = load_config(args.config, get_defaults(), args.opts, "classification")
     check_trials(args.first_trial, args.trials)
@@ -64,10 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.num_gpus > 1:
         check(cfg, request)
-    launch(classify, args.num_gpus, (cfg, request))
+    trials = range(args.first_trial, args.trials)
+    if args.resume:
+        note_fresh_start(output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
+    with interrupt_says(lambda: where_resume_continues(output, trials, SAVED)):
+        launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
-    print_metrics([output / f"trial_{t}" for t in range(args.first_trial, args.trials)])
+    print_metrics([output / f"trial_{t}" for t in trials])
     return 0
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.cli import make_parser, tool
+from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, tool
 
+SAVED = ("model_[0-9]*.pth", "model_final.pth")  # of a trial's training
 EXAMPLE = (
     "python tools/train_det.py --config digits_voc.yaml --weights runs/mscn/checkpoint.pth "
     "--output runs/digits_voc SOLVER.MAX_ITER 300"
@@ -84,15 +85,20 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.scaling import for_processes
     from transfer.results.record import FILE_NAME, read_record
+    from transfer.results.unfinished import where_resume_continues
 
     check_gpus(num_gpus)
     job = run.prepare(request)
     for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
     run.check_weights(job)
-    launch(run.run_request, num_gpus, (request,))
+    if request.resume:
+        note_fresh_start(request.output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
+    trials = range(request.first_trial, request.trials)
+    with interrupt_says(lambda: where_resume_continues(request.output, trials, SAVED)):
+        launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
-    for trial in range(request.first_trial, request.trials):
+    for trial in trials:
         path = Path(request.output) / f"trial_{trial}" / FILE_NAME
         print(f"{path}: {run.format_metrics(read_record(path)['metrics'])}")
 

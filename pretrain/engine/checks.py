@@ -146,6 +146,23 @@ def batch_note(cfg: CfgNode) -> str | None:
     )
 
 
+def queue_note(cfg: CfgNode, count: int) -> str | None:
+    """A warning where the queue of keys is longer than the data: what it then holds.
+
+    Args:
+        count: of training images.
+    """
+    node = cfg.METHOD
+    name = node.BASE if node.NAME == MSCN else node.NAME
+    if name not in QUEUED or node.QUEUE_SIZE <= count:
+        return None
+    return (
+        f"METHOD.QUEUE_SIZE {node.QUEUE_SIZE} is longer than the {count} training images: an image "
+        "then meets old keys of its own as negatives; lower it to a multiple of SOLVER.BATCH_SIZE "
+        f"{cfg.SOLVER.BATCH_SIZE} below that number"
+    )
+
+
 def _check_batch(cfg: CfgNode, num_processes: int) -> None:
     batch = cfg.SOLVER.BATCH_SIZE
     if batch % num_processes or batch < 2 * num_processes:

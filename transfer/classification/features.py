@@ -90,6 +90,7 @@ def extract_features(
     window: int = 0,
     precision: str = "fp32",
     storage: str = "fp32",
+    label: str = "features",
 ) -> Features:
     """Returns the pooled features of every image of `split`, in order.
 
@@ -97,6 +98,7 @@ def extract_features(
         window: > 0: the last map averaged over windows of this side at stride 1 and flattened,
             as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
         precision: of the forward pass, fp32 or bf16 (autocast); storage: fp32 or fp16.
+        label: what a progress bar and the log call them.
 
     Of several processes each takes every W-th batch. The batches are those of one process, and so
     are the features, bit for bit where each has as many threads. With a cache folder a killed
@@ -124,9 +126,9 @@ def extract_features(
                 pin_memory=device.type == "cuda",
             )
             forward = _Forward(weights, split, device, **options)
-            _fill(table, pending, loader, forward, batch_size)
+            _fill(table, pending, loader, forward, batch_size, f"{label} of {split.name}")
         elif kept:
-            logger.info("features of %s: %s", split.name, kept)
+            logger.info("%s of %s: %s", label, split.name, kept)
         values = table.values() if table else torch.empty(0, 0)
         return Features(values, split.labels, table.seconds if table else 0.0)
 
@@ -137,10 +139,11 @@ def _fill(
     loader: DataLoader,
     forward: _Forward,
     batch_size: int,
+    desc: str,
 ) -> None:
     """Runs the loader's batches, in rounds of one a process, into the first process's table."""
     start, count = time.perf_counter(), world_size()
-    with progress(loader, desc=f"features of {forward.split.name}", unit="batch") as batches:
+    with progress(loader, desc=desc, unit="batch") as batches:
         for turn, images in enumerate(batches):
             parts = _gather(images, forward, batch_size)
             done = pending[turn * count : (turn + 1) * count]

@@ -100,7 +100,7 @@ def _processes(count: int) -> str:
 def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
     found = list(differences(shipped, cfg))
     if found:
-        listed = [f"{key} {ours} (there {theirs})" for key, theirs, ours in found[:SHOWN]]
+        listed = [f"{key} {_show(ours)} for {_show(theirs)}" for key, theirs, ours in found[:SHOWN]]
         if len(found) > SHOWN:
             listed.append(f"{len(found) - SHOWN} more")
         text = f"no, {', '.join(listed)}"
@@ -110,6 +110,11 @@ def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
     if scaled is not cfg:
         return f"yes, by Detectron2's scaling from {cfg.SOLVER.REFERENCE_WORLD_SIZE} processes"
     return "yes"
+
+
+def _show(value: Any) -> str:
+    """Without parentheses, which nest."""
+    return f"[{', '.join(map(_show, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:

@@ -26,15 +26,18 @@ def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "au
     Args:
         output: where a run would write.
         num_gpus: that a run would use.
-        engine: of detection: auto, detectron2 or torchvision.
+        engine: of detection: auto, detectron2 or torchvision; "": no detector is asked about.
     """
     good = sys.version_info[:2] >= LEAST_PYTHON
     rows.add("python", OK if good else FAIL, platform.python_version())
     found = tuple(map(int, torch.__version__.split("+")[0].split(".")[:2]))
-    text = f"{torch.__version__}, torchvision {metadata.version('torchvision')}"
-    rows.add("torch", OK if found >= LEAST_TORCH else FAIL, f"{text}; 2.10 or newer is needed")
+    needed = ".".join(map(str, LEAST_TORCH))
+    text = f"{torch.__version__} ({needed} or newer is needed)"
+    text += f"; torchvision {metadata.version('torchvision')}"
+    rows.add("torch", OK if found >= LEAST_TORCH else FAIL, text)
     _check_gpus(rows, num_gpus)
-    _check_detectron2(rows, engine)
+    if engine:
+        _check_detectron2(rows, engine)
     _check_disk(rows, output)
     root = datasets_root()
     named = "$DETECTRON2_DATASETS" if os.environ.get("DETECTRON2_DATASETS") else "the default"

@@ -63,7 +63,8 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     """
     rows = Rows()
     kind, path = kind_of(question.config, pretraining) if question.config else ("", "")
-    check_environment(rows, question.output, question.num_gpus, question.engine)
+    engine = "" if kind in ("pretrain", "cls") else question.engine
+    check_environment(rows, question.output, question.num_gpus, engine)
     if kind == "suite":
         _suite(rows, path, question, pretraining, say)
     elif kind:
@@ -174,6 +175,8 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
                     check_split(rows, name, len(images), len(images.classes), images.read)
             if cfg.DATALOADER.CACHE_DECODED:
                 _cache(rows, cfg, job.processes)
+            if note := pretraining.data_note(cfg):
+                rows.add("queue", WARN, note)
             pretraining.check_inputs(cfg)
 
 
