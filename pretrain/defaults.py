@@ -22,7 +22,8 @@ _C.DATASETS.KNN_TEST = ""  # its queries: a validation split, never the test set
 _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 8  # decoding processes per training process; 0 = none
 _C.DATALOADER.MAX_CORRUPT = 10  # unreadable images skipped (and named) before the run stops
-_C.DATALOADER.CACHE_DECODED = False  # keep small, equally sized images decoded in memory
+# Keep images decoded in memory, if they have one size and fit in half of the free memory
+_C.DATALOADER.CACHE_DECODED = False
 
 _C.BACKBONE = CN()
 _C.BACKBONE.NAME = "resnet50"  # of pretrain.backbones.resnet.BACKBONES, or any model of timm's

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
+from pretrain.common.resources import cores
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bank", type=int, default=100_000, help="knn: rows to search (100000)")
     parser.add_argument("--queries", type=int, default=2000, help="knn: rows to search for (2000)")
     parser.add_argument("--dim", type=int, default=512, help="knn: of a feature (512)")
-    parser.add_argument(
-        "--workers", type=int, default=_cores(), help="loader processes (all cores)"
-    )
+    parser.add_argument("--workers", type=int, default=cores(), help="loader processes (all cores)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement (5)")
     parser.add_argument("--repetitions", type=int, default=3, help="measurements of each part (3)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -170,10 +168,6 @@ def _report(result: dict[str, Any]) -> str:
     from benchmarks.run import report
 
     return report(result)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

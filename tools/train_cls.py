@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from pretrain.common.cli import make_parser, output_folder, tool
+from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress, progress_folder
 
+SAVED = ("training.pth", "lr_*/training.pth")  # of a trial that trains on crops
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
     "--output runs/knn"
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
     from transfer.classification.defaults import get_defaults
-    from transfer.results.record import check_trials
+    from transfer.results.record import FILE_NAME, check_trials
+    from transfer.results.unfinished import where_resume_continues
 
     cfg = load_config(args.config, get_defaults(), args.opts, "classification")
     check_trials(args.first_trial, args.trials)
@@ -63,29 +65,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         first_trial=args.first_trial,
         config=args.config,
     )
-    with keep_progress(progress_folder(output, args.first_trial)):
+    trials = range(args.first_trial, args.trials)
+    with (
+        keep_progress(progress_folder(output, args.first_trial)),
+        interrupt_says(lambda: where_resume_continues(output, trials, SAVED)),
+    ):
         if args.num_gpus > 1:
             check(cfg, request)
+        if args.resume:
+            note_fresh_start(output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
         launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
-    print_metrics([output / f"trial_{t}" for t in range(args.first_trial, args.trials)])
+    print_metrics([output / f"trial_{t}" for t in trials])
     return 0
 
 
 def print_metrics(folders: Sequence[Path]) -> None:
-    """A line for each trial's record; for several trials another of mean and spread."""
+    """A line with the headline metrics of each trial's record; for several trials another of mean
+    and spread. The records hold all metrics."""
+    from transfer.results.metrics import headline_texts, headlines
     from transfer.results.record import FILE_NAME, read_record
 
-    found: list[dict[str, float]] = []
-    for folder in folders:
-        found.append(read_record(folder / FILE_NAME)["metrics"])
-        metrics = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
-        print(f"{folder / FILE_NAME}: {metrics}")
-    if len(found) > 1:
-        columns = {name: [metrics[name] for metrics in found] for name in found[0]}
+    records = [read_record(folder / FILE_NAME) for folder in folders]
+    for folder, record in zip(folders, records):
+        texts = headline_texts(record["task"], record["metrics"])
+        print(f"{folder / FILE_NAME}: {', '.join(texts)}")
+    if len(records) > 1:
+        names = headlines(records[0]["task"], records[0]["metrics"])
+        columns = {name: [record["metrics"][name] for record in records] for name in names}
         means = (f"{name} {mean(v):.2f} ± {stdev(v):.2f}" for name, v in columns.items())
-        print(f"mean ± sample standard deviation of {len(found)} trials: {', '.join(means)}")
+        print(f"mean ± sample standard deviation of {len(records)} trials: {', '.join(means)}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.cli import make_parser, tool
+from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, tool
 from pretrain.common.progress import keep_progress, progress_folder
 
+SAVED = ("model_[0-9]*.pth", "model_final.pth")  # of a trial's training
 EXAMPLE = (
     "python tools/train_det.py --config digits_voc.yaml --weights runs/mscn/checkpoint.pth "
     "--output runs/digits_voc SOLVER.MAX_ITER 300"
@@ -89,16 +90,23 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.scaling import for_processes
     from transfer.results.record import FILE_NAME, read_record
+    from transfer.results.unfinished import where_resume_continues
 
     check_gpus(num_gpus)
-    with keep_progress(progress_folder(request.output, request.first_trial)):
+    trials = range(request.first_trial, request.trials)
+    with (
+        keep_progress(progress_folder(request.output, request.first_trial)),
+        interrupt_says(lambda: where_resume_continues(request.output, trials, SAVED)),
+    ):
         job = run.prepare(request)
         for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
         run.check_weights(job)
+        if request.resume:
+            note_fresh_start(request.output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
         launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
-    for trial in range(request.first_trial, request.trials):
+    for trial in trials:
         path = Path(request.output) / f"trial_{trial}" / FILE_NAME
         _print_headlines(run, path, read_record(path)["metrics"])
 

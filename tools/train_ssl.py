@@ -7,9 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.common.cli import make_parser, output_folder, tool
+from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress
 
+CHECKPOINT = "checkpoint.pth"
 EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/mscn SEED 1
   python tools/train_ssl.py --config mscn_r50.yaml --num-gpus 8 SOLVER.EPOCHS 200"""
 
@@ -37,13 +38,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not under_torchrun():
         check_gpus(args.num_gpus)
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
-    with keep_progress(output):
+    with keep_progress(output), interrupt_says(lambda: saved(output / CHECKPOINT)):
         if int(os.environ.get("RANK", 0)) == 0:
             check_inputs(cfg)
             output_folder(output, args.resume)
+            if args.resume:
+                note_fresh_start(output, [CHECKPOINT])
         launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
     if int(os.environ.get("RANK", 0)) == 0:
-        print(f"pretrained weights: {output / 'checkpoint.pth'}")
+        print(f"pretrained weights: {output / CHECKPOINT}")
+
+
+def saved(checkpoint: Path) -> str:
+    """Where --resume will go on."""
+    if not checkpoint.is_file():
+        return "nothing was saved yet: --resume starts at step 0"
+    from pretrain.common.checkpoint import load_checkpoint
+
+    return f"--resume continues at step {load_checkpoint(checkpoint)['step']} of {checkpoint}"
 
 
 if __name__ == "__main__":

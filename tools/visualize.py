@@ -48,7 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draws, and prints the paths of what it wrote."""
     args = parse(argv)
-    for path in args.draw(args, cli.output_folder(args.output, resume=True)):
+    for path in args.draw(args, cli.output_folder(args.output, resume=False, marks=())):
         print(path)
 
 

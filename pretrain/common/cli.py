@@ -1,6 +1,7 @@
 """What every command does alike: parser, exit status, output folder, names of files.
 
-Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C.
+Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C, 141 where
+the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.errors import InputError, disk_full
+from pretrain.common.errors import InputError, disk_full, failure
 
+CLOSED_PIPE = 128 + 13  # the status of a program that SIGPIPE ends
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
 Main = Callable[[Sequence[str] | None], int | None]
@@ -97,21 +100,29 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
+            sys.stdout.flush()
+            return status
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print("interrupted; --resume continues where the command has it", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            print(f"interrupted{f'; {error}' if error.args else ''}", file=sys.stderr)
             return 130
         except FloatingPointError as error:  # a training diverged: its line names the remedy
             print(f"error: {error}", file=sys.stderr)
             return 1
+        except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
         except Exception as error:
             full = disk_full(error)
             if full is not None:
                 hint = "free some and add --resume, or give another folder"
                 print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
+                return 1
+            if line := failure(error):
+                logging.getLogger("mscn").error("the run failed: %s", line)
                 return 1
             logging.getLogger("mscn").exception("the run failed")
             return 1
@@ -137,5 +148,30 @@ def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MAR
         raise InputError(f"--output {folder} is a file; give a folder")
     found = [str(hit) for mark in marks for hit in sorted(folder.glob(mark))]
     if found and not resume:
-        raise InputError(f"{found[0]} is of another run; add --resume or give another --output")
+        raise InputError(
+            f"{found[0]} is there already; add --resume to continue that run, or give another "
+            "--output"
+        )
     return folder
+
+
+@contextmanager
+def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C inside ends the command with what `text` then finds was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(text()) from None
+
+
+def note_fresh_start(output: str | Path, saved: Sequence[str]) -> None:
+    """Says on stderr that --resume finds nothing to continue, where that is so.
+
+    Args:
+        saved: file names (or glob patterns) of what a run can be continued from.
+    """
+    folder = Path(output)
+    if any(any(folder.glob(name)) for name in saved):
+        return
+    there = "nothing was saved yet in" if folder.is_dir() else "there is no folder"
+    print(f"--resume: {there} {folder}; the run starts from the beginning", file=sys.stderr)

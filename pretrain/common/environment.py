@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pretrain.common.config import CHECKOUT
+from pretrain.common.resources import cores
 
 PACKAGES = (
     "torch",
@@ -41,9 +41,7 @@ def describe_hardware() -> dict[str, str | int]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "count": torch.cuda.device_count() if cuda else 1,
         "cpu": _cpu_name(),
-        "cores": (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
     }
 

@@ -1,14 +1,35 @@
-"""The exception that means "the input is wrong": tools print its line and exit with 2."""
+"""What a command can say in one line: wrong input (exit 2), and failures that need no traceback."""
 
 from __future__ import annotations
 
 import errno
+import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(Exception):
     """Bad input. The message is one clear line that names the file or key, and the remedy."""
+
+
+def failure(error: BaseException) -> str:
+    """The line that says why a run failed, for causes outside of the program; "" for others.
+
+    These are a training that diverged (FloatingPointError), a loader's process that something else
+    ended, and a process of several, which has said itself what was wrong.
+    """
+    text = str(error).strip()
+    if isinstance(error, FloatingPointError):
+        return text
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", text)
+    if found and isinstance(error, RuntimeError):
+        return (
+            f"a process that loads images died ({found[1]}); mostly the memory, or the shared "
+            "memory in /dev/shm, was full: lower DATALOADER.NUM_WORKERS (0: no such processes)"
+        )
+    if type(error).__name__ == "ChildFailedError":
+        return "one of the processes failed; its own message is above"
+    return ""
 
 
 def disk_full(error: BaseException | None) -> OSError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,11 @@ Item = TypeVar("Item")
 
 
 def setup_logging(output_dir: str | Path | None = None) -> None:
-    """Logs to stderr, and to `output_dir/log.txt`; other ranks than 0 log warnings only."""
+    """Logs to stderr, and to `output_dir/log.txt`; other ranks than 0 log warnings only.
+
+    With `$MSCN_LOG` set to DEBUG, this project's own loggers also say what is too long for a log
+    that is read: the name of every tensor that keeps its initialisation, for example.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if output_dir is not None and is_main():
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -31,6 +36,9 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
         handlers=handlers,
         force=True,
     )
+    if is_main() and os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
+        for name in ("pretrain", "transfer"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 class MetricsWriter:
@@ -100,7 +108,13 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
-    """A progress bar with rate and ETA on stderr and in progress.json, on the main process only."""
+    """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
+
+    A bar inside of another one has a line of its own on a terminal. In a file, where moving
+    between lines would leave escape codes, it follows the other one's text.
+    """
+    if not sys.stderr.isatty():
+        options.setdefault("position", 0)
     return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 

@@ -51,6 +51,11 @@ class ImageDataset(ABC):
     def read(self, index: int) -> Image.Image:
         """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of what `read` gives. Raises `OSError` for a file whose header cannot be
+        read; a sound header says nothing of the pixels behind it."""
+        return self.read(index).size
+
     @abstractmethod
     def name(self, index: int) -> str:
         """A readable name of one image: its path, or data set and number."""
@@ -85,6 +90,9 @@ class FolderImages(ImageDataset):
     def read(self, index: int) -> Image.Image:
         return decode_image(self.paths[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        return _size_in_header(self.paths[index])
+
     def name(self, index: int) -> str:
         return self.paths[index]
 
@@ -100,6 +108,9 @@ class ListedImages(ImageDataset):
 
     def read(self, index: int) -> Image.Image:
         return decode_image(self.name(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return _size_in_header(self.name(index))
 
     def name(self, index: int) -> str:
         return os.path.join(self.folder, os.fsdecode(self._names[index]))
@@ -147,6 +158,9 @@ class SubsetImages(ImageDataset):
 
     def read(self, index: int) -> Image.Image:
         return self.whole.read(self.indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.whole.size(self.indices[index])
 
     def name(self, index: int) -> str:
         return self.whole.name(self.indices[index])
@@ -203,33 +217,12 @@ def describe_images(
     return text + (f"; left out: {describe_left_out(left_out)}" if left_out else "")
 
 
-def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
-    """Decode a data set of small, equally sized images once and keep it as uint8.
-
-    An unreadable image stays unreadable: its `read` raises as before. Raises `InputError` when
-    sizes differ or no image can be read.
-    """
-    pixels: np.ndarray | None = None
-    unreadable: dict[int, str] = {}
-    for index in range(len(dataset)):
-        try:
-            image = np.asarray(dataset.read(index))
-        except OSError as error:
-            unreadable[index] = str(error)
-            continue
-        if pixels is None:
-            pixels = np.zeros((len(dataset), *image.shape), dtype=np.uint8)
-        if image.shape != pixels.shape[1:]:
-            raise InputError(
-                f"{dataset.name(index)} has {image.shape[1]}x{image.shape[0]} px, others"
-                f" {pixels.shape[2]}x{pixels.shape[1]}: only equally sized images can be kept"
-                " decoded in memory; turn that option off"
-            )
-        pixels[index] = image
-    if pixels is None:
-        raise InputError(f"no image can be read; the last error: {list(unreadable.values())[-1:]}")
-    names = [dataset.name(index) for index in range(len(dataset))]
-    return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
+def _size_in_header(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:  # EXIF rotation is not applied, as in `decode_image`
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def _first_per_class(labels: Sequence[int], limit: int) -> list[int]:

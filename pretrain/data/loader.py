@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pretrain.common.errors import InputError
 from pretrain.data.crops import CropSpec, crop_image
-from pretrain.data.datasets import ImageDataset, decoded_in_memory
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.decoded import keep_decoded
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class CropLoader:
         batch_size: images per process.
         max_corrupt: unreadable images this process may meet before the run stops.
         drop_last: leave out the images after the last full global batch of an epoch.
-        cache_decoded: keep small, equally sized images decoded in memory.
+        cache_decoded: keep small images of one size decoded in memory, if they fit.
         pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
         prefetch: batches that each worker prepares ahead.
 
@@ -96,7 +97,7 @@ class CropLoader:
                 f"the data set's {len(dataset)} images do not fill one global batch of"
                 f" {global_batch}; lower the batch size"
             )
-        self.dataset = decoded_in_memory(dataset) if cache_decoded else dataset
+        self.dataset = keep_decoded(dataset, num_workers) if cache_decoded else dataset
         self.max_corrupt = max_corrupt
         self.corrupt: set[str] = set()
         self._order = _Order(len(dataset), batch_size, seed, rank, world_size)

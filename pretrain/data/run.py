@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from pretrain.common import distributed
+from pretrain.common.resources import usable_workers
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, open_images
@@ -126,7 +127,7 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         crops=crop_specs(cfg),
         same_crop=shared_with_first(branches(cfg), cfg.VIEWS.SAME_CROP),
         batch_size=cfg.SOLVER.BATCH_SIZE // distributed.world_size(),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=usable_workers(cfg.DATALOADER.NUM_WORKERS),
         seed=cfg.SEED,
         rank=distributed.rank(),
         world_size=distributed.world_size(),

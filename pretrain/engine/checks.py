@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
     """The merged config of a file or a name below configs/, checked without data.
 
-    Raises InputError: see `load_config` and `check_config`.
+    Raises InputError: no training data is given; see `load_config` and `check_config`.
     """
     cfg = load_config(config, get_defaults(), overrides, "pretrain")
+    if not cfg.DATASETS.TRAIN:
+        raise InputError(
+            f"{config} leaves the data to you: add DATASETS.TRAIN folder:FOLDER (a folder of "
+            "images, or of class folders) or folder:FOLDER:SPLIT"
+        )
     check_config(cfg, num_processes)
     return cfg
 
@@ -142,6 +147,23 @@ def batch_note(cfg: CfgNode) -> str | None:
         f"SOLVER.BATCH_SIZE {batch} is not the recipe's {recipe}: the learning rate was scaled "
         f"linearly, to {rates[0]:g} from {rates[1]:g}; the loss sees another number of images, "
         "so the recipe's accuracy is not to be expected"
+    )
+
+
+def queue_note(cfg: CfgNode, count: int) -> str | None:
+    """A warning where the queue of keys is longer than the data: what it then holds.
+
+    Args:
+        count: of training images.
+    """
+    node = cfg.METHOD
+    name = node.BASE if node.NAME == MSCN else node.NAME
+    if name not in QUEUED or node.QUEUE_SIZE <= count:
+        return None
+    return (
+        f"METHOD.QUEUE_SIZE {node.QUEUE_SIZE} is longer than the {count} training images: an image "
+        "then meets old keys of its own as negatives; lower it to a multiple of SOLVER.BATCH_SIZE "
+        f"{cfg.SOLVER.BATCH_SIZE} below that number"
     )
 
 

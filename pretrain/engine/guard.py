@@ -16,7 +16,7 @@ from pretrain.common.distributed import world_size
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(FloatingPointError):
     """Loss or gradient became infinite or not a number, more often than allowed."""
 
 

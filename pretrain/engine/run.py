@@ -34,7 +34,13 @@ from pretrain.data.run import (
     transfer_preprocess,
 )
 from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
-from pretrain.engine.checks import batch_note, check_backbone, check_images, check_monitor
+from pretrain.engine.checks import (
+    batch_note,
+    check_backbone,
+    check_images,
+    check_monitor,
+    queue_note,
+)
 from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
@@ -76,7 +82,8 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
     resuming = resume and checkpoint.is_file()
     if resuming:
         resume_training(training, facts, checkpoint)
-        logger.info("resuming %s at step %d of %d", output, training.step, training.total_steps)
+        done, total = training.step, training.total_steps
+        logger.info("continues at step %d (of %d) of %s", done, total, checkpoint)
     if distributed.is_main():
         atomic_write_text(folder / "config.yaml", config_text)
         if note := batch_note(cfg):
@@ -111,12 +118,19 @@ def check_inputs(cfg: CfgNode) -> None:
             check_kinds(name, monitored.files())
 
 
+def data_note(cfg: CfgNode) -> str | None:
+    """A warning about the amount of training images. Raises InputError as `open_images`."""
+    return queue_note(cfg, len(train_images(cfg)))
+
+
 def build_training(cfg: CfgNode, device: torch.device) -> Training:
     """Networks, data and optimizer of one process, at step 0."""
     torch.manual_seed(cfg.SEED)
     images = train_images(cfg)
     if distributed.is_main():
         logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))
+    if note := queue_note(cfg, len(images)):
+        logger.warning(note)
     method = build_method(cfg, num_classes=len(images.classes))
     method = convert_norms(cfg, method.to(device, memory_format=torch.channels_last), device)
     loader = build_loader(cfg, images)

@@ -90,7 +90,7 @@ def test_runs_refuses_a_used_folder_and_resumes(
     assert main(arguments(folder)) == 0
     assert str(folder / "run" / "checkpoint.pth") in capsys.readouterr().out
     assert main(arguments(folder)) == 2
-    assert "is of another run; add --resume" in capsys.readouterr().err
+    assert "is there already; add --resume to continue that run" in capsys.readouterr().err
     assert main(["--resume", *arguments(folder)]) == 0
     assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
     assert "SEED (0 then, 3 now)" in capsys.readouterr().err

@@ -166,9 +166,9 @@ def open_splits(
         InputError: a name is empty or unknown, images without class folders, fewer than two
             classes, splits whose classes differ, or a class with test images only.
     """
-    for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
-        if not name:
-            raise InputError(f"{key} is empty: name a data set, such as folder:FOLDER:SPLIT")
+    given = {"DATASETS.TRAIN folder:FOLDER:train": train, "DATASETS.TEST folder:FOLDER:val": test}
+    if missing := [words for words, name in given.items() if not name]:
+        raise InputError(f"the config leaves the data to you: add {' '.join(missing)}")
     first, second = open_split(train, limit_per_class), open_split(test, test_limit_per_class)
     if first.classes != second.classes:
         here, there = set(first.classes), set(second.classes)

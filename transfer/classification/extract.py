@@ -50,7 +50,11 @@ def extract_splits(
     if quality_images:
         crops = replace(transform, resize=transform.size)  # they have their size already
         views = pair_splits(test, quality_images, transform.size, transform.interpolation)
-        pair = [extract_features(weights, view, crops, **options) for view in views]
+        labels = ("features of the first random crops", "features of the second random crops")
+        pair = [
+            extract_features(weights, view, crops, label=label, **options)
+            for view, label in zip(views, labels)
+        ]
     begun, quality = time.perf_counter(), {}
     if pair and is_main():
         quality = feature_quality(queries.values, [part.values for part in pair])

@@ -28,6 +28,7 @@ from pretrain.common.distributed import gather_objects, gather_rows, is_main, ra
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
+from pretrain.common.resources import usable_workers
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.classification.cache import FeatureTable, file_stamp, open_table
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
@@ -96,6 +97,7 @@ def extract_features(
     window: int = 0,
     precision: str = "fp32",
     storage: str = "fp32",
+    label: str = "features",
 ) -> Features:
     """Returns the pooled features of every image of `split`, in order.
 
@@ -103,6 +105,7 @@ def extract_features(
         window: > 0: the last map averaged over windows of this side at stride 1 and flattened,
             as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
         precision: of the forward pass, fp32 or bf16 (autocast); storage: fp32 or fp16.
+        label: what a progress bar and the log call them.
 
     Of several processes each takes every W-th batch. The batches are those of one process, and so
     are the features, bit for bit where each has as many threads. With a cache folder a killed
@@ -125,18 +128,18 @@ def extract_features(
             loader = DataLoader(
                 CropDataset(split, range(len(split)), transform),
                 batch_sampler=plan[rank() :: world_size()],
-                num_workers=num_workers,
+                num_workers=usable_workers(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
             )
             forward = _Forward(weights, split, device, **options)
             try:
-                _fill(table, pending, loader, forward, batch_size)
+                _fill(table, pending, loader, forward, batch_size, f"{label} of {split.name}")
             except UnreadableImage:
                 check_readable([split], num_workers)  # names all of them
                 raise
         elif kept:
-            logger.info("features of %s: %s", split.name, kept)
+            logger.info("%s of %s: %s", label, split.name, kept)
         values = table.values() if table else torch.empty(0, 0)
         return Features(values, split.labels, table.seconds if table else 0.0)
 
@@ -147,10 +150,11 @@ def _fill(
     loader: DataLoader,
     forward: _Forward,
     batch_size: int,
+    desc: str,
 ) -> None:
     """Runs the loader's batches, in rounds of one a process, into the first process's table."""
     start, count = time.perf_counter(), world_size()
-    with progress(loader, desc=f"features of {forward.split.name}", unit="batch") as batches:
+    with progress(loader, desc=desc, unit="batch") as batches:
         for turn, images in enumerate(batches):
             parts = _gather(images, forward, batch_size)
             done = pending[turn * count : (turn + 1) * count]

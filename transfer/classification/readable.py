@@ -14,6 +14,7 @@ from pretrain.common.distributed import gather_objects, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN
 from pretrain.common.logs import progress
+from pretrain.common.resources import usable_workers
 from transfer.classification.data import Split
 
 
@@ -26,7 +27,9 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
     errors: list[str] = []
     for split in splits:
         mine = range(rank(), len(split), world_size())
-        loader = DataLoader(_Reading(split, mine), batch_size=64, num_workers=num_workers)
+        loader = DataLoader(
+            _Reading(split, mine), batch_size=64, num_workers=usable_workers(num_workers)
+        )
         with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
             errors += [text for batch in batches for text in batch if text]
     found = [text for part in gather_objects(errors) for text in part]

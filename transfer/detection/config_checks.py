@@ -6,7 +6,7 @@ The same function runs in the commands and in the doctor.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -89,14 +89,41 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
-    if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty where a model is only scored
-        raise InputError(f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must name exactly one data set")
+    if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
+        raise InputError(missing_data(cfg, own_data_kinds(cfg)))
     dims = cfg.MODEL.RPN.CONV_DIMS
     if not dims or any(width != -1 for width in dims):
         raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
     check_vitdet(cfg)
     check_architecture(cfg)
     check_run(cfg, name)
+
+
+def check_train_named(cfg: CfgNode) -> None:
+    """Raises InputError, saying what to add, if no training set is named."""
+    if not cfg.DATASETS.TRAIN:
+        raise InputError(missing_data(cfg, own_data_kinds(cfg)))
+
+
+def own_data_kinds(cfg: CfgNode) -> tuple[str, ...]:
+    """The kinds of names for one's own data that can hold what the config trains on."""
+    return ("coco",) if cfg.MODEL.MASK_ON else ("voc", "coco")
+
+
+def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
+    """What to say of a config whose DATASETS name no training set, or not one test set.
+
+    Args:
+        kinds: of names for one's own data, KIND:FOLDER:SPLIT.
+    """
+    empty = [key for key in ("TRAIN", "TEST") if not cfg.DATASETS[key]]
+    words = " ".join(f"DATASETS.{key} {kinds[0]}:FOLDER:{key.lower()}" for key in empty)
+    if empty:
+        others = " or ".join(f"{kind}:FOLDER:SPLIT" for kind in kinds[1:])
+        return (
+            f"the config leaves the data to you: add {words}{f' (or {others})' if others else ''}"
+        )
+    return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
 
 
 def check_architecture(cfg: CfgNode) -> None:

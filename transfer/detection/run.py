@@ -33,6 +33,7 @@ from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
 from transfer.detection import given_weights
+from transfer.detection.config_checks import check_train_named
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.earlier import check_trials_there
@@ -98,6 +99,7 @@ def prepare(request: Request, *, scan: bool = True) -> Job:
 def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet, DetectionSet]:
     """The config, with the number of classes, and both data sets; see `prepare` for `scan`."""
     cfg = detection_config.load_detection_config(request.config, request.overrides)
+    check_train_named(cfg)
     limit = cfg.TRANSFER.LIMIT_IMAGES
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED).limited(limit)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)

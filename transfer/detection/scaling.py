@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from transfer.detection.config import batch_norms, changed, identity
+from transfer.results.own_data import left_open
 
 SHOWN = 4  # differing keys that are spelled out
 
@@ -99,7 +100,7 @@ def _processes(count: int) -> str:
 def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
     found = list(differences(shipped, cfg))
     if found:
-        listed = [f"{key} {ours} (there {theirs})" for key, theirs, ours in found[:SHOWN]]
+        listed = [f"{key} {_show(ours)} for {_show(theirs)}" for key, theirs, ours in found[:SHOWN]]
         if len(found) > SHOWN:
             listed.append(f"{len(found) - SHOWN} more")
         text = f"no, {', '.join(listed)}"
@@ -111,14 +112,20 @@ def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
     return "yes"
 
 
+def _show(value: Any) -> str:
+    """Without parentheses, which nest."""
+    return f"[{', '.join(map(_show, value))}]" if isinstance(value, tuple) else str(value)
+
+
 def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
     """(key, value in one, value in other) of all keys that make the two different protocols.
 
-    NUM_CLASSES is left out: it is read from the data, and the data's names are compared.
+    NUM_CLASSES is left out: it is read from the data, and the data's names are compared. So is the
+    data itself where `one`, the config as shipped, leaves it to its user.
     """
-    ignored = ("SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES")
+    ignored = {"SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES"}
     first, second = (dict(_leaves(identity(cfg))) for cfg in (one, other))
-    for key in sorted({*first, *second} - set(ignored)):
+    for key in sorted({*first, *second} - ignored - left_open(first)):
         values = first.get(key, "off"), second.get(key, "off")
         if values[0] != values[1]:
             yield key, *values

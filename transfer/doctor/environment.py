@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain.common.resources import cores
 from pretrain.data.datasets import datasets_root
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
@@ -25,15 +26,18 @@ def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "au
     Args:
         output: where a run would write.
         num_gpus: that a run would use.
-        engine: of detection: auto, detectron2 or torchvision.
+        engine: of detection: auto, detectron2 or torchvision; "": no detector is asked about.
     """
     good = sys.version_info[:2] >= LEAST_PYTHON
     rows.add("python", OK if good else FAIL, platform.python_version())
     found = tuple(map(int, torch.__version__.split("+")[0].split(".")[:2]))
-    text = f"{torch.__version__}, torchvision {metadata.version('torchvision')}"
-    rows.add("torch", OK if found >= LEAST_TORCH else FAIL, f"{text}; 2.10 or newer is needed")
+    needed = ".".join(map(str, LEAST_TORCH))
+    text = f"{torch.__version__} ({needed} or newer is needed)"
+    text += f"; torchvision {metadata.version('torchvision')}"
+    rows.add("torch", OK if found >= LEAST_TORCH else FAIL, text)
     _check_gpus(rows, num_gpus)
-    _check_detectron2(rows, engine)
+    if engine:
+        _check_detectron2(rows, engine)
     _check_disk(rows, output)
     root = datasets_root()
     named = "$DETECTRON2_DATASETS" if os.environ.get("DETECTRON2_DATASETS") else "the default"
@@ -43,7 +47,7 @@ def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "au
 def _check_gpus(rows: Rows, num_gpus: int) -> None:
     count = torch.cuda.device_count()
     if count == 0:
-        text = f"none: CUDA is absent, runs use {_cores()} CPU cores"
+        text = f"none: CUDA is absent, runs use {cores()} CPU cores"
         if num_gpus > 1:
             text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes by torchrun"
         rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
@@ -55,11 +59,6 @@ def _check_gpus(rows: Rows, num_gpus: int) -> None:
         rows.add("gpu", FAIL, f"--num-gpus {num_gpus}, but this machine has {text}")
     else:
         rows.add("gpu", OK, text)
-
-
-def _cores() -> int:
-    has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
 
 
 def _check_detectron2(rows: Rows, engine: str) -> None:

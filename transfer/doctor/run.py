@@ -17,8 +17,11 @@ from PIL import Image
 from pretrain.common.cli import short_names
 from pretrain.common.config import find_config, load_config
 from pretrain.common.errors import InputError
+from pretrain.common.resources import usable_workers
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.decode import decode_image
+from pretrain.data.decoded import copies, why_not_kept
+from pretrain.data.run import train_images
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
@@ -62,7 +65,8 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     """
     rows = Rows()
     kind, path = kind_of(question.config, pretraining) if question.config else ("", "")
-    check_environment(rows, question.output, question.num_gpus, question.engine)
+    engine = "" if kind in ("pretrain", "cls") else question.engine
+    check_environment(rows, question.output, question.num_gpus, engine)
     if kind == "suite":
         _suite(rows, path, question, pretraining, say)
     elif kind:
@@ -171,6 +175,10 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
             for name in dict.fromkeys((sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST)):
                 if name:
                     _images(rows, name, open_images(name))
+            if cfg.DATALOADER.CACHE_DECODED:
+                _cache(rows, cfg, job.processes)
+            if note := pretraining.data_note(cfg):
+                rows.add("queue", WARN, note)
             pretraining.check_inputs(cfg)
 
 
@@ -178,6 +186,14 @@ def _images(rows: Rows, name: str, images: ImageDataset) -> None:
     count, classes = len(images), len(images.classes)
     left_out, files = images.left_out, images.files()
     check_split(rows, name, count, classes, images.read, left_out=left_out, files=files)
+
+
+def _cache(rows: Rows, cfg: CfgNode, processes: int) -> None:
+    """Whether DATALOADER.CACHE_DECODED will be used, by the loader's own rule."""
+    workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
+    reason = why_not_kept(train_images(cfg), copies(workers, processes))
+    text = f"not used, images are read from files: {reason}" if reason else "decoded images fit"
+    rows.add("cache", OK, f"DATALOADER.CACHE_DECODED: {text}")
 
 
 def _detection(rows: Rows, job: Job) -> str | None:

@@ -15,7 +15,8 @@ from transfer.report.configs import (
 )
 from transfer.report.published import published_rows
 from transfer.report.results import Protocol
-from transfer.report.shipped import changed_keys, left_open
+from transfer.report.shipped import changed_keys, is_users_task, left_to_user
+from transfer.results.own_data import task_name
 from transfer.results.store import Entry
 
 # In the table's order
@@ -69,9 +70,10 @@ def make_protocols(
 
 
 def _label(key: tuple[str, ...], overrides: Sequence[str], keys: Sequence[tuple[str, ...]]) -> str:
-    """The config's name, with what tells the column from others of that name."""
+    """The column's title, with what tells it from others of that title."""
     task, dataset, name, engine, sha = key
-    same = [other for other in keys if (other[0], other[2]) == (task, name)]
+    title = _title(dataset, name)
+    same = [k for k in keys if k[0] == task and (k[2], _title(k[1], k[2])) == (name, title)]
     here = [other for other in same if other[1] == dataset]
     parts = [dataset] if len(here) < len(same) else []
     if len({other[3] for other in here}) > 1:
@@ -79,7 +81,12 @@ def _label(key: tuple[str, ...], overrides: Sequence[str], keys: Sequence[tuple[
     if len({other[4] for other in here}) > 1:
         shown = " ".join(pair for pair in overrides if belongs_to_protocol(pair.split()[0]))
         parts.append(f"{shown or 'as shipped'}, config {sha[:7]}")
-    return f"{name} [{'; '.join(parts)}]" if parts else name
+    return f"{title} [{'; '.join(parts)}]" if parts else title
+
+
+def _title(dataset: str, name: str) -> str:
+    """The config's name; with the user's data before it where the config has none of its own."""
+    return f"{task_name(dataset)} ({name})" if is_users_task(name) else name
 
 
 def _differs(
@@ -106,7 +113,7 @@ def _differs(
 def _changed(name: str, overrides: Sequence[str], config: Flat | None) -> tuple[str, ...]:
     """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
     named = {pair.split()[0]: pair for pair in overrides}
-    asked = left_open(name)
+    asked = left_to_user(name, named)
     given = [p for key, p in named.items() if belongs_to_protocol(key) and key not in asked]
     edited = changed_keys(name, config)
     return (*given, *(line for key, line in edited.items() if key not in named))

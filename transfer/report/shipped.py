@@ -6,7 +6,7 @@ config is compared with the one below `configs/` of this checkout, or of the ins
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pretrain.common.errors import InputError
 from transfer.classification.defaults import get_defaults
 from transfer.detection.defaults import make_defaults
 from transfer.report.configs import Flat, belongs_to_protocol
+from transfer.results.own_data import SETS, left_open
 
 # Data, sizes and schedule. The other keys follow from the weights and the data, or are named by
 # the column's own sha256.
@@ -38,14 +39,25 @@ def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
         and belongs_to_protocol(key)
         and key in config
         and config[key] != value
-        and key not in left_open(name)
+        and key not in left_open(shipped or {})
     }
 
 
-def left_open(name: str) -> set[str]:
-    """The data sets that the shipped config of that name leaves to its user."""
-    shipped = _shipped(name) or {}
-    return {key for key, value in shipped.items() if key.startswith("DATASETS.") and value == ""}
+def left_to_user(name: str, overrides: Mapping[str, str]) -> set[str]:
+    """The keys of the data that the shipped config of that name leaves to its user.
+
+    A user who names the protocol as well (TRANSFER.PROTOCOL among the overrides, a name that is
+    not shipped) claims no shipped data.
+    """
+    shipped = _shipped(name)
+    if shipped is None:
+        return set(SETS) if "TRANSFER.PROTOCOL" in overrides else set()
+    return left_open(shipped)
+
+
+def is_users_task(name: str) -> bool:
+    """Whether the shipped config of that name leaves its data open: then the data is the task."""
+    return bool(left_open(_shipped(name) or {}))
 
 
 @cache

@@ -34,6 +34,7 @@ def build_results(entries: Sequence[Entry]) -> Results:
             groups[_checkpoint_key(record), _protocol_key(record)].append(entry)
     cells = {key: _cell(members, notes) for key, members in groups.items()}
     checkpoints = _checkpoints(groups)
+    notes += _one_by_several_names(checkpoints)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for (_, key), group in groups.items():
         members[key] += group
@@ -54,6 +55,20 @@ def build_results(entries: Sequence[Entry]) -> Results:
     for protocol, metric in results.headlines():
         results.best[protocol.key, metric] = _best(results, protocol, metric)
     return results
+
+
+def _one_by_several_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """A note for each checkpoint that has several rows, told by its weights."""
+    rows: dict[str, list[Checkpoint]] = defaultdict(list)
+    for row in checkpoints:
+        if not row.untrained:
+            rows[row.sha256].append(row)
+    return [
+        f"{' and '.join(row.label for row in same)} are one checkpoint under {len(same)} names: "
+        f"their weights are equal (sha256 {sha256[:7]}); --name gives it one row in later runs"
+        for sha256, same in rows.items()
+        if len(same) > 1
+    ]
 
 
 def _best(results: Results, protocol: Protocol, metric: str) -> frozenset:

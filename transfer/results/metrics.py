@@ -1,8 +1,12 @@
-"""Metrics by their names: their order, and which stand for a task, as papers print them."""
+"""Metrics by their names: their order, and which stand for a task, as papers print them.
+
+In: a task and metrics of a record. Out: the names, or the texts, that stand for the task.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
 HEADLINES = {
@@ -28,6 +32,17 @@ def headlines(task: str, names: Iterable[str]) -> list[str]:
     """Those of `names` that stand for the task; else the first one in order."""
     known = sorted_metrics(names)
     return [name for name in HEADLINES.get(task, ()) if name in known] or known[:1]
+
+
+def headline_texts(task: str, metrics: Mapping[str, float | None]) -> list[str]:
+    """["top1 81.20", ...]: what a command prints last of a record's or an evaluation's `metrics`.
+
+    A metric without a value (null, not a number) is left out where others of the task have one;
+    where none has, the first is shown as "n/a".
+    """
+    known = {n: v for n, v in metrics.items() if v is not None and not math.isnan(v)}
+    texts = [f"{name} {known[name]:.2f}" for name in headlines(task, known)]
+    return texts or [f"{name} n/a" for name in headlines(task, metrics)[:1]]
 
 
 def sorted_metrics(names: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.config import SEMANTIC, changed
-from transfer.detection.config_checks import check_run
+from transfer.detection.config_checks import check_run, missing_data
 from transfer.detection.config_load import load_merged
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
@@ -99,7 +99,7 @@ def check(cfg: CfgNode) -> None:
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
+        raise InputError(missing_data(cfg, ("semseg", "coco")))
     with torch.device("meta"):  # takes no time, and draws nothing from the global generator
         trunk = build_resnet(backbone_name(cfg))
     dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)

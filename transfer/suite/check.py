@@ -38,6 +38,8 @@ class Pretraining:
     batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
     # Two configs as YAML, and where the first one was found; raises InputError where they differ.
     check_same: Callable[[str, str, Path], None]
+    # A warning about the amount of data
+    data_note: Callable[[CfgNode], str | None] = lambda cfg: None
 
 
 @dataclass(frozen=True)

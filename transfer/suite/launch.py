@@ -18,7 +18,7 @@ from typing import Protocol
 
 from pretrain.common.errors import InputError
 from pretrain.common.progress import forget_progress
-from transfer.results.metrics import headlines
+from transfer.results.metrics import headline_texts
 from transfer.results.record import FILE_NAME, read_record
 from transfer.suite.log_tail import last_line
 from transfer.suite.plan import Job
@@ -166,8 +166,7 @@ def _metrics(job: Job) -> list[str]:
         record = read_record(path)
     except InputError as error:  # the report tells it as well
         return [str(error)]
-    scores = {name: value for name, value in record["metrics"].items() if value is not None}
-    return [f"{name} {scores[name]:.2f}" for name in headlines(record["task"], scores)]
+    return headline_texts(record["task"], record["metrics"])
 
 
 def _finish(item: Running, status: int, tell: Tell) -> str:

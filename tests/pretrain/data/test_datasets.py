@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import datasets_root, decoded_in_memory, open_images
+from pretrain.data.datasets import datasets_root, open_images
 
 
 def test_class_folders(classes_folder: Path) -> None:
@@ -122,24 +122,6 @@ def test_decoded_jpeg_equals_pil(classes_folder: Path) -> None:
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (10, 200, 30, 0)).save(tmp_path / "c.jpg")
     assert open_images(f"folder:{tmp_path}").read(0).mode == "RGB"
-
-
-def test_decoded_in_memory(classes_folder: Path) -> None:
-    corrupt = classes_folder / "train" / "cat" / "001.jpg"
-    corrupt.write_bytes(b"")
-    files = open_images(f"folder:{classes_folder}:train")
-    kept = decoded_in_memory(files)
-    assert kept.labels == files.labels and kept.classes == files.classes
-    assert np.array_equal(np.asarray(kept.read(7)), np.asarray(files.read(7)))
-    assert kept.name(7) == files.name(7)
-    with pytest.raises(OSError, match="cat/001.jpg"):
-        kept.read(1)
-
-
-def test_decoded_in_memory_wants_one_size(classes_folder: Path) -> None:
-    Image.new("RGB", (5, 5)).save(classes_folder / "train" / "dog" / "zz.jpg")
-    with pytest.raises(InputError, match="zz.jpg has 5x5 px, others 24x20"):
-        decoded_in_memory(open_images(f"folder:{classes_folder}:train"))
 
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from transfer.detection.config import load_detection_config, protocol_sha256
+from transfer.detection.defaults import make_defaults
 from transfer.detection.scaling import for_processes, training_line
 
 SCALED = ("SOLVER.REFERENCE_WORLD_SIZE", "8")
@@ -71,15 +73,26 @@ def test_line() -> None:
         "with voc_mscn: yes, by Detectron2's scaling from 8 processes; batch norm over 2 images"
     )
     text = line("SOLVER.BASE_LR", "0.01", "SEED", "3", "DATALOADER.NUM_WORKERS", "1")
-    assert "voc_mscn: no, SOLVER.BASE_LR 0.01 (there 0.02); batch norm" in text
+    assert "voc_mscn: no, SOLVER.BASE_LR 0.01 for 0.02; batch norm" in text
     text = line("TRANSFER.ACCUMULATE", "8", processes=1)
     assert "(1 process x 2 x 8 accumulated)" in text and "batch norm over 2 images" in text
-    assert "TRANSFER.ACCUMULATE 8 (there off); accumulated micro-batches are not identical" in text
+    assert "TRANSFER.ACCUMULATE 8 for off; accumulated micro-batches are not identical" in text
     many = ("SOLVER.IMS_PER_BATCH", "8", "SOLVER.GAMMA", "0.5", "SOLVER.MOMENTUM", "0.8")
     many += ("INPUT.MIN_SIZE_TEST", "600", "SOLVER.BASE_LR", "0.01", "SOLVER.AMP.ENABLED", "True")
-    assert line(*many).count("there") == 4 and "3 more" in line(*many)
+    assert line(*many).count(" for ") == 4 and "3 more" in line(*many)
     frozen = line("MODEL.RESNETS.NORM", "FrozenBN")
     assert "batch norm over" not in frozen
+
+
+def test_own_data_is_comparable() -> None:
+    """The config leaves the data to its user: giving it changes nothing, a rate does."""
+    data = ("DATASETS.TRAIN", "voc:a:train", "DATASETS.TEST", "voc:a:val")
+    shipped = load_config("own_fpn.yaml", make_defaults(), (), "detection")
+    for more, answer in (((), "yes"), (("SOLVER.BASE_LR", "0.1"), "no, SOLVER.BASE_LR 0.1")):
+        cfg = load_detection_config("own_fpn.yaml", (*data, "TRANSFER.CLASSES", "(a,)", *more))
+        assert f"comparable with own_fpn: {answer}" in training_line(cfg, shipped, "own_fpn", 1)
+    # VOC's own protocol names its data.
+    assert "no, DATASETS.TEST [voc:a:val] for [voc_2007_test], DATASETS.TRAIN" in line(*data)
 
 
 def test_identity() -> None:

@@ -21,9 +21,10 @@ from transfer.report.flags import find_flags
 from transfer.report.page import published_on_page
 from transfer.report.published import FILE, published_rows
 from transfer.report.results import Results
-from transfer.report.shipped import FOLDERS, changed_keys, left_open
+from transfer.report.shipped import FOLDERS, changed_keys, left_to_user
 from transfer.report.tables import build_results
 from transfer.report.text import to_markdown
+from transfer.results.own_data import task_name
 from transfer.results.store import read_store
 
 Writer = Callable[..., Path]
@@ -154,7 +155,79 @@ def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Wri
         path.write_text(json.dumps(record))
         assert ("not the config's own" in flags_of(tmp_path)) == flagged
     assert "own protocol: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
-    assert not left_open("voc_mscn")
+    assert not left_to_user("voc_mscn", {})
+
+
+OWN = {
+    "own_fpn": ("detection", {"bbox/AP": 40.0}, "voc", make_defaults),
+    "own_mask_r18": ("detection", {"bbox/AP": 40.0}, "coco", make_defaults),
+    "own_knn": ("knn", {"knn20_top1": 40.0}, "folder", get_defaults),
+    "own_finetune": ("finetune", {"top1": 40.0}, "folder", get_defaults),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, name: str) -> None:
+    """As a run writes it: the data is in the record's config and among its overrides."""
+    task, metrics, kind, defaults = OWN[name]
+    data = f"{kind}:/home/me/shelves:"
+    words = ["DATASETS.TRAIN", f"{data}train", "DATASETS.TEST", f"{data}val"]
+    if task == "detection":
+        words += ["TRANSFER.CLASSES", "('milk', 'tea')"]
+    config = yaml.safe_load(dump_yaml(load_config(f"{name}.yaml", defaults(), words)))
+    path = write_run("a", task, metrics, protocol=name, config=config, dataset=f"{data}val")
+    record = json.loads(path.read_text())
+    for more, flagged in (([], False), (["SOLVER.MOMENTUM", "0.5"], True)):
+        record["protocol"]["overrides"] = words + more
+        path.write_text(json.dumps(record))
+        assert ("not the config's own" in flags_of(tmp_path)) == flagged
+    assert "own protocol: SOLVER.MOMENTUM 0.5" in flags_of(tmp_path)
+    (column,) = results_of(tmp_path).protocols
+    assert column.label.startswith(f"shelves ({name})") and "[" not in column.label
+    assert f"shelves ({name})" in to_markdown(results_of(tmp_path))
+
+
+def test_own_data_sets_are_told_apart(tmp_path: Path, write_run: Writer) -> None:
+    """By the folder; two folders of one name by the whole name of the data set."""
+    for number, data in enumerate(("a/shelves", "b/shelves", "birds")):
+        for config in ("own_knn", "own_linear"):
+            path = write_run("m", "knn", {"knn20_top1": 1.0}, protocol=f"{config}{number}")
+            record = json.loads(path.read_text())
+            record["protocol"]["name"], record["dataset"] = config, f"folder:{data}:val"
+            path.write_text(json.dumps(record))
+    labels = {column.label.partition(",")[0] for column in results_of(tmp_path).protocols}
+    expected = {"birds ({})", "shelves ({}) [folder:a/shelves:val]"}
+    expected.add("shelves ({}) [folder:b/shelves:val]")
+    assert labels == {e.format(config) for e in expected for config in ("own_knn", "own_linear")}
+
+
+def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:
+    """TRANSFER.PROTOCOL names the column; the data that comes with it claims no shipped one."""
+    path = write_run("a", "detection", {"bbox/AP": 40.0}, protocol="my shelves")
+    record = json.loads(path.read_text())
+    data = ["DATASETS.TRAIN", "voc:x:train", "DATASETS.TEST", "voc:x:val"]
+    for words, flagged in ((["TRANSFER.PROTOCOL", "my shelves"], False), ([], True)):
+        record["protocol"]["overrides"] = data + words
+        path.write_text(json.dumps(record))
+        assert ("not the config's own" in flags_of(tmp_path)) == flagged
+    assert results_of(tmp_path).protocols[0].label == "my shelves"
+
+
+@pytest.mark.parametrize(
+    "dataset, name",
+    [
+        ("voc:/data/my boxes:test", "my boxes"),
+        ("voc:my_boxes:trainval@10shot", "my_boxes"),
+        ("coco:exports/run.v2:val", "run.v2"),
+        ("coco:/data/exports/labels.json:/data/photos", "labels"),
+        ("folder:birds:val", "birds"),
+        ("folder:birds", "birds"),
+        ("voc_2007_test", "voc_2007_test"),
+        ("cifar10:test", "cifar10:test"),
+    ],
+)
+def test_task_names(dataset: str, name: str) -> None:
+    assert task_name(dataset) == name
 
 
 def test_what_is_no_part_of_an_identity_is_no_change() -> None:

@@ -100,3 +100,23 @@ def test_records_without_a_number_are_named(tmp_path: Path, write_run: Callable[
     with pytest.raises(InputError, match="no record with a number below .*none of its metrics"):
         write_report([empty.parent], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_one_checkpoint_under_two_names(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """Equal weights are told by their sha256; untrained backbones of one seed are no finding."""
+    same = {"sha256": "ab" * 32}
+    write_run("mscn_resnet50_100ep", "linear", {"top1": 50.0}, checkpoint=same)
+    write_run("mine", "linear", {"top1": 50.0}, trial=1, checkpoint=same)
+    write_run("other", "linear", {"top1": 50.0})
+    for name in ("random_one", "random_two"):
+        write_run(name, "linear", {"top1": 9.0}, method="random", checkpoint=same)
+    results = _results(tmp_path)
+    assert [row.label for row in results.checkpoints[-3:]] == [
+        "mine",
+        "mscn_resnet50_100ep",
+        "other",
+    ]
+    assert results.notes == [
+        "mine and mscn_resnet50_100ep are one checkpoint under 2 names: their weights are equal "
+        "(sha256 abababa); --name gives it one row in later runs"
+    ]

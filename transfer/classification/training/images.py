@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain.common.distributed import rank, world_size
 from pretrain.common.errors import InputError
+from pretrain.common.resources import usable_workers
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.loader import CropLoader
@@ -70,7 +71,7 @@ class TrainImages:
             _Labelled(split),
             crops=[crop],
             batch_size=batch_size // world_size(),
-            num_workers=num_workers,
+            num_workers=usable_workers(num_workers),
             seed=seed,
             rank=rank(),
             world_size=world_size(),

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from pretrain.common.distributed import all_reduce_mean, gather_objects, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.resources import usable_workers
 from pretrain.data.preprocess import Preprocess
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
 from transfer.classification.metrics import hits
@@ -122,7 +123,7 @@ class Trainer:
         loader = DataLoader(
             crops,
             batch_size=batch_size,
-            num_workers=num_workers,
+            num_workers=usable_workers(num_workers),
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )

@@ -149,7 +149,8 @@ def train_and_score(task: Task) -> Score:
         FloatingPointError: the loss is not finite.
     """
     cfg, loader = task.cfg, task.cfg.DATALOADER
-    _model(task)  # what the backbone lacks for these heads is said before anything is written
+    # What the backbone lacks for these heads, or the batch, is said before anything is written
+    _least_share(cfg, _model(task))
     logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
     started = any(any(task.folder.glob(mark)) for mark in marks)
@@ -222,16 +223,13 @@ def _run(
     """One training run; what was done, hits of its last test (M, H, 2), the heads' names."""
     cfg, loader = task.cfg, task.cfg.DATALOADER
     model = _model(task)
-    # Two images at least for a batch norm, which one process alone sees without SYNC_BN and with it
-    alone = world_size() == 1 or not cfg.TRAIN.SYNC_BN
-    norms = any(isinstance(module, _BatchNorm) for module in model.trained().modules())
     images = TrainImages(
         train,
         crop=_crop(cfg),
         flip_prob=cfg.TRAIN.FLIP_PROB,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         drop_last=cfg.TRAIN.DROP_LAST,
-        min_share=2 if norms and alone else 1,
+        min_share=_least_share(cfg, model),
         num_workers=loader.NUM_WORKERS,
         seed=task.seed,
         device=task.device,
@@ -264,6 +262,23 @@ def _run(
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, model.heads.names
+
+
+def _least_share(cfg: CfgNode, model: Classifier) -> int:
+    """Images that each process must have in a batch: two for a batch norm that sees its own alone.
+
+    Raises InputError for a batch that gives a batch norm a single image.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in model.trained().modules()):
+        return 1
+    batch, processes = cfg.SOLVER.BATCH_SIZE, world_size()
+    alone = processes == 1 or not cfg.TRAIN.SYNC_BN
+    if (batch // processes if alone else batch) < 2:
+        raise InputError(
+            f"SOLVER.BATCH_SIZE {batch} over {processes} gives the batch norms of a process one "
+            "image, whose statistics say nothing; give it 2 images or more for each process"
+        )
+    return 2 if alone else 1
 
 
 def _model(task: Task) -> Classifier:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
+from pretrain.common.resources import usable_workers
 from transfer.datasets.samples import Sample
 from transfer.detection.data.sampler import Batch
 
@@ -67,7 +68,7 @@ def load(
     loader = DataLoader(
         MappedSamples(samples, mapper),
         batch_sampler=batches,
-        num_workers=num_workers,
+        num_workers=usable_workers(num_workers),
         collate_fn=_as_list,
         worker_init_fn=_init_worker,
         # Without its own generator a loader would draw a number from the global one, which

@@ -113,8 +113,11 @@ class _Training(TrainingState):
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         detector = make_detector(cfg, weights.preprocess)
-        for line in load_start(detector, weights).lines():
+        loaded = load_start(detector, weights)
+        for line in loaded.lines():
             logger.info("weights: %s", line)
+        for line in loaded.names():
+            logger.debug("weights, %s", line)
         detector.to(device_of(cfg))
         if cfg.TRANSFER.CHANNELS_LAST:
             detector.to(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ Names of a backbone are torchvision's, of a whole model Detectron2's (as `Detect
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from transfer.checkpoints.architectures import vit_heads
 from transfer.checkpoints.layout import to_detectron2
 from transfer.checkpoints.names_vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.weights import Weights
-from transfer.detection.parts import COUNTER, DERIVED
+from transfer.detection.parts import COUNTER, DERIVED, PREFIXES, part_of
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.whole import DetectorWeights
 
@@ -38,13 +39,18 @@ class LoadReport:
     unexpected: list[str]  # of the backbone but not in the file, or in the file without a place
 
     def lines(self) -> list[str]:
-        """Three lines for the log."""
+        """Three lines for the log, with counts by part; `names` has every tensor."""
         return [
             f"{len(self.matched)} tensors loaded",
             f"{len(self.expected_missing)} left at their initialisation as expected"
             + _by_part(self.expected_missing),
             f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
         ]
+
+    def names(self) -> list[str]:
+        """A line for each fate with the tensors' names, for who asks for more."""
+        fates = {"left": self.expected_missing, "unexpected": self.unexpected}
+        return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
 
 def load_start(detector: Detector, weights: Weights) -> LoadReport:
@@ -171,5 +177,8 @@ def _load(
 
 
 def _by_part(names: list[str]) -> str:
-    parts = sorted({".".join(name.split(".")[:3]) for name in names})
+    """ ": FPN 16, RPN 6", in the order of a forward pass."""
+    counts = Counter(part_of(name) for name in names)
+    order = [*dict.fromkeys(PREFIXES.values()), *sorted(counts)]
+    parts = [f"{part} {counts[part]}" for part in dict.fromkeys(order) if part in counts]
     return f": {', '.join(parts)}" if parts else ""

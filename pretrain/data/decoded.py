@@ -1,0 +1,127 @@
+"""Small images decoded once and kept in memory: a data set in, one with quicker reads out.
+
+That can be done for images of one size that fit in the memory. For others the files are read each
+time, which is slower and gives the same numbers. N images of H x W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+
+import numpy as np
+
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from pretrain.common.resources import available_memory
+from pretrain.data.datasets import ArrayImages, ImageDataset
+
+logger = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.5  # of the available memory, for all processes of this machine together
+QUIET_SECONDS = 2.0  # shorter work shows no progress bar
+
+
+class SizesDiffer(InputError):
+    """Images of several sizes, which one array cannot hold."""
+
+
+def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
+    """The data set decoded in memory if that is possible; else itself, and a log line says why.
+
+    Args:
+        num_workers: loader processes of this process.
+
+    Raises InputError when no image can be read.
+    """
+    if isinstance(dataset, ArrayImages):
+        return dataset
+    reason = why_not_kept(dataset, copies(num_workers))
+    if not reason:
+        try:
+            return decoded_in_memory(dataset)
+        except SizesDiffer as error:  # the file's header said otherwise
+            reason = str(error)
+    logger.info("DATALOADER.CACHE_DECODED is not used, images are read from files: %s", reason)
+    return dataset
+
+
+def copies(num_workers: int, processes: int | None = None) -> int:
+    """How many copies of the decoded images this machine would hold.
+
+    Args:
+        num_workers: loader processes of each process; those that are forked share its copy.
+        processes: of a run on this machine; None: as many as its launcher says.
+    """
+    if processes is None:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    method = multiprocessing.get_start_method(allow_none=True)
+    forked = (method or multiprocessing.get_all_start_methods()[0]) == "fork"
+    return processes * (1 if forked else 1 + num_workers)
+
+
+def why_not_kept(dataset: ImageDataset, copies: int = 1) -> str:
+    """What keeps a data set from being decoded in memory; "" if nothing does.
+
+    The headers of all files are read, unless the first size already says that it is too much.
+    """
+    first = ""
+    found: tuple[int, int] | None = None
+    for index in range(len(dataset)):
+        try:
+            size = dataset.size(index)
+        except OSError:  # an unreadable image stays one, see `decoded_in_memory`
+            continue
+        if found is None:
+            first, found = dataset.name(index), size
+            if reason := _too_large(len(dataset), size, copies):
+                return reason
+        if size != found:
+            return _sizes(dataset.name(index), size, first, found)
+    return ""
+
+
+def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
+    """Decodes a data set of small, equally sized images once and keeps it as uint8 (N, H, W, 3).
+
+    An unreadable image stays unreadable: its `read` raises as before. Raises `SizesDiffer` when
+    sizes differ, `InputError` when no image can be read.
+    """
+    pixels: np.ndarray | None = None
+    unreadable: dict[int, str] = {}
+    first = ""
+    count = len(dataset)
+    for index in progress(range(count), "decode images", leave=False, delay=QUIET_SECONDS):
+        try:
+            image = np.asarray(dataset.read(index))
+        except OSError as error:
+            unreadable[index] = str(error)
+            continue
+        if pixels is None:
+            pixels, first = np.zeros((count, *image.shape), dtype=np.uint8), dataset.name(index)
+        if image.shape != pixels.shape[1:]:
+            sizes = [(shape[1], shape[0]) for shape in (image.shape, pixels.shape[1:])]
+            raise SizesDiffer(_sizes(dataset.name(index), sizes[0], first, sizes[1]))
+        pixels[index] = image
+    if pixels is None:
+        raise InputError(f"no image can be read; the last error: {list(unreadable.values())[-1:]}")
+    names = [dataset.name(index) for index in range(count)]
+    return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
+
+
+def _too_large(count: int, size: tuple[int, int], copies: int) -> str:
+    wanted, free = copies * count * size[0] * size[1] * 3, available_memory()
+    if free is None or wanted <= MEMORY_SHARE * free:
+        return ""
+    more = f" in {copies} copies" if copies > 1 else ""
+    return (
+        f"{count} images of {size[0]}x{size[1]} px take {wanted / 2**30:.1f} GiB{more}, more than "
+        f"{MEMORY_SHARE:.0%} of the {free / 2**30:.1f} GiB of memory that are free"
+    )
+
+
+def _sizes(name: str, size: tuple[int, int], first: str, other: tuple[int, int]) -> str:
+    return (
+        f"their sizes differ ({name} has {size[0]}x{size[1]} px, {first} {other[0]}x{other[1]} px)"
+    )

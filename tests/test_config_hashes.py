@@ -1,0 +1,61 @@
+"""Shipped configs keep their identity: what was recorded under one goes on being its protocol.
+
+`golden_config_hashes.json` holds the sha256 of the protocol of each downstream config, and of each
+pretraining config as its checkpoints tell it. A config that is added needs a line of its own
+(`python tests/test_config_hashes.py` writes those that are missing); a line that is there never
+changes: a key that is added must stay out of the hash while it has its default.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.common.config import CHECKOUT, config_sha256, load_config
+from pretrain.defaults import get_defaults as pretrain_defaults
+from transfer.classification.cached.run import with_formats
+from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.detection.config import protocol_sha256
+from transfer.detection.defaults import make_defaults
+
+GOLDEN = Path(__file__).with_name("golden_config_hashes.json")
+FOLDERS = ("classification", "detection", "pretrain")
+CONFIGS = {
+    str(path.relative_to(CHECKOUT / "configs")): path
+    for folder in FOLDERS
+    for path in sorted((CHECKOUT / "configs" / folder).rglob("*.yaml"))
+}
+
+
+def identity_of(name: str, path: Path) -> str:
+    """The sha256 that a record (made on a CPU) or a checkpoint of the config as shipped holds."""
+    if name.startswith("pretrain/"):
+        return config_sha256(load_config(str(path), pretrain_defaults()))
+    if name.startswith("classification/"):
+        cfg = with_formats(load_config(str(path), get_defaults()), torch.device("cpu"))
+        return config_sha256(cfg, not_in_identity(cfg))
+    return protocol_sha256(load_config(str(path), make_defaults()))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_identity_stays(name: str) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert name in golden, "add its line: python tests/test_config_hashes.py"
+    assert identity_of(name, CONFIGS[name]) == golden[name], (
+        "the identity of a shipped config has moved: records of before would be of another "
+        "protocol; a key that was added must stay out of the hash at its default"
+    )
+
+
+def test_no_config_was_lost() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert set(golden) == set(CONFIGS), "records and commands name shipped configs"
+
+
+if __name__ == "__main__":
+    present = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
+    made = {n: present.get(n) or identity_of(n, path) for n, path in CONFIGS.items()}
+    GOLDEN.write_text(json.dumps(made, indent=0, sort_keys=True) + "\n", encoding="utf-8")

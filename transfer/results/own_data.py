@@ -1,0 +1,32 @@
+"""Data that a shipped config leaves to its user: giving it follows the config and changes nothing.
+
+In: a config as shipped, by dotted keys, or a data set's name. Out: the keys that are the user's,
+and how a report names the task. Such configs are `configs/*/own_*.yaml` and others without data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SETS = ("DATASETS.TRAIN", "DATASETS.TEST")
+# What follows from a detection set of one's own: its classes, and how many there are.
+FOLLOWING = ("TRANSFER.CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES")
+
+
+def left_open(shipped: Mapping[str, Any]) -> set[str]:
+    """Keys of a config as shipped, {"A.B": value}, that its user is to fill in."""
+    found = {key for key in SETS if key in shipped and not shipped[key]}
+    return found | set(FOLLOWING) if found else found
+
+
+def task_name(dataset: str) -> str:
+    """What the user calls the data: the folder of `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and
+    `folder:FOLDER[:SPLIT]`, the file of `coco:FILE.json:IMAGES`, else the name itself."""
+    kind, _, rest = dataset.partition(":")
+    if kind not in ("voc", "coco", "folder") or not rest:
+        return dataset
+    place = rest.rpartition(":")[0] or rest
+    path = Path(place)
+    return (path.stem if path.suffix.lower() == ".json" else path.name) or dataset
