@@ -53,6 +53,9 @@ LEAST = {
     "TRANSFER.LOG_PERIOD": 1,
     "TRANSFER.ACCUMULATE": 1,
     "TRANSFER.REPLICATES": 0,
+    "INPUT.MAX_SIZE_TRAIN": 1,
+    "INPUT.MAX_SIZE_TEST": 1,
+    "INPUT.MIN_SIZE_TEST": 0,  # 0: as the image is
 }
 DETECTION, SEMANTIC = "detection", "semantic"
 # TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
@@ -136,6 +139,11 @@ def check(cfg: CfgNode) -> None:
     for key, least in LEAST.items():
         if _get(cfg, key) < least:
             raise InputError(f"{key} must be {least} or above, got {_get(cfg, key)}")
+    if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
+        raise InputError(
+            "INPUT.MIN_SIZE_TRAIN needs sizes of 0 (as the image is) or above, got "
+            f"{list(cfg.INPUT.MIN_SIZE_TRAIN)}"
+        )
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN needs at least one data set, DATASETS.TEST exactly one")
     dims = cfg.MODEL.RPN.CONV_DIMS
