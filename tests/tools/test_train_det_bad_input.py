@@ -145,10 +145,11 @@ def change(content: dict[str, Any], part: str, index: int, **values: Any) -> Non
         ("annotations", 1, {"id": 11}, "the id 11 occurs twice in 'annotations'"),
         ("annotations", 1, {"image_id": 5}, "annotation 12 is of unknown image 5"),
         ("annotations", 1, {"category_id": 5}, "annotation 12 has the unknown category 5"),
-        ("annotations", 1, {"bbox": [1, 1, 30, 8]}, "annotation 12 has the box [1, 1, 30, 8]"),
+        ("annotations", 1, {"bbox": [30, 1, 5, 8]}, "annotation 12 (30, 1, 35, 9) in 20 x 10"),
+        ("annotations", 1, {"area": "big"}, '(1: annotation 12 (area "big"))'),
         ("categories", 1, {"id": 3}, "the id 3 occurs twice in 'categories'"),
         ("categories", 1, {"name": "cat"}, "lists the name 'cat' twice"),
-        ("categories", 1, {"name": "dogg"}, "the category 'dogg', which is none of the 2 classes"),
+        ("categories", 0, {"name": "catt"}, "the category 'catt', which is none of the 2 classes"),
     ],
 )
 def test_coco_file(
@@ -163,12 +164,49 @@ def test_coco_file(
     assert words in run(*COCO)
 
 
-def test_a_test_file_that_cannot_be_scored(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (0, "no image of the test set coco:c:test has an object to find: it has no objects"),
+        (1, "has an object to find: all objects are crowd regions, 'iscrowd' 1 (1)"),
+    ],
+)
+def test_a_test_set_without_an_object_to_find(
+    tmp_path: Path, run: Run, kept: int, words: str
+) -> None:
     content = coco_content()
-    del content["annotations"][0]["area"]
     write_coco(tmp_path / "c", "train", content)
+    content["annotations"] = content["annotations"][-1:] * kept
     write_coco(tmp_path / "c", "test", content)
-    assert "annotation 11 has no 'area', which COCO's metrics need" in run(*COCO)
+    assert words in run(*COCO)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("counts", [[5, 10], [1000, 20, 1064, 20], "0"])
+def test_run_lengths_that_do_not_fill_the_image(
+    tmp_path: Path, run: Run, split: str, counts: Any
+) -> None:
+    for name in ("train", "test"):
+        content = coco_content()
+        if name == split:
+            change(content, "annotations", 2, segmentation={"size": [10, 20], "counts": counts})
+        write_coco(tmp_path / "c", name, content)
+    text = run(*COCO)
+    assert f"instances_{split}.json: run lengths do not fill their image" in text
+    assert "(1: annotation 13 (sum " in text and "image 10 x 20 = 200))" in text
+
+
+def test_a_sweep_over_several_files(tmp_path: Path, run: Run) -> None:
+    for split in ("train", "test", "more"):
+        write_coco(tmp_path / "c", split, coco_content())
+    words = (
+        "DATASETS.TRAIN",
+        "('coco:c:train', 'coco:c:more')",
+        "TRANSFER.LR_SWEEP.RATES",
+        "(0.1,)",
+    )
+    text = run(*COCO, *words, "TRANSFER.LR_SWEEP.MAX_ITER", "1")
+    assert "coco:c:train+coco:c:more is several COCO files, and TRANSFER.LR_SWEEP scores" in text
 
 
 def test_a_test_mask_that_cannot_be_scored(tmp_path: Path, run: Run) -> None:
@@ -176,7 +214,7 @@ def test_a_test_mask_that_cannot_be_scored(tmp_path: Path, run: Run) -> None:
     write_coco(tmp_path / "c", "train", content)
     change(content, "annotations", 0, segmentation=[])
     write_coco(tmp_path / "c", "test", content)
-    assert "annotation 11 has no mask, or a polygon with fewer than 3 points" in run(*COCO)
+    assert "objects have no mask, or a polygon with fewer than 3 points" in run(*COCO)
 
 
 def test_nothing_to_train_on(tmp_path: Path, run: Run) -> None:
@@ -184,6 +222,15 @@ def test_nothing_to_train_on(tmp_path: Path, run: Run) -> None:
     write_coco(tmp_path / "c", "test", content)
     write_coco(tmp_path / "c", "train", {**content, "annotations": content["annotations"][2:]})
     assert "no image of coco:c:train has an object to train on" in run(*COCO)
+
+
+def test_objects_without_masks(tmp_path: Path, run: Run) -> None:
+    content = coco_content()
+    write_coco(tmp_path / "c", "test", content)
+    change(content, "annotations", 1, segmentation=[])
+    write_coco(tmp_path / "c", "train", content)
+    text = run(*COCO)
+    assert "coco:c:train: objects have no mask (1: 2.jpg); annotate or remove them" in text
 
 
 def test_masks_in_another_form(tmp_path: Path, run: Run) -> None:
@@ -260,5 +307,5 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
     with caplog.at_level(logging.WARNING, logger="transfer.datasets"):
         assert main(["--config", COCO[0], *options, *COCO[1:], *tiny]) == 0
     words = [r.getMessage() for r in caplog.records if "instances_train.json" in r.getMessage()]
-    assert "1 boxes without area are not trained on (first: annotation 14)" in words[0]
-    assert "1 polygons with fewer than 3 points" in words[0]
+    assert "boxes without area are not trained on (1: annotation 14)" in words[0]
+    assert "polygons with fewer than 3 points" in words[0]

@@ -54,17 +54,19 @@ class BoxCheck:
             width, height: of the image, in pixels.
         """
         kind = fault(box, width, height)
-        text = ", ".join(f"{value:g}" for value in box)
-        where_box = f"{where} ({text}) in {width} x {height}"
         if kind:
-            self._findings.refuse(kind, where_box, REMEDY)
+            self._findings.refuse(kind, _place(where, box, width, height), REMEDY)
             return False
-        self._note(where, where_box, box, width, height)
-        self._first = self._first or where_box
+        x1, y1, x2, y2 = box
+        if x1 == x2 or y1 == y2:
+            self._findings.note(AREALESS, where)
+        if not _within(box, width, height):
+            self._beyond.append(_place(where, box, width, height))
+        self._first = self._first or _place(where, box, width, height)
         self._count += 1
-        sides = (box[2] - box[0], box[3] - box[1])
-        self._relative &= width > 2 and height > 2 and max(box[0], box[1], *sides) <= 1
-        self._fractions |= any(value % 1 for value in box)
+        if self._relative:
+            self._relative = min(width, height) > 2 and max(x1, y1, x2 - x1, y2 - y1) <= 1
+            self._fractions |= any(value % 1 for value in box)
         return True
 
     def finish(self) -> None:
@@ -75,25 +77,29 @@ class BoxCheck:
             remedy = "multiply them by the width and the height of their image"
             self._findings.refuse(RELATIVE, self._first, remedy, self._count)
 
-    def _note(self, where: str, where_box: str, box: Box, width: int, height: int) -> None:
-        x1, y1, x2, y2 = box
-        if x1 == x2 or y1 == y2:
-            self._findings.note(AREALESS, where)
-        if not _within(box, width, height, TOLERANCE_PX):
-            self._beyond.append(where_box)
-
 
 def fault(box: Box, width: int, height: int) -> str:
     """Why a box cannot be taken, or "": a box that is partly outside can, one without area too."""
     x1, y1, x2, y2 = box
-    if not all(map(math.isfinite, box)):
+    if not math.isfinite(x1 + y1 + x2 + y2):
         return NOT_FINITE
     if x2 < x1 or y2 < y1:
         return EXCHANGED
-    overlaps = x1 < width and y1 < height and x2 > 0 and y2 > 0
-    return "" if overlaps or _within(box, width, height, TOLERANCE_PX) else OUTSIDE
+    if _within(box, width, height) or x1 < width and y1 < height and x2 > 0 and y2 > 0:
+        return ""
+    return OUTSIDE
 
 
-def _within(box: Box, width: int, height: int, margin: float) -> bool:
+def _within(box: Box, width: int, height: int) -> bool:
+    """Whether the box is in its image, but for what the official annotations leave theirs by."""
     x1, y1, x2, y2 = box
-    return min(x1, y1) >= -margin and x2 <= width + margin and y2 <= height + margin
+    return (
+        x1 >= -TOLERANCE_PX
+        and y1 >= -TOLERANCE_PX
+        and x2 <= width + TOLERANCE_PX
+        and y2 <= height + TOLERANCE_PX
+    )
+
+
+def _place(where: str, box: Box, width: int, height: int) -> str:
+    return f"{where} ({', '.join(f'{value:g}' for value in box)}) in {width} x {height}"

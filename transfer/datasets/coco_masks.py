@@ -34,23 +34,29 @@ def read_segmentation(
     findings: Findings, where: str, value: Any, height: int, width: int
 ) -> Segmentation | None:
     """All polygons, or run lengths; None where there is no mask, or a refused one."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _read_rle(findings, where, value, height, width)
     if not value:
         return None
-    place = f"{where} ({shown(value)})"
+    kind, remedy = _fault(value)
+    if kind:
+        findings.refuse(kind, f"{where} ({shown(value)})", remedy)
+        return None
+    polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
+    return None if None in polygons else polygons
+
+
+def _fault(value: Any) -> tuple[str, str]:
+    """Why a value is not a list of polygons, and the remedy; "" where it is one."""
     if not isinstance(value, list):
-        findings.refuse(NOT_POLYGONS, place, RLE_REMEDY)
-    elif all(isinstance(part, Mapping) for part in value):
-        findings.refuse(RLE_IN_LIST, place, RLE_IN_LIST_REMEDY)
-    elif not all(isinstance(part, list) for part in value):
-        findings.refuse(NOT_POLYGONS, place, PAIRS_REMEDY)
-    elif _is_pairs(value) or any(_is_pairs(part) for part in value):
-        findings.refuse(PAIRS, place, PAIRS_REMEDY)
-    else:
-        polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
-        return None if None in polygons else polygons
-    return None
+        return NOT_POLYGONS, RLE_REMEDY
+    if all(isinstance(part, dict) for part in value):
+        return RLE_IN_LIST, RLE_IN_LIST_REMEDY
+    if not all(isinstance(part, list) for part in value):
+        return NOT_POLYGONS, PAIRS_REMEDY
+    if _is_pairs(value) or any(map(_is_pairs, value)):
+        return PAIRS, PAIRS_REMEDY
+    return "", ""
 
 
 def mask_area(segmentation: Segmentation, height: int, width: int) -> float:

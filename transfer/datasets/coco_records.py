@@ -199,6 +199,8 @@ class _Corners:
 
 
 def _reference(value: Any, known: Mapping[Id, Any] | set, where: str, findings: Findings) -> Any:
+    if type(value) is int and value in known:
+        return value
     found = find_id(value, known) if _hashable(value) else None
     found = found if found in known else None
     if found is not None and isinstance(value, str) != isinstance(found, str):

@@ -43,11 +43,10 @@ class Counts:
 
     def line(self, trained: bool) -> str:
         """The numbers in a sentence; `trained` also says which images are left out."""
-        text = (
-            f"{self.images:,} images, {self.objects:,} objects of {len(self.per_class):,} classes"
-        )
+        text = ", ".join([_some(self.images, "image"), _some(self.objects, "object")])
+        text += f" of {_some(len(self.per_class), 'class', 'classes')}"
         marked = [
-            f"{self.crowd:,} crowd regions" if self.crowd else "",
+            _some(self.crowd, "crowd region") if self.crowd else "",
             f"{self.difficult:,} difficult" if self.difficult else "",
         ]
         text += f" ({', '.join(filter(None, marked))})" if any(marked) else ""
@@ -56,8 +55,8 @@ class Counts:
                 f"{self.empty:,} without an object" if self.empty else "",
                 f"{self.only_crowd:,} with crowd regions only" if self.only_crowd else "",
             ]
-            count, why = self.empty + self.only_crowd, ", ".join(filter(None, reasons))
-            text += f"; {count:,} images are not trained on: {why}"
+            left_out, why = self.empty + self.only_crowd, ", ".join(filter(None, reasons))
+            text += f"; not trained on {_some(left_out, 'image')}: {why}"
         return text
 
     def classes(self) -> str:
@@ -76,7 +75,7 @@ class Counts:
         lines = [_columns(shown)] if shown else []
         if rest:
             lines.append(
-                f"{len(rest):,} more classes have {rest[-1][1]:,} to {rest[0][1]:,} objects"
+                f"{len(rest):,} other classes have {rest[-1][1]:,} to {rest[0][1]:,} objects"
             )
         without = self._without().removeprefix("; ")
         return "\n".join([*lines, without] if without else lines)
@@ -90,7 +89,8 @@ class Counts:
         if not names:
             return ""
         more = f" and {len(names) - NAMED:,} more" if names[NAMED:] else ""
-        return f"; no object of {len(names):,} classes: {', '.join(names[:NAMED])}{more}"
+        classes = _some(len(names), "class", "classes")
+        return f"; no object of {classes}: {', '.join(names[:NAMED])}{more}"
 
 
 def count(data: DetectionSet) -> Counts:
@@ -123,9 +123,7 @@ def check_trainable(data: DetectionSet) -> None:
     """Raises InputError unless an image has an object to train on."""
     single = _single(data)
     if not single:
-        raise InputError(
-            f"no image of {data.name} has an object to train on{_why(data, 'objects')}"
-        )
+        raise InputError(f"no image of {data.name} has an object to train on{_why(data)}")
     if not any(i.box[0] < i.box[2] and i.box[1] < i.box[3] for i in single):
         raise InputError(f"no object of {data.name} has a box with an area: nothing to train on")
 
@@ -133,12 +131,21 @@ def check_trainable(data: DetectionSet) -> None:
 def check_masks(data: DetectionSet, remedy: str) -> None:
     """Raises InputError unless every object has a mask, with the count and the first images."""
     if not _single(data):
-        raise InputError(f"no object of {data.name} has a mask{_why(data, 'objects')}")
+        raise InputError(f"no object of {data.name} has a mask{_why(data)}")
     findings = Findings(data.name)
     for sample in data.samples:
         bare = sum(not (i.polygons or i.rle or i.crowd) for i in sample.instances)
         findings.refuse("objects have no mask", Path(sample.file_name).name, remedy, bare)
     findings.report()
+
+
+def check_one_file(data: DetectionSet) -> None:
+    """Raises InputError for several COCO files, which cannot be scored on as one."""
+    if data.layout == "coco" and data.annotation_file is None:
+        raise InputError(
+            f"{data.name} is several COCO files, and TRANSFER.LR_SWEEP scores on images of one; "
+            "name one, or set TRANSFER.LR_SWEEP.RATES ()"
+        )
 
 
 def check_scorable(data: DetectionSet, detections: int) -> None:
@@ -149,11 +156,9 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
     Args:
         detections: that a detector gives of an image at most, TEST.DETECTIONS_PER_IMAGE.
     """
-    if data.layout == "coco" and data.annotation_file is None:
-        raise InputError(f"{data.name} is several COCO files, and scores are of one; name one")
     if not any(not i.difficult for i in _single(data)):
         raise InputError(
-            f"no image of the test set {data.name} has an object to find{_why(data, 'objects')}; "
+            f"no image of the test set {data.name} has an object to find{_why(data)}; "
             "there would be no score"
         )
     findings = Findings(data.name)
@@ -165,19 +170,24 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
     findings.report()
 
 
+def _some(number: int, one: str, many: str = "") -> str:
+    """ "1 image", "1,203 images"."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def _single(data: DetectionSet) -> list[Instance]:
     return [i for sample in data.samples for i in sample.instances if not i.crowd]
 
 
-def _why(data: DetectionSet, what: str) -> str:
+def _why(data: DetectionSet) -> str:
     """The mark that all objects have."""
     counts = count(data)
     if not counts.objects:
-        return f": it has no {what}"
+        return ": it has no objects"
     if counts.crowd == counts.objects:
-        return f": all {counts.objects} {what} are crowd regions ('iscrowd' 1)"
+        return f": all objects are crowd regions, 'iscrowd' 1 ({counts.objects:,})"
     if counts.difficult + counts.crowd == counts.objects:
-        return f": all {counts.objects} {what} are difficult or crowd regions"
+        return f": all objects are difficult or crowd regions ({counts.objects:,})"
     return ""
 
 

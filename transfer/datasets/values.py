@@ -18,6 +18,7 @@ TEXT = "numbers are written as text and were read as numbers"
 NOT_NUMBER = "values are not finite numbers"
 OTHER_TYPE = "ids are numbers in one list and text in another; they were matched by their digits"
 SHOWN_CHARACTERS = 60
+EXACT = 2**53  # whole numbers below it are the same as float
 
 Id = int | str
 Known = TypeVar("Known", bound=Id)
@@ -51,7 +52,8 @@ def as_id(value: Any) -> Id | None:
 
 def read_number(findings: Findings, where: str, key: str, value: Any) -> float | None:
     """`as_number`; text is noted and what is not a number is refused, as "where (key value)"."""
-    if type(value) is int or type(value) is float and math.isfinite(value):
+    kind = type(value)
+    if kind is float and math.isfinite(value) or kind is int and abs(value) < EXACT:
         return float(value)
     found = as_number(value)
     if found is None:

@@ -28,7 +28,7 @@ from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
 from transfer.datasets.headers import check_image_sizes
-from transfer.datasets.loaded import check_scorable, describe
+from transfer.datasets.loaded import check_one_file, check_scorable, describe
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
@@ -103,6 +103,8 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first).limited(limit)
     cfg = detection_config.with_data(cfg, train_set)
     check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
+    if cfg.TRANSFER.LR_SWEEP.RATES:
+        check_one_file(train_set)
     if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
         import_shapely()  # missing, it would only show at the first image
     if test_set.layout == "coco":

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from transfer.datasets.coco import read_categories, read_coco, read_json
+from transfer.datasets.coco import read_categories, read_classes, read_coco, read_json
 
 TRIANGLE = [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
 
@@ -102,15 +102,55 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
     [
         ({"image_id": 1}, "unknown image 1"),
         ({"category_id": 1}, "unknown category 1"),
-        ({"bbox": [1, 2, 30, 4]}, "not inside image a.png of 20 x 10"),
-        ({"bbox": [1, 2, -3, 4]}, "not inside"),
-        ({"bbox": [1, float("nan"), 3, 4]}, "not inside"),
-        ({"bbox": [1, 2, 3]}, r"annotation 1 has the bbox \[1, 2, 3\], not x, y, width"),
-        ({"bbox": None}, "annotation 1 has the bbox None"),
-        ({"ignore": 1}, "annotation 1 is marked 'ignore'"),
-        ({"segmentation": [1, 1, 5, 1, 5, 5]}, "annotation 1.* no list of polygons"),
-        ({"segmentation": {"size": [20, 10], "counts": "x"}}, r"of size \[20, 10\].*\[10, 20\]"),
-        ({"segmentation": {"size": [10, 20]}}, "annotation 1 has run lengths"),
+        ({"image_id": None}, "annotation 1 is of unknown image null"),
+        ({"category_id": [30]}, r"unknown category \[30\]; 'categories' lists 4, 30"),
+        (
+            {"bbox": [21.5, 2, 3, 4]},
+            r"wholly outside .*annotation 1 \(21.5, 2, 24.5, 6\) in 20 x 10",
+        ),
+        ({"bbox": [1, -9, 3, 4]}, "boxes are wholly outside their image"),
+        ({"bbox": [1, 2, -3, 4]}, r"negative width or height \(1: annotation 1 \(1, 2, -2, 6\)"),
+        (
+            {"bbox": [1, float("nan"), 3, 4]},
+            r"not finite numbers \(1: annotation 1 \(bbox \[1, NaN",
+        ),
+        ({"bbox": [1, 2, float("inf"), 4]}, r"not finite numbers \(1: annotation 1 \(bbox"),
+        ({"bbox": [1, 2, "3,5", 4]}, r'not finite numbers.*annotation 1 \(bbox \[1, 2, "3,5", 4\]'),
+        ({"bbox": [1, 2, True, 4]}, "values are not finite numbers"),
+        (
+            {"bbox": [1, 2, 3]},
+            r"not a list x, y, width, height \(1: annotation 1 \(bbox \[1, 2, 3\]",
+        ),
+        ({"bbox": None}, r"annotation 1 \(bbox null\)"),
+        ({"bbox": {"x": 1}}, "not a list x, y, width, height"),
+        ({"iscrowd": "no"}, r'not finite numbers \(1: annotation 1 \(iscrowd "no"\)'),
+        ({"area": "big"}, r'not finite numbers \(1: annotation 1 \(area "big"\)'),
+        (
+            {"ignore": 1},
+            r"marked 'ignore', which is not supported \(1: annotation 1\); use 'iscrowd'",
+        ),
+        (
+            {"segmentation": [1, 1, 5, 1, 5, 5]},
+            "neither a list of polygons nor run lengths.*tation 1",
+        ),
+        ({"segmentation": "1 1 5 1"}, r'nor run lengths \(1: annotation 1 \("1 1 5 1"\)'),
+        ({"segmentation": [[1, 1], [5, 1], [5, 5]]}, r"lists of points \[x, y\] \(1: annotation 1"),
+        (
+            {"segmentation": [[[1, 1], [5, 1], [5, 5]]]},
+            r"lists of points \[x, y\] \(1: annotation 1",
+        ),
+        (
+            {"segmentation": [[1, 1, 5, None, 5, 5]]},
+            "not finite numbers.*annotation 1 .segmentation",
+        ),
+        ({"segmentation": [[1, 1, 5, float("nan"), 5, 5]]}, "not finite numbers.*annotation 1"),
+        ({"segmentation": [{"size": [10, 20], "counts": [200]}]}, "run lengths are inside a list"),
+        (
+            {"segmentation": {"size": [20, 10], "counts": "x"}},
+            r"another size.*\[20, 10\].*\[10, 20\]",
+        ),
+        ({"segmentation": {"size": [10, 20]}}, r"cannot be read \(1: annotation 1 \(counts null"),
+        ({"segmentation": {"size": None, "counts": [200]}}, r"another size.*annotation 1 \(null"),
     ],
 )
 def test_bad_annotation(folder: Path, change: dict, message: str) -> None:
@@ -124,12 +164,26 @@ def test_annotations_of_unlisted_images_are_counted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["area", "iscrowd"])
-def test_what_scoring_needs_is_asked_of_test_sets_alone(folder: Path, key: str) -> None:
-    entry = {**annotation(area=12.0), "id": 6}
-    del entry[key]
-    assert len(read(folder, entry)[0].instances) == 1
-    with pytest.raises(InputError, match=f"annotation 6 has no '{key}', which COCO's metrics need"):
-        read_coco(folder / "x.json", folder, content(entry), ("cat", "dog"), scored=("bbox",))
+def test_what_scoring_needs_is_noted_of_test_sets_alone(
+    folder: Path, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = [{**annotation(area=12.0), "id": i} for i in range(6, 11)]
+    for entry in entries:
+        del entry[key]
+    assert len(read(folder, *entries)[0].instances) == 5
+    assert not caplog.records
+    read_coco(folder / "x.json", folder, content(*entries), ("cat", "dog"), scored=("bbox",))
+    (record,) = caplog.records
+    assert f"objects have no '{key}' (missing or null)" in record.message
+    assert "(5, first: annotation 6, annotation 7, annotation 8)" in record.message
+
+
+def test_a_null_crowd_flag_is_no_crowd(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sample, _ = read(folder, annotation(iscrowd=None), annotation(2, iscrowd=True))
+    assert [i.crowd for i in sample.instances] == [False, True]
+    assert "no 'iscrowd' (missing or null) and count as single objects (1: annotation 1)" in (
+        caplog.text
+    )
 
 
 @pytest.mark.parametrize("mask", [[], [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
@@ -137,7 +191,9 @@ def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
     whole = content(annotation(area=12.0, segmentation=mask))
     classes = ("cat", "dog")
     read_coco(folder / "x.json", folder, whole, classes, scored=("bbox",))
-    with pytest.raises(InputError, match="annotation 1 has no mask, or a polygon with fewer"):
+    with pytest.raises(
+        InputError, match=r"have no mask, or a polygon with fewer.*\(1: annotation 1\); mend"
+    ):
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
 
@@ -174,9 +230,14 @@ def test_missing_keys(folder: Path, part: str, key: str) -> None:
         check_file(folder, "x.json", **{part: entries})
 
 
-def test_class_outside_the_training_set(folder: Path) -> None:
+def test_class_outside_the_training_set(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match="category 'dog', which is none of the 1 classes"):
-        read_coco(folder / "x.json", folder, content(), ("cat",))
+        read_coco(folder / "x.json", folder, content(annotation()), ("cat",))
+    assert not caplog.records
+    other = annotation(category_id=4)
+    sample, _ = read_coco(folder / "x.json", folder, content(other), ("cat",))
+    assert [i.category for i in sample.instances] == [0]
+    assert "not among the classes, and were left out (1: 'dog')" in caplog.text
 
 
 def test_missing_image(folder: Path) -> None:
@@ -198,3 +259,151 @@ def test_bad_files(folder: Path) -> None:
     path.write_text(json.dumps({**content(), "images": []}))
     with pytest.raises(InputError, match="lists no image"):
         read_json(path, folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings_of_json(folder: Path, encoding: str) -> None:
+    """With a byte order mark or without, as PowerShell and Excel write them."""
+    whole = content(annotation())
+    whole["categories"][0]["name"] = "çã"
+    (folder / "x.json").write_text(json.dumps(whole, ensure_ascii=False), encoding=encoding)
+    assert read_json(folder / "x.json", folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("annotations", None, r"entries are not records \(1: annotations\[1\] \(null\)\)"),
+        ("images", "a.png", r'images\[2\] \("a.png"\)'),
+        ("categories", ["cat"], r"categories\[2\] .*cat"),
+        ("images", {"id": None, "file_name": "a", "height": 1, "width": 1}, r"images\[2\] \(id null"),
+        ("images", {"id": 1.5, "file_name": "a", "height": 1, "width": 1}, r"images\[2\] \(id 1.5"),
+        ("images", {"id": "x", "file_name": "a", "height": 1, "width": 1}, "1 of the 3 ids of 'images'"),
+        ("images", {"id": 7.0, "file_name": "a", "height": 1, "width": 1}, "the id 7 occurs twice"),
+        ("annotations", {"id": True}, r"annotations\[1\] \(id true\)"),
+        ("categories", {"id": 5, "name": None}, r"names of classes are not text.*\(name null\)"),
+    ],
+)  # fmt: skip
+def test_entries_of_another_type(folder: Path, part: str, value: object, message: str) -> None:
+    whole = content(annotation())
+    with pytest.raises(InputError, match=message):
+        check_file(folder, "x.json", **{part: [*whole[part], value]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": None}, r"no width and height in whole pixels \(1: images\[id 9\] \(width null"),
+        ({"height": 0}, r"in whole pixels \(1: images\[id 9\] \(height 0"),
+        ({"height": 10.5}, r"\(height 10.5"),
+        ({"width": "wide"}, r'not finite numbers \(1: images\[id 9\] \(width "wide"'),
+        ({"width": float("nan")}, r"not finite numbers \(1: images\[id 9\] \(width NaN"),
+        ({"file_name": None}, r"entries have no name \(1: images\[id 9\] \(file_name null"),
+    ],
+)
+def test_images_without_size_or_name(folder: Path, changes: dict, message: str) -> None:
+    whole = content(annotation(image_id=9))
+    whole["images"][0].update(changes)
+    with pytest.raises(InputError, match=message):
+        read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+
+
+def test_numbers_and_ids_of_another_type_are_read(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = content(
+        annotation(image_id="7", bbox=["1", 2, " 3.5 ", "4e0"]),
+        annotation(2, image_id=9.0, category_id="4", segmentation=[["1", 1, 5, 1, 5, "5"]]),
+    )
+    whole["images"][1].update(width="20", height=10.0)
+    first, second = read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+    assert (first.image_id, first.width, first.height) == (7, 20, 10)
+    assert first.instances[0].box == (1.0, 2.0, 4.5, 6.0)
+    assert second.instances[0].category == 0 and second.instances[0].polygons == [TRIANGLE]
+    (record,) = caplog.records
+    assert 'read as numbers (3: images[id 7] (width "20"), annotation 1 (bbox ["1", 2' in (
+        record.message
+    )
+    assert 'matched by their digits (2: annotation 1 ("7"), annotation 2 ("4"))' in record.message
+
+
+def test_text_ids_are_sorted_as_text(folder: Path) -> None:
+    """As pycocotools and Detectron2 sort them."""
+    whole = content(annotation(image_id="b"), annotation("x", image_id="a", category_id="k"))
+    for entry, key in zip(whole["images"], "ba"):
+        entry["id"] = key
+    whole["categories"] = [{"id": "k", "name": "dog"}, {"id": "a", "name": "cat"}]
+    whole["annotations"][0]["category_id"] = "a"
+    assert read_categories(whole) == {"a": "cat", "k": "dog"}
+    samples = read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+    assert [(s.image_id, s.instances[0].category) for s in samples] == [("a", 1), ("b", 0)]
+
+
+def test_boxes_beyond_the_image_keep_their_numbers(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample, _ = read(folder, annotation(bbox=[-4, 2, 30, 4]), annotation(2))
+    assert sample.instances[0].box == (-4.0, 2.0, 26.0, 6.0)
+    (record,) = caplog.records
+    assert "of 2 boxes these reach beyond their image" in record.message
+    assert "(1: annotation 1 (-4, 2, 26, 6) in 20 x 10)" in record.message
+
+
+def test_corners_in_place_of_sizes_are_asked_about(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corners = [[5, 2, 19, 9], [10, 4, 18, 8], [3, 1, 6, 5]]
+    read(folder, *(annotation(i, bbox=box) for i, box in enumerate(corners)))
+    assert (
+        "all would fit as x1, y1, x2, y2: is that what they are? (2: annotation 0," in caplog.text
+    )
+    caplog.clear()
+    read(folder, *(annotation(i, bbox=box) for i, box in enumerate([*corners, [9, 2, 4, 3]])))
+    assert "x1, y1" not in caplog.text
+
+
+def test_relative_boxes(folder: Path) -> None:
+    boxes = [[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]]
+    entries = [annotation(i, bbox=box) for i, box in enumerate(boxes)]
+    with pytest.raises(InputError, match=r"below 1 px: relative coordinates\? \(3, first: annot"):
+        read(folder, *entries)
+    assert len(read(folder, *entries, annotation(4))[0].instances) == 4, "one is larger"
+
+
+ROOT = {"id": 0, "name": "pets", "supercategory": "none"}
+
+
+def rooted(*annotations: dict, root: dict = ROOT) -> dict:
+    whole = content(*annotations)
+    whole["categories"] = [root, *({**c, "supercategory": "pets"} for c in whole["categories"])]
+    return whole
+
+
+def test_a_root_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = rooted(annotation())
+    assert read_categories(whole) == {4: "cat", 30: "dog"}
+    assert read_classes([whole]) == ("cat", "dog")
+    sample, _ = read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+    assert sample.instances[0].category == 1
+    assert "only hold others together, and were dropped (1: 'pets' (id 0))" in caplog.text
+    same = rooted(annotation(), root={**ROOT, "name": "dog"})
+    for category in same["categories"][1:]:
+        category["supercategory"] = "dog"
+    check_file(folder, "x.json", **same)
+    assert read_categories(same) == {4: "cat", 30: "dog"} == read_categories(same, ["cat", "dog"])
+
+
+def test_what_is_no_root_is_kept(folder: Path) -> None:
+    used = rooted(annotation(category_id=0))
+    assert read_categories(used) == {0: "pets", 4: "cat", 30: "dog"}
+    # COCO's person is its own supercategory, and a class below another is no root
+    own = rooted(annotation(), root={"id": 0, "name": "bee", "supercategory": "bee"})
+    assert read_categories(own)[0] == "bee"
+    # a file that uses it makes it a class of the whole training set
+    assert read_classes([rooted(annotation()), used]) == ("pets", "cat", "dog")
+    with pytest.raises(InputError, match="lists the name 'dog' twice"):
+        check_file(folder, "x.json", **rooted(annotation(), root={"id": 0, "name": "dog"}))
+
+
+def test_an_unused_root_of_a_test_file_keeps_the_id_of_its_class() -> None:
+    assert read_categories(rooted(annotation()), ["pets", "cat"])[0] == "pets"

@@ -86,6 +86,49 @@ def test_coco(root: Path) -> None:
     assert len(ours(samples[0], 0)["boxes"]) == 4, "neither crowd, nor short, nor without area"
 
 
+NUMBERS: dict[str, Any] = {
+    "whole": {"bbox": [1, 2, 7, 5], "segmentation": [[1, 1, 9, 1, 9, 9]]},
+    "partly outside": {"bbox": [-7.0, 3.0, 16.0, 30.0], "segmentation": [[-7.0, 1.0, 30.0, 1.0, 9.0, 20.0]]},
+    "over all edges": {"bbox": [-5.5, -6.25, 33.0, 29.0], "segmentation": [TRIANGLE]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_boxes_after_the_resize(root: Path, numbers: str, flip: float) -> None:
+    """Beyond the image they are clipped after it, as there; whole numbers stay exact here."""
+    from detectron2.data import DatasetMapper
+    from detectron2.data import transforms as T
+    from detectron2.data.datasets import load_coco_json
+
+    path = write_coco(root / "c")
+    content = json.loads(path.read_text())
+    plain = content["annotations"][0] | NUMBERS[numbers] | {"image_id": 7}
+
+    def mapped(entry: dict[str, Any]) -> tuple[Any, Any]:
+        path.write_text(json.dumps({**content, "annotations": [entry]}))
+        records = load_coco_json(str(path), str(root / "c/train"), f"coco_{numbers}_{flip}")
+        steps = [T.ResizeShortestEdge(13), T.RandomFlip(flip)]
+        theirs = DatasetMapper(
+            True, augmentations=steps, image_format="RGB", use_instance_mask=True
+        )([r for r in records if r["image_id"] == 7][0])["instances"]
+        sample = [s for s in open_sets(["coco:c:train"]).samples if s.image_id == 7][0]
+        ours = TrainMapper(GeometrySpec((13,), 1333, flip), "RGB", "polygon", 0)(sample, 0)
+        return theirs, ours
+
+    theirs, ours = mapped(floats := json.loads(json.dumps(plain), parse_int=float) | {"id": 1})
+    np.testing.assert_array_equal(ours["boxes"].numpy(), theirs.gt_boxes.tensor.numpy())
+    (mine,), (other,) = ours["polygons"], theirs.gt_masks.polygons
+    np.testing.assert_array_equal(mine[0], other[0])
+    assert floats["bbox"] == plain["bbox"]
+    if numbers == "whole":
+        theirs, again = mapped(plain)
+        np.testing.assert_array_equal(again["boxes"], ours["boxes"])
+        np.testing.assert_array_equal(again["polygons"][0], ours["polygons"][0])
+        cut = theirs.gt_boxes.tensor.numpy()
+        assert (cut != ours["boxes"].numpy()).any() and (cut % 1 == 0).all(), "theirs are cut off"
+
+
 def test_voc(root: Path) -> None:
     from detectron2.data.datasets import load_voc_instances
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,71 @@ def test_builtin_names() -> None:
     assert str(place.annotation_file).endswith("coco/annotations/instances_val2017.json")
 
 
+def test_any_file_with_any_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute, below the root, with colons in the path, and a part of it."""
+    plain = open_sets(["coco:digits_coco:train"])
+    file, images = "digits_coco/annotations/instances_train.json", "digits_coco/train"
+    odd = tmp_path / "a.json:b" / "My export.JSON"
+    odd.parent.mkdir()
+    odd.write_bytes((root / file).read_bytes())
+    for name in (f"{file}:{images}", f"{root}/{file}:{root}/{images}", f"{odd}:{images}"):
+        found = open_sets([f"coco:{name}"])
+        assert found.samples == plain.samples and found.classes == plain.classes
+        assert found.annotation_file is not None and found.annotation_file.is_file()
+    part = open_sets([f"coco:{file}:{images}@25%"])
+    assert part.samples == open_sets(["coco:digits_coco:train@25%"]).samples and len(part) == 3
+    monkeypatch.setenv("HOME", str(root))
+    assert len(open_sets([f"coco:~/{file}:~/{images}"])) == 12
+
+
+def test_a_folder_with_the_name_of_a_file(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").symlink_to(root / "digits_coco")
+    assert len(open_sets([f"coco:{tmp_path}/x.json:train"])) == 12
+
+
+def test_layouts_of_exports_are_named(root: Path, tmp_path: Path) -> None:
+    """Roboflow's and CVAT's: the refusal gives the name that reads them."""
+    source = (root / "digits_coco/annotations/instances_test.json").read_bytes()
+    for file, images in (
+        ("train/_annotations.coco.json", "train"),
+        ("annotations/instances_default.json", "images/default"),
+    ):
+        folder = tmp_path / images.replace("/", "_")
+        for path in (folder / file, folder / images / "x"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(source)
+        for image in (root / "digits_coco/test").iterdir():
+            (folder / images / image.name).write_bytes(image.read_bytes())
+        split = Path(images).name
+        pair = f"coco:{folder}/{file}:{folder}/{images}"
+        with pytest.raises(InputError, match=f"coco:FILE.json:IMAGES, here {pair}$"):
+            open_sets([f"coco:{folder}:{split}"])
+        assert len(open_sets([pair])) == 3
+        with pytest.raises(InputError, match=f"IMAGES; there is {folder}/{file}$"):
+            open_sets([f"coco:{folder}:val"])
+
+
+def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path: Path) -> None:
+    content = json.loads((root / "digits_coco/annotations/instances_test.json").read_text())
+    content["categories"] = [{"id": -1, "name": "1"}, {"id": -2, "name": "0"}]
+    for entry in content["annotations"]:
+        entry["category_id"] = -1
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    found = open_sets([f"coco:{tmp_path}/x.json:digits_coco/test"], ("2", "0", "1", "3"))
+    assert found.category_ids == (-3, -2, -1, -6)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         (["voc_2007_tset"], "unknown detection data set.*voc_2007_test"),
         (["voc:digits_voc"], "needs the form voc:FOLDER:SPLIT"),
+        (["coco:x.json"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
+        (["coco:x.json:"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
+        (["coco:x.json:images"], r"x.json is missing; expected"),
+        (["imgs:x:y"], "'imgs:x:y' is not a detection data set; give voc:FOLDER:SPLIT, coco:"),
         (["voc_2007_test"], "is missing; expected .*VOC2007.*trainval and test"),
         (["coco_2017_val"], "instances_val2017.json is missing"),
         (["voc:digits_voc:train", "coco:digits_coco:train"], "mix VOC and COCO"),

@@ -56,3 +56,27 @@ def test_coco(tmp_path: Path, evaluator: str) -> None:
     ours, _ = score(dataset, predictions, **options)
     for name, value in theirs[COCO_DETECTRON2].items():
         assert ours[name] == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("most", [60, 100, 130])
+def test_coco_with_another_maximum(tmp_path: Path, most: int) -> None:
+    """As COCOEvaluator(max_dets_per_image=...) above 100; fewer change nothing here."""
+    from detectron2.evaluation import COCOEvaluator
+
+    from transfer.detection.detectron2_plugin import register
+    from transfer.detection.evaluation.predictions import to_coco_results
+
+    dataset, predictions = random_coco(tmp_path / "coco", images=4, per_image=160, classes=1)
+    register("coco_of_test", dataset)
+    evaluator = COCOEvaluator(
+        "coco_of_test", ("bbox",), False, max_dets_per_image=max(most, 100), use_fast_impl=False
+    )
+    contiguous = range(len(dataset.classes))
+    evaluator._predictions = [
+        {"image_id": p.image_id, "instances": to_coco_results([p], contiguous)} for p in predictions
+    ]
+    theirs = evaluator.evaluate()["bbox"]
+    options = {"folder": tmp_path / "out", "with_masks": False, "max_detections": most}
+    ours, _ = score(dataset, predictions, **options)
+    assert ours == pytest.approx({f"bbox/{k}": v for k, v in theirs.items()}, abs=1e-9, nan_ok=True)
+    assert ours["bbox/AP"] > 1

@@ -1,0 +1,109 @@
+"""Segmentations: run lengths against pycocotools, in both forms, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
+from transfer.datasets.coco_masks import mask_area, read_segmentation
+
+
+def read(value: Any, height: int = 10, width: int = 20) -> Any:
+    findings = Findings("x.json")
+    found = read_segmentation(findings, "annotation 3", value, height, width)
+    findings.report()
+    return found
+
+
+def lengths(mask: np.ndarray) -> list[int]:
+    """Slow and obvious: runs of 0, 1, 0, ... down the columns."""
+    counts, value = [0], 0
+    for pixel in mask.T.reshape(-1).tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_both_forms_of_run_lengths(seed: int) -> None:
+    """Sparse and dense masks of small and large images: short and long runs, up and down."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.choice([1, 3, 17, 200, 999], 2))
+    mask = (rng.random((height, width)) < rng.choice([0, 0.001, 0.3, 0.9, 1])).astype(np.uint8)
+    whole = mask_utils.encode(np.asfortranarray(mask))
+    text = {"size": [height, width], "counts": whole["counts"].decode()}
+    assert read(text, height, width) == text
+    counts = {"size": [height, width], "counts": lengths(mask)}
+    found = read(counts, height, width)
+    np.testing.assert_array_equal(mask_utils.decode(found), mask)
+    assert mask_area(found, height, width) == mask.sum()
+    for change in (-1, 1):
+        wrong = [*counts["counts"][:-1], counts["counts"][-1] + change]
+        for bad in (wrong, compressed(wrong)):
+            with pytest.raises(InputError, match=rf"\(1: annotation 3 \(sum {mask.size + change},"):
+                read({**counts, "counts": bad}, height, width)
+
+
+def compressed(counts: list[int]) -> str:
+    """COCO's text of any counts, as pycocotools writes it (maskApi.c, rleToString)."""
+    text = ""
+    for place, count in enumerate(counts):
+        value = count - counts[place - 2] if place > 2 else count
+        while True:
+            bits, value = value & 0x1F, value >> 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text += chr(48 + bits + 0x20 * more)
+            if not more:
+                break
+    return text
+
+
+def test_the_text_of_this_test_is_pycocotools() -> None:
+    mask = (np.random.default_rng(0).random((50, 70)) < 0.3).astype(np.uint8)
+    whole = mask_utils.encode(np.asfortranarray(mask))
+    assert compressed(lengths(mask)) == whole["counts"].decode()
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([5, 5], r"do not fill their image.*\(sum 10, image 10 x 20 = 200\)"),
+        ([100, 3, 100, 3], "sum 206"),
+        ([], "sum 0"),
+        ([1000, 20, 1064, 20], "sum 2104"),
+        ([-5, 205], "cannot be read"),
+        ([100.5, 99.5], "cannot be read"),
+        ([100, None], "cannot be read"),
+        ("", "cannot be read"),
+        ("0", "sum 0"),
+        ("h", "cannot be read"),  # it announces another character
+        ("hello world", "cannot be read"),
+        ("oooooooo0", "cannot be read"),
+        ("ÿ", "cannot be read"),
+        (7, "cannot be read"),
+    ],
+)
+def test_bad_counts(counts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read({"size": [10, 20], "counts": counts})
+
+
+def test_numbers_of_another_type() -> None:
+    plain = read({"size": [10, 20], "counts": [5, 10, 185]})
+    assert read({"size": [10.0, "20"], "counts": ["5", 10.0, 185]}) == plain
+    assert read([]) is None and read(None) is None and read("") is None
+
+
+def test_area_of_polygons_is_that_of_their_union() -> None:
+    """Overlapping ones count once; those without an area do not count."""
+    one, two = [2, 2, 8, 2, 8, 8, 2, 8], [5, 2, 12, 2, 12, 8, 5, 8]
+    assert mask_area([one], 10, 20) == 36.0
+    assert mask_area([one, two, [1, 1, 2, 2]], 10, 20) == 60.0
+    assert mask_area([[1, 1, 2, 2]], 10, 20) == 0.0
