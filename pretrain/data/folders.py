@@ -66,7 +66,10 @@ def scan_folder(folder: Path) -> FolderImageList:
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
     if not folder.is_dir():
-        raise InputError(f"image folder {folder} does not exist; {layout}")
+        raise InputError(
+            f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT is FOLDER/SPLIT, "
+            "folder:FOLDER the folder itself"
+        )
     walk = _Walk(folder)
     flat, by_class = walk.read()
     full = {name: part for name, part in by_class.items() if part.images}
