@@ -25,7 +25,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     views = cli.add_command(commands, "views", "views and masks", VIEWS, overrides=True)
     views.add_argument("--config", nargs="+", required=True, help="paths, or names below configs/")
-    views.add_argument("--images", help="a folder, or folder:FOLDER:SPLIT (DATASETS.TRAIN)")
+    views.add_argument("--images", help="a folder, or folder:FOLDER[:SPLIT] (DATASETS.TRAIN)")
     views.add_argument("--rows", type=int, default=6, help="number of images (6)")
     views.set_defaults(draw=views_of_configs)
     kernels = cli.add_command(commands, "kernels", "kernels, blank ones counted", KERNELS)
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     kernels.set_defaults(draw=kernels_of_weights)
     spectrum = cli.add_command(commands, "spectrum", "feature std and rank over steps", SPECTRUM)
     spectrum.add_argument("--run", nargs="+", required=True, help="output folders of train_ssl.py")
-    images = "a folder, or folder:FOLDER:SPLIT: adds the singular values of each checkpoint.pth"
+    images = "a folder, or folder:FOLDER[:SPLIT]: adds the singular values of each checkpoint.pth"
     spectrum.add_argument("--images", help=images)
     spectrum.set_defaults(draw=spectrum_of_runs)
     for command in (views, kernels, spectrum):

@@ -176,7 +176,7 @@ def sorting_hint(images: ImageDataset) -> str:
     if not len(images) or "ILSVRC2012_val_" not in images.name(0):
         return ""
     return (
-        ": sort ImageNet's validation images into class folders, as valprep.sh of"
+        "; sort ImageNet's validation images into class folders, as valprep.sh of"
         " soumith/imagenetloader.torch does"
     )
 

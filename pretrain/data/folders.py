@@ -33,7 +33,7 @@ SYSTEM_NAMES = {
     *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap", "@sharebin"),
     *("@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "lost+found", "__pycache__"),
 }
-HIDDEN = "hidden or system names"
+HIDDEN = "hidden or of the system"
 NO_SUFFIX = "without a suffix"
 # Files that people keep beside their pictures: no image is lost with them
 COMPANIONS = {".txt", ".json", ".xml", ".csv", ".md", ".yaml", ".yml", ".html", HIDDEN}
@@ -66,7 +66,10 @@ def scan_folder(folder: Path) -> FolderImageList:
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
     if not folder.is_dir():
-        raise InputError(f"image folder {folder} does not exist; {layout}")
+        raise InputError(
+            f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT is FOLDER/SPLIT, "
+            "folder:FOLDER the folder itself"
+        )
     walk = _Walk(folder)
     flat, by_class = walk.read()
     full = {name: part for name, part in by_class.items() if part.images}
@@ -92,7 +95,7 @@ def is_hidden(name: str) -> bool:
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or system names"."""
+    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or of the system"."""
     ordered = sorted(left_out.items(), key=lambda item: (item[0] == HIDDEN, -item[1], item[0]))
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered)
 

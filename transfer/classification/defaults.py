@@ -32,7 +32,7 @@ def get_defaults() -> CfgNode:
     cfg = CfgNode()
 
     cfg.DATASETS = CfgNode()
-    # folder:FOLDER:SPLIT, cifar10:train, or {imagenet,places205,inat2018}:train
+    # folder:FOLDER:SPLIT, folder:FOLDER, cifar10:train, or {imagenet,places205,inat2018}:train
     cfg.DATASETS.TRAIN = ""
     cfg.DATASETS.TEST = ""
     # The first images of each class, the same for all checkpoints and trials; 0: all

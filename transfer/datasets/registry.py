@@ -83,6 +83,7 @@ def open_sets(
     *,
     scored: Sequence[str] = (),
     draw: int | None = None,
+    voc_counts_from: str = "auto",
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
@@ -90,10 +91,12 @@ def open_sets(
     `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
     `draw`: which draw of the names that end in @Kshot; each of them draws for itself. Without one
     they are refused: to a test set or a classifier the lost labels would be wrong labels.
+    `voc_counts_from`: see TRANSFER.VOC_COUNTS_FROM in `detection/defaults.py`.
     Raises InputError for anything missing, malformed or contradictory.
     """
     if not names:
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
+    zero_based = find(voc_counts_from, voc.COUNTS_FROM, "value", "TRANSFER.VOC_COUNTS_FROM")
     locations = [locate(name) for name in names]
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:
@@ -104,7 +107,7 @@ def open_sets(
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
     name = "+".join(names)
     if layouts == {"voc"}:
-        return _open_voc(name, locations, tuple(classes) or _classes(locations), draw)
+        return _open_voc(name, locations, tuple(classes) or _classes(locations), draw, zero_based)
     return _open_coco(name, locations, tuple(classes), scored, draw)
 
 
@@ -156,11 +159,15 @@ def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
 
 
 def _open_voc(
-    name: str, locations: Sequence[Location], classes: tuple[str, ...], draw: int | None
+    name: str,
+    locations: Sequence[Location],
+    classes: tuple[str, ...],
+    draw: int | None,
+    zero_based: bool | None,
 ) -> DetectionSet:
     read = [
         # The official sets count from 1, whatever a single coordinate says.
-        voc.read_voc(p.folder, p.split, classes, False if p.num_classes else None)
+        voc.read_voc(p.folder, p.split, classes, False if p.num_classes else zero_based)
         for p in locations
     ]
     samples = [few_labels(s, place.part, classes, draw) for s, place in zip(read, locations)]

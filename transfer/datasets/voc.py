@@ -34,7 +34,12 @@ VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
     "person pottedplant sheep sofa train tvmonitor".split()
 )
-ZERO_BASED = "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1"
+# TRANSFER.VOC_COUNTS_FROM -> `zero_based` of `read_voc`
+COUNTS_FROM = {"auto": None, "zero": True, "one": False}
+ZERO_BASED = (
+    "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1 "
+    "(TRANSFER.VOC_COUNTS_FROM states it)"
+)
 NO_SIZE = "sizes are missing or 0, and were read from the images"
 DIFFICULT = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True}
 TRUE = ("true", "yes")

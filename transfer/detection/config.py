@@ -104,6 +104,8 @@ def identity(cfg: CfgNode) -> CfgNode:
     kept.INPUT.FORMAT = "RGB"
     kept.MODEL.PIXEL_MEAN, kept.MODEL.PIXEL_STD = list(RGB_MEAN), list(RGB_STD)
     kept.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    if cfg.TRANSFER.VOC_COUNTS_FROM == "auto":
+        del kept.TRANSFER["VOC_COUNTS_FROM"]
     if cfg.TRANSFER.INIT != "detector":
         del kept.TRANSFER["INIT"]
     # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.

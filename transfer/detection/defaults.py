@@ -52,6 +52,9 @@ def make_transfer() -> CfgNode:
     # not fit start anew), or auto: the detector where the file is one. A protocol of its own.
     node.INIT = "auto"
     node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
+    # The number of the first pixel in a `voc:` set: one (as VOC says), zero (as many tools write),
+    # or auto: zero if any coordinate in the folder's annotations is below 1, else one.
+    node.VOC_COUNTS_FROM = "auto"
     node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False

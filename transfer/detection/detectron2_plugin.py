@@ -84,11 +84,12 @@ def register_datasets(cfg: CfgNode) -> None:
     Raises InputError for whatever is missing or malformed in them.
     """
     draw = max(cfg.SEED, 0)
-    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=draw)
+    first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=draw, **first)
     for names, number in ((cfg.DATASETS.TRAIN, draw), (cfg.DATASETS.TEST, None)):
         for name in names:
             if ":" in name or "@" in name:
-                register(name, open_sets([name], like=train_set, draw=number))
+                register(name, open_sets([name], like=train_set, draw=number, **first))
 
 
 def register(name: str, dataset: DetectionSet) -> None:

@@ -101,9 +101,11 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     check_train_named(cfg)
     limit = cfg.TRANSFER.LIMIT_IMAGES
-    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED).limited(limit)
+    first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
+    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED, **first)
+    train_set = train_set.limited(limit)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds).limited(limit)
+    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first).limited(limit)
     cfg = detection_config.with_data(cfg, train_set)
     check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
     if cfg.TRANSFER.LR_SWEEP.RATES:
@@ -244,8 +246,10 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
 
 def _drawn(job: Job, seed: int) -> DetectionSet:
     """The training set of a trial whose objects are drawn (@Kshot)."""
-    names, limit = job.cfg.DATASETS.TRAIN, job.cfg.TRANSFER.LIMIT_IMAGES
-    found = open_sets(names, like=job.train_set, draw=seed).limited(limit)
+    names, node = job.cfg.DATASETS.TRAIN, job.cfg.TRANSFER
+    first = node.VOC_COUNTS_FROM
+    found = open_sets(names, like=job.train_set, draw=seed, voc_counts_from=first)
+    found = found.limited(node.LIMIT_IMAGES)
     count = sum(len(sample.instances) for sample in found.samples)
     logger.info("draw %d: %d objects in %d images", seed, count, len(found))
     return found

@@ -73,13 +73,15 @@ def _unreadable(read: Callable[[int], Image.Image], count: int) -> str:
 
 def _bad_headers(files: Sequence[str]) -> str:
     chosen = [files[index] for index in evenly(len(files), HEADERS)]
-    found = []
+    found: list[str] = []
+    remedies: dict[str, None] = {}
     for path, header in zip(chosen, each(header_or_fault, chosen, "read headers")):
         if not isinstance(header, Header):
             found.append(header)
         elif header.refused:
-            found.append(f"{path} ({header.refused[0]}; {header.refused[1]})")
-    return _first(found, len(chosen), "files")
+            found.append(f"{path} ({header.refused[0]})")
+            remedies[header.refused[1]] = None
+    return "; ".join(filter(None, [_first(found, len(chosen), "files"), *remedies]))
 
 
 def _first(found: Sequence[str], count: int, what: str) -> str:

@@ -49,7 +49,7 @@ def test_system_folders_are_passed_over_at_every_depth(tmp_path: Path, name: str
 def test_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/a.jpg", "dog/b.jpg", f"cat/{name}", name)
     assert found(tmp_path) == {"cat": ["cat/a.jpg"], "dog": ["dog/b.jpg"]}
-    assert scan_folder(tmp_path).left_out == {"hidden or system names": 2}
+    assert scan_folder(tmp_path).left_out == {"hidden or of the system": 2}
 
 
 def test_images_on_two_levels_are_refused_with_both_counts(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_empty_classes_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "bird").mkdir()
     with pytest.raises(InputError) as caught:
         scan_folder(tmp_path)
-    wanted = "(3: bird (empty), fish (2 .heic), owl (1 hidden or system names))"
+    wanted = "(3: bird (empty), fish (2 .heic), owl (1 hidden or of the system))"
     assert wanted in str(caught.value) and "cat" not in str(caught.value).partition("(3")[2]
 
 
@@ -160,7 +160,7 @@ def test_what_was_loaded_is_said(classes_folder: Path) -> None:
     name = f"folder:{classes_folder}:train"
     assert open_images(name).describe("pets") == (
         "pets: 24 images, 2 classes (11 to 13 images a class); left out: 1 .heic, 1 hidden or "
-        "system names"
+        "of the system"
     )
     assert (
         open_images(name, 5)

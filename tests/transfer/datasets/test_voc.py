@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.datasets.voc import is_zero_based, read_classes, read_voc
 from transfer.detection.evaluation.predictions import Predictions
@@ -105,6 +106,30 @@ def test_all_annotations_of_a_folder_decide_for_every_split(tmp_path: Path) -> N
     assert test.instances[0].box == (1.0, 0.0, 20.0, 10.0)
     (train,) = read_voc(tmp_path, "train", ("cat",), zero_based=False)
     assert train.instances[0].box == (0.0, 0.0, 20.0, 10.0)
+
+
+def test_a_key_states_where_a_set_counts_from(tmp_path: Path) -> None:
+    make(tmp_path, "a", [{**BOX, "x1": 0}])
+    name = f"voc:{tmp_path}:train"
+
+    def left(value: str) -> float:
+        return open_sets([name], voc_counts_from=value).samples[0].instances[0].box[0]
+
+    assert (left("auto"), left("zero"), left("one")) == (0.0, 0.0, -1.0)
+    with pytest.raises(InputError, match="TRANSFER.VOC_COUNTS_FROM.*known: auto, one, zero"):
+        left("two")
+
+
+def test_the_official_sets_count_from_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    make(tmp_path / "VOC2007", "a", [{**BOX, "x1": 0}, BOX])
+    (tmp_path / "VOC2007/ImageSets/Main/train.txt").rename(
+        tmp_path / "VOC2007/ImageSets/Main/test.txt"
+    )
+    (sample,) = open_sets(["voc_2007_test"]).samples
+    assert [i.box[0] for i in sample.instances] == [-1.0, 0.0] and not caplog.records
 
 
 def test_predictions_equal_to_a_0_based_truth_score_100(tmp_path: Path) -> None:

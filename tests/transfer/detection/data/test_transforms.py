@@ -31,6 +31,38 @@ def test_resized_shape(size: tuple, expected: tuple) -> None:
     assert resized_shape(*size) == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((2, 900, 64, 128), (1, 128)),
+        ((900, 1, 800, 1333), (1333, 1)),
+        ((1, 5000, 8, 16), (1, 16)),
+        ((3, 900, 64, 150), (1, 150)),  # 0.5 rounds up, as in Detectron2
+    ],
+)
+def test_strips_keep_a_pixel(size: tuple, expected: tuple) -> None:
+    assert resized_shape(*size) == expected
+    pixels = np.zeros((size[0], size[1], 3), np.uint8)
+    assert Geometry(*size[:2], *expected, False).image(pixels).shape == (*expected, 3)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_16_bits_are_read_as_the_8_bit_picture(tmp_path: Path, order: str) -> None:
+    values = np.arange(0, 65536, 13, dtype=np.uint16)[:5040].reshape(70, 72)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    found = read_image(str(tmp_path / "a.png"), order)
+    assert found.shape == (70, 72, 3)
+    assert np.abs(found - np.round(values / 257.0)[..., None]).max() <= 1
+
+
+def test_floats_are_refused(tmp_path: Path) -> None:
+    Image.new("F", (4, 4), 0.25).save(tmp_path / "a.tif")
+    with pytest.raises(
+        InputError, match=r"^image .*a\.tif \(mode F, values 0.25 to 0.25\) is refused"
+    ):
+        read_image(str(tmp_path / "a.tif"), "RGB")
+
+
 @pytest.mark.parametrize("new", [(20, 31), (55, 80), (37, 50)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_pixels_are_pils(new: tuple[int, int], flip: bool) -> None:
