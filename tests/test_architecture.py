@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FILES = sorted([*ROOT.glob("pretrain/**/*.py"), *ROOT.glob("transfer/**/*.py")])
-TOOLS = sorted(ROOT.glob("tools/*.py"))
+TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
 

@@ -1,0 +1,4 @@
+"""The tests, in the packages' folders mirrored.
+
+A package, so that no installed top-level `tests` hides it.
+"""

@@ -1,0 +1,149 @@
+"""Configs that cannot be run, or that Detectron2 would build otherwise, are told before a run."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.detection.config import detector_arguments, load_detection_config, protocol_sha256
+from transfer.detection.torchvision_engine.build import build_detector
+
+SHORT = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
+ONE_ROW = ["MODEL.ANCHOR_GENERATOR.SIZES", "[[64, 128]]"]
+
+
+def load(*words: str, config: str = "voc_fpn.yaml") -> dict:
+    return detector_arguments(load_detection_config(config, words))
+
+
+@pytest.mark.parametrize(
+    ("words", "rpn", "roi", "stages", "unused"),
+    [
+        ((), ("p2", "p3", "p4", "p5", "p6"), ("p2", "p3", "p4", "p5"), (2, 3, 4, 5), False),
+        (
+            ("MODEL.RPN.IN_FEATURES", "['p6', 'p3']", "MODEL.ROI_HEADS.IN_FEATURES", "['p4']"),
+            ("p6", "p3"),
+            ("p4",),
+            (2, 3, 4, 5),
+            True,
+        ),
+        (
+            (
+                *("MODEL.FPN.IN_FEATURES", "['res4', 'res5']", "MODEL.RPN.IN_FEATURES", "['p4']"),
+                *("MODEL.ROI_HEADS.IN_FEATURES", "['p4', 'p5', 'p6']"),
+                *("MODEL.RESNETS.OUT_FEATURES", "['stem', 'res4', 'res5']"),
+            ),
+            ("p4",),
+            ("p4", "p5", "p6"),
+            (4, 5),
+            False,
+        ),
+    ],
+)
+def test_feature_maps_are_honoured(
+    words: tuple[str, ...],
+    rpn: tuple[str, ...],
+    roi: tuple[str, ...],
+    stages: tuple[int, ...],
+    unused: bool,
+) -> None:
+    detector = build_detector(**load(*SHORT, *ONE_ROW, *words))
+    assert detector.rpn_features == rpn and detector.roi_heads.in_features == roi
+    assert detector.roi_heads.box_pooler.strides == tuple(2 ** int(name[1]) for name in roi)
+    anchors = detector.proposal_generator.anchor_generator
+    assert anchors.strides == tuple(2 ** int(name[1]) for name in rpn)
+    assert detector.leaves_unused is unused, "whether DDP must look for layers without a gradient"
+    laterals = {name for name, _ in detector.backbone.named_children() if "lateral" in name}
+    assert laterals == {f"fpn_lateral{stage}" for stage in stages}
+
+
+def test_c4_proposes_on_the_named_stage() -> None:
+    words = ("MODEL.RESNETS.OUT_FEATURES", "['res3','res4']", "MODEL.RPN.IN_FEATURES", "['res3']")
+    found = load(*words, config="voc_mscn.yaml")
+    detector = build_detector(**found)
+    assert detector.rpn_features == ("res3",)
+    assert detector.proposal_generator.anchor_generator.strides == (8,)
+    assert detector.proposal_generator.rpn_head.conv.weight.shape[:2] == (512, 512)
+    assert detector.roi_heads.feature == "res4"
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "value", "message"),
+    [
+        ("voc_fpn", "MODEL.RPN.IN_FEATURES", "['p3','p4','p5','p6']", "has 5 rows for 4 feature"),
+        ("voc_fpn", "MODEL.RPN.IN_FEATURES", "['p2','p2','p3','p4','p5']", "names a map twice"),
+        ("voc_fpn", "MODEL.RPN.IN_FEATURES", "[]", "IN_FEATURES is empty"),
+        ("voc_fpn", "MODEL.ROI_HEADS.IN_FEATURES", "['p2','p4']", "must be consecutive"),
+        ("voc_fpn", "MODEL.ROI_HEADS.IN_FEATURES", "['p3','p2']", "the finest map first"),
+        ("voc_fpn", "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "res4 is not among the maps"),
+        ("voc_fpn", "MODEL.FPN.IN_FEATURES", "['res3','res4']", "up to res5"),
+        ("voc_fpn", "MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "p2 is not among"),
+        ("voc_fpn", "MODEL.FPN.IN_FEATURES", "[]", "MODEL.FPN.IN_FEATURES is empty"),
+        ("voc_fpn", "MODEL.RESNETS.OUT_FEATURES", "['res2']", "lacks res3, res4, res5"),
+        ("voc_fpn", "MODEL.RESNETS.STEM_OUT_CHANNELS", "32", "the only value: 64"),
+        ("voc_fpn", "MODEL.RESNETS.RES2_OUT_CHANNELS", "128", "the only value: 256"),
+        ("voc_fpn", "MODEL.RESNETS.DEPTH", "18", "RES2_OUT_CHANNELS 256 .* the only value: 64"),
+        ("voc_fpn", "MODEL.ROI_BOX_HEAD.NAME", "NoSuchHead", "set FastRCNNConvFCHead"),
+        ("voc_fpn", "MODEL.ROI_BOX_HEAD.NAME", "", "set FastRCNNConvFCHead"),
+        ("voc_fpn", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.5, 0.7]", "must be one number"),
+        ("voc_fpn", "MODEL.RPN.IOU_THRESHOLDS", "[0.3, 0.5, 0.7]", "must be 2 numbers"),
+        ("voc_fpn", "MODEL.RPN.IOU_THRESHOLDS", "[0.7, 0.3]", "do not fall"),
+        ("voc_mscn", "MODEL.RESNETS.OUT_FEATURES", "['res3']", "needs res4"),
+        ("voc_mscn", "MODEL.RESNETS.OUT_FEATURES", "['res4','res5']", "res5 is not among"),
+        ("voc_mscn", "MODEL.RPN.IN_FEATURES", "['res3']", "res3 is not among the maps"),
+        ("voc_mscn", "MODEL.ROI_HEADS.IN_FEATURES", "['res3']", r"the only value: \['res4'\]"),
+        ("voc_mscn", "MODEL.ROI_BOX_HEAD.NAME", "NoSuchHead", "MODEL.ROI_BOX_HEAD.NAME"),
+        ("digits_voc", "MODEL.RPN.IN_FEATURES", "['res3']", r"the only value: \['res4'\]"),
+        ("voc_fpn", "MODEL.BACKBONE.FREEZE_AT", "9", "FREEZE_AT 9 is unknown; known: 0, 1, 2"),
+        ("voc_fpn", "MODEL.BACKBONE.FREEZE_AT", "-1", "FREEZE_AT -1"),
+        ("voc_fpn", "MODEL.DEVICE", "mps", "MODEL.DEVICE 'mps' is not supported; set cuda"),
+        ("voc_fpn", "INPUT.MAX_SIZE_TRAIN", "0", "INPUT.MAX_SIZE_TRAIN must be 1 or above"),
+        ("voc_fpn", "INPUT.MAX_SIZE_TEST", "0", "INPUT.MAX_SIZE_TEST must be 1 or above"),
+        ("voc_fpn", "INPUT.MIN_SIZE_TEST", "-1", "INPUT.MIN_SIZE_TEST must be 0 or above"),
+        ("voc_fpn", "INPUT.MIN_SIZE_TRAIN", "()", "INPUT.MIN_SIZE_TRAIN .* needs one size"),
+        ("voc_fpn", "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "known: WarmupMultiStepLR, Warm"),
+        ("voc_fpn", "SOLVER.LR_SCHEDULER_NAME", "Cosine", "SOLVER.LR_SCHEDULER_NAME 'Cosine'"),
+        ("voc_fpn", "SOLVER.WARMUP_METHOD", "exp", "SOLVER.WARMUP_METHOD 'exp' is unknown"),
+        ("voc_fpn", "SOLVER.BASE_LR", "0", "SOLVER.BASE_LR 0.0 must be above 0"),
+        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must rise"),
+        ("voc_fpn", "SOLVER.STEPS", "(24000,)", "at SOLVER.MAX_ITER 24000, where .* stops"),
+    ],
+)
+def test_refused_with_the_config(config: str, key: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(key, value, config=f"{config}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("SOLVER.MAX_ITER 150 SOLVER.STEPS (140,240)", "SOLVER.STEPS 240, SOLVER.MAX_ITER 150"),
+        ("SOLVER.MAX_ITER 20 SOLVER.STEPS () SOLVER.WARMUP_ITERS 30", "WARMUP_ITERS 30, SOLVER.M"),
+    ],
+)
+def test_what_a_run_can_live_with_is_warned_of(
+    words: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    common = "SOLVER.WARMUP_ITERS 1" if "WARMUP" not in words else ""
+    with caplog.at_level(logging.WARNING):
+        load_detection_config("voc_fpn.yaml", [*common.split(), *words.split()])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert message in line and line.startswith("voc_fpn.yaml: ")
+
+
+def test_steps_of_another_schedule_are_not_looked_at() -> None:
+    words = ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", "(24000,)"]
+    assert load_detection_config("voc_fpn.yaml", words).SOLVER.STEPS == (24000,)
+
+
+def test_a_flat_list_of_anchors_is_one_row() -> None:
+    sizes = "MODEL.ANCHOR_GENERATOR.SIZES"
+    assert load(sizes, "[32, 64]")["anchor_sizes"] == ((32, 64),)
+
+
+def test_the_names_decide_about_the_protocol() -> None:
+    words = (*ONE_ROW, "MODEL.RPN.IN_FEATURES", "['p3', 'p4']")
+    found = {protocol_sha256(load_detection_config("voc_fpn.yaml", w)) for w in (ONE_ROW, words)}
+    assert len(found) == 2

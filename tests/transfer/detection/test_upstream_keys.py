@@ -1,0 +1,164 @@
+"""What becomes of each key of Detectron2: none is accepted and ignored without a reason."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pretrain.common.config import flat
+from pretrain.common.errors import InputError
+from transfer.detection.config import changed, load_detection_config, protocol_sha256
+from transfer.detection.config_load import all_defaults, load_merged
+from transfer.detection.config_spec import detector_arguments, value_of
+from transfer.detection.defaults import make_defaults
+from transfer.detection.upstream_keys import (
+    ABSENT,
+    HONOURED,
+    NO_EFFECT,
+    NO_EFFECT_DEFAULTS,
+    ONLY,
+)
+
+TABLES = {"HONOURED": HONOURED, "ONLY": ONLY, "ABSENT": ABSENT, "NO_EFFECT": NO_EFFECT}
+OURS = {"SEED": 0}  # Detectron2's -1 is unseeded
+# Values that are read in another way than by their first number.
+OTHER = {
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+    "MODEL.RPN.CONV_DIMS": [-1, -1],
+    "MODEL.FPN.IN_FEATURES": ["res5"],
+}
+FPN = Path(__file__).parents[3] / "configs/detection/voc_fpn.yaml"
+
+
+def upstream() -> dict[str, Any]:
+    """All 192 leaves with Detectron2's defaults, from the tables and our own defaults."""
+    known = flat(all_defaults())
+    return {key: known[key] for table in TABLES.values() for key in table}
+
+
+def other(key: str, value: Any) -> Any:
+    """Another value than the default, of its type."""
+    if key in OTHER:
+        return OTHER[key]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, list):
+        return [other("", value[0]), *value[1:]] if value else ["x"]
+    return "another"
+
+
+def test_each_key_is_in_one_table() -> None:
+    keys = [key for table in TABLES.values() for key in table]
+    assert len(keys) == len(set(keys)) == 192
+    ours = {key for key in flat(make_defaults()) if not key.startswith("TRANSFER.")}
+    assert ours - set(keys) == set(), "keys outside TRANSFER are Detectron2's"
+    assert not ours & {*ABSENT, *NO_EFFECT_DEFAULTS}
+    assert set(NO_EFFECT_DEFAULTS) <= set(NO_EFFECT) and all(NO_EFFECT.values())
+
+
+@pytest.mark.parametrize("key", HONOURED)
+def test_honoured_keys_are_read_by_the_named_code(key: str) -> None:
+    place, code = HONOURED[key].split("."), None
+    for split in range(len(place), 0, -1):
+        try:
+            code = importlib.import_module(".".join(place[:split]))
+            break
+        except ModuleNotFoundError:
+            continue
+    for name in place[split:]:
+        code = getattr(code, name)
+    assert key.rpartition(".")[2] in inspect.getsource(code)
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, place in HONOURED.items() if place.endswith("detector_arguments")]
+)
+def test_another_value_builds_another_detector(key: str) -> None:
+    cfg = make_defaults()
+    before = detector_arguments(cfg)
+    value = value_of(cfg, key)
+    new = other(key, list(value) if isinstance(value, tuple) else value)
+    assert detector_arguments(changed(cfg, {key: new})) != before
+
+
+@pytest.mark.parametrize("key", [*ONLY, *ABSENT])
+def test_other_keys_are_refused_unless_at_the_default(key: str, tmp_path: Path) -> None:
+    value = upstream()[key]
+    write(tmp_path, {key: value})
+    default = load_detection_config(str(tmp_path / "top.yaml"))
+    assert protocol_sha256(default) == protocol_sha256(load_detection_config(str(FPN)))
+    write(tmp_path, {key: other(key, value)})
+    with pytest.raises(InputError, match=f"top.yaml: {key} .*the only value: ") as error:
+        load_detection_config(str(tmp_path / "top.yaml"))
+    foreign = "a key of Detectron2 that is not supported here" in str(error.value)
+    assert foreign == (key in ABSENT)
+
+
+def test_keys_without_effect_are_accepted_and_leave_no_trace(tmp_path: Path) -> None:
+    write(tmp_path, {k: other(k, v) for k, v in flat(NO_EFFECT_DEFAULTS).items()})
+    cfg = load_detection_config(str(tmp_path / "top.yaml"))
+    assert cfg == load_detection_config(str(FPN)), "not a key more than ours"
+
+
+def test_all_unsupported_keys_are_named_at_once(tmp_path: Path) -> None:
+    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.LOSS_WEIGHT": 2.0, "TEST.AUG.ENABLED": True}
+    write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"})
+    with pytest.raises(InputError) as error:
+        load_detection_config(str(tmp_path / "top.yaml"))
+    assert all(key in str(error.value) for key in (*keys, "'CascadeROIHeads'"))
+    assert "\n" not in str(error.value)
+    load_detection_config(
+        str(tmp_path / "top.yaml"),
+        [word for key, value in keys.items() for word in (key, str(upstream()[key]))]
+        + ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"],
+    )
+
+
+def test_a_dump_of_detectron2_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All keys at Detectron2's defaults, as its trainer writes them, and one that is a typo."""
+    dump = {**upstream(), "SEED": -1, "DATASETS.TEST": ["coco_2017_val"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested(dump)))
+    cfg = load_detection_config(str(tmp_path / "config.yaml"))
+    assert flat(cfg) == {**flat(make_defaults()), "DATASETS.TEST": ["coco_2017_val"]}
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{tmp_path}/config.yaml: SEED -1, unseeded in Detectron2, is read as 0"
+    ]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested({**dump, "MODEL.MASK_OM": True})))
+    with pytest.raises(InputError, match=r"unknown key MODEL.MASK_OM \(did you mean .*MASK_ON"):
+        load_detection_config(str(tmp_path / "config.yaml"))
+
+
+def test_the_guide_names_every_key() -> None:
+    text = (FPN.parents[2] / "docs" / "detectron2.md").read_text()
+    missing = [key for table in (ONLY, ABSENT) for key in table if f"`{key}`" not in text]
+    assert not missing
+
+
+@pytest.mark.detectron2
+def test_the_tables_are_detectron2s() -> None:
+    defaults = pytest.importorskip("detectron2.config.defaults")
+    theirs = {k: v for k, v in flat(defaults._C).items() if not k.startswith("TRANSFER.")}
+    assert {**upstream(), **{"SEED": -1}} == theirs and OURS == {"SEED": load_merged(str(FPN)).SEED}
+
+
+def nested(keys: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in keys.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def write(folder: Path, keys: dict[str, Any]) -> None:
+    text = yaml.safe_dump({"_BASE_": str(FPN), **nested(flat(keys))})
+    (folder / "top.yaml").write_text(text)
