@@ -6,6 +6,7 @@ D columns.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.common.errors import InputError
 
@@ -57,6 +59,25 @@ def close_distributed() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def distribute(module: nn.Module) -> nn.Module:
+    """The module itself in one process, else its DistributedDataParallel, on the module's device.
+
+    Buffers are not broadcast before each step: our batch norms keep them equal, or keep their own.
+    A module with a true attribute `leaves_unused` has parameters that take no part in its loss.
+    """
+    if world_size() == 1:
+        return module
+    device = next(module.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    # torch 2.14 has another name for it, and warns of the old one.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    unused = getattr(module, "leaves_unused", False)
+    return DistributedDataParallel(
+        module, device_ids=ids, find_unused_parameters=unused, **{name: False}
+    )
 
 
 def under_torchrun() -> bool:

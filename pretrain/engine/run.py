@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from pretrain.common import distributed
@@ -137,7 +135,7 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
     total = total_steps(cfg, loader.steps_per_epoch)
     return Training(
         method=method,
-        model=wrap_for_processes(method, device),
+        model=distributed.distribute(method),
         optimizer=build_solver(cfg, method),
         lr_at=build_schedule(cfg, loader.steps_per_epoch),
         loader=loader,
@@ -209,15 +207,6 @@ def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | Non
     if end < 0:
         return None
     return lambda step: half_cosine(step / (total * cfg.SOLVER.STRETCH), start, end)
-
-
-def wrap_for_processes(method: Method, device: torch.device) -> nn.Module:
-    """The method itself in one process, else its DistributedDataParallel."""
-    if distributed.world_size() == 1:
-        return method
-    devices = [device.index] if device.type == "cuda" else None
-    # SyncBN keeps the buffers equal, so nothing is broadcast before each step.
-    return DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
 
 
 def total_steps(cfg: CfgNode, steps_per_epoch: int) -> int:

@@ -130,3 +130,34 @@ def test_a_probe_measures_the_run(capsys: pytest.CaptureFixture) -> None:
     found = rows(capsys, *words)
     assert "a whole trial was timed" in found["time"]["detail"]
     assert "GiB" in found["memory"]["detail"]
+
+
+def test_own_data_is_no_doubt(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A config that leaves its data open is followed by naming it; Detectron2 is of detectors."""
+    data = ("DATASETS.TRAIN", "voc:digits_voc:train", "DATASETS.TEST", "voc:digits_voc:val")
+    found = rows(capsys, "--config", "own_fpn.yaml", "--weights", "random", *data)
+    assert found["batch"]["status"] == "ok" and "with own_fpn: yes" in found["batch"]["detail"]
+    assert "detectron2" in found
+    data = ("DATASETS.TRAIN", "folder:digits_cls:train", "DATASETS.TEST", "folder:digits_cls:val")
+    found = rows(capsys, "--config", "own_finetune.yaml", "--weights", "random", *data)
+    assert "detectron2" not in found
+    assert found["torch"]["detail"].partition(";")[0].endswith("(2.10 or newer is needed)")
+
+
+def test_cache_and_queue(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number, width in enumerate((20, 20, 20, 21)):
+        Image.new("RGB", (width, 20)).save(tmp_path / f"{number}.png")
+    small = ["SOLVER.BATCH_SIZE", "2", "SOLVER.MAX_STEPS", "9", "SOLVER.WARMUP_STEPS", "1"]
+    off = ["DATASETS.KNN_TRAIN", "", "DATASETS.KNN_TEST", "", "METHOD.QUEUE_SIZE", "6"]
+    words = [*small, *off, "METHOD.BN_GROUP", "0"]
+    data = ["DATASETS.TRAIN", f"folder:{tmp_path}"]
+    found = rows(capsys, "--config", "moco_v2_r18_tiny100.yaml", *words, *data)
+    assert found["cache"]["status"] == "ok"
+    assert "images are read from files: their sizes differ" in found["cache"]["detail"]
+    assert "3.png has 21x20 px" in found["cache"]["detail"]
+    assert found["queue"]["status"] == "warn"
+    assert "QUEUE_SIZE 6 is longer than the 4 training images" in found["queue"]["detail"]
+    (tmp_path / "3.png").unlink()
+    words[words.index("METHOD.QUEUE_SIZE") + 1] = "2"
+    found = rows(capsys, "--config", "moco_v2_r18_tiny100.yaml", *words, *data)
+    assert found["cache"]["detail"].endswith("decoded images fit") and "queue" not in found

@@ -67,7 +67,15 @@ def test_knn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stored.full == {name: record["metrics"][name] for name in names} and stored.images == 8
     assert all(values.tolist() == [100.0] * 200 for values in stored.values.values())
     assert (root / "out/trial_0" / record["artifacts"]["config"]).is_file()
-    assert capsys.readouterr().out.endswith("record.json: knn3_top1 100.00\n")  # the headline
+    said = capsys.readouterr()
+    assert said.out.endswith("record.json: knn3_top1 100.00\n")  # the headline
+    labels = {bar.partition(":")[0] for bar in said.err.replace("\r", "\n").splitlines()}
+    passes = (
+        "features",
+        "features of the first random crops",
+        "features of the second random crops",
+    )
+    assert {f"{words} of folder" for words in passes} <= labels
 
 
 def test_replicates_are_an_option(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from pretrain.common.checkpoint import load_checkpoint
+from pretrain.engine.callbacks import ProgressBar
+from pretrain.engine.loop import Training
 from tools.train_ssl import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,8 +94,48 @@ def test_runs_refuses_a_used_folder_and_resumes(
     assert main(arguments(folder)) == 2
     assert "is there already; add --resume to continue that run" in capsys.readouterr().err
     assert main(["--resume", *arguments(folder)]) == 0
+    said = capsys.readouterr().err
+    assert "continues at step 2 (of 2) of" in said and "from the beginning" not in said
     assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
     assert "SEED (0 then, 3 now)" in capsys.readouterr().err
+
+
+def test_interrupted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C says what was saved, and --resume what it finds."""
+
+    def stop(bar: ProgressBar, training: Training, outcome: dict) -> None:
+        if training.step == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressBar, "step", stop)
+        assert main(arguments(folder, "SOLVER.MAX_STEPS", "4")) == 130
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == "interrupted; nothing was saved yet: --resume starts at step 0"
+        more = ("SOLVER.MAX_STEPS", "4", "CHECKPOINT.EVERY_STEPS", "1")
+        assert main(["--resume", *arguments(folder, *more)]) == 130
+        said = capsys.readouterr().err
+        start = (
+            f"--resume: nothing was saved yet in {folder}/run; the run starts from the beginning"
+        )
+        assert said.startswith(start)
+        assert f"--resume continues at step 1 of {folder}/run/checkpoint.pth" in said
+    assert main(["--resume", *arguments(folder, *more)]) == 0
+    said = capsys.readouterr().err
+    assert f"continues at step 1 (of 4) of {folder}/run/checkpoint.pth" in said
+    assert main(["--resume", "--output", str(folder / "other"), *arguments(folder)[:2]]) == 0
+    assert f"--resume: there is no folder {folder}/other; the run starts" in capsys.readouterr().err
+
+
+def test_a_diverged_run_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("SOLVER.MAX_SKIPPED_STEPS", "0", "SOLVER.LR_PER_256", "1e38")
+    assert main(arguments(folder, *more, "SOLVER.MAX_STEPS", "9", "SOLVER.OPTIMIZER", "sgd")) == 1
+    said = capsys.readouterr().err
+    assert "the run failed: loss " in said and "lower SOLVER.LR_PER_256" in said
+    assert "Traceback" not in said
+    assert "the run failed: loss " in (folder / "run" / "log.txt").read_text()
 
 
 def test_two_processes_under_torchrun(folder: Path) -> None:

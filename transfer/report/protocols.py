@@ -113,7 +113,7 @@ def _differs(
 def _changed(name: str, overrides: Sequence[str], config: Flat | None) -> tuple[str, ...]:
     """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
     named = {pair.split()[0]: pair for pair in overrides}
-    asked = left_to_user(name, named)
+    asked = left_to_user(name)
     given = [p for key, p in named.items() if belongs_to_protocol(key) and key not in asked]
     edited = changed_keys(name, config)
     return (*given, *(line for key, line in edited.items() if key not in named))

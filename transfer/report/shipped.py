@@ -6,7 +6,7 @@ config is compared with the one below `configs/` of this checkout, or of the ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -43,16 +43,13 @@ def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
     }
 
 
-def left_to_user(name: str, overrides: Mapping[str, str]) -> set[str]:
+def left_to_user(name: str) -> set[str]:
     """The keys of the data that the shipped config of that name leaves to its user.
 
-    A user who names the protocol as well (TRANSFER.PROTOCOL among the overrides, a name that is
-    not shipped) claims no shipped data.
+    A name that is not shipped, of a config of the user's own, claims no shipped data.
     """
     shipped = _shipped(name)
-    if shipped is None:
-        return set(SETS) if "TRANSFER.PROTOCOL" in overrides else set()
-    return left_open(shipped)
+    return set(SETS) if shipped is None else left_open(shipped)
 
 
 def is_users_task(name: str) -> bool:

@@ -1,12 +1,24 @@
-"""Names of files and overrides on a command line."""
+"""Names of files and overrides on a command line, and how commands end."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from pretrain.common.cli import add_command, make_parser, short_names, split_overrides
+from pretrain.common.cli import (
+    add_command,
+    interrupt_says,
+    make_parser,
+    note_fresh_start,
+    short_names,
+    split_overrides,
+    tool,
+)
 from pretrain.common.errors import InputError
 
 
@@ -51,3 +63,90 @@ def test_a_command_has_its_own_example(capsys: pytest.CaptureFixture[str]) -> No
         parser.parse_args(["views", "--help"])
     text = capsys.readouterr().out
     assert "some of it" in text and "example:\n  x views --rows 3 SEED 1" in text
+
+
+WORKER = {
+    "DataLoader worker (pid(s) 20350) exited unexpectedly": "(exited unexpectedly)",
+    "DataLoader worker (pid(s) 7, 9) exited unexpectedly": "(exited unexpectedly)",
+    "DataLoader worker (pid 20432) is killed by signal: Bus error. It is possible that "
+    "dataloader's workers are out of shared memory.": "(is killed by signal: Bus error)",
+}
+
+
+@pytest.mark.parametrize("text", WORKER)
+def test_a_dead_worker_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(RuntimeError(text)) == 1
+    said = capsys.readouterr().err
+    assert f"the run failed: a process that loads images died {WORKER[text]}" in said
+    assert "lower DATALOADER.NUM_WORKERS" in said and "Traceback" not in said
+
+
+def test_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    """A diverged training is one line; what is not known keeps its traceback."""
+    assert failing(FloatingPointError("iteration 7: loss nan")) == 1
+    said = capsys.readouterr().err
+    assert "the run failed: iteration 7: loss nan" in said and "Traceback" not in said
+    assert failing(RuntimeError("shapes differ")) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "shapes differ" in said
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+    @tool
+    def main(argv: object = None) -> None:
+        with interrupt_says(lambda: "2 of 3 are done"):
+            raise KeyboardInterrupt
+
+    assert main() == 130
+    assert capsys.readouterr().err == "interrupted; 2 of 3 are done\n"
+
+
+def test_a_fresh_start_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = ["trial_*/record.json", "trial_*/model_[0-9]*.pth"]
+    note_fresh_start(tmp_path / "none", saved)
+    assert f"there is no folder {tmp_path}/none; the run starts" in capsys.readouterr().err
+    (tmp_path / "trial_0").mkdir()
+    (tmp_path / "trial_0" / "config.yaml").touch()
+    note_fresh_start(tmp_path, saved)
+    assert f"nothing was saved yet in {tmp_path}; the run starts" in capsys.readouterr().err
+    (tmp_path / "trial_0" / "model_0000019.pth").touch()
+    note_fresh_start(tmp_path, saved)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("where", ["in main", "at the end"])
+def test_a_closed_pipe_is_no_failure(where: str) -> None:
+    """As of `command --json | head -1`: no traceback, the status of a program that SIGPIPE ends."""
+    text = "'x' * 1_000_000" if where == "in main" else "'x'"
+    code = f"""
+import sys
+from pretrain.common.cli import tool
+
+@tool
+def main(argv=None):
+    sys.stdin.read()
+    print({text})
+
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes) as process:
+        process.stdout.close()  # the reader has gone before anything is written
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def failing(error: BaseException) -> int:
+    """The status of a command that raises it."""
+
+    @tool
+    def main(argv: object = None) -> None:
+        raise error
+
+    logging.basicConfig(force=True)  # to what capsys reads
+    return main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_batchnorm_statistics_and_gradients_are_global(tmp_path: Path) -> None:
         torch.testing.assert_close(out["state"][name], value, rtol=1e-5, atol=1e-6)
 
 
+def distribute_worker() -> dict[str, torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch has two names for the option about buffers
+        net = distributed.distribute(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    net(torch.randn(4, 2) + 10 * distributed.rank()).sum().backward()
+    net.eval()
+    net(torch.randn(4, 2))  # a broadcast of buffers would come before this pass
+    linear, norm = net.module
+    return {"shared": linear.weight.grad, "own": norm.running_mean}
+
+
 def gather_worker(rank: int, folder: str) -> None:
     rows = (torch.arange(6.0).view(2, 3) + 10 * rank).requires_grad_()
     everything = distributed.gather_with_grad(rows)
@@ -64,11 +76,12 @@ def gather_worker(rank: int, folder: str) -> None:
         "all": everything.detach(),
         "grad": rows.grad,
         "objects": distributed.gather_objects(rank),
+        **distribute_worker(),
     }
     torch.save(out, f"{folder}/{rank}.pth")
 
 
-def test_gather_sums_the_gradients_of_all_processes(tmp_path: Path) -> None:
+def test_gather_and_distribute_share_the_gradients(tmp_path: Path) -> None:
     run_in_two(gather_worker, tmp_path)
     for rank in range(2):
         out = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
@@ -77,6 +90,8 @@ def test_gather_sums_the_gradients_of_all_processes(tmp_path: Path) -> None:
         expected = 3 * torch.arange(12.0).view(4, 3)[2 * rank : 2 * rank + 2]
         assert torch.equal(out["grad"], expected)
         assert out["objects"] == [0, 1]
+    one, two = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    assert torch.equal(one["shared"], two["shared"]) and not torch.equal(one["own"], two["own"])
 
 
 def test_single_process_is_the_identity() -> None:
@@ -84,6 +99,7 @@ def test_single_process_is_the_identity() -> None:
     assert distributed.gather_with_grad(rows) is rows
     net = nn.Sequential(nn.BatchNorm1d(2))
     assert convert_sync_batchnorm(net, torch.device("cpu")) is net
+    assert distributed.distribute(net) is net
 
 
 def test_too_few_gpus_is_one_clear_line() -> None:

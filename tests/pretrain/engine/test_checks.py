@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ArrayImages
 from pretrain.data.run import build_view_maker
-from pretrain.engine.checks import check_backbone, check_config, check_monitor
+from pretrain.engine.checks import check_backbone, check_config, check_monitor, queue_note
 
 MOCO = ("METHOD.BASE", "moco_v2")
 MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
@@ -104,3 +104,12 @@ def test_a_backbone_without_pooled_features_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"gives no pooled features \(N, 3\)"):
         check_backbone(tiny_config(), Encoder())
+
+
+@pytest.mark.parametrize("name", ["moco_v1", "moco_v2", "mscn"])
+def test_a_queue_longer_than_the_data(tiny_config: Callable[..., CfgNode], name: str) -> None:
+    base = ("METHOD.BASE", "moco_v2") if name == "mscn" else ()
+    cfg = tiny_config("METHOD.NAME", name, *base, "METHOD.QUEUE_SIZE", 64)
+    assert "METHOD.QUEUE_SIZE 64 is longer than the 63 training images" in queue_note(cfg, 63)
+    assert queue_note(cfg, 64) is None
+    assert queue_note(tiny_config("METHOD.QUEUE_SIZE", 64), 63) is None, "SimCLR has no queue"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.common.distributed import distribute
 from tests.transfer.detection.equality import our_inputs
 from tests.transfer.detection.equality.cases import ADAMW, CASES, fields_of, training_batch
 from tests.transfer.detection.equality.our_side import Ours
@@ -21,7 +22,6 @@ from tests.transfer.detection.equality.runs import CaseRun, make_model, run_case
 from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
-from transfer.detection.torchvision_engine.run import distribute
 from transfer.detection.torchvision_engine.vit_positions import absolute_positions
 from transfer.detection.torchvision_engine.weights import load_model
 

@@ -155,7 +155,7 @@ def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Wri
         path.write_text(json.dumps(record))
         assert ("not the config's own" in flags_of(tmp_path)) == flagged
     assert "own protocol: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
-    assert not left_to_user("voc_mscn", {})
+    assert not left_to_user("voc_mscn")
 
 
 OWN = {
@@ -202,14 +202,22 @@ def test_own_data_sets_are_told_apart(tmp_path: Path, write_run: Writer) -> None
 
 
 def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:
-    """TRANSFER.PROTOCOL names the column; the data that comes with it claims no shipped one."""
+    """By TRANSFER.PROTOCOL or a config file of one's own: no shipped data is claimed."""
     path = write_run("a", "detection", {"bbox/AP": 40.0}, protocol="my shelves")
     record = json.loads(path.read_text())
     data = ["DATASETS.TRAIN", "voc:x:train", "DATASETS.TEST", "voc:x:val"]
-    for words, flagged in ((["TRANSFER.PROTOCOL", "my shelves"], False), ([], True)):
+    for words, flag in (
+        (["TRANSFER.PROTOCOL", "my shelves"], ""),
+        ([], ""),
+        (
+            ["SOLVER.BASE_LR", "1.0"],
+            "my shelves: not the config's own protocol: SOLVER.BASE_LR 1.0",
+        ),
+    ):
         record["protocol"]["overrides"] = data + words
         path.write_text(json.dumps(record))
-        assert ("not the config's own" in flags_of(tmp_path)) == flagged
+        found = [line for line in find_flags(results_of(tmp_path)) if "config's own" in line]
+        assert found == ([flag] if flag else [])
     assert results_of(tmp_path).protocols[0].label == "my shelves"
 
 

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from pretrain.common.distributed import all_reduce_mean, gather_objects, rank, world_size
+from pretrain.common.distributed import (
+    all_reduce_mean,
+    distribute,
+    gather_objects,
+    rank,
+    world_size,
+)
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.resources import usable_workers
@@ -52,7 +57,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.trained = self.model.trained()
-        self.wrapped = _distribute(self.trained)
+        self.wrapped = distribute(self.trained)
         self.device = next(self.model.parameters()).device
 
     def epoch(self, images: TrainImages, epoch: int, epochs: int) -> dict[str, float]:
@@ -160,15 +165,6 @@ class Trainer:
         if world_size() > 1:
             for buffer in self.trained.buffers():
                 dist.broadcast(buffer, 0)
-
-
-def _distribute(module: nn.Module) -> nn.Module:
-    """The module itself in one process, else its DistributedDataParallel."""
-    if world_size() == 1:
-        return module
-    device = next(module.parameters()).device
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ import torch
 import torchvision
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.common.distributed import gather_objects, rank, world_size
+from pretrain.common.distributed import distribute, gather_objects, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
@@ -291,20 +290,6 @@ def _to_predictions(image_id: int | str, detections: Any) -> Predictions:
         scores=detections.scores.cpu().numpy(),
         classes=detections.classes.cpu().numpy(),
         rles=None if masks is None else encode_masks(masks.cpu().numpy()),
-    )
-
-
-def distribute(model: nn.Module) -> nn.Module:
-    """DDP around the model where there are several processes."""
-    if world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        model,
-        device_ids=ids,
-        broadcast_buffers=False,
-        find_unused_parameters=getattr(model, "leaves_unused", False),
     )
 
 
