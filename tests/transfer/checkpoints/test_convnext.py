@@ -20,6 +20,7 @@ from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.convnext import V1, V2, convnext_shapes, parse_convnext
 from transfer.checkpoints.proof import load_layout, prove, source_network
 from transfer.checkpoints.read import read, read_weights
+from transfer.classification.training.heads import choose_features
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
@@ -152,3 +153,9 @@ def test_dinov3s_second_name_must_be_the_same_tensor(tmp_path: Path, builders: M
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError, match="norm.bias and norms.3.bias differ"):
         read_weights(str(tmp_path / "w.pth"))
+
+
+def test_a_vits_pooling_is_no_matter_for_it() -> None:
+    network = timm.create_model("convnext_atto", num_classes=0)
+    features = choose_features("linear", network, "patches")(network, IMAGES[:1])
+    assert [tuple(value.shape) for value in features.values()] == [(1, 320)]
