@@ -16,8 +16,8 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 
 CONFIG = "config.json"
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-BYTE = 1 / 255  # a processor's rescale_factor for pixels in [0, 1]
+PREPROCESSOR = "preprocessor_config.json"
+PROCESSORS = (PREPROCESSOR, "processor_config.json")
 
 
 class Beside(NamedTuple):
@@ -43,26 +43,52 @@ def read_folder(folder: Path) -> Beside:
     Raises:
         InputError: a file is not JSON, or describes a network that is not read.
     """
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG) or {}
     if not any(key in config for key in ("model_type", "architectures", "architecture")):
         return NOTHING
     differs = ARCHITECTURES.get(str(config.get("model_type")), lambda config: {})
     try:
-        return Beside(_preprocess(folder, config), differs(config), config)
+        architecture = differs(config)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
+    return Beside(preprocess_in(folder) or _of_timm(config), architecture, config)
 
 
-def preprocess_of_processor(processor: Mapping[str, Any]) -> Preprocess:
-    """The input that an image processor of transformers makes, from its saved settings.
+def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
+    """timm's own config.json states mean and std itself."""
+    stated = config.get("pretrained_cfg")
+    stated = stated if isinstance(stated, Mapping) else {}
+    if not (stated.get("mean") and stated.get("std")):
+        return None
+    return Preprocess(*(_three(stated, key) for key in ("mean", "std")))
 
-    Pixels (0 to 255) are multiplied by `rescale_factor` (old files leave it out: 1/255), then mean
-    and std are taken off, each step where its `do_...` is true.
+
+def preprocess_in(folder: Path) -> Preprocess | None:
+    """What the image processor's file in a folder says; None where there is none.
 
     Raises:
-        InputError: a mean or std that is neither a number nor three numbers.
+        InputError: it is damaged, or its values are no normalisation of three channels.
     """
-    factor = float(processor.get("rescale_factor") or BYTE)
+    for name in PROCESSORS:
+        processor = read_json(folder / name) or {}
+        processor = processor.get("image_processor") or processor
+        if any(key in processor for key in ("image_mean", "do_normalize", "do_rescale")):
+            try:
+                return _preprocess_of(processor)
+            except InputError as error:
+                raise InputError(f"{folder / name} beside the weights: {error}") from error
+    return None
+
+
+def _preprocess_of(processor: Mapping[str, Any]) -> Preprocess:
+    """The input that an image processor of transformers makes, from its saved settings.
+
+    Pixels (0 to 255) are multiplied by `rescale_factor`, then mean and std are taken off, each
+    step where its `do_...` is true; old files leave out what is at its default.
+    """
+    factor = processor.get("rescale_factor") or 1 / 255
+    if not isinstance(factor, (int, float)):
+        raise InputError(f"its rescale_factor is {factor!r}, not a number")
     top = 255 * factor if processor.get("do_rescale", True) else 255.0
     top = 1.0 if abs(top - 1) < 1e-6 else top
     low = -1.0 if processor.get("rescale_offset") else 0.0
@@ -78,30 +104,25 @@ def _three(processor: Mapping[str, Any], key: str) -> tuple[float, ...]:
     value = processor.get(key)
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
-        raise InputError(f"{key} of its image processor is {value!r}, not three numbers")
+        raise InputError(f"its {key} is {value!r}, not three numbers")
     return tuple(float(v) for v in values)
 
 
-def _preprocess(folder: Path, config: Mapping[str, Any]) -> Preprocess | None:
-    for name in PROCESSORS:
-        processor = _read_json(folder / name)
-        processor = processor.get("image_processor") or processor
-        if any(key in processor for key in ("image_mean", "do_normalize", "do_rescale")):
-            return preprocess_of_processor(processor)
-    stated = config.get("pretrained_cfg") or {}
-    if stated.get("mean") and stated.get("std"):
-        return Preprocess(tuple(stated["mean"]), tuple(stated["std"]))
-    return None
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON file's object; None where there is no file.
 
-
-def _read_json(file: Path) -> dict[str, Any]:
+    Raises:
+        InputError: it is not a JSON object.
+    """
     if not file.is_file():
-        return {}
+        return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not JSON ({error}); save it again") from error
-    return content if isinstance(content, dict) else {}
+        raise InputError(f"{file} beside the weights is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} beside the weights holds a {type(content).__name__}, no object")
+    return content
 
 
 def _wants(config: Mapping[str, Any], **wanted: Any) -> None:

@@ -58,6 +58,7 @@ class Layout:
 _CANONICAL = (
     *("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer1.0.bn1.weight"),
     *("cls_token", "blocks.0.attn.qkv.weight", "blocks.0.norm1.weight"),
+    *convnext.landmarks("timm_convnext"),
 )
 _SIMPLE = {
     "canonical": Layout("canonical", same, same, _CANONICAL),

@@ -140,7 +140,9 @@ def _with_place(facts: Facts, place: Source) -> Facts:
     facts = facts._replace(known=known, architecture=architecture)
     if place.preprocess is None:
         return facts
-    return facts._replace(preprocess=place.preprocess, warnings=())
+    # What was said about the input is answered; other warnings stay.
+    warnings = tuple(line for line in facts.warnings if "preprocess" not in line)
+    return facts._replace(preprocess=place.preprocess, warnings=warnings)
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:

@@ -25,7 +25,7 @@ from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import is_known
-from transfer.checkpoints.folder import CONFIG, PROCESSORS, read_folder
+from transfer.checkpoints.folder import CONFIG, PREPROCESSOR, read_folder
 from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
@@ -130,7 +130,7 @@ def _from_hub(source: str, rest: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
     file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
-    for beside in (CONFIG, PROCESSORS[0]):
+    for beside in (CONFIG, PREPROCESSOR):
         try:
             _hub_file(source, repo, beside, revision or None)
         except InputError:  # offline: the weights were in the cache, and the repository has no such

@@ -230,7 +230,7 @@ class _Forward:
 def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
     """The last map (N, C, h, w) -> (N, C * (h - window + 1) * (w - window + 1))."""
     if not hasattr(model, "forward_stages"):
-        raise InputError("SVM.WINDOW needs a ResNet's map; set it to 0 for a ViT")
+        raise InputError("SVM.WINDOW needs a ResNet's map; set it to 0 for others")
     last = list(model.forward_stages(inputs).values())[-1]
     if min(last.shape[2:]) < window:
         raise InputError(

@@ -26,6 +26,8 @@ def trained_state(backbone: str, seed: int = 0) -> dict[str, Tensor]:
                 tensor.uniform_(0.5, 1.5)
             elif name.endswith(("running_mean", "bias")):
                 tensor.normal_(0, 0.1)
+            elif name.endswith(".gamma"):
+                tensor.uniform_(0.1, 0.5)
             elif name.endswith("num_batches_tracked"):
                 tensor.fill_(1000)
     return dict(state)

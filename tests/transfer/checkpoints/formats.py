@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.transfer.checkpoints import formats_convnets as nets
 from tests.transfer.checkpoints import formats_foreign as foreign
 
 State = Mapping[str, Tensor]
@@ -255,7 +256,8 @@ def mscn(state: State, backbone: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Case:
     """Attributes: format: how the file is detected, or forced where `forced`; backbone: of the
-    trunk; make: state -> the file's content; kind: of file; epochs: what the file states."""
+    trunk; make: state -> the file's content; kind: of file; epochs: what the file states; lacks:
+    ends of the canonical names that the file has not, which become 1 (a bias: 0)."""
 
     format: str
     backbone: str
@@ -263,6 +265,7 @@ class Case:
     kind: str = "torch"
     epochs: int | None = None
     forced: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 TINY, R50, VIT = "tiny_resnet", "resnet50", "vit_tiny_patch16_32"
@@ -451,6 +454,122 @@ CASES: dict[str, Case] = {
 }
 
 
+ATTO, ATTO_V2 = "convnext_atto", "convnextv2_atto"
+NORM = ("head.norm.weight", "head.norm.bias")
+CASES |= {
+    "hf ResNet": Case("hf_resnet", TINY, nets.hf_resnet, kind="safetensors"),
+    "hf ResNet classifier": Case(
+        "hf_resnet",
+        TINY,
+        lambda s: put("resnet.", nets.hf_resnet(s)) | linear("classifier.1", 1000, 128),
+    ),
+    "sthalles": Case("sthalles_simclr", TINY, nets.sthalles, epochs=200),
+    "Spijkervet": Case("spijkervet_simclr", TINY, nets.spijkervet),
+    "Spijkervet Lightning": Case(
+        "spijkervet_simclr_lightning",
+        TINY,
+        lambda s: nets.lightning(put("model.", nets.spijkervet(s))),
+        epochs=100,
+    ),
+    "SupContrast": Case("supcontrast", TINY, nets.supcontrast, epochs=1000),
+    "bolts SimCLR": Case("bolts", TINY, nets.bolts_simclr, epochs=100),
+    "stable-pretraining": Case("stable_pretraining", TINY, nets.stable_pretraining, epochs=100),
+    "stable-pretraining hf": Case(
+        "stable_pretraining",
+        TINY,
+        lambda s: nets.stable_pretraining(nets.hf_resnet(s)),
+        epochs=100,
+    ),
+    "stable-pretraining teacher": Case(
+        "stable_pretraining",
+        TINY,
+        lambda s: nets.stable_pretraining_twice(s, "teacher", "student"),
+        epochs=100,
+    ),
+    "stable-pretraining student": Case(
+        "stable_pretraining_student",
+        TINY,
+        lambda s: nets.stable_pretraining_twice(s, "student", "teacher"),
+        epochs=100,
+        forced=True,
+    ),
+    "lightly-train timm": Case(
+        "lightly_train", ATTO, lambda s: nets.lightly_train(s, ("",), "_model."), epochs=100
+    ),
+    "lightly-train torchvision": Case(
+        "lightly_train",
+        TINY,
+        lambda s: nets.lightly_train(s, ("teacher_", "student_"), "_features."),
+        epochs=100,
+    ),
+    "lightly-train torchvision ConvNeXt": Case(
+        "lightly_train",
+        ATTO,
+        lambda s: nets.lightly_train(
+            {k: v for k, v in nets.torchvision_convnext(s).items() if k.startswith("features.")},
+            ("",),
+            "_",
+        ),
+        epochs=100,
+        lacks=NORM,
+    ),
+    "lightly-train distilled": Case(
+        "lightly_train_student",
+        TINY,
+        lambda s: nets.lightly_train(s, ("student_",), "_model."),
+        epochs=100,
+    ),
+    "mscn ConvNeXt": Case("mscn", ATTO, lambda s: mscn(s, ATTO), epochs=2),
+    "timm ConvNeXt": Case("convnext", ATTO, lambda s: {**s, **linear("head.fc", 1000, 320)}),
+    "timm ConvNeXt V2": Case("convnext", ATTO_V2, dict, kind="safetensors"),
+    "timm FCMAE": Case(
+        "convnext", ATTO_V2, lambda s: {k: v for k, v in s.items() if k not in NORM}, lacks=NORM
+    ),
+    "torchvision ConvNeXt": Case(
+        "convnext",
+        ATTO,
+        lambda s: nets.torchvision_convnext(s) | linear("classifier.2", 1000, 320),
+    ),
+    "VICRegL ConvNeXt": Case(
+        "convnext", ATTO, lambda s: nets.fair(nets.without_scale(s)), lacks=("gamma",)
+    ),
+    "VICRegL ConvNeXt full": Case(
+        "vicregl",
+        ATTO,
+        lambda s: {"epoch": 300, "model": put("module.backbone.", nets.fair(s)) | VICREG | MAPS},
+        epochs=300,
+    ),
+    "ConvNeXt below model": Case("convnext_model", ATTO, lambda s: {"model": dict(s)}),
+    "ConvNeXt below state_dict": Case(
+        "convnext_state_dict", ATTO, lambda s: {"state_dict": put("module.", nets.fair(s))}
+    ),
+    "FAIR ConvNeXt": Case(
+        "convnext_fair",
+        ATTO,
+        lambda s: {
+            "model": nets.fair(s) | linear("head", 1000, 320),
+            "model_ema": copy("", nets.fair(s)) | linear("head", 1000, 320),
+            "epoch": 299,
+        },
+        epochs=300,
+    ),
+    "FAIR ConvNeXt V2": Case(
+        "convnext_fair", ATTO_V2, lambda s: {"model": nets.fair(s) | linear("head", 1000, 320)}
+    ),
+    "FCMAE": Case("fcmae", ATTO_V2, nets.fcmae, epochs=800, lacks=NORM),
+    "DINOv3 ConvNeXt": Case("dinov3_convnext", ATTO, nets.twice),
+    "hf ConvNeXt": Case("hf_convnext", ATTO, nets.hf_convnext),
+    "hf ConvNeXt V2": Case(
+        "hf_convnext",
+        ATTO_V2,
+        lambda s: put("convnextv2.", nets.hf_convnext(s)) | linear("classifier", 1000, 320),
+    ),
+    "hf DINOv3 ConvNeXt": Case("hf_dinov3_convnext", ATTO, nets.hf_dinov3),
+    "hf 4 DINOv3 ConvNeXt": Case("hf_dinov3_convnext", ATTO, lambda s: nets.hf_dinov3(s, head="")),
+    "mm ConvNeXt": Case("mm", ATTO, nets.mm_convnext, epochs=300),
+}
+
+
 def write(case: Case, folder: Path, state: State, checksum: Callable[[bytes], int]) -> Path:
     """Writes a case's file; returns what a user would give."""
     if case.kind == "tensorflow":
@@ -460,7 +579,8 @@ def write(case: Case, folder: Path, state: State, checksum: Callable[[bytes], in
     if case.kind == "safetensors":
         from safetensors.torch import save_file
 
-        save_file(dict(state), folder / "w.safetensors")
+        content = {name: value.contiguous() for name, value in case.make(state).items()}
+        save_file(content, folder / "w.safetensors")
         return folder / "w.safetensors"
     if case.kind == "pickle":
         path = folder / "w.pkl"

@@ -1,4 +1,4 @@
-"""Contents of files with ConvNets: small SimCLR projects, Lightning's toolboxes, transformers, FAIR.
+"""Contents of files with ConvNets: small SimCLR projects, toolboxes, transformers, FAIR.
 
 Each function takes a canonical state and returns what the project stores.
 """
@@ -33,7 +33,7 @@ def mlp(name: str, places: tuple[int, ...], bias: bool = True) -> dict[str, Tens
 
 
 def lightning(state: State, **more: Any) -> dict[str, Any]:
-    top = {"epoch": 100, "global_step": 1000, "pytorch-lightning_version": "2.4.0"}
+    top = {"epoch": 99, "global_step": 1000, "pytorch-lightning_version": "2.4.0"}
     return {**top, "state_dict": dict(state), "loops": {}, "callbacks": {}, **more}
 
 

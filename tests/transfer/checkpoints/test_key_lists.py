@@ -2,7 +2,8 @@
 
 `data/keys.json.gz` was recorded from instantiated classes of moco, moco-v3, simsiam, swav,
 barlowtwins, vicreg, VICRegL, dino, mae, msn, vissl, google-research/simclr (TensorFlow 1 and 2),
-deepmind-research/byol, SimCLRv2-Pytorch, lightly 1.6.6's benchmarks and mmpretrain 1.2.0's configs.
+deepmind-research/byol, SimCLRv2-Pytorch, lightly 1.6.6's benchmarks, mmpretrain 1.2.0's configs
+and transformers 5.24.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ BACKBONES = {
     "msn_deit_base": "vit_base_patch16_224",
     "msn_deit_large": "vit_large_patch16_224",
     "msn_deit_large_p7": "vit_large_patch7_224",
+    "hf ConvNextModel": "convnext_tiny",
+    "hf ConvNextForImageClassification": "convnext_tiny",
+    "hf ConvNextV2ForImageClassification": "convnextv2_tiny",
+    "hf DINOv3ConvNextModel": "convnext_tiny",
     "mm mae_vit-base-p16": "vit_base_patch16_224",
     "mm mocov3_vit-small-p16": "vit_small_patch16_224",
 }
@@ -98,9 +103,9 @@ def test_evidence_is_what_the_table_says() -> None:
     """A format of the kind CLASS has a list here, or a test on the project's own objects."""
     listed = {entry["format"] for entry in LISTS.values()}
     proven = {name for name, entry in FORMATS.items() if entry.evidence == "model class"}
-    # In test_our_methods.py, test_facts.py and test_in_detectron2.py; the others differ from a
-    # listed one in where the same names lie.
-    elsewhere = {"mscn", "torchvision", "timm", "vitdet", "detectron2"}
+    # In test_our_methods.py, test_facts.py, test_in_detectron2.py and test_convnext.py; the others
+    # differ from a listed one in where the same names lie.
+    elsewhere = {"mscn", "torchvision", "timm", "vitdet", "detectron2", "convnext"}
     elsewhere |= {"dino_student", "deepcluster_v2_bare"}
     assert proven - listed <= elsewhere
 

@@ -35,8 +35,8 @@ def _one_of_two(taken: str, other: str) -> Callable[[Mapping[str, Any]], Facts]:
         found = _silent(content)
         if not any(f".{taken}." in str(name) for name in content["state_dict"]):
             return found
-        what = {"teacher": "averaged weights (the teacher)", "student": "trained weights"}[taken]
-        line = f"the {what} are read; --source {other} reads the other copy"
+        what = {"teacher": "averaged weights", "student": "trained weights"}[taken]
+        line = f"the {what} (the {taken}) are read; --source {other} reads the other copy"
         return found._replace(warnings=(*found.warnings, line))
 
     return facts

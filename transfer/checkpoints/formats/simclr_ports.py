@@ -15,7 +15,15 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.entry import TEXT, Flat, KeyFormat, inside, with_ddp
 from transfer.checkpoints.formats.foreign import UNIT_RANGE
+from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.provenance import Facts, no_facts, stated
+
+
+def _facts_of_spijkervet(content: Mapping[str, Any]) -> Facts:
+    """Epochs where Lightning saved the file."""
+    found = facts_of_lightning(content) if "state_dict" in content else stated(None)(content)
+    return found._replace(preprocess=UNIT_RANGE, known={**found.known, "method": "simclr"})
+
 
 # SupContrast's main_supcon.py set_loader; its "path" takes both from the command line.
 _SUPCONTRAST_INPUT = {
@@ -80,7 +88,7 @@ PORTS = (
             ),
             lacks=(r"(.*\.)?projector\.\d\.bias", r"(.*\.)?projector\.[13]\..*"),
             drops={"projector": r"(model\.)?projector\..*", "classifier": r"encoder\.fc\..*"},
-            facts=stated("simclr", UNIT_RANGE),
+            facts=_facts_of_spijkervet,
         )
         for name, container, head, where in (
             ("spijkervet_simclr", (), "", ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transfer.checkpoints.formats.convnext import CONVNEXT
 from transfer.checkpoints.formats.entry import KeyFormat
 from transfer.checkpoints.formats.foreign import FOREIGN
-from transfer.checkpoints.formats.huggingface import HUGGINGFACE
+from transfer.checkpoints.formats.huggingface_convnet import HUGGINGFACE
 from transfer.checkpoints.formats.lightning import LIGHTNING
 from transfer.checkpoints.formats.meta import META
 from transfer.checkpoints.formats.ours import FLAT, OURS

@@ -102,9 +102,9 @@ def choose_features(kind: str, trunk: nn.Module, vit_pool: str) -> Extract:
     """What the heads of this kind take. InputError where the backbone has no such features."""
     if kind == "layers":
         if not isinstance(trunk, Trunk):
-            raise InputError("TRAIN.HEAD layers needs a ResNet: a ViT has no maps of stages")
+            raise InputError("TRAIN.HEAD layers needs a ResNet: no other maps are probed")
         return layers
-    if vit_pool == "patches" and not isinstance(trunk, Trunk):
+    if vit_pool == "patches" and hasattr(trunk, "num_prefix_tokens"):  # a ViT
         return patches
     return pooled
 
