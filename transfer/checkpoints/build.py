@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
-from transfer.checkpoints.architectures import Vit, parse_vit
 from transfer.checkpoints.rebuilt import pad_same
+from transfer.checkpoints.vit_architectures import parse_vit
+from transfer.checkpoints.vit_trunk import build_vit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 
@@ -21,7 +22,8 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
     Returns:
         a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
         `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
-        ViT's features are its class token after the last norm.
+        ViT's features are its class token after the last norm, or the mean of its patches where
+        its name says so (see `vit_architectures`).
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
@@ -34,29 +36,12 @@ def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
     """An untrained trunk that computes as `Weights.architecture` says."""
     vit = parse_vit(backbone)
     if vit is not None:
-        return build_vit(vit, architecture.get("num_heads", vit.heads))
+        return build_vit(vit, architecture)
     trunk = build_resnet(backbone)
     if architecture.get("stride_in_1x1"):
         stride_in_1x1(trunk)
     if architecture.get("padding"):
         _pad_as_tensorflow(trunk, convolutions=architecture["padding"] == "same")
-    return trunk
-
-
-def build_vit(vit: Vit, heads: int) -> nn.Module:
-    """timm's ViT of these sizes, without classifier; other image sizes resample its positions."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    trunk = VisionTransformer(
-        img_size=vit.image_size,
-        patch_size=vit.patch_size,
-        embed_dim=vit.width,
-        depth=vit.depth,
-        num_heads=heads,
-        num_classes=0,
-        dynamic_img_size=True,
-    )
-    trunk.out_dim = vit.width
     return trunk
 
 

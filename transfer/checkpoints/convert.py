@@ -23,6 +23,7 @@ from transfer.checkpoints.proof import (
     source_network,
 )
 from transfer.checkpoints.read import read, read_weights
+from transfer.checkpoints.vit_architectures import vitdet_lacks
 from transfer.checkpoints.weights import Weights, default_name, facts_of
 from transfer.checkpoints.writers import layout_of, write_weights
 
@@ -96,6 +97,12 @@ def check(
     weights = reading.weights
     network = source_network(reading.found, weights)
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)
+    lacks = vitdet_lacks(weights.backbone)
+    if lacks and "vitdet" in layouts:
+        if len(layouts) == 1:
+            raise InputError(f"{path} cannot become ViTDet's .pkl: {_not_in_vitdet(weights)}")
+        del layouts["vitdet"]
+        more = {}
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
     for name, prover in more.items():
         if rows := prover(network, weights):
@@ -127,6 +134,11 @@ def write_proven(report: Report, output: str | Path) -> Report:
     return replace(report, written=str(output))
 
 
+def _not_in_vitdet(weights: Weights) -> str:
+    lacks = vitdet_lacks(weights.backbone)
+    return f"its {weights.backbone} has {lacks}, which ViTDet has not; write .pth or .safetensors"
+
+
 def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
     """What the reader of an output must do that the tensors do not show."""
     notes = []
@@ -153,6 +165,10 @@ def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
             "ViTDet uses neither class token nor last norm, and adds windows and relative "
             "positions: proven are the shared tensors, not its features"
         )
+    if vitdet_lacks(weights.backbone):
+        notes.append(f"no .pkl for ViTDet: {_not_in_vitdet(weights)}")
+    if "norm_eps" in weights.architecture:
+        notes.append(f"the LayerNorms have an epsilon of {weights.architecture['norm_eps']:g}")
     if "num_heads" in weights.architecture:
         notes.append(f"the attention has {weights.architecture['num_heads']} heads")
     return tuple(notes)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pretrain.common.lookup import find
 from transfer.checkpoints import names_foreign as foreign
 from transfer.checkpoints import names_vit as vit
+from transfer.checkpoints.architectures import Split, whole
 from transfer.checkpoints.names import (
     from_detectron2,
     from_numeric,
@@ -21,6 +22,7 @@ from transfer.checkpoints.names import (
     to_detectron2,
     to_numeric,
 )
+from transfer.checkpoints.names_vits import FAMILIES, VitTable
 
 Rename = Callable[[str], str | None]
 # A folded norm computes x * scale + bias; this variance makes a norm with eps 1e-5 do so.
@@ -41,6 +43,8 @@ class Layout:
         landmarks: names of which a file has at least one, whatever else it lost.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
         fills: last part of a canonical name -> value of the tensors that the layout lacks.
+        split: canonical shapes -> shapes of what the layout stores, in pieces or in other sizes.
+        join: what the layout stores, all of it -> canonical tensors.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Layout:
     landmarks: tuple[str, ...]
     convert: Callable[[str, Tensor], Tensor] = _as_stored
     fills: Mapping[str, float] = field(default_factory=dict)
+    split: Split = whole
+    join: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
 
 _CANONICAL = (
@@ -94,6 +100,13 @@ def _table(
     return Layout(name, forth.get, back.get, landmarks, convert, fills)
 
 
+def _vit(name: str, names: Collection[str]) -> Layout:
+    table = VitTable(FAMILIES[name], names)
+    return Layout(
+        *(name, table.forth, table.back.get, table.landmarks), split=table.split, join=table.join
+    )
+
+
 # Names in a file -> the layout: some layouts number layers over the whole network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
@@ -103,6 +116,7 @@ LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     "separius": partial(_table, "separius", foreign.separius, _as_stored, {}),
     "msra": partial(_table, "msra", foreign.msra, _as_stored, {}),
     "msra_folded": partial(_table, "msra_folded", foreign.msra_folded, _as_stored, FOLDED),
+    **{name: partial(_vit, name) for name in FAMILIES},
 }
 
 

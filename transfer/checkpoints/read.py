@@ -102,7 +102,8 @@ def read(
     raw = open_file(place.file, trust)
     try:
         found = find_format(raw, source)
-        facts = _with_place(found.format.facts(found.content), place)
+        facts = found.format.beside(place.file.parent, found.format.facts(found.content))
+        facts = _with_place(facts, place)
         travelling = parse_facts(raw.facts)
         if travelling is not None:
             facts = _merge(facts, travelling)
@@ -174,18 +175,21 @@ def _sort_keys(
             foreign.append(name)
         else:
             state[canonical] = found.layout.convert(canonical, tensor)
-    backbone, likeness = nearest_backbone(state)
-    if likeness < (0.25 if found.layout.fills else 0.5):
+    layout = found.layout
+    backbone, likeness = nearest_backbone(state, layout.split)
+    if likeness < (0.25 if layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"
             f" ({shorten(list(state) + foreign)}); nearest is {backbone}"
         )
     used = tuple(found.source_name(name) for name in state)
-    filled = _fill(state, backbone, found.layout.fills)
-    expected = check_complete(state, backbone, where, foreign, found.source_name) - filled
+    filled = _fill(state, backbone, layout.fills)
+    expected = check_complete(state, backbone, where, foreign, found.source_name, layout.split)
     if declared in BACKBONES and declared != backbone:
         raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")
-    account = KeyAccount(used, {rule: tuple(keys) for rule, keys in dropped.items()}, expected)
+    rules = {rule: tuple(keys) for rule, keys in dropped.items()}
+    account = KeyAccount(used, rules, expected - filled)
+    state = layout.join(state)
     return account, {name: _canonical_tensor(name, state[name], where) for name in state}, backbone
 
 

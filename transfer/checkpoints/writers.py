@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import parse_vit
 from transfer.checkpoints.layout import to_layout
+from transfer.checkpoints.vit_architectures import parse_vit
 from transfer.checkpoints.weights import Weights, facts_of
 
 # suffix -> layout of a ResNet, layout of a ViT

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.formats.entry import Found, match
+from transfer.checkpoints.formats.refused import refuse_known
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.readers.raw import RawFile
 
@@ -22,6 +24,7 @@ def find_format(raw: RawFile, source: str = "auto") -> Found:
         InputError: unknown source, no format fits, or the tensors are none.
     """
     if source == "auto":
+        refuse_known(_all_names(raw.content))
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
@@ -35,13 +38,18 @@ def find_format(raw: RawFile, source: str = "auto") -> Found:
     raise InputError(f"{wanted_text}: {_describe(raw)}")
 
 
+def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
+    """Names of a file and of the mappings in it, down to a depth."""
+    names = [str(name) for name in content]
+    inner = [value for value in content.values() if isinstance(value, Mapping)]
+    return names + [n for value in inner if depth for n in _all_names(value, depth - 1)]
+
+
 _OTHERS = (
     (r"(.*\.)?layer\d\.\d+\.se\..*", "a ResNet with squeeze and excitation"),
     (r"(.*\.)?conv1\.0\.weight", "a ResNet with a deep stem (timm's resnet50d and the like)"),
-    (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
     (r"(.*\.)?stages\.\d\.\d\.dwconv\..*|(.*\.)?stages\.\d\.blocks\..*", "a ConvNeXt"),
-    (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),

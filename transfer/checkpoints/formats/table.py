@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from transfer.checkpoints.formats.entry import KeyFormat
 from transfer.checkpoints.formats.foreign import FOREIGN
+from transfer.checkpoints.formats.huggingface_vit import HUGGING_FACE_VITS
 from transfer.checkpoints.formats.meta import META
 from transfer.checkpoints.formats.ours import FLAT, OURS
 from transfer.checkpoints.formats.toolboxes import TOOLBOXES
+from transfer.checkpoints.formats.vits import VITS
 
 FORMATS: dict[str, KeyFormat] = {
-    entry.name: entry for entry in (*OURS, *FOREIGN, *META, *TOOLBOXES, *FLAT)
+    entry.name: entry
+    for entry in (*OURS, *FOREIGN, *VITS, *HUGGING_FACE_VITS, *META, *TOOLBOXES, *FLAT)
 }

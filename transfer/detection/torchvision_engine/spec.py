@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import vit_name
+from transfer.checkpoints.vit_architectures import vit_name
 
 if TYPE_CHECKING:
     from pretrain.data.highpass import HighPass
