@@ -45,6 +45,7 @@ class Layout:
         fills: last part of a canonical name -> value of the tensors that the layout lacks.
         split: canonical shapes -> shapes of what the layout stores, in pieces or in other sizes.
         join: what the layout stores, all of it -> canonical tensors.
+        adds: tensors that the layout leaves out because every network has the same.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Layout:
     fills: Mapping[str, float] = field(default_factory=dict)
     split: Split = whole
     join: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    adds: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 _CANONICAL = (
@@ -102,9 +104,8 @@ def _table(
 
 def _vit(name: str, names: Collection[str]) -> Layout:
     table = VitTable(FAMILIES[name], names)
-    return Layout(
-        *(name, table.forth, table.back.get, table.landmarks), split=table.split, join=table.join
-    )
+    names_and_marks = (table.forth, table.back.get, table.landmarks)
+    return Layout(name, *names_and_marks, split=table.split, join=table.join, adds=table.added())
 
 
 # Names in a file -> the layout: some layouts number layers over the whole network.

@@ -22,6 +22,8 @@ from torch import Tensor
 from transfer.checkpoints.vit_architectures import Shapes
 
 PIECES = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate", "mlp.up")}
+MASK = "attn.qkv.bias_mask"  # DINOv3's: factors of the bias, 0 for the keys'
+PERIODS = 100.0 ** (torch.arange(16) / 16)  # DINOv3's, of heads 64 wide
 _LEAVES = ("weight", "bias")
 
 
@@ -34,12 +36,14 @@ class Family:
         modules: part of a block -> its names, each with a weight and a bias.
         tensors: tensor of a block, or its part with the leaf -> its names.
         rest: tensor outside of the blocks -> its names.
+        rotates: positions are rotary, with DINOv3's periods, which the files leave out.
     """
 
     block: str
     modules: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[str, ...]]
     rest: Mapping[str, tuple[str, ...]]
+    rotates: bool = False
 
 
 def _both(module: str, *theirs: str) -> dict[str, tuple[str, ...]]:
@@ -49,6 +53,7 @@ def _both(module: str, *theirs: str) -> dict[str, tuple[str, ...]]:
 # What stands for `reg_token` -> rows of the positions that belong to tokens.
 TOKENS = {
     "reg_token": 0,
+    "storage_tokens": 0,
     "register_tokens": 1,
     "embeddings.register_tokens": 1,
     "dist_token": 2,
@@ -65,13 +70,20 @@ FAMILIES = {
             "attn.proj": ("attn.proj",),
             "norm2": ("norm2",),
             "mlp.fc1": ("mlp.fc1", "mlp.w12"),
+            "mlp.gate": ("mlp.w1", "mlp.fc1_g"),  # DINOv3, and timm's of it
+            "mlp.up": ("mlp.w2", "mlp.fc1_x"),
             "mlp.fc2": ("mlp.fc2", "mlp.w3"),
         },
-        tensors={"ls1.gamma": ("ls1.gamma", "gamma_1"), "ls2.gamma": ("ls2.gamma", "gamma_2")},
+        tensors={
+            "ls1.gamma": ("ls1.gamma", "gamma_1"),
+            "ls2.gamma": ("ls2.gamma", "gamma_2"),
+            MASK: ("attn.qkv.bias_mask",),
+        },
         rest={
             "cls_token": ("cls_token",),
-            "reg_token": ("reg_token", "register_tokens", "dist_token"),
+            "reg_token": ("reg_token", "register_tokens", "dist_token", "storage_tokens"),
             "pos_embed": ("pos_embed",),
+            "rope.periods": ("rope_embed.periods", "rope.periods"),
             **_both("patch_embed.proj", "patch_embed.proj"),
             **_both("norm", "norm"),
             **_both("fc_norm", "fc_norm"),
@@ -102,6 +114,32 @@ FAMILIES = {
             **_both("patch_embed.proj", "embeddings.patch_embeddings.projection"),
             **_both("norm", "layernorm"),
         },
+    ),
+    "hf_dinov3": Family(
+        block=r"(?:model\.)?layer\.(\d+)\.",
+        modules={
+            "norm1": ("norm1",),
+            "attn.q": ("attention.q_proj",),
+            "attn.k": ("attention.k_proj",),
+            "attn.v": ("attention.v_proj",),
+            "attn.proj": ("attention.o_proj",),
+            "norm2": ("norm2",),
+            "mlp.gate": ("mlp.gate_proj",),
+            "mlp.up": ("mlp.up_proj",),
+            "mlp.fc1": ("mlp.up_proj",),
+            "mlp.fc2": ("mlp.down_proj",),
+        },
+        tensors={
+            "ls1.gamma": ("layer_scale1.lambda1",),
+            "ls2.gamma": ("layer_scale2.lambda1",),
+        },
+        rest={
+            "cls_token": ("embeddings.cls_token",),
+            "reg_token": ("embeddings.register_tokens",),
+            **_both("patch_embed.proj", "embeddings.patch_embeddings"),
+            **_both("norm", "norm"),
+        },
+        rotates=True,
     ),
     "torchvision_vit": Family(
         block=r"encoder\.layers\.encoder_layer_(\d+)\.",
@@ -136,7 +174,8 @@ class VitTable:
         self.split_parts = {
             whole for whole, parts in PIECES.items() if f"{parts[0]}.weight" in leaves
         }
-        self.biased = {piece for piece in _pieces() if f"{piece}.bias" in leaves}
+        self.biased = {part for part in [*PIECES, *_pieces()] if f"{part}.bias" in leaves}
+        self.masked = MASK in leaves
         self.forward = {
             f"blocks.{number}.{ours}": f"{head}{theirs}"
             for number, head in heads.items()
@@ -144,7 +183,10 @@ class VitTable:
         }
         rest = {ours: _present(theirs, found) for ours, theirs in family.rest.items()}
         token = rest.get("reg_token")
-        self.rows = TOKENS[token] if token in found else 0
+        self.rows = TOKENS[token] if token in found and rest.get("pos_embed") in found else 0
+        # timm's DINOv3 leaves out the periods too; it alone has no bias there and no positions.
+        timm = token == "reg_token" and "pos_embed" not in found and "attn.qkv" not in self.biased
+        self.rotates = family.rotates or timm and token in found
         self.forward |= rest
         self.back = {theirs: ours for ours, theirs in self.forward.items()}
         self.landmarks = tuple(
@@ -154,6 +196,10 @@ class VitTable:
     def forth(self, name: str) -> str | None:
         """The file's name of a canonical tensor or of a piece of one."""
         return self.forward.get(name)
+
+    def added(self) -> dict[str, Tensor]:
+        """What is not in the file because all networks have the same."""
+        return {"rope.periods": PERIODS} if self.rotates else {}
 
     def split(self, shapes: Shapes) -> Shapes:
         """Canonical shapes -> the shapes of what this file stores."""
@@ -167,8 +213,10 @@ class VitTable:
                 ):
                     size = (shape[0] // len(pieces), *shape[1:])
                     out[name.replace(part, piece)] = size
-            else:
+            elif part != "attn.qkv" or leaf == "weight" or part in self.biased:
                 out[name] = shape
+                if self.masked and name.endswith("attn.qkv.bias"):
+                    out[f"{name}_mask"] = shape
         if self.rows and "reg_token" in out and "pos_embed" in out:
             one, patches, width = out["pos_embed"]
             out["pos_embed"] = (one, patches + self.rows, width)
@@ -185,6 +233,11 @@ class VitTable:
             for weight in [n for n in out if n.endswith(f".{PIECES[part][0]}.weight")]:
                 head = weight.removesuffix(f"{PIECES[part][0]}.weight")
                 _stack(out, head, part)
+        for weight in [n for n in out if n.endswith(".attn.qkv.weight")]:
+            bias = weight.replace(".weight", ".bias")
+            if self.masked:
+                out[bias] = out[bias].float() * out.pop(f"{bias}_mask").float()
+            out.setdefault(bias, out[weight].new_zeros(len(out[weight])))
         if self.rows and "reg_token" in out:
             rows = out["pos_embed"].float()
             out["cls_token"] = out["cls_token"].float() + rows[:, :1]

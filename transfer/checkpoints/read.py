@@ -102,7 +102,7 @@ def read(
     raw = open_file(place.file, trust)
     try:
         found = find_format(raw, source)
-        facts = found.format.beside(place.file.parent, found.format.facts(found.content))
+        facts = found.format.beside(place.file, found.format.facts(found.content))
         facts = _with_place(facts, place)
         travelling = parse_facts(raw.facts)
         if travelling is not None:
@@ -176,14 +176,15 @@ def _sort_keys(
         else:
             state[canonical] = found.layout.convert(canonical, tensor)
     layout = found.layout
+    used = tuple(found.source_name(name) for name in state)
+    state |= layout.adds
     backbone, likeness = nearest_backbone(state, layout.split)
     if likeness < (0.25 if layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"
             f" ({shorten(list(state) + foreign)}); nearest is {backbone}"
         )
-    used = tuple(found.source_name(name) for name in state)
-    filled = _fill(state, backbone, layout.fills)
+    filled = _fill(state, backbone, layout.fills) + len(layout.adds)
     expected = check_complete(state, backbone, where, foreign, found.source_name, layout.split)
     if declared in BACKBONES and declared != backbone:
         raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")

@@ -2,13 +2,15 @@
 
 Written from "An Image is Worth 16x16 Words" as timm, DINO, MAE, MSN, DINOv2, I-JEPA, DeiT,
 torchvision and transformers build it: class token, registers, learned or fixed positions, pre-norm
-blocks, LayerScale, exact GELU or SwiGLU. It shares no table with the converter: each part is looked
-for under its names in the order of `Spelling`, and what is not there is not computed.
+blocks, LayerScale, exact GELU or SwiGLU, rotary positions (DINOv3). It shares no table with the
+converter: each part is looked for under its names in the order of `Spelling`, and what is not there
+is not computed.
 N batch, L tokens, D width.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,7 +31,7 @@ class Spelling(NamedTuple):
     head: str = ""
     patches: str = "patch_embed.proj"
     class_token: str = "cls_token"
-    tokens: tuple[str, ...] = ("reg_token", "register_tokens", "dist_token")
+    tokens: tuple[str, ...] = ("reg_token", "register_tokens", "dist_token", "storage_tokens")
     positions: str = "pos_embed"
     block: str = r"blocks\.(\d+\.)?{}\."
     norms: tuple[str, str] = ("norm1", "norm2")
@@ -39,10 +41,16 @@ class Spelling(NamedTuple):
     proj: tuple[str, ...] = ("attn.proj",)
     scales: tuple[tuple[str, str], ...] = (("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2"))
     # One matrix before the activation, or the gate and the value apart
-    inner: tuple[tuple[str, ...], ...] = (("mlp.fc1",), ("mlp.w12",))
+    inner: tuple[tuple[str, ...], ...] = (
+        ("mlp.fc1",),
+        ("mlp.w12",),
+        ("mlp.w1", "mlp.w2"),
+        ("mlp.fc1_g", "mlp.fc1_x"),
+    )
     outer: tuple[str, ...] = ("mlp.fc2", "mlp.w3")
     norm: str = "norm"
     pool_norm: str = "fc_norm"
+    periods: tuple[str, ...] = ("rope.periods", "rope_embed.periods")
 
 
 _HF = {
@@ -81,6 +89,15 @@ SPELLINGS = {
     ),
     "hf_vit": Spelling(norms=("layernorm_before", "layernorm_after"), **_HF),
     "hf_dinov2": Spelling(norms=("norm1", "norm2"), **_HF),
+    "hf_dinov3": Spelling(
+        **{
+            **_HF,
+            "patches": "embeddings.patch_embeddings",
+            "block": r"(model\.)?layer\.{}\.",
+            "inner": (("mlp.gate_proj", "mlp.up_proj"), ("mlp.up_proj",)),
+            "norm": "norm",
+        }
+    ),
     "torchvision_vit": Spelling(
         patches="conv_proj",
         class_token="class_token",
@@ -131,7 +148,11 @@ class PlainVit(nn.Module):
 
     def _linear(self, x: Tensor, name: str, dot: str = ".") -> Tensor:
         out = x @ self._get(f"{name}{dot}weight").T
-        return out + self._get(f"{name}{dot}bias") if self._there(f"{name}{dot}bias") else out
+        if not self._there(f"{name}{dot}bias"):
+            return out
+        bias = self._get(f"{name}{dot}bias")
+        masked = self._there(f"{name}{dot}bias_mask")
+        return out + (bias * self._get(f"{name}{dot}bias_mask") if masked else bias)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         weight, bias = self._get(f"{name}.weight"), self._get(f"{name}.bias")
@@ -144,13 +165,40 @@ class PlainVit(nn.Module):
         assert found, f"no block {number}"
         return found[0][len(self.names.head) :]
 
-    def _attend(self, x: Tensor, block: str) -> Tensor:
-        """Multi-head attention, (N, L, D) -> (N, L, D)."""
+    def _turned(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Queries or keys (N, heads, L, d), those of the patches rotated by their places.
+
+        Channels c and c + d / 2 are the two axes of a plane. The first half of the planes turns
+        with the row, the second with the column, once around in each period of the coordinate.
+        """
+        rows, columns = grid
+        name = next((n for n in self.names.periods if self._there(n)), None)
+        quarter = x.shape[-1] // 4
+        own = self._get(name) if name else 100.0 ** (2 * torch.arange(quarter) / (2 * quarter))
+        y = (torch.arange(rows) + 0.5) / rows * 2 - 1
+        z = (torch.arange(columns) + 0.5) / columns * 2 - 1
+        turns = torch.cat(
+            [
+                (y[:, None] / own)[:, None].expand(rows, columns, -1),
+                (z[:, None] / own)[None].expand(rows, columns, -1),
+            ],
+            dim=-1,
+        ).reshape(rows * columns, -1)
+        cos, sin = (2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()
+        patches = x[:, :, -rows * columns :]
+        first, second = patches[..., : 2 * quarter], patches[..., 2 * quarter :]
+        turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+        return torch.cat([x[:, :, : -rows * columns], turned], dim=2)
+
+    def _attend(self, x: Tensor, block: str, grid: tuple[int, int] | None) -> Tensor:
+        """Multi-head attention, (N, L, D) -> (N, L, D); grid: of patches, where they rotate."""
         count, length, width = x.shape
         names, dot = self.names, self.names.dot
         parts = next(p for p in names.qkv if self._there(f"{block}{p[0]}{dot}weight"))
         stacked = torch.cat([self._linear(x, f"{block}{part}", dot) for part in parts], dim=-1)
         query, key, value = stacked.view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if grid is not None:
+            query, key = self._turned(query, grid), self._turned(key, grid)
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
         out = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(count, length, width)
         return self._linear(out, self._first(block, names.proj))
@@ -174,7 +222,8 @@ class PlainVit(nn.Module):
 
         The table has a row for the first of them, or for the first two, or for the patches alone.
         """
-        names, table = self.names, self._get(self.names.positions)
+        names = self.names
+        table = self._get(names.positions) if self._there(names.positions) else patches[:1] * 0
         rows = table.shape[1] - patches.shape[1]
         tokens = [n for n in (names.class_token, *names.tokens) if self._there(n)]
         prefix = [self._get(name) for name in tokens]
@@ -190,11 +239,12 @@ class PlainVit(nn.Module):
         names = self.names
         kernel = self._get(f"{names.patches}.weight")
         x = F.conv2d(x, kernel, self._get(f"{names.patches}.bias"), stride=kernel.shape[-1])
+        grid = None if self._there(names.positions) else tuple(x.shape[2:])
         patches = x.flatten(2).transpose(1, 2)
         maps = {"patches": (x := self._tokens(patches))}
         for number in range(self.depth):
             block = self._block(number)
-            branch = self._attend(self._norm(x, f"{block}{names.norms[0]}"), block)
+            branch = self._attend(self._norm(x, f"{block}{names.norms[0]}"), block, grid)
             x = x + self._scaled(branch, block, 0)
             branch = self._mlp(self._norm(x, f"{block}{names.norms[1]}"), block)
             x = x + self._scaled(branch, block, 1)

@@ -10,6 +10,8 @@ image, in this order, as in `vit_giant2_patch14_ls_swiglu4096_reg4_518`:
     nocls     no class token: the feature is the mean of the patches after the last norm
     clsfree   the class token has no position of its own
     avg       the feature is the mean of the patches, and the last norm follows it (`fc_norm`)
+    rope      no table of positions: queries and keys of patches are rotated by their place, with
+              the periods of the tensor `rope.periods` (DINOv3); the image size is a convention
 
 Names of tensors are timm's. N registers, L patches, D width, H hidden.
 """
@@ -42,13 +44,14 @@ SIZES = (
     Size("base", 768, 12, 12),
     Size("large", 1024, 24, 16),
     Size("huge", 1280, 32, 16),
+    Size("hugeplus", 1280, 32, 20),  # DINOv3's, known by the length of its periods
     Size("giant", 1408, 40, 16),
     Size("giant2", 1536, 40, 24),  # DINOv2's name for it
 )
 _BY_NAME = {size.name: size for size in SIZES}
 _NAME = re.compile(
     rf"vit_({'|'.join(_BY_NAME)})_patch(\d+)(_ls)?(?:_(mlp|swiglu)(\d+))?(?:_reg(\d+))?"
-    r"(_nocls|_clsfree)?(_avg)?_(\d+)"
+    r"(_nocls|_clsfree)?(_avg)?(_rope)?_(\d+)"
 )
 
 
@@ -68,6 +71,7 @@ class Vit(NamedTuple):
     class_token: bool = True
     class_position: bool = True
     pool_norm: bool = False
+    rope: bool = False
 
     @property
     def patches(self) -> int:
@@ -80,7 +84,7 @@ def parse_vit(backbone: str) -> Vit | None:
     match = _NAME.fullmatch(backbone)
     if not match:
         return None
-    size, patch, scale, mlp, hidden, registers, token, pool, image = match.groups()
+    size, patch, scale, mlp, hidden, registers, token, pool, rope, image = match.groups()
     _, width, depth, heads = _BY_NAME[size]
     return Vit(
         *(width, depth, heads, int(patch), int(image)),
@@ -89,8 +93,9 @@ def parse_vit(backbone: str) -> Vit | None:
         gated=mlp == "swiglu",
         registers=int(registers or 0),
         class_token=token != "_nocls",
-        class_position=token is None and not registers,
+        class_position=token is None and not registers and not rope,
         pool_norm=pool is not None,
+        rope=rope is not None,
     )
 
 
@@ -108,9 +113,10 @@ def full_name(size: str, vit: Vit) -> str:
     parts += [f"reg{vit.registers}"] if vit.registers else []
     if not vit.class_token:
         parts.append("nocls")
-    elif not vit.class_position and not vit.registers:
+    elif not vit.class_position and not vit.registers and not vit.rope:
         parts.append("clsfree")
-    return "_".join([*parts, *["avg"] * vit.pool_norm, str(vit.image_size)])
+    parts += ["avg"] * vit.pool_norm + ["rope"] * vit.rope
+    return "_".join([*parts, str(vit.image_size)])
 
 
 def vit_heads(backbone: str, architecture: Mapping[str, Any]) -> int:
@@ -135,7 +141,8 @@ def vitdet_lacks(backbone: str) -> str:
         "gated MLPs": vit.gated,
         "MLPs of this width": bool(vit.hidden) and not vit.gated,
         "registers": bool(vit.registers),
-        "positions without a class token's": not vit.class_position and not vit.registers,
+        "rotary positions": vit.rope,
+        "positions without a class token's": not (vit.class_position or vit.registers or vit.rope),
         "a norm after the pooling": vit.pool_norm,
     }
     return " and ".join(name for name, there in parts.items() if there)
@@ -148,8 +155,12 @@ def vit_shapes(vit: Vit) -> Shapes:
     shapes: Shapes = {"cls_token": (1, 1, width)} if vit.class_token else {}
     if vit.registers:
         shapes["reg_token"] = (1, vit.registers, width)
+    if vit.rope:
+        shapes["rope.periods"] = (width // vit.heads // 4,)
+    else:
+        tokens = vit.patches + (vit.class_token and vit.class_position)
+        shapes["pos_embed"] = (1, tokens, width)
     shapes |= {
-        "pos_embed": (1, vit.patches + (vit.class_token and vit.class_position), width),
         "patch_embed.proj.weight": (width, 3, vit.patch_size, vit.patch_size),
         "patch_embed.proj.bias": (width,),
     }
@@ -182,7 +193,8 @@ def vit_candidates(found: Shapes) -> list[str]:
     patch = max((found.get("patch_embed.proj.weight") or (0, 3, 16, 16))[-1], 1)
     registers = (found.get("reg_token") or (1, 0, 0))[1]
     rows = (found.get("pos_embed") or (1, (224 // patch) ** 2 + 1, 0))[1]
-    token = "cls_token" in found or not _is_square(rows)
+    rope = "rope.periods" in found
+    token = "cls_token" in found or not _is_square(rows) or rope
     patches = next((rows - more for more in (0, 1, 2) if _is_square(rows - more)), rows - 1)
     if not registers and token and patches == rows and _is_square(rows - 1):
         patches = rows - 1
@@ -192,13 +204,14 @@ def vit_candidates(found: Shapes) -> list[str]:
         variant = Vit(
             *size[1:],
             patch_size=patch,
-            image_size=math.isqrt(max(patches, 1)) * patch,
+            image_size=math.isqrt(max(patches, 1)) * patch if not rope else 14 * patch,
             layer_scale=any(re.search(r"\.ls[12]\.", name) for name in found),
             hidden=0 if hidden == 4 * size.width and not gated else hidden,
             gated=gated,
             registers=registers,
             class_token=token,
-            class_position=token and not registers and patches != rows,
+            class_position=token and not registers and patches != rows and not rope,
+            rope=rope,
             pool_norm="fc_norm.weight" in found and "norm.weight" not in found,
         )
         names.append(full_name(size.name, variant))

@@ -27,7 +27,7 @@ def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> nn.Module:
     """
     from timm.layers import SwiGLUPacked
 
-    from transfer.checkpoints.vit_resampled import ResampledVit
+    from transfer.checkpoints.vit_resampled import ResampledVit, RotaryVit
 
     hidden = vit.hidden or 4 * vit.width
     options: dict[str, Any] = {"init_values": 1.0} if vit.layer_scale else {}
@@ -35,8 +35,8 @@ def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> nn.Module:
         options |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     if vit.pool_norm or not vit.class_token:
         options |= {"global_pool": "avg", "fc_norm": vit.pool_norm}
-    trunk = ResampledVit(
-        rule=architecture.get("resample", ""),
+    network = RotaryVit if vit.rope else partial(ResampledVit, architecture.get("resample", ""))
+    trunk = network(
         img_size=vit.image_size,
         patch_size=vit.patch_size,
         embed_dim=vit.width,

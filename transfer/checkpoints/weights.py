@@ -73,7 +73,7 @@ class Weights:
             `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
             ("same" or "same_pool": strided windows were padded as TensorFlow does), of a ViT
             `num_heads`, `norm_eps` (of its LayerNorms, 1e-6 without) and `resample` (how its
-            positions are fitted to other image sizes, see `vit_trunk.RESAMPLE`).
+            positions are fitted to other image sizes, see `vit_resampled.RESAMPLE`).
         proof: how it is known that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 

@@ -45,7 +45,7 @@ class KeyFormat:
         view: content -> the content that `containers` and `facts` see.
         facts: content -> what it says about preprocessing and provenance.
         check: content with `top` and the first container -> raises InputError for what is not read.
-        beside: (folder of the file, facts) -> facts, completed by other files of the folder.
+        beside: (the file, facts) -> facts, completed by its name and by other files of its folder.
         forced: never detected, only by `--source`.
     """
 
@@ -63,7 +63,7 @@ class KeyFormat:
     view: Callable[[Flat], Flat] = lambda content: content
     facts: Callable[[Flat], Facts] = no_facts
     check: Callable[[Flat], None] = lambda content: None
-    beside: Callable[[Path, Facts], Facts] = lambda folder, facts: facts
+    beside: Callable[[Path, Facts], Facts] = lambda file, facts: facts
     forced: bool = False
 
     def dropped_by(self, name: str) -> str | None:

@@ -26,10 +26,11 @@ METHODS = {
     "vit_msn": "msn",
     "dinov2": "dinov2",
     "dinov2_with_registers": "dinov2",
+    "dinov3_vit": "dinov3",
     "ijepa": "ijepa",
     "deit": "deit",
 }
-_PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "model.")
+_PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "dinov3_vit.")
 _TRUNK = r"([\w.]+\.)?"  # what a head's class puts before the trunk's names
 _DROPS = {
     "mask token": rf"{_TRUNK}embeddings\.mask_token",
@@ -45,13 +46,14 @@ def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
     return stated("dinov2", architecture={} if registers else BICUBIC)(content)
 
 
-def _beside(folder: Path, facts: Facts) -> Facts:
+def _beside(weights: Path, facts: Facts) -> Facts:
     """The facts completed by what the repository of the file says.
 
     Raises:
         InputError: one of its files is damaged, or asks for what is not computed here.
     """
-    preprocess, warnings = preprocess_in(folder), ()
+    folder, warnings = weights.parent, ()
+    preprocess = preprocess_in(folder)
     if preprocess is None:
         mean = ", ".join(f"{value:g}" for value in facts.preprocess.mean)
         warnings = (
@@ -72,7 +74,7 @@ def _beside(folder: Path, facts: Facts) -> Facts:
 def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What a config says of the network that the tensors do not show."""
     act = config.get("hidden_act", "gelu")
-    if act != "gelu" and not config.get("use_swiglu_ffn"):
+    if act != "gelu" and not (config.get("use_swiglu_ffn") or config.get("use_gated_mlp")):
         raise InputError(f"{file} says hidden_act {act!r}; only gelu is read")
     out: dict[str, Any] = {}
     if isinstance(config.get("layer_norm_eps"), float):
@@ -84,13 +86,13 @@ def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return out
 
 
-def _entry(name: str, title: str, **parts: Any) -> KeyFormat:
+def _entry(name: str, title: str, layout: str = "hf_vit", **parts: Any) -> KeyFormat:
     return KeyFormat(
         f"hf_{name}",
         f"transformers' {title}",
         CLASS,
         prefixes=with_ddp(*_PREFIXES),
-        layouts=("hf_vit",),
+        layouts=(layout,),
         drops=_DROPS,
         beside=_beside,
         **parts,
@@ -112,6 +114,14 @@ HUGGING_FACE_VITS = (
         "DINOv2 (also with registers)",
         needs=(rf"{_TRUNK}{_BLOCK}layer_scale1\.lambda1", rf"{_TRUNK}embeddings\.position_.*"),
         facts=_facts_of_dinov2,
+    ),
+    _entry(
+        "dinov3",
+        "DINOv3 ViT",
+        "hf_dinov3",
+        needs=(rf"{_TRUNK}(model\.)?layer\.\d+\.layer_scale1\.lambda1", _CLASS),
+        lacks=(rf"{_TRUNK}embeddings\.position_embeddings",),
+        facts=stated("dinov3", architecture={"norm_eps": 1e-5}),
     ),
     _entry(
         "ijepa",

@@ -34,9 +34,9 @@ REFUSED = (
         "its attention adds a table of distances, which is not computed here",
     ),
     (
-        r"(.*\.)?(rope_embed\.periods|storage_tokens)|(.*\.)?attn\.qkv\.bias_mask",
-        "a DINOv3 ViT",
-        "its rotary positions (RoPE) are not computed here",
+        r"(.*\.)?(backbone\.)?cls_norm\.weight",
+        "a DINOv3 ViT with a norm of its own for the class token",
+        "one norm for all tokens is computed here",
     ),
     (
         r"(.*\.)?blocks\.0\.attn\.(q_norm|k_norm)\.weight",

@@ -1,6 +1,6 @@
-"""Formats of Vision Transformers: DINOv2, iBOT, I-JEPA, DeiT, MAE's evaluations, torchvision's.
+"""Formats of ViTs: DINOv2, DINOv3, iBOT, I-JEPA, DeiT, evaluations of MAE, torchvision.
 
-Read in their sources at the commits of 2026; the files that save checkpoints: dinov2
+Read in their sources at the commits of 2026; the files that save checkpoints: dinov2 and dinov3
 train/train.py, ibot main_ibot.py and extract_backbone_weights.py, ijepa src/train.py, deit main.py,
 mae main_finetune.py and main_linprobe.py (util/misc.py), SimMIM utils.py. All train on images
 normalised with ImageNet's mean and standard deviation.
@@ -9,9 +9,18 @@ normalised with ImageNet's mean and standard deviation.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, inside, with_ddp
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.formats.entry import (
+    CLASS,
+    TEXT,
+    KeyFormat,
+    inside,
+    variant,
+    with_ddp,
+)
 from transfer.checkpoints.provenance import Facts, stated
 
 OFFSET = {"resample": "offset"}  # see vit_resampled.RESAMPLE
@@ -48,7 +57,53 @@ def _method(args: Any, names: list[str]) -> str | None:
     return "mae_finetuned" if hasattr(args, "global_pool") and hasattr(args, "finetune") else None
 
 
+SATELLITE = Preprocess((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))  # dinov3/README.md
+NAMED_SO = "its name has no sat493m, so it is not taken for DINOv3's satellite weights"
+
+
+def _satellite(file: Path, facts: Facts) -> Facts:
+    """DINOv3's satellite models want other statistics, which only the file's name tells."""
+    if "sat493m" in file.name.lower():
+        return facts._replace(preprocess=SATELLITE)
+    return facts._replace(warnings=(*facts.warnings, f"ImageNet's mean and std: {NAMED_SO}"))
+
+
+_DINOV3 = KeyFormat(
+    "dinov3",
+    "DINOv3 ViT",
+    CLASS,
+    prefixes=with_ddp(""),
+    layouts=_NAMED,
+    needs=(r"rope_embed\.periods|storage_tokens", _SCALE),
+    lacks=(r"pos_embed",),
+    drops={
+        "mask token": _MASK,
+        "norm of small crops, for training only": r"(backbone\.)?local_cls_norm\..*",
+    },
+    facts=stated("dinov3", architecture={"norm_eps": 1e-5}),
+    beside=_satellite,
+)
+
 VITS = (
+    _DINOV3,
+    variant(
+        _DINOV3,
+        "dinov3_train",
+        title="DINOv3's training (teacher)",
+        containers=(("teacher",),),
+        prefixes=with_ddp("backbone."),
+        needs=(r"backbone\.(rope_embed\.periods|storage_tokens)", rf"backbone\.{_SCALE}"),
+        lacks=(),
+        drops={**_DINOV3.drops, "projector": r"(dino|ibot|gram)_head\..*"},
+    ),
+    variant(
+        _DINOV3,
+        "dinov3_timm",
+        title="timm's DINOv3 ViT without biases of queries, keys and values",
+        needs=(r"reg_token", r"blocks\.\d+\.gamma_1"),
+        lacks=(r"pos_embed", r"blocks\.\d+\.attn\.(qkv\.bias|q_bias)"),
+        drops={"classifier": r"head\..*"},
+    ),
     KeyFormat(
         "ibot",
         "iBOT (teacher)",
