@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
-from transfer.checkpoints.architectures import Vit, parse_vit
 from transfer.checkpoints.convnext import build_convnext, parse_convnext
 from transfer.checkpoints.rebuilt import pad_same
+from transfer.checkpoints.vit_architectures import parse_vit
+from transfer.checkpoints.vit_trunk import build_vit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 
@@ -22,8 +23,9 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
     Returns:
         a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
         `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
-        ViT's features are its class token after the last norm, a ConvNeXt's its last map's mean
-        after the last norm.
+        ViT's features are its class token after the last norm, or the mean of its patches if its
+        name says so (see `vit_architectures`), a ConvNeXt's its last map's mean after the last
+        norm.
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
@@ -36,7 +38,7 @@ def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
     """An untrained trunk that computes as `Weights.architecture` says."""
     vit = parse_vit(backbone)
     if vit is not None:
-        return build_vit(vit, architecture.get("num_heads", vit.heads))
+        return build_vit(vit, architecture)
     convnext = parse_convnext(backbone)
     if convnext is not None:
         return build_convnext(convnext, architecture)
@@ -45,23 +47,6 @@ def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
         stride_in_1x1(trunk)
     if architecture.get("padding"):
         _pad_as_tensorflow(trunk, convolutions=architecture["padding"] == "same")
-    return trunk
-
-
-def build_vit(vit: Vit, heads: int) -> nn.Module:
-    """timm's ViT of these sizes, without classifier; other image sizes resample its positions."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    trunk = VisionTransformer(
-        img_size=vit.image_size,
-        patch_size=vit.patch_size,
-        embed_dim=vit.width,
-        depth=vit.depth,
-        num_heads=heads,
-        num_classes=0,
-        dynamic_img_size=True,
-    )
-    trunk.out_dim = vit.width
     return trunk
 
 

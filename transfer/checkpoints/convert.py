@@ -23,6 +23,7 @@ from transfer.checkpoints.proof import (
     source_network,
 )
 from transfer.checkpoints.read import read, read_weights
+from transfer.checkpoints.vit_architectures import vitdet_lacks
 from transfer.checkpoints.weights import Weights, default_name, facts_of
 from transfer.checkpoints.writers import layout_of, suffixes_of, write_weights
 
@@ -101,7 +102,7 @@ def check(
     wanted = suffixes if len(suffixes) == 1 else [s for s in suffixes or known[:1] if s in known]
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in wanted)
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
-    for name, prover in more.items():
+    for name, prover in more.items() if ".pkl" in known else ():
         if rows := prover(network, weights):
             proofs[name] = rows
     format_name = reading.found.format.name
@@ -160,6 +161,10 @@ def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
     if "last_norm_eps" in weights.architecture:
         eps = weights.architecture["last_norm_eps"]
         notes.append(f"the norm after pooling has eps {eps:g} (timm's: 1e-6)")
+    if lacks := vitdet_lacks(weights.backbone):
+        notes.append(f"no .pkl for ViTDet: a {weights.backbone} has {lacks}, which ViTDet has not")
+    if "norm_eps" in weights.architecture:
+        notes.append(f"the LayerNorms have an epsilon of {weights.architecture['norm_eps']:g}")
     if "num_heads" in weights.architecture:
         notes.append(f"the attention has {weights.architecture['num_heads']} heads")
     return tuple(notes)

@@ -15,6 +15,7 @@ from pretrain.common.lookup import find
 from transfer.checkpoints import names_convnext as convnext
 from transfer.checkpoints import names_foreign as foreign
 from transfer.checkpoints import names_vit as vit
+from transfer.checkpoints.architectures import Split, whole
 from transfer.checkpoints.convnext import missing_parts
 from transfer.checkpoints.names import (
     from_detectron2,
@@ -25,6 +26,7 @@ from transfer.checkpoints.names import (
     to_hf,
     to_numeric,
 )
+from transfer.checkpoints.names_vits import FAMILIES, VitTable
 
 Rename = Callable[[str], str | None]
 # A folded norm computes x * scale + bias; this variance makes a norm with eps 1e-5 do so.
@@ -45,6 +47,9 @@ class Layout:
         landmarks: names of which a file has at least one, whatever else it lost.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
         fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
+        split: canonical shapes -> shapes of what the layout stores, in pieces or in other sizes.
+        join: what the layout stores, all of it -> canonical tensors.
+        adds: tensors that the layout leaves out because every network has the same.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Layout:
     landmarks: tuple[str, ...]
     convert: Callable[[str, Tensor], Tensor] = _as_stored
     fills: Mapping[str, float] = field(default_factory=dict)
+    split: Split = whole
+    join: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    adds: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 _CANONICAL = (
@@ -125,6 +133,12 @@ def _canonical(names: Collection[str]) -> Layout:
     return _SIMPLE["canonical"]
 
 
+def _vit(name: str, names: Collection[str]) -> Layout:
+    table = VitTable(FAMILIES[name], names)
+    names_and_marks = (table.forth, table.back.get, table.landmarks)
+    return Layout(name, *names_and_marks, split=table.split, join=table.join, adds=table.added())
+
+
 # Names in a file -> the layout: some layouts number layers over the whole network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
@@ -136,6 +150,7 @@ LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     "separius": partial(_table, "separius", foreign.separius, _as_stored, {}),
     "msra": partial(_table, "msra", foreign.msra, _as_stored, {}),
     "msra_folded": partial(_table, "msra_folded", foreign.msra_folded, _as_stored, FOLDED),
+    **{name: partial(_vit, name) for name in FAMILIES},
 }
 
 

@@ -18,8 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pretrain.backbones.resnet import build_resnet
-from transfer.checkpoints.architectures import parse_vit
-from transfer.checkpoints.build import build_vit, stride_in_1x1
+from transfer.checkpoints.build import stride_in_1x1
 from transfer.checkpoints.convnext import build_convnext, parse_convnext
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.layout import to_layout
@@ -29,6 +28,8 @@ from transfer.checkpoints.rebuilt_foreign import ROWS
 from transfer.checkpoints.rebuilt_foreign import fill as fill_foreign
 from transfer.checkpoints.rebuilt_hf import HfResNet
 from transfer.checkpoints.rebuilt_vit import PlainVit, TimmVit
+from transfer.checkpoints.vit_architectures import Vit, parse_vit
+from transfer.checkpoints.vit_trunk import NORM_EPS, build_vit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7
@@ -139,9 +140,7 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
     stride = bool(weights.architecture.get("stride_in_1x1"))
     vit = parse_vit(backbone)
     if vit is not None:
-        return PlainVit(
-            tensors, layout, weights.architecture.get("num_heads", vit.heads), vit.depth
-        )
+        return _plain_vit(tensors, layout, vit, weights.architecture)
     if layout in SPELLINGS:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout in ROWS:
@@ -167,15 +166,14 @@ def load_layout(
 ) -> nn.Module:
     """The module class of an output layout, filled from a converted dict."""
     vit = parse_vit(backbone)
-    heads = architecture.get("num_heads", vit.heads) if vit else 0
     if layout == "vitdet":
-        return PlainVit(tensors, layout, heads, vit.depth)
+        return _plain_vit(tensors, layout, vit, architecture)
     stride = bool(architecture.get("stride_in_1x1"))
     with torch.device("meta"):
         if layout == "detectron2":
             network = named = Detectron2ResNet(backbone, stride)
         elif vit is not None:
-            named = build_vit(vit, heads)
+            named = build_vit(vit, architecture)
             network = TimmVit(named)
         elif (convnext := parse_convnext(backbone)) is not None:
             named = build_convnext(convnext, architecture)
@@ -192,6 +190,13 @@ def load_layout(
         raise ProofError(f"the layout has no {', '.join(foreign[:4])}")
     _fill(named, tensors)
     return network.eval()
+
+
+def _plain_vit(
+    tensors: Mapping[str, Tensor], layout: str, vit: Vit, architecture: Mapping[str, Any]
+) -> PlainVit:
+    heads = architecture.get("num_heads", vit.heads)
+    return PlainVit(tensors, layout, heads, vit.depth, architecture.get("norm_eps", NORM_EPS))
 
 
 def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:

@@ -103,7 +103,8 @@ def read(
     raw = open_file(place.file, trust)
     try:
         found = find_format(raw, source)
-        facts = _with_place(found.format.facts(found.content), place)
+        facts = found.format.beside(place.file, found.format.facts(found.content))
+        facts = _with_place(facts, place)
         travelling = parse_facts(raw.facts)
         if travelling is not None:
             facts = _merge(facts, travelling)
@@ -181,19 +182,22 @@ def _sort_keys(
             foreign.append(name)
         else:
             state[canonical] = found.layout.convert(canonical, tensor)
-    backbone, likeness = nearest_backbone(state)
-    if likeness < (0.25 if found.layout.fills else 0.5):
+    layout = found.layout
+    used = tuple(found.source_name(name) for name in state)
+    state |= layout.adds
+    backbone, likeness = nearest_backbone(state, layout.split)
+    if likeness < (0.25 if layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"
             f" ({shorten(list(state) + foreign)}); nearest is {backbone}"
         )
-    used = tuple(found.source_name(name) for name in state)
-    filled = _fill(state, backbone, found.layout.fills)
-    expected = check_complete(state, backbone, where, foreign, found.source_name) - filled
+    filled = _fill(state, backbone, layout.fills) + len(layout.adds)
+    expected = check_complete(state, backbone, where, foreign, found.source_name, layout.split)
     if declared in BACKBONES and declared != backbone:
         raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")
     rules = {rule: tuple(keys) for rule, keys in dropped.items()}
-    account = KeyAccount(used, rules, expected, found.notes)
+    account = KeyAccount(used, rules, expected - filled, found.notes)
+    state = layout.join(state)
     return account, {name: _canonical_tensor(name, state[name], where) for name in state}, backbone
 
 

@@ -33,7 +33,14 @@ PROVENANCE_KEYS = (
     "pretrain_views",
     "pretrain_images",
 )
-ARCHITECTURE_KEYS = ("stride_in_1x1", "padding", "num_heads", "last_norm_eps")
+ARCHITECTURE_KEYS = (
+    "stride_in_1x1",
+    "padding",
+    "num_heads",
+    "norm_eps",
+    "resample",
+    "last_norm_eps",
+)
 COUNTER = "num_batches_tracked"
 
 
@@ -66,16 +73,18 @@ class Weights:
 
     Attributes:
         state: torchvision's names -> float32 tensors (counters int64) on the CPU.
-        backbone: a name of `pretrain.backbones.resnet.BACKBONES`, vit_SIZE_patchP_IMAGE, or
-            convnext_SIZE and convnextv2_SIZE.
+        backbone: a name of `pretrain.backbones.resnet.BACKBONES`, vit_SIZE_patchP_IMAGE
+            (for variants see `vit_architectures`), or convnext_SIZE and convnextv2_SIZE.
         preprocess: what the network expects of its input.
         provenance: the keys of PROVENANCE_KEYS; None where unknown.
         account: of the file they were read from; None for weights made here.
         warnings: what a user should know before trusting them.
         architecture: what differs from the backbone of that name without a trace in the tensors:
             `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
-            ("same" or "same_pool": strided windows were padded as TensorFlow does), `num_heads`,
-            `last_norm_eps` (of a ConvNeXt's norm after pooling; 1e-6 without).
+            ("same" or "same_pool": strided windows were padded as TensorFlow does), of a ViT
+            `num_heads`, `norm_eps` (of its LayerNorms, 1e-6 without) and `resample` (how its
+            positions are fitted to other image sizes, see `vit_resampled.RESAMPLE`), of a ConvNeXt
+            `last_norm_eps` (of the norm after pooling, 1e-6 without).
         proof: how it is known that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 

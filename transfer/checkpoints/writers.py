@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import parse_vit
 from transfer.checkpoints.convnext import parse_convnext
 from transfer.checkpoints.layout import to_layout
+from transfer.checkpoints.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
 # suffix -> layout of a ResNet, of a ViT, of a ConvNeXt (None: it has none)
@@ -42,6 +42,12 @@ def layout_of(path: str | Path, backbone: str) -> str:
         known = ", ".join(LAYOUTS)
         raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
     layout = LAYOUTS[suffix][_kind(backbone)]
+    lacks = vitdet_lacks(backbone)
+    if layout == "vitdet" and lacks:
+        raise InputError(
+            f"{path} cannot become ViTDet's .pkl: a {backbone} has {lacks}, which ViTDet has not; "
+            f"write {' or '.join(suffixes_of(backbone))}"
+        )
     if layout is None:
         raise InputError(
             f"{path}: a {backbone} is not written for Detectron2, whose detectors here have "
@@ -52,7 +58,9 @@ def layout_of(path: str | Path, backbone: str) -> str:
 
 def suffixes_of(backbone: str) -> list[str]:
     """The suffixes that a backbone can be written with."""
-    return [suffix for suffix, layouts in LAYOUTS.items() if layouts[_kind(backbone)]]
+    layouts = {suffix: kinds[_kind(backbone)] for suffix, kinds in LAYOUTS.items()}
+    left_out = (None, "vitdet") if vitdet_lacks(backbone) else (None,)
+    return [suffix for suffix, layout in layouts.items() if layout not in left_out]
 
 
 def _kind(backbone: str) -> int:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import parse_vit, same_trunk
+from transfer.checkpoints.architectures import same_trunk
 from transfer.checkpoints.names_vit import VITDET
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights
 from transfer.detection.beside import compare_beside, look_beside
 from transfer.detection.config import backbone_name, with_preprocess
@@ -60,6 +61,11 @@ def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Ten
 def check_backbone(path: str, weights: Weights, cfg: CfgNode) -> None:
     """Raises InputError unless the weights are of the config's backbone."""
     name = backbone_name(cfg)
+    lacks = vitdet_lacks(weights.backbone)
+    if lacks and parse_vit(name):
+        raise InputError(
+            f"{path} is a {weights.backbone}: ViTDet's network has no {lacks}; choose a plain ViT"
+        )
     if not same_trunk(weights.backbone, name):
         raise InputError(
             f"{path} is a {weights.backbone}, where the config builds a {name}: choose other "

@@ -16,11 +16,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import (
-    check_complete,
-    expected_shapes,
-    nearest_backbone,
-)
+from transfer.checkpoints.architectures import check_complete, expected_shapes, nearest_backbone
 from transfer.checkpoints.layout import from_detectron2
 from transfer.checkpoints.names_vit import UNUSED, VITDET, from_vitdet
 from transfer.checkpoints.readers.raw import open_file

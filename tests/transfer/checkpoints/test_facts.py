@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pretrain.data.preprocess import IMAGENET_STD, Preprocess
-from transfer.checkpoints.architectures import nearest_backbone, parse_vit
-from transfer.checkpoints.build import build_frozen_backbone, build_trunk, build_vit
+from transfer.checkpoints.architectures import nearest_backbone
+from transfer.checkpoints.build import build_frozen_backbone, build_trunk
 from transfer.checkpoints.convert import check
 from transfer.checkpoints.formats.foreign import _facts_of_msra
 from transfer.checkpoints.formats.meta import _facts_of_moco_v3
@@ -20,6 +20,8 @@ from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.toolboxes import _facts_of_lightning, _facts_of_vissl
 from transfer.checkpoints.rebuilt import Detectron2ResNet, pad_same
 from transfer.checkpoints.rebuilt_vit import PlainVit
+from transfer.checkpoints.vit_architectures import parse_vit
+from transfer.checkpoints.vit_trunk import build_vit
 from transfer.checkpoints.weights import Weights, make_provenance
 
 
@@ -143,7 +145,7 @@ def test_the_two_frames_agree_on_padding(builders: ModuleType) -> None:
 def test_a_plain_vit_equals_timms(heads: int, builders: ModuleType) -> None:
     vit = parse_vit("vit_tiny_patch16_64")
     torch.manual_seed(0)
-    network = build_vit(vit, heads).eval()
+    network = build_vit(vit, {"num_heads": heads}).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = network.forward_features(x)

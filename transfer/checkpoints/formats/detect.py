@@ -10,6 +10,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.formats.entry import Found, match
+from transfer.checkpoints.formats.refused import refuse_known
 from transfer.checkpoints.formats.refused_convnets import refuse_convnets
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.unwrap import unwrap
@@ -27,6 +28,7 @@ def find_format(raw: RawFile, source: str = "auto") -> Found:
     """
     if source == "auto":
         refuse_convnets(_all_names(raw.content))
+        refuse_known(_all_names(raw.content))
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
@@ -52,13 +54,11 @@ def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
 
 
 _OTHERS = (
-    (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
     (
         r"(.*\.)?stages\.\d\.\d\.dwconv\..*|(.*\.)?stages\.\d\.blocks\.\d+\.conv_dw\..*",
         "a ConvNeXt of another form, or a damaged one",
     ),
-    (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),

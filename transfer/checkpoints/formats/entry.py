@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class KeyFormat:
         view: content -> the content that `containers` and `facts` see.
         facts: content -> what it says about preprocessing and provenance.
         check: content with `top` and the first container -> raises InputError for what is not read.
+        beside: (the file, facts) -> facts, completed by its name and by other files of its folder.
         forced: never detected, only by `--source`.
     """
 
@@ -61,6 +63,7 @@ class KeyFormat:
     view: Callable[[Flat], Flat] = lambda content: content
     facts: Callable[[Flat], Facts] = no_facts
     check: Callable[[Flat], None] = lambda content: None
+    beside: Callable[[Path, Facts], Facts] = lambda file, facts: facts
     forced: bool = False
 
     def dropped_by(self, name: str) -> str | None:

@@ -70,6 +70,7 @@ FLAT = (
         "timm's ViTs; DINO's ViT backbones",
         CLASS,
         prefixes=("", "module."),
+        layouts=("named_vit",),
         needs=(r"cls_token|blocks\.0\..*",),
         drops={"classifier": r"head(_dist)?\..*"},
     ),

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import vit_heads
 from transfer.checkpoints.layout import to_detectron2
 from transfer.checkpoints.names_vit import UNUSED, VITDET, to_vitdet
+from transfer.checkpoints.vit_architectures import vit_heads
 from transfer.checkpoints.weights import Weights
 from transfer.detection.parts import COUNTER, DERIVED, PREFIXES, part_of
 from transfer.detection.torchvision_engine.detector import Detector

@@ -1,0 +1,142 @@
+"""Formats of Hugging Face transformers' ViTs, in the names of its versions 4 and 5.
+
+In: a state of its classes, and `config.json` and `preprocessor_config.json` in the file's folder,
+where they are. Sources: transformers' modeling_{vit,vit_mae,vit_msn,deit,dinov2,ijepa}.py of
+4.x and 5.24, conversion_mapping.py, image_processing_*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.formats.entry import CLASS, KeyFormat, with_ddp
+from transfer.checkpoints.formats.huggingface import CONFIG, PREPROCESSOR, preprocess_in, read_json
+from transfer.checkpoints.provenance import Facts, stated
+from transfer.checkpoints.vit_architectures import SIZES
+
+HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # ViTImageProcessor's own default
+EPS = {"norm_eps": 1e-12}  # of ViTConfig, ViTMAEConfig, DeiTConfig and IJepaConfig
+BICUBIC = {"resample": "bicubic"}
+METHODS = {
+    "vit_mae": "mae",
+    "vit_msn": "msn",
+    "dinov2": "dinov2",
+    "dinov2_with_registers": "dinov2",
+    "dinov3_vit": "dinov3",
+    "ijepa": "ijepa",
+    "deit": "deit",
+}
+_PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "dinov3_vit.")
+_TRUNK = r"([\w.]+\.)?"  # what a head's class puts before the trunk's names
+_DROPS = {
+    "mask token": rf"{_TRUNK}embeddings\.mask_token",
+    "pooler": rf"{_TRUNK}pooler\..*",
+    "classifier": r"(\w+_)?classifier\..*|head\..*",
+    "decoder": r"decoder\..*",
+}
+
+
+def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
+    """With registers positions are resampled with antialiasing."""
+    registers = any(str(name).endswith("register_tokens") for name in content)
+    return stated("dinov2", architecture={} if registers else BICUBIC)(content)
+
+
+def _beside(weights: Path, facts: Facts) -> Facts:
+    """The facts completed by what the repository of the file says.
+
+    Raises:
+        InputError: one of its files is damaged, or asks for what is not computed here.
+    """
+    folder, warnings = weights.parent, ()
+    preprocess = preprocess_in(folder)
+    if preprocess is None:
+        mean = ", ".join(f"{value:g}" for value in facts.preprocess.mean)
+        warnings = (
+            f"there is no {PREPROCESSOR} beside the file: mean {mean} is what its class is "
+            "commonly used with; put the repository's file there",
+        )
+    config = read_json(folder / CONFIG)
+    if config is None:
+        more = f"there is no {CONFIG} beside the file: its norms' epsilon and heads are the class's"
+        return facts._replace(preprocess=preprocess or facts.preprocess, warnings=(*warnings, more))
+    known = {**facts.known, "method": METHODS.get(str(config.get("model_type")))}
+    architecture = {**facts.architecture, **_architecture(config, folder / CONFIG)}
+    if architecture.get("norm_eps") == 1e-6:
+        del architecture["norm_eps"]
+    return Facts(preprocess or facts.preprocess, known, facts.backbone, warnings, architecture)
+
+
+def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What a config says of the network that the tensors do not show."""
+    act = config.get("hidden_act", "gelu")
+    if act != "gelu" and not (config.get("use_swiglu_ffn") or config.get("use_gated_mlp")):
+        raise InputError(f"{file} says hidden_act {act!r}; only gelu is read")
+    out: dict[str, Any] = {}
+    if isinstance(config.get("layer_norm_eps"), float):
+        out["norm_eps"] = config["layer_norm_eps"]
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    usual = {size.width: size.heads for size in SIZES}
+    if isinstance(heads, int) and heads != usual.get(width):
+        out["num_heads"] = heads
+    return out
+
+
+def _entry(name: str, title: str, layout: str = "hf_vit", **parts: Any) -> KeyFormat:
+    return KeyFormat(
+        f"hf_{name}",
+        f"transformers' {title}",
+        CLASS,
+        prefixes=with_ddp(*_PREFIXES),
+        layouts=(layout,),
+        drops=_DROPS,
+        beside=_beside,
+        **parts,
+    )
+
+
+_BLOCK = r"(encoder\.layer|layers)\.\d+\."
+_CLASS = rf"{_TRUNK}embeddings\.cls_token"
+
+HUGGING_FACE_VITS = (
+    _entry(
+        "vit_mae",
+        "ViT-MAE with decoder",
+        needs=(r"decoder\.decoder_embed\..*", rf"{_TRUNK}{_BLOCK}layernorm_before\..*"),
+        facts=stated("mae", architecture={**EPS, **BICUBIC}),
+    ),
+    _entry(
+        "dinov2",
+        "DINOv2 (also with registers)",
+        needs=(rf"{_TRUNK}{_BLOCK}layer_scale1\.lambda1", rf"{_TRUNK}embeddings\.position_.*"),
+        facts=_facts_of_dinov2,
+    ),
+    _entry(
+        "dinov3",
+        "DINOv3 ViT",
+        "hf_dinov3",
+        needs=(rf"{_TRUNK}(model\.)?layer\.\d+\.layer_scale1\.lambda1", _CLASS),
+        lacks=(rf"{_TRUNK}embeddings\.position_embeddings",),
+        facts=stated("dinov3", architecture={"norm_eps": 1e-5}),
+    ),
+    _entry(
+        "ijepa",
+        "I-JEPA",
+        needs=(
+            rf"{_TRUNK}{_BLOCK}layernorm_before\..*",
+            rf"{_TRUNK}embeddings\.(position|patch)_embeddings.*",
+        ),
+        lacks=(_CLASS, rf"{_TRUNK}pooler\..*"),
+        facts=stated("ijepa", architecture={**EPS, **BICUBIC}),
+    ),
+    _entry(
+        "vit",
+        "ViT, ViT-MSN, DeiT",
+        needs=(rf"{_TRUNK}{_BLOCK}layernorm_before\..*", _CLASS),
+        facts=stated(None, HALF, architecture={**EPS, **BICUBIC}),
+    ),
+)

@@ -1,0 +1,131 @@
+"""timm's ViT with positions as other projects have them: fitted by other rules, or rotary.
+
+N batch, L patches, D width, d width of an attention head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from pretrain.common.lookup import find
+
+
+def _offset(table: Tensor, rows: int, columns: int) -> Tensor:
+    """DINO's, iBOT's and DINOv2's rule: the factor is that of a grid larger by 0.1."""
+    factor = ((rows + 0.1) / table.shape[2], (columns + 0.1) / table.shape[3])
+    return F.interpolate(table, scale_factor=factor, mode="bicubic")
+
+
+def _bicubic(table: Tensor, rows: int, columns: int) -> Tensor:
+    """The rule of transformers' ViTs."""
+    return F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False)
+
+
+# (1, D, side, side) -> (1, D, rows, columns)
+RESAMPLE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "offset": _offset,
+    "bicubic": _bicubic,
+}
+
+
+class ResampledVit(VisionTransformer):
+    """timm's ViT with `dynamic_img_size` and one more argument.
+
+    Without a rule, or on the grid that its positions are for, it is timm's to the bit: bicubic with
+    antialiasing, which is also what DINOv2 with registers does.
+    """
+
+    def __init__(self, rule: str = "", **options: Any) -> None:
+        """Args: rule: a name of RESAMPLE, "" for timm's. Raises InputError for an unknown name."""
+        super().__init__(**options)
+        self.rule = rule
+        if rule:
+            find(rule, RESAMPLE, "resampling of positions")
+
+    def _pos_embed(self, patches: Tensor) -> Tensor:
+        """(N, rows, columns, D) -> tokens with positions (N, prefix + L, D)."""
+        count, rows, columns, _ = patches.shape
+        side = self.patch_embed.grid_size
+        if not self.rule or (rows, columns) == tuple(side):
+            return super()._pos_embed(patches)
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        maps = self.pos_embed[:, prefix:].float().unflatten(1, side).permute(0, 3, 1, 2)
+        fitted = RESAMPLE[self.rule](maps, rows, columns).flatten(2).transpose(1, 2)
+        tokens = patches.flatten(1, 2) + fitted.to(patches.dtype)
+        first = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        if not first:
+            return tokens
+        head = torch.cat(first, dim=1)
+        head = head + self.pos_embed[:, :prefix] if prefix else head
+        return torch.cat([head.expand(count, -1, -1).to(tokens.dtype), tokens], dim=1)
+
+
+class RotaryAttention(nn.Module):
+    """Self-attention whose queries and keys of patches are rotated; named as timm's attention."""
+
+    def __init__(self, dim: int, num_heads: int, **options: Any) -> None:
+        """Args: options: of timm's attention; those that DINOv3 does not use have no effect."""
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.turns: tuple[Tensor, Tensor] | None = None  # of this batch, set by the network
+
+    def forward(self, tokens: Tensor, **masks: Any) -> Tensor:
+        """(N, prefix + L, D) -> same."""
+        count, length, width = tokens.shape
+        parts = self.qkv(tokens).view(count, length, 3, self.num_heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        query, key = (_rotate(part, *self.turns) for part in (query, key))
+        out = F.scaled_dot_product_attention(query, key, value.to(query.dtype))
+        return self.proj(out.transpose(1, 2).reshape(count, length, width))
+
+
+class RotaryVit(VisionTransformer):
+    """timm's ViT with DINOv3's rotary positions, on any grid; `rope.periods` is of its state.
+
+    Specification: dinov3/layers/{rope_position_encoding,attention}.py. Angles and rotations are
+    computed in float32, as by DINOv3's published models.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(pos_embed="none", attn_layer=RotaryAttention, **options)
+        self.rope = nn.Module()
+        size = self.embed_dim // self.blocks[0].attn.num_heads // 4
+        self.rope.register_buffer("periods", 100.0 ** (torch.arange(size) / size))
+
+    def _pos_embed(self, patches: Tensor) -> Tensor:
+        """(N, rows, columns, D) -> tokens (N, prefix + L, D); tells the blocks how to rotate."""
+        turns = rotations(self.rope.periods, *patches.shape[1:3])
+        for block in self.blocks:
+            block.attn.turns = turns
+        return super()._pos_embed(patches)
+
+
+def rotations(periods: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Sines and cosines (L, d / 2) for heads d wide: d / 4 angles of the row, then of the column.
+
+    Args:
+        periods: (d / 4,), on coordinates from -1 to 1.
+    """
+    places = [
+        (torch.arange(side, device=periods.device) + 0.5) * 2 / side - 1 for side in (rows, columns)
+    ]
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).flatten(0, 1)
+    angles = (2 * math.pi * grid[:, :, None] / periods.float()).flatten(1)
+    return angles.sin(), angles.cos()
+
+
+def _rotate(heads: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    """(N, heads, prefix + L, d): the last L turned in the planes of channels c and c + d / 2."""
+    prefix = heads.shape[2] - len(sin)
+    first, second = heads[:, :, prefix:].float().chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([heads[:, :, :prefix], turned.to(heads.dtype)], dim=2)
