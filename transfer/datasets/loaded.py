@@ -130,8 +130,8 @@ def check_trainable(data: DetectionSet) -> None:
 
 def check_masks(data: DetectionSet, remedy: str) -> None:
     """Raises InputError unless every object has a mask, with the count and the first images."""
-    if not _single(data):
-        raise InputError(f"no object of {data.name} has a mask{_why(data)}")
+    if not any(i.polygons or i.rle for i in _single(data)):
+        raise InputError(f"no object of {data.name} has a mask{_why(data)}; {remedy}")
     findings = Findings(data.name)
     for sample in data.samples:
         bare = sum(not (i.polygons or i.rle or i.crowd) for i in sample.instances)
