@@ -199,6 +199,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
     try:
         setup_logging()
         cfg, test_set = open_trained(request, scan=False)
+        logger.info("%s", describe(test_set, "test"))
         model_file = resolve(request.weights).file
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
