@@ -83,6 +83,11 @@ class Header:
     turned: bool = False
     refused: tuple[str, str] | None = None
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) as the pixels are stored, which pretraining and classification read."""
+        return (self.height, self.width) if self.turned else (self.width, self.height)
+
 
 def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.Image:
     """Decodes a file as RGB, 8 bits a channel.

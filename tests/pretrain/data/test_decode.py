@@ -206,6 +206,7 @@ def test_only_detection_turns_photographs(tmp_path: Path, name: str) -> None:
     assert decode_image(path, fast=False, turn=True).size == (10, 12)
     header = read_header(path)
     assert (header.width, header.height, header.turned) == (10, 12, True)
+    assert header.stored_size == (12, 10)
 
 
 def test_an_iphone_file_with_another_suffix_is_named(tmp_path: Path) -> None:
