@@ -13,7 +13,8 @@ _C.SEED = 0  # initial weights, order of images, crops, augmentation, masks
 _C.OUTPUT_DIR = ""  # "" = runs/<config's name>; --output goes before it
 
 _C.DATASETS = CN()
-# imagenet:train, folder:FOLDER:SPLIT, folder:FOLDER, cifar10:train; below $DETECTRON2_DATASETS or ./datasets
+# imagenet:train, folder:FOLDER[:SPLIT] (without SPLIT: FOLDER itself), cifar10:train; below
+# $DETECTRON2_DATASETS or ./datasets
 _C.DATASETS.TRAIN = "imagenet:train"
 _C.DATASETS.LIMIT_PER_CLASS = 0  # first images of each class, by name; 0 = all
 _C.DATASETS.KNN_TRAIN = ""  # bank of the kNN monitor; "" = no monitor

@@ -86,3 +86,16 @@ def crop_image(image: Image.Image, spec: CropSpec, draws: random.Random) -> np.n
     box = draw_crop_box(image.width, image.height, spec, draws)
     size = (spec.size, spec.size)
     return np.asarray(image.resize(size, INTERPOLATIONS[spec.interpolation], box=box))
+
+
+def central_part(image: Image.Image, most: int = 50) -> Image.Image:
+    """The centre of a very long image, at most `most` times as long as wide; others as they are.
+
+    A centre crop sees no more of it, and resizing the whole of a strip could fill the memory.
+    """
+    limit = most * min(image.size)
+    width, height = (min(side, limit) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -15,7 +15,9 @@ import functools
 import io
 import os
 import re
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,7 @@ from pretrain.common.errors import InputError
 JPEG_START = b"\xff\xd8\xff"
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that the image's size follows
 HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION = 0x0112  # EXIF: how the camera was held
 TURNED = (5, 6, 7, 8)  # its values that exchange width and height
 # TIFF's tags: bits of a sample, and what its least value is (0: white)
@@ -40,7 +43,10 @@ NO_SCALE = (
     "float) - LOW) * 255 / (HIGH - LOW)).clip(0, 255).astype(np.uint8)).save(NEW_FILE)",
 )
 # What PIL's readers raise of damaged files is whatever their parsing stumbles over.
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+FAULTS = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, struct.error, zlib.error),
+)
 # Pillow warns from half of its limit on, with no file's name. Such images are simply read here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -76,6 +82,11 @@ class Header:
     height: int
     turned: bool = False
     refused: tuple[str, str] | None = None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) as the pixels are stored, which pretraining and classification read."""
+        return (self.height, self.width) if self.turned else (self.width, self.height)
 
 
 def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.Image:
@@ -140,6 +151,17 @@ def refused_detail(path: str) -> str:
     return ""
 
 
+def largest_of_16_bits(path: str) -> int | None:
+    """The largest value of an image of one channel of 16 bits; None for all other files."""
+    try:
+        with Image.open(path) as image:
+            if not _has_16_bits(image) or _depth(image) != 16:
+                return None
+            return int(np.asarray(image).max())
+    except (*FAULTS, Image.DecompressionBombError):
+        return None
+
+
 def pixel_limit() -> int:
     """The most pixels that an image may have: $MSCN_MAX_IMAGE_PIXELS, by default Pillow's limit.
 
@@ -175,6 +197,8 @@ def _foreign(path: str) -> str:
         return "empty (0 bytes)"
     if start[4:] in HEIC:
         return "HEIC, which Pillow does not read; save it as JPEG"
+    if start.startswith(TIFF_STARTS):
+        return "a TIFF of a kind that Pillow does not read, such as several channels of floats"
     return "of no format that is known"
 
 
@@ -219,14 +243,18 @@ def _has_16_bits(image: Image.Image) -> bool:
     return image.mode.startswith("I;16")
 
 
+def _depth(image: Image.Image) -> int:
+    """Bits of a sample of an image that `_has_16_bits`; scientific cameras write TIFFs of 12."""
+    return image.tag_v2.get(BITS, (16,))[0] if image.format == "TIFF" else 16
+
+
 def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
     if _has_no_scale(image):
         detail = f"mode {image.mode}, values {_value_range(image)}"
         raise RefusedImage(path, detail, NO_SCALE)
-    sixteen, depth, inverted = _has_16_bits(image), 16, False
-    if sixteen and image.format == "TIFF":
-        depth = image.tag_v2.get(BITS, (16,))[0]  # scientific cameras write 12
-        inverted = image.tag_v2.get(PHOTOMETRIC) == LEAST_IS_WHITE  # PIL minds it up to 8 bits
+    sixteen, depth = _has_16_bits(image), _depth(image)
+    # PIL minds it up to 8 bits
+    inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == LEAST_IS_WHITE
     if turn:
         image = ImageOps.exif_transpose(image)
     if not sixteen:

@@ -21,6 +21,7 @@ from pretrain.common.features import effective_rank, feature_std
 from pretrain.common.findings import Findings
 from pretrain.common.knn import top_accuracy, weighted_knn
 from pretrain.common.logs import MetricsWriter
+from pretrain.data.crops import central_part
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.preprocess import Preprocess
 from pretrain.engine.callbacks import due
@@ -50,6 +51,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """
     if image.size == (size, size):
         return image
+    image = central_part(image)
     scale = size * 8 / 7 / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2

@@ -111,11 +111,12 @@ def test_coco_layout(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("<name>cat", "<name>catt", "b.xml has an object of class 'catt'"),
-        ("<width>20", "<width>21", "b.jpg has 20 x 10 pixels, its annotation says 21 x 10"),
-        ("<xmax>20", "<xmax>22", "b.xml: box of 'dog' (5, 2, 22, 9) is not inside"),
-        ("<ymax>9", "<ymax>-9", "b.xml: box of 'cat'"),
-        ("</annotation>", "", "b.xml is not valid XML"),
+        ("<name>cat", "<name>catt", "'catt' in b.xml"),
+        ("<width>20", "<width>21", "b.jpg has 20 x 10 pixels, not 21 x 10"),
+        ("<xmin>5", "<xmin>25", "(1: b.xml: 'dog' (24, 1, 20, 9) in 20 x 10)"),
+        ("<ymax>9", "<ymax>1.5.2", "(2: b.xml: 'cat' (1, 2, 10, 1.5.2), b.xml: 'dog'"),
+        ("</annotation>", "", "not valid XML (1: b.xml ("),
+        ("object>", "part>", "no image of the test set voc:v:test has an object to find"),
     ],
 )
 def test_voc_annotation(xml: Path, run: Run, old: str, new: str, words: str) -> None:
@@ -127,9 +128,9 @@ def test_voc_annotation(xml: Path, run: Run, old: str, new: str, words: str) -> 
 
 def test_voc_images(tmp_path: Path, xml: Path, run: Run) -> None:
     (tmp_path / "v/JPEGImages/b.jpg").unlink()
-    assert "v/JPEGImages/b.jpg is missing" in run(*VOC)
+    assert f"images are missing (1: {tmp_path}/v/JPEGImages/b.jpg)" in run(*VOC)
     (tmp_path / "v/ImageSets/Main/test.txt").write_text("a\na\n")
-    assert "test.txt lists the image 'a' twice" in run(*VOC)
+    assert "test.txt: images are listed more than once (1: a)" in run(*VOC)
 
 
 def change(content: dict[str, Any], part: str, index: int, **values: Any) -> None:
@@ -139,7 +140,7 @@ def change(content: dict[str, Any], part: str, index: int, **values: Any) -> Non
 @pytest.mark.parametrize(
     ("part", "index", "values", "words"),
     [
-        ("images", 1, {"width": 30}, "2.jpg has 20 x 10 pixels, its annotation says 30 x 10"),
+        ("images", 1, {"width": 30}, "2.jpg has 20 x 10 pixels, not 30 x 10"),
         ("images", 1, {"file_name": "9.jpg"}, "9.jpg is missing"),
         ("images", 1, {"id": 1}, "the id 1 occurs twice in 'images'"),
         ("annotations", 1, {"id": 11}, "the id 11 occurs twice in 'annotations'"),

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.crops import central_part
 from pretrain.data.datasets import ImageDataset, describe_images, open_images, sorting_hint
 from pretrain.data.decode import decode_image
 from pretrain.data.kinds import check_kinds
@@ -53,6 +54,8 @@ class ImageTransform:
 
     def apply(self, image: Image.Image) -> Tensor:
         """PIL RGB -> uint8 (3, S, S). The shape rules are torchvision's Resize and CenterCrop."""
+        if not self.squash:
+            image = central_part(image)
         width, height = image.size
         short = min(width, height)
         if short != self.resize:

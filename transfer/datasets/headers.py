@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from pretrain.common.findings import Findings
 from pretrain.data.decode import Header, read_header
-from pretrain.data.kinds import KindCheck, each, header_or_fault
+from pretrain.data.kinds import KindCheck, each, header_or_fault, note_dark
 from transfer.datasets.samples import Sample
 
 UNREADABLE = "files cannot be read as images"
@@ -42,6 +42,7 @@ def check_image_sizes(samples: Iterable[Sample], source: str = "image files") ->
             findings.refuse(UNREADABLE, header, UNREADABLE_REMEDY)
         elif kinds.add(sample.file_name, header):
             _check_size(findings, sample, header)
+    note_dark(findings, paths)
     findings.report()
 
 

@@ -96,7 +96,7 @@ def _lines(listing: Path) -> list[str]:
     content = listing.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes lists
         text = content.decode("utf-16", errors="replace")
-    else:  # bytes that are no UTF-8 stay what they are in the files' names
+    else:  # bytes that are not UTF-8 stay what they are in the files' names
         text = content.decode("utf-8", errors="surrogateescape")
     lines = (line.strip().strip(MARK).strip() for line in text.splitlines())
     return [line for line in lines if line]
@@ -106,12 +106,13 @@ def _resolve(line: str, find: Callable[[str], str | None]) -> tuple[str | None, 
     """The name that a line means, None without a file, and what is to be said about the line."""
     words, last = line.split(), line.rsplit(maxsplit=1)
     texts = [(line, "")]
-    if len(words) > 1:
-        if re.fullmatch(r"[+-]?\d+", last[-1]):
-            texts.append((last[0], FLAGGED))
+    if len(words) > 1 and re.fullmatch(r"[+-]?\d+", last[-1]):
+        texts += [(last[0], FLAGGED), (words[0], MORE_WORDS)]
+    elif len(words) > 1 and _is_file_name(words[0]) and find(line) is None:
         # An image and its mask, as in DeepLab's lists: the line's last name is the mask's.
-        place = 0 if _is_file_name(words[0]) and find(line) is None else len(texts)
-        texts.insert(place, (words[0], MORE_WORDS))
+        texts.insert(0, (words[0], MORE_WORDS))
+    elif len(words) > 1:
+        texts.append((words[0], MORE_WORDS))
     for text, note in texts:
         found = next((name for form in _forms(text) if (name := find(form)) is not None), None)
         if found is not None:

@@ -206,9 +206,16 @@ def test_only_detection_turns_photographs(tmp_path: Path, name: str) -> None:
     assert decode_image(path, fast=False, turn=True).size == (10, 12)
     header = read_header(path)
     assert (header.width, header.height, header.turned) == (10, 12, True)
+    assert header.stored_size == (12, 10)
 
 
 def test_an_iphone_file_with_another_suffix_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x24ftypheic" + bytes(40))
     with pytest.raises(OSError, match=r"a\.jpg cannot be read as an image \(HEIC"):
         decode_image(str(tmp_path / "a.jpg"))
+
+
+def test_a_tiff_that_pillow_does_not_know(tmp_path: Path) -> None:
+    tiff(tmp_path / "a.tif", RAMP.astype(np.float64), bits=64, sample_format=3)
+    with pytest.raises(OSError, match=r"a\.tif cannot be read as an image \(a TIFF of a kind"):
+        decode_image(str(tmp_path / "a.tif"))

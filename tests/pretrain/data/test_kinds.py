@@ -30,8 +30,23 @@ def test_each_kind_is_counted_with_its_first_places(tmp_path: Path) -> None:
     check_kinds("folder:x", good)
 
 
-def test_jpegs_and_pngs_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [str(tmp_path / name) for name in ("missing.jpg", "missing.png")]
+@pytest.mark.parametrize("largest, warned", [(4095, True), (4096, False), (65535, False)])
+def test_nearly_black_images_of_16_bits(
+    tmp_path: Path, largest: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.array([[0, largest]], np.uint16)
+    paths = [str(tmp_path / f"{i:02}.png") for i in range(20)]
+    for path in paths[:-1]:
+        Image.fromarray(values).save(path)
+    Image.fromarray(values.astype(np.uint8)).save(paths[-1])
+    check_kinds("folder:x", paths)
+    assert ("values of 12 bits or less" in caplog.text) == warned
+    if warned:
+        assert f"(8, first: {paths[0]} up to 4095" in caplog.text
+
+
+def test_jpegs_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(tmp_path / name) for name in ("missing.jpg", "missing.bmp")]
     monkeypatch.setattr(Image, "open", None)
     check_kinds("folder:x", paths)
 

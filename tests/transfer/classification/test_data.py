@@ -11,7 +11,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pretrain.common.errors import InputError
-from transfer.classification.data import ImageTransform, collate, open_split, open_splits
+from transfer.classification.data import (
+    ImageTransform,
+    PhotoFiles,
+    collate,
+    open_split,
+    open_splits,
+)
 
 
 def _image(width: int, height: int) -> Image.Image:
@@ -35,6 +41,20 @@ def test_crops_are_torchvisions(width: int, height: int, interpolation: str) -> 
     )
     assert ours.dtype == torch.uint8
     assert torch.equal(ours, reference(image))
+
+
+@pytest.mark.parametrize("width, height", [(3, 450), (450, 3), (2, 160), (160, 2)])
+def test_crops_of_strips_are_torchvisions(width: int, height: int) -> None:
+    image = _image(width, height)
+    reference = v2.Compose([v2.Resize(16), v2.CenterCrop(14), v2.PILToTensor()])
+    found = ImageTransform(16, 14).apply(image)
+    assert (found.int() - reference(image).int()).abs().max() <= 1
+
+
+def test_a_crop_of_a_very_long_image_does_not_fill_the_memory() -> None:
+    """Resized as a whole it would take 256 x 76,800,000 pixels."""
+    found = ImageTransform(256, 224).apply(Image.new("RGB", (300_000, 1), (9, 8, 7)))
+    assert found.shape == (3, 224, 224) and found[:, 0, 0].tolist() == [9, 8, 7]
 
 
 @pytest.mark.parametrize("width, height", [(50, 31), (31, 50), (20, 20)])
@@ -112,3 +132,37 @@ def test_a_part_of_a_built_in_set_is_said(
     open_split("imagenet:val", limit_per_class=1)  # asked for
     open_split(f"folder:{tmp_path}/imagenet:val")
     assert not caplog.text
+
+
+def test_what_a_split_holds(tmp_path: Path) -> None:
+    _write(tmp_path, "cat/a.jpg", "cat/b.jpg", "dog/c.png", "cat/.hidden.jpg")
+    (tmp_path / "dog" / "c.heic").write_text("")
+    name = f"folder:{tmp_path}"
+    assert open_split(name).describe() == (
+        f"{name}: 3 images, 2 classes (1 to 2 images a class); left out: 1 .heic, 1 hidden or of "
+        "the system"
+    )
+    assert open_split(name, 1).describe().startswith(f"{name}: 2 images, 2 classes (1 images")
+
+
+def test_imagenets_validation_images_without_class_folders(tmp_path: Path) -> None:
+    _write(tmp_path, "ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
+    with pytest.raises(InputError, match="one folder per class; sort ImageNet's.*valprep.sh"):
+        open_split(f"folder:{tmp_path}")
+    _write(tmp_path / "own", "a.jpg")
+    with pytest.raises(InputError, match="one folder per class$"):
+        open_split(f"folder:{tmp_path / 'own'}")
+
+
+def test_images_without_a_scale_are_found_when_a_split_is_opened(tmp_path: Path) -> None:
+    _write(tmp_path, "cat/a.jpg", "dog/c.png")
+    Image.new("F", (4, 4), 0.5).save(tmp_path / "dog" / "x.tif")
+    with pytest.raises(InputError, match=r"\(1: .*dog/x.tif \(mode F, values 0.5 to 0.5\)\)"):
+        open_split(f"folder:{tmp_path}")
+
+
+def test_photographs_of_a_detection_set_are_read_as_all_others(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 80).reshape(8, 10).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    found = np.asarray(PhotoFiles([str(tmp_path / "a.png")]).read(0)).astype(int)
+    assert np.abs(found - np.round(values / 257.0)[..., None]).max() <= 1

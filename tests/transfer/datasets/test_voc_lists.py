@@ -61,10 +61,11 @@ def test_forms_of_a_line(tmp_path: Path, line: str, name: str, ending: str) -> N
 def test_the_flag_of_a_class_list_is_not_used_and_said(
     tmp_path: Path, flag: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names, missing, findings = read(tmp_path, f"a {flag}\nmy photo {flag}\n", "a", "my photo")
-    assert (names, missing) == (["a", "my photo"], [])
+    text = f"a {flag}\nmy photo {flag}\nb.jpg {flag}\n"
+    names, missing, findings = read(tmp_path, text, "a", "my photo", "b")
+    assert (names, missing) == (["a", "my photo", "b"], [])
     findings.report()
-    assert f"{FLAGGED} (2: " in caplog.text
+    assert f"{FLAGGED} (3: " in caplog.text
 
 
 def test_a_number_that_belongs_to_the_name_is_no_flag(
