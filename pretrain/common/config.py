@@ -22,7 +22,7 @@ from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
 BASE_KEY = "_BASE_"
-UNREADABLE = (OSError, ValueError, yaml.YAMLError, pickle.UnpicklingError, EOFError)
+UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)
 
 
 def is_checkout() -> bool:

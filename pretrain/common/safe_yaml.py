@@ -38,7 +38,10 @@ def read_config_file(path: Path) -> Any:
     """
     content = path.read_bytes()
     if content[:1] == b"\x80":  # of a pickle of protocol 2 or above; no text begins so
-        return _plain(_Unpickler(io.BytesIO(content)).load())
+        try:
+            return _plain(_Unpickler(io.BytesIO(content)).load())
+        except Exception as error:  # a damaged pickle raises nearly anything
+            raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
     return read_safe_yaml(content.decode("utf-8-sig"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def test_trains_evaluates_and_shows(
     assert main([*command, *words, *TINY]) == 0
     found = json.loads((scored / "evaluation.json").read_text())
     assert found["metrics"] == record["metrics"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{scored}/evaluation.json: bbox/AP ") and "bbox/AP50" in last
+    assert "bbox/AP75" not in last, "the headlines alone"
+
+    other = ["--weights", "random", "--output", str(output), "--resume", *TINY]
+    assert main([*command, *other, "SOLVER.GAMMA", "0.5"]) == 2
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert "SOLVER.GAMMA" in text and f"--weights {model} goes on from its detector" in text
 
     arrays = {k: v.numpy() for k, v in torch.load(model, weights_only=True)["model"].items()}
     zoo = tmp_path / "model_final_zoo.pkl"
@@ -87,6 +96,17 @@ def test_trains_evaluates_and_shows(
     words = ["--show-data", "2", "--output", str(tmp_path / "shown")]
     assert main([*command, *words, *TINY]) == 0
     assert len(list((tmp_path / "shown").glob("input_*.png"))) == 2
+
+
+def test_divergence_is_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The RPN's boxes are the first that are not finite."""
+    words = ["--weights", "random", "--engine", "torchvision", "--output", str(tmp_path / "x")]
+    steep = ["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "4"]
+    assert main(["--config", "digits_voc.yaml", *words, *TINY, *steep]) == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert re.search(r"not finite at iteration \d: .*loss_rpn_loc=nan; lower SOLVER.BASE_LR", line)
 
 
 def test_usage_and_config_errors(

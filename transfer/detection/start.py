@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection import config as detection_config
@@ -126,12 +127,9 @@ def _by_name(
         return weights.detector, ""
     if set(theirs) != set(classes):
         return weights.detector, f"its classes are {shown(theirs)}, here {shown(classes)}"
-    logger.warning(
-        "%s: its classes are in another order (%s) than the data's (%s); the predictors are mapped "
-        "by name",
-        source,
-        shown(theirs),
-        shown(classes),
+    warn_once(
+        f"{source}: its classes are in another order ({shown(theirs)}) than the data's "
+        f"({shown(classes)}); the predictors are mapped by name"
     )
     return in_order(weights.detector, theirs, classes), ""
 

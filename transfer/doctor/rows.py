@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from pretrain.common import findings
 from pretrain.common.errors import InputError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+warned = logging.getLogger(findings.__name__)  # every input's oddities are logged there
+
+
+class _Collected(logging.Handler):
+    """Keeps what is logged, instead of printing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the class."""
+        self.lines.append(record.getMessage())
 
 
 @dataclass(frozen=True)
@@ -30,11 +47,17 @@ class Rows(list):
 
     @contextmanager
     def about(self, name: str) -> Iterator[None]:
-        """An InputError of the block becomes a row that fails."""
+        """An InputError of the block becomes a row that fails, a counted warning one that warns."""
+        found = _Collected()
+        before, warned.handlers = warned.handlers, [found]
         try:
             yield
         except InputError as error:
             self.add(name, FAIL, str(error))
+        finally:
+            warned.handlers = before
+        for line in found.lines:
+            self.add(name, WARN, line)
 
     def failures(self) -> list[Row]:
         """What would stop a run."""

@@ -28,9 +28,11 @@ from transfer.classification.defaults import get_defaults as classification_defa
 from transfer.datasets.loaded import count
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import task_package
+from transfer.detection.config_checks import DETECTION
 from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
+from transfer.detection.start import read_start, with_init
 from transfer.doctor.data import HEADERS, check_split, evenly
 from transfer.doctor.environment import check_environment
 from transfer.doctor.measured import add_estimates
@@ -118,13 +120,18 @@ def _run(
         weights=weights,
         gpus=question.num_gpus,
     )
-    backbone = None
+    backbone, begin = None, None
     if kind == "pretrain":
         _pretraining(rows, job, pretraining)
     elif kind == "det":
-        backbone = _detection(rows, job)
+        backbone, begin = _detection(rows, job)
     if question.weights:
         backbone = check_weights(rows, question.weights, backbone)
+        if begin and question.weights != RANDOM and not rows.failures():
+            with rows.about("weights"):
+                read_start(
+                    question.weights, with_init(begin[0], question.weights), 0, begin[1].classes
+                )
     elif kind != "pretrain":
         rows.add("weights", WARN, "none given: add --weights FILE")
     if kind == "cls":
@@ -196,11 +203,13 @@ def _cache(rows: Rows, cfg: CfgNode, processes: int) -> None:
     rows.add("cache", OK, f"DATALOADER.CACHE_DECODED: {text}")
 
 
-def _detection(rows: Rows, job: Job) -> str | None:
-    """Adds rows of a det job; returns the backbone that its config builds, if it loads.
+def _detection(rows: Rows, job: Job) -> tuple[str | None, tuple[CfgNode, Any] | None]:
+    """Adds rows of a det job; returns the backbone that its config builds, if it loads, and of a
+    detector the config and the training set that it starts with, if they open.
 
     All image files' sizes are compared with the annotations.
     """
+    begin = None
     with rows.about("config"):
         package = task_package(job.config, job.overrides)
         config = importlib.import_module(f"{package}.config")
@@ -213,10 +222,12 @@ def _detection(rows: Rows, job: Job) -> str | None:
         with rows.about("data"):
             run = importlib.import_module(f"{package}.run")
             request = Request(job.config, job.weights, str(job.output), overrides=job.overrides)
-            for number, data in enumerate(run.open_data(request)[1:]):
+            opened = run.open_data(request)
+            for number, data in enumerate(opened[1:]):
                 _detection_split(rows, data, trained=number == 0)
-        return backbone
-    return None
+            begin = opened[:2] if cfg.TRANSFER.TASK == DETECTION else None
+        return backbone, begin
+    return None, None
 
 
 def _detection_batch(rows: Rows, cfg: CfgNode, job: Job) -> None:

@@ -53,6 +53,9 @@ def test_no_code_is_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="config.yaml: .*asks for .*open"):
         load_config(str(path), node())
     assert not mark.exists()
+    path.write_bytes(pickle.dumps(VALUES)[:-9])
+    with pytest.raises(InputError, match="config.yaml: not readable"):
+        load_config(str(path), node())
 
 
 def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:

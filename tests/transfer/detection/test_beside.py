@@ -14,12 +14,12 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.read import RANDOM
-from transfer.detection.config import load_detection_config
+from transfer.detection.config import changed, load_detection_config
 from transfer.detection.given_weights import read_backbone, with_detector
-from transfer.detection.model_files import write_model
+from transfer.detection.model_files import read_model, write_model
 from transfer.detection.start import read_start, with_init
 from transfer.detection.torchvision_engine.run import make_detector
-from transfer.detection.torchvision_engine.weights import load_backbone
+from transfer.detection.torchvision_engine.weights import load_backbone, load_model
 
 CONFIG = "digits_voc.yaml"
 STATED = {
@@ -31,6 +31,17 @@ STATED = {
     },
     "INPUT": {"FORMAT": "BGR"},
     "MY_PROJECT": {"KEY": 1},
+}
+# A model of Detectron2, and what another config would say of its input.
+WORDS = [
+    *("MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "DATASETS.TEST", ("x",)),
+    *("MODEL.PIXEL_STD", [57.0, 58.0, 59.0], "MODEL.ROI_HEADS.NUM_CLASSES", 3),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", 20),
+]
+WRONG = {
+    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+    "MODEL.PIXEL_MEAN": [0.0, 0.0, 0.0],
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
 }
 
 
@@ -125,3 +136,32 @@ def test_norms_that_no_backbones_weights_fit(tmp_path: Path, norm: str) -> None:
     conv = detector.backbone.bottom_up.stem.conv1
     assert torch.equal(conv.weight, weights.state["conv1.weight"])
     assert (conv.norm is None) == (norm == "") and conv.bias is None
+
+
+@pytest.mark.detectron2
+def test_a_model_of_detectron2_beside_its_dump(tmp_path: Path) -> None:
+    """Detectron2 writes model and config; its own inference and ours then agree bit for bit."""
+    pytest.importorskip("detectron2.modeling")
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    theirs = get_cfg()
+    theirs.merge_from_list(WORDS)
+    torch.manual_seed(0)
+    model = build_model(theirs).eval()
+    DetectionCheckpointer(model, str(tmp_path)).save("model_final")
+    (tmp_path / "config.yaml").write_text(theirs.dump())
+    cfg = load_detection_config(str(tmp_path / "config.yaml"))
+    path = tmp_path / "model_final.pth"
+    cfg = with_detector(changed(cfg, WRONG), str(path), "config.yaml")
+    ours = make_detector(cfg, Preprocess())
+    load_model(ours, read_model(path).state)
+    image = torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)
+    sample = [{"image": image, "height": 70, "width": 90}]
+    with torch.no_grad():
+        expected = model(sample)[0]["instances"]
+        (found,) = ours.eval()(sample)
+    assert len(found) > 0
+    assert torch.equal(found.boxes, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, expected.scores)

@@ -37,6 +37,7 @@ PATCHES_OF_8 = (
 def test_record_and_a_model_that_both_engines_read(
     digits: Path, tmp_path: Path, config: str, more: tuple[str, ...]
 ) -> None:
+    from transfer.detection.model_files import read_model
     from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 
     request = Request(
@@ -47,9 +48,10 @@ def test_record_and_a_model_that_both_engines_read(
     assert record["protocol"]["engine"] == "detectron2"
     assert len((path.parent / "metrics.json").read_text().splitlines()) >= 1
     scores = {}
+    model = str(path.parent / "model_final.pth")
+    assert read_model(Path(model)).classes == tuple("0123456789")
     for engine in ("detectron2", "torchvision"):
         output = tmp_path / engine
-        model = str(path.parent / "model_final.pth")
         request = Request(config, model, str(output), engine=engine, overrides=(*TINY, *more))
         evaluate_model(request)
         results = output / "inference" / "coco_instances_results.json"
