@@ -84,7 +84,8 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
 def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.scaling import for_processes
-    from transfer.results.record import FILE_NAME, read_record
+    from transfer.results.last_lines import last_lines
+    from transfer.results.record import FILE_NAME
     from transfer.results.unfinished import where_resume_continues
 
     check_gpus(num_gpus)
@@ -98,9 +99,7 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
         launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
-    for trial in trials:
-        path = Path(request.output) / f"trial_{trial}" / FILE_NAME
-        print(f"{path}: {run.format_metrics(read_record(path)['metrics'])}")
+    print("\n".join(last_lines([Path(request.output) / f"trial_{trial}" for trial in trials])))
 
 
 if __name__ == "__main__":
