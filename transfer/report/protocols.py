@@ -71,7 +71,7 @@ def make_protocols(
 
 
 def _label(key: tuple[str, ...], given: Mapping[tuple[str, ...], Sequence[str]]) -> str:
-    """The column's title, with what tells it from others of that title, by the overrides `given`."""
+    """The column's title, with what tells it from others of that title, by their overrides."""
     task, dataset, name, engine, sha = key
     title = _title(dataset, name)
     same = [k for k in given if k[0] == task and (k[2], _title(k[1], k[2])) == (name, title)]
