@@ -6,8 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from statistics import mean, stdev
 
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress, progress_folder
@@ -43,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
     from transfer.classification.defaults import get_defaults
+    from transfer.results.last_lines import last_lines
     from transfer.results.record import FILE_NAME, check_trials
     from transfer.results.unfinished import where_resume_continues
 
@@ -77,25 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
-    print_metrics([output / f"trial_{t}" for t in trials])
+    print("\n".join(last_lines([output / f"trial_{trial}" for trial in trials])))
     return 0
-
-
-def print_metrics(folders: Sequence[Path]) -> None:
-    """A line with the headline metrics of each trial's record; for several trials another of mean
-    and spread. The records hold all metrics."""
-    from transfer.results.metrics import headline_texts, headlines
-    from transfer.results.record import FILE_NAME, read_record
-
-    records = [read_record(folder / FILE_NAME) for folder in folders]
-    for folder, record in zip(folders, records):
-        texts = headline_texts(record["task"], record["metrics"])
-        print(f"{folder / FILE_NAME}: {', '.join(texts)}")
-    if len(records) > 1:
-        names = headlines(records[0]["task"], records[0]["metrics"])
-        columns = {name: [record["metrics"][name] for record in records] for name in names}
-        means = (f"{name} {mean(v):.2f} ± {stdev(v):.2f}" for name, v in columns.items())
-        print(f"mean ± sample standard deviation of {len(records)} trials: {', '.join(means)}")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
     """`run` is a task's module of that name."""
     from pretrain.common.distributed import check_gpus, launch
+    from transfer.results.metrics import headline_texts
 
     check_gpus(num_gpus)
     with keep_progress(request.output):
@@ -83,13 +84,15 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
         launch(run.evaluate_model, num_gpus, (request,))
     if not int(os.environ.get("RANK", 0)):
         path = Path(request.output) / "evaluation.json"
-        _print_headlines(run, path, json.loads(path.read_text())["metrics"])
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        print(f"{path}: {', '.join(headline_texts(run.TASK, metrics))}")
 
 
 def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.scaling import for_processes
-    from transfer.results.record import FILE_NAME, read_record
+    from transfer.results.last_lines import last_lines
+    from transfer.results.record import FILE_NAME
     from transfer.results.unfinished import where_resume_continues
 
     check_gpus(num_gpus)
@@ -106,17 +109,7 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
         launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
-    for trial in trials:
-        path = Path(request.output) / f"trial_{trial}" / FILE_NAME
-        _print_headlines(run, path, read_record(path)["metrics"])
-
-
-def _print_headlines(run: Any, path: Path, metrics: dict[str, float | None]) -> None:
-    """The file with all metrics, and those that stand for the task."""
-    from transfer.results.metrics import headlines
-
-    names = headlines(run.TASK, metrics)
-    print(f"{path}: {run.format_metrics({name: metrics[name] for name in names})}")
+    print("\n".join(last_lines([Path(request.output) / f"trial_{trial}" for trial in trials])))
 
 
 if __name__ == "__main__":

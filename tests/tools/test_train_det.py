@@ -126,7 +126,9 @@ def test_usage_and_config_errors(
     assert "--show-data 0" in line("digits_voc.yaml", "--show-data", "0")
     assert "--trials" in line("digits_voc.yaml", *random, "--trials", "0")
     assert "MODEL.RPN.HEAD_NAME" in line("digits_voc.yaml", *random, "MODEL.RPN.HEAD_NAME", "X")
-    assert "exactly one" in line("digits_voc.yaml", *random, "DATASETS.TEST", "()")
+    test = ("digits_voc.yaml", *random, "DATASETS.TEST")
+    assert "add DATASETS.TEST voc:FOLDER:test" in line(*test, "()")
+    assert "exactly one" in line(*test, "('voc:a:test', 'voc:b:test')")
     assert "voc:FOLDER:SPLIT" in line("digits_voc.yaml", *random, "DATASETS.TRAIN", "voc:x")
     assert "has no C4" in line(
         "voc_mscn.yaml", *random, "MODEL.RESNETS.DEPTH", "18", "DATASETS.TRAIN",

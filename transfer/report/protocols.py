@@ -37,11 +37,12 @@ def make_protocols(
         count = "a file" if len(absent) == 1 else f"{len(absent)} files"
         notes.append(f"config: {count} named by records not found, such as {absent[0]}")
     protocols = []
+    # What all records of each were run with, so that the header can say how two columns differ
+    given = {key: _common_overrides(entries) for key, entries in members.items()}
     for key, entries in members.items():
         task, dataset, name, engine, sha = key
-        # What all its records were run with, so that the header can say how two columns differ
-        overrides = _common_overrides(entries)
-        label = _label(key, overrides, list(members))
+        overrides = given[key]
+        label = _label(key, given)
         config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
         rate = learning_rate(task, config, [file for file in files if file])
         changed = _changed(name, overrides, config)
@@ -69,17 +70,21 @@ def make_protocols(
     return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.task, *p.key[1:]))
 
 
-def _label(key: tuple[str, ...], overrides: Sequence[str], keys: Sequence[tuple[str, ...]]) -> str:
-    """The column's title, with what tells it from others of that title."""
+def _label(key: tuple[str, ...], given: Mapping[tuple[str, ...], Sequence[str]]) -> str:
+    """The column's title, with what tells it from others of that title, by their overrides."""
     task, dataset, name, engine, sha = key
     title = _title(dataset, name)
-    same = [k for k in keys if k[0] == task and (k[2], _title(k[1], k[2])) == (name, title)]
+    same = [k for k in given if k[0] == task and (k[2], _title(k[1], k[2])) == (name, title)]
     here = [other for other in same if other[1] == dataset]
     parts = [dataset] if len(here) < len(same) else []
     if len({other[3] for other in here}) > 1:
         parts.append(engine)
     if len({other[4] for other in here}) > 1:
-        shown = " ".join(pair for pair in overrides if belongs_to_protocol(pair.split()[0]))
+        pairs = [pair for pair in given[key] if belongs_to_protocol(pair.split()[0])]
+        # Data that all of them name was the user's to give: it tells none from the others
+        data = {pair for pair in pairs if pair.split()[0] in left_to_user(name)}
+        data = {pair for pair in data if all(pair in given[other] for other in here)}
+        shown = " ".join(pair for pair in pairs if pair not in data)
         parts.append(f"{shown or 'as shipped'}, config {sha[:7]}")
     return f"{title} [{'; '.join(parts)}]" if parts else title
 

@@ -93,7 +93,7 @@ def test_splits(tmp_path: Path) -> None:
         open_splits(name + "train", name + "flat")
     with pytest.raises(InputError, match="has one class"):
         open_splits(name + "one", name + "one")
-    with pytest.raises(InputError, match="DATASETS.TEST is empty"):
+    with pytest.raises(InputError, match="add DATASETS.TEST folder:FOLDER:val"):
         open_splits(name + "train", "")
     with pytest.raises(InputError, match="LIMIT_PER_CLASS -1"):
         open_splits(name + "train", name + "test", limit_per_class=-1)

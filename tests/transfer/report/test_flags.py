@@ -201,6 +201,23 @@ def test_own_data_sets_are_told_apart(tmp_path: Path, write_run: Writer) -> None
     assert labels == {e.format(config) for e in expected for config in ("own_knn", "own_linear")}
 
 
+def test_columns_of_one_own_data_set_say_what_differs(tmp_path: Path, write_run: Writer) -> None:
+    """Not the data that all of them name."""
+    words = "DATASETS.TRAIN {} DATASETS.TEST folder:birds:val"
+    for number, (train, more) in enumerate((("a", ""), ("a", "PROTOCOL.RESIZE 64"), ("b", ""))):
+        path = write_run("m", "knn", {"knn20_top1": 1.0}, protocol=f"own{number}")
+        record = json.loads(path.read_text())
+        record["protocol"]["name"], record["dataset"] = "own_knn", "folder:birds:val"
+        record["protocol"]["overrides"] = [*words.format(train).split(), *more.split()]
+        path.write_text(json.dumps(record))
+    labels = [column.label.partition(", config")[0] for column in results_of(tmp_path).protocols]
+    assert sorted(labels) == [
+        "birds (own_knn) [DATASETS.TRAIN a",
+        "birds (own_knn) [DATASETS.TRAIN a PROTOCOL.RESIZE 64",
+        "birds (own_knn) [DATASETS.TRAIN b",
+    ]
+
+
 def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:
     """By TRANSFER.PROTOCOL or a config file of one's own: no shipped data is claimed."""
     path = write_run("a", "detection", {"bbox/AP": 40.0}, protocol="my shelves")

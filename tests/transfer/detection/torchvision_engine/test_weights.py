@@ -140,3 +140,20 @@ def test_whole_model_of_other_classes() -> None:
     other = build_detector(**{**TINY, "num_classes": 7})
     with pytest.raises(InputError, match="number of classes"):
         load_model(other, state)
+
+
+def test_the_log_counts_by_part_and_names_on_demand() -> None:
+    """One short line, however many tensors there are; all their names in another one."""
+    report = load_backbone(build_detector(**FPN18), make_weights("resnet18"))
+    loaded, left, unexpected = report.lines()
+    count = len(report.expected_missing)
+    # A lateral and an output convolution on each of 4 levels, the RPN's three, one fc layer, the
+    # predictor's two: weight and bias of each.
+    assert left == (
+        f"{count} left at their initialisation as expected: FPN 16, RPN 6, box head 2, "
+        "box predictor 4"
+    )
+    assert count == 28 and loaded == f"{len(report.matched)} tensors loaded"
+    assert unexpected == "0 unexpected"
+    (line,) = report.names()
+    assert line.count(",") == count - 1 and "proposal_generator.rpn_head.conv.weight" in line

@@ -1,0 +1,43 @@
+"""The last lines of a command of several trials."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from tests.transfer.results.test_record import RECORD
+from transfer.results.last_lines import last_lines
+from transfer.results.record import write_record
+
+
+def write(root: Path, *trials: dict[str, float | None], task: str = "detection") -> list[Path]:
+    folders = [root / f"trial_{number}" for number in range(len(trials))]
+    for folder, metrics in zip(folders, trials):
+        write_record(folder, {**copy.deepcopy(RECORD), "task": task, "metrics": metrics})
+    return folders
+
+
+def test_headlines_of_each_trial_and_their_spread(tmp_path: Path) -> None:
+    boxes = {"bbox/APs": 1.0, "bbox/AP75": 2.0, "bbox/AP": 10.0, "bbox/AP50": 20.0}
+    folders = write(tmp_path, boxes, {**boxes, "bbox/AP": 13.0}, {**boxes, "bbox/AP": 16.0})
+    assert last_lines(folders) == [
+        f"{tmp_path}/trial_0/record.json: bbox/AP 10.00, bbox/AP50 20.00",
+        f"{tmp_path}/trial_1/record.json: bbox/AP 13.00, bbox/AP50 20.00",
+        f"{tmp_path}/trial_2/record.json: bbox/AP 16.00, bbox/AP50 20.00",
+        "mean ± sample standard deviation of 3 trials: bbox/AP 13.00 ± 3.00, "
+        "bbox/AP50 20.00 ± 0.00",
+    ]
+    assert last_lines(folders[:1]) == [
+        f"{tmp_path}/trial_0/record.json: bbox/AP 10.00, bbox/AP50 20.00"
+    ]
+
+
+def test_trials_without_a_value(tmp_path: Path) -> None:
+    """Of a test set without objects: said, and no part of a mean."""
+    none: dict[str, float | None] = {"bbox/AP": None, "bbox/AP50": None}
+    lines = last_lines(write(tmp_path / "a", none, none))
+    assert lines == [f"{tmp_path}/a/trial_{number}/record.json: bbox/AP n/a" for number in (0, 1)]
+    some = {"bbox/AP": 4.0, "bbox/AP50": 8.0}
+    lines = last_lines(write(tmp_path / "b", some, none, {**some, "bbox/AP": 6.0}))
+    assert lines[1].endswith("bbox/AP n/a")
+    assert lines[3].endswith("bbox/AP 5.00 ± 1.41, bbox/AP50 8.00 ± 0.00")
