@@ -463,6 +463,7 @@ CASES |= {
         TINY,
         lambda s: put("resnet.", nets.hf_resnet(s)) | linear("classifier.1", 1000, 128),
     ),
+    "hf timm wrapper": Case("hf_timm_wrapper", TINY, lambda s: put("timm_model.", s)),
     "sthalles": Case("sthalles_simclr", TINY, nets.sthalles, epochs=200),
     "Spijkervet": Case("spijkervet_simclr", TINY, nets.spijkervet),
     "Spijkervet Lightning": Case(

@@ -173,10 +173,20 @@ def test_broken_json_and_models_in_several_files(tmp_path: Path, state: dict) ->
 
 
 def test_a_folder_of_timms_hub(tmp_path: Path, builders: Any) -> None:
-    config = {"architecture": "tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    folder = folder_of(tmp_path / "a", builders.trained_state("tiny_resnet"), config=config)
+    stated = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    config = {"architecture": "tiny_resnet", "pretrained_cfg": stated}
+    state = builders.trained_state("tiny_resnet")
+    folder = folder_of(tmp_path / "a", state, config=config)
     weights = read_weights(str(folder))
     assert weights.preprocess.std == (0.25, 0.25, 0.25) and weights.provenance["name"] == "a"
+    wrapped = nets.put("timm_model.", state)
+    wrapped |= {"timm_model.fc.weight": torch.zeros(7, 128), "timm_model.fc.bias": torch.zeros(7)}
+    inside = {**config, "model_type": "timm_wrapper"}
+    again = read_weights(str(folder_of(tmp_path / "wrapped", wrapped, config=inside)))
+    assert again.sha256 == weights.sha256 and again.preprocess == weights.preprocess
+    blurred = {**config, "architecture": "resnetblur50"}
+    with pytest.raises(InputError, match="config.json is a resnetblur50; read are"):
+        read_weights(str(folder_of(tmp_path / "c", state, config=blurred)))
     assert not any("states no preprocessing" in line for line in weights.warnings)
     bare = read_weights(str(folder_of(tmp_path / "b", builders.trained_state("tiny_resnet"))))
     assert bare.preprocess.mean == IMAGENET_MEAN
