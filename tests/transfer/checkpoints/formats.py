@@ -540,6 +540,21 @@ CASES |= {
         lambda s: {"epoch": 300, "model": put("module.backbone.", nets.fair(s)) | VICREG | MAPS},
         epochs=300,
     ),
+    "SparK ConvNeXt": Case(
+        "spark",
+        ATTO,
+        lambda s: {
+            "arch": "convnext_atto",
+            "epoch": 1599,
+            "module": put(
+                "sparse_encoder.sp_cnn.",
+                {k: v for k, v in nets.fair(s).items() if "norm." != k[:5]},
+            )
+            | conv("dense_decoder.dec.0.up_sample", 768, 768, 4),
+        },
+        epochs=1600,
+        lacks=NORM,
+    ),
     "ConvNeXt below model": Case("convnext_model", ATTO, lambda s: {"model": dict(s)}),
     "ConvNeXt below state_dict": Case(
         "convnext_state_dict", ATTO, lambda s: {"state_dict": put("module.", nets.fair(s))}

@@ -60,7 +60,9 @@ _SPT = KeyFormat(
         *("backbone.", "encoder.vit.", "encoder."),
     ),
     layouts=TRUNKS,
-    needs=(r"callbacks_(modules|metrics)\..*|(backbone|encoder)\.(student|teacher)\..*",),
+    needs=(
+        r"callbacks_(modules|metrics)\..*|(backbone|encoder)\.(student|teacher)\..*|sigreg\..*",
+    ),
     drops={"student copy": r"(backbone|encoder)\.student\..*", **_SPT_DROPS},
     facts=_one_of_two("teacher", "stable_pretraining_student"),
 )
