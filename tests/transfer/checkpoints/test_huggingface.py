@@ -23,6 +23,7 @@ from tests.transfer.checkpoints import formats_convnets as nets
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.folder import preprocess_in
 from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.sources import source_stem
 
 GOLDEN = json.loads(
     gzip.decompress(Path(__file__).with_name("data").joinpath("hf_golden.json.gz").read_bytes())
@@ -99,6 +100,7 @@ def test_without_the_processors_file_the_class_default_is_said(tmp_path: Path, s
     save_file(state, tmp_path / "bare.safetensors")
     weights = read_weights(str(tmp_path / "bare.safetensors"))
     assert weights.preprocess.mean == (0.5, 0.5, 0.5) and weights.provenance["name"] == "bare"
+    assert source_stem(tmp_path / "a" / "model.safetensors") == source_stem(tmp_path / "a") == "a"
 
 
 def test_a_file_elsewhere_does_not_take_a_neighbours_word(tmp_path: Path, state: dict) -> None:
