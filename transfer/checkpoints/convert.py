@@ -86,7 +86,8 @@ def check(
 
     Args:
         suffixes: of `writers.LAYOUTS`; empty for the first that the backbone is written with.
-        more: further proofs by name: (source network, weights) -> rows.
+        more: further proofs in Detectron2 by name: (source network, weights) -> rows; of backbones
+            that are written for it.
 
     Raises:
         InputError: see `read_weights`.
@@ -100,7 +101,7 @@ def check(
     wanted = suffixes if len(suffixes) == 1 else [s for s in suffixes or known[:1] if s in known]
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in wanted)
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
-    for name, prover in more.items():
+    for name, prover in more.items() if ".pkl" in known else ():
         if rows := prover(network, weights):
             proofs[name] = rows
     format_name = reading.found.format.name

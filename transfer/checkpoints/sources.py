@@ -80,7 +80,7 @@ def source_stem(source: str | Path) -> str:
     elif is_remote(text):
         return text.partition(":")[2].replace("/", "_").replace(":", "_").replace("@", "_")
     path = Path(text)
-    if path.is_dir() or path.name in IN_FOLDERS:
+    if path.is_dir() or path.is_file() and path.name in IN_FOLDERS:
         return (path if path.is_dir() else path.parent).resolve().name
     return path.stem
 
