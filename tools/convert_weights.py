@@ -32,7 +32,7 @@ def build_parser() -> ArgumentParser:
         "input",
         metavar="INPUT",
         nargs="?",
-        help="a file, https://..., hf-hub:org/name, "
+        help="a file, a folder that save_pretrained wrote, https://..., hf-hub:org/name, "
         "torchvision:resnet50/IMAGENET1K_V2 or timm:resnet50.a1_in1k",
     )
     parser.add_argument("target", metavar="OUTPUT", nargs="?", help="the file to write")
@@ -95,7 +95,7 @@ def _list_sources() -> int:
     from transfer.checkpoints.formats.table import FORMATS
 
     for entry in FORMATS.values():
-        print(f"{entry.name:<22}{entry.title}{'' if not entry.forced else ' (only by --source)'}")
+        print(f"{entry.name:<30}{entry.title}{'' if not entry.forced else ' (only by --source)'}")
     return 0
 
 

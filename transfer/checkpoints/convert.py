@@ -88,7 +88,8 @@ def check(
 
     Args:
         suffixes: of `writers.LAYOUTS`; empty for the first that the backbone is written with.
-        more: further proofs by name: (source network, weights) -> rows.
+        more: further proofs in Detectron2 by name: (source network, weights) -> rows; of backbones
+            that are written for it.
 
     Raises:
         InputError: see `read_weights`.

@@ -125,8 +125,8 @@ def said_of(fills: Mapping[str, float]) -> tuple[str, ...]:
     if LAST_NORM[0] not in fills:
         return ()
     return (
-        "the file has no norm after pooling (FCMAE trains none): features are normalised over "
-        "their channels without scale and shift, as timm does",
+        "the file has no norm after pooling (FCMAE and SparK train none): features are normalised "
+        "over their channels without scale and shift, as timm does",
     )
 
 
@@ -138,7 +138,7 @@ def missing_parts(names: Collection[str]) -> dict[str, float]:
 
     Returns:
         last part of a name, or a whole name -> value. A layer scale of 1 changes nothing
-        (VICRegL's have none). For the last norm (FCMAE trains none) timm takes a norm that
+        (VICRegL's have none). For the last norm (FCMAE and SparK train none) timm takes a norm that
         normalises only, and so do we.
     """
     fills: dict[str, float] = {}

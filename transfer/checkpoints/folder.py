@@ -8,12 +8,15 @@ timm's `push_to_hf_hub` writes `config.json` with `architecture` and `pretrained
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import is_known
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -48,10 +51,19 @@ def read_folder(folder: Path) -> Beside:
         return NOTHING
     differs = ARCHITECTURES.get(str(config.get("model_type")), lambda config: {})
     try:
+        if isinstance(config.get("architecture"), str):  # timm's name of the network
+            check_architecture(f"the network of {CONFIG}", config["architecture"])
         architecture = differs(config)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
     return Beside(preprocess_in(folder) or _of_timm(config), architecture, config)
+
+
+def check_architecture(source: str, name: str) -> None:
+    """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
+    if not is_known(re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])):
+        known = ", ".join(BACKBONES)
+        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
 
 
 def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:

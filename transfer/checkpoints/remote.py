@@ -18,14 +18,18 @@ from urllib.error import HTTPError
 
 from tqdm import tqdm
 
-from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import is_known
-from transfer.checkpoints.folder import CONFIG, PREPROCESSOR, read_folder
+from transfer.checkpoints.folder import (
+    CONFIG,
+    NOTHING,
+    PREPROCESSOR,
+    check_architecture,
+    read_folder,
+)
 from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
@@ -130,14 +134,14 @@ def _from_hub(source: str, rest: str) -> Source:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
     file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
+    folder = None
     for beside in (CONFIG, PREPROCESSOR):
         try:
-            _hub_file(source, repo, beside, revision or None)
+            found = _hub_file(source, repo, beside, revision or None)
         except InputError:  # offline: the weights were in the cache, and the repository has no such
             continue
-    stated = read_folder(file.parent)
-    if stated.config.get("architecture"):
-        _check_architecture(source, stated.config["architecture"])
+        folder = found.parent if found else folder
+    stated = read_folder(folder) if folder else NOTHING
     return Source(file, stated.preprocess, architecture=stated.architecture)
 
 
@@ -175,7 +179,7 @@ def _from_torchvision(source: str, rest: str) -> Source:
     import torchvision
 
     model, _, name = rest.partition("/")
-    _check_architecture(source, model)
+    check_architecture(source, model)
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
         names = ", ".join(known.__members__)
@@ -195,7 +199,7 @@ def _from_timm(source: str, rest: str) -> Source:
     if not timm.is_model(model):
         hint = near_matches(model, timm.list_models())
         raise InputError(f"{source}: timm has no model {model!r}{hint}")
-    _check_architecture(source, model)
+    check_architecture(source, model)
     try:
         config = get_pretrained_cfg(rest, allow_unregistered=False)
     except RuntimeError:
@@ -218,14 +222,6 @@ def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
     if not (stated.get("mean") and stated.get("std")):
         return None
     return Preprocess(tuple(stated["mean"]), tuple(stated["std"]))
-
-
-def _check_architecture(source: str, name: str) -> None:
-    """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
-    plain = re.sub(r"^(tv_|gluon_)", "", name)
-    if not is_known(plain):
-        known = ", ".join(BACKBONES)
-        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
 
 
 SCHEMES: dict[str, Callable[[str, str], Source]] = {

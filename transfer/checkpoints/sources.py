@@ -68,7 +68,10 @@ def _with_beside(file: Path) -> Source:
 
 
 def source_stem(source: str | Path) -> str:
-    """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`."""
+    """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`.
+
+    A model of transformers or timm has its folder's name: all of their files are called alike.
+    """
     text = str(source)
     if text.startswith(("http:", "https:")):
         text = text.split("#")[0].split("?")[0]
@@ -76,7 +79,10 @@ def source_stem(source: str | Path) -> str:
         return text.partition("://")[2].rpartition(".")[0].replace("/", "_")
     elif is_remote(text):
         return text.partition(":")[2].replace("/", "_").replace(":", "_").replace("@", "_")
-    return Path(text).stem
+    path = Path(text)
+    if path.is_dir() or path.is_file() and path.name in IN_FOLDERS:
+        return (path if path.is_dir() else path.parent).resolve().name
+    return path.stem
 
 
 def local_file(path: str | Path) -> Path:

@@ -463,6 +463,7 @@ CASES |= {
         TINY,
         lambda s: put("resnet.", nets.hf_resnet(s)) | linear("classifier.1", 1000, 128),
     ),
+    "hf timm wrapper": Case("hf_timm_wrapper", TINY, lambda s: put("timm_model.", s)),
     "sthalles": Case("sthalles_simclr", TINY, nets.sthalles, epochs=200),
     "Spijkervet": Case("spijkervet_simclr", TINY, nets.spijkervet),
     "Spijkervet Lightning": Case(
@@ -538,6 +539,21 @@ CASES |= {
         ATTO,
         lambda s: {"epoch": 300, "model": put("module.backbone.", nets.fair(s)) | VICREG | MAPS},
         epochs=300,
+    ),
+    "SparK ConvNeXt": Case(
+        "spark",
+        ATTO,
+        lambda s: {
+            "arch": "convnext_atto",
+            "epoch": 1599,
+            "module": put(
+                "sparse_encoder.sp_cnn.",
+                {k: v for k, v in nets.fair(s).items() if "norm." != k[:5]},
+            )
+            | conv("dense_decoder.dec.0.up_sample", 768, 768, 4),
+        },
+        epochs=1600,
+        lacks=NORM,
     ),
     "ConvNeXt below model": Case("convnext_model", ATTO, lambda s: {"model": dict(s)}),
     "ConvNeXt below state_dict": Case(

@@ -142,6 +142,11 @@ def test_it_is_not_written_for_detectron2(
     assert "a convnext_atto is not written for Detectron2" in error and error.count("\n") == 1
     assert main([str(tmp_path / "w.pth"), "--check"]) == 0
     assert "proven equal" in capsys.readouterr().out
+
+    def never(*args: object) -> list:
+        raise AssertionError("there is nothing to prove in Detectron2")
+
+    assert check(str(tmp_path / "w.pth"), (), more={"detectron2": never}).proofs.keys() == {"timm"}
     report = write_proven(check(str(tmp_path / "w.pth"), [".pth"]), tmp_path / "out.pth")
     network = timm.create_model("convnext_atto", num_classes=0)
     network.load_state_dict(torch.load(report.written), strict=True)

@@ -17,7 +17,7 @@ from transfer.checkpoints.convert import check
 from transfer.checkpoints.formats.foreign import _facts_of_msra
 from transfer.checkpoints.formats.meta import _facts_of_moco_v3
 from transfer.checkpoints.formats.table import FORMATS
-from transfer.checkpoints.formats.toolboxes import facts_of_lightning, _facts_of_vissl
+from transfer.checkpoints.formats.toolboxes import _facts_of_vissl, facts_of_lightning
 from transfer.checkpoints.rebuilt import Detectron2ResNet, pad_same
 from transfer.checkpoints.rebuilt_vit import PlainVit
 from transfer.checkpoints.vit_architectures import parse_vit

@@ -23,6 +23,7 @@ from tests.transfer.checkpoints import formats_convnets as nets
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.folder import preprocess_in
 from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.sources import source_stem
 
 GOLDEN = json.loads(
     gzip.decompress(Path(__file__).with_name("data").joinpath("hf_golden.json.gz").read_bytes())
@@ -99,6 +100,7 @@ def test_without_the_processors_file_the_class_default_is_said(tmp_path: Path, s
     save_file(state, tmp_path / "bare.safetensors")
     weights = read_weights(str(tmp_path / "bare.safetensors"))
     assert weights.preprocess.mean == (0.5, 0.5, 0.5) and weights.provenance["name"] == "bare"
+    assert source_stem(tmp_path / "a" / "model.safetensors") == source_stem(tmp_path / "a") == "a"
 
 
 def test_a_file_elsewhere_does_not_take_a_neighbours_word(tmp_path: Path, state: dict) -> None:
@@ -173,10 +175,20 @@ def test_broken_json_and_models_in_several_files(tmp_path: Path, state: dict) ->
 
 
 def test_a_folder_of_timms_hub(tmp_path: Path, builders: Any) -> None:
-    config = {"architecture": "tiny", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    folder = folder_of(tmp_path / "a", builders.trained_state("tiny_resnet"), config=config)
+    stated = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    config = {"architecture": "tiny_resnet", "pretrained_cfg": stated}
+    state = builders.trained_state("tiny_resnet")
+    folder = folder_of(tmp_path / "a", state, config=config)
     weights = read_weights(str(folder))
     assert weights.preprocess.std == (0.25, 0.25, 0.25) and weights.provenance["name"] == "a"
+    wrapped = nets.put("timm_model.", state)
+    wrapped |= {"timm_model.fc.weight": torch.zeros(7, 128), "timm_model.fc.bias": torch.zeros(7)}
+    inside = {**config, "model_type": "timm_wrapper"}
+    again = read_weights(str(folder_of(tmp_path / "wrapped", wrapped, config=inside)))
+    assert again.sha256 == weights.sha256 and again.preprocess == weights.preprocess
+    blurred = {**config, "architecture": "resnetblur50"}
+    with pytest.raises(InputError, match="config.json is a resnetblur50; read are"):
+        read_weights(str(folder_of(tmp_path / "c", state, config=blurred)))
     assert not any("states no preprocessing" in line for line in weights.warnings)
     bare = read_weights(str(folder_of(tmp_path / "b", builders.trained_state("tiny_resnet"))))
     assert bare.preprocess.mean == IMAGENET_MEAN

@@ -43,6 +43,7 @@ BACKBONES = {
     "msn_deit_base": "vit_base_patch16_224",
     "msn_deit_large": "vit_large_patch16_224",
     "msn_deit_large_p7": "vit_large_patch7_224",
+    "hf TimmWrapperForImageClassification": "resnet18",
     "hf ConvNextModel": "convnext_tiny",
     "hf ConvNextForImageClassification": "convnext_tiny",
     "hf ConvNextV2ForImageClassification": "convnextv2_tiny",

@@ -13,6 +13,7 @@ from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
 from pretrain.methods.run import build_method
+from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read
 
 SMALL = ("BACKBONE.NAME", "tiny_resnet", "METHOD.QUEUE_SIZE", "512")
@@ -53,6 +54,20 @@ def test_the_trunk_is_read_and_every_key_explained(
     kept = len(account.used) + sum(len(keys) for keys in account.dropped.values())
     assert kept == len(method.state_dict())
     assert reading.weights.provenance["method"] == name
+
+
+def test_a_convnext_of_ours_is_read(tmp_path: Path, builders: ModuleType) -> None:
+    torch.manual_seed(0)
+    name = "convnext_atto"
+    method = build_method(config("mscn", *SMALL, "BACKBONE.NAME", name), num_classes=10)
+    path = builders.mscn(tmp_path / "checkpoint.pth", {}, name, model=method.state_dict())
+    weights = read(str(path)).weights
+    trunk = method.trunk.state_dict()
+    assert weights.backbone == name and weights.state.keys() == trunk.keys()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = method.trunk.eval()(images)
+        assert torch.equal(build_frozen_backbone(weights)(images), expected)
 
 
 def test_other_backbones_are_refused_by_name(tmp_path: Path, builders: ModuleType) -> None:

@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from pretrain.common.errors import InputError
+from tests.transfer.checkpoints import formats_convnets as builders_convnets
 from transfer.checkpoints import remote
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.sources import check_source, resolve, source_stem
@@ -195,6 +196,18 @@ def test_hugging_faces_hub(
     assert source_stem("hf-hub:org/net@main:x.pth") == "org_net_main_x.pth"
     asked = len(server.sent)
     assert read_weights("hf-hub:org/net").sha256 == found.sha256 and len(server.sent) == asked
+
+    theirs = builders_convnets.hf_resnet(state)
+    data = builders.bare_safetensors(tmp_path / "hf.safetensors", theirs).read_bytes()
+    said = {
+        "config.json": {"model_type": "resnet", "downsample_in_bottleneck": True},
+        "preprocessor_config.json": {"image_mean": [0.1] * 3, "image_std": [0.2] * 3},
+    }
+    files = {name: json.dumps(content).encode() for name, content in said.items()}
+    hub(server, "org/theirs", {"sub/model.safetensors": data, **files})
+    found = read_weights("hf-hub:org/theirs:sub/model.safetensors")
+    assert found.preprocess.mean == (0.1, 0.1, 0.1) and found.architecture["stride_in_1x1"]
+    assert torch.equal(found.state["conv1.weight"], state["conv1.weight"]) and not found.warnings
 
     hub(
         server,

@@ -143,6 +143,19 @@ def test_lightly_train_says_that_it_took_the_teacher(state: dict, tmp_path: Path
     assert torch.equal(weights.state["conv1.weight"], state["conv1.weight"])
 
 
+def test_of_a_distillation_the_student_is_read(state: dict, tmp_path: Path) -> None:
+    """Its teacher is another network and has no head."""
+    content = nets.lightly_train(state, ("student_", "teacher_"), "_model.")
+    names = content["state_dict"]
+    content["state_dict"] = {k: v for k, v in names.items() if "teacher_projection" not in k}
+    torch.save(content, tmp_path / "last.ckpt")
+    weights = read_weights(str(tmp_path / "last.ckpt"))
+    assert weights.provenance["source"] == "lightly_train_student"
+    assert torch.equal(weights.state["conv1.weight"], state["conv1.weight"])
+    assert len(weights.account.dropped["teacher copy"]) == len(state)
+    assert any("the student is read" in line for line in weights.warnings)
+
+
 def cifar_net(state: dict) -> dict[str, Any]:
     """SupContrast's own ResNet calls its shortcuts `shortcut`."""
     own = {name.replace("downsample", "shortcut"): value for name, value in state.items()}

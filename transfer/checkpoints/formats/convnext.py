@@ -1,8 +1,8 @@
 """Formats of ConvNeXt: FAIR's (V1, V2, FCMAE), VICRegL's, DINOv3's, torchvision's and timm's.
 
 Read in facebookresearch/ConvNeXt utils.py (save_model), ConvNeXt-V2 utils.py and models/fcmae.py,
-VICRegL hubconf.py and dinov3 models/convnext.py; torchvision's and timm's classes are instantiated
-in the tests. All of them train on inputs with ImageNet's mean and std.
+VICRegL hubconf.py, SparK pretrain/models/convnext.py and dinov3 models/convnext.py; torchvision's
+and timm's classes are instantiated in the tests. All of them train on ImageNet's mean and std.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transfer.checkpoints.provenance import Facts, no_facts, stated
 _BLOCKS = (
     r"stages\.[01]\.(blocks\.)?0\.(dwconv|conv_dw)\.(weight|bias)|features\.[13]\.0\.block\.0\.\w+"
 )
-_CLASSIFIER = r"head\.(fc\..*|weight|bias)|classifier\.2\.\w+"
+_CLASSIFIER = r"(head\.fc|head|fc|classifier\.2)\.(weight|bias)"  # SparK's is `fc`
 _AVERAGE = ("`model` is read, the averaged weights in `model_ema` are left out",)
 
 

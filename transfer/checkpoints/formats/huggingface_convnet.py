@@ -12,7 +12,7 @@ from typing import Any
 
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.entry import CLASS, KeyFormat
-from transfer.checkpoints.provenance import Facts
+from transfer.checkpoints.provenance import Facts, no_facts
 
 HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -48,5 +48,14 @@ HUGGINGFACE = (
         layouts=("hf_resnet",),
         drops={"classifier": r"classifier\..*"},
         facts=FACTS,
+    ),
+    KeyFormat(
+        "hf_timm_wrapper",
+        "Hugging Face transformers' wrapper of timm's networks",
+        CLASS,
+        prefixes=("timm_model.",),
+        layouts=("canonical",),
+        drops={"classifier": r"timm_model\.(fc\..*|head\.fc\..*|head\.(weight|bias))"},
+        facts=no_facts,  # config.json has timm's own mean and std
     ),
 )

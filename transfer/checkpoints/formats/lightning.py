@@ -60,18 +60,21 @@ _SPT = KeyFormat(
         *("backbone.", "encoder.vit.", "encoder."),
     ),
     layouts=TRUNKS,
-    needs=(r"callbacks_(modules|metrics)\..*|(backbone|encoder)\.(student|teacher)\..*",),
+    needs=(
+        r"callbacks_(modules|metrics)\..*|(backbone|encoder)\.(student|teacher)\..*|sigreg\..*",
+    ),
     drops={"student copy": r"(backbone|encoder)\.student\..*", **_SPT_DROPS},
     facts=_one_of_two("teacher", "stable_pretraining_student"),
 )
 
 _WRAPPED = "embedding_model.wrapped_model."
+_COPIES = ("teacher", "student")
 # timm's module, torchvision's ResNet by its children, the layers of torchvision's ConvNeXt.
 _PARTS = ("_model.", "_features.", "_")
 
 
-def _facts_of_lightly_train(content: Mapping[str, Any]) -> Facts:
-    """Mean and std are stored beside the weights."""
+def _facts_of_lightly_train(content: Mapping[str, Any]) -> tuple[Facts, bool]:
+    """Mean and std, which are stored beside the weights; whether there are two copies."""
     found = _silent(content)
     stated = inside(content, ("lightly_train", "normalize_args")) or {}
     try:
@@ -82,13 +85,19 @@ def _facts_of_lightly_train(content: Mapping[str, Any]) -> Facts:
     except (KeyError, TypeError, ValueError):
         pass
     names = [str(name) for name in content["state_dict"]]
-    if all(any(name.startswith(copy) for name in names) for copy in ("teacher_", "student_")):
-        line = (
-            "the averaged weights (the teacher) are read, as lightly-train exports them, the "
-            "student's are left out"
-        )
-        found = found._replace(warnings=(*found.warnings, line))
-    return found
+    return found, all(any(n.startswith(f"{copy}_{_WRAPPED}") for n in names) for copy in _COPIES)
+
+
+def _facts_of_teacher(content: Mapping[str, Any]) -> Facts:
+    found, two = _facts_of_lightly_train(content)
+    line = "the averaged weights (the teacher) are read, as lightly-train exports them"
+    return found._replace(warnings=(*found.warnings, line)) if two else found
+
+
+def _facts_of_student(content: Mapping[str, Any]) -> Facts:
+    found, two = _facts_of_lightly_train(content)
+    line = "a distillation: the student is read, its teacher is left out"
+    return found._replace(warnings=(*found.warnings, line)) if two else found
 
 
 # bolts normalises by the data set's own statistics.
@@ -125,13 +134,17 @@ _LIGHTLY_TRAIN = KeyFormat(
     containers=_STATE,
     prefixes=tuple(f"{copy}{_WRAPPED}{part}" for copy in ("teacher_", "") for part in _PARTS),
     layouts=TRUNKS,
-    needs=(r"(teacher_)?embedding_model\.wrapped_model\..*",),
+    # The teacher of a distillation, another network than the trained one, has no head.
+    needs=(
+        r"(teacher_)?embedding_model\.wrapped_model\..*",
+        r"embedding_model\.wrapped_model\..*|teacher_\w*head\..*",
+    ),
     drops={
         "classifier": rf"(\w+_)?embedding_model\.wrapped_model\._model\.{_CLASSIFIER}",
         "student copy": r"student_embedding_model\..*",
         "outside the trunk": r"(?!(teacher_)?embedding_model\.wrapped_model\.).*",
     },
-    facts=_facts_of_lightly_train,
+    facts=_facts_of_teacher,
 )
 
 LIGHTNING = (
@@ -157,6 +170,7 @@ LIGHTNING = (
             "teacher copy": r"teacher_embedding_model\..*",
             "outside the trunk": r"(?!student_embedding_model\.wrapped_model\.).*",
         },
+        facts=_facts_of_student,
     ),
     KeyFormat(
         "bolts",

@@ -142,6 +142,7 @@ TOOLBOXES = (
         TEXT,
         containers=(("module",),),
         prefixes=("sparse_encoder.sp_cnn.",),
+        layouts=("canonical", "fair_convnext"),
         drops={
             "decoder": r"dense_decoder\..*|densify_(norms|projs)\..*|mask_tokens\..*",
             "unused buffers": r"imn_[ms]|norm_black",
