@@ -86,7 +86,8 @@ def check(
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
     Args:
-        suffixes: of `writers.LAYOUTS`.
+        suffixes: of `writers.LAYOUTS`; of a ViT that ViTDet's `.pkl` cannot hold, timm's layout is
+            proven instead.
         more: further proofs by name: (source network, weights) -> rows.
 
     Raises:
@@ -97,12 +98,8 @@ def check(
     weights = reading.weights
     network = source_network(reading.found, weights)
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)
-    lacks = vitdet_lacks(weights.backbone)
-    if lacks and "vitdet" in layouts:
-        if len(layouts) == 1:
-            raise InputError(f"{path} cannot become ViTDet's .pkl: {_not_in_vitdet(weights)}")
-        del layouts["vitdet"]
-        more = {}
+    if vitdet_lacks(weights.backbone):
+        layouts, more = {"timm": None}, {}
     proofs = {layout: prove(network, weights, layout) for layout in layouts}
     for name, prover in more.items():
         if rows := prover(network, weights):
@@ -119,6 +116,8 @@ def write_proven(report: Report, output: str | Path) -> Report:
         InputError: unknown suffix, or the output is the input.
     """
     output = Path(output)
+    if vitdet_lacks(report.weights.backbone) and output.suffix == ".pkl":
+        raise InputError(f"{report.path} cannot become {output}: {_not_in_vitdet(report.weights)}")
     if report.failures or layout_of(output, report.weights.backbone) not in report.proofs:
         raise ProofError(f"nothing written to {output}: the conversion is not proven")
     if output.exists() and output.samefile(report.file):

@@ -5,6 +5,7 @@ The cache is `$MSCN_CACHE`, by default `~/.cache/mscn`; Hugging Face's files sta
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +30,13 @@ from transfer.checkpoints.sources import Source, file_sha256
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
+# Names of ViTs that are read: timm's, then torchvision's.
+VITS = (
+    r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
+    r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
+    r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
+    r"vit_[blh]_\d+",
+)
 REMEDY = "give a file that you have downloaded, or try again online"
 
 
@@ -133,6 +141,9 @@ def _from_hub(source: str, rest: str) -> Source:
     except InputError:  # offline: the weights were in the cache, and the repository has no config
         config = None
     facts = json.loads(config.read_text()) if config else {}
+    if facts.get("model_type"):  # of transformers, whose formats look for it beside the file
+        with contextlib.suppress(InputError):  # offline
+            _hub_file(source, repo, "preprocessor_config.json", revision or None)
     stated = facts.get("pretrained_cfg") or {}
     if facts.get("architecture"):
         _check_architecture(source, facts["architecture"])
@@ -221,11 +232,9 @@ def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
 def _check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
     plain = re.sub(r"^(tv_|gluon_)", "", name)
-    if plain not in BACKBONES and not re.fullmatch(
-        r"vit_(tiny|small|base|large|huge)_patch\d+_\d+", plain
-    ):
+    if plain not in BACKBONES and not any(re.fullmatch(vit, plain) for vit in VITS):
         known = ", ".join(BACKBONES)
-        raise InputError(f"{source} is a {name}; read are {known} and plain ViTs")
+        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs, DeiTs and DINO's")
 
 
 SCHEMES: dict[str, Callable[[str, str], Source]] = {

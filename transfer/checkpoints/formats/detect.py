@@ -48,12 +48,14 @@ def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
 _OTHERS = (
     (r"(.*\.)?layer\d\.\d+\.se\..*", "a ResNet with squeeze and excitation"),
     (r"(.*\.)?conv1\.0\.weight", "a ResNet with a deep stem (timm's resnet50d and the like)"),
+    (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
     (r"(.*\.)?stages\.\d\.\d\.dwconv\..*|(.*\.)?stages\.\d\.blocks\..*", "a ConvNeXt"),
+    (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),
-    (r"(.*\.)?fc_norm\..*", "a ViT that was fine-tuned on the mean of its patches"),
+    (r"(.*\.)?fc_norm\..*", "a part of a ViT that was fine-tuned on the mean of its patches"),
 )
 
 
