@@ -34,6 +34,14 @@ class Beside(NamedTuple):
 
 NOTHING = Beside(None, {}, {})
 
+# Names of timm and of transformers' hubs for ViTs that are read, beside those of `architectures`
+VITS = (
+    r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
+    r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
+    r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
+    r"vit_[blh]_\d+",
+)
+
 
 def read_beside(file: Path) -> Beside:
     """What is said beside a local file; nothing for suffixes that such folders do not have."""
@@ -61,9 +69,12 @@ def read_folder(folder: Path) -> Beside:
 
 def check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
-    if not is_known(re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])):
+    plain = re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])
+    if not is_known(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
         known = ", ".join(BACKBONES)
-        raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
+        raise InputError(
+            f"{source} is a {name}; read are {known}, ConvNeXts, plain ViTs, DeiTs and DINO's"
+        )
 
 
 def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:

@@ -35,6 +35,7 @@ from transfer.checkpoints.sources import Source, file_sha256
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
+# Names of ViTs that are read: timm's, then torchvision's.
 REMEDY = "give a file that you have downloaded, or try again online"
 
 

@@ -193,7 +193,7 @@ def vit_candidates(found: Shapes) -> list[str]:
     patch = max((found.get("patch_embed.proj.weight") or (0, 3, 16, 16))[-1], 1)
     registers = (found.get("reg_token") or (1, 0, 0))[1]
     rows = (found.get("pos_embed") or (1, (224 // patch) ** 2 + 1, 0))[1]
-    rope = "rope.periods" in found
+    rope = "rope.periods" in found or any(name.endswith(".bias_mask") for name in found)
     token = "cls_token" in found or not _is_square(rows) or rope
     patches = next((rows - more for more in (0, 1, 2) if _is_square(rows - more)), rows - 1)
     if not registers and token and patches == rows and _is_square(rows - 1):

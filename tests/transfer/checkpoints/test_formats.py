@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from tests.transfer.checkpoints import formats, formats_foreign
+from tests.transfer.checkpoints import formats, formats_foreign, test_vits
 from tools.convert_weights import main
 from transfer.checkpoints import layout
 from transfer.checkpoints.architectures import expected_shapes
@@ -45,7 +45,14 @@ def source_of(case: formats.Case) -> str:
 
 def test_every_format_has_a_case() -> None:
     covered = {case.format for case in CASES.values()}
-    left = {"swav_bare", "lightly_byol_old", "lightly_byol_old_flat", "lightly_moco_old_flat"}
+    covered |= {case["format"] for case in test_vits.CASES.values()}
+    left = {
+        "simmim",
+        "swav_bare",
+        "lightly_byol_old",
+        "lightly_byol_old_flat",
+        "lightly_moco_old_flat",
+    }
     assert set(FORMATS) - covered <= left
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.read import _check_declared, _sort_keys
@@ -103,6 +104,7 @@ def test_detected_and_every_key_explained(name: str) -> None:
 def test_evidence_is_what_the_table_says() -> None:
     """A format of the kind CLASS has a list here, or a test on the project's own objects."""
     listed = {entry["format"] for entry in LISTS.values()}
+    listed |= {entry["format"] for entry in test_vits.CASES.values()}
     proven = {name for name, entry in FORMATS.items() if entry.evidence == "model class"}
     # In test_our_methods.py, test_facts.py, test_in_detectron2.py and test_convnext.py; the others
     # differ from a listed one in where the same names lie.

@@ -21,7 +21,7 @@ from transfer.detection.config import (
     load_detection_config,
     protocol_sha256,
 )
-from transfer.detection.given_weights import read_backbone, with_backbone
+from transfer.detection.given_weights import check_backbone, read_backbone, with_backbone
 from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.run import make_detector, make_optimizer
@@ -98,6 +98,18 @@ def test_facts_of_the_weights_win(caplog: pytest.LogCaptureFixture) -> None:
     detector = build_detector(**detector_arguments(with_backbone(cfg, weights_of())))
     with pytest.raises(InputError, match="attention has 6 heads, the detector's 3"):
         load_backbone(detector, weights_of(num_heads=6))
+
+
+def test_variants_of_a_vit_are_refused_by_what_vitdet_lacks() -> None:
+    cfg = load_detection_config(CONFIG)
+    for backbone, lacks in (
+        ("vit_tiny_patch16_ls_reg4_32", "LayerScale and registers"),
+        ("vit_tiny_patch16_nocls_32", "positions without a class token's"),
+        ("vit_tiny_patch16_swiglu512_32", "gated MLPs"),
+        ("vit_tiny_patch16_rope_224", "rotary positions"),
+    ):
+        with pytest.raises(InputError, match=f"w.pth is a {backbone}: ViTDet's .* no {lacks}"):
+            check_backbone("w.pth", weights_of(backbone), cfg)
 
 
 def test_the_filter_of_the_weights_is_applied() -> None:

@@ -62,7 +62,7 @@ _OTHERS = (
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),
-    (r"(.*\.)?fc_norm\..*", "a ViT that was fine-tuned on the mean of its patches"),
+    (r"(.*\.)?fc_norm\..*", "a part of a ViT that was fine-tuned on the mean of its patches"),
 )
 
 

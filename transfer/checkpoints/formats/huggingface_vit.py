@@ -13,8 +13,8 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.folder import CONFIG, PREPROCESSOR, preprocess_in, read_json
 from transfer.checkpoints.formats.entry import CLASS, KeyFormat, with_ddp
-from transfer.checkpoints.formats.huggingface import CONFIG, PREPROCESSOR, preprocess_in, read_json
 from transfer.checkpoints.provenance import Facts, stated
 from transfer.checkpoints.vit_architectures import SIZES
 
@@ -73,9 +73,10 @@ def _beside(weights: Path, facts: Facts) -> Facts:
 
 def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What a config says of the network that the tensors do not show."""
-    act = config.get("hidden_act", "gelu")
-    if act != "gelu" and not (config.get("use_swiglu_ffn") or config.get("use_gated_mlp")):
-        raise InputError(f"{file} says hidden_act {act!r}; only gelu is read")
+    wanted = "silu" if config.get("use_gated_mlp") else "gelu"
+    act = config.get("hidden_act", wanted)
+    if act != wanted and not config.get("use_swiglu_ffn"):  # which is silu whatever it says
+        raise InputError(f"{file} says hidden_act {act!r}; only {wanted} is read")
     out: dict[str, Any] = {}
     if isinstance(config.get("layer_norm_eps"), float):
         out["norm_eps"] = config["layer_norm_eps"]
