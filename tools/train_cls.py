@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pretrain.common.cli import make_parser, output_folder, tool
+from transfer.checkpoints.trust import add_trust
 
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
@@ -32,6 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--first-trial", type=int, default=0, metavar="T", help="skips those before"
     )
     parser.add_argument("--resume", action="store_true", help="goes on where the output ends")
+    add_trust(parser)
     return parser.parse_args(argv)
 
 

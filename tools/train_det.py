@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.cli import make_parser, tool
+from transfer.checkpoints.trust import add_trust
 
 EXAMPLE = (
     "python tools/train_det.py --config digits_voc.yaml --weights runs/mscn/checkpoint.pth "
@@ -32,6 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--first-trial", type=int, default=0, metavar="T", help="leaves out those before it (0)")
     add("--resume", action="store_true", help="continues; skips trials that have a record")
     add("--eval-only", action="store_true", help="scores the detector in --weights, no training")
+    add_trust(parser)
     add("--show-data", type=int, metavar="N", help="writes N annotated training images and exits")
     return parser.parse_args(argv)
 

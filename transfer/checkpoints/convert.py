@@ -82,18 +82,20 @@ def check(
     source: str = "auto",
     trust: bool = False,
     more: Mapping[str, Prover] = MappingProxyType({}),
+    prefix: str | None = None,
 ) -> Report:
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
     Args:
         suffixes: of `writers.LAYOUTS`.
         more: further proofs by name: (source network, weights) -> rows.
+        prefix: see `read_weights`.
 
     Raises:
         InputError: see `read_weights`.
         ProofError: the converted names or shapes are not the layout's.
     """
-    reading = read(path, source, trust=trust)
+    reading = read(path, source, trust=trust, prefix=prefix)
     weights = reading.weights
     network = source_network(reading.found, weights)
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in suffixes)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.readers.known import what_folder_is
 
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
@@ -81,7 +82,7 @@ def local_file(path: str | Path) -> Path:
     if (not file.exists() or ".data-" in file.name) and index.is_file():
         return local_file(index)
     if file.is_dir():
-        raise InputError(f"{file} is a folder; give the weights file inside it")
+        raise InputError(f"{file} is {what_folder_is(file)}")
     if not file.is_file():
         raise InputError(f"no weights file at {file}")
     if file.stat().st_size == 0:

@@ -17,7 +17,7 @@ from transfer.checkpoints.convert import check
 from transfer.checkpoints.formats.foreign import _facts_of_msra
 from transfer.checkpoints.formats.meta import _facts_of_moco_v3
 from transfer.checkpoints.formats.table import FORMATS
-from transfer.checkpoints.formats.toolboxes import _facts_of_lightning, _facts_of_vissl
+from transfer.checkpoints.formats.toolboxes import _facts_of_vissl, facts_of_lightning
 from transfer.checkpoints.rebuilt import Detectron2ResNet, pad_same
 from transfer.checkpoints.rebuilt_vit import PlainVit
 from transfer.checkpoints.weights import Weights, make_provenance
@@ -58,7 +58,7 @@ def test_methods_and_epochs() -> None:
     assert _facts_of_vissl(content).known == {"method": "swav", "epochs": 400}
     assert _facts_of_vissl({"classy_state_dict": {"loss": {"momentum_teacher.x": 1}}}).warnings
     for version, epochs in (("1.5.10", 99), ("1.6.0", 100), ("2.1.2", 100)):
-        known = _facts_of_lightning({"epoch": 99, "pytorch-lightning_version": version}).known
+        known = facts_of_lightning({"epoch": 99, "pytorch-lightning_version": version}).known
         assert known["epochs"] == epochs
 
 

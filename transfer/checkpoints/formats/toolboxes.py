@@ -44,7 +44,7 @@ def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
     )(content)
 
 
-def _facts_of_lightning(content: Mapping[str, Any]) -> Facts:
+def facts_of_lightning(content: Mapping[str, Any]) -> Facts:
     """Lightning counts epochs from 0 since 1.6."""
     version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
     since = version is not None and (int(version[1]), int(version[2])) >= (1, 6)
@@ -158,7 +158,7 @@ TOOLBOXES = (
             layouts=("canonical", "numeric"),
             needs=needs,
             drops={**_LIGHTLY_DROPS, "momentum or student copy": copy},
-            facts=_facts_of_lightning,
+            facts=facts_of_lightning,
         )
         for name, (needs, prefix, copy) in _LIGHTLY.items()
         for container in (_STATE, ())
@@ -186,7 +186,7 @@ TOOLBOXES = (
             "decoder": r"decoder\..*",
             "loss state": r"dino_loss_func\..*",
         },
-        facts=_facts_of_lightning,
+        facts=facts_of_lightning,
     ),
     KeyFormat(
         "mm",
