@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
 from transfer.checkpoints.sources import SUFFIXES, check_source
+from transfer.checkpoints.trust import add_trust
 
 if TYPE_CHECKING:
     from transfer.checkpoints.convert import Report
@@ -43,12 +44,15 @@ def build_parser() -> ArgumentParser:
         metavar="NAME",
         help="force the source format; --list-sources names them (default auto)",
     )
+    parser.add_argument(
+        "--prefix",
+        metavar="P",
+        help="of the trunk's names, such as state_dict.net: reads any file as format `generic`",
+    )
     parser.add_argument("--list-sources", action="store_true", help="print the formats and stop")
     parser.add_argument("--check", action="store_true", help="prove only, write nothing")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
-        "--trust", action="store_true", help="read pickles that can run code from the file"
-    )
+    add_trust(parser)
     return parser
 
 
@@ -84,7 +88,7 @@ def _convert(args: Namespace) -> Report:
         from transfer.detection.detectron2_proof import prove_in_detectron2
 
         more["real detectron2"] = prove_in_detectron2
-    report = check(args.input, suffixes, args.source, args.trust, more)
+    report = check(args.input, suffixes, args.source, args.trust, more, args.prefix)
     if args.check or report.failures:
         return report
     name = f"{default_name(report.weights, args.input)}{suffix}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
+from transfer.checkpoints.trust import add_trust
 
 EXAMPLE = """tools/doctor.py
   tools/doctor.py --config coco_mscn.yaml --weights moco_v2.pkl --num-gpus 8
@@ -27,6 +28,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--engine", default="auto", help="of detection: auto, detectron2 or torchvision")
     add("--probe", action="store_true", help="start the run for a while: its time and memory")
     add("--probe-seconds", type=float, default=30.0, metavar="S", help="of --probe (30)")
+    add_trust(parser)
     add("--json", action="store_true", help="print the findings as JSON")
     return parser.parse_args(argv)
 

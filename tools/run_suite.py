@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
+from transfer.checkpoints.trust import add_trust
 
 if TYPE_CHECKING:
     from transfer.suite.plan import Job
@@ -50,6 +51,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         metavar="S",
         help="each; 0: none (2 minutes for all, 5 to 30)",
     )
+    add_trust(parser)
     add("--json", action="store_true", help="for machines: the plan, or one event per line")
     return parser.parse_args(argv)
 

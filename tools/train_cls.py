@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress, progress_folder
+from transfer.checkpoints.trust import add_trust
 
 SAVED = ("training.pth", "lr_*/training.pth")  # of a trial that trains on crops
 EXAMPLE = (
@@ -32,6 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--first-trial", type=int, default=0, metavar="T", help="skips those before"
     )
     parser.add_argument("--resume", action="store_true", help="goes on where the output ends")
+    add_trust(parser)
     return parser.parse_args(argv)
 
 

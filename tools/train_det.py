@@ -13,6 +13,7 @@ from typing import Any
 
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, tool
 from pretrain.common.progress import keep_progress, progress_folder
+from transfer.checkpoints.trust import add_trust
 
 SAVED = ("model_[0-9]*.pth", "model_final.pth")  # of a trial's training
 EXAMPLE = (
@@ -35,6 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--first-trial", type=int, default=0, metavar="T", help="leaves out those before it (0)")
     add("--resume", action="store_true", help="continues; skips trials that have a record")
     add("--eval-only", action="store_true", help="scores the detector in --weights, no training")
+    add_trust(parser)
     add("--show-data", type=int, metavar="N", help="writes N annotated training images and exits")
     return parser.parse_args(argv)
 

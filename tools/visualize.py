@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pretrain.common import cli
 from pretrain.common.errors import InputError
+from transfer.checkpoints.trust import add_trust
 
 COMMAND = "python tools/visualize.py"
 VIEWS = f"""{COMMAND} views --config mscn_demo.yaml --images photos --rows 4 SEED 1
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     kernels.add_argument("--weights", nargs="+", required=True, help="checkpoints of any format")
     below = "share of the norms' 90th percentile below which a kernel is blank (0.1)"
     kernels.add_argument("--blank-below", type=float, default=0.1, metavar="SHARE", help=below)
-    kernels.add_argument("--trust", action="store_true", help="read pickles that can run code")
+    add_trust(kernels)
     kernels.set_defaults(draw=kernels_of_weights)
     spectrum = cli.add_command(commands, "spectrum", "feature std and rank over steps", SPECTRUM)
     spectrum.add_argument("--run", nargs="+", required=True, help="output folders of train_ssl.py")

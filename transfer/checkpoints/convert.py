@@ -83,6 +83,7 @@ def check(
     source: str = "auto",
     trust: bool = False,
     more: Mapping[str, Prover] = MappingProxyType({}),
+    prefix: str | None = None,
 ) -> Report:
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
@@ -90,12 +91,13 @@ def check(
         suffixes: of `writers.LAYOUTS`; empty for the first that the backbone is written with.
         more: further proofs in Detectron2 by name: (source network, weights) -> rows; of backbones
             that are written for it.
+        prefix: see `read_weights`.
 
     Raises:
         InputError: see `read_weights`.
         ProofError: the converted names or shapes are not the layout's.
     """
-    reading = read(path, source, trust=trust)
+    reading = read(path, source, trust=trust, prefix=prefix)
     weights = reading.weights
     network = source_network(reading.found, weights)
     known = suffixes_of(weights.backbone)

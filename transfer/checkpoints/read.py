@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.convnext import said_of
 from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.entry import Found
+from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
@@ -61,6 +62,7 @@ def read_weights(
     backbone: str | None = None,
     seed: int = 0,
     trust: bool = False,
+    prefix: str | None = None,
 ) -> Weights:
     """Reads the trunk of any supported file.
 
@@ -70,13 +72,14 @@ def read_weights(
         source: a format of `formats.table.FORMATS`, or "auto" to detect it from the content.
         backbone: what the weights must be; None takes what the file holds.
         trust: reads pickles without restrictions, which can run code from the file.
+        prefix: of the trunk's names; takes the file as format `generic`.
 
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
     """
     if path == RANDOM:
         return random_weights(backbone, seed)
-    return read(path, source, backbone, trust).weights
+    return read(path, source, backbone, trust, prefix).weights
 
 
 def random_weights(backbone: str | None, seed: int) -> Weights:
@@ -96,13 +99,17 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
 
 
 def read(
-    path: str, source: str = "auto", backbone: str | None = None, trust: bool = False
+    path: str,
+    source: str = "auto",
+    backbone: str | None = None,
+    trust: bool = False,
+    prefix: str | None = None,
 ) -> Reading:
     """Like `read_weights` for a file or a remote source, keeping the source beside the result."""
     place = resolve(path)
     raw = open_file(place.file, trust)
     try:
-        found = find_format(raw, source)
+        found = _explained(find_format(raw, source, prefix), source, path)
         facts = found.format.beside(place.file, found.format.facts(found.content))
         facts = _with_place(facts, place)
         travelling = parse_facts(raw.facts)
@@ -132,6 +139,17 @@ def read(
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
+
+
+def _explained(found: Found, source: str, where: str) -> Found:
+    """The file in its format, or as `generic` where the format leaves tensors unexplained."""
+    notes = found.notes
+    if source == "auto" and found.format not in OURS and found.format.name != GENERIC.name:
+        try:
+            _sort_keys(found, None, where)
+        except InputError:
+            found = widened(found) or found
+    return replace(found, notes=(*notes, *copies_note(found)))
 
 
 def _with_place(facts: Facts, place: Source) -> Facts:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.readers.known import what_folder_is
 
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
@@ -118,7 +119,7 @@ def _file_of(folder: Path) -> Path:
             f"{folder} holds a model in several files ({shards[0]}.index.json); save it as one: "
             "save_pretrained(..., max_shard_size='100GB')"
         )
-    raise InputError(f"{folder} is a folder; give the weights file inside it")
+    raise InputError(f"{folder} is {what_folder_is(folder)}")
 
 
 def file_sha256(*paths: Path) -> str:

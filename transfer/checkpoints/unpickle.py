@@ -13,16 +13,10 @@ import pickle
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
-import numpy as np
-
-try:
-    from numpy._core.multiarray import _reconstruct, scalar
-    from numpy._core.numeric import _frombuffer
-except ImportError:  # numpy < 2
-    from numpy.core.multiarray import _reconstruct, scalar
-    from numpy.core.numeric import _frombuffer
+from transfer.checkpoints.numpy_rebuilt import STAND_INS, no_bytes, reconstruct, settled
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
@@ -34,6 +28,11 @@ def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise ForbiddenGlobal(f"_codecs.encode to {encoding!r}")
     return text.encode("latin1")
+
+
+def _bytearray(value: Any = b"", *_: Any) -> bytearray:
+    """`bytearray` as pickles call it, of bytes."""
+    return bytearray(no_bytes(value) if not isinstance(value, str) else value.encode("latin1"))
 
 
 class _Module:
@@ -64,9 +63,9 @@ def _create_namedtuple(name: str, fields: Sequence[str], module: str, defaults: 
 
 def _create_array(function: Any, arguments: tuple, state: tuple, npdict: Any = None) -> Any:
     """dill's recipe for an array."""
-    if function is not _reconstruct:
+    if function is not reconstruct:
         raise ForbiddenGlobal(f"an array from {function!r}")
-    array = _reconstruct(*arguments)
+    array = reconstruct(*arguments)
     array.__setstate__(state)
     return array
 
@@ -76,16 +75,16 @@ def _jax_array(function: Any, arguments: tuple, state: tuple, aval: Any) -> Any:
     return _create_array(function, arguments, state)
 
 
-_BUILTINS = (bytearray, bytes, bool, int, float, str, list, tuple, dict, set, frozenset)
-# numpy 2 renamed `numpy.core`; files under both names are about.
-NUMPY_REBUILDERS = {
-    (f"numpy.{core}.{module}", name): value
-    for core in ("core", "_core")
-    for module, name, value in (
-        ("multiarray", "_reconstruct", _reconstruct),
-        ("multiarray", "scalar", scalar),
-        ("numeric", "_frombuffer", _frombuffer),
+_BUILTINS = (bool, int, float, str, list, tuple, dict, set, frozenset)
+# Paths of any system: only names, which touch no file.
+PATHS: dict[tuple[str, str], Any] = {
+    (module, name): kind
+    for module in ("pathlib", "pathlib._local")
+    for names, kind in (
+        (("PosixPath", "PurePosixPath"), PurePosixPath),
+        (("WindowsPath", "PureWindowsPath"), PureWindowsPath),
     )
+    for name in names
 }
 ALLOWED: dict[tuple[str, str], Any] = {
     **{
@@ -93,9 +92,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
         for kind in _BUILTINS
         for module in ("builtins", "__builtin__")
     },
-    **NUMPY_REBUILDERS,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    # Called with a number both would take that much memory.
+    **{(module, "bytes"): no_bytes for module in ("builtins", "__builtin__")},
+    **{(module, "bytearray"): _bytearray for module in ("builtins", "__builtin__")},
+    **STAND_INS,
+    **PATHS,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
     ("argparse", "Namespace"): Namespace,
@@ -113,7 +114,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 _DILL_ATTRIBUTES = {
     ("_codecs", "encode"): _encode,
     **{
-        (f"numpy.{core}.{module}", "_reconstruct"): _reconstruct
+        (f"numpy.{core}.{module}", "_reconstruct"): reconstruct
         for core in ("core", "_core")
         for module in ("multiarray", "_multiarray_umath")
     },
@@ -146,6 +147,7 @@ def restricted_load(stream: BinaryIO, encoding: str = "latin1") -> Any:
 
     Raises:
         ForbiddenGlobal: a global outside the table.
+        NotPlain: an array of other things than numbers, text and dates.
         Exception: of nearly any kind, for a damaged file.
     """
-    return RestrictedUnpickler(stream, encoding=encoding).load()
+    return settled(RestrictedUnpickler(stream, encoding=encoding).load())

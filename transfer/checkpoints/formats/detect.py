@@ -10,22 +10,58 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.formats.entry import Found, match
+from transfer.checkpoints.formats.generic import GENERIC, find_generic
 from transfer.checkpoints.formats.refused import refuse_known
 from transfer.checkpoints.formats.refused_convnets import refuse_convnets
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.unwrap import unwrap
+from transfer.checkpoints.readers.known import zero3_remedy
 from transfer.checkpoints.readers.raw import RawFile
 
 
-def find_format(raw: RawFile, source: str = "auto") -> Found:
+def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -> Found:
     """The format of a file, detected or forced, with its flat tensors.
 
     Args:
         source: "auto", or a name of `FORMATS`.
+        prefix: of the trunk: takes the file as format `generic`.
 
     Raises:
         InputError: unknown source, no format fits, or the tensors are none.
     """
+    _refuse_zero3(raw)
+    if prefix is not None and source not in ("auto", GENERIC.name):
+        raise InputError(f"--prefix is for the format {GENERIC.name}, not for {source}")
+    if prefix is None and source != GENERIC.name and (found := _by_table(raw, source)):
+        return found
+    if prefix is not None or source in ("auto", GENERIC.name):
+        plain = unwrap(raw.content, keep_first=False)
+        found = find_generic(raw.content, plain.content, prefix)
+        if found and not (prefix is None and _other(raw)):
+            return replace(found, notes=plain.notes())
+    wanted_text = (
+        "in none of the known formats" if source == "auto" else f"not in {source}'s format"
+    )
+    raise InputError(f"{wanted_text}: {_describe(raw)}")
+
+
+def _refuse_zero3(raw: RawFile) -> None:
+    """Raises InputError for one process's file of DeepSpeed's ZeRO 3, whose tensors are empty."""
+    module = raw.content.get("module")
+    tensors = [v for v in module.values() if hasattr(v, "numel")] if _is_map(module) else []
+    floats = [tensor for tensor in tensors if tensor.dim() or not tensor.numel()]
+    empty = bool(floats) and not any(tensor.numel() for tensor in floats)
+    state = raw.content.get("optimizer_state_dict")
+    if empty or (_is_map(state) and {"zero_stage", "partition_count"} & state.keys()):
+        raise InputError(f"it is {zero3_remedy(raw.path)}")
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _by_table(raw: RawFile, source: str) -> Found | None:
+    """The first format of the table that fits."""
     if source == "auto":
         refuse_convnets(_all_names(raw.content))
         refuse_known(_all_names(raw.content))
@@ -40,10 +76,7 @@ def find_format(raw: RawFile, source: str = "auto") -> Found:
         for entry in wanted:
             if (found := match(entry, plain.content)) is not None:
                 return replace(found, notes=plain.notes())
-    wanted_text = (
-        "in none of the known formats" if source == "auto" else f"not in {source}'s format"
-    )
-    raise InputError(f"{wanted_text}: {_describe(raw)}")
+    return None
 
 
 def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
@@ -68,13 +101,44 @@ _OTHERS = (
 
 def _describe(raw: RawFile) -> str:
     """What the file looks like instead, for the message."""
+    other = _other(raw)
+    if other is not None:
+        return other
+    inner_key, inner = _inner(raw.content)
+    names = [str(name) for name in raw.content]
+    more = f", below {inner_key} {', '.join(list(map(str, inner))[:3])}" if inner else ""
+    return f"its keys begin {', '.join(names[:4]) or '(none)'}{more}; {_alone(raw)}"
+
+
+def _other(raw: RawFile) -> str | None:
+    """What a file is known to be that is not read; None where nothing is known."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
-    names = [str(name) for name in raw.content]
-    inner = next((v for v in raw.content.values() if isinstance(v, Mapping) and len(v) > 4), {})
-    below = [*names, *(str(name) for name in inner)]
+    _, inner = _inner(raw.content)
+    below = [*map(str, raw.content), *map(str, inner)]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
             return f"its keys look like {what}"
-    more = f", below one of them {', '.join(list(map(str, inner))[:3])}" if inner else ""
-    return f"its keys begin {', '.join(names[:4]) or '(none)'}{more}"
+    return None
+
+
+def _inner(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The first mapping that is large enough to be a network's, and its key."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and len(value) > 4:
+            return str(key), value
+    return "", {}
+
+
+def _alone(raw: RawFile) -> str:
+    """How to save the backbone alone, in three statements of Python."""
+    key, inner = _inner(raw.content)
+    names = [str(name) for name in inner or raw.content]
+    head = next((name.partition(".")[0] + "." for name in names if "." in name), "backbone.")
+    below = f"[{key!r}]" if inner else ""
+    return (
+        "if a known backbone is inside, save it alone, with the right key and prefix: "
+        f"import torch; state = torch.load({raw.path.name!r}, map_location='cpu'){below}; "
+        f"torch.save({{k.removeprefix({head!r}): v for k, v in state.items() "
+        f"if k.startswith({head!r})}}, 'backbone.pth')"
+    )

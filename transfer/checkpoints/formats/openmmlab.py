@@ -49,6 +49,8 @@ def facts_of_mm(content: Mapping[str, Any]) -> Facts:
     unknown = bottlenecks and not backbone
     if preprocess is None and unknown:
         warnings += (NO_CONFIG,)
+    elif preprocess is None and not config:
+        warnings += (f"the file stores no config of its model: {ASSUMED}",)
     elif preprocess is None:
         usual = "; models of style='caffe' usually take BGR" if _is_caffe(backbone) else ""
         warnings += (f"the file's config states no pixel statistics: {ASSUMED}{usual}",)

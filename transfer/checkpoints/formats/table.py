@@ -5,6 +5,7 @@ from __future__ import annotations
 from transfer.checkpoints.formats.convnext import CONVNEXT
 from transfer.checkpoints.formats.entry import KeyFormat
 from transfer.checkpoints.formats.foreign import FOREIGN
+from transfer.checkpoints.formats.generic import GENERIC
 from transfer.checkpoints.formats.huggingface_convnet import HUGGINGFACE
 from transfer.checkpoints.formats.huggingface_vit import HUGGING_FACE_VITS
 from transfer.checkpoints.formats.lightning import LIGHTNING
@@ -28,5 +29,6 @@ FORMATS: dict[str, KeyFormat] = {
         *HUGGINGFACE,
         *CONVNEXT,
         *FLAT,
+        GENERIC,
     )
 }

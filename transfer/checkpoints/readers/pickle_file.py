@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ import numpy as np
 import torch
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.numpy_rebuilt import NotPlain
+from transfer.checkpoints.readers.refused import is_cut, refusal
+from transfer.checkpoints.trusted import plain_modules, trusted_load
 from transfer.checkpoints.unpickle import ForbiddenGlobal, restricted_load
 
 DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
@@ -24,16 +26,14 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """
     try:
         with file.open("rb") as stream:
-            load = pickle.load if trust else restricted_load
-            content = load(stream, encoding="latin1")
-    except ForbiddenGlobal as error:
-        raise InputError(
-            f"{file} wants to load {error}, which could run code, and is refused; "
-            "--trust reads it if you know who made it"
-        ) from error
+            content = (trusted_load if trust else restricted_load)(stream, encoding="latin1")
+    except (ForbiddenGlobal, NotPlain) as error:
+        raise InputError(refusal(file, str(error))) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{file} is not a readable pickle (truncated?): {reason}") from error
+        cut = "is truncated" if is_cut(error) else "is not a readable pickle"
+        raise InputError(f"{file} {cut}: {reason}; copy or download it again") from error
+    content = plain_modules(content)
     _check_size(content, file)
     facts = content.get("transfer") if isinstance(content, Mapping) else None
     return _as_tensors(content), facts

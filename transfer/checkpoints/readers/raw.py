@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.readers.known import what_it_is
 from transfer.checkpoints.readers.pickle_file import read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
 from transfer.checkpoints.sources import file_sha256, local_file
+from transfer.checkpoints.trust import trusts_files
 
 # torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -67,7 +69,7 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     """
     file = local_file(path)
     kind = sniff(file)
-    content, facts = READERS[kind](file, trust)
+    content, facts = READERS[kind](file, trust or trusts_files())
     if not isinstance(content, Mapping):
         raise InputError(f"{file} holds a {type(content).__name__}, not a mapping of weights")
     return RawFile(file, kind, content, facts)
@@ -79,6 +81,8 @@ def sniff(file: Path) -> str:
     Raises:
         InputError: none of the known containers.
     """
+    if instead := what_it_is(file):
+        raise InputError(f"{file} is not a weights file but {instead}")
     with file.open("rb") as stream:
         head = stream.read(len(TORCH_LEGACY))
     if head.startswith(b"PK\x03\x04") or head.startswith(TORCH_LEGACY):

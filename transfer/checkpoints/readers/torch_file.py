@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.unpickle import NUMPY_REBUILDERS
+from transfer.checkpoints.numpy_rebuilt import STAND_INS, no_bytes, settled
+from transfer.checkpoints.readers.refused import is_cut, refusal, refused_name
+from transfer.checkpoints.trusted import PICKLE, plain_modules
+from transfer.checkpoints.unpickle import PATHS
 
 
 class Inert:
@@ -45,15 +46,13 @@ INERT = (
     ),
 )
 # What real checkpoints hold beside tensors (parsed arguments, a numpy accuracy); rebuilding these
-# runs nothing. numpy 2 renamed `numpy.core`; files under both names are about.
+# runs nothing.
 HARMLESS: list[Any] = [
     argparse.Namespace,
-    *((PurePosixPath, f"pathlib{local}.PosixPath") for local in ("", "._local")),
     *((Inert, name) for name in INERT),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "u4", "u8", "?")),
-    *((value, ".".join(name)) for name, value in NUMPY_REBUILDERS.items()),
+    *((value, ".".join(name)) for name, value in {**STAND_INS, **PATHS}.items()),
+    *((value, name) for name, value in (("builtins.slice", slice), ("builtins.complex", complex))),
+    *((no_bytes, f"{module}bytes") for module in ("", "builtins.", "__builtin__.")),
 ]
 
 
@@ -65,10 +64,14 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """
     _check_zip(file)
     try:
-        with torch.serialization.safe_globals(HARMLESS):
-            content = torch.load(file, map_location="cpu", weights_only=not trust)
+        if trust:
+            content = torch.load(file, "cpu", weights_only=False, pickle_module=PICKLE)
+            content = plain_modules(content)
+        else:
+            with torch.serialization.safe_globals(HARMLESS):
+                content = settled(torch.load(file, "cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds for one cause: the file
-        raise InputError(_reason(file, str(error))) from error
+        raise InputError(_reason(file, error)) from error
     metadata = getattr(content, "_metadata", None)
     facts = metadata.get("transfer") if isinstance(metadata, dict) else None
     return content, facts
@@ -77,22 +80,26 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 def _check_zip(file: Path) -> None:
     """torch stores its tensors uncompressed: a packed file can unfold to any size."""
     if not zipfile.is_zipfile(file):
+        with file.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise InputError(
+                    f"{file} is truncated: the end of its zip archive is missing "
+                    f"({file.stat().st_size} bytes are there); copy or download it again"
+                )
         return
     with zipfile.ZipFile(file) as archive:
         unfolded = sum(entry.file_size for entry in archive.infolist())
     if unfolded > file.stat().st_size:
         raise InputError(
-            f"{file} declares {unfolded} bytes, more than the file holds: it is compressed, which "
-            "torch never does; unpack and save it again if you know who made it"
+            f"{file} declares {unfolded} bytes, more than the file holds: it was zipped again with "
+            f"compression, which torch never does; unzip it, then zip -0 -r again.pth FOLDER"
         )
 
 
-def _reason(file: Path, message: str) -> str:
-    forbidden = re.search(r"GLOBAL (\S+)", message)
-    if forbidden:
-        return (
-            f"{file} wants to load {forbidden[1]}, which could run code, and is refused; "
-            "--trust reads it if you know who made it"
-        )
-    first = " ".join(message.split()).split(". ")[0][:120]
-    return f"{file} is not a readable torch file (truncated, or another format): {first}"
+def _reason(file: Path, error: Exception) -> str:
+    name = refused_name(str(error))
+    if name is not None:
+        return refusal(file, name)
+    first = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
+    cut = "is truncated" if is_cut(error) else "is not a readable torch file"
+    return f"{file} {cut}: {first}; copy or download it again"

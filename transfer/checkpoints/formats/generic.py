@@ -1,0 +1,321 @@
+"""The last format, `generic`: a file that no other format explains, its whole trunk out.
+
+The trunk is what is below the longest prefix under which one whole known backbone is; every other
+tensor is dropped as "outside the trunk". What could be a part of the network itself (a tensor in
+the trunk's own modules, another stem, registers) is not dropped but refused.
+
+Copies of the trunk: equal ones are one trunk. Of different ones that which was trained is taken
+(query, online), and its average is left (key, target, momentum, EMA); of teacher and student the
+teacher is taken, as DINO's authors do. Where this decides nothing, `--prefix` is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.architectures import expected_shapes, nearest_backbone, shorten
+from transfer.checkpoints.formats.entry import TEXT, Flat, Found, KeyFormat, variant, without_ddp
+from transfer.checkpoints.formats.mm_config import stored_config
+from transfer.checkpoints.formats.openmmlab import facts_of_mm
+from transfer.checkpoints.formats.toolboxes import facts_of_lightning
+from transfer.checkpoints.formats.unwrap import DEPTH
+from transfer.checkpoints.layout import Layout, layout_of
+from transfer.checkpoints.provenance import Facts, no_facts
+
+GENERIC = KeyFormat(
+    "generic",
+    "any other file in which one whole known backbone is below one prefix",
+    TEXT,
+    kinds=("torch", "safetensors", "pickle"),
+    forced=True,
+)
+LAYOUTS = ("canonical", "numeric", "mm_vit", "detectron2")
+OUTSIDE = "outside the trunk"
+NEARLY = 0.9  # part of a backbone's tensors from which on it is a damaged one
+# First parts of names beside a trunk that may belong to it: other stems, norms, tokens.
+_STRUCTURE = re.compile(
+    r"(stem|conv|bn|gn|norm|layers?|stages?|blocks?|res|maxpool|avgpool|pool|attnpool|act|relu|"
+    r"downsample|aa|se|ln_pre|norm_pre|fc_norm|dist_token|reg_token|register_tokens|"
+    r"storage_tokens|class_embedding|positional_embedding|rope\w*)\d*"
+)
+_DETECTOR = re.compile(
+    r"rpn|rpn_head|roi_heads?|bbox_head|mask_head|proposal_generator|decode_head|sem_seg_head"
+)
+_AVERAGED = {"ema", "momentum", "target", "key", "k", "t", "averaged", "avg", "swa", "shadow"}
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone in a file. Attributes: tensors: canonical names -> as converted."""
+
+    prefix: str
+    layout: Layout
+    backbone: str
+    tensors: Mapping[str, Tensor]
+
+    @cached_property
+    def part(self) -> float:
+        """How much of the backbone is there under right names and shapes, 0 to 1."""
+        wanted = expected_shapes(self.backbone, counters=False)
+        there = [name for name, shape in wanted.items() if self._shape(name) == shape]
+        return len(there) / len(wanted)
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        return tuple(self.tensors[name].shape) if name in self.tensors else None
+
+    def equals(self, other: Trunk) -> bool:
+        """Whether both have the same values."""
+        wanted = expected_shapes(self.backbone, counters=False)
+        mine, theirs = wanted.keys() & self.tensors, wanted.keys() & other.tensors
+        return mine == theirs and all(
+            torch.equal(self.tensors[name], other.tensors[name]) for name in mine
+        )
+
+    @property
+    def rank(self) -> int:
+        """Which copy is taken: the lowest."""
+        words = set(re.split(r"[._]", self.prefix.lower()))
+        if "teacher" in words:
+            return 0
+        return 3 if words & _AVERAGED else 2 if "student" in words else 1
+
+
+def flatten(content: Mapping[str, Any], before: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """Every tensor of a file under the path of its keys, joined by points."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str):
+            continue
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(value)
+        if isinstance(value, Tensor):
+            tensors[before + key] = value
+        elif isinstance(value, Mapping) and depth < DEPTH:
+            tensors |= flatten(value, f"{before}{key}.", depth + 1)
+    return tensors
+
+
+def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
+    """The backbones of a file, whole or nearly: the trained before the averaged, the longest prefix
+    first."""
+    found = [trunk for place in _places(tensors) if (trunk := _trunk(tensors, *place))]
+    return sorted(found, key=lambda one: (one.rank, -len(one.prefix)))
+
+
+def find_generic(content: Flat, plain: Mapping[str, Any], prefix: str | None) -> Found | None:
+    """The file as format `generic`; None where it has nothing like a backbone.
+
+    Args:
+        content: as read; plain: without the wrappers' parts of names (`unwrap`).
+        prefix: of the trunk, from the user.
+
+    Raises:
+        InputError: several networks between which no rule decides, or nothing below the prefix.
+    """
+    tensors = flatten(plain)
+    found = trunks(tensors)
+    if prefix is not None:
+        return as_generic(_forced(found, tensors, prefix), content, tensors, forced=True)
+    return as_generic(_chosen(found), content, tensors) if found else None
+
+
+def as_generic(
+    trunk: Trunk,
+    content: Flat,
+    tensors: dict[str, Tensor],
+    facts: Facts | None = None,
+    forced: bool = False,
+) -> Found:
+    """A trunk as a format of its own, whose rule drops all other tensors.
+
+    Args:
+        facts: of the format that the file is nearest to.
+        forced: the user has said that this is the trunk.
+
+    Raises:
+        InputError: other tensors may be a part of the network.
+    """
+    inside = {trunk.prefix + (trunk.layout.forth(name) or name) for name in _names(trunk)}
+    rest = [name for name in tensors if name not in inside]
+    tops = {name[len(trunk.prefix) :].partition(".")[0] for name in inside}
+    kept = [n for n in rest if n.startswith(trunk.prefix) and _top(n, trunk.prefix) in tops]
+    made = [name for name in kept if ".parametrizations." in name]
+    if made:
+        raise InputError(
+            f"the trunk is parametrized ({shorten(made)}): the file has what its weights are made "
+            "from; call torch.nn.utils.parametrize.remove_parametrizations, then save"
+        )
+    outside = sorted(set(rest) - set(kept))
+    if not forced and trunk.part == 1:
+        _check_rest(trunk, outside, content)
+    trunk_names = "|".join(map(re.escape, sorted(tops)))
+    pattern = rf"(?!{re.escape(without_ddp(trunk.prefix))}({trunk_names})(\.|$)).*"
+    known = facts or _facts(content)
+    where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
+    said = f"no known format explains the whole file: taken is the {trunk.backbone} {where}"
+    if outside:
+        groups = ", ".join(f"`{name}` {count}" for name, count in _groups(outside, trunk).items())
+        said += f"; {len(outside)} tensors outside the trunk were left ({groups})"
+    silent = known.preprocess == Preprocess() and not known.warnings
+    assumed = no_facts({}).warnings if silent else ()
+    known = known._replace(warnings=(said, *known.warnings, *assumed))
+    entry = variant(GENERIC, "generic", drops={OUTSIDE: pattern}, facts=lambda _: known)
+    return Found(entry, tensors, trunk.prefix, trunk.layout, tensors)
+
+
+def widened(found: Found) -> Found | None:
+    """A file of a known format with tensors that the format does not explain, as `generic`.
+
+    Returns:
+        None where the trunk at the format's own place is damaged: no other copy replaces it.
+
+    Raises:
+        InputError: see `find_generic`.
+    """
+    tensors = flatten(found.content)
+    own = path_of(found)
+    everywhere = trunks(tensors)
+    trunk = next((one for one in everywhere if one.prefix == own), None)
+    if trunk is None and everywhere:
+        return as_generic(_chosen(everywhere), found.content, tensors)
+    if trunk is None or trunk.part < 1:
+        return None
+    return as_generic(trunk, found.content, tensors, found.format.facts(found.content))
+
+
+def path_of(found: Found) -> str:
+    """The keys that lead to the trunk, and its prefix, as one."""
+    if found.format.name == GENERIC.name:
+        return found.prefix
+    return "".join(f"{key}." for key in found.format.containers[0]) + found.prefix
+
+
+def copies_note(found: Found) -> tuple[str, ...]:
+    """Which of a file's copies of the trunk was taken and which were left: one line, or none."""
+    own, copies = path_of(found), trunks(flatten(found.content))
+    taken = next((one for one in copies if one.prefix == own), None)
+    left = [one for one in copies if one is not taken]
+    if taken is None or not left:
+        return ()
+    parts = [f"`{one.prefix}` ({'equal' if one.equals(taken) else 'different'})" for one in left]
+    return (f"taken: `{own or '(the top of the file)'}`; left, as copies: {', '.join(parts)}",)
+
+
+def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]]]:
+    """Layouts and prefixes at which a trunk's most telling names are; the names below each."""
+    for layout in LAYOUTS:
+        landmarks = [one for one in layout_of(layout).landmarks if one.count(".") > 1]
+        prefixes = {
+            name[: -len(mark)]
+            for name in tensors
+            for mark in landmarks
+            if name.endswith(mark) and (name == mark or name[-len(mark) - 1] == ".")
+        }
+        for prefix in prefixes:
+            yield layout, prefix, [name for name in tensors if name.startswith(prefix)]
+
+
+def _trunk(
+    tensors: Mapping[str, Tensor], layout: str, prefix: str, names: Collection[str]
+) -> Trunk | None:
+    """The backbone that is nearest to the names below a prefix; None where it is far."""
+    below = [name[len(prefix) :] for name in names]
+    form = layout_of(layout, below)
+    state = {
+        canonical: form.convert(canonical, tensors[prefix + name])
+        for name in below
+        if (canonical := form.back(name)) is not None
+    }
+    trunk = Trunk(prefix, form, nearest_backbone(state)[0], state)
+    return trunk if trunk.part >= NEARLY else None
+
+
+def _names(trunk: Trunk) -> Collection[str]:
+    return expected_shapes(trunk.backbone, counters=True)
+
+
+def _top(name: str, prefix: str) -> str:
+    return name[len(prefix) :].partition(".")[0]
+
+
+def _chosen(found: list[Trunk]) -> Trunk:
+    """The trunk that the module's rule takes."""
+    first = found[0]
+    rivals = [
+        one
+        for one in found[1:]
+        if (one.rank == first.rank or one.backbone != first.backbone) and not one.equals(first)
+    ]
+    if not rivals:
+        return first
+    places = ", ".join(f"`{one.prefix}` ({one.backbone})" for one in (first, *rivals))
+    raise InputError(
+        f"it holds {1 + len(rivals)} different networks, below {places}; name one by --prefix of "
+        "tools/convert_weights.py"
+    )
+
+
+def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> Trunk:
+    """The trunk below a prefix: the whole path, or the end of one path."""
+    wanted = prefix.strip(".") + "." if prefix.strip(".") else ""
+    exact = [one for one in found if one.prefix == wanted]
+    ending = [one for one in found if wanted and f".{one.prefix}".endswith(f".{wanted}")]
+    chosen = exact or ending
+    if len(chosen) == 1:
+        return chosen[0]
+    known = ", ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
+    raise InputError(
+        f"{'no' if not chosen else len(chosen)} known backbones are below the prefix {prefix!r}; "
+        f"the file has {known or 'none, ' + 'its names begin ' + shorten(list(tensors))}"
+    )
+
+
+def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
+    """Raises InputError where other tensors may change what the trunk computes."""
+    near = [n for n in rest if n.startswith(trunk.prefix)]
+    structure = [n for n in near if _STRUCTURE.fullmatch(_top(n, trunk.prefix))]
+    place = f"--prefix {trunk.prefix.rstrip('.') or repr('')} of tools/convert_weights.py"
+    if structure:
+        raise InputError(
+            f"beside the {trunk.backbone} below `{trunk.prefix}` are tensors that may belong to it "
+            f"({shorten(structure)}): another network; {place} leaves them out"
+        )
+    heads = [name for name in rest if any(map(_DETECTOR.fullmatch, name.split(".")))]
+    if heads:
+        raise InputError(
+            f"it is a detector or a segmenter ({shorten(heads)}), whose backbone was fine-tuned; "
+            f"{place} takes the {trunk.backbone} all the same"
+        )
+
+
+def _groups(names: list[str], trunk: Trunk) -> dict[str, int]:
+    """The outermost parts of names that hold nothing of the trunk -> how many names they hold."""
+    counts: dict[str, int] = {}
+    for name in names:
+        parts, path = name.split("."), ""
+        for part in parts:
+            path += f"{part}."
+            if not trunk.prefix.startswith(path):
+                break
+        group = path.rstrip(".") if path.rstrip(".") == name else path
+        counts[group] = counts.get(group, 0) + 1
+    return counts
+
+
+def _facts(content: Flat) -> Facts:
+    """What a file of unknown format says all the same: OpenMMLab's config, Lightning's epochs."""
+    if stored_config(content):
+        return facts_of_mm(content)
+    if "pytorch-lightning_version" in content:
+        return facts_of_lightning(content)
+    return no_facts(content)

@@ -1,0 +1,144 @@
+"""Pickles that the user trusts (`--trust`): whatever they hold, the tensors come out.
+
+What a file names and this machine does not have (a class of somebody's `__main__`, a config library
+that is not installed), and what cannot be built here (a path of another system), becomes an inert
+object that keeps its state. A module gives its state_dict, also one whose class is not there.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+DEPTH = 6  # of nested containers in which modules are looked for
+
+
+class Absent:
+    """Stands for an object whose class is not there or that cannot be built; keeps its state."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Absent:
+        """An empty object, whatever the file passes."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Forgets the arguments."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keeps the attributes of a mapping, of a pair with slots its first part."""
+        state = state[0] if isinstance(state, tuple) and state else state
+        if isinstance(state, Mapping):
+            self.__dict__.update({str(key): value for key, value in state.items()})
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Forgets an item."""
+
+    def append(self, value: object) -> None:
+        """Forgets an item."""
+
+    def extend(self, values: object) -> None:
+        """Forgets items."""
+
+    def __call__(self, *args: object, **kwargs: object) -> Absent:
+        """Another such object: functions of absent modules are called, too."""
+        return Absent()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def _or_absent(step: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A step of the unpickler that builds an object; where that fails it leaves an `Absent`."""
+
+    def safely(unpickler: Any) -> None:
+        stack, meta = list(unpickler.stack), [list(part) for part in unpickler.metastack]
+        try:
+            step(unpickler)
+        except Exception:  # of any kind: the file's own code raises it
+            unpickler.stack[:], unpickler.metastack[:] = stack, meta
+            unpickler.stack.pop()
+            unpickler.stack[-1] = Absent()
+
+    return safely
+
+
+class TrustingUnpickler(pickle._Unpickler):
+    """Runs what the file says; what fails becomes an `Absent`."""
+
+    dispatch = {
+        **pickle._Unpickler.dispatch,
+        **{
+            code[0]: _or_absent(pickle._Unpickler.dispatch[code[0]])
+            for code in (pickle.REDUCE, pickle.NEWOBJ)
+        },
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The object of that name, or `Absent`."""
+        try:
+            return super().find_class(module, name)
+        except Exception:  # importing a module can raise anything
+            return Absent
+
+    def load_build(self) -> None:
+        """Sets an object's state; a state that does not fit is kept by an `Absent`."""
+        state, instance = self.stack[-1], self.stack[-2]
+        try:
+            super().load_build()
+        except Exception:
+            if self.stack and self.stack[-1] is state:
+                self.stack.pop()
+            kept = Absent()
+            kept.__setstate__(state)
+            if self.stack and self.stack[-1] is instance:
+                self.stack[-1] = kept
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def trusted_load(stream: BinaryIO, encoding: str = "latin1") -> Any:
+    """Loads one pickle, running what it says."""
+    return TrustingUnpickler(stream, encoding=encoding).load()
+
+
+# For torch.load: it makes an unpickler of its own out of this one.
+PICKLE = SimpleNamespace(
+    Unpickler=TrustingUnpickler,
+    load=lambda stream, **options: TrustingUnpickler(stream, **options).load(),
+    UnpicklingError=pickle.UnpicklingError,
+    __name__="pickle",
+)
+
+
+def plain_modules(value: Any, depth: int = 0) -> Any:
+    """The value with each module replaced by its state_dict; mappings are copied."""
+    if _is_module(value):
+        return OrderedDict(_state_of(value, ""))
+    if isinstance(value, dict) and depth < DEPTH:
+        new = {key: plain_modules(one, depth + 1) for key, one in value.items()}
+        return value if all(new[key] is value[key] for key in value) else new
+    return value
+
+
+def _is_module(value: Any) -> bool:
+    attributes = getattr(value, "__dict__", None)
+    return isinstance(attributes, dict) and {"_parameters", "_modules"} <= attributes.keys()
+
+
+def _state_of(module: Any, before: str) -> dict[str, Tensor]:
+    """What `module.state_dict()` gives, read from its attributes."""
+    attributes = vars(module)
+    fleeting = attributes.get("_non_persistent_buffers_set") or ()
+    state: dict[str, Tensor] = {}
+    for part in ("_parameters", "_buffers"):
+        for name, value in (attributes.get(part) or {}).items():
+            if isinstance(value, Tensor) and name not in fleeting:
+                state[f"{before}{name}"] = value.detach()
+    for name, inner in (attributes.get("_modules") or {}).items():
+        if _is_module(inner):
+            state |= _state_of(inner, f"{before}{name}.")
+    return state
