@@ -47,11 +47,6 @@ def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
 
 _OTHERS = (
     (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
-    (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
-    (
-        r"(.*\.)?stages\.\d\.\d\.dwconv\..*|(.*\.)?stages\.\d\.blocks\.\d+\.conv_dw\..*",
-        "a ConvNeXt of another form, or a damaged one",
-    ),
     (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
