@@ -19,6 +19,13 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import is_known
 
 CONFIG = "config.json"
+# Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.
+VITS = (
+    r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
+    r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
+    r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
+    r"vit_[blh]_\d+",
+)
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSORS = (PREPROCESSOR, "processor_config.json")
 
@@ -61,7 +68,8 @@ def read_folder(folder: Path) -> Beside:
 
 def check_architecture(source: str, name: str) -> None:
     """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
-    if not is_known(re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])):
+    plain = re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])
+    if not is_known(plain) and not any(re.fullmatch(pattern, plain) for pattern in VITS):
         known = ", ".join(BACKBONES)
         raise InputError(f"{source} is a {name}; read are {known}, plain ViTs and ConvNeXts")
 
