@@ -19,6 +19,13 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.architectures import is_known
 
 CONFIG = "config.json"
+# Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.
+VITS = (
+    r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
+    r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
+    r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
+    r"vit_[blh]_\d+",
+)
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSORS = (PREPROCESSOR, "processor_config.json")
 
@@ -33,14 +40,6 @@ class Beside(NamedTuple):
 
 
 NOTHING = Beside(None, {}, {})
-
-# Names of timm and of transformers' hubs for ViTs that are read, beside those of `architectures`
-VITS = (
-    r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
-    r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
-    r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
-    r"vit_[blh]_\d+",
-)
 
 
 def read_beside(file: Path) -> Beside:

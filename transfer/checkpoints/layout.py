@@ -158,6 +158,7 @@ LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
 TRUNKS = (
     *("canonical", "hf_resnet", "fair_convnext", "torchvision_convnext", "mm_convnext"),
     *("hf_convnext", "hf_dinov3_convnext", "hf4_dinov3_convnext"),
+    *FAMILIES,
 )
 
 

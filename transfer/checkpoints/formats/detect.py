@@ -87,11 +87,6 @@ def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
 
 
 _OTHERS = (
-    (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
-    (
-        r"(.*\.)?stages\.\d\.\d\.dwconv\..*|(.*\.)?stages\.\d\.blocks\.\d+\.conv_dw\..*",
-        "a ConvNeXt of another form, or a damaged one",
-    ),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),

@@ -29,7 +29,7 @@ from transfer.checkpoints.formats.mm_config import stored_config
 from transfer.checkpoints.formats.openmmlab import facts_of_mm
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.formats.unwrap import DEPTH
-from transfer.checkpoints.layout import Layout, layout_of
+from transfer.checkpoints.layout import TRUNKS, Layout, layout_of
 from transfer.checkpoints.provenance import Facts, no_facts
 
 GENERIC = KeyFormat(
@@ -39,7 +39,7 @@ GENERIC = KeyFormat(
     kinds=("torch", "safetensors", "pickle"),
     forced=True,
 )
-LAYOUTS = ("canonical", "numeric", "mm_vit", "detectron2")
+LAYOUTS = (*TRUNKS, "numeric", "mm_vit", "detectron2")
 OUTSIDE = "outside the trunk"
 NEARLY = 0.9  # part of a backbone's tensors from which on it is a damaged one
 # First parts of names beside a trunk that may belong to it: other stems, norms, tokens.
@@ -64,9 +64,20 @@ class Trunk:
     tensors: Mapping[str, Tensor]
 
     @cached_property
+    def wanted(self) -> dict[str, tuple[int, ...]]:
+        """Canonical names that the layout stores of the backbone -> their shapes there."""
+        shapes = self.layout.split(expected_shapes(self.backbone, counters=False))
+        fills = self.layout.fills
+        return {
+            name: shape
+            for name, shape in shapes.items()
+            if name in self.tensors or not {name, name.rpartition(".")[2]} & fills.keys()
+        }
+
+    @cached_property
     def part(self) -> float:
         """How much of the backbone is there under right names and shapes, 0 to 1."""
-        wanted = expected_shapes(self.backbone, counters=False)
+        wanted = self.wanted
         there = [name for name, shape in wanted.items() if self._shape(name) == shape]
         return len(there) / len(wanted)
 
@@ -75,7 +86,7 @@ class Trunk:
 
     def equals(self, other: Trunk) -> bool:
         """Whether both have the same values."""
-        wanted = expected_shapes(self.backbone, counters=False)
+        wanted = self.wanted
         mine, theirs = wanted.keys() & self.tensors, wanted.keys() & other.tensors
         return mine == theirs and all(
             torch.equal(self.tensors[name], other.tensors[name]) for name in mine
@@ -236,12 +247,13 @@ def _trunk(
         for name in below
         if (canonical := form.back(name)) is not None
     }
-    trunk = Trunk(prefix, form, nearest_backbone(state)[0], state)
+    state |= form.adds
+    trunk = Trunk(prefix, form, nearest_backbone(state, form.split)[0], state)
     return trunk if trunk.part >= NEARLY else None
 
 
 def _names(trunk: Trunk) -> Collection[str]:
-    return expected_shapes(trunk.backbone, counters=True)
+    return trunk.layout.split(expected_shapes(trunk.backbone, counters=True))
 
 
 def _top(name: str, prefix: str) -> str:
