@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: install demo test test-slow lint format clean
 
-$(VENV)/.installed: setup.cfg constraints.txt
+$(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@

@@ -22,7 +22,7 @@ from fvcore.common.config import CfgNode
 from benchmarks import seconds
 from benchmarks.pipeline import finisher
 from benchmarks.timing import Sample, Work, interleaved, measure
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.registry import open_sets

@@ -1,6 +1,6 @@
 """How trivial each config's positive pairs are, without training: how often a trivial feature finds
 a view's pair in the batch, and the edge response at mask borders. Images in, a table and a JSON
-file out; definitions: pretrain/data/trivial.py."""
+file out; definitions: benchmarks/trivial_features.py."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def measure_batch(
 ) -> dict[str, float]:
     """Rates in percent over all pairs of a view of A with one of B, and border responses over all
     views. `places`: the views of A and those of B."""
-    from pretrain.data import trivial
+    from benchmarks import trivial_features as trivial
 
     features: dict[str, Callable[[int], Tensor]] = {
         "mean_colour": lambda v: trivial.mean_colour(views[v]),

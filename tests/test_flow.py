@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 from tools.convert_weights import main as convert
 from tools.report import main as report
 from tools.train_cls import main as classify

@@ -25,7 +25,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @tool
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    from pretrain.common.digits import CLASSIFICATION_COUNTS, SCENE_COUNTS, make_digits
+    from pretrain.digits.dataset import CLASSIFICATION_COUNTS, SCENE_COUNTS, make_digits
 
     written = make_digits(
         args.output,

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pretrain.common.cli import make_parser, output_folder, tool
+from pretrain.common.progress import keep_progress, progress_folder
 
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
@@ -62,9 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         first_trial=args.first_trial,
         config=args.config,
     )
-    if args.num_gpus > 1:
-        check(cfg, request)
-    launch(classify, args.num_gpus, (cfg, request))
+    with keep_progress(progress_folder(output, args.first_trial)):
+        if args.num_gpus > 1:
+            check(cfg, request)
+        launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0
     print_metrics([output / f"trial_{t}" for t in range(args.first_trial, args.trials)])

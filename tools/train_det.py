@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.cli import make_parser, tool
+from pretrain.common.progress import keep_progress, progress_folder
 
 EXAMPLE = (
     "python tools/train_det.py --config digits_voc.yaml --weights runs/mscn/checkpoint.pth "
@@ -75,8 +76,9 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
 
     check_gpus(num_gpus)
-    run.check_trained(request)
-    launch(run.evaluate_model, num_gpus, (request,))
+    with keep_progress(request.output):
+        run.check_trained(request)
+        launch(run.evaluate_model, num_gpus, (request,))
     print(f"{request.output}/evaluation.json")
 
 
@@ -86,10 +88,11 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
     from transfer.results.record import FILE_NAME, read_record
 
     check_gpus(num_gpus)
-    job = run.prepare(request)
-    for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
-    run.check_weights(job)
-    launch(run.run_request, num_gpus, (request,))
+    with keep_progress(progress_folder(request.output, request.first_trial)):
+        job = run.prepare(request)
+        for_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
+        run.check_weights(job)
+        launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return
     for trial in range(request.first_trial, request.trials):

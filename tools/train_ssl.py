@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.common.cli import make_parser, output_folder, tool
+from pretrain.common.progress import keep_progress
 
 EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/mscn SEED 1
   python tools/train_ssl.py --config mscn_r50.yaml --num-gpus 8 SOLVER.EPOCHS 200"""
@@ -36,10 +37,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not under_torchrun():
         check_gpus(args.num_gpus)
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
-    if int(os.environ.get("RANK", 0)) == 0:
-        check_inputs(cfg)
-        output_folder(output, args.resume)
-    launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
+    with keep_progress(output):
+        if int(os.environ.get("RANK", 0)) == 0:
+            check_inputs(cfg)
+            output_folder(output, args.resume)
+        launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"pretrained weights: {output / 'checkpoint.pth'}")
 

@@ -18,8 +18,27 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
 BASE_KEY = "_BASE_"
+
+
+def is_checkout() -> bool:
+    """Whether this code runs from a checkout of the project, and not from an installed wheel."""
+    return (CHECKOUT / "setup.cfg").is_file() and (CHECKOUT / "tools").is_dir()
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder `configs` or `tools` that ships with the code.
+
+    A wheel holds it below `mscn` (see `setup.py`).
+
+    Raises:
+        InputError: the folder is missing, so that nothing can be compared with it or started.
+    """
+    folder = CHECKOUT / name if is_checkout() else CHECKOUT / "mscn" / name
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing, which ships with mscn; install mscn again")
+    return folder
 
 
 def find_config(name: str, folder: str = "configs") -> Path:
@@ -27,7 +46,7 @@ def find_config(name: str, folder: str = "configs") -> Path:
 
     Args:
         name: a path, or `NAME.yaml` (the suffix may be left out) somewhere below `configs/` of the
-            current folder or of the checkout.
+            current folder, of the checkout, or of the installed wheel.
         folder: the command's own folder below `configs/`, for the list in the message.
 
     Raises:
@@ -36,7 +55,8 @@ def find_config(name: str, folder: str = "configs") -> Path:
     if Path(name).is_file():
         return Path(name)
     wanted = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    roots = {root.resolve() for root in (Path("configs"), CHECKOUT / "configs") if root.is_dir()}
+    here = Path("configs")
+    roots = {root.resolve() for root in (here, shipped_folder("configs")) if root.is_dir()}
     files = {path for root in roots for path in root.rglob("*.yaml")}
     matches = sorted(path for path in files if str(path).endswith(f"/{wanted}"))
     if len(matches) > 1:
@@ -130,9 +150,21 @@ def _base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
             return
         if not isinstance(base, str):
             raise InputError(f"{path}: {BASE_KEY} must be one file name, got {base!r}")
-        path = Path(base) if Path(base).is_absolute() else path.parent / base
-        if not path.is_file():
-            raise InputError(f"{seen[-1]}: {BASE_KEY} names a missing file {path}")
+        path = _base_file(base, path)
+
+
+def _base_file(base: str, path: Path) -> Path:
+    """The base that a config names: a file beside it, else the shipped config of that name.
+
+    The second lets a config of one's own extend a shipped one, wherever that is installed.
+    """
+    beside = path.parent / base  # an absolute base stays as it is
+    if beside.is_file():
+        return beside
+    try:
+        return find_config(base)
+    except InputError as error:
+        raise InputError(f"{path}: {BASE_KEY} names a missing file {beside}; {error}") from None
 
 
 def _read_yaml(path: Path) -> dict:

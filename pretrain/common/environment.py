@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from pretrain.common.config import CHECKOUT
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -54,8 +56,14 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit of the project's own checkout; "absent" for an installed wheel.
+
+    Git looks in the folders above, too: for an environment inside somebody's repository it would
+    report that repository's commit.
+    """
+    if not (CHECKOUT / ".git").exists():
+        return "absent"
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
+from pretrain.common.progress import ProgressBar
 
 Item = TypeVar("Item")
 
@@ -100,9 +99,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return list(_rows(Path(path)))
 
 
-def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> tqdm:
-    """A progress bar with rate and ETA on stderr, on the main process only."""
-    return tqdm(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
+def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
+    """A progress bar with rate and ETA on stderr and in progress.json, on the main process only."""
+    return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

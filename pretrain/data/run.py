@@ -68,7 +68,7 @@ def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
 
 def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
     """The masks of one branch; None where nothing can be masked."""
-    if masked_share(cfg, branch) == 0:
+    if masked_view_share(cfg, branch) == 0:
         return None
     return MaskRecipe(
         ratio=number_or_range(cfg.MASK.RATIO),
@@ -88,8 +88,8 @@ def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
     )
 
 
-def masked_share(cfg: CfgNode, branch: CfgNode) -> float:
-    """How strongly a branch is masked: the share of its views that are, 0 where the ratio is."""
+def masked_view_share(cfg: CfgNode, branch: CfgNode) -> float:
+    """The share of a branch's views that are masked; 0 if the mask ratio is 0."""
     return branch.MASK_PROB if max(cfg.MASK.RATIO) > 0 else 0.0
 
 

@@ -97,7 +97,8 @@ class ProgressBar(Callback):
             images = (training.step - self._step) * training.batch_size
             speed = images / max(training.seconds - self._seconds, 1e-9)
             loss = training.guard.last
-            self._bar.set_postfix_str(f"{speed:.0f} images/s, loss {loss:.3f}", refresh=False)
+            shown = {"images/s": f"{speed:.0f}", "loss": f"{loss:.3f}"}
+            self._bar.set_postfix(shown, refresh=False)
             self._shown, self._step = time.monotonic(), training.step
             self._seconds = training.seconds
         self._bar.update(training.step - self._bar.n)

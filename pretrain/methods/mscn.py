@@ -1,11 +1,22 @@
-"""Masked Siamese ConvNets (Jing, Zhu, LeCun; arXiv 2206.07700): masked multi-view on any loss of
-two views.
+"""Masked Siamese ConvNets (Jing, Zhu, LeCun; arXiv 2206.07700): the map of the method.
 
-The masks, the filter and the noise belong to the views (pretrain/data). The method is how a loss of
-two views is applied to more: each joint-embedding method here takes the pairs of views it compares,
-and its loss is the mean over those pairs of the two-view loss of that pair alone. METHOD.BASE names
-the loss; this module says what MSCN adds to it. With one view a branch, no mask and no filter,
-MSCN is its base method bit for bit.
+MSCN adds five ideas to a siamese method, in this order on the way of an image:
+
+1. A high-pass filter on each augmented view, so that the value 0 means "no information" and a mask
+   makes no edge: `pretrain/data/highpass.py`, keys HIGHPASS.
+2. Masks of a grid or of all but one region (focal), drawn for all channels together or for each of
+   them: `pretrain/data/masking.py`, keys MASK.
+3. Noise in the masked pixels, so that the masked area does not tell the view's colours:
+   `apply_mask` in the same file, keys MASK.FILL and MASK.NOISE.
+4. Asymmetry: the two branches mask with different probabilities, and the more masked branch is the
+   online one of an asymmetric loss: `online_branch` below, keys VIEWS.A and VIEWS.B.
+5. Several masked views of each image, compared in asymmetric pairs: `pairing_of` below,
+   `pretrain/methods/pairs.py`, keys VIEWS.A.COUNT, VIEWS.B.COUNT and METHOD.PAIRS.
+
+`pretrain/data/views.py` puts 1 to 3 in order for each view. METHOD.BASE names the loss of two views
+(one of `table.BASES`), whose mean over the pairs is MSCN's loss. With one view a branch, no mask
+and no filter, MSCN is its base method bit for bit. The paper's recipe is
+`configs/pretrain/mscn_r50.yaml`.
 """
 
 from __future__ import annotations
@@ -21,7 +32,7 @@ def pairing_of(method: str, pairs: str) -> Pairing:
     return PAIRINGS[pairs] if method == MSCN else cross_pairs
 
 
-def online_branch(method: str, masked_shares: Sequence[float]) -> int:
+def online_branch(method: str, masked_view_shares: Sequence[float]) -> int:
     """The branch (0 or 1) on the online side of an asymmetric base (MoCo v1, v2).
 
     MSCN's online network sees the more masked branch, its target the less masked one, as far as
@@ -29,6 +40,6 @@ def online_branch(method: str, masked_shares: Sequence[float]) -> int:
     themselves, branch A is online.
 
     Args:
-        masked_shares: expected share of masked pixels in branches A and B.
+        masked_view_shares: share of the views of branches A and B that are masked.
     """
-    return 1 if method == MSCN and masked_shares[1] > masked_shares[0] else 0
+    return 1 if method == MSCN and masked_view_shares[1] > masked_view_shares[0] else 0

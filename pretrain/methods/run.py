@@ -14,7 +14,7 @@ from pretrain.backbones.heads import build_predictor, build_projector
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import masked_share
+from pretrain.data.run import masked_view_share
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL
@@ -109,7 +109,7 @@ def _build_joint_embedding(
     if name == "barlow":
         return BarlowTwins(trunk, projector, off_diagonal_weight=node.BARLOW.OFF_DIAGONAL, **shared)
     if name in ("moco_v1", "moco_v2"):
-        shares = [masked_share(cfg, branch) for branch in (cfg.VIEWS.A, cfg.VIEWS.B)]
+        shares = [masked_view_share(cfg, branch) for branch in (cfg.VIEWS.A, cfg.VIEWS.B)]
         return MoCo(
             trunk,
             projector,

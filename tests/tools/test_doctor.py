@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 from tools.doctor import main
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 from tools.run_suite import main
 
 SHORT = 'overrides: [PROTOCOL.K, "(5,)", DATALOADER.NUM_WORKERS, 0]'

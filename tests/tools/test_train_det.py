@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 from tools.train_det import main
 
 ROOT = Path(__file__).parents[2]

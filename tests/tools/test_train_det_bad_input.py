@@ -307,7 +307,7 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
         "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN 64 "
         "INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 10 TRANSFER.DRAW_DETECTIONS 0"
     ).split()
-    with caplog.at_level(logging.WARNING, logger="transfer.datasets"):
+    with caplog.at_level(logging.WARNING):
         assert main(["--config", COCO[0], *options, *COCO[1:], *tiny]) == 0
     words = [r.getMessage() for r in caplog.records if "instances_train.json" in r.getMessage()]
     assert "boxes without area are not trained on (1: annotation 14)" in words[0]

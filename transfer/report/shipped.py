@@ -1,7 +1,7 @@
 """Whether what ran is the protocol of its name: a record's config in, what differs out.
 
 A file that was copied and edited keeps its name and needs no override, so that the record's own
-config is compared with the one below `configs/` of this checkout.
+config is compared with the one below `configs/` of this checkout, or of the installed wheel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import CHECKOUT, flat, load_config
+from pretrain.common.config import flat, load_config, shipped_folder
 from pretrain.common.errors import InputError
 from transfer.classification.defaults import get_defaults
 from transfer.detection.defaults import make_defaults
@@ -51,7 +51,7 @@ def left_open(name: str) -> set[str]:
 @cache
 def _shipped(name: str) -> Flat | None:
     for folder, defaults in FOLDERS.items():
-        for path in sorted((CHECKOUT / "configs" / folder).rglob("*.yaml")):
+        for path in sorted((shipped_folder("configs") / folder).rglob("*.yaml")):
             if path.stem == name:
                 return _read(path, defaults)
     return None

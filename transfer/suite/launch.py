@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from pretrain.common.errors import InputError
+from pretrain.common.progress import forget_progress
 from transfer.results.metrics import headlines
 from transfer.results.record import FILE_NAME, read_record
-from transfer.suite.bars import last_line
+from transfer.suite.log_tail import last_line
 from transfer.suite.plan import Job
 
 POLL_SECONDS = 0.5
@@ -66,7 +67,6 @@ class Running:
     process: Process
     log: Path
     slot: int
-    log_start: int = 0  # bytes that earlier runs have left in the log
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -148,8 +148,8 @@ def _start_ready(
             log = logs / f"{job.name.replace('/', '__')}.log"
             try:
                 log.touch()
-                before = log.stat().st_size
-                running.append(Running(job, launcher.start(job, log, slot), log, slot, before))
+                forget_progress(job.progress_folder)
+                running.append(Running(job, launcher.start(job, log, slot), log, slot))
             except OSError as error:  # no space, no right to write, no memory
                 states[job.name] = FAILED
                 tell(FAILED, job, f"it could not be started: {error}")

@@ -5,6 +5,7 @@ Folders below the suite's output: `pretrain/NAME/`, `TASK/NAME/trial_T/`, `logs/
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import CHECKOUT, find_config
+from pretrain.common.config import find_config, shipped_folder
 from pretrain.common.lookup import find
+from pretrain.common.progress import progress_folder
 from transfer.suite.entries import TOOLS, Entry, read_entries
 
 
@@ -45,6 +47,12 @@ class Job:
     def mark(self) -> Path:
         """The file that says that the command ended well."""
         return self.output / "finished.txt"
+
+    @property
+    def progress_folder(self) -> Path:
+        """Where the command keeps its progress.json; see `pretrain.common.progress`."""
+        trial = re.fullmatch(r"trial_(\d+)", self.results[0].parent.name) if self.results else None
+        return progress_folder(self.output, int(trial[1])) if trial else self.output
 
     def is_done(self) -> bool:
         """Whether the job's results are all there."""
@@ -127,7 +135,7 @@ def command_of(
 
 
 def _python(script: str) -> tuple[str, str]:
-    return sys.executable, str(CHECKOUT / "tools" / script)
+    return sys.executable, str(shipped_folder("tools") / script)
 
 
 def _overrides(entry: Entry) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """How fast a command is here: it is started for a while in a folder that is thrown away.
 
-In: the real command line, on the real data. Out: what its progress bars said, in seconds per unit,
+In: the real command line, on the real data. Out: what its progress.json said, in seconds per unit,
 and the memory it took. Nothing is shortened, so that the batch, the images, their decoding and the
 augmentation are those of the run; only the time is cut, the earlier the sooner the rate is steady.
 """
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer.suite.bars import Bar, last_bar, last_line
+from pretrain.common.progress import PERIOD_VARIABLE, Progress, read_progress
 from transfer.suite.local import LocalProcess
+from transfer.suite.log_tail import last_line
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 5.0
@@ -99,10 +100,10 @@ def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measu
         words[words.index("--output") + 1] = str(Path(folder) / "run")
         log = Path(folder) / "log"
         memory = Memory()
-        # tqdm's own variable: the bars are to move several times within the probe.
-        process = LocalProcess(words, log, {**os.environ, "TQDM_MININTERVAL": "0.5"})
+        # The state is to change several times within the probe.
+        process = LocalProcess(words, log, {**os.environ, PERIOD_VARIABLE: str(POLL_SECONDS)})
         try:
-            return _watch(process, memory, log, stage, seconds)
+            return _watch(process, memory, Path(folder), stage, seconds)
         finally:
             process.stop(STOP_SECONDS)
 
@@ -125,13 +126,14 @@ def _stopped_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _watch(
-    process: LocalProcess, memory: Memory, log: Path, stage: str, seconds: float
+    process: LocalProcess, memory: Memory, folder: Path, stage: str, seconds: float
 ) -> Measured:
-    result = Measured()
+    """`folder` holds the command's log, and its output in `run`."""
+    result, log = Measured(), folder / "log"
     start = time.monotonic()
     while True:
         status, now = process.poll(), time.monotonic()
-        bar = last_bar(log)
+        bar = read_progress(folder / "run")
         if bar is not None and bar.total and stage in ("", bar.stage):
             _note(result, bar, now - start)
         memory.look(process.pid)
@@ -156,7 +158,7 @@ def _is_enough(result: Measured, since: float, seconds: float) -> bool:
     return since > seconds or (steady and stage.left_seconds > seconds - since)
 
 
-def _note(result: Measured, bar: Bar, now: float) -> None:
+def _note(result: Measured, bar: Progress, now: float) -> None:
     current = result.stages[-1] if result.stages else None
     if current is None or (current.name, current.total) != (bar.stage, bar.total):
         if bar.done == 0 and current is None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
-from transfer.suite.bars import Bar, last_bar
+from pretrain.common.progress import Progress, read_progress
 from transfer.suite.launch import FAILED, Running
 from transfer.suite.plan import Job
 
@@ -24,7 +24,7 @@ REPORT_SECONDS = 60.0  # between two lines about the same job, where nothing is 
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a job is; `eta` is that of the trial's present stage, None while it is unknown."""
 
     job: str
@@ -51,12 +51,12 @@ class Progress:
         return ", ".join(parts)
 
 
-def progress_of(item: Running) -> Progress:
-    """Read from the job's log and from the records that it has written."""
+def progress_of(item: Running) -> JobProgress:
+    """Read from the job's progress.json and from the records that it has written."""
     job = item.job
-    bar = last_bar(item.log, item.log_start) or Bar("", 0, 0, 0.0, None)
+    bar = read_progress(job.progress_folder) or Progress("", 0, 0)
     done = sum(path.exists() for path in job.results) if job.trials > 1 else 0
-    return Progress(
+    return JobProgress(
         job=job.name,
         state=item.process.state(),
         seconds=round(item.seconds, 1),
@@ -65,9 +65,13 @@ def progress_of(item: Running) -> Progress:
         stage=bar.stage,
         done=bar.done,
         total=bar.total,
-        eta=bar.left,
-        last=bar.note,
+        eta=bar.eta,
+        last=", ".join(f"{name} {_short(value)}" for name, value in bar.metrics.items()),
     )
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 class TextView:
@@ -131,7 +135,7 @@ class JsonView:
         self._write({"event": event, "job": job.name, "detail": detail})
 
     def show(self, running: Sequence[Running], waiting: int) -> None:
-        """{"event": "progress", ...} of each job, the fields of `Progress`."""
+        """{"event": "progress", ...} of each job, the fields of `JobProgress`."""
         if time.monotonic() - self.shown_at < self.every_seconds:
             return
         self.shown_at = time.monotonic()

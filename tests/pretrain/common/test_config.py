@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import config_sha256, dump_yaml, find_config, load_config
 from pretrain.common.errors import InputError
+from pretrain.defaults import get_defaults
 
 
 def defaults() -> CfgNode:
@@ -91,3 +92,12 @@ def test_identity_ignores_output_and_seed(tmp_path: Path) -> None:
     assert config_sha256(one) == config_sha256(other) != config_sha256(changed)
     again = write(tmp_path / "again.yaml", dump_yaml(one))
     assert load_config(str(again), defaults(), []) == one
+
+
+def test_a_base_may_be_the_name_of_a_shipped_config(tmp_path: Path) -> None:
+    """A config of one's own extends a shipped one without its path."""
+    path = write(tmp_path / "mine.yaml", "_BASE_: simclr_r50.yaml\nSEED: 7\n")
+    cfg = load_config(str(path), get_defaults())
+    assert cfg.SEED == 7
+    assert cfg.BACKBONE.NAME == "resnet50"
+    assert cfg.DATASETS.TRAIN == "imagenet:train"

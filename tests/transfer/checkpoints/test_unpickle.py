@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.unpickle import ForbiddenGlobal, restricted_load

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from tools.train_cls import main
 from transfer.classification.kshot import draw_shots, fit_and_predict, standardize_rows
 

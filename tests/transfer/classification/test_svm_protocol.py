@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from tools.train_cls import main
 from transfer.checkpoints.read import random_weights
 from transfer.classification import data as cls_data

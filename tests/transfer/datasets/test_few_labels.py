@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from transfer.datasets.few_labels import Part, few_labels, is_drawn, split_part
 from transfer.datasets.registry import locate, open_sets
 from transfer.datasets.samples import Instance, Sample

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from transfer.datasets.registry import locate, open_sets
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.digits import make_digits
+from pretrain.digits.dataset import make_digits
 
 
 @pytest.fixture(scope="session")

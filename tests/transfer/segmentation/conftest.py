@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.common.digits_scenes import Scene, draw_scene
+from pretrain.digits.scenes import Scene, draw_scene
 
 SPLITS = {"train": 6, "val": 3}
 

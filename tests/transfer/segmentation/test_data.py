@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from transfer.datasets.samples import Instance, Sample
 from transfer.segmentation.data import CLASSES, SemanticSample, open_sets, read_mask
 from transfer.segmentation.instances import class_map

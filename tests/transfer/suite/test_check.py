@@ -10,8 +10,8 @@ import yaml
 from torchvision.models import resnet18
 
 from pretrain.common.config import dump_yaml, load_config
-from pretrain.common.digits import make_digits
 from pretrain.defaults import get_defaults
+from pretrain.digits.dataset import make_digits
 from pretrain.engine.checks import batch_note, load_checked
 from pretrain.engine.run import check_inputs
 from pretrain.engine.state import check_same_config

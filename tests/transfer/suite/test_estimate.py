@@ -20,15 +20,16 @@ from transfer.suite.table import plan_text
 
 SLOW_START = """
 import sys, time, os
-from tqdm import tqdm
+from pretrain.common.progress import ProgressBar, keep_progress
 assert sys.argv[1] == "--output" and not os.path.exists(sys.argv[2])
 open({note!r}, "w").write(f"{{os.getpid()}} {{sys.argv[2]}}")
 hold = bytearray(200 * 2**20)
 time.sleep(0.5)
-for image in tqdm(range(20), desc="check images"):
-    time.sleep(0.1)
-for step in tqdm(range({steps}), desc="train"):
-    time.sleep(1.0 if step == 0 else 0.05)
+with keep_progress(sys.argv[2]):
+    for image in ProgressBar(range(20), desc="check images"):
+        time.sleep(0.1)
+    for step in ProgressBar(range({steps}), desc="train"):
+        time.sleep(1.0 if step == 0 else 0.05)
 """
 
 

@@ -9,13 +9,15 @@ import pty
 import select
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
+from pretrain.common.progress import FILE_NAME, Progress
 from transfer.suite.launch import Running
 from transfer.suite.plan import Job
 from transfer.suite.view import JsonView, TextView, clock, progress_of
 
-BAR = "train:  30%|###       | 30/100 [00:30<01:10,  1.00it/s, loss=0.83]\n"
+BAR = Progress("train", 30, 100, rate=1.0, eta=70.0, elapsed=30.0, metrics={"loss": 0.83})
 
 
 class Still:
@@ -25,27 +27,27 @@ class Still:
         return "running"
 
 
-def running(tmp_path: Path, name: str, text: str = BAR, trials: int = 1) -> Running:
-    log = tmp_path / f"{name}.log"
-    log.write_text(text)
-    results = tuple(tmp_path / name / f"trial_{trial}" / "record.json" for trial in range(trials))
-    job = Job(f"boxes/{name}", (), tmp_path, results, trials=trials)
-    return Running(job, Still(), log, 0, started=time.monotonic() - 65)
+def running(tmp_path: Path, name: str, bar: Progress | None = BAR, trials: int = 1) -> Running:
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    if bar is not None:
+        (folder / FILE_NAME).write_text(json.dumps(asdict(bar)))
+    results = tuple(folder / f"trial_{trial}" / "record.json" for trial in range(trials))
+    job = Job(f"boxes/{name}", (), folder, results, trials=trials)
+    return Running(job, Still(), tmp_path / f"{name}.log", 0, started=time.monotonic() - 65)
 
 
-def test_progress_is_that_of_the_log_and_the_records(tmp_path: Path) -> None:
+def test_progress_is_that_of_its_file_and_the_records(tmp_path: Path) -> None:
     item = running(tmp_path, "a", trials=3)
     item.job.results[0].parent.mkdir(parents=True)
     item.job.results[0].touch()
     found = progress_of(item)
     assert (found.stage, found.done, found.total, found.eta) == ("train", 30, 100, 70.0)
     line = (
-        "boxes/a: running 1 min 05 s, trial 2 of 3, train 30/100 (30%), ETA 1 min 10 s, loss=0.83"
+        "boxes/a: running 1 min 05 s, trial 2 of 3, train 30/100 (30%), ETA 1 min 10 s, loss 0.83"
     )
     assert found.line() == line
-    item.log_start = len(BAR)  # an earlier run's
-    assert progress_of(item).total == 0
-    assert progress_of(running(tmp_path, "b", "")).line() == "boxes/b: running 1 min 05 s"
+    assert progress_of(running(tmp_path, "b", None)).line() == "boxes/b: running 1 min 05 s"
 
 
 def test_a_terminal_has_one_line_per_job_repainted(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.common.digits import draw_crop, make_digits
-from pretrain.common.digits_render import (
+from pretrain.common.errors import InputError
+from pretrain.digits.dataset import draw_crop, make_digits
+from pretrain.digits.render import (
     _REGIONS,
     SPLITS,
     digit_pool,
@@ -21,13 +22,12 @@ from pretrain.common.digits_render import (
     photo_regions,
     tight_box,
 )
-from pretrain.common.digits_scenes import (
+from pretrain.digits.scenes import (
     coco_annotations,
     draw_scene,
     mask_polygons,
     voc_annotation,
 )
-from pretrain.common.errors import InputError
 
 SMALL = {"classification": (20, 10, 10), "scenes": (4, 2, 2)}
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import trivial_features as trivial
+from benchmarks.trivial_features import BorderResponse, border_response, retrieval_rate
 from pretrain.common.errors import InputError
-from pretrain.data import trivial
 from pretrain.data.highpass import highpass
 from pretrain.data.masking import MaskRecipe, apply_mask, sample_params
-from pretrain.data.trivial import BorderResponse, border_response, retrieval_rate
 
 GRID = MaskRecipe(grid_size=8, ratio=0.3, focal_prob=0.0, channel_prob=0.0, noise="none")
 

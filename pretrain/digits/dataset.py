@@ -23,7 +23,8 @@ from typing import Sequence
 import numpy as np
 from PIL import Image
 
-from pretrain.common.digits_render import (
+from pretrain.common.errors import InputError
+from pretrain.digits.render import (
     NUM_CLASSES,
     SPLITS,
     digit_pool,
@@ -31,7 +32,7 @@ from pretrain.common.digits_render import (
     draw_glyph,
     paste,
 )
-from pretrain.common.digits_scenes import (
+from pretrain.digits.scenes import (
     SCENE_SIDE,
     Scene,
     coco_annotations,
@@ -39,7 +40,6 @@ from pretrain.common.digits_scenes import (
     draw_scene,
     voc_annotation,
 )
-from pretrain.common.errors import InputError
 
 CROP_SIDE = 32
 CLASSIFICATION_COUNTS = (2000, 500, 500)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from scipy import ndimage
 
-from pretrain.common.digits_render import (
+from pretrain.digits.render import (
     NUM_CLASSES,
     VISIBLE_ALPHA,
     digit_pool,

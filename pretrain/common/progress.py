@@ -1,0 +1,172 @@
+"""Progress bars, and `progress.json`: how far a long-running command is, for people and programs.
+
+A command that runs inside `keep_progress(OUTPUT)` keeps OUTPUT/progress.json while its bars move. A
+suite, a probe and live views read that file; the bars on stderr are for people alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pretrain.common.errors import InputError
+
+FILE_NAME = "progress.json"
+# The environment carries both to the processes that a command launches.
+FOLDER_VARIABLE = "MSCN_PROGRESS_FOLDER"
+PERIOD_VARIABLE = "MSCN_PROGRESS_SECONDS"  # a probe that lasts seconds wants more than one state
+PERIOD_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One state of the latest progress bar of a command; times in seconds.
+
+    Attributes:
+        stage: what is done, such as "train"; done, total: in `unit`; total is 0 if it is not known.
+        rate: units per second, eta: until the stage ends; None while they are not known.
+        elapsed: since the stage began, in this process.
+        metrics: what the bar shows beside the rate, such as the loss.
+        time: when the state was written, in seconds since 1970.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "it"
+    rate: float | None = None
+    eta: float | None = None
+    elapsed: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+
+@contextmanager
+def keep_progress(folder: str | Path) -> Iterator[None]:
+    """The progress bars of this process, and of those it launches, keep `folder`/progress.json.
+
+    Bad input leaves neither the file nor an empty folder.
+    """
+    before = os.environ.get(FOLDER_VARIABLE)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    except InputError:
+        forget_progress(Path(folder))
+        with suppress(OSError):  # it was there before, or holds something
+            Path(folder).rmdir()
+        raise
+    finally:
+        del os.environ[FOLDER_VARIABLE]
+        if before is not None:
+            os.environ[FOLDER_VARIABLE] = before
+
+
+def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
+    """Where a command that begins with `first_trial` keeps its state.
+
+    Several commands may share an output folder, each with trials of its own.
+    """
+    return Path(output) / f"trial_{first_trial}" if first_trial else Path(output)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The latest state of the command that writes into `folder`; None if there is none yet."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        return Progress(**content)
+    except (OSError, ValueError, TypeError):  # not there yet, or of a version with other fields
+        return None
+
+
+def forget_progress(folder: Path) -> None:
+    """Removes the state that an earlier command left."""
+    with suppress(OSError):
+        (folder / FILE_NAME).unlink()
+
+
+class ProgressBar(tqdm):
+    """tqdm's bar, which also keeps the progress file of its command.
+
+    A failure to write the file stops nothing: it is for watching only.
+    """
+
+    def __init__(self, items: Iterable[Any] | None = None, **options: Any) -> None:
+        self._metrics: dict[str, Any] = {}
+        self._written_at = 0.0
+        self._folder = os.environ.get(FOLDER_VARIABLE, "")
+        self._period = float(os.environ.get(PERIOD_VARIABLE, PERIOD_SECONDS))
+        super().__init__(items, **options)
+        self._keep()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the items. tqdm's own loop moves the bar only as often as it is drawn."""
+        with self:
+            for item in self.iterable:
+                yield item
+                self.update()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Moves the bar by `n`."""
+        shown = super().update(n)
+        if time.monotonic() - self._written_at >= self._period:
+            self._keep()
+        return shown
+
+    def set_postfix(
+        self, ordered_dict: Mapping[str, Any] | None = None, refresh: bool = True, **values: Any
+    ) -> None:
+        """Shows names and values beside the rate."""
+        self._metrics = {**(ordered_dict or {}), **values}
+        super().set_postfix(ordered_dict, refresh, **values)
+
+    def close(self) -> None:
+        """Ends the bar; the file keeps its last state."""
+        if not self.disable and self.n:
+            self._keep()
+        super().close()
+
+    def _keep(self) -> None:
+        if self.disable or not self._folder:
+            return
+        self._written_at = time.monotonic()
+        content = json.dumps(asdict(self._state()))
+        folder = Path(self._folder)
+        temporary = folder / f".{FILE_NAME}.{os.getpid()}"
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(folder / FILE_NAME)
+
+    def _state(self) -> Progress:
+        facts = self.format_dict
+        elapsed, moved = facts["elapsed"], self.n - self.initial
+        rate = facts["rate"] or (moved / elapsed if moved > 0 and elapsed > 0 else None)
+        left = (self.total - self.n) / rate if rate and self.total else None
+        return Progress(
+            stage=(self.desc or "").removesuffix(": "),
+            done=int(self.n),
+            total=int(self.total or 0),
+            unit=self.unit,
+            rate=rate,
+            eta=left,
+            elapsed=elapsed,
+            metrics={name: _plain(value) for name, value in self._metrics.items()},
+            time=time.time(),
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A number where the text is one, so that programs need not parse it."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
