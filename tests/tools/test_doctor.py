@@ -42,6 +42,8 @@ def test_detection(capsys: pytest.CaptureFixture) -> None:
     found = rows(capsys, "--config", "digits_voc.yaml", "--weights", "random")
     assert "6 images, 9 classes" in found["data voc:digits_voc:train"]["detail"]
     assert "effective batch 8 (1 process x 8)" in found["batch"]["detail"]
+    objects = found["objects voc:digits_voc:train"]["detail"]
+    assert "objects of 9 classes" in objects and "objects per class: " in objects
     # Another rate is another protocol: no failure, but said.
     found = rows(capsys, "--config", "digits_voc.yaml", "SOLVER.BASE_LR", "0.5")
     assert found["batch"]["status"] == "warn" and "BASE_LR" in found["batch"]["detail"]

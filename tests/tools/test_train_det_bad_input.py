@@ -287,7 +287,10 @@ def test_an_evaluator_that_is_absent(tmp_path: Path, run: Run) -> None:
 
 
 def test_what_is_odd_but_legal_is_counted_and_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Crowd, a box without area, and a polygon of two points, through two steps of training."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
@@ -310,3 +313,8 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
     words = [r.getMessage() for r in caplog.records if "instances_train.json" in r.getMessage()]
     assert "boxes without area are not trained on (1: annotation 14)" in words[0]
     assert "polygons with fewer than 3 points" in words[0]
+    log = capsys.readouterr().err
+    said = (
+        "training data coco:c:train: 2 images, 4 objects of 2 classes (1 crowd region)\n  cat 3\n"
+    )
+    assert log.count(said) == 1 and log.count("test data coco:c:test: 2 images, ") == 1

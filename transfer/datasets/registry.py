@@ -35,6 +35,7 @@ class Location:
     images: Path | None = None  # the folder of a COCO file's images
     num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
     part: Part | None = None  # None: all images
+    is_pair: bool = False  # named as file and folder, in any layout
 
 
 # name -> layout, folder below the root, split, number of classes
@@ -62,7 +63,7 @@ def locate(name: str) -> Location:
         pair = _split_pair(rest) if kind == "coco" else None
         if pair is not None:
             file, images = map(_folder, pair)
-            return Location(kind, file.parent, images.name, file, images)
+            return Location(kind, file.parent, images.name, file, images, is_pair=True)
         folder_text, _, split = rest.rpartition(":")
         if not folder_text or not split or kind == "coco" and _is_json(rest):
             raise InputError(f"data set '{name}' needs the form {FORMS[kind]}")
@@ -200,4 +201,8 @@ def _open_coco(
 def _pair(location: Location) -> tuple[Path, Path]:
     if location.annotation_file is None or location.images is None:
         raise InputError(f"{location.folder} has no COCO annotation file")
-    return location.annotation_file, location.images
+    pair = location.annotation_file, location.images
+    for path, what in zip(pair, ("file", "folder of images")):
+        if location.is_pair and not path.exists():
+            raise InputError(f"{path} is missing, the {what} of coco:{pair[0]}:{pair[1]}")
+    return pair
