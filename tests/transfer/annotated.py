@@ -1,4 +1,4 @@
-"""Small COCO and VOC sets that tests change and write: two classes, three images, two objects each."""
+"""Small COCO and VOC sets that tests change: three images with an object of both classes."""
 
 from __future__ import annotations
 

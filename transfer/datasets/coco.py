@@ -38,7 +38,7 @@ from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
 from transfer.datasets.image_files import check_files
 from transfer.datasets.samples import Instance, Sample
-from transfer.datasets.values import Id
+from transfer.datasets.values import Id, find_id
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
@@ -64,7 +64,9 @@ def parse_json(path: Path) -> dict[str, Any]:
     try:
         # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
         content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
@@ -155,9 +157,12 @@ def _category_index(
         if name in known:
             continue
         if (key, name) in used:
+            count = sum(
+                find_id(a["category_id"], categories) == key for a in content["annotations"]
+            )
             raise InputError(
                 f"{path} has the category '{name}', which is none of the {len(known)} classes"
-                f"{near_matches(name, known)}"
+                f"{near_matches(name, known)}; remove or rename its objects ({count}), or train on it"
             )
         findings.note(NOT_TRAINED, f"'{name}'")
     return {key: known[name] for key, name in categories.items() if name in known}

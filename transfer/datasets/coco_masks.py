@@ -24,7 +24,9 @@ RLE_IN_LIST = "run lengths are inside a list"
 RLE_IN_LIST_REMEDY = "write the record {size, counts} itself"
 OTHER_SIZE = "run lengths have another size (height, width) than their image"
 NO_COUNTS = "run lengths cannot be read"
+FAR = "polygons reach a million pixels and more"
 SUM = "run lengths do not fill their image, height x width pixels"
+FAR_PX = 1e6  # filling such a polygon takes gigabytes, and minutes
 RLE_REMEDY = "export the masks again"
 
 _LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
@@ -43,7 +45,13 @@ def read_segmentation(
         findings.refuse(kind, f"{where} ({shown(value)})", remedy)
         return None
     polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
-    return None if None in polygons else polygons
+    if None in polygons:
+        return None
+    for polygon in polygons:
+        if polygon and not -FAR_PX < min(polygon) <= max(polygon) < FAR_PX:
+            findings.refuse(FAR, f"{where} ({shown(polygon)})", "correct the file")
+            return None
+    return polygons
 
 
 def _fault(value: Any) -> tuple[str, str]:

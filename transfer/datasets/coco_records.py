@@ -120,7 +120,7 @@ def roots(contents: Sequence[Mapping[str, Any]]) -> set[tuple[Id, str]]:
         for record, parent in zip(content["categories"], parents):
             key, name = _key_of(record)
             children = parents.count(name) - (parent == name)
-            is_top = parent == name or parent not in names
+            is_top = parent == name or not isinstance(parent, str) or parent not in names
             if children and is_top and (key, name) not in used:
                 found.add((key, name))
     return found

@@ -130,8 +130,8 @@ def check_trainable(data: DetectionSet) -> None:
 
 def check_masks(data: DetectionSet, remedy: str) -> None:
     """Raises InputError unless every object has a mask, with the count and the first images."""
-    if not _single(data):
-        raise InputError(f"no object of {data.name} has a mask{_why(data)}")
+    if not any(i.polygons or i.rle for i in _single(data)):
+        raise InputError(f"no object of {data.name} has a mask{_why(data)}; {remedy}")
     findings = Findings(data.name)
     for sample in data.samples:
         bare = sum(not (i.polygons or i.rle or i.crowd) for i in sample.instances)
@@ -154,7 +154,8 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
     Warns, with counts, of images with more objects than a detector may find.
 
     Args:
-        detections: that a detector gives of an image at most, TEST.DETECTIONS_PER_IMAGE.
+        detections: that a detector gives of an image at most, TEST.DETECTIONS_PER_IMAGE; below 0
+            all of them.
     """
     if not any(not i.difficult for i in _single(data)):
         raise InputError(
@@ -164,7 +165,7 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
     findings = Findings(data.name)
     for sample in data.samples:
         objects = sum(not i.crowd for i in sample.instances)
-        if objects > detections:
+        if 0 <= detections < objects:
             place = f"{Path(sample.file_name).name} with {objects}"
             findings.note(f"{DENSE.format(detections)}: raise that key", place)
     findings.report()

@@ -69,7 +69,7 @@ def locate(name: str) -> Location:
         return _location(kind, _folder(folder_text), split, None)
     if ":" in name:
         raise InputError(
-            f"{name!r} is not a detection data set; give {', '.join(FORMS.values())}, or one of "
+            f"{name!r} is no detection data set; give {', '.join(FORMS.values())}, or one of "
             f"{', '.join(sorted(BUILTIN))}"
         )
     layout, folder_name, split, num_classes = find(name, BUILTIN, "detection data set")

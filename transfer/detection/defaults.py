@@ -23,7 +23,7 @@ def make_defaults() -> CfgNode:
     cfg.MODEL = _model()
     cfg.INPUT = _input()
     cfg.DATASETS = CfgNode()
-    cfg.DATASETS.TRAIN = ()  # names: built-in, voc:FOLDER:SPLIT or coco:FOLDER:SPLIT
+    cfg.DATASETS.TRAIN = ()  # names: built-in, or those of docs/annotations.md
     cfg.DATASETS.TEST = ()  # as TRAIN; exactly one
     cfg.DATALOADER = CfgNode()
     cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process

@@ -5,8 +5,9 @@ On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
 `TRANSFER` node of the config. `detectron2_recipe.RecipeTrainer` is the DefaultTrainer that follows
 the node's AdamW, layer-wise decay and large-scale jitter.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
-`voc:FOLDER:SPLIT` and `coco:FOLDER:SPLIT`, and parts such as `coco_2017_train@1%` and
-`voc_2007_trainval@10shot`, whose draw is SEED (0 where Detectron2's is negative).
+`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, and parts such as
+`coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 where Detectron2's is
+negative).
 """
 
 from __future__ import annotations

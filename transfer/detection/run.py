@@ -170,6 +170,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
     try:
         setup_logging()
         cfg, _, test_set = open_data(request, scan=False)
+        logger.info("%s", describe(test_set, "test"))
         cfg = given_weights.with_detector(cfg, request.weights, request.config)
         model_file = resolve(request.weights).file
         engine = make_engine(choose_engine(request.engine))

@@ -144,6 +144,7 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
             "not finite numbers.*annotation 1 .segmentation",
         ),
         ({"segmentation": [[1, 1, 5, float("nan"), 5, 5]]}, "not finite numbers.*annotation 1"),
+        ({"segmentation": [TRIANGLE, [1, 1, 5, 2e6, 5, 5]]}, "a million pixels and more.*tation 1"),
         ({"segmentation": [{"size": [10, 20], "counts": [200]}]}, "run lengths are inside a list"),
         (
             {"segmentation": {"size": [20, 10], "counts": "x"}},

@@ -104,3 +104,5 @@ def test_objects_without_masks() -> None:
         check_masks(dataset((mask, CAT), (mask,), (DOG, DOG)), "set it False")
     with pytest.raises(InputError, match="no object of voc:x:train has a mask: it has no objects"):
         check_masks(dataset(()), "set it False")
+    with pytest.raises(InputError, match="no object of voc:x:train has a mask; set it False"):
+        check_masks(dataset((CAT, DOG), (CROWD,)), "set it False")

@@ -119,7 +119,7 @@ def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path:
         (["coco:x.json"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
         (["coco:x.json:"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
         (["coco:x.json:images"], r"x.json is missing; expected"),
-        (["imgs:x:y"], "'imgs:x:y' is not a detection data set; give voc:FOLDER:SPLIT, coco:"),
+        (["imgs:x:y"], "'imgs:x:y' is no detection data set; give voc:FOLDER:SPLIT, coco:"),
         (["voc_2007_test"], "is missing; expected .*VOC2007.*trainval and test"),
         (["coco_2017_val"], "instances_val2017.json is missing"),
         (["voc:digits_voc:train", "coco:digits_coco:train"], "mix VOC and COCO"),

@@ -214,8 +214,11 @@ def test_a_part_is_the_same_in_plain_detectron2(all_digits: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "digits_coco.yaml"))
     name, shot = "coco:digits_coco:train@50%", "coco:digits_coco:train@1shot"
-    cfg.DATASETS.TRAIN, cfg.SEED = (name, shot), 3
+    pair = "coco:digits_coco/annotations/instances_test.json:digits_coco/test"
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.SEED = (name, shot), (pair,), 3
     register_datasets(cfg)
+    found = [item["file_name"] for item in DatasetCatalog.get(pair)]
+    assert found == [s.file_name for s in open_sets(["coco:digits_coco:test"]).samples]
     theirs = [item["image_id"] for item in DatasetCatalog.get(name)]
     assert theirs == [sample.image_id for sample in open_sets([name]).samples]
     assert len(theirs) == 12

@@ -43,28 +43,38 @@ class Truth:
 
     def image_numbers(self, image_ids: Iterable[Id]) -> list[int]:
         """Our ids of images. Raises InputError for one that the file does not list."""
-        known = {key: number for number, key in enumerate(self.images, start=1)}
-        return [known[_image(key, known)] for key in image_ids]
+        known = _numbered(self.images)
+        numbers = []
+        for image_id in image_ids:
+            number = known.get(image_id) or known.get(find_id(image_id, known))
+            if number is None:
+                raise InputError(f"image {image_id!r} is scored, which the test set does not list")
+            numbers.append(number)
+        return numbers
 
     def results(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Detections under our ids; those of categories that the file has not are left out."""
-        images = {key: number for number, key in enumerate(self.images, start=1)}
-        categories = {key: number for number, key in enumerate(self.categories, start=1)}
+        categories = _numbered(self.categories)
+        images = self.image_numbers(result["image_id"] for result in results)
         found = []
-        for result in results:
-            category = find_id(result["category_id"], categories)
-            if category in categories:
-                numbers = {
-                    "image_id": images[_image(result["image_id"], images)],
-                    "category_id": categories[category],
-                }
-                found.append({**result, **numbers})
+        for image, result in zip(images, results):
+            key = result["category_id"]
+            category = categories.get(key) or categories.get(find_id(key, categories))
+            if category is not None:
+                found.append({**result, "image_id": image, "category_id": category})
         return found
 
 
 def read_truth(path: Path, classes: Collection[Id]) -> Truth:
-    """The objects of the file; `classes` are its categories that are scored, if they have objects
-    or not. Raises InputError as `read_coco` does."""
+    """The objects of the file.
+
+    Args:
+        path: the JSON file.
+        classes: its categories that are scored also where they have no object.
+
+    Raises:
+        InputError: as `read_coco` does.
+    """
     content, findings = parse_json(path), Findings(str(path))
     images = read_images(content, findings)
     used = used_categories(content)
@@ -73,8 +83,7 @@ def read_truth(path: Path, classes: Collection[Id]) -> Truth:
     annotations = list(read_annotations(content, path, images, names, findings, scored=True))
     if findings.refused:  # what is only noted was said when the data set was opened
         findings.report()
-    order = {key: number for number, key in enumerate(images, start=1)}
-    numbers = {key: number for number, key in enumerate(kept, start=1)}
+    order, numbers = _numbered(images), _numbered(kept)
     dataset = {
         "info": {},
         "images": [
@@ -99,7 +108,10 @@ def as_object(library: type, dataset: dict[str, Any]) -> Any:
 
 
 def _record(
-    number: int, found: Annotation, images: Mapping[Id, int], categories: Mapping[Id, int]
+    number: int,
+    found: Annotation,
+    images: Mapping[Id | None, int],
+    categories: Mapping[Id | None, int],
 ) -> dict[str, Any]:
     record = {
         "id": number,
@@ -114,8 +126,5 @@ def _record(
     return record
 
 
-def _image(image_id: Id, known: Mapping[Id, int]) -> Id:
-    found = find_id(image_id, known)
-    if found not in known:
-        raise InputError(f"a detection is of image {image_id!r}, which the test set does not list")
-    return found
+def _numbered(ids: Iterable[Id]) -> dict[Id | None, int]:
+    return {key: number for number, key in enumerate(ids, start=1)}

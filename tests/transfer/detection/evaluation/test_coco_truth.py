@@ -138,7 +138,7 @@ def test_evaluators_are_quiet(
 def test_a_detection_of_an_unlisted_image(tmp_path: Path) -> None:
     path, results = random_case(tmp_path, 33, images=3)
     found = [{**results[0], "image_id": 4}]
-    with pytest.raises(InputError, match="a detection is of image 4, which the test set does not"):
+    with pytest.raises(InputError, match="image 4 is scored, which the test set does not list"):
         evaluate_coco(path, found, kinds=("bbox",), classes=CLASSES)
 
 
