@@ -74,6 +74,12 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
     assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
 
 
+def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(OSError, match=r"a\.png is refused: images of more than"):
+        header_size(save(tmp_path, "a.png"))
+
+
 def test_images_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "a.tif")
     Image.new("F", (20, 10), 0.5).save(path)
