@@ -53,7 +53,8 @@ def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> N
         check_image_sizes([sample(good), sample(bad, 10, 20), sample(bad, 10, 20)])
     assert str(caught.value) == (
         "image files: images have another size than their annotation says "
-        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); correct the annotations, or restore the images"
+        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); "
+        "correct the annotations, or restore the images"
     )
     others = [sample(save(tmp_path, f"{i}.jpg"), 1, 1) for i in range(4)]
     page = tmp_path / "page.jpg"
