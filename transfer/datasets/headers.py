@@ -49,9 +49,12 @@ def check_image_sizes(samples: Iterable[Sample], source: str = "image files") ->
 def header_size(path: str) -> tuple[int, int]:
     """(width, height) of an image, turned as its EXIF data say, without decoding it.
 
-    Raises OSError, with the path, for a file that is missing or is not an image.
+    Raises OSError, with the path, for a file that is missing or is not an image, or has more
+    pixels than are read.
     """
     header = read_header(path)
+    if header.refused and not header.width:
+        raise OSError(f"{path} is refused: {'; '.join(header.refused)}")
     return header.width, header.height
 
 

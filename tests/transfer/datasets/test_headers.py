@@ -53,7 +53,8 @@ def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> N
         check_image_sizes([sample(good), sample(bad, 10, 20), sample(bad, 10, 20)])
     assert str(caught.value) == (
         "image files: images have another size than their annotation says "
-        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); correct the annotations, or restore the images"
+        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); "
+        "correct the annotations, or restore the images"
     )
     others = [sample(save(tmp_path, f"{i}.jpg"), 1, 1) for i in range(4)]
     page = tmp_path / "page.jpg"
@@ -72,6 +73,12 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "their EXIF orientation turns them (1: " in text
     assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
+
+
+def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(OSError, match=r"a\.png is refused: images of more than"):
+        header_size(save(tmp_path, "a.png"))
 
 
 def test_images_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

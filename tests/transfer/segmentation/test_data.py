@@ -13,7 +13,13 @@ from pycocotools.coco import COCO
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
 from transfer.datasets.samples import Instance, Sample
-from transfer.segmentation.data import CLASSES, SemanticSample, open_sets, read_mask
+from transfer.segmentation.data import (
+    CLASSES,
+    SemanticSample,
+    open_sets,
+    read_mask,
+    read_split,
+)
 from transfer.segmentation.instances import class_map
 from transfer.segmentation.transforms import read_pair
 
@@ -84,6 +90,33 @@ def test_layout_errors_show_the_expected_tree(
     refuse("semseg:own:val", "val.txt lists no image")
     with pytest.raises(InputError, match="listed twice: a, a"):
         open_sets(["semseg:own:train"], ["a", "a"])
+
+
+def test_lists_and_files_as_tools_write_them(
+    make_semseg: Callable[..., Path], tmp_path: Path
+) -> None:
+    """VOC's rules: byte order mark, suffixes, quotes, DeepLab's pairs, suffixes in any case."""
+    folder = make_semseg(tmp_path / "own")
+    plain = read_split(folder, "train")
+    stems = [sample.image_id for sample in plain]
+    image = folder / "JPEGImages" / f"{stems[0]}.jpg"
+    image.rename(image.with_suffix(".JPG"))
+    forms = (
+        "\ufeff{}.jpg",
+        '"{}"',
+        "/JPEGImages/{0}.jpg /SegmentationClass/{0}.png",
+        "{} 1",
+    )
+    lines = [forms[i % len(forms)].format(stem) for i, stem in enumerate(stems)]
+    (folder / "ImageSets/Segmentation/train.txt").write_text("\n".join(lines))
+    found = read_split(folder, "train")
+    assert [s.image_id for s in found] == stems
+    assert [s.mask_name for s in found] == [s.mask_name for s in plain]
+    assert found[0].file_name.endswith(".JPG")
+    with (folder / "ImageSets/Segmentation/train.txt").open("a") as listing:
+        listing.write(f"\n{stems[0]}\n")
+    with pytest.raises(InputError, match=rf"listed more than once \(1: {stems[0]}\)"):
+        read_split(folder, "train")
 
 
 def test_damaged_pairs_name_their_file(tmp_path: Path) -> None:
