@@ -28,7 +28,8 @@ LAST = "last_checkpoint"
 def save_training(output: Path, state: Mapping[str, Any]) -> Path:
     """Writes model_NNNNNNN.pth, points `last_checkpoint` to it and removes the one before.
 
-    `state` has "model", "optimizer", "iteration" (the last one finished), "rng", "seconds".
+    `state` has "model", "optimizer", "iteration" (the last one finished), "rng", "seconds", and
+    perhaps "classes" (names).
     """
     before = last_checkpoint(output)
     path = output / f"model_{state['iteration']:07d}.pth"
@@ -123,7 +124,8 @@ def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> 
         raise InputError(f"{path} is not a {kind}: give the {MODEL_FILE} of a finished run{zoo}")
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
-        return ModelFile(state, None, None)
+        names = content.get("classes")  # of a periodic checkpoint of ours
+        return ModelFile(state, None, None, classes=None if names is None else tuple(names))
     facts = json.loads(content["transfer"])
     names = facts.get("classes")
     return ModelFile(

@@ -5,12 +5,14 @@ In: a config and a whole detector's file. Out: the names of the classes in the d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from transfer.checkpoints.sources import resolve
-from transfer.datasets.registry import class_names
+from transfer.datasets.registry import class_names, locate, open_sets
 from transfer.detection.beside import named_classes
 from transfer.detection.class_names import order_of, shown, warn_of_unnamed
 from transfer.detection.model_files import read_model
@@ -35,7 +37,21 @@ def classes_to_score(cfg: CfgNode, source: str) -> tuple[str, ...]:
         return classes
     if by_hand:
         order_of(str(file), theirs, "TRANSFER.CLASSES", by_hand, whole=True)
-    return order_of(str(file), theirs, tests, class_names(cfg.DATASETS.TEST), whole=False)
+    return order_of(str(file), theirs, tests, _of_split(cfg, theirs), whole=False)
+
+
+def _of_split(cfg: CfgNode, theirs: Sequence[str]) -> Sequence[str]:
+    """The classes of the test set in its own order.
+
+    A VOC folder has neither an order of its own nor a list: its names are those of all its files,
+    of which the test split may not use some.
+    """
+    names = class_names(cfg.DATASETS.TEST)
+    if locate(cfg.DATASETS.TEST[0]).layout != "voc":
+        return names
+    samples = open_sets(cfg.DATASETS.TEST, names).samples
+    used = {names[instance.category] for sample in samples for instance in sample.instances}
+    return [name for name in dict.fromkeys((*theirs, *names)) if name in used]
 
 
 def _of_data(cfg: CfgNode) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class TrainingState:
         classes: Sequence[str] | None = None,
     ) -> None:
         """Args: weights: whose facts travel with the model; precision: with its loss scale;
-        classes: names that are written into model_final.pth."""
+        classes: names that are written into the model's files."""
         self.classes = classes
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.output, self.weights, self.max_iter = output, weights, max_iter
@@ -82,6 +82,8 @@ class TrainingState:
                 "rng": states,
                 "seconds": self.seconds(),
             }
+            if self.classes is not None:
+                state["classes"] = list(self.classes)
             if self.precision is not None:
                 state["grad_scaler"] = self.precision.state_dict()
             model_files.save_training(self.output, state)

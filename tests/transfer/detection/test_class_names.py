@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.read import random_weights
 from transfer.detection.class_names import order_of
 from transfer.detection.config import changed, load_detection_config
 from transfer.detection.model_files import read_model, write_model
 from transfer.detection.parts import in_order, match_parts
 from transfer.detection.run import Request, evaluate_model, open_trained, prepare, run_trials
 from transfer.detection.start import read_start, with_init
+from transfer.detection.to_score import classes_to_score
 from transfer.detection.torchvision_engine.run import make_detector
+from transfer.detection.training_state import TrainingState
 from transfer.detection.whole import DetectorWeights
 
 TINY = (
@@ -128,6 +132,30 @@ def test_a_test_set_may_lack_classes(data: Path) -> None:
     assert {i.category for s in test_set.samples for i in s.instances} == {1}
 
 
+def test_a_voc_folder_has_no_order_and_may_hold_more_classes(
+    data: Path, tmp_path: Path, digits_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other splits of the folder may use classes that the model does not have."""
+    source, folder = digits_root / "digits_voc", tmp_path / "v"
+    shutil.copytree(source, folder)
+    split = (folder / "ImageSets/Main/test.txt").read_text().split()
+    used: set[str] = set()
+    for file in (folder / "Annotations").glob("*.xml"):
+        names = re.findall("<name>(.*)</name>", file.read_text())
+        used.update(names if file.stem in split else ())
+    theirs = tuple(sorted(used, reverse=True))
+    state = torch.load(data / "run/trial_0/model_final.pth", weights_only=True)["model"]
+    facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}
+    path = write_model(tmp_path, state, iteration=1, classes=theirs, **facts)
+    name = f"voc:{folder}:test"
+    cfg = load_detection_config("digits_voc.yaml", ("DATASETS.TEST", name))
+    assert classes_to_score(cfg, str(path)) == theirs
+    assert "another order" not in caplog.text
+    path = write_model(tmp_path, state, iteration=1, classes=theirs[1:], **facts)
+    with pytest.raises(InputError, match=f"are not those of voc:.*{theirs[0]}"):
+        classes_to_score(cfg, str(path))
+
+
 def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As Detectron2's: the names are TRANSFER.CLASSES, of the training set, or of the test set."""
     model = tmp_path / "model_final.pth"
@@ -216,3 +244,18 @@ def test_a_start_compares_names(
     assert same.sha256 == weights.sha256, "the identity is the file's, whatever the order"
     assert torch.equal(same.fitting[scores], state[scores])
     shutil.rmtree(tmp_path)
+
+
+def test_a_periodic_checkpoint_names_its_classes(data: Path, tmp_path: Path) -> None:
+    model = torch.nn.Module()
+    model.roi_heads = torch.nn.Linear(1, 1)
+    state = TrainingState(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        tmp_path,
+        weights=random_weights("tiny_resnet", seed=0),
+        max_iter=9,
+        classes=("a", "b"),
+    )
+    state.save(4)
+    assert read_model(tmp_path / "model_0000004.pth").classes == ("a", "b")
