@@ -122,12 +122,21 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
                 print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
                 return 1
             if line := failure(error):
-                logging.getLogger("mscn").error("the run failed: %s", line)
+                _say_failure(line)
                 return 1
             logging.getLogger("mscn").exception("the run failed")
             return 1
 
     return run
+
+
+def _say_failure(line: str) -> None:
+    """One line on stderr, as of bad input, and one in the run's log file, if it has one."""
+    print(f"error: {line}", file=sys.stderr)
+    record = logging.LogRecord("mscn", logging.ERROR, __file__, 0, line, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 RUN_MARKS = ("checkpoint.pth", "config.yaml", "trial_*/config.yaml", "trial_*/record.json")
