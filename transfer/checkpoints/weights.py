@@ -148,6 +148,9 @@ def parse_facts(text: str | None) -> dict[str, Any] | None:
 def default_name(weights: Weights, path: str | Path) -> str:
     """METHOD_BACKBONE_EPOCHSep where the weights know it, else the file's stem."""
     method, epochs = weights.provenance.get("method"), weights.provenance.get("epochs")
+    name = weights.provenance.get("name") or ""
+    if name.endswith("_precise_bn"):  # which nothing but the name tells from the training's own
+        return name
     if weights.provenance.get("source") == "random":
         return f"random_{weights.backbone}"
     if method and epochs is not None:

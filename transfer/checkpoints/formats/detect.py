@@ -34,8 +34,8 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
         return found
     if prefix is not None or source in ("auto", GENERIC.name):
         plain = unwrap(raw.content, keep_first=False)
-        found = find_generic(raw.content, plain.content, prefix)
-        if found and not (prefix is None and _other(raw)):
+        found = find_generic(raw.content, plain.content, prefix, other=_other(raw) is not None)
+        if found is not None:
             return replace(found, notes=plain.notes())
     wanted_text = (
         "in none of the known formats" if source == "auto" else f"not in {source}'s format"
@@ -64,7 +64,7 @@ def _by_table(raw: RawFile, source: str) -> Found | None:
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
-    wanted = [entry for entry in wanted if raw.kind in entry.kinds]
+    wanted = [e for e in wanted if raw.kind in e.kinds and e is not GENERIC]
     for keep_first in (True, False):
         plain = unwrap(raw.content, keep_first)
         if not keep_first and not plain.removed:
