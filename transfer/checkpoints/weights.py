@@ -86,6 +86,11 @@ class Weights:
     architecture: Mapping[str, Any] = field(default_factory=dict)
     proof: str = "none"
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The warnings, and what was done to the file's names: what a run says at its start."""
+        return (*self.warnings, *(self.account.notes if self.account else ()))
+
     @cached_property
     def sha256(self) -> str:
         """Identity of the canonical tensors, BN's counters left out."""

@@ -77,6 +77,10 @@ def _by_table(raw: RawFile, source: str) -> Found | None:
 
 _OTHERS = (
     (r"(.*\.)?layer\d\.\d+\.se\..*", "a ResNet with squeeze and excitation"),
+    (
+        r"(.*\.)?layer\d\.\d+\.shortcut\.0\.weight",
+        "a ResNet for small images (lightly's ResNetGenerator, SupContrast on CIFAR)",
+    ),
     (r"(.*\.)?conv1\.0\.weight", "a ResNet with a deep stem (timm's resnet50d and the like)"),
     (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?(embedder|encoder)\.embedder\..*", "a ResNet of Hugging Face transformers"),
@@ -108,11 +112,16 @@ def _other(raw: RawFile) -> str | None:
     """What a file is known to be that is not read; None where nothing is known."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
-    _, inner = _inner(raw.content)
-    below = [*map(str, raw.content), *map(str, inner)]
+    what = other_network(raw.content)
+    return what and f"its keys look like {what}"
+
+
+def other_network(content: Mapping[str, Any]) -> str | None:
+    """The network, known but not read, that a file's names are of; None for any other."""
+    below = [*map(str, content), *map(str, _inner(content)[1])]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
-            return f"its keys look like {what}"
+            return what
     return None
 
 
