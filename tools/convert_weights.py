@@ -122,8 +122,10 @@ def _check_arguments(args: Namespace) -> None:
 def _text(report: Report) -> str:
     """The report for people."""
     weights = report.weights
-    head = f"{report.path}: {report.format}, {weights.backbone}, sha256 {weights.sha256[:16]}"
-    lines = [head, *(f"  {line}" for line in weights.account.lines())]
+    lines = [
+        f"{report.path}: {report.headline}",
+        *(f"  {line}" for line in weights.account.lines()),
+    ]
     for layout, rows in report.proofs.items():
         lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
         for row in rows:

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -194,7 +195,7 @@ def test_trust_is_the_only_way_to_unknown_classes(
     tmp_path: Path, builders: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = build_resnet("tiny_resnet").state_dict()
-    path = builders.detectron2(tmp_path / "odd.pkl", state, made=Path("where"))
+    path = builders.detectron2(tmp_path / "odd.pkl", state, made=deque([1]))
     assert main([str(path), "--check"]) == 2
     assert "--trust" in capsys.readouterr().err
     assert main([str(path), "--check", "--trust"]) == 0

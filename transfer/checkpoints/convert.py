@@ -47,6 +47,15 @@ class Report:
     written: str | None = None
 
     @property
+    def headline(self) -> str:
+        """What was read, in one line: format, method, backbone, identity."""
+        ours = " (this project)" if self.format == "mscn" else ""
+        method = self.weights.provenance.get("method")
+        known = f", method {method}" if method else ""
+        sha256 = self.weights.sha256[:16]
+        return f"format {self.format}{ours}{known}, {self.weights.backbone}, sha256 {sha256}"
+
+    @property
     def failures(self) -> list[StageDifference]:
         """The rows above the tolerance."""
         return [row for rows in self.proofs.values() for row in rows if not row.passed]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-_SPELLED = re.compile(r"[<>=|]?([?]|[biufcSUMm]\d+)")
+_SPELLED = re.compile(r"([<>=|]?)([?]|[biufcSUMm]\d+)")
 DEPTH = 100  # of nested containers
 
 
@@ -31,7 +31,7 @@ class Dtype:
         match = _SPELLED.fullmatch(spelled) if isinstance(spelled, str) else None
         if not match:
             raise NotPlain(f"a numpy array of dtype {str(spelled)[:20]!r}")
-        self.spelled, self.order, self.unit = match[1], "=", ""
+        self.spelled, self.order, self.unit = match[2], match[1] or "=", ""
 
     def __setstate__(self, state: Any) -> None:
         """(version, byte order, subdtype, names, fields, itemsize, alignment, flags[, unit])."""
@@ -57,9 +57,15 @@ class Array:
 
     value: np.ndarray | None = None
 
-    def __new__(cls, *arguments: Any) -> Array:
-        """Not made by a pickle itself: its memory would be uninitialised."""
-        raise NotPlain("a numpy array that is never filled")
+    def __new__(cls, shape: Any = (), dtype: Any = None, data: Any = None) -> Any:
+        """`numpy.ndarray` of given bytes, as this project's own `.pkl` have it (`writers`).
+
+        Raises:
+            NotPlain: without bytes, its memory would be whatever was there before.
+        """
+        if data is None:
+            raise NotPlain("a numpy array that is never filled")
+        return frombuffer(data, Dtype(dtype), shape)
 
     def __setstate__(self, state: Any) -> None:
         """([version,] shape, dtype, whether in Fortran's order, bytes)."""
@@ -95,7 +101,8 @@ def frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> 
     made = dtype.made()
     if math.prod(shape) * made.itemsize != len(data) or len(shape) > 32:
         raise NotPlain(f"a numpy array that declares {shape} and has {len(data)} bytes")
-    flat = np.frombuffer(bytearray(data), made) if made.itemsize and data else np.empty(0, made)
+    own = data if isinstance(data, bytearray) else bytearray(data)  # writable, as torch wants it
+    flat = np.frombuffer(own, made) if made.itemsize and data else np.empty(0, made)
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 

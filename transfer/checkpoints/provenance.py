@@ -13,6 +13,9 @@ from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 
+# How the name of weights ends whose batch-norm statistics were estimated after the training.
+PRECISE_BN = "_precise_bn"
+
 
 class Facts(NamedTuple):
     """Attributes: known: provenance keys; backbone: as declared; warnings: printable lines."""
@@ -95,6 +98,8 @@ def facts_of_ours(content: Mapping[str, Any]) -> Facts:
         preprocess = Preprocess.from_dict(content["preprocess"])
         total = int(schedule["total_steps"])
         backbone = content["backbone"]
+        if content.get("optimizer", "") is None:  # as pretraining writes checkpoint_precise_bn.pth
+            known["name"] = f"{known['method']}_{backbone}_{known['epochs']:g}ep{PRECISE_BN}"
     except (
         KeyError,
         TypeError,

@@ -23,7 +23,7 @@ from transfer.checkpoints.architectures import (
 )
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.convnext import said_of
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.detect import find_format, other_network
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
 from transfer.checkpoints.formats.ours import OURS
@@ -147,8 +147,11 @@ def _explained(found: Found, source: str, where: str) -> Found:
     if source == "auto" and found.format not in OURS and found.format.name != GENERIC.name:
         try:
             _sort_keys(found, None, where)
-        except InputError:
-            found = widened(found) or found
+        except InputError as error:
+            wider, other = widened(found), other_network(found.content)
+            if wider is None and other:
+                raise InputError(f"{error}; its keys look like {other}") from error
+            found = wider or found
     return replace(found, notes=(*notes, *copies_note(found)))
 
 

@@ -97,6 +97,11 @@ class Weights:
     architecture: Mapping[str, Any] = field(default_factory=dict)
     proof: str = "none"
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The warnings, and what was done to the file's names: what a run says at its start."""
+        return (*self.warnings, *(self.account.notes if self.account else ()))
+
     @cached_property
     def sha256(self) -> str:
         """Identity of the canonical tensors, BN's counters left out."""
@@ -159,6 +164,9 @@ def parse_facts(text: str | None) -> dict[str, Any] | None:
 def default_name(weights: Weights, path: str | Path) -> str:
     """METHOD_BACKBONE_EPOCHSep where the weights know it, else the file's stem."""
     method, epochs = weights.provenance.get("method"), weights.provenance.get("epochs")
+    name = weights.provenance.get("name") or ""
+    if name.endswith("_precise_bn"):  # which nothing but the name tells from the training's own
+        return name
     if weights.provenance.get("source") == "random":
         return f"random_{weights.backbone}"
     if method and epochs is not None:

@@ -119,6 +119,8 @@ def _run_trials(job: Job) -> list[Path]:
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
         seed = job.cfg.SEED + trial
         weights = _read(job.cfg, request.weights, seed)
+        for line in weights.said if trial == request.first_trial else ():
+            logger.warning("%s: %s", request.weights, line)
         folder = Path(request.output) / f"trial_{trial}"
         records.append(folder / FILE_NAME)
         if records[-1].exists():

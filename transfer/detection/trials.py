@@ -114,7 +114,7 @@ def trial_config(
     Args:
         architecture: in place of the weights' own.
     """
-    for warning in weights.warnings:
+    for warning in weights.said:
         logger.warning("%s: %s", request.weights, warning)
     name = detection_config.protocol_name(cfg, request.config)
     if architecture is None:

@@ -31,8 +31,7 @@ def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
             rows.add("weights", FAIL, str(error))
             return None
         weights, account = report.weights, report.weights.account
-        text = f"{report.format}, {weights.backbone}, sha256 {weights.sha256[:16]}"
-        rows.add("weights", OK, f"{text}; {'; '.join(account.lines())}")
+        rows.add("weights", OK, f"{report.headline}; {'; '.join(account.lines())}")
         found = [row for proof in report.proofs.values() for row in proof]
         worst = max((row.relative for row in found), default=0.0)
         text = f"largest relative difference {worst:.1e} over {len(found)} comparisons"

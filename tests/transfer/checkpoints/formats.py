@@ -321,6 +321,8 @@ CASES: dict[str, Case] = {
         epochs=100,
     ),
     "backbone file": Case("torchvision", TINY, dict),
+    "generic": Case("generic", TINY, lambda s: put("net.", s) | linear("head", 9, 9)),
+    "generic ViT": Case("generic", VIT, lambda s: put("net.", s) | linear("head", 9, 9)),
     "swav": Case(
         "swav",
         TINY,

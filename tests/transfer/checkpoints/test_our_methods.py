@@ -14,7 +14,8 @@ from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
 from pretrain.methods.run import build_method
 from transfer.checkpoints.build import build_frozen_backbone
-from transfer.checkpoints.read import read
+from transfer.checkpoints.convert import check, write_proven
+from transfer.checkpoints.read import read, read_weights
 
 SMALL = ("BACKBONE.NAME", "tiny_resnet", "METHOD.QUEUE_SIZE", "512")
 EXPECTED_DROPS = {
@@ -77,3 +78,20 @@ def test_other_backbones_are_refused_by_name(tmp_path: Path, builders: ModuleTyp
     )
     with pytest.raises(InputError, match=f"is a {backbone}; only ResNets, ViTs and ConvNeXts"):
         read(str(path))
+
+
+def test_precise_bn_is_part_of_the_default_name(builders: ModuleType, tmp_path: Path) -> None:
+    state = builders.trained_state("tiny_resnet")
+    names = {}
+    for file, changes in (("checkpoint", {}), ("checkpoint_precise_bn", {"optimizer": None})):
+        path = builders.mscn(tmp_path / f"{file}.pth", state, "tiny_resnet", **changes)
+        report = check(str(path), [".pkl"])
+        assert report.headline.startswith("format mscn (this project), method mscn, tiny_resnet, ")
+        names[file] = report.to_dict()["name"]
+        write_proven(report, tmp_path / f"{file}.pkl")
+        again = read_weights(str(tmp_path / f"{file}.pkl"))
+        assert again.provenance["name"] == names[file]
+    assert names == {
+        "checkpoint": "mscn_tiny_resnet_2ep",
+        "checkpoint_precise_bn": "mscn_tiny_resnet_2ep_precise_bn",
+    }

@@ -139,3 +139,17 @@ def test_nothing_is_trusted_without_the_option(
         monkeypatch.setenv(VARIABLE, value)
         with pytest.raises(InputError, match="--trust"):
             open_file(path)
+
+
+def test_train_cls_says_what_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_digits(tmp_path / "data", classification=(20, 20, 20), scenes=(0, 0, 0))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    state, path = a_trunk().state_dict(), tmp_path / "x.pth"
+    torch.save({"net": state, "net_ema": {k: v + 1 for k, v in state.items()}}, path)
+    words = f"--config knn_digits.yaml --weights {path} --output {tmp_path / 'out'} PROTOCOL.K [3]"
+    assert train_cls.main(words.split()) == 0
+    said = "".join(capsys.readouterr())
+    assert "taken is the tiny_resnet below `net.`" in said
+    assert "left, as copies: `net_ema.` (different)" in said

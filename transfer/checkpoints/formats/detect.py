@@ -36,8 +36,8 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
         return found
     if prefix is not None or source in ("auto", GENERIC.name):
         plain = unwrap(raw.content, keep_first=False)
-        found = find_generic(raw.content, plain.content, prefix)
-        if found and not (prefix is None and _other(raw)):
+        found = find_generic(raw.content, plain.content, prefix, other=_other(raw) is not None)
+        if found is not None:
             return replace(found, notes=plain.notes())
     wanted_text = (
         "in none of the known formats" if source == "auto" else f"not in {source}'s format"
@@ -68,7 +68,7 @@ def _by_table(raw: RawFile, source: str) -> Found | None:
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
-    wanted = [entry for entry in wanted if raw.kind in entry.kinds]
+    wanted = [e for e in wanted if raw.kind in e.kinds and e is not GENERIC]
     for keep_first in (True, False):
         plain = unwrap(raw.content, keep_first)
         if not keep_first and not plain.removed:
@@ -87,6 +87,10 @@ def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
 
 
 _OTHERS = (
+    (
+        r"(.*\.)?layer\d\.\d+\.shortcut\.0\.weight",
+        "a ResNet for small images (lightly's ResNetGenerator, SupContrast on CIFAR)",
+    ),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),
@@ -109,11 +113,16 @@ def _other(raw: RawFile) -> str | None:
     """What a file is known to be that is not read; None where nothing is known."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
-    _, inner = _inner(raw.content)
-    below = [*map(str, raw.content), *map(str, inner)]
+    what = other_network(raw.content)
+    return what and f"its keys look like {what}"
+
+
+def other_network(content: Mapping[str, Any]) -> str | None:
+    """The network, known but not read, that a file's names are of; None for any other."""
+    below = [*map(str, content), *map(str, _inner(content)[1])]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
-            return f"its keys look like {what}"
+            return what
     return None
 
 

@@ -37,7 +37,6 @@ GENERIC = KeyFormat(
     "any other file in which one whole known backbone is below one prefix",
     TEXT,
     kinds=("torch", "safetensors", "pickle"),
-    forced=True,
 )
 LAYOUTS = (*TRUNKS, "numeric", "mm_vit", "detectron2")
 OUTSIDE = "outside the trunk"
@@ -123,12 +122,15 @@ def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
     return sorted(found, key=lambda one: (one.rank, -len(one.prefix)))
 
 
-def find_generic(content: Flat, plain: Mapping[str, Any], prefix: str | None) -> Found | None:
+def find_generic(
+    content: Flat, plain: Mapping[str, Any], prefix: str | None, other: bool = False
+) -> Found | None:
     """The file as format `generic`; None where it has nothing like a backbone.
 
     Args:
         content: as read; plain: without the wrappers' parts of names (`unwrap`).
         prefix: of the trunk, from the user.
+        other: the names are those of a known other network: a damaged backbone is not taken.
 
     Raises:
         InputError: several networks between which no rule decides, or nothing below the prefix.
@@ -137,6 +139,8 @@ def find_generic(content: Flat, plain: Mapping[str, Any], prefix: str | None) ->
     found = trunks(tensors)
     if prefix is not None:
         return as_generic(_forced(found, tensors, prefix), content, tensors, forced=True)
+    if other:
+        found = [one for one in found if one.part == 1]
     return as_generic(_chosen(found), content, tensors) if found else None
 
 
