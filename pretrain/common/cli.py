@@ -109,9 +109,6 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
         except KeyboardInterrupt as error:
             print(f"interrupted{f'; {error}' if error.args else ''}", file=sys.stderr)
             return 130
-        except FloatingPointError as error:  # a training diverged: its line names the remedy
-            print(f"error: {error}", file=sys.stderr)
-            return 1
         except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE

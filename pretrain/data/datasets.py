@@ -25,7 +25,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from pretrain.data.decode import decode_image
+from pretrain.data.decode import decode_image, read_header
 from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.listed import Listing
@@ -91,7 +91,7 @@ class FolderImages(ImageDataset):
         return decode_image(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        return _size_in_header(self.paths[index])
+        return read_header(self.paths[index]).stored_size
 
     def name(self, index: int) -> str:
         return self.paths[index]
@@ -110,7 +110,7 @@ class ListedImages(ImageDataset):
         return decode_image(self.name(index))
 
     def size(self, index: int) -> tuple[int, int]:
-        return _size_in_header(self.name(index))
+        return read_header(self.name(index)).stored_size
 
     def name(self, index: int) -> str:
         return os.path.join(self.folder, os.fsdecode(self._names[index]))
@@ -215,14 +215,6 @@ def describe_images(
         each = f"{low} to {high}" if low < high else f"{low}"
         text += f", {len(sizes)} classes ({each} images a class)"
     return text + (f"; left out: {describe_left_out(left_out)}" if left_out else "")
-
-
-def _size_in_header(path: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:  # EXIF rotation is not applied, as in `decode_image`
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: {error}") from error
 
 
 def _first_per_class(labels: Sequence[int], limit: int) -> list[int]:

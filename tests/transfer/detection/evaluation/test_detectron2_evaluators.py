@@ -67,9 +67,13 @@ def test_coco_with_another_maximum(tmp_path: Path, most: int) -> None:
     from transfer.detection.evaluation.predictions import to_coco_results
 
     dataset, predictions = random_coco(tmp_path / "coco", images=4, per_image=160, classes=1)
-    register("coco_of_test", dataset)
+    register(f"coco_of_{tmp_path.name}", dataset)  # Detectron2 keeps names for good
     evaluator = COCOEvaluator(
-        "coco_of_test", ("bbox",), False, max_dets_per_image=max(most, 100), use_fast_impl=False
+        f"coco_of_{tmp_path.name}",
+        ("bbox",),
+        False,
+        max_dets_per_image=max(most, 100),
+        use_fast_impl=False,
     )
     contiguous = range(len(dataset.classes))
     evaluator._predictions = [
