@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from tests.transfer.checkpoints import formats
-from tests.transfer.checkpoints.builders import trained_state
+from tests.transfer.checkpoints.builders import detectron2_name, trained_state
 from tests.transfer.checkpoints.formats import linear, mlp, norm, put
 from tools.convert_weights import main
 from transfer.checkpoints.convert import check
@@ -235,3 +236,26 @@ def test_norms_beside_the_trunk(state: State, tmp_path: Path) -> None:
     check_equal(weights, state)
     with pytest.raises(InputError, match="may belong to it"):
         read_weights(written({"model": put("net.", {**state, **norm("bn", 8)})}, tmp_path))
+
+
+def test_the_backbone_of_a_detectron2_detector(state: State, tmp_path: Path) -> None:
+    """Refused, and by the user's word taken, with what the file does not say."""
+    model = {f"backbone.bottom_up.{detectron2_name(k)}": v.numpy() for k, v in state.items()}
+    model["roi_heads.box_predictor.cls_score.weight"] = torch.zeros(2, 2).numpy()
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(pickle.dumps({"model": model, "__author__": "Detectron2 Model Zoo"}))
+    with pytest.raises(InputError, match="detector.*--prefix model.backbone.bottom_up"):
+        read_weights(str(path))
+    weights = read_weights(str(path), prefix="backbone.bottom_up")
+    check_equal(weights, state)
+    assert any("BGR on 0 to 255" in warning for warning in weights.warnings)
+
+
+def test_style_caffe_is_kept_where_a_prefix_is_given(builders: ModuleType, tmp_path: Path) -> None:
+    state = builders.trained_state("resnet50")
+    content = put("backbone.", state) | {"rpn_head.conv.weight": torch.zeros(3)}
+    config = "model = dict(type='FasterRCNN', backbone=dict(type='ResNet', style='caffe'))"
+    path = written({"meta": {"config": config}, "state_dict": content}, tmp_path)
+    weights = read_weights(path, prefix="backbone")
+    assert weights.architecture == {"stride_in_1x1": True}
+    check_equal(weights, state)

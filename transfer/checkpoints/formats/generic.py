@@ -40,6 +40,10 @@ GENERIC = KeyFormat(
 )
 LAYOUTS = (*TRUNKS, "numeric", "mm_vit", "detectron2")
 OUTSIDE = "outside the trunk"
+DETECTRON2 = (
+    "its names are Detectron2's, whose own models of MSRA's weights stride in their first 1x1 "
+    "convolutions and take BGR on 0 to 255: the file does not say it, and it is not assumed"
+)
 NEARLY = 0.9  # part of a backbone's tensors from which on it is a damaged one
 # First parts of names beside a trunk that may belong to it: other stems, norms, tokens.
 _STRUCTURE = re.compile(
@@ -183,7 +187,8 @@ def as_generic(
         said += f"; {len(outside)} tensors outside the trunk were left ({groups})"
     silent = known.preprocess == Preprocess() and not known.warnings
     assumed = no_facts({}).warnings if silent else ()
-    known = known._replace(warnings=(said, *known.warnings, *assumed))
+    detectron2 = (DETECTRON2,) if trunk.layout.name == "detectron2" else ()
+    known = known._replace(warnings=(said, *known.warnings, *assumed, *detectron2))
     entry = variant(GENERIC, "generic", drops={OUTSIDE: pattern}, facts=lambda _: known)
     return Found(entry, tensors, trunk.prefix, trunk.layout, tensors)
 
