@@ -93,7 +93,8 @@ _DINOV3 = KeyFormat(
 def _check_ijepa(content: Mapping[str, Any]) -> None:
     """One position for each patch: a table for a class token too is of another network."""
     names = {without_ddp(str(name)): value for name, value in content["target_encoder"].items()}
-    rows = names["pos_embed"].shape[1] if isinstance(names.get("pos_embed"), Tensor) else 1
+    table = names.get("pos_embed")
+    rows = table.shape[1] if isinstance(table, Tensor) and table.dim() == 3 else 1
     if "cls_token" not in names and math.isqrt(rows) ** 2 != rows:
         raise InputError(
             f"target_encoder has no class token, but {rows} positions, which is not the square of "
