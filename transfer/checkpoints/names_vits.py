@@ -36,6 +36,7 @@ class Family:
         modules: part of a block -> its names, each with a weight and a bias.
         tensors: tensor of a block, or its part with the leaf -> its names.
         rest: tensor outside of the blocks -> its names.
+        first: names of the first block, for who looks for a trunk without knowing its names.
         rotates: positions are rotary, with DINOv3's periods, which the files leave out.
     """
 
@@ -43,6 +44,7 @@ class Family:
     modules: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, tuple[str, ...]]
     rest: Mapping[str, tuple[str, ...]]
+    first: tuple[str, ...] = ()
     rotates: bool = False
 
 
@@ -88,6 +90,7 @@ FAMILIES = {
             **_both("norm", "norm"),
             **_both("fc_norm", "fc_norm"),
         },
+        first=("blocks.0.norm1.weight", "blocks.0.0.norm1.weight"),
     ),
     "hf_vit": Family(
         block=r"(?:encoder\.layer|layers)\.(\d+)\.",
@@ -114,6 +117,10 @@ FAMILIES = {
             **_both("patch_embed.proj", "embeddings.patch_embeddings.projection"),
             **_both("norm", "layernorm"),
         },
+        first=(
+            *(f"{head}.0.layernorm_before.weight" for head in ("encoder.layer", "layers")),
+            "encoder.layer.0.norm1.weight",
+        ),
     ),
     "hf_dinov3": Family(
         block=r"(?:model\.)?layer\.(\d+)\.",
@@ -139,6 +146,7 @@ FAMILIES = {
             **_both("patch_embed.proj", "embeddings.patch_embeddings"),
             **_both("norm", "norm"),
         },
+        first=("model.layer.0.norm1.weight", "layer.0.norm1.weight"),
         rotates=True,
     ),
     "torchvision_vit": Family(
@@ -160,6 +168,7 @@ FAMILIES = {
             **_both("patch_embed.proj", "conv_proj"),
             **_both("norm", "encoder.ln"),
         },
+        first=("encoder.layers.encoder_layer_0.ln_1.weight",),
     ),
 }
 
@@ -189,9 +198,8 @@ class VitTable:
         self.rotates = family.rotates or timm and token in found
         self.forward |= rest
         self.back = {theirs: ours for ours, theirs in self.forward.items()}
-        self.landmarks = tuple(
-            theirs for ours, theirs in self.forward.items() if ours.startswith("blocks.0.")
-        )
+        own = [theirs for ours, theirs in self.forward.items() if ours.startswith("blocks.0.")]
+        self.landmarks = tuple(own) or family.first
 
     def forth(self, name: str) -> str | None:
         """The file's name of a canonical tensor or of a piece of one."""

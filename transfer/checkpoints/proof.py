@@ -218,11 +218,16 @@ def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 
 
 def photo(height: int, width: int) -> Tensor:
-    """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics."""
+    """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
+
+    What is larger than the photograph is mirrored at its borders.
+    """
     from sklearn.datasets import load_sample_image  # slow to import
 
     pixels = np.ascontiguousarray(load_sample_image("china.jpg")[100:, 100:])
     step = 3 if max(height, width) < 108 else 1
+    rows, columns = (max(side - have, 0) for side, have in zip((height, width), pixels.shape))
+    pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="symmetric")
     cut = pixels[: height * step : step, : width * step : step]
     return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
 

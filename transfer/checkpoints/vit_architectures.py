@@ -190,9 +190,9 @@ def vit_candidates(found: Shapes) -> list[str]:
     """
     if not any(name.startswith("blocks.") for name in found):
         return []
-    patch = max((found.get("patch_embed.proj.weight") or (0, 3, 16, 16))[-1], 1)
-    registers = (found.get("reg_token") or (1, 0, 0))[1]
-    rows = (found.get("pos_embed") or (1, (224 // patch) ** 2 + 1, 0))[1]
+    patch = max(_side(found, "patch_embed.proj.weight", 4, 3, 16), 1)
+    registers = _side(found, "reg_token", 3, 1, 0)
+    rows = _side(found, "pos_embed", 3, 1, (224 // patch) ** 2 + 1)
     rope = "rope.periods" in found or any(name.endswith(".bias_mask") for name in found)
     token = "cls_token" in found or not _is_square(rows) or rope
     patches = next((rows - more for more in (0, 1, 2) if _is_square(rows - more)), rows - 1)
@@ -216,6 +216,12 @@ def vit_candidates(found: Shapes) -> list[str]:
         )
         names.append(full_name(size.name, variant))
     return names
+
+
+def _side(found: Shapes, name: str, axes: int, axis: int, otherwise: int) -> int:
+    """A side of a tensor, or what is assumed where it is not there or has other axes."""
+    shape = found.get(name, ())
+    return shape[axis] if len(shape) == axes else otherwise
 
 
 def _mlp(found: Shapes) -> tuple[int, bool]:

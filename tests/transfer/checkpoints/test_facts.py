@@ -156,7 +156,12 @@ def test_a_plain_vit_equals_timms(heads: int, builders: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_small_patch8_224", "vit_base_patch16_384", "vit_large_patch14_224"]
+    "name",
+    [
+        *("vit_small_patch8_224", "vit_base_patch16_384", "vit_large_patch14_224"),
+        *("vit_giant2_patch14_ls_swiglu4096_reg4_518", "vit_giant_patch16_mlp6144_nocls_224"),
+        *("vit_hugeplus_patch16_ls_swiglu5120_reg4_rope_224", "vit_base_patch16_ls_clsfree_384"),
+    ],
 )
 def test_vits_are_known_by_their_shapes(name: str) -> None:
     with torch.device("meta"):

@@ -130,3 +130,12 @@ def test_photo_goes_through_the_preprocessing() -> None:
     photo = dict(proof.proof_inputs(filtered))["photo"]
     assert plain.shape == photo.shape == (1, 3, 96, 128)
     assert photo.mean().abs() < 0.05 < plain.std() and not torch.equal(plain, photo)
+
+
+def test_the_photo_is_as_large_as_a_network_wants() -> None:
+    """ViTs of 384 and 518 px are proven on inputs of their own size."""
+    small, large = proof.photo(300, 300), proof.photo(518, 518)
+    assert large.shape == (3, 518, 518) and torch.equal(large[:, :300, :300], small)
+    assert large[:, 400:].float().std() > 20, "mirrored, not filled"
+    weights = weights_of({}, "vit_tiny_patch14_518")
+    assert all(x.shape == (1, 3, 518, 518) for _, x in proof.proof_inputs(weights))

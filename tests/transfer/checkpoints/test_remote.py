@@ -14,9 +14,11 @@ from types import ModuleType
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from pretrain.common.errors import InputError
 from tests.transfer.checkpoints import formats_convnets as builders_convnets
+from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints import remote
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.sources import check_source, resolve, source_stem
@@ -218,6 +220,26 @@ def test_hugging_faces_hub(
         read_weights("hf-hub:org/blur")
     with pytest.raises(InputError, match="has no model.safetensors or .*name its file"):
         read_weights("hf-hub:org/empty")
+
+
+def test_a_repository_of_transformers_says_its_preprocessing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    case = "transformers ViT-MSN, names of 4"
+    save_file(test_vits.state_of(case), tmp_path / "m.safetensors")
+    config = test_vits.CASES[case]["files"]["config.json"]
+    stated = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    files = {
+        "model.safetensors": (tmp_path / "m.safetensors").read_bytes(),
+        "config.json": json.dumps(config).encode(),
+        "preprocessor_config.json": json.dumps(stated).encode(),
+    }
+    hub(server, "org/msn", files)
+    found = read_weights("hf-hub:org/msn")
+    assert found.preprocess.mean == (0.1, 0.2, 0.3) and found.provenance["method"] == "msn"
+    assert not found.warnings
 
 
 @pytest.mark.parametrize(

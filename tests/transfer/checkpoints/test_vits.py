@@ -22,6 +22,8 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.convert import check, write_proven
+from transfer.checkpoints.formats.entry import match
+from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.read import read_weights
 
 CASES: dict[str, Any] = json.loads(
@@ -267,3 +269,27 @@ def test_satellite_weights_are_known_by_the_name_of_the_file(tmp_path: Path) -> 
     other = path.rename(tmp_path / "dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth")
     weights = read_weights(str(other))
     assert weights.preprocess.mean == (0.430, 0.411, 0.296) and not weights.warnings
+
+
+def test_simmims_encoder_is_the_plain_one(tmp_path: Path) -> None:
+    plain = {k: v for k, v in state_of("deit").items() if not k.startswith("head")}
+    torch.save(plain, tmp_path / "timm.pth")
+    encoder = {f"encoder.{name}": tensor for name, tensor in plain.items()}
+    more = {"encoder.mask_token": torch.zeros(1, 1, 192), "decoder.0.weight": torch.zeros(8, 192)}
+    torch.save({"model": {**encoder, **more}, "epoch": 799}, tmp_path / "simmim.pth")
+    found = read_weights(str(tmp_path / "simmim.pth"))
+    assert found.sha256 == read_weights(str(tmp_path / "timm.pth")).sha256
+    assert found.provenance["source"] == "simmim" and found.provenance["epochs"] == 800
+    assert set(found.account.dropped) == {"mask token", "decoder"}
+
+
+def test_what_is_not_the_named_format_is_not_taken_for_it(tmp_path: Path) -> None:
+    for case in ("dinov2", "dinov2 registers"):
+        assert match(FORMATS["mae"], {"model": state_of(case)}) is None
+    odd = {**state_of("ijepa"), "module.pos_embed": torch.zeros(1, 17, 192)}
+    with pytest.raises(InputError, match="no class token, but 17 positions"):
+        read_weights(str(write("ijepa", tmp_path, odd)))
+    # DINOv3 without masks of the biases is another training's: its biases are taken as they are.
+    bare = {k: v for k, v in state_of("dinov3").items() if "bias_mask" not in k}
+    found = read_weights(str(write("dinov3", tmp_path, bare)))
+    assert torch.equal(found.state["blocks.3.attn.qkv.bias"], bare["blocks.3.attn.qkv.bias"])

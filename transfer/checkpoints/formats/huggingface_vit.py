@@ -30,7 +30,16 @@ METHODS = {
     "ijepa": "ijepa",
     "deit": "deit",
 }
-_PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "dinov3_vit.")
+_PREFIXES = (
+    "",
+    "vit.",
+    "deit.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "ijepa.",
+    "dinov3_vit.",
+    "model.",
+)
 _TRUNK = r"([\w.]+\.)?"  # what a head's class puts before the trunk's names
 _DROPS = {
     "mask token": rf"{_TRUNK}embeddings\.mask_token",

@@ -214,7 +214,7 @@ META = (
         containers=_MODEL,
         prefixes=with_ddp(""),
         needs=(r"cls_token",),
-        lacks=(r"(fc_norm|head)\..*",),
+        lacks=(r"(fc_norm|head)\..*", r".*\.ls1\.gamma|reg(ister)?_tokens?"),
         drops={"decoder": r"decoder_.*|mask_token"},
         facts=stated("mae", first_epoch=1),
     ),

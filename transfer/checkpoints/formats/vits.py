@@ -8,10 +8,14 @@ normalised with ImageNet's mean and standard deviation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.entry import (
     CLASS,
@@ -20,6 +24,7 @@ from transfer.checkpoints.formats.entry import (
     inside,
     variant,
     with_ddp,
+    without_ddp,
 )
 from transfer.checkpoints.provenance import Facts, stated
 
@@ -83,6 +88,19 @@ _DINOV3 = KeyFormat(
     facts=stated("dinov3", architecture={"norm_eps": 1e-5}),
     beside=_satellite,
 )
+
+
+def _check_ijepa(content: Mapping[str, Any]) -> None:
+    """One position for each patch: a table for a class token too is of another network."""
+    names = {without_ddp(str(name)): value for name, value in content["target_encoder"].items()}
+    table = names.get("pos_embed")
+    rows = table.shape[1] if isinstance(table, Tensor) and table.dim() == 3 else 1
+    if "cls_token" not in names and math.isqrt(rows) ** 2 != rows:
+        raise InputError(
+            f"target_encoder has no class token, but {rows} positions, which is not the square of "
+            "a number of patches: not I-JEPA's encoder"
+        )
+
 
 VITS = (
     _DINOV3,
@@ -163,6 +181,7 @@ VITS = (
         lacks=(r"cls_token", r"fc\..*"),
         drops={"online copy": r"encoder\..*", "predictor": r"predictor\..*"},
         facts=stated("ijepa"),
+        check=_check_ijepa,
     ),
     KeyFormat(
         "deit",
