@@ -59,7 +59,7 @@ def files(s: State) -> dict[str, tuple[dict, int]]:
             f"Lightning {key}": ({**LIGHTNING, "state_dict": put(f"{key}.", {**s, **fc})}, 2)
             for key in ("model", "net", "resnet", "encoder", "backbone", "module.encoder")
         },
-        "bolts": ({**LIGHTNING, "state_dict": put("encoder.", s) | HEAD}, len(HEAD)),
+        "Lightning and a head": ({**LIGHTNING, "state_dict": put("net.", s) | HEAD}, len(HEAD)),
         "head of layers": ({"state_dict": put("backbone.", {**s, **mlp("fc", (4, 4))})}, 2),
         "flat": (put("trunk.", s), 0),
         "flat with a projector": ({**s, **put("", HEAD)}, len(HEAD)),
@@ -175,7 +175,10 @@ def test_a_prefix_forces_what_would_be_refused(state: State, copy: State, tmp_pa
 
 
 REFUSED = {
-    "squeeze and excitation": ({"net.layer1.0.se.fc1.weight": torch.zeros(2, 2)}, "1 unexplained"),
+    "squeeze and excitation": (
+        {"net.layer1.0.se.fc1.weight": torch.zeros(2, 2)},
+        "a ResNet with squeeze and excitation",
+    ),
     "a bias": ({"net.layer1.0.conv1.bias": torch.zeros(2)}, "1 unexplained"),
     "a stem": ({"net.stem.weight": torch.zeros(2)}, "may belong to it .net.stem.weight"),
     "blur": ({"net.maxpool.1.filt": torch.zeros(2)}, "may belong to it"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,10 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
     _refuse_zero3(raw)
     if prefix is not None and source not in ("auto", GENERIC.name):
         raise InputError(f"--prefix is for the format {GENERIC.name}, not for {source}")
+    auto = prefix is None and source == "auto"
+    refused = _refusal(_all_names(raw.content)) if auto else None
+    if refused is not None:
+        return _beside_refused(raw, refused)
     if prefix is None and source != GENERIC.name and (found := _by_table(raw, source)):
         return found
     if prefix is not None or source in ("auto", GENERIC.name):
@@ -43,6 +47,32 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
         "in none of the known formats" if source == "auto" else f"not in {source}'s format"
     )
     raise InputError(f"{wanted_text}: {_describe(raw)}")
+
+
+def _refusal(names: Collection[str]) -> InputError | None:
+    """Why a network with these names is not read, if it only looks like a known one."""
+    try:
+        refuse_convnets(names)  # first: a ConvNeXt's norm has a name that a CLIP ViT has, too
+        refuse_known(names)
+    except InputError as error:
+        return error
+    return None
+
+
+def _beside_refused(raw: RawFile, refused: InputError) -> Found:
+    """The whole trunk of a file whose refused network is somewhere else in it.
+
+    Raises:
+        InputError: `refused`, if there is no such trunk.
+    """
+    plain = unwrap(raw.content, keep_first=False)
+    try:
+        found = find_generic(raw.content, plain.content, None, other=True)
+    except InputError:
+        found = None
+    if found is None or _refusal([n for n in found.tensors if n.startswith(found.prefix)]):
+        raise refused
+    return replace(found, notes=plain.notes())
 
 
 def _refuse_zero3(raw: RawFile) -> None:
@@ -63,8 +93,6 @@ def _is_map(value: Any) -> bool:
 def _by_table(raw: RawFile, source: str) -> Found | None:
     """The first format of the table that fits."""
     if source == "auto":
-        refuse_convnets(_all_names(raw.content))
-        refuse_known(_all_names(raw.content))
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
         wanted = [find(source, FORMATS, "source")]
@@ -91,6 +119,8 @@ _OTHERS = (
         r"(.*\.)?layer\d\.\d+\.shortcut\.0\.weight",
         "a ResNet for small images (lightly's ResNetGenerator, SupContrast on CIFAR)",
     ),
+    (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
+    (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
     (r"conv1_w", "Caffe2's, of another network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),

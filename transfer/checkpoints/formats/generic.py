@@ -77,6 +77,11 @@ class Trunk:
             if name in self.tensors or not {name, name.rpartition(".")[2]} & fills.keys()
         }
 
+    @property
+    def explained(self) -> int:
+        """How many tensors of the file have a name of the backbone."""
+        return len(self.wanted.keys() & self.tensors.keys())
+
     @cached_property
     def part(self) -> float:
         """How much of the backbone is there under right names and shapes, 0 to 1."""
@@ -122,7 +127,14 @@ def flatten(content: Mapping[str, Any], before: str = "", depth: int = 0) -> dic
 def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
     """The backbones of a file, whole or nearly: the trained before the averaged, the longest prefix
     first."""
-    found = [trunk for place in _places(tensors) if (trunk := _trunk(tensors, *place))]
+    best: dict[str, Trunk] = {}
+    for place in _places(tensors):
+        trunk = _trunk(tensors, *place)
+        # One network may be known in several layouts: that which explains most of its names.
+        rival = best.get(trunk.prefix) if trunk else None
+        if trunk and (rival is None or trunk.explained > rival.explained):
+            best[trunk.prefix] = trunk
+    found = list(best.values())
     return sorted(found, key=lambda one: (one.rank, -len(one.prefix)))
 
 
