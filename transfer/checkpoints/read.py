@@ -150,7 +150,8 @@ def _explained(found: Found, source: str, where: str) -> Found:
         except InputError as error:
             wider, other = widened(found), other_network(found.content)
             if wider is None and other:
-                raise InputError(f"{error}; its keys look like {other}") from error
+                reason = str(error).removeprefix(f"{where}: ")
+                raise InputError(f"{reason}; its keys look like {other}") from error
             found = wider or found
     return replace(found, notes=(*notes, *copies_note(found)))
 

@@ -262,3 +262,11 @@ def test_style_caffe_is_kept_where_a_prefix_is_given(builders: ModuleType, tmp_p
     weights = read_weights(path, prefix="backbone")
     assert weights.architecture == {"stride_in_1x1": True}
     check_equal(weights, state)
+
+
+def test_a_network_for_small_images_is_named(state: State, tmp_path: Path) -> None:
+    odd = {k.replace("downsample.", "shortcut."): v for k, v in state.items()}
+    path = written({"state_dict": put("backbone.", odd), "meta": {}}, tmp_path)
+    with pytest.raises(InputError, match="for small images .lightly's") as caught:
+        read_weights(path)
+    assert str(caught.value).count("file.pth") == 1

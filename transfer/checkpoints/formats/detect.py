@@ -136,7 +136,7 @@ def _describe(raw: RawFile) -> str:
     inner_key, inner = _inner(raw.content)
     names = [str(name) for name in raw.content]
     more = f", below {inner_key} {', '.join(list(map(str, inner))[:3])}" if inner else ""
-    return f"its keys begin {', '.join(names[:4]) or '(none)'}{more}; {_alone(raw)}"
+    return f"its keys begin {', '.join(names[:4]) or '(none)'}{more}{_alone(raw)}"
 
 
 def _other(raw: RawFile) -> str | None:
@@ -165,13 +165,15 @@ def _inner(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _alone(raw: RawFile) -> str:
-    """How to save the backbone alone, in three statements of Python."""
+    """How to save a torch file's backbone alone, in three statements of Python."""
+    if raw.kind != "torch":
+        return ""
     key, inner = _inner(raw.content)
     names = [str(name) for name in inner or raw.content]
     head = next((name.partition(".")[0] + "." for name in names if "." in name), "backbone.")
     below = f"[{key!r}]" if inner else ""
     return (
-        "if a known backbone is inside, save it alone, with the right key and prefix: "
+        "; if a known backbone is inside, save it alone, with the right key and prefix: "
         f"import torch; state = torch.load({raw.path.name!r}, map_location='cpu'){below}; "
         f"torch.save({{k.removeprefix({head!r}): v for k, v in state.items() "
         f"if k.startswith({head!r})}}, 'backbone.pth')"
