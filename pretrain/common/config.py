@@ -306,7 +306,8 @@ def _coerce_items(value: Any, default: tuple | list, name: str) -> tuple | list:
     for kinds, text in (((int, float), "numbers"), ((str,), "texts")):
         uniform = default and all(type(item) in kinds for item in default)
         if uniform and not all(type(item) in kinds for item in items):
-            raise InputError(f"{name} must be a list of {text}, got {value!r}")
+            hint = " (write 1.0e-3: in YAML 1e-3 is a text)" if text == "numbers" else ""
+            raise InputError(f"{name} must be a list of {text}, got {value!r}{hint}")
     return type(default)(items)
 
 

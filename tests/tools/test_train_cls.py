@@ -147,7 +147,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
         (
             "linear.yaml",
             ("SOLVER.LR_PER_256", "('1e-3',)"),
-            "(1.0e-3 in YAML, where 1e-3 is a text)",
+            "(write 1.0e-3: in YAML 1e-3 is a text)",
         ),
         ("linear.yaml", ("SOLVER.MOMENTUM", "1.5"), "SOLVER.MOMENTUM 1.5"),
         ("linear.yaml", ("SOLVER.WEIGHT_DECAY", "-1.0"), "SOLVER.WEIGHT_DECAY -1.0"),

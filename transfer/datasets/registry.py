@@ -114,7 +114,10 @@ def open_sets(
 
 def class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The classes of the named sets in their own order, without their images; see `open_sets`."""
-    return _classes([locate(name) for name in names])
+    locations = [locate(name) for name in names]
+    if {location.layout for location in locations} == {"coco"}:
+        return coco.read_classes([coco.read_json(*_pair(place)) for place in locations])
+    return _classes(locations)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:

@@ -151,7 +151,8 @@ def test_a_lost_key_fails_the_command(
     mapping = content
     for part in FORMATS[case.format].containers[0]:
         mapping = mapping[part]
-    del mapping[key]
+    # The account has names without what DDP put into them.
+    del mapping[next(n for n in mapping if n.replace("module.", "") == key.replace("module.", ""))]
     path = tmp_path / "file.pth"
     if case.kind == "pickle":
         path.write_bytes(pickle.dumps(content, protocol=4))

@@ -122,7 +122,7 @@ def folder_of(tmp_path: Path, *names: str) -> Path:
             ("latest", "global_step9/zero_pp_rank_0_mp_rank_00_model_states.pt"),
             "ZeRO 3.*zero_to_fp32.py",
         ),
-        (("config.json", "pytorch_model.bin"), r"inside it \(pytorch_model.bin\)"),
+        (("readme", "checkpoint_9.pth"), r"inside it \(checkpoint_9.pth\)"),
         (("readme",), "give the weights file inside it$"),
     ],
 )

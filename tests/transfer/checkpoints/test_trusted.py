@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.common.digits import make_digits
 from pretrain.common.errors import InputError
+from pretrain.digits.dataset import make_digits
 from tests.transfer.checkpoints.builders import trained_state
 from tools import convert_weights, doctor, train_cls
 from transfer.checkpoints.build import build_trunk
