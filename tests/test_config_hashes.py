@@ -17,7 +17,7 @@ import torch
 from pretrain.common.config import CHECKOUT, config_sha256, load_config
 from pretrain.defaults import get_defaults as pretrain_defaults
 from transfer.classification.cached.run import with_formats
-from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.classification.defaults import ROLES, get_defaults
 from transfer.detection.config import protocol_sha256
 from transfer.detection.defaults import make_defaults
 
@@ -36,7 +36,7 @@ def identity_of(name: str, path: Path) -> str:
         return config_sha256(load_config(str(path), pretrain_defaults()))
     if name.startswith("classification/"):
         cfg = with_formats(load_config(str(path), get_defaults()), torch.device("cpu"))
-        return config_sha256(cfg, not_in_identity(cfg))
+        return ROLES.sha256(cfg)
     return protocol_sha256(load_config(str(path), make_defaults()))
 
 

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fvcore.common.config import CfgNode
 
-# These move no number (SEED: the trial's own field), so they are no part of a protocol's identity.
-# KNN and QUALITY only add metrics, whose names say which; REPLICATES adds an artifact.
-NOT_IN_IDENTITY = ("OUTPUT_DIR", "SEED", "DATALOADER", "CACHE_DIR", "BACKBONE", "REPLICATES")
-NOT_IN_IDENTITY += ("KNN", "QUALITY")
-
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
 # Those that see every image once, as features
 ON_FEATURES = ("knn", "linear", "svm", "svm_lowshot", "kshot")
-
-
-def not_in_identity(cfg: CfgNode) -> tuple[str, ...]:
-    """Top-level keys that the identity of this config's protocol leaves out.
-
-    FEATURES, as it stands after `auto` was replaced, belongs to it, as rounding moves numbers;
-    all in fp32 leaves no trace, so that records from before the key have the same identity.
-    """
-    nodes = {"SVM": "svm", "KSHOT": "kshot", "TRAIN": ("linear_crops", "finetune")}
-    name = cfg.PROTOCOL.NAME
-    plain = name not in ON_FEATURES or set(cfg.FEATURES.values()) == {"fp32"}
-    unused = [key for key, used in nodes.items() if not name.startswith(used)]
-    return (*NOT_IN_IDENTITY, *unused, *(("FEATURES",) if plain else ()))
 
 
 def get_defaults() -> CfgNode:
@@ -195,3 +180,36 @@ def _train() -> CfgNode:
     # Which of top1 (last epoch) and top1_best the recipe's source printed; "": it is not known
     node.SOURCE_PRINTS = ""
     return node
+
+
+def _of(*names: str) -> Callable[[CfgNode], bool]:
+    return lambda cfg: cfg.PROTOCOL.NAME in names
+
+
+def _rounds(cfg: CfgNode) -> bool:
+    """Whether features are rounded. All in fp32 leaves no trace in the hash, so that records from
+    before the key have the same identity; `auto` is replaced before."""
+    return cfg.PROTOCOL.NAME in ON_FEATURES and set(cfg.FEATURES.values()) != {"fp32"}
+
+
+# What each key decides, the only list of it. A key that is not listed belongs to the protocol.
+ROLES = Roles(
+    get_defaults,
+    {
+        "OUTPUT_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "CACHE_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "DATALOADER": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
+        "BACKBONE": KeyRole(Role.WEIGHTS, Hashed.NOTHING),
+        # Metrics and an artifact beside the protocol's own; the metrics' names say which.
+        "KNN": KeyRole(Role.WATCHING, Hashed.NOTHING),
+        "QUALITY": KeyRole(Role.WATCHING, Hashed.NOTHING),
+        "REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
+        "FEATURES": only(_rounds),
+        "SVM": only(_of("svm", "svm_lowshot")),
+        "KSHOT": only(_of("kshot")),
+        "TRAIN": only(_of("linear_crops", "finetune")),
+        # The other protocols take no gradient step.
+        "SOLVER": only(_of("linear", "linear_crops", "finetune"), hashed=Hashed.DEFAULT),
+    },
+)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import config_sha256, dump_yaml, load_config
+from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import (
     barrier,
     close_distributed,
@@ -34,7 +34,7 @@ from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.cached import run as cached
 from transfer.classification.data import ImageTransform, open_object_splits, open_splits
-from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.classification.defaults import ROLES, get_defaults
 from transfer.classification.extract import Extracted
 from transfer.classification.job import Job, Request
 from transfer.classification.score import Score
@@ -104,8 +104,7 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
         cached.check_config(cfg, train, test)
     if protocol.NAME == "kshot":
         train, drawn = cached.draw(cfg, request.trials, train)
-    sha256 = config_sha256(identity, not_in_identity(cfg))
-    return Job(cfg, request, train, test, transform, device, sha256, drawn)
+    return Job(cfg, request, train, test, transform, device, ROLES.sha256(identity), drawn)
 
 
 def _run_trials(job: Job) -> list[Path]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.preprocess import Preprocess
@@ -29,8 +28,8 @@ from transfer.detection.config_spec import (
     detector_arguments,
     value_of,
 )
-from transfer.detection.config_vit import is_vit, leave_out_vitdet, vit_facts
-from transfer.detection.torchvision_engine.spec import PYRAMIDS
+from transfer.detection.config_vit import is_vit, vit_facts
+from transfer.detection.roles import ROLES
 from transfer.detection.upstream_keys import ONLY
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ __all__ = ["SEMANTIC", "architecture", "backbone_name", "check", "detector_argum
 
 logger = logging.getLogger(__name__)
 
-RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # on 0..255
 # TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
 TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 
@@ -83,61 +81,9 @@ def protocol_name(cfg: CfgNode, config: str) -> str:
     return cfg.TRANSFER.PROTOCOL or Path(config).stem
 
 
-def identity(cfg: CfgNode) -> CfgNode:
-    """What makes two runs one protocol: everything but where it runs and what the weights decide.
-
-    Keys that came later leave no trace while they are off, so that older records keep their group.
-    """
-    kept = cfg.clone()
-    kept.defrost()
-    kept.DATALOADER.NUM_WORKERS = 0
-    kept.MODEL.WEIGHTS = ""
-    kept.MODEL.DEVICE = ""
-    kept.TRANSFER.DRAW_DETECTIONS = 0
-    kept.TRANSFER.LOG_PERIOD = 0
-    kept.TRANSFER.CHANNELS_LAST = False
-    # Younger than some records, and no part of a protocol: left out, so that identities stay.
-    for key in ("CHECK_IMAGES", "COCO_EVALUATOR", "PROTOCOL", "REPLICATES"):
-        del kept.TRANSFER[key]
-    kept.SOLVER.CHECKPOINT_PERIOD = 0
-    # Facts of the weights (see `with_preprocess`), whatever a config says for plain Detectron2.
-    kept.INPUT.FORMAT = "RGB"
-    kept.MODEL.PIXEL_MEAN, kept.MODEL.PIXEL_STD = list(RGB_MEAN), list(RGB_STD)
-    kept.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    if cfg.TRANSFER.VOC_COUNTS_FROM == "auto":
-        del kept.TRANSFER["VOC_COUNTS_FROM"]
-    if cfg.TRANSFER.INIT != "detector":
-        del kept.TRANSFER["INIT"]
-    # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.
-    del kept.SOLVER["REFERENCE_WORLD_SIZE"]
-    if not cfg.SOLVER.AMP.ENABLED:
-        del kept.SOLVER["AMP"], kept.TRANSFER["AMP_DTYPE"]
-    # Without batch norm, micro-batches are as good as more processes.
-    if cfg.TRANSFER.ACCUMULATE == 1 or not batch_norms(cfg):
-        del kept.TRANSFER["ACCUMULATE"]
-    if not cfg.TRANSFER.LR_SWEEP.RATES:
-        del kept.TRANSFER["LR_SWEEP"]
-    leave_out_vitdet(kept)
-    if kept.TRANSFER.TASK == DETECTION:
-        del kept.TRANSFER["TASK"], kept.TRANSFER["SEMANTIC"]
-    return kept
-
-
-def batch_norms(cfg: CfgNode) -> set[str]:
-    """Names of the norms in the detector whose statistics are those of a batch."""
-    nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
-    if architecture(cfg) in PYRAMIDS:
-        nodes.append(cfg.MODEL.FPN)
-    if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
-        nodes.append(cfg.MODEL.ROI_BOX_HEAD)
-    if cfg.MODEL.MASK_ON:
-        nodes.append(cfg.MODEL.ROI_MASK_HEAD)
-    return {node.NORM for node in nodes} & {"BN", "SyncBN", "naiveSyncBN"}
-
-
 def protocol_sha256(cfg: CfgNode) -> str:
     """Identity of the protocol as 64 hexadecimal digits."""
-    return config_sha256(identity(cfg))
+    return ROLES.sha256(cfg)
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:

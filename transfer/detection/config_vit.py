@@ -63,16 +63,3 @@ def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
     """
     side = math.isqrt(max(positions - 1, 0)) * cfg.TRANSFER.VIT.PATCH_SIZE
     return {"TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": side, "TRANSFER.VIT.HEADS": heads}
-
-
-def leave_out_vitdet(cfg: CfgNode) -> None:
-    """Takes from a protocol's identity what it does not use, and what the weights decide."""
-    if list(cfg.MODEL.RPN.CONV_DIMS) == [-1]:
-        del cfg.MODEL.RPN["CONV_DIMS"]
-    if not cfg.TRANSFER.LSJ.SCALES:
-        del cfg.TRANSFER["LSJ"]
-    if is_vit(cfg):
-        cfg.TRANSFER.VIT.PRETRAIN_IMAGE_SIZE = cfg.TRANSFER.VIT.HEADS = 0
-    else:
-        for key in ("VIT", "LR_LAYER_DECAY", "WEIGHT_DECAY_POS_EMBED"):
-            del cfg.TRANSFER[key]

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import check_no_differences, differences, flat
+from pretrain.common.config import check_no_differences, differences
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
-from transfer.detection.config import changed, identity
+from transfer.detection.config import changed
 from transfer.detection.config_load import load_merged
 from transfer.detection.engine import CONFIG_FILE, MODEL_FILE
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.model_files import last_checkpoint
+from transfer.detection.roles import ROLES
 from transfer.results.record import FILE_NAME, read_record
 
 WEIGHTS_FILE = "weights.sha256"  # of what the trial began with
@@ -58,15 +59,9 @@ def check_folder(folder: Path, cfg: CfgNode, seed: int, sha256: str | None) -> N
     file, record = folder / CONFIG_FILE, folder / FILE_NAME
     if file.is_file():
         old = load_merged(str(file))
-        decided = {
-            "SEED": seed,
-            "OUTPUT_DIR": old.OUTPUT_DIR,
-            "MODEL.ROI_HEADS.NUM_CLASSES": old.MODEL.ROI_HEADS.NUM_CLASSES,
-            "TRANSFER.SEMANTIC.NUM_CLASSES": old.TRANSFER.SEMANTIC.NUM_CLASSES,
-        }
-        if cfg.TRANSFER.INIT == "auto":
-            decided["TRANSFER.INIT"] = old.TRANSFER.INIT
-        found = differences(flat(identity(old)), flat(identity(changed(cfg, decided))))
+        decided = {"TRANSFER.INIT": old.TRANSFER.INIT} if cfg.TRANSFER.INIT == "auto" else {}
+        before, now = ROLES.protocol(old), ROLES.protocol(changed(cfg, decided))
+        found = differences({**before, "SEED": old.SEED}, {**now, "SEED": seed})
         trained = folder / MODEL_FILE
         further = f"--weights {trained} goes on from its detector" if trained.is_file() else ""
         check_no_differences(found, f"{folder} holds a run of", further)

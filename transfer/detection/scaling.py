@@ -16,7 +16,8 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from transfer.detection.config import batch_norms, changed, identity
+from transfer.detection.config import changed
+from transfer.detection.roles import ROLES, batch_norms
 from transfer.results.own_data import left_open
 
 SHOWN = 4  # differing keys that are spelled out
@@ -120,20 +121,14 @@ def _show(value: Any) -> str:
 def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
     """(key, value in one, value in other) of all keys that make the two different protocols.
 
-    NUM_CLASSES is left out: it is read from the data, and the data's names are compared. So is the
-    data itself where `one`, the config as shipped, leaves it to its user.
+    The data is left out if `one`, the config as shipped, leaves it to its user.
     """
-    ignored = {"SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES"}
-    first, second = (dict(_leaves(identity(cfg))) for cfg in (one, other))
-    for key in sorted({*first, *second} - ignored - left_open(first)):
-        values = first.get(key, "off"), second.get(key, "off")
+    first, second = map(ROLES.protocol, (one, other))
+    for key in sorted({*first, *second} - left_open(first)):
+        values = [_fixed(found.get(key, "off")) for found in (first, second)]
         if values[0] != values[1]:
             yield key, *values
 
 
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", tuple(value) if isinstance(value, list) else value
+def _fixed(value: Any) -> Any:
+    return tuple(map(_fixed, value)) if isinstance(value, (list, tuple)) else value

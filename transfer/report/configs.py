@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat
+from pretrain.common.roles import Role, Roles
+from transfer.classification.defaults import ROLES as CLASSIFICATION
+from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.store import Entry
 
-# Where a run was, and what the weights decide: no part of a protocol (as in the packages' own
-# identities, `transfer/detection/config.py` and `transfer/classification/defaults.py`)
-NOT_PROTOCOL = (
-    "OUTPUT_DIR SEED CACHE_DIR BACKBONE REPLICATES KNN QUALITY VERSION VIS_PERIOD "
-    "MODEL.WEIGHTS MODEL.DEVICE MODEL.PIXEL_MEAN MODEL.PIXEL_STD MODEL.RESNETS.STRIDE_IN_1X1 "
-    "INPUT.FORMAT DATALOADER.NUM_WORKERS DATALOADER.BATCH_SIZE DATALOADER.CHECK_IMAGES "
-    "SOLVER.CHECKPOINT_PERIOD SOLVER.REFERENCE_WORLD_SIZE TRANSFER.DRAW_DETECTIONS "
-    "TRANSFER.LOG_PERIOD TRANSFER.CHANNELS_LAST TRANSFER.CHECK_IMAGES TRANSFER.COCO_EVALUATOR "
-    "TRANSFER.REPLICATES TRANSFER.PROTOCOL"
-).split()
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 
 NO_RATE = ("knn", "svm", "svm_lowshot", "kshot")  # tasks that no gradient step trains
+DETECTION_TASKS = ("detection", "segmentation", "semantic")
 
 Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000
 
 
-def belongs_to_protocol(key: str) -> bool:
-    """Whether a config key can make a difference to a number."""
-    return not any(key == name or key.startswith(f"{name}.") for name in NOT_PROTOCOL)
+@dataclass(frozen=True)
+class Recorded:
+    """A protocol's config, completed with the defaults of keys that are younger than it."""
+
+    cfg: CfgNode
+    roles: Roles
+
+    @cached_property
+    def flat(self) -> Flat:
+        """Every key with its value."""
+        return flat(self.cfg)
+
+    @cached_property
+    def protocol(self) -> Flat:
+        """The keys that belong to the protocol under this config, with their values."""
+        return self.roles.protocol(self.cfg)
 
 
-def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) -> Flat | None:
-    """The protocol's keys, from the first record that has its config; None where none has.
+def recorded(content: Mapping[str, Any]) -> Recorded:
+    """The config of a record, from its parsed YAML; the keys say which package it is of."""
+    roles = DETECTION if {"MODEL", "TRANSFER"} & content.keys() else CLASSIFICATION
+    return Recorded(roles.completed(content), roles)
+
+
+def may_belong(task: str, key: str, config: Recorded | None = None) -> bool:
+    """Whether two values of a key can make two protocols of a task.
+
+    config: of the record, if it is known; it says what is on.
+    """
+    if config is not None:
+        return config.roles.belongs(key, config.cfg)
+    roles = DETECTION if task in DETECTION_TASKS else CLASSIFICATION
+    return roles.entry(key).role is Role.PROTOCOL
+
+
+def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) -> Recorded | None:
+    """The protocol's config, from the first record that has one; None if none has.
 
     `absent` grows by files that records name and that are not there.
     """
@@ -45,27 +72,26 @@ def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) 
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not isinstance(content, Mapping):
-                raise ValueError("no mapping")
+                raise ValueError("it is not a mapping")
+            return recorded(content)
         except (OSError, ValueError, yaml.YAMLError) as error:
             notes.append(f"{path}: config left out ({' '.join(str(error).split())})")
-            continue
-        return {key: v for key, v in flat(content).items() if belongs_to_protocol(key)}
     return None
 
 
-def difference(one: Flat, other: Flat) -> list[str]:
-    """ "KEY this / that" for each key whose value differs; a key that one lacks is "absent"."""
+def difference(one: Recorded, other: Recorded) -> list[str]:
+    """ "KEY this / that" for each key of one of the protocols whose value differs."""
     lines = [
-        f"{key} {_show(one, key)} / {_show(other, key)}"
-        for key in sorted({*one, *other})
-        if one.get(key) != other.get(key) or (key in one) != (key in other)
+        f"{key} {one.flat.get(key)} / {other.flat.get(key)}"
+        for key in sorted({*one.protocol, *other.protocol})
+        if one.flat.get(key) != other.flat.get(key)
     ]
     if len(lines) > MAX_SHOWN:
         lines[MAX_SHOWN:] = [f"and {len(lines) - MAX_SHOWN} more keys"]
     return lines
 
 
-def learning_rate(task: str, config: Flat | None, artifacts: Sequence[Path]) -> str:
+def learning_rate(task: str, config: Recorded | None, artifacts: Sequence[Path]) -> str:
     """ "swept lr" or "fixed lr"; "" for tasks without one, or where it is not known.
 
     artifacts: files of the first record that say so where the config does not travel.
@@ -73,15 +99,11 @@ def learning_rate(task: str, config: Flat | None, artifacts: Sequence[Path]) -> 
     if task in NO_RATE:
         return ""
     if config is not None:
-        rates = config.get("TRANSFER.LR_SWEEP.RATES")
+        rates = config.flat.get("TRANSFER.LR_SWEEP.RATES")
         if rates is None:
-            rates = config.get("SOLVER.LR_PER_256", ())
+            rates = config.flat.get("SOLVER.LR_PER_256", ())
             return "swept lr" if isinstance(rates, (list, tuple)) and len(rates) > 1 else "fixed lr"
         return "swept lr" if rates else "fixed lr"
     if any(path.name == "lr_sweep.json" for path in artifacts):
         return "swept lr"
     return ""
-
-
-def _show(config: Flat, key: str) -> str:
-    return str(config[key]) if key in config else "absent"

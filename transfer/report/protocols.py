@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.report.configs import (
-    Flat,
-    belongs_to_protocol,
+    Recorded,
     difference,
     learning_rate,
+    may_belong,
     read_config,
 )
 from transfer.report.published import published_rows
@@ -42,10 +42,10 @@ def make_protocols(
     for key, entries in members.items():
         task, dataset, name, engine, sha = key
         overrides = given[key]
-        label = _label(key, given)
+        label = _label(key, given, configs[key])
         config, files = configs[key], [e.artifact("lr_sweep") for e in entries]
         rate = learning_rate(task, config, [file for file in files if file])
-        changed = _changed(name, overrides, config)
+        changed = _changed(task, name, overrides, config)
         cut = changed or any(entry.record["status"] == "shortened" for entry in entries)
         printed = () if cut or rate == "swept lr" else tuple(published_rows(name))
         label += f", {rate}" if rate else ""
@@ -70,7 +70,11 @@ def make_protocols(
     return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.task, *p.key[1:]))
 
 
-def _label(key: tuple[str, ...], given: Mapping[tuple[str, ...], Sequence[str]]) -> str:
+def _label(
+    key: tuple[str, ...],
+    given: Mapping[tuple[str, ...], Sequence[str]],
+    config: Recorded | None,
+) -> str:
     """The column's title, with what tells it from others of that title, by their overrides."""
     task, dataset, name, engine, sha = key
     title = _title(dataset, name)
@@ -80,7 +84,7 @@ def _label(key: tuple[str, ...], given: Mapping[tuple[str, ...], Sequence[str]])
     if len({other[3] for other in here}) > 1:
         parts.append(engine)
     if len({other[4] for other in here}) > 1:
-        pairs = [pair for pair in given[key] if belongs_to_protocol(pair.split()[0])]
+        pairs = [pair for pair in given[key] if may_belong(task, pair.split()[0], config)]
         # Data that all of them name was the user's to give: it tells none from the others
         data = {pair for pair in pairs if pair.split()[0] in left_to_user(name)}
         data = {pair for pair in data if all(pair in given[other] for other in here)}
@@ -95,7 +99,7 @@ def _title(dataset: str, name: str) -> str:
 
 
 def _differs(
-    protocol: Protocol, others: list[Protocol], configs: dict[tuple, Flat | None]
+    protocol: Protocol, others: list[Protocol], configs: dict[tuple, Recorded | None]
 ) -> tuple[str, ...]:
     """How it differs from each other column of the same task and data set, by config key."""
     lines = []
@@ -115,11 +119,13 @@ def _differs(
     return tuple(lines)
 
 
-def _changed(name: str, overrides: Sequence[str], config: Flat | None) -> tuple[str, ...]:
+def _changed(
+    task: str, name: str, overrides: Sequence[str], config: Recorded | None
+) -> tuple[str, ...]:
     """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
     named = {pair.split()[0]: pair for pair in overrides}
     asked = left_to_user(name)
-    given = [p for key, p in named.items() if belongs_to_protocol(key) and key not in asked]
+    given = [p for key, p in named.items() if may_belong(task, key, config) and key not in asked]
     edited = changed_keys(name, config)
     return (*given, *(line for key, line in edited.items() if key not in named))
 

@@ -6,40 +6,34 @@ config is compared with the one below `configs/` of this checkout, or of the ins
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
-
-from pretrain.common.config import flat, load_config, shipped_folder
+from pretrain.common.config import load_config, shipped_folder
 from pretrain.common.errors import InputError
-from transfer.classification.defaults import get_defaults
-from transfer.detection.defaults import make_defaults
-from transfer.report.configs import Flat, belongs_to_protocol
+from pretrain.common.roles import Roles
+from transfer.classification.defaults import ROLES as CLASSIFICATION
+from transfer.detection.roles import ROLES as DETECTION
+from transfer.report.configs import Recorded
 from transfer.results.own_data import SETS, left_open
 
-# Data, sizes and schedule. The other keys follow from the weights and the data, or are named by
-# the column's own sha256.
-COMPARED = ("DATASETS.", "INPUT.", "SOLVER.", "PROTOCOL.", "TRAIN.", "KSHOT.", "SVM.")
-FOLDERS = {"classification": get_defaults, "detection": make_defaults}
+FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 
 
-def changed_keys(name: str, config: Flat | None) -> dict[str, str]:
+def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
     """KEY -> "KEY value (shipped: value)" of each key that is not the shipped config's.
 
-    Empty where the config was not kept or none of its name is shipped. A key that only one of the
-    two has is younger than the other, and no difference.
+    Empty if the config was not kept or none of its name is shipped. What the shipped config leaves
+    to the machine ("auto") or to its user is not a change.
     """
     shipped = _shipped(name) if config is not None else None
+    if config is None or shipped is None or config.roles is not shipped.roles:
+        return {}
+    compared = {*shipped.protocol, *config.protocol} - left_open(shipped.flat)
     return {
-        key: f"{key} {config[key]} (shipped: {value})"
-        for key, value in sorted((shipped or {}).items())
-        if key.startswith(COMPARED)
-        and belongs_to_protocol(key)
-        and key in config
-        and config[key] != value
-        and key not in left_open(shipped or {})
+        key: f"{key} {config.flat[key]} (shipped: {shipped.flat[key]})"
+        for key in sorted(compared)
+        if config.flat[key] != shipped.flat[key] and shipped.flat[key] != "auto"
     }
 
 
@@ -49,25 +43,26 @@ def left_to_user(name: str) -> set[str]:
     A name that is not shipped, of a config of the user's own, claims no shipped data.
     """
     shipped = _shipped(name)
-    return set(SETS) if shipped is None else left_open(shipped)
+    return set(SETS) if shipped is None else left_open(shipped.flat)
 
 
 def is_users_task(name: str) -> bool:
     """Whether the shipped config of that name leaves its data open: then the data is the task."""
-    return bool(left_open(_shipped(name) or {}))
+    shipped = _shipped(name)
+    return bool(shipped and left_open(shipped.flat))
 
 
 @cache
-def _shipped(name: str) -> Flat | None:
-    for folder, defaults in FOLDERS.items():
+def _shipped(name: str) -> Recorded | None:
+    for folder, roles in FOLDERS.items():
         for path in sorted((shipped_folder("configs") / folder).rglob("*.yaml")):
             if path.stem == name:
-                return _read(path, defaults)
+                return _read(path, roles)
     return None
 
 
-def _read(path: Path, defaults: Callable[[], CfgNode]) -> Flat | None:
+def _read(path: Path, roles: Roles) -> Recorded | None:
     try:
-        return flat(load_config(str(path), defaults()))
+        return Recorded(load_config(str(path), roles.make_defaults()), roles)
     except InputError:  # edited in this checkout: nothing to compare with
         return None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import check_no_differences, differences, dump_yaml, flat, load_config
 from pretrain.common.errors import InputError
-from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.classification.defaults import ROLES, get_defaults
 from transfer.detection.earlier import CONFIG_FILE, check_folder
 from transfer.results.record import read_record
 from transfer.suite.entries import RANDOM
@@ -84,9 +85,11 @@ def _check_classification(
     file = folder / CONFIG_FILE
     if not file.is_file():
         return
-    configs = (load_config(str(file), get_defaults()), cfg)
-    old, new = ({**flat(config), "SEED": seed} for config, seed in zip(configs, seeds))
-    told = ("SEED", "BACKBONE") if untrained else ("SEED",)  # though no part of the protocol
-    free = [key for key in not_in_identity(cfg) if key not in told]
-    free += [key for key, value in new.items() if value == "auto"]  # now what the machine has
-    check_no_differences(differences(old, new, tuple(free)), f"{folder} holds a run of")
+    told: list[dict[str, Any]] = []
+    for config, seed in zip((load_config(str(file), get_defaults()), cfg), seeds):
+        # Untrained weights are those that BACKBONE and the seed say.
+        more = {"BACKBONE.NAME": config.BACKBONE.NAME} if untrained else {}
+        told.append({**ROLES.protocol(config), "SEED": seed, **more})
+    old, new = told
+    free = tuple(key for key, value in flat(cfg).items() if value == "auto")  # the machine's now
+    check_no_differences(differences(old, new, free), f"{folder} holds a run of")

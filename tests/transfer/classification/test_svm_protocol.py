@@ -16,7 +16,7 @@ from tools.train_cls import main
 from transfer.checkpoints.read import random_weights
 from transfer.classification import data as cls_data
 from transfer.classification.data import ImageTransform, open_object_splits
-from transfer.classification.defaults import get_defaults, not_in_identity
+from transfer.classification.defaults import ROLES, get_defaults
 from transfer.classification.features import _content_key, extract_features
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 
@@ -173,6 +173,6 @@ def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 def test_other_protocols_keep_their_identity() -> None:
     cfg = get_defaults()
-    assert "SVM" in not_in_identity(cfg)
+    assert not ROLES.belongs("SVM.COSTS", cfg)
     cfg.PROTOCOL.NAME = "svm"
-    assert "SVM" not in not_in_identity(cfg)
+    assert ROLES.belongs("SVM.COSTS", cfg)

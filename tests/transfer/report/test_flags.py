@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pretrain.common.config import dump_yaml, find_config, flat, load_config
-from transfer.classification.defaults import NOT_IN_IDENTITY, get_defaults
-from transfer.detection.config import protocol_name
+from pretrain.common.config import dump_yaml, find_config, load_config
+from transfer.classification.defaults import get_defaults
+from transfer.detection.config import changed, protocol_name, protocol_sha256
 from transfer.detection.defaults import make_defaults
-from transfer.report.configs import belongs_to_protocol, difference, learning_rate
+from transfer.report.configs import difference, learning_rate, recorded
 from transfer.report.exports import to_csv, to_latex
 from transfer.report.flags import find_flags
 from transfer.report.page import published_on_page
@@ -177,11 +177,12 @@ def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, n
     config = yaml.safe_load(dump_yaml(load_config(f"{name}.yaml", defaults(), words)))
     path = write_run("a", task, metrics, protocol=name, config=config, dataset=f"{data}val")
     record = json.loads(path.read_text())
-    for more, flagged in (([], False), (["SOLVER.MOMENTUM", "0.5"], True)):
+    key = "PROTOCOL.TEMPERATURE" if task == "knn" else "SOLVER.MOMENTUM"  # kNN has no solver
+    for more, flagged in (([], False), ([key, "0.5"], True)):
         record["protocol"]["overrides"] = words + more
         path.write_text(json.dumps(record))
         assert ("not the config's own" in flags_of(tmp_path)) == flagged
-    assert "own protocol: SOLVER.MOMENTUM 0.5" in flags_of(tmp_path)
+    assert f"own protocol: {key} 0.5" in flags_of(tmp_path)
     (column,) = results_of(tmp_path).protocols
     assert column.label.startswith(f"shelves ({name})") and "[" not in column.label
     assert f"shelves ({name})" in to_markdown(results_of(tmp_path))
@@ -255,11 +256,33 @@ def test_task_names(dataset: str, name: str) -> None:
     assert task_name(dataset) == name
 
 
-def test_what_is_no_part_of_an_identity_is_no_change() -> None:
-    """A record whose metrics alone were asked for in another number is of the config's protocol."""
-    free = [key for key in flat(get_defaults()) if key.split(".")[0] in NOT_IN_IDENTITY]
-    assert {"QUALITY.IMAGES", "DATALOADER.CHECK_IMAGES", "SEED"} < set(free)
-    assert not [key for key in free if belongs_to_protocol(key)]
+def test_watching_a_run_leaves_it_in_its_column(tmp_path: Path, write_run: Writer) -> None:
+    """Evaluations, pictures and the speed of cuDNN move no weight of a run."""
+    shipped = load_config("voc_mscn.yaml", make_defaults())
+    sha256 = protocol_sha256(shipped)
+    for name, key, value in (
+        ("a", "SEED", 0),
+        ("b", "TEST.EVAL_PERIOD", 1000),
+        ("c", "VIS_PERIOD", 20),
+        ("d", "CUDNN_BENCHMARK", True),
+        ("e", "TRANSFER.AMP_DTYPE", "bf16"),  # without mixed precision it has no effect
+    ):
+        config = changed(shipped, {key: value})
+        path = write_run(
+            name,
+            "detection",
+            {"bbox/AP": 40.0},
+            protocol="voc_mscn",
+            config=yaml.safe_load(dump_yaml(config)),
+        )
+        record = json.loads(path.read_text())
+        record["protocol"].update(
+            config_sha256=protocol_sha256(config), overrides=[key, str(value)]
+        )
+        path.write_text(json.dumps(record))
+    (protocol,) = results_of(tmp_path).protocols
+    assert protocol.config_sha256 == sha256 and protocol.published
+    assert "not the config's own protocol" not in flags_of(tmp_path)
 
 
 def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writer) -> None:
@@ -272,12 +295,13 @@ def test_shipped_configs_are_their_own_protocol() -> None:
     with FILE.open(encoding="utf-8") as stream:
         names = {name for line in csv.DictReader(stream) for name in line["configs"].split()}
     for name in names:
-        folder, defaults = next(
+        folder, roles = next(
             i for i in FOLDERS.items() if (CONFIGS / i[0] / f"{name}.yaml").is_file()
         )
-        config = load_config(f"{folder}/{name}.yaml", defaults())
-        assert changed_keys(name, flat(yaml.safe_load(dump_yaml(config)))) == {}, name
-    assert changed_keys("my_own", {"SOLVER.MAX_ITER": 1}) == {} == changed_keys("voc_mscn", None)
+        config = load_config(f"{folder}/{name}.yaml", roles.make_defaults())
+        assert changed_keys(name, recorded(yaml.safe_load(dump_yaml(config)))) == {}, name
+    other = recorded({"TRANSFER": {}, "SOLVER": {"MAX_ITER": 1}})
+    assert changed_keys("my_own", other) == {} == changed_keys("voc_mscn", None)
 
 
 def test_columns_say_how_they_differ(tmp_path: Path, write_run: Writer) -> None:
@@ -298,13 +322,17 @@ def test_columns_say_how_they_differ(tmp_path: Path, write_run: Writer) -> None:
 
 
 def test_learning_rates() -> None:
-    sweep = flat({"TRANSFER": {"LR_SWEEP": {"RATES": [0.01, 0.02]}}})
+    sweep = recorded({"TRANSFER": {"LR_SWEEP": {"RATES": [0.01, 0.02]}}})
     assert learning_rate("detection", sweep, []) == "swept lr"
-    assert learning_rate("detection", {"TRANSFER.LR_SWEEP.RATES": []}, []) == "fixed lr"
+    assert learning_rate("detection", recorded({"TRANSFER": {}}), []) == "fixed lr"
     assert learning_rate("detection", None, [Path("x/lr_sweep.json")]) == "swept lr"
     assert learning_rate("knn", sweep, []) == "" and learning_rate("linear", None, []) == ""
-    many = difference({f"K{i}": 0 for i in range(20)}, {"K1": 1})
-    assert len(many) == 9 and many[-1] == "and 12 more keys"
+    keys = [key for key in make_defaults().SOLVER if key not in ("AMP", "LR_SCHEDULER_NAME")]
+    numbers = [key for key in keys if isinstance(make_defaults().SOLVER[key], (int, float))]
+    many = difference(
+        recorded({"MODEL": {}, "SOLVER": {key: 77 for key in numbers}}), recorded({"MODEL": {}})
+    )
+    assert len(many) == 9 and many[-1].startswith("and ") and many[-1].endswith(" more keys")
 
 
 def test_published_rows_stand_apart(tmp_path: Path, write_run: Writer) -> None:

@@ -99,7 +99,7 @@ def test_nothing_to_compare(tmp_path: Path, write_run: Writer) -> None:
 
 def test_heads_say_how_columns_differ(tmp_path: Path, write_run: Writer) -> None:
     for protocol, epochs in (("short", 5), ("long", 90)):
-        config = {"SOLVER": {"EPOCHS": epochs, "LR_PER_256": [0.1]}}
+        config = {"SOLVER": {"EPOCHS": epochs, "LR_PER_256": [0.1]}, "PROTOCOL": {"NAME": "linear"}}
         write_run("a", "linear", {"top1": 50.0}, protocol=protocol, config=config)
     page = write_report([tmp_path], tmp_path / "out").page.read_text(encoding="utf-8")
     heads = re.findall('<th scope="colgroup".*?</th>', page, flags=re.S)

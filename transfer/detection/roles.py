@@ -1,0 +1,92 @@
+"""What each key of a detection or segmentation config decides: `ROLES`, the only list of it.
+
+A key that is not listed belongs to the protocol. A new key that must not change the identity of
+older records is left out of the hash while it is off (`Hashed.NOTHING`).
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
+from transfer.detection.config_spec import architecture
+from transfer.detection.config_vit import is_vit
+from transfer.detection.defaults import make_defaults
+from transfer.detection.torchvision_engine.spec import PYRAMIDS
+
+RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
+
+
+def batch_norms(cfg: CfgNode) -> set[str]:
+    """Names of the norms in the detector whose statistics are those of a batch."""
+    nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
+    if architecture(cfg) in PYRAMIDS:
+        nodes.append(cfg.MODEL.FPN)
+    if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
+        nodes.append(cfg.MODEL.ROI_BOX_HEAD)
+    if cfg.MODEL.MASK_ON:
+        nodes.append(cfg.MODEL.ROI_MASK_HEAD)
+    return {node.NORM for node in nodes} & {"BN", "SyncBN", "naiveSyncBN"}
+
+
+def _semantic(cfg: CfgNode) -> bool:
+    return cfg.TRANSFER.TASK != "detection"
+
+
+def _amp(cfg: CfgNode) -> bool:
+    return cfg.SOLVER.AMP.ENABLED
+
+
+def _accumulates(cfg: CfgNode) -> bool:
+    """Without batch norm, micro-batches compute what as many more processes would."""
+    return cfg.TRANSFER.ACCUMULATE > 1 and bool(batch_norms(cfg))
+
+
+ROLES = Roles(
+    make_defaults,
+    {
+        "OUTPUT_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
+        "CUDNN_BENCHMARK": KeyRole(Role.MACHINE),
+        "MODEL.DEVICE": KeyRole(Role.MACHINE, ""),
+        "DATALOADER.NUM_WORKERS": KeyRole(Role.MACHINE, 0),
+        "TRANSFER.CHANNELS_LAST": KeyRole(Role.MACHINE, False),
+        "TRANSFER.CHECK_IMAGES": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "TRANSFER.COCO_EVALUATOR": KeyRole(Role.MACHINE, Hashed.NOTHING),  # equal numbers
+        "SOLVER.CHECKPOINT_PERIOD": KeyRole(Role.MACHINE, 0),
+        # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.
+        "SOLVER.REFERENCE_WORLD_SIZE": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        # Evaluations during the training move no weight, and the last iteration is scored.
+        "TEST.EVAL_PERIOD": KeyRole(Role.WATCHING),
+        "VIS_PERIOD": KeyRole(Role.WATCHING),
+        "TRANSFER.LOG_PERIOD": KeyRole(Role.WATCHING, 0),
+        "TRANSFER.DRAW_DETECTIONS": KeyRole(Role.WATCHING, 0),
+        "TRANSFER.REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
+        "TRANSFER.PROTOCOL": KeyRole(Role.WATCHING, Hashed.NOTHING),  # the name of the column
+        "MODEL.WEIGHTS": KeyRole(Role.WEIGHTS, ""),
+        "MODEL.PIXEL_MEAN": KeyRole(Role.WEIGHTS, RGB_MEAN),
+        "MODEL.PIXEL_STD": KeyRole(Role.WEIGHTS, RGB_STD),
+        "MODEL.RESNETS.STRIDE_IN_1X1": KeyRole(Role.WEIGHTS, False),
+        "INPUT.FORMAT": KeyRole(Role.WEIGHTS, "RGB"),
+        "TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": KeyRole(Role.WEIGHTS, 0),
+        "TRANSFER.VIT.HEADS": KeyRole(Role.WEIGHTS, 0),
+        "MODEL.ROI_HEADS.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
+        "TRANSFER.SEMANTIC.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
+        "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
+        "SOLVER.AMP": only(_amp),
+        "TRANSFER.AMP_DTYPE": only(_amp),
+        "TRANSFER.ACCUMULATE": only(_accumulates),
+        "TRANSFER.INIT": only(lambda cfg: cfg.TRANSFER.INIT == "detector"),
+        "TRANSFER.LR_SWEEP": only(lambda cfg: bool(cfg.TRANSFER.LR_SWEEP.RATES)),
+        "TRANSFER.LSJ": only(lambda cfg: bool(cfg.TRANSFER.LSJ.SCALES)),
+        "TRANSFER.VOC_COUNTS_FROM": only(lambda cfg: cfg.TRANSFER.VOC_COUNTS_FROM != "auto"),
+        "TRANSFER.VIT": only(is_vit),
+        "TRANSFER.LR_LAYER_DECAY": only(is_vit),
+        "TRANSFER.WEIGHT_DECAY_POS_EMBED": only(is_vit),
+        "TRANSFER.TASK": only(_semantic),
+        "TRANSFER.SEMANTIC": only(_semantic),
+        "TEST.PRECISE_BN.NUM_ITER": only(
+            lambda cfg: cfg.TEST.PRECISE_BN.ENABLED, hashed=Hashed.DEFAULT
+        ),
+    },
+)
