@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
 
+from benchmarks.ladder_rows import append_row, read_rows  # noqa: E402
 from pretrain.common.cli import make_parser, tool  # noqa: E402
 from pretrain.common.errors import InputError  # noqa: E402
 
@@ -176,26 +177,6 @@ def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "environment": describe_environment(),
         "hardware": describe_hardware(),
     }
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; none where the file is absent. InputError for a damaged line."""
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number} is not JSON ({error}); remove the line") from error
-    return rows
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
 def shown(row: dict[str, Any]) -> str:

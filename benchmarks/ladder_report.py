@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ladder_rows import read_rows
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
@@ -47,8 +48,6 @@ def write_report(results: Path, target: Path, order: Sequence[str] = ()) -> list
     Raises:
         InputError: no rows.
     """
-    from benchmarks.ladder import read_rows
-
     rows = read_rows(results)
     if not rows:
         raise InputError(f"{results} has no rows; run benchmarks/ladder.py without --report first")

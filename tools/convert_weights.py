@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
-from transfer.checkpoints.sources import SUFFIXES, check_source
+from transfer.checkpoints.files import SUFFIXES
+from transfer.checkpoints.sources import check_source
 from transfer.checkpoints.trust import add_trust
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from transfer.checkpoints.architectures import (
 )
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.convnext import said_of
+from transfer.checkpoints.files import Source
 from transfer.checkpoints.formats.detect import find_format, other_network
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
@@ -30,7 +31,7 @@ from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
-from transfer.checkpoints.sources import Source, resolve
+from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import (
     COUNTER,
     KeyAccount,

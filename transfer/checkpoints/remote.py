@@ -23,6 +23,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
     CONFIG,
     NOTHING,
@@ -30,7 +31,6 @@ from transfer.checkpoints.folder import (
     check_architecture,
     read_folder,
 )
-from transfer.checkpoints.sources import Source, file_sha256
 
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")

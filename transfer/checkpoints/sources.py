@@ -8,36 +8,9 @@ A source is a file, a folder that `save_pretrained` wrote, `https://...`,
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from pretrain.common.errors import InputError
-from transfer.checkpoints.readers.known import what_folder_is
-
-if TYPE_CHECKING:
-    from pretrain.data.preprocess import Preprocess
-
-SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
-IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
-REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Attributes: file: local; preprocess, known and architecture: what the place says beside the
-    file."""
-
-    file: Path
-    preprocess: Preprocess | None = None
-    known: dict[str, Any] = field(default_factory=dict)
-    architecture: dict[str, Any] = field(default_factory=dict)
-
-
-def is_remote(source: str | Path) -> bool:
-    """Whether a source is a name on a network rather than a path."""
-    return str(source).startswith(REMOTE)
+from transfer.checkpoints.files import Source, is_remote, local_file
 
 
 def check_source(source: str | Path) -> None:
@@ -66,67 +39,3 @@ def _with_beside(file: Path) -> Source:
 
     beside = read_beside(file)
     return Source(file, beside.preprocess, architecture=beside.architecture)
-
-
-def source_stem(source: str | Path) -> str:
-    """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`.
-
-    A model of transformers or timm has its folder's name: all of their files are called alike.
-    """
-    text = str(source)
-    if text.startswith(("http:", "https:")):
-        text = text.split("#")[0].split("?")[0]
-    elif text.startswith("detectron2:"):
-        return text.partition("://")[2].rpartition(".")[0].replace("/", "_")
-    elif is_remote(text):
-        return text.partition(":")[2].replace("/", "_").replace(":", "_").replace("@", "_")
-    path = Path(text)
-    if path.is_dir() or path.is_file() and path.name in IN_FOLDERS:
-        return (path if path.is_dir() else path.parent).resolve().name
-    return path.stem
-
-
-def local_file(path: str | Path) -> Path:
-    """Returns the path of an existing, non-empty file.
-
-    A TensorFlow checkpoint is also meant by its prefix (`model.ckpt-250228`) and its data file, a
-    model of transformers or timm by its folder.
-
-    Raises:
-        InputError: missing, a folder without such a model, or 0 bytes.
-    """
-    file = Path(path)
-    index = file.with_name(f"{file.name.partition('.data-')[0]}.index") if file.name else file
-    if (not file.exists() or ".data-" in file.name) and index.is_file():
-        return local_file(index)
-    if file.is_dir():
-        return local_file(_file_of(file))
-    if not file.is_file():
-        raise InputError(f"no weights file at {file}")
-    if file.stat().st_size == 0:
-        raise InputError(f"{file} is empty (0 bytes); copy or download it again")
-    return file
-
-
-def _file_of(folder: Path) -> Path:
-    """The weights file of a folder that `save_pretrained` wrote."""
-    found = [folder / name for name in IN_FOLDERS if (folder / name).is_file()]
-    if found:
-        return found[0]
-    shards = [name for name in IN_FOLDERS if (folder / f"{name}.index.json").is_file()]
-    if shards:
-        raise InputError(
-            f"{folder} holds a model in several files ({shards[0]}.index.json); save it as one: "
-            "save_pretrained(..., max_shard_size='100GB')"
-        )
-    raise InputError(f"{folder} is {what_folder_is(folder)}")
-
-
-def file_sha256(*paths: Path) -> str:
-    """sha256 of the files' bytes one after another, read in pieces of 4 MiB."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 22):
-                digest.update(piece)
-    return digest.hexdigest()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.sources import source_stem
+from transfer.checkpoints.files import source_stem
 
 PROVENANCE_KEYS = (
     "name",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.sources import is_remote
+from transfer.checkpoints.files import is_remote
 from transfer.classification.data import Split
 
 OFFICIAL_URL = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/"

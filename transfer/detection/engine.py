@@ -6,13 +6,10 @@ model file in Detectron2's layout, and Predictions. Both engines read the same c
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-from pretrain.common.errors import InputError
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from transfer.datasets.samples import DetectionSet
     from transfer.detection.evaluation.predictions import Predictions
 
-NAMES = ("auto", "detectron2", "torchvision")
 MODEL_FILE, CONFIG_FILE = "model_final.pth", "config.yaml"  # in the folder of a run
 
 # Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
@@ -61,29 +57,3 @@ class Engine(Protocol):
     ) -> list[Predictions]:
         """Predictions of all test images, in their order, on every process."""
         ...
-
-
-def choose_engine(name: str) -> str:
-    """ "torchvision" or "detectron2"; "auto" takes detectron2 where it is installed.
-
-    Raises InputError for an unknown name, or detectron2 where it is absent.
-    """
-    if name not in NAMES:
-        raise InputError(f"unknown engine '{name}'; known: {', '.join(NAMES)}")
-    present = importlib.util.find_spec("detectron2") is not None
-    if name == "auto":
-        return "detectron2" if present else "torchvision"
-    if name == "detectron2" and not present:
-        raise InputError("--engine detectron2: detectron2 is not installed; use torchvision")
-    return name
-
-
-def make_engine(name: str) -> Engine:
-    """The engine of a name that `choose_engine` returned."""
-    if name == "detectron2":
-        from transfer.detection.detectron2_engine import Detectron2Engine
-
-        return Detectron2Engine()
-    from transfer.detection.torchvision_engine.run import TorchvisionEngine
-
-    return TorchvisionEngine()

@@ -37,7 +37,8 @@ from transfer.detection.config_checks import check_train_named
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.earlier import check_trials_there
-from transfer.detection.engine import MODEL_FILE, Engine, Fitted, choose_engine, make_engine
+from transfer.detection.engine import MODEL_FILE, Engine, Fitted
+from transfer.detection.engines import choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
 from transfer.detection.evaluation.predictions import Predictions

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.architectures import check_complete, expected_shapes, nearest_backbone
+from transfer.checkpoints.files import file_sha256, source_stem
 from transfer.checkpoints.layout import from_detectron2
 from transfer.checkpoints.names_vit import UNUSED, VITDET, from_vitdet
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sanity import check_values
-from transfer.checkpoints.sources import file_sha256, resolve, source_stem
+from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
 from transfer.detection.beside import Stated, named_classes
 from transfer.detection.model_files import ModelFile, read_model

@@ -21,9 +21,9 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN
 from tests.transfer.checkpoints import formats_convnets as nets
 from transfer.checkpoints.build import build_frozen_backbone
+from transfer.checkpoints.files import source_stem
 from transfer.checkpoints.folder import preprocess_in
 from transfer.checkpoints.read import read_weights
-from transfer.checkpoints.sources import source_stem
 
 GOLDEN = json.loads(
     gzip.decompress(Path(__file__).with_name("data").joinpath("hf_golden.json.gz").read_bytes())

@@ -20,8 +20,9 @@ from pretrain.common.errors import InputError
 from tests.transfer.checkpoints import formats_convnets as builders_convnets
 from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints import remote
+from transfer.checkpoints.files import source_stem
 from transfer.checkpoints.read import read_weights
-from transfer.checkpoints.sources import check_source, resolve, source_stem
+from transfer.checkpoints.sources import check_source, resolve
 from transfer.checkpoints.weights import default_name
 
 COMMIT = "0" * 40

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.files import file_sha256, local_file
 from transfer.checkpoints.readers.known import what_it_is
 from transfer.checkpoints.readers.pickle_file import read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
-from transfer.checkpoints.sources import file_sha256, local_file
 from transfer.checkpoints.trust import trusts_files
 
 # torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
