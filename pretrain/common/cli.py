@@ -99,6 +99,7 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        before = _own_environment()
         try:
             status = main(argv) or 0
             sys.stdout.flush()
@@ -123,8 +124,17 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
                 return 1
             logging.getLogger("mscn").exception("the run failed")
             return 1
+        finally:  # what a command tells the processes that it starts ends with it
+            for name in _own_environment():
+                del os.environ[name]
+            os.environ.update(before)
 
     return run
+
+
+def _own_environment() -> dict[str, str]:
+    """The variables of this project, such as MSCN_TRUST."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MSCN_")}
 
 
 def _say_failure(line: str) -> None:

@@ -1,7 +1,7 @@
 """What a detector starts from: a backbone, a whole detector, or nothing.
 
 Reads the config. TRANSFER.INIT `auto` decides by the names of the file's tensors; a start from a
-whole detector is a protocol of its own (`config.identity`), since its heads have been trained.
+whole detector is a protocol of its own (`roles.ROLES`), since its heads have been trained.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,17 @@ def failing(error: BaseException) -> int:
 
     logging.basicConfig(force=True)  # to what capsys reads
     return main()
+
+
+def test_what_a_command_tells_its_processes_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--trust` of one command is not the next command's."""
+    monkeypatch.setenv("MSCN_CACHE", "mine")
+
+    @tool
+    def main(argv: Sequence[str] | None = None) -> None:
+        os.environ.update(MSCN_TRUST="1", MSCN_CACHE="its own", ELSE="stays")
+
+    monkeypatch.setenv("ELSE", "before")
+    assert main() == 0
+    assert "MSCN_TRUST" not in os.environ and os.environ["MSCN_CACHE"] == "mine"
+    assert os.environ["ELSE"] == "stays"

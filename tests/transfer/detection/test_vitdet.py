@@ -17,11 +17,11 @@ from transfer.checkpoints.weights import Weights
 from transfer.detection.config import (
     backbone_name,
     detector_arguments,
-    identity,
     load_detection_config,
     protocol_sha256,
 )
 from transfer.detection.given_weights import check_backbone, read_backbone, with_backbone
+from transfer.detection.roles import ROLES
 from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.run import make_detector, make_optimizer
@@ -176,7 +176,7 @@ def test_identity() -> None:
     assert protocol_sha256(load_detection_config(CONFIG, facts)) == base
     for other in ("TRANSFER.LR_LAYER_DECAY 0.8", "TRANSFER.VIT.WINDOW_SIZE 8"):
         assert protocol_sha256(load_detection_config(CONFIG, other.split())) != base
-    kept = identity(load_detection_config("voc_mscn.yaml"))
+    kept = ROLES.identity(load_detection_config("voc_mscn.yaml"))
     younger = {"VIT", "LSJ", "LR_LAYER_DECAY", "WEIGHT_DECAY_POS_EMBED"}
     assert not younger & set(kept.TRANSFER) and "CONV_DIMS" not in kept.MODEL.RPN
 
