@@ -35,7 +35,7 @@ EMPTY: Mapping[str, int] = MappingProxyType({})
 
 
 class ImageDataset(ABC):
-    """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes.
+    """Images with labels. `labels[i]` indexes `classes`, or is -1 if there are no classes.
 
     `left_out` counts by suffix the files of the same folder that are not read as images.
     """

@@ -142,7 +142,7 @@ def read(
 
 
 def _explained(found: Found, source: str, where: str) -> Found:
-    """The file in its format, or as `generic` where the format leaves tensors unexplained."""
+    """The file in its format, or as `generic` if the format leaves tensors unexplained."""
     notes = found.notes
     if source == "auto" and found.format not in OURS and found.format.name != GENERIC.name:
         try:

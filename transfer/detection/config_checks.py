@@ -72,7 +72,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         name: of the config, for warnings.
     """
     if cfg.TRANSFER.TASK != DETECTION:
-        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is no detection")
+        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
     head = cfg.MODEL.ROI_HEADS.NAME
     if architecture(cfg) not in find(head, HEADS, "MODEL.ROI_HEADS.NAME"):
         raise InputError(

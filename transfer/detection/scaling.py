@@ -121,7 +121,7 @@ def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
     """(key, value in one, value in other) of all keys that make the two different protocols.
 
     NUM_CLASSES is left out: it is read from the data, and the data's names are compared. So is the
-    data itself where `one`, the config as shipped, leaves it to its user.
+    data itself if `one`, the config as shipped, leaves it to its user.
     """
     ignored = {"SEED", "OUTPUT_DIR", "MODEL.ROI_HEADS.NUM_CLASSES"}
     first, second = (dict(_leaves(identity(cfg))) for cfg in (one, other))

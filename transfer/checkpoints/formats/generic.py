@@ -141,7 +141,7 @@ def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
 def find_generic(
     content: Flat, plain: Mapping[str, Any], prefix: str | None, other: bool = False
 ) -> Found | None:
-    """The file as format `generic`; None where it has nothing like a backbone.
+    """The file as format `generic`; None if it has nothing like a backbone.
 
     Args:
         content: as read; plain: without the wrappers' parts of names (`unwrap`).
@@ -209,7 +209,7 @@ def widened(found: Found) -> Found | None:
     """A file of a known format with tensors that the format does not explain, as `generic`.
 
     Returns:
-        None where the trunk at the format's own place is damaged: no other copy replaces it.
+        None if the trunk at the format's own place is damaged: no other copy replaces it.
 
     Raises:
         InputError: see `find_generic`.
@@ -260,7 +260,7 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]
 def _trunk(
     tensors: Mapping[str, Tensor], layout: str, prefix: str, names: Collection[str]
 ) -> Trunk | None:
-    """The backbone that is nearest to the names below a prefix; None where it is far."""
+    """The backbone that is nearest to the names below a prefix; None if it is far."""
     below = [name[len(prefix) :] for name in names]
     form = layout_of(layout, below)
     state = {
@@ -314,7 +314,7 @@ def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> T
 
 
 def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
-    """Raises InputError where other tensors may change what the trunk computes."""
+    """Raises InputError if other tensors may change what the trunk computes."""
     near = [n for n in rest if n.startswith(trunk.prefix)]
     structure = [n for n in near if _STRUCTURE.fullmatch(_top(n, trunk.prefix))]
     place = f"--prefix {trunk.prefix.rstrip('.') or repr('')} of tools/convert_weights.py"

@@ -1,4 +1,4 @@
-"""What a file or a folder is that is no weights file: a path in, one sentence with a next step out.
+"""What a file or folder is, if it holds no weights: a path in, one sentence with a next step out.
 
 Told by the first bytes, never by the name: what people hold in place of a checkpoint is a page that
 a download led to, a pointer to the file, an archive around it, or another framework's file.
@@ -157,7 +157,7 @@ def _zip(file: Path) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """What a text is; None for what is no text."""
+    """What a text is; None for content that is not a text."""
     try:
         text = head.decode()
     except UnicodeDecodeError:
