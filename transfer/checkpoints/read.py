@@ -89,7 +89,9 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
         InputError: no or an unknown backbone.
     """
     if backbone is None:
-        raise InputError("weights 'random' need a backbone; name one, such as resnet50")
+        raise InputError(
+            "weights 'random' need a backbone; name one, such as BACKBONE.NAME resnet50"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = build_trunk(backbone, {}).state_dict()

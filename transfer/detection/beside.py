@@ -100,7 +100,7 @@ def compare_beside(model_file: Path, cfg: CfgNode) -> None:
         if list_of(value_of(said, key)) != list_of(value_of(cfg, key))
     ]
     if odd:
-        warn_once(f"{path} differs from the config in use: {', '.join(odd)}; the latter decides")
+        warn_once(f"{path} differs from the config in use, which decides: {', '.join(odd)}")
 
 
 def list_of(value: object) -> object:

@@ -37,12 +37,12 @@ def order_of(
     if unknown or (whole and len(ours) != len(theirs)):
         raise InputError(
             f"the classes of {model} ({shown(theirs)}) are not those of {data} ({shown(ours)}); "
-            "give the data that it was trained for, or name its classes there alike"
+            "give the data that it was trained for, or rename the classes there"
         )
     present = [name for name in theirs if name in ours]
     if present != list(ours):
         warn_once(
-            f"the classes of {data} ({shown(ours)}) are in another order than those of {model} "
+            f"the classes of {data} ({shown(ours)}) are in a different order than those of {model} "
             f"({shown(theirs)}); they are mapped by name"
         )
     return tuple(theirs)

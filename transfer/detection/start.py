@@ -58,7 +58,7 @@ def with_init(cfg: CfgNode, source: str) -> CfgNode:
             f"{cfg.MODEL.META_ARCHITECTURE} (RPN or ROI heads are missing); {INSTEAD}"
         )
     if asked == DETECTOR and kind == BACKBONE:
-        raise InputError(f"TRANSFER.INIT is detector, but {source} is none; set it to backbone")
+        raise InputError(f"TRANSFER.INIT is detector, but {source} is not one; set it to backbone")
     return detection_config.changed(cfg, {"TRANSFER.INIT": kind})
 
 
@@ -128,7 +128,7 @@ def _by_name(
     if set(theirs) != set(classes):
         return weights.detector, f"its classes are {shown(theirs)}, here {shown(classes)}"
     warn_once(
-        f"{source}: its classes are in another order ({shown(theirs)}) than the data's "
+        f"{source}: its classes are in a different order ({shown(theirs)}) than the data's "
         f"({shown(classes)}); the predictors are mapped by name"
     )
     return in_order(weights.detector, theirs, classes), ""

@@ -193,7 +193,7 @@ def as_generic(
     pattern = rf"(?!{re.escape(without_ddp(trunk.prefix))}({trunk_names})(\.|$)).*"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
-    said = f"no known format explains the whole file: taken is the {trunk.backbone} {where}"
+    said = f"no known format explains the whole file; the {trunk.backbone} {where} is taken"
     if outside:
         groups = ", ".join(f"`{name}` {count}" for name, count in _groups(outside, trunk).items())
         said += f"; {len(outside)} tensors outside the trunk were left ({groups})"
@@ -321,7 +321,7 @@ def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
     if structure:
         raise InputError(
             f"beside the {trunk.backbone} below `{trunk.prefix}` are tensors that may belong to it "
-            f"({shorten(structure)}): another network; {place} leaves them out"
+            f"({shorten(structure)}), which make it a different network; {place} leaves them out"
         )
     heads = [name for name in rest if any(map(_DETECTOR.fullmatch, name.split(".")))]
     if heads:

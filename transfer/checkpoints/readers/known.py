@@ -66,7 +66,7 @@ def what_it_is(file: Path) -> str | None:
     if head.startswith(b"PK\x03\x04"):
         return _zip(file)
     if not head.strip(b"\0"):
-        return f"a run of zeros: the copy or the download failed; {AGAIN}"
+        return f"a file of zeros: the copy or the download failed; {AGAIN}"
     return _text(head)
 
 
