@@ -306,11 +306,10 @@ def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> T
     chosen = exact or ending
     if len(chosen) == 1:
         return chosen[0]
-    known = ", ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
-    raise InputError(
-        f"{'no' if not chosen else len(chosen)} known backbones are below the prefix {prefix!r}; "
-        f"the file has {known or 'none, ' + 'its names begin ' + shorten(list(tensors))}"
-    )
+    known = " or ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
+    count = f"{len(chosen)} known backbones are" if chosen else "no known backbone is"
+    begin = f"the file has none, its names begin {shorten(list(tensors))}"
+    raise InputError(f"{count} below the prefix {prefix!r}; {f'give {known}' if known else begin}")
 
 
 def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:

@@ -172,5 +172,5 @@ def _text(head: bytes) -> str | None:
     if start.startswith(("{", "[")):
         if '"weight_map"' in start or '"metadata"' in start and '"total_size"' in start:
             return "the index of a Hugging Face checkpoint in several files; give the files joined"
-        return f"JSON text ({first}), not weights; {AGAIN}"
-    return f"a text ({first}), not weights; {AGAIN}"
+        return f"JSON text ({first}); give the weights file, or download it again"
+    return f"a text ({first}); give the weights file, or download it again"
