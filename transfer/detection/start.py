@@ -58,7 +58,7 @@ def with_init(cfg: CfgNode, source: str) -> CfgNode:
             f"{cfg.MODEL.META_ARCHITECTURE} (RPN or ROI heads are missing); {INSTEAD}"
         )
     if asked == DETECTOR and kind == BACKBONE:
-        raise InputError(f"TRANSFER.INIT is detector, but {source} is not one; set it to backbone")
+        raise InputError(f"TRANSFER.INIT is detector, but {source} is none; set it to backbone")
     return detection_config.changed(cfg, {"TRANSFER.INIT": kind})
 
 

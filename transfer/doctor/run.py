@@ -269,7 +269,9 @@ def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
         cfg = _load_classification(job)
         rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
         solver, loader = cfg.SOLVER, cfg.DATALOADER
-        text = f"{loader.BATCH_SIZE} images a forward pass on each of {job.processes} processes"
+        text = f"{loader.BATCH_SIZE} images a forward pass"
+        if job.processes > 1:
+            text += f" on each of {job.processes} processes"
         if cfg.PROTOCOL.NAME in ("linear", "linear_crops", "finetune"):
             rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
             text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
