@@ -1,6 +1,6 @@
 """What every command does alike: parser, exit status, output folder, names of files.
 
-Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C, 141 where
+Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C, 141 if
 the reader of the output has gone.
 """
 
@@ -116,7 +116,7 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
         except Exception as error:
             full = disk_full(error)
             if full is not None:
-                hint = "free some and add --resume, or give another folder"
+                hint = "free some space and add --resume, or give another folder"
                 print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
                 return 1
             if line := failure(error):
@@ -181,7 +181,7 @@ def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
 
 
 def note_fresh_start(output: str | Path, saved: Sequence[str]) -> None:
-    """Says on stderr that --resume finds nothing to continue, where that is so.
+    """Says on stderr that --resume starts from the beginning, if nothing was saved.
 
     Args:
         saved: file names (or glob patterns) of what a run can be continued from.

@@ -90,14 +90,13 @@ def load_config(
         keep_inert: leaves expressions that were not run in the config, for the caller to refuse.
 
     Raises:
-        InputError: unknown file, keys or types (all of a file at once), an expression in a file,
-            a loop of bases, or bad overrides.
+        InputError: unknown file, keys or types (all of a file at once, and all of the overrides),
+            an expression in a file, or a loop of bases.
     """
     cfg = defaults.clone()
     for path, content in reversed(list(base_chain(find_config(name, folder)))):
         _merge(cfg, content, str(path), keep_inert)
-    for key, text in _pairs(overrides):
-        _merge(cfg, _nest(key, _parse(text)), f"override {key}")
+    _merge_overrides(cfg, overrides)
     cfg.freeze()
     return cfg
 
@@ -228,11 +227,27 @@ def _merge(cfg: CfgNode, content: dict, where: str, keep_inert: bool = False) ->
     """Merges `content` into `cfg` in place; InputError names all that is wrong with it at once."""
     unknown: list[str] = []
     wrong = list(_merged(cfg, content, "", unknown, keep_inert))
-    if unknown:
-        told = _unknown(cfg, unknown)
-        raise InputError(f"{where}: {'; '.join([told, *wrong])}")
-    if wrong:
-        raise InputError(f"{where}: {'; '.join(wrong)}")
+    _refuse(cfg, unknown, wrong, where)
+
+
+def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Merges KEY VALUE pairs into `cfg` in place; InputError names all wrong pairs at once."""
+    unknown: list[str] = []
+    wrong: list[str] = []
+    keys: list[str] = []
+    for key, text in _pairs(overrides):
+        before = len(unknown) + len(wrong)
+        wrong += _merged(cfg, _nest(key, _parse(text)), "", unknown, keep_inert=False)
+        if len(unknown) + len(wrong) > before:
+            keys.append(key)
+    _refuse(cfg, unknown, wrong, f"override {keys[0]}" if len(keys) == 1 else "overrides")
+
+
+def _refuse(cfg: CfgNode, unknown: list[str], wrong: list[str], where: str) -> None:
+    """Raises InputError for unknown keys and wrong values of one place, if there are any."""
+    texts = [_unknown(cfg, unknown), *wrong] if unknown else wrong
+    if texts:
+        raise InputError(f"{where}: {'; '.join(texts)}")
 
 
 def _merged(
@@ -314,7 +329,7 @@ def _coerce_items(value: Any, default: tuple | list, name: str) -> tuple | list:
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in overrides[::2]:
         if word.startswith("-"):
-            raise InputError(f"option {word} stands among the KEY VALUE pairs; put options first")
+            raise InputError(f"option {word} is among the KEY VALUE pairs; put options first")
     if len(overrides) % 2:
         raise InputError(f"overrides come in KEY VALUE pairs; {overrides[-1]!r} has no value")
     yield from zip(overrides[::2], overrides[1::2])

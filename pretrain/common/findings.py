@@ -95,5 +95,5 @@ class _Places:
 @functools.cache
 def warn_once(message: str) -> None:
     """Logs a warning, the same one once in a process: a command reads its input to check it, and
-    again where it trains."""
+    again when it trains."""
     logger.warning("%s", message)

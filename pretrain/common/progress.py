@@ -165,7 +165,7 @@ class ProgressBar(tqdm):
 
 
 def _plain(value: Any) -> Any:
-    """A number where the text is one, so that programs need not parse it."""
+    """A number if the text is one, so that programs need not parse it."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start where a config wants so many: one for each core is the most.
+    """Loader processes to start when a config asks for so many: at most one for each core.
 
     More would wait for each other, and torch warns of them. Numbers do not depend on it.
     """

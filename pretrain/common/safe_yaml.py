@@ -22,7 +22,7 @@ ITEMS = "dictitems"  # where a tagged mapping keeps the entries of a subclass of
 
 @dataclass(frozen=True, repr=False)
 class Inert:
-    """What stands in a file in place of a value: an expression that is not run."""
+    """What a file has in place of a value: an expression that is not run."""
 
     tag: str
 
@@ -88,7 +88,7 @@ _Loader.add_multi_constructor(PYTHON, _tagged)
 
 
 class _Node(dict):
-    """What stands for a config's class; its state beside the entries is not looked at."""
+    """Replaces a config's class; only the entries of its state are read."""
 
     def __setstate__(self, state: Any) -> None:
         """See the class."""

@@ -35,7 +35,7 @@ EMPTY: Mapping[str, int] = MappingProxyType({})
 
 
 class ImageDataset(ABC):
-    """Images with labels. `labels[i]` indexes `classes`, or is -1 where there are no classes.
+    """Images with labels. `labels[i]` indexes `classes`, or is -1 if there are no classes.
 
     `left_out` counts by suffix the files of the same folder that are not read as images.
     """
@@ -191,7 +191,12 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected),
     and what `read_places205` and `read_inat2018` raise.
     """
-    kind, _, rest = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
+    if not colon and kind not in OPENERS:
+        known = ", ".join(sorted(OPENERS))
+        raise InputError(
+            f"unknown data set {spec!r}; a folder of images is folder:{spec}; known: {known}"
+        )
     dataset = find(kind, OPENERS, "data set", where=f"{spec!r}")(rest)
     if limit_per_class is None:
         return dataset

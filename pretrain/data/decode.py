@@ -75,7 +75,7 @@ class Header:
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
         turned: whether the EXIF data exchange width and height.
-        refused: (kind, remedy) where `decode_image` refuses such images, else None.
+        refused: (kind, remedy) if `decode_image` refuses such images, else None.
     """
 
     width: int
@@ -277,7 +277,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _jpeg_pixels(content: bytes) -> int:
-    """Width times height, from a JPEG's frame header; 0 where none is found."""
+    """Width times height, from a JPEG's frame header; 0 if none is found."""
     place = 2
     while place + 9 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]

@@ -18,7 +18,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 
-# In the order in which a file is chosen where several have one name (VOC's lists have no suffix)
+# In the order in which a file is chosen if several have one name (VOC's lists have no suffix)
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".jfif", ".jpe", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".gif", ".apng", ".tga", ".pcx", ".sgi", ".qoi"),
@@ -58,7 +58,7 @@ def scan_folder(folder: Path) -> FolderImageList:
     """Lists a folder's images. Subfolders that hold images are classes; without any, the folder's
     own images have no label.
 
-    A folder that a link leads to is read once. One that lies in the scanned folder is read at its
+    A folder that a link leads to is read once. One that is inside the scanned folder is read at its
     own place, and one above it not at all; a warning counts such links.
 
     Raises InputError for a folder that is missing, or holds no images, or holds images itself and
@@ -202,7 +202,7 @@ def _refuse_empty(folder: Path, empty: Mapping[str, _Part]) -> None:
     for name, part in empty.items():
         held = describe_left_out(part.left_out)
         if part.links:
-            held = "a link to a folder that is read elsewhere, or lies above"
+            held = "a link to a folder that is read elsewhere, or that contains this one"
         remedy = "add images of the suffixes that are read, or remove the folder"
         findings.refuse("class folders without images", f"{name} ({held or 'empty'})", remedy)
     findings.report()

@@ -151,7 +151,7 @@ def batch_note(cfg: CfgNode) -> str | None:
 
 
 def queue_note(cfg: CfgNode, count: int) -> str | None:
-    """A warning where the queue of keys is longer than the data: what it then holds.
+    """A warning if the queue of keys is longer than the data: what it then holds.
 
     Args:
         count: of training images.

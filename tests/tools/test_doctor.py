@@ -123,7 +123,18 @@ def test_own_configs_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "knn" in rows(capsys, "--config", str(path), "PROTOCOL.K", "(5,)")["config"]["detail"]
     path.write_text("NOTHING: 1\n")
     assert main(["--config", str(path)]) == 2
-    assert "no config of any kind" in capsys.readouterr().err
+    assert "no config of any kind: its keys are NOTHING" in capsys.readouterr().err
+
+
+def test_an_own_config_with_a_typo_is_told_as_its_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: own_fpn.yaml\nSOLVER: {MAX_ITERS: 9}\nINPUT: {SIZE: 3}\n")
+    assert main(["--config", str(path)]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {path}: unknown keys SOLVER.MAX_ITERS (did you mean")
+    assert "INPUT.SIZE" in text and "DATALOADER" not in text and text.count("\n") == 1
 
 
 def test_a_probe_measures_the_run(capsys: pytest.CaptureFixture) -> None:

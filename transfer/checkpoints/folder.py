@@ -31,8 +31,8 @@ PROCESSORS = (PREPROCESSOR, "processor_config.json")
 
 
 class Beside(NamedTuple):
-    """Attributes: preprocess: None where no file states it; architecture: of
-    `Weights.architecture`; config: the parsed `config.json`, empty where there is none."""
+    """Attributes: preprocess: None if no file states it; architecture: of
+    `Weights.architecture`; config: the parsed `config.json`, empty if there is none."""
 
     preprocess: Preprocess | None
     architecture: dict[str, Any]
@@ -86,10 +86,10 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def preprocess_in(folder: Path) -> Preprocess | None:
-    """What the image processor's file in a folder says; None where there is none.
+    """What the image processor's file in a folder says; None if there is none.
 
     Raises:
-        InputError: it is damaged, or its values are no normalisation of three channels.
+        InputError: it is damaged, or its values are not a normalisation of three channels.
     """
     for name in PROCESSORS:
         processor = read_json(folder / name) or {}
@@ -106,7 +106,7 @@ def _preprocess_of(processor: Mapping[str, Any]) -> Preprocess:
     """The input that an image processor of transformers makes, from its saved settings.
 
     Pixels (0 to 255) are multiplied by `rescale_factor`, then mean and std are taken off, each
-    step where its `do_...` is true; old files leave out what is at its default.
+    step if its `do_...` is true; old files leave out what is at its default.
     """
     factor = processor.get("rescale_factor") or 1 / 255
     if not isinstance(factor, (int, float)):
@@ -131,7 +131,7 @@ def _three(processor: Mapping[str, Any], key: str) -> tuple[float, ...]:
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    """A JSON file's object; None where there is no file.
+    """A JSON file's object; None if there is no file.
 
     Raises:
         InputError: it is not a JSON object.
@@ -143,7 +143,8 @@ def read_json(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise InputError(f"{file} beside the weights is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{file} beside the weights holds a {type(content).__name__}, no object")
+        kind = type(content).__name__
+        raise InputError(f"{file} beside the weights holds a {kind}, not an object")
     return content
 
 

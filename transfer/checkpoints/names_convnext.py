@@ -18,7 +18,7 @@ STAGES, BLOCKS = 4, 40  # more blocks than any stage has
 
 
 class Spelling(NamedTuple):
-    """How a project names the modules; FAIR's where nothing is said.
+    """How a project names the modules; FAIR's if nothing is said.
 
     Attributes:
         stem, down: the stem's convolution and norm; the norm and convolution before a stage.

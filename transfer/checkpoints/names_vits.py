@@ -52,7 +52,7 @@ def _both(module: str, *theirs: str) -> dict[str, tuple[str, ...]]:
     return {f"{module}.{leaf}": tuple(f"{name}.{leaf}" for name in theirs) for leaf in _LEAVES}
 
 
-# What stands for `reg_token` -> rows of the positions that belong to tokens.
+# What is used as `reg_token` -> rows of the positions that belong to tokens.
 TOKENS = {
     "reg_token": 0,
     "storage_tokens": 0,
@@ -296,7 +296,7 @@ def _block_leaves(family: Family, inner: Collection[str]) -> dict[str, str]:
 
 
 def _present(names: tuple[str, ...], found: Collection[str]) -> str:
-    """The first name that is found; the first of all where none is."""
+    """The first name that is found; the first of all if none is."""
     return next((name for name in names if name in found), names[0])
 
 

@@ -25,7 +25,7 @@ class NotPlain(pickle.UnpicklingError):
 
 
 class Dtype:
-    """Stands for `numpy.dtype` while a pickle is read."""
+    """Replaces `numpy.dtype` while a pickle is read."""
 
     def __init__(self, spelled: Any = None, align: Any = False, copy: Any = False) -> None:
         match = _SPELLED.fullmatch(spelled) if isinstance(spelled, str) else None
@@ -53,7 +53,7 @@ class Dtype:
 
 
 class Array:
-    """Stands for `numpy.ndarray` while a pickle is read; `value` is the array, None until then."""
+    """Replaces `numpy.ndarray` while a pickle is read; `value` is the array, None until then."""
 
     value: np.ndarray | None = None
 

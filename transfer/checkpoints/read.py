@@ -90,7 +90,9 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
         InputError: no or an unknown backbone.
     """
     if backbone is None:
-        raise InputError("weights 'random' need a backbone; name one, such as resnet50")
+        raise InputError(
+            "weights 'random' need a backbone; name one, such as BACKBONE.NAME resnet50"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = build_trunk(backbone, {}).state_dict()
@@ -143,7 +145,7 @@ def read(
 
 
 def _explained(found: Found, source: str, where: str) -> Found:
-    """The file in its format, or as `generic` where the format leaves tensors unexplained."""
+    """The file in its format, or as `generic` if the format leaves tensors unexplained."""
     notes = found.notes
     if source == "auto" and found.format not in OURS and found.format.name != GENERIC.name:
         try:

@@ -89,7 +89,7 @@ SPELLINGS = {
         block=lambda stage, block: f"model.stages.{stage}.layers.{block}",
     ),
 }
-# The module inside, where MinkowskiEngine's have one, and what it calls a kernel.
+# The module inside, if MinkowskiEngine's have one, and what it calls a kernel.
 _WEIGHTS = ("weight", "kernel", "ln.weight", "linear.weight")
 _BIASES = ("bias", "ln.bias", "linear.bias")
 

@@ -2,7 +2,7 @@
 
 Written from the description of models/resnet/modeling_resnet.py: convolutions without bias and
 their norms are pairs, a block is a sequence of pairs beside a shortcut pair, a bottleneck strides
-in its second pair, or in its first where `downsample_in_bottleneck` is set.
+in its second pair, or in its first if `downsample_in_bottleneck` is set.
 Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
 """
 

@@ -23,7 +23,7 @@ EPS = 1e-6
 
 
 class Spelling(NamedTuple):
-    """Names of the parts; where there are several, a file has one of them.
+    """Names of the parts; if there are several, a file has one of them.
 
     The block's parts follow `block`, a pattern whose `{}` is its number.
     """
@@ -191,7 +191,7 @@ class PlainVit(nn.Module):
         return torch.cat([x[:, :, : -rows * columns], turned], dim=2)
 
     def _attend(self, x: Tensor, block: str, grid: tuple[int, int] | None) -> Tensor:
-        """Multi-head attention, (N, L, D) -> (N, L, D); grid: of patches, where they rotate."""
+        """Multi-head attention, (N, L, D) -> (N, L, D); grid: of patches, if they rotate."""
         count, length, width = x.shape
         names, dot = self.names, self.names.dot
         parts = next(p for p in names.qkv if self._there(f"{block}{p[0]}{dot}weight"))
@@ -204,7 +204,7 @@ class PlainVit(nn.Module):
         return self._linear(out, self._first(block, names.proj))
 
     def _mlp(self, x: Tensor, block: str) -> Tensor:
-        """(N, L, D) -> (N, L, D); gated where the inner layer is twice what the outer one takes."""
+        """(N, L, D) -> (N, L, D); gated if the inner layer is twice what the outer one takes."""
         inner = next(p for p in self.names.inner if self._there(f"{block}{p[0]}.weight"))
         outer = self._first(block, self.names.outer)
         x = torch.cat([self._linear(x, f"{block}{part}") for part in inner], dim=-1)
@@ -213,7 +213,7 @@ class PlainVit(nn.Module):
         return self._linear(x, outer)
 
     def _scaled(self, x: Tensor, block: str, place: int) -> Tensor:
-        """A branch times its LayerScale, where there is one."""
+        """A branch times its LayerScale, if there is one."""
         found = [pair[place] for pair in self.names.scales if self._there(block + pair[place])]
         return x * self._get(block + found[0]) if found else x
 

@@ -19,7 +19,7 @@ DEPTH = 6  # of nested containers in which modules are looked for
 
 
 class Absent:
-    """Stands for an object whose class is not there or that cannot be built; keeps its state."""
+    """Replaces an object whose class is missing or that cannot be built; keeps its state."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Absent:
         """An empty object, whatever the file passes."""
@@ -52,7 +52,7 @@ class Absent:
 
 
 def _or_absent(step: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A step of the unpickler that builds an object; where that fails it leaves an `Absent`."""
+    """A step of the unpickler that builds an object; if that fails it leaves an `Absent`."""
 
     def safely(unpickler: Any) -> None:
         stack, meta = list(unpickler.stack), [list(part) for part in unpickler.metastack]

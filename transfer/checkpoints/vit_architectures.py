@@ -1,10 +1,10 @@
 """Vision Transformers by name: sizes and variants in a name in, tensors' names and shapes out.
 
-A plain ViT is `vit_SIZE_patchP_IMAGE`. What else shows in the tensors stands between patch and
+A plain ViT is `vit_SIZE_patchP_IMAGE`. What else the tensors show is written between patch and
 image, in this order, as in `vit_giant2_patch14_ls_swiglu4096_reg4_518`:
 
     ls        LayerScale: each branch is multiplied by a vector before it is added
-    mlpH      the hidden layer of the MLPs is H wide, where it is not four times the width
+    mlpH      the hidden layer of the MLPs is H wide, if it is not four times the width
     swigluH   MLPs are gated (SwiGLU), their gate and their value H wide each
     regN      N register tokens behind the class token; no position for it and them
     nocls     no class token: the feature is the mean of the patches after the last norm
@@ -120,7 +120,7 @@ def full_name(size: str, vit: Vit) -> str:
 
 
 def vit_heads(backbone: str, architecture: Mapping[str, Any]) -> int:
-    """Attention heads of a ViT's weights: the size's, where `Weights.architecture` says no other.
+    """Attention heads of a ViT's weights: the size's, if `Weights.architecture` says no other.
 
     Raises:
         InputError: no ViT.
@@ -219,7 +219,7 @@ def vit_candidates(found: Shapes) -> list[str]:
 
 
 def _side(found: Shapes, name: str, axes: int, axis: int, otherwise: int) -> int:
-    """A side of a tensor, or what is assumed where it is not there or has other axes."""
+    """A side of a tensor, or what is assumed if it is not there or has other axes."""
     shape = found.get(name, ())
     return shape[axis] if len(shape) == axes else otherwise
 

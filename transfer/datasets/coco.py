@@ -80,7 +80,7 @@ def parse_json(path: Path) -> dict[str, Any]:
 
 
 def _exported(image_folder: Path) -> str:
-    """The name of the pair, where the folder is as Roboflow or CVAT unpack it."""
+    """The name of the pair, if the folder is as Roboflow or CVAT unpack it."""
     folder, split = image_folder.parent, image_folder.name
     pairs = [
         (folder / split / "_annotations.coco.json", folder / split),
@@ -98,7 +98,7 @@ def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Names of the categories by id, those of a whole training set.
 
     A root that none of its files uses is left out (see `coco_records.roots`). Raises InputError
-    where the files differ.
+    if the files differ.
     """
     left = roots(contents)
     found = []

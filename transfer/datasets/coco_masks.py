@@ -35,7 +35,7 @@ _LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
 def read_segmentation(
     findings: Findings, where: str, value: Any, height: int, width: int
 ) -> Segmentation | None:
-    """All polygons, or run lengths; None where there is no mask, or a refused one."""
+    """All polygons, or run lengths; None if there is no mask, or a refused one."""
     if isinstance(value, dict):
         return _read_rle(findings, where, value, height, width)
     if not value:
@@ -55,7 +55,7 @@ def read_segmentation(
 
 
 def _fault(value: Any) -> tuple[str, str]:
-    """Why a value is not a list of polygons, and the remedy; "" where it is one."""
+    """Why a value is not a list of polygons, and the remedy; "" if it is one."""
     if not isinstance(value, list):
         return NOT_POLYGONS, RLE_REMEDY
     if all(isinstance(part, dict) for part in value):
@@ -111,7 +111,7 @@ def _read_rle(
 
 
 def _lengths(counts: Any) -> np.ndarray | None:
-    """int64 run lengths of a list or of compressed text; None where they are not readable."""
+    """int64 run lengths of a list or of compressed text; None if they are not readable."""
     if isinstance(counts, str):
         return _decompress(counts)
     if not isinstance(counts, list):

@@ -192,7 +192,7 @@ class _Corners:
             self._beyond.append(found.where)
 
     def finish(self, findings: Findings) -> None:
-        """Notes it, where most boxes are too large and all could be corners."""
+        """Notes it, if most boxes are too large and all could be corners."""
         if self._fit and 2 * len(self._beyond) > self._all:
             for where in self._beyond:
                 findings.note(CORNERS, where)

@@ -1,7 +1,7 @@
 """Image files that an annotation file names and that are not there: how many, and a likely reason.
 
 In: a folder and the names in it. Out: nothing, or an InputError with the number of missing files of
-all, and a hint where a file exists under a changed name: other slashes, without URL encoding,
+all, and a hint if a file exists under a changed name: other slashes, without URL encoding,
 without a leading folder or a labelling tool's prefix, in other letter case.
 """
 
@@ -85,6 +85,6 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     for start in range(1, len(parts)):
         yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
     bare = parts[-1]
-    yield bare, f"{slashes}{url}other folder or letter case"
+    yield bare, f"{slashes}{url}a different folder or letter case"
     yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
     yield Path(bare).stem, "another suffix"

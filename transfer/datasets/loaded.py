@@ -149,7 +149,7 @@ def check_one_file(data: DetectionSet) -> None:
 
 
 def check_scorable(data: DetectionSet, detections: int) -> None:
-    """Raises InputError where a set has no object to find.
+    """Raises InputError if a set has no object to find.
 
     Warns, with counts, of images with more objects than a detector may find.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
-from pretrain.common.lookup import find
+from pretrain.common.lookup import find, near_matches
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
@@ -54,7 +54,7 @@ FORMS = {
 
 
 def locate(name: str) -> Location:
-    """Where the set of this name lies. Raises InputError for an unknown or malformed name."""
+    """Where the set of this name is. Raises InputError for an unknown or malformed name."""
     whole, part = split_part(name)
     if part is not None:
         return replace(locate(whole), part=part)
@@ -73,7 +73,12 @@ def locate(name: str) -> Location:
             f"{name!r} is no detection data set; give {', '.join(FORMS.values())}, or one of "
             f"{', '.join(sorted(BUILTIN))}"
         )
-    layout, folder_name, split, num_classes = find(name, BUILTIN, "detection data set")
+    if name not in BUILTIN:
+        raise InputError(
+            f"unknown detection data set {name!r}{near_matches(name, BUILTIN)}; give "
+            f"{', '.join(FORMS.values())} for your own, or one of {', '.join(sorted(BUILTIN))}"
+        )
+    layout, folder_name, split, num_classes = BUILTIN[name]
     return _location(layout, datasets_root() / folder_name, split, num_classes)
 
 

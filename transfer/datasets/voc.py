@@ -69,7 +69,7 @@ def _merged(folder: Path) -> str:
 def read_classes(folder: Path) -> tuple[str, ...]:
     """Sorted class names over all XML files of the folder (every split, so that all agree).
 
-    Raises InputError for XML files that cannot be read, and where there is no object.
+    Raises InputError for XML files that cannot be read, and if there is no object.
     """
     findings = Findings(str(folder / "Annotations"))
     files, names = _all_files(folder), set()
@@ -161,7 +161,7 @@ class _Reader:
         self._first: dict[str, str] = {}  # file of each unknown class
 
     def sample(self, name: str, path: Path, image: Path) -> Sample | None:
-        """The image with its objects; None where the XML file cannot be read."""
+        """The image with its objects; None if the XML file cannot be read."""
         file = read_xml(path)
         if file.fault:
             _refuse_fault(self.findings, name, file.fault)
@@ -233,7 +233,7 @@ class _Reader:
 
 
 def _numbers(found: VocObject) -> Box | None:
-    """The four coordinates as written; None where one is missing or not a finite number."""
+    """The four coordinates as written; None if one is missing or not a finite number."""
     try:
         values = tuple(float(text) for text in found.box or () if text is not None)
     except ValueError:

@@ -59,7 +59,7 @@ class FileIndex:
         return below[0] if len(below) == 1 else None
 
     def path(self, name: str) -> Path | None:
-        """The file of a name; None where there is none."""
+        """The file of a name; None if there is none."""
         found = self.find(name)
         return None if found is None else self.folder / self._paths[found]
 
@@ -70,7 +70,7 @@ def read_list(
     """The names that a list file means, in its order, and the lines that no file goes with.
 
     Args:
-        find: gives the name of the file that a name means, None where there is none.
+        find: gives the name of the file that a name means, None if there is none.
         findings: takes flags and names that are listed more than once.
 
     Raises InputError for a list that is missing, or names nothing.

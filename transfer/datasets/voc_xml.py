@@ -34,7 +34,7 @@ WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 class VocObject:
     """One <object> as it is written; None: the file does not say it.
 
-    `box` holds the texts of xmin, ymin, xmax and ymax, each None where it is missing.
+    `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing.
     """
 
     name: str | None
@@ -44,7 +44,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocFile:
-    """One XML file; `size` is (width, height), None where a number is missing or not above 0.
+    """One XML file; `size` is (width, height), None if a number is missing or not above 0.
 
     `fault`: None, or (kind, detail, remedy) of what makes the file unreadable.
     """
@@ -91,7 +91,7 @@ def _parse(content: bytes) -> ElementTree.Element:
 
 
 def _decode(content: bytes, name: str) -> str | None:
-    """The text in the declared encoding; None where the parser was right to refuse it.
+    """The text in the declared encoding; None if the parser was right to refuse it.
 
     Raises LookupError for an unknown encoding, UnicodeDecodeError for bytes that are not of it.
     """

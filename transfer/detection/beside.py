@@ -62,7 +62,7 @@ class Stated:
 def look_beside(model_file: Path, cfg: CfgNode) -> Stated:
     """What is said beside a model file, whose own content says nothing of its input.
 
-    Warns, once in a process, where nothing beside it says how pixels were normalised.
+    Warns, once in a process, if nothing beside it says how pixels were normalised.
     """
     path = model_file.parent / CONFIG_FILE
     said = _read(path)
@@ -80,7 +80,7 @@ def look_beside(model_file: Path, cfg: CfgNode) -> Stated:
 
 def named_classes(model: ModelFile, model_file: Path) -> tuple[str, ...] | None:
     """The names of a model's classes, in its order: of the file, or TRANSFER.CLASSES of the config
-    beside it; None where neither names them."""
+    beside it; None if neither names them."""
     if model.classes is not None:
         return model.classes
     said = _read(model_file.parent / CONFIG_FILE)
@@ -100,7 +100,7 @@ def compare_beside(model_file: Path, cfg: CfgNode) -> None:
         if list_of(value_of(said, key)) != list_of(value_of(cfg, key))
     ]
     if odd:
-        warn_once(f"{path} differs from the config in use: {', '.join(odd)}; the latter decides")
+        warn_once(f"{path} differs from the config in use, which decides: {', '.join(odd)}")
 
 
 def list_of(value: object) -> object:
@@ -109,7 +109,7 @@ def list_of(value: object) -> object:
 
 
 def _read(path: Path) -> CfgNode | None:
-    """The keys of INPUT, COMPARED and CLASSES; None where there is no config of Detectron2."""
+    """The keys of INPUT, COMPARED and CLASSES; None if there is no config of Detectron2."""
     if not path.is_file():
         return None
     try:

@@ -1,7 +1,7 @@
 """Which class is which: the names in a model's file against the names in the data.
 
-In: lists of class names. Out: the order that a test set is read in, a warning where the order was
-another one, or InputError where the names differ.
+In: lists of class names. Out: the order that a test set is read in, a warning if the order was
+another one, or InputError if the names differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHOWN = 10  # names that a message lists
 
 
 def shown(names: Sequence[str]) -> str:
-    """The names for a message, the first ones alone where there are many."""
+    """The names for a message, the first ones alone if there are many."""
     listed = ", ".join(names[:SHOWN])
     return f"{listed}, ... ({len(names)} in all)" if len(names) > SHOWN else listed
 
@@ -37,12 +37,12 @@ def order_of(
     if unknown or (whole and len(ours) != len(theirs)):
         raise InputError(
             f"the classes of {model} ({shown(theirs)}) are not those of {data} ({shown(ours)}); "
-            "give the data that it was trained for, or name its classes there alike"
+            "give the data that it was trained for, or rename the classes there"
         )
     present = [name for name in theirs if name in ours]
     if present != list(ours):
         warn_once(
-            f"the classes of {data} ({shown(ours)}) are in another order than those of {model} "
+            f"the classes of {data} ({shown(ours)}) are in a different order than those of {model} "
             f"({shown(theirs)}); they are mapped by name"
         )
     return tuple(theirs)

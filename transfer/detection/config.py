@@ -98,7 +98,7 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
         check_masks(train_set, "annotate or remove them, or set MODEL.MASK_ON False")
     if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and train_set.has_run_lengths():
         raise InputError(
-            f"some masks of {train_set.name} are run lengths, no polygons; set INPUT.MASK_FORMAT "
+            f"some masks of {train_set.name} are run lengths, not polygons; set INPUT.MASK_FORMAT "
             "bitmask"
         )
     return cfg

@@ -72,7 +72,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         name: of the config, for warnings.
     """
     if cfg.TRANSFER.TASK != DETECTION:
-        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is no detection")
+        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
     head = cfg.MODEL.ROI_HEADS.NAME
     if architecture(cfg) not in find(head, HEADS, "MODEL.ROI_HEADS.NAME"):
         raise InputError(
@@ -188,7 +188,7 @@ def check_run(cfg: CfgNode, name: str) -> None:
         check_steps(cfg, findings)
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         findings.note(
-            "warm-ups are as long as the run, which never reaches SOLVER.BASE_LR",
+            "the warm-up is not shorter than the run: the rate never reaches SOLVER.BASE_LR",
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS}, SOLVER.MAX_ITER {solver.MAX_ITER}",
         )
     findings.report()
@@ -207,10 +207,7 @@ def check_steps(cfg: CfgNode, findings: Findings) -> None:
         )
     for step in steps:
         if step > last:
-            findings.note(
-                "steps come after the last iteration and are left out",
-                f"SOLVER.STEPS {step}, SOLVER.MAX_ITER {last}",
-            )
+            findings.note(f"steps come after SOLVER.MAX_ITER {last} and are left out", str(step))
 
 
 def _check_known(cfg: CfgNode, key: str, allowed: Collection[Any]) -> None:

@@ -120,9 +120,9 @@ def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detectio
 def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
     """What --eval-only scores: the config, completed by the facts of the whole detector in
     `request.weights`, and the test set in the order of the detector's classes. The training set is
-    opened only where neither the file nor TRANSFER.CLASSES names the classes, and it is there.
+    opened only if neither the file nor TRANSFER.CLASSES names the classes, and it is there.
 
-    Raises InputError where they do not fit each other.
+    Raises InputError if they do not fit each other.
     """
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)

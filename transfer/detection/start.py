@@ -128,7 +128,7 @@ def _by_name(
     if set(theirs) != set(classes):
         return weights.detector, f"its classes are {shown(theirs)}, here {shown(classes)}"
     warn_once(
-        f"{source}: its classes are in another order ({shown(theirs)}) than the data's "
+        f"{source}: its classes are in a different order ({shown(theirs)}) than the data's "
         f"({shown(classes)}); the predictors are mapped by name"
     )
     return in_order(weights.detector, theirs, classes), ""

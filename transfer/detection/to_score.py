@@ -1,4 +1,4 @@
-"""Which classes a trained detector is scored on, without its training set where that is possible.
+"""Which classes a trained detector is scored on, without its training set if that is possible.
 
 In: a config and a whole detector's file. Out: the names of the classes in the detector's order.
 """
@@ -55,7 +55,7 @@ def _of_split(cfg: CfgNode, theirs: Sequence[str]) -> Sequence[str]:
 
 
 def _of_data(cfg: CfgNode) -> tuple[str, ...]:
-    """The training set's classes where it is there, else the test set's."""
+    """The training set's classes if it is there, else the test set's."""
     try:
         return class_names(cfg.DATASETS.TRAIN) if cfg.DATASETS.TRAIN else _of_test(cfg)
     except InputError:

@@ -44,7 +44,7 @@ class DetectorWeights(Weights):
     Attributes:
         detector: all of the file's tensors, under Detectron2's names.
         fitting: those that the detector which is built starts from; see `parts.match_parts`.
-        classes: names of the predictors' classes, in their order; None where they are not known.
+        classes: names of the predictors' classes, in their order; None if they are not known.
     """
 
     detector: Mapping[str, Tensor] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def read_detector(source: str, unsaid: Unsaid) -> DetectorWeights:
     """The detector in a file; `fitting` is left empty.
 
     Args:
-        unsaid: the file's path -> what decides its numbers beside its tensors; asked where the file
+        unsaid: the file's path -> what decides its numbers beside its tensors; asked if the file
             itself does not say, as none of Detectron2's own does.
 
     Raises:

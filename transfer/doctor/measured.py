@@ -27,7 +27,7 @@ def add_estimates(
     Args:
         seconds: of a probe; say: hears what is probed.
     """
-    found = estimate_jobs(jobs, checks, timed_probe(seconds), say)
+    found = estimate_jobs(jobs, checks, timed_probe(seconds), say, hint="")
     total = memory_of_this_machine()
     for job in jobs:
         estimate = found[job.name]

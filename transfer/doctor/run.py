@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 
 from pretrain.common.cli import short_names
-from pretrain.common.config import find_config, load_config
+from pretrain.common.config import base_chain, find_config, flat, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.resources import usable_workers
 from pretrain.data.datasets import ImageDataset, open_images
@@ -81,13 +81,15 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
 def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
     """(pretrain, det, cls or suite; the config's path): by its folder, else by what it loads as.
 
-    Raises InputError where it is not found, or loads as none.
+    Raises InputError if it is not found, or loads as none: what is wrong with it as the kind that
+    has most of its keys.
     """
     path = find_config(config)
     for part in reversed(path.resolve().parts[:-1]):
         if part in FOLDERS:
             return FOLDERS[part], str(path)
-    errors = []
+    keys = {key for _, content in base_chain(path) for key in flat(content)}
+    nearest, known = None, 0
     for kind, defaults in {
         "suite": suite_defaults,
         "cls": classification_defaults,
@@ -98,8 +100,11 @@ def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
             load_config(str(path), defaults())
             return kind, str(path)
         except InputError as error:
-            errors.append(f"as {kind}: {error}")
-    raise InputError(f"{path} is no config of any kind; {'; '.join(errors)}")
+            if (shared := len(keys & set(flat(defaults())))) > known:
+                nearest, known = error, shared
+    raise nearest or InputError(
+        f"{path} is no config of any kind: its keys are {', '.join(sorted(keys)[:3])}"
+    )
 
 
 def _run(
@@ -264,7 +269,9 @@ def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
         cfg = _load_classification(job)
         rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
         solver, loader = cfg.SOLVER, cfg.DATALOADER
-        text = f"{loader.BATCH_SIZE} images a forward pass on each of {job.processes} processes"
+        text = f"{loader.BATCH_SIZE} images a forward pass"
+        if job.processes > 1:
+            text += f" on each of {job.processes} processes"
         if cfg.PROTOCOL.NAME in ("linear", "linear_crops", "finetune"):
             rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
             text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"

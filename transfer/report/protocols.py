@@ -94,7 +94,7 @@ def _label(
 
 
 def _title(dataset: str, name: str) -> str:
-    """The config's name; with the user's data before it where the config has none of its own."""
+    """The config's name; with the user's data before it if the config has none of its own."""
     return f"{task_name(dataset)} ({name})" if is_users_task(name) else name
 
 

@@ -1,6 +1,6 @@
-"""Metrics by their names: their order, and which stand for a task, as papers print them.
+"""Metrics by their names: their order, and which of them summarise a task, as papers print them.
 
-In: a task and metrics of a record. Out: the names, or the texts, that stand for the task.
+In: a task and metrics of a record. Out: the names, or the texts, that summarise the task.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def headlines(task: str, names: Iterable[str]) -> list[str]:
 def headline_texts(task: str, metrics: Mapping[str, float | None]) -> list[str]:
     """["top1 81.20", ...]: what a command prints last of a record's or an evaluation's `metrics`.
 
-    A metric without a value (null, not a number) is left out where others of the task have one;
-    where none has, the first is shown as "n/a".
+    A metric without a value (null, not a number) is left out if others of the task have one;
+    if none has, the first is shown as "n/a".
     """
     known = {n: v for n, v in metrics.items() if v is not None and not math.isnan(v)}
     texts = [f"{name} {known[name]:.2f}" for name in headlines(task, known)]

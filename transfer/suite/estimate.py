@@ -38,13 +38,18 @@ class Estimate:
 
 
 def estimate_jobs(
-    jobs: Sequence[Job], checks: Checks, run_probe: Probe | None, say: Callable[[str], None]
+    jobs: Sequence[Job],
+    checks: Checks,
+    run_probe: Probe | None,
+    say: Callable[[str], None],
+    hint: str = "; --probe-seconds 0 leaves them out",
 ) -> dict[str, Estimate]:
     """An Estimate for each job's name.
 
     Args:
         run_probe: see `timed_probe`; None measures nothing.
         say: hears what is probed, since that takes a while.
+        hint: how the command of the user goes without probes, the end of each such line.
     """
     wanted: dict[tuple, Job] = {}
     found = {job.name: _without_probe(job, checks, run_probe) for job in jobs}
@@ -53,7 +58,7 @@ def estimate_jobs(
         wanted.setdefault(_probe_key(job, checks), job)
     measured: dict[tuple, Measured] = {}
     for number, (key, job) in enumerate(wanted.items(), 1):
-        say(f"probing {job.name} ({number} of {len(wanted)}; --probe-seconds 0 leaves them out)")
+        say(f"probing {job.name} ({number} of {len(wanted)}{hint})")
         command = probe_command(job, checks.backbones.get(job.name))
         measured[key] = run_probe(command, TIMED.get(job.kind, ""), len(wanted))
     for job in todo:

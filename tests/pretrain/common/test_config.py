@@ -53,6 +53,13 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
         ("", ["NAME"], "'NAME' has no value"),
         ("", ["NAME", "x", "--resume", "y"], "put options first"),
         ("", ["NMAE", "x"], "override NMAE: unknown key NMAE (did you mean 'NAME'?)"),
+        ("", ["NAME", "x", "SOLVER.EPOHCS", "3"], "override SOLVER.EPOHCS: unknown key SOLVER."),
+        (
+            "",
+            ["NMAE", "x", "SOLVER.EPOCHS", "many", "SOLVER.EPOHCS", "3"],
+            "overrides: unknown keys NMAE (did you mean 'NAME'?), SOLVER.EPOHCS (did you mean "
+            "'SOLVER.EPOCHS' or 'SOLVER.STEPS'?); SOLVER.EPOCHS must be int, got str 'many'",
+        ),
     ],
 )
 def test_errors_name_file_and_key(

@@ -31,6 +31,11 @@ def test_images_deep_in_a_class_folder(tmp_path: Path, classes_folder: Path) -> 
     assert data.classes == ["ant", "cat", "dog"] and data.read(0).mode == "RGB"
 
 
+def test_a_bare_name_is_told_how_to_name_a_folder() -> None:
+    with pytest.raises(InputError, match="unknown data set 'mine'; a folder .* is folder:mine; "):
+        open_images("mine")
+
+
 def test_flat_folder(classes_folder: Path) -> None:
     data = open_images(f"folder:{classes_folder / 'train' / 'cat'}")
     assert len(data) == 13 and data.classes == [] and set(data.labels) == {-1}

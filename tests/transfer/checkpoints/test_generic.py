@@ -157,7 +157,9 @@ def test_two_networks_need_a_prefix(
     assert main([path, str(output), "--prefix", "model.depth"]) == 0
     check_equal(read_weights(str(output)), copy)
     assert main([path, "--check", "--prefix", "depht"]) == 2
-    assert "--prefix model.image" in capsys.readouterr().err
+    said = "no known backbone is below the prefix 'depht'; give --prefix "
+    text = capsys.readouterr().err
+    assert said in text and "--prefix model.image" in text and "--prefix model.depth" in text
     with pytest.raises(InputError, match="generic, not for moco_v2"):
         read_weights(path, source="moco_v2", prefix="depth")
 

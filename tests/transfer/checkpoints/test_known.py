@@ -73,7 +73,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     ),
     "npz": (numpy_bytes(np.savez, a=np.zeros(2)), "numpy.load"),
     "npy": (numpy_bytes(np.save, arr=np.zeros(2)), "array of numpy"),
-    "zeros": (b"\0" * 4096, "a run of zeros"),
+    "zeros": (b"\0" * 4096, "a file of zeros"),
     "picture": (b"\x89PNG\r\n", "PNG"),
 }
 

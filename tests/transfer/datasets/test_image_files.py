@@ -32,10 +32,10 @@ def test_names_that_are_there(folder: Path) -> None:
         ("/data/local-files/b%20b.jpg?d=1", "b b.jpg", "URL encoding; a prefix"),
         ("https://host/path/a.jpg", "a.jpg", "a prefix"),
         ("other/folder/sub/c.jpg", "sub/c.jpg", "a prefix"),
-        ("c.jpg", "sub/c.jpg", "other folder"),
+        ("c.jpg", "sub/c.jpg", "different folder"),
         ("A.JPG", "a.jpg", "letter case"),
         ("0f0f0f0f-a.jpg", "a.jpg", "a prefix of the labelling tool"),
-        ("d.jpg", "1a2b3c4d-d.jpg", "other folder"),
+        ("d.jpg", "1a2b3c4d-d.jpg", "different folder"),
         ("e.jpg", "e.png", "another suffix"),
     ],
 )

@@ -114,7 +114,8 @@ def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["voc_2007_tset"], "unknown detection data set.*voc_2007_test"),
+        (["voc_2007_tset"], "unknown detection data set.*did you mean 'voc_2007_test'"),
+        (["my_boxes"], "unknown detection data set 'my_boxes'; give voc:FOLDER:SPLIT, coco:FOLDER"),
         (["voc:digits_voc"], "needs the form voc:FOLDER:SPLIT"),
         (["coco:x.json"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
         (["coco:x.json:"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),

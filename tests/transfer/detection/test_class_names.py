@@ -109,7 +109,7 @@ def test_another_order_is_mapped_and_the_training_set_is_not_needed(
     assert "mapped by name" not in caplog.text
     open_trained(request(data, "gone", "swapped"))
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "(odd, even) are in another order than those of" in line and "mapped by name" in line
+    assert "(odd, even) are in a different order than those of" in line and "mapped by name" in line
     evaluate_model(request(data, "base", "base"))
     base = results(data)
     assert {entry["category_id"] for entry in base} == {1, 2}

@@ -119,7 +119,10 @@ def test_refused_with_the_config(config: str, key: str, value: str, message: str
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("SOLVER.MAX_ITER 150 SOLVER.STEPS (140,240)", "SOLVER.STEPS 240, SOLVER.MAX_ITER 150"),
+        (
+            "SOLVER.MAX_ITER 150 SOLVER.STEPS (140,240)",
+            "steps come after SOLVER.MAX_ITER 150 and are left out (1: 240)",
+        ),
         ("SOLVER.MAX_ITER 20 SOLVER.STEPS () SOLVER.WARMUP_ITERS 30", "WARMUP_ITERS 30, SOLVER.M"),
     ],
 )

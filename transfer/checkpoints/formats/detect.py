@@ -140,7 +140,7 @@ def _describe(raw: RawFile) -> str:
 
 
 def _other(raw: RawFile) -> str | None:
-    """What a file is known to be that is not read; None where nothing is known."""
+    """What a file is known to be that is not read; None if nothing is known."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
     what = other_network(raw.content)

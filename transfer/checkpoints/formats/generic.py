@@ -141,7 +141,7 @@ def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
 def find_generic(
     content: Flat, plain: Mapping[str, Any], prefix: str | None, other: bool = False
 ) -> Found | None:
-    """The file as format `generic`; None where it has nothing like a backbone.
+    """The file as format `generic`; None if it has nothing like a backbone.
 
     Args:
         content: as read; plain: without the wrappers' parts of names (`unwrap`).
@@ -193,7 +193,7 @@ def as_generic(
     pattern = rf"(?!{re.escape(without_ddp(trunk.prefix))}({trunk_names})(\.|$)).*"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
-    said = f"no known format explains the whole file: taken is the {trunk.backbone} {where}"
+    said = f"no known format explains the whole file; the {trunk.backbone} {where} is taken"
     if outside:
         groups = ", ".join(f"`{name}` {count}" for name, count in _groups(outside, trunk).items())
         said += f"; {len(outside)} tensors outside the trunk were left ({groups})"
@@ -209,7 +209,7 @@ def widened(found: Found) -> Found | None:
     """A file of a known format with tensors that the format does not explain, as `generic`.
 
     Returns:
-        None where the trunk at the format's own place is damaged: no other copy replaces it.
+        None if the trunk at the format's own place is damaged: no other copy replaces it.
 
     Raises:
         InputError: see `find_generic`.
@@ -260,7 +260,7 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]
 def _trunk(
     tensors: Mapping[str, Tensor], layout: str, prefix: str, names: Collection[str]
 ) -> Trunk | None:
-    """The backbone that is nearest to the names below a prefix; None where it is far."""
+    """The backbone that is nearest to the names below a prefix; None if it is far."""
     below = [name[len(prefix) :] for name in names]
     form = layout_of(layout, below)
     state = {
@@ -306,22 +306,21 @@ def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> T
     chosen = exact or ending
     if len(chosen) == 1:
         return chosen[0]
-    known = ", ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
-    raise InputError(
-        f"{'no' if not chosen else len(chosen)} known backbones are below the prefix {prefix!r}; "
-        f"the file has {known or 'none, ' + 'its names begin ' + shorten(list(tensors))}"
-    )
+    known = " or ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
+    count = f"{len(chosen)} known backbones are" if chosen else "no known backbone is"
+    begin = f"the file has none, its names begin {shorten(list(tensors))}"
+    raise InputError(f"{count} below the prefix {prefix!r}; {f'give {known}' if known else begin}")
 
 
 def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
-    """Raises InputError where other tensors may change what the trunk computes."""
+    """Raises InputError if other tensors may change what the trunk computes."""
     near = [n for n in rest if n.startswith(trunk.prefix)]
     structure = [n for n in near if _STRUCTURE.fullmatch(_top(n, trunk.prefix))]
     place = f"--prefix {trunk.prefix.rstrip('.') or repr('')} of tools/convert_weights.py"
     if structure:
         raise InputError(
             f"beside the {trunk.backbone} below `{trunk.prefix}` are tensors that may belong to it "
-            f"({shorten(structure)}): another network; {place} leaves them out"
+            f"({shorten(structure)}), which make it a different network; {place} leaves them out"
         )
     heads = [name for name in rest if any(map(_DETECTOR.fullmatch, name.split(".")))]
     if heads:

@@ -2,7 +2,7 @@
 
 Read in the source of versions 4 and 5, and held against the names and shapes that its classes give
 (5.24). Which input a network wants is in `preprocessor_config.json`, not in its weights: `folder`
-reads it where it is beside the file.
+reads it if it is beside the file.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def _silent(content: Mapping[str, Any]) -> Facts:
 
 
 def _one_of_two(taken: str, other: str) -> Callable[[Mapping[str, Any]], Facts]:
-    """Facts with a line that says which copy is read, where the file has two."""
+    """Facts with a line that says which copy is read, if the file has two."""
 
     def facts(content: Mapping[str, Any]) -> Facts:
         found = _silent(content)

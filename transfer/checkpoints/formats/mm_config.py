@@ -28,7 +28,7 @@ DEPTH = 30  # of nested values
 
 
 def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The first config of a file that can be read, as nested dicts; empty where there is none."""
+    """The first config of a file that can be read, as nested dicts; empty if there is none."""
     for place in PLACES:
         value: Any = content
         for key in place:
@@ -39,7 +39,7 @@ def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_config(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of a config's text; empty where the text is none."""
+    """Nested dicts of a config's text; empty if it is not one."""
     if isinstance(value, Mapping):
         return dict(value)
     lines = [line for line in value.splitlines() if not _FILE_NAME.fullmatch(line.strip())]

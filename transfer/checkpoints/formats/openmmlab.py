@@ -102,7 +102,7 @@ def _other_strides(backbone: Mapping[str, Any]) -> tuple[str, ...]:
 def _preprocess(
     config: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
-    """The input's statistics, None where the file has none; warnings."""
+    """The input's statistics, None if the file has none; warnings."""
     entry, loaded_bgr = _statistics(config)
     stored = _stored(state)
     if entry is None and stored is None:
@@ -163,7 +163,7 @@ def _stored(state: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
 def _order(
     entry: Mapping[str, Any] | None, loaded_bgr: bool, mean: tuple[float, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """The channel order of the network's input, and a warning where it is a guess."""
+    """The channel order of the network's input, and a warning if it is a guess."""
     if entry is None:
         order = "BGR" if mean[0] < mean[2] else "RGB"
         return order, (f"the file states no channel order: {order}, by the order of its mean",)

@@ -57,7 +57,7 @@ REFUSED = (
 
 
 def refuse_known(names: Collection[str]) -> None:
-    """Raises InputError where a name belongs to a network of REFUSED."""
+    """Raises InputError if a name belongs to a network of REFUSED."""
     for pattern, what, why in REFUSED:
         found = next((name for name in names if re.fullmatch(pattern, name)), None)
         if found:

@@ -84,7 +84,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def refuse_convnets(names: Collection[str]) -> None:
-    """Raises InputError where the names are those of a network of REFUSED_CONVNETS."""
+    """Raises InputError if the names are those of a network of REFUSED_CONVNETS."""
     for patterns, what, why in REFUSED_CONVNETS:
         found = [_first(pattern, names) for pattern in patterns]
         if all(found):

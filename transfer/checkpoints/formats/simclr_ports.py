@@ -20,7 +20,7 @@ from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 
 def _facts_of_spijkervet(content: Mapping[str, Any]) -> Facts:
-    """Epochs where Lightning saved the file."""
+    """Epochs if Lightning saved the file."""
     found = facts_of_lightning(content) if "state_dict" in content else stated(None)(content)
     return found._replace(preprocess=UNIT_RANGE, known={**found.known, "method": "simclr"})
 

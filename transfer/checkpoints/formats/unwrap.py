@@ -43,7 +43,7 @@ class Unwrapped:
     removed: Counter[str] = field(default_factory=Counter)
 
     def notes(self) -> tuple[str, ...]:
-        """One printable line where something was removed."""
+        """One printable line if something was removed."""
         if not self.removed:
             return ()
         parts = ", ".join(f"`{name}.` ({count})" for name, count in sorted(self.removed.items()))

@@ -1,4 +1,4 @@
-"""What a file or a folder is that is no weights file: a path in, one sentence with a next step out.
+"""What a file or folder is, if it holds no weights: a path in, one sentence with a next step out.
 
 Told by the first bytes, never by the name: what people hold in place of a checkpoint is a page that
 a download led to, a pointer to the file, an archive around it, or another framework's file.
@@ -66,7 +66,7 @@ def what_it_is(file: Path) -> str | None:
     if head.startswith(b"PK\x03\x04"):
         return _zip(file)
     if not head.strip(b"\0"):
-        return f"a run of zeros: the copy or the download failed; {AGAIN}"
+        return f"a file of zeros: the copy or the download failed; {AGAIN}"
     return _text(head)
 
 
@@ -157,7 +157,7 @@ def _zip(file: Path) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """What a text is; None for what is no text."""
+    """What a text is; None for content that is not a text."""
     try:
         text = head.decode()
     except UnicodeDecodeError:
@@ -172,5 +172,5 @@ def _text(head: bytes) -> str | None:
     if start.startswith(("{", "[")):
         if '"weight_map"' in start or '"metadata"' in start and '"total_size"' in start:
             return "the index of a Hugging Face checkpoint in several files; give the files joined"
-        return f"JSON text ({first}), not weights; {AGAIN}"
-    return f"a text ({first}), not weights; {AGAIN}"
+        return f"JSON text ({first}); give the weights file, or download it again"
+    return f"a text ({first}); give the weights file, or download it again"

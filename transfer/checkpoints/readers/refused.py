@@ -39,7 +39,7 @@ def refusal(file: Path, name: str) -> str:
 
 
 def refused_name(message: str) -> str | None:
-    """What torch's safe loader did not build; None where it failed for another reason."""
+    """What torch's safe loader did not build; None if it failed for another reason."""
     inner = re.search(r"(a numpy [^;]*?)(\. |$|\n| Please)", message)
     if inner:
         return inner[1]

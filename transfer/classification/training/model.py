@@ -69,7 +69,7 @@ def build_classifier(
     trunk = build_frozen_backbone(weights)
     extract = choose_features(head, trunk, vit_pool)
     if extract.__name__ == "patches":
-        # MAE's global pooling has its norm after the mean; where the trunk has one, it is not used.
+        # MAE's global pooling has its norm after the mean; if the trunk has one, it is not used.
         trunk.norm = trunk.fc_norm = nn.Identity()
     with torch.no_grad():
         example = extract(trunk, torch.zeros(1, 3, image_size, image_size))

@@ -157,7 +157,7 @@ def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
 
 
 def _precisions(evaluation: Any) -> np.ndarray:
-    """(IoU, recall, class) for all areas and most detections; -1 where no object is."""
+    """(IoU, recall, class) for all areas and most detections; -1 if no object is."""
     return evaluation.eval["precision"][:, :, :, 0, -1]
 
 

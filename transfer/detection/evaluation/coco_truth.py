@@ -70,7 +70,7 @@ def read_truth(path: Path, classes: Collection[Id]) -> Truth:
 
     Args:
         path: the JSON file.
-        classes: its categories that are scored also where they have no object.
+        classes: its categories that are scored also if they have no object.
 
     Raises:
         InputError: as `read_coco` does.

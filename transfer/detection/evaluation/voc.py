@@ -13,20 +13,18 @@ Legend: d detections of a class over all images, g objects of a class in one ima
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.pr_curves import RECALL, PrecisionRecall, interpolate
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes, reweighted_ap
-
-logger = logging.getLogger(__name__)
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 COLUMNS = {"bbox/AP": slice(None), "bbox/AP50": slice(0, 1), "bbox/AP75": slice(5, 6)}
@@ -52,11 +50,11 @@ def evaluate_voc(
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
     table = np.zeros((len(dataset.classes), len(THRESHOLDS)))
     precisions = np.zeros((len(THRESHOLDS), len(RECALL), len(dataset.classes)))
-    drawn = []
+    drawn, findings = [], Findings(dataset.name)
     for category, name in enumerate(dataset.classes):
         truth = _truth(dataset, category)
         if not any(len(entry["boxes"]) for entry in truth.values()):
-            logger.warning("no '%s' among the test objects: its AP counts as 0", name)
+            findings.note("classes have no object to find, and their AP counts as 0", name)
         objects = [int((~entry["difficult"]).sum()) for entry in truth.values()]
         nearest = _nearest(*_detections(predictions, category, exact), truth)
         outcomes = [_outcomes(nearest, truth, percent / 100.0) for percent in THRESHOLDS]
@@ -68,6 +66,7 @@ def evaluate_voc(
             positives[replicates.rows(list(truth))] = objects
             images = replicates.rows([image_id for image_id, *_ in nearest])
             drawn.append(_draws(images, outcomes, positives, metric, replicates.weights))
+    findings.report()
     if replicates is not None:
         values = 100.0 * np.array(drawn)
         replicates.add({name: values[:, part].mean((0, 1)) for name, part in COLUMNS.items()})

@@ -21,7 +21,7 @@ RPN_IN, ROI_IN = "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES"
 @dataclass(frozen=True)
 class Features:
     """Attributes: resnet: what the ResNet gives; fpn: what the pyramid takes of it; rpn, roi: what
-    proposals and heads take of the backbone's maps. `resnet` and `fpn` are () where unread."""
+    proposals and heads take of the backbone's maps. `resnet` and `fpn` are () if unread."""
 
     resnet: tuple[str, ...]
     fpn: tuple[str, ...]
@@ -38,7 +38,7 @@ def choose_features(
     roi: Sequence[str],
     patch_size: int,
 ) -> Features:
-    """The maps of a detector; an empty list stands for the usual ones.
+    """The maps of a detector; an empty list means the usual ones.
 
     Args:
         architecture: that of `DetectorSpec`.

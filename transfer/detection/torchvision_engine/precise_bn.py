@@ -89,7 +89,7 @@ def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 2
     try:
         for layer in layers:
             layer.momentum = 1.0  # the running statistics become the batch's own
-        for batch in progress(islice(batches, num_iters), "precise BN"):
+        for batch in progress(islice(batches, num_iters), "precise BN", total=num_iters):
             counts.clear()
             model(batch)
             shared = _shared_counts(layers, counts)

@@ -159,7 +159,8 @@ def _load(
         if own[name].shape != placed[name].shape:
             raise InputError(
                 f"'{name}' has shape {tuple(placed[name].shape)} in the weights and "
-                f"{tuple(own[name].shape)} in the detector: another depth or number of classes"
+                f"{tuple(own[name].shape)} in the detector: another depth or number of classes, "
+                "or a different number of anchors"
             )
     missing = [name for name in own if name not in placed and not name.endswith(COUNTER)]
     homeless = [name for name in placed if name not in own and not name.endswith(COUNTER)]

@@ -162,6 +162,16 @@ def test_second_detection_of_one_object_is_wrong() -> None:
     assert metrics["bbox/AP"] == pytest.approx(100 * (0.5 + 0.5 * 2 / 3))
 
 
+def test_classes_without_objects_are_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    box = (0.0, 0.0, 9.0, 9.0)
+    sample = Sample("a", "a", 50, 50, (Instance(box, 1),))
+    dataset = DetectionSet("voc:none:test", "voc", (sample,), CLASSES, (1, 2, 3))
+    evaluate_voc(dataset, found(box), metric=2012)
+    (line,) = [record.getMessage() for record in caplog.records]
+    said = "classes have no object to find, and their AP counts as 0 (2: ant, cat)"
+    assert line == f"voc:none:test: {said}"
+
+
 def test_a_class_without_objects_counts_as_zero() -> None:
     for metric in (2007, 2012):
         metrics, _ = evaluate_voc(one_image(), found((0, 0, 9, 7)), metric=metric)

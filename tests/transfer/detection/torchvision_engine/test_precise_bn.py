@@ -10,6 +10,7 @@ from fvcore.nn.precise_bn import update_bn_stats as reference_update
 from torch import nn
 
 from pretrain.common.errors import InputError
+from pretrain.common.progress import keep_progress, read_progress
 from pretrain.common.sync_batchnorm import AllReduceBatchNorm
 from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
@@ -47,6 +48,14 @@ def test_is_the_statistic_of_all_elements() -> None:
     everything = torch.cat(outputs, dim=1)
     torch.testing.assert_close(net[1].running_mean, everything.mean(1))
     torch.testing.assert_close(net[1].running_var, everything.var(1, unbiased=False))
+
+
+def test_its_bar_knows_where_it_ends(tmp_path: Path) -> None:
+    with keep_progress(tmp_path):
+        update_bn_stats(make_net(), iter(make_batches(3)), 3)
+    state = read_progress(tmp_path)
+    assert state is not None
+    assert (state.stage, state.done, state.total) == ("precise BN", 3, 3)
 
 
 def test_layers_in_evaluation_stay_and_too_few_batches_are_an_error() -> None:
