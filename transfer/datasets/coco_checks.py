@@ -54,14 +54,15 @@ def _check_entry(
         return
     for key in keys:
         if key not in entry:
-            name = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
-            findings.refuse("entries lack a key", f"{name} has no '{key}'", "correct the file")
+            which = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
+            findings.refuse("entries lack a key", f"{which} has no '{key}'", "correct the file")
     if "id" in entry and as_id(entry["id"]) is None:
         text = f"{part}[{place}] (id {shown(entry['id'])})"
         findings.refuse("ids are neither whole numbers nor text", text, "number the entries")
-    if part == "categories" and isinstance(entry.get("name", ""), (dict, list, type(None))):
+    name = entry.get("name", "none")
+    if part == "categories" and (isinstance(name, (dict, list, type(None))) or name == ""):
         text = f"{part}[{place}] (name {shown(entry['name'])})"
-        findings.refuse("names of classes are not text", text, "correct the file")
+        findings.refuse("names of classes are not text, or empty", text, "correct the file")
 
 
 def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -42,6 +42,8 @@ def read(folder: Path, name: str, declared: str | None, coding: str, before: str
         ("größe", None, "utf-8-sig"),
         ("猫", "UTF-8", "utf-8-sig"),
         ("猫", "utf-16", "utf-16"),
+        ("猫", "utf8", "utf-8"),  # not the name that the parser knows
+        ("猫", "UTF-8-SIG", "utf-8-sig"),
         ("猫", "utf-16", "utf-8"),  # .NET declares the encoding of its text in memory
     ],
 )
@@ -60,7 +62,7 @@ def test_a_line_before_the_declaration(tmp_path: Path) -> None:
     "name, declared, coding, detail",
     [
         ("猫", "klingon-8", "utf-8", "declares klingon-8, which is unknown"),
-        ("\x81 x", "shift_jis", "latin-1", "declares cp932, but byte"),
+        ("\x81 x", "shift_jis", "latin-1", "declares shift_jis, but byte"),
         ("猫", None, "shift_jis", "declares no encoding, but byte"),
         ("中", "utf-8", "gbk", "declares utf-8, but byte"),
     ],
@@ -71,6 +73,13 @@ def test_wrong_encodings_are_named(
     fault = read(tmp_path, name, declared, coding).fault
     assert fault is not None and fault[0] == WRONG_ENCODING
     assert detail in fault[1] and "save them as UTF-8" in fault[2]
+
+
+def test_a_namespace_changes_nothing(tmp_path: Path) -> None:
+    text = XML.format(name="cat").replace("<annotation>", '<annotation xmlns="http://a.org/voc">')
+    (tmp_path / "a.xml").write_text(text)
+    file = read_xml(tmp_path / "a.xml")
+    assert file.size == (64, 48) and [found.name for found in file.objects] == ["cat"]
 
 
 @pytest.mark.parametrize("content", [b"", b"<annotation><object>", b"plain text", b"\xff\xd8\xff"])
