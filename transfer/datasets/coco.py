@@ -73,7 +73,7 @@ def parse_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         _refuse_packed(path)
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         _refuse_packed(path)
         raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
     except OSError as error:
@@ -152,7 +152,8 @@ def read_coco(
     grouped: dict[Id, list[Instance]] = defaultdict(list)
     for found in read_annotations(content, path, images, categories, findings, scored=bool(scored)):
         if "segm" in scored:
-            check_mask(findings, found.where, found.segmentation)
+            height, width = found.image.height, found.image.width
+            check_mask(findings, found.where, found.segmentation, height, width)
         instance = _instance(found, index, findings)
         if instance is not None:
             grouped[found.image.id].append(instance)

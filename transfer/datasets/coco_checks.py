@@ -12,7 +12,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.coco_masks import Segmentation
+from transfer.datasets.coco_masks import Segmentation, has_pixels
 from transfer.datasets.coco_records import roots
 from transfer.datasets.values import as_id, shown
 
@@ -24,6 +24,9 @@ KEYS = {
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
 NO_MASK = "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need one"
+EMPTY_MASK = (
+    "masks have no pixel in their image: these objects count as never found in the mask metrics"
+)
 NO_MASK_REMEDY = "mend them, remove the annotations, or set MODEL.MASK_ON False"
 
 
@@ -81,8 +84,13 @@ def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> N
         )
 
 
-def check_mask(findings: Findings, where: str, mask: Segmentation | None) -> None:
-    """Refuses what would stop the evaluation of masks after the training."""
+def check_mask(
+    findings: Findings, where: str, mask: Segmentation | None, height: int, width: int
+) -> None:
+    """Refuses what would stop the evaluation of masks after the training; notes masks that no
+    detector can find. `height` and `width` are the image's, in pixels."""
     # pycocotools takes a first polygon of four numbers for a box, and fails.
     if not mask or isinstance(mask, list) and len(mask[0]) < 6:
         findings.refuse(NO_MASK, where, NO_MASK_REMEDY)
+    elif not has_pixels(mask, height, width):
+        findings.note(EMPTY_MASK, where)

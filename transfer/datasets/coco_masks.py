@@ -87,6 +87,19 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
 
 
+def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
+    """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            xs, ys = polygon[::2], polygon[1::2]
+            left, right, top, low = min(xs), max(xs), min(ys), max(ys)
+            area = sum(x * y2 - x2 * y for x, y, x2, y2 in zip(xs, ys, xs[1:], ys[1:]))
+            area += xs[-1] * ys[0] - xs[0] * ys[-1]
+            if 0 <= left and right <= width and 0 <= top and low <= height and abs(area) > 8:
+                return True
+    return mask_area(segmentation, height, width) > 0
+
+
 def _is_pairs(part: list[Any]) -> bool:
     """At least three lists of two values: points of one polygon, not polygons."""
     return len(part) >= 3 and all(isinstance(point, list) and len(point) == 2 for point in part)

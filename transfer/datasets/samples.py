@@ -23,7 +23,10 @@ AREALESS = "boxes without area are not trained on"
 
 
 # Another kind: "Cat" and "cat" are two classes, which is seldom meant.
-LIKE_NAMES = "classes differ from others in letter case, spaces, hyphens or underscores only, and are kept apart"
+LIKE_NAMES = (
+    "classes differ from others in letter case, spaces, hyphens or underscores only, and are kept "
+    "apart"
+)
 
 
 def note_like_names(names: Iterable[str], findings: Findings) -> None:

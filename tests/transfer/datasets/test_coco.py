@@ -198,6 +198,21 @@ def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
 
+def test_masks_without_a_pixel_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masks: list = [
+        [[30.0, 1.0, 40.0, 1.0, 40.0, 9.0]],  # outside
+        [[1.0, 1.0, 9.0, 1.0, 1.0, 1.0]],  # a line
+        {"size": [10, 20], "counts": [200]},
+        [[-9.0, -9.0, 5.0, 1.0, 5.0, 5.0]],  # partly inside
+        [TRIANGLE],
+    ]
+    entries = [annotation(number, segmentation=mask) for number, mask in enumerate(masks, 1)]
+    assert len(read(folder, *entries)[0].instances) == 5 and not caplog.records
+    read_coco(folder / "x.json", folder, content(*entries), ("cat", "dog"), scored=("segm",))
+    assert "as never found" in caplog.text
+    assert "(3: annotation 1, annotation 2, annotation 3)" in caplog.text
+
+
 def check_file(folder: Path, name: str, **changes: object) -> None:
     (folder / name).write_text(json.dumps({**content(annotation()), **changes}))
     read_json(folder / name, folder)
@@ -254,6 +269,10 @@ def test_bad_files(folder: Path) -> None:
     path.write_text(json.dumps(content())[:50])
     with pytest.raises(InputError, match="not valid JSON.*truncated"):
         read_json(path, folder)
+    for damaged in ("[" * 100_000, "1" * 5000):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match="not valid JSON"):
+            read_json(path, folder)
     path.write_text("[]")
     with pytest.raises(InputError, match="no list 'images'"):
         read_json(path, folder)
