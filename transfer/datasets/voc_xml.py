@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 import xml.etree.ElementTree as ElementTree
 from codecs import BOM_UTF8
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MARK = "\ufeff"  # byte order mark
 DECLARATION = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
 TEXT_DECLARATION = re.compile(r"^<\?xml[^>]*\?>")
 NOT_XML = "annotation files are not valid XML"
+UNREADABLE = "annotation files cannot be read"
+UNREADABLE_REMEDY = "restore them, or remove what is there in their place"
 WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 
 
@@ -57,9 +60,15 @@ class VocFile:
 
 
 def read_xml(path: Path) -> VocFile:
-    """The file's record. Raises OSError for a file that is missing or cannot be opened."""
-    found = os.stat(path)
-    return _read(path, found.st_mtime_ns, found.st_size)
+    """The file's record; its fault tells of a link to nothing, a pipe or a lack of permission."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would never end
+            return VocFile(None, (), (UNREADABLE, "not a file", UNREADABLE_REMEDY))
+        return _read(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        detail = str(error.strerror or error)
+        return VocFile(None, (), (UNREADABLE, detail, UNREADABLE_REMEDY))
 
 
 @functools.lru_cache(maxsize=KEPT_FILES)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from transfer.datasets.voc_xml import NOT_XML, WRONG_ENCODING, VocFile, read_xml
+from transfer.datasets.voc_xml import NOT_XML, UNREADABLE, WRONG_ENCODING, VocFile, read_xml
 
 XML = (
     "<annotation><size><width>64</width><height>48</height></size><object><name>{name}</name>"
@@ -87,6 +88,14 @@ def test_what_is_not_xml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.xml").write_bytes(content)
     fault = read_xml(tmp_path / "a.xml").fault
     assert fault is not None and fault[0] in (NOT_XML, WRONG_ENCODING) and fault[2]
+
+
+def test_links_to_nothing_and_pipes(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").symlink_to("gone.xml")
+    os.mkfifo(tmp_path / "b.xml")
+    for name, detail in (("a", "No such file or directory"), ("b", "not a file")):
+        fault = read_xml(tmp_path / f"{name}.xml").fault
+        assert fault is not None and fault[:2] == (UNREADABLE, detail)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
