@@ -16,7 +16,8 @@ HIDDEN_FOLDERS = (
     ".thumbnails .ipynb_checkpoints __MACOSX @eaDir #recycle $RECYCLE.BIN lost+found @Recycle ~snapshot "
     "PaxHeader"
 ).split() + ["System Volume Information"]
-HIDDEN_FILES = ("._a.jpg .a.jpg Thumbs.db .DS_Store desktop.ini a.jpg:Zone.Identifier").split()
+HIDDEN_FILES = "._a.jpg .a.jpg Thumbs.db .DS_Store desktop.ini".split()
+HIDDEN_FILES += ["a.jpg:Zone.Identifier"]
 
 
 def touch(folder: Path, *names: str) -> Path:
