@@ -13,9 +13,8 @@ from pretrain.data.datasets import open_images
 from pretrain.data.folders import scan_folder
 
 HIDDEN_FOLDERS = (
-    ".thumbnails .ipynb_checkpoints __MACOSX @eaDir #recycle $RECYCLE.BIN lost+found @Recycle ~snapshot "
-    "PaxHeader"
-).split() + ["System Volume Information"]
+    ".thumbnails .ipynb_checkpoints __MACOSX @eaDir #recycle $RECYCLE.BIN lost+found @Recycle"
+).split() + ["System Volume Information", "~snapshot", "PaxHeader"]
 HIDDEN_FILES = "._a.jpg .a.jpg Thumbs.db .DS_Store desktop.ini".split()
 HIDDEN_FILES += ["a.jpg:Zone.Identifier"]
 
