@@ -22,14 +22,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from pretrain.common.errors import InputError
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that the image's size follows
-HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What is often under a picture's name, by its first bytes
+FOREIGN = (
+    (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
+    (b"<", "a page of markup (HTML, XML, SVG), not a picture; download the file itself again"),
+    (b"%PDF", "a PDF; export its pages as pictures"),
+    (b"8BPS", "a Photoshop file of a kind that Pillow does not read; export it as PNG or JPEG"),
+    (b"PK\x03\x04", "a zip archive; unpack it"),
+)
+DICOM = b"DICM"  # behind 128 bytes
+WIDTH, HEIGHT = 256, 257  # TIFF's tags of the stored size
+# Pillow takes PNG files whose text or colour profile is longer than 1 MB for attacks.
+PNG_TEXT_BYTES = 64 << 20
 ORIENTATION = 0x0112  # EXIF: how the camera was held
 TURNED = (5, 6, 7, 8)  # its values that exchange width and height
 # TIFF's tags: bits of a sample, and what its least value is (0: white)
@@ -49,6 +60,7 @@ FAULTS = (
 )
 # Pillow warns from half of its limit on, with no file's name. Such images are simply read here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PNG_TEXT_BYTES)
 
 
 class RefusedImage(OSError):
@@ -74,8 +86,8 @@ class Header:
 
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
-        turned: whether the EXIF data exchange width and height.
-        refused: (kind, remedy) if `decode_image` refuses such images, else None.
+            turned: whether the EXIF data exchange width and height of what is read without turning.
+        refused: (kind, remedy) where `decode_image` refuses such images, else None.
     """
 
     width: int
@@ -130,6 +142,9 @@ def read_header(path: str) -> Header:
             if width * height > limit:
                 refused = _too_large()
             turned = _orientation(image) in TURNED
+            if image.format == "TIFF":  # Pillow itself turns these, when it decodes them
+                width, height = _tiff_size(image, turned)
+                turned = False
     except Image.DecompressionBombError:
         return Header(0, 0, refused=_too_large())
     except FAULTS as error:
@@ -192,11 +207,18 @@ def _named(path: str, error: Exception) -> OSError:
 
 def _foreign(path: str) -> str:
     with open(path, "rb") as file:
-        start = file.read(12)
+        start = file.read(132)
     if not start:
         return "empty (0 bytes)"
-    if start[4:] in HEIC:
-        return "HEIC, which Pillow does not read; save it as JPEG"
+    if start[4:8] == b"ftyp":
+        return "HEIC, or a video, which Pillow does not read; save it as JPEG"
+    if start[128:] == DICOM:
+        return "DICOM, which Pillow does not read; save its pixels as PNG of 16 bits"
+    for beginning, what in FOREIGN:
+        if start.lstrip().startswith(beginning):
+            return what
+    if not start.strip(b"\0"):
+        return "a run of zeros: the copy or the download failed"
     if start.startswith(TIFF_STARTS):
         return "a TIFF of a kind that Pillow does not read, such as several channels of floats"
     return "of no format that is known"
@@ -268,6 +290,14 @@ def _value_range(image: Image.Image) -> str:
     values = np.asarray(image)
     values = values[np.isfinite(values)]
     return f"{values.min():g} to {values.max():g}" if values.size else "not finite"
+
+
+def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
+    """(width, height) of a TIFF after its decoding; `size` is that in some versions of Pillow."""
+    width, height = image.tag_v2.get(WIDTH), image.tag_v2.get(HEIGHT)
+    if not (isinstance(width, int) and isinstance(height, int)):
+        return image.size
+    return (height, width) if turned else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

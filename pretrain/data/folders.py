@@ -32,8 +32,12 @@ SYSTEM_NAMES = {
     *("system volume information", "found.000", "msocache"),
     *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap", "@sharebin"),
     *("@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "lost+found", "__pycache__"),
+    *("~snapshot", "paxheader", "paxheaders"),
 }
+# Windows' note of where a file came from, as WSL and Linux shares show it beside the file
+STREAM = ":zone.identifier"
 HIDDEN = "hidden or of the system"
+NO_FILE = "neither a file nor a folder"
 NO_SUFFIX = "without a suffix"
 # Files that people keep beside their pictures: no image is lost with them
 COMPANIONS = {".txt", ".json", ".xml", ".csv", ".md", ".yaml", ".yml", ".html", HIDDEN}
@@ -91,7 +95,8 @@ def scan_folder(folder: Path) -> FolderImageList:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is the system's, not the user's."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+    low = name.lower()
+    return low.startswith(".") or low in SYSTEM_NAMES or low.endswith(STREAM)
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -167,13 +172,15 @@ class _Walk:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = entry.name.lower()
-                    if name[0] == "." or name in SYSTEM_NAMES:
+                    if name[0] == "." or name in SYSTEM_NAMES or name.endswith(STREAM):
                         part.left_out[HIDDEN] += 1
                     elif entry.is_dir():
                         if entry.is_symlink():
                             self._linked.append((entry.path, part))
                         else:
                             subfolders.append(entry.path)
+                    elif not entry.is_file() and not entry.is_symlink():
+                        part.left_out[NO_FILE] += 1  # reading a pipe would never end
                     elif name.endswith(suffixes):
                         images.append(entry.path)
                     else:

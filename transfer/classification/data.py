@@ -7,6 +7,7 @@ Legend: N images, S side of the crop in pixels.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -177,8 +178,11 @@ def open_splits(
         here, there = set(first.classes), set(second.classes)
         only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
         only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
+        forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
+        why = "; the names differ in their form of accents (macOS's NFD): rename the folders"
         raise InputError(
             f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
+            f"{why if forms[0] == forms[1] and only else ''}"
         )
     return _classes_with_images(first, second)
 

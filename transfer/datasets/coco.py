@@ -37,13 +37,19 @@ from transfer.datasets.coco_records import (
 from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
 from transfer.datasets.image_files import check_files
-from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.samples import Instance, Sample, note_like_names
 from transfer.datasets.values import Id, find_id
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
 ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
 ROOT = "categories only hold others together, and were dropped"
+NOT_JSON = (
+    (b"\x1f\x8b", "packed with gzip; unpack it"),
+    (b"PK\x03\x04", "a zip archive; unpack it"),
+    (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
+    (b"<", "a page of markup (HTML, XML); download or export the file itself again"),
+)
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
 
@@ -65,8 +71,10 @@ def parse_json(path: Path) -> dict[str, Any]:
         # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
         content = json.loads(path.read_bytes())
     except UnicodeDecodeError as error:
+        _refuse_packed(path)
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        _refuse_packed(path)
         raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
@@ -77,6 +85,17 @@ def parse_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} lists no image")
     check_entries(path, content)
     return content
+
+
+def _refuse_packed(path: Path) -> None:
+    """Raises InputError for what is often there in place of a JSON file."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    for beginning, what in NOT_JSON:
+        if start.startswith(beginning):
+            raise InputError(f"{path} is not valid JSON: it is {what}")
+    if not start.strip(b"\0"):
+        raise InputError(f"{path} is empty, or holds zeros only; restore it")
 
 
 def _exported(image_folder: Path) -> str:
@@ -127,12 +146,14 @@ def read_coco(
     """
     findings = Findings(str(path))
     categories = read_categories(content, classes)
+    note_like_names(categories.values(), findings)
     index = _category_index(path, content, categories, classes, findings)
     images = read_images(content, findings)
     grouped: dict[Id, list[Instance]] = defaultdict(list)
     for found in read_annotations(content, path, images, categories, findings, scored=bool(scored)):
         if "segm" in scored:
-            check_mask(findings, found.where, found.segmentation)
+            height, width = found.image.height, found.image.width
+            check_mask(findings, found.where, found.segmentation, height, width)
         instance = _instance(found, index, findings)
         if instance is not None:
             grouped[found.image.id].append(instance)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.coco_masks import Segmentation
+from transfer.datasets.coco_masks import Segmentation, has_pixels
 from transfer.datasets.coco_records import roots
 from transfer.datasets.values import as_id, shown
 
@@ -24,6 +24,9 @@ KEYS = {
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
 NO_MASK = "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need one"
+EMPTY_MASK = (
+    "masks have no pixel in their image: these objects count as never found in the mask metrics"
+)
 NO_MASK_REMEDY = "mend them, remove the annotations, or set MODEL.MASK_ON False"
 
 
@@ -54,14 +57,15 @@ def _check_entry(
         return
     for key in keys:
         if key not in entry:
-            name = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
-            findings.refuse("entries lack a key", f"{name} has no '{key}'", "correct the file")
+            which = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
+            findings.refuse("entries lack a key", f"{which} has no '{key}'", "correct the file")
     if "id" in entry and as_id(entry["id"]) is None:
         text = f"{part}[{place}] (id {shown(entry['id'])})"
         findings.refuse("ids are neither whole numbers nor text", text, "number the entries")
-    if part == "categories" and isinstance(entry.get("name", ""), (dict, list, type(None))):
+    name = entry.get("name", "none")
+    if part == "categories" and (isinstance(name, (dict, list, type(None))) or name == ""):
         text = f"{part}[{place}] (name {shown(entry['name'])})"
-        findings.refuse("names of classes are not text", text, "correct the file")
+        findings.refuse("names of classes are not text, or empty", text, "correct the file")
 
 
 def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -80,8 +84,13 @@ def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> N
         )
 
 
-def check_mask(findings: Findings, where: str, mask: Segmentation | None) -> None:
-    """Refuses what would stop the evaluation of masks after the training."""
+def check_mask(
+    findings: Findings, where: str, mask: Segmentation | None, height: int, width: int
+) -> None:
+    """Refuses what would stop the evaluation of masks after the training; notes masks that no
+    detector can find. `height` and `width` are the image's, in pixels."""
     # pycocotools takes a first polygon of four numbers for a box, and fails.
     if not mask or isinstance(mask, list) and len(mask[0]) < 6:
         findings.refuse(NO_MASK, where, NO_MASK_REMEDY)
+    elif not has_pixels(mask, height, width):
+        findings.note(EMPTY_MASK, where)

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.findings import Findings
-from transfer.datasets.values import as_number, read_numbers, shown
+from transfer.datasets.values import EXACT, as_number, read_numbers, shown
 
 Segmentation = list[list[float]] | dict[str, Any]
 
 NOT_POLYGONS = "segmentations are neither a list of polygons nor run lengths"
 PAIRS = "polygons are lists of points [x, y]"
 PAIRS_REMEDY = "write each polygon as one list x, y, x, y, ..."
+FLAT = "polygons are not in a list of polygons"
+FLAT_REMEDY = "write [[x, y, x, y, ...]] in place of [x, y, x, y, ...]"
+DEEP = "polygons are in one list too many"
+DEEP_REMEDY = "write [[x, y, x, y, ...]] in place of [[[x, y, x, y, ...]]]"
 RLE_IN_LIST = "run lengths are inside a list"
 RLE_IN_LIST_REMEDY = "write the record {size, counts} itself"
 OTHER_SIZE = "run lengths have another size (height, width) than their image"
@@ -60,10 +64,14 @@ def _fault(value: Any) -> tuple[str, str]:
         return NOT_POLYGONS, RLE_REMEDY
     if all(isinstance(part, dict) for part in value):
         return RLE_IN_LIST, RLE_IN_LIST_REMEDY
+    if all(as_number(part) is not None for part in value):
+        return FLAT, FLAT_REMEDY
     if not all(isinstance(part, list) for part in value):
         return NOT_POLYGONS, PAIRS_REMEDY
     if _is_pairs(value) or any(map(_is_pairs, value)):
         return PAIRS, PAIRS_REMEDY
+    if any(isinstance(item, list) for part in value for item in part):
+        return DEEP, DEEP_REMEDY
     return "", ""
 
 
@@ -77,6 +85,19 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     if not polygons:
         return 0.0
     return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
+
+
+def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
+    """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            xs, ys = polygon[::2], polygon[1::2]
+            left, right, top, low = min(xs), max(xs), min(ys), max(ys)
+            area = sum(x * y2 - x2 * y for x, y, x2, y2 in zip(xs, ys, xs[1:], ys[1:]))
+            area += xs[-1] * ys[0] - xs[0] * ys[-1]
+            if 0 <= left and right <= width and 0 <= top and low <= height and abs(area) > 8:
+                return True
+    return mask_area(segmentation, height, width) > 0
 
 
 def _is_pairs(part: list[Any]) -> bool:
@@ -117,7 +138,7 @@ def _lengths(counts: Any) -> np.ndarray | None:
     if not isinstance(counts, list):
         return None
     numbers = [as_number(count) for count in counts]
-    if any(number is None or number < 0 or number % 1 for number in numbers):
+    if any(number is None or not 0 <= number < EXACT or number % 1 for number in numbers):
         return None
     return np.array(numbers, dtype=np.int64)
 

@@ -28,6 +28,11 @@ from transfer.datasets.values import (
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
 NO_AREA = "objects have no 'area' (missing or null): that of their mask, else of their box is taken"
+BAD_AREA = (
+    "objects have an 'area' below 0, or more than COCO's evaluator counts: that of their mask, else "
+    "of their box is taken"
+)
+MOST_AREA = 1e10  # pixels: pycocotools ignores objects outside 0 to 1e5 squared
 NOT_BOX = "boxes are not a list x, y, width, height"
 SIZES = "images have no width and height in whole pixels"
 NAMES = "entries have no name"
@@ -225,7 +230,7 @@ def _refuse_unlisted(
             f"{path}: annotation {first['id']} is of unknown image {value}, which 'images' does "
             f"not list {count}; list the image or remove them"
         )
-    ids = list(map(shown, known))
+    ids = list(map(shown, known)) or ["none"]
     listing = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
     raise InputError(
         f"{path}: annotation {first['id']} has the unknown category {value}; 'categories' lists "
@@ -248,6 +253,9 @@ def _read(
     mask = read_segmentation(findings, where, entry.get("segmentation"), image.height, image.width)
     crowd = _optional(findings, where, entry, "iscrowd", NO_CROWD, scored)
     area = _optional(findings, where, entry, "area", NO_AREA, scored)
+    if area is not None and not 0 <= area <= MOST_AREA:
+        findings.note(BAD_AREA, f"{where} (area {area:g})", int(scored))
+        area = None
     if bbox is None or mask is None and entry.get("segmentation"):
         return None
     x, y, width, height = bbox

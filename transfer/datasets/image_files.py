@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -33,6 +34,11 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     )
 
 
+def folded(name: str) -> str:
+    """The name without letter case, and with one form of accents: macOS writes them apart (NFD)."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _hint(folder: Path, missing: Sequence[str]) -> str:
     """Where the missing files may be: the first way that finds one of them."""
     above = folder.parent
@@ -43,8 +49,8 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
     there = _index(folder)
     for name in missing:
         for changed, why in _variants(name):
-            if changed in there or changed.casefold() in there:
-                found = there.get(changed) or there[changed.casefold()]
+            if changed in there or folded(changed) in there:
+                found = there.get(changed) or there[folded(changed)]
                 return (
                     f"; {folder} holds {found}, and the annotation file names it {name!r} ({why}): "
                     "correct 'file_name', or rename the files"
@@ -61,7 +67,7 @@ def _index(folder: Path) -> dict[str, str]:
         base = path.rpartition("/")[2]
         for key in (path, base, _PREFIX.sub("", base, count=1), Path(base).stem):
             found.setdefault(key, path)
-            found.setdefault(key.casefold(), path)
+            found.setdefault(folded(key), path)
     return found
 
 
@@ -85,6 +91,6 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     for start in range(1, len(parts)):
         yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
     bare = parts[-1]
-    yield bare, f"{slashes}{url}a different folder or letter case"
+    yield bare, f"{slashes}{url}other folder, letter case or form of accents"
     yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
     yield Path(bare).stem, "another suffix"

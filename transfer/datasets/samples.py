@@ -8,13 +8,35 @@ this in `voc.py`, and go back in `detection/evaluation/voc.py`.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pretrain.common.findings import Findings
+
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
 AREALESS = "boxes without area are not trained on"
+
+
+# Another kind: "Cat" and "cat" are two classes, which is seldom meant.
+LIKE_NAMES = (
+    "classes differ from others in letter case, spaces, hyphens or underscores only, and are kept "
+    "apart"
+)
+
+
+def note_like_names(names: Iterable[str], findings: Findings) -> None:
+    """Notes classes whose names differ in letter case, spaces, hyphens or underscores only."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[re.sub(r"[\s_-]", "", name).casefold()].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            findings.note(LIKE_NAMES, " and ".join(f"'{name}'" for name in group))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pretrain.common.lookup import near_matches
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets.boxes import Box, BoxCheck
 from transfer.datasets.headers import header_size
-from transfer.datasets.samples import Instance, Sample
+from transfer.datasets.samples import Instance, Sample, note_like_names
 from transfer.datasets.voc_lists import XML_SUFFIX, FileIndex, read_list
 from transfer.datasets.voc_xml import COORDINATES, VocFile, VocObject, read_xml
 
@@ -82,6 +82,8 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     findings.report()
     if not names:
         raise InputError(f"no object is annotated in {folder / 'Annotations'}")
+    note_like_names(sorted(names), findings)
+    findings.report()
     return tuple(sorted(names))
 
 
@@ -117,7 +119,9 @@ def read_voc(
     names, missing = read_list(listing, annotations.find, findings)
     remedy = f"add them, or remove their lines{_merged(folder)}"
     for name in missing:
+        like = annotations.like(name)
         where = str(folder / "Annotations" / f"{name}{XML_SUFFIX}")
+        where += f" (there is {like}{XML_SUFFIX})" if like else ""
         findings.refuse("annotation files are missing", where, remedy)
     zero_based = is_zero_based(folder) if zero_based is None else zero_based
     reader = _Reader({name: i for i, name in enumerate(classes)}, findings, zero_based)

@@ -11,14 +11,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.data.folders import IMAGE_SUFFIXES, is_hidden
+from transfer.datasets.image_files import folded
+from transfer.datasets.voc_xml import MARK
 
 XML_SUFFIX = ".xml"
 PARTS = ("JPEGImages/", "Annotations/")  # a list may name files from the root on
-MARK = "\ufeff"  # byte order mark
 FLAGGED = "lines have a number behind the name, which is not used: each image is read with all its objects"
 MORE_WORDS = "lines have more words behind the name, which are not used"
 TWICE = "images are listed more than once"
@@ -43,6 +45,7 @@ class FileIndex:
             if rank is not None and (rank, path) < best.get(name, (len(ranks), "")):
                 best[name] = rank, path
         self._paths = {name: path for name, (_, path) in best.items()}
+        self._by_fold: dict[str, str] | None = None
         self._by_base: dict[str, list[str]] = {}
         for name in self._paths:
             self._by_base.setdefault(name.rpartition("/")[2], []).append(name)
@@ -57,6 +60,12 @@ class FileIndex:
             return name
         below = self._by_base.get(name, ())
         return below[0] if len(below) == 1 else None
+
+    def like(self, name: str) -> str | None:
+        """The name that differs in letter case, form of accents or URL encoding only."""
+        if self._by_fold is None:
+            self._by_fold = {folded(known): known for known in self._paths}
+        return self._by_fold.get(folded(unquote(name)))
 
     def path(self, name: str) -> Path | None:
         """The file of a name; None if there is none."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 import xml.etree.ElementTree as ElementTree
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,12 @@ WIDER = {
     "euc_kr": "cp949",
     "big5": "cp950",
 }
+MARK = "\ufeff"  # byte order mark
 DECLARATION = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
 TEXT_DECLARATION = re.compile(r"^<\?xml[^>]*\?>")
 NOT_XML = "annotation files are not valid XML"
+UNREADABLE = "annotation files cannot be read"
+UNREADABLE_REMEDY = "restore them, or remove what is there in their place"
 WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 
 
@@ -55,9 +60,15 @@ class VocFile:
 
 
 def read_xml(path: Path) -> VocFile:
-    """The file's record. Raises OSError for a file that is missing or cannot be opened."""
-    found = os.stat(path)
-    return _read(path, found.st_mtime_ns, found.st_size)
+    """The file's record; its fault tells of a link to nothing, a pipe or a lack of permission."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would never end
+            return VocFile(None, (), (UNREADABLE, "not a file", UNREADABLE_REMEDY))
+        return _read(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        detail = str(error.strerror or error)
+        return VocFile(None, (), (UNREADABLE, detail, UNREADABLE_REMEDY))
 
 
 @functools.lru_cache(maxsize=KEPT_FILES)
@@ -66,7 +77,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> VocFile:
     try:
         root = _parse(content)
     except UnicodeDecodeError as error:
-        detail = f"declares {error.encoding}, but byte {error.start} is not"
+        detail = f"declares {_declared(content)}, but byte {error.start} is not"
         return VocFile(None, (), (WRONG_ENCODING, detail, "save them as UTF-8, and declare that"))
     except LookupError:
         detail = f"declares {_declared(content)}, which is unknown"
@@ -80,14 +91,24 @@ def _read(path: Path, mtime_ns: int, size: int) -> VocFile:
 def _parse(content: bytes) -> ElementTree.Element:
     content = content.lstrip(b" \t\r\n")  # XML allows nothing before its declaration
     try:
-        return ElementTree.fromstring(content)
+        return _plain(ElementTree.fromstring(content))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         # The parser knows UTF-8, UTF-16 and encodings of one byte; Python knows the others.
-        name = _declared(content)
+        name = "" if content.startswith(BOM_UTF8) else _declared(content)
         text = _decode(content, name) if name else None
+        if content.startswith(BOM_UTF8):  # which outweighs the declaration
+            text = content.decode("utf-8").removeprefix(MARK)
         if text is None:
             raise error
-    return ElementTree.fromstring(TEXT_DECLARATION.sub("", text, count=1))
+    return _plain(ElementTree.fromstring(TEXT_DECLARATION.sub("", text, count=1)))
+
+
+def _plain(root: ElementTree.Element) -> ElementTree.Element:
+    """The tree with its tags' names alone, without their namespaces."""
+    for node in root.iter():
+        if isinstance(node.tag, str):
+            node.tag = node.tag.rpartition("}")[2]
+    return root
 
 
 def _decode(content: bytes, name: str) -> str | None:
@@ -96,8 +117,9 @@ def _decode(content: bytes, name: str) -> str | None:
     Raises LookupError for an unknown encoding, UnicodeDecodeError for bytes that are not of it.
     """
     if "utf" in name.lower():
-        # Some programs declare the encoding of their text in memory, and write UTF-8.
-        return content.decode("utf-8") if "16" in name or "32" in name else None
+        # Some programs declare the encoding of their text in memory, and write UTF-8. The parser
+        # knows UTF-8 by this name alone: not as utf8, UTF-8-SIG or utf8mb4.
+        return None if name.lower() == "utf-8" else content.decode("utf-8")
     wide = WIDER.get(name.lower().replace("-", "_"))
     try:
         return content.decode(name)

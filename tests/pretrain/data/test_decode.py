@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pretrain.common.errors import InputError
 from pretrain.data import decode
@@ -207,6 +208,53 @@ def test_only_detection_turns_photographs(tmp_path: Path, name: str) -> None:
     header = read_header(path)
     assert (header.width, header.height, header.turned) == (10, 12, True)
     assert header.stored_size == (12, 10)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once_by_all_readers(tmp_path: Path, orientation: int) -> None:
+    """Pillow turns TIFF files when it decodes them, and knows that in `size` or does not."""
+    upright = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    stored = {
+        **{1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]},
+        **{5: upright.T, 6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1]},
+    }[orientation]
+    for number, values in enumerate((stored, stored.astype(np.uint16) * 257)):
+        path = str(tmp_path / f"{number}.tif")
+        Image.fromarray(np.ascontiguousarray(values)).save(path, tiffinfo={274: orientation})
+        header = read_header(path)
+        assert (header.width, header.height) == header.stored_size == (3, 2)
+        for turn in (False, True):
+            image = decode_image(path, fast=False, turn=turn)
+            np.testing.assert_array_equal(np.asarray(image)[..., 0], upright)
+
+
+def test_a_png_with_a_long_text_and_a_large_profile_is_read(tmp_path: Path) -> None:
+    """As Photoshop writes them: Pillow by itself takes more than 1 MB for an attack."""
+    info = PngInfo()
+    info.add_text("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    path = str(tmp_path / "a.png")
+    Image.fromarray(eight_bit().astype(np.uint8)).save(
+        path, pnginfo=info, icc_profile=bytes(3_000_000)
+    )
+    np.testing.assert_array_equal(np.asarray(decode_image(path)), eight_bit())
+    assert read_header(path).stored_size == Image.open(path).size
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a page of markup"),
+        (b"%PDF-1.7", "a PDF"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (bytes(300), "a run of zeros"),
+        (b"\0\0\0\x18ftyphevx\0\0\0\0", "HEIC"),
+    ],
+)
+def test_what_is_there_in_place_of_a_picture(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(OSError, match=rf"a\.png cannot be read as an image \({what}"):
+        decode_image(str(tmp_path / "a.png"))
 
 
 def test_an_iphone_file_with_another_suffix_is_named(tmp_path: Path) -> None:

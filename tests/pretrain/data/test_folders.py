@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from pretrain.data.folders import scan_folder
 
 HIDDEN_FOLDERS = (
     ".thumbnails .ipynb_checkpoints __MACOSX @eaDir #recycle $RECYCLE.BIN lost+found @Recycle"
-).split() + ["System Volume Information"]
+).split() + ["System Volume Information", "~snapshot", "PaxHeader"]
 HIDDEN_FILES = "._a.jpg .a.jpg Thumbs.db .DS_Store desktop.ini".split()
+HIDDEN_FILES += ["a.jpg:Zone.Identifier"]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -50,6 +52,14 @@ def test_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/a.jpg", "dog/b.jpg", f"cat/{name}", name)
     assert found(tmp_path) == {"cat": ["cat/a.jpg"], "dog": ["dog/b.jpg"]}
     assert scan_folder(tmp_path).left_out == {"hidden or of the system": 2}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    os.mkfifo(tmp_path / "cat" / "c.jpg")
+    (tmp_path / "cat" / "d.jpg").symlink_to("gone.jpg")  # the reader names it as missing
+    assert found(tmp_path) == {"cat": ["cat/a.jpg", "cat/d.jpg"], "dog": ["dog/b.jpg"]}
+    assert scan_folder(tmp_path).left_out == {"neither a file nor a folder": 1}
 
 
 def test_images_on_two_levels_are_refused_with_both_counts(tmp_path: Path) -> None:

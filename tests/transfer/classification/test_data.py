@@ -89,6 +89,9 @@ def test_splits(tmp_path: Path) -> None:
         InputError, match="classes of .* differ: 'b' only in .*train; 'c' only in .*other"
     ):
         open_splits(name + "train", name + "other")
+    _write(tmp_path, "mac/a/0.png", "mac/o\u0308/0.png", "linux/a/0.png", "linux/\u00f6/0.png")
+    with pytest.raises(InputError, match=r"differ: .*; the names differ in their form of accents"):
+        open_splits(name + "mac", name + "linux")
     with pytest.raises(InputError, match="has no labels"):
         open_splits(name + "train", name + "flat")
     with pytest.raises(InputError, match="has one class"):

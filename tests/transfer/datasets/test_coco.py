@@ -131,7 +131,7 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
         ),
         (
             {"segmentation": [1, 1, 5, 1, 5, 5]},
-            "neither a list of polygons nor run lengths.*tation 1",
+            "polygons are not in a list of polygons.*tation 1",
         ),
         ({"segmentation": "1 1 5 1"}, r'nor run lengths \(1: annotation 1 \("1 1 5 1"\)'),
         ({"segmentation": [[1, 1], [5, 1], [5, 5]]}, r"lists of points \[x, y\] \(1: annotation 1"),
@@ -198,6 +198,21 @@ def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
 
+def test_masks_without_a_pixel_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masks: list = [
+        [[30.0, 1.0, 40.0, 1.0, 40.0, 9.0]],  # outside
+        [[1.0, 1.0, 9.0, 1.0, 1.0, 1.0]],  # a line
+        {"size": [10, 20], "counts": [200]},
+        [[-9.0, -9.0, 5.0, 1.0, 5.0, 5.0]],  # partly inside
+        [TRIANGLE],
+    ]
+    entries = [annotation(number, segmentation=mask) for number, mask in enumerate(masks, 1)]
+    assert len(read(folder, *entries)[0].instances) == 5 and not caplog.records
+    read_coco(folder / "x.json", folder, content(*entries), ("cat", "dog"), scored=("segm",))
+    assert "as never found" in caplog.text
+    assert "(3: annotation 1, annotation 2, annotation 3)" in caplog.text
+
+
 def check_file(folder: Path, name: str, **changes: object) -> None:
     (folder / name).write_text(json.dumps({**content(annotation()), **changes}))
     read_json(folder / name, folder)
@@ -254,12 +269,50 @@ def test_bad_files(folder: Path) -> None:
     path.write_text(json.dumps(content())[:50])
     with pytest.raises(InputError, match="not valid JSON.*truncated"):
         read_json(path, folder)
+    for damaged in ("[" * 100_000, "1" * 5000):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match="not valid JSON"):
+            read_json(path, folder)
     path.write_text("[]")
     with pytest.raises(InputError, match="no list 'images'"):
         read_json(path, folder)
     path.write_text(json.dumps({**content(), "images": []}))
     with pytest.raises(InputError, match="lists no image"):
         read_json(path, folder)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\x1f\x8b\x08\0", "is packed with gzip; unpack it"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "is a pointer of Git LFS; run `git lfs pull`",
+        ),
+        (b"\n<!DOCTYPE html>", "is a page of markup"),
+        (b"", "is empty"),
+        (bytes(80), "is empty, or holds zeros only"),
+    ],
+)
+def test_what_is_there_in_place_of_json(folder: Path, start: bytes, what: str) -> None:
+    (folder / "x.json").write_bytes(start)
+    with pytest.raises(InputError, match=f"x.json .*{what}"):
+        read_json(folder / "x.json", folder)
+
+
+def test_classes_that_differ_in_letter_case(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = content(annotation(), annotation(2, category_id=5))
+    whole["categories"].append({"id": 5, "name": "Dog "})
+    names = ("cat", "Dog ", "dog")
+    sample, _ = read_coco(folder / "x.json", folder, whole, names)
+    assert [found.category for found in sample.instances] == [2, 1]
+    assert "and are kept apart (1: 'Dog ' and 'dog')" in caplog.text
+
+
+def test_a_file_without_categories(folder: Path) -> None:
+    whole = {**content(annotation()), "categories": []}
+    with pytest.raises(InputError, match=r"'categories' lists none \(1 such annotations\)"):
+        read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
@@ -282,6 +335,7 @@ def test_encodings_of_json(folder: Path, encoding: str) -> None:
         ("images", {"id": "x", "file_name": "a", "height": 1, "width": 1}, "1 of the 3 ids of 'images'"),
         ("images", {"id": 7.0, "file_name": "a", "height": 1, "width": 1}, "the id 7 occurs twice"),
         ("annotations", {"id": True}, r"annotations\[1\] \(id true\)"),
+        ("categories", {"id": 5, "name": ""}, r'not text, or empty \(1: categories\[2\] \(name ""\)\)'),
         ("categories", {"id": 5, "name": None}, r"names of classes are not text.*\(name null\)"),
     ],
 )  # fmt: skip

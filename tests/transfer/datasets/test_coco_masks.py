@@ -79,6 +79,8 @@ def test_the_text_of_this_test_is_pycocotools() -> None:
         ([], "sum 0"),
         ([1000, 20, 1064, 20], "sum 2104"),
         ([-5, 205], "cannot be read"),
+        ([10**20, 5], "cannot be read"),
+        ([1e300, 5], "cannot be read"),
         ([100.5, 99.5], "cannot be read"),
         ([100, None], "cannot be read"),
         ("", "cannot be read"),
@@ -93,6 +95,23 @@ def test_the_text_of_this_test_is_pycocotools() -> None:
 def test_bad_counts(counts: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read({"size": [10, 20], "counts": counts})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            [1, 2, 3, 2, 3, 4],
+            r"not in a list of polygons \(1: annotation 3 \(\[1, 2, 3, 2, 3, 4\]\)",
+        ),
+        ([[[1, 2, 3, 2, 3, 4]]], r"in one list too many .* write \[\[x, y, x, y, \.\.\.\]\]"),
+        ([[1, 2, 3, 2, 3, 4], [[1, 2, 3, 2, 3, 4]]], "in one list too many"),
+    ],
+)
+def test_polygons_in_other_depths_of_lists(value: Any, message: str) -> None:
+    """VGG's annotator writes the first, tools that keep holes apart the second."""
+    with pytest.raises(InputError, match=message):
+        read(value)
 
 
 def test_numbers_of_another_type() -> None:

@@ -64,7 +64,7 @@ def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> N
     text = str(caught.value)
     assert "(4, first: " in text and "2.jpg has 20 x 10" in text and "3.jpg" not in text
     assert "Also: files cannot be read as images (1: " in text
-    assert "page.jpg cannot be read as an image (of no format that is known)" in text
+    assert "page.jpg cannot be read as an image (a page of markup (HTML, XML, SVG)" in text
 
 
 def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:

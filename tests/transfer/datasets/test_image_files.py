@@ -12,7 +12,7 @@ from transfer.datasets.image_files import check_files
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("a.jpg", "b b.jpg", "sub/c.jpg", "1a2b3c4d-d.jpg", "e.png"):
+    for name in ("a.jpg", "b b.jpg", "sub/c.jpg", "1a2b3c4d-d.jpg", "e.png", "f\u00f6.jpg"):
         path = tmp_path / "train" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -34,6 +34,7 @@ def test_names_that_are_there(folder: Path) -> None:
         ("other/folder/sub/c.jpg", "sub/c.jpg", "a prefix"),
         ("c.jpg", "sub/c.jpg", "different folder"),
         ("A.JPG", "a.jpg", "letter case"),
+        ("fo\u0308.jpg", "f\u00f6.jpg", "form of accents"),
         ("0f0f0f0f-a.jpg", "a.jpg", "a prefix of the labelling tool"),
         ("d.jpg", "1a2b3c4d-d.jpg", "different folder"),
         ("e.jpg", "e.png", "another suffix"),

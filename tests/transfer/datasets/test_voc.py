@@ -199,6 +199,23 @@ def test_a_box_without_area_is_kept_and_counted(
     assert "train.txt: boxes without area are not trained on (2: a.xml: 'cat', b" in record.message
 
 
+def test_classes_that_differ_in_letter_case(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, "a", [BOX, {**BOX, "name": "Cat"}, {**BOX, "name": "ant"}])
+    assert read_classes(tmp_path) == ("Cat", "ant", "cat")
+    assert "are kept apart (1: 'Cat' and 'cat')" in caplog.text
+
+
+def test_a_missing_name_that_another_system_writes_otherwise(tmp_path: Path) -> None:
+    make(tmp_path, "Bj\u00f6rn 1", [BOX])
+    listing = tmp_path / "ImageSets" / "Main" / "train.txt"
+    for line in ("BJ\u00d6RN 1", "Bjo\u0308rn 1", "Bj%C3%B6rn%201"):
+        listing.write_text(line)
+        with pytest.raises(InputError, match=r"\(there is Bj\u00f6rn 1\.xml\)"):
+            read_voc(tmp_path, "train", ["cat"])
+
+
 def test_an_image_listed_twice(tmp_path: Path) -> None:
     make(make(tmp_path, "a", [BOX]), "a", [BOX])
     with pytest.raises(InputError, match=r"train\.txt: images are listed more than once \(1: a\)"):

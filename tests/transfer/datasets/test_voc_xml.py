@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from transfer.datasets.voc_xml import NOT_XML, WRONG_ENCODING, VocFile, read_xml
+from transfer.datasets.voc_xml import NOT_XML, UNREADABLE, WRONG_ENCODING, VocFile, read_xml
 
 XML = (
     "<annotation><size><width>64</width><height>48</height></size><object><name>{name}</name>"
@@ -42,6 +43,8 @@ def read(folder: Path, name: str, declared: str | None, coding: str, before: str
         ("größe", None, "utf-8-sig"),
         ("猫", "UTF-8", "utf-8-sig"),
         ("猫", "utf-16", "utf-16"),
+        ("猫", "utf8", "utf-8"),  # not the name that the parser knows
+        ("猫", "UTF-8-SIG", "utf-8-sig"),
         ("猫", "utf-16", "utf-8"),  # .NET declares the encoding of its text in memory
     ],
 )
@@ -60,7 +63,7 @@ def test_a_line_before_the_declaration(tmp_path: Path) -> None:
     "name, declared, coding, detail",
     [
         ("猫", "klingon-8", "utf-8", "declares klingon-8, which is unknown"),
-        ("\x81 x", "shift_jis", "latin-1", "declares cp932, but byte"),
+        ("\x81 x", "shift_jis", "latin-1", "declares shift_jis, but byte"),
         ("猫", None, "shift_jis", "declares no encoding, but byte"),
         ("中", "utf-8", "gbk", "declares utf-8, but byte"),
     ],
@@ -73,11 +76,26 @@ def test_wrong_encodings_are_named(
     assert detail in fault[1] and "save them as UTF-8" in fault[2]
 
 
+def test_a_namespace_changes_nothing(tmp_path: Path) -> None:
+    text = XML.format(name="cat").replace("<annotation>", '<annotation xmlns="http://a.org/voc">')
+    (tmp_path / "a.xml").write_text(text)
+    file = read_xml(tmp_path / "a.xml")
+    assert file.size == (64, 48) and [found.name for found in file.objects] == ["cat"]
+
+
 @pytest.mark.parametrize("content", [b"", b"<annotation><object>", b"plain text", b"\xff\xd8\xff"])
 def test_what_is_not_xml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.xml").write_bytes(content)
     fault = read_xml(tmp_path / "a.xml").fault
     assert fault is not None and fault[0] in (NOT_XML, WRONG_ENCODING) and fault[2]
+
+
+def test_links_to_nothing_and_pipes(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").symlink_to("gone.xml")
+    os.mkfifo(tmp_path / "b.xml")
+    for name, detail in (("a", "No such file or directory"), ("b", "not a file")):
+        fault = read_xml(tmp_path / f"{name}.xml").fault
+        assert fault is not None and fault[:2] == (UNREADABLE, detail)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

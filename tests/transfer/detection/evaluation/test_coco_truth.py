@@ -98,7 +98,11 @@ def test_other_ids_and_types_change_no_number(tmp_path: Path, evaluator: str) ->
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_missing_areas_are_those_of_masks(tmp_path: Path, evaluator: str) -> None:
-    """As if the file held the areas of its masks, and of the boxes where there is none."""
+    """As if the file held the areas of its masks, and of the boxes where there is none.
+
+    Areas below 0, as formulas of polygons give them, and above pycocotools' largest count as
+    missing: it would ignore such objects, and a perfect detector would have no score.
+    """
     from pycocotools import mask as mask_utils
 
     path, results = random_case(tmp_path, 32, images=12)
@@ -118,8 +122,8 @@ def test_missing_areas_are_those_of_masks(tmp_path: Path, evaluator: str) -> Non
     path.write_text(json.dumps(content))
     expected = evaluate_coco(path, results, **options)
     for place, entry in enumerate(objects):
-        entry["area"] = None
-        if place % 2:
+        entry["area"] = (None, -entry["area"] - 1, 2e10, "gone")[place % 4]
+        if place % 4 == 3:
             del entry["area"]
     path.write_text(json.dumps(content))
     assert repr(evaluate_coco(path, results, **options)) == repr(expected)
