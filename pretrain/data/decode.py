@@ -87,7 +87,7 @@ class Header:
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
             turned: whether the EXIF data exchange width and height of what is read without turning.
-        refused: (kind, remedy) where `decode_image` refuses such images, else None.
+        refused: (kind, remedy) if `decode_image` refuses such images, else None.
     """
 
     width: int

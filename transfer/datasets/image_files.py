@@ -91,6 +91,6 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     for start in range(1, len(parts)):
         yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
     bare = parts[-1]
-    yield bare, f"{slashes}{url}other folder, letter case or form of accents"
+    yield bare, f"{slashes}{url}a different folder, letter case or form of accents"
     yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
     yield Path(bare).stem, "another suffix"
