@@ -192,3 +192,22 @@ def test_the_content_tells_and_not_the_suffix(state: State, tmp_path: Path) -> N
 def test_parameters_are_as_good_as_tensors(state: State, tmp_path: Path) -> None:
     floats = {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()}
     check_equal(read({"net": floats}, tmp_path), state)
+
+
+def test_an_adapter_in_a_transformers_vit_is_named_as_such(tmp_path: Path) -> None:
+    name = "base_model.model.encoder.layer.0.attention.attention.query"
+    content = {
+        "base_model.model.embeddings.cls_token": torch.zeros(1, 1, 4),
+        f"{name}.base_layer.weight": torch.zeros(4, 4),
+        f"{name}.lora_A.default.weight": torch.zeros(2, 4),
+    }
+    with pytest.raises(InputError, match="LoRA adapters .*merge_and_unload"):
+        read({**content, "embeddings.cls_token": torch.zeros(1, 1, 4)}, tmp_path)
+
+
+def test_of_equal_copies_of_one_kind_the_first_is_taken(state: State, tmp_path: Path) -> None:
+    names = [f"net_{letter}." for letter in "dcbae"]
+    content = {key: value for name in names for key, value in put(name, state).items()}
+    note = read(content, tmp_path).account.notes[-1]
+    left = ", ".join(f"`{name}` (equal)" for name in names[1:])
+    assert note == f"taken: `{names[0]}`; left, as copies: {left}"

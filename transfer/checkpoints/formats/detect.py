@@ -134,7 +134,7 @@ _OTHERS = (
 
 def _describe(raw: RawFile) -> str:
     """What the file looks like instead, for the message."""
-    other = _no_network(raw.content) or _other(raw) or what_else(raw.content)
+    other = _no_network(raw.content) or made_from(_all_names(raw.content)) or _other(raw)
     if other is not None:
         return other
     inner_key, inner = _inner(raw.content)
@@ -153,8 +153,10 @@ def _other(raw: RawFile) -> str | None:
 
 def what_else(content: Mapping[str, Any]) -> str | None:
     """What a file holds that no format explains: a network that is not read, or a changed one."""
+    if made := made_from(_all_names(content)):
+        return made
     what = _other_network(content)
-    return f"its keys look like {what}" if what else made_from(_all_names(content))
+    return what and f"its keys look like {what}"
 
 
 def _other_network(content: Mapping[str, Any]) -> str | None:

@@ -62,7 +62,19 @@ _DETECTOR = re.compile(
 )
 # Classifiers in the module that has a ConvNeXt's last norm (timm, torchvision).
 _CLASSIFIER = re.compile(r"(head\.fc|classifier\.[1-9]\d*)\..*")
-_AVERAGED = {"ema", "momentum", "target", "key", "k", "t", "averaged", "avg", "swa", "shadow"}
+_AVERAGED = {
+    "ema",
+    "momentum",
+    "target",
+    "key",
+    "k",
+    "t",
+    "averaged",
+    "avg",
+    "swa",
+    "shadow",
+    "polyak",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,8 @@ class Trunk:
     @property
     def rank(self) -> int:
         """Which copy is taken: the lowest."""
-        words = set(re.split(r"[._]", self.prefix.lower()))
+        spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", self.prefix)
+        words = set(re.split(r"[._]", spaced.lower()))
         if "teacher" in words:
             return 0
         return 3 if words & _AVERAGED else 2 if "student" in words else 1
@@ -250,12 +263,12 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]
     """Layouts and prefixes at which a trunk's most telling names are; the names below each."""
     for layout in LAYOUTS:
         landmarks = [one for one in layout_of(layout).landmarks if one.count(".") > 1]
-        prefixes = {
+        prefixes = dict.fromkeys(  # in the file's order, which decides between equal copies
             name[: -len(mark)]
             for name in tensors
             for mark in landmarks
             if name.endswith(mark) and (name == mark or name[-len(mark) - 1] == ".")
-        }
+        )
         for prefix in prefixes:
             yield layout, prefix, [name for name in tensors if name.startswith(prefix)]
 
