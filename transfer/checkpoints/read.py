@@ -24,7 +24,7 @@ from transfer.checkpoints.architectures import (
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.convnext import said_of
 from transfer.checkpoints.files import Source
-from transfer.checkpoints.formats.detect import find_format, other_network
+from transfer.checkpoints.formats.detect import find_format, what_else
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
 from transfer.checkpoints.formats.ours import OURS
@@ -151,10 +151,10 @@ def _explained(found: Found, source: str, where: str) -> Found:
         try:
             _sort_keys(found, None, where)
         except InputError as error:
-            wider, other = widened(found), other_network(found.content)
-            if wider is None and other:
+            wider = widened(found)
+            if wider is None and (hint := what_else(found.content)):
                 reason = str(error).removeprefix(f"{where}: ")
-                raise InputError(f"{reason}; its keys look like {other}") from error
+                raise InputError(f"{reason}; {hint}") from error
             found = wider or found
     return replace(found, notes=(*notes, *copies_note(found)))
 
@@ -206,6 +206,7 @@ def _sort_keys(
         elif canonical is None:
             foreign.append(name)
         else:
+            _check_values_there(name, tensor, where)
             state[canonical] = found.layout.convert(canonical, tensor)
     layout = found.layout
     used = tuple(found.source_name(name) for name in state)
@@ -238,11 +239,25 @@ def _fill(state: dict[str, Tensor], backbone: str, fills: Mapping[str, float]) -
     return added
 
 
+def _check_values_there(name: str, tensor: Tensor, where: str) -> None:
+    """Raises InputError for a tensor of the trunk that is sparse or has a shape only."""
+    if tensor.is_meta:
+        raise InputError(
+            f"{where}: {name} has no values (device meta): the network was saved before its "
+            "weights were loaded; save it again"
+        )
+    if tensor.layout != torch.strided:
+        raise InputError(f"{where}: {name} is a sparse tensor; save it by its to_dense()")
+
+
 def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
     if name.endswith(COUNTER):
         return tensor.detach().to(torch.int64).contiguous()
     if not tensor.is_floating_point():
-        raise InputError(f"{where}: {name} is {tensor.dtype}, not floating point")
+        raise InputError(
+            f"{where}: {name} is {tensor.dtype}, not floating point; give the network in "
+            "floating point (a quantised one is not read)"
+        )
     return tensor.detach().to(torch.float32).contiguous()
 
 

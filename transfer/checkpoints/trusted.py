@@ -115,12 +115,15 @@ PICKLE = SimpleNamespace(
 
 
 def plain_modules(value: Any, depth: int = 0) -> Any:
-    """The value with each module replaced by its state_dict; mappings are copied."""
+    """The value with each module replaced by its state_dict; containers are copied."""
     if _is_module(value):
         return OrderedDict(_state_of(value, ""))
     if isinstance(value, dict) and depth < DEPTH:
         new = {key: plain_modules(one, depth + 1) for key, one in value.items()}
         return value if all(new[key] is value[key] for key in value) else new
+    if type(value) in (list, tuple) and depth < DEPTH:
+        made = [plain_modules(one, depth + 1) for one in value]
+        return value if all(one is old for one, old in zip(made, value)) else made
     return value
 
 

@@ -24,8 +24,7 @@ from transfer.checkpoints.formats.detect import find_format
 from transfer.checkpoints.formats.entry import Found
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.read import _sort_keys, read_weights
-from transfer.checkpoints.readers.pickle_file import _as_tensors
-from transfer.checkpoints.readers.raw import RawFile
+from transfer.checkpoints.readers.raw import RawFile, by_name
 from transfer.checkpoints.readers.tf_bundle import _masked_crc32c
 from transfer.checkpoints.writers import suffixes_of
 
@@ -101,7 +100,7 @@ def content_of(case: formats.Case) -> RawFile:
     else:
         content = case.make({k: formats.zeros(*s) for k, s in shapes.items()})
     kind = "pickle" if case.kind == "byol" else case.kind
-    content = _as_tensors(content) if kind == "pickle" else content
+    content = by_name(content) if kind == "pickle" else content
     return RawFile(Path("file"), kind, content, None)
 
 

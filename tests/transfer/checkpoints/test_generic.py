@@ -119,6 +119,8 @@ RULE = [
     ("encoder_k.", "encoder_q.", "encoder_q."),
     ("target_encoder.net.", "online_encoder.net.", "online_encoder.net."),
     ("net_ema.", "net.", "net."),
+    ("modelEma.", "model_state.", "model_state."),
+    ("params_polyak.", "params.", "params."),
     ("momentum_encoder.", "encoder.", "encoder."),
 ]
 

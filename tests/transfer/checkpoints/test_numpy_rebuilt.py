@@ -15,6 +15,7 @@ import torch
 from pretrain.common.errors import InputError
 from transfer.checkpoints.numpy_rebuilt import NotPlain
 from transfer.checkpoints.readers.raw import open_file
+from transfer.checkpoints.readers.torch_file import read_torch
 from transfer.checkpoints.unpickle import restricted_load
 
 PLAIN = {
@@ -52,7 +53,7 @@ def test_every_plain_dtype_in_a_pickle(name: str, protocol: int) -> None:
 def test_every_plain_dtype_in_a_torch_file(zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save(PLAIN, path, _use_new_zipfile_serialization=zipped)
-    loaded = open_file(path).content
+    loaded, _ = read_torch(path)
     for name, wanted in PLAIN.items():
         assert np.array_equal(loaded[name], wanted) and loaded[name].dtype == wanted.dtype, name
 

@@ -10,8 +10,8 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.formats.entry import Found, match
-from transfer.checkpoints.formats.generic import GENERIC, find_generic
-from transfer.checkpoints.formats.refused import refuse_known
+from transfer.checkpoints.formats.generic import GENERIC, find_generic, flatten, trunks
+from transfer.checkpoints.formats.refused import made_from, refuse_known
 from transfer.checkpoints.formats.refused_convnets import refuse_convnets
 from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.unwrap import unwrap
@@ -63,13 +63,17 @@ def _beside_refused(raw: RawFile, refused: InputError) -> Found:
     """The whole trunk of a file whose refused network is somewhere else in it.
 
     Raises:
-        InputError: `refused`, if there is no such trunk.
+        InputError: `refused`, if there is no such trunk; what speaks against it, if there is one.
     """
     plain = unwrap(raw.content, keep_first=False)
     try:
         found = find_generic(raw.content, plain.content, None, other=True)
-    except InputError:
-        found = None
+    except InputError as error:
+        tensors = flatten(plain.content)
+        whole = tuple(one.prefix for one in trunks(tensors) if one.part == 1)
+        if whole and not _refusal([name for name in tensors if name.startswith(whole)]):
+            raise error from refused
+        raise refused from error
     if found is None or _refusal([n for n in found.tensors if n.startswith(found.prefix)]):
         raise refused
     return replace(found, notes=plain.notes())
@@ -130,7 +134,7 @@ _OTHERS = (
 
 def _describe(raw: RawFile) -> str:
     """What the file looks like instead, for the message."""
-    other = _other(raw)
+    other = _no_network(raw.content) or made_from(_all_names(raw.content)) or _other(raw)
     if other is not None:
         return other
     inner_key, inner = _inner(raw.content)
@@ -143,17 +147,38 @@ def _other(raw: RawFile) -> str | None:
     """What a file is known to be that is not read; None if nothing is known."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
-    what = other_network(raw.content)
+    what = _other_network(raw.content)
     return what and f"its keys look like {what}"
 
 
-def other_network(content: Mapping[str, Any]) -> str | None:
+def what_else(content: Mapping[str, Any]) -> str | None:
+    """What a file holds that no format explains: a network that is not read, or a changed one."""
+    if made := made_from(_all_names(content)):
+        return made
+    what = _other_network(content)
+    return what and f"its keys look like {what}"
+
+
+def _other_network(content: Mapping[str, Any]) -> str | None:
     """The network, known but not read, that a file's names are of; None for any other."""
     below = [*map(str, content), *map(str, _inner(content)[1])]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
             return what
     return None
+
+
+def _no_network(content: Mapping[str, Any]) -> str | None:
+    """What a file without a network's tensors holds; None where it may have one."""
+    if flatten(content):
+        return None
+    states = [key for key, value in content.items() if _is_map(value) and "param_groups" in value]
+    if "param_groups" in content or states:
+        what = "the state of an optimizer and no network"
+    else:
+        what = "no tensors with names"
+    keys = ", ".join(map(str, list(content)[:4])) or "none"
+    return f"it holds {what} (its keys: {keys}); give the file that has the network's weights"
 
 
 def _inner(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -171,8 +171,6 @@ def _tensors(entry: KeyFormat, content: Flat) -> dict[str, Tensor]:
     for place, path in enumerate(entry.containers):
         head = ".".join(path) + "." if place else ""
         for name, value in (inside(content, path) or {}).items():
-            if isinstance(value, np.ndarray):
-                value = torch.from_numpy(value)
             if not isinstance(name, str) or not isinstance(value, Tensor):
                 if place or (isinstance(name, str) and _is_aside(value)):
                     continue

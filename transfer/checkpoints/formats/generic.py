@@ -17,16 +17,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import expected_shapes, nearest_backbone, shorten
+from transfer.checkpoints.architectures import (
+    expected_shapes,
+    nearest_backbone,
+    same_trunk,
+    shorten,
+)
 from transfer.checkpoints.formats.entry import TEXT, Flat, Found, KeyFormat, variant, without_ddp
 from transfer.checkpoints.formats.mm_config import stored_config
 from transfer.checkpoints.formats.openmmlab import facts_of_mm
+from transfer.checkpoints.formats.refused import made_from
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.formats.unwrap import DEPTH
 from transfer.checkpoints.layout import TRUNKS, Layout, layout_of
@@ -52,9 +57,24 @@ _STRUCTURE = re.compile(
     r"storage_tokens|class_embedding|positional_embedding|rope\w*)\d*"
 )
 _DETECTOR = re.compile(
-    r"rpn|rpn_head|roi_heads?|bbox_head|mask_head|proposal_generator|decode_head|sem_seg_head"
+    r"rpn|rpn_head|roi_heads?|bbox_head|mask_head|proposal_generator|decode_head|sem_seg_head|"
+    r"segmentation_head|aux_classifier|auxiliary_head"
 )
-_AVERAGED = {"ema", "momentum", "target", "key", "k", "t", "averaged", "avg", "swa", "shadow"}
+# Classifiers in the module that has a ConvNeXt's last norm (timm, torchvision).
+_CLASSIFIER = re.compile(r"(head\.fc|classifier\.[1-9]\d*)\..*")
+_AVERAGED = {
+    "ema",
+    "momentum",
+    "target",
+    "key",
+    "k",
+    "t",
+    "averaged",
+    "avg",
+    "swa",
+    "shadow",
+    "polyak",
+}
 
 
 @dataclass(frozen=True)
@@ -97,13 +117,14 @@ class Trunk:
         wanted = self.wanted
         mine, theirs = wanted.keys() & self.tensors, wanted.keys() & other.tensors
         return mine == theirs and all(
-            torch.equal(self.tensors[name], other.tensors[name]) for name in mine
+            _same(self.tensors[name], other.tensors[name]) for name in mine
         )
 
     @property
     def rank(self) -> int:
         """Which copy is taken: the lowest."""
-        words = set(re.split(r"[._]", self.prefix.lower()))
+        spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", self.prefix)
+        words = set(re.split(r"[._]", spaced.lower()))
         if "teacher" in words:
             return 0
         return 3 if words & _AVERAGED else 2 if "student" in words else 1
@@ -115,8 +136,6 @@ def flatten(content: Mapping[str, Any], before: str = "", depth: int = 0) -> dic
     for key, value in content.items():
         if not isinstance(key, str):
             continue
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.from_numpy(value)
         if isinstance(value, Tensor):
             tensors[before + key] = value
         elif isinstance(value, Mapping) and depth < DEPTH:
@@ -179,18 +198,15 @@ def as_generic(
     inside = {trunk.prefix + (trunk.layout.forth(name) or name) for name in _names(trunk)}
     rest = [name for name in tensors if name not in inside]
     tops = {name[len(trunk.prefix) :].partition(".")[0] for name in inside}
-    kept = [n for n in rest if n.startswith(trunk.prefix) and _top(n, trunk.prefix) in tops]
-    made = [name for name in kept if ".parametrizations." in name]
-    if made:
-        raise InputError(
-            f"the trunk is parametrized ({shorten(made)}): the file has what its weights are made "
-            "from; call torch.nn.utils.parametrize.remove_parametrizations, then save"
-        )
+    kept = [n for n in rest if _within(n, trunk.prefix, tops)]
+    if made := made_from(kept):
+        raise InputError(made)
     outside = sorted(set(rest) - set(kept))
     if not forced and trunk.part == 1:
         _check_rest(trunk, outside, content)
     trunk_names = "|".join(map(re.escape, sorted(tops)))
-    pattern = rf"(?!{re.escape(without_ddp(trunk.prefix))}({trunk_names})(\.|$)).*"
+    start = re.escape(without_ddp(trunk.prefix))
+    pattern = rf"(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern}"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
     said = f"no known format explains the whole file; the {trunk.backbone} {where} is taken"
@@ -247,12 +263,12 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]
     """Layouts and prefixes at which a trunk's most telling names are; the names below each."""
     for layout in LAYOUTS:
         landmarks = [one for one in layout_of(layout).landmarks if one.count(".") > 1]
-        prefixes = {
+        prefixes = dict.fromkeys(  # in the file's order, which decides between equal copies
             name[: -len(mark)]
             for name in tensors
             for mark in landmarks
             if name.endswith(mark) and (name == mark or name[-len(mark) - 1] == ".")
-        }
+        )
         for prefix in prefixes:
             yield layout, prefix, [name for name in tensors if name.startswith(prefix)]
 
@@ -264,13 +280,23 @@ def _trunk(
     below = [name[len(prefix) :] for name in names]
     form = layout_of(layout, below)
     state = {
-        canonical: form.convert(canonical, tensors[prefix + name])
+        canonical: form.convert(canonical, _dense(tensors[prefix + name]))
         for name in below
         if (canonical := form.back(name)) is not None
     }
     state |= form.adds
     trunk = Trunk(prefix, form, nearest_backbone(state, form.split)[0], state)
     return trunk if trunk.part >= NEARLY else None
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor; of a sparse one its shape alone."""
+    dense = tensor.layout == torch.strided
+    return tensor if dense else torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return not (one.is_meta or other.is_meta) and torch.equal(one, other)
 
 
 def _names(trunk: Trunk) -> Collection[str]:
@@ -281,13 +307,20 @@ def _top(name: str, prefix: str) -> str:
     return name[len(prefix) :].partition(".")[0]
 
 
+def _within(name: str, prefix: str, tops: Collection[str]) -> bool:
+    """Whether a tensor is in one of the trunk's own modules, and is not a classifier's."""
+    inside = name.startswith(prefix) and _top(name, prefix) in tops
+    return inside and not _CLASSIFIER.fullmatch(name[len(prefix) :])
+
+
 def _chosen(found: list[Trunk]) -> Trunk:
     """The trunk that the module's rule takes."""
     first = found[0]
     rivals = [
         one
         for one in found[1:]
-        if (one.rank == first.rank or one.backbone != first.backbone) and not one.equals(first)
+        if not (one.rank > first.rank and same_trunk(one.backbone, first.backbone))
+        and not one.equals(first)
     ]
     if not rivals:
         return first

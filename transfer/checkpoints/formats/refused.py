@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.architectures import shorten
 
 # (pattern that one name matches in full, what the network is, why it is not read)
 REFUSED = (
@@ -54,6 +55,47 @@ REFUSED = (
         "its blocks for the class token alone are not computed here",
     ),
 )
+
+# What is stored instead of a network's weights: (pattern, what the network is, the way out).
+MADE_FROM = (
+    (
+        r".*\.parametrizations\..*",
+        "parametrized",
+        "call torch.nn.utils.parametrize.remove_parametrizations, then save",
+    ),
+    (
+        r"(.*\.)?lora_\w+(\..*)?",
+        "a network with LoRA adapters",
+        "merge them into the weights (peft: model.merge_and_unload()), then save",
+    ),
+    (
+        r"(.*\.)?\w+_orig|(.*\.)?(weight|bias)_mask",
+        "pruned",
+        "call torch.nn.utils.prune.remove for every pruned tensor, then save",
+    ),
+    (
+        r"(.*\.)?weight_[gv]",
+        "a network with weight normalisation",
+        "call torch.nn.utils.remove_weight_norm for every layer, then save",
+    ),
+    (
+        r"(.*\.)?(SCB|weight\.(absmax|quant_map)|weight\.quant_state\..*|_packed_params\..*)",
+        "quantised",
+        "give the network in floating point",
+    ),
+)
+
+
+def made_from(names: Collection[str]) -> str | None:
+    """What a network is whose stored tensors are not its weights; None where they may be."""
+    for pattern, what, remedy in MADE_FROM:
+        found = [name for name in names if re.fullmatch(pattern, name)]
+        if found:
+            return (
+                f"it is {what} ({shorten(found)}): the file has what the weights are made from; "
+                f"{remedy}"
+            )
+    return None
 
 
 def refuse_known(names: Collection[str]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.numpy_rebuilt import NotPlain
@@ -19,7 +18,7 @@ DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
 
 
 def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
-    """Returns the pickled object with arrays as tensors, and the facts in its key `transfer`.
+    """Returns the pickled object, and the facts in its key `transfer`.
 
     Raises:
         InputError: truncated, not a pickle, or refused; names the forbidden global.
@@ -36,7 +35,7 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     content = plain_modules(content)
     _check_size(content, file)
     facts = content.get("transfer") if isinstance(content, Mapping) else None
-    return _as_tensors(content), facts
+    return content, facts
 
 
 def _check_size(content: Any, file: Path) -> None:
@@ -53,12 +52,3 @@ def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
     elif isinstance(value, Mapping) and depth < DEPTH:
         for entry in value.values():
             yield from _arrays(entry, depth + 1)
-
-
-def _as_tensors(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        native = value.astype(value.dtype.newbyteorder("="), copy=False)
-        return torch.from_numpy(np.require(native, requirements=["C", "ALIGNED", "WRITEABLE"]))
-    if isinstance(value, Mapping) and depth < DEPTH:
-        return {key: _as_tensors(entry, depth + 1) for key, entry in value.items()}
-    return value

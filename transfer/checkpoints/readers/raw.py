@@ -6,16 +6,20 @@ file starts with the length of its JSON header, a TensorFlow index ends with Lev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from pretrain.common.errors import InputError
 from transfer.checkpoints.files import file_sha256, local_file
 from transfer.checkpoints.readers.known import what_it_is
-from transfer.checkpoints.readers.pickle_file import read_pickle
+from transfer.checkpoints.readers.pickle_file import DEPTH, read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
@@ -70,9 +74,53 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     file = local_file(path)
     kind = sniff(file)
     content, facts = READERS[kind](file, trust or trusts_files())
+    content = by_name(content)
     if not isinstance(content, Mapping):
-        raise InputError(f"{file} holds a {type(content).__name__}, not a mapping of weights")
+        raise InputError(
+            f"{file} holds a {type(content).__name__}, not a mapping of names to weights; save the "
+            "network's state_dict: torch.save(model.state_dict(), 'weights.pth')"
+        )
     return RawFile(file, kind, content, facts)
+
+
+def by_name(value: Any, depth: int = 0) -> Any:
+    """The value with tensors for arrays, and with names on the way to them.
+
+    A mapping is made of a list that leads to a network, and a text of a number that is its key, so
+    that it is found as any other. All else stays as it is.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return tensor_of(value)
+    if isinstance(value, (list, tuple)) and _leads_to_tensors(value):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping) or depth >= DEPTH or "param_groups" in value:
+        return value
+    new = {}
+    for key, one in value.items():
+        inner = by_name(one, depth + 1)
+        renamed = isinstance(key, int) and isinstance(inner, Mapping) and _leads_to_tensors([inner])
+        new[str(key) if renamed and str(key) not in value else key] = inner
+    same = new.keys() == value.keys() and all(new[key] is value[key] for key in new)
+    return value if same else new
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """An array of numbers as a tensor: of either byte order, any strides and any precision."""
+    kind = "f8" if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
+    native = array.astype(np.dtype(kind).newbyteorder("="), copy=False)
+    return torch.from_numpy(np.require(native, requirements=["C", "ALIGNED", "WRITEABLE"]))
+
+
+def _leads_to_tensors(values: Iterable[Any], depth: int = 0) -> bool:
+    """Whether a mapping among the values has tensors; an optimizer's state does not count."""
+    for one in values:
+        if isinstance(one, Mapping) and "param_groups" not in one and depth < DEPTH:
+            inner = one.values()
+            if any(isinstance(value, (Tensor, np.ndarray)) for value in inner):
+                return True
+            if _leads_to_tensors(inner, depth + 1):
+                return True
+    return False
 
 
 def sniff(file: Path) -> str:

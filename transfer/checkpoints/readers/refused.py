@@ -7,7 +7,8 @@ from pathlib import Path
 
 TRUST = "--trust reads it if you know who made it"
 _CUT = re.compile(
-    r"truncated|ran out of input|unexpected EOF|end of file|central directory|wrong byte size",
+    r"truncated|ran out of input|unexpected EOF|end of file|central directory|wrong byte size|"
+    r"not fully covered",
     re.IGNORECASE,
 )
 # How torch's safe loader names what it does not build (torch/_weights_only_unpickler.py).

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from transfer.checkpoints.readers.refused import is_cut
 
 
 def read_safetensors(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], str | None]:
@@ -25,4 +26,6 @@ def read_safetensors(file: Path, trust: bool = False) -> tuple[dict[str, Tensor]
             return tensors, (content.metadata() or {}).get("transfer")
     except SafetensorError as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{file} is not a readable .safetensors file: {reason}") from error
+        cut = is_cut(error)
+        what = "is truncated" if cut else "is not a readable .safetensors file"
+        raise InputError(f"{file} {what}: {reason}; copy or download it again") from error

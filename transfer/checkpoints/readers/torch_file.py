@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,24 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """
     _check_zip(file)
     try:
-        if trust:
-            content = torch.load(file, "cpu", weights_only=False, pickle_module=PICKLE)
-            content = plain_modules(content)
-        else:
-            with torch.serialization.safe_globals(HARMLESS):
-                content = settled(torch.load(file, "cpu", weights_only=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of old kinds of tensors
+            content = _loaded(file, trust)
     except Exception as error:  # torch raises many kinds for one cause: the file
         raise InputError(_reason(file, error)) from error
     metadata = getattr(content, "_metadata", None)
     facts = metadata.get("transfer") if isinstance(metadata, dict) else None
     return content, facts
+
+
+def _loaded(file: Path, trust: bool) -> Any:
+    # By a stream: torch.load takes a file named .safetensors for one, whatever is in it.
+    with file.open("rb") as stream, torch.serialization.safe_globals(HARMLESS):
+        source = stream if file.suffix == ".safetensors" else file
+        if trust:
+            content = torch.load(source, "cpu", weights_only=False, pickle_module=PICKLE)
+            return plain_modules(content)
+        return settled(torch.load(source, "cpu", weights_only=True))
 
 
 def _check_zip(file: Path) -> None:
