@@ -11,7 +11,9 @@ import functools
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,10 +121,11 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
                 hint = "free some space and add --resume, or give another folder"
                 print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
                 return 1
-            if line := failure(error):
-                _say_failure(line)
-                return 1
-            logging.getLogger("mscn").exception("the run failed")
+            with _no_news_of_children():
+                if line := failure(error):
+                    _say_failure(line)
+                else:
+                    logging.getLogger("mscn").exception("the run failed")
             return 1
         finally:  # what a command tells the processes that it starts ends with it
             for name in _own_environment():
@@ -130,6 +133,20 @@ def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
             os.environ.update(before)
 
     return run
+
+
+@contextmanager
+def _no_news_of_children() -> Iterator[None]:
+    """Without torch's handler, which raises wherever the program is when a loader's process dies:
+    also while a failure is being told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
 def _own_environment() -> dict[str, str]:

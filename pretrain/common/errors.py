@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -23,13 +24,26 @@ def failure(error: BaseException) -> str:
         return text
     found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", text)
     if found and isinstance(error, RuntimeError):
-        return (
-            f"a process that loads images died ({found[1]}); mostly the memory, or the shared "
-            "memory in /dev/shm, was full: lower DATALOADER.NUM_WORKERS (0: no such processes)"
-        )
+        return _worker_died(found[1])
+    # What the process was sending breaks off before torch notices that it has ended.
+    if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
+        return _worker_died("its connection broke off")
     if type(error).__name__ == "ChildFailedError":
         return "one of the processes failed; its own message is above"
     return ""
+
+
+def _worker_died(how: str) -> str:
+    return (
+        f"a process that loads images died ({how}); mostly the memory, or the shared "
+        "memory in /dev/shm, was full: lower DATALOADER.NUM_WORKERS (0: no such processes)"
+    )
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether an error came up while torch's loader waited for a batch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.filename.endswith("torch/utils/data/dataloader.py") for frame in frames)
 
 
 def disk_full(error: BaseException | None) -> OSError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pretrain.common.cli import (
     split_overrides,
     tool,
 )
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, failure
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,45 @@ def test_what_a_command_tells_its_processes_ends_with_it(monkeypatch: pytest.Mon
     assert main() == 0
     assert "MSCN_TRUST" not in os.environ and os.environ["MSCN_CACHE"] == "mine"
     assert os.environ["ELSE"] == "stays"
+
+
+def raised_in(file: str, error: Exception) -> Exception:
+    """The error after it was raised by code of a file of this name."""
+    code = compile("def wait(error):\n    raise error", file, "exec")
+    space: dict = {}
+    exec(code, space)
+    with pytest.raises(type(error)) as caught:
+        space["wait"](error)
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
+def test_a_batch_that_breaks_off_is_a_dead_worker(error: Exception) -> None:
+    """The main process may find the connection closed before it hears that the worker died."""
+    found = raised_in("/site-packages/torch/utils/data/dataloader.py", error)
+    assert failure(found).startswith("a process that loads images died (its connection broke off)")
+    assert failure(raised_in("/elsewhere/socket.py", type(error)(*error.args))) == ""
+
+
+def test_a_worker_that_dies_while_a_failure_is_told_does_not_interrupt_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def news(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error. ")
+
+    class Slow(FloatingPointError):
+        def __str__(self) -> str:
+            os.kill(os.getpid(), signal.SIGCHLD)
+            return "the loss is not finite"
+
+    @tool
+    def main(argv: Sequence[str] | None = None) -> None:
+        raise Slow
+
+    before = signal.signal(signal.SIGCHLD, news)
+    try:
+        assert main() == 1
+        assert signal.getsignal(signal.SIGCHLD) is news
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert capsys.readouterr().err == "error: the loss is not finite\n"
