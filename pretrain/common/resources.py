@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start when a config asks for so many: at most one for each core.
+    """Loader processes to start if a config asks for this number: at most one for each core.
 
     More would wait for each other, and torch warns of them. Numbers do not depend on it.
     """

@@ -95,11 +95,6 @@ class DetectionSet:
         kept = [sample for sample in self.samples if sample.trainable()][:count]
         return replace(self, samples=tuple(kept))
 
-    def has_masks(self) -> bool:
-        """Whether every object that can be trained on has a mask."""
-        instances = [i for s in self.samples for i in s.instances if not i.crowd]
-        return bool(instances) and all(i.polygons or i.rle for i in instances)
-
     def has_run_lengths(self) -> bool:
         """Whether the mask of an object that can be trained on is no polygon."""
         return any(i.rle is not None for s in self.samples for i in s.instances if not i.crowd)

@@ -19,6 +19,7 @@ from pretrain.common.lookup import find
 from transfer.detection.config import SEMANTIC, changed
 from transfer.detection.config_checks import check_run, missing_data
 from transfer.detection.config_load import load_merged
+from transfer.detection.config_spec import value_of
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform
@@ -76,15 +77,15 @@ def load_segmentation_config(name: str, overrides: Sequence[str] = ()) -> CfgNod
 def check(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported."""
     for key, allowed in ONE_OF.items():
-        if _get(cfg, key) not in allowed:
+        if value_of(cfg, key) not in allowed:
             known = ", ".join(map(str, allowed))
             raise InputError(
-                f"{key} {_get(cfg, key)!r} is not supported for semantic segmentation; known: "
+                f"{key} {value_of(cfg, key)!r} is not supported for semantic segmentation; known: "
                 f"{known}"
             )
     for key in AT_LEAST_ONE:
-        if _get(cfg, key) < 1:
-            raise InputError(f"{key} must be 1 or above, got {_get(cfg, key)}")
+        if value_of(cfg, key) < 1:
+            raise InputError(f"{key} must be 1 or above, got {value_of(cfg, key)}")
     if cfg.TRANSFER.REPLICATES < 0:
         raise InputError(f"TRANSFER.REPLICATES must be 0 or above, got {cfg.TRANSFER.REPLICATES}")
     node = cfg.TRANSFER.SEMANTIC
@@ -170,10 +171,3 @@ def warn_about(architecture: Mapping[str, Any]) -> None:
             "these weights were trained with TensorFlow's padding; a segmenter pads as torch does, "
             "which moves their features a little (tools/convert_weights.py --check says how much)"
         )
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    return value

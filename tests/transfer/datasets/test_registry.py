@@ -9,6 +9,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
+from transfer.datasets.loaded import check_masks
 from transfer.datasets.registry import locate, open_sets
 
 
@@ -29,7 +30,9 @@ def test_both_layouts_agree(root: Path) -> None:
     coco = open_sets([f"coco:{root}/digits_coco:train"])
     assert voc.layout == "voc" and coco.layout == "coco"
     assert coco.classes == tuple("0123456789") and set(voc.classes) <= set(coco.classes)
-    assert coco.has_masks() and not voc.has_masks()
+    check_masks(coco, "")
+    with pytest.raises(InputError, match="no object of voc:digits_voc:train has a mask"):
+        check_masks(voc, "")
     for left, right in zip(voc.samples, coco.samples):
         named = [(voc.classes[i.category]) for i in left.instances]
         assert named == [coco.classes[i.category] for i in right.instances]
