@@ -116,12 +116,12 @@ def iterations(step: Callable[[], int], device: torch.device, warmup: int) -> Wo
 def torchvision_step(
     cfg: CfgNode, weights: Weights, train_set: DetectionSet, output: Path
 ) -> Callable[[], int]:
-    """One iteration of `transfer/detection/loop.py`."""
-    from transfer.detection import loop
-    from transfer.detection.metrics import open_metrics
-    from transfer.detection.schedule import set_rates
-    from transfer.detection.torchvision_engine import run as engine
-    from transfer.detection.torchvision_engine.weights import load_backbone
+    """One iteration of `transfer/training/loop.py`."""
+    from transfer.detection.torchvision_engine import engine
+    from transfer.detection.torchvision_engine.load import load_backbone
+    from transfer.training import loop
+    from transfer.training.metrics import open_metrics
+    from transfer.training.schedule import set_rates
 
     engine.seed_everything(cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

@@ -32,7 +32,7 @@ _C.BACKBONE.ZERO_INIT_RESIDUAL = False  # ResNets: last BN scale of a block is 0
 _C.BACKBONE.PATCH_SIZE = 0  # ViTs: px, side of a patch; 0 = the model's own
 
 _C.METHOD = CN()
-_C.METHOD.NAME = "mscn"  # a name of pretrain.methods.table.METHODS
+_C.METHOD.NAME = "mscn"  # a name of pretrain.methods.all_methods.METHODS
 _C.METHOD.BASE = "simclr"  # mscn only: the loss of two views that masking is put on
 _C.METHOD.TEMPERATURE = 0.1  # google-research/simclr README, ImageNet; our choice for MSCN
 # mscn only. cross: each view of A with each of B (the article's asymmetric pairs); all: every two

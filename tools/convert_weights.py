@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
 from transfer.checkpoints.files import SUFFIXES
+from transfer.checkpoints.readers.trust import add_trust
 from transfer.checkpoints.sources import check_source
-from transfer.checkpoints.trust import add_trust
 
 if TYPE_CHECKING:
     from transfer.checkpoints.convert import Report
@@ -97,7 +97,7 @@ def _convert(args: Namespace) -> Report:
 
 
 def _list_sources() -> int:
-    from transfer.checkpoints.formats.table import FORMATS
+    from transfer.checkpoints.formats.all_formats import FORMATS
 
     for entry in FORMATS.values():
         print(f"{entry.name:<30}{entry.title}{'' if not entry.forced else ' (only by --source)'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
-from transfer.checkpoints.trust import add_trust
+from transfer.checkpoints.readers.trust import add_trust
 
 EXAMPLE = """tools/doctor.py
   tools/doctor.py --config coco_mscn.yaml --weights moco_v2.pkl --num-gpus 8

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
-from transfer.checkpoints.trust import add_trust
+from transfer.checkpoints.readers.trust import add_trust
 
 if TYPE_CHECKING:
     from transfer.suite.plan import Job
@@ -115,7 +115,7 @@ def make_launcher(args: Namespace, output: Path) -> Any:
 def dry_run(jobs: Sequence[Job], checks: Any, args: Namespace) -> int:
     """Prints the plan with what each job takes."""
     from transfer.suite.estimate import estimate_jobs, timed_probe
-    from transfer.suite.table import plan_json, plan_text
+    from transfer.suite.plan_table import plan_json, plan_text
 
     probe = timed_probe(args.probe_seconds)
     found = estimate_jobs(jobs, checks, probe, lambda line: print(line, file=sys.stderr))

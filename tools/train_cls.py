@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress, progress_folder
-from transfer.checkpoints.trust import add_trust
+from transfer.checkpoints.readers.trust import add_trust
 
 SAVED = ("training.pth", "lr_*/training.pth")  # of a trial that trains on crops
 EXAMPLE = (

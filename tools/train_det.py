@@ -13,7 +13,7 @@ from typing import Any
 
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, tool
 from pretrain.common.progress import keep_progress, progress_folder
-from transfer.checkpoints.trust import add_trust
+from transfer.checkpoints.readers.trust import add_trust
 
 SAVED = ("model_[0-9]*.pth", "model_final.pth")  # of a trial's training
 EXAMPLE = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pretrain.common import cli
 from pretrain.common.errors import InputError
-from transfer.checkpoints.trust import add_trust
+from transfer.checkpoints.readers.trust import add_trust
 
 COMMAND = "python tools/visualize.py"
 VIEWS = f"""{COMMAND} views --config mscn_demo.yaml --images photos --rows 4 SEED 1
@@ -58,7 +58,7 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
     from pretrain.common.config import load_config
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import check_config
-    from pretrain.methods.table import METHODS
+    from pretrain.methods.all_methods import METHODS
 
     paths, overrides = cli.split_overrides(args.config)
     if args.rows < 1:
@@ -83,8 +83,8 @@ def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
     if not 0 <= args.blank_below < 1:
         raise InputError(f"--blank-below {args.blank_below:g} must lie in 0 to below 1")
     names = cli.short_names(args.weights)
+    from pretrain.backbones.first_layer_kernels import judge_kernels, kernel_sheet
     from pretrain.common.checkpoint import atomic_write_text
-    from pretrain.common.kernels import judge_kernels, kernel_sheet
     from pretrain.data.panel import save_png
     from transfer.checkpoints.first_layer import read_first_layer
 

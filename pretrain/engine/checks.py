@@ -12,7 +12,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.datasets import sorting_hint
 from pretrain.defaults import get_defaults
-from pretrain.methods.table import BASES, METHODS, MOMENTUM, MSCN, QUEUED
+from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, MSCN, QUEUED
 
 if TYPE_CHECKING:
     from torch import nn

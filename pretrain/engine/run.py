@@ -44,10 +44,10 @@ from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
+from pretrain.methods.all_methods import BASES, METHODS
 from pretrain.methods.base import Method
 from pretrain.methods.pairs import PAIRINGS
 from pretrain.methods.run import build_method, build_trunk
-from pretrain.methods.table import BASES, METHODS
 from pretrain.optim.build import OPTIMIZERS, GroupRules, build_optimizer, param_groups
 from pretrain.optim.schedules import (
     SCHEDULES,

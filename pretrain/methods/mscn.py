@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pretrain.methods.all_methods import MSCN
 from pretrain.methods.pairs import PAIRINGS, Pairing, cross_pairs
-from pretrain.methods.table import MSCN
 
 
 def pairing_of(method: str, pairs: str) -> Pairing:

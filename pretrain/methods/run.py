@@ -15,6 +15,7 @@ from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.run import masked_view_share
+from pretrain.methods.all_methods import MSCN
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL
@@ -26,7 +27,6 @@ from pretrain.methods.msn import MSN
 from pretrain.methods.simclr import SimCLR
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
-from pretrain.methods.table import MSCN
 from pretrain.methods.target import Momentum
 from pretrain.methods.vicreg import VICReg
 

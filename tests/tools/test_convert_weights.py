@@ -18,7 +18,8 @@ import torch
 
 from pretrain.backbones.resnet import build_resnet
 from tools.convert_weights import main
-from transfer.checkpoints import layout, names
+from transfer.checkpoints.names import layouts as layout
+from transfer.checkpoints.names import resnet as names
 
 ROOT = Path(__file__).resolve().parents[2]
 

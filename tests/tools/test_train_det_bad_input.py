@@ -264,8 +264,8 @@ def test_weights_of_another_depth(tmp_path: Path, xml: Path, run: Run) -> None:
 def test_a_detector_with_other_classes(tmp_path: Path, xml: Path, run: Run) -> None:
     from pretrain.data.preprocess import Preprocess
     from transfer.detection.config import load_detection_config
-    from transfer.detection.model_files import write_model
-    from transfer.detection.torchvision_engine.run import make_detector
+    from transfer.detection.torchvision_engine.engine import make_detector
+    from transfer.training.files import write_model
 
     detector = make_detector(load_detection_config("digits_voc.yaml"), Preprocess())
     facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
-from transfer.checkpoints.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.rebuilt import pad_same
-from transfer.checkpoints.vit_architectures import parse_vit
-from transfer.checkpoints.vit_trunk import build_vit
+from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.rebuilt import pad_same
+from transfer.checkpoints.networks.vit_architectures import parse_vit
+from transfer.checkpoints.networks.vit_trunk import build_vit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 

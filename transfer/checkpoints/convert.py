@@ -14,6 +14,7 @@ from torch import nn
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import padding_difference
+from transfer.checkpoints.networks.vit_architectures import vitdet_lacks
 from transfer.checkpoints.proof import (
     TOLERANCE,
     ProofError,
@@ -23,7 +24,6 @@ from transfer.checkpoints.proof import (
     source_network,
 )
 from transfer.checkpoints.read import read, read_weights
-from transfer.checkpoints.vit_architectures import vitdet_lacks
 from transfer.checkpoints.weights import Weights, default_name, facts_of
 from transfer.checkpoints.writers import layout_of, suffixes_of, write_weights
 

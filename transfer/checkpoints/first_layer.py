@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pretrain.backbones.first_layer_kernels import first_layer
 from pretrain.common.checkpoint import FORMAT
 from pretrain.common.errors import InputError
-from pretrain.common.kernels import first_layer
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.ours import check_version
 from transfer.checkpoints.provenance import facts_of_ours

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import is_known
+from transfer.checkpoints.networks.architectures import is_known
 
 CONFIG = "config.json"
 # Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.

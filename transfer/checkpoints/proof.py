@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.build import stride_in_1x1
-from transfer.checkpoints.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.formats.entry import Found
-from transfer.checkpoints.layout import to_layout
-from transfer.checkpoints.rebuilt import Detectron2ResNet
-from transfer.checkpoints.rebuilt_convnext import SPELLINGS, PlainConvNext, TimmConvNext
-from transfer.checkpoints.rebuilt_foreign import ROWS
-from transfer.checkpoints.rebuilt_foreign import fill as fill_foreign
-from transfer.checkpoints.rebuilt_hf import HfResNet
-from transfer.checkpoints.rebuilt_vit import PlainVit, TimmVit
-from transfer.checkpoints.vit_architectures import Vit, parse_vit
-from transfer.checkpoints.vit_trunk import NORM_EPS, build_vit
+from transfer.checkpoints.formats.key_format import Found
+from transfer.checkpoints.names.layouts import to_layout
+from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.rebuilt import Detectron2ResNet
+from transfer.checkpoints.networks.rebuilt_convnext import SPELLINGS, PlainConvNext, TimmConvNext
+from transfer.checkpoints.networks.rebuilt_foreign import ROWS
+from transfer.checkpoints.networks.rebuilt_foreign import fill as fill_foreign
+from transfer.checkpoints.networks.rebuilt_huggingface import HfResNet
+from transfer.checkpoints.networks.rebuilt_vit import PlainVit, TimmVit
+from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
+from transfer.checkpoints.networks.vit_trunk import NORM_EPS, build_vit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7

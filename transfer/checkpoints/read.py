@@ -14,23 +14,23 @@ from torch import Tensor
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import (
+from transfer.checkpoints.build import build_trunk
+from transfer.checkpoints.files import Source
+from transfer.checkpoints.formats.detect import find_format, what_else
+from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
+from transfer.checkpoints.formats.key_format import Found
+from transfer.checkpoints.formats.ours import OURS
+from transfer.checkpoints.networks.architectures import (
     check_complete,
     expected_shapes,
     is_known,
     nearest_backbone,
     shorten,
 )
-from transfer.checkpoints.build import build_trunk
-from transfer.checkpoints.convnext import said_of
-from transfer.checkpoints.files import Source
-from transfer.checkpoints.formats.detect import find_format, what_else
-from transfer.checkpoints.formats.entry import Found
-from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
-from transfer.checkpoints.formats.ours import OURS
+from transfer.checkpoints.networks.convnext import said_of
+from transfer.checkpoints.odd_values import check_values
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
-from transfer.checkpoints.sanity import check_values
 from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import (
     COUNTER,

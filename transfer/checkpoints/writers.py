@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
-from transfer.checkpoints.convnext import parse_convnext
-from transfer.checkpoints.layout import to_layout
-from transfer.checkpoints.vit_architectures import parse_vit, vitdet_lacks
+from transfer.checkpoints.names.layouts import to_layout
+from transfer.checkpoints.networks.convnext import parse_convnext
+from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
 # suffix -> layout of a ResNet, of a ViT, of a ConvNeXt (None: it has none)

@@ -28,8 +28,8 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
+from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.read import RANDOM, read_weights
-from transfer.checkpoints.vit_architectures import parse_vit
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.cached import run as cached

@@ -17,9 +17,9 @@ from pretrain.common.lookup import find
 from transfer.detection.config_spec import ARCHITECTURES, architecture, detector_arguments, value_of
 from transfer.detection.config_vit import check_vitdet
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
-from transfer.detection.precision import DTYPES
-from transfer.detection.schedule import SHAPES, WARMUPS
 from transfer.detection.torchvision_engine.spec import DEPTHS, DetectorSpec
+from transfer.training.precision import DTYPES
+from transfer.training.schedule import SHAPES, WARMUPS
 
 DETECTION, SEMANTIC = "detection", "semantic"
 # Detectron2 has no WarmupPolyLR for detectors.

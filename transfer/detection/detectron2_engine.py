@@ -32,12 +32,12 @@ from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
 from transfer.checkpoints.writers import write_weights
 from transfer.datasets.samples import DetectionSet
-from transfer.detection import model_files
 from transfer.detection.detectron2_plugin import register
 from transfer.detection.detectron2_recipe import RecipeTrainer
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.whole import DetectorWeights
+from transfer.detection.weights.detector import DetectorWeights
+from transfer.training import files as model_files
 
 TRAIN, TEST = "transfer_train", "transfer_test"
 BACKBONE_FILE, DETECTOR_FILE = "backbone.pkl", "detector.pth"

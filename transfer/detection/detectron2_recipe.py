@@ -16,7 +16,7 @@ from detectron2.engine import DefaultTrainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from transfer.detection import schedule
+from transfer.training import schedule
 
 
 def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -31,6 +31,6 @@ def make_engine(name: str) -> Engine:
         from transfer.detection.detectron2_engine import Detectron2Engine
 
         return Detectron2Engine()
-    from transfer.detection.torchvision_engine.run import TorchvisionEngine
+    from transfer.detection.torchvision_engine.engine import TorchvisionEngine
 
     return TorchvisionEngine()

@@ -32,7 +32,6 @@ from transfer.datasets.loaded import check_one_file, check_scorable, describe
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
-from transfer.detection import given_weights
 from transfer.detection.config_checks import check_train_named
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
@@ -46,11 +45,8 @@ from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
 from transfer.detection.gallery import write_gallery
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
-from transfer.detection.model_files import read_model
 from transfer.detection.scaling import for_processes, training_line
-from transfer.detection.start import read_start, with_init
-from transfer.detection.to_score import classes_to_score
-from transfer.detection.torchvision_engine.run import device_of
+from transfer.detection.torchvision_engine.engine import device_of
 from transfer.detection.trials import (
     Request,
     Trial,
@@ -64,7 +60,11 @@ from transfer.detection.trials import (
     write_evaluation,
     write_trial,
 )
+from transfer.detection.weights import given as given_weights
+from transfer.detection.weights.classes_to_score import classes_to_score
+from transfer.detection.weights.start import read_start, with_init
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
+from transfer.training.files import read_model
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transfer.detection.draw import draw_training_input, save_png
 from transfer.detection.run import Request, open_data
-from transfer.detection.torchvision_engine.run import training_batches
+from transfer.detection.torchvision_engine.engine import training_batches
 
 
 def show_data(request: Request, count: int) -> list[Path]:

@@ -27,9 +27,8 @@ from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
 from transfer.detection.config_load import load_merged
 from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
-from transfer.detection.given_weights import with_backbone
-from transfer.detection.metrics import read_metrics
-from transfer.detection.torchvision_engine.run import device_of
+from transfer.detection.torchvision_engine.engine import device_of
+from transfer.detection.weights.given import with_backbone
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import (
     FILE_NAME,
@@ -39,6 +38,7 @@ from transfer.results.record import (
     takes_fewer,
     write_record,
 )
+from transfer.training.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 

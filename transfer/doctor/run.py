@@ -32,15 +32,15 @@ from transfer.detection.config_checks import DETECTION
 from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
-from transfer.detection.start import read_start, with_init
+from transfer.detection.weights.start import read_start, with_init
 from transfer.doctor.data import HEADERS, check_split, evenly
 from transfer.doctor.environment import check_environment
 from transfer.doctor.measured import add_estimates
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import Checked, Checks, Pretraining, check_configs, check_jobs, check_task
+from transfer.suite.config import RANDOM, Problems
 from transfer.suite.defaults import suite_defaults
-from transfer.suite.entries import RANDOM, Problems
 from transfer.suite.plan import Job, command_of, plan
 
 FOLDERS = {"pretrain": "pretrain", "detection": "det", "classification": "cls", "suites": "suite"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 
-from transfer.checkpoints.architectures import same_trunk
 from transfer.checkpoints.convert import Prover, check
+from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.checkpoints.proof import ProofError
 from transfer.checkpoints.read import RANDOM
-from transfer.detection.whole import BACKBONE, kind_of
+from transfer.detection.weights.detector import BACKBONE, kind_of
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer.report.results import Cell
-from transfer.results.store import Entry
+from transfer.results.read_records import Entry
 
 Content = TypeVar("Content")
 

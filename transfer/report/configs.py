@@ -15,7 +15,7 @@ from pretrain.common.config import flat
 from pretrain.common.roles import Role, Roles
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
-from transfer.results.store import Entry
+from transfer.results.read_records import Entry
 
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 

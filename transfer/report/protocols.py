@@ -17,7 +17,7 @@ from transfer.report.published import published_rows
 from transfer.report.results import Protocol
 from transfer.report.shipped import changed_keys, is_users_task, left_to_user
 from transfer.results.own_data import task_name
-from transfer.results.store import Entry
+from transfer.results.read_records import Entry
 
 # In the table's order
 TASKS = ("knn", "linear", "linear_crops", "kshot", "svm", "svm_lowshot", "finetune")

@@ -9,8 +9,8 @@ from typing import Any
 from transfer.report.published import Published
 from transfer.results.comparison import Sample
 from transfer.results.metrics import headlines, is_percent
+from transfer.results.read_records import Entry
 from transfer.results.statistics import Summary, summarize
-from transfer.results.store import Entry
 
 
 @dataclass(frozen=True)

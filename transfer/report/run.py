@@ -14,7 +14,7 @@ from transfer.report.exports import to_csv, to_latex
 from transfer.report.page import render_page
 from transfer.report.tables import build_results
 from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from transfer.results.comparison import Sample
+from transfer.results.read_records import Entry
 from transfer.results.replicates import Stored, read_replicates
-from transfer.results.store import Entry
 
 LEAST_SEEDS = 3  # pretraining seeds behind a claim about a method
 LEAST_TRIALS = 3  # fine-tuning trials behind a claim about a checkpoint

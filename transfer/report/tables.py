@@ -18,7 +18,7 @@ from transfer.report.results import Cell, Checkpoint, Protocol, Results, make_ce
 from transfer.report.samples import CERTAIN, LEAST_TRIALS, samples_of
 from transfer.results.comparison import best_of
 from transfer.results.metrics import sorted_metrics
-from transfer.results.store import Entry
+from transfer.results.read_records import Entry
 
 
 def build_results(entries: Sequence[Entry]) -> Results:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.backbones.first_layer_kernels import first_layer, tile_kernels
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
-from pretrain.common.kernels import first_layer, tile_kernels
 from pretrain.common.logs import read_metrics
 
 if TYPE_CHECKING:

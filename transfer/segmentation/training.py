@@ -21,11 +21,8 @@ from pretrain.common.logs import progress
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
-from transfer.detection import model_files
-from transfer.detection.data.loader import load
-from transfer.detection.data.sampler import rank_share
 from transfer.detection.engine import Fitted
-from transfer.detection.torchvision_engine.run import (
+from transfer.detection.torchvision_engine.engine import (
     batch_indices,
     device_of,
     distribute,
@@ -33,12 +30,15 @@ from transfer.detection.torchvision_engine.run import (
     seed_everything,
     train_to_end,
 )
-from transfer.detection.training_state import TrainingState
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.evaluation import confusion
 from transfer.segmentation.fcn import Segmenter, build_segmenter, load_backbone
 from transfer.segmentation.transforms import InferenceMapper, TrainMapper
+from transfer.training import files as model_files
+from transfer.training.loader import load
+from transfer.training.sampler import rank_share
+from transfer.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 

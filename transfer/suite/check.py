@@ -17,14 +17,14 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import same_trunk
+from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.detection.config import protocol_name
+from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.earlier import (
     check_pretraining_folder,
     check_task_folder,
     check_weights_stay,
 )
-from transfer.suite.entries import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.plan import Job
 
 
@@ -257,7 +257,7 @@ def _known(weights: str) -> Known:
     if weights == RANDOM:
         return Known()
     from transfer.checkpoints.read import read_weights
-    from transfer.detection.whole import BACKBONE, kind_of
+    from transfer.detection.weights.detector import BACKBONE, kind_of
 
     if kind_of(weights) != BACKBONE:
         return Known()  # a whole detector: the task that starts from it looks at it

@@ -18,7 +18,7 @@ from pretrain.common.errors import InputError
 from transfer.classification.defaults import ROLES, get_defaults
 from transfer.detection.earlier import CONFIG_FILE, check_folder
 from transfer.results.record import read_record
-from transfer.suite.entries import RANDOM
+from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.suite.check import Checked, Checks, stand_in
-from transfer.suite.entries import RANDOM
+from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, Stage, probe
 

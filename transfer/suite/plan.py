@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import find_config, shipped_folder
 from pretrain.common.lookup import find
 from pretrain.common.progress import progress_folder
-from transfer.suite.entries import TOOLS, Entry, read_entries
+from transfer.suite.config import TOOLS, Entry, read_entries
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pretrain.engine.checks import batch_note
 from pretrain.engine.monitor import centre_crop
 from pretrain.engine.run import build_training, check_inputs, pretrain
 from pretrain.engine.state import check_same_config
-from pretrain.methods.table import BASES
+from pretrain.methods.all_methods import BASES
 
 Config = Callable[..., CfgNode]
 NO_MASK = ("VIEWS.A.MASK_PROB", 0.0, "VIEWS.B.MASK_PROB", 0.0)

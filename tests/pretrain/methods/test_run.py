@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pretrain.backbones.heads import build_predictor, build_projector
 from pretrain.data.run import branches, view_sizes
 from pretrain.defaults import get_defaults
+from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, QUEUED
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mae import MAE
@@ -21,7 +22,6 @@ from pretrain.methods.run import build_method, loss_name
 from pretrain.methods.simclr import SimCLR
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
-from pretrain.methods.table import BASES, METHODS, MOMENTUM, QUEUED
 from pretrain.methods.vicreg import VICReg
 
 CLASSES: dict[str, type[nn.Module]] = {

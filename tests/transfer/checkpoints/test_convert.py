@@ -20,8 +20,10 @@ from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints import convert, layout, names, writers
+from transfer.checkpoints import convert, writers
 from transfer.checkpoints.convert import check, write_proven
+from transfer.checkpoints.names import layouts as layout
+from transfer.checkpoints.names import resnet as names
 from transfer.checkpoints.proof import ProofError
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights, default_name

@@ -11,17 +11,17 @@ import torchvision
 from torch import Tensor, nn
 
 from pretrain.data.preprocess import IMAGENET_STD, Preprocess
-from transfer.checkpoints.architectures import nearest_backbone
 from transfer.checkpoints.build import build_frozen_backbone, build_trunk
 from transfer.checkpoints.convert import check
+from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.foreign import _facts_of_msra
 from transfer.checkpoints.formats.meta import _facts_of_moco_v3
-from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.toolboxes import _facts_of_vissl, facts_of_lightning
-from transfer.checkpoints.rebuilt import Detectron2ResNet, pad_same
-from transfer.checkpoints.rebuilt_vit import PlainVit
-from transfer.checkpoints.vit_architectures import parse_vit
-from transfer.checkpoints.vit_trunk import build_vit
+from transfer.checkpoints.networks.architectures import nearest_backbone
+from transfer.checkpoints.networks.rebuilt import Detectron2ResNet, pad_same
+from transfer.checkpoints.networks.rebuilt_vit import PlainVit
+from transfer.checkpoints.networks.vit_architectures import parse_vit
+from transfer.checkpoints.networks.vit_trunk import build_vit
 from transfer.checkpoints.weights import Weights, make_provenance
 
 

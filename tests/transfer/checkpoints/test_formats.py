@@ -16,13 +16,13 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from tests.transfer.checkpoints import formats, formats_foreign, test_vits
 from tools.convert_weights import main
-from transfer.checkpoints import layout
-from transfer.checkpoints.architectures import expected_shapes
 from transfer.checkpoints.convert import check, write_proven
-from transfer.checkpoints.convnext import parse_convnext
+from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.detect import find_format
-from transfer.checkpoints.formats.entry import Found
-from transfer.checkpoints.formats.table import FORMATS
+from transfer.checkpoints.formats.key_format import Found
+from transfer.checkpoints.names import layouts as layout
+from transfer.checkpoints.networks.architectures import expected_shapes
+from transfer.checkpoints.networks.convnext import parse_convnext
 from transfer.checkpoints.read import _sort_keys, read_weights
 from transfer.checkpoints.readers.raw import RawFile, by_name
 from transfer.checkpoints.readers.tf_bundle import _masked_crc32c

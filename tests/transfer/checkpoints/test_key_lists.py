@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tests.transfer.checkpoints import test_vits
+from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.detect import find_format
-from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.read import _check_declared, _sort_keys
 from transfer.checkpoints.readers.raw import RawFile
 

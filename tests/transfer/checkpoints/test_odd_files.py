@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pretrain.common.errors import InputError
 from tests.transfer.checkpoints.builders import trained_state
 from tests.transfer.checkpoints.formats import linear, mlp, put
-from transfer.checkpoints.layout import layout_of
+from transfer.checkpoints.names.layouts import layout_of
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 

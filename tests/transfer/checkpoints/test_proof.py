@@ -14,8 +14,8 @@ from pretrain.backbones.resnet import build_resnet
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints import proof
-from transfer.checkpoints.formats.entry import match
-from transfer.checkpoints.formats.table import FORMATS
+from transfer.checkpoints.formats.all_formats import FORMATS
+from transfer.checkpoints.formats.key_format import match
 from transfer.checkpoints.proof import ProofError, prove, source_network
 from transfer.checkpoints.weights import Weights, make_provenance
 

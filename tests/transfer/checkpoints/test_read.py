@@ -12,8 +12,8 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import expected_shapes
 from transfer.checkpoints.build import build_frozen_backbone
+from transfer.checkpoints.networks.architectures import expected_shapes
 from transfer.checkpoints.read import read_weights
 
 FILES = ("mscn", "moco_v1", "moco_v2", "torchvision", "safetensors", "detectron2")

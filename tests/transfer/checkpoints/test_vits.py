@@ -22,8 +22,8 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.convert import check, write_proven
-from transfer.checkpoints.formats.entry import match
-from transfer.checkpoints.formats.table import FORMATS
+from transfer.checkpoints.formats.all_formats import FORMATS
+from transfer.checkpoints.formats.key_format import match
 from transfer.checkpoints.read import read_weights
 
 CASES: dict[str, Any] = json.loads(

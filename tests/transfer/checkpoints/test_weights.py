@@ -12,7 +12,7 @@ import torch
 from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.sanity import check_values
+from transfer.checkpoints.odd_values import check_values
 from transfer.checkpoints.weights import (
     Weights,
     default_name,

@@ -21,9 +21,9 @@ from tests.transfer.detection.equality.our_side import Ours
 from tests.transfer.detection.equality.runs import CaseRun, make_model, run_case
 from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.load import load_model
 from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
 from transfer.detection.torchvision_engine.vit_positions import absolute_positions
-from transfer.detection.torchvision_engine.weights import load_model
 
 pytest.importorskip("detectron2.modeling", reason="detectron2 is not installed")
 pytestmark = pytest.mark.detectron2

@@ -37,8 +37,8 @@ PATCHES_OF_8 = (
 def test_record_and_a_model_that_both_engines_read(
     digits: Path, tmp_path: Path, config: str, more: tuple[str, ...]
 ) -> None:
-    from transfer.detection.model_files import read_model
     from transfer.detection.run import Request, evaluate_model, prepare, run_trials
+    from transfer.training.files import read_model
 
     request = Request(
         config, "random", str(tmp_path / "run"), engine="detectron2", overrides=(*TINY, *more)
@@ -68,10 +68,11 @@ def test_both_engines_start_from_the_same_detector(
     import torch
 
     from pretrain.data.preprocess import Preprocess
-    from transfer.detection import detectron2_engine, model_files
+    from transfer.detection import detectron2_engine
     from transfer.detection.config import load_detection_config
     from transfer.detection.run import Request, prepare, run_trials
-    from transfer.detection.torchvision_engine import run as ours
+    from transfer.detection.torchvision_engine import engine as ours
+    from transfer.training import files as model_files
 
     words = ("MODEL.ROI_HEADS.NUM_CLASSES", str(classes))
     torch.manual_seed(7)
@@ -142,7 +143,7 @@ def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:
     from transfer.detection.config import detector_arguments, load_detection_config
     from transfer.detection.detectron2_engine import to_detectron2
     from transfer.detection.torchvision_engine.build import build_detector
-    from transfer.detection.torchvision_engine.weights import load_backbone
+    from transfer.detection.torchvision_engine.load import load_backbone
 
     cfg = load_detection_config("digits_vitdet.yaml")
     weights = read_weights("random", backbone="vit_tiny_patch16_224", seed=1)
@@ -238,7 +239,7 @@ def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
     from transfer.detection.config import load_detection_config
     from transfer.detection.data.transforms import Geometry, read_image
     from transfer.detection.detectron2_engine import to_detectron2
-    from transfer.detection.torchvision_engine.run import make_schedule
+    from transfer.detection.torchvision_engine.engine import make_schedule
 
     dataset = open_sets(["coco:digits_coco:train"])
     for sample in dataset.samples[:3]:
@@ -272,7 +273,7 @@ def test_sampled_order_is_detectron2s() -> None:
     from detectron2.data.common import AspectRatioGroupedDataset
     from detectron2.data.samplers import TrainingSampler
 
-    from transfer.detection.data.sampler import GroupedBatches
+    from transfer.training.sampler import GroupedBatches
 
     sizes = [(3, 4) if i % 3 else (4, 4) for i in range(11)]
     items = (

@@ -17,7 +17,6 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
-from transfer.detection import loop, model_files
 from transfer.detection.config import (
     check,
     load_detection_config,
@@ -32,8 +31,10 @@ from transfer.detection.run import (
     run_request,
     run_trials,
 )
-from transfer.detection.torchvision_engine import run as engine
+from transfer.detection.torchvision_engine import engine
 from transfer.results.record import read_record
+from transfer.training import files as model_files
+from transfer.training import loop
 
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "

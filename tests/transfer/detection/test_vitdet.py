@@ -20,12 +20,12 @@ from transfer.detection.config import (
     load_detection_config,
     protocol_sha256,
 )
-from transfer.detection.given_weights import check_backbone, read_backbone, with_backbone
 from transfer.detection.roles import ROLES
 from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.run import make_detector, make_optimizer
-from transfer.detection.torchvision_engine.weights import load_backbone
+from transfer.detection.torchvision_engine.engine import make_detector, make_optimizer
+from transfer.detection.torchvision_engine.load import load_backbone
+from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
 
 CONFIG = "digits_vitdet.yaml"

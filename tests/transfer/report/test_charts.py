@@ -25,7 +25,7 @@ from transfer.report.curves import learning_curves, over_trials, precision_recal
 from transfer.report.pairs import default_pair, pair_data
 from transfer.report.results import Results
 from transfer.report.tables import build_results
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 Writer = Callable[..., Path]
 

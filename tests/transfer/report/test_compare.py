@@ -21,8 +21,8 @@ from transfer.report.results import Results
 from transfer.report.run import write_report
 from transfer.report.tables import build_results
 from transfer.report.text import to_markdown, to_terminal
+from transfer.results.read_records import read_store
 from transfer.results.statistics import BOTH, IMAGES
-from transfer.results.store import read_store
 
 Writer = Callable[..., Path]
 

@@ -25,7 +25,7 @@ from transfer.report.shipped import FOLDERS, changed_keys, left_to_user
 from transfer.report.tables import build_results
 from transfer.report.text import to_markdown
 from transfer.results.own_data import task_name
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 Writer = Callable[..., Path]
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -18,7 +18,7 @@ from transfer.report.disagreement import disagreement, hits, iou
 from transfer.report.figures.boxes import box_figure
 from transfer.report.gallery import Gallery, collect_galleries
 from transfer.report.tables import build_results
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 CAT = [10.0, 10.0, 50.0, 50.0]
 

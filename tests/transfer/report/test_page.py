@@ -13,7 +13,7 @@ import pytest
 from transfer.report.compare import compare_table
 from transfer.report.run import write_report
 from transfer.report.tables import build_results
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 
 def _module(name: str) -> ModuleType:

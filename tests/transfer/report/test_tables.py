@@ -12,7 +12,7 @@ import pytest
 from pretrain.common.errors import InputError
 from transfer.report.run import write_report
 from transfer.report.tables import build_results
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 
 def _results(tmp_path: Path):

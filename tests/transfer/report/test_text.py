@@ -20,7 +20,7 @@ from transfer.report.formats import format_count, format_seconds
 from transfer.report.results import Results
 from transfer.report.tables import build_results
 from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
-from transfer.results.store import read_store
+from transfer.results.read_records import read_store
 
 VALUES = [40.0, 43.5, 41.25]
 

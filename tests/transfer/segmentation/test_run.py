@@ -18,15 +18,15 @@ from pretrain.data.preprocess import Preprocess
 from tools import train_det
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
-from transfer.detection import loop
 from transfer.detection.config import protocol_sha256, task_package
-from transfer.detection.torchvision_engine.run import make_schedule
+from transfer.detection.torchvision_engine.engine import make_schedule
 from transfer.detection.trials import Request
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.run import evaluate_model, prepare, run_request, run_trials
+from transfer.training import loop
 
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "

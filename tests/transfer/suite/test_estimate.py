@@ -15,8 +15,8 @@ from transfer.suite import estimate
 from transfer.suite.check import Checked, Checks
 from transfer.suite.estimate import Estimate, estimate_jobs, extrapolate, probe_command, timed_probe
 from transfer.suite.plan import Job
+from transfer.suite.plan_table import plan_text
 from transfer.suite.probe import Measured, Stage, _is_enough, probe
-from transfer.suite.table import plan_text
 
 SLOW_START = """
 import sys, time, os

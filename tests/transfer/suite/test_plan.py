@@ -8,8 +8,8 @@ import pytest
 
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from transfer.suite.config import Problems
 from transfer.suite.defaults import suite_defaults
-from transfer.suite.entries import Problems
 from transfer.suite.plan import Job, plan, split_trials
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, with_ddp
 from transfer.checkpoints.formats.huggingface_convnet import FACTS as HF_FACTS
 from transfer.checkpoints.formats.huggingface_convnet import class_default
+from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, with_ddp
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 _BLOCKS = (

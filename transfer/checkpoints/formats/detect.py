@@ -9,11 +9,11 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from transfer.checkpoints.formats.entry import Found, match
+from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.generic import GENERIC, find_generic, flatten, trunks
+from transfer.checkpoints.formats.key_format import Found, match
 from transfer.checkpoints.formats.refused import made_from, refuse_known
 from transfer.checkpoints.formats.refused_convnets import refuse_convnets
-from transfer.checkpoints.formats.table import FORMATS
 from transfer.checkpoints.formats.unwrap import unwrap
 from transfer.checkpoints.readers.known import zero3_remedy
 from transfer.checkpoints.readers.raw import RawFile

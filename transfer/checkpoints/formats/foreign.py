@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import CLASS, TEXT, Flat, KeyFormat, inside, variant
+from transfer.checkpoints.formats.key_format import CLASS, TEXT, Flat, KeyFormat, inside, variant
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 UNIT_RANGE = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # SimCLR's input is [0, 1] as it is

@@ -22,19 +22,26 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.architectures import (
-    expected_shapes,
-    nearest_backbone,
-    same_trunk,
-    shorten,
+from transfer.checkpoints.formats.key_format import (
+    TEXT,
+    Flat,
+    Found,
+    KeyFormat,
+    variant,
+    without_ddp,
 )
-from transfer.checkpoints.formats.entry import TEXT, Flat, Found, KeyFormat, variant, without_ddp
 from transfer.checkpoints.formats.mm_config import stored_config
 from transfer.checkpoints.formats.openmmlab import facts_of_mm
 from transfer.checkpoints.formats.refused import made_from
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.formats.unwrap import DEPTH
-from transfer.checkpoints.layout import TRUNKS, Layout, layout_of
+from transfer.checkpoints.names.layouts import TRUNKS, Layout, layout_of
+from transfer.checkpoints.networks.architectures import (
+    expected_shapes,
+    nearest_backbone,
+    same_trunk,
+    shorten,
+)
 from transfer.checkpoints.provenance import Facts, no_facts
 
 GENERIC = KeyFormat(

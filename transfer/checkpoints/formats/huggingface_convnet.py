@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import CLASS, KeyFormat
+from transfer.checkpoints.formats.key_format import CLASS, KeyFormat
 from transfer.checkpoints.provenance import Facts, no_facts
 
 HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -14,9 +14,9 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.folder import CONFIG, PREPROCESSOR, preprocess_in, read_json
-from transfer.checkpoints.formats.entry import CLASS, KeyFormat, with_ddp
+from transfer.checkpoints.formats.key_format import CLASS, KeyFormat, with_ddp
+from transfer.checkpoints.networks.vit_architectures import SIZES
 from transfer.checkpoints.provenance import Facts, stated
-from transfer.checkpoints.vit_architectures import SIZES
 
 HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # ViTImageProcessor's own default
 EPS = {"norm_eps": 1e-12}  # of ViTConfig, ViTMAEConfig, DeiTConfig and IJepaConfig

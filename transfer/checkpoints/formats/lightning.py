@@ -13,9 +13,9 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import TEXT, KeyFormat, inside, variant
+from transfer.checkpoints.formats.key_format import TEXT, KeyFormat, inside, variant
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
-from transfer.checkpoints.layout import TRUNKS
+from transfer.checkpoints.names.layouts import TRUNKS
 from transfer.checkpoints.provenance import Facts, no_facts
 
 _STATE = (("state_dict",),)

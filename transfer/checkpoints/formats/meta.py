@@ -12,7 +12,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
-from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, variant, with_ddp
+from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, variant, with_ddp
 from transfer.checkpoints.provenance import Facts, stated
 
 SWAV_PREPROCESS = Preprocess(IMAGENET_MEAN, (0.228, 0.224, 0.225))  # multicropdataset.py

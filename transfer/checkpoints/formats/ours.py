@@ -7,8 +7,8 @@ from typing import Any
 
 from pretrain.common.checkpoint import FORMAT, VERSION
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import is_known
-from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, with_ddp
+from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, with_ddp
+from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.provenance import Facts, facts_of_ours, no_facts
 
 

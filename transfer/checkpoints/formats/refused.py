@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.architectures import shorten
+from transfer.checkpoints.networks.architectures import shorten
 
 # (pattern that one name matches in full, what the network is, why it is not read)
 REFUSED = (

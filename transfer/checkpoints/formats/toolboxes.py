@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from transfer.checkpoints.formats.entry import CLASS, TEXT, KeyFormat, inside, with_ddp
+from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, inside, with_ddp
 from transfer.checkpoints.formats.openmmlab import NO_CONFIG, facts_of_mm
 from transfer.checkpoints.provenance import Facts, stated
 

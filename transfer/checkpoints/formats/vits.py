@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.entry import (
+from transfer.checkpoints.formats.key_format import (
     CLASS,
     TEXT,
     KeyFormat,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.numpy_rebuilt import NotPlain
+from transfer.checkpoints.readers.numpy_pickle import NotPlain
 from transfer.checkpoints.readers.refused import is_cut, refusal
-from transfer.checkpoints.trusted import plain_modules, trusted_load
-from transfer.checkpoints.unpickle import ForbiddenGlobal, restricted_load
+from transfer.checkpoints.readers.trusted_pickle import plain_modules, trusted_load
+from transfer.checkpoints.readers.unpickle import ForbiddenGlobal, restricted_load
 
 DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
 

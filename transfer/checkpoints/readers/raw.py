@@ -23,7 +23,7 @@ from transfer.checkpoints.readers.pickle_file import DEPTH, read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
-from transfer.checkpoints.trust import trusts_files
+from transfer.checkpoints.readers.trust import trusts_files
 
 # torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.numpy_rebuilt import STAND_INS, no_bytes, settled
+from transfer.checkpoints.readers.numpy_pickle import STAND_INS, no_bytes, settled
 from transfer.checkpoints.readers.refused import is_cut, refusal, refused_name
-from transfer.checkpoints.trusted import PICKLE, plain_modules
-from transfer.checkpoints.unpickle import PATHS
+from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
+from transfer.checkpoints.readers.unpickle import PATHS
 
 
 class Inert:

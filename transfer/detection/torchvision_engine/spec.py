@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.vit_architectures import vit_name
+from transfer.checkpoints.networks.vit_architectures import vit_name
 from transfer.detection.torchvision_engine.anchors import pair_rows
 from transfer.detection.torchvision_engine.features import Features, choose_features
 

@@ -13,9 +13,9 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import Instance, Sample
-from transfer.detection.data.loader import PackedSamples, load
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
+from transfer.training.loader import PackedSamples, load
 
 SQUARE = [2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]
 PLAIN = GeometrySpec((0,), 1000)

@@ -20,11 +20,11 @@ from transfer.datasets.samples import Sample
 from transfer.datasets.voc import read_voc
 from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
-from transfer.detection.data.sampler import GroupedBatches
 from transfer.detection.data.transforms import Geometry, GeometrySpec, Random, resized_shape
 from transfer.detection.evaluation.voc import evaluate_voc
-from transfer.detection.schedule import Schedule, check_steps
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
+from transfer.training.sampler import GroupedBatches
+from transfer.training.schedule import Schedule, check_steps
 
 
 def geometry(folder: Path) -> dict[str, np.ndarray]:

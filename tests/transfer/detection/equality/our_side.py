@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.transfer.detection.equality.runs import SOLVER
-from transfer.detection.schedule import (
+from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
+from transfer.training.schedule import (
     Schedule,
     build_optimizer,
     param_groups,
     set_rates,
     vit_layer_factor,
 )
-from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 
 
 class Ours:

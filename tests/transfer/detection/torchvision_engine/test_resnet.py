@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pretrain.backbones.resnet import build_resnet
-from transfer.checkpoints.layout import to_detectron2
+from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.detection.torchvision_engine.batchnorm import FrozenBatchNorm2d
 from transfer.detection.torchvision_engine.resnet import make_resnet, make_stage, make_tiny_resnet
 

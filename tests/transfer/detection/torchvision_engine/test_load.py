@@ -1,0 +1,159 @@
+"""Loading a backbone and a whole model: what arrives, what is reported, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pretrain.backbones.resnet import build_resnet
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.weights import Weights, make_provenance
+from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.load import load_backbone, load_model
+
+TINY = {
+    "architecture": "TINY",
+    "norm": "BN",
+    "freeze_at": 0,
+    "num_classes": 3,
+    "anchor_sizes": ((16,),),
+    "box_pooler_resolution": 5,
+    "box_head_num_fc": 1,
+    "box_head_fc_dim": 8,
+}
+FPN18 = {
+    **TINY,
+    "architecture": "FPN",
+    "depth": 18,
+    "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
+}
+
+
+def make_weights(name: str) -> Weights:
+    torch.manual_seed(5)
+    trunk = build_resnet(name)
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        trunk(torch.randn(2, 3, 64, 64))
+    return Weights(trunk.state_dict(), name, Preprocess(), make_provenance())
+
+
+def trunk_of(weights: Weights) -> nn.Module:
+    trunk = build_resnet(weights.backbone)
+    trunk.load_state_dict(weights.state)
+    return trunk.eval()
+
+
+def test_c4_features_equal_torchvision_bit_for_bit() -> None:
+    weights = make_weights("resnet50")
+    detector = build_detector(
+        norm="FrozenBN", freeze_at=0, stride_in_1x1=False, num_classes=2, extra_norm=True
+    )
+    report = load_backbone(detector, weights)
+    assert report.unexpected == []
+    stage_names = ("proposal_generator.", "roi_heads.box_predictor.", "roi_heads.res5.norm.")
+    assert report.expected_missing
+    assert all(name.startswith(stage_names) for name in report.expected_missing)
+    assert any(name.startswith("roi_heads.res5.2.conv3.norm") for name in report.matched)
+    x = torch.randn(1, 3, 64, 64)
+    maps = trunk_of(weights).forward_stages(x)
+    with torch.no_grad():
+        res4 = detector.eval().backbone(x)["res4"]
+        res5 = nn.Sequential(*list(detector.roi_heads.res5)[:3])(res4)
+    assert torch.equal(res4, maps["layer3"])
+    assert torch.equal(res5, maps["layer4"])
+
+
+def test_fpn_and_tiny() -> None:
+    for fields, name, attribute in (
+        (FPN18, "resnet18", "bottom_up"),
+        (TINY, "tiny_resnet", None),
+    ):
+        weights = make_weights(name)
+        detector = build_detector(**fields).eval()
+        report = load_backbone(detector, weights)
+        trunk = getattr(detector.backbone, attribute) if attribute else detector.backbone
+        x = torch.randn(1, 3, 64, 64)
+        maps = trunk_of(weights).forward_stages(x)
+        for stage, value in trunk(x).items():
+            assert torch.equal(value, maps[f"layer{int(stage[3]) - 1}"])
+        assert len(report.lines()) == 3
+        assert not set(report.matched) & set(report.expected_missing)
+
+
+def test_another_backbone_is_refused() -> None:
+    with pytest.raises(InputError, match="resnet18.*tiny_resnet.*DEPTH"):
+        load_backbone(build_detector(**TINY), make_weights("resnet18"))
+
+
+def test_missing_and_homeless_tensors() -> None:
+    weights = make_weights("tiny_resnet")
+    state = dict(weights.state)
+    del state["layer2.0.conv1.weight"]
+    state["fc.weight"] = torch.zeros(3, 3)
+    broken = replace(weights, state=state)
+    with pytest.raises(InputError, match="2 tensors"):
+        load_backbone(build_detector(**TINY), broken)
+    report = load_backbone(build_detector(**TINY), broken, allow_unexpected=True)
+    assert report.unexpected == ["backbone.res3.0.conv1.weight", "fc.weight"]
+
+
+def test_nothing_matches_and_wrong_shape() -> None:
+    weights = make_weights("tiny_resnet")
+    nothing = {f"net.{key}": value for key, value in weights.state.items()}
+    with pytest.raises(InputError, match="none of the"):
+        load_backbone(build_detector(**TINY), replace(weights, state=nothing))
+    other = {**weights.state, "conv1.weight": torch.zeros(32, 3, 7, 7)}
+    with pytest.raises(InputError, match=r"stem.conv1.weight.*\(32, 3, 7, 7\)"):
+        load_backbone(build_detector(**TINY), replace(weights, state=other))
+
+
+def equal_states(first: Detector, second: Detector) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[key]) for key, value in first.state_dict().items())
+
+
+def test_whole_model_from_tensors_and_from_arrays() -> None:
+    source = build_detector(**TINY)
+    state = source.state_dict()
+    arrays = {key: value.numpy() for key, value in state.items()}
+    arrays["pixel_mean"] = np.zeros(3)
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4))
+    for whole in (state, arrays):
+        detector = build_detector(**TINY)
+        assert not equal_states(source, detector)
+        report = load_model(detector, whole)
+        assert equal_states(source, detector)
+        assert report.expected_missing == [] and report.unexpected == []
+
+
+def test_whole_model_of_other_classes() -> None:
+    state = build_detector(**TINY).state_dict()
+    other = build_detector(**{**TINY, "num_classes": 7})
+    with pytest.raises(InputError, match="number of classes"):
+        load_model(other, state)
+
+
+def test_the_log_counts_by_part_and_names_on_demand() -> None:
+    """One short line, however many tensors there are; all their names in another one."""
+    report = load_backbone(build_detector(**FPN18), make_weights("resnet18"))
+    loaded, left, unexpected = report.lines()
+    count = len(report.expected_missing)
+    # A lateral and an output convolution on each of 4 levels, the RPN's three, one fc layer, the
+    # predictor's two: weight and bias of each.
+    assert left == (
+        f"{count} left at their initialisation as expected: FPN 16, RPN 6, box head 2, "
+        "box predictor 4"
+    )
+    assert count == 28 and loaded == f"{len(report.matched)} tensors loaded"
+    assert unexpected == "0 unexpected"
+    (line,) = report.names()
+    assert line.count(",") == count - 1 and "proposal_generator.rpn_head.conv.weight" in line

@@ -1,0 +1,237 @@
+"""Starting from a whole detector's file: what arrives, what is refused, what the record says."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.read import random_weights
+from transfer.checkpoints.weights import Weights, tensors_sha256
+from transfer.detection.config import load_detection_config, protocol_sha256, with_preprocess
+from transfer.detection.run import Request, prepare, run_trials
+from transfer.detection.scaling import differences
+from transfer.detection.torchvision_engine import engine
+from transfer.detection.weights.detector import DETECTOR, DetectorWeights, kind_of
+from transfer.detection.weights.given import with_backbone
+from transfer.detection.weights.start import read_start, with_init
+from transfer.results.record import read_record
+from transfer.training.files import write_model
+
+TINY = (
+    "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN 64 "
+    "INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 10 TRANSFER.DRAW_DETECTIONS 0"
+).split()
+THREE = ("MODEL.ROI_HEADS.NUM_CLASSES", "3")
+PIXELS = Preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), channel_order="BGR")
+
+
+def make_state(config: str = "digits_voc.yaml", *words: str) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    cfg = load_detection_config(config, words)
+    return engine.make_detector(cfg, Preprocess()).state_dict()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model_final.pth of the digits' detector with three classes."""
+    facts = {"preprocess": PIXELS, "architecture": {}, "seconds": 1.0}
+    folder = tmp_path_factory.mktemp("model")
+    return write_model(folder, make_state("digits_voc.yaml", *THREE), iteration=1, **facts)
+
+
+def start(path: Path | str, config: str = "digits_voc.yaml", *words: str) -> Weights:
+    cfg = with_init(load_detection_config(config, words), str(path))
+    return read_start(str(path), cfg, 0)
+
+
+def test_a_file_of_each_kind_is_told_by_its_keys(model: Path, tmp_path: Path) -> None:
+    cfg = load_detection_config("digits_voc.yaml")
+    assert with_init(cfg, str(model)).TRANSFER.INIT == "detector"
+    assert with_init(cfg, "random").TRANSFER.INIT == "backbone"
+    trunk = read_start("random", with_init(cfg, "random"), 0)
+    torch.save(dict(trunk.state), tmp_path / "trunk.pth")
+    assert with_init(cfg, str(tmp_path / "trunk.pth")).TRANSFER.INIT == "backbone"
+    backbone = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", "backbone"))
+    assert with_init(backbone, str(model)).TRANSFER.INIT == "backbone"
+    detector = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", DETECTOR))
+    with pytest.raises(InputError, match="INIT is detector, but .*trunk.pth is none"):
+        with_init(detector, str(tmp_path / "trunk.pth"))
+
+
+def test_what_fits_arrives_and_the_rest_is_drawn(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the torchvision engine: each tensor is the file's, or that of the seed."""
+    with caplog.at_level(logging.INFO, logger="transfer"):
+        weights = start(model)
+    assert isinstance(weights, DetectorWeights)
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("start: ")]
+    assert lines[0] == f"start: the whole detector of {model}"
+    assert [line.split(": ")[1] for line in lines[1:]] == [
+        "backbone", "RPN", "box head", "box predictor",
+    ]  # fmt: skip
+    assert lines[-1].endswith("start anew, as expected: 3 classes in the file, 10 here")
+    state = torch.load(model, weights_only=True)["model"]
+    cfg = with_preprocess(load_detection_config("digits_voc.yaml"), weights.preprocess)
+    built = engine._Training(cfg, weights, model.parent, False).model.state_dict()
+    torch.manual_seed(cfg.SEED)
+    drawn = engine.make_detector(cfg, Preprocess()).state_dict()
+    for name, value in built.items():
+        source = drawn if "predictor" in name or name.endswith("tracked") else state
+        assert torch.equal(value, source[name]), name
+    assert any(not torch.equal(drawn[name], built[name]) for name in built)
+
+
+def test_the_identity_is_the_whole_detectors(model: Path) -> None:
+    weights = start(model)
+    state = torch.load(model, weights_only=True)["model"]
+    assert weights.sha256 == tensors_sha256(state)
+    assert weights.backbone == "tiny_resnet" and weights.preprocess == PIXELS
+    trunk = start(model, "digits_voc.yaml", "TRANSFER.INIT", "backbone")
+    assert type(trunk) is Weights and trunk.sha256 == tensors_sha256(weights.state)
+    assert trunk.sha256 != weights.sha256 and trunk.preprocess == PIXELS
+    assert torch.equal(trunk.state["conv1.weight"], state["backbone.stem.conv1.weight"])
+
+
+def test_a_zoo_file_says_nothing_of_its_pixels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last stage of a C4 detector's ResNet lies in its head; the config's pixels are taken."""
+    words = ("MODEL.RESNETS.DEPTH", "50", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads")
+    state = make_state("voc_supervised_msra.yaml", *words, "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    arrays = {k: v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    arrays["pixel_mean"] = np.zeros((3, 1, 1), np.float32)
+    path = tmp_path / "model_final_123.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    with caplog.at_level(logging.INFO, logger="transfer"):
+        weights = start(path, "voc_supervised_msra.yaml")
+    lines = [record.getMessage() for record in caplog.records]
+    assert "start: extra norm: 4 tensors start anew, as expected: the file has none" in lines
+    assert lines[-1].endswith("80 classes in the file, 20 here")
+    assert weights.backbone == "resnet50" and "layer4.2.conv3.weight" in weights.state
+    cfg = load_detection_config("voc_supervised_msra.yaml")
+    assert with_preprocess(cfg, weights.preprocess, weights.architecture) == cfg
+    assert weights.architecture == {"stride_in_1x1": True}
+    unsaid = [line for line in lines if "does not say how its input was normalised" in line]
+    assert (
+        len(unsaid) == 1 and "INPUT.FORMAT BGR" in unsaid[0] and "STRIDE_IN_1X1 True" in unsaid[0]
+    )
+    assert weights.provenance["name"] == "model_final_123"
+
+
+def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
+    """All of it arrives, bit-equal, where the config says another size of the ViT's images."""
+    config, words = "digits_vitdet.yaml", (
+        *TINY,
+        *"SOLVER.STEPS (1,) SOLVER.WARMUP_ITERS 1".split(),
+    )
+    torch.save(random_weights("vit_tiny_patch16_32", seed=3).state, tmp_path / "vit.pth")
+
+    def run(weights: Path, name: str) -> Path:
+        request = Request(config, str(weights), str(tmp_path / name), engine="torchvision")
+        return run_trials(prepare(Request(**{**vars(request), "overrides": words})))[0]
+
+    model = run(tmp_path / "vit.pth", "first").parent / "model_final.pth"
+    path = run(model, "second")
+    parts = re.findall(r" start: (.*): (\d+) tensors loaded", (path.parent / "log.txt").read_text())
+    assert dict(parts) == {
+        "simple feature pyramid": "32", "backbone": "171", "RPN": "8", "box head": "5",
+        "box predictor": "4",
+    }  # fmt: skip
+    weights, record = start(model, config), read_record(path)
+    assert record["checkpoint"]["source"] == "detector"
+    assert record["checkpoint"]["sha256"] == weights.sha256
+    state = torch.load(model, weights_only=True)["model"]
+    built = trained_from(weights, config, tmp_path)
+    assert isinstance(weights, DetectorWeights) and weights.backbone == "vit_tiny_patch16_32"
+    assert built.keys() == state.keys() == weights.fitting.keys()
+    assert all(torch.equal(value, state[name]) for name, value in built.items())
+    trunk = start(model, config, "TRANSFER.INIT", "backbone")
+    assert type(trunk) is Weights and len(trunk.state) == 147, "no relative position"
+    built = trained_from(trunk, config, tmp_path)
+    for name, value in trunk.state.items():
+        assert torch.equal(built[f"backbone.net.{name}"], value) and value.dtype == torch.float32
+        assert torch.equal(value, state[f"backbone.net.{name}"])
+
+
+def trained_from(weights: Weights, config: str, folder: Path) -> dict[str, Tensor]:
+    """State of the detector before its first iteration."""
+    cfg = with_backbone(load_detection_config(config), weights)
+    return engine._Training(cfg, weights, folder, False).model.state_dict()
+
+
+def test_a_vits_file_in_vitdets_names_is_a_backbone(tmp_path: Path) -> None:
+    state = {
+        f"backbone.net.{k}": v for k, v in random_weights("vit_tiny_patch16_32", 3).state.items()
+    }
+    path = save(tmp_path / "vit.pth", state)
+    cfg = load_detection_config("digits_vitdet.yaml")
+    assert with_init(cfg, str(path)).TRANSFER.INIT == "backbone"
+
+
+def save(path: Path, state: dict[str, Tensor]) -> Path:
+    torch.save({"model": state}, path)
+    return path
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    words = ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64")
+    fpn18 = save(tmp_path / "fpn18.pth", make_state("voc_fpn.yaml", *words))
+    with pytest.raises(InputError, match="fpn18.pth is a resnet18, where the config builds a res"):
+        start(fpn18, "voc_fpn.yaml")
+    tiny = make_state()
+    with pytest.raises(InputError, match="is a resnet18, where the config builds a tiny_resnet"):
+        start(fpn18)
+    with pytest.raises(InputError, match="is a FPN detector, where the config builds C4.*backbone"):
+        state = {k: v for k, v in make_state("voc_fpn.yaml").items()}
+        start(save(tmp_path / "fpn50.pth", state), "voc_mscn.yaml")
+    broken = {name: value for name, value in tiny.items() if "res3.0.conv1" not in name}
+    with pytest.raises(InputError, match="not a whole tiny_resnet .*missing: layer2.0.conv1"):
+        start(save(tmp_path / "broken.pth", broken))
+    none = {name: value for name, value in tiny.items() if not name.startswith("backbone.")}
+    with pytest.raises(InputError, match="no ResNet or ViT that is known here"):
+        start(save(tmp_path / "none.pth", none))
+
+
+def test_another_meta_architecture(tmp_path: Path) -> None:
+    """RetinaNet's names: its backbone serves, its heads have no place."""
+    state = {name: value for name, value in make_state().items() if name.startswith("backbone.")}
+    state["head.cls_subnet.0.weight"] = torch.zeros(2)
+    path = save(tmp_path / "retina.pth", state)
+    with pytest.raises(InputError, match="another meta-architecture than GeneralizedRCNN"):
+        start(path)
+    weights = start(path, "digits_voc.yaml", "TRANSFER.INIT", "backbone")
+    assert type(weights) is Weights and weights.backbone == "tiny_resnet"
+
+
+def test_it_is_a_protocol_of_its_own() -> None:
+    shas = {
+        init: protocol_sha256(load_detection_config("voc_mscn.yaml", ("TRANSFER.INIT", init)))
+        for init in ("auto", "backbone", "detector")
+    }
+    assert shas["auto"] == shas["backbone"] != shas["detector"]
+
+
+def test_a_run_and_its_record(digits: Path, model: Path, tmp_path: Path) -> None:
+    request = Request("digits_voc.yaml", str(model), str(tmp_path), engine="torchvision")
+    request = Request(**{**vars(request), "overrides": tuple(TINY)})
+    job = prepare(request)
+    (path,) = run_trials(job)
+    record = read_record(path)
+    assert record["checkpoint"]["name"] == "model_final"
+    assert record["checkpoint"]["sha256"] == read_start(str(model), job.cfg, 0).sha256
+    assert record["checkpoint"]["source"] == "detector"
+    assert record["protocol"]["config_sha256"] == protocol_sha256(job.cfg)
+    shipped = load_detection_config("digits_voc.yaml")
+    assert ("TRANSFER.INIT", "off", "detector") in list(differences(shipped, job.cfg))
+    assert "start: RPN: 6 tensors loaded" in (path.parent / "log.txt").read_text()
+    assert kind_of(str(path.parent / "model_final.pth")) == DETECTOR

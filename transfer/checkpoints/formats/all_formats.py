@@ -1,0 +1,34 @@
+"""All key formats by name, in the order in which a file is held against them."""
+
+from __future__ import annotations
+
+from transfer.checkpoints.formats.convnext import CONVNEXT
+from transfer.checkpoints.formats.foreign import FOREIGN
+from transfer.checkpoints.formats.generic import GENERIC
+from transfer.checkpoints.formats.huggingface_convnet import HUGGINGFACE
+from transfer.checkpoints.formats.huggingface_vit import HUGGING_FACE_VITS
+from transfer.checkpoints.formats.key_format import KeyFormat
+from transfer.checkpoints.formats.lightning import LIGHTNING
+from transfer.checkpoints.formats.meta import META
+from transfer.checkpoints.formats.ours import FLAT, OURS
+from transfer.checkpoints.formats.simclr_ports import PORTS
+from transfer.checkpoints.formats.toolboxes import TOOLBOXES
+from transfer.checkpoints.formats.vits import VITS
+
+FORMATS: dict[str, KeyFormat] = {
+    entry.name: entry
+    for entry in (
+        *OURS,
+        *FOREIGN,
+        *VITS,
+        *HUGGING_FACE_VITS,
+        *META,
+        *LIGHTNING,
+        *PORTS,
+        *TOOLBOXES,
+        *HUGGINGFACE,
+        *CONVNEXT,
+        *FLAT,
+        GENERIC,
+    )
+}

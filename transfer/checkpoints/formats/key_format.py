@@ -1,0 +1,190 @@
+"""What a key format is: where the tensors lie, which prefix the trunk has, what else is dropped.
+
+Keys under no rule are an error later. Patterns see a name without DDP's leading `module.`, which
+files of one GPU lack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.names.layouts import Layout, layout_of
+from transfer.checkpoints.provenance import Facts, no_facts
+
+Flat = Mapping[str, Any]
+
+CLASS, TEXT = "model class", "description"  # kinds of evidence; no released file was at hand
+DDP = "module."
+
+
+@dataclass(frozen=True)
+class KeyFormat:
+    """One project's way of naming a trunk inside a file.
+
+    Attributes:
+        name: for `--source`; title: for people.
+        evidence: what the tests' example was made from: CLASS, names and shapes from the project's
+            own instantiated class; TEXT, its source as read.
+        kinds: the containers of `RawFile.kind` it comes in.
+        containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
+            be there; names in the others are prefixed by their path. An empty path is the file.
+        prefixes: of the trunk's names, the first that fits.
+        layouts: of the names after the prefix, keys of `layout.LAYOUTS`, the first that fits.
+        needs, lacks: patterns that a name, and no name, of the first container matches in full.
+        top: keys of the file that must be there.
+        drops: rule -> pattern that a dropped name matches in full.
+        view: content -> the content that `containers` and `facts` see.
+        facts: content -> what it says about preprocessing and provenance.
+        check: content with `top` and the first container -> raises InputError for what is not read.
+        beside: (the file, facts) -> facts, completed by its name and by other files of its folder.
+        forced: never detected, only by `--source`.
+    """
+
+    name: str
+    title: str
+    evidence: str
+    kinds: tuple[str, ...] = ("torch", "safetensors")
+    containers: tuple[tuple[str, ...], ...] = ((),)
+    prefixes: tuple[str, ...] = ("",)
+    layouts: tuple[str, ...] = ("canonical",)
+    needs: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
+    drops: Mapping[str, str] = field(default_factory=dict)
+    view: Callable[[Flat], Flat] = lambda content: content
+    facts: Callable[[Flat], Facts] = no_facts
+    check: Callable[[Flat], None] = lambda content: None
+    beside: Callable[[Path, Facts], Facts] = lambda file, facts: facts
+    forced: bool = False
+
+    def dropped_by(self, name: str) -> str | None:
+        """The rule that drops a source name."""
+        plain = without_ddp(name)
+        for rule, pattern in self.drops.items():
+            if re.fullmatch(pattern, plain):
+                return rule
+        return None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A format found in a file.
+
+    Attributes:
+        content: as the format views it.
+        prefix: of the trunk in this file; tensors: all of the file's names -> tensors, without
+            the parts that wrappers put into names (`formats.unwrap`).
+        notes: what was done to the names, printable lines.
+    """
+
+    format: KeyFormat
+    content: Flat
+    prefix: str
+    layout: Layout
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    def canonical(self, name: str) -> str | None:
+        """The canonical name of a source name; None where the layout has none."""
+        if not name.startswith(self.prefix):
+            return None
+        return self.layout.back(name[len(self.prefix) :])
+
+    def source_name(self, canonical: str) -> str:
+        """The name that a canonical tensor has in the source."""
+        return f"{self.prefix}{self.layout.forth(canonical) or canonical}"
+
+    def trunk(self) -> dict[str, Tensor]:
+        """The tensors below the prefix, under the layout's names."""
+        start = len(self.prefix)
+        return {k[start:]: v for k, v in self.tensors.items() if k.startswith(self.prefix)}
+
+
+def without_ddp(name: str) -> str:
+    """The name without DDP's wrapper."""
+    return name[len(DDP) :] if name.startswith(DDP) else name
+
+
+def match(entry: KeyFormat, content: Flat) -> Found | None:
+    """The entry with its prefix, or None where the content is another format.
+
+    Raises:
+        InputError: a file of the format that is not read, or one whose values are no tensors.
+    """
+    if any(key not in content for key in entry.top):
+        return None
+    content = entry.view(content)
+    first = inside(content, entry.containers[0])
+    if first is None:
+        return None
+    entry.check(content)
+    names = [str(name) for name in first]
+    plain = [without_ddp(name) for name in names]
+    if not all(any(re.fullmatch(p, name) for name in plain) for p in entry.needs):
+        return None
+    if any(re.fullmatch(pattern, name) for name in plain for pattern in entry.lacks):
+        return None
+    for prefix, layout in _candidates(entry, names):
+        if any(prefix + landmark in first for landmark in layout.landmarks):
+            _check_landmarks(prefix, layout, first)
+            return Found(entry, content, prefix, layout, _tensors(entry, content))
+    return None
+
+
+def inside(content: Any, path: tuple[str, ...]) -> Flat | None:
+    """The mapping at a path of keys; None where there is none."""
+    for key in path:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, Mapping) and content else None
+
+
+def with_ddp(*prefixes: str) -> tuple[str, ...]:
+    """Each prefix behind DDP's, then bare."""
+    return tuple(f"{wrapper}{prefix}" for prefix in prefixes for wrapper in (DDP, ""))
+
+
+def variant(entry: KeyFormat, name: str, **changes: Any) -> KeyFormat:
+    """A format that differs from another in little."""
+    return replace(entry, name=name, **changes)
+
+
+def _candidates(entry: KeyFormat, names: list[str]) -> Iterator[tuple[str, Layout]]:
+    for prefix in entry.prefixes:
+        below = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+        if below:
+            for layout in entry.layouts:
+                yield prefix, layout_of(layout, below)
+
+
+def _tensors(entry: KeyFormat, content: Flat) -> dict[str, Tensor]:
+    """All containers' tensors; the first container's under their own names."""
+    tensors: dict[str, Tensor] = {}
+    for place, path in enumerate(entry.containers):
+        head = ".".join(path) + "." if place else ""
+        for name, value in (inside(content, path) or {}).items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                if place or (isinstance(name, str) and _is_aside(value)):
+                    continue
+                raise InputError(f"{name!r} is a {type(value).__name__}, not a tensor")
+            tensors[f"{head}{name}"] = value
+    return tensors
+
+
+def _check_landmarks(prefix: str, layout: Layout, first: Flat) -> None:
+    for name in (prefix + landmark for landmark in layout.landmarks):
+        if not isinstance(first.get(name, torch.empty(0)), (Tensor, np.ndarray)):
+            raise InputError(f"{name!r} is a {type(first[name]).__name__}, not a tensor")
+
+
+def _is_aside(value: Any) -> bool:
+    """What files keep beside their tensors: numbers, texts, settings."""
+    return value is None or isinstance(value, (bool, int, float, str, Mapping, np.generic))

@@ -1,0 +1,177 @@
+"""Canonical names <-> the names and shapes that a layout stores a trunk under.
+
+Canonical are torchvision's names for a ResNet and timm's for a ViT and a ConvNeXt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+
+from pretrain.common.lookup import find
+from transfer.checkpoints.names import convnext, foreign, vit
+from transfer.checkpoints.names.resnet import (
+    from_detectron2,
+    from_hf,
+    from_numeric,
+    same,
+    to_detectron2,
+    to_hf,
+    to_numeric,
+)
+from transfer.checkpoints.names.vit_projects import FAMILIES, VitTable
+from transfer.checkpoints.networks.architectures import Split, whole
+from transfer.checkpoints.networks.convnext import missing_parts
+
+Rename = Callable[[str], str | None]
+# A folded norm computes x * scale + bias; this variance makes a norm with eps 1e-5 do so.
+FOLDED = {"running_mean": 0.0, "running_var": 1.0 - 1e-5}
+
+
+def _as_stored(name: str, tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to store a trunk.
+
+    Attributes:
+        forth: canonical name -> its name; None where the layout does not store it.
+        back: its name -> canonical name; None for a name outside the layout.
+        landmarks: names of which a file has at least one, whatever else it lost.
+        convert: (canonical name, stored tensor) -> the tensor in canonical shape.
+        fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
+        split: canonical shapes -> shapes of what the layout stores, in pieces or in other sizes.
+        join: what the layout stores, all of it -> canonical tensors.
+        adds: tensors that the layout leaves out because every network has the same.
+    """
+
+    name: str
+    forth: Rename
+    back: Rename
+    landmarks: tuple[str, ...]
+    convert: Callable[[str, Tensor], Tensor] = _as_stored
+    fills: Mapping[str, float] = field(default_factory=dict)
+    split: Split = whole
+    join: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    adds: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+_CANONICAL = (
+    *("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer1.0.bn1.weight"),
+    *("cls_token", "blocks.0.attn.qkv.weight", "blocks.0.norm1.weight"),
+    *convnext.landmarks("timm_convnext"),
+)
+_SIMPLE = {
+    "canonical": Layout("canonical", same, same, _CANONICAL),
+    # As outputs: the same names, called by what reads them.
+    "torchvision": Layout("torchvision", same, same, _CANONICAL),
+    "timm": Layout("timm", same, same, _CANONICAL),
+    "detectron2": Layout(
+        "detectron2",
+        to_detectron2,
+        from_detectron2,
+        ("stem.conv1.weight", "res2.0.conv1.weight", "res3.0.conv1.norm.weight"),
+    ),
+    "numeric": Layout(
+        "numeric", to_numeric, from_numeric, ("0.weight", "4.0.conv1.weight", "4.0.bn1.weight")
+    ),
+    "hf_resnet": Layout(
+        "hf_resnet",
+        to_hf,
+        from_hf,
+        tuple(
+            name
+            for canonical in ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight")
+            if (name := to_hf(canonical))
+        ),
+    ),
+    "vitdet": Layout(
+        "vitdet",
+        vit.to_vitdet,
+        vit.from_vitdet,
+        tuple(vit.VITDET + name for name in ("pos_embed", "blocks.0.attn.qkv.weight")),
+    ),
+    "mm_vit": Layout(
+        "mm_vit", vit.to_mm, vit.from_mm, ("layers.0.attn.qkv.weight", "layers.0.ln1.weight")
+    ),
+}
+
+
+def _table(
+    name: str,
+    stored: foreign.Stored,
+    convert: Callable[[str, Tensor], Tensor],
+    fills: Mapping[str, float],
+    names: Collection[str],
+) -> Layout:
+    forth = foreign.table(stored, names)
+    back = {theirs: ours for ours, theirs in forth.items()}
+    landmarks = tuple(stored(conv)[0] for conv in list(foreign.walk((1,)))[:4])
+    return Layout(name, forth.get, back.get, landmarks, convert, fills)
+
+
+def _convnext(name: str, names: Collection[str]) -> Layout:
+    forth, back = convnext.table(name), convnext.table_back(name)
+    ours = {back[own] for own in names if own in back}
+    # In timm, networks of two blocks in the first stage have 1x1 convolutions.
+    fitted = partial(convnext.to_timm, "stages.0.blocks.2.conv_dw.weight" not in ours)
+    marks = convnext.landmarks(name)
+    return Layout(name, forth.get, back.get, marks, fitted, missing_parts(ours))
+
+
+def _canonical(names: Collection[str]) -> Layout:
+    """A ConvNeXt's names are canonical too, but not always its shapes."""
+    if convnext.is_timms(names):
+        return _convnext("timm_convnext", names)
+    return _SIMPLE["canonical"]
+
+
+def _vit(name: str, names: Collection[str]) -> Layout:
+    table = VitTable(FAMILIES[name], names)
+    names_and_marks = (table.forth, table.back.get, table.landmarks)
+    return Layout(name, *names_and_marks, split=table.split, join=table.join, adds=table.added())
+
+
+# Names in a file -> the layout: some layouts number layers over the whole network.
+LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
+    **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
+    "canonical": _canonical,
+    **{name: partial(_convnext, name) for name in convnext.SPELLINGS},
+    "simclr": partial(_table, "simclr", foreign.simclr, foreign.to_torch, {}),
+    "simclr_tf2": partial(_table, "simclr_tf2", foreign.simclr_tf2, foreign.to_torch, {}),
+    "byol": partial(_table, "byol", foreign.byol, foreign.to_torch, {}),
+    "separius": partial(_table, "separius", foreign.separius, _as_stored, {}),
+    "msra": partial(_table, "msra", foreign.msra, _as_stored, {}),
+    "msra_folded": partial(_table, "msra_folded", foreign.msra_folded, _as_stored, FOLDED),
+    **{name: partial(_vit, name) for name in FAMILIES},
+}
+
+
+# Layouts of PyTorch trunks, for projects that train networks of any library.
+TRUNKS = (
+    *("canonical", "hf_resnet", "fair_convnext", "torchvision_convnext", "mm_convnext"),
+    *("hf_convnext", "hf_dinov3_convnext", "hf4_dinov3_convnext"),
+    *FAMILIES,
+)
+
+
+def layout_of(name: str, names: Collection[str] = ()) -> Layout:
+    """The layout `name` of a file with these names, the trunk's prefix removed.
+
+    Raises:
+        InputError: no such layout.
+    """
+    return find(name, LAYOUTS, "layout")(names)
+
+
+def to_layout(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Renames canonical tensors for an output layout; the tensors are shared, not copied."""
+    rename = layout_of(layout).forth
+    renamed = {rename(name): tensor for name, tensor in state.items()}
+    assert None not in renamed and len(renamed) == len(state), "a name is outside the table"
+    return renamed

@@ -1,0 +1,1 @@
+"""Which tensors each backbone has, and networks rebuilt as other projects compute them."""

@@ -1,0 +1,136 @@
+"""Which tensors a backbone has: expected names and shapes, and the backbone nearest to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pretrain.backbones.resnet import BACKBONES
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from transfer.checkpoints.networks.convnext import (
+    convnext_candidates,
+    convnext_shapes,
+    parse_convnext,
+)
+from transfer.checkpoints.networks.vit_architectures import (
+    Shapes,
+    parse_vit,
+    vit_candidates,
+    vit_shapes,
+)
+from transfer.checkpoints.weights import COUNTER
+
+Split = Callable[[Shapes], Shapes]
+
+
+def same_trunk(one: str, other: str) -> bool:
+    """Whether names are equal, or of ViTs that differ only in the images they were trained on."""
+    vits = [vit._replace(image_size=0) for vit in map(parse_vit, (one, other)) if vit is not None]
+    return one == other or (len(vits) == 2 and vits[0] == vits[1])
+
+
+def is_known(backbone: str) -> bool:
+    """Whether weights of this backbone are read."""
+    if parse_convnext(backbone) is not None:
+        return True
+    return backbone in BACKBONES or parse_vit(backbone) is not None
+
+
+@lru_cache
+def _shapes(backbone: str) -> Shapes:
+    vit = parse_vit(backbone)
+    if vit is not None:
+        return vit_shapes(vit)
+    convnext = parse_convnext(backbone)
+    if convnext is not None:
+        return convnext_shapes(convnext)
+    with torch.device("meta"):
+        state = find(backbone, BACKBONES, "backbone")().state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def expected_shapes(backbone: str, counters: bool) -> Shapes:
+    """Names -> shapes of a backbone's tensors (ResNet-50: 318 with BN's counters, 265 without).
+
+    Raises:
+        InputError: unknown backbone.
+    """
+    shapes = _shapes(backbone)
+    return {name: shape for name, shape in shapes.items() if counters or not name.endswith(COUNTER)}
+
+
+def whole(shapes: Shapes) -> Shapes:
+    """The shapes themselves: of a layout that stores tensors as they are."""
+    return shapes
+
+
+def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple[str, float]:
+    """The backbone that shares most names and shapes with `state`.
+
+    Args:
+        state: canonical names; other entries count against every backbone alike.
+        split: see `layout.Layout`.
+
+    Returns:
+        its name, and the shared part of the union of both sets of names, 0 to 1. A file with a
+        lost, renamed or misshapen key stays near 1, so that the message can name that key.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
+    scores = {}
+    for backbone in [*BACKBONES, *vit_candidates(found), *convnext_candidates(found)]:
+        wanted = split(expected_shapes(backbone, counters=False))
+        shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
+        scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
+    best = max(scores, key=scores.__getitem__)
+    return best, scores[best][1]
+
+
+def check_complete(
+    state: Mapping[str, Tensor],
+    backbone: str,
+    where: str,
+    foreign: Sequence[str] = (),
+    source_name: Callable[[str], str] = str,
+    split: Split = whole,
+) -> int:
+    """Holds names and shapes against the architecture; returns the expected number of tensors.
+
+    BN's counters are all there (torch wrote them) or all absent (old torch, FrozenBN files).
+
+    Args:
+        state: canonical names.
+        foreign: source names that have no canonical name.
+        source_name: canonical name -> the file's own, for the message.
+        split: see `layout.Layout`.
+
+    Raises:
+        InputError: names the missing, the wrong-shaped and the foreign tensors.
+    """
+    counters = any(name.endswith(COUNTER) for name in state)
+    wanted = split(expected_shapes(backbone, counters))
+    missing = [source_name(name) for name in wanted if name not in state]
+    shaped = [
+        f"{source_name(name)} {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    extra = [*foreign, *(source_name(name) for name in state if name not in wanted)]
+    faults = {"missing": missing, "wrong shape": shaped, "unexplained": extra}
+    if any(faults.values()):
+        parts = [f"{len(keys)} {kind}: {shorten(keys)}" for kind, keys in faults.items() if keys]
+        raise InputError(f"{where}: not a whole {backbone} ({len(wanted)}): {'; '.join(parts)}")
+    return len(wanted)
+
+
+def shorten(keys: list[str], most: int = 4) -> str:
+    """The first keys, and how many more there are."""
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith(COUNTER)

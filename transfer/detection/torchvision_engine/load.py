@@ -1,0 +1,185 @@
+"""Weights into a detector: a backbone's or a whole model's tensors in, a report of every key out.
+
+Names of a backbone are torchvision's, of a whole model Detectron2's (as `Detector.state_dict`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.names.layouts import to_detectron2
+from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
+from transfer.checkpoints.networks.vit_architectures import vit_heads
+from transfer.checkpoints.weights import Weights
+from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.weights.detector import DetectorWeights
+from transfer.detection.weights.parts import COUNTER, DERIVED, PREFIXES, part_of
+
+logger = logging.getLogger(__name__)
+
+EXTRA_NORM = "roi_heads.res5.norm."
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the keys, each sorted; all but those of `unexpected` names of the detector."""
+
+    matched: list[str]  # loaded
+    # keep their initialisation by design: RPN, heads, pyramid, extra norm, relative positions
+    expected_missing: list[str]
+    unexpected: list[str]  # of the backbone but not in the file, or in the file without a place
+
+    def lines(self) -> list[str]:
+        """Three lines for the log, with counts by part; `names` has every tensor."""
+        return [
+            f"{len(self.matched)} tensors loaded",
+            f"{len(self.expected_missing)} left at their initialisation as expected"
+            + _by_part(self.expected_missing),
+            f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
+        ]
+
+    def names(self) -> list[str]:
+        """A line for each fate with the tensors' names, for who asks for more."""
+        fates = {"left": self.expected_missing, "unexpected": self.unexpected}
+        return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
+
+
+def load_start(detector: Detector, weights: Weights) -> LoadReport:
+    """Copy what training starts from: a backbone, or the fitting parts of a whole detector."""
+    if isinstance(weights, DetectorWeights):
+        return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
+    return load_backbone(detector, weights)
+
+
+def load_backbone(
+    detector: Detector, weights: Weights, *, allow_unexpected: bool = False
+) -> LoadReport:
+    """Copy a backbone into `backbone` and, for C4, into the res5 head.
+
+    Raises:
+        InputError: another backbone than the detector's, a wrong shape, nothing that matches, or
+            unexpected keys without `allow_unexpected`.
+    """
+    wanted = detector.spec.backbone_name
+    if weights.backbone != wanted:
+        raise InputError(
+            f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
+            "the config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' backbone"
+        )
+    if detector.spec.architecture == "VIT":
+        return _load_vit(detector, weights, allow_unexpected)
+    strides = bool(weights.architecture.get("stride_in_1x1"))
+    if detector.spec.stride_in_1x1 != strides and wanted in BOTTLENECKS:
+        logger.warning(
+            "MODEL.RESNETS.STRIDE_IN_1X1 is %s, but these weights were trained with %s",
+            detector.spec.stride_in_1x1,
+            strides,
+        )
+    placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
+    own = {key for key in detector.state_dict() if _in_trunk(detector, key)}
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+
+
+def _load_vit(detector: Detector, weights: Weights, allow_unexpected: bool) -> LoadReport:
+    heads, own_heads = vit_heads(weights.backbone, weights.architecture), detector.spec.vit_heads
+    if heads != own_heads:
+        raise InputError(
+            f"the weights' attention has {heads} heads, the detector's {own_heads}; set "
+            f"TRANSFER.VIT.HEADS {heads}"
+        )
+    placed = {
+        to_vitdet(name): tensor
+        for name, tensor in weights.state.items()
+        if not name.startswith(UNUSED)
+    }
+    own = {
+        key for key in detector.state_dict() if key.startswith(VITDET) and ".rel_pos_" not in key
+    }
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+
+
+def load_model(
+    detector: Detector,
+    state: Mapping[str, Tensor | np.ndarray],
+    *,
+    allow_unexpected: bool = False,
+) -> LoadReport:
+    """Copy a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
+
+    Raises:
+        InputError: as `load_backbone`.
+    """
+    placed = {
+        name: torch.as_tensor(value)
+        for name, value in state.items()
+        if not name.startswith(DERIVED)
+    }
+    own = set(detector.state_dict())
+    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+
+
+def _place(detector: Detector, name: str) -> str:
+    """The detector's name of a torchvision tensor; its own name where it has no place."""
+    theirs = to_detectron2(name)
+    if theirs is None:
+        return name
+    if detector.spec.architecture == "FPN":
+        return f"backbone.bottom_up.{theirs}"
+    if detector.spec.architecture == "C4" and theirs.startswith("res5."):
+        return f"roi_heads.{theirs}"
+    return f"backbone.{theirs}"
+
+
+def _in_trunk(detector: Detector, key: str) -> bool:
+    if detector.spec.architecture == "FPN":
+        return key.startswith("backbone.bottom_up.")
+    return key.startswith(("backbone.", "roi_heads.res5.")) and not key.startswith(EXTRA_NORM)
+
+
+def _load(
+    detector: Detector, placed: Mapping[str, Tensor], *, required: set[str], allow_unexpected: bool
+) -> LoadReport:
+    own = detector.state_dict()
+    matched = sorted(name for name in placed if name in own)
+    if not any(not name.endswith(COUNTER) for name in matched):
+        raise InputError(
+            f"none of the {len(placed)} tensors of the weights has a place in the detector; "
+            "are these a detector's weights, or a backbone's in another layout?"
+        )
+    for name in matched:
+        if own[name].shape != placed[name].shape:
+            raise InputError(
+                f"'{name}' has shape {tuple(placed[name].shape)} in the weights and "
+                f"{tuple(own[name].shape)} in the detector: another depth or number of classes, "
+                "or a different number of anchors"
+            )
+    missing = [name for name in own if name not in placed and not name.endswith(COUNTER)]
+    homeless = [name for name in placed if name not in own and not name.endswith(COUNTER)]
+    unexpected = sorted([*homeless, *(name for name in missing if name in required)])
+    if unexpected and not allow_unexpected:
+        raise InputError(
+            f"{len(unexpected)} tensors of the detector and the weights do not pair up, the first "
+            f"is '{unexpected[0]}'"
+        )
+    with torch.no_grad():
+        for name in matched:
+            own[name].copy_(placed[name])  # state_dict shares the detector's memory
+    expected = sorted(name for name in missing if name not in required)
+    return LoadReport(matched, expected, unexpected)
+
+
+def _by_part(names: list[str]) -> str:
+    """ ": FPN 16, RPN 6", in the order of a forward pass."""
+    counts = Counter(part_of(name) for name in names)
+    order = [*dict.fromkeys(PREFIXES.values()), *sorted(counts)]
+    parts = [f"{part} {counts[part]}" for part in dict.fromkeys(order) if part in counts]
+    return f": {', '.join(parts)}" if parts else ""

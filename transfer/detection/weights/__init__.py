@@ -1,0 +1,1 @@
+"""Where a detector begins: a backbone, a whole detector, or its parts."""
