@@ -1,6 +1,6 @@
-"""Records of older schemas: a parsed record in, one of the present schema out.
+"""Raises records of older schemas to the present one, so that they are still read.
 
-1 -> 2: `checkpoint.proof`, which schema 1 did not know, becomes null (or "random").
+Schema 1 did not know `checkpoint.proof`: it becomes null, or "random" for untrained weights.
 """
 
 from __future__ import annotations

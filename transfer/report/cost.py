@@ -7,11 +7,11 @@ machine only), and never views: a view's cost depends on its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from transfer.report.compare import OPEN, compare_cells
-from transfer.report.formats import format_cell, format_count, format_seconds
-from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.report.numbers_as_text import format_cell, format_count, format_seconds
+from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.comparison import holm
 from transfer.results.statistics import CONFIDENCE
 
@@ -26,39 +26,33 @@ def compute_rows(
     """(header, rows) for one column, cheapest first; no rows where no cost is known."""
     header = ["checkpoint", "epochs", "views", "GPU time", "time", metric]
     header += ["best rival at equal epochs", "best rival at equal compute"]
-    known = [row for row in results.checkpoints if _has(results, row, protocol, metric)]
+    known = {row: cell for row, cell in results.column(protocol) if metric in cell.samples}
     costed = [row for row in known if not row.untrained and row.seconds is not None]
     rows = []
     for row in sorted(costed, key=lambda r: (r.gpu_seconds or r.seconds or 0.0, r.label)):
         cost = [format_count(row.epochs), format_count(row.views)]
         cost += [format_seconds(row.gpu_seconds or None), format_seconds(row.seconds)]
-        rivals = [_rival(results, row, known, protocol, metric, e) for e in (_epochs, _compute)]
+        rivals = [_rival(row, known, protocol, metric, equal) for equal in (_epochs, _compute)]
         rows.append([row.label, *cost, format_cell(results, row, protocol, metric), *rivals])
     return header, rows
 
 
-def _has(results: Results, row: Checkpoint, protocol: Protocol, metric: str) -> bool:
-    cell = results.cell(row, protocol)
-    return cell is not None and metric in cell.samples
-
-
 def _rival(
-    results: Results,
     row: Checkpoint,
-    rows: list[Checkpoint],
+    cells: Mapping[Checkpoint, Cell],
     protocol: Protocol,
     metric: str,
     equal: Equal,
 ) -> str:
     """ "+1.2 to simclr (not resolved)", by Holm's method; "–" where no other row is equal."""
-    others = [o for o in rows if o is not row and not o.untrained and equal(row, o)]
+    others = [o for o in cells if o is not row and not o.untrained and equal(row, o)]
     if not others:
         return "–"
-    samples = {o.key: results.cell(o, protocol).samples[metric] for o in (row, *others)}
-    pairs = [compare_cells(protocol, metric, samples[row.key], samples[o.key]) for o in others]
+    sample = cells[row].samples[metric]
+    pairs = [compare_cells(protocol, metric, sample, cells[o].samples[metric]) for o in others]
     # The best was chosen after a look at all of them
     adjusted = holm([1.0 if pair.found.p is None else pair.found.p for pair in pairs])
-    means = [results.cell(other, protocol).summaries[metric].mean for other in others]
+    means = [cells[other].summaries[metric].mean for other in others]
     best = means.index(max(means))
     verdict = pairs[best].verdict.split(":")[0] if adjusted[best] < 1 - CONFIDENCE else OPEN
     return f"{pairs[best].found.estimate.value:+.1f} to {others[best].label} ({verdict})"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location(
-    "page_test", Path(__file__).with_name("test_page.py")
-)
-_PAGE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_PAGE)
-page, started, browser = _PAGE.page, _PAGE.started, _PAGE.browser
-Browser, pytestmark = _PAGE.Browser, _PAGE.pytestmark
+from tests.transfer.report.page.browser import Browser, needs_browser
+
+pytestmark = needs_browser
 
 # WCAG 2.2, 1.4.3: contrast of each text with what lies behind it; 1.4.11: of the figures' marks.
 CONTRAST = """(() => {

@@ -13,12 +13,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from transfer.report.artifacts import Artifacts
-from transfer.report.disagreement import disagreement, hits, iou
 from transfer.report.figures.boxes import box_figure
-from transfer.report.gallery import Gallery, collect_galleries
-from transfer.report.tables import build_results
-from transfer.results.read_records import read_store
+from transfer.report.from_records import build_results
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.gallery import Gallery, collect_galleries, disagreement, hits, iou
+from transfer.results.read_records import read_records
 
 CAT = [10.0, 10.0, 50.0, 50.0]
 
@@ -101,7 +100,7 @@ def collect(
         for name, boxes in galleries.items():
             add_gallery(write_run(name, "detection", {"bbox/AP": 1.0}), boxes)
         artifacts = Artifacts(notes if notes is not None else [])
-        return collect_galleries(build_results(read_store([tmp_path]).entries), artifacts, pictures)
+        return collect_galleries(build_results(read_records([tmp_path]).files), artifacts, pictures)
 
     return collect
 
@@ -162,6 +161,6 @@ def test_the_trial_is_named(
             path = write_run(name, "detection", {"bbox/AP": 1.0}, trial)
             if trial or name == "b":
                 add_gallery(path, [SURE])
-    results = build_results(read_store([tmp_path]).entries)
+    results = build_results(read_records([tmp_path]).files)
     (gallery,) = collect_galleries(results, Artifacts(results.notes), True)
     assert gallery.trials == {0: "trial 1, one of 3", 1: "trial 0, one of 3"}

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transfer.report.results import Cell
-from transfer.results.read_records import Entry
+from transfer.report.rows_columns_cells import Cell
+from transfer.results.read_records import RecordFile
 
 Content = TypeVar("Content")
 
@@ -26,15 +26,15 @@ class Artifacts:
 
     def path(self, cell: Cell | None, kind: str) -> Path | None:
         """The file of the first trial that has one, or None."""
-        found = (self._find(entry, kind) for entry in (cell.entries if cell else ()))
+        found = (self._find(file, kind) for file in (cell.files if cell else ()))
         return next(filter(None, found), None)
 
     def trial(self, cell: Cell, kind: str) -> int:
         """The number of the trial whose file `path` is."""
-        return next(e.record["trial"] for e in cell.entries if self._find(e, kind))
+        return next(f.record["trial"] for f in cell.files if self._find(f, kind))
 
-    def _find(self, entry: Entry, kind: str) -> Path | None:
-        path = entry.artifact(kind)
+    def _find(self, file: RecordFile, kind: str) -> Path | None:
+        path = file.artifact(kind)
         if path and path.is_file():
             return path
         if path and path not in self._absent.setdefault(kind, []):
@@ -50,7 +50,7 @@ class Artifacts:
         self, cell: Cell | None, kind: str, check: Callable[[Any], Content]
     ) -> list[Content]:
         """The same of every trial that has the file."""
-        paths = [self._find(entry, kind) for entry in (cell.entries if cell else ())]
+        paths = [self._find(file, kind) for file in (cell.files if cell else ())]
         found = [self._read(path, kind, check) for path in paths if path]
         return [content for content in found if content is not None]
 

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: `Results` and artifacts in, HTML text out.
+"""Renders the report as one self-contained HTML page.
 
 Nothing is fetched: style and script are inlined, pictures are data URIs, figures are SVG. The
 script sorts, filters and shows two rows beside each other; without it every number of a single row
@@ -16,14 +16,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from transfer.report import charts, provenance
-from transfer.report.artifacts import Artifacts
-from transfer.report.classes import by_class, class_differences
-from transfer.report.compute import compute_rows
-from transfer.report.curves import learning_curves, precision_recall, spectra
+from transfer.report.cost import compute_rows
 from transfer.report.figures.svg import key, shorten
 from transfer.report.flags import find_flags
-from transfer.report.formats import (
+from transfer.report.markdown_and_terminal import describe_protocol
+from transfer.report.numbers_as_text import (
     COMPUTE,
     SPREAD,
     costs,
@@ -31,11 +28,14 @@ from transfer.report.formats import (
     format_interval,
     format_seconds,
 )
-from transfer.report.gallery import MIN_SCORE, Gallery, collect_galleries
-from transfer.report.pairs import default_pair, every_row, pair_data
-from transfer.report.pictures import TITLES, collect_pictures
-from transfer.report.results import Protocol, Results
-from transfer.report.text import describe_protocol
+from transfer.report.page import charts, provenance
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.classes import by_class, class_differences
+from transfer.report.page.comparison import default_pair, every_row, pair_data
+from transfer.report.page.curves import learning_curves, precision_recall, spectra
+from transfer.report.page.gallery import MIN_SCORE, Gallery, collect_galleries
+from transfer.report.page.pictures import TITLES, collect_pictures
+from transfer.report.rows_columns_cells import Protocol, Results
 from transfer.results.metrics import is_percent
 
 TEMPLATES = Path(__file__).with_name("templates")

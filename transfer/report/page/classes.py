@@ -1,6 +1,6 @@
 """Numbers per class: all checkpoints beside each other, and the differences of each two.
 
-In: `Results`, whose records hold {metric: {class: percent}}. Values are means over trials.
+The records hold them as {metric: {class: percent}}. Values are means over trials.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from itertools import combinations
 
 from markupsafe import Markup
 
-from transfer.report.charts import Chart, Group
 from transfer.report.figures.bars import difference_chart
 from transfer.report.figures.dots import Dots, dot_chart
-from transfer.report.results import Cell, Protocol, Results
+from transfer.report.page.charts import Chart, Group
+from transfer.report.rows_columns_cells import Cell, Protocol, Results
 
 MOST_CLASSES = 24  # in one figure; the widest gaps first
 MOST_DIFFERENCES = 12
@@ -23,7 +23,8 @@ Values = dict[int, dict[str, float]]  # series -> class -> percent
 
 def by_class(results: Results) -> Group:
     """A row per class and a mark per checkpoint, the classes that differ most."""
-    charts, drawn = [], set()
+    charts: list[Chart] = []
+    drawn: set[int] = set()
     for protocol in results.protocols:
         metric, values = class_values(results, protocol)
         names = _common(values)
@@ -79,9 +80,7 @@ def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
         for series, row in enumerate(results.checkpoints)
         if (cell := results.cell(row, protocol))
     }
-    known = {
-        m for cell in cells.values() for e in cell.entries for m in e.record["per_class"] or ()
-    }
+    known = {m for cell in cells.values() for f in cell.files for m in f.record["per_class"] or ()}
     metrics = (*results.headlines_of(protocol), *results.metrics[protocol.key])
     ordered = [name for name in metrics if name in known]
     metric = next(iter(ordered or sorted(known)), "")
@@ -91,7 +90,7 @@ def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
 
 def _class_means(cell: Cell, metric: str) -> dict[str, float]:
     """Of the classes that have a value in every trial."""
-    trials = [(entry.record["per_class"] or {}).get(metric) or {} for entry in cell.entries]
+    trials = [(entry.record["per_class"] or {}).get(metric) or {} for entry in cell.files]
     return {
         name: _mean([trial[name] for trial in trials])
         for name in trials[0]

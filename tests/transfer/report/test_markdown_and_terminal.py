@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from transfer.report.compare import compare_table
-from transfer.report.exports import CSV_FIELDS, escape_latex, to_csv, to_latex
-from transfer.report.formats import format_count, format_seconds
-from transfer.report.results import Results
-from transfer.report.tables import build_results
-from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
-from transfer.results.read_records import read_store
+from transfer.report.csv_and_latex import CSV_FIELDS, escape_latex, to_csv, to_latex
+from transfer.report.from_records import build_results
+from transfer.report.markdown_and_terminal import comparison_to_terminal, to_markdown, to_terminal
+from transfer.report.numbers_as_text import format_count, format_seconds
+from transfer.report.rows_columns_cells import Results
+from transfer.results.read_records import read_records
 
 VALUES = [40.0, 43.5, 41.25]
 
@@ -33,7 +33,7 @@ def results(tmp_path: Path, write_run: Callable[..., Path]) -> Results:
     write_run("simclr", "knn", {"knn20_top1": 48.5})
     write_run("zero", "knn", {"knn20_top1": 9.75}, method="random")
     write_run("other", "detection", {"bbox/AP": 3.0}, status="shortened")
-    return build_results(read_store([tmp_path]).entries)
+    return build_results(read_records([tmp_path]).files)
 
 
 def test_csv_has_every_digit(results: Results) -> None:
@@ -100,7 +100,7 @@ def test_latex_counts_beside_each_number_where_they_differ(
 ) -> None:
     for trial, masks in enumerate((30.0, None)):
         write_run("a", "detection", {"bbox/AP": 40.0 + trial, "segm/AP": masks}, trial)
-    latex = to_latex(build_results(read_store([tmp_path]).entries))
+    latex = to_latex(build_results(read_records([tmp_path]).files))
     assert "a &  & 40.5 $\\pm$ 0.7 (n=2)" in latex and "& 30.0 (n=1) \\\\" in latex
 
 
@@ -126,7 +126,7 @@ def test_latex_compiles(tmp_path: Path, write_run: Callable[..., Path]) -> None:
             record = json.loads(path.read_text())
             record["checkpoint"]["name"] = name
             path.write_text(json.dumps(record))
-    results = build_results(read_store([tmp_path]).entries)
+    results = build_results(read_records([tmp_path]).files)
     compared = compare_table(results, *results.checkpoints[:2])
     (tmp_path / "report.tex").write_text(to_latex(results, compared, "a % b\nc"), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(

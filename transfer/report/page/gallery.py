@@ -1,12 +1,14 @@
 """Detections of two checkpoints on the same test images, the biggest disagreements first.
 
-In: the artifacts "gallery" (boxes on a fixed few test images) and "gallery_sheet" (thumbnails).
-Out: one panel per protocol, image and checkpoint, and each pair's order of the images. A sheet is
+The artifact "gallery" holds the boxes that a run found on a fixed few test images, "gallery_sheet"
+their thumbnails. Each protocol, image and checkpoint has a panel; each pair of checkpoints has an
+order of the images, by how differently the two see them, whatever the annotations say. A sheet is
 embedded once per protocol, because all its checkpoints were tested on the same images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -14,14 +16,16 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from transfer.report.artifacts import Artifacts
-from transfer.report.disagreement import disagreement, hits
 from transfer.report.figures.boxes import box_figure
-from transfer.report.pictures import data_uri
-from transfer.report.results import Protocol, Results
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.pictures import data_uri
+from transfer.report.rows_columns_cells import Protocol, Results
 
 MIN_SCORE = 0.3  # of a drawn box; the order of the images is made of all that are stored
 MOST_BOXES = 8
+MIN_IOU = 0.5
+
+Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Gallery:
 
 def collect_galleries(results: Results, artifacts: Artifacts, pictures: bool) -> list[Gallery]:
     """One per protocol that two checkpoints or more have boxes of; no sheet without `pictures`."""
-    galleries = []
+    galleries: list[Gallery] = []
     for protocol in results.protocols:
         gallery = _gallery(results, protocol, artifacts, pictures, len(galleries))
         if gallery:
@@ -56,8 +60,11 @@ def _gallery(
     results: Results, protocol: Protocol, artifacts: Artifacts, pictures: bool, number: int
 ) -> Gallery | None:
     found: dict[int, dict[str, Any]] = {}
-    for series, row in enumerate(results.checkpoints):
-        content = artifacts.read(results.cell(row, protocol), "gallery", _checked)
+    cells = {
+        n: c for n, row in enumerate(results.checkpoints) if (c := results.cell(row, protocol))
+    }
+    for series, cell in cells.items():
+        content = artifacts.read(cell, "gallery", _checked)
         if content:
             found[series] = content
     if len(found) < 2:
@@ -71,14 +78,14 @@ def _gallery(
     sheet, size, source = (
         _sheet(results, protocol, artifacts, found) if pictures else ("", (0, 0), 0)
     )
-    cells = [image["cell"] for image in images[source]] if sheet else []
+    places = [image["cell"] for image in images[source]] if sheet else []
     panels = {
         series: [
             _panel(
                 results.checkpoints[series].label,
                 image,
                 found[series]["classes"],
-                (f"sheet-{number}", cells[place]) if sheet else ("", None),
+                (f"sheet-{number}", places[place]) if sheet else ("", None),
             )
             for place, image in enumerate(images[series])
         ]
@@ -88,10 +95,10 @@ def _gallery(
     orders = {f"{a}-{b}": _order(images[a], images[b]) for a, b in combinations(found, 2)}
     trials = {}
     for series in found:
-        cell = results.cell(results.checkpoints[series], protocol)
+        cell = cells[series]
         which = artifacts.trial(cell, "gallery")
-        several = f"trial {which}, one of {len(cell.entries)}"
-        trials[series] = several if len(cell.entries) > 1 else "its only trial"
+        several = f"trial {which}, one of {len(cell.files)}"
+        trials[series] = several if len(cell.files) > 1 else "its only trial"
     return Gallery(number, protocol.label, names, sheet, size, panels, orders, trials)
 
 
@@ -115,7 +122,7 @@ def _sheet(
         try:
             with Image.open(path) as image:
                 image.load()
-                return data_uri(path.read_bytes(), image.format.lower()), image.size, series
+                return data_uri(path.read_bytes(), str(image.format).lower()), image.size, series
         except OSError as error:
             artifacts.fail(path, "thumbnails", error)
     return "", (0, 0), 0
@@ -155,3 +162,58 @@ def _checked(content: Any) -> dict[str, Any]:
         if image["cell"] is not None:
             _, _, _, _ = image["cell"]
     return content
+
+
+def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:
+    """Scores of the boxes that only one has, plus score differences of those that both have.
+
+    Both have a box where the classes agree and the boxes overlap by an IoU of 0.5 or more; each
+    box is paired once, those that overlap most first. Symmetric, and 0 for equal lists.
+    """
+    overlaps = [(iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(two)]
+    left, right = set(range(len(one))), set(range(len(two)))
+    total = 0.0
+    for overlap, i, j in sorted(overlaps, reverse=True):
+        if overlap < MIN_IOU:
+            break
+        if i in left and j in right and one[i][5] == two[j][5]:
+            left.remove(i)
+            right.remove(j)
+            total += abs(one[i][4] - two[j][4])
+    return total + sum(one[i][4] for i in left) + sum(two[j][4] for j in right)
+
+
+def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
+    """Whether each found box is right, in the order of falling scores.
+
+    `truth` are (x1, y1, x2, y2, class, counts). Right: the object of the class that overlaps most,
+    by an IoU of 0.5 or more, that no surer box took. None: it lies on an object that does not
+    count (crowd, difficult).
+    """
+    free = set(range(len(truth)))
+    results: list[bool | None] = []
+    for box in found:
+        same = [
+            (iou(box, truth[k]), k)
+            for k in range(len(truth))
+            if truth[k][4] == box[5] and k in free
+        ]
+        overlap, best = max(same, default=(0.0, -1))
+        if overlap < MIN_IOU:
+            results.append(False)
+        elif not truth[best][5]:
+            results.append(None)
+        else:
+            free.remove(best)
+            results.append(True)
+    return results
+
+
+def iou(one: Box, two: Box) -> float:
+    """Intersection over union of two boxes, half-open pixels."""
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, two))
+    return width * height / (areas - width * height)

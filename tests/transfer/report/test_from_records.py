@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pretrain.common.errors import InputError
+from transfer.report.from_records import build_results
 from transfer.report.run import write_report
-from transfer.report.tables import build_results
-from transfer.results.read_records import read_store
+from transfer.results.read_records import read_records
 
 
 def _results(tmp_path: Path):
-    return build_results(read_store([tmp_path]).entries)
+    return build_results(read_records([tmp_path]).files)
 
 
 def test_numbers_and_order(tmp_path: Path, write_run: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""Image artifacts for a page: files in, data URIs out."""
+"""The page's pictures: views, kernels and detections of the records, as data URIs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from transfer.report.artifacts import Artifacts
-from transfer.report.results import Results
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.rows_columns_cells import Results
 
 MAX_BYTES = 250_000  # of one picture
 MAX_TOTAL = 1_200_000  # of all: ten checkpoints under eight protocols stay below 5 MB with the rest

@@ -1,23 +1,27 @@
-"""What the report shows in numbers: rows, columns, cells. Built by `tables.build_results`."""
+"""The report's table of numbers: checkpoints are rows, protocols are columns, with a cell for both.
+
+`from_records.build_results` fills it; all four outputs and the page's figures are drawn from it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from transfer.report.published import Published
 from transfer.results.comparison import Sample
-from transfer.results.metrics import headlines, is_percent
-from transfer.results.read_records import Entry
-from transfer.results.statistics import Summary, summarize
+from transfer.results.group import CheckpointKey, MethodKey, ProtocolKey
+from transfer.results.metrics import headlines
+from transfer.results.read_records import RecordFile
+from transfer.results.statistics import Summary
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A row. Costs are the pretraining's, None where unknown."""
 
-    key: tuple[str, str]
+    key: CheckpointKey
     label: str
     sha256: str
     method: str | None
@@ -30,7 +34,7 @@ class Checkpoint:
     source: str | None = None  # the format that the weights were read from
     proof: str | None = None  # transfer.results.record.PROOFS
     seed: int | None = None  # of the pretraining
-    config_sha256: str | None = None
+    of_method: MethodKey | None = None  # whose seeds it is one of
     seeds: int = 0  # pretraining seeds behind the row of a method; 0: one checkpoint
 
     @property
@@ -41,9 +45,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A group of columns."""
+    """A group of columns, one per metric. The five fields after `key` are those of the key."""
 
-    key: tuple[str, ...]
+    key: ProtocolKey
     task: str
     dataset: str
     name: str
@@ -68,8 +72,11 @@ class Cell:
     gpu_seconds: float
     views: float
     shortened: bool
-    entries: list[Entry] = field(repr=False)
+    files: list[RecordFile] = field(repr=False)
     samples: dict[str, Sample] = field(default_factory=dict, repr=False)
+
+
+Cells = dict[tuple[CheckpointKey, ProtocolKey], Cell]
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,12 @@ class Results:
 
     checkpoints: list[Checkpoint]
     protocols: list[Protocol]
-    metrics: dict[tuple[str, ...], list[str]]  # of each protocol, by its key
-    cells: dict[tuple[tuple[str, str], tuple[str, ...]], Cell]
+    metrics: dict[ProtocolKey, list[str]]
+    cells: Cells
     notes: list[str]
     methods: list[Checkpoint] = field(default_factory=list)
-    # (protocol's key, metric) -> keys of rows that none is resolved above; () where all are equal
-    best: dict[tuple[tuple[str, ...], str], frozenset] = field(default_factory=dict)
+    # (protocol, metric) -> keys of rows that none is resolved above; () where all are equal
+    best: dict[tuple[ProtocolKey, str], frozenset[CheckpointKey]] = field(default_factory=dict)
 
     def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
         """Whether the row carries the mark in this column."""
@@ -92,6 +99,14 @@ class Results:
     def cell(self, checkpoint: Checkpoint, protocol: Protocol) -> Cell | None:
         """The cell, or None where nothing was run."""
         return self.cells.get((checkpoint.key, protocol.key))
+
+    def column(
+        self, protocol: Protocol, rows: Sequence[Checkpoint] | None = None
+    ) -> list[tuple[Checkpoint, Cell]]:
+        """Those of `rows` (None: all checkpoints) that something was run of, with their cells."""
+        wanted = self.checkpoints if rows is None else rows
+        found = ((row, self.cell(row, protocol)) for row in wanted)
+        return [(row, cell) for row, cell in found if cell]
 
     def headlines(self) -> list[tuple[Protocol, str]]:
         """The columns of the main table: the metrics that papers print, by protocol."""
@@ -110,22 +125,3 @@ class Results:
         return math.fsum(
             cell.seconds for (key, _), cell in self.cells.items() if key == checkpoint.key
         )
-
-
-def make_cell(
-    samples: dict[str, Sample], records: list[dict[str, Any]], entries: list[Entry]
-) -> Cell:
-    """A cell of samples; its costs are the means over `records`."""
-    return Cell(
-        summaries={
-            m: summarize(s.values, s.replicates, s.images, percent=is_percent(m))
-            for m, s in samples.items()
-        },
-        values={metric: list(sample.values) for metric, sample in samples.items()},
-        samples=samples,
-        seconds=math.fsum(record["seconds"] for record in records) / len(records),
-        gpu_seconds=math.fsum(record["gpu_seconds"] for record in records) / len(records),
-        views=math.fsum(record["views_seen"] for record in records) / len(records),
-        shortened=any(record["status"] == "shortened" for record in records),
-        entries=entries,
-    )

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
 
+from tests.transfer.report.conftest import make_writer
+from tests.transfer.report.page.browser import Browser, needs_browser
 from transfer.report.compare import compare_table
+from transfer.report.from_records import build_results
 from transfer.report.run import write_report
-from transfer.report.tables import build_results
-from transfer.results.read_records import read_store
+from transfer.results.read_records import read_records
 
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_browser, _synthetic = _module("browser"), _module("conftest")
-Browser = _browser.Browser
-pytestmark = pytest.mark.skipif(_browser.BROWSER is None, reason="needs chromium")
+pytestmark = needs_browser
 
 ORDER = """Array.from(main.tBodies[0].rows).filter(row => !row.hidden)
   .map(row => row.querySelector(".name").textContent).join(" ")"""
@@ -36,46 +24,6 @@ SET = """(() => { const part = document.getElementById("%s"); part.value = "%s";
   part.dispatchEvent(new Event("%s")); })()"""
 PAIR = """Array.from(document.querySelectorAll("#pair tbody tr"))
   .map(row => Array.from(row.cells).map(cell => cell.textContent).join(" | "))"""
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("page")
-    write = _synthetic.make_writer(root / "runs")
-    for trial in range(2):
-        write("mscn", "linear", {"top1": 9.5 + trial, "top5": 20.0}, trial)
-    write("simclr", "linear", {"top1": 48.5, "top5": 70.25})
-    write("zero", "linear", {"top1": 30.0}, method="random")
-    classes = {"bbox/AP": {"cat & dog": 10.0, "<bird>": 30.0}}
-    sizes = {"bbox/APs": 1.0, "bbox/APm": 2.0, "bbox/APl": None}
-    cat = [[10.0, 10.0, 50.0, 50.0, 0.9, 0]]
-    path = write(
-        "mscn", "detection", {"bbox/AP": 20.0, **sizes}, protocol="voc_mscn", per_class=classes
-    )
-    _synthetic.write_gallery(path, [cat] * 8)
-    other = {"bbox/AP": {"cat & dog": 14.0, "<bird>": 27.5}}
-    path = write(
-        "simclr", "detection", {"bbox/AP": 20.75, **sizes}, protocol="voc_mscn", per_class=other
-    )
-    _synthetic.write_gallery(path, [cat] * 5 + [[], cat, []])
-    return write_report([root], root / "out").page
-
-
-@pytest.fixture(scope="module")
-def started(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
-        assert not browser.problems  # of all tests: no message, no exception, nothing fetched
-
-
-@pytest.fixture
-def browser(started: Browser, page: Path) -> Browser:
-    """The page as it opens on a desktop."""
-    started.resize(1200, 900)
-    started.emulate()
-    started.open(page)
-    started.run("localStorage.clear()")
-    return started
 
 
 def test_sorting(browser: Browser) -> None:
@@ -228,7 +176,7 @@ def test_print(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path) -> None:
-    write = _synthetic.make_writer(tmp_path / "runs")
+    write = make_writer(tmp_path / "runs")
     hard = np.random.default_rng(0).normal(50, 20, 100)
     for name, gap in (("a", 0.0), ("b", 2.0)):
         own = hard + np.random.default_rng(int(gap)).normal(gap, 3, 100)
@@ -237,7 +185,7 @@ def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path)
             chance = np.random.default_rng([trial, len(name), int(gap)]).normal(gap, 3, 100)
             write(name, "linear", {"top1": 0}, trial, scores=hard + chance, pictures=False)
     page = write_report([tmp_path / "runs"], tmp_path / "out", pair=("b", "a")).page
-    results = build_results(read_store([tmp_path / "runs"]).entries)
+    results = build_results(read_records([tmp_path / "runs"]).files)
     rows = {row.label: row for row in results.checkpoints}
     browser.open(page)
     shown = [line.replace("\u2212", "-").split(" | ") for line in browser.run(PAIR)]
@@ -253,7 +201,7 @@ def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path)
 
 def test_a_wide_table_fits_the_sheet(browser: Browser, tmp_path: Path) -> None:
     """A4 on its side, less the margins, is 1,032 px wide: no column is cut off."""
-    write = _synthetic.make_writer(tmp_path / "runs")
+    write = make_writer(tmp_path / "runs")
     for number in range(13):
         for trial in range(3):
             values = {"top1": 50.0 + trial}

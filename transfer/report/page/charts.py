@@ -1,7 +1,7 @@
-"""Figures of the records' numbers: `Results` in, groups of charts out.
+"""Figures of the table's numbers: bars, AP by size, probe against detection, cost.
 
-Also what every group of figures is (`Group`): charts with a heading and a legend, or the reason
-why there are none.
+Every function returns a `Group`: charts with a heading and a legend, or the reason why there are
+none.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from markupsafe import Markup
 from transfer.report.figures.bars import Bar, bar_chart
 from transfer.report.figures.dots import Dots, dot_chart
 from transfer.report.figures.scatter import MOST_LABELS, Point, scatter_chart
-from transfer.report.formats import format_summary
-from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.report.numbers_as_text import format_summary
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.statistics import Summary
 
 SIZES = {"APs": "small", "APm": "medium", "APl": "large"}

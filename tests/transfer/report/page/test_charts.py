@@ -13,25 +13,25 @@ import torch
 from scipy import stats
 
 from transfer.classification.spectrum import write_spectrum
-from transfer.report.artifacts import Artifacts
-from transfer.report.charts import (
+from transfer.report.from_records import build_results
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.charts import (
     by_size,
     cost_against_quality,
     linear_against_detection,
     overview,
 )
-from transfer.report.classes import by_class, class_differences, class_values
-from transfer.report.curves import learning_curves, over_trials, precision_recall, spectra
-from transfer.report.pairs import default_pair, pair_data
-from transfer.report.results import Results
-from transfer.report.tables import build_results
-from transfer.results.read_records import read_store
+from transfer.report.page.classes import by_class, class_differences, class_values
+from transfer.report.page.comparison import default_pair, pair_data
+from transfer.report.page.curves import learning_curves, over_trials, precision_recall, spectra
+from transfer.report.rows_columns_cells import Results
+from transfer.results.read_records import read_records
 
 Writer = Callable[..., Path]
 
 
 def _results(root: Path) -> Results:
-    return build_results(read_store([root]).entries)
+    return build_results(read_records([root]).files)
 
 
 def _add_artifact(path: Path, kind: str, content: object) -> None:

@@ -1,7 +1,6 @@
 """Figures of artifacts: learning curves, precision-recall, feature spectra.
 
 Precision and recall are means over the trials, the others are of the first trial that has the file.
-In: `Results` and `Artifacts`; out: groups of charts.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.report.artifacts import Artifacts
-from transfer.report.charts import Chart, Group
 from transfer.report.figures.lines import Line, line_chart
-from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.charts import Chart, Group
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 MAX_CHARTS = 6  # of one protocol's learning curves
 # Scalars that are no result: where the run was, not how well it went

@@ -1,6 +1,6 @@
-"""Tables as text: `Results` in; Markdown and a terminal table out.
+"""The report as text: report.md, and the tables that the command prints.
 
-Percentages have one decimal; report.csv has all digits (`exports.py`).
+Percentages have one decimal; report.csv has all digits (`csv_and_latex.py`).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from transfer.report.compute import compute_rows
+from transfer.report.cost import compute_rows
 from transfer.report.flags import find_flags
-from transfer.report.formats import (
+from transfer.report.numbers_as_text import (
     COMPUTE,
     SPREAD,
     costs,
@@ -19,7 +19,7 @@ from transfer.report.formats import (
     format_seconds,
 )
 from transfer.report.published import MARK
-from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 _FACTS = ["backbone", "pretrain", "views", "transfer"]
@@ -65,8 +65,7 @@ def _headline_table(results: Results, protocol: Protocol) -> str:
     metrics = results.headlines_of(protocol)
     rows = [
         [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
-        for row in (*results.checkpoints, *results.methods)
-        if results.cell(row, protocol)
+        for row, _ in results.column(protocol, [*results.checkpoints, *results.methods])
     ]
     return aligned(["", *metrics], rows, left=1)
 
@@ -119,12 +118,10 @@ def protocol_rows(results: Results, protocol: Protocol) -> Table:
     """All metrics of one protocol as (header, rows), the cost of one trial last."""
     metrics = results.metrics[protocol.key]
     rows = []
-    for checkpoint in results.checkpoints:
-        cell = results.cell(checkpoint, protocol)
-        if cell:
-            row = [format_cell(results, checkpoint, protocol, metric) for metric in metrics]
-            cost = [format_seconds(cell.seconds), format_count(cell.views)]
-            rows.append([checkpoint.label, *row, *cost])
+    for checkpoint, cell in results.column(protocol):
+        row = [format_cell(results, checkpoint, protocol, metric) for metric in metrics]
+        cost = [format_seconds(cell.seconds), format_count(cell.views)]
+        rows.append([checkpoint.label, *row, *cost])
     return ["checkpoint", *metrics, "time per trial", "views per trial"], rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.report.results import Checkpoint, Protocol, Results
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.statistics import BOTH, IMAGES, TRIALS, Summary
 
 BEST, CUT = "★", "†"
@@ -29,7 +29,7 @@ def format_summary(summary: Summary | None, plus_minus: str = "±", count: bool 
 
 def format_interval(summary: Summary | None) -> str:
     """ "[50.1, 52.4]", with t or i before it where it covers trials or images alone; or ""."""
-    if summary is None or summary.low is None:
+    if summary is None or summary.low is None or summary.covers is None:
         return ""
     return f"{_PREFIX[summary.covers]}[{summary.low:.1f}, {summary.high:.1f}]"
 

@@ -1,4 +1,4 @@
-"""Where the numbers come from: records in; machines, versions and one line per run out."""
+"""Where the numbers come from: machines, versions of packages, and one line per run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from transfer.report.results import Results
+from transfer.report.rows_columns_cells import Results
 
 # Of the environment; what else is in a record stays there
 VERSIONS = ("mscn", "git_commit", "python", "torch", "torchvision", "detectron2", "cuda")
@@ -43,15 +43,15 @@ def runs(results: Results) -> list[dict[str, Any]]:
     for checkpoint in results.checkpoints:
         for protocol in results.protocols:
             cell = results.cell(checkpoint, protocol)
-            for entry in cell.entries if cell else ():
-                record = entry.record
+            for file in cell.files if cell else ():
+                record = file.record
                 lines.append(
                     {
                         "checkpoint": checkpoint.label,
                         "sha": record["checkpoint"]["sha256"][:10],
                         "protocol": protocol.label,
                         "record": record,
-                        "path": str(entry.path),
+                        "path": str(file.path),
                         "device": record["hardware"].get("device", "unknown"),
                         "torch": record["environment"].get("torch", "unknown"),
                         "commit": record["environment"].get("git_commit", "unknown"),
@@ -61,7 +61,7 @@ def runs(results: Results) -> list[dict[str, Any]]:
 
 
 def _records(results: Results) -> list[dict[str, Any]]:
-    return [entry.record for cell in results.cells.values() for entry in cell.entries]
+    return [file.record for cell in results.cells.values() for file in cell.files]
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:

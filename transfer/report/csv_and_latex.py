@@ -1,4 +1,4 @@
-"""The report's numbers for other programs: `Results` in; CSV with all digits and LaTeX out."""
+"""The report's numbers for other programs: report.csv with all digits, and report.tex."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Sequence
 
-from transfer.report.compute import compute_rows
+from transfer.report.cost import compute_rows
 from transfer.report.flags import find_flags
-from transfer.report.formats import SPREAD, format_cell
+from transfer.report.markdown_and_terminal import Table, describe_protocol
+from transfer.report.numbers_as_text import SPREAD, format_cell
 from transfer.report.published import MARK, Published
-from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.text import Table, describe_protocol
+from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.metrics import is_percent
 
 CSV_FIELDS = (
@@ -51,9 +51,11 @@ def to_csv(results: Results) -> str:
     for checkpoint in (*results.checkpoints, *results.methods):
         for protocol in results.protocols:
             cell = results.cell(checkpoint, protocol)
-            for metric in results.metrics[protocol.key] if cell else ():
+            if cell is None:
+                continue
+            for metric in results.metrics[protocol.key]:
                 if metric in cell.summaries:
-                    writer.writerow(_csv_row(results, checkpoint, protocol, metric))
+                    writer.writerow(_csv_row(results, checkpoint, protocol, cell, metric))
     for protocol in results.protocols:
         for row in protocol.published:
             writer.writerows(_published_lines(results, protocol, row))
@@ -149,9 +151,8 @@ def _published_lines(
 
 
 def _csv_row(
-    results: Results, checkpoint: Checkpoint, protocol: Protocol, metric: str
+    results: Results, checkpoint: Checkpoint, protocol: Protocol, cell: Cell, metric: str
 ) -> dict[str, object]:
-    cell = results.cell(checkpoint, protocol)
     summary = cell.summaries[metric]
     values = (
         checkpoint.label,

@@ -1,6 +1,7 @@
-"""Each two rows, for the page's comparison: `Results` in, plain data for its script out.
+"""The data of the page's comparison: every two rows, metric by metric.
 
-The script only chooses and prints; every number and every word on a difference is made here.
+The page's script only chooses and prints; every number and every word on a difference is made
+here.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from transfer.report.compare import Pair, compare_cells
-from transfer.report.formats import format_summary
-from transfer.report.results import Checkpoint, Results
+from transfer.report.numbers_as_text import format_summary
+from transfer.report.rows_columns_cells import Checkpoint, Results
 from transfer.results.metrics import is_percent
 
 
@@ -28,10 +29,11 @@ def pair_data(results: Results) -> dict[str, Any]:
     pairs: dict[str, list[list[Any]]] = {}
     covers: list[str] = []
     for protocol in results.protocols:
-        cells = [results.cell(row, protocol) for row in rows]
+        cells = {
+            number: cell for number, row in enumerate(rows) if (cell := results.cell(row, protocol))
+        }
         for metric in filter(is_percent, results.metrics[protocol.key]):
-            summaries = [cell.summaries.get(metric) if cell else None for cell in cells]
-            having = [number for number, summary in enumerate(summaries) if summary]
+            having = {n: cell for n, cell in cells.items() if metric in cell.summaries}
             for one, two in combinations(having, 2):
                 samples = (cells[one].samples[metric], cells[two].samples[metric])
                 pair = compare_cells(protocol, metric, *samples)
@@ -44,7 +46,10 @@ def pair_data(results: Results) -> dict[str, Any]:
                     "protocol": protocol.label,
                     "metric": metric,
                     "headline": (protocol.key, metric) in headlines,
-                    "texts": [format_summary(s) if s else "" for s in summaries],
+                    "texts": [
+                        format_summary(having[n].summaries[metric]) if n in having else ""
+                        for n in range(len(rows))
+                    ],
                 }
             )
     names = {"labels": [row.label for row in rows], "units": [row.unit for row in rows]}
