@@ -11,9 +11,9 @@ from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.networks.rebuilt import pad_same
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.networks.vit_trunk import build_vit
+from transfer.checkpoints.originals.resnet import pad_same
 from transfer.checkpoints.weights import COUNTER, Weights
 
 

@@ -22,14 +22,14 @@ from transfer.checkpoints.build import stride_in_1x1
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.networks.rebuilt import Detectron2ResNet
-from transfer.checkpoints.networks.rebuilt_convnext import SPELLINGS, PlainConvNext, TimmConvNext
-from transfer.checkpoints.networks.rebuilt_foreign import ROWS
-from transfer.checkpoints.networks.rebuilt_foreign import fill as fill_foreign
-from transfer.checkpoints.networks.rebuilt_huggingface import HfResNet
-from transfer.checkpoints.networks.rebuilt_vit import PlainVit, TimmVit
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
 from transfer.checkpoints.networks.vit_trunk import NORM_EPS, build_vit
+from transfer.checkpoints.originals.convnext import SPELLINGS, PlainConvNext, TimmConvNext
+from transfer.checkpoints.originals.foreign_resnet import ROWS
+from transfer.checkpoints.originals.foreign_resnet import fill as fill_foreign
+from transfer.checkpoints.originals.huggingface import HfResNet
+from transfer.checkpoints.originals.resnet import Detectron2ResNet
+from transfer.checkpoints.originals.vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7
@@ -107,7 +107,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
 
     Args:
         source: from `source_network`, in eval mode.
-        layout: an output layout, a key of `layout.LAYOUTS`.
+        layout: an output layout, a key of `names.layouts.LAYOUTS`.
 
     Returns:
         one row per input and stage; the conversion is right when all have `passed`.

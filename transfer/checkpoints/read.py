@@ -18,7 +18,7 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.files import Source
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.architectures import is_known

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.formats.detect import what_else
+from transfer.checkpoints.formats.find_format import what_else
 from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS

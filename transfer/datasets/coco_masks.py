@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.findings import Findings
-from transfer.datasets.values import EXACT, as_number, read_numbers, shown
+from transfer.datasets.annotation_values import EXACT, as_number, read_numbers, shown
 
 Segmentation = list[list[float]] | dict[str, Any]
 

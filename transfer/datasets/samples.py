@@ -2,7 +2,7 @@
 
 In: nothing. Out: the plain types that the VOC and the COCO reader fill and everything else reads.
 Boxes are XYXY in pixels of the original image, 0-based and half-open, with the annotated numbers:
-x1 <= x2, and they may reach beyond the image (see `boxes.py`). VOC's 1-based inclusive boxes become
+x1 <= x2, and they may reach beyond the image (see `box_checks.py`). VOC's 1-based inclusive boxes become
 this in `voc.py`, and go back in `detection/evaluation/voc.py`.
 """
 

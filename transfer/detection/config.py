@@ -19,7 +19,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.preprocess import Preprocess
-from transfer.datasets.loaded import check_masks, check_trainable
+from transfer.datasets.checks_before_training import check_masks, check_trainable
 from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check
 from transfer.detection.config_load import load_merged
 from transfer.detection.config_spec import (

@@ -16,8 +16,8 @@ from detectron2.modeling import ViT
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
 
-from transfer.checkpoints.networks.rebuilt import SIZES
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
+from transfer.checkpoints.originals.resnet import SIZES
 from transfer.checkpoints.proof import ProofError, StageDifference, compare, proof_inputs
 from transfer.checkpoints.weights import Weights
 from transfer.checkpoints.writers import write_weights

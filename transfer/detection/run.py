@@ -26,9 +26,9 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
+from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn
-from transfer.datasets.headers import check_image_sizes
-from transfer.datasets.loaded import check_one_file, check_scorable, describe
+from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config

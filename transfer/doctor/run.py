@@ -25,7 +25,7 @@ from pretrain.data.run import train_images
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
-from transfer.datasets.loaded import count
+from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import task_package
 from transfer.detection.config_checks import DETECTION

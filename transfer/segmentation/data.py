@@ -29,7 +29,7 @@ from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets import registry
-from transfer.datasets.loaded import check_masks, describe
+from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list

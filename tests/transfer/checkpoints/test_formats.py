@@ -18,7 +18,7 @@ from tests.transfer.checkpoints import formats, formats_foreign, test_vits
 from tools.convert_weights import main
 from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names import layouts as layout
 from transfer.checkpoints.networks.architectures import expected_shapes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.read import _check_agrees, _check_declared
 from transfer.checkpoints.readers.raw import RawFile
 from transfer.checkpoints.unmatched_keys import sort_keys

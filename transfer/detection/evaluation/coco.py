@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
-from transfer.datasets.values import Id
+from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_draws import coco_draws
 from transfer.detection.evaluation.coco_truth import as_object, read_truth
 from transfer.detection.evaluation.pr_curves import PrecisionRecall

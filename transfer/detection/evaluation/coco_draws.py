@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.datasets.values import Id
+from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_matches import (
     HIT,
     IGNORED,

@@ -17,6 +17,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.coco import parse_json
 from transfer.datasets.coco_records import (
     Annotation,
@@ -25,7 +26,6 @@ from transfer.datasets.coco_records import (
     read_images,
     used_categories,
 )
-from transfer.datasets.values import Id, find_id
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.common.errors import InputError
-from transfer.datasets.image_files import check_files
+from transfer.datasets.missing_images import check_files
 
 
 @pytest.fixture
@@ -53,7 +53,8 @@ def test_counts_and_first_places(folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_files(folder, names)
     assert str(caught.value) == (
-        f"image {folder}/0.jpg is missing (5 of 6 images are, then {folder}/1.jpg, {folder}/2.jpg); "
+        f"image {folder}/0.jpg is missing (5 of 6 images are, then {folder}/1.jpg, "
+        f"{folder}/2.jpg); "
         "check the folder and the names in the annotation file"
     )
 

@@ -1,7 +1,7 @@
 """Networks of other frameworks filled from their own names, to prove a conversion against.
 
 Each goes over its network in the order in which that framework builds it and spells the names as
-the framework does; nothing here uses the converter's tables (`names_foreign`).
+the framework does; nothing here uses the converter's tables (`names/foreign.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from transfer.checkpoints.networks.rebuilt import Detectron2ResNet, NormedConv
+from transfer.checkpoints.originals.resnet import Detectron2ResNet, NormedConv
 
 Tensors = Mapping[str, Tensor]
 # (network, its tensors) -> for each convolution: itself, its kernel as (out, in, h, w), and the

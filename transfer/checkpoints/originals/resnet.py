@@ -2,7 +2,7 @@
 
 Written from its modeling/backbone/resnet.py and independent of `pretrain.backbones`, so that an
 error there or in the name map shows as a difference. Also the frame into which the layouts of other
-frameworks are filled (`rebuilt_foreign`), hence TensorFlow's padding.
+frameworks are filled (`foreign_resnet.py`), hence TensorFlow's padding.
 Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
 """
 

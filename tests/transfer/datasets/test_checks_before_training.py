@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pretrain.common.errors import InputError
-from transfer.datasets.loaded import (
+from transfer.datasets.checks_before_training import (
     check_masks,
     check_scorable,
     check_trainable,

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
 from pretrain.data.decode import ORIENTATION
-from transfer.datasets.headers import check_image_sizes, header_size
+from transfer.datasets.image_sizes import check_image_sizes, header_size
 from transfer.datasets.samples import Sample
 from transfer.detection.data.transforms import read_image
 

@@ -12,10 +12,9 @@ from pretrain.common.lookup import find
 from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.generic import GENERIC, find_generic, flatten, trunks
 from transfer.checkpoints.formats.key_format import Found, match
-from transfer.checkpoints.formats.refused import made_from, refuse_known
-from transfer.checkpoints.formats.refused_convnets import refuse_convnets
+from transfer.checkpoints.formats.refused_networks import made_from, refuse_networks
 from transfer.checkpoints.formats.unwrap import unwrap
-from transfer.checkpoints.readers.known import zero3_remedy
+from transfer.checkpoints.readers.not_weights import zero3_remedy
 from transfer.checkpoints.readers.raw import RawFile
 
 
@@ -52,8 +51,7 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
 def _refusal(names: Collection[str]) -> InputError | None:
     """Why a network with these names is not read, if it only looks like a known one."""
     try:
-        refuse_convnets(names)  # first: a ConvNeXt's norm has a name that a CLIP ViT has, too
-        refuse_known(names)
+        refuse_networks(names)
     except InputError as error:
         return error
     return None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.common.lookup import find
-from transfer.checkpoints.networks.rebuilt import SIZES
+from transfer.checkpoints.originals.resnet import SIZES
 
 
 class Pair(nn.Module):
@@ -59,7 +59,7 @@ class HfResNet(nn.Module):
     """`embedder`, `encoder.stages`; stages are reported under canonical names."""
 
     def __init__(self, backbone: str, stride_in_1x1: bool = False) -> None:
-        """Args: backbone: a name of `rebuilt.SIZES` (InputError otherwise)."""
+        """Args: backbone: a name of `originals.resnet.SIZES` (InputError otherwise)."""
         super().__init__()
         size = find(backbone, SIZES, "backbone")
         self.large = size.large
