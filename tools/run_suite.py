@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"looking at the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
-    if args.dry_run:
+    if launcher is None:
         return dry_run(jobs, checks, args)
     checks.raise_problems()
     return run(split_trials(jobs, launcher.slots), launcher, output, args)

@@ -60,7 +60,7 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
     return _pick(path, trunk, preprocess)
 
 
-def _pick(path: str, state: dict[str, Tensor], preprocess: Preprocess) -> FirstLayer:
+def _pick(path: str, state: Mapping[str, Tensor], preprocess: Preprocess) -> FirstLayer:
     try:
         name, kernels = first_layer(state)
     except InputError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from pretrain.common.findings import Findings
 
@@ -21,7 +21,6 @@ SHOWN_CHARACTERS = 60
 EXACT = 2**53  # whole numbers below it are the same as float
 
 Id = int | str
-Known = TypeVar("Known", bound=Id)
 
 
 def shown(value: Any) -> str:
@@ -82,7 +81,7 @@ def read_numbers(
     return [number for number in found if number is not None]
 
 
-def find_id(value: Any, known: Collection[Known]) -> Known | None:
+def find_id(value: Any, known: Collection[Id]) -> Id | None:
     """The id of `known` that a reference means: the same one, or "7" for 7 and 7 for "7"."""
     wanted = as_id(value)
     if wanted is None or wanted in known:

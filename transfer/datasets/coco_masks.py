@@ -48,8 +48,9 @@ def read_segmentation(
     if kind:
         findings.refuse(kind, f"{where} ({shown(value)})", remedy)
         return None
-    polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
-    if None in polygons:
+    read = [read_numbers(findings, where, "segmentation", part) for part in value]
+    polygons = [polygon for polygon in read if polygon is not None]
+    if len(polygons) < len(read):
         return None
     for polygon in polygons:
         if polygon and not -FAR_PX < min(polygon) <= max(polygon) < FAR_PX:

@@ -75,9 +75,9 @@ def few_labels(
     """
     if part is None:
         return tuple(samples)
-    if part.unit == SHOT and draw is None:
-        raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
     if part.unit == SHOT:
+        if draw is None:
+            raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
         return _few_objects(samples, int(part.amount), classes, draw)
     ranked = sorted((s for s in samples if s.trainable()), key=lambda s: _rank(s.image_id))
     count = max(math.floor(len(ranked) * part.amount / 100 + 0.5), 1)

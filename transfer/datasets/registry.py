@@ -21,7 +21,7 @@ from pretrain.common.lookup import find, near_matches
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, Sample
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,8 @@ def _open_coco(
     pairs = [_pair(place) for place in locations]
     contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
     classes = classes or coco.read_classes(contents)
-    samples, ids = [], {}
+    samples: list[Sample] = []
+    ids: dict[str, int | str] = {}
     for place, pair, content in zip(locations, pairs, contents):
         read = coco.read_coco(*pair, content, classes, scored=scored)
         samples.extend(few_labels(read, place.part, classes, draw))

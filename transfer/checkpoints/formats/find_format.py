@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
@@ -88,7 +88,7 @@ def _refuse_zero3(raw: RawFile) -> None:
         raise InputError(f"it is {zero3_remedy(raw.path)}")
 
 
-def _is_map(value: Any) -> bool:
+def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping)
 
 

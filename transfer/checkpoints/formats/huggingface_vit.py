@@ -61,7 +61,8 @@ def _beside(weights: Path, facts: Facts) -> Facts:
     Raises:
         InputError: one of its files is damaged, or asks for what is not computed here.
     """
-    folder, warnings = weights.parent, ()
+    folder = weights.parent
+    warnings: tuple[str, ...] = ()
     preprocess = preprocess_in(folder)
     if preprocess is None:
         mean = ", ".join(f"{value:g}" for value in facts.preprocess.mean)
@@ -90,7 +91,7 @@ def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if isinstance(config.get("layer_norm_eps"), float):
         out["norm_eps"] = config["layer_norm_eps"]
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    usual = {size.width: size.heads for size in SIZES}
+    usual: dict[Any, int] = {size.width: size.heads for size in SIZES}
     if isinstance(heads, int) and heads != usual.get(width):
         out["num_heads"] = heads
     return out

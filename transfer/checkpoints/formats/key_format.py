@@ -38,7 +38,8 @@ class KeyFormat:
         containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
             be there; names in the others are prefixed by their path. An empty path is the file.
         prefixes: of the trunk's names, the first that fits.
-        layouts: of the names after the prefix, keys of `names.layouts.LAYOUTS`, the first that fits.
+        layouts: of the names after the prefix, keys of `names.layouts.LAYOUTS`; the first that fits
+            counts.
         needs, lacks: patterns that a name, and no name, of the first container matches in full.
         top: keys of the file that must be there.
         drops: rule -> pattern that a dropped name matches in full.

@@ -68,7 +68,7 @@ def _walk(content: Mapping[str, Any], keep_first: bool, removed: Counter, depth:
     if depth > DEPTH:
         return content
     named = any(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
-    names = {}
+    names: dict[Any, Any] = {}
     new: dict[Any, Any] = {}
     for key, value in content.items():
         name = key

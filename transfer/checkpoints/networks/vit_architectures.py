@@ -232,7 +232,8 @@ def _mlp(found: Shapes) -> tuple[int, bool]:
         inner = found.get(f"{head}fc1.weight")
         apart = f"{head}gate.weight" in found
         if name.endswith("mlp.fc2.weight") and len(shape) == 2 and (inner or apart):
-            kinds[shape[1], apart or inner[0] == 2 * shape[1]] += 1
+            gated = apart or (inner is not None and inner[0] == 2 * shape[1])
+            kinds[shape[1], gated] += 1
     return kinds.most_common(1)[0][0] if kinds else (0, False)
 
 

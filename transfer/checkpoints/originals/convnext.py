@@ -10,11 +10,14 @@ N batch, D channels; maps are (N, D, H, W).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from timm.models.convnext import ConvNeXt
 
 EPS = 1e-6
 QUIET = 1e-2  # a layer scale below this share leaves too little of its block to be compared
@@ -145,8 +148,9 @@ class PlainConvNext(nn.Module):
         depthwise = f"{head}.{names.depthwise}"
         out = self._conv(x, depthwise, padding=3, groups=x.shape[1])
         out = F.gelu(self._linear(self._norm(out, f"{head}.{names.norm}"), f"{head}.{names.first}"))
-        scale, shift = (self.tensors.get(f"{head}.{name}") for name in names.response)
+        scale = self.tensors.get(f"{head}.{names.response[0]}")
         if scale is not None:
+            shift = self.tensors[f"{head}.{names.response[1]}"]
             strength = out.square().sum(dim=(2, 3), keepdim=True).sqrt()
             strength = strength / (strength.mean(dim=1, keepdim=True) + EPS)
             scaled = scale.float().view(1, -1, 1, 1) * (out * strength)
@@ -187,17 +191,18 @@ def _from_places(kernel: Tensor) -> Tensor:
 class TimmConvNext(nn.Module):
     """timm's model, with the maps after the same places."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: ConvNeXt) -> None:
         super().__init__()
         self.network = network
         self.own: dict[nn.Module, nn.Parameter] = {}
 
     def wake(self, awake: bool) -> None:
         """Takes every layer scale for 1, or for what it is."""
-        for block in (block for stage in self.network.stages for block in stage.blocks):
-            if awake and block.gamma is not None:
-                self.own[block] = block.gamma
-                block.gamma = nn.Parameter(torch.ones_like(block.gamma), requires_grad=False)
+        for block in self.network.modules():
+            gamma = getattr(block, "gamma", None)
+            if awake and isinstance(gamma, nn.Parameter):
+                self.own[block] = gamma
+                block.gamma = nn.Parameter(torch.ones_like(gamma), requires_grad=False)
             elif not awake and block in self.own:
                 block.gamma = self.own.pop(block)
 
@@ -206,6 +211,6 @@ class TimmConvNext(nn.Module):
         """(N, 3, H, W) -> maps after "stem", "stage1", ... and (N, D) "features"."""
         x = self.network.stem(x)
         maps = {"stem": x}
-        for number, stage in enumerate(self.network.stages, start=1):
+        for number, stage in enumerate(self.network.stages.children(), start=1):
             x = maps[f"stage{number}"] = stage(x)
         return {**maps, "features": self.network.head(x)}

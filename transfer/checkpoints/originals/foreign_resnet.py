@@ -16,7 +16,8 @@ from transfer.checkpoints.originals.resnet import Detectron2ResNet, NormedConv
 Tensors = Mapping[str, Tensor]
 # (network, its tensors) -> for each convolution: itself, its kernel as (out, in, h, w), and the
 # norm's scale, offset, mean and variance, the last two None where they are folded into the others.
-Rows = Iterator[tuple[NormedConv, Tensor, tuple[Tensor, Tensor, Tensor | None, Tensor | None]]]
+Norm = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+Rows = Iterator[tuple[NormedConv, Tensor, Norm]]
 
 TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's
 
@@ -33,8 +34,8 @@ def fill(network: Detectron2ResNet, tensors: Tensors, rows: Callable[..., Rows])
             "weight": kernel.float(),
             "norm.weight": scale.float(),
             "norm.bias": offset.float(),
-            "norm.running_mean": torch.zeros_like(norm.running_mean) if mean is None else mean,
-            "norm.running_var": torch.ones_like(norm.running_var) if variance is None else variance,
+            "norm.running_mean": torch.zeros(norm.num_features) if mean is None else mean,
+            "norm.running_var": torch.ones(norm.num_features) if variance is None else variance,
         }
         conv.load_state_dict(state, strict=False, assign=True)
         if variance is None:
@@ -47,9 +48,8 @@ def simclr_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
     for number, (conv, *_) in enumerate(_walk(network)):
         end = f"_{number}" if number else ""
         names = [f"batch_normalization{end}/{leaf}" for leaf in TENSORFLOW]
-        yield conv, _from_hwio(tensors[f"conv2d{end}/kernel"]), tuple(
-            tensors[name] for name in names
-        )
+        kernel = _from_hwio(tensors[f"conv2d{end}/kernel"])
+        yield conv, kernel, _norm(*(tensors[name] for name in names))
 
 
 def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
@@ -63,7 +63,7 @@ def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
             at = {"conv2": 3, "conv3": 6}.get(part, 0)
             norm_at = at + 1
         norm = [tensors[f"{layers}/{norm_at}/bn/{leaf}/{end}"] for leaf in TENSORFLOW]
-        yield conv, _from_hwio(tensors[f"{layers}/{at}/conv2d/kernel/{end}"]), tuple(norm)
+        yield conv, _from_hwio(tensors[f"{layers}/{at}/conv2d/kernel/{end}"]), _norm(*norm)
 
 
 def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
@@ -78,8 +78,8 @@ def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
         kernel, norm = (path + name for name in names[part])
         values = [tensors[f"{norm}/{leaf}"] for leaf in ("scale", "offset")]
         values += [tensors[f"{norm}/~/{kind}_ema/average"] for kind in ("mean", "var")]
-        flat = tuple(value.flatten() for value in values)
-        yield conv, _from_hwio(tensors[f"{kernel}/w"]), flat
+        flat = (value.flatten() for value in values)
+        yield conv, _from_hwio(tensors[f"{kernel}/w"]), _norm(*flat)
 
 
 def msra_rows(network: Detectron2ResNet, tensors: Tensors, folded: bool = False) -> Rows:
@@ -91,7 +91,7 @@ def msra_rows(network: Detectron2ResNet, tensors: Tensors, folded: bool = False)
         if part != "stem":
             kernel = norm = f"res{group + 2}_{number}_branch{branches[part]}"
         values = [tensors[f"{norm}_bn_{leaf}"] for leaf in leaves]
-        yield conv, tensors[f"{kernel}_w"], (*values, *[None] * (4 - len(values)))
+        yield conv, tensors[f"{kernel}_w"], _norm(*values)
 
 
 def msra_folded_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
@@ -111,7 +111,14 @@ def separius_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
         else:
             at = 2 * (int(part[-1]) - 1)
             kernel, norm = f"{path}.net.{at}", f"{path}.net.{at + 1}.0"
-        yield conv, tensors[f"{kernel}.weight"], tuple(tensors[f"{norm}.{x}"] for x in leaves)
+        values = (tensors[f"{norm}.{leaf}"] for leaf in leaves)
+        yield conv, tensors[f"{kernel}.weight"], _norm(*values)
+
+
+def _norm(
+    scale: Tensor, offset: Tensor, mean: Tensor | None = None, variance: Tensor | None = None
+) -> Norm:
+    return scale, offset, mean, variance
 
 
 def _walk(network: Detectron2ResNet) -> Iterator[tuple[NormedConv, int, int, str]]:

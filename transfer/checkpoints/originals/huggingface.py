@@ -8,6 +8,8 @@ Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -63,27 +65,26 @@ class HfResNet(nn.Module):
         super().__init__()
         size = find(backbone, SIZES, "backbone")
         self.large = size.large
-        self.embedder = nn.Module()
-        self.embedder.embedder = Pair(3, size.stem, 7 if size.large else 3, 2)
-        self.encoder = nn.Module()
-        self.encoder.stages = nn.ModuleList()
+        pair = Pair(3, size.stem, 7 if size.large else 3, 2)
+        self.embedder = nn.ModuleDict({"embedder": pair})
+        stages = []
         inputs = size.stem
         for index, depth in enumerate(size.blocks):
             outputs = size.stem * 2**index * (4 if size.bottleneck else 1)
             width = size.width * 2**index if size.bottleneck else None
-            stage = nn.Module()
-            stage.layers = nn.Sequential()
+            layers = nn.Sequential()
             for number in range(depth):
                 stride = 2 if number == 0 and index > 0 else 1
-                stage.layers.append(Layer(inputs, outputs, stride, width, stride_in_1x1))
+                layers.append(Layer(inputs, outputs, stride, width, stride_in_1x1))
                 inputs = outputs
-            self.encoder.stages.append(stage)
+            stages.append(nn.Sequential(OrderedDict(layers=layers)))
+        self.encoder = nn.ModuleDict({"stages": nn.Sequential(*stages)})
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
-        x = F.relu(self.embedder.embedder(x))
+        x = F.relu(self.embedder["embedder"](x))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1) if self.large else x
         maps = {"stem": x}
-        for index, stage in enumerate(self.encoder.stages):
-            x = maps[f"layer{index + 1}"] = stage.layers(x)
+        for index, stage in enumerate(self.encoder["stages"].children()):
+            x = maps[f"layer{index + 1}"] = stage(x)
         return maps

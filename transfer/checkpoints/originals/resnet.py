@@ -105,7 +105,7 @@ class Block(nn.Module):
             first, second = (stride, 1) if stride_in_1x1 else (1, stride)
             self.conv1 = NormedConv(inputs, width, 1, first, same)
             self.conv2 = NormedConv(width, width, 3, second, same)
-            self.conv3 = NormedConv(width, outputs, 1, 1, same)
+            self.conv3: NormedConv | None = NormedConv(width, outputs, 1, 1, same)
         else:
             self.conv1 = NormedConv(inputs, outputs, 3, stride, same)
             self.conv2 = NormedConv(outputs, outputs, 3, 1, same)

@@ -13,11 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 EPS = 1e-6
 
@@ -53,27 +56,27 @@ class Spelling(NamedTuple):
     periods: tuple[str, ...] = ("rope.periods", "rope_embed.periods")
 
 
-_HF = {
-    "patches": "embeddings.patch_embeddings.projection",
-    "class_token": "embeddings.cls_token",
-    "tokens": ("embeddings.register_tokens", "embeddings.distillation_token"),
-    "positions": "embeddings.position_embeddings",
-    "block": r"(encoder\.layer|layers)\.{}\.",
-    "qkv": (
+_HF = Spelling(
+    patches="embeddings.patch_embeddings.projection",
+    class_token="embeddings.cls_token",
+    tokens=("embeddings.register_tokens", "embeddings.distillation_token"),
+    positions="embeddings.position_embeddings",
+    block=r"(encoder\.layer|layers)\.{}\.",
+    qkv=(
         tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
         tuple(f"attention.{part}_proj" for part in "qkv"),
     ),
-    "proj": ("attention.output.dense", "attention.o_proj"),
-    "scales": (("layer_scale1.lambda1", "layer_scale2.lambda1"),),
-    "inner": (
+    proj=("attention.output.dense", "attention.o_proj"),
+    scales=(("layer_scale1.lambda1", "layer_scale2.lambda1"),),
+    inner=(
         ("intermediate.dense",),
         ("mlp.fc1",),
         ("mlp.weights_in",),
         ("mlp.gate_proj", "mlp.up_proj"),
     ),
-    "outer": ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
-    "norm": "layernorm",
-}
+    outer=("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+    norm="layernorm",
+)
 
 SPELLINGS = {
     "canonical": Spelling(),
@@ -87,16 +90,13 @@ SPELLINGS = {
         outer=("ffn.layers.1",),
         norm="ln1",
     ),
-    "hf_vit": Spelling(norms=("layernorm_before", "layernorm_after"), **_HF),
-    "hf_dinov2": Spelling(norms=("norm1", "norm2"), **_HF),
-    "hf_dinov3": Spelling(
-        **{
-            **_HF,
-            "patches": "embeddings.patch_embeddings",
-            "block": r"(model\.)?layer\.{}\.",
-            "inner": (("mlp.gate_proj", "mlp.up_proj"), ("mlp.up_proj",)),
-            "norm": "norm",
-        }
+    "hf_vit": _HF._replace(norms=("layernorm_before", "layernorm_after")),
+    "hf_dinov2": _HF,
+    "hf_dinov3": _HF._replace(
+        patches="embeddings.patch_embeddings",
+        block=r"(model\.)?layer\.{}\.",
+        inner=(("mlp.gate_proj", "mlp.up_proj"), ("mlp.up_proj",)),
+        norm="norm",
     ),
     "torchvision_vit": Spelling(
         patches="conv_proj",
@@ -239,7 +239,7 @@ class PlainVit(nn.Module):
         names = self.names
         kernel = self._get(f"{names.patches}.weight")
         x = F.conv2d(x, kernel, self._get(f"{names.patches}.bias"), stride=kernel.shape[-1])
-        grid = None if self._there(names.positions) else tuple(x.shape[2:])
+        grid = None if self._there(names.positions) else (x.shape[2], x.shape[3])
         patches = x.flatten(2).transpose(1, 2)
         maps = {"patches": (x := self._tokens(patches))}
         for number in range(self.depth):
@@ -261,7 +261,7 @@ class PlainVit(nn.Module):
 class TimmVit(nn.Module):
     """timm's model, with the tokens after the same places."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: VisionTransformer) -> None:
         super().__init__()
         self.network = network
 
