@@ -1,8 +1,8 @@
 """Numbers and ids of annotation files, read from whatever type a tool wrote them in.
 
-In: parsed values of a JSON file. Out: floats, and ids as int or str. Numbers written as text are
-read as numbers, ids may be whole numbers (7, 7.0) or text; each oddity is counted in the reader's
-Findings, so that it is said once.
+Values of a parsed JSON file become floats, and ids int or str. Numbers written as text are read as
+numbers, ids may be whole numbers (7, 7.0) or text; each oddity is counted in the reader's Findings,
+so that it is said once.
 """
 
 from __future__ import annotations

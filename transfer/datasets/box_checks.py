@@ -1,8 +1,8 @@
 """Which annotated boxes are taken: one rule for the COCO and the VOC reader.
 
-In: boxes XYXY in pixels, 0-based and half-open, with the size of their image. Out: what is to be
-said about them, in the reader's Findings. A box keeps its annotated numbers in any case: training
-clips it to the image after resizing (`detection/data/transforms.py`), as Detectron2 does, and the
+Boxes are XYXY in pixels, 0-based and half-open, and are looked at with the size of their image.
+What is to be said about them goes to the reader's Findings. A box keeps its annotated numbers in
+any case: training clips it to the image after resizing (`detection/data/transforms.py`), as Detectron2 does, and the
 evaluators score it as it is annotated. Boxes that contradict themselves (not finite, exchanged
 corners, wholly outside the image) are refused: they show that the numbers mean something else, such
 as x1, y1, x2, y2 read as x, y, width, height.

@@ -1,7 +1,7 @@
 """What a detection data set holds, said before it is trained on, and what would make a run useless.
 
-In: DetectionSets. Out: a text for the log, a line for the doctor, or an InputError: nothing to
-train on, nothing to find, objects without masks. Images without an object that is trained on are
+It makes a text for the log and a line for the doctor. The checks raise an InputError if there is
+nothing to train on, nothing to find, or if objects have no masks. Images without an object that is trained on are
 left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
 """
 

@@ -1,6 +1,6 @@
 """Reads a data set in COCO's layout.
 
-In: a JSON file with images, annotations and categories, and the folder of its images. Out: Samples
+A JSON file with images, annotations and categories, and the folder of its images, become Samples
 with the semantics of Detectron2 (data/datasets/coco.py): images sorted by id, categories sorted by
 id, polygons with fewer than six numbers dropped and objects left with none skipped, crowd regions
 kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY and keep their numbers

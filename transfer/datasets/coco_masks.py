@@ -1,7 +1,7 @@
 """Segmentations of a COCO file: polygons and run lengths, checked before anything decodes them.
 
-In: the value of "segmentation" and its image's size in pixels. Out: polygons as lists of floats, or
-compressed run lengths of the whole image. Run lengths whose sum is not height x width make the
+The value of "segmentation" becomes polygons as lists of floats, or compressed run lengths of the
+whole image, whose size in pixels must be known. Run lengths whose sum is not height x width make the
 evaluators fail without a file's name, or never end, so that they are refused here.
 """
 

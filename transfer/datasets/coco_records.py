@@ -1,7 +1,7 @@
 """The records of a COCO file with one type each: what the reader and the evaluator both start from.
 
-In: the parsed JSON. Out: images and categories by id, and annotations with their numbers as
-annotated, in float64. Ids are whole numbers or text. What is odd but clear is read and noted,
+They are read from the parsed JSON: images and categories by id, and annotations with their numbers
+as annotated, in float64. Ids are whole numbers or text. What is odd but clear is read and noted,
 what is not is refused; both are counted in Findings. Everything is found here, before training.
 """
 

@@ -1,6 +1,6 @@
 """A part of a data set's labels, for training with few of them.
 
-In: a data set's name with its part and its images. Out: the chosen images, in their order.
+The part is written behind the data set's name; the chosen images keep their order.
 `coco_2017_train@1%` is a fixed part of the images: they are ranked by the SHA-256 of their ids, so
 that every machine, library version and trial trains on the same ones, and 1 % is a part of 5 %.
 `voc_2007_trainval@10shot` is 10 objects of each class; the other objects of their images lose their

@@ -1,7 +1,6 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
-In: Samples. Out: nothing, or an InputError that counts each kind of fault and names the first
-files. Images of kinds that no reader takes (pixels without a scale, too many pixels) are found too.
+The InputError counts each kind of fault and names the first files. Images of kinds that no reader takes (pixels without a scale, too many pixels) are found too.
 Only headers are read (`pretrain/data/kinds.py`). What needs the pixels, a file cut short, is found
 when it is read.
 """
@@ -26,7 +25,7 @@ REMEDY = "correct the annotations, or restore the images"
 
 
 def check_image_sizes(samples: Iterable[Sample], source: str = "image files") -> None:
-    """Raises InputError where a file is no image or has another size than its annotation says.
+    """Raises InputError if a file is not an image, or its size is not the annotated one.
 
     The size is that after turning the image as its EXIF data say: so it is read for training.
 

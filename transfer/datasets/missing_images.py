@@ -1,8 +1,8 @@
 """Image files that an annotation file names and that are not there: how many, and a likely reason.
 
-In: a folder and the names in it. Out: nothing, or an InputError with the number of missing files of
-all, and a hint if a file exists under a changed name: other slashes, without URL encoding,
-without a leading folder or a labelling tool's prefix, in other letter case.
+The InputError has the number of missing files of all, and a hint if a file exists under a changed
+name: with different slashes, without URL encoding, without a leading folder or a labelling tool's
+prefix, in different letter case.
 """
 
 from __future__ import annotations

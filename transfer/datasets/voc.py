@@ -1,6 +1,6 @@
 """Reads a data set in Pascal VOC's layout.
 
-In: a folder with JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Out: Samples. VOC counts
+Such a folder has JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. VOC counts
 pixels from 1 and its boxes are inclusive: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
 xmax, ymax), continuous and half-open. Many tools count from 0 and write the box's edges: a set in
 which any coordinate is below 1 is read so, (xmin, ymin, xmax, ymax) as they are. All files in

@@ -1,8 +1,8 @@
 """The lists and folders of VOC's layout: which images a list names, and where their files are.
 
-In: a list of names, one a line, as people and tools write them: with spaces, quotes, suffixes, a
-byte order mark, folders, either kind of slash, or a flag behind the name. Out: names that the
-folder's files have, relative to it and without suffix.
+A list has one name a line, as people and tools write them: with spaces, quotes, suffixes, a byte
+order mark, folders, either kind of slash, or a flag behind the name. They are turned into the names
+that the folder's files have, relative to it and without suffix.
 """
 
 from __future__ import annotations

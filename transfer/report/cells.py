@@ -62,7 +62,7 @@ def _cell(samples: dict[str, Sample], files: list[RecordFile]) -> Cell:
 
 
 def _samples(files: Sequence[RecordFile], notes: list[str]) -> dict[str, Sample]:
-    """A sample per metric; a trial whose metric is null is no part of that metric's sample."""
+    """A sample per metric; a trial whose metric is null is left out of that metric's sample."""
     lost: list[str] = []
     stored = [_stored(file, lost) for file in files]
     if lost:

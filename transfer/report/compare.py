@@ -53,7 +53,8 @@ def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample
 
 
 def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Comparison) -> str:
-    """A difference of single trials is no claim about checkpoints, whatever the images say."""
+    """What may be said: a difference of single trials says nothing about checkpoints, even if the
+    interval over the images leaves out 0."""
     trials = min(len(first.values), len(second.values))
     if found.p is None:
         why = "one trial, no replicates" if trials == 1 else "the trials show no spread"

@@ -55,7 +55,7 @@ def to_terminal(results: Results) -> str:
 
 
 def _facts(results: Results, row: Checkpoint) -> list[str]:
-    """What stands below `_FACTS`."""
+    """A row's texts in the columns `_FACTS`."""
     seconds, _, views = costs(row)
     return [row.backbone, seconds, views, format_seconds(results.transfer_seconds(row))]
 

@@ -117,7 +117,7 @@ class Results:
         return headlines(protocol.task, self.metrics[protocol.key])
 
     def headline(self, protocol: Protocol) -> str:
-        """The one metric that stands for a protocol."""
+        """The one metric that summarises a protocol."""
         return self.headlines_of(protocol)[0]
 
     def transfer_seconds(self, checkpoint: Checkpoint) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def migrate(record: Any) -> Any:
-    """Raises an older record step by step; what is no record of a known schema is returned as is.
+    """Raises an older record step by step; anything but a record of a known schema stays as it is.
 
     The steps are for well-formed records: a malformed one is found by the validation that follows.
     """

@@ -105,7 +105,7 @@ def _files(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(place))
-        if FILE_NAME in (*files, *names):  # a folder of that name is named as one that is no file
+        if FILE_NAME in (*files, *names):  # also a folder of that name: the note says what it is
             yield Path(place) / FILE_NAME
 
 

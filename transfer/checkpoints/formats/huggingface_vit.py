@@ -1,8 +1,10 @@
 """Formats of Hugging Face transformers' ViTs, in the names of its versions 4 and 5.
 
-In: a state of its classes, and `config.json` and `preprocessor_config.json` in the file's folder,
-where they are. Sources: transformers' modeling_{vit,vit_mae,vit_msn,deit,dinov2,ijepa}.py of
-4.x and 5.24, conversion_mapping.py, image_processing_*.py.
+A file holds a state of one of its classes. `config.json` and `preprocessor_config.json` are read
+too if they are in the file's folder.
+
+Sources: transformers' modeling_{vit,vit_mae,vit_msn,deit,dinov2,ijepa}.py of 4.x and 5.24,
+conversion_mapping.py, image_processing_*.py.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def match(entry: KeyFormat, content: Flat) -> Found | None:
     """The entry with its prefix, or None where the content is another format.
 
     Raises:
-        InputError: a file of the format that is not read, or one whose values are no tensors.
+        InputError: a file of the format that is not read, or one whose values are not tensors.
     """
     if any(key not in content for key in entry.top):
         return None

@@ -1,4 +1,4 @@
-"""What OpenMMLab's checkpoints say about their network and its input: a content in, facts out.
+"""What OpenMMLab's checkpoints say about their network and its input.
 
 The config that the runner stores (`mm_config`) names the ResNet's `style`: 'caffe' strides in the
 first 1x1 convolution of a bottleneck, 'pytorch' in the 3x3 (mmdet models/backbones/resnet.py). It

@@ -1,4 +1,4 @@
-"""Wrappers off: a content in, the same content under the names that the network itself has out.
+"""Takes off what wrappers add to names, so that a file has the names that the network itself has.
 
 Whatever trains a network may wrap it, and each wrapper puts a part of its own into every name below
 it: torch.compile (torch/_dynamo/eval_frame.py), DDP and DataParallel (`module`), FSDP

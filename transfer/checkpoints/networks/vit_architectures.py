@@ -1,4 +1,4 @@
-"""Vision Transformers by name: sizes and variants in a name in, tensors' names and shapes out.
+"""Vision Transformers by name: the sizes, variants, tensor names and shapes of each name.
 
 A plain ViT is `vit_SIZE_patchP_IMAGE`. What else the tensors show is written between patch and
 image, in this order, as in `vit_giant2_patch14_ls_swiglu4096_reg4_518`:

@@ -73,7 +73,7 @@ class Frame:
     y: Axis
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Data to pixels; larger `y` lies higher."""
+        """Data to pixels; larger `y` is higher."""
         across = LEFT + self.x.part(x) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - self.y.part(y) * (HEIGHT - TOP - BOTTOM)
 

@@ -17,7 +17,7 @@ from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 MAX_CHARTS = 6  # of one protocol's learning curves
-# Scalars that are no result: where the run was, not how well it went
+# Scalars that are not a result: where the run was, not how well it went
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
 _NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
 _DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")

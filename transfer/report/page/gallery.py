@@ -187,7 +187,7 @@ def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
     """Whether each found box is right, in the order of falling scores.
 
     `truth` are (x1, y1, x2, y2, class, counts). Right: the object of the class that overlaps most,
-    by an IoU of 0.5 or more, that no surer box took. None: it lies on an object that does not
+    by an IoU of 0.5 or more, that no surer box took. None: it is on an object that does not
     count (crowd, difficult).
     """
     free = set(range(len(truth)))

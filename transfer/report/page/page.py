@@ -39,7 +39,7 @@ from transfer.report.rows_columns_cells import Protocol, Results
 from transfer.results.metrics import is_percent
 
 TEMPLATES = Path(__file__).with_name("templates")
-MOST_WORDS = 90  # characters on how a column differs in its head; the whole stands above the table
+MOST_WORDS = 90  # characters on how a column differs in its head; the full text is above the table
 NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
 
 
@@ -137,7 +137,7 @@ def _order(gallery: Gallery) -> dict[str, object]:
 def published_on_page(results: Results) -> tuple[list[PublishedRow], list[str]]:
     """One row per method and source, over all columns that it has a number for; the sources.
 
-    Two sources may print other numbers of one method: neither stands for both.
+    Two sources may print different numbers of one method, so that each keeps its row.
     """
     rows: dict[tuple[str, str], PublishedRow] = {}
     sources: list[str] = []
