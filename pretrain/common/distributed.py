@@ -75,9 +75,8 @@ def distribute(module: nn.Module) -> nn.Module:
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     unused = getattr(module, "leaves_unused", False)
-    return DistributedDataParallel(
-        module, device_ids=ids, find_unused_parameters=unused, **{name: False}
-    )
+    options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
+    return DistributedDataParallel(module, device_ids=ids, **options)
 
 
 def under_torchrun() -> bool:

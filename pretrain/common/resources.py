@@ -30,8 +30,8 @@ def available_memory() -> int | None:
     This is what Linux calls available, within the limit of this process's control group. Systems
     without /proc tell the whole memory only.
     """
-    known = [_of_machine(), *(_of_group(folder) for folder in _groups())]
-    known = [size for size in known if size is not None]
+    sizes = [_of_machine(), *(_of_group(folder) for folder in _groups())]
+    known = [size for size in sizes if size is not None]
     return min(known) if known else None
 
 

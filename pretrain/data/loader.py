@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,6 +124,7 @@ class CropLoader:
         Raises `InputError` once more than `max_corrupt` images were unreadable.
         """
         self._order.span = (epoch, start_step, self.steps_per_epoch)
+        loaded: Iterator[Loaded]
         if self._workers is None:
             loaded = (self._crops.__getitems__(keys) for keys in self._order)
         else:
@@ -234,7 +236,8 @@ def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:
     return (((seed << 20 | epoch) << 40 | sample) << 10) + view + 1
 
 
-def _unchanged(loaded: Loaded) -> Loaded:
+def _unchanged(loaded: Any) -> Any:
+    """A batch as `_CropDataset` made it; torch types its collating functions for lists of items."""
     return loaded
 
 

@@ -56,8 +56,9 @@ def photo_regions(split: str) -> tuple[Image.Image, ...]:
     regions = []
     for pixels in load_sample_images().images:
         height, width = pixels.shape[:2]
-        box = [round(f * n) for f, n in zip((left, top, right, bottom), (width, height) * 2)]
-        regions.append(Image.fromarray(pixels).crop(box))
+        box = (left * width, top * height, right * width, bottom * height)
+        x0, y0, x1, y1 = map(round, box)
+        regions.append(Image.fromarray(pixels).crop((x0, y0, x1, y1)))
     return tuple(regions)
 
 

@@ -90,7 +90,7 @@ class PreciseBN(Callback):
         trunk.load_state_dict(training.method.trunk.state_dict())
         if not precise_bn.get_bn_modules(trunk.train()):
             return None
-        trunk.to(training.device, memory_format=torch.channels_last)
+        trunk.to(training.device).to(memory_format=torch.channels_last)
         batches = self._batches(training.device)
         total = max(1, min(self.num_images, len(self.images)) // self.batch_size)
         with torch.no_grad():

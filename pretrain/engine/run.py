@@ -130,7 +130,8 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
     if note := queue_note(cfg, len(images)):
         logger.warning(note)
     method = build_method(cfg, num_classes=len(images.classes))
-    method = convert_norms(cfg, method.to(device, memory_format=torch.channels_last), device)
+    method = method.to(device).to(memory_format=torch.channels_last)
+    convert_norms(cfg, method, device)
     loader = build_loader(cfg, images)
     total = total_steps(cfg, loader.steps_per_epoch)
     return Training(
@@ -153,14 +154,14 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
     )
 
 
-def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> Method:
-    """Batch norms over the global batch, or over groups of METHOD.BN_GROUP images."""
+def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
+    """Replaces the method's batch norms: by some over the global batch, or over groups of
+    METHOD.BN_GROUP images."""
     group = cfg.METHOD.BN_GROUP
     if group == 0:
-        return convert_sync_batchnorm(method, device)
-    if group == cfg.SOLVER.BATCH_SIZE // distributed.world_size():
-        return method  # a process is a group
-    return convert_group_batchnorm(method, group)
+        convert_sync_batchnorm(method, device)
+    elif group != cfg.SOLVER.BATCH_SIZE // distributed.world_size():  # else a process is a group
+        convert_group_batchnorm(method, group)
 
 
 def build_solver(cfg: CfgNode, method: Method) -> Optimizer:

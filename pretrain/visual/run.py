@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
+from PIL import Image
 
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
@@ -36,7 +37,8 @@ def draw_views(
     """
     check_comparable(configs, images is None)
     images = images or train_images(next(iter(configs.values())))
-    sheets, blocks = {}, []
+    sheets: dict[str, Image.Image] = {}
+    blocks: list[Image.Image] = []
     for name, cfg in configs.items():
         crops = first_crops(cfg, images, rows)
         columns = view_columns(build_view_maker(cfg), crops, cfg.SEED)
