@@ -207,7 +207,7 @@ class _CropDataset(Dataset[Loaded]):
                 else:
                     draws = random.Random(draw_seed(self.seed, epoch, sample, view))
                     crops[view][place] = crop_image(image, spec, draws)
-        labels = torch.tensor([self.dataset.labels[i] for i in index.tolist()])
+        labels = torch.from_numpy(self.dataset.labels[index])
         stacked = [torch.from_numpy(view) for view in crops]
         return stacked, labels, torch.from_numpy(index), errors
 

@@ -22,12 +22,14 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.lookup import find
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
-from pretrain.data.datasets import open_images
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.kinds import check_kinds
 from pretrain.data.run import (
+    PretrainingData,
     branches,
     build_loader,
     build_view_maker,
+    open_data,
     train_images,
     transfer_preprocess,
 )
@@ -62,10 +64,16 @@ from pretrain.optim.schedules import (
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config_text: str, output: str, resume: bool) -> None:
-    """One process's part of a run; `config_text` is the merged config as YAML.
+def pretrain(
+    config_text: str, output: str, resume: bool, data: PretrainingData | None = None
+) -> None:
+    """One process's part of a run.
 
-    With `resume`, continues from `output/checkpoint.pth` where there is one.
+    Args:
+        config_text: the merged config as YAML.
+        resume: continue from `output/checkpoint.pth` where there is one.
+        data: the config's data sets, if this process has opened them already.
+
     Raises InputError for what the config or the data cannot do.
     """
     cfg = CfgNode.load_cfg(config_text)
@@ -74,7 +82,8 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
     device = distributed.init_distributed()
     setup_logging(folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
-    training = build_training(cfg, device)
+    data = distributed.from_main(data, lambda: open_data(cfg))
+    training = build_training(cfg, device, data.train)
     facts = checkpoint_facts(cfg)
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
@@ -86,14 +95,14 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
         atomic_write_text(folder / "config.yaml", config_text)
         if note := batch_note(cfg):
             logger.warning(note)
-    train(training, build_callbacks(cfg, folder, facts, training.step if resuming else -1))
+    train(training, build_callbacks(cfg, folder, facts, data, training.step if resuming else -1))
     distributed.barrier()
     distributed.close_distributed()
 
 
-def check_inputs(cfg: CfgNode) -> None:
-    """Opens the data sets and builds the view maker, so that bad input is found before any process
-    starts. Raises InputError."""
+def check_inputs(cfg: CfgNode, data: PretrainingData | None = None) -> PretrainingData:
+    """Opens the data sets, unless they are given, and builds the view maker, so that bad input is
+    found before any process starts; returns the data. Raises InputError."""
     find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
     find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
     find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
@@ -103,28 +112,28 @@ def check_inputs(cfg: CfgNode) -> None:
     build_view_maker(cfg)
     with torch.device("meta"):
         check_backbone(cfg, build_trunk(cfg))
-    images = train_images(cfg)
-    check_images(cfg, images)
-    check_kinds(cfg.DATASETS.TRAIN, images.files())
-    steps = len(images) // cfg.SOLVER.BATCH_SIZE
+    data = data or open_data(cfg)
+    check_images(cfg, data.train)
+    check_kinds(cfg.DATASETS.TRAIN, data.train.files())
+    steps = len(data.train) // cfg.SOLVER.BATCH_SIZE
     warmup_steps(cfg, steps, total_steps(cfg, steps))
-    if cfg.DATASETS.KNN_TRAIN:
-        names = (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST)
-        bank, queries = map(open_images, names)
-        check_monitor(bank, queries)
-        for name, monitored in zip(names, (bank, queries)):
+    if data.monitor:
+        check_monitor(*data.monitor)
+        for name, monitored in zip((cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST), data.monitor):
             check_kinds(name, monitored.files())
+    return data
 
 
-def data_note(cfg: CfgNode) -> str | None:
-    """A warning about the amount of training images. Raises InputError as `open_images`."""
-    return queue_note(cfg, len(train_images(cfg)))
+def build_training(
+    cfg: CfgNode, device: torch.device, images: ImageDataset | None = None
+) -> Training:
+    """Networks, data and optimizer of one process, at step 0.
 
-
-def build_training(cfg: CfgNode, device: torch.device) -> Training:
-    """Networks, data and optimizer of one process, at step 0."""
+    Args:
+        images: the training images, if they have been opened already.
+    """
     torch.manual_seed(cfg.SEED)
-    images = train_images(cfg)
+    images = train_images(cfg) if images is None else images
     if distributed.is_main():
         logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))
     if note := queue_note(cfg, len(images)):
@@ -237,14 +246,14 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_callbacks(
-    cfg: CfgNode, folder: Path, facts: dict[str, Any], resume_step: int
+    cfg: CfgNode, folder: Path, facts: dict[str, Any], data: PretrainingData, resume_step: int
 ) -> list[Callback]:
     """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
     writer = MetricsWriter(folder, resume_step)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar()]
-    if cfg.DATASETS.KNN_TRAIN:
-        callbacks.insert(0, build_monitor(cfg, writer))
+    if data.monitor:
+        callbacks.insert(0, build_monitor(cfg, data.monitor, writer))
     checkpoint = Checkpoint(
         folder,
         facts,
@@ -254,16 +263,18 @@ def build_callbacks(
     )
     callbacks = [checkpoint, ViewPanel(folder), *callbacks]
     if cfg.PRECISE_BN.IMAGES > 0:
-        callbacks.insert(1, build_precise_bn(cfg, folder, facts))
+        callbacks.insert(1, build_precise_bn(cfg, folder, facts, data.train))
     return callbacks
 
 
-def build_precise_bn(cfg: CfgNode, folder: Path, facts: dict[str, Any]) -> PreciseBN:
-    """Re-estimation of batch-norm statistics after the last step."""
+def build_precise_bn(
+    cfg: CfgNode, folder: Path, facts: dict[str, Any], images: ImageDataset
+) -> PreciseBN:
+    """Re-estimation of batch-norm statistics on the training images after the last step."""
     return PreciseBN(
         folder,
         facts,
-        train_images(cfg),
+        images,
         transfer_preprocess(cfg),
         build_trunk=lambda: build_trunk(cfg),
         size=cfg.VIEWS.SIZE,
@@ -273,11 +284,12 @@ def build_precise_bn(cfg: CfgNode, folder: Path, facts: dict[str, Any]) -> Preci
     )
 
 
-def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:
-    """The kNN monitor, on input as the weights want it downstream."""
+def build_monitor(
+    cfg: CfgNode, sets: tuple[ImageDataset, ImageDataset], writer: MetricsWriter
+) -> KnnMonitor:
+    """The kNN monitor of a bank and queries, on input as the weights want it downstream."""
     return KnnMonitor(
-        open_images(cfg.DATASETS.KNN_TRAIN),
-        open_images(cfg.DATASETS.KNN_TEST),
+        *sets,
         writer,
         transfer_preprocess(cfg),
         size=cfg.VIEWS.SIZE,

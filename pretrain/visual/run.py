@@ -11,6 +11,7 @@ from PIL import Image
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import FolderImages, ImageDataset, open_images
+from pretrain.data.folders import scan_folder
 from pretrain.data.panel import draw_columns, save_png
 from pretrain.data.run import build_view_maker, first_crops, train_images
 from pretrain.defaults import get_defaults
@@ -87,5 +88,5 @@ def open_folder(images: str | None) -> ImageDataset | None:
     if not images:
         return None
     if Path(images).is_dir():
-        return FolderImages(Path(images))
+        return FolderImages(scan_folder(Path(images)))
     return open_images(images if ":" in images else f"folder:{images}")
