@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, check_probability
 from pretrain.data import color
 from pretrain.data.blur import gaussian_blur
 
@@ -46,9 +46,8 @@ class ViewRecipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_prob") and not 0.0 <= value <= 1.0:
-                raise InputError(f"{field.name} {value} is no probability; give 0 to 1")
+            if field.name.endswith("_prob"):
+                check_probability(field.name, getattr(self, field.name))
         for name in ("brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)} must not be negative")

@@ -20,7 +20,6 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
-from pretrain.common.lookup import find
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.kinds import check_kinds
@@ -46,15 +45,12 @@ from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
-from pretrain.methods.all_methods import BASES, METHODS
+from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.methods.pairs import PAIRINGS
 from pretrain.methods.run import build_method, build_trunk
-from pretrain.optim.build import OPTIMIZERS, GroupRules, build_optimizer, param_groups
+from pretrain.optim.build import GroupRules, build_optimizer, param_groups
 from pretrain.optim.schedules import (
-    SCHEDULES,
     by_epoch,
-    check_milestones,
     half_cosine,
     scaled_lr,
     warmup_cosine,
@@ -102,13 +98,10 @@ def pretrain(
 
 def check_inputs(cfg: CfgNode, data: PretrainingData | None = None) -> PretrainingData:
     """Opens the data sets, unless they are given, and builds the view maker, so that bad input is
-    found before any process starts; returns the data. Raises InputError."""
-    find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
-    find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
-    find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
-    find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
-    find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
-    check_milestones(cfg.SOLVER.MILESTONES)
+    found before any process starts; returns the data.
+
+    Raises InputError for what a config that passed `check_config` cannot do with its data.
+    """
     build_view_maker(cfg)
     with torch.device("meta"):
         check_backbone(cfg, build_trunk(cfg))
