@@ -162,7 +162,7 @@ def weighted_knn(
 
 
 def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
-    """Raises InputError unless all labels lie in 0..num_classes-1."""
+    """Raises InputError unless all labels are in 0..num_classes-1."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise InputError(

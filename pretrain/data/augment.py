@@ -121,7 +121,7 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` float32 in [0, 1] -> a new tensor of the same kind. Draws that lie on the
+    images `(N, 3, H, W)` float32 in [0, 1] -> a new tensor of the same kind. Draws that are on the
     CPU cost a GPU no synchronisation: the images that an operation touches are known at once.
     """
     images = images.clone()
@@ -144,7 +144,7 @@ def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> 
 def _update(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Replace, in place, the chosen images by `operation(images[rows], rows)`.
 
-    `rows` lies where the draws lie, to index other draws.
+    `rows` is on the device of the draws, so that it can index other draws.
     """
     rows = chosen.nonzero().squeeze(1)
     if rows.numel():

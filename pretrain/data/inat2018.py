@@ -3,7 +3,7 @@
     train2018.json, val2018.json                 COCO-like: images, annotations, categories
     train_val2018/SUPERCATEGORY/ID/IMAGE.jpg     the images of both splits
 
-The JSON files may also lie in `annotations/`. Source of the format: visipedia/inat_comp
+The JSON files may also be in `annotations/`. Source of the format: visipedia/inat_comp
 2018/README.md.
 """
 

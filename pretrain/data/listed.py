@@ -86,7 +86,7 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
 def part_of_whole(name: str, images: int, classes: int) -> str:
     """What says that a built-in set, such as "imagenet:val", is a part of the official one; or "".
 
-    A part is no error: people cut sets down to try things. Its numbers compare with no others.
+    A part is not an error: people cut sets down to try things. Its numbers are not comparable.
     """
     wanted = CLASSES.get(name.partition(":")[0])
     if wanted and classes != wanted:

@@ -35,7 +35,7 @@ UNREADABLE = -1  # the index a worker reports when it gave up
 
 @dataclass(frozen=True)
 class Batch:
-    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory lies as `(N, S, S, 3)`;
+    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is `(N, S, S, 3)`;
     `labels (N,)` int64 (-1 where there are no classes); `index (N,)` int64 of the images in the
     data set."""
 

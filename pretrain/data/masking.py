@@ -163,7 +163,7 @@ def sample_params(
         independent = independent & ~focal[:, 0]
     mixed = independent if recipe.channel_kinds == "mixed" else torch.zeros_like(independent)
     focal = torch.where(mixed[:, None], focal, focal[:, :1])
-    # A mask is the union of masked cells and of all that lies outside a kept region: a grid mask
+    # A mask is the union of masked cells and of all that is outside a kept region: a grid mask
     # keeps the whole image, a focal mask has no masked cells.
     channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
     outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])

@@ -3,7 +3,7 @@
     trainvalsplit_places205/{train,val}_places205.csv       lines `a/abbey/IMAGE.jpg 0`
     data/vision/torralba/deeplearning/images256/a/abbey/    the images
 
-The lists may also lie in the folder itself, the images in `images256/` or below the archive's name
+The lists may also be in the folder itself, the images in `images256/` or below the archive's name
 `imagesPlaces205_resize/`. Class folders, as VISSL reads them, are `folder:places205:train`, with
 classes in alphabetical order.
 """

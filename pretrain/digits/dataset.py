@@ -1,6 +1,6 @@
 """The embedded data set: handwritten digits on photographs, for demonstrations and tests.
 
-In: an output folder, a seed and counts. Out, below the folder (use it as $DETECTRON2_DATASETS):
+`make_digits` writes, for a seed and counts, below a folder (use it as $DETECTRON2_DATASETS):
     digits_cls/{train,val,test}/<digit>/*.png  32 px crops, one digit each (folder:digits_cls:train)
     digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
     digits_coco/                               the same scenes with masks (coco:digits_coco:train)

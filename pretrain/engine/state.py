@@ -59,7 +59,7 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
     if steps != training.loader.steps_per_epoch:
         raise InputError(
             f"{path} has {steps} steps an epoch, this run {training.loader.steps_per_epoch}: "
-            "the data set has changed; start anew in another --output"
+            "the data set has changed; start again in another --output"
         )
     training.method.load_state_dict(saved["model"])
     training.optimizer.load_state_dict(saved["optimizer"])

@@ -56,7 +56,8 @@ def trunk_width(cfg: CfgNode) -> int:
 def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
     """The trained trunk of a run's checkpoint, and what it wants of its input.
 
-    Raises InputError for a file that is no checkpoint, or of another backbone than the config's.
+    Raises InputError for a file that is not a checkpoint, or that holds another backbone than the
+    config's.
     """
     saved = load_checkpoint(path)
     mark, trunk = "trunk.", build_trunk(cfg)

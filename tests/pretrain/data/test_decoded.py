@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.common import resources
 from pretrain.common.errors import InputError
-from pretrain.data import decoded, free_memory
+from pretrain.data import decoded
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ArrayImages, FolderImages, open_images
 from pretrain.data.decoded import copies, decoded_in_memory, keep_decoded, why_not_kept
@@ -128,25 +127,3 @@ def test_no_image_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="no image can be read.*a.jpg"):
         decoded_in_memory(open_images(f"folder:{tmp_path}"))
-
-
-def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit less what is used, without the page cache that can be dropped."""
-    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path)
-    whole = free_memory.available_memory()
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
-    assert free_memory.available_memory() == 450
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory.available_memory() == pytest.approx(whole, rel=0.5)
-    (tmp_path / "memory").mkdir()  # the first version of control groups
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("800\n")
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("900\n")
-    (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 300\n")
-    assert free_memory.available_memory() == 200
-
-
-def test_workers_are_at_most_one_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "cores", lambda: 2)
-    assert [resources.usable_workers(wanted) for wanted in (0, 1, 2, 8)] == [0, 1, 2, 2]
