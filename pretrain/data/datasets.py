@@ -29,7 +29,7 @@ from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.places205 import read_places205
 
-EMPTY: Mapping[str, int] = {}
+EMPTY: Mapping[str, int] = {}  # no MappingProxyType: spawned processes are sent data sets
 
 
 class ImageDataset(ABC):

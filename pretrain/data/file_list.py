@@ -1,8 +1,8 @@
 """Image files with their labels as a few arrays, which many processes can share.
 
 ImageNet has 1.28 million files. A list of as many Python strings would be copied by each loader
-process that reads it, page by page, since reading an object changes its reference count; and it is
-slow to send to another process. Here all paths are one piece of bytes. N files.
+process that reads it, page by page, since reading an object changes its reference count. Here all
+paths are one piece of bytes. N files.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Branches are 0 (VIEWS.A), 1 (VIEWS.B) and 2 (VIEWS.FOCAL), in this order of view
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fvcore.common.config import CfgNode
@@ -119,16 +118,24 @@ class PretrainingData:
         monitor: bank and queries of the kNN monitor; None if the config has no monitor.
     """
 
-    named: Mapping[str, ImageDataset]
+    named: dict[str, ImageDataset]
     train: ImageDataset
     monitor: tuple[ImageDataset, ImageDataset] | None
 
 
-def open_data(cfg: CfgNode) -> PretrainingData:
-    """Opens the config's data sets. Raises InputError as `open_images` does."""
+def open_data(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> PretrainingData:
+    """Opens the config's data sets. Raises InputError as `open_images` does.
+
+    Args:
+        opened: sets by name that are taken as they are; what is opened here is added.
+    """
     sets, limit = cfg.DATASETS, cfg.DATASETS.LIMIT_PER_CLASS
     wanted = (sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST) if sets.KNN_TRAIN else (sets.TRAIN,)
-    named = {name: open_images(name) for name in dict.fromkeys(wanted)}
+    opened = {} if opened is None else opened
+    for name in wanted:
+        if name not in opened:
+            opened[name] = open_images(name)
+    named = {name: opened[name] for name in dict.fromkeys(wanted)}
     train = named[sets.TRAIN]
     return PretrainingData(
         named,

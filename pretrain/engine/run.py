@@ -96,16 +96,19 @@ def pretrain(
     distributed.close_distributed()
 
 
-def check_inputs(cfg: CfgNode, data: PretrainingData | None = None) -> PretrainingData:
-    """Opens the data sets, unless they are given, and builds the view maker, so that bad input is
-    found before any process starts; returns the data.
+def check_inputs(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> PretrainingData:
+    """Opens the data sets and builds the view maker, so that bad input is found before any process
+    starts; returns the data.
+
+    Args:
+        opened: see `open_data`.
 
     Raises InputError for what a config that passed `check_config` cannot do with its data.
     """
     build_view_maker(cfg)
     with torch.device("meta"):
         check_backbone(cfg, build_trunk(cfg))
-    data = data or open_data(cfg)
+    data = open_data(cfg, opened)
     check_images(cfg, data.train)
     check_kinds(cfg.DATASETS.TRAIN, data.train.files())
     steps = len(data.train) // cfg.SOLVER.BATCH_SIZE

@@ -190,7 +190,7 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
                 _cache(rows, cfg, data.train, job.processes)
             if note := pretraining.queue_note(cfg, len(data.train)):
                 rows.add("queue", WARN, note)
-            pretraining.check_inputs(cfg, data)
+            pretraining.check_inputs(cfg, data.named)
 
 
 def _images(rows: Rows, name: str, images: ImageDataset) -> None:

@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
-from pretrain.data.run import PretrainingData
+from pretrain.data.datasets import ImageDataset
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.detection.config import protocol_name
 from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
@@ -34,8 +34,8 @@ class Pretraining:
     """What only `pretrain` knows; the first two raise InputError."""
 
     load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
-    # A config, and its data sets if they have been opened, which it returns
-    check_inputs: Callable[[CfgNode, PretrainingData | None], PretrainingData]
+    # A config, and data sets by name that are open already, to which it adds those that it opens
+    check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], object]
     defaults: Callable[[], CfgNode]
     batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
     # Two configs as YAML, and where the first one was found; raises InputError where they differ.
@@ -103,13 +103,14 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     made: dict[str, Known | InputError] = {}  # by weights
     makers: dict[str, Job] = {}
     tasks: dict[str, Checked | InputError] = {}
+    opened: dict[str, ImageDataset] = {}  # of all pretraining jobs: a folder is listed once
     for job in (job for job in jobs if job.kind == "pretrain"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
         weights = str(job.output / "backbone.pkl")
         made[weights], makers[weights] = Known(cfg.BACKBONE.NAME), job
         problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same)
         if problem is None and not job.is_done():
-            problem = _outcome(pretraining.check_inputs, cfg, None)
+            problem = _outcome(pretraining.check_inputs, cfg, opened)
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
     for job in (job for job in jobs if job.kind in TOOLS):
