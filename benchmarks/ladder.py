@@ -136,7 +136,7 @@ def kept_per_class(held_out: float, overrides: list[str]) -> int:
 
     cfg = load_config("base_tiny100.yaml", get_defaults(), overrides, "pretrain")
     labels = open_images(cfg.DATASETS.TRAIN).labels
-    return int(labels.count(labels[0]) * (1 - held_out))
+    return int((labels == labels[0]).sum() * (1 - held_out))
 
 
 def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:

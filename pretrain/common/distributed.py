@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.common.errors import InputError
+
+Value = TypeVar("Value")
 
 
 def world_size() -> int:
@@ -75,9 +77,8 @@ def distribute(module: nn.Module) -> nn.Module:
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     unused = getattr(module, "leaves_unused", False)
-    return DistributedDataParallel(
-        module, device_ids=ids, find_unused_parameters=unused, **{name: False}
-    )
+    options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
+    return DistributedDataParallel(module, device_ids=ids, **options)
 
 
 def under_torchrun() -> bool:
@@ -165,6 +166,33 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def from_main(value: Value | None, make: Callable[[], Value]) -> Value:
+    """What each process holds already; if one holds nothing, then what the main process has.
+
+    The main process sends its value to the others, and calls `make` if it has none: so a folder
+    that all processes need is listed once. All processes must call this.
+
+    Raises:
+        InputError: on every process, if `make` raised it.
+    """
+    if all(gather_objects(value is not None)):
+        assert value is not None
+        return value
+    sent: list[Value | InputError | None] = [None]
+    if is_main():
+        try:
+            sent[0] = value if value is not None else make()
+        except InputError as error:
+            sent[0] = error
+    if world_size() > 1:
+        dist.broadcast_object_list(sent)
+    found = sent[0]
+    if isinstance(found, InputError):
+        raise found
+    assert found is not None
+    return found
 
 
 def gather_objects(value: Any) -> list[Any]:

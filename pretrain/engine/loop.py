@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
+from pretrain.data.views import ViewMaker
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
 
@@ -41,7 +42,7 @@ class Training:
     optimizer: Optimizer
     lr_at: Callable[[int], float]  # step -> learning rate
     loader: Loader
-    make_views: Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]  # of uint8 crops
+    make_views: ViewMaker
     branches: Sequence[int]  # branch of each view
     guard: StepGuard
     device: torch.device
@@ -203,16 +204,21 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
 
     Returns the norm of all gradients before that, a scalar on their device.
     """
-    kept, clipped = [], []
+    kept: list[Tensor] = []
+    clipped: list[Tensor] = []
     for group in optimizer.param_groups:
         target = clipped if group.get("clip", True) else kept
-        target += [p for p in group["params"] if p.grad is not None]
-    norm = get_total_norm([p.grad for p in clipped])
+        target += group["params"]
+    norm = get_total_norm(_gradients(clipped))
     if max_norm > 0:
         clip_grads_with_norm_(clipped, max_norm, norm)
-    if not kept:
+    if not _gradients(kept):
         return norm
-    return torch.stack([norm, get_total_norm([p.grad for p in kept])]).norm()
+    return torch.stack([norm, get_total_norm(_gradients(kept))]).norm()
+
+
+def _gradients(params: Iterable[Tensor]) -> list[Tensor]:
+    return [param.grad for param in params if param.grad is not None]
 
 
 def set_rates(training: Training, step: int) -> None:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pretrain.common import distributed
+from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from tests.two_processes import run_in_two
@@ -107,3 +108,32 @@ def test_too_few_gpus_is_one_clear_line() -> None:
         distributed.check_gpus(64)
     with pytest.raises(InputError, match="give 1 or more"):
         distributed.check_gpus(0)
+
+
+def share(rank: int, folder: str) -> None:
+    made: list[int] = []
+
+    def make() -> str:
+        made.append(rank)
+        return "made by the main process"
+
+    def refuse() -> str:
+        raise InputError(f"refused in process {rank}")
+
+    results = [from_main(None, make), from_main("of 1" if rank else None, make)]
+    results += [from_main("of 0" if rank == 0 else None, refuse), from_main(f"own {rank}", refuse)]
+    try:
+        from_main(None, refuse)
+    except InputError as error:
+        results.append(str(error))
+    torch.save((results, made), f"{folder}/{rank}.pt")
+
+
+def test_what_the_main_process_made_is_shared(tmp_path: Path) -> None:
+    run_in_two(share, tmp_path)
+    for rank in (0, 1):
+        results, made = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        wanted = ["made by the main process"] * 2 + ["of 0", f"own {rank}", "refused in process 0"]
+        assert results == wanted
+        assert made == ([0, 0] if rank == 0 else [])
+    assert from_main(None, lambda: "alone") == "alone"

@@ -106,7 +106,7 @@ class _Labelled(ImageDataset):
 
     def __init__(self, split: Split) -> None:
         self.images = split.images
-        self.labels = split.labels.tolist()
+        self.labels = split.labels.numpy()
         self.classes = list(split.classes)
 
     def read(self, index: int) -> Image.Image:
