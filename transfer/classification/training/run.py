@@ -159,7 +159,7 @@ def train_and_score(task: Task) -> Score:
     if is_main():  # marks the folder as this run's from here on
         atomic_write_text(task.folder / "config.yaml", dump_yaml(cfg))
     lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
-    lr, tried = lrs[0], []
+    lr, tried = lrs[0], list[Progress]()
     if len(lrs) > 1:
         lr, scores, tried = _choose(task, lrs)
         notes = selection_notes(lr, scores, lrs)
@@ -188,7 +188,7 @@ def _metrics(
     heads: list[str], hits: torch.Tensor, done: Progress, classes: int, best: bool
 ) -> dict[str, float]:
     """Of the last epoch, and *_best of the epoch with the highest top-1 on the test images."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for head, top1, top5 in zip(heads, *percentages(hits)):
         found = {"top1": top1, "top5": top5}
         if best:
@@ -261,7 +261,7 @@ def _run(
         frozen_state=task.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, model.heads.names
+    return done, hits, model.names
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:
@@ -292,7 +292,8 @@ def _model(task: Task) -> Classifier:
         init=train.HEAD_INIT,
         vit_pool=train.VIT_POOL,
         seed=task.seed,
-    ).to(task.device, memory_format=torch.channels_last)
+    ).to(task.device)
+    model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
         model.heads = convert_sync_batchnorm(model.heads, task.device)
         if not frozen:
