@@ -1,7 +1,7 @@
 """Pictures of what a segmenter is trained on, before it is trained.
 
-In: a command's request. Out: PNG files of the first training images, scaled, cropped, flipped and
-jittered as the segmenter gets them, tinted by their masks.
+They are PNG files of the first training images, scaled, cropped, flipped and jittered as the
+segmenter gets them, and tinted by their masks.
 """
 
 from __future__ import annotations

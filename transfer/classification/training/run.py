@@ -102,7 +102,7 @@ def check_data(cfg: CfgNode, train: Split) -> None:
 
 
 def iterations(cfg: CfgNode, images: int) -> int:
-    """Steps of the optimizer in a trial on so many training images, those of the rates that are
+    """Steps of the optimizer in a trial on `images` training images, those of the rates that are
     tried included (an extended grid not); 0 for protocols that train nothing here."""
     if cfg.PROTOCOL.NAME not in NAMES:
         return 0
@@ -119,7 +119,7 @@ def evaluations(cfg: CfgNode) -> int:
 
 def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
     """The images that TRAIN.SPLIT_LIST names (all without one), and the config whose sha256 is the
-    protocol's identity: in it the list stands by its content, wherever it lies.
+    protocol's identity: in it the list is named by its content, not by its path.
 
     Raises InputError as `read_list` and `part_of`, and for a list that leaves a class out.
     """
