@@ -1,7 +1,7 @@
 """The curve of a training run: metrics.json (one JSON object per line) and TensorBoard.
 
-The lines have Detectron2's names ("iteration", "total_loss", "lr", "eta_seconds", "bbox/AP", ...). A
-resumed run drops the lines from the iteration on that it resumes at.
+The names are Detectron2's ("iteration", "total_loss", "lr", "eta_seconds", "bbox/AP", ...). A
+resumed run drops the lines of the iterations that it takes again.
 """
 
 from __future__ import annotations
