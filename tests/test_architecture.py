@@ -16,6 +16,8 @@ TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
+# Floors that all tasks stand on -> what of `transfer` they may import: no task.
+FLOORS = {"training": ("training", "checkpoints", "datasets")}
 
 
 def module_name(path: Path) -> str:
@@ -54,6 +56,10 @@ def test_import_rules(path: Path) -> None:
         if name.startswith("transfer") and head == "pretrain" and rest:
             allowed = rest.split(".")[0] in FROM_PRETRAIN
             assert allowed, f"{name} imports {target}: transfer may use {FROM_PRETRAIN} only"
+        floor = name.split(".")[1] if name.startswith("transfer.") else ""
+        if floor in FLOORS and head == "transfer" and rest:
+            allowed = rest.split(".")[0] in FLOORS[floor]
+            assert allowed, f"{name} imports {target}: {floor} may use {FLOORS[floor]} of transfer"
         if head == "detectron2":
             stem = path.stem.startswith("detectron2_") and path.parent.name == "detection"
             assert stem, f"{name} imports detectron2; only transfer/detection/detectron2_*.py may"

@@ -22,6 +22,7 @@ from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
+from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
@@ -192,7 +193,8 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
     norm = clip_gradients(training.optimizer, training.clip_norm)
     taken = training.guard.allows(step + 1, outcome, norm)
     if taken:
-        set_rates(training, step)
+        set_rates(training.optimizer, training.lr_at(step), training.base_lr)
+        set_weight_decay(training, step)
         training.optimizer.step()
         training.method.after_step(step, training.total_steps)
     training.step += 1
@@ -221,11 +223,10 @@ def _gradients(params: Iterable[Tensor]) -> list[Tensor]:
     return [param.grad for param in params if param.grad is not None]
 
 
-def set_rates(training: Training, step: int) -> None:
-    """Learning rate and weight decay of a step in every parameter group."""
-    rate = training.lr_at(step)
+def set_weight_decay(training: Training, step: int) -> None:
+    """Weight decay of a step in the parameter groups that a schedule of it applies to."""
+    if training.weight_decay_at is None:
+        return
     for group in training.optimizer.param_groups:
-        base = training.base_lr if group.get("constant_lr") else rate
-        group["lr"] = base * group.get("lr_ratio", 1.0)
-        if training.weight_decay_at is not None and group.get("decays"):
+        if group.get("decays"):
             group["weight_decay"] = training.weight_decay_at(step)

@@ -128,7 +128,7 @@ def build_training(
     Args:
         images: the training images, if they have been opened already.
     """
-    torch.manual_seed(cfg.SEED)
+    distributed.seed_everything(cfg.SEED)
     images = train_images(cfg) if images is None else images
     if distributed.is_main():
         logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))

@@ -23,10 +23,11 @@ from transfer.detection.config import (
 from transfer.detection.roles import ROLES
 from transfer.detection.run import Request, evaluate_model, prepare, run_trials
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.engine import make_detector, make_optimizer
+from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone
 from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
+from transfer.training.build import make_optimizer
 
 CONFIG = "digits_vitdet.yaml"
 SMALL_VIT = "vit_tiny_patch16_32"  # 2 x 2 positions, where the config says 14 x 14
