@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -120,7 +121,7 @@ class JitterSpec:
         )
 
 
-def import_shapely() -> object:
+def import_shapely() -> ModuleType:
     """shapely.geometry; InputError where it is not installed."""
     try:
         import shapely.geometry

@@ -59,7 +59,7 @@ class TrainMapper:
             masks = [mask for mask, keep in zip(masks, kept) if keep]
         classes = np.array([i.category for i in instances], dtype=np.int64).reshape(-1)
         moved: dict[str, Any] = {"polygons": masks}
-        if self.mask_format == "bitmask":
+        if self.mask_format == "bitmask" and masks is not None:
             moved = {"polygons": None, "bitmasks": _stack(masks, geometry)}
         return {
             **_described(sample, geometry.image(pixels)),

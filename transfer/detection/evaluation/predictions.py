@@ -47,7 +47,7 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
 
 
 def to_coco_results(
-    predictions: Iterable[Predictions], category_ids: Sequence[int]
+    predictions: Iterable[Predictions], category_ids: Sequence[int | str]
 ) -> list[dict[str, Any]]:
     """One dict per detection, images in the given order, detections in theirs."""
     results = []

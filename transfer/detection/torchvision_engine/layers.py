@@ -57,4 +57,5 @@ def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
 def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
     """N(0, std), bias 0."""
     nn.init.normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -6,10 +6,25 @@ Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-IGNORE = -1
+from pretrain.common.errors import InputError
+
+IGNORE = -1  # the label of a box between both thresholds: it takes no part in a loss
+
+
+def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
+    """Raises InputError unless there are `count` thresholds above 0 that do not fall.
+
+    Detectron2's Matcher asserts the same.
+    """
+    rising = all(low <= high for low, high in zip(values, values[1:]))
+    if len(values) != count or values[0] <= 0 or not rising:
+        numbers = "one number" if count == 1 else f"{count} numbers that do not fall, each"
+        raise InputError(f"{key} {list(values)} must be {numbers} above 0")
 
 
 def match(
