@@ -1,6 +1,7 @@
 """The proof of a conversion in the real Detectron2: its checkpointer, its backbones.
 
-Weights and the source network in, one row per input and stage out, as `transfer.checkpoints.proof`.
+It compares the weights there with the network that they came from, as `transfer.checkpoints.proof`
+does: there is a row for each input and stage.
 """
 
 from __future__ import annotations

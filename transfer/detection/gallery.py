@@ -1,4 +1,4 @@
-"""What was found in a fixed few of the test images: predictions in, gallery.json and a sheet out.
+"""What was found in a fixed few of the test images, written as gallery.json and a sheet.
 
 A report puts two checkpoints side by side on these images. They are drawn with one seed from the
 sorted image ids, so that every run on a test set shows the same ones. The sheet holds their

@@ -1,7 +1,7 @@
 """What becomes of each of Detectron2's 192 config keys here: the one table of them.
 
-In: nothing. Out: four disjoint tables, in which every leaf of detectron2/config/defaults.py (at
-version 0.6 and its main branch of 2024) is found once:
+It has four disjoint parts, in which every leaf of detectron2/config/defaults.py (at version 0.6 and
+its main branch of 2024) is found once:
 - HONOURED: which code here follows the key, whatever its value;
 - ONLY: keys of `defaults.py` of which one value is supported; another one is an error;
 - ABSENT: keys that `defaults.py` does not have, with Detectron2's default, the one value that is

@@ -1,6 +1,6 @@
 """Large-scale jitter: an image flipped, resized by a wide range of factors, and cut to a square.
 
-In: boxes, polygons and pixels of an image. Out: the same in the cut image, with the numbers of
+Boxes, polygons and pixels of an image become those of the cut image, with the numbers of
 Detectron2's RandomFlip, ResizeScale and FixedSizeCrop (data/transforms/augmentation_impl.py) in
 ViTDet's order and without padding. Polygons are cut by shapely, as there.
 

@@ -1,9 +1,9 @@
 """The objects of a COCO file in the evaluators' form, under ids of our own.
 
-In: the annotation file. Out: pycocotools' (or faster-coco-eval's) object of annotations. Images,
-categories and annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of
-the file means "no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas
-are the annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
+The form is pycocotools' (or faster-coco-eval's) object of annotations. Images, categories and
+annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of the file means
+"no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas are the
+annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
 """
 
 from __future__ import annotations

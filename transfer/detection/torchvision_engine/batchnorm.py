@@ -1,4 +1,4 @@
-"""Normalisation layers by Detectron2's names: a name and a channel count in, a module out.
+"""Normalisation layers by the names that Detectron2's configs give them.
 
 N batch, C channels, W processes. Specification: detectron2 `layers/batch_norm.py`.
 """

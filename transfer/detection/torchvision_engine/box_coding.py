@@ -1,4 +1,4 @@
-"""Box regression targets: pairs of boxes in, deltas (dx, dy, dw, dh) out, and back.
+"""Box regression: what leads from one box to another as deltas (dx, dy, dw, dh), and back.
 
 n boxes, K classes. Boxes XYXY, no +1 anywhere.
 Specification: detectron2 `modeling/box_regression.py` (Girshick et al. 2014).

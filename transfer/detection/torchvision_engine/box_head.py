@@ -1,4 +1,4 @@
-"""Box head and predictor: features of boxes in, scores and deltas, losses, detections out.
+"""What the second stage makes of pooled boxes: vectors, then scores and deltas, then detections.
 
 r boxes of all images, K classes (background is class K), k detections of an image.
 Specification: Girshick 2015 as in detectron2 `modeling/roi_heads/{box_head,fast_rcnn}.py`.

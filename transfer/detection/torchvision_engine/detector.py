@@ -1,4 +1,6 @@
-"""The whole detector: a batch of images in, losses (training) or detections (evaluation) out.
+"""The detector, and its spec: a backbone, a region proposal network and a second stage.
+
+`DetectorSpec.from_config(cfg).build()` makes one. In training it returns losses, else detections.
 
 N images of a batch, each float32 or uint8 (3, h, w) on 0..255 in the configured channel order.
 An element of a batch: {"image", "height", "width" (original), and for training "boxes" float32

@@ -1,4 +1,4 @@
-"""Feature pyramid on a ResNet's last stages: images in, maps of equal width out.
+"""The feature pyramid network: maps of equal width, made from a ResNet's last stages.
 
 N batch. Input (N, 3, H, W) with H and W divisible by 32; from res2..res5 come p2..p6 of strides 4,
 8, 16, 32, 64, from res3..res5 p3..p6.

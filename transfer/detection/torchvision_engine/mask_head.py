@@ -1,4 +1,4 @@
-"""Mask head: features of boxes in, mask logits per class, their loss and probabilities out.
+"""The mask head: it predicts a mask of each class in each box; the loss and the choice of a class.
 
 r boxes, C channels, P side of the pooled features, M = 2 * P side of the masks, K classes.
 Specification: He et al. 2017 as in detectron2 `modeling/roi_heads/mask_head.py`.

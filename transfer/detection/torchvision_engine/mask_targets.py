@@ -1,4 +1,4 @@
-"""Ground-truth masks cropped to boxes: polygons or bitmaps in, bool (r, M, M) out.
+"""Ground-truth masks, as polygons or bitmaps, cropped to boxes: the targets of the mask head.
 
 n objects, r boxes, M side of the mask head's output.
 Specification: detectron2 `structures/masks.py` (crop_and_resize of both forms).

@@ -1,4 +1,4 @@
-"""Which ground truth a box answers for, and which boxes are trained on: IoUs in, labels out.
+"""Which ground truth a box answers for, and which boxes are trained on.
 
 G ground-truth boxes, n candidate boxes (anchors or proposals).
 Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.
@@ -45,6 +45,7 @@ def match(
     labels[best < high] = IGNORE
     labels[best < low] = 0
     if allow_low_quality:
+        # All ties, compared exactly, as upstream: anchors of one shape often overlap alike.
         best_of_truth = iou.max(dim=1, keepdim=True).values
         labels[(iou == best_of_truth).any(dim=0)] = 1
     return index, labels

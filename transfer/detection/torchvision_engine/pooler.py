@@ -1,4 +1,4 @@
-"""RoIAlign over one or several feature maps: maps and boxes per image in, fixed-size features out.
+"""RoIAlign: it pools features of one size for every box, from one or several feature maps.
 
 N images, r boxes over all images, C channels, P side of the output.
 Specification: detectron2 `modeling/poolers.py` (aligned RoIAlign; FPN's equation 1).

@@ -1,4 +1,4 @@
-"""Precise batch normalisation: a model and training batches in, its running statistics replaced.
+"""Precise batch normalisation: it replaces running statistics by those of many training batches.
 
 C channels of a layer, n elements per channel of one batch (N * H * W), W processes.
 Specification: Wu & Johnson 2021 as in fvcore `nn/precise_bn.py`; unlike there, all processes pool

@@ -1,4 +1,4 @@
-"""ResNets in Detectron2's layout and names: images in, the maps of the stages res2.. out.
+"""ResNets in Detectron2's layout and names, which return the maps of their stages res2, res3, ...
 
 N batch. Input (N, 3, H, W), normalised; outputs (N, channels, H / stride, W / stride). With
 stride_in_1x1=False the bottlenecks are torchvision's, number for number.

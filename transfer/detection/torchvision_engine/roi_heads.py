@@ -1,8 +1,9 @@
-"""Second stage: feature maps, proposals and ground truth in, losses or detections out.
+"""The second stage: it pools features of the proposals, and classifies and refines them.
 
-N images, r sampled boxes of an image, G ground-truth boxes, K classes.
-Specification: detectron2 `modeling/roi_heads/roi_heads.py`; MoCo's `detection/train_net.py` for the
-extra norm.
+N images, r sampled boxes of an image, G ground-truth boxes, K classes. Res5ROIHeads is that of C4
+detectors, with MoCo's norm after res5 if asked for; StandardROIHeads that of all others, with a box
+head of `box_head.BOX_HEADS`.
+Specification: detectron2 `modeling/roi_heads/roi_heads.py`; MoCo's `detection/train_net.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Region proposal network: feature maps and ground truth in, proposals and two losses out.
+"""The region proposal network: it finds boxes that may hold an object, and learns to.
 
 N images, L maps, A anchors per place, R = sum of H * W * A over maps, G ground-truth boxes.
 Specification: Ren et al. 2015 as in detectron2 `modeling/proposal_generator/rpn.py` and

@@ -1,4 +1,4 @@
-"""ViTDet's simple feature pyramid: one map of a ViT in, maps p2..p6 of equal width out.
+"""ViTDet's simple feature pyramid: maps p2..p6 of equal width, made from one map of a ViT.
 
 N batch, D the ViT's width. Every level is made from the ViT's last map alone: deconvolved to
 strides 4 and 8, as it is at 16, max-pooled to 32; p6 is p5 subsampled.

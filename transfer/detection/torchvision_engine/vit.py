@@ -1,4 +1,4 @@
-"""ViTDet's plain Vision Transformer: images in, one map of stride `patch_size` out.
+"""ViTDet's plain Vision Transformer, which gives one map of stride `patch_size`.
 
 N batch, H x W tokens, D width, h heads. Pre-norm blocks; most attend within windows, a few over the
 whole image. No class token and no last norm: a detector has no use for them.
