@@ -1,8 +1,8 @@
-"""The torchvision engine: it trains a detector of a config, and predicts with it.
+"""The torchvision engine: a config in, a trained detector and its predictions out.
 
-It builds the detector, its input and its optimiser from the config with Detectron2's semantics,
-trains on one or several processes (DDP; batch norm's buffers are not broadcast), resumes exactly,
-and predicts. The parts it builds take typed arguments; the loop is `transfer/training/loop.py`.
+Builds the detector, its input and its optimiser from the config with Detectron2's semantics, trains
+on one or several processes (DDP; batch norm's buffers are not broadcast), resumes exactly, and
+predicts. The parts it builds take plain arguments; the loop is `transfer/training/loop.py`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class ResNetSpec:
             norm=node.NORM,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
             stride_in_1x1=node.STRIDE_IN_1X1,
-            out_features=tuple(name for name in node.OUT_FEATURES if name != "stem"),  # not used
+            # Nothing here takes the stem's map, which Detectron2's configs may name.
+            out_features=tuple(name for name in node.OUT_FEATURES if name != "stem"),
         )
 
     def __post_init__(self) -> None:
@@ -223,6 +224,7 @@ class Bottleneck(Block):
     ) -> None:
         super().__init__(inputs, outputs, stride=stride, norm=norm)
         middle = outputs // 4
+        # In the 1x1 as MSRA (He et al. 2015); in the 3x3, as torchvision, no pixel is skipped.
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(inputs, middle, 1, stride=first, norm=norm, relu=True)
         self.conv2 = ConvNorm(middle, middle, 3, stride=second, norm=norm, relu=True)
@@ -242,7 +244,7 @@ def make_stage(
     outputs = width if depth < 50 else 4 * width
     blocks: list[Block] = []
     for index in range(BLOCKS_PER_STAGE[depth][stage - 2]):
-        stride = 2 if index == 0 and stage > 2 else 1
+        stride = 2 if index == 0 and stage > 2 else 1  # before res2 the stem has pooled
         if depth < 50:
             blocks.append(BasicBlock(inputs, outputs, stride=stride, norm=norm))
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -42,6 +43,22 @@ def test_c4_refuses_basic_blocks(depth: int) -> None:
 def test_bad_values(keys: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_detector(keys)
+
+
+def specs_in(spec: object) -> Iterator[object]:
+    yield spec
+    for part in fields(spec):
+        if is_dataclass(value := getattr(spec, part.name)):
+            yield from specs_in(value)
+
+
+@pytest.mark.parametrize("kind", [{}, specs.FPN, specs.TINY, specs.VIT])
+def test_no_default_is_written_twice(kind: dict) -> None:
+    """Defaults are those of the config; only the weights' filter is not in it."""
+    keys = {"MODEL.MASK_ON": True, "MODEL.FPN.NORM": "LN", "MODEL.ROI_BOX_HEAD.NUM_FC": 1}
+    found = list(specs_in(make_spec({**kind, **keys})))
+    given = {part.name for spec in found for part in fields(spec) if part.default is not MISSING}
+    assert given == {"highpass"} and len(found) >= 8
 
 
 def test_a_variant_is_checked_too() -> None:
