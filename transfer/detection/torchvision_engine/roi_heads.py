@@ -37,8 +37,6 @@ from transfer.detection.torchvision_engine.resnet import make_stage
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler, RoiSamplerSpec
 from transfer.detection.torchvision_engine.structures import Detections, RoiSample, Targets
 
-Numbers = Mapping[str, int]  # of the backbone's maps, by their names
-
 
 @dataclass(frozen=True, kw_only=True)
 class RoiHeadsSpec(ABC):
@@ -64,8 +62,8 @@ class RoiHeadsSpec(ABC):
             raise InputError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1: {self.num_classes}")
 
     @abstractmethod
-    def build(self, *, channels: Numbers, strides: Numbers) -> RoiHeads:
-        """The heads on a backbone's maps, untrained."""
+    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> RoiHeads:
+        """The heads on a backbone's maps, which are given by name; untrained."""
 
 
 class RoiHeads(nn.Module, ABC):
@@ -174,7 +172,7 @@ class Res5HeadsSpec(RoiHeadsSpec):
         super().__post_init__()
         check_norm("MODEL.RESNETS.NORM", self.norm)
 
-    def build(self, *, channels: Numbers, strides: Numbers) -> Res5ROIHeads:
+    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> Res5ROIHeads:
         """See `RoiHeadsSpec`."""
         (name,) = self.in_features
         return Res5ROIHeads(self, inputs=channels[name], stride=strides[name])
@@ -251,7 +249,7 @@ class StandardHeadsSpec(RoiHeadsSpec):
             mask_pooler=PoolerSpec.from_config(cfg.MODEL.ROI_MASK_HEAD),
         )
 
-    def build(self, *, channels: Numbers, strides: Numbers) -> StandardROIHeads:
+    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> StandardROIHeads:
         """See `RoiHeadsSpec`."""
         return StandardROIHeads(
             self,
