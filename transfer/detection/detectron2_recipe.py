@@ -1,7 +1,7 @@
 """What a config's TRANSFER node asks of training that Detectron2's own keys cannot say.
 
-In: a config. Out: an optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) made
-of Detectron2's classes, and `RecipeTrainer`, its DefaultTrainer with both.
+An optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) are made of
+Detectron2's classes; `RecipeTrainer` is its DefaultTrainer with both.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from pretrain.common.config import check_no_differences, differences
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
-from transfer.detection.config import changed
-from transfer.detection.config_load import load_merged
+from transfer.detection.config import changed, load_merged
 from transfer.detection.engine import CONFIG_FILE
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.roles import ROLES

@@ -25,7 +25,7 @@ from pretrain.common.distributed import barrier, is_main, process_device, world_
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
-from transfer.detection.config_load import load_merged
+from transfer.detection.config import load_merged
 from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
 from transfer.detection.weights.given import with_backbone
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves

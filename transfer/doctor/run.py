@@ -27,9 +27,8 @@ from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.config import task_package
+from transfer.detection.config import all_defaults, load_merged, task_package
 from transfer.detection.config_checks import DETECTION
-from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.weights.start import read_start, with_init

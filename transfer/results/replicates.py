@@ -51,14 +51,14 @@ class Replicates:
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, image_ids: Sequence[int] | Sequence[str], draws: int = DRAWS) -> Replicates:
+    def draw(cls, image_ids: Sequence[int | str], draws: int = DRAWS) -> Replicates:
         """The draws of a test set; its images may come in any order."""
         ids: list[Any] = sorted(image_ids)
         assert len(set(ids)) == len(ids), "two test images have one id"
         weights = draw_weights(len(ids), draws)
         return cls(ids, np.concatenate([np.ones((len(ids), 1), np.int32), weights], axis=1))
 
-    def rows(self, image_ids: Sequence[int] | Sequence[str]) -> np.ndarray:
+    def rows(self, image_ids: Sequence[int | str]) -> np.ndarray:
         """Rows of `weights`, int64, of images in another order."""
         places = {image_id: row for row, image_id in enumerate(self.ids)}
         return np.array([places[image_id] for image_id in image_ids], dtype=np.int64)

@@ -264,8 +264,7 @@ def test_identity_is_of_the_protocol_alone() -> None:
 
 
 def test_every_shipped_config_builds_its_detector() -> None:
-    from transfer.detection.config import detector_arguments
-    from transfer.detection.torchvision_engine.spec import DetectorSpec
+    from transfer.detection.torchvision_engine.detector import DetectorSpec
 
     folder = Path(__file__).parents[3] / "configs" / "detection"
     data = ("DATASETS.TRAIN", "coco:x:train", "DATASETS.TEST", "coco:x:val")
@@ -273,5 +272,5 @@ def test_every_shipped_config_builds_its_detector() -> None:
         # Those for one's own data leave it open.
         cfg = load_detection_config(str(path), data if path.stem.startswith("own_") else ())
         check(cfg)
-        DetectorSpec(**detector_arguments(cfg))
+        DetectorSpec.from_config(cfg)
         assert path.read_text().startswith("# "), f"{path} has no header"

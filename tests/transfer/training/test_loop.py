@@ -12,30 +12,30 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.transfer.detection import specs
 from tests.two_processes import run_in_two
-from transfer.detection.torchvision_engine.build import build_detector
 from transfer.training.loop import micro_batches, steps, take_step
 from transfer.training.precision import Precision
 
 # Every anchor and every proposal is in the losses, so that no draw decides about them, and every
 # image brings as many of both: then the mean over micro-batches is the mean over the batch.
 ALL = {
-    "architecture": "TINY",
-    "anchor_sizes": ((16, 32),),
-    "num_classes": 3,
-    "freeze_at": 0,
-    "stride_in_1x1": False,
-    "rpn_batch_size_per_image": 4096,
-    "rpn_positive_fraction": 1.0,
-    "rpn_pre_nms_topk_train": 60,
-    "rpn_post_nms_topk_train": 12,
-    "roi_batch_size_per_image": 64,
-    "roi_positive_fraction": 1.0,
-    "box_pooler_resolution": 5,
-    "box_head_num_fc": 1,
-    "box_head_fc_dim": 32,
-    "pixel_mean": (123.675, 116.28, 103.53),
-    "pixel_std": (58.395, 57.12, 57.375),
+    **specs.TINY,
+    "MODEL.ANCHOR_GENERATOR.SIZES": ((16, 32),),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4096,
+    "MODEL.RPN.POSITIVE_FRACTION": 1.0,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 12,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64,
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 5,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.PIXEL_MEAN": (123.675, 116.28, 103.53),
+    "MODEL.PIXEL_STD": (58.395, 57.12, 57.375),
 }
 
 
@@ -53,7 +53,7 @@ def batch(count: int) -> list[dict[str, Any]]:
 
 def detector(norm: str) -> nn.Module:
     torch.manual_seed(0)
-    model = build_detector(norm=norm, **ALL)
+    model = specs.make_detector({**ALL, "MODEL.RESNETS.NORM": norm})
     if norm == "FrozenBN":  # as trained weights would: without any scale activations overflow
         for name, value in model.named_buffers():
             if name.endswith("running_var"):

@@ -23,13 +23,12 @@ from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.config_spec import detector_arguments
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
 from transfer.detection.torchvision_engine.load import load_model, load_start
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training.build import batch_indices, begin_training, train_to_end
@@ -104,9 +103,9 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> nn.Module:
     return detector
 
 
-def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
-    return build_detector(**detector_arguments(cfg), highpass=preprocess.highpass)
+    return DetectorSpec.from_config(cfg, preprocess.highpass).build()
 
 
 def make_train_mapper(cfg: CfgNode) -> TrainMapper:

@@ -6,21 +6,20 @@ import pytest
 import torch
 
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
-from transfer.detection.torchvision_engine.roi_heads import RoiSampler
+from transfer.detection.torchvision_engine.roi_sampler import RoiSampler, RoiSamplerSpec
 from transfer.detection.torchvision_engine.structures import Targets
 
 K = 4
 
 
-def make_sampler(**changes) -> RoiSampler:
-    fields = dict(
-        num_classes=K,
+def make_sampler(append_gt: bool = True) -> RoiSampler:
+    spec = RoiSamplerSpec(
         batch_size_per_image=16,
         positive_fraction=0.25,
-        iou_threshold=0.5,
-        append_gt=True,
+        iou_thresholds=(0.5,),
+        proposal_append_gt=append_gt,
     )
-    return RoiSampler(**{**fields, **changes})
+    return RoiSampler(spec, num_classes=K)
 
 
 def random_boxes(count: int, seed: int) -> torch.Tensor:
