@@ -1,40 +1,39 @@
-"""What a command asked for, and what its trials share."""
+"""What the trials of a classification protocol share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 
 from transfer.classification.data import ImageTransform, Split
+from transfer.classification.extract import Extracted
+from transfer.trials.task import Job
+
+
+@dataclass
+class KeptFeatures:
+    """The features of the trial before, which serve the next one if its weights are the same."""
+
+    extracted: Extracted | None = None
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asked for."""
+class ClassificationJob(Job[Split]):
+    """Everything that the trials share.
 
-    protocol: str  # the config file's stem names the protocol
-    weights: str  # a file, or "random"
-    output: str
-    name: str | None = None
-    trials: int = 1
-    resume: bool = False
-    overrides: tuple[str, ...] = ()
-    first_trial: int = 0  # those before it are another command's
-    config: str = ""  # the config file itself, for whether the overrides shorten it
+    Attributes:
+        transform: how a test image becomes a crop; a training image too if features are used.
+        device: of features and of training.
+        identity: the protocol's sha256.
+        drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
+        kept: what one trial leaves to the next.
+    """
 
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that the trials share."""
-
-    cfg: CfgNode
-    request: Request
-    train: Split
-    test: Split
     transform: ImageTransform
     device: torch.device
-    identity: str  # the protocol's: sha256 of the config without what moves no number
-    drawn: dict[int, np.ndarray] = field(default_factory=dict)  # kshot: seed -> rows of `train`
+    identity: str
+    drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
+    kept: KeptFeatures = field(default_factory=KeptFeatures)

@@ -31,7 +31,8 @@ def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
             rows.add("weights", FAIL, str(error))
             return None
         weights, account = report.weights, report.weights.account
-        rows.add("weights", OK, f"{report.headline}; {'; '.join(account.lines())}")
+        lines = account.lines() if account else []
+        rows.add("weights", OK, "; ".join([report.headline, *lines]))
         found = [row for proof in report.proofs.values() for row in proof]
         worst = max((row.relative for row in found), default=0.0)
         text = f"largest relative difference {worst:.1e} over {len(found)} comparisons"

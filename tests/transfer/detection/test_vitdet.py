@@ -21,13 +21,17 @@ from transfer.detection.config import (
     protocol_sha256,
 )
 from transfer.detection.roles import ROLES
-from transfer.detection.run import Request, evaluate_model, prepare, run_trials
+from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.engine import make_detector, make_optimizer
 from transfer.detection.torchvision_engine.load import load_backbone
 from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
+from transfer.trials.command import evaluate_request
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 CONFIG = "digits_vitdet.yaml"
 SMALL_VIT = "vit_tiny_patch16_32"  # 2 x 2 positions, where the config says 14 x 14
 TINY = (
@@ -50,7 +54,9 @@ def weights_file(folder: Path, kind: str) -> Path:
 def test_from_a_file_to_a_record_and_back(digits: Path, tmp_path: Path, kind: str) -> None:
     file = weights_file(tmp_path, kind)
     options = {"engine": "torchvision", "overrides": tuple(TINY)}
-    (path,) = run_trials(prepare(Request(CONFIG, str(file), str(tmp_path / "run"), **options)))
+    (path,) = run_trials(
+        TASK, TASK.prepare(Request(CONFIG, str(file), str(tmp_path / "run"), **options))
+    )
     record = read_record(path)
     assert record["checkpoint"]["backbone"] == SMALL_VIT
     assert record["checkpoint"]["source"] == kind
@@ -59,8 +65,8 @@ def test_from_a_file_to_a_record_and_back(digits: Path, tmp_path: Path, kind: st
     assert "147 tensors loaded" in log and "0 unexpected" in log
     # The shipped config says 224; the model itself knows better.
     model = path.parent / "model_final.pth"
-    metrics = evaluate_model(Request(CONFIG, str(model), str(tmp_path / "again"), **options))
-    assert metrics == {k: v for k, v in record["metrics"].items() if k in metrics}
+    scored = evaluate_request(TASK, Request(CONFIG, str(model), str(tmp_path / "again"), **options))
+    assert scored.metrics == {k: v for k, v in record["metrics"].items() if k in scored.metrics}
 
 
 def weights_of(backbone: str = SMALL_VIT, **architecture: int) -> Weights:

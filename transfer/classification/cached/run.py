@@ -17,7 +17,7 @@ from transfer.checkpoints.weights import Weights
 from transfer.classification.data import Split
 from transfer.classification.extract import Extracted, extract_splits
 from transfer.classification.features import Features, choose_formats
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
 from transfer.classification.kshot import check_shots, draw_shots, fit_and_predict
 from transfer.classification.linear import (
@@ -41,7 +41,7 @@ from transfer.classification.svm import (
 logger = logging.getLogger(__name__)
 
 
-def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score_knn(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Weighted kNN, every k and temperature from one search; the bank stays where it is mapped."""
     metrics, correct = evaluate_knn(
         bank.values,
@@ -51,19 +51,21 @@ def score_knn(job: Job, bank: Features, queries: Features, seed: int) -> Score:
         k=job.cfg.PROTOCOL.K,
         temperature=job.cfg.PROTOCOL.TEMPERATURE,
         more_temperatures=job.cfg.KNN.MORE_TEMPERATURES,
-        num_classes=len(job.train.classes),
+        num_classes=len(job.train_set.classes),
         device=job.device,
     )
     first = {f"knn{size}_top1": correct[f"knn{size}_top1"] for size in job.cfg.PROTOCOL.K}
     outcomes = Outcomes({name: right.numpy() for name, right in correct.items()})
     return Score(
-        metrics, per_class_accuracies(first, queries.labels, job.train.classes), outcomes=outcomes
+        metrics,
+        per_class_accuracies(first, queries.labels, job.train_set.classes),
+        outcomes=outcomes,
     )
 
 
-def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score_linear(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """A linear head: learning rate chosen on held-out training images, retrained on all."""
-    cfg, classes = job.cfg, job.train.classes
+    cfg, classes = job.cfg, job.train_set.classes
     solver = _solver(cfg)
     values, test_values = (  # copies: the features may be mapped from a file
         split.values.to(job.device, torch.float32, copy=True) for split in (bank, queries)
@@ -91,7 +93,7 @@ def score_linear(job: Job, bank: Features, queries: Features, seed: int) -> Scor
     return Score(metrics, per_class, heads.curve, notes, outcomes)
 
 
-def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score_svm(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """One SVM per class, cost by cross-validation; mAP."""
     result = evaluate_svm(
         *_arrays(bank, queries),
@@ -99,14 +101,16 @@ def score_svm(job: Job, bank: Features, queries: Features, seed: int) -> Score:
         folds=job.cfg.SVM.FOLDS,
         max_iter=job.cfg.SVM.MAX_ITER,
     )
-    names = job.train.classes
+    names = job.train_set.classes
     notes = {"cost": dict(zip(names, result.costs.tolist()))}
     per_class = {"mAP": dict(zip(names, result.per_class.tolist()))}
     outcomes = Outcomes(ranked={"mAP": (result.scores, queries.labels.numpy())})
     return Score({"mAP": result.mean_ap}, per_class, notes=notes, outcomes=outcomes)
 
 
-def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score_svm_lowshot(
+    job: ClassificationJob, bank: Features, queries: Features, seed: int
+) -> Score:
     """mAP by the number of positive images per class; the trial is the draw."""
     values, targets, test_values, test_targets = _arrays(bank, queries)
     costs = [float(cost) for cost in job.cfg.SVM.COSTS]
@@ -126,10 +130,10 @@ def score_svm_lowshot(job: Job, bank: Features, queries: Features, seed: int) ->
     return Score(metrics, {}, notes=notes, outcomes=outcomes)
 
 
-def score_kshot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score_kshot(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Logistic regression on k images per class; the trial is the draw."""
     values, labels, test_values, _ = _arrays(bank, queries)
-    rows = job.drawn[seed].reshape(len(job.train.classes), -1)  # (classes, the most shots)
+    rows = job.drawn[seed].reshape(len(job.train_set.classes), -1)  # (classes, the most shots)
     metrics, notes, outcomes = {}, {}, Outcomes()
     for shots in job.cfg.KSHOT.SHOTS:
         chosen = rows[:, :shots].ravel()
@@ -137,7 +141,7 @@ def score_kshot(job: Job, bank: Features, queries: Features, seed: int) -> Score
         right = hits(torch.from_numpy(scores), queries.labels)
         metrics[f"shots{shots}_top1"] = 100.0 * int(right.sum()) / len(right)
         outcomes.correct[f"shots{shots}_top1"] = right.numpy()
-        notes[f"shots{shots}"] = [job.train.images.name(int(row)) for row in chosen[:1000]]
+        notes[f"shots{shots}"] = [job.train_set.images.name(int(row)) for row in chosen[:1000]]
     return Score(metrics, {}, notes=notes, outcomes=outcomes)
 
 
@@ -146,7 +150,7 @@ def _arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
     return tuple(t.numpy() for split in splits for t in (split.values.float(), split.labels))
 
 
-PROTOCOLS: dict[str, Callable[[Job, Features, Features, int], Score]] = {
+PROTOCOLS: dict[str, Callable[[ClassificationJob, Features, Features, int], Score]] = {
     "knn": score_knn,
     "linear": score_linear,
     "svm": score_svm,
@@ -208,15 +212,15 @@ def with_formats(cfg: CfgNode, device: torch.device) -> CfgNode:
     return cfg
 
 
-def extract(job: Job, weights: Weights) -> Extracted:
+def extract(job: ClassificationJob, weights: Weights) -> Extracted:
     """Features of both splits and their quality."""
     cfg = job.cfg
     if not cfg.CACHE_DIR:
         logger.info("no CACHE_DIR: the features are kept in memory, and made anew after a kill")
     return extract_splits(
         weights,
-        job.train,
-        job.test,
+        job.train_set,
+        job.test_set,
         job.transform,
         quality_images=cfg.QUALITY.IMAGES,
         device=job.device,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.config import dump_yaml
-from pretrain.common.distributed import is_main, world_size
+from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
@@ -64,6 +63,7 @@ class Task:
     seed: int
     folder: Path
     resume: bool
+    begin_folder: Callable[[], None]  # marks the folder as this run's
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -141,6 +141,17 @@ def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
     return part, identity
 
 
+def is_same_list(one: CfgNode, other: CfgNode) -> bool:
+    """Whether TRAIN.SPLIT_LIST of two configs names the same images, perhaps at another place."""
+    sources = [(cfg.TRAIN.SPLIT_LIST, cfg.TRAIN.SPLIT_LINES) for cfg in (one, other)]
+    if not all(source for source, _ in sources):
+        return False
+    try:
+        return len({list_sha256(read_list(*each)) for each in sources}) == 1
+    except InputError:  # one of them is not there
+        return False
+
+
 def train_and_score(task: Task) -> Score:
     """Runs one trial; every process takes part and gets the same Score.
 
@@ -156,8 +167,7 @@ def train_and_score(task: Task) -> Score:
     started = any(any(task.folder.glob(mark)) for mark in marks)
     if loader.CHECK_IMAGES and not (task.resume and started):
         check_readable([task.train, task.test], loader.NUM_WORKERS)
-    if is_main():  # marks the folder as this run's from here on
-        atomic_write_text(task.folder / "config.yaml", dump_yaml(cfg))
+    task.begin_folder()
     lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
     lr, tried = lrs[0], []
     if len(lrs) > 1:

@@ -17,7 +17,7 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.read import random_weights
 from transfer.detection.config import changed, load_detection_config
-from transfer.detection.run import Request, evaluate_model, open_trained, prepare, run_trials
+from transfer.detection.task import DetectionTask, open_trained
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.weights.class_names import order_of
 from transfer.detection.weights.classes_to_score import classes_to_score
@@ -26,7 +26,11 @@ from transfer.detection.weights.parts import in_order, match_parts
 from transfer.detection.weights.start import read_start, with_init
 from transfer.training.files import read_model, write_model
 from transfer.training.state import TrainingState
+from transfer.trials.command import evaluate_request
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.WARMUP_ITERS 1 "
     "DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
@@ -55,7 +59,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
             (folder / "annotations" / f"instances_{split}.json").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(root / "data"))
-        run_trials(prepare(request(root, "base", "base", weights="random", output="run")))
+        run_trials(
+            TASK, TASK.prepare(request(root, "base", "base", weights="random", output="run"))
+        )
     return root
 
 
@@ -110,10 +116,10 @@ def test_another_order_is_mapped_and_the_training_set_is_not_needed(
     open_trained(request(data, "gone", "swapped"))
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "(odd, even) are in a different order than those of" in line and "mapped by name" in line
-    evaluate_model(request(data, "base", "base"))
+    evaluate_request(TASK, request(data, "base", "base"))
     base = results(data)
     assert {entry["category_id"] for entry in base} == {1, 2}
-    evaluate_model(request(data, "gone", "swapped"))
+    evaluate_request(TASK, request(data, "gone", "swapped"))
     other = {1: 2, 2: 1}  # the ids of the same names
     assert results(data) == [{**b, "category_id": other[b["category_id"]]} for b in base]
 

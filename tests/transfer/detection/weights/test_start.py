@@ -17,15 +17,18 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights, tensors_sha256
 from transfer.detection.config import load_detection_config, protocol_sha256, with_preprocess
-from transfer.detection.run import Request, prepare, run_trials
 from transfer.detection.scaling import differences
+from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine import engine
 from transfer.detection.weights.detector import DETECTOR, DetectorWeights, kind_of
 from transfer.detection.weights.given import with_backbone
 from transfer.detection.weights.start import read_start, with_init
 from transfer.results.record import read_record
 from transfer.training.files import write_model
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN 64 "
     "INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 10 TRANSFER.DRAW_DETECTIONS 0"
@@ -138,7 +141,7 @@ def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
 
     def run(weights: Path, name: str) -> Path:
         request = Request(config, str(weights), str(tmp_path / name), engine="torchvision")
-        return run_trials(prepare(Request(**{**vars(request), "overrides": words})))[0]
+        return run_trials(TASK, TASK.prepare(Request(**{**vars(request), "overrides": words})))[0]
 
     model = run(tmp_path / "vit.pth", "first").parent / "model_final.pth"
     path = run(model, "second")
@@ -224,8 +227,8 @@ def test_it_is_a_protocol_of_its_own() -> None:
 def test_a_run_and_its_record(digits: Path, model: Path, tmp_path: Path) -> None:
     request = Request("digits_voc.yaml", str(model), str(tmp_path), engine="torchvision")
     request = Request(**{**vars(request), "overrides": tuple(TINY)})
-    job = prepare(request)
-    (path,) = run_trials(job)
+    job = TASK.prepare(request)
+    (path,) = run_trials(TASK, job)
     record = read_record(path)
     assert record["checkpoint"]["name"] == "model_final"
     assert record["checkpoint"]["sha256"] == read_start(str(model), job.cfg, 0).sha256

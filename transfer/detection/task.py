@@ -1,8 +1,7 @@
-"""Fine-tunes and scores a detector: config and weights in, trial_T/record.json out.
+"""Detection as a task: a detector is fine-tuned from weights and scored.
 
-Reads the config; the engines, evaluators and readers take it from here. Trial t uses seed SEED + t:
-it orders the images, draws their augmentation and initialises the heads (and the backbone where the
-weights are `random`). The last iteration is scored, never the best one.
+Trial t uses seed SEED + t: it orders the images, draws their augmentation and initialises the heads
+(and the backbone if the weights are `random`).
 """
 
 from __future__ import annotations
@@ -10,20 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.distributed import (
-    close_distributed,
-    init_distributed,
-    is_main,
-    world_size,
-)
+from pretrain.common.distributed import is_main, world_size
 from pretrain.common.errors import InputError
-from pretrain.common.logs import setup_logging
 from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
@@ -33,88 +26,160 @@ from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
 from transfer.detection.config_checks import check_train_named
+from transfer.detection.config_load import load_merged
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
-from transfer.detection.earlier import check_trials_there
 from transfer.detection.engine import MODEL_FILE, Engine, Fitted
 from transfer.detection.engines import choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
+from transfer.detection.fine_tuning import (
+    FineTuning,
+    classes_from_data,
+    config_of_trial,
+    training_curve,
+)
 from transfer.detection.gallery import write_gallery
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
+from transfer.detection.show import show_data
 from transfer.detection.torchvision_engine.engine import device_of
-from transfer.detection.trials import (
-    Request,
-    Trial,
-    check_request,
-    each_trial,
-    format_metrics,
-    shipped,
-    trial_config,
-    trial_folders,
-    write_artifacts,
-    write_evaluation,
-    write_trial,
-)
 from transfer.detection.weights import given as given_weights
 from transfer.detection.weights.classes_to_score import classes_to_score
+from transfer.detection.weights.given import with_backbone
 from transfer.detection.weights.start import read_start, with_init
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 from transfer.training.files import read_model
+from transfer.trials.loop import format_metrics
+from transfer.trials.task import Job, Outcome, Request, Scored, Trial
 
 logger = logging.getLogger(__name__)
 
-TASK = "detection"
+DetectionJob = Job[DetectionSet]
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything that the trials share; `cfg` is without the weights' facts."""
+class DetectionTask(FineTuning[DetectionJob]):
+    """Detectors: boxes, and with MODEL.MASK_ON masks."""
 
-    request: Request
-    cfg: CfgNode
-    train_set: DetectionSet
-    test_set: DetectionSet
-    engine: str
+    name = "detection"
 
+    def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
+        """See `Task.load_config`."""
+        cfg = detection_config.load_detection_config(config, overrides)
+        check_sweep(cfg)
+        return cfg
 
-def prepare(request: Request, *, scan: bool = True) -> Job:
-    """Checks config, data sets, weights and output folder, and opens the data sets.
+    def backbone_name(self, cfg: CfgNode) -> str:
+        """The trunk's name in pretrain.backbones."""
+        return detection_config.backbone_name(cfg)
 
-    `scan`: also compares the sizes of all image files with the annotations, which takes longest.
+    def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
+        """Also whether the result can be compared with others of the config's protocol."""
+        name = self.protocol_name(cfg, config)
+        return training_line(cfg, load_merged(config), name, processes)
 
-    Raises InputError for whatever would stop the run later.
-    """
-    cfg, train_set, test_set = open_data(request, scan=scan)
-    check_sweep(cfg)
-    engine = choose_engine(request.engine)
-    check_engine(cfg, engine)
-    check_request(request)
-    return Job(request, with_init(cfg, request.weights), train_set, test_set, engine)
+    def open_data(self, request: Request, *, scan: bool = True) -> DetectionJob:
+        """The config, with the number of classes, and both data sets.
 
+        `scan`: also compares the sizes of all image files with the annotations.
+        """
+        cfg = self.load_config(request.config, request.overrides)
+        check_train_named(cfg)
+        limit = cfg.TRANSFER.LIMIT_IMAGES
+        first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
+        train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED, **first)
+        train_set = train_set.limited(limit)
+        kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first)
+        test_set = test_set.limited(limit)
+        cfg = detection_config.with_data(cfg, train_set)
+        check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
+        if cfg.TRANSFER.LR_SWEEP.RATES:
+            check_one_file(train_set)
+        if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
+            import_shapely()  # missing, it would only show at the first image
+        _check_sets(cfg, test_set, train_set, scan=scan)
+        return Job(request, cfg, train_set, test_set)
 
-def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet, DetectionSet]:
-    """The config, with the number of classes, and both data sets; see `prepare` for `scan`."""
-    cfg = detection_config.load_detection_config(request.config, request.overrides)
-    check_train_named(cfg)
-    limit = cfg.TRANSFER.LIMIT_IMAGES
-    first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
-    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED, **first)
-    train_set = train_set.limited(limit)
-    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first).limited(limit)
-    cfg = detection_config.with_data(cfg, train_set)
-    check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
-    if cfg.TRANSFER.LR_SWEEP.RATES:
-        check_one_file(train_set)
-    if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
-        import_shapely()  # missing, it would only show at the first image
-    _check_sets(cfg, test_set, train_set, scan=scan)
-    return cfg, train_set, test_set
+    def prepare(self, request: Request, *, scan: bool = True) -> DetectionJob:
+        """Also the engine, and what kind of file the weights are in."""
+        job = self.open_data(request, scan=scan)
+        check_engine(job.cfg, choose_engine(request.engine))
+        request.check()
+        return replace(job, cfg=with_init(job.cfg, request.weights))
+
+    def read_weights(self, job: DetectionJob, seed: int) -> Weights:
+        """A backbone's weights, or those of a whole detector."""
+        source = job.request.weights
+        return read_start(source, with_init(job.cfg, source), seed, job.train_set.classes)
+
+    def describe(self, job: DetectionJob) -> list[str]:
+        """Images, objects and objects per class."""
+        return [
+            *classes_from_data(job, "MODEL.ROI_HEADS.NUM_CLASSES"),
+            describe(job.train_set, "training"),
+            describe(job.test_set, "test"),
+        ]
+
+    def run_trial(self, job: DetectionJob, trial: Trial) -> Outcome | None:
+        """See `Task.run_trial`; the last iteration is scored, never the best one."""
+        trial.log_to_folder()
+        if is_drawn(job.cfg.DATASETS.TRAIN):
+            job = replace(job, train_set=_drawn(job, trial.seed))
+        engine = make_engine(choose_engine(job.request.engine))
+        weights = self.read_weights(job, trial.seed)
+        for line in weights.said:
+            logger.warning("%s: %s", job.request.weights, line)
+        # Not scaled to the processes: the file is the protocol, and scales again where it is used.
+        cfg = config_of_trial(with_backbone(job.cfg, weights), job.request, trial)
+        trial.write_config(cfg, weights)
+        logger.info("%s", self.describe_batch(job.cfg, job.request.config, world_size()))
+        cfg = for_processes(cfg, world_size())
+        fitted = _fit(job, engine, cfg, weights, trial.folder)
+        begin_test = time.perf_counter()
+        predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=job.test_set)
+        if not is_main():
+            return None
+        place, draws = trial.folder / "inference", cfg.TRANSFER.REPLICATES
+        metrics, per_class = _score(cfg, job.test_set, predictions, place, draws)
+        artifacts = _write_artifacts(job, predictions, trial.folder)
+        return Outcome(
+            weights=weights,
+            engine=engine.name,
+            engine_version=engine.version,
+            metrics=metrics,
+            per_class=per_class,
+            artifacts=artifacts,
+            curve=training_curve(trial.folder),
+            seconds=fitted.seconds + time.perf_counter() - begin_test,
+            on_gpu=device_of(cfg).type == "cuda",
+            views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
+        )
+
+    def check_trained(self, request: Request) -> None:
+        """See `Task.check_trained`; all image files are looked at."""
+        open_trained(request)
+
+    def evaluate(self, request: Request) -> Scored | None:
+        """See `Task.evaluate`."""
+        cfg, test_set = open_trained(request, scan=False)
+        logger.info("%s", describe(test_set, "test"))
+        model_file = resolve(request.weights).file
+        engine = make_engine(choose_engine(request.engine))
+        predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
+        if not is_main():
+            return None
+        scores = _score(cfg, test_set, predictions, Path(request.output) / "inference")
+        return Scored(str(model_file), *scores)
+
+    def show_data(self, request: Request, count: int) -> list[Path]:
+        """See `Task.show_data`."""
+        # Each image that is shown is checked as it is read.
+        job = self.open_data(request, scan=False)
+        return show_data(job.cfg, job.train_set, Path(request.output), count)
 
 
 def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
@@ -162,91 +227,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
         raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
 
 
-def check_trained(request: Request) -> None:
-    """Raises InputError unless data and the whole detector in `request.weights` fit the config."""
-    open_trained(request)
-
-
-def check_weights(job: Job) -> None:
-    """Raises InputError unless `request.weights` can start the config's detector, and what lies in
-    the trials' folders is of them and of this config."""
-    source = job.request.weights
-    read = lambda seed: read_start(source, job.cfg, seed, job.train_set.classes)
-    check_trials_there(job.cfg, source, trial_folders(job.request), read)
-
-
-def run_request(request: Request) -> None:
-    """Joins the processes, prepares and runs all trials: what a launched process calls."""
-    init_distributed()
-    try:
-        setup_logging()
-        job = prepare(request, scan=False)  # the command has looked before it launched us
-        for role, data in (("training", job.train_set), ("test", job.test_set)):
-            logger.info("%s", describe(data, role))
-        run_trials(job)
-    finally:
-        close_distributed()
-
-
-def run_trials(job: Job) -> list[Path]:
-    """Runs the trials that have no record yet; returns the records' paths."""
-    engine = make_engine(job.engine)
-    return each_trial(job.request, job.cfg.SEED, lambda trial: _run_trial(job, engine, trial))
-
-
-def evaluate_model(request: Request) -> dict[str, float]:
-    """Scores the whole detector in `request.weights`; writes evaluation.json into the output."""
-    init_distributed()
-    try:
-        setup_logging()
-        cfg, test_set = open_trained(request, scan=False)
-        logger.info("%s", describe(test_set, "test"))
-        model_file = resolve(request.weights).file
-        engine = make_engine(choose_engine(request.engine))
-        predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
-        if not is_main():
-            return {}
-        metrics, per_class = _score(cfg, test_set, predictions, Path(request.output) / "inference")
-        write_evaluation(request, str(model_file), metrics, per_class)
-        return metrics
-    finally:
-        close_distributed()
-
-
-def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
-    request, folder = job.request, trial.folder
-    if is_drawn(job.cfg.DATASETS.TRAIN):
-        job = replace(job, train_set=_drawn(job, trial.seed))
-    weights = read_start(request.weights, job.cfg, trial.seed, job.train_set.classes)
-    # Not scaled to the processes: the file is the protocol, and scales again where it is used.
-    cfg = trial_config(job.cfg, request, trial, weights)
-    name = detection_config.protocol_name(job.cfg, request.config)
-    logger.info("%s", training_line(job.cfg, shipped(request), name, world_size()))
-    cfg = for_processes(cfg, world_size())
-    fitted = _fit(job, engine, cfg, weights, folder)
-    begin_test = time.perf_counter()
-    predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=job.test_set)
-    if not is_main():
-        return
-    place, draws = folder / "inference", cfg.TRANSFER.REPLICATES
-    metrics, per_class = _score(cfg, job.test_set, predictions, place, draws)
-    write_trial(
-        request,
-        job.cfg,
-        trial,
-        weights,
-        task=TASK,
-        engine=engine.name,
-        engine_version=engine.version,
-        metrics=metrics,
-        per_class=per_class,
-        artifacts=_write_artifacts(job, weights, predictions, folder),
-        seconds=fitted.seconds + time.perf_counter() - begin_test,
-        views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
-    )
-
-
-def _drawn(job: Job, seed: int) -> DetectionSet:
+def _drawn(job: DetectionJob, seed: int) -> DetectionSet:
     """The training set of a trial whose objects are drawn (@Kshot)."""
     names, node = job.cfg.DATASETS.TRAIN, job.cfg.TRANSFER
     first = node.VOC_COUNTS_FROM
@@ -257,7 +238,7 @@ def _drawn(job: Job, seed: int) -> DetectionSet:
     return found
 
 
-def _fit(job: Job, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
+def _fit(job: DetectionJob, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
     """Trains, unless a resumed run had finished training already."""
     model_file = folder / MODEL_FILE
     if job.request.resume and model_file.is_file():
@@ -270,7 +251,7 @@ def _fit(job: Job, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path)
             weights=weights,
             train_set=job.train_set,
             folder=folder,
-            score=lambda data, found, place: _score(cfg, data, found, place)[0],
+            score=lambda data, found, place: _score(cfg, data, list(found), place)[0],
         )
         cfg = detection_config.changed(cfg, {"SOLVER.BASE_LR": rate})
     swept = time.perf_counter() - begin
@@ -320,12 +301,13 @@ def _score(
 
 
 def _write_artifacts(
-    job: Job, weights: Weights, predictions: list[Predictions], folder: Path
+    job: DetectionJob, predictions: list[Predictions], folder: Path
 ) -> dict[str, str]:
     """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
-    artifacts = write_artifacts(job.request, weights, folder)
-    artifacts["predictions"] = f"inference/{RESULTS_FILE}"
-    artifacts["pr_curves"] = f"inference/{CURVES_FILE}"
+    artifacts = {
+        "predictions": f"inference/{RESULTS_FILE}",
+        "pr_curves": f"inference/{CURVES_FILE}",
+    }
     if job.cfg.TRANSFER.REPLICATES:
         artifacts["replicates"] = f"inference/{REPLICATES_FILE}"
     if (folder / SWEEP_FILE).is_file():
