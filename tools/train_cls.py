@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(cfg, request)
         if args.resume:
             note_fresh_start(output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
+        if args.num_gpus > 1:
+            request.opened.close()  # each process opens its own
         launch(classify, args.num_gpus, (cfg, request))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return 0

@@ -83,6 +83,8 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
     check_gpus(num_gpus)
     with keep_progress(request.output):
         run.check_trained(request)
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
         launch(run.evaluate_model, num_gpus, (request,))
     if not int(os.environ.get("RANK", 0)):
         path = Path(request.output) / "evaluation.json"
@@ -108,6 +110,8 @@ def _train(run: Any, request: Any, num_gpus: int) -> None:
         run.check_weights(job)
         if request.resume:
             note_fresh_start(request.output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
         launch(run.run_request, num_gpus, (request,))
     if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
         return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification.data import ImageTransform, Split
 
 
@@ -24,6 +26,11 @@ class Request:
     overrides: tuple[str, ...] = ()
     first_trial: int = 0  # those before it are another command's
     config: str = ""  # the config file itself, for whether the overrides shorten it
+
+    @cached_property
+    def opened(self) -> OpenedWeights:
+        """The file of `weights`, which is read once in each process."""
+        return OpenedWeights(self.weights)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.lookup import find
 from transfer.checkpoints.networks.vit_architectures import parse_vit
-from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.opened import OpenedWeights
+from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.cached import run as cached
@@ -60,19 +61,19 @@ def classify(cfg: CfgNode, request: Request) -> list[Path]:
     device = init_distributed()
     try:
         setup_logging()
-        return _run_trials(_prepare(cfg, request, device))
+        return _run_trials(prepare(cfg, request, device))
     finally:
         close_distributed()
 
 
 def check(cfg: CfgNode, request: Request) -> Job:
     """Raises the InputErrors of `classify` that need no computing, before processes start."""
-    job = _prepare(cfg, request, torch.device("cpu"))
-    _read(cfg, request.weights, cfg.SEED)
+    job = prepare(cfg, request)
+    read_backbone(cfg, request.opened, cfg.SEED)
     return job
 
 
-def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
+def prepare(cfg: CfgNode, request: Request, device: torch.device = torch.device("cpu")) -> Job:
     """Checks the config against the data before anything is computed."""
     if cfg.REPLICATES < 0:
         raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
@@ -117,7 +118,9 @@ def _run_trials(job: Job) -> list[Path]:
     for trial in range(request.first_trial, request.trials):
         started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.time()
         seed = job.cfg.SEED + trial
-        weights = _read(job.cfg, request.weights, seed)
+        weights = read_backbone(job.cfg, request.opened, seed)
+        if trial == request.trials - 1:
+            request.opened.close()  # the last trial has its tensors
         for line in weights.said if trial == request.first_trial else ():
             logger.warning("%s: %s", request.weights, line)
         folder = Path(request.output) / f"trial_{trial}"
@@ -164,13 +167,13 @@ def _train(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
     return training.train_and_score(task)
 
 
-def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
+def read_backbone(cfg: CfgNode, source: OpenedWeights, seed: int) -> Weights:
     """The weights; a file's backbone is its own, whatever BACKBONE.NAME says for `random`.
 
     Raises InputError for a ViT whose patches do not tile the images.
     """
-    backbone = (cfg.BACKBONE.NAME or None) if weights == RANDOM else None
-    found = read_weights(weights, backbone=backbone, seed=seed)
+    backbone = (cfg.BACKBONE.NAME or None) if source.is_random else None
+    found = read_weights(source, backbone=backbone, seed=seed)
     vit, size = parse_vit(found.backbone), cfg.PROTOCOL.IMAGE_SIZE
     if vit is not None and size % vit.patch_size:
         raise InputError(

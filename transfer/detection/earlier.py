@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import check_no_differences, differences
 from pretrain.common.errors import InputError
-from transfer.checkpoints.read import RANDOM
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import changed
 from transfer.detection.config_load import load_merged

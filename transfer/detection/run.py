@@ -24,7 +24,6 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
-from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
 from transfer.datasets.headers import check_image_sizes
@@ -94,7 +93,7 @@ def prepare(request: Request, *, scan: bool = True) -> Job:
     engine = choose_engine(request.engine)
     check_engine(cfg, engine)
     check_request(request)
-    return Job(request, with_init(cfg, request.weights), train_set, test_set, engine)
+    return Job(request, with_init(cfg, request.opened), train_set, test_set, engine)
 
 
 def open_data(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet, DetectionSet]:
@@ -126,12 +125,12 @@ def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detec
     """
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    classes = classes_to_score(cfg, request.weights)
+    classes = classes_to_score(cfg, request.opened)
     test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds)
     test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
     cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
     _check_sets(cfg, test_set, scan=scan)
-    return given_weights.with_detector(cfg, request.weights, request.config), test_set
+    return given_weights.with_detector(cfg, request.opened, request.config), test_set
 
 
 def _check_sets(
@@ -170,9 +169,9 @@ def check_trained(request: Request) -> None:
 def check_weights(job: Job) -> None:
     """Raises InputError unless `request.weights` can start the config's detector, and what lies in
     the trials' folders is of them and of this config."""
-    source = job.request.weights
-    read = lambda seed: read_start(source, job.cfg, seed, job.train_set.classes)
-    check_trials_there(job.cfg, source, trial_folders(job.request), read)
+    request = job.request
+    read = lambda seed: read_start(request.opened, job.cfg, seed, job.train_set.classes)
+    check_trials_there(job.cfg, request.weights, trial_folders(request), read)
 
 
 def run_request(request: Request) -> None:
@@ -201,13 +200,13 @@ def evaluate_model(request: Request) -> dict[str, float]:
         setup_logging()
         cfg, test_set = open_trained(request, scan=False)
         logger.info("%s", describe(test_set, "test"))
-        model_file = resolve(request.weights).file
+        request.opened.close()  # the engine reads the file itself
         engine = make_engine(choose_engine(request.engine))
-        predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
+        predictions = engine.predict(cfg, model_file=request.opened.file, test_set=test_set)
         if not is_main():
             return {}
         metrics, per_class = _score(cfg, test_set, predictions, Path(request.output) / "inference")
-        write_evaluation(request, str(model_file), metrics, per_class)
+        write_evaluation(request, str(request.opened.file), metrics, per_class)
         return metrics
     finally:
         close_distributed()
@@ -217,7 +216,9 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
     request, folder = job.request, trial.folder
     if is_drawn(job.cfg.DATASETS.TRAIN):
         job = replace(job, train_set=_drawn(job, trial.seed))
-    weights = read_start(request.weights, job.cfg, trial.seed, job.train_set.classes)
+    weights = read_start(request.opened, job.cfg, trial.seed, job.train_set.classes)
+    if trial.number == request.trials - 1:
+        request.opened.close()  # the last trial has its tensors
     # Not scaled to the processes: the file is the protocol, and scales again where it is used.
     cfg = trial_config(job.cfg, request, trial, weights)
     name = detection_config.protocol_name(job.cfg, request.config)

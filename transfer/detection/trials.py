@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pretrain.common.cli import output_folder
 from pretrain.common.config import dump_yaml
 from pretrain.common.distributed import barrier, is_main, world_size
 from pretrain.common.logs import setup_logging
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
 from transfer.detection.config_load import load_merged
@@ -56,6 +58,11 @@ class Request:
     resume: bool = False
     overrides: tuple[str, ...] = field(default=())
     first_trial: int = 0  # those before it are another command's
+
+    @cached_property
+    def opened(self) -> OpenedWeights:
+        """The file of `weights`, which is read once in each process."""
+        return OpenedWeights(self.weights)
 
 
 @dataclass

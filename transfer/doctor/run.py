@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pretrain.data.decode import decode_image
 from pretrain.data.decoded import copies, why_not_kept
 from pretrain.data.run import train_images
 from pretrain.optim.schedules import scaled_lr
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.datasets.loaded import count
@@ -74,7 +75,7 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     elif kind:
         _run(rows, kind, path, question, pretraining, say)
     elif question.weights:
-        check_weights(rows, question.weights, None)
+        check_weights(rows, OpenedWeights(question.weights), None)
     return rows
 
 
@@ -113,6 +114,7 @@ def _run(
     """The rows of one command."""
     overrides, output = question.overrides, question.output / "doctor"
     weights = question.weights or RANDOM
+    opened = OpenedWeights(weights)
     options = () if kind == "pretrain" else ("--weights", weights)
     job = Job(
         Path(path).stem,
@@ -131,18 +133,16 @@ def _run(
     elif kind == "det":
         backbone, begin = _detection(rows, job)
     if question.weights:
-        backbone = check_weights(rows, question.weights, backbone)
-        if begin and question.weights != RANDOM and not rows.failures():
+        backbone = check_weights(rows, opened, backbone)
+        if begin and not opened.is_random and not rows.failures():
             with rows.about("weights"):
-                read_start(
-                    question.weights, with_init(begin[0], question.weights), 0, begin[1].classes
-                )
+                read_start(opened, with_init(begin[0], opened), 0, begin[1].classes)
     elif kind != "pretrain":
         rows.add("weights", WARN, "none given: add --weights FILE")
     if kind == "cls":
         # Without weights that read, untrained ones stand in, so that the data is still looked at.
         stand_in = backbone is None and question.weights != RANDOM
-        _classification(rows, replace(job, weights=RANDOM) if stand_in else job, stand_in)
+        _classification(rows, job, OpenedWeights(RANDOM) if stand_in else opened, stand_in)
     if question.probe_seconds <= 0:
         rows.add("time", OK, "not measured: add --probe")
     elif not rows.failures():
@@ -263,8 +263,8 @@ def _detection_split(rows: Rows, data: Any, trained: bool) -> None:
         rows.add(f"objects {data.name}", OK, f"{counts.line(trained)}; {counts.classes()}")
 
 
-def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
-    """Adds rows of a cls job; `stand_in`: its weights are not those of the run."""
+def _classification(rows: Rows, job: Job, opened: OpenedWeights, stand_in: bool) -> None:
+    """Adds rows of a cls job; `stand_in`: the opened weights are not those of the run."""
     with rows.about("config"):
         cfg = _load_classification(job)
         rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
@@ -279,8 +279,9 @@ def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
         with rows.about("data"):
             words = ("BACKBONE.NAME", "resnet50") if stand_in else ()
             cfg = _load_classification(job, words)
-            request = classification.Request("", job.weights, str(job.output), trials=job.trials)
-            prepared = classification.check(cfg, request)
+            request = classification.Request("", str(opened), str(job.output), trials=job.trials)
+            prepared = classification.prepare(cfg, request)
+            classification.read_backbone(cfg, opened, cfg.SEED)
             for split in (prepared.train, prepared.test):
                 names = [split.images.name(i) for i in evenly(len(split), HEADERS)]
                 check_split(

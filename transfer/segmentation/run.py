@@ -90,13 +90,13 @@ def open_data(request: Request) -> tuple[CfgNode, SemanticSet, SemanticSet]:
 def read_backbone(request: Request, cfg: CfgNode, seed: int) -> Weights:
     """The weights, checked to be those of the config's backbone."""
     name = segmentation_config.backbone_name(cfg)
-    return read_weights(request.weights, backbone=name, seed=seed)
+    return read_weights(request.opened, backbone=name, seed=seed)
 
 
 def check_trained(request: Request) -> None:
     """Raises InputError unless the data fits and `request.weights` is a whole segmenter."""
     open_data(request)
-    read_segmenter(Path(request.weights))
+    read_segmenter(request.opened)
 
 
 def check_weights(job: Job) -> None:
@@ -127,7 +127,7 @@ def evaluate_model(request: Request) -> dict[str, float]:
     try:
         setup_logging()
         cfg, _, test_set = open_data(request)
-        matrices, _ = predict(load_segmenter(cfg, Path(request.weights)), cfg, test_set)
+        matrices, _ = predict(load_segmenter(cfg, request.opened), cfg, test_set)
         metrics, per_class = summarize(matrices.sum(axis=0), test_set.classes)
         if is_main():
             write_evaluation(request, request.weights, metrics, per_class)
@@ -139,6 +139,8 @@ def evaluate_model(request: Request) -> dict[str, float]:
 def _run_trial(job: Job, trial: Trial) -> None:
     request, folder = job.request, trial.folder
     weights = read_backbone(request, job.cfg, trial.seed)
+    if trial.number == request.trials - 1:
+        request.opened.close()  # the last trial has its tensors
     segmentation_config.warn_about(weights.architecture)
     # The architecture's padding is warned about above, in this task's words.
     strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
