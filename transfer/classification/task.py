@@ -21,7 +21,7 @@ from pretrain.common.distributed import is_main
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.networks.vit_architectures import parse_vit
-from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.cached import run as cached
@@ -155,8 +155,8 @@ class ClassificationTask(Task[ClassificationJob]):
 
         Raises InputError for a ViT whose patches do not tile the images.
         """
-        source, cfg = job.request.weights, job.cfg
-        backbone = (cfg.BACKBONE.NAME or None) if source == RANDOM else None
+        source, cfg = job.request.opened, job.cfg
+        backbone = (cfg.BACKBONE.NAME or None) if source.is_random else None
         found = read_weights(source, backbone=backbone, seed=seed)
         vit, size = parse_vit(found.backbone), cfg.PROTOCOL.IMAGE_SIZE
         if vit is not None and size % vit.patch_size:
@@ -175,9 +175,7 @@ class ClassificationTask(Task[ClassificationJob]):
 
     def run_trial(self, job: ClassificationJob, trial: Trial) -> Outcome | None:
         """See `Task.run_trial`."""
-        weights = self.read_weights(job, trial.seed)
-        for line in weights.said:
-            logger.warning("%s: %s", job.request.weights, line)
+        weights = self.weights_of_trial(job, trial)
         if job.cfg.PROTOCOL.NAME in training.NAMES:
             score = _train(job, trial, weights)
             seconds = time.perf_counter() - trial.begin + score.seconds_before

@@ -17,7 +17,6 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.distributed import is_main, world_size
 from pretrain.common.errors import InputError
-from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
 from transfer.datasets.headers import check_image_sizes
@@ -109,11 +108,11 @@ class DetectionTask(FineTuning[DetectionJob]):
         job = self.open_data(request, scan=scan)
         check_engine(job.cfg, choose_engine(request.engine))
         request.check()
-        return replace(job, cfg=with_init(job.cfg, request.weights))
+        return replace(job, cfg=with_init(job.cfg, request.opened))
 
     def read_weights(self, job: DetectionJob, seed: int) -> Weights:
         """A backbone's weights, or those of a whole detector."""
-        source = job.request.weights
+        source = job.request.opened
         return read_start(source, with_init(job.cfg, source), seed, job.train_set.classes)
 
     def describe(self, job: DetectionJob) -> list[str]:
@@ -130,9 +129,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         if is_drawn(job.cfg.DATASETS.TRAIN):
             job = replace(job, train_set=_drawn(job, trial.seed))
         engine = make_engine(choose_engine(job.request.engine))
-        weights = self.read_weights(job, trial.seed)
-        for line in weights.said:
-            logger.warning("%s: %s", job.request.weights, line)
+        weights = self.weights_of_trial(job, trial)
         # Not scaled to the processes: the file is the protocol, and scales again where it is used.
         cfg = config_of_trial(with_backbone(job.cfg, weights), job.request, trial)
         trial.write_config(cfg, weights)
@@ -167,7 +164,8 @@ class DetectionTask(FineTuning[DetectionJob]):
         """See `Task.evaluate`."""
         cfg, test_set = open_trained(request, scan=False)
         logger.info("%s", describe(test_set, "test"))
-        model_file = resolve(request.weights).file
+        request.opened.close()  # the engine reads the file itself
+        model_file = request.opened.file
         engine = make_engine(choose_engine(request.engine))
         predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
         if not is_main():
@@ -191,12 +189,12 @@ def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detec
     """
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    classes = classes_to_score(cfg, request.weights)
+    classes = classes_to_score(cfg, request.opened)
     test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds)
     test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
     cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
     _check_sets(cfg, test_set, scan=scan)
-    return given_weights.with_detector(cfg, request.weights, request.config), test_set
+    return given_weights.with_detector(cfg, request.opened, request.config), test_set
 
 
 def _check_sets(

@@ -19,6 +19,7 @@ from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.decoded import copies, why_not_kept
 from pretrain.data.run import train_images
 from pretrain.optim.schedules import scaled_lr
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.detection.config_load import all_defaults
 from transfer.doctor.data import check_split
@@ -63,7 +64,7 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     elif kind:
         _run(rows, kind, path, question, pretraining, say)
     elif question.weights:
-        check_weights(rows, question.weights, None)
+        check_weights(rows, OpenedWeights(question.weights), None)
     return rows
 
 
@@ -118,7 +119,7 @@ def _run(
     if kind == "pretrain":
         _pretraining(rows, job, pretraining)
         if question.weights:
-            backbone = check_weights(rows, question.weights, None)
+            backbone = check_weights(rows, OpenedWeights(question.weights), None)
     else:
         backbone = check_run_of_task(rows, job, question.weights)
     if question.probe_seconds <= 0:

@@ -17,7 +17,7 @@ from transfer.doctor.weights import check_weights
 from transfer.suite.check import request_of, task_of_job
 from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job
-from transfer.trials.task import Task
+from transfer.trials.task import Request, Task
 
 
 def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
@@ -26,6 +26,7 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
     Args:
         weights: what the user gave; None: nothing.
     """
+    request = request_of(job, job.weights)
     task, cfg, builds = None, None, None
     with rows.about("config"):
         task = task_of_job(job)
@@ -40,33 +41,30 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
     if weights is None:
         rows.add("weights", WARN, "none given: add --weights FILE")
     else:
-        backbone = check_weights(rows, weights, builds)
+        backbone = check_weights(rows, request.opened, builds)
     if task is not None and cfg is not None:
         # Without weights that read, untrained ones stand in, so that the data is still looked at.
         stand_in = builds is None and backbone is None and weights != RANDOM
-        _check_data(rows, task, job, stand_in)
+        words = ("BACKBONE.NAME", "resnet50")
+        _check_data(rows, task, request_of(job, RANDOM, words) if stand_in else request)
     return backbone
 
 
-def _check_data(rows: Rows, task: Task[Any], job: Job, stand_in: bool) -> None:
+def _check_data(rows: Rows, task: Task[Any], request: Request) -> None:
     """Adds rows for both splits, and for weights that the task cannot begin with.
 
     All image files are looked at, where the task does so.
-
-    Args:
-        stand_in: whether untrained weights take the place of those of the job.
     """
-    words = ("BACKBONE.NAME", "resnet50") if stand_in else ()
     opened, reads = None, False
     with rows.about("data"):
-        opened = task.open_data(request_of(job, RANDOM if stand_in else job.weights, words))
+        opened = task.open_data(request)
         for data in (opened.train_set, opened.test_set):
             if isinstance(data, Split):
                 _check_labelled(rows, data)
             else:
                 _check_annotated(rows, data, trained=data is opened.train_set)
         # Of untrained weights there is nothing to read, but the name of their backbone.
-        reads = job.weights != RANDOM or task.backbone_name(opened.cfg) is None
+        reads = request.weights != RANDOM or task.backbone_name(opened.cfg) is None
     if opened is not None and reads and not rows.failures():
         with rows.about("weights"):
             task.read_weights(opened, opened.cfg.SEED)

@@ -81,7 +81,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
     def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
         """The weights of the config's backbone."""
         name = self.backbone_name(job.cfg)
-        return read_weights(job.request.weights, backbone=name, seed=seed)
+        return read_weights(job.request.opened, backbone=name, seed=seed)
 
     def describe(self, job: SegmentationJob) -> list[str]:
         """The number of classes, if the data decides about it."""
@@ -90,10 +90,8 @@ class SegmentationTask(FineTuning[SegmentationJob]):
     def run_trial(self, job: SegmentationJob, trial: Trial) -> Outcome | None:
         """See `Task.run_trial`; the last iteration is scored, never the best one."""
         trial.log_to_folder()
-        weights = self.read_weights(job, trial.seed)
+        weights = self.weights_of_trial(job, trial)
         segmentation_config.warn_about(weights.architecture)
-        for line in weights.said:
-            logger.warning("%s: %s", job.request.weights, line)
         # The architecture's padding is warned about above, in this task's words.
         strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
         cfg = with_preprocess(job.cfg, weights.preprocess, strides)
@@ -128,7 +126,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
     def evaluate(self, request: Request) -> Scored | None:
         """See `Task.evaluate`."""
         cfg, test_set = open_trained(request)
-        matrices, _ = predict(load_segmenter(cfg, Path(request.weights)), cfg, test_set)
+        matrices, _ = predict(load_segmenter(cfg, request.opened), cfg, test_set)
         if not is_main():
             return None
         scores = summarize(matrices.sum(axis=0), test_set.classes)
@@ -148,7 +146,7 @@ def open_trained(request: Request) -> tuple[CfgNode, SemanticSet]:
     Raises InputError if the file is not a segmenter, or the data does not fit it.
     """
     cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
-    named = read_segmenter(Path(request.weights)).classes or tuple(cfg.TRANSFER.CLASSES)
+    named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
     classes = named or open_sets(cfg.DATASETS.TRAIN).classes
     test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
     _check_images(test_set)

@@ -213,12 +213,14 @@ def stand_in(job: Job, backbone: str | None) -> tuple[str, tuple[str, ...]]:
 def _known(weights: str) -> Known:
     if weights == RANDOM:
         return Known()
+    from transfer.checkpoints.opened import OpenedWeights
     from transfer.checkpoints.read import read_weights
     from transfer.detection.weights.detector import BACKBONE, kind_of
 
-    if kind_of(weights) != BACKBONE:
+    opened = OpenedWeights(weights)
+    if kind_of(opened) != BACKBONE:
         return Known()  # a whole detector: the task that starts from it looks at it
-    found = read_weights(weights)
+    found = read_weights(opened)
     return Known(found.backbone, found.sha256)
 
 

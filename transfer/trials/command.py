@@ -57,6 +57,8 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
             saved = [f"trial_*/{name}" for name in (FILE_NAME, *task.saved)]
             note_fresh_start(request.output, saved)
         alone = num_gpus == 1 and not under_torchrun()
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
         launch(run_request, num_gpus, (task, request, job if alone else None))
     return last_lines(list(request.folders().values())) if _is_first_of_torchrun() else []
 
@@ -91,6 +93,8 @@ def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[s
     check_gpus(num_gpus)
     with keep_progress(request.output):
         task.check_trained(request)
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
         launch(evaluate_request, num_gpus, (task, request))
     if not _is_first_of_torchrun():
         return []

@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.errors import InputError
-from transfer.checkpoints.read import RANDOM
+from transfer.checkpoints.files import RANDOM
 from transfer.results.record import FILE_NAME, read_record
 from transfer.trials.task import CONFIG_FILE, WEIGHTS_FILE, Job, Task
 

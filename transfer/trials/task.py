@@ -7,12 +7,14 @@ segmentation and classification implement `Task`; `tasks.py` names them.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,8 +27,11 @@ from pretrain.common.distributed import is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.results.record import check_trials
+
+logger = logging.getLogger(__name__)
 
 # In the folder of a trial: its config, and the sha256 of the weights that it began with.
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "weights.sha256"
@@ -54,6 +59,11 @@ class Request:
     resume: bool = False
     overrides: tuple[str, ...] = ()
     first_trial: int = 0
+
+    @cached_property
+    def opened(self) -> OpenedWeights:
+        """The file of `weights`, which is read once in each process."""
+        return OpenedWeights(self.weights)
 
     def folders(self) -> dict[int, Path]:
         """The folder of each trial that the command runs, by the trial's number."""
@@ -260,6 +270,16 @@ class Task(Protocol[JobT]):
     def read_weights(self, job: JobT, seed: int) -> Weights:
         """What a trial of that seed begins with; InputError unless the config can use it."""
         ...
+
+    def weights_of_trial(self, job: JobT, trial: Trial) -> Weights:
+        """`read_weights` at the start of a trial: says what is odd about them, and lets the file's
+        content go once the last trial has its tensors."""
+        weights = self.read_weights(job, trial.seed)
+        if trial.number == job.request.trials - 1:
+            job.request.opened.close()
+        for line in weights.said:
+            logger.warning("%s: %s", job.request.weights, line)
+        return weights
 
     @abstractmethod
     def describe(self, job: JobT) -> Sequence[str]:

@@ -12,6 +12,7 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from tests.transfer.checkpoints import formats
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights, read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import (
@@ -136,12 +137,12 @@ def test_other_backbones_are_refused(tmp_path: Path) -> None:
     torch.save(random_weights("tiny_resnet", 0).state, tmp_path / "resnet.pth")
     message = "is a tiny_resnet, where the config builds a vit_tiny_patch16_224.*TRANSFER.VIT"
     with pytest.raises(InputError, match=message):
-        read_backbone(str(tmp_path / "resnet.pth"), cfg, seed=0)
+        read_backbone(OpenedWeights(tmp_path / "resnet.pth"), cfg, seed=0)
 
 
 def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        weights = read_backbone("random", load_detection_config(CONFIG), seed=1)
+        weights = read_backbone(OpenedWeights("random"), load_detection_config(CONFIG), seed=1)
     assert weights.backbone == "vit_tiny_patch16_224" and not caplog.records
     again = read_weights("random", backbone="vit_tiny_patch16_224", seed=1)
     assert weights.sha256 == again.sha256

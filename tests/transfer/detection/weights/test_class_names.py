@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights
 from transfer.detection.config import changed, load_detection_config
 from transfer.detection.task import DetectionTask, open_trained
@@ -155,11 +156,11 @@ def test_a_voc_folder_has_no_order_and_may_hold_more_classes(
     path = write_model(tmp_path, state, iteration=1, classes=theirs, **facts)
     name = f"voc:{folder}:test"
     cfg = load_detection_config("digits_voc.yaml", ("DATASETS.TEST", name))
-    assert classes_to_score(cfg, str(path)) == theirs
+    assert classes_to_score(cfg, OpenedWeights(path)) == theirs
     assert "another order" not in caplog.text
     path = write_model(tmp_path, state, iteration=1, classes=theirs[1:], **facts)
     with pytest.raises(InputError, match=f"are not those of voc:.*{theirs[0]}"):
-        classes_to_score(cfg, str(path))
+        classes_to_score(cfg, OpenedWeights(path))
 
 
 def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,9 +236,9 @@ def test_a_start_compares_names(
     state = make_detector(cfg, Preprocess()).state_dict()
     facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}
     path = write_model(tmp_path, state, iteration=1, classes=("a", "b", "c"), **facts)
-    cfg = with_init(cfg, str(path))
+    cfg = with_init(cfg, OpenedWeights(path))
     with caplog.at_level(logging.INFO, logger="transfer"):
-        weights = read_start(str(path), cfg, 0, classes)
+        weights = read_start(OpenedWeights(path), cfg, 0, classes)
     assert isinstance(weights, DetectorWeights)
     scores = "roi_heads.box_predictor.cls_score.weight"
     if "x" in classes:
@@ -246,7 +247,7 @@ def test_a_start_compares_names(
     else:
         assert torch.equal(weights.fitting[scores], state[scores][[1, 2, 0, 3]])
         assert "mapped by name" in caplog.text
-    same = read_start(str(path), cfg, 0, ("a", "b", "c"))
+    same = read_start(OpenedWeights(path), cfg, 0, ("a", "b", "c"))
     assert same.sha256 == weights.sha256, "the identity is the file's, whatever the order"
     assert torch.equal(same.fitting[scores], state[scores])
     shutil.rmtree(tmp_path)
