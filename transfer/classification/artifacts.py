@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write_text
 from transfer.checkpoints.weights import Weights
+from transfer.classification.features.spectrum import write_spectrum
 from transfer.classification.replicates import draw_replicates
 from transfer.classification.score import Score
-from transfer.classification.spectrum import write_spectrum
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from transfer.classification.data import ImageTransform, Split
+from transfer.classification.crops import ImageTransform
+from transfer.classification.splits import Split
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One classification protocol on one checkpoint: config and weights in, trial_T/record.json out.
 
-What trains on random crops is in `training`, what works on cached features in `cached`. Trials
+What is checked and scored is in `protocols`, one module each. Trials
 differ in their seed: SGD's order and the held-out images of a linear probe, and the weights
 themselves where they are `random`. kNN on given weights has no chance in it: its trials agree.
 """
@@ -32,13 +32,14 @@ from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.classification.artifacts import write_artifacts
-from transfer.classification.cached import run as cached
-from transfer.classification.data import ImageTransform, open_object_splits, open_splits
-from transfer.classification.defaults import ROLES, get_defaults
-from transfer.classification.extract import Extracted
+from transfer.classification.crops import ImageTransform
+from transfer.classification.defaults import ROLES, get_defaults, reads
+from transfer.classification.features.extract import Extracted, extract_splits
+from transfer.classification.features.formats import with_formats
 from transfer.classification.job import Job, Request
+from transfer.classification.protocols.all_protocols import PROTOCOLS
+from transfer.classification.protocols.protocol import Training, Trial
 from transfer.classification.score import Score
-from transfer.classification.training import run as training
 from transfer.results.record import (
     FILE_NAME,
     make_record,
@@ -76,35 +77,21 @@ def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     """Checks the config against the data before anything is computed."""
     if cfg.REPLICATES < 0:
         raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
-    protocol, sets, loader = cfg.PROTOCOL, cfg.DATASETS, cfg.DATALOADER
+    if cfg.QUALITY.IMAGES < 0:
+        raise InputError(f"QUALITY.IMAGES {cfg.QUALITY.IMAGES} must be 0 (no features/*) or more")
+    node, loader = cfg.PROTOCOL, cfg.DATALOADER
     if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
         raise InputError(
             f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "
             f"{loader.NUM_WORKERS} 0 or more"
         )
-    known = {**cached.PROTOCOLS, **dict.fromkeys(training.NAMES)}
-    find(protocol.NAME, known, "protocol", "PROTOCOL.NAME")
-    svm = protocol.NAME.startswith("svm")
-    sizes = (protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
-    transform = ImageTransform(*sizes, squash=svm and cfg.SVM.SQUASH)
-    cfg = cached.with_formats(cfg, device)
-    trains = protocol.NAME in training.NAMES
-    if trains:
-        training.check_config(cfg)
-    limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
-    if svm:
-        train, test = open_object_splits(sets.TRAIN, sets.TEST)
-    else:
-        train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
-    identity, drawn = cfg, {}
-    if trains:
-        train, identity = training.listed_part(cfg, train)
-        training.check_data(cfg, train)
-    else:
-        cached.check_config(cfg, train, test)
-    if protocol.NAME == "kshot":
-        train, drawn = cached.draw(cfg, request.trials, train)
-    return Job(cfg, request, train, test, transform, device, ROLES.sha256(identity), drawn)
+    protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
+    sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
+    transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
+    cfg = with_formats(cfg, device)
+    data = protocol.check(cfg, request.trials)
+    identity = ROLES.sha256(data.identity)
+    return Job(cfg, request, data.train, data.test, transform, device, identity, dict(data.drawn))
 
 
 def _run_trials(job: Job) -> list[Path]:
@@ -126,8 +113,9 @@ def _run_trials(job: Job) -> list[Path]:
             _check_same_run(records[-1], job, weights, seed)
             logger.info("%s is there already: skipped", records[-1])
             continue
-        if job.cfg.PROTOCOL.NAME in training.NAMES:
-            score = _train(job, weights, seed, folder)
+        protocol = PROTOCOLS[job.cfg.PROTOCOL.NAME]
+        if isinstance(protocol, Training):
+            score = protocol.score(_trial(job, weights, seed, folder))
             seconds = time.time() - start + score.seconds_before
             if is_main():
                 _write_trial(job, weights, score, None, trial, started, seconds)
@@ -135,11 +123,11 @@ def _run_trials(job: Job) -> list[Path]:
             continue
         if extracted is None or extracted.sha256 != weights.sha256:
             begun = time.time()
-            extracted = cached.extract(job, weights)
+            extracted = _extract(job, weights)
             start += time.time() - begun
         if is_main():
-            protocol = cached.PROTOCOLS[job.cfg.PROTOCOL.NAME]
-            score = protocol(job, extracted.bank, extracted.queries, seed)
+            one = _trial(job, weights, seed, folder)
+            score = protocol.score(one, extracted.bank, extracted.queries)
             score = replace(score, metrics={**score.metrics, **extracted.quality})
             # A trial's cost is that of running it alone, also where the features are at hand
             seconds = time.time() - start + extracted.seconds
@@ -148,8 +136,8 @@ def _run_trials(job: Job) -> list[Path]:
     return records
 
 
-def _train(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
-    task = training.Task(
+def _trial(job: Job, weights: Weights, seed: int, folder: Path) -> Trial:
+    return Trial(
         cfg=job.cfg,
         identity=job.identity,
         weights=weights,
@@ -160,8 +148,29 @@ def _train(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
         seed=seed,
         folder=folder,
         resume=job.request.resume,
+        drawn=job.drawn,
     )
-    return training.train_and_score(task)
+
+
+def _extract(job: Job, weights: Weights) -> Extracted:
+    """Extracts the features of both splits, and judges them."""
+    cfg = job.cfg
+    if not cfg.CACHE_DIR:
+        logger.info("no CACHE_DIR: the features are kept in memory, and made again after a kill")
+    return extract_splits(
+        weights,
+        job.train,
+        job.test,
+        job.transform,
+        quality_images=cfg.QUALITY.IMAGES,
+        device=job.device,
+        batch_size=cfg.DATALOADER.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        cache_dir=cfg.CACHE_DIR,
+        window=cfg.SVM.WINDOW if reads(cfg, "SVM") else 0,
+        precision=cfg.FEATURES.PRECISION,
+        storage=cfg.FEATURES.STORAGE,
+    )
 
 
 def _read(cfg: CfgNode, weights: str, seed: int) -> Weights:
@@ -191,7 +200,7 @@ def _write_trial(
 ) -> None:
     """Writes artifacts first and the record last: a record means that the trial is complete."""
     folder = Path(job.request.output) / f"trial_{trial}"
-    svm = job.cfg.PROTOCOL.NAME.startswith("svm")  # windows of a map make 4 x the dimensions
+    svm = reads(job.cfg, "SVM")  # windows of a map make 4 x the dimensions
     artifacts = write_artifacts(
         folder,
         config=dump_yaml(job.cfg),
@@ -225,7 +234,7 @@ def _write_trial(
 def shortened(request: Request, cfg: CfgNode) -> bool:
     """Whether the overrides train on random crops for less than the config file says: fewer epochs,
     another batch, or fewer images of a class."""
-    if not request.config or cfg.PROTOCOL.NAME not in training.NAMES:
+    if not request.config or not reads(cfg, "TRAIN"):
         return False
     full = load_config(request.config, get_defaults(), (), "classification")
     fewer = takes_fewer(cfg.DATASETS.LIMIT_PER_CLASS, full.DATASETS.LIMIT_PER_CLASS)

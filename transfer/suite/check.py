@@ -197,8 +197,8 @@ def check_detection(job: Job) -> Checked:
 
 def check_classification(job: Job, backbone: str | None) -> Checked:
     """Config, data, and weights; those that a job will make are stood in for."""
+    from transfer.classification.protocols.train_on_crops import evaluations, iterations
     from transfer.classification.run import Request, check
-    from transfer.classification.training.run import evaluations, iterations
 
     weights, words = stand_in(job, backbone)
     cfg = _load_classification(job, words)
