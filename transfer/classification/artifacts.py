@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write_text
+from transfer.classification.features.spectrum import write_spectrum
 from transfer.classification.replicates import draw_replicates
 from transfer.classification.score import Score
-from transfer.classification.spectrum import write_spectrum
 
 
 def write_artifacts(

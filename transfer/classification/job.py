@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from transfer.classification.data import ImageTransform, Split
-from transfer.classification.extract import Extracted
+from transfer.classification.crops import ImageTransform
+from transfer.classification.features.extract import Extracted
+from transfer.classification.splits import Split
 from transfer.trials.task import Job
 
 

@@ -1,8 +1,8 @@
 """Classification as a task: one protocol on one checkpoint.
 
-What trains on random crops is in `training`, what works on cached features in `cached`. Trials
-differ in their seed: SGD's order and the held-out images of a linear probe, and the weights
-themselves if they are `random`. kNN on given weights draws nothing: its trials agree.
+What is checked and scored is in `protocols`, one module each. Trials differ in their seed: SGD's
+order and the held-out images of a linear probe, and the weights themselves if they are `random`.
+kNN on given weights draws nothing: its trials agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
@@ -24,14 +23,18 @@ from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.classification.artifacts import write_artifacts
-from transfer.classification.cached import run as cached
-from transfer.classification.data import ImageTransform, open_object_splits, open_splits
-from transfer.classification.defaults import ROLES, get_defaults
-from transfer.classification.extract import Extracted
+from transfer.classification.crops import ImageTransform
+from transfer.classification.defaults import ROLES, get_defaults, reads
+from transfer.classification.features.extract import Extracted, extract_splits
+from transfer.classification.features.formats import with_formats
 from transfer.classification.job import ClassificationJob
+from transfer.classification.protocols.all_protocols import PROTOCOLS
+from transfer.classification.protocols.protocol import Training
+from transfer.classification.protocols.protocol import Trial as ProtocolTrial
+from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.classification.score import Score
-from transfer.classification.training import run as training
 from transfer.classification.training.choice import FILE as RATES_FILE
+from transfer.classification.training.image_list import list_sha256, read_list
 from transfer.classification.training.images import check_batch
 from transfer.results.record import takes_fewer
 from transfer.trials.task import Cost, Outcome, Request, Task, Trial
@@ -60,7 +63,7 @@ class ClassificationTask(Task[ClassificationJob]):
         for key, value in cfg.FEATURES.items():
             if value == "auto":
                 cfg.FEATURES[key] = earlier.FEATURES[key]
-        if training.is_same_list(cfg, earlier):
+        if _is_same_list(cfg, earlier):
             cfg.TRAIN.SPLIT_LIST = earlier.TRAIN.SPLIT_LIST
         cfg.freeze()
         return cfg
@@ -81,7 +84,7 @@ class ClassificationTask(Task[ClassificationJob]):
         """Whether it trains on random crops for fewer epochs than the config file says, with
         another batch, or on fewer images of a class."""
         cfg = job.cfg
-        if cfg.PROTOCOL.NAME not in training.NAMES:
+        if not reads(cfg, "TRAIN"):
             return False
         full = self.load_config(job.request.config)
         fewer = takes_fewer(cfg.DATASETS.LIMIT_PER_CLASS, full.DATASETS.LIMIT_PER_CLASS)
@@ -90,7 +93,7 @@ class ClassificationTask(Task[ClassificationJob]):
 
     def check_processes(self, cfg: CfgNode, processes: int) -> None:
         """Raises InputError unless the batch of random crops divides among the processes."""
-        if cfg.PROTOCOL.NAME in training.NAMES:
+        if reads(cfg, "TRAIN"):
             check_batch(cfg.SOLVER.BATCH_SIZE, processes)
 
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
@@ -99,55 +102,47 @@ class ClassificationTask(Task[ClassificationJob]):
         text = f"{loader.BATCH_SIZE} images a forward pass"
         if processes > 1:
             text += f" on each of {processes} processes"
-        if cfg.PROTOCOL.NAME in ("linear", *training.NAMES):
+        if reads(cfg, "SOLVER"):
             rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
             text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
         return text
 
     def cost(self, job: ClassificationJob, processes: int) -> Cost:
         """Iterations are those of training on random crops; features take batches alone."""
-        iterations = training.iterations(job.cfg, len(job.train_set))
+        steps = iterations(job.cfg, len(job.train_set))
         batch_size = job.cfg.DATALOADER.BATCH_SIZE * processes
-        return Cost(iterations, batch_size, training.evaluations(job.cfg))
+        return Cost(steps, batch_size, evaluations(job.cfg))
 
     def open_data(self, request: Request, *, scan: bool = True) -> ClassificationJob:
         """The config and both splits, as the protocol needs them."""
         cfg = self.load_config(request.config, request.overrides)
         if cfg.REPLICATES < 0:
             raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
-        protocol, sets, loader = cfg.PROTOCOL, cfg.DATASETS, cfg.DATALOADER
+        if cfg.QUALITY.IMAGES < 0:
+            raise InputError(
+                f"QUALITY.IMAGES {cfg.QUALITY.IMAGES} must be 0 (no features/*) or more"
+            )
+        node, loader = cfg.PROTOCOL, cfg.DATALOADER
         if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
             raise InputError(
                 f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, "
                 f"DATALOADER.NUM_WORKERS {loader.NUM_WORKERS} 0 or more"
             )
-        known = {**cached.PROTOCOLS, **dict.fromkeys(training.NAMES)}
-        find(protocol.NAME, known, "protocol", "PROTOCOL.NAME")
-        svm = protocol.NAME.startswith("svm")
-        sizes = (protocol.RESIZE, protocol.IMAGE_SIZE, protocol.INTERPOLATION)
-        transform = ImageTransform(*sizes, squash=svm and cfg.SVM.SQUASH)
+        protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
+        sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
+        transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        cfg = cached.with_formats(cfg, device)
-        trains = protocol.NAME in training.NAMES
-        if trains:
-            training.check_config(cfg)
-        limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
-        if svm:
-            train, test = open_object_splits(sets.TRAIN, sets.TEST)
-        else:
-            train, test = open_splits(sets.TRAIN, sets.TEST, *limits)
-        identity: CfgNode = cfg
-        drawn: dict[int, np.ndarray] = {}
-        if trains:
-            train, identity = training.listed_part(cfg, train)
-            training.check_data(cfg, train)
-        else:
-            cached.check_config(cfg, train, test)
-        if protocol.NAME == "kshot":
-            train, drawn = cached.draw(cfg, request.trials, train)
-        identity_sha256 = ROLES.sha256(identity)
+        cfg = with_formats(cfg, device)
+        data = protocol.check(cfg, request.trials)
         return ClassificationJob(
-            request, cfg, train, test, transform, device, identity_sha256, drawn
+            request,
+            cfg,
+            data.train,
+            data.test,
+            transform,
+            device,
+            ROLES.sha256(data.identity),
+            data.drawn,
         )
 
     def read_weights(self, job: ClassificationJob, seed: int) -> Weights:
@@ -176,23 +171,34 @@ class ClassificationTask(Task[ClassificationJob]):
     def run_trial(self, job: ClassificationJob, trial: Trial) -> Outcome | None:
         """See `Task.run_trial`."""
         weights = self.weights_of_trial(job, trial)
-        if job.cfg.PROTOCOL.NAME in training.NAMES:
-            score = _train(job, trial, weights)
+        protocol, part = PROTOCOLS[job.cfg.PROTOCOL.NAME], _of_protocol(job, trial, weights)
+        if isinstance(protocol, Training):
+            score = protocol.score(part)
             seconds = time.perf_counter() - trial.begin + score.seconds_before
             return _outcome(job, trial, weights, score, seconds) if is_main() else None
         begin = time.perf_counter()
         if job.kept.extracted is None or job.kept.extracted.sha256 != weights.sha256:
-            job.kept.extracted = cached.extract(job, weights)
+            job.kept.extracted = _extract(job, weights)
         extracted, took = job.kept.extracted, time.perf_counter() - begin
         if not is_main():
             return None
-        protocol = cached.PROTOCOLS[job.cfg.PROTOCOL.NAME]
-        score = protocol(job, extracted.bank, extracted.queries, trial.seed)
+        score = protocol.score(part, extracted.bank, extracted.queries)
         score = replace(score, metrics={**score.metrics, **extracted.quality})
         # A trial's cost is that of running it alone, also if the features are there already.
         seconds = time.perf_counter() - trial.begin - took + extracted.seconds
-        _begin_folder(job, trial, weights)
+        part.begin_folder()
         return _outcome(job, trial, weights, score, seconds, extracted)
+
+
+def _is_same_list(one: CfgNode, other: CfgNode) -> bool:
+    """Whether TRAIN.SPLIT_LIST of two configs names the same images, perhaps at another place."""
+    lists = [(cfg.TRAIN.SPLIT_LIST, cfg.TRAIN.SPLIT_LINES) for cfg in (one, other)]
+    if not all(source for source, _ in lists):
+        return False
+    try:
+        return len({list_sha256(read_list(source, lines)) for source, lines in lists}) == 1
+    except InputError:  # one of them is not there
+        return False
 
 
 def _begin_folder(job: ClassificationJob, trial: Trial, weights: Weights) -> None:
@@ -204,8 +210,8 @@ def _begin_folder(job: ClassificationJob, trial: Trial, weights: Weights) -> Non
     trial.write_config(cfg, weights)
 
 
-def _train(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
-    task = training.Task(
+def _of_protocol(job: ClassificationJob, trial: Trial, weights: Weights) -> ProtocolTrial:
+    return ProtocolTrial(
         cfg=job.cfg,
         identity=job.identity,
         weights=weights,
@@ -217,8 +223,29 @@ def _train(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
         folder=trial.folder,
         resume=job.request.resume,
         begin_folder=lambda: _begin_folder(job, trial, weights),
+        drawn=job.drawn,
     )
-    return training.train_and_score(task)
+
+
+def _extract(job: ClassificationJob, weights: Weights) -> Extracted:
+    """Extracts the features of both splits, and judges them."""
+    cfg = job.cfg
+    if not cfg.CACHE_DIR:
+        logger.info("no CACHE_DIR: the features are kept in memory, and made again after a kill")
+    return extract_splits(
+        weights,
+        job.train_set,
+        job.test_set,
+        job.transform,
+        quality_images=cfg.QUALITY.IMAGES,
+        device=job.device,
+        batch_size=cfg.DATALOADER.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        cache_dir=cfg.CACHE_DIR,
+        window=cfg.SVM.WINDOW if reads(cfg, "SVM") else 0,
+        precision=cfg.FEATURES.PRECISION,
+        storage=cfg.FEATURES.STORAGE,
+    )
 
 
 def _outcome(
@@ -232,7 +259,7 @@ def _outcome(
     """The score with the artifacts that it leaves in the trial's folder."""
     names = [job.test_set.images.name(index) for index in range(len(job.test_set))]
     # An SVM's windows of a map make 4 times the dimensions.
-    spectrum = extracted is not None and not job.cfg.PROTOCOL.NAME.startswith("svm")
+    spectrum = extracted is not None and not reads(job.cfg, "SVM")
     artifacts = write_artifacts(
         trial.folder,
         score,

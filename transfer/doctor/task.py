@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from pretrain.data.decode import decode_image
-from transfer.classification.data import Split
+from transfer.classification.splits import Split
 from transfer.datasets.loaded import count
 from transfer.datasets.samples import DetectionSet
 from transfer.doctor.data import HEADERS, check_split, evenly

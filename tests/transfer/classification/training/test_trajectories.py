@@ -14,8 +14,8 @@ from pretrain.common.config import load_config
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
 from transfer.classification.defaults import get_defaults
+from transfer.classification.protocols.train_on_crops import _recipe
 from transfer.classification.training.recipe import Recipe, set_rates
-from transfer.classification.training.run import _recipe
 
 EPOCHS, BATCH = 4, 8
 

@@ -20,10 +20,12 @@ from pretrain.data.datasets import ArrayImages, FolderImages
 from tests.two_processes import run_in_two
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
-from transfer.classification import features
-from transfer.classification.cache import FeatureTable, file_stamp
-from transfer.classification.data import ImageTransform, open_split
-from transfer.classification.features import choose_formats, extract_features
+from transfer.classification.crops import ImageTransform
+from transfer.classification.features import extract as features
+from transfer.classification.features.cache import FeatureTable, file_stamp
+from transfer.classification.features.extract import extract_features
+from transfer.classification.features.formats import choose_formats
+from transfer.classification.splits import open_split
 
 CPU = torch.device("cpu")
 TRANSFORM = ImageTransform(resize=16, size=16)
@@ -261,7 +263,9 @@ def test_cache_folders_that_cannot_serve(folder: Path, monkeypatch: pytest.Monke
         path = str(folder / "images/a/0.png")
         extract_features(weights, split, TRANSFORM, device=CPU, cache_dir=path)
     full = shutil._ntuple_diskusage(10**9, 10**9, 0)
-    monkeypatch.setattr("transfer.classification.cache.shutil.disk_usage", lambda path: full)
+    monkeypatch.setattr(
+        "transfer.classification.features.cache.shutil.disk_usage", lambda path: full
+    )
     with pytest.raises(InputError, match="CACHE_DIR .*cache: the features take .* 0.0 GB are free"):
         path = str(folder / "cache")
         extract_features(weights, split, TRANSFORM, device=CPU, cache_dir=path)

@@ -8,15 +8,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from pretrain.common.errors import InputError
-from transfer.classification import linear
-from transfer.classification.linear import (
+from transfer.classification.metrics import accuracy, hits
+from transfer.classification.protocols import linear
+from transfer.classification.protocols.linear import (
     Solver,
     choose_lr,
-    split_holdout,
     standardize_,
     train_heads,
 )
-from transfer.classification.metrics import accuracy, hits
 
 
 def _data(count: int, seed: int = 0, classes: int = 4, dim: int = 10):
@@ -161,19 +160,6 @@ def test_some_rows_train_as_a_copy_of_them(monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(found, torch.stack(expected))
 
 
-def test_holdout_is_stratified_and_disjoint() -> None:
-    labels = torch.tensor([0] * 20 + [1] * 10 + [2] * 2)
-    kept, held = split_holdout(labels, 0.1, _generator())
-    assert sorted(torch.cat([kept, held]).tolist()) == list(range(32))
-    assert torch.bincount(labels[held]).tolist() == [2, 1, 1]
-    other = split_holdout(labels, 0.1, _generator(1))[1]
-    assert held.tolist() != other.tolist()
-
-
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="HOLDOUT 1.5"):
-        split_holdout(torch.tensor([0, 0]), 1.5, _generator())
-    with pytest.raises(InputError, match="class 1 has one training image"):
-        split_holdout(torch.tensor([0, 0, 1]), 0.5, _generator())
     with pytest.raises(InputError, match="SOLVER.EPOCHS"):
         Solver(0, 1)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from transfer.classification.data import open_split
-from transfer.classification.quality import (
+from transfer.classification.features.quality import (
     alignment,
     feature_quality,
     pair_splits,
     rank_me,
     uniformity,
 )
+from transfer.classification.splits import open_split
 
 
 def rows(count: int, dim: int, seed: int = 0) -> torch.Tensor:

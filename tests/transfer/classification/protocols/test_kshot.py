@@ -12,7 +12,7 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
 from tools.train_cls import main
-from transfer.classification.kshot import draw_shots, fit_and_predict, standardize_rows
+from transfer.classification.protocols.kshot import draw_shots, fit_and_predict, standardize_rows
 
 SMALL = (
     "PROTOCOL.RESIZE 32 PROTOCOL.IMAGE_SIZE 32 BACKBONE.NAME tiny_resnet DATALOADER.NUM_WORKERS 0 "

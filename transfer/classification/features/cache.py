@@ -1,10 +1,11 @@
-"""(N, D) features filled batch by batch, in memory or as CACHE_DIR/KEY/features.npy and a journal.
+"""Features (N, D) that are filled batch by batch, in memory or on disk below CACHE_DIR/KEY.
 
-features.npy is made at its full size and filled in place; the journal names each batch that is in
-it with the crc32 of its bytes. One rule serves a complete cache, a killed extraction, a torn file,
-and one of other weights: a batch without a line, or whose bytes are not its line's, is computed
-again. Features are mapped from the file, never read whole. Which process computed a batch leaves
-no trace, so that an extraction may go on with another number of processes.
+On disk, features.npy is made at its full size and filled in place; a journal names each batch that
+is in it, with the crc32 of its bytes. One rule serves a complete cache, a killed extraction, a torn
+file and a file of other weights: a batch that has no line, or whose bytes do not fit its line, is
+computed again. Features are mapped from the file and never read into memory as a whole. A batch
+does not depend on the process that computed it, so that an extraction may continue with another
+number of processes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.data.datasets import ArrayImages, SubsetImages
-from transfer.classification.data import Chosen
+from transfer.classification.splits import Chosen
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class FeatureTable:
     """Features of N images in memory. Batch b is the rows from b * batch_size on.
 
     Attributes:
-        pending: batches still to be computed, in order; seconds: that the others took.
+        pending: numbers of the batches that have not been computed yet, in order.
+        seconds: that the other batches took.
     """
 
     def __init__(self, rows: int, batch_size: int) -> None:
@@ -48,18 +50,18 @@ class FeatureTable:
         self._values: Tensor | None = None
 
     def span(self, batch: int) -> slice:
-        """Rows of a batch."""
+        """Returns the rows of a batch."""
         return slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.rows))
 
     def add(self, batch: int, values: Tensor, seconds: float) -> None:
-        """Takes a pending batch's features (n, D), on the CPU, and the time that they took."""
+        """Adds a pending batch's features (n, D), on the CPU, and the time that they took."""
         self._write(batch, values, seconds)
         self.pending.remove(batch)
         self.seconds += seconds
 
     def values(self) -> Tensor:
-        """All features (N, D), when nothing is pending."""
-        assert self._values is not None
+        """Returns all features (N, D), when nothing is pending."""
+        assert self._values is not None, "no batch has been added"
         return self._values
 
     def _write(self, batch: int, values: Tensor, seconds: float) -> None:
@@ -69,32 +71,32 @@ class FeatureTable:
 
 
 class KeptTable(FeatureTable):
-    """The same on disk; starts with what an earlier run left in the folder."""
+    """Features of N images on disk; begins with what an earlier run left in the folder."""
 
     def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
-        """Args: folder: CACHE_DIR/KEY, held by `locked` where it can be written."""
+        """Takes over what is in `folder`, CACHE_DIR/KEY, which `locked` holds if it is writable."""
         super().__init__(rows, batch_size)
         self._file, self._journal = folder / "features.npy", folder / "journal.jsonl"
-        self._lines: dict[int, dict[str, float]] = {}  # batch -> {batch, crc32, seconds}
+        self._lines: dict[int, dict[str, Any]] = {}  # batch -> {batch, crc32, seconds}
+        self._begun = False
         try:
             self._take_over()
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # torn or foreign
             if self._journal.exists():
                 logger.warning("%s: computed again (%s)", folder, error)
-        self._begun = False
 
     def values(self) -> Tensor:
-        """All features (N, D), mapped from the file."""
+        """Returns all features (N, D), mapped from the file."""
         return _as_tensor(self._mapped())
 
     def _take_over(self) -> None:
-        """Takes the batches that are in the file as the journal has them, and their batch size."""
-        head, *lines = _read_lines(self._journal)
+        """Takes over the batches whose bytes fit the journal, and their size; else ValueError."""
+        head, *entries = _read_lines(self._journal)
         if head["key"] != self._file.parent.name:
             raise ValueError("features of other weights or images")
         found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
         mapped = self._mapped()
-        lines = {line["batch"]: line for line in lines}
+        lines = {line["batch"]: line for line in entries}
         good = {
             b: line for b, line in lines.items() if _crc(mapped[found.span(b)]) == line["crc32"]
         }
@@ -133,7 +135,7 @@ class KeptTable(FeatureTable):
             ) from error
 
     def _begin(self, array: np.ndarray) -> None:
-        """Makes the file, unless its batches serve, and a journal of these alone."""
+        """Makes the file, unless batches of it are used, and a journal that lists only these."""
         if not self._lines:
             draft = self._file.with_suffix(".draft")
             shape = (self.rows, array.shape[1])
@@ -153,10 +155,10 @@ class KeptTable(FeatureTable):
 
 @contextmanager
 def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[FeatureTable]:
-    """The table of CACHE_DIR/KEY, for one run at a time; None: in memory.
+    """Opens the features of a folder, CACHE_DIR/KEY, for one run at a time; None: in memory.
 
     Raises:
-        InputError: CACHE_DIR cannot be written, or is full.
+        InputError: CACHE_DIR cannot be written.
     """
     if folder is None:
         yield FeatureTable(rows, batch_size)
@@ -176,7 +178,7 @@ def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[Feat
 
 
 def file_stamp(images: Any, index: int) -> list[int]:
-    """[size in bytes, time of change in ns] of an image's file; [crc32] of pixels in memory."""
+    """Returns [size in bytes, time of change in ns] of a file, [crc32] of pixels in memory."""
     if isinstance(images, (Chosen, SubsetImages)):
         whole = images.images if isinstance(images, Chosen) else images.whole
         return file_stamp(whole, images.indices[index])
@@ -192,11 +194,11 @@ def file_stamp(images: Any, index: int) -> list[int]:
 
 
 def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(array)  # its bytes, row by row
+    return zlib.crc32(array.data)  # its bytes, row by row
 
 
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
-    """The journal's lines; the last one may have been cut off by a kill."""
+    """Returns the journal's lines but for the last one if a kill has cut it off."""
     lines = []
     for text in journal.read_text(encoding="utf-8").split("\n"):
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.classification.spectrum import MOST_IMAGES, write_spectrum
+from transfer.classification.features.spectrum import MOST_IMAGES, write_spectrum
 
 
 @pytest.mark.parametrize("images, dimensions", [(300, 20), (30, 200), (2, 5)])

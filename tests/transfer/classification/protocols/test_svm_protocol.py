@@ -14,10 +14,11 @@ from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
 from tools.train_cls import main
 from transfer.checkpoints.read import random_weights
-from transfer.classification import data as cls_data
-from transfer.classification.data import ImageTransform, open_object_splits
+from transfer.classification import splits as cls_data
+from transfer.classification.crops import ImageTransform
 from transfer.classification.defaults import ROLES, get_defaults
-from transfer.classification.features import _content_key, extract_features
+from transfer.classification.features.extract import _content_key, extract_features
+from transfer.classification.splits import open_object_splits
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 
 SMALL = (

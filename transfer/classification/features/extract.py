@@ -1,10 +1,11 @@
-"""Frozen features of a split: weights and images in, (N, D) on the CPU or mapped from a file out.
+"""Frozen features of the images of a split: weights and images in, (N, D) numbers out.
 
-Legend: N images of the split, D feature dimension, B batch, W processes, S side of the crop.
+Legend: N images of the split, D feature dimensions, B images of a batch, W processes, S side of the
+crop in pixels.
 
-The features depend on weights, images, transform and number formats alone, so one extraction
+The features depend on weights, images, transform and number formats alone, so that one extraction
 serves all trials and, through the cache, later runs. The cache's folder is named by a sha256 over
-all of them, the files' sizes and times of change included.
+all of them, which includes the sizes of the files and the times of their last change.
 """
 
 from __future__ import annotations
@@ -15,35 +16,32 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pretrain.backbones.resnet import Trunk
 from pretrain.common.distributed import gather_objects, gather_rows, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
-from pretrain.common.lookup import find
 from pretrain.common.resources import usable_workers
 from transfer.checkpoints.build import build_frozen_backbone
-from transfer.classification.cache import FeatureTable, file_stamp, open_table
-from transfer.classification.data import CropDataset, ImageTransform, Split, collate
-from transfer.classification.readable import check_readable
-
-if TYPE_CHECKING:
-    from transfer.checkpoints.weights import Weights
+from transfer.checkpoints.weights import Weights
+from transfer.classification.crops import CropDataset, ImageTransform, check_readable, collate
+from transfer.classification.features.cache import FeatureTable, file_stamp, open_table
+from transfer.classification.features.formats import DTYPES
+from transfer.classification.features.quality import feature_quality, pair_splits
+from transfer.classification.splits import Split
 
 logger = logging.getLogger(__name__)
 
-
-# Images of 16 bits were once read otherwise. JPEG holds none: features of JPEGs remain valid.
+# Images of 16 bits were once read differently. A JPEG cannot hold them: its features stay valid.
 DECODING, JPEG_SUFFIXES = 2, (".jpg", ".jpeg")
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS, STORAGES = ("auto", "fp32", "bf16"), ("auto", "fp32", "fp16")
 
 
 class UnreadableImage(InputError):
@@ -52,13 +50,13 @@ class UnreadableImage(InputError):
 
 @dataclass(frozen=True)
 class Features:
-    """What one extraction gave; `values` and `seconds` to the first process alone.
+    """The features of one split. Only the first process has `values` and `seconds`.
 
     Attributes:
-        values: (N, D) float32 or float16, to be read only; mapped from the cache where there is
-            one, and (0, 0) on other processes than the first.
-        labels: (N,) int64, or (N, C).
-        seconds: that the extraction took, also where this one came from the cache.
+        values: (N, D) float32 or float16, which must not be written to: with a cache they are
+            mapped from its file. (0, 0) on the other processes.
+        labels: of the split, (N,) int64 or (N, C).
+        seconds: that it takes to compute them, also if they came from the cache.
     """
 
     values: Tensor
@@ -69,20 +67,55 @@ class Features:
         return len(self.labels)
 
 
-def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[str, str]:
-    """What `auto` stands for: bf16 forward passes on CUDA, fp32 elsewhere; fp16 storage of bf16
-    passes, whose rounding (2^-8) is coarser than fp16's (2^-11), fp32 storage of fp32 passes.
+@dataclass(frozen=True)
+class Extracted:
+    """The features that all trials on the same weights share.
 
-    Raises:
-        InputError: an unknown name.
+    Attributes:
+        sha256: of the weights.
+        bank: features of the training images; `queries`: of the test images.
+        quality: see `feature_quality`; {} if it was not asked for.
+        seconds: that all of it takes to compute, also if some came from the cache.
     """
-    find(precision, dict.fromkeys(PRECISIONS), "precision", "FEATURES.PRECISION")
-    find(storage, dict.fromkeys(STORAGES), "storage", "FEATURES.STORAGE")
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-    if storage == "auto":
-        storage = "fp16" if precision == "bf16" else "fp32"
-    return precision, storage
+
+    sha256: str
+    bank: Features
+    queries: Features
+    quality: dict[str, float]
+    seconds: float
+
+
+def extract_splits(
+    weights: Weights,
+    train: Split,
+    test: Split,
+    transform: ImageTransform,
+    *,
+    quality_images: int,
+    **options: Any,
+) -> Extracted:
+    """Extracts the features of both splits, and judges those of the test images.
+
+    Args:
+        quality_images: test images of which two random crops are compared; 0: no quality.
+        options: of `extract_features`.
+    """
+    bank = extract_features(weights, train, transform, **options)
+    queries = extract_features(weights, test, transform, **options)
+    pair: list[Features] = []
+    if quality_images:
+        crops = replace(transform, resize=transform.size)  # the random crops have their size
+        views = pair_splits(test, quality_images, transform.size, transform.interpolation)
+        labels = ("features of the first random crops", "features of the second random crops")
+        pair = [
+            extract_features(weights, view, crops, label=label, **options)
+            for view, label in zip(views, labels)
+        ]
+    begun, quality = time.perf_counter(), {}
+    if pair and is_main():
+        quality = feature_quality(queries.values, [part.values for part in pair])
+    seconds = sum(part.seconds for part in (bank, queries, *pair)) + time.perf_counter() - begun
+    return Extracted(weights.sha256, bank, queries, quality, seconds)
 
 
 def extract_features(
@@ -99,40 +132,43 @@ def extract_features(
     storage: str = "fp32",
     label: str = "features",
 ) -> Features:
-    """Returns the pooled features of every image of `split`, in order.
+    """Returns the pooled features of every image of `split`, in the split's order.
 
     Args:
-        window: > 0: the last map averaged over windows of this side at stride 1 and flattened,
-            as VISSL pools it (6 at 224 px: 2 x 2 windows); 0: averaged as a whole.
-        precision: of the forward pass, fp32 or bf16 (autocast); storage: fp32 or fp16.
-        label: what a progress bar and the log call them.
+        window: above 0, the last map is averaged over windows of this side at stride 1 and
+            flattened, as VISSL pools it (6 at 224 px: 2 x 2 windows). 0: the trunk's own output.
+        precision: of the forward pass, fp32 or bf16 (autocast).
+        storage: what the features are kept as, fp32 or fp16.
+        label: what the progress bar and the log call them.
 
-    Of several processes each takes every W-th batch. The batches are those of one process, and so
-    are the features, bit for bit where each has as many threads. With a cache folder a killed
-    extraction goes on where it was, with any W.
+    Each of several processes takes every W-th batch. The batches are the same as with one process,
+    and so are the features, bit for bit if each process has as many threads. With a cache folder a
+    killed extraction continues where it was, with any W.
 
     Raises:
-        InputError: unreadable images (all are counted), features that are not finite or too large
-            for fp16, a cache folder that cannot be written, or is full.
+        InputError: images are unreadable (all are counted), features are not finite or too large
+            for fp16, or the cache folder cannot be written or is full.
     """
-    options = {"window": window, "precision": precision, "storage": storage}
     kept = None
     if cache_dir and is_main():
-        kept = Path(cache_dir) / _content_key(weights, split, transform, **options)
+        kept = Path(cache_dir) / _content_key(
+            weights, split, transform, window=window, precision=precision, storage=storage
+        )
     with open_table(kept, len(split), batch_size) if is_main() else nullcontext() as table:
         pending = gather_objects(table.pending.copy() if table else [])[0]
         if pending:
-            plan = [range(len(split))[b * batch_size : (b + 1) * batch_size] for b in pending]
+            rows = list(range(len(split)))
+            plan = [rows[b * batch_size : (b + 1) * batch_size] for b in pending]
             # Padded to a multiple of W, so that every process has a batch for each gathering
             plan += [plan[0]] * (-len(plan) % world_size())
             loader = DataLoader(
-                CropDataset(split, range(len(split)), transform),
+                CropDataset(split, rows, transform),
                 batch_sampler=plan[rank() :: world_size()],
                 num_workers=usable_workers(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
             )
-            forward = _Forward(weights, split, device, **options)
+            forward = _Forward(weights, split, device, window, precision, storage)
             try:
                 _fill(table, pending, loader, forward, batch_size, f"{label} of {split.name}")
             except UnreadableImage:
@@ -152,7 +188,7 @@ def _fill(
     batch_size: int,
     desc: str,
 ) -> None:
-    """Runs the loader's batches, in rounds of one a process, into the first process's table."""
+    """Runs the loader's batches, one per process in each round, into the first process's table."""
     start, count = time.perf_counter(), world_size()
     with progress(loader, desc=desc, unit="batch") as batches:
         for turn, images in enumerate(batches):
@@ -160,9 +196,10 @@ def _fill(
             done = pending[turn * count : (turn + 1) * count]
             now, problem = time.perf_counter(), None
             try:
-                for batch, part in zip(done, parts) if table else ():
-                    span = table.span(batch)
-                    table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
+                if table is not None:
+                    for batch, part in zip(done, parts):
+                        span = table.span(batch)
+                        table.add(batch, part[: span.stop - span.start], (now - start) / len(done))
             except InputError as error:  # a full disk
                 problem = error
             _stop_together(problem)
@@ -170,9 +207,8 @@ def _fill(
 
 
 def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequence[Tensor]:
-    """Every process's features of its batch, padded to (B, D), on the CPU."""
-    values: Tensor | None = None
-    problem: InputError | None = None
+    """Returns every process's features of its batch, padded to (B, D), on the CPU."""
+    values, problem = torch.empty(0, 0), None
     try:
         values = forward(images)
     except InputError as error:
@@ -183,14 +219,14 @@ def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequenc
 
 
 def _stop_together(problem: InputError | None) -> None:
-    """Raises the first process's problem in all of them: none waits for it in vain."""
+    """Raises a problem of one process in all of them, so that none waits for it in vain."""
     for found in gather_objects(problem):
         if found is not None:
             raise found
 
 
 class _Forward:
-    """uint8 (N, 3, S, S) -> (N, D), finite, in the format of storage."""
+    """Maps crops (n, 3, S, S) to features (n, D), finite and in the format that is kept."""
 
     def __init__(
         self,
@@ -201,11 +237,11 @@ class _Forward:
         precision: str,
         storage: str,
     ) -> None:
-        model = build_frozen_backbone(weights)
-        self.model = model.to(device, memory_format=torch.channels_last)
+        model = build_frozen_backbone(weights).to(device)
+        self.model = model.to(memory_format=torch.channels_last)
         self.preprocess, self.split = weights.preprocess, split
         self.device, self.window, self.autocast = device, window, precision == "bf16"
-        self.storage = FORMATS[storage]
+        self.storage = DTYPES[storage]
 
     @torch.no_grad()
     def __call__(self, images: Tensor | str) -> Tensor:
@@ -228,8 +264,12 @@ class _Forward:
 
 
 def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
-    """The last map (N, C, h, w) -> (N, C * (h - window + 1) * (w - window + 1))."""
-    if not hasattr(model, "forward_stages"):
+    """Averages the last map (n, c, h, w) over windows; (n, c * places of a window), flattened.
+
+    Raises:
+        InputError: the backbone has no map, or its last map is smaller than a window.
+    """
+    if not isinstance(model, Trunk):
         raise InputError("SVM.WINDOW needs a ResNet's map; set it to 0 for others")
     last = list(model.forward_stages(inputs).values())[-1]
     if min(last.shape[2:]) < window:
@@ -249,7 +289,7 @@ def _content_key(
     precision: str,
     storage: str,
 ) -> str:
-    """sha256 over all that the features depend on: weights, preprocessing, crops, image list."""
+    """Returns the sha256 of all that the features depend on: weights, crops, files, formats."""
     facts = {
         "weights": weights.sha256,
         "architecture": dict(weights.architecture),

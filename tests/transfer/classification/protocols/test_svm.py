@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from pretrain.common.errors import InputError
-from transfer.classification.svm import (
+from transfer.classification.protocols.svm import (
     average_precision,
     evaluate_low_shot,
     evaluate_svm,

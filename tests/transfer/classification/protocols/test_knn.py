@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from pretrain.common.errors import InputError
 from pretrain.common.knn import nearest_neighbours
-from transfer.classification.knn import check_k, check_temperatures, evaluate_knn
+from transfer.classification.protocols.knn import check_k, check_temperatures, evaluate_knn
 
 CLASSES, TEMPERATURE = 7, 0.07
 

@@ -1,16 +1,18 @@
-"""A linear probe or fine-tuning on random crops: config, weights and splits in, a Score out.
+"""The protocols `linear_crops` and `finetune`: a network trained on random crops of the images.
 
-The only module here that reads the config. Several rates in SOLVER.LR_PER_256: each is tried on a
-part of the training images and tested on the rest of them, then the best trains on all of them.
+`linear_crops` trains a linear head on a frozen backbone, `finetune` trains all of it. If
+SOLVER.LR_PER_256 lists several rates, each is tried on a part of the training images and tested on
+the rest of them; then the best one trains on all of them. How a network is trained is in
+`transfer.classification.training`, which does not read the config.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -20,15 +22,13 @@ from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
-from transfer.checkpoints.weights import Weights
-from transfer.classification.data import ImageTransform, Split
-from transfer.classification.linear import split_holdout
+from transfer.classification.crops import check_readable
+from transfer.classification.defaults import reads
 from transfer.classification.metrics import per_class_accuracies
-from transfer.classification.rates import check_rates, selection_notes
-from transfer.classification.readable import check_readable
-from transfer.classification.replicates import Outcomes
-from transfer.classification.score import Score
-from transfer.classification.splits import list_sha256, part_of, read_list
+from transfer.classification.protocols.protocol import Data, Training, Trial, open_labelled
+from transfer.classification.rates import check_rates, selection_notes, split_holdout
+from transfer.classification.score import Outcomes, Score
+from transfer.classification.splits import Split
 from transfer.classification.training.choice import FILE as RATES_FILE
 from transfer.classification.training.choice import choose_rate
 from transfer.classification.training.fit import (
@@ -39,31 +39,22 @@ from transfer.classification.training.fit import (
     percentages,
 )
 from transfer.classification.training.heads import check_kinds
+from transfer.classification.training.image_list import list_sha256, part_of, read_list
 from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
 from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)
-NAMES = ("linear_crops", "finetune")
 PRINTED = ("", "top1", "top1_best", "both")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What all runs of a trial share."""
-
-    cfg: CfgNode
-    identity: str  # sha256 of the config
-    weights: Weights
-    train: Split
-    test: Split
-    transform: ImageTransform
-    device: torch.device
-    seed: int
-    folder: Path
-    resume: bool
-    begin_folder: Callable[[], None]  # marks the folder as this run's
+def check(cfg: CfgNode, trials: int) -> Data:
+    """Checks the settings, then the data: the images that TRAIN.SPLIT_LIST names if it is set."""
+    check_config(cfg)
+    data = listed_part(open_labelled(cfg))
+    check_batches(cfg, data.train)
+    return data
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -74,7 +65,7 @@ def check_config(cfg: CfgNode) -> None:
     check_kinds(train.HEAD, train.HEAD_INIT, train.VIT_POOL)
     check_batch(cfg.SOLVER.BATCH_SIZE, world_size())
     if not 0 <= train.FLIP_PROB <= 1:
-        raise InputError(f"TRAIN.FLIP_PROB {train.FLIP_PROB} is no probability; give 0 to 1")
+        raise InputError(f"TRAIN.FLIP_PROB {train.FLIP_PROB} is not a probability; give 0 to 1")
     if train.SYNC_BN and train.NORM_BATCH:
         raise InputError("TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other: set one to 0")
     if train.SOURCE_PRINTS not in PRINTED:
@@ -85,9 +76,8 @@ def check_config(cfg: CfgNode) -> None:
         raise InputError("TRAIN.NORM_BATCH must be 0 or 2 and more, TRAIN.EVAL_PERIOD 0 or more")
 
 
-def check_data(cfg: CfgNode, train: Split) -> None:
-    """Raises InputError for training images that do not fill a batch, or that the learning rate
-    cannot be chosen on."""
+def check_batches(cfg: CfgNode, train: Split) -> None:
+    """Raises InputError if the training images do not fill a batch, or leave no rate to choose."""
     count = len(train)
     if len(cfg.SOLVER.LR_PER_256) > 1:
         generator = torch.Generator().manual_seed(cfg.SEED)
@@ -102,9 +92,12 @@ def check_data(cfg: CfgNode, train: Split) -> None:
 
 
 def iterations(cfg: CfgNode, images: int) -> int:
-    """Steps of the optimizer in a trial on so many training images, those of the rates that are
-    tried included (an extended grid not); 0 for protocols that train nothing here."""
-    if cfg.PROTOCOL.NAME not in NAMES:
+    """Returns the optimizer's steps in a trial on this number of training images.
+
+    The steps for the rates that are tried count, those for rates that extend the grid do not.
+    0 for protocols that do not train on crops.
+    """
+    if not reads(cfg, "TRAIN"):
         return 0
     rates = len(cfg.SOLVER.LR_PER_256)
     tried = round(images * (1 - cfg.PROTOCOL.HOLDOUT)) * rates if rates > 1 else 0
@@ -112,22 +105,24 @@ def iterations(cfg: CfgNode, images: int) -> int:
 
 
 def evaluations(cfg: CfgNode) -> int:
-    """Passes over the test images in a trial."""
-    period = cfg.TRAIN.EVAL_PERIOD if cfg.PROTOCOL.NAME in NAMES else 0
+    """Returns the number of passes over the test images in a trial."""
+    period = cfg.TRAIN.EVAL_PERIOD if reads(cfg, "TRAIN") else 0
     return math.ceil(cfg.SOLVER.EPOCHS / period) if period else 1
 
 
-def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
-    """The images that TRAIN.SPLIT_LIST names (all without one), and the config whose sha256 is the
-    protocol's identity: in it the list stands by its content, wherever it lies.
+def listed_part(data: Data) -> Data:
+    """Returns the data with the training images that TRAIN.SPLIT_LIST names; without it, all.
 
-    Raises InputError as `read_list` and `part_of`, and for a list that leaves a class out.
+    In the protocol's identity the list is represented by its content, so that it may be anywhere.
+
+    Raises:
+        InputError: as `read_list` and `part_of` do, and if the list leaves a class out.
     """
-    source = cfg.TRAIN.SPLIT_LIST
+    source, train = data.identity.TRAIN.SPLIT_LIST, data.train
     if not source:
-        return train, cfg
-    names = read_list(source, cfg.TRAIN.SPLIT_LINES)
-    identity = cfg.clone()
+        return data
+    names = read_list(source, data.identity.TRAIN.SPLIT_LINES)
+    identity = data.identity.clone()
     identity.defrost()
     identity.TRAIN.SPLIT_LIST = list_sha256(names)
     identity.freeze()
@@ -138,43 +133,36 @@ def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
             f"{source} names no image of {len(left_out)} of the {len(part.classes)} classes, such "
             f"as {part.classes[int(left_out[0])]!r}: no test image of theirs could be right"
         )
-    return part, identity
+    return replace(data, train=part, identity=identity)
 
 
-def is_same_list(one: CfgNode, other: CfgNode) -> bool:
-    """Whether TRAIN.SPLIT_LIST of two configs names the same images, perhaps at another place."""
-    sources = [(cfg.TRAIN.SPLIT_LIST, cfg.TRAIN.SPLIT_LINES) for cfg in (one, other)]
-    if not all(source for source, _ in sources):
-        return False
-    try:
-        return len({list_sha256(read_list(*each)) for each in sources}) == 1
-    except InputError:  # one of them is not there
-        return False
-
-
-def train_and_score(task: Task) -> Score:
-    """Runs one trial; every process takes part and gets the same Score.
+def score(trial: Trial) -> Score:
+    """Trains and tests the network; every process takes part and gets the same Score.
 
     Raises:
-        InputError: an unreadable image, or a `training.pth` of another run.
+        InputError: an image is unreadable, or `training.pth` is of another run.
         FloatingPointError: the loss is not finite.
     """
-    cfg, loader = task.cfg, task.cfg.DATALOADER
-    # What the backbone lacks for these heads, or the batch, is said before anything is written
-    _least_share(cfg, _model(task))
+    cfg, loader = trial.cfg, trial.cfg.DATALOADER
+    # A backbone or a batch that does not fit the heads is refused before anything is written.
+    _least_share(cfg, _model(trial))
     logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
-    started = any(any(task.folder.glob(mark)) for mark in marks)
-    if loader.CHECK_IMAGES and not (task.resume and started):
-        check_readable([task.train, task.test], loader.NUM_WORKERS)
-    task.begin_folder()
-    lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
-    lr, tried = lrs[0], []
+    started = any(any(trial.folder.glob(mark)) for mark in marks)
+    if loader.CHECK_IMAGES and not (trial.resume and started):
+        check_readable([trial.train, trial.test], loader.NUM_WORKERS)
+    trial.begin_folder()
+    lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
+    lr = lrs[0]
+    notes: dict[str, Any] = {}
+    tried: list[Progress] = []
     if len(lrs) > 1:
-        lr, scores, tried = _choose(task, lrs)
+        lr, scores, tried = _choose(trial, lrs)
         notes = selection_notes(lr, scores, lrs)
-    done, hits, heads = _run(task, lr, task.train, task.test, task.folder, cfg.TRAIN.EVAL_PERIOD)
-    metrics = _metrics(heads, hits, done, len(task.train.classes), bool(cfg.TRAIN.EVAL_PERIOD))
+    done, hits, heads = _run(
+        trial, lr, trial.train, trial.test, trial.folder, cfg.TRAIN.EVAL_PERIOD
+    )
+    metrics = _metrics(heads, hits, done, len(trial.train.classes), bool(cfg.TRAIN.EVAL_PERIOD))
     protocol = {}
     if cfg.TRAIN.EVAL_PERIOD:
         notes |= {"best_epoch": {metric_name(h, "top1"): b["epoch"] for h, b in done.best.items()}}
@@ -184,8 +172,8 @@ def train_and_score(task: Task) -> Score:
     runs = [*tried, done]
     return Score(
         metrics,
-        per_class_accuracies(first, task.test.labels, task.train.classes),
-        _curve(done.rows, len(task.train.classes)),
+        per_class_accuracies(first, trial.test.labels, trial.train.classes),
+        _curve(done.rows, len(trial.train.classes)),
         notes,
         Outcomes({k: v.numpy() for k, v in {**first, **among}.items() if k in metrics}),
         views=sum(run.views for run in runs),
@@ -194,11 +182,14 @@ def train_and_score(task: Task) -> Score:
     )
 
 
+PROTOCOL = Training(names=("linear_crops", "finetune"), check=check, score=score)
+
+
 def _metrics(
     heads: list[str], hits: torch.Tensor, done: Progress, classes: int, best: bool
 ) -> dict[str, float]:
-    """Of the last epoch, and *_best of the epoch with the highest top-1 on the test images."""
-    metrics = {}
+    """Returns metrics of the last epoch, and *_best of the epoch with the best top-1 in testing."""
+    metrics: dict[str, float] = {}
     for head, top1, top5 in zip(heads, *percentages(hits)):
         found = {"top1": top1, "top5": top5}
         if best:
@@ -209,30 +200,30 @@ def _metrics(
 
 
 def _curve(rows: list[dict[str, float]], classes: int) -> list[dict[str, float]]:
-    """The rows for curves.json: top-5 of five classes or fewer says nothing, as in the metrics."""
+    """Returns the rows for curves.json, without top-5 if there are five classes or fewer."""
     return [{k: v for k, v in row.items() if classes > 5 or not k.endswith("top5")} for row in rows]
 
 
-def _choose(task: Task, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
-    """The best learning rate on held-out training images (see `choose_rate`)."""
-    generator = torch.Generator().manual_seed(task.seed)
-    kept, held = split_holdout(task.train.labels, task.cfg.PROTOCOL.HOLDOUT, generator)
-    part, rest = (task.train.subset(sorted(rows.tolist())) for rows in (kept, held))
+def _choose(trial: Trial, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
+    """Chooses the learning rate on held-out training images (see `choose_rate`)."""
+    generator = torch.Generator().manual_seed(trial.seed)
+    kept, held = split_holdout(trial.train.labels, trial.cfg.PROTOCOL.HOLDOUT, generator)
+    part, rest = (trial.train.subset(sorted(rows.tolist())) for rows in (kept, held))
     return choose_rate(
         lrs,
-        lambda lr, folder: _run(task, lr, part, rest, folder, 0)[:2],
-        task.folder,
-        identity=f"{task.identity} {task.weights.sha256} {task.seed}",
-        resume=task.resume,
+        lambda lr, folder: _run(trial, lr, part, rest, folder, 0)[:2],
+        trial.folder,
+        identity=f"{trial.identity} {trial.weights.sha256} {trial.seed}",
+        resume=trial.resume,
     )
 
 
 def _run(
-    task: Task, lr: float, train: Split, test: Split, folder: Path, eval_period: int
+    trial: Trial, lr: float, train: Split, test: Split, folder: Path, eval_period: int
 ) -> tuple[Progress, torch.Tensor, list[str]]:
-    """One training run; what was done, hits of its last test (M, H, 2), the heads' names."""
-    cfg, loader = task.cfg, task.cfg.DATALOADER
-    model = _model(task)
+    """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
+    cfg, loader = trial.cfg, trial.cfg.DATALOADER
+    model = _model(trial)
     images = TrainImages(
         train,
         crop=_crop(cfg),
@@ -241,13 +232,13 @@ def _run(
         drop_last=cfg.TRAIN.DROP_LAST,
         min_share=_least_share(cfg, model),
         num_workers=loader.NUM_WORKERS,
-        seed=task.seed,
-        device=task.device,
+        seed=trial.seed,
+        device=trial.device,
     )
     recipe = _recipe(cfg)
     trainer = Trainer(
         model,
-        task.weights.preprocess,
+        trial.weights.preprocess,
         make_optimizer(recipe, model),
         make_schedule(recipe, lr, images.steps_per_epoch),
         norm_batch=cfg.TRAIN.NORM_BATCH,
@@ -258,26 +249,27 @@ def _run(
         trainer,
         images,
         epochs=recipe.epochs,
-        test=lambda: trainer.evaluate(test, task.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
+        test=lambda: trainer.evaluate(test, trial.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
         eval_period=eval_period,
         state=folder,
         facts={
-            "config": task.identity,
-            "weights": task.weights.sha256,
-            "seed": task.seed,
+            "config": trial.identity,
+            "weights": trial.weights.sha256,
+            "seed": trial.seed,
             "lr_per_256": lr,
         },
-        resume=task.resume,
-        frozen_state=task.weights.state,
+        resume=trial.resume,
+        frozen_state=trial.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, model.heads.names
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:
-    """Images that each process must have in a batch: two for a batch norm that sees its own alone.
+    """Returns how many images each process needs in a batch: two for a batch norm of its own.
 
-    Raises InputError for a batch that gives a batch norm a single image.
+    Raises:
+        InputError: the batch gives a batch norm a single image.
     """
     if not any(isinstance(module, _BatchNorm) for module in model.trained().modules()):
         return 1
@@ -291,22 +283,23 @@ def _least_share(cfg: CfgNode, model: Classifier) -> int:
     return 2 if alone else 1
 
 
-def _model(task: Task) -> Classifier:
-    train, frozen = task.cfg.TRAIN, task.cfg.PROTOCOL.NAME == "linear_crops"
+def _model(trial: Trial) -> Classifier:
+    train, frozen = trial.cfg.TRAIN, trial.cfg.PROTOCOL.NAME == "linear_crops"
     model = build_classifier(
-        task.weights,
+        trial.weights,
         head=train.HEAD,
-        num_classes=len(task.train.classes),
-        image_size=task.cfg.PROTOCOL.IMAGE_SIZE,
+        num_classes=len(trial.train.classes),
+        image_size=trial.cfg.PROTOCOL.IMAGE_SIZE,
         frozen=frozen,
         init=train.HEAD_INIT,
         vit_pool=train.VIT_POOL,
-        seed=task.seed,
-    ).to(task.device, memory_format=torch.channels_last)
+        seed=trial.seed,
+    ).to(trial.device)
+    model = model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
-        model.heads = convert_sync_batchnorm(model.heads, task.device)
+        model.heads = convert_sync_batchnorm(model.heads, trial.device)
         if not frozen:
-            model.trunk = convert_sync_batchnorm(model.trunk, task.device)
+            model.trunk = convert_sync_batchnorm(model.trunk, trial.device)
     return model
 
 

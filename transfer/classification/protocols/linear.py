@@ -1,10 +1,9 @@
-"""Linear probe on frozen features: features in, heads and percentages out.
+"""The protocol `linear`: a linear classifier trained by SGD on frozen features of centre crops.
 
+Heads for L learning rates train at once: their weights are side by side in (D, L * C), so that one
+matmul serves all of them, and the gradient of softmax cross-entropy is written out. The learning
+rate is chosen on a held-out part of the training images; the test images are used once.
 Legend: N training images, M test images, D dimensions, C classes, L learning rates, B batch.
-
-Heads for L learning rates train at once: the weights lie side by side as (D, L * C), so that one
-matmul serves all, and the gradient of softmax cross-entropy is written out. The learning rate is
-chosen on a held-out part of the training images; the test images are looked at once.
 """
 
 from __future__ import annotations
@@ -14,15 +13,85 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
-from transfer.classification.metrics import hits
-from transfer.classification.rates import check_momentum, search
+from transfer.classification.features.extract import Features
+from transfer.classification.metrics import hits, per_class_accuracies
+from transfer.classification.protocols.protocol import Data, OnFeatures, Trial, open_labelled
+from transfer.classification.rates import (
+    check_holdout,
+    check_momentum,
+    check_rates,
+    search,
+    selection_notes,
+    split_holdout,
+)
+from transfer.classification.score import Outcomes, Score
 
 LOGITS = 2**26  # numbers that are held at once, 256 MiB
+
+
+def check(cfg: CfgNode, trials: int) -> Data:
+    """Opens the data; raises InputError for what cannot be trained, or leaves no rate to choose."""
+    make_solver(cfg)
+    data = open_labelled(cfg)
+    if len(cfg.SOLVER.LR_PER_256) > 1:
+        check_holdout(data.train.labels, cfg.PROTOCOL.HOLDOUT, data.train.classes)
+    return data
+
+
+def score(trial: Trial, bank: Features, queries: Features) -> Score:
+    """Chooses the learning rate on held-out training images, then trains on all of them."""
+    cfg, classes, device = trial.cfg, trial.train.classes, trial.device
+    solver = make_solver(cfg)
+    values, test_values = (  # copies: the features may be mapped from a file
+        split.values.to(device, torch.float32, copy=True) for split in (bank, queries)
+    )
+    labels, test_labels = (split.labels.to(device) for split in (bank, queries))
+    if cfg.PROTOCOL.STANDARDIZE:
+        standardize_(values, test_values)
+    generator = torch.Generator().manual_seed(trial.seed)
+    count, holdout = len(classes), cfg.PROTOCOL.HOLDOUT
+    lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
+    lr = lrs[0]
+    held_out: dict[float, float] = {}
+    if len(lrs) > 1:
+        lr, held_out = choose_lr(
+            values, labels, lrs, solver, num_classes=count, holdout=holdout, generator=generator
+        )
+    heads = train_heads(
+        values,
+        labels,
+        [lr],
+        solver,
+        num_classes=count,
+        generator=generator,
+        desc=f"head, lr {lr:g}",
+    )
+    tops = (1, 5) if count > 5 else (1,)
+    found = heads.hits(test_values, test_labels, torch.arange(len(queries), device=device), tops)
+    right = {f"top{top}": one for top, one in zip(tops, found[:, 0])}
+    return Score(
+        {name: 100.0 * int(one.sum()) / len(queries) for name, one in right.items()},
+        per_class_accuracies({"top1": right["top1"]}, queries.labels, classes),
+        heads.curve,
+        selection_notes(lr, held_out, lrs),
+        Outcomes({name: one.cpu().numpy() for name, one in right.items()}),
+    )
+
+
+PROTOCOL = OnFeatures(names=("linear",), check=check, score=score)
+
+
+def make_solver(cfg: CfgNode) -> Solver:
+    """Reads SOLVER; raises InputError for settings that no step can be made with."""
+    node = cfg.SOLVER
+    check_rates(node.LR_PER_256)
+    return Solver(node.EPOCHS, node.BATCH_SIZE, node.MOMENTUM, node.WEIGHT_DECAY)
 
 
 @dataclass(frozen=True)
@@ -42,24 +111,31 @@ class Solver:
 
 @dataclass(frozen=True)
 class Heads:
-    """L linear classifiers and how they were trained."""
+    """L linear classifiers, and the loss while they were trained.
 
-    weight: Tensor  # (D, L * C)
-    bias: Tensor  # (L * C,)
+    Attributes:
+        weight: (D, L * C).
+        bias: (L * C,).
+        num_classes: C.
+        curve: of each epoch {"step": its number, "loss": mean loss of the first classifier}.
+    """
+
+    weight: Tensor
+    bias: Tensor
     num_classes: int
-    curve: list[dict[str, float]]  # per epoch: {"step": epoch, "loss": mean of the first head's}
+    curve: list[dict[str, float]]
 
     def logits(self, features: Tensor) -> Tensor:
-        """(N, D) -> (L, N, C)."""
+        """Maps features (N, D) to logits (L, N, C)."""
         flat = features @ self.weight + self.bias
         return flat.unflatten(1, (-1, self.num_classes)).transpose(0, 1)
 
     def hits(
         self, features: Tensor, labels: Tensor, rows: Tensor, tops: Sequence[int] = (1,)
     ) -> Tensor:
-        """Whether each row's label is among the T `tops` highest, bool (T, L, R) for R row numbers.
+        """Returns whether the label of each of R `rows` is among the T `tops` highest, (T, L, R).
 
-        In parts: the logits of iNaturalist's 8,142 classes would fill a GPU.
+        The rows are taken in parts: all logits of iNaturalist's 8,142 classes would fill a GPU.
         """
         parts = []
         for index in rows.split(max(1, LOGITS // self.weight.shape[1])):
@@ -70,48 +146,16 @@ class Heads:
 
 
 def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
-    """Zero mean and unit variance per dimension, statistics of `train` (N, D), for all given.
+    """Shifts and scales all features given by the mean and variance of each dimension of `train`.
 
-    In place: Places205's features are 20 GB, and a copy is as much again.
-
-    In evaluation the same map as BatchNorm1d(affine=False, eps) whose running statistics are those
-    of the whole training set (MAE's main_linprobe.py puts such a layer before the head).
+    This is done in place: Places205's features are 20 GB, and a copy would be as much again. The
+    map is that of BatchNorm1d(affine=False, eps) in evaluation, with the statistics of the whole
+    training set; MAE's main_linprobe.py puts such a layer before the head.
     """
     mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
     scale = (variance + eps).rsqrt()
     for features in (train, *others):
         features.sub_(mean).mul_(scale)
-
-
-def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> None:
-    """Raises InputError for a share outside (0, 1), or a class with a single image (named)."""
-    if not 0 < share < 1:
-        raise InputError(f"PROTOCOL.HOLDOUT {share} must lie between 0 and 1")
-    single = (labels.bincount() == 1).nonzero()
-    if len(single):
-        label = int(single[0])
-        raise InputError(
-            f"class {repr(names[label]) if names else label} has one training image: none is left "
-            "to choose the learning rate on; give one SOLVER.LR_PER_256"
-        )
-
-
-def split_holdout(
-    labels: Tensor, share: float, generator: torch.Generator, names: Sequence[str] = ()
-) -> tuple[Tensor, Tensor]:
-    """Returns index tensors (kept, held out): `share` of each class's images, at least one.
-
-    Raises InputError as `check_holdout`.
-    """
-    check_holdout(labels, share, names)
-    kept, held = [], []
-    for label in labels.unique():
-        members = (labels == label).nonzero()[:, 0]
-        order = members[torch.randperm(len(members), generator=generator).to(members.device)]
-        count = min(len(members) - 1, max(1, round(share * len(members))))
-        held.append(order[:count])
-        kept.append(order[count:])
-    return torch.cat(kept), torch.cat(held)
 
 
 def train_heads(
@@ -125,12 +169,12 @@ def train_heads(
     rows: Tensor | None = None,
     desc: str = "linear probe",
 ) -> Heads:
-    """Trains L heads from zero on features (N, D), labels (N,) int64 in 0..C-1.
+    """Trains L heads from zero on features (N, D) with labels (N,), int64 in 0..C-1.
 
     Args:
-        lrs: learning rates for a batch of 256.
-        generator: on the CPU; draws the order of the images.
-        rows: numbers of the images to train on; None: all.
+        lrs: L learning rates for a batch of 256.
+        generator: draws the order of the images, on the CPU.
+        rows: numbers of the images that are trained on; None: all.
     """
     device = features.device
     rows = torch.arange(len(features), device=device) if rows is None else rows
@@ -176,7 +220,7 @@ def choose_lr(
     holdout: float,
     generator: torch.Generator,
 ) -> tuple[float, dict[float, float]]:
-    """Returns (the best learning rate, {learning rate: held-out top-1 percent}); see `search`."""
+    """Returns the best learning rate, and {learning rate: held-out top-1 percent}; see `search`."""
     kept, held = split_holdout(labels, holdout, generator)
 
     def score(rates: list[float]) -> list[float]:

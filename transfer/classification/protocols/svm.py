@@ -1,10 +1,10 @@
-"""One-against-rest linear SVMs on frozen features of images with several labels.
+"""The protocols `svm` and `svm_lowshot`: one linear SVM per class on frozen features.
 
-Legend: N training images, M test images, D features, C classes. Targets (N, C): 1 present,
-0 absent, -1 to ignore. The protocol is VISSL's (vissl/utils/svm_utils/svm_trainer.py,
+The images have several labels. Both protocols are VISSL's (vissl/utils/svm_utils/svm_trainer.py,
 svm_low_shot_trainer.py, evaluate.py; extra_scripts/create_low_shot_samples.py): scikit-learn's
-LinearSVC with weights 2 : 1 for the positives, L2-normalised features, the cost of each class by
-cross-validated AP.
+LinearSVC with weights 2 : 1 for the positives, L2-normalised features, and the cost of each class
+chosen by cross-validated AP. Legend: N training images, M test images, D features, C classes.
+Targets (N, C) are 1 for present, 0 for absent, -1 for images to ignore.
 """
 
 from __future__ import annotations
@@ -14,19 +14,94 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from fvcore.common.config import CfgNode
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from transfer.classification.features.extract import Features
+from transfer.classification.protocols.protocol import (
+    Data,
+    OnFeatures,
+    Trial,
+    arrays,
+    check_counts,
+)
+from transfer.classification.score import Outcomes, Score
+from transfer.classification.splits import open_object_splits
 
 EPS = 1e-5  # VISSL adds it to the norm
+LOW_SHOT = "svm_lowshot"
+
+
+def check(cfg: CfgNode, trials: int) -> Data:
+    """Opens a detection set's images; raises InputError for what no SVM can be trained on."""
+    node, low_shot = cfg.SVM, cfg.PROTOCOL.NAME == LOW_SHOT
+    if not node.COSTS or not all(0 < cost < float("inf") for cost in node.COSTS):
+        raise InputError(f"SVM.COSTS {tuple(node.COSTS)} must list numbers above 0")
+    for key, lowest in (("FOLDS", 2), ("MAX_ITER", 1), ("WINDOW", 0)):
+        if node[key] < lowest:
+            raise InputError(f"SVM.{key} {node[key]} must be {lowest} or more")
+    if low_shot:
+        check_counts("SVM.SHOTS", node.SHOTS, "numbers of images")
+    train, test = open_object_splits(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    targets = train.labels.numpy()
+    check_targets(targets, test.labels.numpy(), node.FOLDS, train.classes)
+    for shots in node.SHOTS if low_shot else ():
+        sample_shots(targets, shots, cfg.SEED, train.classes)
+    return Data(train, test, cfg)
+
+
+def score(trial: Trial, bank: Features, queries: Features) -> Score:
+    """Scores by mAP; the low-shot protocol for each number of positive images of a class."""
+    if trial.cfg.PROTOCOL.NAME == LOW_SHOT:
+        return _score_low_shot(trial, bank, queries)
+    node, names = trial.cfg.SVM, trial.train.classes
+    result = evaluate_svm(
+        *arrays(bank, queries),
+        costs=[float(cost) for cost in node.COSTS],
+        folds=node.FOLDS,
+        max_iter=node.MAX_ITER,
+    )
+    return Score(
+        {"mAP": result.mean_ap},
+        {"mAP": dict(zip(names, result.per_class.tolist()))},
+        notes={"cost": dict(zip(names, result.costs.tolist()))},
+        outcomes=Outcomes(ranked={"mAP": (result.scores, queries.labels.numpy())}),
+    )
+
+
+def _score_low_shot(trial: Trial, bank: Features, queries: Features) -> Score:
+    values, targets, test_values, test_targets = arrays(bank, queries)
+    node = trial.cfg.SVM
+    costs = [float(cost) for cost in node.COSTS]
+    metrics: dict[str, float] = {}
+    notes: dict[str, dict[str, float]] = {}
+    outcomes = Outcomes()
+    for shots in node.SHOTS:
+        name, drawn = f"shots{shots}_mAP", sample_shots(targets, shots, trial.seed)
+        found, scores = evaluate_low_shot(
+            values, drawn, test_values, test_targets, costs=costs, max_iter=node.MAX_ITER
+        )
+        metrics[name] = float(found.max())
+        outcomes.ranked[name] = (scores[found.argmax()], test_targets)
+        notes[f"{name}_by_cost"] = dict(zip(map(str, costs), found.tolist()))
+    return Score(metrics, {}, notes=notes, outcomes=outcomes)
+
+
+PROTOCOL = OnFeatures(names=("svm", LOW_SHOT), check=check, score=score)
 
 
 class SvmResult(NamedTuple):
-    """Attributes: per_class: AP in percent; costs: chosen, per class; scores: (M, C) of the test
-    images, NaN where they are ignored."""
+    """The SVMs of all classes.
+
+    Attributes:
+        per_class: AP of each class in percent.
+        costs: that was chosen for each class.
+        scores: (M, C) of the test images, NaN for those that are ignored.
+    """
 
     per_class: np.ndarray
     costs: np.ndarray
@@ -39,16 +114,17 @@ class SvmResult(NamedTuple):
 
 
 def normalize(features: np.ndarray) -> np.ndarray:
-    """Each row (D,) by its L2 norm plus 1e-5, in float32."""
+    """Returns each row (D,) divided by its L2 norm plus 1e-5, in float32."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return (features / (norms + EPS)).astype(np.float32)
 
 
 def average_precision(present: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the interpolated precision-recall curve, 0 to 1 (not the 11-point mean).
+    """Returns the area under the interpolated precision-recall curve (not the 11-point mean).
 
     Args:
-        present: (M,) bool; scores: (M,), higher is more certain.
+        present: (M,) bool.
+        scores: (M,), higher is more certain.
     """
     order = np.argsort(scores)[::-1]
     hits = present[order].astype(np.float64)
@@ -69,15 +145,15 @@ def evaluate_svm(
     folds: int = 3,
     max_iter: int = 2000,
 ) -> SvmResult:
-    """One SVM per class: cost by cross-validation on the training images, AP on the test images.
+    """Trains one SVM per class and tests it; its cost is chosen by cross-validation.
 
     In training an ignored image counts as a negative one, in testing it is left out, as in VISSL.
 
     Args:
-        values: (N, D), test_values: (M, D), not normalised yet.
+        values: (N, D), not normalised yet; `test_values`: (M, D).
 
     Raises:
-        InputError: a class with fewer positive training images than folds, or none to test.
+        InputError: a class has fewer positive training images than folds, or none to test.
     """
     check_targets(targets, test_targets, folds)
     values, test_values = normalize(values), normalize(test_values)
@@ -97,11 +173,16 @@ def evaluate_svm(
 def sample_shots(
     targets: np.ndarray, shots: int, seed: int, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """Targets of a low-shot run (N, C): per class `shots` positive and (C - 1) times as many
-    negative images keep theirs, all others are ignored.
+    """Draws the images of a low-shot run; returns its targets (N, C).
+
+    Of each class, `shots` positive images and (C - 1) times as many negative ones keep their
+    target; the other images are ignored.
+
+    Args:
+        names: of the classes, for the message.
 
     Raises:
-        InputError: a class (of these names) with fewer positive images.
+        InputError: a class has fewer positive images.
     """
     rng = np.random.default_rng((seed, shots))
     out = np.full_like(targets, -1)
@@ -127,12 +208,13 @@ def evaluate_low_shot(
     costs: Sequence[float],
     max_iter: int = 2000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Test mAP in percent of every cost (len(costs),), and the images' scores (len(costs), M, C).
+    """Returns each cost's test mAP in percent (len(costs),), and its scores (len(costs), M, C).
 
     Ignored images are left out of training; as test images their score is NaN.
 
-    VISSL reports the best cost's: few shots leave no image to choose it on but the test's. It takes
-    the cost with the best mean over its draws; the best of each draw, as here, is never below it.
+    The caller reports the best cost's mAP, as VISSL does: with few shots there is no image to
+    choose a cost on but the test images. VISSL takes the cost with the best mean over its draws;
+    the best of each draw, as here, is never below it.
     """
     values, test_values = normalize(values), normalize(test_values)
     out = np.zeros((len(costs), targets.shape[1]))
@@ -151,7 +233,7 @@ def evaluate_low_shot(
 def check_targets(
     targets: np.ndarray, test_targets: np.ndarray, folds: int, names: Sequence[str] = ()
 ) -> None:
-    """Raises InputError, naming the class, where an SVM or its AP cannot be had."""
+    """Raises InputError, naming the class, if its SVM cannot be trained or has no AP."""
     for c in range(targets.shape[1]):
         name = repr(names[c]) if names else c
         positives = int((targets[:, c] == 1).sum())

@@ -1,6 +1,6 @@
-"""Quality of frozen features, beside a protocol's accuracy: features in, named numbers out.
+"""Numbers that say how good frozen features are, beside a protocol's accuracy.
 
-Legend: M test images, D dimensions, P pairs. No number here is an accuracy or in percent.
+None of them is an accuracy or in percent. Legend: M test images, D dimensions, P pairs.
 
 - features/norm: mean L2 norm of the centre crops' features.
 - features/std: mean over dimensions of the std of the unit features; 1 / sqrt(D) when spread evenly
@@ -9,7 +9,7 @@ Legend: M test images, D dimensions, P pairs. No number here is an accuracy or i
 - features/alignment: mean squared distance of the unit features of two random crops of an image;
   features/uniformity: log of the mean of exp(-2 squared distance) over pairs of images (Wang, Isola
   2020, alpha 2 and t 2). Lower is better for both. Their positive pairs are two augmentations of an
-  image, so that no labels are needed; ours differ in crop and flip alone.
+  image, so that no labels are needed; ours differ only in crop and flip.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.functional import normalize, pdist
 
 from pretrain.common.features import feature_std
 from pretrain.data.crops import CropSpec, crop_image
-from transfer.classification.data import Chosen, Split
+from transfer.classification.splits import Images, Split
 
 SCALE = (0.2, 1.0)  # share of the area, as MoCo's and SimSiam's crops
 EPS = 1e-7  # RankMe's
@@ -36,25 +36,26 @@ CHUNK = 4096  # rows of a product
 class RandomCrops:
     """A data set's images, each a random resized crop, flipped or not, the same in every run."""
 
-    images: Chosen
+    images: Images
     view: int
     spec: CropSpec
 
     def name(self, index: int) -> str:
-        """The image's, and which crop of it."""
+        """Returns the image's name, and which crop of it this is."""
         return f"{self.images.name(index)} (random crop {self.view}, {self.spec})"
 
     def read(self, index: int) -> Image.Image:
-        """PIL RGB of spec.size px; OSError as the data set raises it."""
+        """Returns the crop, `spec.size` px wide and high; OSError as the data set raises it."""
         draws = random.Random(f"{index} {self.view}")
         crop = Image.fromarray(crop_image(self.images.read(index), self.spec, draws))
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws.random() < 0.5 else crop
 
 
 def pair_splits(split: Split, images: int, size: int, interpolation: str) -> tuple[Split, Split]:
-    """Two random crops of `images` of the split's images (fewer where it has fewer), evenly spread.
+    """Returns two splits: a first and a second random crop of the same images of the split.
 
     Args:
+        images: how many, taken evenly over the split; all of it if it has fewer.
         size: of a crop, in pixels.
     """
     count = min(images, len(split))
@@ -67,10 +68,11 @@ def pair_splits(split: Split, images: int, size: int, interpolation: str) -> tup
 
 
 def feature_quality(features: Tensor, pairs: Sequence[Tensor]) -> dict[str, float]:
-    """The numbers of the module's docstring.
+    """Returns the numbers of the module's docstring; a single pair has only the first three.
 
     Args:
-        features: (M, D) of the centre crops; pairs: two (P, D) of the random crops.
+        features: (M, D) of the centre crops.
+        pairs: (P, D) of the first random crops, and of the second ones.
     """
     values = {
         "features/norm": features.float().norm(dim=1).mean().item(),
@@ -84,9 +86,10 @@ def feature_quality(features: Tensor, pairs: Sequence[Tensor]) -> dict[str, floa
 
 
 def rank_me(features: Tensor) -> float:
-    """exp(entropy) of the singular values of (M, D) as shares of their sum, plus 1e-7.
+    """Returns exp(entropy) of the singular values of (M, D), as shares of their sum plus 1e-7.
 
-    By the eigenvalues of the smaller Gram matrix in float64: memory for min(M, D) squared.
+    They come from the eigenvalues of the smaller Gram matrix in float64, which takes memory for
+    min(M, D) squared numbers.
     """
     short = features if features.shape[1] <= features.shape[0] else features.T
     gram = torch.zeros(short.shape[1], short.shape[1], dtype=torch.float64)
@@ -98,12 +101,12 @@ def rank_me(features: Tensor) -> float:
 
 
 def alignment(x: Tensor, y: Tensor) -> float:
-    """Mean squared distance of unit rows (P, D) of positive pairs."""
+    """Returns the mean squared distance of positive pairs, the rows (P, D) made unit vectors."""
     difference = normalize(x.float(), dim=1) - normalize(y.float(), dim=1)
     return difference.pow(2).sum(dim=1).mean().item()
 
 
 def uniformity(x: Tensor) -> float:
-    """log mean exp(-2 squared distance) over all pairs of different rows of (P, D), made unit."""
+    """Returns log mean exp(-2 squared distance) over all pairs of the rows (P, D), made unit."""
     distances = pdist(normalize(x.float(), dim=1))
     return distances.pow(2).mul(-2).exp().mean().log().item()

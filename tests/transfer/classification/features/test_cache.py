@@ -15,7 +15,7 @@ import torch
 
 from pretrain.common.errors import InputError
 from pretrain.common.knn import nearest_neighbours
-from transfer.classification.cache import open_table
+from transfer.classification.features.cache import open_table
 
 ROWS, DIM, BATCH, MB = 131072, 1024, 4096, 2**20  # 256 MB in fp16
 
@@ -72,7 +72,9 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serves what is complete; the rest is refused before it is computed."""
-    monkeypatch.setattr("transfer.classification.cache.os.access", lambda path, mode: False)
+    monkeypatch.setattr(
+        "transfer.classification.features.cache.os.access", lambda path, mode: False
+    )
     (tmp_path / "key").mkdir()
     with pytest.raises(InputError, match="CACHE_DIR .* cannot be written; give another"):
         with open_table(tmp_path / "key", 2, 2):
@@ -80,6 +82,8 @@ def test_a_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     with open_table(tmp_path / "key", 2, 2) as table:
         table.add(0, torch.ones(2, 3), 1.0)
-    monkeypatch.setattr("transfer.classification.cache.os.access", lambda path, mode: False)
+    monkeypatch.setattr(
+        "transfer.classification.features.cache.os.access", lambda path, mode: False
+    )
     with open_table(tmp_path / "key", 2, 2) as table:
         assert torch.equal(table.values(), torch.ones(2, 3))
