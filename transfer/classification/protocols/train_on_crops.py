@@ -262,7 +262,7 @@ def _run(
         frozen_state=trial.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, model.heads.names
+    return done, hits, model.names
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:
@@ -295,7 +295,7 @@ def _model(trial: Trial) -> Classifier:
         vit_pool=train.VIT_POOL,
         seed=trial.seed,
     ).to(trial.device)
-    model = model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
         model.heads = convert_sync_batchnorm(model.heads, trial.device)
         if not frozen:
