@@ -59,9 +59,8 @@ from transfer.detection.trials import (
     write_evaluation,
     write_trial,
 )
-from transfer.detection.weights import given as given_weights
-from transfer.detection.weights.classes_to_score import classes_to_score
-from transfer.detection.weights.start import read_start, with_init
+from transfer.detection.weights.scored_detector import classes_to_score, with_detector
+from transfer.detection.weights.starting_weights import read_starting_weights, with_init
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 from transfer.training.files import read_model
 
@@ -130,7 +129,7 @@ def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detec
     test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
     cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
     _check_sets(cfg, test_set, scan=scan)
-    return given_weights.with_detector(cfg, request.opened, request.config), test_set
+    return with_detector(cfg, request.opened, request.config), test_set
 
 
 def _check_sets(
@@ -170,7 +169,7 @@ def check_weights(job: Job) -> None:
     """Raises InputError unless `request.weights` can start the config's detector, and what lies in
     the trials' folders is of them and of this config."""
     request = job.request
-    read = lambda seed: read_start(request.opened, job.cfg, seed, job.train_set.classes)
+    read = lambda seed: read_starting_weights(request.opened, job.cfg, seed, job.train_set.classes)
     check_trials_there(job.cfg, request.weights, trial_folders(request), read)
 
 
@@ -216,7 +215,7 @@ def _run_trial(job: Job, engine: Engine, trial: Trial) -> None:
     request, folder = job.request, trial.folder
     if is_drawn(job.cfg.DATASETS.TRAIN):
         job = replace(job, train_set=_drawn(job, trial.seed))
-    weights = read_start(request.opened, job.cfg, trial.seed, job.train_set.classes)
+    weights = read_starting_weights(request.opened, job.cfg, trial.seed, job.train_set.classes)
     if trial.number == request.trials - 1:
         request.opened.close()  # the last trial has its tensors
     # Not scaled to the processes: the file is the protocol, and scales again where it is used.

@@ -30,7 +30,7 @@ from transfer.detection import config as detection_config
 from transfer.detection.config_load import load_merged
 from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
 from transfer.detection.torchvision_engine.engine import device_of
-from transfer.detection.weights.given import with_backbone
+from transfer.detection.weights.starting_weights import with_backbone
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import (
     FILE_NAME,

@@ -33,7 +33,7 @@ from transfer.detection.config_checks import DETECTION
 from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
-from transfer.detection.weights.start import read_start, with_init
+from transfer.detection.weights.starting_weights import read_starting_weights, with_init
 from transfer.doctor.data import HEADERS, check_split, evenly
 from transfer.doctor.environment import check_environment
 from transfer.doctor.measured import add_estimates
@@ -136,7 +136,7 @@ def _run(
         backbone = check_weights(rows, opened, backbone)
         if begin and not opened.is_random and not rows.failures():
             with rows.about("weights"):
-                read_start(opened, with_init(begin[0], opened), 0, begin[1].classes)
+                read_starting_weights(opened, with_init(begin[0], opened), 0, begin[1].classes)
     elif kind != "pretrain":
         rows.add("weights", WARN, "none given: add --weights FILE")
     if kind == "cls":

@@ -32,7 +32,8 @@ from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate, Fitted
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.load import load_model, load_start
+from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training import files as model_files
 from transfer.training.loader import load
@@ -112,7 +113,7 @@ class _Training(TrainingState):
         seed_everything(cfg.SEED + rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         detector = make_detector(cfg, weights.preprocess)
-        loaded = load_start(detector, weights)
+        loaded = load_starting_weights(detector, weights)
         for line in loaded.lines():
             logger.info("weights: %s", line)
         for line in loaded.names():
@@ -169,7 +170,7 @@ def train_to_end(
         )
 
 
-def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
     return build_detector(**detector_arguments(cfg), highpass=preprocess.highpass)
 
