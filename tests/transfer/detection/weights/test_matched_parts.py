@@ -37,14 +37,14 @@ def matched(own: dict, file: dict) -> dict[str, Part]:
     return {part.name: part for part in parts}
 
 
-def not_loaded(parts: dict[str, Part]) -> dict[str, str]:
+def reasons(parts: dict[str, Part]) -> dict[str, str]:
     return {name: part.reason for name, part in parts.items() if not part.loaded}
 
 
 def test_every_tensor_has_one_part() -> None:
     own = state_of()
     parts = matched(own, own)
-    assert sorted(parts) == sorted(NAMES) and not not_loaded(parts)
+    assert sorted(parts) == sorted(NAMES) and not reasons(parts)
     names = [name for part in parts.values() for name in part.names]
     assert sorted(names) == sorted(n for n in own if not n.endswith("num_batches_tracked"))
     assert part_of("roi_heads.res5.norm.weight") == "extra norm"
@@ -55,14 +55,14 @@ def test_every_tensor_has_one_part() -> None:
 def test_other_classes_are_expected() -> None:
     parts = matched(state_of(num_classes=7), state_of())
     why = "3 classes in the file, 7 here"
-    assert not_loaded(parts) == {"box predictor": why, "mask predictor": why}
+    assert reasons(parts) == {"box predictor": why, "mask predictor": why}
     line = f"box predictor: 4 tensors start at their initialisation, as expected: {why}"
     assert parts["box predictor"].line() == line
 
 
 def test_with_and_without_masks() -> None:
     parts = matched(state_of(), state_of(mask_on=False))
-    assert set(not_loaded(parts)) == {"mask head", "mask predictor"}
+    assert set(reasons(parts)) == {"mask head", "mask predictor"}
     assert all(part.expected for part in parts.values())
     parts = matched(state_of(mask_on=False), state_of())
     assert parts["mask head"].line() == "mask head: left out, the config has none"
@@ -93,7 +93,7 @@ def test_what_is_none_of_ours_is_left_out() -> None:
     file["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
     parts = matched(state_of(), file)
     assert parts.pop("sem_seg_head").line() == "sem_seg_head: left out, the config has none"
-    assert not not_loaded(parts)
+    assert not reasons(parts)
 
 
 def tensors(classes: int) -> dict[str, Tensor]:
