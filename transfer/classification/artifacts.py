@@ -1,4 +1,4 @@
-"""What a trial leaves beside its record, for the report: files in its folder, their names out."""
+"""The files that a trial writes beside its record, for the report."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def write_artifacts(
     features: Tensor | None,
     draws: int,
 ) -> dict[str, str]:
-    """Writes the files into `folder`, which it makes; returns {artifact: file name}.
+    """Makes `folder` and writes the files into it; returns {artifact: file name}.
 
     Args:
-        config: YAML text.
-        source: the file that the weights are of, or "random".
-        names: of the M test images; features: (M, D) of them, or None for no spectrum.
-        draws: of the bootstrap; 0: no replicates.
+        config: the trial's, as YAML text.
+        source: the file that the weights are from, or "random".
+        names: of the M test images.
+        features: of the test images, (M, D); None: no spectrum is written.
+        draws: of the bootstrap; 0: no replicates are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(folder / "config.yaml", config)

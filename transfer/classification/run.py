@@ -1,8 +1,8 @@
 """One classification protocol on one checkpoint: config and weights in, trial_T/record.json out.
 
-What is checked and scored is in `protocols`, one module each. Trials
-differ in their seed: SGD's order and the held-out images of a linear probe, and the weights
-themselves where they are `random`. kNN on given weights has no chance in it: its trials agree.
+What each protocol checks and scores is in its module of `protocols`. Trials differ in their seed:
+SGD's order and the held-out images of a linear probe, and the weights themselves if they are
+`random`. kNN on given weights draws nothing: its trials agree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from transfer.classification.features.extract import Extracted, extract_splits
 from transfer.classification.features.formats import with_formats
 from transfer.classification.job import Job, Request
 from transfer.classification.protocols.all_protocols import PROTOCOLS
-from transfer.classification.protocols.protocol import Training, Trial
+from transfer.classification.protocols.protocol import Training, check_shared_keys
 from transfer.classification.score import Score
 from transfer.results.record import (
     FILE_NAME,
@@ -75,16 +75,8 @@ def check(cfg: CfgNode, request: Request) -> Job:
 
 def _prepare(cfg: CfgNode, request: Request, device: torch.device) -> Job:
     """Checks the config against the data before anything is computed."""
-    if cfg.REPLICATES < 0:
-        raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
-    if cfg.QUALITY.IMAGES < 0:
-        raise InputError(f"QUALITY.IMAGES {cfg.QUALITY.IMAGES} must be 0 (no features/*) or more")
-    node, loader = cfg.PROTOCOL, cfg.DATALOADER
-    if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
-        raise InputError(
-            f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "
-            f"{loader.NUM_WORKERS} 0 or more"
-        )
+    check_shared_keys(cfg)
+    node = cfg.PROTOCOL
     protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
     sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
     transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
@@ -115,7 +107,7 @@ def _run_trials(job: Job) -> list[Path]:
             continue
         protocol = PROTOCOLS[job.cfg.PROTOCOL.NAME]
         if isinstance(protocol, Training):
-            score = protocol.score(_trial(job, weights, seed, folder))
+            score = protocol.score(job, weights, seed, folder)
             seconds = time.time() - start + score.seconds_before
             if is_main():
                 _write_trial(job, weights, score, None, trial, started, seconds)
@@ -126,30 +118,13 @@ def _run_trials(job: Job) -> list[Path]:
             extracted = _extract(job, weights)
             start += time.time() - begun
         if is_main():
-            one = _trial(job, weights, seed, folder)
-            score = protocol.score(one, extracted.bank, extracted.queries)
+            score = protocol.score(job, extracted.bank, extracted.queries, seed)
             score = replace(score, metrics={**score.metrics, **extracted.quality})
             # A trial's cost is that of running it alone, also where the features are at hand
             seconds = time.time() - start + extracted.seconds
             _write_trial(job, weights, score, extracted.queries.values, trial, started, seconds)
         barrier()
     return records
-
-
-def _trial(job: Job, weights: Weights, seed: int, folder: Path) -> Trial:
-    return Trial(
-        cfg=job.cfg,
-        identity=job.identity,
-        weights=weights,
-        train=job.train,
-        test=job.test,
-        transform=job.transform,
-        device=job.device,
-        seed=seed,
-        folder=folder,
-        resume=job.request.resume,
-        drawn=job.drawn,
-    )
 
 
 def _extract(job: Job, weights: Weights) -> Extracted:
