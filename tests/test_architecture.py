@@ -16,6 +16,8 @@ TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
+TASKS = ("detection", "segmentation", "classification")
+TABLE_OF_TASKS = "transfer.trials.tasks"
 
 
 def module_name(path: Path) -> str:
@@ -57,6 +59,15 @@ def test_import_rules(path: Path) -> None:
         if head == "detectron2":
             stem = path.stem.startswith("detectron2_") and path.parent.name == "detection"
             assert stem, f"{name} imports detectron2; only transfer/detection/detectron2_*.py may"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("transfer/trials/*.py")), ids=module_name)
+def test_the_floor_under_the_tasks_knows_none_of_them(path: Path) -> None:
+    if module_name(path) == TABLE_OF_TASKS:
+        return
+    for target in imports(path):
+        layer = target.split(".")[1:2] if target.startswith("transfer.") else []
+        assert not {*layer} & {*TASKS}, f"{path} imports {target}: only {TABLE_OF_TASKS} may"
 
 
 def test_no_import_cycles() -> None:

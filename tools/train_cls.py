@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
-from pretrain.common.progress import keep_progress, progress_folder
+from pretrain.common.cli import make_parser, tool
 from transfer.checkpoints.readers.trust import add_trust
 
-SAVED = ("training.pth", "lr_*/training.pth")  # of a trial that trains on crops
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
     "--output runs/knn"
@@ -38,48 +35,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 @tool
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Checks the input, runs the trials, prints what their records hold."""
     args = parse(argv)
-    from pretrain.common.config import find_config, load_config
-    from transfer.classification.defaults import get_defaults
-    from transfer.results.last_lines import last_lines
-    from transfer.results.record import FILE_NAME, check_trials
-    from transfer.results.unfinished import where_resume_continues
+    from transfer.trials.task import Request
+    from transfer.trials.tasks import task_of
 
-    cfg = load_config(args.config, get_defaults(), args.opts, "classification")
-    check_trials(args.first_trial, args.trials)
-    output = output_folder(args.output, args.resume)
-
-    from pretrain.common.distributed import check_gpus, launch
-    from transfer.classification.run import Request, check, classify
-
-    check_gpus(args.num_gpus)
+    task = task_of("cls", args.config, args.opts)
     request = Request(
-        protocol=find_config(args.config, "classification").stem,
+        config=args.config,
         weights=args.weights,
-        output=str(output),
+        output=args.output,
         name=args.name,
         trials=args.trials,
         resume=args.resume,
         overrides=tuple(args.opts),
         first_trial=args.first_trial,
-        config=args.config,
     )
-    trials = range(args.first_trial, args.trials)
-    with (
-        keep_progress(progress_folder(output, args.first_trial)),
-        interrupt_says(lambda: where_resume_continues(output, trials, SAVED)),
-    ):
-        if args.num_gpus > 1:
-            check(cfg, request)
-        if args.resume:
-            note_fresh_start(output, [f"trial_*/{name}" for name in (FILE_NAME, *SAVED)])
-        launch(classify, args.num_gpus, (cfg, request))
-    if int(os.environ.get("RANK", 0)):  # under torchrun the first process prints
-        return 0
-    print("\n".join(last_lines([output / f"trial_{trial}" for trial in trials])))
-    return 0
+    from transfer.trials.command import run_command
+
+    for line in run_command(task, request, args.num_gpus):
+        print(line)
 
 
 if __name__ == "__main__":

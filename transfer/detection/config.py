@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from pretrain.common.lookup import find
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.loaded import check_masks, check_trainable
-from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check
+from transfer.detection.config_checks import NAMES, SEMANTIC, check
 from transfer.detection.config_load import load_merged
 from transfer.detection.config_spec import (
     architecture,
@@ -39,9 +38,6 @@ __all__ = ["SEMANTIC", "architecture", "backbone_name", "check", "detector_argum
 
 logger = logging.getLogger(__name__)
 
-# TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
-TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
-
 
 def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
     """The merged, frozen, checked config of a file or a name below configs/.
@@ -51,15 +47,6 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = load_merged(name, overrides, ONLY, NAMES)
     check(cfg, name)
     return cfg
-
-
-def task_package(name: str, overrides: Sequence[str] = ()) -> str:
-    """The package that trains for TRANSFER.TASK of a config; nothing else of it is checked.
-
-    Raises InputError for an unknown task.
-    """
-    cfg = load_merged(name, overrides)
-    return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
 
 
 def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
@@ -105,7 +92,7 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
 
 
 def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
-    """NUM_CLASSES set to `found`, with a line; of built-in data sets a mismatch is an InputError.
+    """NUM_CLASSES set to `found`; of built-in data sets a mismatch is an InputError.
 
     Args:
         names: of the data sets that have these classes.
@@ -118,7 +105,6 @@ def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
         )
     if found == wanted:
         return cfg
-    logger.info("MODEL.ROI_HEADS.NUM_CLASSES %d, from the data", found)
     return changed(cfg, {"MODEL.ROI_HEADS.NUM_CLASSES": found})
 
 

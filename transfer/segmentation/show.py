@@ -1,24 +1,24 @@
 """Pictures of what a segmenter is trained on, before it is trained.
 
-In: a command's request. Out: PNG files of the first training images, scaled, cropped, flipped and
-jittered as the segmenter gets them, tinted by their masks.
+PNG files of the first training images of a config, scaled, cropped, flipped and jittered as the
+segmenter gets them, tinted by their masks.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from transfer.detection.draw import save_png
-from transfer.detection.trials import Request
+from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.draw import draw_map
-from transfer.segmentation.run import open_data
 from transfer.segmentation.training import training_batches
 
 
-def show_data(request: Request, count: int) -> list[Path]:
-    """Writes `count` training images as drawn, tinted, into the output folder."""
-    cfg, train_set, _ = open_data(request)
-    folder, paths = Path(request.output), []
+def show_data(cfg: CfgNode, train_set: SemanticSet, folder: Path, count: int) -> list[Path]:
+    """Writes `count` training images as drawn, tinted, into the folder; returns their paths."""
+    paths: list[Path] = []
     for batch in training_batches(cfg, train_set):
         for item in batch:
             path = folder / f"input_{len(paths):03d}_{Path(item['file_name']).stem}.png"

@@ -20,6 +20,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.engine import Fitted
 from transfer.detection.torchvision_engine.engine import (
@@ -111,7 +112,7 @@ def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> S
     )
 
 
-def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
+def load_segmenter(cfg: CfgNode, model_file: Path | OpenedWeights) -> Segmenter:
     """A trained segmenter, on the config's device; InputError where file and config differ."""
     content = read_segmenter(model_file)
     model = make_segmenter(cfg, content.preprocess or Preprocess(), content.architecture)
@@ -123,9 +124,9 @@ def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
     return model.to(device_of(cfg))
 
 
-def read_segmenter(path: Path) -> model_files.ModelFile:
+def read_segmenter(source: Path | OpenedWeights) -> model_files.ModelFile:
     """Reads model_final.pth; InputError when it is not a whole segmenter."""
-    return model_files.read_model(path, KEPT_PART, KIND)
+    return model_files.read_model(source, KEPT_PART, KIND)
 
 
 def training_batches(

@@ -17,7 +17,7 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
 from transfer.classification.features.extract import Features
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.protocols.protocol import (
     Data,
@@ -39,9 +39,9 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return data
 
 
-def score(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Scores every k and temperature by one search; the bank stays where it is mapped."""
-    protocol, classes = job.cfg.PROTOCOL, job.train.classes
+    protocol, classes = job.cfg.PROTOCOL, job.train_set.classes
     metrics, correct = evaluate_knn(
         bank.values,
         bank.labels,

@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import hits, per_class_accuracies
 from transfer.classification.protocols.protocol import Data, OnFeatures, open_labelled
 from transfer.classification.rates import (
@@ -45,9 +45,9 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return data
 
 
-def score(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Chooses the learning rate on held-out training images, then trains on all of them."""
-    cfg, classes, device = job.cfg, job.train.classes, job.device
+    cfg, classes, device = job.cfg, job.train_set.classes, job.device
     solver = make_solver(cfg)
     values, test_values = (  # copies: the features may be mapped from a file
         split.values.to(device, torch.float32, copy=True) for split in (bank, queries)

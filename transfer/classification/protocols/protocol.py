@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -17,9 +16,10 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.classification.features.extract import Features
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.score import Score
 from transfer.classification.splits import Split, open_splits
+from transfer.trials.task import Trial
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class OnFeatures:
 
     names: tuple[str, ...]
     check: Check
-    score: Callable[[Job, Features, Features, int], Score]
+    score: Callable[[ClassificationJob, Features, Features, int], Score]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,12 @@ class Training:
     Attributes:
         names: values of PROTOCOL.NAME.
         check: see `Check`.
-        score: trains from the weights and scores; the last arguments are the trial's seed and
-            folder.
+        score: trains from the weights of a trial and scores the result.
     """
 
     names: tuple[str, ...]
     check: Check
-    score: Callable[[Job, Weights, int, Path], Score]
+    score: Callable[[ClassificationJob, Trial, Weights], Score]
 
 
 def check_shared_keys(cfg: CfgNode) -> None:

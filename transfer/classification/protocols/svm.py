@@ -22,7 +22,7 @@ from sklearn.svm import LinearSVC
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.protocols.protocol import (
     Data,
     OnFeatures,
@@ -54,11 +54,11 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return Data(train, test, cfg)
 
 
-def score(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Scores by mAP; the low-shot protocol for each number of positive images of a class."""
     if job.cfg.PROTOCOL.NAME == LOW_SHOT:
         return _score_low_shot(job, bank, queries, seed)
-    node, names = job.cfg.SVM, job.train.classes
+    node, names = job.cfg.SVM, job.train_set.classes
     result = evaluate_svm(
         *arrays(bank, queries),
         costs=[float(cost) for cost in node.COSTS],
@@ -73,7 +73,7 @@ def score(job: Job, bank: Features, queries: Features, seed: int) -> Score:
     )
 
 
-def _score_low_shot(job: Job, bank: Features, queries: Features, seed: int) -> Score:
+def _score_low_shot(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     values, targets, test_values, test_targets = arrays(bank, queries)
     node = job.cfg.SVM
     costs = [float(cost) for cost in node.COSTS]

@@ -17,16 +17,14 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.config import dump_yaml
-from pretrain.common.distributed import is_main, world_size
+from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
 from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import check_readable
 from transfer.classification.defaults import reads
-from transfer.classification.job import Job
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.protocols.protocol import Data, Training, open_labelled
 from transfer.classification.rates import check_rates, selection_notes, split_holdout
@@ -47,19 +45,19 @@ from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
 from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule
+from transfer.trials.task import Trial
 
 logger = logging.getLogger(__name__)
 PRINTED = ("", "top1", "top1_best", "both")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What all training runs of one trial share: those that try a learning rate, and the last."""
+class Shared:
+    """What all training runs of a trial share: those that try a learning rate, and the last."""
 
-    job: Job
+    job: ClassificationJob
+    trial: Trial
     weights: Weights
-    seed: int
-    folder: Path
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
@@ -151,30 +149,31 @@ def listed_part(data: Data) -> Data:
     return replace(data, train=part, identity=identity)
 
 
-def score(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
+def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
     """Trains and tests the network; every process takes part and gets the same Score.
 
     Raises:
         InputError: an image is unreadable, or `training.pth` is of another run.
         FloatingPointError: the loss is not finite.
     """
-    cfg, loader, trial = job.cfg, job.cfg.DATALOADER, Trial(job, weights, seed, folder)
+    cfg, loader, shared = job.cfg, job.cfg.DATALOADER, Shared(job, trial, weights)
     # A backbone or a batch that does not fit the heads is refused before anything is written.
-    _least_share(cfg, _model(trial))
+    _least_share(cfg, _model(shared))
     logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
-    started = any(any(folder.glob(mark)) for mark in marks)
+    started = any(any(trial.folder.glob(mark)) for mark in marks)
     if loader.CHECK_IMAGES and not (job.request.resume and started):
-        check_readable([job.train, job.test], loader.NUM_WORKERS)
-    if is_main():  # marks the folder as this run's from here on
-        atomic_write_text(folder / "config.yaml", dump_yaml(cfg))
+        check_readable([job.train_set, job.test_set], loader.NUM_WORKERS)
+    job.begin_folder(trial, weights)
     lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
     lr, tried = lrs[0], list[Progress]()
     if len(lrs) > 1:
-        lr, scores, tried = _choose(trial, lrs)
+        lr, scores, tried = _choose(shared, lrs)
         notes = selection_notes(lr, scores, lrs)
-    done, hits, heads = _run(trial, lr, job.train, job.test, folder, cfg.TRAIN.EVAL_PERIOD)
-    metrics = _metrics(heads, hits, done, len(job.train.classes), bool(cfg.TRAIN.EVAL_PERIOD))
+    done, hits, heads = _run(
+        shared, lr, job.train_set, job.test_set, trial.folder, cfg.TRAIN.EVAL_PERIOD
+    )
+    metrics = _metrics(heads, hits, done, len(job.train_set.classes), bool(cfg.TRAIN.EVAL_PERIOD))
     protocol = {}
     if cfg.TRAIN.EVAL_PERIOD:
         notes |= {"best_epoch": {metric_name(h, "top1"): b["epoch"] for h, b in done.best.items()}}
@@ -184,8 +183,8 @@ def score(job: Job, weights: Weights, seed: int, folder: Path) -> Score:
     runs = [*tried, done]
     return Score(
         metrics,
-        per_class_accuracies(first, job.test.labels, job.train.classes),
-        _curve(done.rows, len(job.train.classes)),
+        per_class_accuracies(first, job.test_set.labels, job.train_set.classes),
+        _curve(done.rows, len(job.train_set.classes)),
         notes,
         Outcomes({k: v.numpy() for k, v in {**first, **among}.items() if k in metrics}),
         views=sum(run.views for run in runs),
@@ -216,26 +215,27 @@ def _curve(rows: list[dict[str, float]], classes: int) -> list[dict[str, float]]
     return [{k: v for k, v in row.items() if classes > 5 or not k.endswith("top5")} for row in rows]
 
 
-def _choose(trial: Trial, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
+def _choose(shared: Shared, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
     """Chooses the learning rate on held-out training images (see `choose_rate`)."""
+    job, trial = shared.job, shared.trial
     generator = torch.Generator().manual_seed(trial.seed)
-    kept, held = split_holdout(trial.job.train.labels, trial.job.cfg.PROTOCOL.HOLDOUT, generator)
-    part, rest = (trial.job.train.subset(sorted(rows.tolist())) for rows in (kept, held))
+    kept, held = split_holdout(job.train_set.labels, job.cfg.PROTOCOL.HOLDOUT, generator)
+    part, rest = (job.train_set.subset(sorted(rows.tolist())) for rows in (kept, held))
     return choose_rate(
         lrs,
-        lambda lr, folder: _run(trial, lr, part, rest, folder, 0)[:2],
+        lambda lr, folder: _run(shared, lr, part, rest, folder, 0)[:2],
         trial.folder,
-        identity=f"{trial.job.identity} {trial.weights.sha256} {trial.seed}",
-        resume=trial.job.request.resume,
+        identity=f"{job.identity} {shared.weights.sha256} {trial.seed}",
+        resume=job.request.resume,
     )
 
 
 def _run(
-    trial: Trial, lr: float, train: Split, test: Split, folder: Path, eval_period: int
+    shared: Shared, lr: float, train: Split, test: Split, folder: Path, eval_period: int
 ) -> tuple[Progress, torch.Tensor, list[str]]:
     """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
-    cfg, loader = trial.job.cfg, trial.job.cfg.DATALOADER
-    model = _model(trial)
+    job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
+    model = _model(shared)
     images = TrainImages(
         train,
         crop=_crop(cfg),
@@ -244,13 +244,13 @@ def _run(
         drop_last=cfg.TRAIN.DROP_LAST,
         min_share=_least_share(cfg, model),
         num_workers=loader.NUM_WORKERS,
-        seed=trial.seed,
-        device=trial.job.device,
+        seed=shared.trial.seed,
+        device=job.device,
     )
     recipe = _recipe(cfg)
     trainer = Trainer(
         model,
-        trial.weights.preprocess,
+        shared.weights.preprocess,
         make_optimizer(recipe, model),
         make_schedule(recipe, lr, images.steps_per_epoch),
         norm_batch=cfg.TRAIN.NORM_BATCH,
@@ -261,19 +261,17 @@ def _run(
         trainer,
         images,
         epochs=recipe.epochs,
-        test=lambda: trainer.evaluate(
-            test, trial.job.transform, loader.BATCH_SIZE, loader.NUM_WORKERS
-        ),
+        test=lambda: trainer.evaluate(test, job.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
         eval_period=eval_period,
         state=folder,
         facts={
-            "config": trial.job.identity,
-            "weights": trial.weights.sha256,
-            "seed": trial.seed,
+            "config": job.identity,
+            "weights": shared.weights.sha256,
+            "seed": shared.trial.seed,
             "lr_per_256": lr,
         },
-        resume=trial.job.request.resume,
-        frozen_state=trial.weights.state,
+        resume=job.request.resume,
+        frozen_state=shared.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, model.heads.names
@@ -297,23 +295,24 @@ def _least_share(cfg: CfgNode, model: Classifier) -> int:
     return 2 if alone else 1
 
 
-def _model(trial: Trial) -> Classifier:
-    train, frozen = trial.job.cfg.TRAIN, trial.job.cfg.PROTOCOL.NAME == "linear_crops"
+def _model(shared: Shared) -> Classifier:
+    job, train = shared.job, shared.job.cfg.TRAIN
+    frozen = job.cfg.PROTOCOL.NAME == "linear_crops"
     model = build_classifier(
-        trial.weights,
+        shared.weights,
         head=train.HEAD,
-        num_classes=len(trial.job.train.classes),
-        image_size=trial.job.cfg.PROTOCOL.IMAGE_SIZE,
+        num_classes=len(job.train_set.classes),
+        image_size=job.cfg.PROTOCOL.IMAGE_SIZE,
         frozen=frozen,
         init=train.HEAD_INIT,
         vit_pool=train.VIT_POOL,
-        seed=trial.seed,
-    ).to(trial.job.device)
+        seed=shared.trial.seed,
+    ).to(job.device)
     model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
-        model.heads = convert_sync_batchnorm(model.heads, trial.job.device)
+        model.heads = convert_sync_batchnorm(model.heads, job.device)
         if not frozen:
-            model.trunk = convert_sync_batchnorm(model.trunk, trial.job.device)
+            model.trunk = convert_sync_batchnorm(model.trunk, job.device)
     return model
 
 

@@ -11,14 +11,14 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
-from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.datasets.registry import class_names, locate, open_sets
 from transfer.detection.weights.class_names import order_of, shown, warn_of_unnamed
 from transfer.detection.weights.config_beside import named_classes
 from transfer.training.files import read_model
 
 
-def classes_to_score(cfg: CfgNode, source: str) -> tuple[str, ...]:
+def classes_to_score(cfg: CfgNode, source: OpenedWeights) -> tuple[str, ...]:
     """The names of the classes of a model in its own order, held against those of the data.
 
     They are those in the model's file or in the config beside it. Where neither names them, they
@@ -28,8 +28,8 @@ def classes_to_score(cfg: CfgNode, source: str) -> tuple[str, ...]:
     Raises:
         InputError: no detector; or the data has other classes than the model, with both lists.
     """
-    file = resolve(source).file
-    theirs = named_classes(read_model(file), file)
+    file = source.file
+    theirs = named_classes(read_model(source), file)
     by_hand, tests = tuple(cfg.TRANSFER.CLASSES), ", ".join(cfg.DATASETS.TEST)
     if theirs is None:
         classes = by_hand or _of_data(cfg)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.files import file_sha256, source_stem
+from transfer.checkpoints.files import source_stem
 from transfer.checkpoints.names.layouts import from_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, from_vitdet
 from transfer.checkpoints.networks.architectures import (
@@ -25,8 +25,7 @@ from transfer.checkpoints.networks.architectures import (
     nearest_backbone,
 )
 from transfer.checkpoints.odd_values import check_values
-from transfer.checkpoints.readers.raw import open_file
-from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
 from transfer.detection.weights.config_beside import Stated, named_classes
 from transfer.detection.weights.parts import DERIVED
@@ -61,13 +60,13 @@ class DetectorWeights(Weights):
         return tensors_sha256(self.detector)
 
 
-def kind_of(source: str) -> str:
+def kind_of(source: OpenedWeights) -> str:
     """DETECTOR, OTHER_MODEL or BACKBONE, by the names of the tensors.
 
     Raises:
         InputError: unreadable.
     """
-    model = open_file(resolve(source).file).content.get("model")
+    model = source.raw.content.get("model")
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
     if all(any(name.startswith(head) for name in names) for head in HEADS):
         return DETECTOR
@@ -88,7 +87,7 @@ def architecture_of(names: Iterable[str]) -> str:
     return "C4" if "roi_heads.res5" in prefixes else "TINY"
 
 
-def read_detector(source: str, unsaid: Unsaid) -> DetectorWeights:
+def read_detector(source: OpenedWeights, unsaid: Unsaid) -> DetectorWeights:
     """The detector in a file; `fitting` is left empty.
 
     Args:
@@ -99,18 +98,19 @@ def read_detector(source: str, unsaid: Unsaid) -> DetectorWeights:
         InputError: unreadable, no detector, or its backbone is no whole ResNet or ViT.
     """
     weights, tensors, model = _read(source, HEADS[1], unsaid)
-    classes = named_classes(model, resolve(source).file)
+    classes = named_classes(model, source.file)
     return DetectorWeights(**vars(weights), detector=tensors, classes=classes)
 
 
-def read_trunk(source: str, unsaid: Unsaid) -> Weights:
+def read_trunk(source: OpenedWeights, unsaid: Unsaid) -> Weights:
     """The backbone alone of any model of Detectron2; see `read_detector`."""
     return _read(source, "backbone.", unsaid)[0]
 
 
-def _read(source: str, part: str, unsaid: Unsaid) -> tuple[Weights, dict[str, Tensor], ModelFile]:
-    file = resolve(source).file
-    model = read_model(file, part)
+def _read(
+    source: OpenedWeights, part: str, unsaid: Unsaid
+) -> tuple[Weights, dict[str, Tensor], ModelFile]:
+    model = read_model(source, part)
     tensors = {name: _float32(v) for name, v in model.state.items() if not name.startswith(DERIVED)}
     trunk = {place: v for name, v in tensors.items() if (place := _canonical(name)) is not None}
     backbone, likeness = nearest_backbone(trunk)
@@ -123,14 +123,14 @@ def _read(source: str, part: str, unsaid: Unsaid) -> tuple[Weights, dict[str, Te
         for name, shape in expected_shapes(backbone, counters=False).items()
         if name.startswith(UNUSED)
     }
-    check_complete({**unused, **trunk}, backbone, source)
-    warnings = check_values(tensors, source)
+    check_complete({**unused, **trunk}, backbone, str(source))
+    warnings = check_values(tensors, str(source))
     preprocess, architecture = model.preprocess, dict(model.architecture)
     if preprocess is None:
-        said = unsaid(file)
+        said = unsaid(source.file)
         preprocess, architecture = said.preprocess, {"stride_in_1x1": said.stride_in_1x1}
     facts = make_provenance(
-        name=source_stem(source), source=DETECTOR, file_sha256=file_sha256(file)
+        name=source_stem(str(source)), source=DETECTOR, file_sha256=source.raw.sha256
     )
     weights = Weights(trunk, backbone, preprocess, facts, None, warnings, architecture)
     return weights, tensors, model

@@ -18,8 +18,8 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.names.vit import VITDET
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
-from transfer.checkpoints.read import RANDOM, read_weights
-from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.opened import OpenedWeights
+from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import backbone_name, with_preprocess
 from transfer.detection.weights.config_beside import compare_beside, look_beside
@@ -32,20 +32,20 @@ BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
-def read_backbone(path: str, cfg: CfgNode, seed: int) -> Weights:
-    """The weights in `path` (a file, or "random"), checked to be those of the config's backbone."""
+def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
+    """The weights of a file, or "random" ones, checked to be those of the config's backbone."""
     name = backbone_name(cfg)
     norm = "FrozenBN" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
-    if path == RANDOM and norm == "FrozenBN" and not parse_vit(name):
+    if source.is_random and norm == "FrozenBN" and not parse_vit(name):
         logger.warning(
             "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
         )
-    weights = read_weights(path, backbone=name if path == RANDOM else None, seed=seed)
-    check_backbone(path, weights, cfg)
+    weights = read_weights(source, backbone=name if source.is_random else None, seed=seed)
+    check_backbone(source, weights, cfg)
     if norm not in BATCH_NORMS:
-        if path != RANDOM:
+        if not source.is_random:
             raise InputError(
-                f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {path}: set one "
+                f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {source}: set one "
                 f"of {', '.join(BATCH_NORMS)}, or take --weights random"
             )
         weights = replace(weights, state=_without_batch_norm(weights.state, norm))
@@ -58,17 +58,17 @@ def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Ten
     return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
 
 
-def check_backbone(path: str, weights: Weights, cfg: CfgNode) -> None:
+def check_backbone(source: OpenedWeights, weights: Weights, cfg: CfgNode) -> None:
     """Raises InputError unless the weights are of the config's backbone."""
     name = backbone_name(cfg)
     lacks = vitdet_lacks(weights.backbone)
     if lacks and parse_vit(name):
         raise InputError(
-            f"{path} is a {weights.backbone}: ViTDet's network has no {lacks}; choose a plain ViT"
+            f"{source} is a {weights.backbone}: ViTDet's network has no {lacks}; choose a plain ViT"
         )
     if not same_trunk(weights.backbone, name):
         raise InputError(
-            f"{path} is a {weights.backbone}, where the config builds a {name}: choose other "
+            f"{source} is a {weights.backbone}, where the config builds a {name}: choose other "
             "weights, or a config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of their backbone"
         )
 
@@ -79,8 +79,8 @@ def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:
     return with_preprocess(cfg, weights.preprocess, weights.architecture, positions)
 
 
-def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
-    """The config completed by the facts of the whole detector in `path`.
+def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgNode:
+    """The config completed by the facts of the whole detector in a file.
 
     Raises InputError where the file is no detector, or not the config's: Detectron2 itself would
     only warn of tensors that have another shape, and predict with untrained ones.
@@ -88,8 +88,7 @@ def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
     from transfer.detection.torchvision_engine.engine import make_detector
     from transfer.detection.torchvision_engine.load import load_model
 
-    file = resolve(path).file
-    model = read_model(file)
+    file, model = source.file, read_model(source)
     preprocess, architecture = model.preprocess, model.architecture
     if preprocess is None:
         said = look_beside(file, cfg)
@@ -99,7 +98,7 @@ def with_detector(cfg: CfgNode, path: str, config_name: str) -> CfgNode:
     try:
         load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
     except InputError as error:
-        raise InputError(f"{path} does not fit {config_name}: {error}") from None
+        raise InputError(f"{source} does not fit {config_name}: {error}") from None
     return cfg
 
 

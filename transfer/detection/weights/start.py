@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
-from transfer.checkpoints.read import RANDOM
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.detection import config as detection_config
 from transfer.detection.config_vit import is_vit, vit_facts
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 INSTEAD = "TRANSFER.INIT backbone takes its backbone alone"
 
 
-def with_init(cfg: CfgNode, source: str) -> CfgNode:
+def with_init(cfg: CfgNode, source: OpenedWeights) -> CfgNode:
     """The config with TRANSFER.INIT decided: BACKBONE or DETECTOR.
 
     Raises InputError where the file is not what INIT asks for.
@@ -51,7 +51,7 @@ def with_init(cfg: CfgNode, source: str) -> CfgNode:
     asked = cfg.TRANSFER.INIT
     if asked == BACKBONE:
         return cfg
-    kind = BACKBONE if source == RANDOM else kind_of(source)
+    kind = BACKBONE if source.is_random else kind_of(source)
     if kind == OTHER_MODEL:
         raise InputError(
             f"{source} is a model of Detectron2, but of another meta-architecture than "
@@ -63,7 +63,7 @@ def with_init(cfg: CfgNode, source: str) -> CfgNode:
 
 
 def read_start(
-    source: str, cfg: CfgNode, seed: int, classes: Sequence[str] | None = None
+    source: OpenedWeights, cfg: CfgNode, seed: int, classes: Sequence[str] | None = None
 ) -> Weights:
     """The weights that training starts from, checked to be those of the config's detector.
 
@@ -79,7 +79,7 @@ def read_start(
     unsaid = partial(look_beside, cfg=cfg)
     if cfg.TRANSFER.INIT == DETECTOR:
         weights: Weights = read_detector(source, unsaid)
-    elif source != RANDOM and kind_of(source) != BACKBONE:
+    elif not source.is_random and kind_of(source) != BACKBONE:
         weights = read_trunk(source, unsaid)
     else:
         weights = read_backbone(source, cfg, seed)
@@ -91,7 +91,7 @@ def read_start(
 
 
 def _fitted(
-    weights: DetectorWeights, source: str, cfg: CfgNode, classes: Sequence[str] | None
+    weights: DetectorWeights, source: OpenedWeights, cfg: CfgNode, classes: Sequence[str] | None
 ) -> DetectorWeights:
     """With the tensors that fit the config's detector, part by part."""
     found, built = architecture_of(weights.detector), detection_config.architecture(cfg)
@@ -115,7 +115,7 @@ def _fitted(
 
 
 def _by_name(
-    weights: DetectorWeights, source: str, classes: Sequence[str] | None
+    weights: DetectorWeights, source: OpenedWeights, classes: Sequence[str] | None
 ) -> tuple[Mapping[str, Tensor], str]:
     """The tensors with the predictors' rows in the order of `classes`, and why the predictors
     cannot be taken ("": they can)."""
@@ -123,7 +123,7 @@ def _by_name(
     if classes is None or theirs == tuple(classes):
         return weights.detector, ""
     if theirs is None:
-        warn_of_unnamed(source, classes)
+        warn_of_unnamed(str(source), classes)
         return weights.detector, ""
     if set(theirs) != set(classes):
         return weights.detector, f"its classes are {shown(theirs)}, here {shown(classes)}"

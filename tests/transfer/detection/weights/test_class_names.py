@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights
 from transfer.detection.config import changed, load_detection_config
-from transfer.detection.run import Request, evaluate_model, open_trained, prepare, run_trials
+from transfer.detection.task import DetectionTask, open_trained
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.weights.class_names import order_of
 from transfer.detection.weights.classes_to_score import classes_to_score
@@ -26,7 +27,11 @@ from transfer.detection.weights.parts import in_order, match_parts
 from transfer.detection.weights.start import read_start, with_init
 from transfer.training.files import read_model, write_model
 from transfer.training.state import TrainingState
+from transfer.trials.command import evaluate_request
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.WARMUP_ITERS 1 "
     "DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 "
@@ -55,7 +60,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
             (folder / "annotations" / f"instances_{split}.json").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(root / "data"))
-        run_trials(prepare(request(root, "base", "base", weights="random", output="run")))
+        run_trials(
+            TASK, TASK.prepare(request(root, "base", "base", weights="random", output="run"))
+        )
     return root
 
 
@@ -110,10 +117,10 @@ def test_another_order_is_mapped_and_the_training_set_is_not_needed(
     open_trained(request(data, "gone", "swapped"))
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "(odd, even) are in a different order than those of" in line and "mapped by name" in line
-    evaluate_model(request(data, "base", "base"))
+    evaluate_request(TASK, request(data, "base", "base"))
     base = results(data)
     assert {entry["category_id"] for entry in base} == {1, 2}
-    evaluate_model(request(data, "gone", "swapped"))
+    evaluate_request(TASK, request(data, "gone", "swapped"))
     other = {1: 2, 2: 1}  # the ids of the same names
     assert results(data) == [{**b, "category_id": other[b["category_id"]]} for b in base]
 
@@ -149,11 +156,11 @@ def test_a_voc_folder_has_no_order_and_may_hold_more_classes(
     path = write_model(tmp_path, state, iteration=1, classes=theirs, **facts)
     name = f"voc:{folder}:test"
     cfg = load_detection_config("digits_voc.yaml", ("DATASETS.TEST", name))
-    assert classes_to_score(cfg, str(path)) == theirs
+    assert classes_to_score(cfg, OpenedWeights(path)) == theirs
     assert "another order" not in caplog.text
     path = write_model(tmp_path, state, iteration=1, classes=theirs[1:], **facts)
     with pytest.raises(InputError, match=f"are not those of voc:.*{theirs[0]}"):
-        classes_to_score(cfg, str(path))
+        classes_to_score(cfg, OpenedWeights(path))
 
 
 def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -229,9 +236,9 @@ def test_a_start_compares_names(
     state = make_detector(cfg, Preprocess()).state_dict()
     facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}
     path = write_model(tmp_path, state, iteration=1, classes=("a", "b", "c"), **facts)
-    cfg = with_init(cfg, str(path))
+    cfg = with_init(cfg, OpenedWeights(path))
     with caplog.at_level(logging.INFO, logger="transfer"):
-        weights = read_start(str(path), cfg, 0, classes)
+        weights = read_start(OpenedWeights(path), cfg, 0, classes)
     assert isinstance(weights, DetectorWeights)
     scores = "roi_heads.box_predictor.cls_score.weight"
     if "x" in classes:
@@ -240,7 +247,7 @@ def test_a_start_compares_names(
     else:
         assert torch.equal(weights.fitting[scores], state[scores][[1, 2, 0, 3]])
         assert "mapped by name" in caplog.text
-    same = read_start(str(path), cfg, 0, ("a", "b", "c"))
+    same = read_start(OpenedWeights(path), cfg, 0, ("a", "b", "c"))
     assert same.sha256 == weights.sha256, "the identity is the file's, whatever the order"
     assert torch.equal(same.fitting[scores], state[scores])
     shutil.rmtree(tmp_path)

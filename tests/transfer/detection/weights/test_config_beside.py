@@ -13,7 +13,8 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.read import RANDOM
+from transfer.checkpoints.files import RANDOM
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.detection.config import changed, load_detection_config
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone, load_model
@@ -75,15 +76,17 @@ def test_the_config_beside_decides(
     beside = model.with_name("config.yaml")
     WRITERS[writer](beside)
     with caplog.at_level(logging.INFO, logger="transfer"):
-        cfg = with_detector(config(), str(model), CONFIG)
+        cfg = with_detector(config(), OpenedWeights(model), CONFIG)
     assert f"MODEL.RESNETS.STRIDE_IN_1X1 are those of {beside}" in caplog.text
     assert cfg.INPUT.FORMAT == "BGR" and cfg.MODEL.RESNETS.STRIDE_IN_1X1 is True
     assert cfg.MODEL.PIXEL_MEAN == [100.0, 110.0, 120.0]
     assert cfg.MODEL.PIXEL_STD == [50.0, 60.0, 70.0]
     assert "does not say how" not in caplog.text
     for init in ("auto", "backbone"):
-        begun = with_init(load_detection_config(CONFIG, ("TRANSFER.INIT", init)), str(model))
-        weights = read_start(str(model), begun, 0)
+        begun = with_init(
+            load_detection_config(CONFIG, ("TRANSFER.INIT", init)), OpenedWeights(model)
+        )
+        weights = read_start(OpenedWeights(model), begun, 0)
         assert weights.preprocess.std == (50.0, 60.0, 70.0)
         assert weights.preprocess.channel_order == "BGR"
         assert weights.architecture == {"stride_in_1x1": True}
@@ -97,7 +100,7 @@ def test_nothing_beside_is_one_warning(
     if text is not None:
         model.with_name("config.yaml").write_text(text)
     for _ in range(2):
-        cfg = with_detector(config(), str(model), CONFIG)
+        cfg = with_detector(config(), OpenedWeights(model), CONFIG)
     assert cfg == config()
     found = [r.getMessage() for r in caplog.records if "how its input was" in r.getMessage()]
     assert len(found) == 1 and "INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [" in found[0]
@@ -113,7 +116,7 @@ def test_the_file_itself_comes_first(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
     tree = {**STATED, "MODEL": {**STATED["MODEL"], "ANCHOR_GENERATOR": {"SIZES": [[99]]}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
-    cfg = with_detector(config(), str(path), CONFIG)
+    cfg = with_detector(config(), OpenedWeights(path), CONFIG)
     assert cfg.MODEL.PIXEL_STD == [51.0, 51.0, 51.0] and cfg.INPUT.FORMAT == "RGB"
     (line,) = [r.getMessage() for r in caplog.records if "in use" in r.getMessage()]
     assert "MODEL.ANCHOR_GENERATOR.SIZES [[99]] (in use: [[" in line
@@ -129,8 +132,8 @@ def test_norms_that_no_backbones_weights_fit(tmp_path: Path, norm: str) -> None:
     path = tmp_path / "r18.pth"
     torch.save(resnet18().state_dict(), path)
     with pytest.raises(InputError, match=f"MODEL.RESNETS.NORM '{norm}' has no place for the batch"):
-        read_backbone(str(path), cfg, 0)
-    weights = read_backbone(RANDOM, cfg, 3)
+        read_backbone(OpenedWeights(path), cfg, 0)
+    weights = read_backbone(OpenedWeights(RANDOM), cfg, 3)
     detector = make_detector(cfg, Preprocess())
     assert not load_backbone(detector, weights).unexpected
     conv = detector.backbone.bottom_up.stem.conv1
@@ -154,7 +157,7 @@ def test_a_model_of_detectron2_beside_its_dump(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(theirs.dump())
     cfg = load_detection_config(str(tmp_path / "config.yaml"))
     path = tmp_path / "model_final.pth"
-    cfg = with_detector(changed(cfg, WRONG), str(path), "config.yaml")
+    cfg = with_detector(changed(cfg, WRONG), OpenedWeights(path), "config.yaml")
     ours = make_detector(cfg, Preprocess())
     load_model(ours, read_model(path).state)
     image = torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)

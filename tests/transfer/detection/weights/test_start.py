@@ -14,18 +14,22 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights, tensors_sha256
 from transfer.detection.config import load_detection_config, protocol_sha256, with_preprocess
-from transfer.detection.run import Request, prepare, run_trials
 from transfer.detection.scaling import differences
+from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine import engine
 from transfer.detection.weights.detector import DETECTOR, DetectorWeights, kind_of
 from transfer.detection.weights.given import with_backbone
 from transfer.detection.weights.start import read_start, with_init
 from transfer.results.record import read_record
 from transfer.training.files import write_model
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN 64 "
     "INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 10 TRANSFER.DRAW_DETECTIONS 0"
@@ -49,22 +53,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(path: Path | str, config: str = "digits_voc.yaml", *words: str) -> Weights:
-    cfg = with_init(load_detection_config(config, words), str(path))
-    return read_start(str(path), cfg, 0)
+    cfg = with_init(load_detection_config(config, words), OpenedWeights(path))
+    return read_start(OpenedWeights(path), cfg, 0)
 
 
 def test_a_file_of_each_kind_is_told_by_its_keys(model: Path, tmp_path: Path) -> None:
     cfg = load_detection_config("digits_voc.yaml")
-    assert with_init(cfg, str(model)).TRANSFER.INIT == "detector"
-    assert with_init(cfg, "random").TRANSFER.INIT == "backbone"
-    trunk = read_start("random", with_init(cfg, "random"), 0)
+    assert with_init(cfg, OpenedWeights(model)).TRANSFER.INIT == "detector"
+    assert with_init(cfg, OpenedWeights("random")).TRANSFER.INIT == "backbone"
+    trunk = read_start(OpenedWeights("random"), with_init(cfg, OpenedWeights("random")), 0)
     torch.save(dict(trunk.state), tmp_path / "trunk.pth")
-    assert with_init(cfg, str(tmp_path / "trunk.pth")).TRANSFER.INIT == "backbone"
+    assert with_init(cfg, OpenedWeights(tmp_path / "trunk.pth")).TRANSFER.INIT == "backbone"
     backbone = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", "backbone"))
-    assert with_init(backbone, str(model)).TRANSFER.INIT == "backbone"
+    assert with_init(backbone, OpenedWeights(model)).TRANSFER.INIT == "backbone"
     detector = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", DETECTOR))
     with pytest.raises(InputError, match="INIT is detector, but .*trunk.pth is none"):
-        with_init(detector, str(tmp_path / "trunk.pth"))
+        with_init(detector, OpenedWeights(tmp_path / "trunk.pth"))
 
 
 def test_what_fits_arrives_and_the_rest_is_drawn(
@@ -138,7 +142,7 @@ def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
 
     def run(weights: Path, name: str) -> Path:
         request = Request(config, str(weights), str(tmp_path / name), engine="torchvision")
-        return run_trials(prepare(Request(**{**vars(request), "overrides": words})))[0]
+        return run_trials(TASK, TASK.prepare(Request(**{**vars(request), "overrides": words})))[0]
 
     model = run(tmp_path / "vit.pth", "first").parent / "model_final.pth"
     path = run(model, "second")
@@ -175,7 +179,7 @@ def test_a_vits_file_in_vitdets_names_is_a_backbone(tmp_path: Path) -> None:
     }
     path = save(tmp_path / "vit.pth", state)
     cfg = load_detection_config("digits_vitdet.yaml")
-    assert with_init(cfg, str(path)).TRANSFER.INIT == "backbone"
+    assert with_init(cfg, OpenedWeights(path)).TRANSFER.INIT == "backbone"
 
 
 def save(path: Path, state: dict[str, Tensor]) -> Path:
@@ -224,14 +228,14 @@ def test_it_is_a_protocol_of_its_own() -> None:
 def test_a_run_and_its_record(digits: Path, model: Path, tmp_path: Path) -> None:
     request = Request("digits_voc.yaml", str(model), str(tmp_path), engine="torchvision")
     request = Request(**{**vars(request), "overrides": tuple(TINY)})
-    job = prepare(request)
-    (path,) = run_trials(job)
+    job = TASK.prepare(request)
+    (path,) = run_trials(TASK, job)
     record = read_record(path)
     assert record["checkpoint"]["name"] == "model_final"
-    assert record["checkpoint"]["sha256"] == read_start(str(model), job.cfg, 0).sha256
+    assert record["checkpoint"]["sha256"] == read_start(OpenedWeights(model), job.cfg, 0).sha256
     assert record["checkpoint"]["source"] == "detector"
     assert record["protocol"]["config_sha256"] == protocol_sha256(job.cfg)
     shipped = load_detection_config("digits_voc.yaml")
     assert ("TRANSFER.INIT", "off", "detector") in list(differences(shipped, job.cfg))
     assert "start: RPN: 6 tensors loaded" in (path.parent / "log.txt").read_text()
-    assert kind_of(str(path.parent / "model_final.pth")) == DETECTOR
+    assert kind_of(OpenedWeights(path.parent / "model_final.pth")) == DETECTOR

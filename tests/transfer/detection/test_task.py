@@ -23,19 +23,17 @@ from transfer.detection.config import (
     protocol_sha256,
     with_preprocess,
 )
-from transfer.detection.run import (
-    Request,
-    check_engine,
-    check_weights,
-    prepare,
-    run_request,
-    run_trials,
-)
+from transfer.detection.task import DetectionTask, check_engine
 from transfer.detection.torchvision_engine import engine
 from transfer.results.record import read_record
 from transfer.training import files as model_files
 from transfer.training import loop
+from transfer.trials.command import run_request
+from transfer.trials.earlier import check_trial_folders
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "
     "SOLVER.CHECKPOINT_PERIOD 3 TRANSFER.LOG_PERIOD 2 DATALOADER.NUM_WORKERS 0 "
@@ -55,7 +53,9 @@ def model_of(output: Path) -> dict[str, torch.Tensor]:
 
 
 def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
-    (path,) = run_trials(prepare(request(tmp_path, config="digits_coco.yaml", name="none")))
+    (path,) = run_trials(
+        TASK, TASK.prepare(request(tmp_path, config="digits_coco.yaml", name="none"))
+    )
     record = read_record(path)
     assert record["task"] == "detection" and record["dataset"] == "coco:digits_coco:test"
     assert record["checkpoint"]["name"] == "none" and record["status"] == "shortened"
@@ -77,15 +77,15 @@ def test_run_directory_and_record(digits: Path, tmp_path: Path) -> None:
 
 def check_that_only_the_same_run_goes_on(output: Path) -> None:
     same = ("TEST.EVAL_PERIOD", "2", "TRANSFER.LOG_PERIOD", "1")
-    check_weights(prepare(request(output, *same, resume=True)))
+    check_trial_folders(TASK, TASK.prepare(request(output, *same, resume=True)))
     for more in (("SOLVER.BASE_LR", "0.5"), ("SEED", "7")):
         with pytest.raises(InputError, match=f"trial_0 holds a run of another config: {more[0]}"):
-            check_weights(prepare(request(output, *same, *more, resume=True)))
+            check_trial_folders(TASK, TASK.prepare(request(output, *same, *more, resume=True)))
     mark = output / "trial_0" / "weights.sha256"
     kept = mark.read_text()
     mark.write_text("0" * 64)
     with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
-        check_weights(prepare(request(output, *same, resume=True)))
+        check_trial_folders(TASK, TASK.prepare(request(output, *same, resume=True)))
     mark.write_text(kept)
 
 
@@ -99,7 +99,7 @@ def test_resumed_run_ends_with_the_same_weights(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
-    run_trials(prepare(request(tmp_path / "a", *mode)))
+    run_trials(TASK, TASK.prepare(request(tmp_path / "a", *mode)))
     step, killed = loop.step, tmp_path / "b"
 
     def stop_at_4(model, batch, optimizer, iteration, **options):
@@ -110,17 +110,17 @@ def test_resumed_run_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
-            run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
+            run_trials(TASK, TASK.prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
     state = torch.load(model_files.last_checkpoint(killed / "trial_0"), weights_only=True)
     assert bool(state["grad_scaler"]) == ("fp16" in mode)
     with pytest.raises(InputError, match="--resume"):
-        prepare(request(killed))
+        TASK.prepare(request(killed))
     if not mode:
         check_that_only_the_same_run_goes_on(killed)
     # TensorBoard orders the event files by the second of their opening, then by a count as text, in
     # which 10 comes before 9: a run of its own process never opens its file in the killed one's.
     time.sleep(1)
-    run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2", resume=True)))
+    run_trials(TASK, TASK.prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2", resume=True)))
     expected, found = model_of(tmp_path / "a"), model_of(killed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     rows = [json.loads(x) for x in (killed / "trial_0/metrics.json").read_text().splitlines()]
@@ -135,8 +135,8 @@ def test_resumed_run_ends_with_the_same_weights(
 
 
 def test_batch_and_rate_are_logged_and_scaled(digits: Path, tmp_path: Path) -> None:
-    job = prepare(request(tmp_path, "SOLVER.REFERENCE_WORLD_SIZE", "2"))
-    (path,) = run_trials(job)
+    job = TASK.prepare(request(tmp_path, "SOLVER.REFERENCE_WORLD_SIZE", "2"))
+    (path,) = run_trials(TASK, job)
     log = (path.parent / "log.txt").read_text().splitlines()
     (line,) = [text for text in log if "effective batch" in text]
     assert "batch 1 (1 process x 1), learning rate 0.0005, 12 iterations" in line
@@ -162,7 +162,7 @@ def test_precise_batch_norm_takes_micro_batches(
 
     monkeypatch.setattr(engine, "update_bn_stats", note)
     words = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3")
-    run_trials(prepare(request(tmp_path, *words, "TRANSFER.ACCUMULATE", "2")))
+    run_trials(TASK, TASK.prepare(request(tmp_path, *words, "TRANSFER.ACCUMULATE", "2")))
     assert sizes == [1] * 6
     log = (tmp_path / "trial_0" / "log.txt").read_text()
     assert "micro-batches are not identical to a batch under batch norm" in log
@@ -183,7 +183,9 @@ def test_what_the_detectron2_engine_does_not_do() -> None:
 
 def test_trials_differ_and_finished_ones_are_skipped(digits: Path, check_trials: Callable) -> None:
     def run(folder: Path, **changes) -> list[Path]:
-        return run_trials(prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes)))
+        return run_trials(
+            TASK, TASK.prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes))
+        )
 
     check_trials(run)
 
@@ -203,19 +205,27 @@ def test_a_trial_draws_its_own_objects(
     name = "voc:digits_voc:train@1shot"
     words = ("SOLVER.MAX_ITER", "1", "DATASETS.TRAIN", f"('{name}',)", "SEED", "4")
     records = [
-        read_record(p) for p in run_trials(prepare(request(tmp_path / "a", *words, trials=2)))
+        read_record(p)
+        for p in run_trials(TASK, TASK.prepare(request(tmp_path / "a", *words, trials=2)))
     ]
     assert fitted == [open_sets([name], draw=draw) for draw in (4, 5)] and fitted[0] != fitted[1]
     assert len({record["protocol"]["config_sha256"] for record in records}) == 1
     with pytest.raises(InputError, match="training set of a detector only"):
-        prepare(request(tmp_path / "x", "DATASETS.TEST", "voc:digits_voc:test@1shot"))
+        TASK.prepare(request(tmp_path / "x", "DATASETS.TEST", "voc:digits_voc:test@1shot"))
 
 
 @pytest.mark.slow
 def test_two_processes_and_precise_bn(digits: Path, tmp_path: Path) -> None:
     overrides = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
     overrides += ("SOLVER.MAX_ITER", "2", "MODEL.RESNETS.NORM", "naiveSyncBN")
-    launch(run_request, 2, (request(tmp_path, *overrides),))
+    launch(
+        run_request,
+        2,
+        (
+            TASK,
+            request(tmp_path, *overrides),
+        ),
+    )
     assert read_record(tmp_path / "trial_0" / "record.json")["views_seen"] == 4
     results = json.loads((tmp_path / "trial_0/inference/coco_instances_results.json").read_text())
     assert isinstance(results, list)

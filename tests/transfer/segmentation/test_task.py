@@ -18,16 +18,21 @@ from pretrain.data.preprocess import Preprocess
 from tools import train_det
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
-from transfer.detection.config import protocol_sha256, task_package
+from transfer.detection.config import protocol_sha256
+from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine.engine import make_schedule
-from transfer.detection.trials import Request
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
-from transfer.segmentation.run import evaluate_model, prepare, run_request, run_trials
+from transfer.segmentation.task import SegmentationTask
 from transfer.training import loop
+from transfer.trials.command import evaluate_request, run_request
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
+from transfer.trials.tasks import task_of
 
+TASK = SegmentationTask()
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "
     "SOLVER.CHECKPOINT_PERIOD 3 TRANSFER.LOG_PERIOD 2 DATALOADER.NUM_WORKERS 0 "
@@ -47,7 +52,7 @@ def model_of(output: Path) -> dict[str, torch.Tensor]:
 
 
 def test_run_directory_and_record(semseg: Path, tmp_path: Path) -> None:
-    (path,) = run_trials(prepare(request(tmp_path, name="none")))
+    (path,) = run_trials(TASK, TASK.prepare(request(tmp_path, name="none")))
     record = read_record(path)
     assert record["task"] == "semantic" and record["dataset"] == "semseg:digits_semseg:val"
     assert record["checkpoint"]["name"] == "none" and record["status"] == "shortened"
@@ -71,15 +76,15 @@ def test_run_directory_and_record(semseg: Path, tmp_path: Path) -> None:
     assert total.sum() == sum((mask != 255).sum() for mask in masks)
     assert load_segmentation_config(str(path.parent / "config.yaml")).SOLVER.MAX_ITER == 6
     model = path.parent / "model_final.pth"
-    scored = evaluate_model(request(tmp_path / "again", weights=str(model)))
-    assert scored == pytest.approx(record["metrics"])
+    scored = evaluate_request(TASK, request(tmp_path / "again", weights=str(model)))
+    assert scored.metrics == pytest.approx(record["metrics"])
 
 
 def test_resumed_run_ends_with_the_same_weights(
     semseg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
-    run_trials(prepare(request(tmp_path / "a")))
+    run_trials(TASK, TASK.prepare(request(tmp_path / "a")))
     step, killed = loop.step, tmp_path / "b"
 
     def stop_at_4(model, batch, optimizer, iteration, **options):
@@ -90,17 +95,19 @@ def test_resumed_run_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
-            run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
+            run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
     with pytest.raises(InputError, match="--resume"):
-        prepare(request(killed))
-    run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2", resume=True)))
+        TASK.prepare(request(killed))
+    run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2", resume=True)))
     expected, found = model_of(tmp_path / "a"), model_of(killed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_trials_differ_and_finished_ones_are_skipped(semseg: Path, check_trials: Callable) -> None:
     def run(folder: Path, **changes) -> list[Path]:
-        return run_trials(prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes)))
+        return run_trials(
+            TASK, TASK.prepare(request(folder, "SOLVER.MAX_ITER", "2", trials=2, **changes))
+        )
 
     check_trials(run)
 
@@ -144,8 +151,15 @@ def test_two_processes_train_what_one_does(semseg: Path, tmp_path: Path) -> None
     overrides = "SOLVER.MAX_ITER 2 MODEL.RESNETS.NORM SyncBN TRANSFER.SEMANTIC.DROPOUT 0.0"
     overrides += " TRANSFER.SEMANTIC.LOSS_OVER all TRANSFER.OPTIMIZER SGD"
     one = request(tmp_path / "1", *overrides.split())
-    run_trials(prepare(one))
-    launch(run_request, 2, (request(tmp_path / "2", *overrides.split()),))
+    run_trials(TASK, TASK.prepare(one))
+    launch(
+        run_request,
+        2,
+        (
+            TASK,
+            request(tmp_path / "2", *overrides.split()),
+        ),
+    )
     expected, found = model_of(tmp_path / "1"), model_of(tmp_path / "2")
     for name in expected:
         assert torch.allclose(expected[name], found[name], rtol=1e-4, atol=1e-5), name
@@ -165,7 +179,7 @@ def test_a_few_images_are_learned_by_heart(semseg: Path, tmp_path: Path) -> None
     words += " TRANSFER.LIMIT_IMAGES 3 TRANSFER.SEMANTIC.SCALE_RANGE (1.0,1.0)"
     words += " TRANSFER.SEMANTIC.CROP_SIZE 128 TRANSFER.SEMANTIC.OUTPUT_STRIDE 4"
     words += " DATASETS.TEST semseg:digits_semseg:train SOLVER.CHECKPOINT_PERIOD 0"
-    (path,) = run_trials(prepare(request(tmp_path, *words.split())))
+    (path,) = run_trials(TASK, TASK.prepare(request(tmp_path, *words.split())))
     metrics = read_record(path)["metrics"]
     assert metrics["sem_seg/mIoU"] > 60 and metrics["sem_seg/pACC"] > 97
 
@@ -177,8 +191,8 @@ def test_identity_is_of_the_protocol_alone() -> None:
     assert protocol_sha256(load_segmentation_config(name, same)) == base
     other = load_segmentation_config(name, ("TRANSFER.SEMANTIC.CROP_SIZE", "512"))
     assert protocol_sha256(other) != base
-    assert task_package(name) == "transfer.segmentation"
-    assert task_package("voc_mscn.yaml") == "transfer.detection"
+    assert isinstance(task_of("det", name), SegmentationTask)
+    assert isinstance(task_of("det", "voc_mscn.yaml"), DetectionTask)
     # A detection protocol has the identity that it had before there was this task.
     from transfer.detection.config import load_detection_config
 

@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from transfer.detection.trials import Request, write_evaluation
+from transfer.trials.command import write_evaluation
+from transfer.trials.task import Request, Scored
 
 
 def refuse(constant: str) -> None:
@@ -17,7 +18,8 @@ def test_an_evaluation_is_strict_json_where_a_metric_has_no_value(tmp_path: Path
     """As the AP of large objects has none where the test set has no large object."""
     request = Request("coco.yaml", "weights.pth", str(tmp_path / "scored"))
     metrics = {"bbox/AP": 12.5, "bbox/APl": math.nan}
-    write_evaluation(request, "model_final.pth", metrics, {"bbox/AP": {"cat": math.nan, "dog": 9}})
+    per_class = {"bbox/AP": {"cat": math.nan, "dog": 9.0}}
+    write_evaluation(request, Scored("model_final.pth", metrics, per_class))
     text = (tmp_path / "scored" / "evaluation.json").read_text()
     assert json.loads(text, parse_constant=refuse) == {
         "model": "model_final.pth",
