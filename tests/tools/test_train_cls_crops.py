@@ -189,7 +189,7 @@ def test_no_top5_of_few_classes(root: Path) -> None:
         (("PROTOCOL.NAME", "finetune", "SOLVER.BATCH_SIZE", "1"), "gives the batch norms of a"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
-        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "crop scale"),
+        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "TRAIN.CROP_SCALE (0.5, 2.0)"),
         (("TRAIN.WARMUP_EPOCHS", "3"), "TRAIN.WARMUP_EPOCHS 3"),
         (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is not a probability"),
         (("TRAIN.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"), "TRAIN.NESTEROV needs a SOLVER.MOM"),

@@ -1,4 +1,4 @@
-"""What a trial leaves beside its record, for the report: files in its folder, their names out."""
+"""The files that a trial writes beside its record, for the report."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def write_artifacts(
     """Writes the files into `folder`; returns {artifact: file name}.
 
     Args:
-        names: of the M test images; features: (M, D) of them, or None for no spectrum.
-        draws: of the bootstrap; 0: no replicates.
+        names: of the M test images.
+        features: of the test images, (M, D); None: no spectrum is written.
+        draws: of the bootstrap; 0: no replicates are written.
     """
     artifacts = {}
     replicates = draw_replicates(score.outcomes, names, score.metrics, draws)

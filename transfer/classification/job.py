@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import ImageTransform
 from transfer.classification.features.extract import Extracted
 from transfer.classification.splits import Split
-from transfer.trials.task import Job
+from transfer.trials.task import Job, Trial
 
 
 @dataclass
@@ -38,3 +39,11 @@ class ClassificationJob(Job[Split]):
     identity: str
     drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
     kept: KeptFeatures = field(default_factory=KeptFeatures)
+
+    def begin_folder(self, trial: Trial, weights: Weights) -> None:
+        """Marks a trial's folder as this run's; called once the images are known to be readable."""
+        trial.log_to_folder()
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED, cfg.OUTPUT_DIR = trial.seed, str(trial.folder)
+        trial.write_config(cfg, weights)

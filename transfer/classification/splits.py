@@ -123,7 +123,8 @@ def open_splits(
     given = {"DATASETS.TRAIN folder:FOLDER:train": train, "DATASETS.TEST folder:FOLDER:val": test}
     if missing := [words for words, name in given.items() if not name]:
         raise InputError(f"the config leaves the data to you: add {' '.join(missing)}")
-    first, second = open_split(train, limit_per_class), open_split(test, test_limit_per_class)
+    first = open_split(train, limit_per_class)
+    second = open_split(test, test_limit_per_class, "DATASETS.TEST_LIMIT_PER_CLASS")
     if first.classes != second.classes:
         here, there = set(first.classes), set(second.classes)
         only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
@@ -192,14 +193,16 @@ def _object_labels(data: DetectionSet) -> Split:
     return Split(data.name, files, labels, data.classes)
 
 
-def open_split(name: str, limit_per_class: int = 0) -> Split:
+def open_split(
+    name: str, limit_per_class: int = 0, limit_key: str = "DATASETS.LIMIT_PER_CLASS"
+) -> Split:
     """Opens one split with the first `limit_per_class` images of each class (0: all).
 
     Raises:
         InputError: the name is unknown, images have no labels, or there is one class only.
     """
     if limit_per_class < 0:
-        raise InputError(f"DATASETS.LIMIT_PER_CLASS {limit_per_class} must be 0 (all) or more")
+        raise InputError(f"{limit_key} {limit_per_class} must be 0 (all) or more")
     images = open_images(name, limit_per_class or None)
     if len(images) == 0 or min(images.labels) < 0:
         raise InputError(

@@ -29,8 +29,7 @@ from transfer.classification.features.extract import Extracted, extract_splits
 from transfer.classification.features.formats import with_formats
 from transfer.classification.job import ClassificationJob
 from transfer.classification.protocols.all_protocols import PROTOCOLS
-from transfer.classification.protocols.protocol import Training
-from transfer.classification.protocols.protocol import Trial as ProtocolTrial
+from transfer.classification.protocols.protocol import Training, check_shared_keys
 from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.classification.score import Score
 from transfer.classification.training.choice import FILE as RATES_FILE
@@ -116,18 +115,8 @@ class ClassificationTask(Task[ClassificationJob]):
     def open_data(self, request: Request, *, scan: bool = True) -> ClassificationJob:
         """The config and both splits, as the protocol needs them."""
         cfg = self.load_config(request.config, request.overrides)
-        if cfg.REPLICATES < 0:
-            raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
-        if cfg.QUALITY.IMAGES < 0:
-            raise InputError(
-                f"QUALITY.IMAGES {cfg.QUALITY.IMAGES} must be 0 (no features/*) or more"
-            )
-        node, loader = cfg.PROTOCOL, cfg.DATALOADER
-        if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
-            raise InputError(
-                f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, "
-                f"DATALOADER.NUM_WORKERS {loader.NUM_WORKERS} 0 or more"
-            )
+        check_shared_keys(cfg)
+        node = cfg.PROTOCOL
         protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
         sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
         transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
@@ -171,9 +160,9 @@ class ClassificationTask(Task[ClassificationJob]):
     def run_trial(self, job: ClassificationJob, trial: Trial) -> Outcome | None:
         """See `Task.run_trial`."""
         weights = self.weights_of_trial(job, trial)
-        protocol, part = PROTOCOLS[job.cfg.PROTOCOL.NAME], _of_protocol(job, trial, weights)
+        protocol = PROTOCOLS[job.cfg.PROTOCOL.NAME]
         if isinstance(protocol, Training):
-            score = protocol.score(part)
+            score = protocol.score(job, trial, weights)
             seconds = time.perf_counter() - trial.begin + score.seconds_before
             return _outcome(job, trial, weights, score, seconds) if is_main() else None
         begin = time.perf_counter()
@@ -182,11 +171,11 @@ class ClassificationTask(Task[ClassificationJob]):
         extracted, took = job.kept.extracted, time.perf_counter() - begin
         if not is_main():
             return None
-        score = protocol.score(part, extracted.bank, extracted.queries)
+        score = protocol.score(job, extracted.bank, extracted.queries, trial.seed)
         score = replace(score, metrics={**score.metrics, **extracted.quality})
         # A trial's cost is that of running it alone, also if the features are there already.
         seconds = time.perf_counter() - trial.begin - took + extracted.seconds
-        part.begin_folder()
+        job.begin_folder(trial, weights)
         return _outcome(job, trial, weights, score, seconds, extracted)
 
 
@@ -199,32 +188,6 @@ def _is_same_list(one: CfgNode, other: CfgNode) -> bool:
         return len({list_sha256(read_list(source, lines)) for source, lines in lists}) == 1
     except InputError:  # one of them is not there
         return False
-
-
-def _begin_folder(job: ClassificationJob, trial: Trial, weights: Weights) -> None:
-    """Marks the trial's folder as this run's; nothing is written before the images were read."""
-    trial.log_to_folder()
-    cfg = job.cfg.clone()
-    cfg.defrost()
-    cfg.SEED, cfg.OUTPUT_DIR = trial.seed, str(trial.folder)
-    trial.write_config(cfg, weights)
-
-
-def _of_protocol(job: ClassificationJob, trial: Trial, weights: Weights) -> ProtocolTrial:
-    return ProtocolTrial(
-        cfg=job.cfg,
-        identity=job.identity,
-        weights=weights,
-        train=job.train_set,
-        test=job.test_set,
-        transform=job.transform,
-        device=job.device,
-        seed=trial.seed,
-        folder=trial.folder,
-        resume=job.request.resume,
-        begin_folder=lambda: _begin_folder(job, trial, weights),
-        drawn=job.drawn,
-    )
 
 
 def _extract(job: ClassificationJob, weights: Weights) -> Extracted:

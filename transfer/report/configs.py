@@ -12,6 +12,7 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat
+from transfer.classification.defaults import READS
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.read_records import Entry
@@ -19,7 +20,8 @@ from transfer.trials.identity import Role, Roles
 
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 
-NO_RATE = ("knn", "svm", "svm_lowshot", "kshot")  # tasks that no gradient step trains
+# Tasks that take no gradient step
+NO_RATE = tuple(name for name, nodes in READS.items() if "SOLVER" not in nodes)
 DETECTION_TASKS = ("detection", "segmentation", "semantic")
 
 Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000

@@ -17,11 +17,11 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
 from transfer.classification.features.extract import Features
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.protocols.protocol import (
     Data,
     OnFeatures,
-    Trial,
     check_counts,
     open_labelled,
 )
@@ -39,9 +39,9 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return data
 
 
-def score(trial: Trial, bank: Features, queries: Features) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Scores every k and temperature by one search; the bank stays where it is mapped."""
-    protocol, classes = trial.cfg.PROTOCOL, trial.train.classes
+    protocol, classes = job.cfg.PROTOCOL, job.train_set.classes
     metrics, correct = evaluate_knn(
         bank.values,
         bank.labels,
@@ -49,9 +49,9 @@ def score(trial: Trial, bank: Features, queries: Features) -> Score:
         queries.labels,
         k=protocol.K,
         temperature=protocol.TEMPERATURE,
-        more_temperatures=trial.cfg.KNN.MORE_TEMPERATURES,
+        more_temperatures=job.cfg.KNN.MORE_TEMPERATURES,
         num_classes=len(classes),
-        device=trial.device,
+        device=job.device,
     )
     first = {f"knn{size}_top1": correct[f"knn{size}_top1"] for size in protocol.K}
     outcomes = Outcomes({name: right.numpy() for name, right in correct.items()})

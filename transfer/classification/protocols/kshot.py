@@ -21,11 +21,11 @@ from sklearn.linear_model import LogisticRegression
 
 from pretrain.common.errors import InputError
 from transfer.classification.features.extract import Features
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import hits
 from transfer.classification.protocols.protocol import (
     Data,
     OnFeatures,
-    Trial,
     arrays,
     check_counts,
     open_labelled,
@@ -47,21 +47,21 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return replace(data, train=data.train.subset(union.tolist()), drawn=rows)
 
 
-def score(trial: Trial, bank: Features, queries: Features) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Fits a classifier on the trial's images for each number of them."""
     values, labels, test_values, _ = arrays(bank, queries)
-    rows = trial.drawn[trial.seed].reshape(len(trial.train.classes), -1)  # (C, the most shots)
+    rows = job.drawn[seed].reshape(len(job.train_set.classes), -1)  # (C, the most shots)
     metrics: dict[str, float] = {}
     notes: dict[str, list[str]] = {}
     outcomes = Outcomes()
-    for shots in trial.cfg.KSHOT.SHOTS:
+    for shots in job.cfg.KSHOT.SHOTS:
         name, chosen = f"shots{shots}", rows[:, :shots].ravel()
-        penalty = trial.cfg.KSHOT.PENALTY
+        penalty = job.cfg.KSHOT.PENALTY
         scores = fit_and_predict(values[chosen], labels[chosen], test_values, penalty)
         right = hits(torch.from_numpy(scores), queries.labels)
         metrics[f"{name}_top1"] = 100.0 * int(right.sum()) / len(right)
         outcomes.correct[f"{name}_top1"] = right.numpy()
-        notes[name] = [trial.train.images.name(int(row)) for row in chosen[:1000]]
+        notes[name] = [job.train_set.images.name(int(row)) for row in chosen[:1000]]
     return Score(metrics, {}, notes=notes, outcomes=outcomes)
 
 

@@ -20,8 +20,9 @@ from torch.nn.functional import one_hot
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import hits, per_class_accuracies
-from transfer.classification.protocols.protocol import Data, OnFeatures, Trial, open_labelled
+from transfer.classification.protocols.protocol import Data, OnFeatures, open_labelled
 from transfer.classification.rates import (
     check_holdout,
     check_momentum,
@@ -44,9 +45,9 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return data
 
 
-def score(trial: Trial, bank: Features, queries: Features) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Chooses the learning rate on held-out training images, then trains on all of them."""
-    cfg, classes, device = trial.cfg, trial.train.classes, trial.device
+    cfg, classes, device = job.cfg, job.train_set.classes, job.device
     solver = make_solver(cfg)
     values, test_values = (  # copies: the features may be mapped from a file
         split.values.to(device, torch.float32, copy=True) for split in (bank, queries)
@@ -54,7 +55,7 @@ def score(trial: Trial, bank: Features, queries: Features) -> Score:
     labels, test_labels = (split.labels.to(device) for split in (bank, queries))
     if cfg.PROTOCOL.STANDARDIZE:
         standardize_(values, test_values)
-    generator = torch.Generator().manual_seed(trial.seed)
+    generator = torch.Generator().manual_seed(seed)
     count, holdout = len(classes), cfg.PROTOCOL.HOLDOUT
     lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
     lr = lrs[0]

@@ -1,26 +1,25 @@
 """What a classification protocol is: a check of a config and its data, and the score of a trial.
 
 A check opens the data sets and refuses what the protocol cannot work with before anything is
-computed. A score gets a trial, and cached features if the protocol works on them. Both read the
-config.
+computed. A score is the result of one trial: on cached features, or of a network that it trains.
+Both read the config.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
-from transfer.classification.crops import ImageTransform
 from transfer.classification.features.extract import Features
+from transfer.classification.job import ClassificationJob
 from transfer.classification.score import Score
 from transfer.classification.splits import Split, open_splits
+from transfer.trials.task import Trial
 
 
 @dataclass(frozen=True)
@@ -40,37 +39,7 @@ class Data:
     drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a protocol on one checkpoint.
-
-    Attributes:
-        cfg: the config as it is recorded.
-        identity: the protocol's sha256.
-        weights: of the backbone.
-        train, test, drawn: see `Data`.
-        transform: how a test image becomes a crop; a training image too if features are used.
-        seed: of all that is drawn in this trial.
-        folder: of the trial's files.
-        resume: whether training continues from what is in the folder.
-        begin_folder: marks the folder as this run's; called once the images are known to be read.
-    """
-
-    cfg: CfgNode
-    identity: str
-    weights: Weights
-    train: Split
-    test: Split
-    transform: ImageTransform
-    device: torch.device
-    seed: int
-    folder: Path
-    resume: bool
-    begin_folder: Callable[[], None]
-    drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
-
-
-# Opens and checks the data of a config for a number of trials; raises InputError
+# Opens and checks the data of a config for a number of trials; raises InputError.
 Check = Callable[[CfgNode, int], Data]
 
 
@@ -80,21 +49,45 @@ class OnFeatures:
 
     Attributes:
         names: values of PROTOCOL.NAME.
-        score: a trial, the features of the training and of the test images -> the result.
+        check: see `Check`.
+        score: scores the features of the training and of the test images; the last argument is
+            the trial's seed.
     """
 
     names: tuple[str, ...]
     check: Check
-    score: Callable[[Trial, Features, Features], Score]
+    score: Callable[[ClassificationJob, Features, Features, int], Score]
 
 
 @dataclass(frozen=True)
 class Training:
-    """A protocol that trains a network on the images; every process takes part in its score."""
+    """A protocol that trains a network on the images; every process takes part in its score.
+
+    Attributes:
+        names: values of PROTOCOL.NAME.
+        check: see `Check`.
+        score: trains from the weights of a trial and scores the result.
+    """
 
     names: tuple[str, ...]
     check: Check
-    score: Callable[[Trial], Score]
+    score: Callable[[ClassificationJob, Trial, Weights], Score]
+
+
+def check_shared_keys(cfg: CfgNode) -> None:
+    """Raises InputError for values, of keys that all protocols have, that none can work with."""
+    loader, images = cfg.DATALOADER, cfg.QUALITY.IMAGES
+    if cfg.SEED < 0:
+        raise InputError(f"SEED {cfg.SEED} must be 0 or more")
+    if cfg.REPLICATES < 0:
+        raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
+    if images < 0:
+        raise InputError(f"QUALITY.IMAGES {images} must be 0 (no features/*) or more")
+    if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
+        raise InputError(
+            f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "
+            f"{loader.NUM_WORKERS} 0 or more"
+        )
 
 
 def open_labelled(cfg: CfgNode) -> Data:

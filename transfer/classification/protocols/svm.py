@@ -22,10 +22,10 @@ from sklearn.svm import LinearSVC
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
+from transfer.classification.job import ClassificationJob
 from transfer.classification.protocols.protocol import (
     Data,
     OnFeatures,
-    Trial,
     arrays,
     check_counts,
 )
@@ -54,11 +54,11 @@ def check(cfg: CfgNode, trials: int) -> Data:
     return Data(train, test, cfg)
 
 
-def score(trial: Trial, bank: Features, queries: Features) -> Score:
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     """Scores by mAP; the low-shot protocol for each number of positive images of a class."""
-    if trial.cfg.PROTOCOL.NAME == LOW_SHOT:
-        return _score_low_shot(trial, bank, queries)
-    node, names = trial.cfg.SVM, trial.train.classes
+    if job.cfg.PROTOCOL.NAME == LOW_SHOT:
+        return _score_low_shot(job, bank, queries, seed)
+    node, names = job.cfg.SVM, job.train_set.classes
     result = evaluate_svm(
         *arrays(bank, queries),
         costs=[float(cost) for cost in node.COSTS],
@@ -73,15 +73,15 @@ def score(trial: Trial, bank: Features, queries: Features) -> Score:
     )
 
 
-def _score_low_shot(trial: Trial, bank: Features, queries: Features) -> Score:
+def _score_low_shot(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
     values, targets, test_values, test_targets = arrays(bank, queries)
-    node = trial.cfg.SVM
+    node = job.cfg.SVM
     costs = [float(cost) for cost in node.COSTS]
     metrics: dict[str, float] = {}
     notes: dict[str, dict[str, float]] = {}
     outcomes = Outcomes()
     for shots in node.SHOTS:
-        name, drawn = f"shots{shots}_mAP", sample_shots(targets, shots, trial.seed)
+        name, drawn = f"shots{shots}_mAP", sample_shots(targets, shots, seed)
         found, scores = evaluate_low_shot(
             values, drawn, test_values, test_targets, costs=costs, max_iter=node.MAX_ITER
         )

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -22,10 +21,12 @@ from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
+from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import check_readable
 from transfer.classification.defaults import reads
+from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
-from transfer.classification.protocols.protocol import Data, Training, Trial, open_labelled
+from transfer.classification.protocols.protocol import Data, Training, open_labelled
 from transfer.classification.rates import check_rates, selection_notes, split_holdout
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split
@@ -44,9 +45,19 @@ from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
 from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule
+from transfer.trials.task import Trial
 
 logger = logging.getLogger(__name__)
 PRINTED = ("", "top1", "top1_best", "both")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all training runs of a trial share: those that try a learning rate, and the last."""
+
+    job: ClassificationJob
+    trial: Trial
+    weights: Weights
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
@@ -66,6 +77,8 @@ def check_config(cfg: CfgNode) -> None:
     check_batch(cfg.SOLVER.BATCH_SIZE, world_size())
     if not 0 <= train.FLIP_PROB <= 1:
         raise InputError(f"TRAIN.FLIP_PROB {train.FLIP_PROB} is not a probability; give 0 to 1")
+    if not 0 <= train.GAMMA < float("inf"):
+        raise InputError(f"TRAIN.GAMMA {train.GAMMA} must be 0 or more")
     if train.SYNC_BN and train.NORM_BATCH:
         raise InputError("TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other: set one to 0")
     if train.SOURCE_PRINTS not in PRINTED:
@@ -136,33 +149,31 @@ def listed_part(data: Data) -> Data:
     return replace(data, train=part, identity=identity)
 
 
-def score(trial: Trial) -> Score:
+def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
     """Trains and tests the network; every process takes part and gets the same Score.
 
     Raises:
         InputError: an image is unreadable, or `training.pth` is of another run.
         FloatingPointError: the loss is not finite.
     """
-    cfg, loader = trial.cfg, trial.cfg.DATALOADER
+    cfg, loader, shared = job.cfg, job.cfg.DATALOADER, Shared(job, trial, weights)
     # A backbone or a batch that does not fit the heads is refused before anything is written.
-    _least_share(cfg, _model(trial))
+    _least_share(cfg, _model(shared))
     logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
     started = any(any(trial.folder.glob(mark)) for mark in marks)
-    if loader.CHECK_IMAGES and not (trial.resume and started):
-        check_readable([trial.train, trial.test], loader.NUM_WORKERS)
-    trial.begin_folder()
-    lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
-    lr = lrs[0]
-    notes: dict[str, Any] = {}
-    tried: list[Progress] = []
+    if loader.CHECK_IMAGES and not (job.request.resume and started):
+        check_readable([job.train_set, job.test_set], loader.NUM_WORKERS)
+    job.begin_folder(trial, weights)
+    lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
+    lr, tried = lrs[0], list[Progress]()
     if len(lrs) > 1:
-        lr, scores, tried = _choose(trial, lrs)
+        lr, scores, tried = _choose(shared, lrs)
         notes = selection_notes(lr, scores, lrs)
     done, hits, heads = _run(
-        trial, lr, trial.train, trial.test, trial.folder, cfg.TRAIN.EVAL_PERIOD
+        shared, lr, job.train_set, job.test_set, trial.folder, cfg.TRAIN.EVAL_PERIOD
     )
-    metrics = _metrics(heads, hits, done, len(trial.train.classes), bool(cfg.TRAIN.EVAL_PERIOD))
+    metrics = _metrics(heads, hits, done, len(job.train_set.classes), bool(cfg.TRAIN.EVAL_PERIOD))
     protocol = {}
     if cfg.TRAIN.EVAL_PERIOD:
         notes |= {"best_epoch": {metric_name(h, "top1"): b["epoch"] for h, b in done.best.items()}}
@@ -172,8 +183,8 @@ def score(trial: Trial) -> Score:
     runs = [*tried, done]
     return Score(
         metrics,
-        per_class_accuracies(first, trial.test.labels, trial.train.classes),
-        _curve(done.rows, len(trial.train.classes)),
+        per_class_accuracies(first, job.test_set.labels, job.train_set.classes),
+        _curve(done.rows, len(job.train_set.classes)),
         notes,
         Outcomes({k: v.numpy() for k, v in {**first, **among}.items() if k in metrics}),
         views=sum(run.views for run in runs),
@@ -204,26 +215,27 @@ def _curve(rows: list[dict[str, float]], classes: int) -> list[dict[str, float]]
     return [{k: v for k, v in row.items() if classes > 5 or not k.endswith("top5")} for row in rows]
 
 
-def _choose(trial: Trial, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
+def _choose(shared: Shared, lrs: list[float]) -> tuple[float, dict[float, float], list[Progress]]:
     """Chooses the learning rate on held-out training images (see `choose_rate`)."""
+    job, trial = shared.job, shared.trial
     generator = torch.Generator().manual_seed(trial.seed)
-    kept, held = split_holdout(trial.train.labels, trial.cfg.PROTOCOL.HOLDOUT, generator)
-    part, rest = (trial.train.subset(sorted(rows.tolist())) for rows in (kept, held))
+    kept, held = split_holdout(job.train_set.labels, job.cfg.PROTOCOL.HOLDOUT, generator)
+    part, rest = (job.train_set.subset(sorted(rows.tolist())) for rows in (kept, held))
     return choose_rate(
         lrs,
-        lambda lr, folder: _run(trial, lr, part, rest, folder, 0)[:2],
+        lambda lr, folder: _run(shared, lr, part, rest, folder, 0)[:2],
         trial.folder,
-        identity=f"{trial.identity} {trial.weights.sha256} {trial.seed}",
-        resume=trial.resume,
+        identity=f"{job.identity} {shared.weights.sha256} {trial.seed}",
+        resume=job.request.resume,
     )
 
 
 def _run(
-    trial: Trial, lr: float, train: Split, test: Split, folder: Path, eval_period: int
+    shared: Shared, lr: float, train: Split, test: Split, folder: Path, eval_period: int
 ) -> tuple[Progress, torch.Tensor, list[str]]:
     """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
-    cfg, loader = trial.cfg, trial.cfg.DATALOADER
-    model = _model(trial)
+    job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
+    model = _model(shared)
     images = TrainImages(
         train,
         crop=_crop(cfg),
@@ -232,13 +244,13 @@ def _run(
         drop_last=cfg.TRAIN.DROP_LAST,
         min_share=_least_share(cfg, model),
         num_workers=loader.NUM_WORKERS,
-        seed=trial.seed,
-        device=trial.device,
+        seed=shared.trial.seed,
+        device=job.device,
     )
     recipe = _recipe(cfg)
     trainer = Trainer(
         model,
-        trial.weights.preprocess,
+        shared.weights.preprocess,
         make_optimizer(recipe, model),
         make_schedule(recipe, lr, images.steps_per_epoch),
         norm_batch=cfg.TRAIN.NORM_BATCH,
@@ -249,17 +261,17 @@ def _run(
         trainer,
         images,
         epochs=recipe.epochs,
-        test=lambda: trainer.evaluate(test, trial.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
+        test=lambda: trainer.evaluate(test, job.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
         eval_period=eval_period,
         state=folder,
         facts={
-            "config": trial.identity,
-            "weights": trial.weights.sha256,
-            "seed": trial.seed,
+            "config": job.identity,
+            "weights": shared.weights.sha256,
+            "seed": shared.trial.seed,
             "lr_per_256": lr,
         },
-        resume=trial.resume,
-        frozen_state=trial.weights.state,
+        resume=job.request.resume,
+        frozen_state=shared.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, model.names
@@ -283,23 +295,24 @@ def _least_share(cfg: CfgNode, model: Classifier) -> int:
     return 2 if alone else 1
 
 
-def _model(trial: Trial) -> Classifier:
-    train, frozen = trial.cfg.TRAIN, trial.cfg.PROTOCOL.NAME == "linear_crops"
+def _model(shared: Shared) -> Classifier:
+    job, train = shared.job, shared.job.cfg.TRAIN
+    frozen = job.cfg.PROTOCOL.NAME == "linear_crops"
     model = build_classifier(
-        trial.weights,
+        shared.weights,
         head=train.HEAD,
-        num_classes=len(trial.train.classes),
-        image_size=trial.cfg.PROTOCOL.IMAGE_SIZE,
+        num_classes=len(job.train_set.classes),
+        image_size=job.cfg.PROTOCOL.IMAGE_SIZE,
         frozen=frozen,
         init=train.HEAD_INIT,
         vit_pool=train.VIT_POOL,
-        seed=trial.seed,
-    ).to(trial.device)
+        seed=shared.trial.seed,
+    ).to(job.device)
     model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
-        model.heads = convert_sync_batchnorm(model.heads, trial.device)
+        model.heads = convert_sync_batchnorm(model.heads, job.device)
         if not frozen:
-            model.trunk = convert_sync_batchnorm(model.trunk, trial.device)
+            model.trunk = convert_sync_batchnorm(model.trunk, job.device)
     return model
 
 
@@ -324,5 +337,10 @@ def _recipe(cfg: CfgNode) -> Recipe:
 
 
 def _crop(cfg: CfgNode) -> CropSpec:
-    scale, protocol = cfg.TRAIN.CROP_SCALE, cfg.PROTOCOL
-    return CropSpec(protocol.IMAGE_SIZE, tuple(scale), interpolation=protocol.INTERPOLATION)
+    scale, protocol = tuple(cfg.TRAIN.CROP_SCALE), cfg.PROTOCOL
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        raise InputError(
+            f"TRAIN.CROP_SCALE {scale} must be the smallest and the largest share of the area, "
+            "above 0 and up to 1"
+        )
+    return CropSpec(protocol.IMAGE_SIZE, scale, interpolation=protocol.INTERPOLATION)

@@ -1,7 +1,7 @@
-"""Lists of image files that make a part of a training set: a list in, the part out.
+"""Lists of the image files that make up a part of a training set, and the part that they name.
 
 The official ImageNet splits of 1 % and 10 % (google-research/simclr imagenet_subsets/) hold one
-bare file name a line, such as n01440764_10026.JPEG.
+bare file name per line, such as n01440764_10026.JPEG.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ OFFICIAL = {"simclr_1pct": "1percent.txt", "simclr_10pct": "10percent.txt"}
 
 
 def read_list(source: str, lines: int = 0) -> list[str]:
-    """The file names in a list.
+    """Returns the file names in a list.
 
     Args:
         source: a file, a URL (downloaded once), or a name of OFFICIAL.
-        lines: how many there must be; 0: any number.
+        lines: how many names there must be; 0: any number.
 
     Raises:
-        InputError: missing, empty, not text, not to be had, another count, a name twice.
+        InputError: the list is missing, empty or not text, cannot be downloaded, has a different
+            number of names, or has a name twice.
     """
     source = OFFICIAL_URL + OFFICIAL[source] if source in OFFICIAL else source
     try:
@@ -50,17 +51,19 @@ def read_list(source: str, lines: int = 0) -> list[str]:
 
 
 def list_sha256(names: Sequence[str]) -> str:
-    """Identity of a list: its names, whatever their order and whichever file they came from."""
+    """Returns a list's identity: the sha256 of its names, in whichever order and file they are."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def part_of(split: Split, names: Sequence[str], source: str) -> Split:
-    """The images of `split` that the list names, in the split's order.
+    """Returns the images of `split` that a list names, in the split's order.
 
-    A name may be a bare file name, or end in CLASS/FILE.
+    Args:
+        names: bare file names, or paths that end in CLASS/FILE.
+        source: of the list, for the message.
 
     Raises:
-        InputError: names that the split lacks, or that two of its images have.
+        InputError: the split lacks some of the names, or several of its images have one of them.
     """
     depth = max(name.count("/") for name in names) + 1
     places: dict[str, list[int]] = {}

@@ -24,7 +24,6 @@ from transfer.classification.crops import ImageTransform
 from transfer.classification.features import extract as features
 from transfer.classification.features.cache import FeatureTable, file_stamp
 from transfer.classification.features.extract import extract_features
-from transfer.classification.features.formats import choose_formats
 from transfer.classification.splits import open_split
 
 CPU = torch.device("cpu")
@@ -234,16 +233,6 @@ def test_features_are_mapped_and_of_the_formats(folder: Path) -> None:
     coarse = extract_features(weights, split, TRANSFORM, precision="bf16", **options).values
     error = (coarse - exact).norm(dim=1) / exact.norm(dim=1)
     assert 0 < error.max() < 0.02, "some 2^-8 a layer"
-
-
-def test_what_auto_stands_for() -> None:
-    cuda = torch.device("cuda")
-    assert choose_formats("auto", "auto", CPU) == ("fp32", "fp32")
-    assert choose_formats("auto", "auto", cuda) == ("bf16", "fp16")
-    assert choose_formats("fp32", "auto", cuda) == ("fp32", "fp32")
-    assert choose_formats("bf16", "fp32", CPU) == ("bf16", "fp32")
-    with pytest.raises(InputError, match="'fp8' in FEATURES.PRECISION; known: auto, bf16, fp32"):
-        choose_formats("fp8", "auto", CPU)
 
 
 def test_features_too_large_for_fp16(folder: Path) -> None:
