@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from pretrain.common.cli import make_parser, tool
-from transfer.checkpoints.readers.trust import add_trust
+from transfer.trials.options import add_options, request_of
 
 EXAMPLE = (
     "python tools/train_cls.py --config knn_digits.yaml --weights runs/mscn/checkpoint.pth "
@@ -18,19 +18,8 @@ EXAMPLE = (
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = make_parser(__doc__, EXAMPLE)
-    parser.add_argument("--config", required=True, help="a path, or a name below configs/")
-    parser.add_argument(
-        "--weights", required=True, help="a checkpoint, or `random` with BACKBONE.NAME"
-    )
-    parser.add_argument("--output", default="runs/cls", help="folder of the trials' records")
-    parser.add_argument("--name", help="the row's name in a report (default: from the weights)")
-    parser.add_argument("--num-gpus", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=1, help="trial t uses seed SEED + t")
-    parser.add_argument(
-        "--first-trial", type=int, default=0, metavar="T", help="skips those before"
-    )
-    parser.add_argument("--resume", action="store_true", help="goes on where the output ends")
-    add_trust(parser)
+    weights = "a checkpoint, or `random` with BACKBONE.NAME"
+    add_options(parser, weights=weights, needs_weights=True, output="runs/cls")
     return parser.parse_args(argv)
 
 
@@ -38,23 +27,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks the input, runs the trials, prints what their records hold."""
     args = parse(argv)
-    from transfer.trials.task import Request
+    from pretrain.common.config import load_config
+    from transfer.classification.defaults import get_defaults
+
+    # A typo is told at once, before torch is loaded.
+    load_config(args.config, get_defaults(), args.opts, "classification")
+    from transfer.trials.command import run_command
     from transfer.trials.tasks import task_of
 
-    task = task_of("cls", args.config, args.opts)
-    request = Request(
-        config=args.config,
-        weights=args.weights,
-        output=args.output,
-        name=args.name,
-        trials=args.trials,
-        resume=args.resume,
-        overrides=tuple(args.opts),
-        first_trial=args.first_trial,
-    )
-    from transfer.trials.command import run_command
-
-    for line in run_command(task, request, args.num_gpus):
+    request = request_of(args)
+    for line in run_command(task_of("cls", args.config), request, args.num_gpus):
         print(line)
 
 

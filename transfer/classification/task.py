@@ -27,9 +27,12 @@ from transfer.classification.crops import ImageTransform
 from transfer.classification.defaults import ROLES, get_defaults, reads
 from transfer.classification.features.extract import Extracted, extract_splits
 from transfer.classification.features.formats import with_formats
-from transfer.classification.job import ClassificationJob
 from transfer.classification.protocols.all_protocols import PROTOCOLS
-from transfer.classification.protocols.protocol import Training, check_shared_keys
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Training,
+    check_shared_keys,
+)
 from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.classification.score import Score
 from transfer.classification.training.choice import FILE as RATES_FILE

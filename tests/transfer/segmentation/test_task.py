@@ -78,6 +78,10 @@ def test_run_directory_and_record(semseg: Path, tmp_path: Path) -> None:
     model = path.parent / "model_final.pth"
     scored = evaluate_request(TASK, request(tmp_path / "again", weights=str(model)))
     assert scored.metrics == pytest.approx(record["metrics"])
+    # The model's file names the classes, so that its training set need not be there.
+    gone = ("DATASETS.TRAIN", "semseg:gone:train")
+    again = evaluate_request(TASK, request(tmp_path / "alone", *gone, weights=str(model)))
+    assert again.metrics == pytest.approx(scored.metrics)
 
 
 def test_resumed_run_ends_with_the_same_weights(

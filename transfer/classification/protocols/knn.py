@@ -17,9 +17,9 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
 from transfer.classification.features.extract import Features
-from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
 from transfer.classification.protocols.protocol import (
+    ClassificationJob,
     Data,
     OnFeatures,
     check_counts,

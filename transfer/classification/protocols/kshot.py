@@ -21,9 +21,9 @@ from sklearn.linear_model import LogisticRegression
 
 from pretrain.common.errors import InputError
 from transfer.classification.features.extract import Features
-from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import hits
 from transfer.classification.protocols.protocol import (
+    ClassificationJob,
     Data,
     OnFeatures,
     arrays,

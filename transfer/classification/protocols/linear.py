@@ -20,9 +20,13 @@ from torch.nn.functional import one_hot
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
-from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import hits, per_class_accuracies
-from transfer.classification.protocols.protocol import Data, OnFeatures, open_labelled
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Data,
+    OnFeatures,
+    open_labelled,
+)
 from transfer.classification.rates import (
     check_holdout,
     check_momentum,

@@ -22,8 +22,8 @@ from sklearn.svm import LinearSVC
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
-from transfer.classification.job import ClassificationJob
 from transfer.classification.protocols.protocol import (
+    ClassificationJob,
     Data,
     OnFeatures,
     arrays,

@@ -24,9 +24,13 @@ from pretrain.data.crops import CropSpec
 from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import check_readable
 from transfer.classification.defaults import reads
-from transfer.classification.job import ClassificationJob
 from transfer.classification.metrics import per_class_accuracies
-from transfer.classification.protocols.protocol import Data, Training, open_labelled
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Data,
+    Training,
+    open_labelled,
+)
 from transfer.classification.rates import check_rates, selection_notes, split_holdout
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split
