@@ -1,6 +1,6 @@
 """Trunks at a finer stride: a ResNet in, the same weights with dilated convolutions out.
 
-A stage that halves its input's resolution ceases to, and its 3x3 convolutions reach twice as far
+A stage that halved its input's resolution keeps it, and its 3x3 convolutions reach twice as far
 instead (Chen et al., DeepLab). Names and shapes of the weights stay.
 """
 
@@ -60,7 +60,7 @@ def _dilate_stage(stage: nn.Sequential, before: int, after: int, contract: bool)
             if conv.kernel_size[0] > 1:
                 conv.dilation = (reach, reach)
                 conv.padding = (reach * (conv.kernel_size[0] // 2),) * 2
-            if strided:  # from here on, pixels lie twice as close as they did
+            if strided:  # from here on, pixels are twice as close as they were
                 reach = after
     (shortcut,) = _convs(stage[0], "downsample.0")
     shortcut.stride = (1, 1)

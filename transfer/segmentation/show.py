@@ -1,7 +1,7 @@
 """Pictures of what a segmenter is trained on, before it is trained.
 
-PNG files of the first training images of a config, scaled, cropped, flipped and jittered as the
-segmenter gets them, tinted by their masks.
+They are PNG files of the first training images, scaled, cropped, flipped and jittered as the
+segmenter gets them, and tinted by their masks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The training loop of the downstream tasks: steps in parts, checked losses, periodic work.
 
-A model takes a part of a batch and returns a dict of losses. `steps` is the loop itself, for those
-who count epochs; `train` adds metrics.json and what is done every so many iterations. Iterations
-count from 0; "every P iterations" means after iterations P - 1, 2 P - 1, ..., as Detectron2 counts.
+A model takes a part of a batch and returns a dict of losses. `steps` is the loop itself, which the
+trainer of classification calls once an epoch; `train` adds metrics.json and periodic work.
+Iterations count from 0; "every P iterations" means after iterations P - 1, 2 P - 1, ..., as
+Detectron2 counts.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ REMEDY = "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
 
 @dataclass(frozen=True)
 class Step:
-    """An optimiser step that was taken; times are in seconds, those of waiting for data apart."""
+    """An optimiser step that was taken.
+
+    Attributes:
+        losses: of this process, by name.
+        data_time: seconds of waiting for the batch; time: of the whole step, the waiting included.
+    """
 
     iteration: int
-    losses: Mapping[str, float]  # of this process
+    losses: Mapping[str, float]
     data_time: float
-    time: float  # of all, the waiting included
+    time: float
 
     @property
     def loss(self) -> float:

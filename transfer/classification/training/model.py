@@ -88,5 +88,5 @@ def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
-    """Bit-equal, wherever they lie."""
+    """Whether two tensors are bit-equal; they may be on different devices."""
     return torch.equal(one.detach().cpu(), other.detach().cpu())
