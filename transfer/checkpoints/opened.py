@@ -70,5 +70,5 @@ class OpenedWeights:
 
 
 def as_opened(source: str | Path | OpenedWeights, trust: bool = False) -> OpenedWeights:
-    """The source itself if it is opened already."""
+    """The source itself if it is opened already, with the trust that it was opened with."""
     return source if isinstance(source, OpenedWeights) else OpenedWeights(source, trust)
