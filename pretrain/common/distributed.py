@@ -1,6 +1,6 @@
-"""Processes: rank and size, start by torch's elastic launcher, collectives with a gradient.
+"""Processes: rank and size, their device and seeds, start by torch's elastic launcher, collectives.
 
-Everything here is a no-op or the identity in a single process. N rows per process, W processes,
+The collectives are a no-op or the identity in a single process. N rows per process, W processes,
 D columns.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -46,13 +47,25 @@ def init_distributed() -> torch.device:
 
     NCCL with one GPU per process where CUDA is present, else gloo on the CPU.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=60))
-    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    return process_device()
+
+
+def process_device(kind: str = "cuda") -> torch.device:
+    """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu"."""
+    if kind != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch's and numpy's global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def close_distributed() -> None:
@@ -174,3 +187,8 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_items(items: list[Any]) -> list[Any]:
+    """The (picklable) items of all ranks in one list, in rank order, on every rank."""
+    return [item for part in gather_objects(items) for item in part]

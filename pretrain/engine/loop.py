@@ -21,6 +21,7 @@ from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
+from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
@@ -191,7 +192,8 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
     norm = clip_gradients(training.optimizer, training.clip_norm)
     taken = training.guard.allows(step + 1, outcome, norm)
     if taken:
-        set_rates(training, step)
+        set_rates(training.optimizer, training.lr_at(step), training.base_lr)
+        set_weight_decay(training, step)
         training.optimizer.step()
         training.method.after_step(step, training.total_steps)
     training.step += 1
@@ -215,11 +217,10 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
     return torch.stack([norm, get_total_norm([p.grad for p in kept])]).norm()
 
 
-def set_rates(training: Training, step: int) -> None:
-    """Learning rate and weight decay of a step in every parameter group."""
-    rate = training.lr_at(step)
+def set_weight_decay(training: Training, step: int) -> None:
+    """Weight decay of a step in the parameter groups that a schedule of it applies to."""
+    if training.weight_decay_at is None:
+        return
     for group in training.optimizer.param_groups:
-        base = training.base_lr if group.get("constant_lr") else rate
-        group["lr"] = base * group.get("lr_ratio", 1.0)
-        if training.weight_decay_at is not None and group.get("decays"):
+        if group.get("decays"):
             group["weight_decay"] = training.weight_decay_at(step)

@@ -123,7 +123,7 @@ def data_note(cfg: CfgNode) -> str | None:
 
 def build_training(cfg: CfgNode, device: torch.device) -> Training:
     """Networks, data and optimizer of one process, at step 0."""
-    torch.manual_seed(cfg.SEED)
+    distributed.seed_everything(cfg.SEED)
     images = train_images(cfg)
     if distributed.is_main():
         logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))

@@ -26,7 +26,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.common.checkpoint import atomic_write
-from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.distributed import barrier, gather_items, is_main, rank, world_size
 from pretrain.common.logs import progress
 from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
@@ -34,10 +34,11 @@ from transfer.checkpoints.writers import write_weights
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.detectron2_plugin import register
 from transfer.detection.detectron2_recipe import RecipeTrainer
-from transfer.detection.engine import Evaluate, Fitted
+from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.weights.detector import DetectorWeights
 from transfer.training import files as model_files
+from transfer.training.files import Fitted
 
 TRAIN, TEST = "transfer_train", "transfer_test"
 BACKBONE_FILE, DETECTOR_FILE = "backbone.pkl", "detector.pth"
@@ -214,7 +215,7 @@ def predict(cfg: Detectron2Config, model: nn.Module) -> list[Predictions]:
         for batch in progress(loader, desc="predict", leave=False):
             for item, output in zip(batch, model(batch)):
                 found.append(_to_predictions(item["image_id"], output["instances"]))
-    return [prediction for part in gather_objects(found) for prediction in part]
+    return gather_items(found)
 
 
 def _to_predictions(image_id: int | str, instances: Any) -> Predictions:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.distributed import is_main, world_size
+from pretrain.common.distributed import is_main, process_device, world_size
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.few_labels import is_drawn
@@ -28,7 +28,7 @@ from transfer.detection.config_checks import check_train_named
 from transfer.detection.config_load import load_merged
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
-from transfer.detection.engine import MODEL_FILE, Engine, Fitted
+from transfer.detection.engine import Engine
 from transfer.detection.engines import choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
@@ -45,13 +45,12 @@ from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.show import show_data
-from transfer.detection.torchvision_engine.engine import device_of
 from transfer.detection.weights import given as given_weights
 from transfer.detection.weights.classes_to_score import classes_to_score
 from transfer.detection.weights.given import with_backbone
 from transfer.detection.weights.start import read_start, with_init
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
-from transfer.training.files import read_model
+from transfer.training.files import MODEL_FILE, Fitted, read_model
 from transfer.trials.loop import format_metrics
 from transfer.trials.task import Job, Outcome, Request, Scored, Trial
 
@@ -152,7 +151,7 @@ class DetectionTask(FineTuning[DetectionJob]):
             artifacts=artifacts,
             curve=training_curve(trial.folder),
             seconds=fitted.seconds + time.perf_counter() - begin_test,
-            on_gpu=device_of(cfg).type == "cuda",
+            on_gpu=process_device(cfg.MODEL.DEVICE).type == "cuda",
             views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
         )
 
@@ -221,7 +220,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
             f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
             "pooling would round boxes to it"
         )
-    if cfg.SOLVER.AMP.ENABLED and device_of(cfg).type == "cpu":
+    if cfg.SOLVER.AMP.ENABLED and process_device(cfg.MODEL.DEVICE).type == "cpu":
         raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
 
 

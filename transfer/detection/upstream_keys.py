@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 _ARGUMENTS = "transfer.detection.config_spec.detector_arguments"
-_OPTIMIZER = "transfer.detection.torchvision_engine.engine.make_optimizer"
-_SCHEDULE = "transfer.detection.torchvision_engine.engine.make_schedule"
+_OPTIMIZER = "transfer.training.build.make_optimizer"
+_SCHEDULE = "transfer.training.build.make_schedule"
 _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
 _BATCHES = "transfer.detection.torchvision_engine.engine.training_batches"
 _PREDICT = "transfer.detection.torchvision_engine.engine.predict"
-_TO_END = "transfer.detection.torchvision_engine.engine.train_to_end"
+_TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.task.DetectionTask.open_data"
 
 # Where a key is read -> the keys, in the section that is named first.
@@ -65,8 +65,8 @@ _READ: dict[str, dict[str, str]] = {
             "WARMUP_METHOD"
         ),
     },
-    "transfer.detection.torchvision_engine.engine.make_precision": {"SOLVER.AMP": "ENABLED"},
-    "transfer.detection.torchvision_engine.engine.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
+    "transfer.training.build.make_precision": {"SOLVER.AMP": "ENABLED"},
+    "transfer.training.build.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
     "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
     _MAPPER: {
         "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
@@ -78,7 +78,7 @@ _READ: dict[str, dict[str, str]] = {
         "TEST.PRECISE_BN": "ENABLED NUM_ITER",
     },
     _OPEN: {"DATASETS": "TRAIN TEST"},
-    "transfer.detection.torchvision_engine.engine.device_of": {"MODEL": "DEVICE"},
+    "transfer.training.build.begin_training": {"MODEL": "DEVICE"},
     "transfer.detection.config.default_weights": {"MODEL": "WEIGHTS"},
     "transfer.detection.fine_tuning.config_of_trial": {"": "SEED"},
 }

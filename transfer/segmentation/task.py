@@ -16,20 +16,18 @@ import torchvision
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.distributed import is_main
+from pretrain.common.distributed import is_main, process_device
 from pretrain.common.errors import InputError
 from pretrain.data.kinds import check_kinds
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import with_preprocess
-from transfer.detection.engine import MODEL_FILE, Fitted
 from transfer.detection.fine_tuning import (
     FineTuning,
     classes_from_data,
     config_of_trial,
     training_curve,
 )
-from transfer.detection.torchvision_engine.engine import device_of
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.data import SemanticSet, open_sets
@@ -37,6 +35,7 @@ from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.show import show_data
 from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
+from transfer.training.files import MODEL_FILE, Fitted
 from transfer.trials.loop import format_metrics
 from transfer.trials.task import Job, Outcome, Request, Scored, Trial
 
@@ -115,7 +114,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
             artifacts=_write_artifacts(job, matrices, maps, trial.folder),
             curve=training_curve(trial.folder),
             seconds=seconds,
-            on_gpu=device_of(cfg).type == "cuda",
+            on_gpu=process_device(cfg.MODEL.DEVICE).type == "cuda",
             views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
         )
 

@@ -50,8 +50,8 @@ class TrainTransform:
         self, pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (H, W, 3), (H, W) -> uint8 (h, w, 3), (h, w) with h, w <= crop_size."""
-        height, width = self.draw_size(*mask.shape, rng)
-        geometry = Geometry(*mask.shape, height, width, flip=False)
+        height, width = mask.shape
+        geometry = Geometry(height, width, *self.draw_size(height, width, rng), flip=False)
         pixels, mask = geometry.image(pixels), geometry.mask(mask)
         rows, columns = self.draw_crop(mask, rng)
         pixels, mask = pixels[rows, columns], mask[rows, columns]
@@ -142,8 +142,9 @@ class InferenceMapper:
 
     def __call__(self, sample: SemanticSample, position: int) -> dict[str, Any]:
         pixels, mask = read_pair(sample, self.num_classes)
-        size = resized_shape(*mask.shape, self.short_edge, self.max_size)
-        pixels = Geometry(*mask.shape, *size, flip=False).image(pixels)
+        height, width = mask.shape
+        size = resized_shape(height, width, self.short_edge, self.max_size)
+        pixels = Geometry(height, width, *size, flip=False).image(pixels)
         return _described(sample, pixels, mask, mask.shape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -76,6 +77,7 @@ def gather_worker(rank: int, folder: str) -> None:
         "all": everything.detach(),
         "grad": rows.grad,
         "objects": distributed.gather_objects(rank),
+        "items": distributed.gather_items([rank, 7] if rank else [rank]),
         **distribute_worker(),
     }
     torch.save(out, f"{folder}/{rank}.pth")
@@ -89,7 +91,7 @@ def test_gather_and_distribute_share_the_gradients(tmp_path: Path) -> None:
         assert torch.equal(out["all"], torch.cat([rows, rows + 10]))
         expected = 3 * torch.arange(12.0).view(4, 3)[2 * rank : 2 * rank + 2]
         assert torch.equal(out["grad"], expected)
-        assert out["objects"] == [0, 1]
+        assert out["objects"] == [0, 1] and out["items"] == [0, 1, 7]
     one, two = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert torch.equal(one["shared"], two["shared"]) and not torch.equal(one["own"], two["own"])
 
@@ -100,6 +102,21 @@ def test_single_process_is_the_identity() -> None:
     net = nn.Sequential(nn.BatchNorm1d(2))
     assert convert_sync_batchnorm(net, torch.device("cpu")) is net
     assert distributed.distribute(net) is net
+    assert distributed.gather_items([1, 2]) == [1, 2]
+
+
+def test_seeds_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = []
+    for seed in (3, 3, 4, 2**40):  # numpy takes 32 bits
+        distributed.seed_everything(seed)
+        draws.append((torch.rand(2).tolist(), np.random.rand(2).tolist()))
+    assert draws[0] == draws[1] and draws[0][0] != draws[2][0] and draws[0][1] != draws[2][1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 5)
+    assert distributed.process_device() == torch.device("cuda", 5)
+    assert distributed.process_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.process_device("cuda") == torch.device("cpu")
 
 
 def test_too_few_gpus_is_one_clear_line() -> None:

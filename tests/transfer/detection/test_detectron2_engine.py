@@ -245,7 +245,7 @@ def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
     from transfer.detection.config import load_detection_config
     from transfer.detection.data.transforms import Geometry, read_image
     from transfer.detection.detectron2_engine import to_detectron2
-    from transfer.detection.torchvision_engine.engine import make_schedule
+    from transfer.training.build import make_schedule
 
     dataset = open_sets(["coco:digits_coco:train"])
     for sample in dataset.samples[:3]:

@@ -13,11 +13,11 @@ from tests.two_processes import run_in_two
 from transfer.checkpoints.weights import Weights, make_provenance
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.config import load_detection_config, protocol_sha256
-from transfer.detection.engine import Fitted
 from transfer.detection.lr_sweep import check_sweep, choose_rate, short_config, split
 from transfer.detection.scaling import for_processes
 from transfer.detection.task import DetectionTask
 from transfer.results.record import read_record
+from transfer.training.files import Fitted
 from transfer.trials.loop import run_trials
 from transfer.trials.task import Request
 

@@ -24,10 +24,11 @@ from transfer.detection.config import (
 from transfer.detection.roles import ROLES
 from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.engine import make_detector, make_optimizer
+from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone
 from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
+from transfer.training.build import make_optimizer
 from transfer.trials.command import evaluate_request
 from transfer.trials.loop import run_trials
 from transfer.trials.task import Request

@@ -20,13 +20,13 @@ from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
 from transfer.detection.config import protocol_sha256
 from transfer.detection.task import DetectionTask
-from transfer.detection.torchvision_engine.engine import make_schedule
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.task import SegmentationTask
 from transfer.training import loop
+from transfer.training.build import make_schedule
 from transfer.trials.command import evaluate_request, run_request
 from transfer.trials.loop import run_trials
 from transfer.trials.task import Request
@@ -85,15 +85,15 @@ def test_resumed_run_ends_with_the_same_weights(
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
     run_trials(TASK, TASK.prepare(request(tmp_path / "a")))
-    step, killed = loop.step, tmp_path / "b"
+    take_step, killed = loop.take_step, tmp_path / "b"
 
-    def stop_at_4(model, batch, optimizer, iteration, **options):
-        if iteration == 4:
+    def stop_at_4(model, parts, optimizer, place, **options):
+        if place == "iteration 4":
             raise KeyboardInterrupt
-        return step(model, batch, optimizer, iteration, **options)
+        return take_step(model, parts, optimizer, place, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step", stop_at_4)
+        patch.setattr(loop, "take_step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
             run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
     with pytest.raises(InputError, match="--resume"):

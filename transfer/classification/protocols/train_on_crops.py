@@ -274,7 +274,7 @@ def _run(
         frozen_state=shared.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, model.heads.names
+    return done, hits, model.names
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:

@@ -9,16 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.optim.schedules import set_rates
 from tests.transfer.detection.equality.runs import SOLVER
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
-from transfer.training.schedule import (
-    Schedule,
-    build_optimizer,
-    param_groups,
-    set_rates,
-    vit_layer_factor,
-)
+from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
+from transfer.training.schedule import Schedule
 
 
 class Ours:
