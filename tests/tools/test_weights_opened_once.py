@@ -23,7 +23,7 @@ from transfer.checkpoints.readers import raw
 from transfer.checkpoints.weights import tensors_sha256
 from transfer.detection.config import load_detection_config
 from transfer.detection.torchvision_engine.engine import make_detector
-from transfer.detection.weights.detector import DETECTOR, kind_of
+from transfer.detection.weights.detector_file import DETECTOR, kind_of
 from transfer.results.record import read_record
 from transfer.training.files import write_model
 from transfer.trials import command

@@ -45,10 +45,12 @@ from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.show import show_data
-from transfer.detection.weights import given as given_weights
-from transfer.detection.weights.classes_to_score import classes_to_score
-from transfer.detection.weights.given import with_backbone
-from transfer.detection.weights.start import read_start, with_init
+from transfer.detection.weights.scored_detector import classes_to_score, with_detector
+from transfer.detection.weights.starting_weights import (
+    read_starting_weights,
+    with_backbone,
+    with_init,
+)
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 from transfer.training.files import MODEL_FILE, Fitted, read_model
 from transfer.trials.loop import format_metrics
@@ -112,7 +114,9 @@ class DetectionTask(FineTuning[DetectionJob]):
     def read_weights(self, job: DetectionJob, seed: int) -> Weights:
         """A backbone's weights, or those of a whole detector."""
         source = job.request.opened
-        return read_start(source, with_init(job.cfg, source), seed, job.train_set.classes)
+        return read_starting_weights(
+            source, with_init(job.cfg, source), seed, job.train_set.classes
+        )
 
     def describe(self, job: DetectionJob) -> list[str]:
         """Images, objects and objects per class."""
@@ -193,7 +197,7 @@ def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detec
     test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
     cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
     _check_sets(cfg, test_set, scan=scan)
-    return given_weights.with_detector(cfg, request.opened, request.config), test_set
+    return with_detector(cfg, request.opened, request.config), test_set
 
 
 def _check_sets(

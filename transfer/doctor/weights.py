@@ -8,7 +8,7 @@ from transfer.checkpoints.convert import Prover, check
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.proof import ProofError
-from transfer.detection.weights.detector import BACKBONE, kind_of
+from transfer.detection.weights.detector_file import BACKBONE, kind_of
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 

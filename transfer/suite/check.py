@@ -215,7 +215,7 @@ def _known(weights: str) -> Known:
         return Known()
     from transfer.checkpoints.opened import OpenedWeights
     from transfer.checkpoints.read import read_weights
-    from transfer.detection.weights.detector import BACKBONE, kind_of
+    from transfer.detection.weights.detector_file import BACKBONE, kind_of
 
     opened = OpenedWeights(weights)
     if kind_of(opened) != BACKBONE:

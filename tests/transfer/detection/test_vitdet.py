@@ -26,7 +26,7 @@ from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone
-from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
+from transfer.detection.weights.starting_weights import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
 from transfer.training.build import make_optimizer
 from transfer.trials.command import evaluate_request

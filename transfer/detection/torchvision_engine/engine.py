@@ -30,7 +30,8 @@ from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.load import load_model, load_start
+from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training.build import batch_indices, begin_training, train_to_end
 from transfer.training.files import Fitted, read_model
@@ -96,7 +97,7 @@ class TorchvisionEngine:
 def make_started_detector(cfg: CfgNode, weights: Weights) -> nn.Module:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
-    loaded = load_start(detector, weights)
+    loaded = load_starting_weights(detector, weights)
     for line in loaded.lines():
         logger.info("weights: %s", line)
     for line in loaded.names():
@@ -104,7 +105,7 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> nn.Module:
     return detector
 
 
-def make_detector(cfg: CfgNode, preprocess: Preprocess) -> nn.Module:
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
     return build_detector(**detector_arguments(cfg), highpass=preprocess.highpass)
 

@@ -11,15 +11,13 @@ import torch
 import yaml
 from fvcore.common.config import CfgNode
 
-from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.detection.config import changed, load_detection_config
 from transfer.detection.torchvision_engine.engine import make_detector
-from transfer.detection.torchvision_engine.load import load_backbone, load_model
-from transfer.detection.weights.given import read_backbone, with_detector
-from transfer.detection.weights.start import read_start, with_init
+from transfer.detection.torchvision_engine.load import load_model
+from transfer.detection.weights.scored_detector import with_detector
+from transfer.detection.weights.starting_weights import read_starting_weights, with_init
 from transfer.training.files import read_model, write_model
 
 CONFIG = "digits_voc.yaml"
@@ -86,7 +84,7 @@ def test_the_config_beside_decides(
         begun = with_init(
             load_detection_config(CONFIG, ("TRANSFER.INIT", init)), OpenedWeights(model)
         )
-        weights = read_start(OpenedWeights(model), begun, 0)
+        weights = read_starting_weights(OpenedWeights(model), begun, 0)
         assert weights.preprocess.std == (50.0, 60.0, 70.0)
         assert weights.preprocess.channel_order == "BGR"
         assert weights.architecture == {"stride_in_1x1": True}
@@ -120,25 +118,6 @@ def test_the_file_itself_comes_first(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert cfg.MODEL.PIXEL_STD == [51.0, 51.0, 51.0] and cfg.INPUT.FORMAT == "RGB"
     (line,) = [r.getMessage() for r in caplog.records if "in use" in r.getMessage()]
     assert "MODEL.ANCHOR_GENERATOR.SIZES [[99]] (in use: [[" in line
-
-
-@pytest.mark.parametrize("norm", ["GN", ""])
-def test_norms_that_no_backbones_weights_fit(tmp_path: Path, norm: str) -> None:
-    """Refused as a key; random weights give the config's own norm."""
-    from torchvision.models import resnet18
-
-    words = "MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.RESNETS.NORM".split()
-    cfg = load_detection_config("voc_fpn.yaml", [*words, norm])
-    path = tmp_path / "r18.pth"
-    torch.save(resnet18().state_dict(), path)
-    with pytest.raises(InputError, match=f"MODEL.RESNETS.NORM '{norm}' has no place for the batch"):
-        read_backbone(OpenedWeights(path), cfg, 0)
-    weights = read_backbone(OpenedWeights(RANDOM), cfg, 3)
-    detector = make_detector(cfg, Preprocess())
-    assert not load_backbone(detector, weights).unexpected
-    conv = detector.backbone.bottom_up.stem.conv1
-    assert torch.equal(conv.weight, weights.state["conv1.weight"])
-    assert (conv.norm is None) == (norm == "") and conv.bias is None
 
 
 @pytest.mark.detectron2

@@ -5,25 +5,40 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from pretrain.common.distributed import seed_everything
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights, tensors_sha256
-from transfer.detection.config import load_detection_config, protocol_sha256, with_preprocess
+from transfer.detection.config import (
+    changed,
+    load_detection_config,
+    protocol_sha256,
+    with_preprocess,
+)
 from transfer.detection.scaling import differences
 from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine import engine
-from transfer.detection.weights.detector import DETECTOR, DetectorWeights, kind_of
-from transfer.detection.weights.given import with_backbone
-from transfer.detection.weights.start import read_start, with_init
+from transfer.detection.torchvision_engine.engine import make_detector
+from transfer.detection.torchvision_engine.load import load_backbone
+from transfer.detection.weights.detector_file import DETECTOR, DetectorWeights, kind_of
+from transfer.detection.weights.starting_weights import (
+    read_backbone,
+    read_starting_weights,
+    with_backbone,
+    with_init,
+)
 from transfer.results.record import read_record
 from transfer.training.files import write_model
 from transfer.trials.loop import run_trials
@@ -36,6 +51,12 @@ TINY = (
 ).split()
 THREE = ("MODEL.ROI_HEADS.NUM_CLASSES", "3")
 PIXELS = Preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), channel_order="BGR")
+
+
+def state_at_the_start(cfg: CfgNode, weights: Weights) -> dict[str, Tensor]:
+    """Of the detector that the engine trains, before its first step."""
+    seed_everything(cfg.SEED)
+    return engine.make_started_detector(cfg, weights).state_dict()
 
 
 def make_state(config: str = "digits_voc.yaml", *words: str) -> dict[str, Tensor]:
@@ -54,20 +75,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(path: Path | str, config: str = "digits_voc.yaml", *words: str) -> Weights:
     cfg = with_init(load_detection_config(config, words), OpenedWeights(path))
-    return read_start(OpenedWeights(path), cfg, 0)
+    return read_starting_weights(OpenedWeights(path), cfg, 0)
 
 
 def test_a_file_of_each_kind_is_told_by_its_keys(model: Path, tmp_path: Path) -> None:
-    cfg = load_detection_config("digits_voc.yaml")
+    cfg, untrained = load_detection_config("digits_voc.yaml"), OpenedWeights(RANDOM)
     assert with_init(cfg, OpenedWeights(model)).TRANSFER.INIT == "detector"
-    assert with_init(cfg, OpenedWeights("random")).TRANSFER.INIT == "backbone"
-    trunk = read_start(OpenedWeights("random"), with_init(cfg, OpenedWeights("random")), 0)
+    assert with_init(cfg, untrained).TRANSFER.INIT == "backbone"
+    trunk = read_starting_weights(untrained, with_init(cfg, untrained), 0)
     torch.save(dict(trunk.state), tmp_path / "trunk.pth")
     assert with_init(cfg, OpenedWeights(tmp_path / "trunk.pth")).TRANSFER.INIT == "backbone"
     backbone = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", "backbone"))
     assert with_init(backbone, OpenedWeights(model)).TRANSFER.INIT == "backbone"
     detector = load_detection_config("digits_voc.yaml", ("TRANSFER.INIT", DETECTOR))
-    with pytest.raises(InputError, match="INIT is detector, but .*trunk.pth is none"):
+    with pytest.raises(InputError, match="INIT is detector, but .*trunk.pth is not one"):
         with_init(detector, OpenedWeights(tmp_path / "trunk.pth"))
 
 
@@ -83,10 +104,10 @@ def test_what_fits_arrives_and_the_rest_is_drawn(
     assert [line.split(": ")[1] for line in lines[1:]] == [
         "backbone", "RPN", "box head", "box predictor",
     ]  # fmt: skip
-    assert lines[-1].endswith("start anew, as expected: 3 classes in the file, 10 here")
+    assert lines[-1].endswith("initialisation, as expected: 3 classes in the file, 10 here")
     state = torch.load(model, weights_only=True)["model"]
     cfg = with_preprocess(load_detection_config("digits_voc.yaml"), weights.preprocess)
-    built = engine._Training(cfg, weights, model.parent, False).model.state_dict()
+    built = state_at_the_start(cfg, weights)
     torch.manual_seed(cfg.SEED)
     drawn = engine.make_detector(cfg, Preprocess()).state_dict()
     for name, value in built.items():
@@ -119,7 +140,8 @@ def test_a_zoo_file_says_nothing_of_its_pixels(
     with caplog.at_level(logging.INFO, logger="transfer"):
         weights = start(path, "voc_supervised_msra.yaml")
     lines = [record.getMessage() for record in caplog.records]
-    assert "start: extra norm: 4 tensors start anew, as expected: the file has none" in lines
+    fate = "4 tensors start at their initialisation, as expected: the file has none"
+    assert f"start: extra norm: {fate}" in lines
     assert lines[-1].endswith("80 classes in the file, 20 here")
     assert weights.backbone == "resnet50" and "layer4.2.conv3.weight" in weights.state
     cfg = load_detection_config("voc_supervised_msra.yaml")
@@ -155,22 +177,22 @@ def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
     assert record["checkpoint"]["source"] == "detector"
     assert record["checkpoint"]["sha256"] == weights.sha256
     state = torch.load(model, weights_only=True)["model"]
-    built = trained_from(weights, config, tmp_path)
+    built = trained_from(weights, config)
     assert isinstance(weights, DetectorWeights) and weights.backbone == "vit_tiny_patch16_32"
     assert built.keys() == state.keys() == weights.fitting.keys()
     assert all(torch.equal(value, state[name]) for name, value in built.items())
     trunk = start(model, config, "TRANSFER.INIT", "backbone")
     assert type(trunk) is Weights and len(trunk.state) == 147, "no relative position"
-    built = trained_from(trunk, config, tmp_path)
+    built = trained_from(trunk, config)
     for name, value in trunk.state.items():
         assert torch.equal(built[f"backbone.net.{name}"], value) and value.dtype == torch.float32
         assert torch.equal(value, state[f"backbone.net.{name}"])
 
 
-def trained_from(weights: Weights, config: str, folder: Path) -> dict[str, Tensor]:
+def trained_from(weights: Weights, config: str) -> dict[str, Tensor]:
     """State of the detector before its first iteration."""
     cfg = with_backbone(load_detection_config(config), weights)
-    return engine._Training(cfg, weights, folder, False).model.state_dict()
+    return state_at_the_start(cfg, weights)
 
 
 def test_a_vits_file_in_vitdets_names_is_a_backbone(tmp_path: Path) -> None:
@@ -202,7 +224,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole tiny_resnet .*missing: layer2.0.conv1"):
         start(save(tmp_path / "broken.pth", broken))
     none = {name: value for name, value in tiny.items() if not name.startswith("backbone.")}
-    with pytest.raises(InputError, match="no ResNet or ViT that is known here"):
+    with pytest.raises(InputError, match="is not a ResNet or ViT that is known here"):
         start(save(tmp_path / "none.pth", none))
 
 
@@ -232,10 +254,56 @@ def test_a_run_and_its_record(digits: Path, model: Path, tmp_path: Path) -> None
     (path,) = run_trials(TASK, job)
     record = read_record(path)
     assert record["checkpoint"]["name"] == "model_final"
-    assert record["checkpoint"]["sha256"] == read_start(OpenedWeights(model), job.cfg, 0).sha256
+    begun = read_starting_weights(OpenedWeights(model), job.cfg, 0)
+    assert record["checkpoint"]["sha256"] == begun.sha256
     assert record["checkpoint"]["source"] == "detector"
     assert record["protocol"]["config_sha256"] == protocol_sha256(job.cfg)
     shipped = load_detection_config("digits_voc.yaml")
     assert ("TRANSFER.INIT", "off", "detector") in list(differences(shipped, job.cfg))
     assert "start: RPN: 6 tensors loaded" in (path.parent / "log.txt").read_text()
     assert kind_of(OpenedWeights(path.parent / "model_final.pth")) == DETECTOR
+
+
+@pytest.mark.parametrize("classes", [("b", "c", "a"), ("a", "b", "x")])
+def test_a_start_compares_names(
+    tmp_path: Path, classes: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both engines train from `fitting`."""
+    cfg = changed(load_detection_config("digits_voc.yaml"), {"MODEL.ROI_HEADS.NUM_CLASSES": 3})
+    state = make_detector(cfg, Preprocess()).state_dict()
+    facts = {"preprocess": Preprocess(), "architecture": {}, "seconds": 1.0}
+    path = write_model(tmp_path, state, iteration=1, classes=("a", "b", "c"), **facts)
+    cfg = with_init(cfg, OpenedWeights(path))
+    with caplog.at_level(logging.INFO, logger="transfer"):
+        weights = read_starting_weights(OpenedWeights(path), cfg, 0, classes)
+    assert isinstance(weights, DetectorWeights)
+    scores = "roi_heads.box_predictor.cls_score.weight"
+    if "x" in classes:
+        assert scores not in weights.fitting
+        assert "initialisation, as expected: its classes are a, b, c, here a, b, x" in caplog.text
+    else:
+        assert torch.equal(weights.fitting[scores], state[scores][[1, 2, 0, 3]])
+        assert "mapped by name" in caplog.text
+    same = read_starting_weights(OpenedWeights(path), cfg, 0, ("a", "b", "c"))
+    assert same.sha256 == weights.sha256, "the identity is the file's, whatever the order"
+    assert torch.equal(same.fitting[scores], state[scores])
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("norm", ["GN", ""])
+def test_norms_that_no_backbones_weights_fit(tmp_path: Path, norm: str) -> None:
+    """Refused as a key; random weights give the config's own norm."""
+    from torchvision.models import resnet18
+
+    words = "MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.RESNETS.NORM".split()
+    cfg = load_detection_config("voc_fpn.yaml", [*words, norm])
+    path = tmp_path / "r18.pth"
+    torch.save(resnet18().state_dict(), path)
+    with pytest.raises(InputError, match=f"MODEL.RESNETS.NORM '{norm}' has no place for the batch"):
+        read_backbone(OpenedWeights(path), cfg, 0)
+    weights = read_backbone(OpenedWeights(RANDOM), cfg, 3)
+    detector = make_detector(cfg, Preprocess())
+    assert not load_backbone(detector, weights).unexpected
+    conv = detector.backbone.bottom_up.stem.conv1
+    assert torch.equal(conv.weight, weights.state["conv1.weight"])
+    assert (conv.norm is None) == (norm == "") and conv.bias is None

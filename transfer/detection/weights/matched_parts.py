@@ -1,8 +1,7 @@
 """The parts of a detector, and which of them another detector's file can start.
 
-In: names and shapes of the detector that is built, and a file's tensors under the same names
-(Detectron2's). Out: per part, what is loaded, or why it starts anew. A part is loaded whole or not
-at all: half of a head is worse than a new one.
+A part is loaded whole or not at all: half of a head is worse than a new one. A part that is not
+loaded starts at its initialisation, and says why. Names of tensors are Detectron2's.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-COUNTER = "num_batches_tracked"
-# What old models also saved; here it follows from the config.
-DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
-BACKBONE = "backbone"
+from pretrain.common.findings import warn_once
+from transfer.checkpoints.weights import COUNTER
+from transfer.detection.weights.detector_file import DERIVED, shown_classes, warn_of_unnamed
+
+BACKBONE_PART = "backbone"
 # In the order of a forward pass, the longer prefix first; res5 of a C4 detector is the last stage
 # of its ResNet.
 PREFIXES = {
     "backbone.fpn_": "FPN",
     "backbone.simfp_": "simple feature pyramid",
-    "backbone.": BACKBONE,
+    "backbone.": BACKBONE_PART,
     "proposal_generator.": "RPN",
     "roi_heads.res5.norm.": "extra norm",
-    "roi_heads.res5.": BACKBONE,
+    "roi_heads.res5.": BACKBONE_PART,
     "roi_heads.box_head.": "box head",
     "roi_heads.box_predictor.": "box predictor",
     "roi_heads.mask_head.predictor.": "mask predictor",
@@ -39,7 +39,13 @@ Shapes = Mapping[str, "tuple[int, ...]"]
 
 @dataclass(frozen=True)
 class Part:
-    """Attributes: names: its tensors in the detector that is built; reason: "" if loaded."""
+    """What becomes of one part.
+
+    Attributes:
+        names: its tensors in the detector that is built; none if the detector does not have it.
+        reason: why it is not loaded; "" if it is.
+        expected: whether the reason is one that users know of.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -58,11 +64,12 @@ class Part:
         count = f"{self.name}: {len(self.names)} tensors"
         if self.loaded:
             return f"{count} loaded"
-        return f"{count} start anew{', as expected' if self.expected else ''}: {self.reason}"
+        expected = ", as expected" if self.expected else ""
+        return f"{count} start at their initialisation{expected}: {self.reason}"
 
 
 def part_of(name: str) -> str:
-    """The part that a tensor belongs to; its module's name where it is none of ours."""
+    """The part that a tensor belongs to; the name of its module if that is not one of ours."""
     for prefix, part in PREFIXES.items():
         if name.startswith(prefix):
             return part
@@ -70,9 +77,10 @@ def part_of(name: str) -> str:
 
 
 def match_parts(own: Shapes, file: Mapping[str, Tensor], other_classes: str = "") -> list[Part]:
-    """What the file can start, by part; last come parts that are none of ours.
+    """What the file can start, by part; parts that are not ours come last.
 
     Args:
+        own: shapes in the detector that is built; file: the tensors in the file.
         other_classes: why the file's predictors, of as many classes, are not taken; "": they are.
     """
     theirs = {name: tuple(value.shape) for name, value in file.items() if _counts(name)}
@@ -83,7 +91,35 @@ def match_parts(own: Shapes, file: Mapping[str, Tensor], other_classes: str = ""
     return [_match(part, _of(part, ours), _of(part, theirs), other_classes) for part in order]
 
 
-def in_order(
+def in_class_order(
+    tensors: Mapping[str, Tensor],
+    source: str,
+    theirs: Sequence[str] | None,
+    ours: Sequence[str] | None,
+) -> tuple[Mapping[str, Tensor], str]:
+    """A detector's tensors with the predictors' rows in the order of the data's classes, and why
+    the predictors cannot be taken ("": they can).
+
+    Args:
+        source: how messages name the file.
+        theirs: names of the file's classes in the order of the rows; None: they are not known.
+        ours: names of the data's classes in their order; None: they are not compared.
+    """
+    if ours is None or theirs == tuple(ours):
+        return tensors, ""
+    if theirs is None:
+        warn_of_unnamed(source, ours)
+        return tensors, ""
+    if set(theirs) != set(ours):
+        return tensors, f"its classes are {shown_classes(theirs)}, here {shown_classes(ours)}"
+    warn_once(
+        f"{source}: its classes are in a different order ({shown_classes(theirs)}) than the data's "
+        f"({shown_classes(ours)}); the predictors are mapped by name"
+    )
+    return reordered(tensors, theirs, ours), ""
+
+
+def reordered(
     tensors: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
 ) -> dict[str, Tensor]:
     """A detector's tensors with its predictors' rows in another order of the same classes.
@@ -127,7 +163,7 @@ def _match(part: str, ours: Shapes, theirs: Shapes, other_classes: str) -> Part:
 
 
 def _classes(shapes: Shapes) -> int | None:
-    """Foreground classes of a predictor; None where it is none that is known here."""
+    """Foreground classes of a predictor; None for a predictor that is not known here."""
     for name, shape in shapes.items():
         if name.endswith("cls_score.weight"):
             return shape[0] - 1  # the background is a class of its own

@@ -6,9 +6,10 @@ import re
 
 import pytest
 import torch
+from torch import Tensor
 
 from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.weights.parts import Part, match_parts, part_of
+from transfer.detection.weights.matched_parts import Part, match_parts, part_of, reordered
 
 FPN = {
     "architecture": "FPN",
@@ -36,14 +37,14 @@ def matched(own: dict, file: dict) -> dict[str, Part]:
     return {part.name: part for part in parts}
 
 
-def anew(parts: dict[str, Part]) -> dict[str, str]:
+def reasons(parts: dict[str, Part]) -> dict[str, str]:
     return {name: part.reason for name, part in parts.items() if not part.loaded}
 
 
 def test_every_tensor_has_one_part() -> None:
     own = state_of()
     parts = matched(own, own)
-    assert sorted(parts) == sorted(NAMES) and not anew(parts)
+    assert sorted(parts) == sorted(NAMES) and not reasons(parts)
     names = [name for part in parts.values() for name in part.names]
     assert sorted(names) == sorted(n for n in own if not n.endswith("num_batches_tracked"))
     assert part_of("roi_heads.res5.norm.weight") == "extra norm"
@@ -54,14 +55,14 @@ def test_every_tensor_has_one_part() -> None:
 def test_other_classes_are_expected() -> None:
     parts = matched(state_of(num_classes=7), state_of())
     why = "3 classes in the file, 7 here"
-    assert anew(parts) == {"box predictor": why, "mask predictor": why}
-    line = "box predictor: 4 tensors start anew, as expected: 3 classes in the file, 7 here"
+    assert reasons(parts) == {"box predictor": why, "mask predictor": why}
+    line = f"box predictor: 4 tensors start at their initialisation, as expected: {why}"
     assert parts["box predictor"].line() == line
 
 
 def test_with_and_without_masks() -> None:
     parts = matched(state_of(), state_of(mask_on=False))
-    assert set(anew(parts)) == {"mask head", "mask predictor"}
+    assert set(reasons(parts)) == {"mask head", "mask predictor"}
     assert all(part.expected for part in parts.values())
     parts = matched(state_of(mask_on=False), state_of())
     assert parts["mask head"].line() == "mask head: left out, the config has none"
@@ -82,7 +83,9 @@ def test_a_part_that_differs_is_not_loaded_by_halves(changes: dict, part: str, r
     parts = matched(state_of(), state_of(**changes))
     assert not parts[part].loaded and not parts[part].expected
     assert re.search(reason, parts[part].reason), parts[part].reason
-    assert parts[part].line().startswith(f"{part}: {len(parts[part].names)} tensors start anew: ")
+    count = len(parts[part].names)
+    expected = f"{part}: {count} tensors start at their initialisation: "
+    assert parts[part].line().startswith(expected)
 
 
 def test_what_is_none_of_ours_is_left_out() -> None:
@@ -90,4 +93,41 @@ def test_what_is_none_of_ours_is_left_out() -> None:
     file["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
     parts = matched(state_of(), file)
     assert parts.pop("sem_seg_head").line() == "sem_seg_head: left out, the config has none"
-    assert not anew(parts)
+    assert not reasons(parts)
+
+
+def tensors(classes: int) -> dict[str, Tensor]:
+    heads = "roi_heads.box_predictor."
+    return {
+        f"{heads}cls_score.weight": torch.arange(classes + 1.0)[:, None].repeat(1, 2),
+        f"{heads}cls_score.bias": torch.arange(classes + 1.0),
+        f"{heads}bbox_pred.weight": torch.arange(4.0 * classes)[:, None].repeat(1, 2),
+        f"{heads}bbox_pred.bias": torch.arange(4.0 * classes),
+        "roi_heads.mask_head.predictor.weight": torch.arange(1.0 * classes)[:, None, None, None],
+        "roi_heads.mask_head.predictor.bias": torch.arange(1.0 * classes),
+        "roi_heads.mask_head.deconv.bias": torch.arange(1.0 * classes),
+    }
+
+
+def test_rows_of_the_predictors_move_with_their_names() -> None:
+    before = tensors(3)
+    found = reordered(before, ["a", "b", "c"], ["c", "a", "b"])
+    predictor = "roi_heads.box_predictor."
+    assert found[f"{predictor}cls_score.bias"].tolist() == [2, 0, 1, 3], "background stays last"
+    assert found[f"{predictor}cls_score.weight"][:, 1].tolist() == [2, 0, 1, 3]
+    boxes = [8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert found[f"{predictor}bbox_pred.bias"].tolist() == boxes
+    assert found[f"{predictor}bbox_pred.weight"][:, 0].tolist() == boxes
+    assert found["roi_heads.mask_head.predictor.bias"].tolist() == [2, 0, 1]
+    assert found["roi_heads.mask_head.predictor.weight"].flatten().tolist() == [2, 0, 1]
+    assert found["roi_heads.mask_head.deconv.bias"].tolist() == [0, 1, 2]
+    back = reordered(found, ["c", "a", "b"], ["a", "b", "c"])
+    assert all(torch.equal(back[name], value) for name, value in before.items())
+
+
+def test_predictors_of_other_classes_start_from_scratch() -> None:
+    shapes = {name: tuple(value.shape) for name, value in tensors(3).items()}
+    parts = {part.name: part for part in match_parts(shapes, tensors(3), "its classes are others")}
+    assert parts["mask head"].loaded
+    for name in ("box predictor", "mask predictor"):
+        assert parts[name].reason == "its classes are others" and parts[name].expected
