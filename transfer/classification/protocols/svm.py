@@ -99,7 +99,7 @@ class SvmResult(NamedTuple):
 
     Attributes:
         per_class: AP of each class in percent.
-        costs: that was chosen for each class.
+        costs: the one that was chosen for each class.
         scores: (M, C) of the test images, NaN for those that are ignored.
     """
 
@@ -109,7 +109,7 @@ class SvmResult(NamedTuple):
 
     @property
     def mean_ap(self) -> float:
-        """mAP in percent."""
+        """The mean AP in percent."""
         return float(self.per_class.mean())
 
 
