@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fvcore.common.config import CfgNode
 
-from transfer.trials.identity import Hashed, KeyRole, Role, Roles, only
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
 # PROTOCOL.NAME -> the nodes that not every protocol reads. A protocol with FEATURES works on cached
 # features, one with SOLVER takes gradient steps, one with TRAIN trains on random crops.

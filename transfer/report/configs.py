@@ -12,11 +12,11 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat
+from pretrain.common.roles import Role, Roles
 from transfer.classification.defaults import READS
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.read_records import Entry
-from transfer.trials.identity import Role, Roles
 
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 

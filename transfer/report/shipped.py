@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pretrain.common.config import load_config, shipped_folder
 from pretrain.common.errors import InputError
+from pretrain.common.roles import Roles
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
 from transfer.report.configs import Recorded
 from transfer.results.own_data import SETS, left_open
-from transfer.trials.identity import Roles
 
 FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 

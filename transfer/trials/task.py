@@ -26,10 +26,10 @@ from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
+from pretrain.common.roles import Roles
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.results.record import check_trials
-from transfer.trials.identity import Roles
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
+from pretrain.common.roles import KeyRole, Role, Roles
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights
 from transfer.results.record import read_record
 from transfer.trials import command
 from transfer.trials.command import run_command
-from transfer.trials.identity import KeyRole, Role, Roles
 from transfer.trials.task import Cost, Job, Outcome, Request, Task, Trial
 from transfer.trials.tasks import TASKS
 

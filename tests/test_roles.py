@@ -8,9 +8,9 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
-from transfer.trials.identity import Hashed, KeyRole, Role, Roles, only
 
 PACKAGES = {"classification": CLASSIFICATION, "detection": DETECTION}
 KEYS = [
