@@ -17,7 +17,7 @@ from PIL import Image
 from pretrain.common.config import load_config
 from tools.train_cls import main
 from transfer.classification.defaults import get_defaults
-from transfer.classification.training.run import evaluations, iterations
+from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.results.record import read_record
 
 SMALL = "PROTOCOL.RESIZE 16 PROTOCOL.IMAGE_SIZE 16 DATALOADER.NUM_WORKERS 0 REPLICATES 20".split()
@@ -122,7 +122,7 @@ def test_resume_goes_on_and_repeats_nothing(root: Path, capsys: pytest.CaptureFi
     assert again["per_class"] == first["per_class"]
     file.unlink()
     assert run(root, config, *steps, "SEED", "1", options=("--resume",)) == 2
-    assert "is of another run (its weights, seed differ)" in capsys.readouterr().err
+    assert "trial_0 holds a run of another config: SEED (0 then, 1 now)" in capsys.readouterr().err
 
 
 def test_whole_and_shortened(root: Path) -> None:
@@ -189,9 +189,9 @@ def test_no_top5_of_few_classes(root: Path) -> None:
         (("PROTOCOL.NAME", "finetune", "SOLVER.BATCH_SIZE", "1"), "gives the batch norms of a"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
-        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "crop scale"),
+        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "TRAIN.CROP_SCALE (0.5, 2.0)"),
         (("TRAIN.WARMUP_EPOCHS", "3"), "TRAIN.WARMUP_EPOCHS 3"),
-        (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is no probability"),
+        (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is not a probability"),
         (("TRAIN.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"), "TRAIN.NESTEROV needs a SOLVER.MOM"),
         (("SOLVER.WEIGHT_DECAY", "-0.1"), "SOLVER.WEIGHT_DECAY -0.1"),
         (("SOLVER.LR_PER_256", "()"), "SOLVER.LR_PER_256"),
