@@ -137,7 +137,7 @@ def test_whole_and_shortened(root: Path) -> None:
         assert record(root, f"out{number}")["status"] == status, opts
 
 
-def test_a_list_of_labels(root: Path) -> None:
+def test_a_list_of_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{name}_{i}.png" for name in sorted(os.listdir(root / "data/train")) for i in (1, 4)]
     for place in ("a.txt", "b/c.txt"):
         (root / place).parent.mkdir(exist_ok=True)
@@ -151,6 +151,13 @@ def test_a_list_of_labels(root: Path) -> None:
     assert found[0]["metrics"] == found[1]["metrics"]
     shas = {each["protocol"]["config_sha256"] for each in found}
     assert len(shas) == 1, "the list counts by what it names, not by where it lies"
+    moved = ("TRAIN.SPLIT_LIST", str(root / "b/c.txt"), "TRAIN.SPLIT_LINES", "12")
+    same, resume = "semi_imagenet_1pct_vicreg.yaml", ("--resume",)
+    assert run(root, same, *moved, out="out0", options=resume) == 0
+    (root / "b/c.txt").write_text("\n".join(name.replace("_1", "_2") for name in names) + "\n")
+    capsys.readouterr()
+    assert run(root, same, *moved, out="out1", options=resume) == 2
+    assert "out1/trial_0 holds a run of another config or other data" in capsys.readouterr().err
     (root / "a.txt").write_text("\n".join(names[1:]) + "\n")
     opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
     assert run(root, "semi_imagenet_1pct_vicreg.yaml", *opts, out="out2") == 0

@@ -62,7 +62,7 @@ def check_folder(
     record = read_record(folder / FILE_NAME) if (folder / FILE_NAME).exists() else None
     if (folder / CONFIG_FILE).is_file():
         old = task.read_config(folder / CONFIG_FILE)
-        # A config is of one trial, but those of classification were not before records had seeds.
+        # A record knows its seed; an older config of classification has that of the first trial.
         then = old.SEED if record is None else record["seed"]
         keys = task.untrained if source == RANDOM else ()
         found = differences(

@@ -76,6 +76,7 @@ def test_both_engines_start_from_the_same_detector(
     from transfer.detection.config import load_detection_config
     from transfer.detection.task import DetectionTask
     from transfer.detection.torchvision_engine import engine as ours
+    from transfer.training import build
     from transfer.training import files as model_files
     from transfer.trials.loop import run_trials
     from transfer.trials.task import Request
@@ -100,7 +101,7 @@ def test_both_engines_start_from_the_same_detector(
         return stop
 
     monkeypatch.setattr(detectron2_engine.Trainer, "train", note("detectron2"))
-    monkeypatch.setattr(ours, "train", note("torchvision"))
+    monkeypatch.setattr(build, "train", note("torchvision"))
     for engine in ("detectron2", "torchvision"):
         output = str(tmp_path / engine)
         request = Request("digits_coco", str(path), output, engine=engine, overrides=tuple(TINY))
