@@ -40,6 +40,7 @@ CONFIG_READERS = {
     "transfer.suite.config",
     # What makes the parts of a run from it.
     "pretrain.data.run",
+    "pretrain.engine.footprint",
     "pretrain.engine.run",
     "pretrain.methods.run",
     "pretrain.visual.run",
@@ -53,6 +54,7 @@ CONFIG_READERS = {
     "transfer.classification.task",
     "transfer.detection.engine",
     "transfer.detection.fine_tuning",
+    "transfer.detection.footprint",
     "transfer.detection.lr_sweep",
     "transfer.detection.scaling",
     "transfer.detection.show",
@@ -76,6 +78,7 @@ CONFIG_READERS = {
     "transfer.report.configs",
     "transfer.suite.check",
     "transfer.suite.earlier",
+    "transfer.suite.gpu_needs",
     "transfer.suite.plan",
     "transfer.trials.earlier",
     # Scripts.

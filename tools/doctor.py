@@ -14,6 +14,7 @@ from transfer.checkpoints.readers.trust import add_trust
 
 EXAMPLE = """tools/doctor.py
   tools/doctor.py --config coco_mscn.yaml --weights moco_v2.pkl --num-gpus 8
+  tools/doctor.py --config mscn_r50.yaml --num-gpus 8 --gpu a100-80
   tools/doctor.py --config digits_voc.yaml --weights random --probe SOLVER.IMS_PER_BATCH 4"""
 
 
@@ -25,6 +26,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--weights", help="a checkpoint of any kind, or `random`")
     add("--output", default="runs", help="where a run would write (default: runs)")
     add("--num-gpus", type=int, default=1, help="processes that a run would have (1)")
+    add("--gpu", metavar="NAME", help="that a run would use, such as a100-80 (this machine's)")
     add("--engine", default="auto", help="of detection: auto, detectron2 or torchvision")
     add("--probe", action="store_true", help="start the run for a while: its time and memory")
     add("--probe-seconds", type=float, default=30.0, metavar="S", help="of --probe (30)")
@@ -45,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pretrain.common.config import find_config
 
         find_config(args.config)  # a typo is told at once, before torch is loaded
+    from pretrain.common.gpus import find_gpu
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import batch_note, load_checked, queue_note
+    from pretrain.engine.footprint import run_needs
     from pretrain.engine.run import check_inputs
     from pretrain.engine.state import check_same_config
     from transfer.doctor.rows import as_json, as_text
@@ -59,11 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         output=Path(args.output),
         num_gpus=args.num_gpus,
         engine=args.engine,
+        gpu=find_gpu(args.gpu) if args.gpu else None,
         probe_seconds=args.probe_seconds if args.probe else 0.0,
         overrides=tuple(args.opts),
     )
     pretraining = Pretraining(
-        load_checked, check_inputs, get_defaults, batch_note, check_same_config, queue_note
+        load_checked,
+        check_inputs,
+        get_defaults,
+        batch_note,
+        check_same_config,
+        run_needs,
+        queue_note,
     )
     say = lambda line: print(line, file=sys.stderr)
     rows = examine(question, pretraining, say)

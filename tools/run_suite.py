@@ -44,6 +44,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add("--launcher", choices=("local", "slurm"), default="local", help="(local)")
     add("--nodes", type=int, default=1, metavar="N", help="slurm: nodes of each job (1)")
     add("--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition=gpu, time=60")
+    add("--gpu", metavar="NAME", help="of --dry-run: whether the jobs fit it, such as a100-80")
     add("--dry-run", action="store_true", help="print each job with time and memory, and stop")
     add(
         "--probe-seconds",
@@ -82,18 +83,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import batch_note, load_checked, queue_note
+    from pretrain.engine.footprint import run_needs
     from pretrain.engine.run import check_inputs
     from pretrain.engine.state import check_same_config
     from transfer.suite.check import Pretraining, check_configs, check_jobs
 
     pretraining = Pretraining(
-        load_checked, check_inputs, get_defaults, batch_note, check_same_config, queue_note
+        load_checked,
+        check_inputs,
+        get_defaults,
+        batch_note,
+        check_same_config,
+        run_needs,
+        queue_note,
     )
     print(f"looking at the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
     if launcher is None:
-        return dry_run(jobs, checks, args)
+        return dry_run(jobs, checks, pretraining, args)
     checks.raise_problems()
     return run(split_trials(jobs, launcher.slots), launcher, output, args)
 
@@ -112,14 +120,22 @@ def make_launcher(args: Namespace, output: Path) -> Any:
     return LocalLauncher(gpus=visible_gpus(), gpus_per_job=args.gpus_per_job, slots=args.jobs)
 
 
-def dry_run(jobs: Sequence[Job], checks: Any, args: Namespace) -> int:
-    """Prints the plan with what each job takes."""
+def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace) -> int:
+    """Prints the plan with what each job takes, and what it needs of the GPU.
+
+    Raises InputError, after the plan, for a job that does not fit the GPU.
+    """
+    from pretrain.common.gpus import find_gpu, present_gpu
     from transfer.suite.estimate import estimate_jobs, timed_probe
+    from transfer.suite.gpu_needs import check_needs, needs_of_jobs
     from transfer.suite.plan_table import plan_json, plan_text
 
+    gpu = find_gpu(args.gpu) if args.gpu else present_gpu()
+    needs = needs_of_jobs(jobs, checks, pretraining, gpu, not args.gpu) if gpu else {}
     probe = timed_probe(args.probe_seconds)
     found = estimate_jobs(jobs, checks, probe, lambda line: print(line, file=sys.stderr))
-    print(plan_json(jobs, found) if args.json else plan_text(jobs, found))
+    print(plan_json(jobs, found, needs) if args.json else plan_text(jobs, found, needs))
+    check_needs(needs)
     return 0
 
 

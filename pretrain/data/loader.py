@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # Images in a row that may be unreadable before a worker gives up finding a substitute.
 MAX_SUBSTITUTES = 20
 UNREADABLE = -1  # the index a worker reports when it gave up
+MOST_AHEAD = 4  # batches that a worker prepares ahead
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class CropLoader:
         drop_last: bool = True,
         cache_decoded: bool = False,
         pin_memory: bool | None = None,
-        prefetch: int = 4,
+        prefetch: int = MOST_AHEAD,
     ) -> None:
         shared = tuple(same_crop) if same_crop else (None,) * len(crops)
         _check_crops(crops, shared)
@@ -148,6 +149,16 @@ class CropLoader:
                     f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt}"
                     f" allowed; the last: {message}"
                 )
+
+
+def batch_bytes(crops: Sequence[CropSpec], batch_size: int) -> int:
+    """Bytes of one batch's crops, which are nearly all of it: uint8, three channels."""
+    return batch_size * sum(3 * spec.size**2 for spec in crops)
+
+
+def shared_bytes(crops: Sequence[CropSpec], batch_size: int, num_workers: int) -> int:
+    """Bytes of /dev/shm that the batches of one process fill at most; 0 without workers."""
+    return MOST_AHEAD * num_workers * batch_bytes(crops, batch_size)
 
 
 @dataclass

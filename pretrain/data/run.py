@@ -16,7 +16,7 @@ from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, first_of_each_class, open_images
 from pretrain.data.highpass import HighPass
-from pretrain.data.loader import CropLoader
+from pretrain.data.loader import CropLoader, batch_bytes, shared_bytes
 from pretrain.data.masking import MaskRecipe
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
@@ -172,6 +172,23 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
         cache_decoded=cfg.DATALOADER.CACHE_DECODED,
     )
+
+
+def loader_batch_bytes(cfg: CfgNode, num_processes: int) -> int:
+    """Bytes of one batch of one of the processes, as its loader makes it."""
+    return batch_bytes(crop_specs(cfg), cfg.SOLVER.BATCH_SIZE // num_processes)
+
+
+def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | None = None) -> int:
+    """Bytes of shared memory (/dev/shm) that the waiting batches of one of `num_processes`
+    processes fill at most.
+
+    Args:
+        num_workers: of each process; None: as many as this machine would start for the config.
+    """
+    if num_workers is None:
+        num_workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
+    return shared_bytes(crop_specs(cfg), cfg.SOLVER.BATCH_SIZE // num_processes, num_workers)
 
 
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:

@@ -20,13 +20,16 @@ LEAST_PYTHON, LEAST_TORCH = (3, 10), (2, 10)  # setup.cfg
 LOW_DISK_GIB = 10.0  # some checkpoints of a ResNet-50 detector with its optimiser, 0.3 GiB each
 
 
-def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "auto") -> None:
+def check_environment(
+    rows: Rows, output: Path, num_gpus: int, engine: str = "auto", asked: str = ""
+) -> None:
     """Adds a row for each part of the machine.
 
     Args:
         output: where a run would write.
         num_gpus: that a run would use.
         engine: of detection: auto, detectron2 or torchvision; "": no detector is asked about.
+        asked: the GPU of another machine that the run would use; "": this machine's.
     """
     good = sys.version_info[:2] >= LEAST_PYTHON
     rows.add("python", OK if good else FAIL, platform.python_version())
@@ -35,7 +38,12 @@ def check_environment(rows: Rows, output: Path, num_gpus: int, engine: str = "au
     text = f"{torch.__version__} ({needed} or newer is needed)"
     text += f"; torchvision {metadata.version('torchvision')}"
     rows.add("torch", OK if found >= LEAST_TORCH else FAIL, text)
-    _check_gpus(rows, num_gpus)
+    if asked:
+        rows.add(
+            "gpu", OK, f"{num_gpus} x {asked}, as --gpu says; this machine's are not looked at"
+        )
+    else:
+        _check_gpus(rows, num_gpus)
     if engine:
         _check_detectron2(rows, engine)
     _check_disk(rows, output)

@@ -1,11 +1,12 @@
-"""Time and memory of runs as rows, from the suite's probes."""
+"""Time and memory of runs as rows: what the suite's probes measured, and what runs need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from pretrain.common.run_needs import Line
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.suite.check import Checks
 from transfer.suite.estimate import estimate_jobs, timed_probe
@@ -44,6 +45,13 @@ def add_estimates(
             text = f"{estimate.memory_bytes / 2**30:.1f} of {total / 2**30:.0f} GiB "
             text += f"of the {PLACES[estimate.memory_of]}"
             rows.add(f"memory{suffix}", WARN if share > FULL else OK, text)
+
+
+def add_lines(rows: Rows, lines: Iterable[Line], suffix: str = "") -> None:
+    """Adds a row for each need, and the suffix to its name; one that is not met fails or warns."""
+    for line in lines:
+        bad = FAIL if line.fatal else WARN
+        rows.add(f"{line.name}{suffix}", bad if line.problem else OK, line.detail)
 
 
 def memory_of_this_machine() -> int:

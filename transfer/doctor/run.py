@@ -14,7 +14,9 @@ from fvcore.common.config import CfgNode
 from pretrain.common.cli import short_names
 from pretrain.common.config import base_chain, find_config, flat, load_config
 from pretrain.common.errors import InputError
+from pretrain.common.gpus import Gpu, present_gpu
 from pretrain.common.resources import usable_workers
+from pretrain.common.run_needs import gpu_lines
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.decoded import copies, why_not_kept
 from pretrain.data.run import open_data
@@ -24,13 +26,14 @@ from transfer.classification.defaults import get_defaults as classification_defa
 from transfer.detection.config import all_defaults
 from transfer.doctor.data import check_split
 from transfer.doctor.environment import check_environment
-from transfer.doctor.measured import add_estimates
+from transfer.doctor.measured import add_estimates, add_lines
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.doctor.task import check_run_of_task
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import Checked, Checks, Pretraining, check_configs, check_jobs, check_task
 from transfer.suite.config import RANDOM, Problems
 from transfer.suite.defaults import suite_defaults
+from transfer.suite.gpu_needs import loader_lines, needs_of_detector, needs_of_jobs
 from transfer.suite.plan import Job, command_of, plan
 
 FOLDERS = {"pretrain": "pretrain", "detection": "det", "classification": "cls", "suites": "suite"}
@@ -47,6 +50,7 @@ class Question:
     num_gpus: int = 1
     engine: str = "auto"
     probe_seconds: float = 0.0
+    gpu: Gpu | None = None  # that the run would use, on another machine; None: this machine's
     overrides: tuple[str, ...] = ()
 
 
@@ -58,7 +62,8 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     rows = Rows()
     kind, path = kind_of(question.config, pretraining) if question.config else ("", "")
     engine = "" if kind in ("pretrain", "cls") else question.engine
-    check_environment(rows, question.output, question.num_gpus, engine)
+    asked = question.gpu.name if question.gpu else ""
+    check_environment(rows, question.output, question.num_gpus, engine, asked)
     if kind == "suite":
         _suite(rows, path, question, pretraining, say)
     elif kind:
@@ -117,11 +122,15 @@ def _run(
     )
     backbone = None
     if kind == "pretrain":
-        _pretraining(rows, job, pretraining)
+        _pretraining(rows, job, pretraining, question.gpu)
         if question.weights:
             backbone = check_weights(rows, OpenedWeights(question.weights), None)
     else:
         backbone = check_run_of_task(rows, job, question.weights)
+        if kind == "det" and (gpu := question.gpu or present_gpu()):
+            with rows.about(f"memory {gpu.name}"):
+                if needs := needs_of_detector(job):
+                    add_lines(rows, gpu_lines(needs, gpu))
     if question.probe_seconds <= 0:
         rows.add("time", OK, "not measured: add --probe")
     elif not rows.failures():
@@ -147,12 +156,16 @@ def _suite(rows: Rows, path: str, question: Question, pretraining: Pretraining, 
     checks = check_jobs(jobs, pretraining)
     for about, what in dict.fromkeys(checks.problems.values()):
         rows.add(about, FAIL, what)
+    if gpu := question.gpu or present_gpu():
+        here = question.gpu is None
+        for name, lines in needs_of_jobs(todo, checks, pretraining, gpu, here).items():
+            add_lines(rows, lines, f" of {name}")
     if question.probe_seconds > 0:
         add_estimates(rows, todo, checks, question.probe_seconds, say)
 
 
-def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
-    """Config, batch, learning rate and images."""
+def _pretraining(rows: Rows, job: Job, pretraining: Pretraining, wanted: Gpu | None) -> None:
+    """Config, batch, learning rate, images, and the memory and time that the run needs."""
     with rows.about("config"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
         rows.add("config", OK, f"{job.config}: {cfg.METHOD.NAME}, {cfg.BACKBONE.NAME}")
@@ -161,8 +174,10 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
         text = f"effective batch {batch} ({job.processes} x {batch // job.processes}), "
         text += f"learning rate {rate:g}{'; ' + note if note else ''}"
         rows.add("batch", WARN if note else OK, text)
+        count: int | None = None
         with rows.about("data"):
             data = open_data(cfg)
+            count = len(data.train)
             for name, images in data.named.items():
                 _images(rows, name, images)
             if cfg.DATALOADER.CACHE_DECODED:
@@ -170,6 +185,10 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
             if note := pretraining.queue_note(cfg, len(data.train)):
                 rows.add("queue", WARN, note)
             pretraining.check_inputs(cfg, data.named)
+        add_lines(rows, loader_lines(cfg, job, here=wanted is None))
+        if gpu := wanted or present_gpu():
+            with rows.about(f"memory {gpu.name}"):
+                add_lines(rows, gpu_lines(pretraining.needs(cfg, job.processes, count), gpu))
 
 
 def _images(rows: Rows, name: str, images: ImageDataset) -> None:

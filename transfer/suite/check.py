@@ -16,7 +16,9 @@ from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
+from pretrain.common.run_needs import RunNeeds
 from pretrain.data.datasets import ImageDataset
+from pretrain.data.run import PretrainingData
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.earlier import (
@@ -35,11 +37,13 @@ class Pretraining:
 
     load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
     # A config, and data sets by name that are open already, to which it adds those that it opens
-    check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], object]
+    check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], PretrainingData]
     defaults: Callable[[], CfgNode]
     batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
     # Two configs as YAML, and where the first one was found; raises InputError where they differ.
     check_same: Callable[[str, str, Path], None]
+    # What a run needs of its GPUs, from a config, processes and training images (None: not known)
+    needs: Callable[[CfgNode, int, int | None], RunNeeds]
     # A warning about the queue of keys, from the number of training images
     queue_note: Callable[[CfgNode, int], str | None] = lambda cfg, count: None
 
@@ -108,7 +112,11 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
         made[weights], makers[weights] = Known(cfg.BACKBONE.NAME), job
         problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same)
         if problem is None and not job.is_done():
-            problem = _outcome(pretraining.check_inputs, cfg, opened)
+            data = _outcome(pretraining.check_inputs, cfg, opened)
+            if isinstance(data, PretrainingData):
+                checks.facts[job.name] = Checked(train_images=len(data.train))
+            else:
+                problem = data
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
     for job in (job for job in jobs if job.kind in TOOLS):

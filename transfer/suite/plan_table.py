@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
+from pretrain.common.run_needs import Line
 from transfer.suite.estimate import Estimate
 from transfer.suite.plan import Job
 from transfer.suite.view import clock
 
+EMPTY: Mapping[str, Sequence[Line]] = MappingProxyType({})
+Needs = Mapping[str, Sequence[Line]]  # of a GPU, by the job's name
 
-def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
-    """A line for each job (state, time, memory, note), and the sum."""
+
+def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], needs: Needs = EMPTY) -> str:
+    """A line for each job (state, time, memory, note), with its needs below it, and the sum."""
     width = max(len(job.name) for job in jobs)
     lines = []
     for job in jobs:
@@ -23,6 +28,7 @@ def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
             memory = f"{found.memory_bytes / 2**30:.1f} GiB {found.memory_of}"
         row = f"{found.state:5} {job.name:{width}} {time:>13} {memory:>14}  {found.note}"
         lines.append(row.rstrip())
+        lines += [f"        {need.name}: {need.detail}" for need in needs.get(job.name, ())]
     todo = [job for job in jobs if estimates[job.name].state != "done"]
     known = [s for job in todo if (s := estimates[job.name].seconds) is not None]
     text = f"{len(todo)} of {len(jobs)} jobs to do"
@@ -36,10 +42,12 @@ def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
     return "\n".join(lines)
 
 
-def plan_json(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> str:
-    """{"jobs": [{name, command, needs, trials, and the fields of `Estimate`}]}."""
+def plan_json(jobs: Sequence[Job], estimates: Mapping[str, Estimate], needs: Needs = EMPTY) -> str:
+    """{"jobs": [{name, command, needs, trials, gpu, and the fields of `Estimate`}]}, where gpu
+    lists {name, text, problem} for each need of a GPU."""
     rows = [
         {"name": job.name, "command": job.command, "needs": job.needs, "trials": job.trials}
+        | {"gpu": [asdict(need) for need in needs.get(job.name, ())]}
         | asdict(estimates[job.name])
         for job in jobs
     ]

@@ -14,6 +14,7 @@ from pretrain.data import datasets
 from pretrain.defaults import get_defaults
 from pretrain.digits.dataset import make_digits
 from pretrain.engine.checks import batch_note, load_checked
+from pretrain.engine.footprint import run_needs
 from pretrain.engine.run import check_inputs
 from pretrain.engine.state import check_same_config
 from tools.run_suite import main
@@ -106,7 +107,9 @@ def test_plan_first(tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixt
 
 
 def pretraining() -> Pretraining:
-    return Pretraining(load_checked, check_inputs, get_defaults, batch_note, check_same_config)
+    return Pretraining(
+        load_checked, check_inputs, get_defaults, batch_note, check_same_config, run_needs
+    )
 
 
 def test_a_suite_killed_between_pretraining_and_conversion_continues(

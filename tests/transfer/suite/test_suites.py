@@ -9,6 +9,7 @@ import pytest
 from pretrain.common.config import load_config
 from pretrain.defaults import get_defaults
 from pretrain.engine.checks import batch_note, load_checked
+from pretrain.engine.footprint import run_needs
 from transfer.suite.check import Pretraining, check_configs
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.plan import plan
@@ -23,7 +24,12 @@ def test_plans_and_loads(path: Path, tmp_path: Path) -> None:
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     known = Pretraining(
-        load_checked, lambda cfg: None, get_defaults, batch_note, lambda old, new, where: None
+        load_checked,
+        lambda cfg: None,
+        get_defaults,
+        batch_note,
+        lambda old, new, where: None,
+        run_needs,
     )
     check_configs(jobs, known)
     listed = {Path(job.config).name for job in jobs if job.kind in ("det", "cls")}

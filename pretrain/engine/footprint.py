@@ -1,0 +1,80 @@
+"""What a pretraining step needs of a GPU: a config and a number of processes in, bytes and FLOPs
+out, in seconds, on any machine.
+
+The step is the whole one of a process: forward, loss, backward, clipping, optimizer with its
+states, momentum copies and queue. Its input are the views and the crops that they were made of; the
+making of the views is left out, whose memory is free again before the backward pass reaches the
+peak. The loss meets the images of one process only: the embeddings of the others add less than 1 %.
+"""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.run_needs import RunNeeds
+from pretrain.common.step_cost import StepCost, cost_of_step, fake_tensors, make_fake
+from pretrain.data.listed import IMAGES
+from pretrain.data.run import branches, view_sizes
+from pretrain.engine.guard import StepGuard
+from pretrain.engine.loop import clip_gradients
+from pretrain.engine.run import build_solver, convert_norms, total_steps
+from pretrain.methods.run import build_method
+
+CLASSES = 1000  # of a classifier; ImageNet's, whose head is small beside any backbone
+
+
+def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNeeds:
+    """What a run needs of each of its GPUs.
+
+    Args:
+        cfg: checked for `num_processes`.
+        num_images: for training; None: not known, but of a public data set as it is known.
+    """
+    images = num_images or IMAGES.get(cfg.DATASETS.TRAIN)
+    steps = cfg.SOLVER.MAX_STEPS or None
+    if images is not None:
+        steps = total_steps(cfg, images // cfg.SOLVER.BATCH_SIZE)
+    return RunNeeds(
+        cost=step_cost(cfg, num_processes),
+        processes=num_processes,
+        images=cfg.SOLVER.BATCH_SIZE // num_processes,
+        steps=steps,
+        half=cfg.SOLVER.BF16,
+        remedy="lower SOLVER.BATCH_SIZE, or use more processes",
+    )
+
+
+def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
+    """The cost of a training step of one of the processes, on the precision that the config wants.
+
+    Args:
+        cfg: checked for `num_processes`.
+    """
+    images = cfg.SOLVER.BATCH_SIZE // num_processes
+    own = cfg.clone()
+    own.defrost()
+    own.SOLVER.BATCH_SIZE = images
+    with torch.device("meta"):
+        method = build_method(own, num_classes=CLASSES).to(memory_format=torch.channels_last)
+        convert_norms(own, method, torch.device("cpu"))
+    with fake_tensors():
+        make_fake(method)
+        method.train()
+        optimizer, guard = build_solver(own, method), StepGuard(method)
+        views = [torch.empty(images, 3, side, side) for side in view_sizes(own)]
+        crops = [view.to(torch.uint8) for view in views]
+        labels = torch.zeros(images, dtype=torch.long)
+
+        def step() -> None:
+            guard.before()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=own.SOLVER.BF16):
+                outcome = method(views, branches(own), labels=labels, generator=torch.Generator())
+            optimizer.zero_grad(set_to_none=True)
+            outcome["loss"].backward()
+            clip_gradients(optimizer, own.SOLVER.CLIP_NORM)
+            optimizer.step()
+            method.after_step(0, 10)
+
+        held = [list(method.parameters()), list(method.buffers()), views, crops]
+        return cost_of_step(step, held)

@@ -1,0 +1,208 @@
+"""What a detector's training step needs of a GPU: a config and a number of processes in, bytes and
+FLOPs out, in seconds, on any machine.
+
+The step is that of the torchvision engine at the largest images of the config. Which boxes are
+chosen depends on values, which fake tensors have not: here each image has as many proposals as NMS
+may leave, and as many sampled anchors and boxes, of them as many objects, as the samplers may take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.common.run_needs import RunNeeds
+from pretrain.common.step_cost import StepCost, cost_of_step, fake_tensors, make_fake
+from pretrain.data.preprocess import Preprocess
+from transfer.detection.scaling import for_processes
+from transfer.detection.torchvision_engine.box_head import BoxPredictor
+from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.engine import make_detector
+from transfer.detection.torchvision_engine.pooler import RoiPooler
+from transfer.detection.torchvision_engine.roi_heads import Res5ROIHeads, StandardROIHeads
+from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
+from transfer.detection.torchvision_engine.rpn import RPN
+from transfer.detection.torchvision_engine.structures import RoiSample, Targets
+from transfer.training.build import make_optimizer
+from transfer.training.loop import add
+from transfer.training.precision import DTYPES
+
+OBJECTS = 8  # of an image; about COCO's mean
+
+
+def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:
+    """What a training needs of each of its GPUs.
+
+    Raises InputError for a batch that does not divide.
+    """
+    cfg = for_processes(cfg, num_processes)
+    return RunNeeds(
+        cost=step_cost(cfg, num_processes),
+        processes=num_processes,
+        images=cfg.SOLVER.IMS_PER_BATCH // num_processes // cfg.TRANSFER.ACCUMULATE,
+        steps=cfg.SOLVER.MAX_ITER * cfg.TRANSFER.ACCUMULATE,
+        half=cfg.SOLVER.AMP.ENABLED,
+        remedy="raise TRANSFER.ACCUMULATE, use more processes, or lower SOLVER.IMS_PER_BATCH",
+    )
+
+
+def step_cost(
+    cfg: CfgNode, num_processes: int = 1, size: tuple[int, int] | None = None
+) -> StepCost:
+    """The cost of a training step of one of the processes; of one part, if gradients accumulate.
+
+    Args:
+        cfg: as `for_processes` scales it.
+        size: (height, width) of the images; None: the largest that the config allows.
+    """
+    images = cfg.SOLVER.IMS_PER_BATCH // num_processes // cfg.TRANSFER.ACCUMULATE
+    with torch.device("meta"):
+        detector = make_detector(cfg, Preprocess())
+        if cfg.TRANSFER.CHANNELS_LAST:
+            detector.to(memory_format=torch.channels_last)
+    with fake_tensors():
+        make_fake(detector)
+        optimizer = make_optimizer(cfg, detector.train())
+        height, width = _padded(detector, size or largest_image(cfg))
+        batch = torch.empty(images, 3, height, width)
+        targets = [_targets(detector) for _ in range(images)]
+        _choose_by_count(detector)
+        dtype = DTYPES[cfg.TRANSFER.AMP_DTYPE] if cfg.SOLVER.AMP.ENABLED else torch.bfloat16
+
+        def step() -> None:
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=dtype, enabled=cfg.SOLVER.AMP.ENABLED):
+                losses = _losses(detector, batch, targets)
+            add(losses.values()).backward()
+            optimizer.step()
+
+        held = [list(detector.parameters()), list(detector.buffers()), batch]
+        return cost_of_step(step, held)
+
+
+def largest_image(cfg: CfgNode) -> tuple[int, int]:
+    """(height, width) of the largest training images; lying, since most photographs are."""
+    if cfg.TRANSFER.LSJ.SCALES:
+        return cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.CROP_SIZE
+    short, long = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+    return min(short, long), long
+
+
+def _padded(detector: Detector, size: tuple[int, int]) -> tuple[int, int]:
+    if detector.square_size:
+        return detector.square_size, detector.square_size
+    step = max(detector.size_divisibility, 1)
+    height, width = (-(-side // step) * step for side in size)
+    return height, width
+
+
+def _losses(detector: Detector, batch: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    """What `Detector.forward` does from the padded images on."""
+    sizes = [(batch.shape[-2], batch.shape[-1])] * len(batch)
+    features = detector.backbone(batch)
+    maps = [features[name] for name in detector.spec.rpn.in_features]
+    boxes = [target.boxes for target in targets]
+    proposals, rpn_losses = detector.proposal_generator(maps, sizes, boxes)
+    _, losses = detector.roi_heads(features, proposals, sizes, targets)
+    return {**losses, **rpn_losses}
+
+
+class _AnyMasks:
+    """Masks of the size that is asked for."""
+
+    def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
+        """See `GroundTruthMasks`."""
+        return torch.empty(len(boxes), size, size, dtype=torch.bool)
+
+
+def _targets(detector: Detector) -> Targets:
+    masks = _AnyMasks() if detector.roi_heads.mask_head is not None else None
+    return Targets(torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long), masks)
+
+
+def _choose_by_count(detector: Detector) -> None:
+    """Makes each part that chooses boxes by their values take a fixed number of them."""
+    heads = detector.roi_heads
+    detector.proposal_generator.__class__ = _CountedRPN
+    heads.sampler.__class__ = _CountedSampler
+    heads.box_predictor.__class__ = _CountedPredictor
+    if isinstance(heads, StandardROIHeads):
+        heads.__class__ = _CountedStandardHeads
+        for pooler in (heads.box_pooler, heads.mask_pooler):
+            pooler.__class__ = _EvenPooler
+    else:
+        heads.__class__ = _CountedRes5Heads
+
+
+class _CountedRPN(RPN):
+    def label_anchors(self, anchors: Tensor, gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        count = (len(gt_boxes), len(anchors))
+        return torch.empty(count, dtype=torch.int8), torch.empty(*count, 4)
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        used = torch.arange(self.spec.batch_size_per_image * len(logits))
+        score = logits.flatten()[used]
+        moved = deltas.flatten(0, 1)[used] - targets.flatten(0, 1)[used]
+        return {
+            "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, torch.empty(len(used))),
+            "loss_rpn_loc": moved.abs().sum(),
+        }
+
+    def _select(self, boxes: Tensor, *rest: Any, **options: Any) -> Tensor:
+        return boxes[: self.spec.post_nms_topk_train]
+
+
+class _CountedSampler(RoiSampler):
+    def _sample_image(self, boxes: Tensor, targets: Targets) -> RoiSample:
+        count = self.spec.batch_size_per_image
+        classes = torch.empty(count, dtype=torch.long)
+        return RoiSample(torch.empty(count, 4), classes, torch.empty(count, 4), classes, targets)
+
+
+def _objects(sampler: RoiSampler) -> int:
+    """Objects among the sampled boxes of an image, at most."""
+    return int(sampler.spec.batch_size_per_image * sampler.spec.positive_fraction)
+
+
+class _CountedRes5Heads(Res5ROIHeads):
+    def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
+        return [torch.arange(_objects(self.sampler)) for _ in samples]
+
+
+class _CountedStandardHeads(StandardROIHeads):
+    def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
+        return [torch.arange(_objects(self.sampler)) for _ in samples]
+
+
+class _CountedPredictor(BoxPredictor):
+    def losses(
+        self, logits: Tensor, deltas: Tensor, samples: Sequence[RoiSample]
+    ) -> dict[str, Tensor]:
+        classes = torch.cat([sample.classes for sample in samples])
+        rows = torch.arange(len(classes) // 4)
+        moved = deltas.view(len(deltas), -1, 4)[rows, classes[rows]]
+        return {"loss_cls": F.cross_entropy(logits, classes), "loss_box_reg": moved.abs().sum()}
+
+
+class _EvenPooler(RoiPooler):
+    """Pools as many boxes from each map as from the others."""
+
+    def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        count = sum(map(len, boxes))
+        rois = torch.empty(count, 5)
+        if len(self.strides) == 1:
+            return self._pool(features[0], rois, self.strides[0])
+        side = self.resolution
+        pooled = features[0].new_zeros(count, features[0].shape[1], side, side)
+        for chosen, feature, stride in zip(
+            torch.arange(count).chunk(len(self.strides)), features, self.strides
+        ):
+            pooled.index_put_((chosen,), self._pool(feature, rois[chosen], stride))
+        return pooled
