@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint format clean
+.PHONY: install demo test test-slow lint format hardware clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ lint: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks
 	$(BIN)/isort -q pretrain transfer tools tests benchmarks
+
+# The Hardware lines of configs/pretrain from a count of each config's step (some minutes).
+hardware: install
+	$(BIN)/python -m benchmarks.footprints
 
 clean:
 	rm -rf runs build *.egg-info

@@ -57,8 +57,8 @@ _ATTENTION = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one process: the most bytes that are alive during a step, and its FLOPs (a
-    multiplication and an addition count as two).
+    """Of one process: the most bytes alive at once in a step, and its FLOPs, of which a
+    multiplication with its addition is two.
 
     The bytes are those of tensors: the CUDA context, the workspace of kernels and fragmentation
     come on top.
@@ -143,6 +143,13 @@ def make_fake(module: nn.Module) -> None:
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = _empty_like(buffer)
+
+
+def gradient_buckets(module: nn.Module, num_processes: int) -> list[Tensor]:
+    """What DistributedDataParallel holds beside a module: the gradients once more, all the time."""
+    if num_processes == 1:
+        return []
+    return [torch.empty_like(part) for part in module.parameters() if part.requires_grad]
 
 
 def _empty_like(tensor: Tensor) -> Tensor:

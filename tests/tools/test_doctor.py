@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pretrain.common import run_needs
+from pretrain.common.gpus import GPUS, Gpu
 from pretrain.data import datasets
 from pretrain.digits.dataset import make_digits
 from tools.doctor import main
@@ -57,6 +59,36 @@ def test_segmentation_and_pretraining(capsys: pytest.CaptureFixture) -> None:
     found = rows(capsys, "--config", "mscn_demo.yaml", *small)
     assert "120 images" in found["data folder:digits_cls:train"]["detail"]
     assert "effective batch 32 (1 x 32)" in found["batch"]["detail"]
+
+
+def test_the_memory_and_time_of_a_named_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(GPUS, "small", Gpu("small", 0.01))
+    demo, few = ["--config", "mscn_demo.yaml", "--gpu"], ["SOLVER.MAX_STEPS", "9"]
+    few += ["SOLVER.WARMUP_STEPS", "1", "DATALOADER.NUM_WORKERS", "2"]
+    found = rows(capsys, *demo, "V100-16", *few)
+    assert "64 images a process" in found["memory v100-16"]["detail"]
+    assert "9 steps" in found["compute v100-16"]["detail"] and "shared memory" in found
+    assert found["gpu"]["detail"].startswith("1 x v100-16, as --gpu says")
+    found = rows(capsys, *demo, "small", *few, status=2)
+    assert "lower SOLVER.BATCH_SIZE" in found["memory small"]["detail"]
+    assert "not calibrated" in found["compute small"]["detail"]
+    detection = ["--config", "digits_voc.yaml", "--weights", "random", "--gpu", "small"]
+    found = rows(capsys, *detection, status=2)
+    assert "8 images a process" in found["memory small"]["detail"]
+    assert main(["--config", "mscn_demo.yaml", "--gpu", "abacus"]) == 2
+    assert "unknown GPU 'abacus' in --gpu; known: a10" in capsys.readouterr().err
+
+
+def test_shared_memory_that_is_too_small_fails_here_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(run_needs, "free_shared_memory", lambda: 2**20)
+    demo = ["--config", "mscn_demo.yaml"]
+    few = ["SOLVER.MAX_STEPS", "9", "SOLVER.WARMUP_STEPS", "1", "DATALOADER.NUM_WORKERS", "2"]
+    assert "--shm-size" in rows(capsys, *demo, *few, status=2)["shared memory"]["detail"]
+    assert rows(capsys, *demo, "--gpu", "t4", *few)["shared memory"]["status"] == "warn"
 
 
 def test_classification_finds_what_would_stop_it(

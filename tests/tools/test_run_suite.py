@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.common.gpus import GPUS, Gpu
 from pretrain.digits.dataset import make_digits
 from tools.run_suite import main
 
@@ -54,3 +55,23 @@ def test_a_suite_runs_goes_on_after_a_failure_and_skips_what_is_done(
     assert lines[0]["detail"] == "already done" and lines[0]["job"] == "knn/untrained"
     assert set(lines[-1]["states"].values()) == {"done"}
     assert (output / "report" / "report.html").is_file()
+
+
+def test_a_plan_says_whether_jobs_fit_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))  # the data is not needed for it
+    pretrain = "{name: a, config: mscn_demo.yaml}, {name: b, config: mscn_demo.yaml}"
+    (tmp_path / "suite.yaml").write_text(f"PRETRAIN: [{pretrain}]\n")
+    command = ["--config", str(tmp_path / "suite.yaml"), "--dry-run", "--probe-seconds", "0"]
+    assert main([*command, "--gpu", "a100-40"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert sum(line.startswith("memory a100-40: ") for line in lines) == 2
+    assert sum(line.startswith("compute a100-40: ") for line in lines) == 2
+    monkeypatch.setitem(GPUS, "small", Gpu("small", 0.01))
+    assert main([*command, "--gpu", "small", "--json"]) == 2
+    captured = capsys.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert "pretrain/a: memory small: " in line and "lower SOLVER.BATCH_SIZE" in line
+    jobs = {job["name"]: job for job in json.loads(captured.out)["jobs"]}
+    assert jobs["pretrain/b"]["gpu"][0]["problem"] and jobs["convert/b"]["gpu"] == []

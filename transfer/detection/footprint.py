@@ -17,7 +17,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from pretrain.common.run_needs import RunNeeds
-from pretrain.common.step_cost import StepCost, cost_of_step, fake_tensors, make_fake
+from pretrain.common.step_cost import (
+    StepCost,
+    cost_of_step,
+    fake_tensors,
+    gradient_buckets,
+    make_fake,
+)
 from pretrain.data.preprocess import Preprocess
 from transfer.detection.scaling import for_processes
 from transfer.detection.torchvision_engine.box_head import BoxPredictor
@@ -82,7 +88,7 @@ def step_cost(
             optimizer.step()
 
         held = [list(detector.parameters()), list(detector.buffers()), batch]
-        return cost_of_step(step, held)
+        return cost_of_step(step, [held, gradient_buckets(detector, num_processes)])
 
 
 def largest_image(cfg: CfgNode) -> tuple[int, int]:

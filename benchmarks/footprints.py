@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""What a training step of each shipped pretraining config needs of a GPU, in a table and in the
+headers of the configs: `python -m benchmarks.footprints` computes both, some seconds a config.
+
+The configs of the demo, which name CPU cores, are left out, and those that are only built on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.common.config import CHECKOUT, load_config
+from pretrain.common.gpus import GPUS, WORKSPACE
+from pretrain.defaults import get_defaults
+from pretrain.engine.footprint import step_cost
+
+CONFIGS = CHECKOUT / "configs" / "pretrain"
+TABLE = Path(__file__).with_name("results") / "footprints.json"
+# Gigabytes as makers name them -> the card of such a size that has the least memory.
+SIZES = {
+    11: "rtx2080ti",
+    16: "t4",
+    24: "l4",
+    32: "v100-32",
+    40: "a100-40",
+    48: "l40s",
+    80: "a100-80",
+    141: "h200",
+}
+# Processes, one for each GPU, that the headers speak of. mscn_convnext_tiny: at 8 it fits no 80 GB.
+PROCESSES = {"msn_vits16": 16, "mscn_convnext_tiny": 16}
+LINE = re.compile(r"^# Hardware: \d+ GPUs? of \d+ GB \(.*\); hours not measured\.$", re.MULTILINE)
+Entry = dict[str, float]  # processes, and of each of them gib and tflop
+
+
+def named_configs() -> dict[str, Path]:
+    """The configs that run on GPUs, by their path below configs/pretrain without suffix."""
+    return {
+        str(path.relative_to(CONFIGS).with_suffix("")): path
+        for path in sorted(CONFIGS.rglob("*.yaml"))
+        if not path.stem.endswith("_demo") and not path.stem.startswith("base_")
+    }
+
+
+def processes_of(name: str) -> int:
+    """One for the small runs and those on own data, else 8 or what the table above says."""
+    small = name.endswith("tiny100") or name.startswith("own_")
+    return PROCESSES.get(name, 1 if small else 8)
+
+
+def footprint(name: str) -> Entry:
+    """The entry of a config, computed."""
+    processes = processes_of(name)
+    cost = step_cost(load_config(str(named_configs()[name]), get_defaults()), processes)
+    tflop = float(f"{cost.flops / 1e12:.4g}")
+    return {"processes": processes, "gib": round(cost.peak_bytes / 2**30, 2), "tflop": tflop}
+
+
+def hardware_line(entry: Entry) -> str:
+    """The line of a config's header."""
+    need = entry["gib"] * (1 + WORKSPACE)
+    size = next((size for size, name in SIZES.items() if need <= GPUS[name].gib), None)
+    if size is None:
+        raise ValueError(f"{need:.1f} GiB fit no GPU: raise the number of processes")
+    cost = f"{entry['gib']:.3g} GiB and {entry['tflop']:.3g} TFLOP a step"
+    gpus = "1 GPU" if entry["processes"] == 1 else f"{entry['processes']:.0f} GPUs"
+    each = "" if entry["processes"] == 1 else " on each"
+    return f"# Hardware: {gpus} of {size} GB ({cost}{each}); hours not measured."
+
+
+def main(names: Sequence[str]) -> None:
+    """Computes the entries of the given configs (all, if none is given) and rewrites the lines."""
+    paths = named_configs()
+    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    for name in names or paths:
+        begin = time.perf_counter()
+        table[name] = footprint(name)
+        print(f"{name}: {table[name]} ({time.perf_counter() - begin:.1f} s)", flush=True)
+    kept = {name: table[name] for name in paths if name in table}
+    TABLE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for name, entry in kept.items():
+        text, line = paths[name].read_text(encoding="utf-8"), hardware_line(entry)
+        changed, count = LINE.subn(line, text, count=1)
+        if count == 0:
+            print(f"{paths[name]} has no such line in its header: {line}", file=sys.stderr)
+        elif changed != text:
+            paths[name].write_text(changed, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
