@@ -1,7 +1,7 @@
 """Every config key of pretraining with its default: the recipe of MSCN on ImageNet, ResNet-50.
 
 "Our choice" marks what the MSCN article (arXiv 2206.07700) leaves open. px means pixels of the
-network's input. Probabilities and shares are 0 to 1. Only pretrain/engine/run.py reads the config.
+network's input. Probabilities and shares are 0 to 1.
 """
 
 from __future__ import annotations

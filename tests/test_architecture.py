@@ -39,9 +39,9 @@ CONFIG_READERS = {
     "transfer.segmentation.config",
     "transfer.suite.config",
     # What makes the parts of a run from it.
-    "pretrain.data.run",
+    "pretrain.data.build",
     "pretrain.engine.run",
-    "pretrain.methods.run",
+    "pretrain.methods.build",
     "pretrain.visual.run",
     "transfer.classification.features.formats",
     "transfer.classification.protocols.knn",

@@ -1,7 +1,9 @@
 """What a network's weights expect of their input: `(N, 3, H, W)` RGB images in, network input out.
 
-These facts travel with the weights through every file, so that each downstream tool feeds them
-alike: channel order, mean, standard deviation, value range, and MSCN's high-pass filter.
+These facts travel with the weights through every file: channel order, mean, standard deviation,
+value range, and MSCN's high-pass filter. `Preprocess.apply` applies them for pretraining,
+classification and segmentation; a detector applies them to images before padding
+(`transfer/detection/torchvision_engine/detector.py`, `transfer/detection/detectron2_engine.py`).
 """
 
 from __future__ import annotations

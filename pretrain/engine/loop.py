@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
-from pretrain.engine.guard import StepGuard
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.methods.base import Method
 from pretrain.optim.schedules import set_rates
 

@@ -21,9 +21,7 @@ from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
-from pretrain.data.datasets import ImageDataset
-from pretrain.data.kinds import check_kinds
-from pretrain.data.run import (
+from pretrain.data.build import (
     PretrainingData,
     branches,
     build_loader,
@@ -32,6 +30,8 @@ from pretrain.data.run import (
     train_images,
     transfer_preprocess,
 )
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.refused_kinds import check_kinds
 from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
 from pretrain.engine.checks import (
     batch_note,
@@ -40,14 +40,14 @@ from pretrain.engine.checks import (
     check_monitor,
     queue_note,
 )
-from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.methods.run import build_method, build_trunk
+from pretrain.methods.build import build_method, build_trunk
 from pretrain.optim.build import GroupRules, build_optimizer, param_groups
 from pretrain.optim.schedules import (
     by_epoch,

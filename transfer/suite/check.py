@@ -1,6 +1,6 @@
 """Looks at every job's config, data and weights before the first one starts.
 
-A plan gets to know what each job costs, or what is wrong with it. The doctor looks at a single run
+It finds what each job of a plan costs, or what is wrong with it. The doctor looks at a single run
 by the same functions. Pretraining is looked at through functions that the command hands in, since
 only `pretrain` knows its configs.
 """

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.data.loader import Batch
-from pretrain.engine.guard import NonFiniteLoss, StepGuard
 from pretrain.engine.loop import Callback, Training, clip_gradients, step_generator, train
+from pretrain.engine.nonfinite_guard import NonFiniteLoss, StepGuard
 from pretrain.methods.base import Method
 
 

@@ -18,13 +18,13 @@ from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.config import dump_yaml, flat
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
-from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import (
+from pretrain.data.build import (
     build_view_maker,
     mask_recipe,
     train_images,
     transfer_preprocess,
 )
+from pretrain.data.preprocess import Preprocess
 from pretrain.engine.checks import batch_note
 from pretrain.engine.monitor import centre_crop
 from pretrain.engine.run import build_training, check_inputs, pretrain

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped, named, and in the end a reason to stop."""
+"""Steps whose loss or gradient is not finite: skipped and logged; after too many, the run stops."""
 
 from __future__ import annotations
 
