@@ -10,7 +10,7 @@ Legend: N batch, H x W pixels. Operations run only on the images that drew them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -83,6 +83,12 @@ class AugmentParams:
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[AugmentParams]) -> AugmentParams:
+        """The draws of several batches, as those of one."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def to(self, device: torch.device) -> AugmentParams:
         """The same draws on another device."""
