@@ -62,6 +62,12 @@ class ViewRecipe:
         """No augmentation at all (rungs 0 to 2 of MSCN's ladder)."""
         return cls(flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0, blur_prob=0.0)
 
+    def operations(self) -> ViewRecipe:
+        """The same operations with every probability 1: what a batch's draws are applied by, since
+        they alone say which images an operation touches."""
+        names = [field.name for field in fields(self) if field.name.endswith("_prob")]
+        return replace(self, **dict.fromkeys(names, 1.0))
+
     def kernel_size(self, size: int) -> int:
         """The blur's kernel in pixels for images of `size` px."""
         return self.blur_kernel if self.blur_kernel is not None else max(3, size // 20 * 2 + 1)

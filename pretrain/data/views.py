@@ -7,7 +7,7 @@ follows. Legend: V views, N batch, S a view's side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -115,19 +115,21 @@ class ViewMaker:
     def _augmented(self, crops: Sequence[Tensor], params: dict[int, AugmentParams]) -> list[Tensor]:
         """Each view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1].
 
-        Views of equal recipe and size pass through it together. That is for GPUs, where the time
-        is that of starting kernels. On a CPU each view is alone: small batches stay in its cache.
+        Views of one size whose recipes differ in probabilities alone pass through it together.
+        That is for GPUs, where the time is that of starting kernels. On a CPU each view is alone:
+        small batches stay in its cache.
         """
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[tuple[ViewRecipe, torch.Size, int | None], list[int]] = {}
         for view in params:
             alone = view if crops[view].device.type == "cpu" else None
-            groups.setdefault((self.recipes[view], crops[view].shape, alone), []).append(view)
+            recipe = self.recipes[view] if alone is not None else self.recipes[view].operations()
+            groups.setdefault((recipe, crops[view].shape, alone), []).append(view)
         pixels: dict[int, Tensor] = {}
-        for views in groups.values():
+        for (recipe, _, _), views in groups.items():
             images = torch.cat([crops[view] for view in views])
             images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
             drawn = AugmentParams.cat([params[view] for view in views])
-            images = augment.apply_augment(images, drawn, self.recipes[views[0]])
+            images = augment.apply_augment(images, drawn, recipe)
             pixels.update(zip(views, images.chunk(len(views))))
         for view, source in enumerate(self.same_view):
             if source is not None:

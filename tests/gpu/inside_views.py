@@ -20,7 +20,8 @@ from pretrain.engine.checks import load_checked
 from tests.gpu.pretend_cuda import CUDA, PretendCuda
 
 RECIPE = ViewRecipe(solarize_prob=0.2)
-MASK = MaskRecipe(grid_size=8, ratio=0.4, noise="image")
+PLAIN = ViewRecipe.none()
+GENTLE = replace(RECIPE, solarize_prob=0.0, blur_prob=0.1)  # shares RECIPE's operations
 
 
 def generator() -> torch.Generator:
@@ -51,15 +52,18 @@ def one_by_one(maker: ViewMaker, crops: list[Tensor], draws: torch.Generator) ->
     return views
 
 
-def test_views_made_together_are_those_made_one_by_one() -> None:
-    """Equal recipes, a recipe and a size of their own, a view of another's pixels: bit for bit."""
+@pytest.mark.parametrize("noise", ["iid", "none"])
+def test_views_made_together_are_those_made_one_by_one(noise: str) -> None:
+    """Equal recipes, other probabilities, a strength and a size of their own, a view of another's
+    pixels: bit for bit."""
+    mask = MaskRecipe(grid_size=8, ratio=0.4, noise=noise)
     maker = ViewMaker(
-        [RECIPE, RECIPE, replace(RECIPE, blur_prob=1.0), RECIPE, RECIPE, RECIPE, RECIPE],
-        highpasses=[HighPass(5, 2.0), None, None, HighPass(5, 2.0), None, None, None],
-        masks=[MASK, None, MASK, MASK, None, None, None],
-        same_view=[None, None, None, None, 0, None, 4],
+        [RECIPE, RECIPE, replace(RECIPE, hue=0.1), RECIPE, RECIPE, GENTLE, PLAIN, RECIPE],
+        highpasses=[HighPass(5, 2.0), None, None, HighPass(5, 2.0), None, None, None, None],
+        masks=[mask, None, mask, mask, None, None, None, mask],
+        same_view=[None, None, None, None, 0, None, None, 4],
     )
-    sizes = [24, 24, 24, 16, 24, 24, 24]
+    sizes = [24, 24, 24, 16, 24, 24, 24, 24]
     crops = [
         torch.randint(0, 256, (6, size, size, 3), generator=generator()).byte().permute(0, 3, 1, 2)
         for size in sizes
@@ -71,13 +75,12 @@ def test_views_made_together_are_those_made_one_by_one() -> None:
         together = sum(cuda.kernels.values())
         cuda.reset()
         twins = [view.cpu() for view in one_by_one(maker, on_device, generator())]
-        assert together < 0.7 * sum(cuda.kernels.values())
+        assert together < 0.8 * sum(cuda.kernels.values())
     assert [view.shape[-1] for view in views] == sizes
     for view, (ours, twin) in enumerate(zip(views, twins, strict=True)):
         assert torch.equal(ours, twin), f"view {view}"
-    for ours, theirs, mask in zip(views, maker(crops, generator()), maker.masks, strict=True):
-        if mask is None:  # the noise in a mask is drawn on the device
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    if noise == "none":  # the noise is drawn on the device
+        torch.testing.assert_close(views, maker(crops, generator()), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("config", ["simclr_r50.yaml", "mscn_r50.yaml", "msn_vits16.yaml"])
