@@ -21,6 +21,7 @@ from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.lookup import find
+from pretrain.common.precision import amp_dtype, describe_precision
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.datasets import open_images
 from pretrain.data.kinds import check_kinds
@@ -75,6 +76,8 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
     setup_logging(folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
     training = build_training(cfg, device)
+    if distributed.is_main() and device.type != "cpu":
+        logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
@@ -146,7 +149,7 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
         total_steps=total,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         seed=cfg.SEED,
-        bf16=cfg.SOLVER.BF16 and device.type == "cuda",
+        amp=amp_dtype(device) if cfg.SOLVER.BF16 else None,
         base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
