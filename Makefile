@@ -31,6 +31,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks
 	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks
 	$(BIN)/flake8 pretrain transfer tools tests benchmarks
+	$(BIN)/mypy
 
 format: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks

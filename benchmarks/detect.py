@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fvcore.common.config import CfgNode
 from benchmarks import seconds
 from benchmarks.pipeline import finisher
 from benchmarks.timing import Sample, Work, interleaved, measure
+from pretrain.common.distributed import process_device, seed_everything
 from pretrain.digits.dataset import make_digits
 from transfer.checkpoints.read import RANDOM, read_weights
 from transfer.checkpoints.weights import Weights
@@ -54,9 +55,7 @@ def run(cfg: CfgNode, options: Options) -> dict[str, Any]:
         cfg, train_set = completed(cfg, options)
         weights = read_weights(RANDOM, backbone=backbone_name(cfg), seed=cfg.SEED)
         cfg = with_preprocess(cfg, weights.preprocess)
-        device = torch.device("cpu")
-        if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available():
-            device = torch.device("cuda")
+        device = process_device(cfg.MODEL.DEVICE)
         engines = {"torchvision": torchvision_step}
         if importlib.util.find_spec("detectron2") is not None:
             engines["detectron2"] = detectron2_step
@@ -119,29 +118,30 @@ def torchvision_step(
     """One iteration of `transfer/training/loop.py`."""
     from transfer.detection.torchvision_engine import engine
     from transfer.detection.torchvision_engine.load import load_backbone
-    from transfer.training import loop
+    from transfer.training import build, loop
     from transfer.training.metrics import open_metrics
-    from transfer.training.schedule import set_rates
 
-    engine.seed_everything(cfg.SEED)
+    seed_everything(cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     detector = engine.make_detector(cfg, weights.preprocess)
     load_backbone(detector, weights)
-    detector.to(engine.device_of(cfg))
+    detector.to(process_device(cfg.MODEL.DEVICE))
     if cfg.TRANSFER.CHANNELS_LAST:
         detector.to(memory_format=torch.channels_last)
-    optimizer = engine.make_optimizer(cfg, detector)
-    schedule, batches = engine.make_schedule(cfg), engine.training_batches(cfg, train_set)
-    metrics, numbers = open_metrics(output, 0), count()
+    optimizer, schedule = build.make_optimizer(cfg, detector), build.make_schedule(cfg)
+    metrics = open_metrics(output, 0)
+    steps = loop.steps(
+        detector,
+        batches=([batch] for batch in engine.training_batches(cfg, train_set)),
+        optimizer=optimizer,
+        rate_at=schedule.factor,
+        iterations=range(sys.maxsize),
+    )
 
     def step() -> int:
-        iteration = next(numbers)
-        batch = next(batches)
-        detector.train()
-        set_rates(optimizer, schedule.factor(iteration))
-        losses = loop.step(detector, batch, optimizer, iteration)
-        if (iteration + 1) % cfg.TRANSFER.LOG_PERIOD == 0:
-            metrics.write(iteration, total_loss=sum(losses.values()), **losses)
+        done = next(steps)
+        if (done.iteration + 1) % cfg.TRANSFER.LOG_PERIOD == 0:
+            metrics.write(done.iteration, total_loss=done.loss, **done.losses)
         return 1
 
     return step

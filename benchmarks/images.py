@@ -40,7 +40,7 @@ class RepeatedImages(ImageDataset):
 
     def __init__(self, once: ImageDataset, length: int) -> None:
         self.once = once
-        self.labels = [once.labels[i % len(once)] for i in range(length)]
+        self.labels = np.resize(once.labels, length)  # over and over
         self.classes = once.classes
 
     def read(self, index: int) -> Image.Image:

@@ -136,16 +136,15 @@ def kept_per_class(held_out: float, overrides: list[str]) -> int:
 
     cfg = load_config("base_tiny100.yaml", get_defaults(), overrides, "pretrain")
     labels = open_images(cfg.DATASETS.TRAIN).labels
-    return int(labels.count(labels[0]) * (1 - held_out))
+    return int((labels == labels[0]).sum() * (1 - held_out))
 
 
 def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Pretrains (or continues what was cut off), probes, and returns the row."""
-    import torch
-
     from benchmarks.probe import ProbeSet, probe_run
     from pretrain.common.checkpoint import load_checkpoint
     from pretrain.common.config import dump_yaml
+    from pretrain.common.distributed import process_device
     from pretrain.common.environment import describe_environment, describe_hardware
     from pretrain.engine.run import pretrain
 
@@ -155,7 +154,7 @@ def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     begin = time.monotonic()
     pretrain(dump_yaml(cfg), str(folder), True)
     read = ProbeSet.of_held_out if args.held_out else ProbeSet.of_validation
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = process_device()
     metrics = probe_run(folder, read(cfg, tuple(args.probe_limit)), device, run["seed"])
     saved = load_checkpoint(folder / "checkpoint.pth")
     schedule = saved["schedule"]

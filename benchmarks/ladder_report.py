@@ -15,8 +15,8 @@ from benchmarks.ladder_rows import read_rows
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
-from transfer.report.samples import LEAST_SEEDS
 from transfer.results.comparison import Comparison, Sample, compare, holm
+from transfer.results.group import LEAST_SEEDS
 from transfer.results.statistics import CONFIDENCE, Summary, summarize
 
 Row = Mapping[str, Any]

@@ -29,6 +29,7 @@ from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import FolderImages
 from pretrain.data.decoded import decoded_in_memory
+from pretrain.data.folders import scan_folder
 from pretrain.data.run import build_loader
 from pretrain.engine.loop import Training
 from pretrain.engine.run import build_training
@@ -109,7 +110,7 @@ def config_works(
 
 def bench_training(cfg: CfgNode, options: Options, folder: Path, device: torch.device) -> Training:
     """The config's training on a folder of images that never ends."""
-    images = FolderImages(folder.absolute())
+    images = FolderImages(scan_folder(folder.absolute()))
     if cfg.DATALOADER.CACHE_DECODED:
         images = decoded_in_memory(images)
     cfg.DATALOADER.CACHE_DECODED = False  # done above, once for all repetitions
@@ -129,7 +130,7 @@ def peer_works(options: Options, folder: Path, device: torch.device) -> dict[str
     """Files to two SimCLR views of 224 px: ours, and the peer's."""
     shape = {"batch_size": options.batch_size, "num_workers": options.num_workers}
     warmup = 2 * options.num_workers
-    images = RepeatedImages(FolderImages(folder.absolute()), LENGTH)
+    images = RepeatedImages(FolderImages(scan_folder(folder.absolute())), LENGTH)
     loader, make_views = simclr_views(images, size=PEER_SIZE, **shape)
 
     def lightly(seconds: float) -> Sample:

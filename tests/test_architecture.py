@@ -16,6 +16,63 @@ TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
+# Floors that all tasks stand on -> what of `transfer` they may import: no task.
+FLOORS = {"training": ("training", "checkpoints", "datasets")}
+# The modules in which a function may take a config. All other code takes typed values, but for a
+# spec's `from_config`, which is beside the module that the spec describes.
+CONFIG_READERS = {
+    # What a config is: loading, defaults, roles of keys, checks.
+    "pretrain.common.config",
+    "pretrain.common.roles",
+    "pretrain.engine.checks",
+    "transfer.classification.cached.run",
+    "transfer.classification.defaults",
+    "transfer.detection.config",
+    "transfer.detection.config_checks",
+    "transfer.detection.roles",
+    "transfer.detection.torchvision_engine.architectures",
+    "transfer.segmentation.config",
+    "transfer.suite.config",
+    # What makes the parts of a run from it.
+    "pretrain.data.run",
+    "pretrain.engine.run",
+    "pretrain.methods.run",
+    "pretrain.visual.run",
+    "transfer.classification.job",
+    "transfer.classification.run",
+    "transfer.classification.training.run",
+    "transfer.detection.engine",
+    "transfer.detection.lr_sweep",
+    "transfer.detection.run",
+    "transfer.detection.scaling",
+    "transfer.detection.torchvision_engine.engine",
+    "transfer.detection.trials",
+    "transfer.detection.weights.classes_to_score",
+    "transfer.detection.weights.config_beside",
+    "transfer.detection.weights.given",
+    "transfer.detection.weights.start",
+    "transfer.segmentation.run",
+    "transfer.segmentation.training",
+    # The other engine, whose classes take Detectron2's config.
+    "transfer.detection.detectron2_engine",
+    "transfer.detection.detectron2_plugin",
+    "transfer.detection.detectron2_recipe",
+    "transfer.detection.detectron2_vit",
+    # What compares configs, or says what a run of one would do.
+    "transfer.detection.earlier",
+    "transfer.doctor.run",
+    "transfer.report.configs",
+    "transfer.suite.check",
+    "transfer.suite.earlier",
+    "transfer.suite.plan",
+    # Scripts.
+    "benchmarks.detect",
+    "benchmarks.ladder",
+    "benchmarks.probe",
+    "benchmarks.run",
+    "benchmarks.trivial",
+    "tools.bench",
+}
 
 
 def module_name(path: Path) -> str:
@@ -54,6 +111,10 @@ def test_import_rules(path: Path) -> None:
         if name.startswith("transfer") and head == "pretrain" and rest:
             allowed = rest.split(".")[0] in FROM_PRETRAIN
             assert allowed, f"{name} imports {target}: transfer may use {FROM_PRETRAIN} only"
+        floor = name.split(".")[1] if name.startswith("transfer.") else ""
+        if floor in FLOORS and head == "transfer" and rest:
+            allowed = rest.split(".")[0] in FLOORS[floor]
+            assert allowed, f"{name} imports {target}: {floor} may use {FLOORS[floor]} of transfer"
         if head == "detectron2":
             stem = path.stem.startswith("detectron2_") and path.parent.name == "detection"
             assert stem, f"{name} imports detectron2; only transfer/detection/detectron2_*.py may"
@@ -77,6 +138,46 @@ def test_no_import_cycles() -> None:
 
     for name in sorted(graph):
         visit(name, ())
+
+
+def takes_a_config(path: Path) -> bool:
+    """Whether a function other than `from_config`, or a field of a class, holds a config."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            if getattr(node, "name", "") == "from_config":
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        else:
+            given = []
+        fields = node.body if isinstance(node, ast.ClassDef) else []
+        notes = [part.annotation for part in given if part.annotation is not None]
+        notes += [part.annotation for part in fields if isinstance(part, ast.AnnAssign)]
+        named = any(part.arg == "cfg" for part in given)
+        if named or any("CfgNode" in ast.unparse(note) for note in notes):
+            return True
+    return False
+
+
+def test_only_the_listed_modules_read_a_config() -> None:
+    files = {module_name(path): path for path in [*ALL_FILES, *BENCHMARKS]}
+    readers = {name for name, path in files.items() if takes_a_config(path)}
+    others = sorted(readers - CONFIG_READERS)
+    assert not others, f"{others} take a config: pass typed values, or a spec with a `from_config`"
+    assert not CONFIG_READERS - readers, f"listed without need: {CONFIG_READERS - readers}"
+
+
+def test_a_reader_of_configs_is_found(tmp_path: Path) -> None:
+    codes = {
+        "def f(cfg): ...": True,
+        "f = lambda cfg: cfg": True,
+        "def f(given: CfgNode | None): ...": True,
+        "class A:\n    config: CfgNode": True,
+        "class A:\n    def from_config(cls, cfg: CfgNode): ...": False,
+        "def f(width: int): ...": False,
+    }
+    for code, expected in codes.items():
+        (tmp_path / "code.py").write_text(code)
+        assert takes_a_config(tmp_path / "code.py") is expected, code
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=module_name)

@@ -16,6 +16,7 @@ import torch
 
 from pretrain.common.config import CHECKOUT, config_sha256, load_config
 from pretrain.defaults import get_defaults as pretrain_defaults
+from pretrain.roles import ROLES as PRETRAIN_ROLES
 from transfer.classification.cached.run import with_formats
 from transfer.classification.defaults import ROLES, get_defaults
 from transfer.detection.config import protocol_sha256
@@ -33,7 +34,10 @@ CONFIGS = {
 def identity_of(name: str, path: Path) -> str:
     """The sha256 that a record (made on a CPU) or a checkpoint of the config as shipped holds."""
     if name.startswith("pretrain/"):
-        return config_sha256(load_config(str(path), pretrain_defaults()))
+        cfg = load_config(str(path), pretrain_defaults())
+        identity = PRETRAIN_ROLES.sha256(cfg)
+        assert identity == config_sha256(cfg), "a checkpoint's facts tell the second"
+        return identity
     if name.startswith("classification/"):
         cfg = with_formats(load_config(str(path), get_defaults()), torch.device("cpu"))
         return ROLES.sha256(cfg)

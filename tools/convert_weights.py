@@ -122,10 +122,10 @@ def _check_arguments(args: Namespace) -> None:
 
 def _text(report: Report) -> str:
     """The report for people."""
-    weights = report.weights
+    account = report.weights.account
     lines = [
         f"{report.path}: {report.headline}",
-        *(f"  {line}" for line in weights.account.lines()),
+        *(f"  {line}" for line in (account.lines() if account else ())),
     ]
     for layout, rows in report.proofs.items():
         lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
@@ -133,7 +133,7 @@ def _text(report: Report) -> str:
             mark = "" if row.passed else "  DIFFERS"
             numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
             lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
-    lines += [f"  warning: {warning}" for warning in (*weights.warnings, *report.notes)]
+    lines += [f"  warning: {warning}" for warning in (*report.weights.warnings, *report.notes)]
     if report.written:
         lines.append(f"wrote {report.written}, read back equal")
     elif not report.failures:

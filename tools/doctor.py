@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         find_config(args.config)  # a typo is told at once, before torch is loaded
     from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import batch_note, load_checked
-    from pretrain.engine.run import check_inputs, data_note
+    from pretrain.engine.checks import batch_note, load_checked, queue_note
+    from pretrain.engine.run import check_inputs
     from pretrain.engine.state import check_same_config
     from transfer.doctor.rows import as_json, as_text
     from transfer.doctor.run import Question, examine
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides=tuple(args.opts),
     )
     pretraining = Pretraining(
-        load_checked, check_inputs, get_defaults, batch_note, check_same_config, data_note
+        load_checked, check_inputs, get_defaults, batch_note, check_same_config, queue_note
     )
     say = lambda line: print(line, file=sys.stderr)
     rows = examine(question, pretraining, say)

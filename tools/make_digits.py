@@ -16,9 +16,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument("--output", type=Path, required=True, help="a new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set (0)")
-    three = {"type": int, "nargs": 3, "metavar": ("TRAIN", "VAL", "TEST")}
-    parser.add_argument("--classification", **three, help="numbers of crops (2000 500 500)")
-    parser.add_argument("--scenes", **three, help="numbers of scenes (600 150 150)")
+    for option, help_ in (
+        ("--classification", "numbers of crops (2000 500 500)"),
+        ("--scenes", "numbers of scenes (600 150 150)"),
+    ):
+        names = ("TRAIN", "VAL", "TEST")
+        parser.add_argument(option, type=int, nargs=3, metavar=names, help=help_)
     return parser.parse_args(argv)
 
 

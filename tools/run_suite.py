@@ -81,18 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     launcher = None if args.dry_run else make_launcher(args, output)
 
     from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import batch_note, load_checked
-    from pretrain.engine.run import check_inputs, data_note
+    from pretrain.engine.checks import batch_note, load_checked, queue_note
+    from pretrain.engine.run import check_inputs
     from pretrain.engine.state import check_same_config
     from transfer.suite.check import Pretraining, check_configs, check_jobs
 
     pretraining = Pretraining(
-        load_checked, check_inputs, get_defaults, batch_note, check_same_config, data_note
+        load_checked, check_inputs, get_defaults, batch_note, check_same_config, queue_note
     )
     print(f"looking at the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
-    if args.dry_run:
+    if launcher is None:
         return dry_run(jobs, checks, args)
     checks.raise_problems()
     return run(split_trials(jobs, launcher.slots), launcher, output, args)

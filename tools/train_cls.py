@@ -43,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     from pretrain.common.config import find_config, load_config
     from transfer.classification.defaults import get_defaults
-    from transfer.results.last_lines import last_lines
+    from transfer.results.last_lines import last_lines, where_resume_continues
     from transfer.results.record import FILE_NAME, check_trials
-    from transfer.results.unfinished import where_resume_continues
 
     cfg = load_config(args.config, get_defaults(), args.opts, "classification")
     check_trials(args.first_trial, args.trials)

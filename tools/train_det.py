@@ -93,9 +93,8 @@ def _evaluate(run: Any, request: Any, num_gpus: int) -> None:
 def _train(run: Any, request: Any, num_gpus: int) -> None:
     from pretrain.common.distributed import check_gpus, launch
     from transfer.detection.scaling import for_processes
-    from transfer.results.last_lines import last_lines
+    from transfer.results.last_lines import last_lines, where_resume_continues
     from transfer.results.record import FILE_NAME
-    from transfer.results.unfinished import where_resume_continues
 
     check_gpus(num_gpus)
     trials = range(request.first_trial, request.trials)

@@ -38,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not under_torchrun():
         check_gpus(args.num_gpus)
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
+    data = None  # the other processes of torchrun have it from the first one
     with keep_progress(output), interrupt_says(lambda: saved(output / CHECKPOINT)):
         if int(os.environ.get("RANK", 0)) == 0:
-            check_inputs(cfg)
+            data = check_inputs(cfg)
             output_folder(output, args.resume)
             if args.resume:
                 note_fresh_start(output, [CHECKPOINT])
-        launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume))
+        launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume, data))
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"pretrained weights: {output / CHECKPOINT}")
 

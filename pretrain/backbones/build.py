@@ -5,6 +5,8 @@ Input (N, 3, H, W), output pooled features (N, D); D is the trunk's `out_dim`; n
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -52,7 +54,7 @@ def _from_timm(name: str, image_size: int, patch_size: int) -> nn.Module:
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     with torch.device("meta"):
         vit = isinstance(timm.create_model(name, num_classes=0), VisionTransformer)
     if vit:
@@ -64,3 +66,10 @@ def _from_timm(name: str, image_size: int, patch_size: int) -> nn.Module:
     # Not num_features: MobileNetV3 and others end in a wider layer that stays without classes.
     trunk.out_dim = trunk.head_hidden_size
     return trunk
+
+
+def feature_width(trunk: nn.Module) -> int:
+    """The number D of pooled features that a trunk of `build_backbone` gives."""
+    width = trunk.out_dim
+    assert isinstance(width, int)
+    return width

@@ -5,7 +5,7 @@ collapse to blank ones, since edge kernels answer to the mask's "parasitic" edge
 definition. Ours: a kernel is **blank** when its L2 norm is below a share (10 %) of the layer's
 reference, the 90th percentile of its kernels' norms. A median would itself collapse once half of
 the kernels have; a maximum would hang on one kernel. Kernels at their initial values never
-count: their norms lie within a few tens of percent of each other. A kernel that is not blank is
+count: their norms are within a few tens of percent of each other. A kernel that is not blank is
 **flat** when the pattern in it, what is left when each channel's mean over space is taken off,
 has less than that share of the kernel's own norm: it can see a colour but no edge. Batch norm can
 rescale a blank kernel's output, so that the count says what the layer looks like, not that the

@@ -17,7 +17,9 @@ from pretrain.common.lookup import find
 class Trunk(nn.Module):
     """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...)."""
 
-    def __init__(self, *, widths_of: nn.Module, stages: tuple[str, ...], maxpool: bool) -> None:
+    def __init__(
+        self, *, widths_of: ResNet | _TinyParts, stages: tuple[str, ...], maxpool: bool
+    ) -> None:
         """Args: widths_of: the network that stem and stages are taken from."""
         super().__init__()
         self.conv1, self.bn1 = widths_of.conv1, widths_of.bn1

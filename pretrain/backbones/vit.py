@@ -5,7 +5,7 @@ Legend: N batch, L patches of an image, K patches kept, D width. Names are timm'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 
-def is_vit(trunk: nn.Module) -> bool:
+def is_vit(trunk: nn.Module) -> TypeGuard[VisionTransformer]:
     """Whether the trunk is a timm ViT that `encode_tokens` knows.
 
     Plain patches, and one class token that has a position of its own and is the pooled output.
@@ -70,6 +70,7 @@ def encode_tokens(vit: VisionTransformer, images: Tensor, keep: Tensor | None = 
     tokens = patches.flatten(1, 2) + position[:, 1:]
     if keep is not None:
         tokens = take_tokens(tokens, keep)
+    assert vit.cls_token is not None  # as `is_vit` asks
     first = (vit.cls_token + position[:, :1]).expand(len(tokens), -1, -1)
     tokens = torch.cat([first.to(tokens.dtype), tokens], dim=1)
     return vit.norm(vit.blocks(vit.norm_pre(tokens)))

@@ -21,7 +21,7 @@ FORMAT = "mscn-checkpoint"
 VERSION = 1
 
 
-def atomic_write(path: str | Path, writer: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: str | Path, writer: Callable[[BinaryIO], object]) -> None:
     """Writes a file through a temporary one beside it, so that no reader ever sees half of it.
 
     Raises OSError that names the file where the disk is full, whatever the writer raises then.
@@ -103,7 +103,8 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping
         facts: JSON-able `preprocess` and provenance, read back by `read_facts`.
     """
     state = OrderedDict(tensors)
-    state._metadata = OrderedDict(transfer=json.dumps(facts, sort_keys=True))
+    # The attribute of torch's own state dicts, which its files keep
+    setattr(state, "_metadata", OrderedDict(transfer=json.dumps(facts, sort_keys=True)))
     atomic_write(path, lambda file: torch.save(state, file))
 
 
@@ -116,7 +117,9 @@ def read_facts(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 def rng_state() -> dict[str, Any]:
     """State of Python's, numpy's and torch's global generators as tensors and builtins."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    legacy = np.random.get_state()
+    assert isinstance(legacy, tuple)  # numpy gives a mapping only if asked for one
+    name, keys, position, has_gauss, cached = legacy
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(cached)],

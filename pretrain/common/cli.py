@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pretrain.common.errors import InputError, disk_full, failure
 
@@ -25,6 +25,12 @@ CLOSED_PIPE = 128 + 13  # the status of a program that SIGPIPE ends
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
 Main = Callable[[Sequence[str] | None], int | None]
+
+
+class Command(Protocol):
+    """A command: arguments (None: those of the shell) in, exit status out."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 def make_parser(description: str, example: str, overrides: bool = True) -> argparse.ArgumentParser:
@@ -96,7 +102,7 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
     raise InputError(f"{', '.join(map(str, paths))}: their names differ by their suffixes only")
 
 
-def tool(main: Main) -> Callable[[Sequence[str] | None], int]:
+def tool(main: Main) -> Command:
     """Wraps main(argv): returns its exit status, and prints an InputError as one line."""
 
     @functools.wraps(main)

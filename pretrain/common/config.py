@@ -135,7 +135,10 @@ def dump_yaml(cfg: CfgNode) -> str:
 
 
 def config_sha256(cfg: CfgNode, ignore: Sequence[str] = ("OUTPUT_DIR", "SEED")) -> str:
-    """Identity of a protocol: sha256 of the config without the top-level keys in `ignore`."""
+    """Identity of a protocol: sha256 of the config without the top-level keys in `ignore`.
+
+    The default is what the identity of a pretraining config leaves out, see `pretrain/roles.py`.
+    """
     kept = {key: value for key, value in _plain(cfg).items() if key not in ignore}
     return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()
 

@@ -1,6 +1,6 @@
-"""Processes: rank and size, start by torch's elastic launcher, collectives with a gradient.
+"""Processes: rank and size, their device and seeds, start by torch's elastic launcher, collectives.
 
-Everything here is a no-op or the identity in a single process. N rows per process, W processes,
+The collectives are a no-op or the identity in a single process. N rows per process, W processes,
 D columns.
 """
 
@@ -10,14 +10,17 @@ import inspect
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.common.errors import InputError
+
+Value = TypeVar("Value")
 
 
 def world_size() -> int:
@@ -46,13 +49,25 @@ def init_distributed() -> torch.device:
 
     NCCL with one GPU per process where CUDA is present, else gloo on the CPU.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=60))
-    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    return process_device()
+
+
+def process_device(kind: str = "cuda") -> torch.device:
+    """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu"."""
+    if kind != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch's and numpy's global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def close_distributed() -> None:
@@ -75,9 +90,8 @@ def distribute(module: nn.Module) -> nn.Module:
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     unused = getattr(module, "leaves_unused", False)
-    return DistributedDataParallel(
-        module, device_ids=ids, find_unused_parameters=unused, **{name: False}
-    )
+    options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
+    return DistributedDataParallel(module, device_ids=ids, **options)
 
 
 def under_torchrun() -> bool:
@@ -170,6 +184,33 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def from_main(value: Value | None, make: Callable[[], Value]) -> Value:
+    """What each process holds already; if one holds nothing, then what the main process has.
+
+    The main process sends its value to the others, and calls `make` if it has none: so a folder
+    that all processes need is listed once. All processes must call this.
+
+    Raises:
+        InputError: on every process, if `make` raised it.
+    """
+    if all(gather_objects(value is not None)):
+        assert value is not None
+        return value
+    sent: list[Value | InputError | None] = [None]
+    if is_main():
+        try:
+            sent[0] = value if value is not None else make()
+        except InputError as error:
+            sent[0] = error
+    if world_size() > 1:
+        dist.broadcast_object_list(sent)
+    found = sent[0]
+    if isinstance(found, InputError):
+        raise found
+    assert found is not None
+    return found
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's (picklable) value, in rank order, on every rank."""
     if world_size() == 1:
@@ -177,3 +218,8 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_items(items: list[Any]) -> list[Any]:
+    """The (picklable) items of all ranks in one list, in rank order, on every rank."""
+    return [item for part in gather_objects(items) for item in part]

@@ -29,7 +29,8 @@ def describe_environment() -> dict[str, str]:
     """Versions of Python and the packages that move numbers, and this checkout's git commit."""
     versions = {"python": platform.python_version(), "platform": platform.system()}
     versions.update({name: _version(name) for name in (*PACKAGES, "detectron2", "mscn")})
-    versions["cuda"] = torch.version.cuda if torch.cuda.is_available() else "absent"
+    cuda = torch.version.cuda if torch.cuda.is_available() else None
+    versions["cuda"] = cuda or "absent"
     versions["git_commit"] = _git_commit()
     return versions
 

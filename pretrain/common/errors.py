@@ -13,6 +13,12 @@ class InputError(Exception):
     """Bad input. The message is one clear line that names the file or key, and the remedy."""
 
 
+def check_probability(name: str, value: float) -> None:
+    """Raises InputError unless a value is from 0 to 1; `name` is its key's or field's."""
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} {value} is not a probability; give 0 to 1")
+
+
 def failure(error: BaseException) -> str:
     """The line that says why a run failed, for causes outside of the program; "" for others.
 

@@ -1,8 +1,8 @@
 """Collects what is odd or wrong in one input, and says each kind once, with its count.
 
-In: kinds of findings, each with the place where it was seen. Out: one InputError for all kinds that
-must be mended, or one warning for what was changed or left out. Each kind is counted and shows its
-first three places, so that a user learns of every problem of a file in one attempt.
+A reader notes kinds of findings, each with the place where it was seen. All kinds that must be
+mended become one InputError, what was changed or left out becomes one warning. Each kind is counted
+and shows its first three places, so that a user learns of every problem of a file in one attempt.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ classes the lower class wins, on every device. A class without a vote is never a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ QUERY_CHUNK, BANK_BLOCK = 1024, 4096  # 16 MB of similarities
 MANY = 4  # times k: sorting more candidates takes longer than topk over the block
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True)
+class Neighbours:
     """The k nearest bank rows of each query, nearest first.
 
     Attributes: similarity: cosines (M, k) float32; index: rows of the bank (M, k) int64.
@@ -59,12 +60,15 @@ def nearest_neighbours(
         raise InputError(f"k = {k} neighbours asked of a bank of {len(bank)} images")
     device = device or queries.device
     unit = normalize(queries.to(device).float(), dim=1)
-    best: list[Neighbours | None] = [None] * len(unit.split(chunk))
+    best: dict[int, Neighbours] = {}
     for start in range(0, len(bank), block):
         rows = normalize(bank[start : start + block].to(device).float(), dim=1)
         for place, part in enumerate(unit.split(chunk)):
-            best[place] = _join(best[place], part @ rows.T, k, start)
-    return Neighbours(*(torch.cat(parts) for parts in zip(*best)))
+            best[place] = _join(best.get(place), part @ rows.T, k, start)
+    return Neighbours(
+        torch.cat([found.similarity for found in best.values()]),
+        torch.cat([found.index for found in best.values()]),
+    )
 
 
 def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Neighbours:
@@ -149,12 +153,16 @@ def weighted_knn(
     check_labels(train_labels, num_classes, "the bank")
     found = nearest_neighbours(train_features, test_features, max(k), chunk=chunk)
     labels = train_labels.to(found.index.device)[found.index]
-    options = {"temperature": temperature, "num_classes": num_classes}
-    return {size: vote(found.similarity, labels, k=size, **options) for size in k}
+    return {
+        size: vote(
+            found.similarity, labels, k=size, temperature=temperature, num_classes=num_classes
+        )
+        for size in k
+    }
 
 
 def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
-    """Raises InputError unless all labels lie in 0..num_classes-1."""
+    """Raises InputError unless all labels are in 0..num_classes-1."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise InputError(

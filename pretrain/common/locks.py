@@ -1,7 +1,8 @@
 """One process at a time in a folder: by waiting for the other one, or by refusing to start.
 
 The lock is the kernel's (flock): a killed process lets go of it. Where the file system has none,
-nothing is locked.
+nothing is locked. The library filelock unlocks explicitly, which would also take the lock from
+processes that inherited it (`only_one`); here the file is only closed.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class MetricsWriter:
 
     def write(self, step: int, **scalars: float) -> None:
         """Records scalars at `step`."""
-        if self._file is None:
+        if self._file is None or self._tensorboard is None:
             return
         values = {name: _jsonable(value) for name, value in scalars.items()}
         self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
@@ -88,6 +88,7 @@ class MetricsWriter:
         """Flushes and closes both files."""
         if self._file is not None:
             self._file.close()
+        if self._tensorboard is not None:
             self._tensorboard.close()
 
     def __enter__(self) -> MetricsWriter:

@@ -72,10 +72,11 @@ def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
         values = loader.construct_sequence(node, deep=True)
         return {"tuple": tuple, "list": list}.get(tag, lambda _: Inert(tag))(values)
     if isinstance(node, yaml.MappingNode):
-        values = loader.construct_mapping(node, deep=True)
-        if tag.startswith("object/new:") and isinstance(values.get(ITEMS), dict):
-            return values[ITEMS]
-        return values if tag == "dict" or tag.startswith("object:") else Inert(tag)
+        mapping = loader.construct_mapping(node, deep=True)
+        if tag.startswith("object/new:") and isinstance(mapping.get(ITEMS), dict):
+            return mapping[ITEMS]
+        return mapping if tag == "dict" or tag.startswith("object:") else Inert(tag)
+    assert isinstance(node, yaml.ScalarNode)  # YAML has no fourth kind of node
     text = loader.construct_scalar(node)
     if tag in ("str", "unicode"):
         return text

@@ -12,7 +12,7 @@ Legend: N images of this process, C channels, W processes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import gather_rows, world_size
+
+Norm = TypeVar("Norm", bound=_BatchNorm)
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -65,24 +67,14 @@ class AllReduceBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (x.dim() - 2)
         centred = rows - mean.view(shape)
         variance = _AllReduceSum.apply(centred.square().sum(axes)) / total
-        self._update_running(mean.detach(), variance.detach(), total)
+        if running := _running(self):
+            rate, unbiased = _rate(self, running), variance.detach() * total / (total - 1)
+            running.mean.lerp_(mean.detach().to(running.mean.dtype), rate)
+            running.var.lerp_(unbiased.to(running.var.dtype), rate)
         y = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(x.dtype)
-
-    def _update_running(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
-        if not self.track_running_stats:
-            return
-        rate = self._counted()
-        unbiased = variance * total / (total - 1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
-
-    def _counted(self) -> float:
-        """Counts the batch; returns the rate at which the running statistics move."""
-        self.num_batches_tracked.add_(1)
-        return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
 
 
 class _KernelNorm(torch.autograd.Function):
@@ -135,10 +127,10 @@ class KernelBatchNorm(AllReduceBatchNorm):
     """The same on CUDA, by torch's kernels: for inputs of any dtype that these take."""
 
     def _over_processes(self, x: Tensor) -> Tensor:
-        if not self.track_running_stats:
-            return _KernelNorm.apply(x, self.weight, self.bias, (None, None), 0.0, self.eps)
-        running = (self.running_mean, self.running_var)
-        return _KernelNorm.apply(x, self.weight, self.bias, running, self._counted(), self.eps)
+        running = _running(self)
+        moved = (running.mean, running.var) if running else (None, None)
+        rate = _rate(self, running) if running else 0.0
+        return _KernelNorm.apply(x, self.weight, self.bias, moved, rate, self.eps)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -152,7 +144,7 @@ class GroupBatchNorm(_BatchNorm):
 
     What N / group_size GPUs without SyncBN compute, on one GPU (MoCo's per-GPU statistics, after
     the idea of its colab notebook's SplitBatchNorm). Running statistics move by the mean over the
-    groups. Raises ValueError when the groups do not divide the images.
+    groups. Raises ValueError when the groups do not divide the images, or nothing is tracked.
     """
 
     group_size: int
@@ -166,17 +158,40 @@ class GroupBatchNorm(_BatchNorm):
             return super().forward(x)
         if len(x) % self.group_size:
             raise ValueError(f"{len(x)} images do not split into groups of {self.group_size}")
+        running = _running(self)
+        if running is None:
+            raise ValueError("a batch norm over groups needs running statistics")
+        rate = _rate(self, running)
         parts, statistics = [], []
         for part in x.split(self.group_size):
-            moved = (self.running_mean.clone(), self.running_var.clone())
-            parts.append(
-                F.batch_norm(part, *moved, self.weight, self.bias, True, self.momentum, self.eps)
-            )
+            moved = (running.mean.clone(), running.var.clone())
+            parts.append(F.batch_norm(part, *moved, self.weight, self.bias, True, rate, self.eps))
             statistics.append(moved)
-        self.num_batches_tracked.add_(1)
-        for buffer, values in zip((self.running_mean, self.running_var), zip(*statistics)):
+        for buffer, values in zip((running.mean, running.var), zip(*statistics)):
             buffer.copy_(torch.stack(values).mean(dim=0))
         return torch.cat(parts)
+
+
+class _Running(NamedTuple):
+    """The buffers of a batch norm that tracks statistics: (C,), (C,), and a count."""
+
+    mean: Tensor
+    var: Tensor
+    batches: Tensor
+
+
+def _running(norm: _BatchNorm) -> _Running | None:
+    """The norm's buffers; None if it tracks nothing."""
+    mean, var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    if mean is None or var is None or batches is None:
+        return None
+    return _Running(mean, var, batches)
+
+
+def _rate(norm: _BatchNorm, running: _Running) -> float:
+    """Counts one more batch; by how much its statistics move the running ones."""
+    running.batches.add_(1)
+    return norm.momentum if norm.momentum is not None else 1.0 / float(running.batches)
 
 
 def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
@@ -207,7 +222,7 @@ def _has_activation(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and hasattr(module, "act")
 
 
-def _like(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
+def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
     """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
@@ -227,7 +242,7 @@ def _like(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
 
 def _add_activation(ours: _BatchNorm, norm: nn.Module) -> None:
     """Lets `ours` end as timm's BatchNormAct2d does, without a name of its own in the state."""
-    drop, act = norm.drop, norm.act
+    drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
     ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
 
 

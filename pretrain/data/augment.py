@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, check_probability
 from pretrain.data import color
 from pretrain.data.blur import gaussian_blur
 
@@ -46,9 +47,8 @@ class ViewRecipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_prob") and not 0.0 <= value <= 1.0:
-                raise InputError(f"{field.name} {value} is no probability; give 0 to 1")
+            if field.name.endswith("_prob"):
+                check_probability(field.name, getattr(self, field.name))
         for name in ("brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)} must not be negative")
@@ -66,7 +66,8 @@ class ViewRecipe:
         """The same operations with every probability 1: what a batch's draws are applied by, since
         they alone say which images an operation touches."""
         names = [field.name for field in fields(self) if field.name.endswith("_prob")]
-        return replace(self, **dict.fromkeys(names, 1.0))
+        certain: dict[str, Any] = dict.fromkeys(names, 1.0)
+        return replace(self, **certain)
 
     def kernel_size(self, size: int) -> int:
         """The blur's kernel in pixels for images of `size` px."""
@@ -134,7 +135,7 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` float32 in [0, 1] -> a new tensor of the same kind. Draws that lie on the
+    images `(N, 3, H, W)` float32 in [0, 1] -> a new tensor of the same kind. Draws that are on the
     CPU cost a GPU no synchronisation: the images that an operation touches are known at once.
     """
     images = images.clone()
@@ -157,7 +158,7 @@ def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> 
 def _update(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Replace, in place, the chosen images by `operation(images[rows], rows)`.
 
-    `rows` lies where the draws lie, to index other draws.
+    `rows` is on the device of the draws, so that it can index other draws.
     """
     rows = chosen.nonzero().squeeze(1)
     if rows.numel():

@@ -55,7 +55,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 def _blur_in_pieces(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Pieces that fit a CPU's cache, each of similar sigmas, with kernels as short as they may
-    be: what lies beyond `REACH` sigmas is below float32's resolution."""
+    be: what is beyond `REACH` sigmas is below float32's resolution."""
     blurred = torch.empty_like(images)
     for rows in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
         reach = math.ceil(REACH * float(sigma[rows[-1]]))

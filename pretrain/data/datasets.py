@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -26,21 +24,22 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.decode import decode_image, read_header
+from pretrain.data.file_list import FileList
 from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
-from pretrain.data.listed import Listing
 from pretrain.data.places205 import read_places205
 
-EMPTY: Mapping[str, int] = MappingProxyType({})
+EMPTY: Mapping[str, int] = {}  # no MappingProxyType: spawned processes are sent data sets
 
 
 class ImageDataset(ABC):
-    """Images with labels. `labels[i]` indexes `classes`, or is -1 if there are no classes.
+    """N images with labels, (N,) int64: `labels[i]` indexes `classes`, or is -1 if there are no
+    classes.
 
     `left_out` counts by suffix the files of the same folder that are not read as images.
     """
 
-    labels: list[int]
+    labels: np.ndarray
     classes: list[str]
     left_out: Mapping[str, int] = EMPTY
 
@@ -62,11 +61,11 @@ class ImageDataset(ABC):
 
     def describe(self, name: str) -> str:
         """The data set of this name in one line for the log: images, classes, what is left out."""
-        sizes = Counter(self.labels)
-        counts = [sizes[label] for label in range(len(self.classes))]
+        labelled = self.labels[self.labels >= 0]
+        counts = np.bincount(labelled, minlength=len(self.classes)).tolist()
         return describe_images(name, len(self), counts, self.left_out)
 
-    def files(self) -> list[str]:
+    def files(self) -> Sequence[str]:
         """Paths of a folder's image files; empty for other sets (the listed ones hold JPEGs)."""
         return []
 
@@ -76,15 +75,13 @@ class ImageDataset(ABC):
 
 
 class FolderImages(ImageDataset):
-    """Image files in class folders (any depth below each), or flat in one folder."""
+    """Image files: those of a folder, as `scan_folder` lists them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        found = scan_folder(folder)
+    def __init__(self, found: FileList) -> None:
         self.paths, self.labels, self.classes = found.paths, found.labels, found.classes
         self.left_out = found.left_out
 
-    def files(self) -> list[str]:
+    def files(self) -> Sequence[str]:
         return self.paths
 
     def read(self, index: int) -> Image.Image:
@@ -97,23 +94,11 @@ class FolderImages(ImageDataset):
         return self.paths[index]
 
 
-class ListedImages(ImageDataset):
-    """Image files that a list names, in its order."""
+class ListedImages(FolderImages):
+    """Image files that an official list names, in its order."""
 
-    def __init__(self, listing: Listing) -> None:
-        self.folder, self.labels, self.classes = listing.folder, listing.labels, listing.classes
-        # One buffer instead of millions of strings, whose reference counts would make every
-        # loader process copy the pages they lie on
-        self._names = np.array([os.fsencode(name) for name in listing.names])
-
-    def read(self, index: int) -> Image.Image:
-        return decode_image(self.name(index))
-
-    def size(self, index: int) -> tuple[int, int]:
-        return read_header(self.name(index)).stored_size
-
-    def name(self, index: int) -> str:
-        return os.path.join(self.folder, os.fsdecode(self._names[index]))
+    def files(self) -> Sequence[str]:
+        return []
 
 
 class ArrayImages(ImageDataset):
@@ -123,13 +108,13 @@ class ArrayImages(ImageDataset):
     def __init__(
         self,
         pixels: np.ndarray,
-        labels: Sequence[int],
+        labels: Sequence[int] | np.ndarray,
         classes: Sequence[str],
         names: Sequence[str],
         unreadable: dict[int, str] | None = None,
     ) -> None:
         self.pixels = pixels
-        self.labels = list(labels)
+        self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self.names = list(names)
         self.unreadable = unreadable or {}
@@ -148,13 +133,13 @@ class SubsetImages(ImageDataset):
 
     def __init__(self, whole: ImageDataset, indices: Sequence[int]) -> None:
         self.whole = whole
-        self.indices = list(indices)
-        self.labels = [whole.labels[index] for index in self.indices]
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.labels = whole.labels[self.indices]
         self.classes, self.left_out = whole.classes, whole.left_out
 
-    def files(self) -> list[str]:
+    def files(self) -> Sequence[str]:
         files = self.whole.files()
-        return [files[index] for index in self.indices] if files else []
+        return [files[index] for index in self.indices.tolist()] if files else []
 
     def read(self, index: int) -> Image.Image:
         return self.whole.read(self.indices[index])
@@ -184,9 +169,8 @@ def sorting_hint(images: ImageDataset) -> str:
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     """Open a classification data set by its spec (see the module's docstring).
 
-    `limit_per_class` keeps the first images of each class in sorted order (of the whole folder
-    where there are no classes), or in that of an official list: "a part of" a data set that
-    everybody can take again.
+    Args:
+        limit_per_class: see `first_of_each_class`; None keeps all images.
 
     Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected),
     and what `read_places205` and `read_inat2018` raise.
@@ -200,9 +184,18 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     dataset = find(kind, OPENERS, "data set", where=f"{spec!r}")(rest)
     if limit_per_class is None:
         return dataset
-    if limit_per_class < 1:
-        raise InputError(f"limit per class {limit_per_class} of {spec} must be at least 1")
-    return dataset.subset(_first_per_class(dataset.labels, limit_per_class))
+    return first_of_each_class(spec, dataset, limit_per_class)
+
+
+def first_of_each_class(spec: str, dataset: ImageDataset, limit: int) -> ImageDataset:
+    """The first images of each class in sorted order (of the whole folder where there are no
+    classes), or in that of an official list: "a part of" a data set that everybody can take again.
+
+    Raises InputError, which names the `spec`, for a limit below 1.
+    """
+    if limit < 1:
+        raise InputError(f"limit per class {limit} of {spec} must be at least 1")
+    return dataset.subset(_first_per_class(dataset.labels, limit))
 
 
 def describe_images(
@@ -222,10 +215,10 @@ def describe_images(
     return text + (f"; left out: {describe_left_out(left_out)}" if left_out else "")
 
 
-def _first_per_class(labels: Sequence[int], limit: int) -> list[int]:
+def _first_per_class(labels: np.ndarray, limit: int) -> list[int]:
     taken: dict[int, int] = {}
     indices = []
-    for index, label in enumerate(labels):
+    for index, label in enumerate(labels.tolist()):
         taken[label] = taken.get(label, 0) + 1
         if taken[label] <= limit:
             indices.append(index)
@@ -241,7 +234,7 @@ def _open_folder(rest: str) -> ImageDataset:
             "data set 'folder:' names no folder; write folder:FOLDER:SPLIT, or folder:FOLDER for"
             " the folder itself"
         )
-    return FolderImages(datasets_root() / Path(folder).expanduser() / split)
+    return FolderImages(scan_folder(datasets_root() / Path(folder).expanduser() / split))
 
 
 def _official_opener(
@@ -279,7 +272,9 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
 
 OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "folder": _open_folder,
-    "imagenet": _official_opener("imagenet", lambda root, split: FolderImages(root / split)),
+    "imagenet": _official_opener(
+        "imagenet", lambda root, split: FolderImages(scan_folder(root / split))
+    ),
     "places205": _official_opener("places205", lambda *at: ListedImages(read_places205(*at))),
     "inat2018": _official_opener("inat2018", lambda *at: ListedImages(read_inat2018(*at))),
     "cifar10": _cifar_opener(10),

@@ -18,11 +18,13 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from pretrain.common.errors import InputError
 
@@ -267,7 +269,7 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 def _depth(image: Image.Image) -> int:
     """Bits of a sample of an image that `_has_16_bits`; scientific cameras write TIFFs of 12."""
-    return image.tag_v2.get(BITS, (16,))[0] if image.format == "TIFF" else 16
+    return _tiff_tags(image).get(BITS, (16,))[0]
 
 
 def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
@@ -276,7 +278,7 @@ def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
         raise RefusedImage(path, detail, NO_SCALE)
     sixteen, depth = _has_16_bits(image), _depth(image)
     # PIL minds it up to 8 bits
-    inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == LEAST_IS_WHITE
+    inverted = _tiff_tags(image).get(PHOTOMETRIC) == LEAST_IS_WHITE
     if turn:
         image = ImageOps.exif_transpose(image)
     if not sixteen:
@@ -292,9 +294,17 @@ def _value_range(image: Image.Image) -> str:
     return f"{values.min():g} to {values.max():g}" if values.size else "not finite"
 
 
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF; an image of another format has none."""
+    if image.format == "TIFF" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2
+    return {}
+
+
 def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
     """(width, height) of a TIFF after its decoding; `size` is that in some versions of Pillow."""
-    width, height = image.tag_v2.get(WIDTH), image.tag_v2.get(HEIGHT)
+    tags = _tiff_tags(image)
+    width, height = tags.get(WIDTH), tags.get(HEIGHT)
     if not (isinstance(width, int) and isinstance(height, int)):
         return image.size
     return (height, width) if turned else (width, height)

@@ -14,8 +14,8 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
-from pretrain.common.resources import available_memory
 from pretrain.data.datasets import ArrayImages, ImageDataset
+from pretrain.data.free_memory import available_memory
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A folder's images in class folders, or flat: a path in, paths, labels and classes out.
+"""A folder's images in class folders, or flat: a path in, the list of its files out.
 
 Names that begin with a dot, and folders and files that systems create (`__MACOSX`, `@eaDir`,
 `Thumbs.db`), are passed over at every depth. Files of other suffixes are left out and counted.
@@ -17,6 +17,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
+from pretrain.data.file_list import FileList
 
 # In the order in which a file is chosen if several have one name (VOC's lists have no suffix)
 IMAGE_SUFFIXES = (
@@ -45,22 +46,10 @@ SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 LINKED = "links lead to folders that are read elsewhere, and were not followed"
 
 
-@dataclass(frozen=True)
-class FolderImageList:
-    """The images of a folder, sorted by class and path; `labels[i]` is -1 without classes.
-
-    `left_out` counts the files that are not read, by suffix, and HIDDEN.
-    """
-
-    paths: list[str]
-    labels: list[int]
-    classes: list[str]
-    left_out: Mapping[str, int]
-
-
-def scan_folder(folder: Path) -> FolderImageList:
-    """Lists a folder's images. Subfolders that hold images are classes; without any, the folder's
-    own images have no label.
+def scan_folder(folder: Path) -> FileList:
+    """Lists a folder's images, sorted by class and path. Subfolders that hold images are classes;
+    without any, the folder's own images have no label. `left_out` counts the files that are not
+    read by suffix, and HIDDEN.
 
     A folder that a link leads to is read once. One that is inside the scanned folder is read at its
     own place, and one above it not at all; a warning counts such links.
@@ -87,10 +76,10 @@ def scan_folder(folder: Path) -> FolderImageList:
         raise InputError(f"image folder {folder} holds no images; {layout}{more}")
     _report(folder, walk.links, full)
     if not full:
-        return FolderImageList(flat, [-1] * len(flat), [], left_out)
-    paths = [path for part in full.values() for path in part.images]
+        return FileList.pack(flat, [-1] * len(flat), [], left_out)
+    paths = (path for part in full.values() for path in part.images)
     labels = [label for label, part in enumerate(full.values()) for _ in part.images]
-    return FolderImageList(paths, labels, list(full), left_out)
+    return FileList.pack(paths, labels, list(full), left_out)
 
 
 def is_hidden(name: str) -> bool:

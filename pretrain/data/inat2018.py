@@ -3,7 +3,7 @@
     train2018.json, val2018.json                 COCO-like: images, annotations, categories
     train_val2018/SUPERCATEGORY/ID/IMAGE.jpg     the images of both splits
 
-The JSON files may also lie in `annotations/`. Source of the format: visipedia/inat_comp
+The JSON files may also be in `annotations/`. Source of the format: visipedia/inat_comp
 2018/README.md.
 """
 
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
-from pretrain.data.listed import Listing, check_listed, first_existing
+from pretrain.data.file_list import FileList
+from pretrain.data.listed import first_existing, listed_files
 
 IMAGES = "train_val2018"
 JSON_FILES = ("{}2018.json", "annotations/{}2018.json")
 
 
-def read_inat2018(folder: Path, split: str) -> Listing:
+def read_inat2018(folder: Path, split: str) -> FileList:
     """The images of "train" or "val" in the file's order; the label is the category's id.
 
     Where ids leave gaps, as in a part of the set, it is the position among the ids. Categories of
@@ -52,8 +53,7 @@ def read_inat2018(folder: Path, split: str) -> Listing:
             f"{path}: {labels.count(-1)} images have no annotation, such as {first}; take the"
             " files of the training and validation sets (the test set has no labels)"
         )
-    check_listed(path, folder, names, layout)
-    return Listing(folder, names, labels, classes)
+    return listed_files(path, folder, names, labels, classes, layout)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.data.file_list import FileList
 
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
 # The official numbers of images, and of classes. Places205: Zhou et al., NIPS 2014 (100 validation
@@ -29,16 +29,6 @@ IMAGES = {
 CLASSES = {"imagenet": 1000, "places205": 205, "inat2018": 8142}
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Image i is the file `folder / names[i]`, of the class `classes[labels[i]]`."""
-
-    folder: Path
-    names: list[str]
-    labels: list[int]
-    classes: list[str]
-
-
 def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
     """The first of the places in `folder` that exists.
 
@@ -50,11 +40,27 @@ def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
     raise InputError(f"{folder / places[0]} does not exist; expected {layout}")
 
 
-def check_listed(source: Path, folder: Path, names: Sequence[str], layout: str) -> None:
-    """Raises InputError unless all files `folder / name` exist: how many do not, and one of them.
+def listed_files(
+    source: Path,
+    folder: Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    layout: str,
+) -> FileList:
+    """The files `folder / name` of an official list, in its order.
 
-    `source`: the list, for the message.
+    Raises InputError unless all of them exist: how many do not, and one of them.
+
+    Args:
+        source: the list, and `layout`, what is expected on the disk: for the message.
     """
+    _check_existence(source, folder, names, layout)
+    paths = (os.path.join(folder, name) for name in names)
+    return FileList.pack(paths, labels, classes)
+
+
+def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: str) -> None:
     if not names:
         raise InputError(f"{source} names no images; expected {layout}")
     wanted: dict[str, list[str]] = defaultdict(list)
@@ -80,7 +86,7 @@ def check_listed(source: Path, folder: Path, names: Sequence[str], layout: str) 
 def part_of_whole(name: str, images: int, classes: int) -> str:
     """What says that a built-in set, such as "imagenet:val", is a part of the official one; or "".
 
-    A part is no error: people cut sets down to try things. Its numbers compare with no others.
+    A part is not an error: people cut sets down to try things. Its numbers are not comparable.
     """
     wanted = CLASSES.get(name.partition(":")[0])
     if wanted and classes != wanted:

@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ UNREADABLE = -1  # the index a worker reports when it gave up
 
 @dataclass(frozen=True)
 class Batch:
-    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory lies as `(N, S, S, 3)`;
+    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is `(N, S, S, 3)`;
     `labels (N,)` int64 (-1 where there are no classes); `index (N,)` int64 of the images in the
     data set."""
 
@@ -123,6 +124,7 @@ class CropLoader:
         Raises `InputError` once more than `max_corrupt` images were unreadable.
         """
         self._order.span = (epoch, start_step, self.steps_per_epoch)
+        loaded: Iterator[Loaded]
         if self._workers is None:
             loaded = (self._crops.__getitems__(keys) for keys in self._order)
         else:
@@ -205,7 +207,7 @@ class _CropDataset(Dataset[Loaded]):
                 else:
                     draws = random.Random(draw_seed(self.seed, epoch, sample, view))
                     crops[view][place] = crop_image(image, spec, draws)
-        labels = torch.tensor([self.dataset.labels[i] for i in index.tolist()])
+        labels = torch.from_numpy(self.dataset.labels[index])
         stacked = [torch.from_numpy(view) for view in crops]
         return stacked, labels, torch.from_numpy(index), errors
 
@@ -234,7 +236,8 @@ def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:
     return (((seed << 20 | epoch) << 40 | sample) << 10) + view + 1
 
 
-def _unchanged(loaded: Loaded) -> Loaded:
+def _unchanged(loaded: Any) -> Any:
+    """A batch as `_CropDataset` made it; torch types its collating functions for lists of items."""
     return loaded
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.device_copy import send
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
 from pretrain.data.blur import gaussian_blur
 
@@ -76,8 +76,7 @@ class MaskRecipe:
         find(self.noise, dict.fromkeys(NOISES), "mask noise")
         find(self.channel_kinds, dict.fromkeys(CHANNEL_KINDS), "kind of channel masks")
         for name in ("focal_prob", "channel_prob", "apply_prob"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"mask {name} {getattr(self, name)} is no probability")
+            check_probability(f"mask {name}", getattr(self, name))
         for name in ("ratio", "focal_size"):
             low, high = _range(getattr(self, name))
             if not 0.0 <= low <= high <= 1.0:
@@ -165,7 +164,7 @@ def sample_params(
         independent = independent & ~focal[:, 0]
     mixed = independent if recipe.channel_kinds == "mixed" else torch.zeros_like(independent)
     focal = torch.where(mixed[:, None], focal, focal[:, :1])
-    # A mask is the union of masked cells and of all that lies outside a kept region: a grid mask
+    # A mask is the union of masked cells and of all that is outside a kept region: a grid mask
     # keeps the whole image, a focal mask has no masked cells.
     channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
     outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])

@@ -3,7 +3,7 @@
     trainvalsplit_places205/{train,val}_places205.csv       lines `a/abbey/IMAGE.jpg 0`
     data/vision/torralba/deeplearning/images256/a/abbey/    the images
 
-The lists may also lie in the folder itself, the images in `images256/` or below the archive's name
+The lists may also be in the folder itself, the images in `images256/` or below the archive's name
 `imagesPlaces205_resize/`. Class folders, as VISSL reads them, are `folder:places205:train`, with
 classes in alphabetical order.
 """
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain.common.errors import InputError
-from pretrain.data.listed import CLASSES, Listing, check_listed, first_existing
+from pretrain.data.file_list import FileList
+from pretrain.data.listed import CLASSES, first_existing, listed_files
 
 NUM_CLASSES = CLASSES["places205"]
 LISTS = (
@@ -26,7 +27,7 @@ IMAGES = "data/vision/torralba/deeplearning/images256"
 IMAGE_FOLDERS = (IMAGES, f"imagesPlaces205_resize/{IMAGES}", "images256")
 
 
-def read_places205(folder: Path, split: str) -> Listing:
+def read_places205(folder: Path, split: str) -> FileList:
     """The images of "train" or "val" in the list's order, labels 0 to 204 as the list has them.
 
     A class has the name of the folder of its first training image, without the letter ("abbey",
@@ -49,8 +50,8 @@ def read_places205(folder: Path, split: str) -> Listing:
     for name, label in _lines(paths[split]):
         names.append(name)
         labels.append(label)
-    check_listed(paths[split], images, names, layout)
-    return Listing(images, names, labels, _class_names(paths["train"]))
+    classes = _class_names(paths["train"])
+    return listed_files(paths[split], images, names, labels, classes, layout)
 
 
 def _class_names(path: Path) -> list[str]:

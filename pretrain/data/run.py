@@ -5,6 +5,8 @@ Branches are 0 (VIEWS.A), 1 (VIEWS.B) and 2 (VIEWS.FOCAL), in this order of view
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from pretrain.common import distributed
 from pretrain.common.resources import usable_workers
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
-from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.datasets import ImageDataset, first_of_each_class, open_images
 from pretrain.data.highpass import HighPass
 from pretrain.data.loader import CropLoader
 from pretrain.data.masking import MaskRecipe
@@ -104,6 +106,42 @@ def transfer_preprocess(cfg: CfgNode) -> Preprocess:
     everywhere = all(node.HIGHPASS for node in view_nodes(cfg) if node.COUNT)
     wanted = {"auto": everywhere, "yes": True, "no": False}[cfg.HIGHPASS.AT_TRANSFER]
     return Preprocess(highpass=build_highpass(cfg) if wanted else None)
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """The data sets of a config, each of them opened once.
+
+    Attributes:
+        named: each set that the config names, whole, by its name.
+        train: DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class.
+        monitor: bank and queries of the kNN monitor; None if the config has no monitor.
+    """
+
+    named: dict[str, ImageDataset]
+    train: ImageDataset
+    monitor: tuple[ImageDataset, ImageDataset] | None
+
+
+def open_data(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> PretrainingData:
+    """Opens the config's data sets. Raises InputError as `open_images` does.
+
+    Args:
+        opened: sets by name that are taken as they are; what is opened here is added.
+    """
+    sets, limit = cfg.DATASETS, cfg.DATASETS.LIMIT_PER_CLASS
+    wanted = (sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST) if sets.KNN_TRAIN else (sets.TRAIN,)
+    opened = {} if opened is None else opened
+    for name in wanted:
+        if name not in opened:
+            opened[name] = open_images(name)
+    named = {name: opened[name] for name in dict.fromkeys(wanted)}
+    train = named[sets.TRAIN]
+    return PretrainingData(
+        named,
+        first_of_each_class(sets.TRAIN, train, limit) if limit else train,
+        (named[sets.KNN_TRAIN], named[sets.KNN_TEST]) if sets.KNN_TRAIN else None,
+    )
 
 
 def train_images(cfg: CfgNode) -> ImageDataset:

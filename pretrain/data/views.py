@@ -82,7 +82,7 @@ class ViewMaker:
         """Make the views of a batch, on the crops' device.
 
         V crops uint8 `(N, 3, S, S)` RGB -> V views float32 of the same shapes. `generator` is the
-        only source of randomness. It may lie on the CPU while the crops lie on a GPU, and is best
+        only source of randomness. It may be on the CPU while the crops are on a GPU, and is best
         there: the draws are small, and the GPU then never waits for them.
         """
         if len(crops) != self.num_views:

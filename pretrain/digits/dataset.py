@@ -1,6 +1,6 @@
 """The embedded data set: handwritten digits on photographs, for demonstrations and tests.
 
-In: an output folder, a seed and counts. Out, below the folder (use it as $DETECTRON2_DATASETS):
+`make_digits` writes, for a seed and counts, below a folder (use it as $DETECTRON2_DATASETS):
     digits_cls/{train,val,test}/<digit>/*.png  32 px crops, one digit each (folder:digits_cls:train)
     digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
     digits_coco/                               the same scenes with masks (coco:digits_coco:train)
@@ -65,12 +65,13 @@ def make_digits(
     Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
     """
     output = Path(output)
+    crop_counts, scene_counts = _counts(classification, "classification"), _counts(scenes, "scenes")
     facts = {
         "format": "mscn-digits",
         "version": _VERSION,
         "seed": _whole_number(seed, "the seed"),
-        "classification": _counts(classification, "classification"),
-        "scenes": _counts(scenes, "scenes"),
+        "classification": crop_counts,
+        "scenes": scene_counts,
     }
     if _is_finished(output, facts):
         _LOG.info("%s already holds this data set", output)
@@ -78,8 +79,8 @@ def make_digits(
     partial = output.absolute().parent / f".{output.absolute().name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
-        _write_classification(partial / "digits_cls", seed, facts["classification"])
-        _write_scenes(partial, seed, facts["scenes"])
+        _write_classification(partial / "digits_cls", seed, crop_counts)
+        _write_scenes(partial, seed, scene_counts)
         (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
         if output.is_dir():
             output.rmdir()  # empty, as checked above

@@ -1,7 +1,7 @@
 """Draws scikit-learn's handwritten digits on crops of its two sample photographs.
 
-In: a split's name and numpy generators. Out: backgrounds as uint8 (S, S, 3) RGB arrays and glyphs
-as float32 (h, w) alpha maps in [0, 1], where a pixel with alpha >= 0.5 counts as visible.
+Backgrounds are uint8 (S, S, 3) RGB arrays, glyphs are float32 (h, w) alpha maps in [0, 1], where a
+pixel with alpha >= 0.5 counts as visible. All draws come from numpy generators that are passed in.
 Digits and photographs are split so that train, val and test share neither strokes nor scenery.
 """
 
@@ -56,8 +56,9 @@ def photo_regions(split: str) -> tuple[Image.Image, ...]:
     regions = []
     for pixels in load_sample_images().images:
         height, width = pixels.shape[:2]
-        box = [round(f * n) for f, n in zip((left, top, right, bottom), (width, height) * 2)]
-        regions.append(Image.fromarray(pixels).crop(box))
+        box = (left * width, top * height, right * width, bottom * height)
+        x0, y0, x1, y1 = map(round, box)
+        regions.append(Image.fromarray(pixels).crop((x0, y0, x1, y1)))
     return tuple(regions)
 
 

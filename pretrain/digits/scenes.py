@@ -1,8 +1,8 @@
 """Detection scenes of digits, and their annotations in VOC's and COCO's layout.
 
-In: a split's name and numpy generators. Out: `Scene`s (pixels, classes, visible masks), XML and
-JSON values. Legend: S side of a scene in pixels, n digits in it. Boxes are (top, left, bottom,
-right), 0-based and half-open, until they are written.
+A `Scene` (pixels, classes, visible masks) is drawn for a split from a numpy generator; its
+annotations are XML text and JSON values. Legend: S side of a scene in pixels, n digits in it. Boxes
+are (top, left, bottom, right), 0-based and half-open, until they are written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scene:
 
 
 def draw_scene(split: str, rng: np.random.Generator) -> Scene:
-    """One scene with 1 to 4 digits that lie wholly inside and cover each other only a little."""
+    """One scene with 1 to 4 digits that are wholly inside and cover each other only a little."""
     side = SCENE_SIDE
     pixels = draw_background(split, side, _ZOOM, rng)
     classes: list[int] = []
@@ -159,7 +159,7 @@ def _trace_loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # Each pixel edge with background beyond it, directed so that the pixel lies on the right.
+    # Each pixel edge with background beyond it, directed so that the pixel is on the right.
     for beyond, start, end in (
         (padded[:-2, 1:-1], (0, 0), (1, 0)),
         (padded[1:-1, 2:], (1, 0), (1, 1)),

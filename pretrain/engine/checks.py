@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
+from pretrain.backbones.vit import check_patches, is_vit
 from pretrain.common.config import load_config
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
-from pretrain.data.datasets import sorting_hint
+from pretrain.data.datasets import ImageDataset, sorting_hint
 from pretrain.defaults import get_defaults
 from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, MSCN, QUEUED
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pretrain.data.datasets import ImageDataset
+from pretrain.methods.pairs import PAIRINGS
+from pretrain.methods.run import build_momentum
+from pretrain.optim.build import OPTIMIZERS
+from pretrain.optim.schedules import SCHEDULES, check_milestones
 
 
 def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
@@ -39,6 +40,10 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
     """Raises InputError naming the key whose value cannot work, and the remedy."""
     find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
     find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
+    find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
+    find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
+    find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
+    check_milestones(cfg.SOLVER.MILESTONES)
     _check_batch(cfg, num_processes)
     _check_method(cfg, num_processes)
     _check_counts(cfg)
@@ -65,8 +70,6 @@ def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
     if not METHODS[cfg.METHOD.NAME].vit:
         _check_image_size(cfg, trunk)
         return
-    from pretrain.backbones.vit import check_patches, is_vit
-
     if not is_vit(trunk):
         raise InputError(
             f"METHOD.NAME {cfg.METHOD.NAME} leaves patches out, which BACKBONE.NAME "
@@ -88,8 +91,6 @@ def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
 
 def _check_image_size(cfg: CfgNode, trunk: nn.Module) -> None:
     """A dry run on the meta device: maps that shrink to nothing, outputs that are not pooled."""
-    import torch
-
     side = cfg.VIEWS.SIZE
     try:
         output = trunk.to("meta").eval()(torch.empty(1, 3, side, side, device="meta"))
@@ -203,8 +204,8 @@ def _check_method(cfg: CfgNode, num_processes: int) -> None:
             f"METHOD.BN_GROUP {node.BN_GROUP} must divide the {batch // num_processes} images of "
             "a process (SOLVER.BATCH_SIZE over the processes)"
         )
-    if name in MOMENTUM and not 0 <= node.MOMENTUM <= 1:
-        raise InputError(f"METHOD.MOMENTUM {node.MOMENTUM} must lie in 0 to 1")
+    if name in MOMENTUM:
+        build_momentum(cfg)  # for what it refuses
     if name == "msn":
         if not 0 <= node.MSN.PATCH_DROP < 1:
             raise InputError(f"METHOD.MSN.PATCH_DROP {node.MSN.PATCH_DROP} must be 0 to below 1")
@@ -237,8 +238,7 @@ def _check_views(cfg: CfgNode) -> None:
     for name in ("A", "B", "FOCAL"):
         branch = cfg.VIEWS[name]
         for key in ("BLUR_PROB", "SOLARIZE_PROB", "MASK_PROB"):
-            if not 0 <= branch[key] <= 1:
-                raise InputError(f"VIEWS.{name}.{key} {branch[key]} is no probability; give 0 to 1")
+            check_probability(f"VIEWS.{name}.{key}", branch[key])
     if cfg.HIGHPASS.AT_TRANSFER not in ("auto", "yes", "no"):
         raise InputError(
             f"HIGHPASS.AT_TRANSFER {cfg.HIGHPASS.AT_TRANSFER!r} is unknown; known: auto, no, yes"

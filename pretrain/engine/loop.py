@@ -19,8 +19,10 @@ from torch.optim import Optimizer
 
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
+from pretrain.data.views import ViewMaker
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
+from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
@@ -41,7 +43,7 @@ class Training:
     optimizer: Optimizer
     lr_at: Callable[[int], float]  # step -> learning rate
     loader: Loader
-    make_views: Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]  # of uint8 crops
+    make_views: ViewMaker
     branches: Sequence[int]  # branch of each view
     guard: StepGuard
     device: torch.device
@@ -196,7 +198,8 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
     norm = clip_gradients(training.optimizer, training.clip_norm)
     taken = training.guard.allows(step + 1, outcome, norm, scaler)
     if taken:
-        set_rates(training, step)
+        set_rates(training.optimizer, training.lr_at(step), training.base_lr)
+        set_weight_decay(training, step)
         # Not `scaler.step`, which would read once more whether the gradients are finite.
         training.optimizer.step()
         training.method.after_step(step, training.total_steps)
@@ -210,23 +213,27 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
 
     Returns the norm of all gradients before that, a scalar on their device.
     """
-    kept, clipped = [], []
+    kept: list[Tensor] = []
+    clipped: list[Tensor] = []
     for group in optimizer.param_groups:
         target = clipped if group.get("clip", True) else kept
-        target += [p for p in group["params"] if p.grad is not None]
-    norm = get_total_norm([p.grad for p in clipped])
+        target += group["params"]
+    norm = get_total_norm(_gradients(clipped))
     if max_norm > 0:
         clip_grads_with_norm_(clipped, max_norm, norm)
-    if not kept:
+    if not _gradients(kept):
         return norm
-    return torch.stack([norm, get_total_norm([p.grad for p in kept])]).norm()
+    return torch.stack([norm, get_total_norm(_gradients(kept))]).norm()
 
 
-def set_rates(training: Training, step: int) -> None:
-    """Learning rate and weight decay of a step in every parameter group."""
-    rate = training.lr_at(step)
+def _gradients(params: Iterable[Tensor]) -> list[Tensor]:
+    return [param.grad for param in params if param.grad is not None]
+
+
+def set_weight_decay(training: Training, step: int) -> None:
+    """Weight decay of a step in the parameter groups that a schedule of it applies to."""
+    if training.weight_decay_at is None:
+        return
     for group in training.optimizer.param_groups:
-        base = training.base_lr if group.get("constant_lr") else rate
-        group["lr"] = base * group.get("lr_ratio", 1.0)
-        if training.weight_decay_at is not None and group.get("decays"):
+        if group.get("decays"):
             group["weight_decay"] = training.weight_decay_at(step)

@@ -73,7 +73,7 @@ class LabelledImages:
         Raises InputError for unreadable ones, which it counts: without them a score would be of
         other images.
         """
-        chosen = spread_evenly(dataset.labels, limit)
+        chosen = spread_evenly(dataset.labels.tolist(), limit)
         arrays, findings = [], Findings("data")
         for index in chosen:
             try:
@@ -82,7 +82,7 @@ class LabelledImages:
                 findings.refuse("images are unreadable", str(error), "repair or remove them")
         findings.report()
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        return cls(images, torch.tensor([dataset.labels[i] for i in chosen]))
+        return cls(images, torch.from_numpy(dataset.labels[chosen]))
 
 
 @torch.no_grad()

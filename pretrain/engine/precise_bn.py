@@ -1,7 +1,7 @@
 """Batch-norm statistics estimated again after training: checkpoint in, a second checkpoint out.
 
 Running statistics come from masked, noisy views, while every frozen probe sees clean images.
-fvcore's precise BN (after Wu and Johnson, arXiv 2105.07576) averages them anew over unmasked
+fvcore's precise BN (after Wu and Johnson, arXiv 2105.07576) averages them again over unmasked
 training images, filtered if the weights want it. Legend: N images, S side in pixels.
 """
 
@@ -85,12 +85,12 @@ class PreciseBN(Callback):
         barrier()
 
     def estimate(self, training: Training) -> nn.Module | None:
-        """A copy of the trunk with the new statistics; None where there is no batch norm."""
+        """A copy of the trunk with the new statistics; None if it has no batch norm."""
         precise_bn, trunk = import_fvcore(), self.build_trunk()
         trunk.load_state_dict(training.method.trunk.state_dict())
         if not precise_bn.get_bn_modules(trunk.train()):
             return None
-        trunk.to(training.device, memory_format=torch.channels_last)
+        trunk.to(training.device).to(memory_format=torch.channels_last)
         batches = self._batches(training.device)
         total = max(1, min(self.num_images, len(self.images)) // self.batch_size)
         with torch.no_grad():

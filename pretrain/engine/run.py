@@ -20,15 +20,16 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
-from pretrain.common.lookup import find
 from pretrain.common.precision import amp_dtype, describe_precision
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
-from pretrain.data.datasets import open_images
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.kinds import check_kinds
 from pretrain.data.run import (
+    PretrainingData,
     branches,
     build_loader,
     build_view_maker,
+    open_data,
     train_images,
     transfer_preprocess,
 )
@@ -45,15 +46,12 @@ from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
-from pretrain.methods.all_methods import BASES, METHODS
+from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.methods.pairs import PAIRINGS
 from pretrain.methods.run import build_method, build_trunk
-from pretrain.optim.build import OPTIMIZERS, GroupRules, build_optimizer, param_groups
+from pretrain.optim.build import GroupRules, build_optimizer, param_groups
 from pretrain.optim.schedules import (
-    SCHEDULES,
     by_epoch,
-    check_milestones,
     half_cosine,
     scaled_lr,
     warmup_cosine,
@@ -63,10 +61,16 @@ from pretrain.optim.schedules import (
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config_text: str, output: str, resume: bool) -> None:
-    """One process's part of a run; `config_text` is the merged config as YAML.
+def pretrain(
+    config_text: str, output: str, resume: bool, data: PretrainingData | None = None
+) -> None:
+    """One process's part of a run.
 
-    With `resume`, continues from `output/checkpoint.pth` where there is one.
+    Args:
+        config_text: the merged config as YAML.
+        resume: continue from `output/checkpoint.pth` where there is one.
+        data: the config's data sets, if this process has opened them already.
+
     Raises InputError for what the config or the data cannot do.
     """
     cfg = CfgNode.load_cfg(config_text)
@@ -75,7 +79,8 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
     device = distributed.init_distributed()
     setup_logging(folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
-    training = build_training(cfg, device)
+    data = distributed.from_main(data, lambda: open_data(cfg))
+    training = build_training(cfg, device, data.train)
     if distributed.is_main() and device.type != "cpu":
         logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
@@ -89,51 +94,52 @@ def pretrain(config_text: str, output: str, resume: bool) -> None:
         atomic_write_text(folder / "config.yaml", config_text)
         if note := batch_note(cfg):
             logger.warning(note)
-    train(training, build_callbacks(cfg, folder, facts, training.step if resuming else -1))
+    train(training, build_callbacks(cfg, folder, facts, data, training.step if resuming else -1))
     distributed.barrier()
     distributed.close_distributed()
 
 
-def check_inputs(cfg: CfgNode) -> None:
+def check_inputs(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> PretrainingData:
     """Opens the data sets and builds the view maker, so that bad input is found before any process
-    starts. Raises InputError."""
-    find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
-    find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
-    find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
-    find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
-    find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
-    check_milestones(cfg.SOLVER.MILESTONES)
+    starts; returns the data.
+
+    Args:
+        opened: see `open_data`.
+
+    Raises InputError for what a config that passed `check_config` cannot do with its data.
+    """
     build_view_maker(cfg)
     with torch.device("meta"):
         check_backbone(cfg, build_trunk(cfg))
-    images = train_images(cfg)
-    check_images(cfg, images)
-    check_kinds(cfg.DATASETS.TRAIN, images.files())
-    steps = len(images) // cfg.SOLVER.BATCH_SIZE
+    data = open_data(cfg, opened)
+    check_images(cfg, data.train)
+    check_kinds(cfg.DATASETS.TRAIN, data.train.files())
+    steps = len(data.train) // cfg.SOLVER.BATCH_SIZE
     warmup_steps(cfg, steps, total_steps(cfg, steps))
-    if cfg.DATASETS.KNN_TRAIN:
-        names = (cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST)
-        bank, queries = map(open_images, names)
-        check_monitor(bank, queries)
-        for name, monitored in zip(names, (bank, queries)):
+    if data.monitor:
+        check_monitor(*data.monitor)
+        for name, monitored in zip((cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST), data.monitor):
             check_kinds(name, monitored.files())
+    return data
 
 
-def data_note(cfg: CfgNode) -> str | None:
-    """A warning about the amount of training images. Raises InputError as `open_images`."""
-    return queue_note(cfg, len(train_images(cfg)))
+def build_training(
+    cfg: CfgNode, device: torch.device, images: ImageDataset | None = None
+) -> Training:
+    """Networks, data and optimizer of one process, at step 0.
 
-
-def build_training(cfg: CfgNode, device: torch.device) -> Training:
-    """Networks, data and optimizer of one process, at step 0."""
-    torch.manual_seed(cfg.SEED)
-    images = train_images(cfg)
+    Args:
+        images: the training images, if they have been opened already.
+    """
+    distributed.seed_everything(cfg.SEED)
+    images = train_images(cfg) if images is None else images
     if distributed.is_main():
         logger.info("training images of %s", images.describe(cfg.DATASETS.TRAIN))
     if note := queue_note(cfg, len(images)):
         logger.warning(note)
     method = build_method(cfg, num_classes=len(images.classes))
-    method = convert_norms(cfg, method.to(device, memory_format=torch.channels_last), device)
+    method = method.to(device).to(memory_format=torch.channels_last)
+    convert_norms(cfg, method, device)
     loader = build_loader(cfg, images)
     total = total_steps(cfg, loader.steps_per_epoch)
     return Training(
@@ -156,14 +162,14 @@ def build_training(cfg: CfgNode, device: torch.device) -> Training:
     )
 
 
-def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> Method:
-    """Batch norms over the global batch, or over groups of METHOD.BN_GROUP images."""
+def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
+    """Replaces the method's batch norms: by some over the global batch, or over groups of
+    METHOD.BN_GROUP images."""
     group = cfg.METHOD.BN_GROUP
     if group == 0:
-        return convert_sync_batchnorm(method, device)
-    if group == cfg.SOLVER.BATCH_SIZE // distributed.world_size():
-        return method  # a process is a group
-    return convert_group_batchnorm(method, group)
+        convert_sync_batchnorm(method, device)
+    elif group != cfg.SOLVER.BATCH_SIZE // distributed.world_size():  # else a process is a group
+        convert_group_batchnorm(method, group)
 
 
 def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
@@ -239,14 +245,14 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_callbacks(
-    cfg: CfgNode, folder: Path, facts: dict[str, Any], resume_step: int
+    cfg: CfgNode, folder: Path, facts: dict[str, Any], data: PretrainingData, resume_step: int
 ) -> list[Callback]:
     """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
     writer = MetricsWriter(folder, resume_step)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar()]
-    if cfg.DATASETS.KNN_TRAIN:
-        callbacks.insert(0, build_monitor(cfg, writer))
+    if data.monitor:
+        callbacks.insert(0, build_monitor(cfg, data.monitor, writer))
     checkpoint = Checkpoint(
         folder,
         facts,
@@ -256,16 +262,18 @@ def build_callbacks(
     )
     callbacks = [checkpoint, ViewPanel(folder), *callbacks]
     if cfg.PRECISE_BN.IMAGES > 0:
-        callbacks.insert(1, build_precise_bn(cfg, folder, facts))
+        callbacks.insert(1, build_precise_bn(cfg, folder, facts, data.train))
     return callbacks
 
 
-def build_precise_bn(cfg: CfgNode, folder: Path, facts: dict[str, Any]) -> PreciseBN:
-    """Re-estimation of batch-norm statistics after the last step."""
+def build_precise_bn(
+    cfg: CfgNode, folder: Path, facts: dict[str, Any], images: ImageDataset
+) -> PreciseBN:
+    """Re-estimation of batch-norm statistics on the training images after the last step."""
     return PreciseBN(
         folder,
         facts,
-        train_images(cfg),
+        images,
         transfer_preprocess(cfg),
         build_trunk=lambda: build_trunk(cfg),
         size=cfg.VIEWS.SIZE,
@@ -275,11 +283,12 @@ def build_precise_bn(cfg: CfgNode, folder: Path, facts: dict[str, Any]) -> Preci
     )
 
 
-def build_monitor(cfg: CfgNode, writer: MetricsWriter) -> KnnMonitor:
-    """The kNN monitor, on input as the weights want it downstream."""
+def build_monitor(
+    cfg: CfgNode, sets: tuple[ImageDataset, ImageDataset], writer: MetricsWriter
+) -> KnnMonitor:
+    """The kNN monitor of a bank and queries, on input as the weights want it downstream."""
     return KnnMonitor(
-        open_images(cfg.DATASETS.KNN_TRAIN),
-        open_images(cfg.DATASETS.KNN_TEST),
+        *sets,
         writer,
         transfer_preprocess(cfg),
         size=cfg.VIEWS.SIZE,

@@ -12,11 +12,10 @@ from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoi
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
+from pretrain.common.roles import Role
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training
-
-# Keys that may differ between a run and its continuation: they change no number of the training.
-FREE_KEYS = ("OUTPUT_DIR", "DATALOADER", "CHECKPOINT", "LOG", "KNN", "DATASETS.KNN", "PRECISE_BN")
+from pretrain.roles import ROLES
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
     if steps != training.loader.steps_per_epoch:
         raise InputError(
             f"{path} has {steps} steps an epoch, this run {training.loader.steps_per_epoch}: "
-            "the data set has changed; start anew in another --output"
+            "the data set has changed; start again in another --output"
         )
     training.method.load_state_dict(saved["model"])
     training.optimizer.load_state_dict(saved["optimizer"])
@@ -75,8 +74,12 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
 
 
 def check_same_config(saved: str, present: str, path: Path) -> None:
-    """Raises InputError naming the first keys in which two configs (YAML) differ, `FREE_KEYS`
-    apart. Keys that an older version did not have count as their defaults."""
+    """Raises InputError naming the first keys in which two configs (YAML) differ.
+
+    Keys of the machine and of watching may differ. Keys that an older version did not have count as
+    their defaults.
+    """
     old = {**flat(get_defaults()), **flat(yaml.safe_load(saved))}
-    found = differences(old, flat(yaml.safe_load(present)), FREE_KEYS)
-    check_no_differences(found, f"{path} was trained with")
+    new = flat(yaml.safe_load(present))
+    free = [key for key in {*old, *new} if ROLES.entry(key).role in (Role.MACHINE, Role.WATCHING)]
+    check_no_differences(differences(old, new, tuple(free)), f"{path} was trained with")

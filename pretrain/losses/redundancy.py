@@ -77,6 +77,6 @@ def batch_normalized(rows: Tensor) -> Tensor:
 
 
 def off_diagonal(square: Tensor) -> Tensor:
-    """The entries (D * (D - 1),) of a (D, D) matrix that do not lie on its diagonal."""
+    """The entries (D * (D - 1),) of a (D, D) matrix that are not on its diagonal."""
     size = square.shape[0]
     return square.flatten()[:-1].view(size - 1, size + 1)[:, 1:].flatten()

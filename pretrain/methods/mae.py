@@ -44,7 +44,8 @@ class Decoder(nn.Module):
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        # timm asks for a class in its types, and takes whatever makes a module
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.embed = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         position = sine_cosine_positions(dim, side, side)
@@ -76,6 +77,8 @@ class MAE(Method):
         image_size: side of the images in pixels.
     """
 
+    trunk: VisionTransformer
+
     def __init__(
         self,
         trunk: VisionTransformer,
@@ -106,6 +109,7 @@ class MAE(Method):
         )
         trunk.apply(init_as_mae)
         nn.init.xavier_uniform_(trunk.patch_embed.proj.weight.view(trunk.embed_dim, -1))
+        assert trunk.cls_token is not None  # as `is_vit` asks
         nn.init.normal_(trunk.cls_token, std=0.02)
 
     def forward(

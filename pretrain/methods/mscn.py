@@ -14,8 +14,8 @@ MSCN adds five ideas to a siamese method, in this order on the way of an image:
    `pretrain/methods/pairs.py`, keys VIEWS.A.COUNT, VIEWS.B.COUNT and METHOD.PAIRS.
 
 `pretrain/data/views.py` puts 1 to 3 in order for each view. METHOD.BASE names the loss of two views
-(one of `table.BASES`), whose mean over the pairs is MSCN's loss. With one view a branch, no mask
-and no filter, MSCN is its base method bit for bit. The paper's recipe is
+(one of `all_methods.BASES`), whose mean over the pairs is MSCN's loss. With one view a branch, no
+mask and no filter, MSCN is its base method bit for bit. The paper's recipe is
 `configs/pretrain/mscn_r50.yaml`.
 """
 

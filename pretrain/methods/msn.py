@@ -42,6 +42,8 @@ class MSN(Method):
         balance: Sinkhorn on the targets.
     """
 
+    trunk: VisionTransformer
+
     def __init__(
         self,
         anchor_trunk: VisionTransformer,
@@ -130,6 +132,7 @@ def init_as_msn(trunk: VisionTransformer, projector: nn.Module) -> None:
     """Draws again what timm and torch start otherwise: patch and class embedding, projector."""
     patches = trunk.patch_embed.proj
     nn.init.kaiming_normal_(patches.weight, mode="fan_in", nonlinearity="relu")
+    assert trunk.cls_token is not None  # as `is_vit` asks
     nn.init.trunc_normal_(trunk.cls_token, std=0.02)
     biases = [patches.bias]
     for module in projector.modules():

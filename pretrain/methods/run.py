@@ -9,8 +9,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from pretrain.backbones.build import build_backbone
+from pretrain.backbones.build import build_backbone, feature_width
 from pretrain.backbones.heads import build_predictor, build_projector
+from pretrain.backbones.vit import is_vit
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
@@ -49,13 +50,14 @@ def build_trunk(cfg: CfgNode) -> nn.Module:
 def trunk_width(cfg: CfgNode) -> int:
     """Number of features D of the config's backbone."""
     with torch.device("meta"):
-        return build_trunk(cfg).out_dim
+        return feature_width(build_trunk(cfg))
 
 
 def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
     """The trained trunk of a run's checkpoint, and what it wants of its input.
 
-    Raises InputError for a file that is no checkpoint, or of another backbone than the config's.
+    Raises InputError for a file that is not a checkpoint, or that holds another backbone than the
+    config's.
     """
     saved = load_checkpoint(path)
     mark, trunk = "trunk.", build_trunk(cfg)
@@ -79,11 +81,11 @@ def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
     """The method, of `num_classes` classes where it has a classifier."""
     name, node, trunk = loss_name(cfg), cfg.METHOD, build_trunk(cfg)
     if name == "supervised":
-        return Supervised(trunk, trunk.out_dim, num_classes)
+        return Supervised(trunk, feature_width(trunk), num_classes)
     if name == "mae":
         return _build_mae(cfg, trunk)
     projector = build_projector(
-        trunk.out_dim,
+        feature_width(trunk),
         hidden_dim=node.PROJECTOR.HIDDEN_DIM,
         out_dim=node.PROJECTOR.OUT_DIM,
         layers=node.PROJECTOR.LAYERS,
@@ -135,6 +137,7 @@ def _build_joint_embedding(
 
 def _build_mae(cfg: CfgNode, trunk: nn.Module) -> MAE:
     node = cfg.METHOD.MAE
+    assert is_vit(trunk)  # `check_backbone` has refused the others
     return MAE(
         trunk,
         image_size=cfg.VIEWS.SIZE,
@@ -148,6 +151,7 @@ def _build_mae(cfg: CfgNode, trunk: nn.Module) -> MAE:
 
 def _build_msn(cfg: CfgNode, trunk: nn.Module, projector: nn.Module) -> MSN:
     node = cfg.METHOD.MSN
+    assert is_vit(trunk)  # `check_backbone` has refused the others
     return MSN(
         trunk,
         projector,

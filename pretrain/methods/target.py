@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SCHEDULES = ("constant", "cosine", "linear")
 
@@ -43,7 +46,7 @@ class Momentum:
         return 1.0 - (1.0 - self.base) * left
 
 
-def make_target(online: nn.Module) -> nn.Module:
+def make_target(online: Network) -> Network:
     """A copy without gradients, in the same state."""
     return copy.deepcopy(online).requires_grad_(False)
 
@@ -54,6 +57,7 @@ def update_target(target: nn.Module, online: nn.Module, momentum: float) -> None
 
     Batch-norm statistics stay the target's own, as in MoCo and BYOL: its passes gather them.
     """
-    theirs, ours = list(target.parameters()), list(online.parameters())
+    theirs: list[Tensor] = [*target.parameters()]
+    ours: list[Tensor] = [*online.parameters()]
     torch._foreach_mul_(theirs, momentum)
     torch._foreach_add_(theirs, ours, alpha=1.0 - momentum)

@@ -44,7 +44,9 @@ class LARS(Optimizer):
         self.momentum_holds_lr = momentum_holds_lr
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[override]  # torch declares two overloads of this signature
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """One update of all groups; returns the closure's loss, if one was given."""
         loss = None
         if closure is not None:
@@ -59,7 +61,7 @@ class LARS(Optimizer):
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         # The _foreach calls do all tensors of a group in a few kernels: on a GPU one by one would
         # cost ~1000 launches.
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]  # none is missing, see `step`
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         if group["adapt"]:

@@ -1,13 +1,26 @@
-"""Learning rates and weight decays: a step number in, a value out."""
+"""Learning rates and weight decays: a step number in, a value out; `set_rates` applies a rate."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
+from torch.optim import Optimizer
+
 from pretrain.common.errors import InputError
 
 SCHEDULES = ("cosine", "step")
+
+
+def set_rates(optimizer: Optimizer, value: float, constant: float = 0.0) -> None:
+    """Gives each parameter group `value`, the schedule's at this step, times its own `lr_ratio`.
+
+    Groups that have a true `constant_lr` take `constant` in place of `value`. Raises KeyError for a
+    group without `lr_ratio`: a ratio that is assumed would train at a wrong rate silently.
+    """
+    for group in optimizer.param_groups:
+        base = constant if group.get("constant_lr") else value
+        group["lr"] = base * group["lr_ratio"]
 
 
 def scaled_lr(lr_per_256: float, batch_size: int) -> float:

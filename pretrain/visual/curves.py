@@ -113,8 +113,8 @@ def draw_curves(runs: Sequence[RunCurves], path: str | Path) -> Path:
     lines = -(-panels // columns)
     figure = Figure(figsize=(4.6 * columns, 3.3 * lines + 0.5), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    palette = colormaps["tab10" if len(runs) <= 10 else "tab20"].colors
-    colours = {run.run: palette[i % len(palette)] for i, run in enumerate(runs)}
+    palette = colormaps["tab10" if len(runs) <= 10 else "tab20"]
+    colours = {run.run: palette(i % palette.N) for i, run in enumerate(runs)}
     for axis, quantity in zip(axes, quantities):
         _draw_quantity(axis, quantity, runs, colours)
     if panels > len(quantities):

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
+from PIL import Image
 
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import FolderImages, ImageDataset, open_images
+from pretrain.data.folders import scan_folder
 from pretrain.data.panel import draw_columns, save_png
 from pretrain.data.run import build_view_maker, first_crops, train_images
 from pretrain.defaults import get_defaults
@@ -36,7 +38,8 @@ def draw_views(
     """
     check_comparable(configs, images is None)
     images = images or train_images(next(iter(configs.values())))
-    sheets, blocks = {}, []
+    sheets: dict[str, Image.Image] = {}
+    blocks: list[Image.Image] = []
     for name, cfg in configs.items():
         crops = first_crops(cfg, images, rows)
         columns = view_columns(build_view_maker(cfg), crops, cfg.SEED)
@@ -85,5 +88,5 @@ def open_folder(images: str | None) -> ImageDataset | None:
     if not images:
         return None
     if Path(images).is_dir():
-        return FolderImages(Path(images))
+        return FolderImages(scan_folder(Path(images)))
     return open_images(images if ":" in images else f"folder:{images}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
+from pretrain.common.distributed import process_device
 from pretrain.common.errors import InputError
 from pretrain.common.features import effective_rank, singular_values
 from pretrain.data.datasets import ImageDataset
@@ -28,6 +28,6 @@ def measure_spectrum(
     if len(dataset) < 2:
         raise InputError(f"a spectrum needs two images or more, --images has {len(dataset)}")
     images = LabelledImages.read(dataset, size, IMAGES).images
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = process_device()
     features = trunk_features(trunk.to(device), images, preprocess, device, BATCH_SIZE)
     return Spectrum(len(features), effective_rank(features), singular_values(features).tolist())

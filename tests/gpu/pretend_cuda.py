@@ -21,6 +21,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ class CudaTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return PretendCuda.entered().dispatch(func, args, kwargs or {})
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"CudaTensor({tuple(self.shape)}, {self.dtype})"
 
     def tolist(self) -> Any:
@@ -221,7 +222,7 @@ class PretendCuda(TorchDispatchMode):
         """`Tensor.copy_`."""
         if not isinstance(target, CudaTensor):
             self._wait(f"a copy of {source.nbytes} bytes to the host")
-            return target.copy_(source.inner) if self.values else target
+            return target.copy_(self._unwrap(source)) if self.values else target
         if not isinstance(source, CudaTensor):
             self._from_host(source, non_blocking)
         self.kernels["aten::copy_"] += 1
@@ -305,7 +306,7 @@ def _tensors_in(values: Any) -> Iterator[Tensor]:
 def place(depth: int = 3) -> str:
     """The innermost `depth` calls in the project's code: "FILE:LINE FUNCTION < FILE:LINE ..."."""
     found: list[str] = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and len(found) < depth:
         file, function = frame.f_code.co_filename, frame.f_code.co_name
         # Comprehensions are functions of their own before Python 3.12 only.

@@ -124,7 +124,8 @@ def pretended_training(cfg: CfgNode) -> loop.Training:
     """What `pretrain.engine.run.build_training` builds, without data and without DDP."""
     torch.manual_seed(cfg.SEED)
     method = build_method(cfg, num_classes=1000)
-    method = convert_norms(cfg, method.to(memory_format=torch.channels_last).to(CUDA), CUDA)
+    method = method.to(CUDA).to(memory_format=torch.channels_last)
+    convert_norms(cfg, method, CUDA)
     return loop.Training(
         method=method,
         model=method,

@@ -19,6 +19,7 @@ from benchmarks.run import conclusions, report
 from benchmarks.timing import Sample
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import FolderImages
+from pretrain.data.folders import scan_folder
 from tools.bench import main, parse
 
 ROOT = Path(__file__).parents[2]
@@ -272,7 +273,7 @@ def test_seconds_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_generated_photographs(photos: Path) -> None:
-    images = FolderImages(photos)
+    images = FolderImages(scan_folder(photos))
     assert len(images) == 6 and images.read(0).size == (48, 40)
     assert len({Image.open(path).tobytes() for path in images.paths}) == 6
     repeated = RepeatedImages(images, 14)

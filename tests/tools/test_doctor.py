@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pretrain.data import datasets
 from pretrain.digits.dataset import make_digits
 from tools.doctor import main
 
@@ -157,7 +158,12 @@ def test_own_data_is_no_doubt(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert found["torch"]["detail"].partition(";")[0].endswith("(2.10 or newer is needed)")
 
 
-def test_cache_and_queue(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_cache_and_queue(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[Path] = []
+    scan = datasets.scan_folder
+    monkeypatch.setattr(datasets, "scan_folder", lambda path: scanned.append(path) or scan(path))
     for number, width in enumerate((20, 20, 20, 21)):
         Image.new("RGB", (width, 20)).save(tmp_path / f"{number}.png")
     small = ["SOLVER.BATCH_SIZE", "2", "SOLVER.MAX_STEPS", "9", "SOLVER.WARMUP_STEPS", "1"]
@@ -170,6 +176,7 @@ def test_cache_and_queue(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "3.png has 21x20 px" in found["cache"]["detail"]
     assert found["queue"]["status"] == "warn"
     assert "QUEUE_SIZE 6 is longer than the 4 training images" in found["queue"]["detail"]
+    assert scanned == [tmp_path], "each folder is listed once"
     (tmp_path / "3.png").unlink()
     words[words.index("METHOD.QUEUE_SIZE") + 1] = "2"
     found = rows(capsys, "--config", "moco_v2_r18_tiny100.yaml", *words, *data)

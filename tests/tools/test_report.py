@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -13,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.transfer.report import conftest as synthetic_records
 from tools.report import main
 
-_PATH = Path(__file__).parents[1] / "transfer/report/conftest.py"
-_SPEC = importlib.util.spec_from_file_location("synthetic_records", _PATH)
-_SYNTHETIC = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_SYNTHETIC)
-write_run = _SYNTHETIC.write_run
+write_run = synthetic_records.write_run
 VOID = {"meta", "link", "input", "img", "br"}
 
 

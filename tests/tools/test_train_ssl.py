@@ -139,15 +139,40 @@ def test_a_diverged_run_is_one_line(folder: Path, capsys: pytest.CaptureFixture[
     assert line.removeprefix("error: ") in (folder / "run" / "log.txt").read_text()
 
 
+# The command, with a line in a file for each folder that any of its processes lists
+COUNTED = """
+import sys
+from pretrain.data import folders
+from tools.train_ssl import main
+
+scandir = folders.os.scandir
+
+def counted(path):
+    with open({log!r}, "a") as log:
+        print(path, file=log)
+    return scandir(path)
+
+folders.os.scandir = counted
+sys.exit(main())
+"""
+
+
 def test_two_processes_under_torchrun(folder: Path) -> None:
+    """Both processes train, one writes, and the folder of images is listed once for all."""
+    script, log = folder / "counted.py", folder / "scans.txt"
+    script.write_text(COUNTED.format(log=str(log)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "tools/train_ssl.py"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, *arguments(folder)]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script)]
+    environment = {
+        **{**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [*launcher, *arguments(folder, "PRECISE_BN.IMAGES", "8")]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert log.read_text().splitlines().count(f"{folder}/images") == 1
     saved = load_checkpoint(folder / "run" / "checkpoint.pth")
     assert saved["step"] == 2 and saved["schedule"]["images_seen"] == 16
     assert all(torch.isfinite(value).all() for value in saved["model"].values())

@@ -1,8 +1,9 @@
-"""Weights in, a frozen backbone out, with what their architecture differs in."""
+"""Builds the frozen backbone of some weights, with what its architecture differs in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.networks.rebuilt import pad_same
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.networks.vit_trunk import build_vit
+from transfer.checkpoints.originals.resnet import pad_same
 from transfer.checkpoints.weights import COUNTER, Weights
 
 
@@ -57,25 +58,24 @@ def stride_in_1x1(network: nn.Module) -> None:
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-class _PadFirst(nn.Module):
-    """Pads as TensorFlow's "SAME" before a window that pads nothing itself."""
+class _SamePool(nn.MaxPool2d):
+    """A ResNet's max pooling, padded as TensorFlow's "SAME"."""
 
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
+    def __init__(self) -> None:
+        super().__init__(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return pad_same(x, self.kernel, self.stride)
+        return super().forward(pad_same(x, 3, 2))
 
 
 def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
     """The pooling, and where asked the convolutions that stride, padded by "SAME"."""
     if isinstance(trunk.maxpool, nn.MaxPool2d):
-        trunk.maxpool = nn.Sequential(_PadFirst(3, 2), nn.MaxPool2d(3, 2))
+        trunk.maxpool = _SamePool()
     for module in trunk.modules() if convolutions else ():
         if isinstance(module, nn.Conv2d) and module.stride[0] > 1 and module.kernel_size[0] > 1:
             module.padding = (0, 0)
-            pad = _PadFirst(module.kernel_size[0], module.stride[0])
+            pad = partial(pad_same, kernel=module.kernel_size[0], stride=module.stride[0])
             module.register_forward_pre_hook(lambda _, inputs, pad=pad: (pad(inputs[0]),))
 
 

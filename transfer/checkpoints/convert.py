@@ -1,4 +1,7 @@
-"""One file in, the same weights in another layout out, proven equal before and after writing."""
+"""Converts a weights file to another layout; the result is proven equal before and after writing.
+
+What becomes of keys that match nothing: `unmatched_keys.py`.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report for machines."""
         account = self.weights.account
+        assert account is not None, "weights that were read have an account"
         return {
             "input": self.path,
             "format": self.format,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.readers.known import what_folder_is
+from transfer.checkpoints.readers.not_weights import what_folder_is
 
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess

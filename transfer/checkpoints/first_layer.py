@@ -1,7 +1,7 @@
-"""First-layer kernels of a weights file: a path in, RGB kernels out.
+"""Reads the first layer's kernels of a weights file, with their channels in RGB.
 
-Any file that `read` takes, and this project's own checkpoints of backbones that it does not take
-(timm's).
+It takes any file that `read` takes, and this project's own checkpoints of backbones that `read`
+does not take (timm's).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
     return _pick(path, trunk, preprocess)
 
 
-def _pick(path: str, state: dict[str, Tensor], preprocess: Preprocess) -> FirstLayer:
+def _pick(path: str, state: Mapping[str, Tensor], preprocess: Preprocess) -> FirstLayer:
     try:
         name, kernels = first_layer(state)
     except InputError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     stated = stated if isinstance(stated, Mapping) else {}
     if not (stated.get("mean") and stated.get("std")):
         return None
-    return Preprocess(*(_three(stated, key) for key in ("mean", "std")))
+    return Preprocess(_three(stated, "mean"), _three(stated, "std"))
 
 
 def preprocess_in(folder: Path) -> Preprocess | None:
@@ -124,7 +124,7 @@ def _preprocess_of(processor: Mapping[str, Any]) -> Preprocess:
 
 def _three(processor: Mapping[str, Any], key: str) -> tuple[float, ...]:
     value = processor.get(key)
-    values = value if isinstance(value, (list, tuple)) else [value] * 3
+    values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
         raise InputError(f"its {key} is {value!r}, not three numbers")
     return tuple(float(v) for v in values)

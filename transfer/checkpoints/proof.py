@@ -8,7 +8,7 @@ uses the converter's renaming. N images of H x W; a stage is "stem", "layer1", .
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,14 @@ from transfer.checkpoints.build import stride_in_1x1
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
-from transfer.checkpoints.networks.rebuilt import Detectron2ResNet
-from transfer.checkpoints.networks.rebuilt_convnext import SPELLINGS, PlainConvNext, TimmConvNext
-from transfer.checkpoints.networks.rebuilt_foreign import ROWS
-from transfer.checkpoints.networks.rebuilt_foreign import fill as fill_foreign
-from transfer.checkpoints.networks.rebuilt_huggingface import HfResNet
-from transfer.checkpoints.networks.rebuilt_vit import PlainVit, TimmVit
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
 from transfer.checkpoints.networks.vit_trunk import NORM_EPS, build_vit
+from transfer.checkpoints.originals.convnext import SPELLINGS, PlainConvNext, TimmConvNext
+from transfer.checkpoints.originals.foreign_resnet import ROWS
+from transfer.checkpoints.originals.foreign_resnet import fill as fill_foreign
+from transfer.checkpoints.originals.huggingface import HfResNet
+from transfer.checkpoints.originals.resnet import Detectron2ResNet
+from transfer.checkpoints.originals.vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
 TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7
@@ -107,7 +107,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
 
     Args:
         source: from `source_network`, in eval mode.
-        layout: an output layout, a key of `layout.LAYOUTS`.
+        layout: an output layout, a key of `names.layouts.LAYOUTS`.
 
     Returns:
         one row per input and stage; the conversion is right when all have `passed`.
@@ -125,6 +125,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
         with _Awake(source), _Awake(converted):
             rows += compare(source, converted, inputs["random"], "random, zero norms set to 1")
     if isinstance(source, PlainConvNext) and source.is_silent():
+        assert isinstance(converted, TimmConvNext), "every layout of a ConvNeXt is timm's"
         with _Loud(source), _Loud(converted):
             rows += compare(source, converted, inputs["random"], "random, scales set to 1")
     return rows
@@ -144,9 +145,9 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
     if layout in SPELLINGS:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout in ROWS:
-        network = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
+        foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
-            return fill_foreign(network, tensors, ROWS[layout])
+            return fill_foreign(foreign, tensors, ROWS[layout])
         except KeyError as error:
             raise ProofError(f"the source has no {error.args[0]}") from error
     if layout == "detectron2":
@@ -167,17 +168,20 @@ def load_layout(
     """The module class of an output layout, filled from a converted dict."""
     vit = parse_vit(backbone)
     if layout == "vitdet":
+        assert vit is not None, "ViTDet's layout is a ViT's"
         return _plain_vit(tensors, layout, vit, architecture)
     stride = bool(architecture.get("stride_in_1x1"))
+    network: nn.Module  # whose stages are compared
+    named: nn.Module  # whose names are the layout's: the network itself, or the one inside it
     with torch.device("meta"):
         if layout == "detectron2":
             network = named = Detectron2ResNet(backbone, stride)
         elif vit is not None:
-            named = build_vit(vit, architecture)
-            network = TimmVit(named)
+            network = TimmVit(build_vit(vit, architecture))
+            named = network.network
         elif (convnext := parse_convnext(backbone)) is not None:
-            named = build_convnext(convnext, architecture)
-            network = TimmConvNext(named)
+            network = TimmConvNext(build_convnext(convnext, architecture))
+            named = network.network
         elif backbone in torchvision.models.list_models():
             network = TorchvisionResNet(backbone)
             named = network.network
@@ -255,7 +259,7 @@ def compare(
     source: nn.Module, converted: nn.Module, x: Tensor, inputs: str
 ) -> list[StageDifference]:
     """One row per stage of two networks that are fed the same `x` (N, 3, H, W)."""
-    theirs, ours = source.forward_stages(x), converted.forward_stages(x)
+    theirs, ours = _stages(source, x), _stages(converted, x)
     assert list(theirs) == list(ours), f"stages differ: {list(theirs)} {list(ours)}"
     rows = []
     for stage, map_ in theirs.items():
@@ -266,6 +270,12 @@ def compare(
             StageDifference(inputs, stage, max_abs, max_abs / scale if comparable else math.inf)
         )
     return rows
+
+
+def _stages(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The maps after each stage: every network that is compared has this method."""
+    forward: Callable[[Tensor], dict[str, Tensor]] = getattr(network, "forward_stages")
+    return forward(x)
 
 
 def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:

@@ -65,7 +65,7 @@ def stated(
 
 
 def _at(content: Any, path: tuple[str, ...]) -> Any:
-    """What lies at a path of keys or attributes (parsed arguments); None where nothing does."""
+    """What is at a path of keys or attributes (parsed arguments); None if nothing is."""
     for key in path:
         if isinstance(content, Mapping):
             content = content.get(key)

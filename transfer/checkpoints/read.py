@@ -1,10 +1,12 @@
-"""Any supported weights file in, canonical `Weights` with an account of every key out."""
+"""Reads any supported weights file into canonical `Weights`, with an account of every key.
+
+`formats/` recognises the file, `unmatched_keys.py` sorts its keys, and what the file, its place and
+its `transfer` facts say is joined here.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,16 @@ from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.files import Source
-from transfer.checkpoints.formats.detect import find_format, what_else
-from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
-from transfer.checkpoints.networks.architectures import (
-    check_complete,
-    expected_shapes,
-    is_known,
-    nearest_backbone,
-    shorten,
-)
+from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.networks.convnext import said_of
 from transfer.checkpoints.odd_values import check_values
 from transfer.checkpoints.provenance import Facts
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.unmatched_keys import find_explained, sort_keys
 from transfer.checkpoints.weights import (
     COUNTER,
     KeyAccount,
@@ -70,7 +66,7 @@ def read_weights(
     Args:
         path: a source (see `sources`), or "random": the untrained backbone (`backbone` and `seed`
             say which).
-        source: a format of `formats.table.FORMATS`, or "auto" to detect it from the content.
+        source: a format of `formats.all_formats.FORMATS`, or "auto" to detect it from the content.
         backbone: what the weights must be; None takes what the file holds.
         trust: reads pickles without restrictions, which can run code from the file.
         prefix: of the trunk's names; takes the file as format `generic`.
@@ -112,7 +108,7 @@ def read(
     place = resolve(path)
     raw = open_file(place.file, trust)
     try:
-        found = _explained(find_format(raw, source, prefix), source, path)
+        found, keys = find_explained(find_format(raw, source, prefix), source, path)
         facts = found.format.beside(place.file, found.format.facts(found.content))
         facts = _with_place(facts, place)
         travelling = parse_facts(raw.facts)
@@ -121,7 +117,8 @@ def read(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     _check_declared(facts.backbone, path)
-    account, state, name = _sort_keys(found, facts.backbone, str(path))
+    account, state, name = keys or sort_keys(found, str(path))
+    _check_agrees(facts.backbone, name, path)
     if backbone is not None and backbone != name:
         raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
@@ -142,21 +139,6 @@ def read(
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
-
-
-def _explained(found: Found, source: str, where: str) -> Found:
-    """The file in its format, or as `generic` if the format leaves tensors unexplained."""
-    notes = found.notes
-    if source == "auto" and found.format not in OURS and found.format.name != GENERIC.name:
-        try:
-            _sort_keys(found, None, where)
-        except InputError as error:
-            wider = widened(found)
-            if wider is None and (hint := what_else(found.content)):
-                reason = str(error).removeprefix(f"{where}: ")
-                raise InputError(f"{reason}; {hint}") from error
-            found = wider or found
-    return replace(found, notes=(*notes, *copies_note(found)))
 
 
 def _with_place(facts: Facts, place: Source) -> Facts:
@@ -191,74 +173,9 @@ def _check_declared(backbone: str | None, path: str) -> None:
         )
 
 
-def _sort_keys(
-    found: Found, declared: str | None, where: str
-) -> tuple[KeyAccount, dict[str, Tensor], str]:
-    """Gives every source key its fate: used, dropped by a rule, or unexplained (an error)."""
-    dropped: dict[str, list[str]] = defaultdict(list)
-    foreign: list[str] = []
-    state: dict[str, Tensor] = {}
-    for name, tensor in found.tensors.items():
-        rule = found.format.dropped_by(name)
-        canonical = found.canonical(name)
-        if rule:
-            dropped[rule].append(name)
-        elif canonical is None:
-            foreign.append(name)
-        else:
-            _check_values_there(name, tensor, where)
-            state[canonical] = found.layout.convert(canonical, tensor)
-    layout = found.layout
-    used = tuple(found.source_name(name) for name in state)
-    state |= layout.adds
-    backbone, likeness = nearest_backbone(state, layout.split)
-    if likeness < (0.25 if layout.fills else 0.5):
-        raise InputError(
-            f"{where}: no known backbone has these {len(state)} tensors"
-            f" ({shorten(list(state) + foreign)}); nearest is {backbone}"
-        )
-    filled = _fill(state, backbone, layout.fills) + len(layout.adds)
-    expected = check_complete(state, backbone, where, foreign, found.source_name, layout.split)
-    if declared in BACKBONES and declared != backbone:
-        raise InputError(f"{where} says it is a {declared}, but its tensors are a {backbone}'s")
-    rules = {rule: tuple(keys) for rule, keys in dropped.items()}
-    account = KeyAccount(used, rules, expected - filled, found.notes)
-    state = layout.join(state)
-    return account, {name: _canonical_tensor(name, state[name], where) for name in state}, backbone
-
-
-def _fill(state: dict[str, Tensor], backbone: str, fills: Mapping[str, float]) -> int:
-    """Adds the tensors that a layout leaves out; returns how many."""
-    added = 0
-    for name, shape in expected_shapes(backbone, counters=False).items() if fills else ():
-        leaf = name.rpartition(".")[2]
-        value = fills.get(name, fills.get(leaf))
-        if value is not None and name not in state:
-            state[name] = torch.full(shape, value)
-            added += 1
-    return added
-
-
-def _check_values_there(name: str, tensor: Tensor, where: str) -> None:
-    """Raises InputError for a tensor of the trunk that is sparse or has a shape only."""
-    if tensor.is_meta:
-        raise InputError(
-            f"{where}: {name} has no values (device meta): the network was saved before its "
-            "weights were loaded; save it again"
-        )
-    if tensor.layout != torch.strided:
-        raise InputError(f"{where}: {name} is a sparse tensor; save it by its to_dense()")
-
-
-def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
-    if name.endswith(COUNTER):
-        return tensor.detach().to(torch.int64).contiguous()
-    if not tensor.is_floating_point():
-        raise InputError(
-            f"{where}: {name} is {tensor.dtype}, not floating point; give the network in "
-            "floating point (a quantised one is not read)"
-        )
-    return tensor.detach().to(torch.float32).contiguous()
+def _check_agrees(declared: str | None, found: str, path: str) -> None:
+    if declared in BACKBONES and declared != found:
+        raise InputError(f"{path} says it is a {declared}, but its tensors are a {found}'s")
 
 
 def _casts(tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:

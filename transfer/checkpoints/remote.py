@@ -35,7 +35,6 @@ from transfer.checkpoints.folder import (
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
-# Names of ViTs that are read: timm's, then torchvision's.
 REMEDY = "give a file that you have downloaded, or try again online"
 
 
@@ -97,11 +96,13 @@ def _download(url: str, file: Path, wanted: str) -> None:
         atomic_write(file, lambda out: _receive(url, out, file.name, wanted))
     # HTTPError and URLError are OSErrors; a chunked answer that is cut off is an HTTPException.
     except (OSError, ValueError, HTTPException) as error:
-        answered = isinstance(error, HTTPError)
-        reason = f"the server says {error.code}" if answered else f"no connection ({error})"
+        answered = f"the server says {error.code}" if isinstance(error, HTTPError) else ""
+        reason = answered or f"no connection ({error})"
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
 
 
+# torch.hub.download_url_to_file keeps a file that was cut off, unless a sha256 is stated, and waits
+# for a server without a limit.
 def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> None:
     digest, done = hashlib.sha256(), 0
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
@@ -205,17 +206,17 @@ def _from_timm(source: str, rest: str) -> Source:
         config = get_pretrained_cfg(rest, allow_unregistered=False)
     except RuntimeError:
         config = None
-    if config is None or not (config.hf_hub_id or config.url):
+    if config is not None and config.hf_hub_id:
+        repo = config.hf_hub_id
+        repo = f"{repo}{rest}" if repo.endswith("/") else repo
+        file = _first_hub_file(source, repo, HUB_FILES, None)
+    elif config is not None and isinstance(config.url, str):
+        file = download(config.url)
+    else:
         tags = ", ".join(sorted(timm.list_models(f"{model}.*", pretrained=True)))
         raise InputError(
             f"{source}: timm has no such weights; it has {tags or 'none of this model'}"
         )
-    if config.hf_hub_id:
-        repo = config.hf_hub_id
-        repo = f"{repo}{rest}" if repo.endswith("/") else repo
-        file = _first_hub_file(source, repo, HUB_FILES, None)
-    else:
-        file = download(config.url)
     return Source(file, _preprocess(config.to_dict()), {"source": source})
 
 

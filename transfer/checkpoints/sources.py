@@ -1,4 +1,4 @@
-"""Where weights come from: what a user names in, a local file that is worth opening out.
+"""Where weights come from: turns what a user names into a local file that is worth opening.
 
 A source is a file, a folder that `save_pretrained` wrote, `https://...`,
 `hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`,

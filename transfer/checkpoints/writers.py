@@ -32,7 +32,7 @@ LAYOUTS = {
 
 
 def layout_of(path: str | Path, backbone: str) -> str:
-    """The layout that a file name's suffix stands for.
+    """The layout that a file name's suffix names.
 
     Raises:
         InputError: another suffix, or one that this backbone is not written with.

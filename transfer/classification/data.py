@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.crops import central_part
@@ -242,11 +243,12 @@ def _object_labels(data: DetectionSet) -> Split:
 
 
 def open_split(name: str, limit_per_class: int = 0) -> Split:
-    """Opens one split, the first `limit_per_class` images of each class (0: all)."""
+    """Opens one split, the first `limit_per_class` images of each class (0: all), once for all
+    processes of a group."""
     if limit_per_class < 0:
         raise InputError(f"DATASETS.LIMIT_PER_CLASS {limit_per_class} must be 0 (all) or more")
-    images = open_images(name, limit_per_class or None)
-    if len(images) == 0 or min(images.labels) < 0:
+    images = from_main(None, lambda: open_images(name, limit_per_class or None))
+    if len(images) == 0 or images.labels.min() < 0:
         raise InputError(
             f"{name} has no labels: classification needs one folder per class{sorting_hint(images)}"
         )
@@ -256,5 +258,5 @@ def open_split(name: str, limit_per_class: int = 0) -> Split:
     if part:
         logger.warning("%s has %d images, a part: %s", name, len(images), part)
     check_kinds(name, images.files())
-    labels = torch.tensor(images.labels)
+    labels = torch.from_numpy(images.labels)
     return Split(name, images, labels, tuple(images.classes), images.left_out)

@@ -1,11 +1,11 @@
 """Reads a data set in COCO's layout.
 
-In: a JSON file with images, annotations and categories, and the folder of its images. Out: Samples
+A JSON file with images, annotations and categories, and the folder of its images, become Samples
 with the semantics of Detectron2 (data/datasets/coco.py): images sorted by id, categories sorted by
 id, polygons with fewer than six numbers dropped and objects left with none skipped, crowd regions
 kept with their flag. Masks may also be run lengths (RLE). Boxes become XYXY and keep their numbers
 where they reach beyond the image. What Detectron2 tolerates is counted in one warning; what
-contradicts itself is an error (`coco_checks.py`, `coco_records.py`, `boxes.py`).
+contradicts itself is an error (`coco_checks.py`, `coco_records.py`, `box_checks.py`).
 
 Two differences from plain Detectron2 are meant. It keeps the integers of a JSON file as integers,
 and cuts the fractions off boxes and polygons after the resize; here every coordinate is a float
@@ -26,7 +26,8 @@ import numpy as np
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
-from transfer.datasets.boxes import Box
+from transfer.datasets.annotation_values import Id, find_id
+from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_checks import check_entries, check_mask
 from transfer.datasets.coco_records import (
     Annotation,
@@ -36,9 +37,8 @@ from transfer.datasets.coco_records import (
 )
 from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
-from transfer.datasets.image_files import check_files
+from transfer.datasets.missing_images import check_files
 from transfer.datasets.samples import Instance, Sample, note_like_names
-from transfer.datasets.values import Id, find_id
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
@@ -183,7 +183,8 @@ def _category_index(
             )
             raise InputError(
                 f"{path} has the category '{name}', which is none of the {len(known)} classes"
-                f"{near_matches(name, known)}; remove or rename its objects ({count}), or train on it"
+                f"{near_matches(name, known)}; remove or rename its objects ({count}), or "
+                "train on it"
             )
         findings.note(NOT_TRAINED, f"'{name}'")
     return {key: known[name] for key, name in categories.items() if name in known}

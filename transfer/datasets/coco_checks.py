@@ -1,6 +1,7 @@
 """What a COCO file must have: one clear line for entries that lack something or contradict.
 
-In: the parsed JSON. Out: nothing, or an InputError that names the file, the entries and their count.
+The checks look at the parsed JSON and raise an InputError that names the file, the entries and
+their count.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from transfer.datasets.annotation_values import as_id, shown
 from transfer.datasets.coco_masks import Segmentation, has_pixels
 from transfer.datasets.coco_records import roots
-from transfer.datasets.values import as_id, shown
 
 KEYS = {
     "images": ("id", "file_name", "height", "width"),
@@ -23,7 +24,10 @@ KEYS = {
 }
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
-NO_MASK = "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need one"
+NO_MASK = (
+    "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need "
+    "one"
+)
 EMPTY_MASK = (
     "masks have no pixel in their image: these objects count as never found in the mask metrics"
 )

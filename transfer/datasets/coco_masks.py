@@ -1,7 +1,7 @@
 """Segmentations of a COCO file: polygons and run lengths, checked before anything decodes them.
 
-In: the value of "segmentation" and its image's size in pixels. Out: polygons as lists of floats, or
-compressed run lengths of the whole image. Run lengths whose sum is not height x width make the
+The value of "segmentation" becomes polygons as lists of floats, or compressed run lengths of the
+whole image, whose size in pixels must be known. Run lengths whose sum is not height x width make the
 evaluators fail without a file's name, or never end, so that they are refused here.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.findings import Findings
-from transfer.datasets.values import EXACT, as_number, read_numbers, shown
+from transfer.datasets.annotation_values import EXACT, as_number, read_numbers, shown
 
 Segmentation = list[list[float]] | dict[str, Any]
 
@@ -48,8 +48,9 @@ def read_segmentation(
     if kind:
         findings.refuse(kind, f"{where} ({shown(value)})", remedy)
         return None
-    polygons = [read_numbers(findings, where, "segmentation", part) for part in value]
-    if None in polygons:
+    read = [read_numbers(findings, where, "segmentation", part) for part in value]
+    polygons = [polygon for polygon in read if polygon is not None]
+    if len(polygons) < len(read):
         return None
     for polygon in polygons:
         if polygon and not -FAR_PX < min(polygon) <= max(polygon) < FAR_PX:

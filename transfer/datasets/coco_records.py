@@ -1,7 +1,7 @@
 """The records of a COCO file with one type each: what the reader and the evaluator both start from.
 
-In: the parsed JSON. Out: images and categories by id, and annotations with their numbers as
-annotated, in float64. Ids are whole numbers or text. What is odd but clear is read and noted,
+They are read from the parsed JSON: images and categories by id, and annotations with their numbers
+as annotated, in float64. Ids are whole numbers or text. What is odd but clear is read and noted,
 what is not is refused; both are counted in Findings. Everything is found here, before training.
 """
 
@@ -14,9 +14,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.boxes import TOLERANCE_PX, Box, BoxCheck
-from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
-from transfer.datasets.values import (
+from transfer.datasets.annotation_values import (
     OTHER_TYPE,
     Id,
     as_id,
@@ -25,11 +23,14 @@ from transfer.datasets.values import (
     read_numbers,
     shown,
 )
+from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
+from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
 NO_AREA = "objects have no 'area' (missing or null): that of their mask, else of their box is taken"
 BAD_AREA = (
-    "objects have an 'area' below 0, or more than COCO's evaluator counts: that of their mask, else "
+    "objects have an 'area' below 0, or more than COCO's evaluator counts: that of their mask, "
+    "else "
     "of their box is taken"
 )
 MOST_AREA = 1e10  # pixels: pycocotools ignores objects outside 0 to 1e5 squared

@@ -1,6 +1,6 @@
 """A part of a data set's labels, for training with few of them.
 
-In: a data set's name with its part and its images. Out: the chosen images, in their order.
+The part is written behind the data set's name; the chosen images keep their order.
 `coco_2017_train@1%` is a fixed part of the images: they are ranked by the SHA-256 of their ids, so
 that every machine, library version and trial trains on the same ones, and 1 % is a part of 5 %.
 `voc_2007_trainval@10shot` is 10 objects of each class; the other objects of their images lose their
@@ -75,9 +75,9 @@ def few_labels(
     """
     if part is None:
         return tuple(samples)
-    if part.unit == SHOT and draw is None:
-        raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
     if part.unit == SHOT:
+        if draw is None:
+            raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
         return _few_objects(samples, int(part.amount), classes, draw)
     ranked = sorted((s for s in samples if s.trainable()), key=lambda s: _rank(s.image_id))
     count = max(math.floor(len(ranked) * part.amount / 100 + 0.5), 1)

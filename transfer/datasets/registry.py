@@ -1,10 +1,10 @@
-"""Names of detection data sets -> DetectionSets.
+"""Opens detection data sets by their names, as DetectionSets.
 
-In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
+The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file with any folder of
 images (paths are absolute or below the data sets' root; the last colon separates, or that after
 .json); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
-Out: the sets, all with the same classes in the same order. The classes are those of the training
+All sets of a run have the same classes in the same order. The classes are those of the training
 sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
 
@@ -21,12 +21,12 @@ from pretrain.common.lookup import find, near_matches
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, Sample
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a split lies: a VOC folder, or a COCO JSON file with its image folder."""
+    """Where a split is: a VOC folder, or a COCO JSON file with its image folder."""
 
     layout: str
     folder: Path
@@ -194,7 +194,8 @@ def _open_coco(
     pairs = [_pair(place) for place in locations]
     contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
     classes = classes or coco.read_classes(contents)
-    samples, ids = [], {}
+    samples: list[Sample] = []
+    ids: dict[str, int | str] = {}
     for place, pair, content in zip(locations, pairs, contents):
         read = coco.read_coco(*pair, content, classes, scored=scored)
         samples.extend(few_labels(read, place.part, classes, draw))

@@ -1,8 +1,8 @@
 """What every detection data set is made of: images with boxes, classes and, perhaps, masks.
 
-In: nothing. Out: the plain types that the VOC and the COCO reader fill and everything else reads.
+These are the plain types that the VOC and the COCO reader fill and everything else reads.
 Boxes are XYXY in pixels of the original image, 0-based and half-open, with the annotated numbers:
-x1 <= x2, and they may reach beyond the image (see `boxes.py`). VOC's 1-based inclusive boxes become
+x1 <= x2, and they may reach beyond the image (see `box_checks.py`). VOC's 1-based inclusive boxes become
 this in `voc.py`, and go back in `detection/evaluation/voc.py`.
 """
 
@@ -57,7 +57,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: where it lies, its size in pixels as annotated, and its objects."""
+    """One image: its file, its size in pixels as annotated, and its objects."""
 
     file_name: str
     image_id: int | str
@@ -66,7 +66,7 @@ class Sample:
     instances: tuple[Instance, ...]
 
     def trainable(self) -> bool:
-        """Whether at least one object is no crowd region: other images are not trained on."""
+        """Whether at least one object is not a crowd region: images without one are not trained on."""
         return any(not instance.crowd for instance in self.instances)
 
 
@@ -96,5 +96,5 @@ class DetectionSet:
         return replace(self, samples=tuple(kept))
 
     def has_run_lengths(self) -> bool:
-        """Whether the mask of an object that can be trained on is no polygon."""
+        """Whether the mask of an object that can be trained on is not a polygon."""
         return any(i.rle is not None for s in self.samples for i in s.instances if not i.crowd)

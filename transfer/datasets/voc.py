@@ -1,6 +1,6 @@
 """Reads a data set in Pascal VOC's layout.
 
-In: a folder with JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Out: Samples. VOC counts
+Such a folder has JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. VOC counts
 pixels from 1 and its boxes are inclusive: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
 xmax, ymax), continuous and half-open. Many tools count from 0 and write the box's edges: a set in
 which any coordinate is below 1 is read so, (xmin, ymin, xmax, ymax) as they are. All files in
@@ -9,7 +9,7 @@ where boxes are converted; the inverse is in `detection/evaluation/voc.py`, whic
 Samples and so serves both kinds of sets.
 
 Objects marked difficult are kept with their flag: they are trained on, and ignored when scoring (as
-Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `boxes.py`.
+Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `box_checks.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
 from pretrain.data.folders import IMAGE_SUFFIXES
-from transfer.datasets.boxes import Box, BoxCheck
-from transfer.datasets.headers import header_size
+from transfer.datasets.box_checks import Box, BoxCheck
+from transfer.datasets.image_sizes import header_size
 from transfer.datasets.samples import Instance, Sample, note_like_names
 from transfer.datasets.voc_lists import XML_SUFFIX, FileIndex, read_list
 from transfer.datasets.voc_xml import COORDINATES, VocFile, VocObject, read_xml
@@ -110,7 +110,7 @@ def read_voc(
 
     Raises InputError, with the number of each kind and the first three files, for missing images
     and annotations, images that are listed twice, unreadable XML files, classes that are not in
-    `classes`, and boxes that `boxes.py` refuses.
+    `classes`, and boxes that `box_checks.py` refuses.
     """
     listing = check_layout(folder, split)
     annotations = FileIndex(folder / "Annotations", [XML_SUFFIX])

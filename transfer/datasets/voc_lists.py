@@ -1,8 +1,8 @@
 """The lists and folders of VOC's layout: which images a list names, and where their files are.
 
-In: a list of names, one a line, as people and tools write them: with spaces, quotes, suffixes, a
-byte order mark, folders, either kind of slash, or a flag behind the name. Out: names that the
-folder's files have, relative to it and without suffix.
+A list has one name a line, as people and tools write them: with spaces, quotes, suffixes, a byte
+order mark, folders, either kind of slash, or a flag behind the name. They are turned into the names
+that the folder's files have, relative to it and without suffix.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from urllib.parse import unquote
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.data.folders import IMAGE_SUFFIXES, is_hidden
-from transfer.datasets.image_files import folded
+from transfer.datasets.missing_images import folded
 from transfer.datasets.voc_xml import MARK
 
 XML_SUFFIX = ".xml"
 PARTS = ("JPEGImages/", "Annotations/")  # a list may name files from the root on
-FLAGGED = "lines have a number behind the name, which is not used: each image is read with all its objects"
+FLAGGED = (
+    "lines have a number behind the name, which is not used: each image is read with all its "
+    "objects"
+)
 MORE_WORDS = "lines have more words behind the name, which are not used"
 TWICE = "images are listed more than once"
 

@@ -1,7 +1,7 @@
 """Reads VOC's XML files into plain records, in whatever encoding they are.
 
-In: the path of one XML file. Out: its size and objects as they are written, or what makes the file
-unreadable. Each version of a file is parsed once in a process: for the classes, for the question
+A file gives the image's size and its objects as they are written, or what makes it unreadable. Each
+version of a file is parsed once in a process: for the classes, for the question
 whether a set counts from 0 or from 1, and for the samples.
 """
 

@@ -1,44 +1,45 @@
-"""Detection configs: YAML and overrides in, a checked config and plain arguments out.
+"""Configs of detection and segmentation: loaded, merged, checked, completed; a protocol's identity.
 
-The config is Detectron2's (`defaults.py`). Three sources complete it: the data set (number of
-classes), the weights (pixel statistics, channel order, stride) and the command (output, seed).
-Each `with_*` function returns a new frozen config; the protocol's identity is that of the config
-before the weights' facts enter, so that checkpoints can be compared under one protocol.
+A file may be one of ours, one that Detectron2 ships, or the `config.yaml` that its trainer dumped:
+keys that this project does not have are read as well, held against `upstream_keys.py`, and left
+out. Three sources complete a config: the data set (number of classes), the weights (pixel
+statistics, channel order, stride) and the command (output, seed). Each `with_*` function returns a
+new frozen config; the protocol's identity is that of the config before the weights' facts enter, so
+that checkpoints can be compared under one protocol.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config import flat, load_config
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from pretrain.common.lookup import find
+from pretrain.common.safe_yaml import has_inert
 from pretrain.data.preprocess import Preprocess
-from transfer.datasets.loaded import check_masks, check_trainable
-from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check
-from transfer.detection.config_load import load_merged
-from transfer.detection.config_spec import (
-    architecture,
-    backbone_name,
-    detector_arguments,
-    value_of,
-)
-from transfer.detection.config_vit import is_vit, vit_facts
+from transfer.datasets.checks_before_training import check_masks, check_trainable
+from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check, value_of
+from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES
-from transfer.detection.upstream_keys import ONLY
+from transfer.detection.torchvision_engine.architectures import is_vit
+from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.upstream_keys import ABSENT, NO_EFFECT_DEFAULTS, ONLY, SAME_AS_DEFAULT
 
 if TYPE_CHECKING:
     from transfer.datasets.samples import DetectionSet
 
-__all__ = ["SEMANTIC", "architecture", "backbone_name", "check", "detector_arguments"]
-
 logger = logging.getLogger(__name__)
 
+FOLDER = "detection"  # below configs/
+FOREIGN = {**ABSENT, **NO_EFFECT_DEFAULTS}  # Detectron2's keys that `make_defaults` does not have
 # TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
 TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 
@@ -51,6 +52,85 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = load_merged(name, overrides, ONLY, NAMES)
     check(cfg, name)
     return cfg
+
+
+def all_defaults() -> CfgNode:
+    """`make_defaults()` and the other keys of Detectron2, at its defaults."""
+    cfg = make_defaults()
+    for key, value in FOREIGN.items():
+        *parents, last = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node.setdefault(parent, CfgNode())
+        node[last] = value
+    return cfg
+
+
+def load_merged(
+    name: str,
+    overrides: Sequence[str] = (),
+    only: Mapping[str, Any] | None = None,
+    one_of: Mapping[str, Collection[Any]] | None = None,
+) -> CfgNode:
+    """The merged, frozen config of a file or a name below configs/; values are not checked.
+
+    A negative SEED of a file, which is unseeded in Detectron2, is read as 0 with a warning.
+
+    Args:
+        only: keys with the one value that they may have.
+        one_of: keys with their known values; named only beside other keys that are refused.
+
+    Raises:
+        InputError: unknown keys, all at once; and all keys of Detectron2 at values that are not
+            supported, all at once.
+    """
+    cfg = load_config(name, all_defaults(), overrides, folder=FOLDER, keep_inert=True)
+    _check_only(cfg, {**ABSENT, **(only or {})}, one_of or {}, name)
+    cfg = _without(cfg, FOREIGN)
+    if cfg.SEED < 0 and "SEED" not in overrides[::2]:
+        warn_once(f"{name}: SEED {cfg.SEED}, unseeded in Detectron2, is read as 0")
+        cfg.SEED = 0
+    cfg.freeze()
+    return cfg
+
+
+def _check_only(
+    cfg: CfgNode, only: Mapping[str, Any], one_of: Mapping[str, Collection[Any]], name: str
+) -> None:
+    """Raises InputError for all keys that are not at the one value they may have, or are code."""
+    values = flat(cfg)
+    found = []
+    for key, wanted in flat(dict(only)).items():
+        value = values.pop(key)
+        if value != wanted and value not in SAME_AS_DEFAULT.get(key, ()):
+            foreign = key in ABSENT
+            told = "a key of Detectron2 that is not supported here" if foreign else "not supported"
+            found.append(f"{key} {value!r} is {told}; the only value: {wanted!r}")
+    for key, value in values.items():
+        if has_inert(value):
+            found.append(f"{key} is {value}; write its value")
+    if found:
+        for key, known in one_of.items():
+            if values[key] not in known:
+                listed = ", ".join(map(str, known))
+                found.append(f"{key} {values[key]!r} is not supported; known: {listed}")
+        raise InputError(f"{name}: {'. Also: '.join(found)}")
+
+
+def _without(cfg: CfgNode, keys: Mapping[str, Any]) -> CfgNode:
+    """A mutable copy without the keys, and without the sections that they alone filled."""
+    copy = cfg.clone()
+    copy.defrost()
+    for key in keys:
+        *parents, last = key.split(".")
+        nodes = [copy]
+        for parent in parents:
+            nodes.append(nodes[-1][parent])
+        del nodes[-1][last]
+        for parent, above, node in reversed(list(zip(parents, nodes, nodes[1:]))):
+            if not node:
+                del above[parent]
+    return copy
 
 
 def task_package(name: str, overrides: Sequence[str] = ()) -> str:
@@ -84,6 +164,11 @@ def protocol_name(cfg: CfgNode, config: str) -> str:
 def protocol_sha256(cfg: CfgNode) -> str:
     """Identity of the protocol as 64 hexadecimal digits."""
     return ROLES.sha256(cfg)
+
+
+def backbone_name(cfg: CfgNode) -> str:
+    """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
+    return DetectorSpec.from_config(cfg).backbone_name
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
@@ -138,7 +223,7 @@ def with_preprocess(
     """
     low, high = preprocess.value_range
     scale = 255.0 / (high - low)
-    facts = {
+    facts: dict[str, Any] = {
         "INPUT.FORMAT": preprocess.channel_order,
         "MODEL.PIXEL_MEAN": [round((mean - low) * scale, 6) for mean in preprocess.mean],
         "MODEL.PIXEL_STD": [round(std * scale, 6) for std in preprocess.std],
@@ -162,6 +247,16 @@ def with_preprocess(
             "which moves their features a little (tools/convert_weights.py --check says how much)"
         )
     return changed(cfg, facts)
+
+
+def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
+    """Keys that a ViT's weights decide, with their values.
+
+    Args:
+        positions: of the weights' `pos_embed`, the class token's included.
+    """
+    side = math.isqrt(max(positions - 1, 0)) * cfg.TRANSFER.VIT.PATCH_SIZE
+    return {"TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": side, "TRANSFER.VIT.HEADS": heads}
 
 
 def preprocess_of(cfg: CfgNode) -> Preprocess:

@@ -1,7 +1,8 @@
 """What a detection config must be before anything is opened: values, combinations, schedule.
 
-In: a merged config. Out: InputError that names the key, or a warning for what a run can live with.
-The same function runs in the commands and in the doctor.
+The checks raise an InputError that names the key, and warn of what a run can live with. The
+commands and the doctor make the same ones. What a part of the detector cannot be is refused by its
+spec, beside its module in `torchvision_engine/`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from pretrain.common.lookup import find
-from transfer.detection.config_spec import ARCHITECTURES, architecture, detector_arguments, value_of
-from transfer.detection.config_vit import check_vitdet
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
-from transfer.detection.torchvision_engine.spec import DEPTHS, DetectorSpec
+from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
+from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.resnet import (
+    BLOCKS_PER_STAGE,
+    STEM_CHANNELS,
+    ResNetSpec,
+)
+from transfer.detection.torchvision_engine.roi_heads import ROI_HEADS
 from transfer.training.precision import DTYPES
 from transfer.training.schedule import SHAPES, WARMUPS
 
@@ -28,18 +33,12 @@ SCHEDULERS = {
     SEMANTIC: tuple(SHAPES),
 }
 DEVICES = ("cuda", "cpu")
-HEADS = {
-    "Res5ROIHeads": ("C4",),
-    "Res5ROIHeadsExtraNorm": ("C4",),
-    "StandardROIHeads": ("FPN", "TINY", "VIT"),
-}
 NAMES: dict[str, Collection[Any]] = {
     "MODEL.BACKBONE.NAME": ARCHITECTURES,
-    "MODEL.RESNETS.DEPTH": DEPTHS,
-    "MODEL.ROI_HEADS.NAME": HEADS,
+    "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
 }
-BOX_HEAD = "FastRCNNConvFCHead"
 LEAST = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,
@@ -56,7 +55,6 @@ ONE_OF: dict[str, Collection[Any]] = {
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-    "MODEL.BACKBONE.FREEZE_AT": range(6),
     "TRANSFER.INIT": ("auto", "backbone", "detector"),
     "TRANSFER.VOC_METRIC": (2007, 2012),
     "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
@@ -73,12 +71,6 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     """
     if cfg.TRANSFER.TASK != DETECTION:
         raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
-    head = cfg.MODEL.ROI_HEADS.NAME
-    if architecture(cfg) not in find(head, HEADS, "MODEL.ROI_HEADS.NAME"):
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME {head} does not go with MODEL.BACKBONE.NAME "
-            f"{cfg.MODEL.BACKBONE.NAME}"
-        )
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
     for key, allowed in ONE_OF.items():
@@ -91,12 +83,18 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
-    dims = cfg.MODEL.RPN.CONV_DIMS
-    if not dims or any(width != -1 for width in dims):
-        raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
-    check_vitdet(cfg)
-    check_architecture(cfg)
+    _check_vitdet(cfg)
+    spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
+    _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 def check_train_named(cfg: CfgNode) -> None:
@@ -126,45 +124,50 @@ def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
     return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
 
 
-def check_architecture(cfg: CfgNode) -> None:
-    """Raises InputError for a detector that cannot be built, or that no weights of its name fit."""
-    kind = architecture(cfg)
-    _check_thresholds("MODEL.RPN.IOU_THRESHOLDS", cfg.MODEL.RPN.IOU_THRESHOLDS, 2)
-    _check_thresholds("MODEL.ROI_HEADS.IOU_THRESHOLDS", cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS, 1)
-    for section, read in (("RPN", True), ("ROI_HEADS", True), ("FPN", kind == "FPN")):
-        if read and not cfg.MODEL[section].IN_FEATURES:
-            raise InputError(f"MODEL.{section}.IN_FEATURES is empty; name the feature maps")
-    DetectorSpec(**detector_arguments(cfg))  # refuses what no detector here can be
-    _check_widths(cfg, kind)
-    # Res5ROIHeads has no box head, and does not read its name.
-    heads = ("", BOX_HEAD) if kind == "C4" else (BOX_HEAD,)
-    if cfg.MODEL.ROI_BOX_HEAD.NAME not in heads:
-        raise InputError(
-            f"MODEL.ROI_BOX_HEAD.NAME {cfg.MODEL.ROI_BOX_HEAD.NAME!r} is not supported with "
-            f"MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME}; set {BOX_HEAD}"
-        )
-
-
-def _check_widths(cfg: CfgNode, kind: str) -> None:
-    """Widths that decide tensors' shapes: the trunks here have one each."""
-    resnets = cfg.MODEL.RESNETS
-    if kind not in ("C4", "FPN"):
+def _check_widths(cfg: CfgNode, resnet: ResNetSpec | None) -> None:
+    """Widths that decide tensors' shapes: the ResNets here have one each."""
+    if resnet is None:
         return
-    wanted = {"STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": 64 if resnets.DEPTH < 50 else 256}
+    node = cfg.MODEL.RESNETS
+    wanted = {"STEM_OUT_CHANNELS": STEM_CHANNELS, "RES2_OUT_CHANNELS": resnet.res2_channels}
     for key, width in wanted.items():
-        if resnets[key] != width:
+        if node[key] != width:
             raise InputError(
-                f"MODEL.RESNETS.{key} {resnets[key]} is not supported with MODEL.RESNETS.DEPTH "
-                f"{resnets.DEPTH}; the only value: {width}"
+                f"MODEL.RESNETS.{key} {node[key]} is not supported with MODEL.RESNETS.DEPTH "
+                f"{node.DEPTH}; the only value: {width}"
             )
 
 
-def _check_thresholds(key: str, values: list[float], count: int) -> None:
-    """As Detectron2's Matcher asserts: one fewer than IOU_LABELS, above 0, rising."""
-    rising = all(low <= high for low, high in zip(values, values[1:]))
-    if len(values) != count or values[0] <= 0 or not rising:
-        numbers = "one number" if count == 1 else f"{count} numbers that do not fall, each"
-        raise InputError(f"{key} {list(values)} must be {numbers} above 0")
+def _check_vitdet(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, for an impossible jitter, decay or image size."""
+    node, decay = cfg.TRANSFER.LSJ, cfg.TRANSFER.LR_LAYER_DECAY
+    if node.SCALES and not (len(node.SCALES) == 2 and 0 < node.SCALES[0] <= node.SCALES[1]):
+        raise InputError(f"TRANSFER.LSJ.SCALES {tuple(node.SCALES)} must be two rising factors")
+    if node.CROP_SIZE < 1:
+        raise InputError(f"TRANSFER.LSJ.CROP_SIZE must be 1 or above, got {node.CROP_SIZE}")
+    if not 0 < decay <= 1:
+        raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
+    if decay < 1 and (not is_vit(cfg) or cfg.TRANSFER.OPTIMIZER != "AdamW"):
+        raise InputError(
+            f"TRANSFER.LR_LAYER_DECAY {decay} needs build_vit_sfp_backbone and AdamW; set 1"
+        )
+    if is_vit(cfg):
+        _check_square(cfg)
+
+
+def _check_square(cfg: CfgNode) -> None:
+    side = cfg.TRANSFER.VIT.IMAGE_SIZE
+    sizes = {"INPUT.MAX_SIZE_TEST": cfg.INPUT.MAX_SIZE_TEST}
+    if cfg.TRANSFER.LSJ.SCALES:
+        sizes["TRANSFER.LSJ.CROP_SIZE"] = cfg.TRANSFER.LSJ.CROP_SIZE
+    else:
+        sizes["INPUT.MAX_SIZE_TRAIN"] = cfg.INPUT.MAX_SIZE_TRAIN
+    for key, size in sizes.items():
+        if size > side:
+            raise InputError(
+                f"{key} {size} is more than TRANSFER.VIT.IMAGE_SIZE {side}, the square that images "
+                "are padded to"
+            )
 
 
 def check_run(cfg: CfgNode, name: str) -> None:

@@ -1,10 +1,10 @@
 """Every key of a detection config with its default and meaning.
 
-In: nothing. Out: `make_defaults()`, a CfgNode. Keys outside TRANSFER are Detectron2's own, with its
-defaults (config/defaults.py there) unless marked OURS, so that one YAML drives both engines;
-TRANSFER is ours. `upstream_keys.py` says what becomes of each key of Detectron2, also of those that
-are not listed here: at another value than its default such a key is an error. Lengths are pixels of
-the resized image, learning rates are per iteration.
+`make_defaults()` returns them all. Keys outside TRANSFER are Detectron2's own, with its defaults
+(config/defaults.py there) unless marked OURS, so that one YAML drives both engines; TRANSFER is
+ours. `upstream_keys.py` says what becomes of each key of Detectron2, also of those that are not
+listed here: at another value than its default such a key is an error. Lengths are pixels of the
+resized image, learning rates are per iteration.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode as Detectron2Config
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import HookBase
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import ImageList
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -26,7 +26,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.common.checkpoint import atomic_write
-from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.distributed import barrier, gather_items, is_main, rank, world_size
 from pretrain.common.logs import progress
 from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
@@ -34,10 +34,11 @@ from transfer.checkpoints.writers import write_weights
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.detectron2_plugin import register
 from transfer.detection.detectron2_recipe import RecipeTrainer
-from transfer.detection.engine import Evaluate, Fitted
+from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.weights.detector import DetectorWeights
 from transfer.training import files as model_files
+from transfer.training.files import Fitted
 
 TRAIN, TEST = "transfer_train", "transfer_test"
 BACKBONE_FILE, DETECTOR_FILE = "backbone.pkl", "detector.pth"
@@ -144,12 +145,14 @@ def write_start(weights: Weights, output: Path) -> Path:
     A backbone is matched by Detectron2's heuristics; of a detector only what fits is in the file,
     so that Detectron2, which compares single tensors, starts from the same parts as our engine.
     """
-    detector = weights.fitting if isinstance(weights, DetectorWeights) else None
-    path = output / (BACKBONE_FILE if detector is None else DETECTOR_FILE)
-    if is_main() and detector is None:
-        write_weights(weights, path)
-    elif is_main():
-        atomic_write(path, lambda file: torch.save({"model": dict(detector)}, file))
+    if isinstance(weights, DetectorWeights):
+        path, content = output / DETECTOR_FILE, {"model": dict(weights.fitting)}
+        if is_main():
+            atomic_write(path, lambda file: torch.save(content, file))
+    else:
+        path = output / BACKBONE_FILE
+        if is_main():
+            write_weights(weights, path)
     barrier()
     return path
 
@@ -188,7 +191,7 @@ def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:
     return theirs
 
 
-def add_highpass(model: nn.Module, highpass: HighPass | None) -> None:
+def add_highpass(model: GeneralizedRCNN, highpass: HighPass | None) -> None:
     """Filters each image after normalisation and before padding, where `highpass` is set."""
     if highpass is None:
         return
@@ -214,7 +217,7 @@ def predict(cfg: Detectron2Config, model: nn.Module) -> list[Predictions]:
         for batch in progress(loader, desc="predict", leave=False):
             for item, output in zip(batch, model(batch)):
                 found.append(_to_predictions(item["image_id"], output["instances"]))
-    return [prediction for part in gather_objects(found) for prediction in part]
+    return gather_items(found)
 
 
 def _to_predictions(image_id: int | str, instances: Any) -> Predictions:

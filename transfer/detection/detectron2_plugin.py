@@ -30,6 +30,7 @@ import transfer.detection.detectron2_vit  # noqa: F401  (registers the backbone)
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.defaults import make_transfer
+from transfer.detection.torchvision_engine.resnet import TINY_STAGES, TINY_STEM_CHANNELS
 
 if "TRANSFER" not in DEFAULTS:
     DEFAULTS.TRANSFER = CfgNode(make_transfer())
@@ -39,8 +40,7 @@ if "TRANSFER" not in DEFAULTS:
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
     """The C4 head with one more norm after res5, without a ReLU behind it.
 
-    As in facebookresearch/moco, detection/train_net.py: the pretrained res5 ends without a norm
-    that fits the sampled boxes.
+    As in facebookresearch/moco, detection/train_net.py; `Res5ROIHeads` of our own engine says why.
     """
 
     @classmethod
@@ -54,9 +54,11 @@ class TinyStem(CNNBlockBase):
     """One 3x3 stride-2 convolution, without a pool: (N, 3, H, W) -> (N, 32, H / 2, W / 2)."""
 
     def __init__(self, norm: str) -> None:
-        super().__init__(3, 32, 2)
+        channels = TINY_STEM_CHANNELS
+        super().__init__(3, channels, 2)
+        normed = get_norm(norm, channels)
         self.conv1 = Conv2d(
-            3, 32, kernel_size=3, stride=2, padding=1, bias=False, norm=get_norm(norm, 32)
+            3, channels, kernel_size=3, stride=2, padding=1, bias=False, norm=normed
         )
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
 
@@ -73,7 +75,7 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         ResNet.make_stage(
             BasicBlock, 1, in_channels=inputs, out_channels=outputs, stride=stride, norm=norm
         )
-        for inputs, outputs, stride in ((32, 32, 1), (32, 64, 2), (64, 128, 2))
+        for inputs, outputs, stride in TINY_STAGES
     ]
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
     return ResNet(TinyStem(norm), stages, out_features=["res4"], freeze_at=freeze_at)

@@ -1,6 +1,7 @@
 """The proof of a conversion in the real Detectron2: its checkpointer, its backbones.
 
-Weights and the source network in, one row per input and stage out, as `transfer.checkpoints.proof`.
+It compares the weights there with the network that they came from, as `transfer.checkpoints.proof`
+does: there is a row for each input and stage.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from detectron2.modeling import ViT
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
 
-from transfer.checkpoints.networks.rebuilt import SIZES
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
+from transfer.checkpoints.originals.resnet import SIZES
 from transfer.checkpoints.proof import ProofError, StageDifference, compare, proof_inputs
 from transfer.checkpoints.weights import Weights
 from transfer.checkpoints.writers import write_weights
@@ -63,10 +64,8 @@ def prove_in_detectron2(source: nn.Module, weights: Weights) -> list[StageDiffer
     vit = parse_vit(weights.backbone)
     if vit is None and not SIZES[weights.backbone].large:
         return []
-    if vit is not None:
-        network: nn.Module = _Named(_Net(_build_vit(vit, weights)))
-    else:
-        network = _Named(_build_resnet(weights))
+    backbone = _build_resnet(weights) if vit is None else _build_vit(vit, weights)
+    network = _Named(backbone if vit is None else _Net(backbone))
     floats = [value for value in network.state_dict().values() if value.is_floating_point()]
     for value in floats:  # what the file does not give stays NaN
         value.fill_(float("nan"))
@@ -79,7 +78,7 @@ def prove_in_detectron2(source: nn.Module, weights: Weights) -> list[StageDiffer
     if lost:
         raise ProofError(f"Detectron2 found no value for {', '.join(lost[:4])}")
     if vit is not None:
-        return _compare_tensors(network.backbone.net, weights)
+        return _compare_tensors(backbone, weights)
     inputs = proof_inputs(weights)
     return [row for name, x in inputs for row in compare(source, network, x, name)]
 
@@ -88,7 +87,7 @@ def _build_resnet(weights: Weights) -> nn.Module:
     size = SIZES[weights.backbone]
     cfg = get_cfg()
     node = cfg.MODEL.RESNETS
-    depths = {(2, 2, 2, 2): 18, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+    depths: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
     node.DEPTH = depths.get(size.blocks, 50 if size.bottleneck else 34)
     node.NORM = "BN"
     node.STRIDE_IN_1X1 = bool(weights.architecture.get("stride_in_1x1"))

@@ -1,7 +1,7 @@
 """What a config's TRANSFER node asks of training that Detectron2's own keys cannot say.
 
-In: a config. Out: an optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) made
-of Detectron2's classes, and `RecipeTrainer`, its DefaultTrainer with both.
+An optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) are made of
+Detectron2's classes; `RecipeTrainer` is its DefaultTrainer with both.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from detectron2.engine import DefaultTrainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from transfer.training import schedule
+from transfer.training.optimizer import param_groups, vit_layer_factor
 
 
 def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW over Detectron2's parameter groups; a ViT's layers learn at falling rates."""
-    groups = schedule.param_groups(
+    groups = param_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
@@ -30,7 +30,7 @@ def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
         layer_factor=partial(
-            schedule.vit_layer_factor,
+            vit_layer_factor,
             decay=cfg.TRANSFER.LR_LAYER_DECAY,
             depth=cfg.TRANSFER.VIT.DEPTH,
         ),

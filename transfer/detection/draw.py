@@ -1,7 +1,7 @@
 """Pictures of boxes and masks: detections on test images, annotations on training input.
 
-In: images with boxes, labels and masks. Out: PIL images, and PNG files that a record or a user
-looks at. Boxes are XYXY in pixels of the image drawn on.
+The pictures are PIL images, and PNG files for a record or a user to look at. Boxes are XYXY in
+pixels of the image drawn on.
 """
 
 from __future__ import annotations

@@ -15,13 +15,12 @@ from pretrain.common.config import check_no_differences, differences
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
-from transfer.detection.config import changed
-from transfer.detection.config_load import load_merged
-from transfer.detection.engine import CONFIG_FILE, MODEL_FILE
+from transfer.detection.config import changed, load_merged
+from transfer.detection.engine import CONFIG_FILE
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.roles import ROLES
 from transfer.results.record import FILE_NAME, read_record
-from transfer.training.files import last_checkpoint
+from transfer.training.files import MODEL_FILE, last_checkpoint
 
 WEIGHTS_FILE = "weights.sha256"  # of what the trial began with
 

@@ -7,7 +7,6 @@ model file in Detectron2's layout, and Predictions. Both engines read the same c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,19 +16,12 @@ if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
     from transfer.datasets.samples import DetectionSet
     from transfer.detection.evaluation.predictions import Predictions
+    from transfer.training.files import Fitted
 
-MODEL_FILE, CONFIG_FILE = "model_final.pth", "config.yaml"  # in the folder of a run
+CONFIG_FILE = "config.yaml"  # in the folder of a run
 
 # Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
 Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The trained model's file, and the wall-clock seconds of training, resumed parts included."""
-
-    model_file: Path
-    seconds: float
 
 
 class Engine(Protocol):

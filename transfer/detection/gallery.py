@@ -1,4 +1,4 @@
-"""What was found in a fixed few of the test images: predictions in, gallery.json and a sheet out.
+"""What was found in a fixed few of the test images, written as gallery.json and a sheet.
 
 A report puts two checkpoints side by side on these images. They are drawn with one seed from the
 sorted image ids, so that every run on a test set shows the same ones. The sheet holds their
@@ -47,7 +47,8 @@ def write_gallery(
     """
     chosen = choose_images([sample.image_id for sample in dataset.samples])
     samples = [dataset.samples[index] for index in chosen]
-    cells, artifacts = [None] * len(chosen), {"gallery": FILE_NAME}
+    cells: Sequence[list[int] | None] = [None] * len(chosen)
+    artifacts = {"gallery": FILE_NAME}
     if pictures:
         cells = _write_sheet(samples, folder / SHEET_NAME)
         artifacts["gallery_sheet"] = SHEET_NAME
@@ -103,10 +104,10 @@ def _write_sheet(samples: Sequence[Sample], path: Path) -> list[list[int]]:
     for number, sample in enumerate(samples):
         thumbnail = Image.fromarray(read_image(sample.file_name, "RGB"))
         scale = CELL_PX / max(thumbnail.size)
-        size = tuple(max(1, round(side * scale)) for side in thumbnail.size)
-        thumbnail = thumbnail.resize(size, Image.Resampling.BICUBIC)
+        width, height = (max(1, round(side * scale)) for side in thumbnail.size)
+        thumbnail = thumbnail.resize((width, height), Image.Resampling.BICUBIC)
         place = (number % columns * CELL_PX, number // columns * CELL_PX)
         sheet.paste(thumbnail, place)
-        cells.append([*place, *size])
+        cells.append([*place, width, height])
     atomic_write(path, lambda file: sheet.save(file, "JPEG", quality=QUALITY, optimize=True))
     return cells

@@ -1,8 +1,7 @@
 """The learning rate chosen per checkpoint: short runs on a part of the training images, then one.
 
-In: an engine, a config with TRANSFER.LR_SWEEP, weights, the training set. Out: the rate with the
-best AP on the held-out part. One fixed rate can misrank checkpoints; a swept result is another
-protocol than a fixed one, since the node is part of the config's identity.
+The rate with the best AP on the held-out part is taken. One fixed rate can misrank checkpoints; a
+swept result is another protocol than a fixed one, since the node is part of the config's identity.
 """
 
 from __future__ import annotations

@@ -9,10 +9,8 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
-from transfer.detection.config_spec import architecture
-from transfer.detection.config_vit import is_vit
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.spec import PYRAMIDS
+from transfer.detection.torchvision_engine.architectures import PYRAMIDS, architecture, is_vit
 
 RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
 

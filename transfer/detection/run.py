@@ -20,15 +20,16 @@ from pretrain.common.distributed import (
     close_distributed,
     init_distributed,
     is_main,
+    process_device,
     world_size,
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.weights import Weights
+from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn
-from transfer.datasets.headers import check_image_sizes
-from transfer.datasets.loaded import check_one_file, check_scorable, describe
+from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection import config as detection_config
@@ -36,7 +37,7 @@ from transfer.detection.config_checks import check_train_named
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.earlier import check_trials_there
-from transfer.detection.engine import MODEL_FILE, Engine, Fitted
+from transfer.detection.engine import Engine
 from transfer.detection.engines import choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
@@ -46,7 +47,6 @@ from transfer.detection.gallery import write_gallery
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
-from transfer.detection.torchvision_engine.engine import device_of
 from transfer.detection.trials import (
     Request,
     Trial,
@@ -64,7 +64,7 @@ from transfer.detection.weights import given as given_weights
 from transfer.detection.weights.classes_to_score import classes_to_score
 from transfer.detection.weights.start import read_start, with_init
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
-from transfer.training.files import read_model
+from transfer.training.files import MODEL_FILE, Fitted, read_model
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
             f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
             "pooling would round boxes to it"
         )
-    if cfg.SOLVER.AMP.ENABLED and device_of(cfg).type == "cpu":
+    if cfg.SOLVER.AMP.ENABLED and process_device(cfg.MODEL.DEVICE).type == "cpu":
         raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
 
 

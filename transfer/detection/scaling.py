@@ -1,11 +1,11 @@
 """How a config meets the number of processes it runs on: batch, rate and iterations.
 
-In: a config and a number of processes. Out: the config they train with, and one line that says what
-that is and whether its result may stand beside others of the config's protocol.
-The rule is Detectron2's (SOLVER.REFERENCE_WORLD_SIZE, DefaultTrainer.auto_scale_workers), kept
-here so that both engines follow it: the batch of a process stays what it was on the reference
-number of processes, the learning rate follows the whole batch, and everything counted in
-iterations is divided. 0, the default, keeps the whole batch, as the published protocols do.
+One line says what the processes train with, and whether the result is comparable with others of the
+config's protocol. The rule is Detectron2's (SOLVER.REFERENCE_WORLD_SIZE,
+DefaultTrainer.auto_scale_workers), kept here so that both engines follow it: the batch of a process
+stays what it was on the reference number of processes, the learning rate follows the whole batch,
+and everything counted in iterations is divided. 0, the default, keeps the whole batch, as the
+published protocols do.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from transfer.detection.torchvision_engine.engine import training_batches
 def show_data(request: Request, count: int) -> list[Path]:
     """Writes `count` annotated training images into the output folder and returns their paths."""
     cfg, train_set, _ = open_data(request, scan=False)  # each image shown is checked as it is read
-    folder, paths = Path(request.output), []
+    folder, paths = Path(request.output), list[Path]()
     for batch in training_batches(cfg, train_set):
         for item in batch:
             stem = Path(item["file_name"]).stem

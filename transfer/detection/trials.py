@@ -21,13 +21,12 @@ from fvcore.common.config import CfgNode
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.cli import output_folder
 from pretrain.common.config import dump_yaml
-from pretrain.common.distributed import barrier, is_main, world_size
+from pretrain.common.distributed import barrier, is_main, process_device, world_size
 from pretrain.common.logs import setup_logging
 from transfer.checkpoints.weights import Weights, default_name
 from transfer.detection import config as detection_config
-from transfer.detection.config_load import load_merged
+from transfer.detection.config import load_merged
 from transfer.detection.earlier import CONFIG_FILE, WEIGHTS_FILE
-from transfer.detection.torchvision_engine.engine import device_of
 from transfer.detection.weights.given import with_backbone
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
 from transfer.results.record import (
@@ -176,7 +175,9 @@ def write_trial(
         artifacts=artifacts,
         started=trial.started,
         seconds=seconds,
-        gpu_seconds=seconds * world_size() if device_of(cfg).type == "cuda" else 0.0,
+        gpu_seconds=(
+            seconds * world_size() if process_device(cfg.MODEL.DEVICE).type == "cuda" else 0.0
+        ),
         views_seen=views_seen,
         status="shortened" if shortened(request, cfg) else "done",
     )

@@ -1,7 +1,7 @@
 """What becomes of each of Detectron2's 192 config keys here: the one table of them.
 
-In: nothing. Out: four disjoint tables, in which every leaf of detectron2/config/defaults.py (at
-version 0.6 and its main branch of 2024) is found once:
+It has four disjoint parts, in which every leaf of detectron2/config/defaults.py (at version 0.6 and
+its main branch of 2024) is found once:
 - HONOURED: which code here follows the key, whatever its value;
 - ONLY: keys of `defaults.py` of which one value is supported; another one is an error;
 - ABSENT: keys that `defaults.py` does not have, with Detectron2's default, the one value that is
@@ -14,45 +14,66 @@ from __future__ import annotations
 
 from typing import Any
 
-_ARGUMENTS = "transfer.detection.config_spec.detector_arguments"
-_OPTIMIZER = "transfer.detection.torchvision_engine.engine.make_optimizer"
-_SCHEDULE = "transfer.detection.torchvision_engine.engine.make_schedule"
+_PARTS = "transfer.detection.torchvision_engine"  # each part's spec is beside its module
+_OPTIMIZER = "transfer.training.build.make_optimizer"
+_SCHEDULE = "transfer.training.build.make_schedule"
 _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
 _BATCHES = "transfer.detection.torchvision_engine.engine.training_batches"
 _PREDICT = "transfer.detection.torchvision_engine.engine.predict"
-_TO_END = "transfer.detection.torchvision_engine.engine.train_to_end"
+_TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.run.open_data"
 
 # Where a key is read -> the keys, in the section that is named first.
 _READ: dict[str, dict[str, str]] = {
-    _ARGUMENTS: {
-        "MODEL": "MASK_ON PIXEL_MEAN PIXEL_STD",
+    f"{_PARTS}.resnet.ResNetSpec.from_config": {
         "MODEL.BACKBONE": "FREEZE_AT",
         "MODEL.RESNETS": "DEPTH NORM STRIDE_IN_1X1 OUT_FEATURES",
-        "MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM",
-        "MODEL.ANCHOR_GENERATOR": "SIZES ASPECT_RATIOS OFFSET",
+    },
+    f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM"},
+    f"{_PARTS}.anchors.AnchorSpec.from_config": {
+        "MODEL.ANCHOR_GENERATOR": "SIZES ASPECT_RATIOS OFFSET"
+    },
+    f"{_PARTS}.rpn.RPNSpec.from_config": {
         "MODEL.RPN": (
             "IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION BBOX_REG_WEIGHTS "
             "PRE_NMS_TOPK_TRAIN PRE_NMS_TOPK_TEST POST_NMS_TOPK_TRAIN POST_NMS_TOPK_TEST "
             "NMS_THRESH CONV_DIMS"
         ),
+    },
+    f"{_PARTS}.roi_sampler.RoiSamplerSpec.from_config": {
         "MODEL.ROI_HEADS": (
-            "NAME NUM_CLASSES IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION "
-            "SCORE_THRESH_TEST NMS_THRESH_TEST PROPOSAL_APPEND_GT"
+            "IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION PROPOSAL_APPEND_GT"
         ),
-        "MODEL.ROI_BOX_HEAD": (
-            "BBOX_REG_WEIGHTS POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_FC FC_DIM NUM_CONV "
-            "CONV_DIM NORM"
-        ),
-        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM",
+    },
+    f"{_PARTS}.roi_heads.StandardHeadsSpec.from_config": {
+        "MODEL.ROI_HEADS": "NUM_CLASSES IN_FEATURES",
+        "MODEL.ROI_BOX_HEAD": "NAME",
+    },
+    f"{_PARTS}.box_head.ConvFCHeadSpec.from_config": {
+        "MODEL.ROI_BOX_HEAD": "NUM_FC FC_DIM NUM_CONV CONV_DIM NORM"
+    },
+    f"{_PARTS}.box_head.BoxPredictorSpec.from_config": {
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS",
+        "MODEL.ROI_HEADS": "SCORE_THRESH_TEST NMS_THRESH_TEST",
         "TEST": "DETECTIONS_PER_IMAGE",
     },
-    "transfer.detection.config_spec.architecture": {"MODEL.BACKBONE": "NAME"},
-    # Refused unless at the one value of the backbone or of the second stage.
+    f"{_PARTS}.pooler.PoolerSpec.from_config": {
+        "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
+        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
+    },
+    f"{_PARTS}.mask_head.MaskHeadSpec.from_config": {
+        "MODEL": "MASK_ON",
+        "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM",
+    },
+    f"{_PARTS}.detector.DetectorSpec.from_config": {
+        "MODEL": "PIXEL_MEAN PIXEL_STD",
+        "MODEL.ROI_HEADS": "NAME",
+    },
+    f"{_PARTS}.architectures.architecture": {"MODEL.BACKBONE": "NAME"},
+    # Refused unless at the one value of the backbone.
     "transfer.detection.config_checks._check_widths": {
         "MODEL.RESNETS": "STEM_OUT_CHANNELS RES2_OUT_CHANNELS",
     },
-    "transfer.detection.config_checks.check_architecture": {"MODEL.ROI_BOX_HEAD": "NAME"},
     _OPTIMIZER: {
         "SOLVER": (
             "BASE_LR MOMENTUM NESTEROV WEIGHT_DECAY WEIGHT_DECAY_NORM WEIGHT_DECAY_BIAS "
@@ -65,8 +86,8 @@ _READ: dict[str, dict[str, str]] = {
             "WARMUP_METHOD"
         ),
     },
-    "transfer.detection.torchvision_engine.engine.make_precision": {"SOLVER.AMP": "ENABLED"},
-    "transfer.detection.torchvision_engine.engine.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
+    "transfer.training.build.make_precision": {"SOLVER.AMP": "ENABLED"},
+    "transfer.training.build.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
     "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
     _MAPPER: {
         "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
@@ -78,7 +99,7 @@ _READ: dict[str, dict[str, str]] = {
         "TEST.PRECISE_BN": "ENABLED NUM_ITER",
     },
     _OPEN: {"DATASETS": "TRAIN TEST"},
-    "transfer.detection.torchvision_engine.engine.device_of": {"MODEL": "DEVICE"},
+    "transfer.training.build.begin_training": {"MODEL": "DEVICE"},
     "transfer.detection.config.default_weights": {"MODEL": "WEIGHTS"},
     "transfer.detection.trials.trial_config": {"": "SEED"},
 }

@@ -18,18 +18,17 @@ from pretrain.common.cli import short_names
 from pretrain.common.config import base_chain, find_config, flat, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.resources import usable_workers
-from pretrain.data.datasets import ImageDataset, open_images
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.decode import decode_image
 from pretrain.data.decoded import copies, why_not_kept
-from pretrain.data.run import train_images
+from pretrain.data.run import open_data
 from pretrain.optim.schedules import scaled_lr
 from transfer.classification import run as classification
 from transfer.classification.defaults import get_defaults as classification_defaults
-from transfer.datasets.loaded import count
+from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.config import task_package
+from transfer.detection.config import all_defaults, load_merged, task_package
 from transfer.detection.config_checks import DETECTION
-from transfer.detection.config_load import all_defaults, load_merged
 from transfer.detection.run import Request
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.weights.start import read_start, with_init
@@ -183,15 +182,14 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining) -> None:
         text += f"learning rate {rate:g}{'; ' + note if note else ''}"
         rows.add("batch", WARN if note else OK, text)
         with rows.about("data"):
-            sets = cfg.DATASETS
-            for name in dict.fromkeys((sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST)):
-                if name:
-                    _images(rows, name, open_images(name))
+            data = open_data(cfg)
+            for name, images in data.named.items():
+                _images(rows, name, images)
             if cfg.DATALOADER.CACHE_DECODED:
-                _cache(rows, cfg, job.processes)
-            if note := pretraining.data_note(cfg):
+                _cache(rows, cfg, data.train, job.processes)
+            if note := pretraining.queue_note(cfg, len(data.train)):
                 rows.add("queue", WARN, note)
-            pretraining.check_inputs(cfg)
+            pretraining.check_inputs(cfg, data.named)
 
 
 def _images(rows: Rows, name: str, images: ImageDataset) -> None:
@@ -200,10 +198,10 @@ def _images(rows: Rows, name: str, images: ImageDataset) -> None:
     check_split(rows, name, count, classes, images.read, left_out=left_out, files=files)
 
 
-def _cache(rows: Rows, cfg: CfgNode, processes: int) -> None:
+def _cache(rows: Rows, cfg: CfgNode, images: ImageDataset, processes: int) -> None:
     """Whether DATALOADER.CACHE_DECODED will be used, by the loader's own rule."""
     workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
-    reason = why_not_kept(train_images(cfg), copies(workers, processes))
+    reason = why_not_kept(images, copies(workers, processes))
     text = f"not used, images are read from files: {reason}" if reason else "decoded images fit"
     rows.add("cache", OK, f"DATALOADER.CACHE_DECODED: {text}")
 

@@ -1,1 +1,1 @@
-"""Records in, tables, figures and one HTML page out."""
+"""The report: makes tables, figures and one HTML page of result records."""

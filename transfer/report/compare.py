@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from pretrain.common.errors import InputError
-from transfer.report.results import Checkpoint, Protocol, Results
-from transfer.report.samples import CERTAIN, LEAST_TRIALS
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.comparison import Comparison, Sample, compare
+from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
 from transfer.results.metrics import is_percent
 from transfer.results.statistics import IMAGES, TRIALS
 
@@ -34,10 +34,13 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
     """
     pairs = []
     for protocol in results.protocols:
-        cells = results.cell(first, protocol), results.cell(second, protocol)
+        one, two = results.cell(first, protocol), results.cell(second, protocol)
+        if one is None or two is None:
+            continue
         for metric in filter(is_percent, results.metrics[protocol.key]):
-            if all(cell and metric in cell.samples for cell in cells):
-                pairs.append(compare_cells(protocol, metric, *(c.samples[metric] for c in cells)))
+            if metric in one.samples and metric in two.samples:
+                samples = one.samples[metric], two.samples[metric]
+                pairs.append(compare_cells(protocol, metric, *samples))
     if not pairs:
         raise InputError(f"{first.label} and {second.label} have no protocol in common")
     return pairs
@@ -45,17 +48,18 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
 
 def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample) -> Pair:
     """One column's two samples."""
-    found = compare(first, second, certain=protocol.task in CERTAIN)
+    found = compare(first, second, certain=protocol.task in DETERMINISTIC_TASKS)
     return Pair(protocol, metric, (first, second), found, _verdict(protocol, first, second, found))
 
 
 def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Comparison) -> str:
-    """A difference of single trials is no claim about checkpoints, whatever the images say."""
+    """What may be said: a difference of single trials says nothing about checkpoints, even if the
+    interval over the images leaves out 0."""
     trials = min(len(first.values), len(second.values))
     if found.p is None:
         why = "one trial, no replicates" if trials == 1 else "the trials show no spread"
         return f"{OPEN}: no interval ({why})"
-    if protocol.task not in CERTAIN:
+    if protocol.task not in DETERMINISTIC_TASKS:
         if found.estimate.covers == IMAGES:
             return f"{OPEN}: one trial"
         if trials < LEAST_TRIALS:

@@ -1,25 +1,32 @@
-"""Configs of protocols: the records' config.yaml in, how two protocols differ out."""
+"""Configs of protocols: as a record kept it, as it is shipped, and how two of them differ.
+
+A config file that was copied and edited keeps its name and needs no override. So a record's own
+config is compared with the one of that name below `configs/` of this checkout or installed wheel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import flat
+from pretrain.common.config import flat, load_config, shipped_folder
+from pretrain.common.errors import InputError
 from pretrain.common.roles import Role, Roles
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
-from transfer.results.read_records import Entry
+from transfer.results.own_data import SETS, left_open
+from transfer.results.read_records import RecordFile
 
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 
 NO_RATE = ("knn", "svm", "svm_lowshot", "kshot")  # tasks that no gradient step trains
+SHIPPED_FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 DETECTION_TASKS = ("detection", "segmentation", "semantic")
 
 Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000
@@ -60,12 +67,14 @@ def may_belong(task: str, key: str, config: Recorded | None = None) -> bool:
     return roles.entry(key).role is Role.PROTOCOL
 
 
-def read_config(entries: Sequence[Entry], notes: list[str], absent: list[Path]) -> Recorded | None:
+def read_config(
+    files: Sequence[RecordFile], notes: list[str], absent: list[Path]
+) -> Recorded | None:
     """The protocol's config, from the first record that has one; None if none has.
 
     `absent` grows by files that records name and that are not there.
     """
-    for path in filter(None, (entry.artifact("config") for entry in entries)):
+    for path in filter(None, (file.artifact("config") for file in files)):
         if not path.exists():
             absent.append(path)
             continue
@@ -107,3 +116,51 @@ def learning_rate(task: str, config: Recorded | None, artifacts: Sequence[Path])
     if any(path.name == "lr_sweep.json" for path in artifacts):
         return "swept lr"
     return ""
+
+
+def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
+    """KEY -> "KEY value (shipped: value)" of each key that is not the shipped config's.
+
+    Empty if the config was not kept or none of its name is shipped. What the shipped config leaves
+    to the machine ("auto") or to its user is not a change.
+    """
+    shipped = _shipped(name) if config is not None else None
+    if config is None or shipped is None or config.roles is not shipped.roles:
+        return {}
+    compared = {*shipped.protocol, *config.protocol} - left_open(shipped.flat)
+    return {
+        key: f"{key} {config.flat[key]} (shipped: {shipped.flat[key]})"
+        for key in sorted(compared)
+        if config.flat[key] != shipped.flat[key] and shipped.flat[key] != "auto"
+    }
+
+
+def left_to_user(name: str) -> set[str]:
+    """The keys of the data that the shipped config of that name leaves to its user.
+
+    A name that is not shipped, of a config of the user's own, claims no shipped data.
+    """
+    shipped = _shipped(name)
+    return set(SETS) if shipped is None else left_open(shipped.flat)
+
+
+def is_users_task(name: str) -> bool:
+    """Whether the shipped config of that name leaves its data open: then the data is the task."""
+    shipped = _shipped(name)
+    return bool(shipped and left_open(shipped.flat))
+
+
+@cache
+def _shipped(name: str) -> Recorded | None:
+    for folder, roles in SHIPPED_FOLDERS.items():
+        for path in sorted((shipped_folder("configs") / folder).rglob("*.yaml")):
+            if path.stem == name:
+                return _read(path, roles)
+    return None
+
+
+def _read(path: Path, roles: Roles) -> Recorded | None:
+    try:
+        return Recorded(load_config(str(path), roles.make_defaults()), roles)
+    except InputError:  # edited in this checkout: nothing to compare with
+        return None

@@ -1,12 +1,12 @@
-"""What a reader should know before believing a number: tables in, one line per doubt out."""
+"""The report's flags: what a reader should know before believing a number, a line per doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from transfer.report.configs import MAX_SHOWN
-from transfer.report.results import Cell, Checkpoint, Protocol, Results
-from transfer.report.samples import CERTAIN, LEAST_TRIALS
+from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
+from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
 from transfer.results.statistics import TRIALS
 
 BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")
@@ -20,16 +20,15 @@ def find_flags(results: Results) -> list[str]:
     """All doubts, by checkpoint and column."""
     flags = []
     for protocol in results.protocols:
-        cells = [(row, results.cell(row, protocol)) for row in results.checkpoints]
-        cells = [(row, cell) for row, cell in cells if cell]
+        cells = results.column(protocol)
         flags += _changed(protocol) + _shortened(protocol, cells)
         few = []
         for row, cell in cells:
             flags += _below_random(results, row, protocol, cell)
             flags += _far_from_msra(row, protocol, cell)
             flags += _at_chance(row, protocol, cell)
-            if len(cell.entries) < LEAST_TRIALS and protocol.task not in CERTAIN:
-                few.append(f"{row.label} {len(cell.entries)}")
+            if len(cell.files) < LEAST_TRIALS and protocol.task not in DETERMINISTIC_TASKS:
+                few.append(f"{row.label} {len(cell.files)}")
         if few:
             flags.append(
                 f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
@@ -54,7 +53,7 @@ def _changed(protocol: Protocol) -> list[str]:
 
 def _shortened(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
     cut = {
-        row.label: [e.record["trial"] for e in cell.entries if e.record["status"] == "shortened"]
+        row.label: [f.record["trial"] for f in cell.files if f.record["status"] == "shortened"]
         for row, cell in cells
     }
     words = [f"{label} (trial {', '.join(map(str, t))})" for label, t in cut.items() if t]
@@ -103,7 +102,7 @@ def _at_chance(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]:
     if protocol.task != "knn" or row.untrained:
         return []
     flags = []
-    per_class = cell.entries[0].record["per_class"] or {}
+    per_class = cell.files[0].record["per_class"] or {}
     for metric, summary in cell.summaries.items():
         classes = len(per_class.get(metric, ()))
         if classes < 2 or not metric.endswith("top1"):

@@ -1,7 +1,7 @@
-"""Numbers that others published, each with its source: published.csv in, rows per protocol out.
+"""Numbers that others published, each with its source, from published.csv.
 
-Only rows whose protocol is that of one of our configs are in the file (the column `configs` names
-them); a shortened or changed run of a config is another protocol and gets none.
+The file has only rows whose protocol is that of one of our configs (the column `configs` names
+them). A shortened or changed run of a config follows another protocol and is shown none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Result folders in; report.html, report.md, report.csv and report.tex out."""
+"""Writes report.html, report.md, report.csv and report.tex of the records below some folders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.report.compare import compare_table, describe_units
-from transfer.report.exports import to_csv, to_latex
-from transfer.report.page import render_page
-from transfer.report.tables import build_results
-from transfer.report.text import comparison_to_terminal, to_markdown, to_terminal
-from transfer.results.read_records import read_store
+from transfer.report.csv_and_latex import to_csv, to_latex
+from transfer.report.from_records import build_results
+from transfer.report.markdown_and_terminal import comparison_to_terminal, to_markdown, to_terminal
+from transfer.report.page.page import render_page
+from transfer.results.read_records import read_records
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def write_report(
     Raises:
         InputError: no record with a number, contradicting ones, or an unknown name in `pair`.
     """
-    store = read_store(folders)
-    results = build_results(store.entries)
-    results.notes.extend(store.notes)
+    records = read_records(folders)
+    results = build_results(records.files)
+    results.notes.extend(records.notes)
     if not results.checkpoints:
         raise InputError(
             f"no record with a number below {', '.join(map(str, folders))} ({results.notes[0]})"

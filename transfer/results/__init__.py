@@ -1,1 +1,1 @@
-"""Result records: make, write, read, aggregate."""
+"""Result records: how they are made, written, read, grouped and compared."""

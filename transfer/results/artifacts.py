@@ -1,7 +1,8 @@
-"""What a record shows beside its numbers: files in the run directory that the report reads.
+"""Writes what a record shows beside its numbers: files in the run's folder that the report reads.
 
-In: backbone weights, rows of scalars, the path of a checkpoint in its pretraining run directory.
-Out: kernels.png, curves.json, views.png, pretrain_curves.json; names relative to the record.
+`kernels.png` is drawn from the backbone's weights and `curves.json` written from rows of scalars.
+`views.png` and `pretrain_curves.json` are copied from the folder of the pretraining run that the
+checkpoint is in. A record names all of them relative to itself.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
     Looks for views.png and metrics.jsonl in the file's folder; returns {artifact: file name} of
     what was there ({} for "random" or weights that lie elsewhere).
     """
-    source, found = Path(weights_path).parent, {}
+    source = Path(weights_path).parent
+    found: dict[str, str] = {}
     if not Path(weights_path).is_file():
         return found
     Path(folder).mkdir(parents=True, exist_ok=True)

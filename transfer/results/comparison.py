@@ -89,7 +89,7 @@ def compare(first: Sample, second: Sample, certain: bool = False) -> Comparison:
 
 def p_value(found: Estimate) -> float | None:
     """Two-sided, of the hypothesis that the true value is 0: where the interval just reaches it."""
-    if not found.sources:
+    if found.se is None:
         return None
     # Of one source this is Student's test; of two the answer lies between those of each alone
     ratio = abs(found.value) / found.se
@@ -98,7 +98,9 @@ def p_value(found: Estimate) -> float | None:
         return max(ends)
 
     def beyond(p: float) -> float:
-        return found.combined(lambda df: float(stdtrit(df, p / 2))) - abs(found.value)
+        reach = found.combined(lambda df: float(stdtrit(df, p / 2)))
+        assert reach is not None, "an estimate with a standard error has a source"
+        return reach - abs(found.value)
 
     low, high = max(min(ends), LEAST_P), max(ends)
     if beyond(low) <= 0 or beyond(high) >= 0:  # the latter by rounding alone

@@ -1,7 +1,4 @@
-"""Metrics by their names: their order, and which of them summarise a task, as papers print them.
-
-In: a task and metrics of a record. Out: the names, or the texts, that summarise the task.
-"""
+"""Metrics by their names: their order, and which of them summarise a task, as papers print them."""
 
 from __future__ import annotations
 

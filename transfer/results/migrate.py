@@ -1,6 +1,6 @@
-"""Records of older schemas: a parsed record in, one of the present schema out.
+"""Raises records of older schemas to the present one, so that they are still read.
 
-1 -> 2: `checkpoint.proof`, which schema 1 did not know, becomes null (or "random").
+Schema 1 did not know `checkpoint.proof`: it becomes null, or "random" for untrained weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def migrate(record: Any) -> Any:
-    """Raises an older record step by step; what is no record of a known schema is returned as is.
+    """Raises an older record step by step; anything but a record of a known schema stays as it is.
 
     The steps are for well-formed records: a malformed one is found by the validation that follows.
     """

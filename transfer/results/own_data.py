@@ -1,7 +1,7 @@
 """Data that a shipped config leaves to its user: giving it follows the config and changes nothing.
 
-In: a config as shipped, by dotted keys, or a data set's name. Out: the keys that are the user's,
-and how a report names the task. Such configs are `configs/*/own_*.yaml` and others without data.
+Such configs are `configs/*/own_*.yaml` and others without data. This module says which of their
+keys are the user's, and how a report names the task after the user's data.
 """
 
 from __future__ import annotations

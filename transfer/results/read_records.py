@@ -1,8 +1,7 @@
-"""All records below some directories: folders in, distinct valid records out.
+"""All valid result records below some folders, each run once.
 
-A run's identity is its checkpoint (name and weights), task, dataset, protocol, trial and seed. The
-same identity with other metrics or status is a contradiction and refused; of copies one counts,
-that with the most artifacts beside it.
+Two records of one run (`transfer.results.group.RunKey`) with different metrics or status contradict
+and are refused. Of copies one counts, that with the most artifacts beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from transfer.results.group import RunKey, run_of
 from transfer.results.record import FILE_NAME, read_record
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One record and the file it came from."""
+class RecordFile:
+    """One record and the file that it came from."""
 
     record: dict[str, Any]
     path: Path
@@ -32,14 +32,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Store:
-    """`entries` in order of their paths; `notes`: one line per file that was left out, and why."""
+class Records:
+    """`files` in order of their paths; `notes`: one line per file that was left out, and why."""
 
-    entries: list[Entry]
+    files: list[RecordFile]
     notes: list[str]
 
 
-def read_store(folders: Sequence[str | Path]) -> Store:
+def read_records(folders: Sequence[str | Path]) -> Records:
     """Reads every record.json below `folders`.
 
     A file that is malformed, truncated, foreign (no record of ours) or of a future schema is left
@@ -50,27 +50,27 @@ def read_store(folders: Sequence[str | Path]) -> Store:
         InputError: a folder that does not exist or cannot be read, no valid record, or two that
             contradict.
     """
-    entries: list[Entry] = []
+    files: list[RecordFile] = []
     notes: list[str] = []
     for path in _record_paths(folders):
         try:
-            entries.append(Entry(read_record(path), path))
+            files.append(RecordFile(read_record(path), path))
         except InputError as error:
             notes.append(f"skipped {error}")
-    kept: dict[tuple, Entry] = {}
-    for entry in entries:
-        key = identity(entry.record)
+    kept: dict[RunKey, RecordFile] = {}
+    for file in files:
+        key = run_of(file.record)
         if key not in kept:
-            kept[key] = entry
+            kept[key] = file
             continue
-        if not _same(entry, kept[key], whole=False):
+        if not _same(file, kept[key], whole=False):
             raise InputError(
-                f"{kept[key].path} and {entry.path} contradict: same checkpoint, protocol, trial "
+                f"{kept[key].path} and {file.path} contradict: same checkpoint, protocol, trial "
                 "and seed, other metrics or status; remove one, or give the checkpoints different "
                 "names"
             )
         # A copy may have been made without its artifacts: the one that has more of them counts
-        first, other = sorted((kept[key], entry), key=_artifacts, reverse=True)
+        first, other = sorted((kept[key], file), key=_artifacts, reverse=True)
         kept[key] = first
         words = (
             "a copy of {}" if _same(first, other, whole=True) else "repeats {} with equal metrics"
@@ -79,23 +79,7 @@ def read_store(folders: Sequence[str | Path]) -> Store:
     if not kept:
         places = ", ".join(map(str, folders))
         raise InputError(f"no valid {FILE_NAME} below {places}" + _because(notes))
-    return Store(list(kept.values()), notes)
-
-
-def identity(record: dict[str, Any]) -> tuple:
-    """What makes two records claims about the same run."""
-    checkpoint, protocol = record["checkpoint"], record["protocol"]
-    return (
-        checkpoint["name"],
-        checkpoint["sha256"],
-        record["task"],
-        record["dataset"],
-        protocol["name"],
-        protocol["config_sha256"],
-        protocol["engine"],
-        record["trial"],
-        record["seed"],
-    )
+    return Records(list(kept.values()), notes)
 
 
 def _record_paths(folders: Sequence[str | Path]) -> list[Path]:
@@ -121,20 +105,20 @@ def _files(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(place))
-        if FILE_NAME in (*files, *names):  # a folder of that name is named as one that is no file
+        if FILE_NAME in (*files, *names):  # also a folder of that name: the note says what it is
             yield Path(place) / FILE_NAME
 
 
-def _artifacts(entry: Entry) -> int:
+def _artifacts(file: RecordFile) -> int:
     """How many of the files that the record names are there."""
-    return sum(entry.artifact(name).exists() for name in entry.record["artifacts"])
+    paths = map(file.artifact, file.record["artifacts"])
+    return sum(path is not None and path.exists() for path in paths)
 
 
-def _same(one: Entry, other: Entry, whole: bool) -> bool:
+def _same(one: RecordFile, other: RecordFile, whole: bool) -> bool:
     keys = sorted(one.record) if whole else ("metrics", "status")
     texts = (
-        json.dumps([entry.record.get(key) for key in keys], sort_keys=True)
-        for entry in (one, other)
+        json.dumps([file.record.get(key) for key in keys], sort_keys=True) for file in (one, other)
     )
     return len(set(texts)) == 1 and (not whole or set(one.record) == set(other.record))
 

@@ -1,7 +1,7 @@
 """The result record: one JSON file per run, written once and never changed.
 
-In: a checkpoint's `Weights`, what was run on it, its metrics and costs. Out: `record.json`.
-Reading a record needs no torch, so that a report over many of them starts quickly.
+It says which checkpoint was tested, how, with which metrics and at which cost. Reading a record
+needs no torch, so that a report over many of them starts quickly.
 
 Units: metrics in percent; seconds of wall clock; gpu_seconds = seconds x GPUs (0 on a CPU);
 views_seen = images that went through the backbone for training or extraction, each pass counted.
@@ -89,6 +89,7 @@ def make_record(
     """
     from pretrain.common.environment import describe_environment, describe_hardware
 
+    classes = None if per_class is None else {m: null_for_nan(v) for m, v in per_class.items()}
     record = {
         "schema": SCHEMA,
         "checkpoint": _checkpoint_facts(weights, name),
@@ -98,7 +99,7 @@ def make_record(
         "trial": int(trial),
         "seed": int(seed),
         "metrics": null_for_nan(metrics),
-        "per_class": per_class and {m: null_for_nan(v) for m, v in per_class.items()},
+        "per_class": classes,
         "artifacts": {key: str(path) for key, path in artifacts.items()},
         "started": started,
         "seconds": round(float(seconds), 3),

@@ -1,11 +1,11 @@
 """Bootstrap replicates: what each metric would be on other draws of the test images.
 
-In: the ids of the test images, and each metric under every draw, from its evaluator. Out:
-`replicates.json` beside the record. A draw takes as many images as the test set has, with
-replacement: it is a weight per image, 0, 1, 2, ... It reweights images and keeps everything else,
-matches and classes too: a class without an object in a draw keeps its score on the full data there,
-since nothing can be said about it. Draws come from one seed over the sorted ids, so that draw b of
-two checkpoints, or of two trials, is of the same images.
+The evaluator computes each metric under every draw, and `replicates.json` beside the record keeps
+them. A draw takes as many images as the test set has, with replacement: it is a weight per image,
+0, 1, 2, ... It reweights images and keeps everything else, matches and classes too: a class without
+an object in a draw keeps its score on the full data there, since nothing can be said about it.
+Draws come from one seed over the sorted ids, so that draw b of two checkpoints, or of two trials,
+is of the same images.
 
 Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
 Legend: n test images, B draws.
@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,20 +45,20 @@ class Replicates:
         full, values: metric -> its value on the full data, and on the draws, float64 (B,).
     """
 
-    ids: list[int] | list[str]
+    ids: Sequence[int | str]
     weights: np.ndarray
     full: dict[str, float] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, image_ids: Sequence[int] | Sequence[str], draws: int = DRAWS) -> Replicates:
+    def draw(cls, image_ids: Sequence[int | str], draws: int = DRAWS) -> Replicates:
         """The draws of a test set; its images may come in any order."""
-        ids = sorted(image_ids)
+        ids: list[Any] = sorted(image_ids)
         assert len(set(ids)) == len(ids), "two test images have one id"
         weights = draw_weights(len(ids), draws)
         return cls(ids, np.concatenate([np.ones((len(ids), 1), np.int32), weights], axis=1))
 
-    def rows(self, image_ids: Sequence[int] | Sequence[str]) -> np.ndarray:
+    def rows(self, image_ids: Sequence[int | str]) -> np.ndarray:
         """Rows of `weights`, int64, of images in another order."""
         places = {image_id: row for row, image_id in enumerate(self.ids)}
         return np.array([places[image_id] for image_id in image_ids], dtype=np.int64)
@@ -115,7 +116,7 @@ def draw_weights(images: int, draws: int, seed: int = SEED) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.int32) if draws else np.zeros((images, 0), np.int32)
 
 
-def ids_sha256(ids: Sequence[int] | Sequence[str]) -> str:
+def ids_sha256(ids: Sequence[int | str]) -> str:
     """Identity of a list of sorted image ids."""
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
 

@@ -1,9 +1,9 @@
 """Scores of many reweighted copies of a test set at once: exact, no image is copied.
 
-In: the outcome of every detection or prediction, and weights per image and draw. Out: one score
-per draw. Weight w of an image has the effect of w copies that follow one another: w hits in a row
-raise precision, so that the envelope sees their end alone, and w misses lie between two hits
-wherever they are counted.
+From the outcome of every detection or prediction, and from weights per image and draw, they follow
+as one score per draw. Weight w of an image has the effect of w copies that follow one another: w
+hits in a row raise precision, so that the envelope sees their end alone, and w misses are between
+two hits wherever they are counted.
 
 Legend: n images, W draws (columns of `weights`), d detections, m hits among them, T thresholds.
 """

@@ -1,4 +1,4 @@
-"""What some trials on one test set say: values and bootstrap replicates in, estimates out.
+"""Means, intervals and variances of some trials on one test set, with its bootstrap replicates.
 
 All in the metric's own unit (percent). Two things were drawn: the trials, and the test images,
 which every trial shares. The interval covers both. Its variance is that of a bootstrap that
@@ -120,9 +120,10 @@ def summarize(
         quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
         half_width = quantile * std / math.sqrt(len(values))
     found = estimate(values, replicates, images)
-    low, high = found.interval() or (None, None)
-    if percent and low is not None:
-        low, high = max(low, 0.0), min(high, 100.0)
+    interval = found.interval()
+    if percent and interval is not None:
+        interval = max(interval[0], 0.0), min(interval[1], 100.0)
+    low, high = interval or (None, None)
     return Summary(mean, std, len(values), half_width, low, high, found.covers)
 
 
@@ -181,7 +182,8 @@ def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estim
     the images say nothing there is no source of error: 0 would claim certainty. The trials of two
     samples have one quantile, with Welch's degrees of freedom (B. Welch, Biometrika 34, 1947).
     """
-    trials = None if any(p.trials is None for p in parts) else sum(p.trials for p in parts)
+    known = [p.trials for p in parts if p.trials is not None]
+    trials = sum(known) if len(known) == len(parts) else None
     sources = []
     if trials:
         spread = sum(p.trials**2 / (p.n - 1) for p in parts if p.trials)

@@ -16,10 +16,8 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from transfer.detection.config import SEMANTIC, changed
-from transfer.detection.config_checks import check_run, missing_data
-from transfer.detection.config_load import load_merged
-from transfer.detection.config_spec import value_of
+from transfer.detection.config import changed, load_merged
+from transfer.detection.config_checks import SEMANTIC, check_run, missing_data, value_of
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform

@@ -1,13 +1,13 @@
 """Semantic segmentation data sets: images, each with a mask of class numbers.
 
-In: names as they stand in DATASETS.TRAIN and DATASETS.TEST: the built-in ones (below),
-`semseg:FOLDER:SPLIT` (FOLDER absolute or below the data sets' root; the last colon separates), or
-detection's `coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg
-folder holds JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does.
-Out: SemanticSets. A mask is a PNG of one number per pixel, or with a palette: 0..K-1, background
-included, and 255 for pixels that are neither trained on nor scored.
+DATASETS.TRAIN and DATASETS.TEST name a built-in set (below), `semseg:FOLDER:SPLIT` (FOLDER is
+absolute or below the data sets' root; the last colon separates), or detection's
+`coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg folder holds
+JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does. A mask is a
+PNG of one number per pixel, or with a palette: 0..K-1, background included, and 255 for pixels that
+are neither trained on nor scored.
 
-VOC12aug: SBD's masks, converted, lie in SegmentationClassAug/; train_aug.txt lists the 1,464 images
+VOC12aug: SBD's masks, converted, are in SegmentationClassAug/; train_aug.txt lists the 1,464 images
 of train and the 9,118 that SBD adds. An image's mask is the one of SegmentationClass where there is
 one, else that of SegmentationClassAug (as open-mmlab/mmsegmentation, pascal_voc12_aug.py).
 """
@@ -29,7 +29,7 @@ from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets import registry
-from transfer.datasets.loaded import check_masks, describe
+from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
@@ -176,7 +176,7 @@ def read_mask(path: str) -> np.ndarray:
 
 
 def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
-    """Raises InputError for a number that is no class and not 255."""
+    """Raises InputError for a number that is neither a class nor 255."""
     wrong = np.setdiff1d(mask, np.r_[np.arange(num_classes), IGNORE])
     if wrong.size:
         raise InputError(

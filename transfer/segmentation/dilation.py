@@ -1,6 +1,6 @@
 """Trunks at a finer stride: a ResNet in, the same weights with dilated convolutions out.
 
-A stage that halves its input's resolution ceases to, and its 3x3 convolutions reach twice as far
+A stage that halved its input's resolution keeps it, and its 3x3 convolutions reach twice as far
 instead (Chen et al., DeepLab). Names and shapes of the weights stay.
 """
 
@@ -15,7 +15,8 @@ from pretrain.common.errors import InputError
 
 def total_stride(trunk: Trunk) -> int:
     """Input pixels per feature, along one axis."""
-    stride = trunk.conv1.stride[0] * (1 if isinstance(trunk.maxpool, nn.Identity) else 2)
+    (stem,) = _convs(trunk, "conv1")
+    stride = stem.stride[0] * (1 if isinstance(trunk.maxpool, nn.Identity) else 2)
     return stride * 2 ** len(_striding(trunk))
 
 
@@ -52,18 +53,19 @@ def _striding(trunk: Trunk) -> list[nn.Sequential]:
 def _dilate_stage(stage: nn.Sequential, before: int, after: int, contract: bool) -> None:
     for index, block in enumerate(stage):
         reach = before if contract and index == 0 else after
-        for conv in _path(block):
+        last = ("conv3",) if isinstance(block, Bottleneck) else ()
+        for conv in _convs(block, "conv1", "conv2", *last):  # of the main path, in order
             strided = conv.stride[0] > 1
             conv.stride = (1, 1)
             if conv.kernel_size[0] > 1:
                 conv.dilation = (reach, reach)
                 conv.padding = (reach * (conv.kernel_size[0] // 2),) * 2
-            if strided:  # from here on, pixels lie twice as close as they did
+            if strided:  # from here on, pixels are twice as close as they were
                 reach = after
-    stage[0].downsample[0].stride = (1, 1)
+    (shortcut,) = _convs(stage[0], "downsample.0")
+    shortcut.stride = (1, 1)
 
 
-def _path(block: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions of a block's main path, in order."""
-    convs = [block.conv1, block.conv2]
-    return [*convs, block.conv3] if isinstance(block, Bottleneck) else convs
+def _convs(module: nn.Module, *names: str) -> list[nn.Conv2d]:
+    found = [module.get_submodule(name) for name in names]
+    return [conv for conv in found if isinstance(conv, nn.Conv2d)]

@@ -1,7 +1,6 @@
-"""Pictures of class maps.
+"""Pictures of class maps: PIL images, and PNG files for a record or a user.
 
-In: images with maps of class numbers. Out: PIL images, and PNG files that a record or a user looks
-at. Background (class 0) stays as it is, every other class is tinted in its colour, pixels without
+The background (class 0) is left as it is, every other class is tinted in its colour, pixels without
 a label are grey.
 """
 

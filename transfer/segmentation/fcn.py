@@ -52,6 +52,7 @@ class FcnHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,14 +120,14 @@ class Segmenter(nn.Module):
         """float32 (N, 3, h, w) and int64 (N, h, w), on the model's device."""
         height = max(self.crop_size, *(item["image"].shape[1] for item in batch))
         width = max(self.crop_size, *(item["image"].shape[2] for item in batch))
-        images, masks = [], []
+        padded, masks = [], []
         for item in batch:
             image = self._input(item["image"])
             margins = (0, width - image.shape[-1], 0, height - image.shape[-2])
-            images.append(F.pad(image, margins))
+            padded.append(F.pad(image, margins))
             masks.append(F.pad(item["mask"].to(image.device).long(), margins, value=IGNORE))
-        images = torch.cat(images)
-        if self.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last):
+        images, stem = torch.cat(padded), self.backbone.get_parameter("conv1.weight")
+        if stem.is_contiguous(memory_format=torch.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, torch.stack(masks)
 

@@ -25,7 +25,6 @@ from pretrain.data.kinds import check_kinds
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.earlier import check_trials_there
-from transfer.detection.engine import MODEL_FILE, Fitted
 from transfer.detection.trials import (
     Request,
     Trial,
@@ -44,6 +43,7 @@ from transfer.segmentation.data import SemanticSet, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
+from transfer.training.files import MODEL_FILE, Fitted
 
 logger = logging.getLogger(__name__)
 

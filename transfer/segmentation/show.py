@@ -1,7 +1,7 @@
 """Pictures of what a segmenter is trained on, before it is trained.
 
-In: a command's request. Out: PNG files of the first training images, scaled, cropped, flipped and
-jittered as the segmenter gets them, tinted by their masks.
+They are PNG files of the first training images, scaled, cropped, flipped and jittered as the
+segmenter gets them, and tinted by their masks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transfer.segmentation.training import training_batches
 def show_data(request: Request, count: int) -> list[Path]:
     """Writes `count` training images as drawn, tinted, into the output folder."""
     cfg, train_set, _ = open_data(request)
-    folder, paths = Path(request.output), []
+    folder, paths = Path(request.output), list[Path]()
     for batch in training_batches(cfg, train_set):
         for item in batch:
             path = folder / f"input_{len(paths):03d}_{Path(item['file_name']).stem}.png"

@@ -1,44 +1,37 @@
 """Training and predicting: a config in, model_final.pth and confusion matrices out.
 
-The loop, the schedule, the files and the order of the images are detection's: a run resumes at an
-iteration, sees the same images with the same draws, and ends with the same weights.
+The loop, the schedule, the files and the order of the images are those of `transfer/training`: a
+run resumes at an iteration, sees the same images with the same draws, and ends with the same
+weights.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
-from pretrain.common.distributed import gather_objects, rank, world_size
+from pretrain.common.distributed import gather_objects, process_device, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
-from transfer.detection.engine import Fitted
-from transfer.detection.torchvision_engine.engine import (
-    batch_indices,
-    device_of,
-    distribute,
-    make_optimizer,
-    seed_everything,
-    train_to_end,
-)
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.evaluation import confusion
 from transfer.segmentation.fcn import Segmenter, build_segmenter, load_backbone
 from transfer.segmentation.transforms import InferenceMapper, TrainMapper
-from transfer.training import files as model_files
+from transfer.training.build import batch_indices, begin_training, train_to_end
+from transfer.training.files import Fitted, ModelFile, read_model
 from transfer.training.loader import load
 from transfer.training.sampler import rank_share
-from transfer.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -58,50 +51,31 @@ def fit(
     evaluate: Evaluate,
 ) -> Fitted:
     """Trains for SOLVER.MAX_ITER iterations and writes `output`/model_final.pth."""
-    run = _Training(cfg, weights, output, resume, train_set.classes)
+    run = begin_training(
+        cfg,
+        lambda: make_started_segmenter(cfg, weights),
+        output,
+        weights=weights,
+        classes=train_set.classes,
+        resume=resume,
+        load=nn.Module.load_state_dict,
+    )
     train_to_end(
         cfg,
         run,
-        run.wrapped,
         training_batches(cfg, train_set, start_batch=run.start_iter),
         lambda iteration: evaluate(predict(run.model, cfg, test_set)[0], iteration),
     )
-    return Fitted(run.finish(), run.seconds())
+    return run.finish()
 
 
-class _Training(TrainingState):
-    """A segmenter in training."""
-
-    def __init__(
-        self,
-        cfg: CfgNode,
-        weights: Weights,
-        output: Path,
-        resume: bool,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        seed_everything(cfg.SEED + rank())
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
-        load_backbone(segmenter, weights.state, cfg.MODEL.WEIGHTS)
-        device = device_of(cfg)
-        segmenter.to(device)
-        if cfg.MODEL.RESNETS.NORM == "SyncBN":
-            segmenter = convert_sync_batchnorm(segmenter, device)
-        if cfg.TRANSFER.CHANNELS_LAST:
-            segmenter.to(memory_format=torch.channels_last)
-        optimizer = make_optimizer(cfg, segmenter)
-        super().__init__(
-            segmenter,
-            optimizer,
-            output,
-            weights=weights,
-            max_iter=cfg.SOLVER.MAX_ITER,
-            classes=classes,
-        )
-        if resume:
-            self.restore(segmenter.load_state_dict)
-        self.wrapped = distribute(segmenter)
+def make_started_segmenter(cfg: CfgNode, weights: Weights) -> nn.Module:
+    """The segmenter of a config with the weights' backbone, its batch norms as the config says."""
+    segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
+    load_backbone(segmenter, weights.state, cfg.MODEL.WEIGHTS)
+    if cfg.MODEL.RESNETS.NORM == "SyncBN":
+        return convert_sync_batchnorm(segmenter, process_device(cfg.MODEL.DEVICE))
+    return segmenter
 
 
 def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> Segmenter:
@@ -120,12 +94,12 @@ def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{model_file} is not a segmenter of this config: {reason}") from None
-    return model.to(device_of(cfg))
+    return model.to(process_device(cfg.MODEL.DEVICE))
 
 
-def read_segmenter(path: Path) -> model_files.ModelFile:
+def read_segmenter(path: Path) -> ModelFile:
     """Reads model_final.pth; InputError when it is not a whole segmenter."""
-    return model_files.read_model(path, KEPT_PART, KIND)
+    return read_model(path, KEPT_PART, KIND)
 
 
 def training_batches(
@@ -138,7 +112,7 @@ def training_batches(
 
 
 def predict(
-    model: Segmenter, cfg: CfgNode, test_set: SemanticSet, keep: frozenset[int] = frozenset()
+    model: nn.Module, cfg: CfgNode, test_set: SemanticSet, keep: frozenset[int] = frozenset()
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Confusion matrices int64 (n, K, K) of all test images, in their order, on every process.
 
@@ -150,7 +124,8 @@ def predict(
     mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
     batches = [[(0, index)] for index in share]
     loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
-    matrices, kept = [], {}
+    matrices: list[np.ndarray] = []
+    kept: dict[int, np.ndarray] = {}
     training = model.training
     model.eval()
     with torch.no_grad():

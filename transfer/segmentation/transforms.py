@@ -1,9 +1,9 @@
 """One image with its mask -> one input of the segmenter.
 
-In: SemanticSamples. Out: dicts: "image" uint8 (3, h, w) RGB, "mask" uint8 (h, w), "image_id",
-"file_name", "height" and "width" of the original image. For training: scaled, cropped to at most
-CROP x CROP, flipped, jittered; neither normalised nor padded, which the model does (`fcn.py`), as
-the high-pass filter stands between the two. For testing: resized, the mask in original pixels.
+An input is a dict: "image" uint8 (3, h, w) RGB, "mask" uint8 (h, w), "image_id", "file_name",
+"height" and "width" of the original image. For training it is scaled, cropped to at most CROP x
+CROP, flipped and jittered; for testing it is resized, with the mask in original pixels. The model
+normalises and pads (`fcn.py`), since the high-pass filter comes between the two.
 
 Legend: H, W original pixels; h, w those of the network's input.
 """
@@ -50,8 +50,8 @@ class TrainTransform:
         self, pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (H, W, 3), (H, W) -> uint8 (h, w, 3), (h, w) with h, w <= crop_size."""
-        height, width = self.draw_size(*mask.shape, rng)
-        geometry = Geometry(*mask.shape, height, width, flip=False)
+        height, width = mask.shape
+        geometry = Geometry(height, width, *self.draw_size(height, width, rng), flip=False)
         pixels, mask = geometry.image(pixels), geometry.mask(mask)
         rows, columns = self.draw_crop(mask, rng)
         pixels, mask = pixels[rows, columns], mask[rows, columns]
@@ -71,7 +71,7 @@ class TrainTransform:
         return resized_shape(height, width, *edges)
 
     def draw_crop(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns of the crop, uniform over all that lie inside the image."""
+        """Rows and columns of the crop, uniform over all crops inside the image."""
         crop = self._crop(mask.shape, rng)
         for _ in range(CROP_TRIES if self.crop_max_share < 1.0 else 0):
             counts = np.bincount(mask[crop].reshape(-1), minlength=256)[:IGNORE]
@@ -142,8 +142,9 @@ class InferenceMapper:
 
     def __call__(self, sample: SemanticSample, position: int) -> dict[str, Any]:
         pixels, mask = read_pair(sample, self.num_classes)
-        size = resized_shape(*mask.shape, self.short_edge, self.max_size)
-        pixels = Geometry(*mask.shape, *size, flip=False).image(pixels)
+        height, width = mask.shape
+        size = resized_shape(height, width, self.short_edge, self.max_size)
+        pixels = Geometry(height, width, *size, flip=False).image(pixels)
         return _described(sample, pixels, mask, mask.shape)
 
 

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from pretrain.data.datasets import ImageDataset
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.detection.config import protocol_name
 from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
@@ -33,13 +34,14 @@ class Pretraining:
     """What only `pretrain` knows; the first two raise InputError."""
 
     load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
-    check_inputs: Callable[[CfgNode], None]
+    # A config, and data sets by name that are open already, to which it adds those that it opens
+    check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], object]
     defaults: Callable[[], CfgNode]
     batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
     # Two configs as YAML, and where the first one was found; raises InputError where they differ.
     check_same: Callable[[str, str, Path], None]
-    # A warning about the amount of data
-    data_note: Callable[[CfgNode], str | None] = lambda cfg: None
+    # A warning about the queue of keys, from the number of training images
+    queue_note: Callable[[CfgNode, int], str | None] = lambda cfg, count: None
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,14 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     made: dict[str, Known | InputError] = {}  # by weights
     makers: dict[str, Job] = {}
     tasks: dict[str, Checked | InputError] = {}
+    opened: dict[str, ImageDataset] = {}  # of all pretraining jobs: a folder is listed once
     for job in (job for job in jobs if job.kind == "pretrain"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
         weights = str(job.output / "backbone.pkl")
         made[weights], makers[weights] = Known(cfg.BACKBONE.NAME), job
         problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same)
         if problem is None and not job.is_done():
-            problem = _outcome(pretraining.check_inputs, cfg)
+            problem = _outcome(pretraining.check_inputs, cfg, opened)
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
     for job in (job for job in jobs if job.kind in TOOLS):

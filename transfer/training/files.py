@@ -1,8 +1,8 @@
-"""Files of a detector in training: periodic checkpoints, `last_checkpoint`, `model_final.pth`.
+"""Files of a model in training: periodic checkpoints, `last_checkpoint`, `model_final.pth`.
 
-In: a model's state, optimiser, iteration, random states of all processes. Out: files of tensors and
-builtins that `weights_only=True` reads and Detectron2 loads ({"model": state_dict, ...}).
-`last_checkpoint` holds the newest file's name, as Detectron2 writes it.
+They hold tensors and builtins only, so that `weights_only=True` reads them, and Detectron2 loads
+them ({"model": state_dict, ...}). `last_checkpoint` holds the newest file's name, as Detectron2
+writes it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_tor
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.readers.raw import open_file
-from transfer.detection.engine import MODEL_FILE
 
+MODEL_FILE = "model_final.pth"  # in the folder of a run
 LAST = "last_checkpoint"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The trained model's file, and the wall-clock seconds of training, resumed parts included."""
+
+    model_file: Path
+    seconds: float
 
 
 def save_training(output: Path, state: Mapping[str, Any]) -> Path:
@@ -53,7 +61,7 @@ def load_training(path: Path) -> dict[str, Any]:
     """Reads a periodic checkpoint; InputError when it is not one."""
     state = load_torch_file(path)
     if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
-        raise InputError(f"{path} is not a checkpoint of a detector in training")
+        raise InputError(f"{path} is not a checkpoint of a model in training")
     return state
 
 
@@ -92,7 +100,7 @@ def write_model(
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A whole detector as it is on disk; what is not known of it is None.
+    """A whole model as it is on disk; what is not known of it is None.
 
     `architecture` is that of `transfer.checkpoints.weights.Weights`; `classes` are the names of the
     predictors' classes, in their order.
@@ -111,27 +119,30 @@ def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> 
     Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
 
     Args:
-        part: begins the name of some tensor of every `kind` of model.
+        part: what the name of some tensor of every `kind` of model begins with.
 
     Raises:
         InputError: unreadable, or not a whole model.
     """
     content = open_file(path).content
     model = content.get("model")
-    names = [str(name) for name in model] if isinstance(model, Mapping) else []
-    if not any(name.startswith(part) for name in names):
+    if not isinstance(model, Mapping) or not any(str(name).startswith(part) for name in model):
         zoo = ", or a .pkl of Detectron2's model zoo" if kind == "detector" else ""
         raise InputError(f"{path} is not a {kind}: give the {MODEL_FILE} of a finished run{zoo}")
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
-        names = content.get("classes")  # of a periodic checkpoint of ours
-        return ModelFile(state, None, None, classes=None if names is None else tuple(names))
+        # A periodic checkpoint of ours has "classes".
+        return ModelFile(state, None, None, classes=_names(content))
     facts = json.loads(content["transfer"])
-    names = facts.get("classes")
     return ModelFile(
         state,
         Preprocess.from_dict(facts["preprocess"]),
         facts["seconds"],
         facts.get("architecture", {}),
-        None if names is None else tuple(names),
+        _names(facts),
     )
+
+
+def _names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = content.get("classes")
+    return None if names is None else tuple(names)

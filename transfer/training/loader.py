@@ -1,14 +1,15 @@
-"""Data loaders: batches of mapped images, read by worker processes.
+"""Data loaders: batches of samples that a task's mapper reads in worker processes.
 
-In: a DetectionSet, a mapper and an order. Out: iterators of lists of input dicts (see `mapper.py`).
-An image that cannot be read stops the run with one line that names it, also from a worker process.
+A mapper takes a sample and its position in the training's order, and gives the dict that the task's
+model takes. An image that cannot be read stops the run with one line that names it, also from a
+worker process.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
 from pretrain.common.resources import usable_workers
-from transfer.datasets.samples import Sample
 from transfer.training.sampler import Batch
 
-Mapper = Callable[[Sample, int], dict[str, Any]]
+Item = TypeVar("Item")  # a sample of a task: an image with what is annotated on it
 
 
 class PackedSamples:
@@ -29,7 +29,7 @@ class PackedSamples:
     a gigabyte per worker for COCO.
     """
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Any]) -> None:
         parts = [np.frombuffer(pickle.dumps(sample, protocol=-1), np.uint8) for sample in samples]
         self._ends = np.cumsum([len(part) for part in parts])
         self._bytes = np.concatenate(parts)
@@ -37,15 +37,17 @@ class PackedSamples:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Any:
         begin = 0 if index == 0 else self._ends[index - 1]
-        return pickle.loads(memoryview(self._bytes[begin : self._ends[index]]))
+        return pickle.loads(self._bytes[begin : self._ends[index]].data)
 
 
 class MappedSamples(Dataset[Any]):
     """(position, index) -> input dict, or the InputError that reading it raised."""
 
-    def __init__(self, samples: Sequence[Sample], mapper: Mapper) -> None:
+    def __init__(
+        self, samples: Sequence[Item], mapper: Callable[[Item, int], dict[str, Any]]
+    ) -> None:
         self.samples = PackedSamples(samples)
         self.mapper = mapper
 
@@ -59,7 +61,10 @@ class MappedSamples(Dataset[Any]):
 
 
 def load(
-    samples: Sequence[Sample], mapper: Mapper, batches: Iterable[Batch], num_workers: int
+    samples: Sequence[Item],
+    mapper: Callable[[Item, int], dict[str, Any]],
+    batches: Iterable[Batch],
+    num_workers: int,
 ) -> Iterator[list[dict[str, Any]]]:
     """Iterates over `batches`, mapped by `num_workers` processes (0: in this one).
 

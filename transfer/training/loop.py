@@ -1,26 +1,53 @@
-"""The training loop of the torchvision engine.
+"""The training loop of the downstream tasks: steps in parts, checked losses, periodic work.
 
-In: a model that returns a dict of losses, batches, an optimiser, a schedule and what is done every
-so often. Out: the trained model, in place. Iterations count from 0; "every P iterations" means
-after iterations P - 1, 2 P - 1, ..., as Detectron2 counts.
+A model takes a part of a batch and returns a dict of losses. `steps` is the loop itself, which the
+trainer of classification calls once an epoch; `train` adds metrics.json and periodic work.
+Iterations count from 0; "every P iterations" means after iterations P - 1, 2 P - 1, ..., as
+Detectron2 counts.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as Distributed
+from torch.optim import Optimizer
 
 from pretrain.common.distributed import all_reduce_mean
 from pretrain.common.logs import MetricsWriter, progress
+from pretrain.optim.schedules import set_rates
 from transfer.training.precision import Precision
-from transfer.training.schedule import Schedule, set_rates
+from transfer.training.schedule import Schedule
+
+REMEDY = "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimiser step that was taken.
+
+    Attributes:
+        losses: of this process, by name.
+        data_time: seconds of waiting for the batch; time: of the whole step, the waiting included.
+    """
+
+    iteration: int
+    losses: Mapping[str, float]
+    data_time: float
+    time: float
+
+    @property
+    def loss(self) -> float:
+        """The sum of the losses."""
+        return sum(self.losses.values())
 
 
 @dataclass(frozen=True)
@@ -40,7 +67,7 @@ def train(
     model: nn.Module,
     *,
     batches: Iterator[list[dict[str, Any]]],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     schedule: Schedule,
     start_iter: int,
     metrics: MetricsWriter,
@@ -49,87 +76,138 @@ def train(
     precision: Precision | None = None,
     accumulate: int = 1,
 ) -> None:
-    """Runs iterations `start_iter` .. `schedule.max_iter` - 1.
+    """Runs iterations `start_iter` .. `schedule.max_iter` - 1, each batch in `accumulate` parts.
 
     Raises FloatingPointError, naming iteration and losses, when a loss is not finite.
     """
-    with progress(total=schedule.max_iter, initial=start_iter, desc="train", unit="it") as bar:
-        for iteration in range(start_iter, schedule.max_iter):
-            begin = time.perf_counter()
-            batch = next(batches)
-            data_time = time.perf_counter() - begin
-
-            model.train()
-            set_rates(optimizer, schedule.factor(iteration))
-            losses = step(
-                model, batch, optimizer, iteration, precision=precision, accumulate=accumulate
-            )
-
-            bar.update(1)
-            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
-            if (iteration + 1) % log_period == 0 or iteration + 1 == schedule.max_iter:
-                seconds = time.perf_counter() - begin
+    last = schedule.max_iter - 1
+    taken = steps(
+        model,
+        batches=(micro_batches(batch, accumulate) for batch in batches),
+        optimizer=optimizer,
+        rate_at=schedule.factor,
+        iterations=range(start_iter, schedule.max_iter),
+        precision=precision,
+    )
+    with progress(taken, total=last + 1, initial=start_iter, desc="train", unit="it") as bar:
+        for step in bar:
+            bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+            if (step.iteration + 1) % log_period == 0 or step.iteration == last:
                 metrics.write(
-                    iteration,
-                    total_loss=sum(losses.values()),
-                    **losses,
+                    step.iteration,
+                    total_loss=step.loss,
+                    **step.losses,
                     # The highest is the heads', where a ViT's layers learn at falling rates.
                     lr=max(group["lr"] for group in optimizer.param_groups),
-                    data_time=data_time,
-                    time=seconds,
-                    eta_seconds=seconds * (schedule.max_iter - iteration - 1),
+                    data_time=step.data_time,
+                    time=step.time,
+                    eta_seconds=step.time * (last - step.iteration),
                 )
             for callback in callbacks:
-                if callback.due(iteration, schedule.max_iter):
-                    callback.action(iteration)
+                if callback.due(step.iteration, schedule.max_iter):
+                    callback.action(step.iteration)
 
 
-def step(
+def steps(
     model: nn.Module,
-    batch: list[dict[str, Any]],
-    optimizer: torch.optim.Optimizer,
-    iteration: int,
+    *,
+    batches: Iterator[Sequence[Any]],
+    optimizer: Optimizer,
+    rate_at: Callable[[int], float],
+    iterations: range,
+    precision: Precision | None = None,
+    mean: bool = True,
+    place: Callable[[int], str] = "iteration {}".format,
+    remedy: str = REMEDY,
+) -> Iterator[Step]:
+    """Takes the steps of `iterations`; yields each one when it is done.
+
+    Args:
+        batches: of each iteration the parts of this process's batch.
+        rate_at: iteration -> what `set_rates` multiplies each parameter group's own rate by.
+        mean: see `take_step`.
+        place, remedy: how the error of a loss that is not finite names an iteration, and what it
+            advises.
+    """
+    model.train()
+    for iteration in iterations:
+        begin = time.perf_counter()
+        parts = next(batches)
+        data_time = time.perf_counter() - begin
+        set_rates(optimizer, rate_at(iteration))
+        losses = take_step(
+            model,
+            parts,
+            optimizer,
+            place(iteration),
+            precision=precision,
+            mean=mean,
+            remedy=remedy,
+        )
+        yield Step(iteration, losses, data_time, time.perf_counter() - begin)
+
+
+def take_step(
+    model: nn.Module,
+    parts: Sequence[Any],
+    optimizer: Optimizer,
+    place: str,
     *,
     precision: Precision | None = None,
-    accumulate: int = 1,
+    mean: bool = True,
+    remedy: str = REMEDY,
 ) -> dict[str, float]:
     """One optimiser step on the sum of the model's losses, which are returned as numbers.
 
-    The batch is taken in `accumulate` parts of equal size, and losses and gradients are the means
-    over them: what as many processes would have computed, but for batch norm's statistics.
+    Args:
+        mean: losses and gradients are the means over the batch's parts, what as many processes
+            would have computed but for batch norm's statistics. False: they are sums, if the model
+            gives each part its share of the batch's loss.
 
     Raises FloatingPointError, on every process, when a loss of one of them is not finite.
     """
-    precision = precision or Precision()
+    precision, divisor = precision or Precision(), len(parts) if mean else 1
     optimizer.zero_grad()
-    parts = []
-    for done, micro_batch in enumerate(micro_batches(batch, accumulate), start=1):
+    rows = []
+    for done, part in enumerate(parts, start=1):
         # Several processes add up their gradients once, with the last part.
-        waits = done < accumulate and hasattr(model, "no_sync")
-        with model.no_sync() if waits else nullcontext():
+        more = done < len(parts)
+        with model.no_sync() if more and isinstance(model, Distributed) else nullcontext():
             with precision.autocast():
-                losses = model(micro_batch)
-            precision.backward(sum(losses.values()) / accumulate)
-        parts.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-    means = torch.stack(parts).mean(dim=0)
-    # All processes stop together: of those that went on, each would wait for the others for ever.
-    finite = all_reduce_mean(torch.isfinite(means).all().float())
-    # One transfer from the device for all losses; before the step, so that a bad one does no harm.
-    *numbers, share = torch.cat([means, finite[None]]).tolist()
-    values = dict(zip(losses, numbers))
-    if share < 1:
-        listed = ", ".join(f"{name}={value:g}" for name, value in values.items())
-        place = " on another process" if all(map(math.isfinite, numbers)) else ""
-        raise FloatingPointError(
-            f"a loss is not finite{place} at iteration {iteration}: {listed}; lower "
-            "SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
-        )
+                losses = model(part)
+            precision.backward(add(losses.values()) / divisor)
+        rows.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+    by_part = torch.stack(rows)
+    totals = by_part.mean(dim=0) if mean else by_part.sum(dim=0)
+    values = check_finite(dict(zip(losses, totals)), place, remedy)
     precision.step(optimizer)
     return values
 
 
-def micro_batches(batch: list[dict[str, Any]], count: int) -> Iterator[list[dict[str, Any]]]:
+def check_finite(losses: Mapping[str, Tensor], place: str, remedy: str) -> dict[str, float]:
+    """The losses as numbers.
+
+    Raises FloatingPointError, on every process, when a loss of one of them is not finite.
+    """
+    values = torch.stack(list(losses.values()))
+    # All processes stop together: of those that went on, each would wait for the others for ever.
+    finite = all_reduce_mean(torch.isfinite(values).all().float())
+    # One transfer from the device for all losses; before the step, so that a bad one does no harm.
+    *numbers, share = torch.cat([values, finite[None]]).tolist()
+    found = dict(zip(losses, numbers))
+    if share < 1:
+        listed = ", ".join(f"{name}={value:g}" for name, value in found.items())
+        elsewhere = " on another process" if all(map(math.isfinite, numbers)) else ""
+        raise FloatingPointError(f"a loss is not finite{elsewhere} at {place}: {listed}; {remedy}")
+    return found
+
+
+def add(losses: Iterable[Tensor]) -> Tensor:
+    """The sum of losses, from the first to the last."""
+    return reduce(torch.add, losses)
+
+
+def micro_batches(batch: Sequence[Any], count: int) -> list[Sequence[Any]]:
     """The batch in `count` parts of equal size; what does not fill a part is left out."""
     size = len(batch) // count
-    for part in range(count):
-        yield batch[part * size : (part + 1) * size]
+    return [batch[part * size : (part + 1) * size] for part in range(count)]

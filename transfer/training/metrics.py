@@ -1,7 +1,7 @@
 """The curve of a training run: metrics.json (one JSON object per line) and TensorBoard.
 
-In: an iteration and scalars. Out: lines with Detectron2's names ("iteration", "total_loss", "lr",
-"eta_seconds", "bbox/AP", ...); a resumed run drops the lines after the iteration it resumes at.
+The names are Detectron2's ("iteration", "total_loss", "lr", "eta_seconds", "bbox/AP", ...). A
+resumed run drops the lines of the iterations that it takes again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ METRICS_FILE = "metrics.json"
 
 
 def open_metrics(output: Path, start_iteration: int) -> MetricsWriter:
-    """A writer of `output`/metrics.json, without what lies at `start_iteration` or after it."""
+    """A writer of `output`/metrics.json, without the lines of `start_iteration` and later."""
     return MetricsWriter(output, start_iteration - 1, file_name=METRICS_FILE, step_name="iteration")
 
 

@@ -1,4 +1,4 @@
-"""Mixed precision: a dtype in, an autocast context and a scaled backward pass out.
+"""Mixed precision of a training step: its autocast context and its scaled backward pass.
 
 float16 has too few exponents for small gradients, so losses are multiplied before the backward pass
 and gradients divided after it (torch's GradScaler, as Detectron2's AMPTrainer does); a step whose

@@ -1,9 +1,9 @@
 """Which images form which batch: endless, seeded, and resumable at any iteration.
 
-In: image sizes, seed, rank, world size. Out: batches of (position, index) pairs; `index` names an
-image, `position` counts the samples of all processes since the start of training. The order is that
-of Detectron2's TrainingSampler and AspectRatioGroupedDataset; because indices are grouped, not
-loaded images, a resumed run replays the order up to its iteration in moments.
+A batch is a list of (position, index) pairs: `index` names an image, `position` counts the samples
+of all processes since the start of training. The order is that of Detectron2's TrainingSampler and
+AspectRatioGroupedDataset. Indices are grouped, not loaded images, so that a resumed run replays the
+order up to its iteration in moments.
 """
 
 from __future__ import annotations

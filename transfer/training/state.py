@@ -1,7 +1,8 @@
-"""What changes while a model is fine-tuned, and its way to disk and back, for every task here.
+"""What changes while a model is fine-tuned, and its way to disk and back, for every task.
 
-In: a model, its optimiser, a run's folder. Out: periodic checkpoints, `model_final.pth`, and the
-iteration to go on from. Every process calls these alike; the first one writes.
+`gather_state` and `restore_state` are the content that every file of a run in training has: weights
+that move, optimiser, random states of all processes. `TrainingState` keeps it in Detectron2's files
+by iterations. Every process calls these alike; the first one writes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pretrain.common.checkpoint import rng_state, set_rng_state
 from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
@@ -22,14 +24,39 @@ from transfer.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 
+Load = Callable[[Mapping[str, Tensor]], object]  # puts a state_dict into a model
+
+
+def gather_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """What a run needs to go on bit for bit; every process takes part."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": gather_objects(rng_state()),
+    }
+
+
+def restore_state(state: Mapping[str, Any], path: Path, load: Load, optimizer: Optimizer) -> None:
+    """Puts back what `gather_state` gave; `path` is the file that it was read from."""
+    load(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if len(state["rng"]) == world_size():
+        set_rng_state(state["rng"][rank()])
+    else:
+        logger.warning("%s was written by another number of processes", path)
+
 
 class TrainingState:
-    """Attributes: start_iter: the iteration to begin with, 0 unless restored."""
+    """A model in training, counted by iterations.
+
+    Attributes:
+        start_iter: the iteration to begin with, 0 unless restored.
+    """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         output: Path,
         *,
         weights: Weights,
@@ -37,34 +64,29 @@ class TrainingState:
         precision: Precision | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        """Args: weights: whose facts travel with the model; precision: with its loss scale;
-        classes: names that are written into the model's files."""
+        """
+        Args:
+            weights: whose facts travel with the model.
+            precision: with its loss scale.
+            classes: names that are written into the model's files.
+        """
         self.classes = classes
-        self.model, self.optimizer, self.precision = model, optimizer, precision
+        self.model, self.optimizer = model, optimizer
+        self.precision = precision or Precision()
         self.output, self.weights, self.max_iter = output, weights, max_iter
         self.start_iter, self._seconds_before = 0, 0.0
         self._begin = time.perf_counter()
 
-    def restore(self, load: Callable[[Mapping[str, Tensor]], object]) -> None:
-        """Goes on from the folder's last checkpoint, if it has one.
-
-        Args:
-            load: puts a state_dict into the model.
-        """
+    def restore(self, load: Load) -> None:
+        """Goes on from the folder's last checkpoint, if it has one."""
         path = model_files.last_checkpoint(self.output)
         if path is None:
             return
         state = model_files.load_training(path)
-        load(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.precision is not None:
-            self.precision.load_state_dict(state.get("grad_scaler", {}))
+        restore_state(state, path, load, self.optimizer)
+        self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
         self._seconds_before = state["seconds"]
-        if len(state["rng"]) == world_size():
-            set_rng_state(state["rng"][rank()])
-        else:
-            logger.warning("%s was written by another number of processes", path)
         logger.info("resumed from %s at iteration %d", path, self.start_iter)
 
     def seconds(self) -> float:
@@ -73,23 +95,19 @@ class TrainingState:
 
     def save(self, iteration: int) -> None:
         """Writes a checkpoint after `iteration`; every process takes part."""
-        states = gather_objects(rng_state())
+        state = {
+            **gather_state(self.model, self.optimizer),
+            "iteration": iteration,
+            "seconds": self.seconds(),
+            "grad_scaler": self.precision.state_dict(),
+        }
+        if self.classes is not None:
+            state["classes"] = list(self.classes)
         if is_main():
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "iteration": iteration,
-                "rng": states,
-                "seconds": self.seconds(),
-            }
-            if self.classes is not None:
-                state["classes"] = list(self.classes)
-            if self.precision is not None:
-                state["grad_scaler"] = self.precision.state_dict()
             model_files.save_training(self.output, state)
         barrier()
 
-    def finish(self) -> Path:
+    def finish(self) -> model_files.Fitted:
         """Writes model_final.pth."""
         if is_main():
             model_files.write_model(
@@ -102,4 +120,4 @@ class TrainingState:
                 classes=self.classes,
             )
         barrier()
-        return self.output / model_files.MODEL_FILE
+        return model_files.Fitted(self.output / model_files.MODEL_FILE, self.seconds())

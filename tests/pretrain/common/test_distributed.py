@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from pretrain.common import distributed
+from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from tests.two_processes import run_in_two
@@ -76,6 +78,7 @@ def gather_worker(rank: int, folder: str) -> None:
         "all": everything.detach(),
         "grad": rows.grad,
         "objects": distributed.gather_objects(rank),
+        "items": distributed.gather_items([rank, 7] if rank else [rank]),
         **distribute_worker(),
     }
     torch.save(out, f"{folder}/{rank}.pth")
@@ -89,7 +92,7 @@ def test_gather_and_distribute_share_the_gradients(tmp_path: Path) -> None:
         assert torch.equal(out["all"], torch.cat([rows, rows + 10]))
         expected = 3 * torch.arange(12.0).view(4, 3)[2 * rank : 2 * rank + 2]
         assert torch.equal(out["grad"], expected)
-        assert out["objects"] == [0, 1]
+        assert out["objects"] == [0, 1] and out["items"] == [0, 1, 7]
     one, two = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert torch.equal(one["shared"], two["shared"]) and not torch.equal(one["own"], two["own"])
 
@@ -100,6 +103,21 @@ def test_single_process_is_the_identity() -> None:
     net = nn.Sequential(nn.BatchNorm1d(2))
     assert convert_sync_batchnorm(net, torch.device("cpu")) is net
     assert distributed.distribute(net) is net
+    assert distributed.gather_items([1, 2]) == [1, 2]
+
+
+def test_seeds_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = []
+    for seed in (3, 3, 4, 2**40):  # numpy takes 32 bits
+        distributed.seed_everything(seed)
+        draws.append((torch.rand(2).tolist(), np.random.rand(2).tolist()))
+    assert draws[0] == draws[1] and draws[0][0] != draws[2][0] and draws[0][1] != draws[2][1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 5)
+    assert distributed.process_device() == torch.device("cuda", 5)
+    assert distributed.process_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.process_device("cuda") == torch.device("cpu")
 
 
 def test_too_few_gpus_is_one_clear_line() -> None:
@@ -107,3 +125,32 @@ def test_too_few_gpus_is_one_clear_line() -> None:
         distributed.check_gpus(64)
     with pytest.raises(InputError, match="give 1 or more"):
         distributed.check_gpus(0)
+
+
+def share(rank: int, folder: str) -> None:
+    made: list[int] = []
+
+    def make() -> str:
+        made.append(rank)
+        return "made by the main process"
+
+    def refuse() -> str:
+        raise InputError(f"refused in process {rank}")
+
+    results = [from_main(None, make), from_main("of 1" if rank else None, make)]
+    results += [from_main("of 0" if rank == 0 else None, refuse), from_main(f"own {rank}", refuse)]
+    try:
+        from_main(None, refuse)
+    except InputError as error:
+        results.append(str(error))
+    torch.save((results, made), f"{folder}/{rank}.pt")
+
+
+def test_what_the_main_process_made_is_shared(tmp_path: Path) -> None:
+    run_in_two(share, tmp_path)
+    for rank in (0, 1):
+        results, made = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        wanted = ["made by the main process"] * 2 + ["of 0", f"own {rank}", "refused in process 0"]
+        assert results == wanted
+        assert made == ([0, 0] if rank == 0 else [])
+    assert from_main(None, lambda: "alone") == "alone"

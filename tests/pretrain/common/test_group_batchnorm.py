@@ -93,6 +93,22 @@ def test_groups_must_divide_the_batch() -> None:
         ours(draw(6, 3))
 
 
+def test_a_norm_without_running_statistics_is_refused() -> None:
+    ours = convert_group_batchnorm(nn.BatchNorm1d(3, track_running_stats=False).double(), 2)
+    with pytest.raises(ValueError, match="needs running statistics"):
+        ours(draw(4, 3))
+
+
+def test_running_statistics_without_momentum_are_means_over_batches() -> None:
+    """As torch's norms, of which a single group of all images is one."""
+    original = nn.BatchNorm1d(3, momentum=None).double()
+    ours = convert_group_batchnorm(copy.deepcopy(original), 6)
+    for seed in range(3):
+        torch.testing.assert_close(ours(draw(6, 3, seed=seed)), original(draw(6, 3, seed=seed)))
+    torch.testing.assert_close(ours.running_mean, original.running_mean)
+    torch.testing.assert_close(ours.running_var, original.running_var)
+
+
 def test_conversion_keeps_settings_state_and_parameters() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=0.1, momentum=0.3))
     net.append(nn.Sequential(nn.BatchNorm2d(4, affine=False)))

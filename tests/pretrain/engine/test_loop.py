@@ -74,7 +74,7 @@ def make(method: Line, max_skipped: int = 0, **fields: Any) -> Training:
     return Training(
         method=method,
         model=method,
-        optimizer=torch.optim.SGD(method.parameters(), lr=9.0),
+        optimizer=torch.optim.SGD([{"params": list(method.parameters()), "lr_ratio": 1.0}], lr=9.0),
         loader=Steps(),
         make_views=lambda crops, generator: [crop.float() for crop in crops],
         branches=[0, 1],
@@ -153,7 +153,9 @@ def test_rates_and_decay_of_groups() -> None:
     method = Line()
     training = make(method, total_steps=3, base_lr=7.0, weight_decay_at=lambda step: 0.5 + step)
     extra = [nn.Parameter(torch.ones(1)) for _ in range(2)]
-    training.optimizer.add_param_group({"params": extra[:1], "constant_lr": True, "decays": True})
+    training.optimizer.add_param_group(
+        {"params": extra[:1], "lr_ratio": 1.0, "constant_lr": True, "decays": True}
+    )
     training.optimizer.add_param_group({"params": extra[1:], "lr_ratio": 0.25, "weight_decay": 9.0})
     seen = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import build_resnet
 from pretrain.common.checkpoint import load_checkpoint
-from pretrain.common.config import dump_yaml
+from pretrain.common.config import dump_yaml, flat
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
 from pretrain.data.preprocess import Preprocess
@@ -308,14 +308,9 @@ def test_branches_have_their_own_recipes(tiny_config: Config) -> None:
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("METHOD.NAME", "mscm", "did you mean 'mscn'"),
         ("BACKBONE.NAME", "resnet51", "did you mean 'resnet5"),
-        ("SOLVER.OPTIMIZER", "adam", "unknown optimizer"),
-        ("METHOD.PAIRS", "some", "METHOD.PAIRS"),
         ("MASK.GRID_SIZE", 32, "grid_size 32 px is larger than the image of 16 px"),
         ("DATASETS.TRAIN", "folder:/nowhere", "/nowhere does not exist"),
-        ("SOLVER.SCHEDULE", "linear", "unknown schedule 'linear' in SOLVER.SCHEDULE"),
-        ("SOLVER.MILESTONES", "(0.8, 0.6)", "SOLVER.MILESTONES"),
         ("MASK.FILL", "median", "unknown mask fill 'median'"),
         ("METHOD.NAME", "mae", "METHOD.NAME mae leaves patches out, which .* tiny_resnet cannot"),
         ("METHOD.NAME", "msn", "give a timm ViT"),
@@ -361,6 +356,24 @@ def test_another_batch_than_the_recipes_is_warned_of(tiny_config: Config, tmp_pa
     pretrain(text.replace("WARMUP_EPOCHS: 0.5", "WARMUP_EPOCHS: 0.0"), str(tmp_path / "run"), False)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "is not the recipe's 4096" in log and "to 0.009375 from 4.8" in log
+
+
+def test_a_run_continues_with_other_keys_of_the_machine_and_of_watching(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    """Every key, one after the other."""
+    free = ("OUTPUT_DIR", "DATALOADER.", "CHECKPOINT.", "LOG.", "KNN.", "DATASETS.KNN_")
+    text = dump_yaml(tiny_config())
+    for key in flat(yaml.safe_load(text)):
+        changed = yaml.safe_load(text)
+        *parents, last = key.split(".")
+        node = reduce(dict.__getitem__, parents, changed)
+        node[last] = "other"
+        if key.startswith((*free, "PRECISE_BN.")):
+            check_same_config(text, yaml.safe_dump(changed), tmp_path)
+        else:
+            with pytest.raises(InputError, match=rf"another config: {key} \("):
+                check_same_config(text, yaml.safe_dump(changed), tmp_path)
 
 
 def test_an_old_checkpoint_lacks_only_keys_at_their_defaults(

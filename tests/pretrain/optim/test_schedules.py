@@ -14,6 +14,7 @@ from pretrain.optim.schedules import (
     check_milestones,
     half_cosine,
     scaled_lr,
+    set_rates,
     warmup_cosine,
     warmup_steps_down,
 )
@@ -95,3 +96,18 @@ def test_warmup_must_fit() -> None:
 
 def test_linear_scaling() -> None:
     assert scaled_lr(0.3, 4096) == pytest.approx(4.8)
+
+
+def test_rates_of_groups() -> None:
+    """The schedule's value times a group's own ratio; a missing ratio is not assumed to be 1."""
+    groups = [
+        {"params": [torch.zeros(1, requires_grad=True)], **own}
+        for own in ({"lr_ratio": 1.0}, {"lr_ratio": 0.25}, {"lr_ratio": 0.5, "constant_lr": True})
+    ]
+    optimizer = torch.optim.SGD(groups, lr=9.0)
+    for value in (2.0, 0.4):
+        set_rates(optimizer, value, constant=3.0)
+        assert [group["lr"] for group in optimizer.param_groups] == [value, 0.25 * value, 1.5]
+    del optimizer.param_groups[1]["lr_ratio"]
+    with pytest.raises(KeyError, match="lr_ratio"):
+        set_rates(optimizer, 1.0)

@@ -18,10 +18,10 @@ from transfer.checkpoints.formats.foreign import _facts_of_msra
 from transfer.checkpoints.formats.meta import _facts_of_moco_v3
 from transfer.checkpoints.formats.toolboxes import _facts_of_vissl, facts_of_lightning
 from transfer.checkpoints.networks.architectures import nearest_backbone
-from transfer.checkpoints.networks.rebuilt import Detectron2ResNet, pad_same
-from transfer.checkpoints.networks.rebuilt_vit import PlainVit
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.networks.vit_trunk import build_vit
+from transfer.checkpoints.originals.resnet import Detectron2ResNet, pad_same
+from transfer.checkpoints.originals.vit import PlainVit
 from transfer.checkpoints.weights import Weights, make_provenance
 
 

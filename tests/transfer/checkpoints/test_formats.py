@@ -18,14 +18,15 @@ from tests.transfer.checkpoints import formats, formats_foreign, test_vits
 from tools.convert_weights import main
 from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names import layouts as layout
 from transfer.checkpoints.networks.architectures import expected_shapes
 from transfer.checkpoints.networks.convnext import parse_convnext
-from transfer.checkpoints.read import _sort_keys, read_weights
+from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import RawFile, by_name
 from transfer.checkpoints.readers.tf_bundle import _masked_crc32c
+from transfer.checkpoints.unmatched_keys import sort_keys
 from transfer.checkpoints.writers import suffixes_of
 
 CASES = formats.CASES
@@ -109,17 +110,17 @@ def test_every_lost_renamed_or_turned_key_is_named(name: str) -> None:
     case = CASES[name]
     found = find_format(content_of(case), source_of(case))
     assert found.format.name == case.format
-    account, _, _ = _sort_keys(found, None, "file")
+    account, _, _ = sort_keys(found, "file")
     every = 1 if case.backbone == formats.VIT else 3  # R50's and tiny's blocks are alike
     every = 7 if parse_convnext(case.backbone) else every
     for place, key in enumerate(account.used):
         if place % every == 0:
             lost = {k: v for k, v in found.tensors.items() if k != key}
             with pytest.raises(InputError, match="1 missing: "):
-                _sort_keys(replace(found, tensors=lost), None, "file")
+                sort_keys(replace(found, tensors=lost), "file")
             renamed = {**lost, f"{key}x": found.tensors[key]}
             with pytest.raises(InputError, match="1 missing: "):
-                _sort_keys(replace(found, tensors=renamed), None, "file")
+                sort_keys(replace(found, tensors=renamed), "file")
             check_turned(found, key)
 
 
@@ -131,7 +132,7 @@ def check_turned(found: Found, key: str) -> None:
             turned = {**found.tensors, key: tensor.transpose(*axes)}
             if found.canonical(key).endswith("weight") or tensor.dim() < 4:
                 with pytest.raises(InputError, match="1 wrong shape: "):
-                    _sort_keys(replace(found, tensors=turned), None, "file")
+                    sort_keys(replace(found, tensors=turned), "file")
 
 
 PLAIN = [n for n, case in CASES.items() if case.kind in ("torch", "pickle")]
@@ -144,7 +145,7 @@ def test_a_lost_key_fails_the_command(
     case = CASES[name]
     content = case.make(states[case.backbone])
     used = find_format(content_of(case), source_of(case))
-    account, _, _ = _sort_keys(used, None, "file")
+    account, _, _ = sort_keys(used, "file")
     keys = [key for key in account.used if "num_batches" not in key]
     key = random.Random(name).choice(keys)
     mapping = content

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.detect import find_format
-from transfer.checkpoints.read import _check_declared, _sort_keys
+from transfer.checkpoints.formats.find_format import find_format
+from transfer.checkpoints.read import _check_agrees, _check_declared
 from transfer.checkpoints.readers.raw import RawFile
+from transfer.checkpoints.unmatched_keys import sort_keys
 
 LISTS: dict[str, Any] = json.loads(
     gzip.decompress(Path(__file__).with_name("data").joinpath("keys.json.gz").read_bytes())
@@ -91,7 +92,8 @@ def test_detected_and_every_key_explained(name: str) -> None:
     assert found.format.name == LISTS[name]["format"]
     facts = found.format.facts(found.content)
     _check_declared(facts.backbone, name)
-    account, state, backbone = _sort_keys(found, facts.backbone, name)
+    account, state, backbone = sort_keys(found, name)
+    _check_agrees(facts.backbone, backbone, name)
     assert backbone == BACKBONES.get(name, "resnet50")
     assert len(account.used) == account.expected == len(state)
     kept = len(account.used) + sum(len(keys) for keys in account.dropped.values())

@@ -13,7 +13,7 @@ from pretrain.common.errors import InputError
 from tests.transfer.checkpoints import formats
 from tests.transfer.checkpoints.builders import trained_state
 from tests.transfer.checkpoints.test_formats import content_of, source_of
-from transfer.checkpoints.formats.detect import find_format
+from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.unwrap import unwrap
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import RawFile

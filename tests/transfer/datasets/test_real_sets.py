@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.datasets.loaded import check_masks
+from transfer.datasets.checks_before_training import check_masks
 from transfer.datasets.registry import open_sets
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
-from transfer.datasets.loaded import check_masks
+from transfer.datasets.checks_before_training import check_masks
 from transfer.datasets.registry import locate, open_sets
 
 

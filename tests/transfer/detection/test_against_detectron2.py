@@ -16,11 +16,11 @@ import torch
 
 from pretrain.common.distributed import distribute
 from tests.transfer.detection.equality import our_inputs
-from tests.transfer.detection.equality.cases import ADAMW, CASES, fields_of, training_batch
+from tests.transfer.detection.equality.cases import ADAMW, CASES, keys_of, training_batch
 from tests.transfer.detection.equality.our_side import Ours
 from tests.transfer.detection.equality.runs import CaseRun, make_model, run_case
+from tests.transfer.detection.specs import make_detector
 from tests.two_processes import run_in_two
-from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.load import load_model
 from transfer.detection.torchvision_engine.mask_targets import BitMasks, Polygons
 from transfer.detection.torchvision_engine.vit_positions import absolute_positions
@@ -41,11 +41,11 @@ def runs(request: pytest.FixtureRequest) -> tuple[CaseRun, CaseRun]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_random_initialisation_is_the_same(case: str) -> None:
-    fields = fields_of(case)
+    keys = keys_of(case)
     torch.manual_seed(7)
-    theirs = Theirs().build(fields).state_dict()
+    theirs = Theirs().build(keys).state_dict()
     torch.manual_seed(7)
-    ours = build_detector(**fields).state_dict()
+    ours = make_detector(keys).state_dict()
     assert set(ours) == set(theirs)
     for key, value in theirs.items():
         assert torch.equal(ours[key], value), key
@@ -216,13 +216,13 @@ def test_mask_targets_of_both_forms() -> None:
 def test_our_file_is_read_by_their_checkpointer(case: str, tmp_path: Path) -> None:
     from detectron2.checkpoint import DetectionCheckpointer
 
-    fields = fields_of(case)
-    ours, theirs = build_detector(**fields), Theirs().build(fields)
+    keys = keys_of(case)
+    ours, theirs = make_detector(keys), Theirs().build(keys)
     torch.save({"model": ours.state_dict()}, tmp_path / "model_final.pth")
     DetectionCheckpointer(theirs).load(str(tmp_path / "model_final.pth"))
     expected = ours.state_dict()
     for name, value in theirs.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    again = build_detector(**fields)
+    again = make_detector(keys)
     report = load_model(again, {k: v.numpy() for k, v in theirs.state_dict().items()})
     assert report.unexpected == [] and report.expected_missing == []

@@ -7,15 +7,15 @@ import logging
 import pytest
 
 from pretrain.common.errors import InputError
-from transfer.detection.config import detector_arguments, load_detection_config, protocol_sha256
-from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.config import load_detection_config, protocol_sha256
+from transfer.detection.torchvision_engine.detector import DetectorSpec
 
 SHORT = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
 ONE_ROW = ["MODEL.ANCHOR_GENERATOR.SIZES", "[[64, 128]]"]
 
 
-def load(*words: str, config: str = "voc_fpn.yaml") -> dict:
-    return detector_arguments(load_detection_config(config, words))
+def load(*words: str, config: str = "voc_fpn.yaml") -> DetectorSpec:
+    return DetectorSpec.from_config(load_detection_config(config, words))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_feature_maps_are_honoured(
     stages: tuple[int, ...],
     unused: bool,
 ) -> None:
-    detector = build_detector(**load(*SHORT, *ONE_ROW, *words))
-    assert detector.rpn_features == rpn and detector.roi_heads.in_features == roi
+    detector = load(*SHORT, *ONE_ROW, *words).build()
+    assert detector.spec.rpn.in_features == rpn and detector.roi_heads.in_features == roi
     assert detector.roi_heads.box_pooler.strides == tuple(2 ** int(name[1]) for name in roi)
     anchors = detector.proposal_generator.anchor_generator
     assert anchors.strides == tuple(2 ** int(name[1]) for name in rpn)
@@ -61,9 +61,8 @@ def test_feature_maps_are_honoured(
 
 def test_c4_proposes_on_the_named_stage() -> None:
     words = ("MODEL.RESNETS.OUT_FEATURES", "['res3','res4']", "MODEL.RPN.IN_FEATURES", "['res3']")
-    found = load(*words, config="voc_mscn.yaml")
-    detector = build_detector(**found)
-    assert detector.rpn_features == ("res3",)
+    detector = load(*words, config="voc_mscn.yaml").build()
+    assert detector.spec.rpn.in_features == ("res3",)
     assert detector.proposal_generator.anchor_generator.strides == (8,)
     assert detector.proposal_generator.rpn_head.conv.weight.shape[:2] == (512, 512)
     assert detector.roi_heads.feature == "res4"
@@ -143,7 +142,7 @@ def test_steps_of_another_schedule_are_not_looked_at() -> None:
 
 def test_a_flat_list_of_anchors_is_one_row() -> None:
     sizes = "MODEL.ANCHOR_GENERATOR.SIZES"
-    assert load(sizes, "[32, 64]")["anchor_sizes"] == ((32, 64),)
+    assert load(sizes, "[32, 64]").rpn.anchors.sizes == ((32, 64),)
 
 
 def test_the_names_decide_about_the_protocol() -> None:

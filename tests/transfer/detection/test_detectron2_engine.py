@@ -140,9 +140,9 @@ def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:
 
     from transfer.checkpoints.read import read_weights
     from transfer.checkpoints.writers import write_weights
-    from transfer.detection.config import detector_arguments, load_detection_config
+    from transfer.detection.config import load_detection_config
     from transfer.detection.detectron2_engine import to_detectron2
-    from transfer.detection.torchvision_engine.build import build_detector
+    from transfer.detection.torchvision_engine.detector import DetectorSpec
     from transfer.detection.torchvision_engine.load import load_backbone
 
     cfg = load_detection_config("digits_vitdet.yaml")
@@ -150,7 +150,7 @@ def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:
     write_weights(weights, tmp_path / "vit.pkl")
     theirs = build_model(to_detectron2(cfg, tmp_path, ""))
     DetectionCheckpointer(theirs).load(str(tmp_path / "vit.pkl"))
-    ours = build_detector(**detector_arguments(cfg))
+    ours = DetectorSpec.from_config(cfg).build()
     report = load_backbone(ours, weights)
     state = theirs.state_dict()
     assert len(report.matched) == 3 + 12 * 12 and not report.unexpected
@@ -191,16 +191,16 @@ def test_protocols_build_the_same_model_on_both_engines(name: str) -> None:
     import torch
     from detectron2.modeling import build_model
 
-    from transfer.detection.config import detector_arguments, load_detection_config
+    from transfer.detection.config import load_detection_config
     from transfer.detection.detectron2_engine import to_detectron2
-    from transfer.detection.torchvision_engine.build import build_detector
+    from transfer.detection.torchvision_engine.detector import DetectorSpec
 
     cfg = load_detection_config(name)
     theirs = to_detectron2(cfg, Path("."), "").clone()
     theirs.defrost()
     theirs.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        ours = build_detector(**detector_arguments(cfg))
+        ours = DetectorSpec.from_config(cfg).build()
     with torch.device("cpu" if name == "coco_vitdet_mae" else "meta"):  # Detectron2's ViT needs it
         models = build_model(theirs), ours
     shapes = [{k: tuple(v.shape) for k, v in model.state_dict().items()} for model in models]
@@ -239,7 +239,7 @@ def test_mapped_images_boxes_and_rates_are_detectron2s(digits: Path) -> None:
     from transfer.detection.config import load_detection_config
     from transfer.detection.data.transforms import Geometry, read_image
     from transfer.detection.detectron2_engine import to_detectron2
-    from transfer.detection.torchvision_engine.engine import make_schedule
+    from transfer.training.build import make_schedule
 
     dataset = open_sets(["coco:digits_coco:train"])
     for sample in dataset.samples[:3]:

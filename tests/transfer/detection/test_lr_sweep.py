@@ -13,11 +13,11 @@ from tests.two_processes import run_in_two
 from transfer.checkpoints.weights import Weights, make_provenance
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.config import load_detection_config, protocol_sha256
-from transfer.detection.engine import Fitted
 from transfer.detection.lr_sweep import check_sweep, choose_rate, short_config, split
 from transfer.detection.run import Request, prepare, run_trials
 from transfer.detection.scaling import for_processes
 from transfer.results.record import read_record
+from transfer.training.files import Fitted
 
 SWEEP = ("TRANSFER.LR_SWEEP.RATES", "(0.1, 0.02, 0.5)", "TRANSFER.LR_SWEEP.MAX_ITER", "2400")
 

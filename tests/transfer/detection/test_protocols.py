@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from pretrain.common.config import find_config
-from transfer.detection.config import (
-    detector_arguments,
-    load_detection_config,
-    protocol_name,
-    protocol_sha256,
-)
-from transfer.detection.torchvision_engine.build import build_detector
+from transfer.detection.config import load_detection_config, protocol_name, protocol_sha256
+from transfer.detection.torchvision_engine.detector import DetectorSpec
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detection"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem.startswith(("coco_m", "coco_s")))
@@ -50,7 +45,7 @@ def test_header(name: str) -> None:
 def test_builds(name: str) -> None:
     """On the meta device, which takes no memory: the module tree is the detector's."""
     with torch.device("meta"):
-        detector = build_detector(**detector_arguments(load_detection_config(name)))
+        detector = DetectorSpec.from_config(load_detection_config(name)).build()
     assert (detector.roi_heads.mask_head is not None) == name.startswith("coco")
 
 

@@ -100,15 +100,15 @@ def test_resumed_run_ends_with_the_same_weights(
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
     run_trials(prepare(request(tmp_path / "a", *mode)))
-    step, killed = loop.step, tmp_path / "b"
+    take_step, killed = loop.take_step, tmp_path / "b"
 
-    def stop_at_4(model, batch, optimizer, iteration, **options):
-        if iteration == 4:
+    def stop_at_4(model, parts, optimizer, place, **options):
+        if place == "iteration 4":
             raise KeyboardInterrupt
-        return step(model, batch, optimizer, iteration, **options)
+        return take_step(model, parts, optimizer, place, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step", stop_at_4)
+        patch.setattr(loop, "take_step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
             run_trials(prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
     state = torch.load(model_files.last_checkpoint(killed / "trial_0"), weights_only=True)
@@ -230,7 +230,7 @@ def test_non_finite_loss_names_itself() -> None:
 
     optimizer = torch.optim.SGD([weight], lr=1.0)
     with pytest.raises(FloatingPointError, match="iteration 7: loss_cls=1, loss_box_reg=nan"):
-        loop.step(Model(), [], optimizer, 7)
+        loop.take_step(Model(), [[]], optimizer, "iteration 7")
     assert weight.item() == 1.0
 
 
@@ -264,8 +264,7 @@ def test_identity_is_of_the_protocol_alone() -> None:
 
 
 def test_every_shipped_config_builds_its_detector() -> None:
-    from transfer.detection.config import detector_arguments
-    from transfer.detection.torchvision_engine.spec import DetectorSpec
+    from transfer.detection.torchvision_engine.detector import DetectorSpec
 
     folder = Path(__file__).parents[3] / "configs" / "detection"
     data = ("DATASETS.TRAIN", "coco:x:train", "DATASETS.TEST", "coco:x:val")
@@ -273,5 +272,5 @@ def test_every_shipped_config_builds_its_detector() -> None:
         # Those for one's own data leave it open.
         cfg = load_detection_config(str(path), data if path.stem.startswith("own_") else ())
         check(cfg)
-        DetectorSpec(**detector_arguments(cfg))
+        DetectorSpec.from_config(cfg)
         assert path.read_text().startswith("# "), f"{path} has no header"

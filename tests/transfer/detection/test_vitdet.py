@@ -16,17 +16,17 @@ from transfer.checkpoints.read import random_weights, read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import (
     backbone_name,
-    detector_arguments,
     load_detection_config,
     protocol_sha256,
 )
 from transfer.detection.roles import ROLES
 from transfer.detection.run import Request, evaluate_model, prepare, run_trials
-from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.engine import make_detector, make_optimizer
+from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone
 from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
+from transfer.training.build import make_optimizer
 
 CONFIG = "digits_vitdet.yaml"
 SMALL_VIT = "vit_tiny_patch16_32"  # 2 x 2 positions, where the config says 14 x 14
@@ -70,7 +70,7 @@ def weights_of(backbone: str = SMALL_VIT, **architecture: int) -> Weights:
 def test_every_key_has_its_fate() -> None:
     weights = weights_of()
     cfg = with_backbone(load_detection_config(CONFIG), weights)
-    detector = build_detector(**detector_arguments(cfg))
+    detector = DetectorSpec.from_config(cfg).build()
     report = load_backbone(detector, weights)
     assert report.unexpected == []
     assert len(report.matched) == len(weights.state) - 3, "no class token, no last norm"
@@ -95,7 +95,7 @@ def test_facts_of_the_weights_win(caplog: pytest.LogCaptureFixture) -> None:
     assert "STRIDE_IN_1X1" not in caplog.text
     same = with_backbone(cfg, weights_of("vit_tiny_patch16_224"))
     assert same == cfg
-    detector = build_detector(**detector_arguments(with_backbone(cfg, weights_of())))
+    detector = DetectorSpec.from_config(with_backbone(cfg, weights_of())).build()
     with pytest.raises(InputError, match="attention has 6 heads, the detector's 3"):
         load_backbone(detector, weights_of(num_heads=6))
 
@@ -206,7 +206,7 @@ def test_recipe_is_detectron2s() -> None:
 
 def test_rates_of_the_small_config() -> None:
     cfg = load_detection_config(CONFIG)
-    detector = build_detector(**detector_arguments(cfg))
+    detector = DetectorSpec.from_config(cfg).build()
     optimizer = make_optimizer(cfg, detector)
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     vit = detector.backbone.net

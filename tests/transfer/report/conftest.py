@@ -23,7 +23,8 @@ def write_run(tmp_path: Path) -> Writer:
     """write_run(name, task, metrics, trial=0, ...) -> path of a new record below tmp_path/runs.
 
     scores: (n,) of the test images, whose mean is then each metric; config: kept as an artifact;
-    checkpoint: changes of the record's field of that name.
+    checkpoint: changes of the record's field of that name; protocol_facts: all of the field
+    "protocol".
     """
     return make_writer(tmp_path / "runs")
 
@@ -42,6 +43,7 @@ def make_writer(root: Path) -> Writer:
         scores: np.ndarray | None = None,
         config: dict[str, object] | None = None,
         checkpoint: dict[str, object] | None = None,
+        protocol_facts: dict[str, object] | None = None,
         **changes: object,
     ) -> Path:
         folder = root / task / (protocol or task) / name / f"trial_{trial}"
@@ -87,7 +89,8 @@ def make_writer(root: Path) -> Writer:
             },
             "task": task,
             "dataset": "folder:photos:test",
-            "protocol": {
+            "protocol": protocol_facts
+            or {
                 "name": protocol or f"{task}_photos",
                 "config_sha256": hashlib.sha256((protocol or task).encode()).hexdigest(),
                 "engine": "torch",

@@ -15,20 +15,20 @@ import pytest
 
 from pretrain.common.errors import InputError
 from transfer.report.compare import compare_rows, compare_table
-from transfer.report.compute import compute_rows
-from transfer.report.exports import to_csv, to_latex
-from transfer.report.results import Results
+from transfer.report.cost import compute_rows
+from transfer.report.csv_and_latex import to_csv, to_latex
+from transfer.report.from_records import build_results
+from transfer.report.markdown_and_terminal import to_markdown, to_terminal
+from transfer.report.rows_columns_cells import Results
 from transfer.report.run import write_report
-from transfer.report.tables import build_results
-from transfer.report.text import to_markdown, to_terminal
-from transfer.results.read_records import read_store
+from transfer.results.read_records import read_records
 from transfer.results.statistics import BOTH, IMAGES
 
 Writer = Callable[..., Path]
 
 
 def results_of(folder: Path) -> Results:
-    return build_results(read_store([folder]).entries)
+    return build_results(read_records([folder]).files)
 
 
 def images(seed: int, level: float, trial: int = 0) -> np.ndarray:

@@ -15,24 +15,30 @@ from pretrain.common.config import dump_yaml, find_config, load_config
 from transfer.classification.defaults import get_defaults
 from transfer.detection.config import changed, protocol_name, protocol_sha256
 from transfer.detection.defaults import make_defaults
-from transfer.report.configs import difference, learning_rate, recorded
-from transfer.report.exports import to_csv, to_latex
+from transfer.report.configs import (
+    SHIPPED_FOLDERS,
+    changed_keys,
+    difference,
+    learning_rate,
+    left_to_user,
+    recorded,
+)
+from transfer.report.csv_and_latex import to_csv, to_latex
 from transfer.report.flags import find_flags
-from transfer.report.page import published_on_page
+from transfer.report.from_records import build_results
+from transfer.report.markdown_and_terminal import to_markdown
+from transfer.report.page.page import published_on_page
 from transfer.report.published import FILE, published_rows
-from transfer.report.results import Results
-from transfer.report.shipped import FOLDERS, changed_keys, left_to_user
-from transfer.report.tables import build_results
-from transfer.report.text import to_markdown
+from transfer.report.rows_columns_cells import Results
 from transfer.results.own_data import task_name
-from transfer.results.read_records import read_store
+from transfer.results.read_records import read_records
 
 Writer = Callable[..., Path]
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def results_of(folder: Path) -> Results:
-    return build_results(read_store([folder]).entries)
+    return build_results(read_records([folder]).files)
 
 
 def flags_of(folder: Path) -> str:
@@ -296,7 +302,7 @@ def test_shipped_configs_are_their_own_protocol() -> None:
         names = {name for line in csv.DictReader(stream) for name in line["configs"].split()}
     for name in names:
         folder, roles = next(
-            i for i in FOLDERS.items() if (CONFIGS / i[0] / f"{name}.yaml").is_file()
+            i for i in SHIPPED_FOLDERS.items() if (CONFIGS / i[0] / f"{name}.yaml").is_file()
         )
         config = load_config(f"{folder}/{name}.yaml", roles.make_defaults())
         assert changed_keys(name, recorded(yaml.safe_load(dump_yaml(config)))) == {}, name

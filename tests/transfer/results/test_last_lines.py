@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 
 from tests.transfer.results.test_record import RECORD
-from transfer.results.last_lines import last_lines
+from transfer.results.last_lines import last_lines, where_resume_continues
 from transfer.results.record import write_record
 
 
@@ -41,3 +42,30 @@ def test_trials_without_a_value(tmp_path: Path) -> None:
     lines = last_lines(write(tmp_path / "b", some, none, {**some, "bbox/AP": 6.0}))
     assert lines[1].endswith("bbox/AP n/a")
     assert lines[3].endswith("bbox/AP 5.00 ± 1.41, bbox/AP50 8.00 ± 0.00")
+
+
+SAVED = ("model_[0-9]*.pth", "lr_*/training.pth")
+
+
+def touch(path: Path, time: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (time, time))
+    return path
+
+
+def test_where_it_continues(tmp_path: Path) -> None:
+    said = where_resume_continues(tmp_path, range(2), SAVED)
+    nothing = "nothing was saved yet of {}: --resume starts it from the beginning"
+    assert said == f"0 of 2 trials are done; {nothing.format(tmp_path / 'trial_0')}"
+    touch(tmp_path / "trial_0/record.json")
+    touch(tmp_path / "trial_1/config.yaml")  # is no progress
+    said = where_resume_continues(tmp_path, range(2), SAVED)
+    assert said == f"1 of 2 trials are done; {nothing.format(tmp_path / 'trial_1')}"
+    touch(tmp_path / "trial_1/model_0000019.pth", 5)
+    newest = touch(tmp_path / "trial_1/lr_0.1/training.pth", 9)
+    said = where_resume_continues(tmp_path, range(2), SAVED)
+    assert said == f"1 of 2 trials are done; --resume continues from {newest}"
+    touch(tmp_path / "trial_1/record.json")
+    assert where_resume_continues(tmp_path, range(2), SAVED) == "2 of 2 trials are done"
+    assert where_resume_continues(tmp_path, range(1, 2), SAVED) == "1 of 1 trials are done"

@@ -19,7 +19,6 @@ from tools import train_det
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
 from transfer.detection.config import protocol_sha256, task_package
-from transfer.detection.torchvision_engine.engine import make_schedule
 from transfer.detection.trials import Request
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
@@ -27,6 +26,7 @@ from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.run import evaluate_model, prepare, run_request, run_trials
 from transfer.training import loop
+from transfer.training.build import make_schedule
 
 TINY = (
     "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 6 SOLVER.STEPS (4,) SOLVER.WARMUP_ITERS 2 "
@@ -80,15 +80,15 @@ def test_resumed_run_ends_with_the_same_weights(
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
     run_trials(prepare(request(tmp_path / "a")))
-    step, killed = loop.step, tmp_path / "b"
+    take_step, killed = loop.take_step, tmp_path / "b"
 
-    def stop_at_4(model, batch, optimizer, iteration, **options):
-        if iteration == 4:
+    def stop_at_4(model, parts, optimizer, place, **options):
+        if place == "iteration 4":
             raise KeyboardInterrupt
-        return step(model, batch, optimizer, iteration, **options)
+        return take_step(model, parts, optimizer, place, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step", stop_at_4)
+        patch.setattr(loop, "take_step", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
             run_trials(prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
     with pytest.raises(InputError, match="--resume"):

@@ -10,6 +10,7 @@ import yaml
 from torchvision.models import resnet18
 
 from pretrain.common.config import dump_yaml, load_config
+from pretrain.data import datasets
 from pretrain.defaults import get_defaults
 from pretrain.digits.dataset import make_digits
 from pretrain.engine.checks import batch_note, load_checked
@@ -123,6 +124,20 @@ def test_a_suite_killed_between_pretraining_and_conversion_continues(
     assert [job.name for job in jobs if job.is_done()] == ["pretrain/mine"]
     checks = check_jobs(jobs, pretraining())
     assert not checks.problems and checks.backbones["boxes/mine"] == "tiny_resnet"
+
+
+def test_the_data_of_several_pretraining_jobs_is_listed_once(
+    tmp_path: Path, suite: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SUITE + "PRETRAIN: [{name: one, config: mscn_demo.yaml, overrides: [SEED, 1]},\n"
+    (tmp_path / "suite.yaml").write_text(text + "  {name: two, config: mscn_demo.yaml}]\n")
+    cfg = load_config(str(tmp_path / "suite.yaml"), suite_defaults(), [])
+    jobs = [job for job in plan(cfg, tmp_path / "out", {}) if job.kind == "pretrain"]
+    scanned: list[str] = []
+    scan = datasets.scan_folder
+    monkeypatch.setattr(datasets, "scan_folder", lambda at: scanned.append(at.name) or scan(at))
+    check_jobs(jobs, pretraining())
+    assert len(jobs) == 2 and sorted(scanned) == ["train", "val"]
 
 
 def test_records_of_other_weights_are_not_taken_for_done(

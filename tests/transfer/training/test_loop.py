@@ -12,30 +12,30 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.transfer.detection import specs
 from tests.two_processes import run_in_two
-from transfer.detection.torchvision_engine.build import build_detector
-from transfer.training.loop import step
+from transfer.training.loop import micro_batches, steps, take_step
 from transfer.training.precision import Precision
 
 # Every anchor and every proposal is in the losses, so that no draw decides about them, and every
 # image brings as many of both: then the mean over micro-batches is the mean over the batch.
 ALL = {
-    "architecture": "TINY",
-    "anchor_sizes": ((16, 32),),
-    "num_classes": 3,
-    "freeze_at": 0,
-    "stride_in_1x1": False,
-    "rpn_batch_size_per_image": 4096,
-    "rpn_positive_fraction": 1.0,
-    "rpn_pre_nms_topk_train": 60,
-    "rpn_post_nms_topk_train": 12,
-    "roi_batch_size_per_image": 64,
-    "roi_positive_fraction": 1.0,
-    "box_pooler_resolution": 5,
-    "box_head_num_fc": 1,
-    "box_head_fc_dim": 32,
-    "pixel_mean": (123.675, 116.28, 103.53),
-    "pixel_std": (58.395, 57.12, 57.375),
+    **specs.TINY,
+    "MODEL.ANCHOR_GENERATOR.SIZES": ((16, 32),),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4096,
+    "MODEL.RPN.POSITIVE_FRACTION": 1.0,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 12,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64,
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 1.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 5,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.PIXEL_MEAN": (123.675, 116.28, 103.53),
+    "MODEL.PIXEL_STD": (58.395, 57.12, 57.375),
 }
 
 
@@ -53,7 +53,7 @@ def batch(count: int) -> list[dict[str, Any]]:
 
 def detector(norm: str) -> nn.Module:
     torch.manual_seed(0)
-    model = build_detector(norm=norm, **ALL)
+    model = specs.make_detector({**ALL, "MODEL.RESNETS.NORM": norm})
     if norm == "FrozenBN":  # as trained weights would: without any scale activations overflow
         for name, value in model.named_buffers():
             if name.endswith("running_var"):
@@ -65,7 +65,8 @@ def stepped(norm: str, accumulate: int, **options: Any) -> tuple[dict, dict]:
     model = detector(norm)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     for iteration in range(3):
-        losses = step(model, batch(4), optimizer, iteration, accumulate=accumulate, **options)
+        parts = micro_batches(batch(4), accumulate)
+        losses = take_step(model, parts, optimizer, f"iteration {iteration}", **options)
     return losses, model.state_dict()
 
 
@@ -82,8 +83,9 @@ def run_process(rank: int, folder: str) -> None:
     model = detector("FrozenBN")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     ready = DistributedDataParallel(model, broadcast_buffers=False)
+    parts = micro_batches(batch(4)[2 * rank : 2 * rank + 2], 2)
     for iteration in range(3):
-        step(ready, batch(4)[2 * rank : 2 * rank + 2], optimizer, iteration, accumulate=2)
+        take_step(ready, parts, optimizer, f"iteration {iteration}")
     torch.save(model.state_dict(), Path(folder) / f"{rank}.pth")
 
 
@@ -110,10 +112,10 @@ class Absolute(nn.Module):
 def diverge_on_one(rank: int, folder: str) -> None:
     model = DistributedDataParallel(Absolute())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    step(model, [1.0], optimizer, 0)
+    take_step(model, [[1.0]], optimizer, "iteration 0")
     place = " on another process" if rank == 0 else ""
     with pytest.raises(FloatingPointError, match=f"a loss is not finite{place} at iteration 1"):
-        step(model, [1.0 if rank == 0 else float("nan")], optimizer, 1)
+        take_step(model, [[1.0 if rank == 0 else float("nan")]], optimizer, "iteration 1")
     assert model.module.weight.item() == pytest.approx(0.9), "the bad step was taken"
 
 
@@ -133,7 +135,7 @@ def test_one_part_is_the_plain_step() -> None:
     theirs = copy.deepcopy(model)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in (model, theirs)]
     torch.manual_seed(1)
-    step(model, batch(2), optimizers[0], 0)
+    take_step(model, [batch(2)], optimizers[0], "iteration 0")
     torch.manual_seed(1)
     sum(theirs(batch(2)).values()).backward()
     optimizers[1].step()
@@ -161,12 +163,53 @@ def test_a_step_whose_gradients_overflow_is_left_out() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.25)
     precision = Precision(torch.float16)
     before = precision.state_dict()["scale"]
-    step(Model(), [1e36], optimizer, 0, precision=precision)
+    take_step(Model(), [[1e36]], optimizer, "iteration 0", precision=precision)
     assert weight.item() == 1.0 and precision.state_dict()["scale"] == before / 2
-    step(Model(), [2.0], optimizer, 1, precision=precision)
+    take_step(Model(), [[2.0]], optimizer, "iteration 1", precision=precision)
     assert weight.item() == 0.5
     again = Precision(torch.float16)
     again.load_state_dict(precision.state_dict())
     assert again.state_dict() == precision.state_dict()
     again.load_state_dict({})  # of a run in float32
     assert Precision(torch.bfloat16).state_dict() == {}
+
+
+def test_steps_take_the_rate_of_each_iteration_and_the_groups_own() -> None:
+    """Gradient 1 everywhere: a step is the rate. The losses of a batch's two parts are averaged."""
+    weights = [nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))]
+
+    class Model(nn.Module):
+        def forward(self, part: float) -> dict[str, torch.Tensor]:
+            return {"a": sum(weights) + part, "b": torch.zeros(())}
+
+    groups = [{"params": [w], "lr_ratio": ratio} for w, ratio in zip(weights, (1.0, 0.25))]
+    taken = steps(
+        Model(),
+        batches=iter([[1.0, 3.0]] * 2 + [[float("inf"), 0.0]]),
+        optimizer=torch.optim.SGD(groups, lr=0.0),
+        rate_at=lambda iteration: float(iteration),
+        iterations=range(4, 8),
+        place=lambda iteration: f"step {iteration} of 8",
+        remedy="lower THE_RATE",
+    )
+    first, second = next(taken), next(taken)
+    assert [first.iteration, second.iteration] == [4, 5]
+    assert first.losses == {"a": 2.0, "b": 0.0} and first.loss == 2.0
+    assert second.losses == {"a": 2.0 - 4.0 - 1.0, "b": 0.0}
+    assert [w.item() for w in weights] == [-9.0, -2.25]
+    assert first.time >= first.data_time >= 0
+    with pytest.raises(FloatingPointError, match="at step 6 of 8: a=inf, b=0; lower THE_RATE"):
+        next(taken)
+    assert [w.item() for w in weights] == [-9.0, -2.25], "the bad step was taken"
+
+
+def test_losses_that_are_shares_of_the_batch_are_added_up() -> None:
+    weight = nn.Parameter(torch.zeros(()))
+
+    class Model(nn.Module):
+        def forward(self, part: float) -> dict[str, torch.Tensor]:
+            return {"loss": weight * part + part}
+
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    assert take_step(Model(), [1.0, 2.0], optimizer, "step 1", mean=False) == {"loss": 3.0}
+    assert weight.item() == -3.0

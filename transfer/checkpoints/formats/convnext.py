@@ -40,8 +40,9 @@ def _check_second_norm(content: Mapping[str, Any]) -> None:
     """DINOv3 stores its last norm twice; two different ones would be another network."""
     for leaf in ("weight", "bias"):
         one, other = content.get(f"norm.{leaf}"), content.get(f"norms.3.{leaf}")
-        both = isinstance(one, Tensor) and isinstance(other, Tensor)
-        if both and not torch.equal(one, other):
+        if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+            continue
+        if not torch.equal(one, other):
             raise InputError(f"norm.{leaf} and norms.3.{leaf} differ; DINOv3's are one tensor")
 
 

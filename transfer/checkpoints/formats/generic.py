@@ -32,7 +32,7 @@ from transfer.checkpoints.formats.key_format import (
 )
 from transfer.checkpoints.formats.mm_config import stored_config
 from transfer.checkpoints.formats.openmmlab import facts_of_mm
-from transfer.checkpoints.formats.refused import made_from
+from transfer.checkpoints.formats.refused_networks import made_from
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.formats.unwrap import DEPTH
 from transfer.checkpoints.names.layouts import TRUNKS, Layout, layout_of

@@ -1,8 +1,10 @@
 """Formats of Hugging Face transformers' ViTs, in the names of its versions 4 and 5.
 
-In: a state of its classes, and `config.json` and `preprocessor_config.json` in the file's folder,
-where they are. Sources: transformers' modeling_{vit,vit_mae,vit_msn,deit,dinov2,ijepa}.py of
-4.x and 5.24, conversion_mapping.py, image_processing_*.py.
+A file holds a state of one of its classes. `config.json` and `preprocessor_config.json` are read
+too if they are in the file's folder.
+
+Sources: transformers' modeling_{vit,vit_mae,vit_msn,deit,dinov2,ijepa}.py of 4.x and 5.24,
+conversion_mapping.py, image_processing_*.py.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _beside(weights: Path, facts: Facts) -> Facts:
     Raises:
         InputError: one of its files is damaged, or asks for what is not computed here.
     """
-    folder, warnings = weights.parent, ()
+    folder = weights.parent
+    warnings: tuple[str, ...] = ()
     preprocess = preprocess_in(folder)
     if preprocess is None:
         mean = ", ".join(f"{value:g}" for value in facts.preprocess.mean)
@@ -90,7 +93,7 @@ def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if isinstance(config.get("layer_norm_eps"), float):
         out["norm_eps"] = config["layer_norm_eps"]
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    usual = {size.width: size.heads for size in SIZES}
+    usual: dict[Any, int] = {size.width: size.heads for size in SIZES}
     if isinstance(heads, int) and heads != usual.get(width):
         out["num_heads"] = heads
     return out

@@ -38,7 +38,8 @@ class KeyFormat:
         containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
             be there; names in the others are prefixed by their path. An empty path is the file.
         prefixes: of the trunk's names, the first that fits.
-        layouts: of the names after the prefix, keys of `layout.LAYOUTS`, the first that fits.
+        layouts: of the names after the prefix, keys of `names.layouts.LAYOUTS`; the first that fits
+            counts.
         needs, lacks: patterns that a name, and no name, of the first container matches in full.
         top: keys of the file that must be there.
         drops: rule -> pattern that a dropped name matches in full.
@@ -118,7 +119,7 @@ def match(entry: KeyFormat, content: Flat) -> Found | None:
     """The entry with its prefix, or None where the content is another format.
 
     Raises:
-        InputError: a file of the format that is not read, or one whose values are no tensors.
+        InputError: a file of the format that is not read, or one whose values are not tensors.
     """
     if any(key not in content for key in entry.top):
         return None

@@ -1,8 +1,9 @@
-"""The config that OpenMMLab's runners store in a checkpoint: text or mapping in, nested dicts out.
+"""Reads the config that OpenMMLab's runners store in a checkpoint, as nested dicts.
 
-The text is Python (`cfg.pretty_text`, or `cfg.text` with the files' names between the files), more
-rarely YAML or JSON. It is read as a syntax tree and nothing in it is run: assignments, `dict(...)`
-calls, lists and constants have a value, everything else is None.
+It is stored as a mapping or as text. The text is Python (`cfg.pretty_text`, or `cfg.text` with the
+files' names between the files), more rarely YAML or JSON. It is read as a syntax tree and nothing
+in it is run: assignments, `dict(...)` calls, lists and constants have a value, everything else is
+None.
 Sources: mmcv 1.x runner/checkpoint.py and utils/config.py, mmengine runner/runner.py.
 """
 

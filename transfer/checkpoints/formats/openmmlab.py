@@ -1,4 +1,4 @@
-"""What OpenMMLab's checkpoints say about their network and its input: a content in, facts out.
+"""What OpenMMLab's checkpoints say about their network and its input.
 
 The config that the runner stores (`mm_config`) names the ResNet's `style`: 'caffe' strides in the
 first 1x1 convolution of a bottleneck, 'pytorch' in the 3x3 (mmdet models/backbones/resnet.py). It
@@ -104,10 +104,10 @@ def _preprocess(
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
     """The input's statistics, None if the file has none; warnings."""
     entry, loaded_bgr = _statistics(config)
-    stored = _stored(state)
-    if entry is None and stored is None:
+    statistics = _stored(state) or _mean_and_std(entry)
+    if statistics is None:
         return None, ()
-    mean, std = stored or (_three(entry["mean"]), _three(entry["std"]))
+    mean, std = statistics
     order, warnings = _order(entry, loaded_bgr, mean)
     unit = _is_unit(mean, std, loaded_bgr)
     try:
@@ -121,27 +121,31 @@ def _statistics(config: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bo
     """The part of the config with `mean` and `std`; whether its images are loaded as BGR."""
     for place in (_model(config), config):
         for key in _PREPROCESSORS:
-            if _is_entry(place.get(key)):
-                return place[key], True
+            entry = place.get(key)
+            if _mean_and_std(entry):
+                return entry, True
     named = [config.get(key) for key in _NORMS]
     steps = [one for one in mappings(config) if str(one.get("type")).endswith("Normalize")]
-    for entry in (*named, *steps):
-        if _is_entry(entry):
-            pillow = "to_rgb" not in entry and any(
+    for step in (*named, *steps):
+        statistics = _mean_and_std(step)
+        if step is not None and statistics is not None:
+            pillow = "to_rgb" not in step and any(
                 one.get("type") == "ToTensor" for one in mappings(config)
             )
             # `Normalize` turns BGR into RGB unless it is told not to.
-            return {"to_rgb": True, **entry}, not (pillow or max(_three(entry["mean"])) <= 1.0)
+            return {"to_rgb": True, **step}, not (pillow or max(statistics[0]) <= 1.0)
     return None, True
 
 
-def _is_entry(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    return all(_three(value.get(key)) is not None for key in ("mean", "std"))
+def _mean_and_std(entry: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Both, if the entry is a mapping that has three numbers of each."""
+    if not isinstance(entry, Mapping):
+        return None
+    mean, std = _three(entry.get("mean")), _three(entry.get("std"))
+    return None if mean is None or std is None else (mean, std)
 
 
-def _three(value: Any) -> tuple[float, float, float] | None:
+def _three(value: Any) -> tuple[float, ...] | None:
     """Three numbers; None for anything else."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return None

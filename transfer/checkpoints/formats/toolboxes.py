@@ -66,7 +66,8 @@ _LIGHTLY_DROPS = {
 _LIGHTLY_COPY = r"((key|student|teacher)_backbone|backbone_momentum)\..*"
 # name -> (what the file must also hold, the trunk's prefix, the other copy)
 _LIGHTLY = {
-    # Until 2024-02 `backbone` was BYOL's teacher and MoCo's key encoder.
+    # Until 2024-02 `backbone` was BYOL's teacher and MoCo's key encoder (lightly's
+    # benchmarks/imagenet/resnet50/{byol,moco}.py before that month).
     "lightly_byol_old": ((r"student_prediction_head\..*",), "student_backbone.", r"backbone\..*"),
     "lightly_moco_old": ((r"query_backbone\..*",), "query_backbone.", r"backbone\..*"),
     "lightly": ((r"(online_classifier|projection_head)\..*",), "backbone.", _LIGHTLY_COPY),

@@ -1,4 +1,4 @@
-"""Wrappers off: a content in, the same content under the names that the network itself has out.
+"""Takes off what wrappers add to names, so that a file has the names that the network itself has.
 
 Whatever trains a network may wrap it, and each wrapper puts a part of its own into every name below
 it: torch.compile (torch/_dynamo/eval_frame.py), DDP and DataParallel (`module`), FSDP
@@ -68,7 +68,7 @@ def _walk(content: Mapping[str, Any], keep_first: bool, removed: Counter, depth:
     if depth > DEPTH:
         return content
     named = any(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
-    names = {}
+    names: dict[Any, Any] = {}
     new: dict[Any, Any] = {}
     for key, value in content.items():
         name = key

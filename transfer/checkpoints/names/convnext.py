@@ -46,7 +46,7 @@ class Spelling(NamedTuple):
 
 _HF = Spelling(
     stem=("embeddings.patch_embeddings", "embeddings.layernorm"),
-    down=tuple(f"encoder.stages.{{s}}.downsampling_layer.{place}" for place in "01"),
+    down=("encoder.stages.{s}.downsampling_layer.0", "encoder.stages.{s}.downsampling_layer.1"),
     block="encoder.stages.{s}.layers.{b}",
     norm="layernorm",
     gamma="layer_scale_parameter",
@@ -58,8 +58,8 @@ _HF = Spelling(
 def _dinov3_of_hf(head: str) -> Spelling:
     """Version 5 has `model.` before the stages and not before the last norm."""
     return Spelling(
-        stem=tuple(f"{head}stages.0.downsample_layers.{place}" for place in "01"),
-        down=tuple(f"{head}stages.{{s}}.downsample_layers.{place}" for place in "01"),
+        stem=(f"{head}stages.0.downsample_layers.0", f"{head}stages.0.downsample_layers.1"),
+        down=(f"{head}stages.{{s}}.downsample_layers.0", f"{head}stages.{{s}}.downsample_layers.1"),
         block=f"{head}stages.{{s}}.layers.{{b}}",
         conv_dw="depthwise_conv",
         norm="layer_norm",

@@ -56,7 +56,8 @@ Stored = Callable[[Conv], tuple[str, tuple[str, ...]]]  # its kernel's name, its
 
 def table(stored: Stored, names: Collection[str]) -> dict[str, str]:
     """Canonical name -> stored name, for the depth whose names are nearest to `names`."""
-    found, best = set(names), {}
+    found = set(names)
+    best: dict[str, str] = {}
     for blocks in BLOCKS.values():
         one = {}
         for conv in walk(blocks):

@@ -172,6 +172,9 @@ def layout_of(name: str, names: Collection[str] = ()) -> Layout:
 def to_layout(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Renames canonical tensors for an output layout; the tensors are shared, not copied."""
     rename = layout_of(layout).forth
-    renamed = {rename(name): tensor for name, tensor in state.items()}
-    assert None not in renamed and len(renamed) == len(state), "a name is outside the table"
+    renamed = {}
+    for canonical, tensor in state.items():
+        name = rename(canonical)
+        assert name is not None and name not in renamed, "a name is outside the table"
+        renamed[name] = tensor
     return renamed

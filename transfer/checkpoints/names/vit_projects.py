@@ -1,4 +1,4 @@
-"""Names and shapes of a ViT's tensors in many projects: a file's names in, its table out.
+"""How many projects name and shape the tensors of a ViT; a file's names choose its table.
 
 Projects name the same parts differently, and versions of one library do too, so that each part has
 a list of names; a file's own are those that are in it. Sources: the model classes of dinov2, ibot,

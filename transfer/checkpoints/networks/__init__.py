@@ -1,1 +1,1 @@
-"""Which tensors each backbone has, and networks rebuilt as other projects compute them."""
+"""Which tensors each backbone has, and the networks of those that are not ResNets."""

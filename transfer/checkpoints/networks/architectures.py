@@ -1,15 +1,14 @@
-"""Which tensors a backbone has: expected names and shapes, and the backbone nearest to a file."""
+"""Which tensors a backbone has, by names and shapes, and which backbone is nearest to a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pretrain.backbones.resnet import BACKBONES
-from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.networks.convnext import (
     convnext_candidates,
@@ -73,7 +72,7 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
 
     Args:
         state: canonical names; other entries count against every backbone alike.
-        split: see `layout.Layout`.
+        split: see `names.layouts.Layout`.
 
     Returns:
         its name, and the shared part of the union of both sets of names, 0 to 1. A file with a
@@ -87,43 +86,6 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
         scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
     best = max(scores, key=scores.__getitem__)
     return best, scores[best][1]
-
-
-def check_complete(
-    state: Mapping[str, Tensor],
-    backbone: str,
-    where: str,
-    foreign: Sequence[str] = (),
-    source_name: Callable[[str], str] = str,
-    split: Split = whole,
-) -> int:
-    """Holds names and shapes against the architecture; returns the expected number of tensors.
-
-    BN's counters are all there (torch wrote them) or all absent (old torch, FrozenBN files).
-
-    Args:
-        state: canonical names.
-        foreign: source names that have no canonical name.
-        source_name: canonical name -> the file's own, for the message.
-        split: see `layout.Layout`.
-
-    Raises:
-        InputError: names the missing, the wrong-shaped and the foreign tensors.
-    """
-    counters = any(name.endswith(COUNTER) for name in state)
-    wanted = split(expected_shapes(backbone, counters))
-    missing = [source_name(name) for name in wanted if name not in state]
-    shaped = [
-        f"{source_name(name)} {tuple(state[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    extra = [*foreign, *(source_name(name) for name in state if name not in wanted)]
-    faults = {"missing": missing, "wrong shape": shaped, "unexplained": extra}
-    if any(faults.values()):
-        parts = [f"{len(keys)} {kind}: {shorten(keys)}" for kind, keys in faults.items() if keys]
-        raise InputError(f"{where}: not a whole {backbone} ({len(wanted)}): {'; '.join(parts)}")
-    return len(wanted)
 
 
 def shorten(keys: list[str], most: int = 4) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from timm.models.convnext import ConvNeXt
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -100,10 +103,11 @@ def convnext_candidates(found: Shapes) -> list[str]:
     second = any(".mlp.grn." in name for name in found)
     known = [f"convnextv2_{size}" for size in V2] if second else [f"convnext_{size}" for size in V1]
     width = (found.get("stem.0.weight") or found.get("stem.1.weight") or (0,))[0]
-    return [name for name in known if parse_convnext(name).width == width] or known
+    sizes = {name: parse_convnext(name) for name in known}
+    return [name for name, size in sizes.items() if size and size.width == width] or known
 
 
-def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> nn.Module:
+def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> ConvNeXt:
     """timm's ConvNeXt of these sizes, without classifier: the last map's mean, after a norm."""
     from timm.models.convnext import ConvNeXt
 
@@ -115,8 +119,10 @@ def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> nn.Mod
         use_grn=network.version == 2,
         ls_init_value=1e-6 if network.version == 1 else None,
     )
-    trunk.head.norm.eps = float(architecture.get("last_norm_eps", trunk.head.norm.eps))
-    trunk.out_dim = network.widths[-1]
+    norm = trunk.get_submodule("head.norm")
+    assert isinstance(norm, nn.LayerNorm)
+    norm.eps = float(architecture.get("last_norm_eps", norm.eps))
+    setattr(trunk, "out_dim", network.widths[-1])  # an attribute of ours on timm's class
     return trunk
 
 

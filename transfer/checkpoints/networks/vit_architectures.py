@@ -1,4 +1,4 @@
-"""Vision Transformers by name: sizes and variants in a name in, tensors' names and shapes out.
+"""Vision Transformers by name: the sizes, variants, tensor names and shapes of each name.
 
 A plain ViT is `vit_SIZE_patchP_IMAGE`. What else the tensors show is written between patch and
 image, in this order, as in `vit_giant2_patch14_ls_swiglu4096_reg4_518`:
@@ -232,7 +232,8 @@ def _mlp(found: Shapes) -> tuple[int, bool]:
         inner = found.get(f"{head}fc1.weight")
         apart = f"{head}gate.weight" in found
         if name.endswith("mlp.fc2.weight") and len(shape) == 2 and (inner or apart):
-            kinds[shape[1], apart or inner[0] == 2 * shape[1]] += 1
+            gated = apart or (inner is not None and inner[0] == 2 * shape[1])
+            kinds[shape[1], gated] += 1
     return kinds.most_common(1)[0][0] if kinds else (0, False)
 
 

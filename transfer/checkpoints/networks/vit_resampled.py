@@ -55,11 +55,14 @@ class ResampledVit(VisionTransformer):
         side = self.patch_embed.grid_size
         if not self.rule or (rows, columns) == tuple(side):
             return super()._pos_embed(patches)
+        assert self.pos_embed is not None, "a rule resamples positions that there are"
         prefix = 0 if self.no_embed_class else self.num_prefix_tokens
         maps = self.pos_embed[:, prefix:].float().unflatten(1, side).permute(0, 3, 1, 2)
         fitted = RESAMPLE[self.rule](maps, rows, columns).flatten(2).transpose(1, 2)
         tokens = patches.flatten(1, 2) + fitted.to(patches.dtype)
-        first = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        first: list[Tensor] = [
+            token for token in (self.cls_token, self.reg_token) if token is not None
+        ]
         if not first:
             return tokens
         head = torch.cat(first, dim=1)
@@ -83,6 +86,7 @@ class RotaryAttention(nn.Module):
         count, length, width = tokens.shape
         parts = self.qkv(tokens).view(count, length, 3, self.num_heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
+        assert self.turns is not None, "the network says how to rotate"
         query, key = (_rotate(part, *self.turns) for part in (query, key))
         out = F.scaled_dot_product_attention(query, key, value.to(query.dtype))
         return self.proj(out.transpose(1, 2).reshape(count, length, width))
@@ -98,15 +102,18 @@ class RotaryVit(VisionTransformer):
     def __init__(self, **options: Any) -> None:
         super().__init__(pos_embed="none", attn_layer=RotaryAttention, **options)
         self.rope = nn.Module()
-        size = self.embed_dim // self.blocks[0].attn.num_heads // 4
+        size = self.embed_dim // self._attentions()[0].num_heads // 4
         self.rope.register_buffer("periods", 100.0 ** (torch.arange(size) / size))
 
     def _pos_embed(self, patches: Tensor) -> Tensor:
         """(N, rows, columns, D) -> tokens (N, prefix + L, D); tells the blocks how to rotate."""
-        turns = rotations(self.rope.periods, *patches.shape[1:3])
-        for block in self.blocks:
-            block.attn.turns = turns
+        turns = rotations(self.get_buffer("rope.periods"), *patches.shape[1:3])
+        for attention in self._attentions():
+            attention.turns = turns
         return super()._pos_embed(patches)
+
+    def _attentions(self) -> list[RotaryAttention]:
+        return [module for module in self.modules() if isinstance(module, RotaryAttention)]
 
 
 def rotations(periods: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:

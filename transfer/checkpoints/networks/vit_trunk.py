@@ -1,4 +1,4 @@
-"""A ViT's sizes, variant and facts in, timm's network of them out.
+"""Builds timm's network of a ViT from its sizes, its variant and the facts about it.
 
 N batch, L patches, D width.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from transfer.checkpoints.networks.vit_architectures import Vit
 
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
 NORM_EPS = 1e-6
 
 
-def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> nn.Module:
+def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> VisionTransformer:
     """timm's ViT of these sizes, without classifier; other image sizes resample its positions.
 
     Args:
@@ -52,5 +55,5 @@ def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> nn.Module:
         dynamic_img_size=True,
         **options,
     )
-    trunk.out_dim = vit.width
+    setattr(trunk, "out_dim", vit.width)  # an attribute of ours on timm's class
     return trunk

@@ -10,7 +10,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.readers.numpy_pickle import NotPlain
-from transfer.checkpoints.readers.refused import is_cut, refusal
+from transfer.checkpoints.readers.refusal_messages import is_cut, refusal
 from transfer.checkpoints.readers.trusted_pickle import plain_modules, trusted_load
 from transfer.checkpoints.readers.unpickle import ForbiddenGlobal, restricted_load
 

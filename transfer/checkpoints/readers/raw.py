@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.files import file_sha256, local_file
-from transfer.checkpoints.readers.known import what_it_is
+from transfer.checkpoints.readers.not_weights import what_it_is
 from transfer.checkpoints.readers.pickle_file import DEPTH, read_pickle
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle

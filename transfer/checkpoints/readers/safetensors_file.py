@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.readers.refused import is_cut
+from transfer.checkpoints.readers.refusal_messages import is_cut
 
 
 def read_safetensors(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], str | None]:

@@ -12,7 +12,7 @@ import torch
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.readers.numpy_pickle import STAND_INS, no_bytes, settled
-from transfer.checkpoints.readers.refused import is_cut, refusal, refused_name
+from transfer.checkpoints.readers.refusal_messages import is_cut, refusal, refused_name
 from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
 from transfer.checkpoints.readers.unpickle import PATHS
 

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.common.checkpoint import atomic_write, load_torch_file, rng_state, set_rng_state
-from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.common.checkpoint import atomic_write, load_torch_file
+from pretrain.common.distributed import barrier, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.training.images import TrainImages
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import changed_tensors
+from transfer.training.state import gather_state, restore_state
 
 logger = logging.getLogger(__name__)
 STATE_FILE = "training.pth"
@@ -55,7 +56,7 @@ def fit(
     test: Callable[[], Tensor],
     eval_period: int,
     state: Path,
-    facts: Mapping[str, str | int],
+    facts: Mapping[str, str | float],
     resume: bool,
     frozen_state: Mapping[str, Tensor],
     desc: str = "training",
@@ -81,14 +82,14 @@ def fit(
     with progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
         for epoch in range(done.epochs, epochs):
             start = time.perf_counter()
-            row = {"step": epoch + 1, **trainer.epoch(images, epoch, epochs)}
+            row: dict[str, float] = {"step": epoch + 1, **trainer.epoch(images, epoch, epochs)}
             _check_frozen(trainer, frozen_state)
             done.epochs, done.views = epoch + 1, done.views + images.used
             hits = None
             if epoch + 1 == epochs or (eval_period and (epoch + 1) % eval_period == 0):
                 hits = test()
                 done.views += len(hits)
-                row |= _note_test(trainer.model.heads.names, hits, epoch + 1, done.best)
+                row |= _note_test(trainer.model.names, hits, epoch + 1, done.best)
             done.rows.append(row)
             done.seconds += time.perf_counter() - start
             _save(trainer, file, facts, done)
@@ -113,7 +114,7 @@ def percentages(hits: Tensor) -> tuple[list[float], list[float]]:
 def _note_test(
     heads: list[str], hits: Tensor, epoch: int, best: dict[str, dict[str, float]]
 ) -> dict[str, float]:
-    row = {}
+    row: dict[str, float] = {}
     for head, top1, top5 in zip(heads, *percentages(hits)):
         row |= {metric_name(head, "top1"): top1, metric_name(head, "top5"): top5}
         if head not in best or top1 > best[head]["top1"]:
@@ -131,15 +132,12 @@ def _check_frozen(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
 
 
 def _save(trainer: Trainer, file: Path, facts: Mapping[str, Any], done: Progress) -> None:
-    states = gather_objects(rng_state())
+    content = {
+        **gather_state(trainer.trained, trainer.optimizer),
+        "facts": dict(facts),
+        "progress": vars(done),
+    }
     if is_main():
-        content = {
-            "facts": dict(facts),
-            "model": trainer.trained.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "rng": states,
-            "progress": vars(done),
-        }
         atomic_write(file, lambda handle: torch.save(content, handle))
     barrier()
 
@@ -151,10 +149,7 @@ def _restore(trainer: Trainer, file: Path, facts: Mapping[str, Any]) -> Progress
         raise InputError(
             f"{file} is of another run (its {', '.join(other)} differ); give another --output"
         )
-    trainer.trained.load_state_dict(content["model"])
-    trainer.optimizer.load_state_dict(content["optimizer"])
-    if len(content["rng"]) == world_size():
-        set_rng_state(content["rng"][rank()])
+    restore_state(content, file, trainer.trained.load_state_dict, trainer.optimizer)
     done = Progress(**content["progress"])
     done.before = done.seconds
     logger.info("%s: continued after epoch %d", file, done.epochs)

@@ -14,6 +14,7 @@ Legend: N images, C channels of a map, D features, K classes, S side of the imag
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ VISSL_WINDOWS = {
 }
 INITS = ("normal", "zero", "uniform")
 VIT_POOLS = ("token", "patches")
-Extract = Callable[[nn.Module, Tensor], dict[str, Tensor]]
+Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # of a trunk of the kind that it takes
 
 
 class Heads(nn.Module):
@@ -55,8 +56,8 @@ def pooled(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return {"": trunk(images)}
 
 
-def patches(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The mean of a ViT's patch tokens, then a layer norm that is not trained (N, D).
+def patches(trunk: Any, images: Tensor) -> dict[str, Tensor]:
+    """The mean of the patch tokens of a ViT (timm's), then a layer norm that is not trained (N, D).
 
     MAE's `--global_pool`; the trunk's own last norm must have been taken away.
     """
@@ -88,7 +89,8 @@ def vissl_pool(x: Tensor, name: str) -> Tensor:
     side, (window, stride, padding), pooled_side = VISSL_WINDOWS[name]
     if x.shape[-1] == x.shape[-2] == side:
         return F.avg_pool2d(x, window, stride, padding)
-    return F.adaptive_avg_pool2d(x, [min(pooled_side, length) for length in x.shape[-2:]])
+    height, width = (min(pooled_side, length) for length in x.shape[-2:])
+    return F.adaptive_avg_pool2d(x, (height, width))
 
 
 def check_kinds(head: str, init: str, vit_pool: str) -> None:

@@ -89,8 +89,11 @@ class TrainImages:
             batch = loaded.to(self.device)
             images = batch.crops[0]
             images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-            total = min(self.batch_size, self.count - step * self.batch_size)
-            yield Batch(images, batch.labels, total)
+            yield Batch(images, batch.labels, self.total(step))
+
+    def total(self, step: int) -> int:
+        """Images of a step of an epoch, counted from 0, in all processes together."""
+        return min(self.batch_size, self.count - step * self.batch_size)
 
 
 def check_batch(batch_size: int, processes: int) -> None:
@@ -106,7 +109,7 @@ class _Labelled(ImageDataset):
 
     def __init__(self, split: Split) -> None:
         self.images = split.images
-        self.labels = split.labels.tolist()
+        self.labels = split.labels.numpy()
         self.classes = list(split.classes)
 
     def read(self, index: int) -> Image.Image:

@@ -1,19 +1,20 @@
-"""One epoch of training, and one pass over a test split.
+"""A classifier in training: what its steps compute, one epoch of them, one pass over a test split.
 
-Legend: N images of this process in a step, W processes, M test images, H heads, K classes.
+The loop itself is `transfer/training/loop.py`. Legend: N images of this process in a step, W
+processes, M test images, H heads, K classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -26,13 +27,49 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.precision import amp_dtype
 from pretrain.common.resources import usable_workers
 from pretrain.data.preprocess import Preprocess
 from transfer.classification.data import CropDataset, ImageTransform, Split, collate
 from transfer.classification.metrics import hits
 from transfer.classification.training.images import Batch, TrainImages
 from transfer.classification.training.model import Classifier
-from transfer.classification.training.recipe import set_rates
+from transfer.training.loop import add, steps
+from transfer.training.precision import Precision
+from transfer.training.sampler import rank_share
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a process's batch.
+
+    Attributes:
+        inputs: uint8 images (N, 3, S, S); with a frozen backbone the features of each head.
+        weight: what the sum of the images' losses is multiplied by.
+    """
+
+    inputs: Any
+    labels: Tensor
+    weight: float
+
+
+class Losses(nn.Module):
+    """What a step trains: a part of a batch in, the loss of all heads together out.
+
+    Args:
+        trained: gives the logits (N, K) of each head.
+        prepare: a part's inputs -> what `trained` takes.
+    """
+
+    def __init__(self, trained: nn.Module, prepare: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.trained, self.prepare = trained, prepare
+
+    def forward(self, part: Part) -> dict[str, Tensor]:
+        """{"loss": cross-entropy, summed over the part's images and the heads, times its weight}"""
+        logits = self.trained(self.prepare(part.inputs))
+        losses = [F.cross_entropy(out.float(), part.labels, reduction="sum") for out in logits]
+        return {"loss": add(losses) * part.weight}
 
 
 @dataclass
@@ -44,7 +81,7 @@ class Trainer:
         norm_batch: images that a batch norm in training sees at once: the images of a process are
             taken in parts of at most so many, and their gradients added up. 0: all at once.
         chunk: images per forward pass of a frozen backbone, which moves no number.
-        amp: bfloat16 autocast of the backbone on a GPU.
+        amp: mixed precision of the backbone on a GPU, in the dtype of `amp_dtype`.
     """
 
     model: Classifier
@@ -57,8 +94,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.trained = self.model.trained()
-        self.wrapped = distribute(self.trained)
-        self.device = next(self.model.parameters()).device
+        frozen, self.device = self.model.frozen, next(self.model.parameters()).device
+        self.losses = distribute(Losses(self.trained, _same if frozen else self._prepare))
+        kind = self.device.type
+        self.precision = Precision(amp_dtype(self.device) if self.amp else None, kind)
+        # Heads on features of a frozen backbone compute in float32.
+        self.step_precision = Precision(None, kind) if frozen else self.precision
 
     def epoch(self, images: TrainImages, epoch: int, epochs: int) -> dict[str, float]:
         """Trains one epoch; {"loss": mean over its images and heads' sum, "lr": its last rate}.
@@ -66,53 +107,48 @@ class Trainer:
         Raises FloatingPointError, with epoch and step, when a loss is not finite.
         """
         self.model.train()
-        losses, seen, lr = 0.0, 0, 0.0
-        first = epoch * images.steps_per_epoch
+        loss, seen, count = 0.0, 0, images.steps_per_epoch
+        first = epoch * count
+        taken = steps(
+            self.losses,
+            batches=map(self.parts, images.epoch(epoch)),
+            optimizer=self.optimizer,
+            rate_at=self.schedule,
+            iterations=range(first, first + count),
+            precision=self.step_precision,
+            mean=False,
+            place=lambda step: (
+                f"step {step - first + 1} of epoch {epoch + 1}, learning rate "
+                f"{self.schedule(step):g}"
+            ),
+            remedy="lower SOLVER.LR_PER_256",
+        )
         desc = f"epoch {epoch + 1} of {epochs}"
-        with progress(
-            images.epoch(epoch), desc=desc, total=images.steps_per_epoch, leave=False
-        ) as bar:
-            for step, batch in enumerate(bar):
-                lr = self.schedule(first + step)
-                set_rates(self.optimizer, lr)
-                loss = self.step(batch)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, learning "
-                        f"rate {lr:g}; lower SOLVER.LR_PER_256"
-                    )
-                losses, seen = losses + loss * batch.total, seen + batch.total
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        with progress(taken, desc=desc, total=count, leave=False) as bar:
+            for step in bar:
+                total = images.total(step.iteration - first)
+                loss, seen = loss + step.loss * total, seen + total
+                bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
         self._share_statistics()
-        return {"loss": losses / seen, "lr": lr}
+        mean = all_reduce_mean(torch.tensor(loss / seen, dtype=torch.float64, device=self.device))
+        return {"loss": float(mean), "lr": self.schedule(first + count - 1)}
 
-    def step(self, batch: Batch) -> float:
-        """One optimizer step; returns the loss of the whole batch (before the step)."""
-        self.optimizer.zero_grad(set_to_none=True)
-        count = len(batch.labels)
-        inputs = self._frozen_features(batch.images) if self.model.frozen else None
-        parts = math.ceil(count / self.norm_batch) if self.norm_batch else 1
-        total = torch.zeros((), device=self.device)
-        for number, rows in enumerate(torch.arange(count).tensor_split(parts), start=1):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            waits = number < parts and self.wrapped is not self.trained
-            with self.wrapped.no_sync() if waits else nullcontext():
-                if inputs is not None:
-                    logits = self.wrapped([values[part] for values in inputs])
-                else:
-                    with self._autocast():
-                        logits = self.wrapped(self._prepare(batch.images[part]))
-                # The mean over the global batch, whatever its share in this process: DDP divides
-                # the sum of the processes' gradients by W.
-                labels = batch.labels[part]
-                loss = sum(F.cross_entropy(out.float(), labels, reduction="sum") for out in logits)
-                loss = loss * (world_size() / batch.total)
-                loss.backward()
-            total += loss.detach()
-        value = float(all_reduce_mean(total))
-        if math.isfinite(value):
-            self.optimizer.step()
-        return value
+    def parts(self, batch: Batch) -> list[Part]:
+        """This process's batch in parts of at most `norm_batch` images."""
+        images, labels, frozen = batch.images, batch.labels, self.model.frozen
+        inputs = self._frozen_features(images) if frozen else images
+        count = math.ceil(len(labels) / self.norm_batch) if self.norm_batch else 1
+        # The mean over the global batch, whatever its share in this process: DDP divides the sum of
+        # the processes' gradients by W.
+        weight = world_size() / batch.total
+        slices = [
+            slice(int(rows[0]), int(rows[-1]) + 1)
+            for rows in torch.arange(len(labels)).tensor_split(count)
+        ]
+        return [
+            Part([v[rows] for v in inputs] if frozen else inputs[rows], labels[rows], weight)
+            for rows in slices
+        ]
 
     @torch.no_grad()
     def evaluate(
@@ -123,8 +159,8 @@ class Trainer:
         The same on every process, in the split's order. Raises InputError for an unreadable image.
         """
         self.model.eval()
-        mine = list(range(rank(), len(split), world_size()))
-        crops = CropDataset(split, mine, transform)
+        mine = rank_share(len(split), rank(), world_size())
+        crops = CropDataset(split, list(mine), transform)
         loader = DataLoader(
             crops,
             batch_size=batch_size,
@@ -132,33 +168,30 @@ class Trainer:
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )
-        parts, done = [torch.zeros(0, len(self.model.heads.names), 2, dtype=torch.bool)], 0
+        parts, done = [torch.zeros(0, len(self.model.names), 2, dtype=torch.bool)], 0
         with progress(loader, desc=f"testing on {split.name}", leave=False) as batches:
             for images in batches:
                 if isinstance(images, str):
                     raise InputError(f"unreadable image in {split.name}: {images}")
-                labels = split.labels[mine[done : done + len(images)]].to(self.device)
-                with self._autocast():
+                rows = slice(mine.start + done, mine.start + done + len(images))
+                labels = split.labels[rows].to(self.device)
+                with self.precision.autocast():
                     logits = self.model(self._prepare(images.to(self.device, non_blocking=True)))
                 parts.append(torch.stack([_hits(out, labels) for out in logits], dim=1).cpu())
                 done += len(images)
-        return _in_order(gather_objects(torch.cat(parts)))
+        return torch.cat(gather_objects(torch.cat(parts)))
 
     @torch.no_grad()
     def _frozen_features(self, images: Tensor) -> list[Tensor]:
         chunks = []
         for chunk in images.split(self.chunk):
-            with self._autocast():
+            with self.precision.autocast():
                 chunks.append([out.float() for out in self.model.features(self._prepare(chunk))])
         return [torch.cat(parts) for parts in zip(*chunks)]
 
     def _prepare(self, images: Tensor) -> Tensor:
         prepared = self.preprocess.apply(images)
         return prepared.contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self) -> torch.autocast:
-        on = self.amp and self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def _share_statistics(self) -> None:
         """Batch-norm statistics of training are the first process's, as DDP keeps them."""
@@ -172,9 +205,5 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([hits(logits, labels), hits(logits, labels, 5)], dim=1)
 
 
-def _in_order(parts: list[Tensor]) -> Tensor:
-    """Process r's images r, r + W, ... -> all in order."""
-    whole = torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype)
-    for start, part in enumerate(parts):
-        whole[start :: len(parts)] = part
-    return whole
+def _same(inputs: Any) -> Any:
+    return inputs

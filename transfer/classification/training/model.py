@@ -11,6 +11,7 @@ from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
 from transfer.classification.training.heads import (
     Extract,
+    Heads,
     build_heads,
     check_kinds,
     choose_features,
@@ -21,12 +22,14 @@ class Classifier(nn.Module):
     """Images (N, 3, S, S), preprocessed, -> logits (N, K) of each head.
 
     A frozen backbone stays in eval mode, whatever `train()` says: batch norm in training mode would
-    move its statistics, which belong to the checkpoint.
+    move its statistics, which belong to the checkpoint. `names` are those of the heads.
     """
 
-    def __init__(self, trunk: nn.Module, extract: Extract, heads: nn.Module, frozen: bool) -> None:
+    def __init__(self, trunk: nn.Module, extract: Extract, heads: Heads, frozen: bool) -> None:
         super().__init__()
-        self.trunk, self.heads = trunk, heads
+        self.names = heads.names
+        self.trunk: nn.Module = trunk
+        self.heads: nn.Module = heads
         self.extract, self.frozen = extract, frozen
         trunk.requires_grad_(not frozen)
 
@@ -85,5 +88,5 @@ def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
-    """Bit-equal, wherever they lie."""
+    """Whether two tensors are bit-equal; they may be on different devices."""
     return torch.equal(one.detach().cpu(), other.detach().cpu())

@@ -1,4 +1,4 @@
-"""A training recipe: plain settings in, optimizer and learning-rate schedule out.
+"""A training recipe of a classifier: plain settings in, optimizer and learning-rate schedule out.
 
 The three forms of LARS that linear recipes use (all without decay of what they do not adapt):
     matrices  weights of two dimensions and more; facebookresearch/mae util/lars.py
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -94,18 +95,16 @@ def make_schedule(
     recipe: Recipe, lr_per_256: float, steps_per_epoch: int
 ) -> Callable[[int], float]:
     """Step number -> the head's learning rate, warmup included."""
-    settings = {
+    settings: dict[str, Any] = {
         "base_lr": scaled_lr(lr_per_256, recipe.batch_size),
         "total_steps": recipe.epochs * steps_per_epoch,
         "warmup_steps": recipe.warmup_epochs * steps_per_epoch,
     }
-
-    def rate(step: float) -> float:
-        if recipe.schedule == "cosine":
-            return warmup_cosine(step, **settings)
+    if recipe.schedule == "cosine":
+        rate = partial(warmup_cosine, **settings)
+    else:
         shares = [epoch / recipe.epochs for epoch in recipe.milestones]
-        return warmup_steps_down(step, milestones=shares, factor=recipe.gamma, **settings)
-
+        rate = partial(warmup_steps_down, milestones=shares, factor=recipe.gamma, **settings)
     return by_epoch(rate, steps_per_epoch) if recipe.per_epoch else rate
 
 
@@ -119,12 +118,6 @@ def make_optimizer(recipe: Recipe, model: Classifier) -> Optimizer:
         nesterov=recipe.nesterov,
         momentum_holds_lr=recipe.lars == "backbone",
     )
-
-
-def set_rates(optimizer: Optimizer, lr: float) -> None:
-    """Gives each group its rate; `lr` is the head's."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_ratio"]
 
 
 def parameter_groups(recipe: Recipe, model: Classifier) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def check_data(cfg: CfgNode, train: Split) -> None:
 
 
 def iterations(cfg: CfgNode, images: int) -> int:
-    """Steps of the optimizer in a trial on so many training images, those of the rates that are
+    """Steps of the optimizer in a trial on `images` training images, those of the rates that are
     tried included (an extended grid not); 0 for protocols that train nothing here."""
     if cfg.PROTOCOL.NAME not in NAMES:
         return 0
@@ -119,7 +119,7 @@ def evaluations(cfg: CfgNode) -> int:
 
 def listed_part(cfg: CfgNode, train: Split) -> tuple[Split, CfgNode]:
     """The images that TRAIN.SPLIT_LIST names (all without one), and the config whose sha256 is the
-    protocol's identity: in it the list stands by its content, wherever it lies.
+    protocol's identity: in it the list is named by its content, not by its path.
 
     Raises InputError as `read_list` and `part_of`, and for a list that leaves a class out.
     """
@@ -159,7 +159,7 @@ def train_and_score(task: Task) -> Score:
     if is_main():  # marks the folder as this run's from here on
         atomic_write_text(task.folder / "config.yaml", dump_yaml(cfg))
     lrs, notes = [float(lr) for lr in cfg.SOLVER.LR_PER_256], {}
-    lr, tried = lrs[0], []
+    lr, tried = lrs[0], list[Progress]()
     if len(lrs) > 1:
         lr, scores, tried = _choose(task, lrs)
         notes = selection_notes(lr, scores, lrs)
@@ -188,7 +188,7 @@ def _metrics(
     heads: list[str], hits: torch.Tensor, done: Progress, classes: int, best: bool
 ) -> dict[str, float]:
     """Of the last epoch, and *_best of the epoch with the highest top-1 on the test images."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for head, top1, top5 in zip(heads, *percentages(hits)):
         found = {"top1": top1, "top5": top5}
         if best:
@@ -261,7 +261,7 @@ def _run(
         frozen_state=task.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, model.heads.names
+    return done, hits, model.names
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:
@@ -292,7 +292,8 @@ def _model(task: Task) -> Classifier:
         init=train.HEAD_INIT,
         vit_pool=train.VIT_POOL,
         seed=task.seed,
-    ).to(task.device, memory_format=torch.channels_last)
+    ).to(task.device)
+    model.to(memory_format=torch.channels_last)
     if train.SYNC_BN and world_size() > 1:
         model.heads = convert_sync_batchnorm(model.heads, task.device)
         if not frozen:

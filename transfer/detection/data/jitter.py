@@ -1,6 +1,6 @@
 """Large-scale jitter: an image flipped, resized by a wide range of factors, and cut to a square.
 
-In: boxes, polygons and pixels of an image. Out: the same in the cut image, with the numbers of
+Boxes, polygons and pixels of an image become those of the cut image, with the numbers of
 Detectron2's RandomFlip, ResizeScale and FixedSizeCrop (data/transforms/augmentation_impl.py) in
 ViTDet's order and without padding. Polygons are cut by shapely, as there.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -120,7 +121,7 @@ class JitterSpec:
         )
 
 
-def import_shapely() -> object:
+def import_shapely() -> ModuleType:
     """shapely.geometry; InputError where it is not installed."""
     try:
         import shapely.geometry

@@ -1,6 +1,6 @@
-"""One annotated image -> one input of the detector.
+"""Makes one input of the detector from one annotated image.
 
-In: Samples of `transfer/datasets`. Out: dicts as Detectron2's models take them: "image" uint8
+A Sample of `transfer/datasets` becomes a dict as Detectron2's models take it: "image" uint8
 (3, H, W) in INPUT.FORMAT order, "height" and "width" of the original image, "image_id",
 "file_name"; for training also "boxes" float32 (n, 4) XYXY in resized pixels, "classes" int64 (n,)
 and, with masks, "polygons" (n lists of float64 arrays x, y, x, y, ...) or "bitmasks" bool
@@ -59,7 +59,7 @@ class TrainMapper:
             masks = [mask for mask, keep in zip(masks, kept) if keep]
         classes = np.array([i.category for i in instances], dtype=np.int64).reshape(-1)
         moved: dict[str, Any] = {"polygons": masks}
-        if self.mask_format == "bitmask":
+        if self.mask_format == "bitmask" and masks is not None:
             moved = {"polygons": None, "bitmasks": _stack(masks, geometry)}
         return {
             **_described(sample, geometry.image(pixels)),

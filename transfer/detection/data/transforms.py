@@ -1,8 +1,8 @@
 """Geometry of the input pipeline: reading, resizing and flipping an image with its boxes and masks.
 
-In: an image file, boxes and polygons in original pixels. Out: the same in resized pixels, with the
-numbers of Detectron2 (data/detection_utils.py, data/transforms): PIL's bilinear filter on uint8,
-antialiased when it shrinks; coordinates continuous; resize first, then flip.
+What an image file and its annotation hold in original pixels becomes the same in resized pixels,
+with the numbers of Detectron2 (data/detection_utils.py, data/transforms): PIL's bilinear filter on
+uint8, antialiased when it shrinks; coordinates continuous; resize first, then flip.
 
 Legend: H, W pixels; n objects; boxes XYXY.
 """

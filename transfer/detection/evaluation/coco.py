@@ -1,6 +1,6 @@
 """COCO average precision of boxes and masks, by pycocotools or faster-coco-eval.
 
-In: a COCO annotation file and detections in COCO's result format, with the file's ids. Out:
+Detections in COCO's result format are scored against an annotation file, whose ids they have:
 {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/..."} and AP per
 class, in percent. No detections is AP 0; a size or class that no object has is NaN (pycocotools'
 -1), as in Detectron2 (evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
-from transfer.datasets.values import Id
+from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_draws import coco_draws
 from transfer.detection.evaluation.coco_truth import as_object, read_truth
 from transfer.detection.evaluation.pr_curves import PrecisionRecall

@@ -1,8 +1,8 @@
 """COCO metrics on bootstrap draws of the images, from the overlaps that an evaluator computed.
 
-In: pycocotools' or faster-coco-eval's evaluation after `evaluate()`. Out: {"bbox/AP": (W,), ...},
-percent. Matches are made once (`coco_matches`) and then reweighted (`transfer.results.reweighted`),
-since neither library gives them away fast.
+They are {"bbox/AP": (W,), ...} in percent, from pycocotools' or faster-coco-eval's evaluation after
+`evaluate()`. Matches are made once (`coco_matches`) and then reweighted
+(`transfer.results.reweighted`), since neither library gives them away fast.
 
 Legend: K classes, A area ranges, T thresholds of IoU, W draws.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.datasets.values import Id
+from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_matches import (
     HIT,
     IGNORED,

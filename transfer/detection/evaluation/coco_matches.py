@@ -1,8 +1,8 @@
 """Which detections hit an object, by the rules of pycocotools' cocoeval.py (evaluateImg).
 
-In: pycocotools' or faster-coco-eval's evaluation after `evaluate()`, for its overlaps. Out: each
-detection's outcome. The n-th detections of all images and classes are matched at once, since each
-depends on those before it in its image and class alone.
+The overlaps are those of pycocotools' or faster-coco-eval's evaluation after `evaluate()`. The n-th
+detections of all images and classes are matched at once, since each depends on those before it in
+its image and class alone.
 
 Legend: A area ranges, T thresholds of IoU, D detections, g objects; a pair is an image and a class,
 P of them.

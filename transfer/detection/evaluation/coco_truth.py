@@ -1,9 +1,9 @@
 """The objects of a COCO file in the evaluators' form, under ids of our own.
 
-In: the annotation file. Out: pycocotools' (or faster-coco-eval's) object of annotations. Images,
-categories and annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of
-the file means "no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas
-are the annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
+The form is pycocotools' (or faster-coco-eval's) object of annotations. Images, categories and
+annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of the file means
+"no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas are the
+annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.coco import parse_json
 from transfer.datasets.coco_records import (
     Annotation,
@@ -25,7 +26,6 @@ from transfer.datasets.coco_records import (
     read_images,
     used_categories,
 )
-from transfer.datasets.values import Id, find_id
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Truth:
         known = _numbered(self.images)
         numbers = []
         for image_id in image_ids:
-            number = known.get(image_id) or known.get(find_id(image_id, known))
+            number = _number(image_id, known)
             if number is None:
                 raise InputError(f"image {image_id!r} is scored, which the test set does not list")
             numbers.append(number)
@@ -58,8 +58,7 @@ class Truth:
         images = self.image_numbers(result["image_id"] for result in results)
         found = []
         for image, result in zip(images, results):
-            key = result["category_id"]
-            category = categories.get(key) or categories.get(find_id(key, categories))
+            category = _number(result["category_id"], categories)
             if category is not None:
                 found.append({**result, "image_id": image, "category_id": category})
         return found
@@ -110,8 +109,8 @@ def as_object(library: type, dataset: dict[str, Any]) -> Any:
 def _record(
     number: int,
     found: Annotation,
-    images: Mapping[Id | None, int],
-    categories: Mapping[Id | None, int],
+    images: Mapping[Id, int],
+    categories: Mapping[Id, int],
 ) -> dict[str, Any]:
     record = {
         "id": number,
@@ -126,5 +125,13 @@ def _record(
     return record
 
 
-def _numbered(ids: Iterable[Id]) -> dict[Id | None, int]:
+def _numbered(ids: Iterable[Id]) -> dict[Id, int]:
     return {key: number for number, key in enumerate(ids, start=1)}
+
+
+def _number(reference: Id, numbers: Mapping[Id, int]) -> int | None:
+    """Our number of what a reference means, which may be of another type than the file's id."""
+    if reference in numbers:
+        return numbers[reference]
+    known = find_id(reference, numbers)
+    return None if known is None else numbers.get(known)

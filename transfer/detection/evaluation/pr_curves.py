@@ -1,4 +1,4 @@
-"""Precision at each recall, for a report's figure: the evaluators' curves in, pr_curves.json out.
+"""Precision at each recall, from the evaluators' curves, written as pr_curves.json for a report.
 
     {schema, recall: [0, 0.01, ..., 1], mean: {"bbox/AP50": [...], ...},
      class_recall: [0, 0.05, ..., 1], per_class: {"bbox/AP50": {class: [...]}, ...}}

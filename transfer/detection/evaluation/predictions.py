@@ -1,8 +1,8 @@
 """What a detector found in one image, and its form on disk.
 
-In: an engine's outputs. Out: Predictions, and lists of dicts in COCO's result format (boxes XYWH,
-masks as run lengths, category ids of the data set, nothing rounded), which is what
-`inference/coco_instances_results.json` holds for VOC data too (image_id = the file's stem).
+On disk it is a list of dicts in COCO's result format (boxes XYWH, masks as run lengths, category
+ids of the data set, nothing rounded): `inference/coco_instances_results.json`, for VOC data too
+(image_id is the file's stem).
 
 Legend: k detections; boxes XYXY in pixels of the original image, 0-based and half-open.
 """
@@ -47,7 +47,7 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
 
 
 def to_coco_results(
-    predictions: Iterable[Predictions], category_ids: Sequence[int]
+    predictions: Iterable[Predictions], category_ids: Sequence[int | str]
 ) -> list[dict[str, Any]]:
     """One dict per detection, images in the given order, detections in theirs."""
     results = []

@@ -1,8 +1,7 @@
-"""Predictions of a whole test set -> metrics, by the evaluator that the set's layout asks for.
+"""Scores the predictions of a test set by the evaluator that the set's layout asks for.
 
-In: a DetectionSet and its Predictions. Out: metrics and AP per class in percent, and
-`coco_instances_results.json` and `pr_curves.json` in the given folder, on request with
-`replicates.json` beside them.
+Metrics and AP per class are in percent. The given folder gets `coco_instances_results.json` and
+`pr_curves.json`, on request with `replicates.json` beside them.
 """
 
 from __future__ import annotations

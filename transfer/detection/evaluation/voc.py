@@ -1,7 +1,7 @@
 """Pascal VOC average precision, with the semantics of Detectron2's evaluator.
 
-In: a DetectionSet and one Predictions per image. Out: {"bbox/AP", "bbox/AP50", "bbox/AP75"} and AP
-per class, in percent; AP is the mean over IoU .50, .55, ..., .95.
+There is one Predictions per image. Results are {"bbox/AP", "bbox/AP50", "bbox/AP75"} and AP per
+class, in percent; AP is the mean over IoU .50, .55, ..., .95.
 
 Boxes go back to VOC's convention here (x1 and y1 + 1: 1-based, inclusive; the inverse of
 `transfer/datasets/voc.py`), and areas count pixels. By default detections are rounded as

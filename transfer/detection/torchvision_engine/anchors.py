@@ -1,4 +1,4 @@
-"""Anchors of feature maps: map sizes in, boxes in image pixels out.
+"""Anchors of feature maps: the boxes in image pixels that proposals are made from.
 
 L feature maps, H, W of a map, A anchors per place. Boxes are XYXY; the order of a map's
 H * W * A anchors is row, column, anchor (the last fastest), as the heads' outputs are flattened.
@@ -9,11 +9,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSpec:
+    """The node MODEL.ANCHOR_GENERATOR."""
+
+    sizes: tuple[tuple[float, ...], ...]  # pixels; a row per feature map, or one row for all
+    aspect_ratios: tuple[tuple[float, ...], ...]  # height / width; rows as of `sizes`
+    offset: float  # of an anchor's centre in its cell: 0 the top-left corner, 0.5 the middle
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> AnchorSpec:
+        """Reads the config."""
+        node = cfg.MODEL.ANCHOR_GENERATOR
+        return cls(
+            sizes=_rows(node.SIZES), aspect_ratios=_rows(node.ASPECT_RATIOS), offset=node.OFFSET
+        )
+
+    def rows(self, maps: int) -> list[list[tuple[float, ...]]]:
+        """Sizes and aspect ratios, each with one row for each of `maps` feature maps.
+
+        Raises InputError if rows and maps do not pair up, or if the maps would differ in their
+        number of anchors: one head serves them all.
+        """
+        rows = []
+        for key, given in (("SIZES", self.sizes), ("ASPECT_RATIOS", self.aspect_ratios)):
+            if len(given) not in (1, maps):
+                raise InputError(
+                    f"MODEL.ANCHOR_GENERATOR.{key} has {len(given)} rows for {maps} feature maps "
+                    "(MODEL.RPN.IN_FEATURES); give one row, or one per map"
+                )
+            rows.append(list(given) * (maps // len(given)))
+        counts = {len(row) * len(ratio_row) for row, ratio_row in zip(*rows)}
+        if len(counts) != 1 or not min(counts):
+            raise InputError(
+                "MODEL.ANCHOR_GENERATOR: each map needs the same number of anchors, one or more"
+            )
+        return rows
+
+
+def _rows(given: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
+    """A row per feature map; a flat list is one row for all maps, as in Detectron2."""
+    if given and not isinstance(given[0], (list, tuple)):
+        return (tuple(given),)
+    return tuple(map(tuple, given))
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
@@ -31,53 +79,18 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
     return torch.tensor(boxes)
 
 
-def pair_rows(
-    sizes: Sequence[Sequence[float]], ratios: Sequence[Sequence[float]], maps: int
-) -> list[list[Sequence[float]]]:
-    """Sizes and ratios with one row for each of the feature maps.
-
-    Raises InputError when rows and maps do not pair up, or maps would differ in their anchors.
-    """
-    rows = []
-    for key, table in (("SIZES", sizes), ("ASPECT_RATIOS", ratios)):
-        if len(table) not in (1, maps):
-            raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.{key} has {len(table)} rows for {maps} feature maps "
-                "(MODEL.RPN.IN_FEATURES); give one row, or one per map"
-            )
-        rows.append(list(table) * (maps // len(table)))
-    counts = {len(row) * len(ratio_row) for row, ratio_row in zip(*rows)}
-    if len(counts) != 1 or not min(counts):
-        raise InputError(
-            "MODEL.ANCHOR_GENERATOR: each map needs the same number of anchors, one or more"
-        )
-    return rows
-
-
 class AnchorGenerator(nn.Module):
     """Anchors at every place of L maps; nothing of it is kept in the state dict."""
 
-    def __init__(
-        self,
-        *,
-        sizes: Sequence[Sequence[float]],
-        ratios: Sequence[Sequence[float]],
-        strides: Sequence[int],
-        offset: float = 0.0,
-    ) -> None:
-        """Args:
-            sizes, ratios: a row per map, or one row for all of them.
-            strides: pixels per cell of each map.
-            offset: where in a cell the centre lies, 0 its top-left corner, 0.5 its middle.
-
-        Raises InputError when rows and maps do not pair up.
-        """
+    def __init__(self, spec: AnchorSpec, strides: Sequence[int]) -> None:
+        """Args: strides: pixels per cell of each map. Raises InputError as `AnchorSpec.rows`."""
         super().__init__()
-        self.strides, self.offset = tuple(strides), offset
-        rows = pair_rows(sizes, ratios, len(strides))
-        for index, (row, ratio_row) in enumerate(zip(*rows)):
+        self.strides, self.offset = tuple(strides), spec.offset
+        sizes, ratios = spec.rows(len(strides))
+        for index, (row, ratio_row) in enumerate(zip(sizes, ratios)):
+            # Not persistent, as upstream: anchors follow from the config.
             self.register_buffer(f"cell{index}", cell_anchors(row, ratio_row), persistent=False)
-        self.num_anchors = len(rows[0][0]) * len(rows[1][0])
+        self.num_anchors = len(sizes[0]) * len(ratios[0])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """L maps (N, C, H, W) -> L tensors of anchors (H * W * A, 4)."""
@@ -93,8 +106,9 @@ class AnchorGenerator(nn.Module):
         return anchors
 
     def _centres(self, count: int, stride: int, like: Tensor) -> Tensor:
-        start = self.offset * stride
+        """The centres along one axis of `count` cells, float32 (count,)."""
+        first = self.offset * stride
         steps = torch.arange(
-            start, count * stride, step=stride, dtype=torch.float32, device=like.device
+            first, count * stride, step=stride, dtype=torch.float32, device=like.device
         )
         return steps[:count]

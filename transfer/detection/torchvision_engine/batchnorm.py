@@ -1,4 +1,4 @@
-"""Normalisation layers by Detectron2's names: a name and a channel count in, a module out.
+"""Normalisation layers by the names that Detectron2's configs give them.
 
 N batch, C channels, W processes. Specification: detectron2 `layers/batch_norm.py`.
 """
@@ -12,12 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.common.distributed import gather_with_grad, world_size
+from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.common.sync_batchnorm import AllReduceBatchNorm
 
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation with fixed statistics and fixed affine: four buffers, no parameter."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -52,6 +59,11 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
     Its running variance is the biased one, unlike torch's layers. In one process, or in evaluation,
     it is plain BatchNorm2d. An empty batch is an error while synchronising.
     """
+
+    # Narrower than torch's types: it always tracks its statistics, with a momentum.
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> same."""
@@ -114,6 +126,12 @@ NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def check_norm(key: str, name: str) -> None:
+    """Raises InputError, with the config's key, unless `make_norm` knows the name."""
+    if name and name not in NORM_LAYERS:
+        raise InputError(f"{key} {name!r} is unknown; known: '', {', '.join(NORM_LAYERS)}")
+
+
 def make_norm(name: str, channels: int) -> nn.Module | None:
     """The layer, None for the empty name; InputError for an unknown one."""
     return find(name, NORM_LAYERS, "norm")(channels) if name else None
@@ -131,9 +149,11 @@ def freeze(module: nn.Module) -> None:
 
 def _frozen(layer: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
     frozen = FrozenBatchNorm2d(layer.num_features, layer.eps)
+    mean, var = layer.running_mean, layer.running_var
+    if mean is None or var is None:
+        raise ValueError("a batch norm without running statistics cannot be frozen")
     frozen.weight = layer.weight.detach().clone()
     frozen.bias = layer.bias.detach().clone()
-    frozen.running_mean = layer.running_mean
-    frozen.running_var = layer.running_var
+    frozen.running_mean, frozen.running_var = mean, var
     frozen.num_batches_tracked = layer.num_batches_tracked
     return frozen

@@ -1,4 +1,4 @@
-"""Box regression targets: pairs of boxes in, deltas (dx, dy, dw, dh) out, and back.
+"""Box regression: what leads from one box to another as deltas (dx, dy, dw, dh), and back.
 
 n boxes, K classes. Boxes XYXY, no +1 anywhere.
 Specification: detectron2 `modeling/box_regression.py` (Girshick et al. 2014).
@@ -39,7 +39,7 @@ class BoxCoder:
 
     def decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Deltas (n, 4 * K) of boxes (n, 4) -> float32 boxes (n, 4 * K)."""
-        deltas = deltas.float()
+        deltas = deltas.float()  # half precision would move the corners of a large box by pixels
         x, y, width, height = (part[:, None] for part in _centre_form(boxes.to(deltas.dtype)))
         wx, wy, ww, wh = self.weights
         dx, dy = deltas[:, 0::4] / wx, deltas[:, 1::4] / wy

@@ -1,4 +1,4 @@
-"""Box head and predictor: features of boxes in, scores and deltas, losses, detections out.
+"""What the second stage makes of pooled boxes: vectors, then scores and deltas, then detections.
 
 r boxes of all images, K classes (background is class K), k detections of an image.
 Specification: Girshick 2015 as in detectron2 `modeling/roi_heads/{box_head,fast_rcnn}.py`.
@@ -6,13 +6,18 @@ Specification: Girshick 2015 as in detectron2 `modeling/roi_heads/{box_head,fast
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.batchnorm import check_norm
 from transfer.detection.torchvision_engine.box_coding import BoxCoder
 from transfer.detection.torchvision_engine.boxes import clip
 from transfer.detection.torchvision_engine.layers import (
@@ -24,41 +29,88 @@ from transfer.detection.torchvision_engine.layers import (
 from transfer.detection.torchvision_engine.structures import Detections, RoiSample
 
 
-class ConvFCHead(nn.Module):
+class BoxHead(nn.Module, ABC):
+    """What every box head is: pooled features of boxes in, one vector for each box out."""
+
+    out_dim: int  # length of the vectors
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(r, channels, resolution, resolution) -> (r, out_dim)."""
+
+
+class BoxHeadSpec(ABC):
+    """What every box head's spec is; `BOX_HEADS` names them all."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, cfg: CfgNode) -> BoxHeadSpec:
+        """Reads the config; raises InputError for values that make no head."""
+
+    @abstractmethod
+    def build(self, channels: int, resolution: int) -> BoxHead:
+        """The head for features (r, channels, resolution, resolution), untrained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvFCHeadSpec(BoxHeadSpec):
+    """MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead: the keys of its layers."""
+
+    num_conv: int
+    conv_dim: int  # channels
+    num_fc: int
+    fc_dim: int
+    norm: str  # of the convolutions
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ConvFCHeadSpec:
+        """Reads the config; raises InputError for a head without layers, or an unknown norm."""
+        node = cfg.MODEL.ROI_BOX_HEAD
+        return cls(
+            num_conv=node.NUM_CONV,
+            conv_dim=node.CONV_DIM,
+            num_fc=node.NUM_FC,
+            fc_dim=node.FC_DIM,
+            norm=node.NORM,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a head without layers, or an unknown norm."""
+        check_norm("MODEL.ROI_BOX_HEAD.NORM", self.norm)
+        if self.num_conv + self.num_fc == 0:
+            raise InputError("MODEL.ROI_BOX_HEAD needs NUM_CONV or NUM_FC above 0")
+
+    def build(self, channels: int, resolution: int) -> ConvFCHead:
+        """See `BoxHeadSpec`."""
+        return ConvFCHead(self, channels, resolution)
+
+
+class ConvFCHead(BoxHead):
     """`conv1`.. 3x3 convolutions, then `fc1`.. linear layers, each with ReLU (2fc, 4conv1fc)."""
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        resolution: int,
-        num_conv: int,
-        conv_dim: int,
-        num_fc: int,
-        fc_dim: int,
-        norm: str,
-    ) -> None:
+    def __init__(self, spec: ConvFCHeadSpec, channels: int, resolution: int) -> None:
         super().__init__()
         self.convolutions, self.linears = [], []
-        for index in range(num_conv):
-            bias = norm == ""
-            layer = ConvNorm(channels, conv_dim, 3, norm=norm, bias=bias, relu=True)
+        bias = spec.norm == ""  # a norm that follows would cancel it
+        for index in range(spec.num_conv):
+            layer = ConvNorm(channels, spec.conv_dim, 3, norm=spec.norm, bias=bias, relu=True)
             self.add_module(f"conv{index + 1}", layer)
             self.convolutions.append(f"conv{index + 1}")
-            channels = conv_dim
+            channels = spec.conv_dim
         size = channels * resolution * resolution
-        for index in range(num_fc):
-            self.add_module(f"fc{index + 1}", nn.Linear(size, fc_dim))
+        for index in range(spec.num_fc):
+            self.add_module(f"fc{index + 1}", nn.Linear(size, spec.fc_dim))
             self.linears.append(f"fc{index + 1}")
-            size = fc_dim
+            size = spec.fc_dim
         self.out_dim = size
+        # After all layers are made: the draws are then Detectron2's for a seed.
         for name in self.convolutions:
             init_msra(getattr(self, name))
         for name in self.linears:
             init_xavier(getattr(self, name))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(r, channels, resolution, resolution) -> (r, out_dim)."""
+        """See `BoxHead`."""
         for name in self.convolutions:
             x = getattr(self, name)(x)
         x = x.flatten(start_dim=1)
@@ -67,28 +119,59 @@ class ConvFCHead(nn.Module):
         return x
 
 
+# MODEL.ROI_BOX_HEAD.NAME -> what reads its keys.
+BOX_HEADS: dict[str, type[BoxHeadSpec]] = {"FastRCNNConvFCHead": ConvFCHeadSpec}
+
+
+def find_box_head(name: str, heads: str) -> type[BoxHeadSpec]:
+    """What reads the keys of the box head `name` in MODEL.ROI_HEADS.NAME `heads`.
+
+    Raises InputError for an unknown name.
+    """
+    if name not in BOX_HEADS:
+        raise InputError(
+            f"MODEL.ROI_BOX_HEAD.NAME {name!r} is not supported with MODEL.ROI_HEADS.NAME {heads}; "
+            f"set {' or '.join(BOX_HEADS)}"
+        )
+    return BOX_HEADS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxPredictorSpec:
+    """The keys of MODEL.ROI_HEADS, .ROI_BOX_HEAD and TEST that turn vectors into detections."""
+
+    # Of the deltas x, y, w, h. The usual 10, 10, 5, 5 are the inverse of their spread over the
+    # proposals of an object, so that targets have about unit variance.
+    bbox_reg_weights: tuple[float, ...]
+    score_thresh: float
+    nms_thresh: float  # IoU, within a class
+    detections_per_image: int
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> BoxPredictorSpec:
+        """Reads the config."""
+        return cls(
+            bbox_reg_weights=tuple(cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
+            score_thresh=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+            nms_thresh=cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
+            detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        )
+
+
 class BoxPredictor(nn.Module):
     """`cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of K classes)."""
 
-    def __init__(
-        self,
-        *,
-        inputs: int,
-        num_classes: int,
-        coder: BoxCoder,
-        score_thresh: float,
-        nms_thresh: float,
-        detections_per_image: int,
-    ) -> None:
+    def __init__(self, spec: BoxPredictorSpec, *, inputs: int, num_classes: int) -> None:
+        """Args: inputs: length of the vectors."""
         super().__init__()
+        self.spec = spec
         self.cls_score = nn.Linear(inputs, num_classes + 1)
         self.bbox_pred = nn.Linear(inputs, num_classes * 4)
+        # Girshick 2015, section 2.3. Small deltas: the first boxes are the proposals themselves.
         init_normal(self.cls_score, 0.01)
         init_normal(self.bbox_pred, 0.001)
         self.num_classes = num_classes
-        self.coder = coder
-        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
-        self.detections_per_image = detections_per_image
+        self.coder = BoxCoder(spec.bbox_reg_weights)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(r, inputs) -> logits (r, K + 1), deltas (r, 4 * K)."""
@@ -97,14 +180,18 @@ class BoxPredictor(nn.Module):
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Sequence[RoiSample]
     ) -> dict[str, Tensor]:
-        """Mean cross-entropy of all r boxes; L1 of the true class's deltas, divided by r as well,
-        not by the number of foreground boxes."""
+        """Logits (r, K + 1), deltas (r, 4 * K) of the sampled boxes -> loss_cls, loss_box_reg.
+
+        The first is the mean cross-entropy; the second the L1 distance of the true class's deltas.
+        """
         classes = torch.cat([sample.classes for sample in samples])
         boxes = torch.cat([sample.boxes for sample in samples])
         gt_boxes = torch.cat([sample.gt_boxes for sample in samples])
         foreground = torch.nonzero((classes >= 0) & (classes < self.num_classes)).squeeze(1)
         predicted = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
         wanted = self.coder.encode(boxes[foreground], gt_boxes[foreground])
+        # Divided by all r boxes, not by those in the foreground: each of these then weighs the
+        # same, whether its image has one or many.
         count = max(classes.numel(), 1.0)
         # A mean over nothing would be NaN; the product keeps the parameters in the graph.
         loss_cls = F.cross_entropy(logits, classes) if classes.numel() else logits.sum() * 0.0
@@ -128,11 +215,11 @@ class BoxPredictor(nn.Module):
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         if not finite.all():
             boxes, scores = boxes[finite], scores[finite]
-        scores = scores[:, :-1]
+        scores = scores[:, :-1]  # without the background's
         boxes = clip(boxes.reshape(-1, 4), size).view(-1, self.num_classes, 4)
-        found = scores > self.score_thresh
+        found = scores > self.spec.score_thresh
         classes = found.nonzero()[:, 1]
         boxes, scores = boxes[found], scores[found]
-        kept = batched_nms(boxes.float(), scores, classes, self.nms_thresh)
-        kept = kept[: self.detections_per_image]
+        kept = batched_nms(boxes.float(), scores, classes, self.spec.nms_thresh)
+        kept = kept[: self.spec.detections_per_image]
         return Detections(boxes[kept], scores[kept], classes[kept])

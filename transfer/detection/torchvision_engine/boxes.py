@@ -20,6 +20,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     bottom_right = torch.min(first[:, None, 2:], second[None, :, 2:])
     intersection = (bottom_right - top_left).clamp_(min=0).prod(dim=2)
     union = area(first)[:, None] + area(second)[None, :] - intersection
+    # Two boxes without area have no union: a plain division would give NaN.
     zero = torch.zeros((), dtype=intersection.dtype, device=intersection.device)
     return torch.where(intersection > 0, intersection / union, zero)
 

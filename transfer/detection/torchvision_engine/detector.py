@@ -1,4 +1,6 @@
-"""The whole detector: a batch of images in, losses (training) or detections (evaluation) out.
+"""The detector, and its spec: a backbone, a region proposal network and a second stage.
+
+`DetectorSpec.from_config(cfg).build()` makes one. In training it returns losses, else detections.
 
 N images of a batch, each float32 or uint8 (3, h, w) on 0..255 in the configured channel order.
 An element of a batch: {"image", "height", "width" (original), and for training "boxes" float32
@@ -11,51 +13,124 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from pretrain.data.highpass import HighPass
+from transfer.detection.torchvision_engine.architectures import architecture
+from transfer.detection.torchvision_engine.fpn import FPN, FPNSpec
 from transfer.detection.torchvision_engine.postprocess import postprocess
-from transfer.detection.torchvision_engine.roi_heads import RoiHeads
-from transfer.detection.torchvision_engine.rpn import RPN
-from transfer.detection.torchvision_engine.spec import DetectorSpec
+from transfer.detection.torchvision_engine.resnet import ResNetSpec, TinyResNetSpec
+from transfer.detection.torchvision_engine.roi_heads import ROI_HEADS, RoiHeadsSpec
+from transfer.detection.torchvision_engine.rpn import RPN, RPNSpec
+from transfer.detection.torchvision_engine.simple_pyramid import (
+    SimpleFeaturePyramid,
+    SimplePyramidSpec,
+)
 from transfer.detection.torchvision_engine.structures import Detections, Targets
 
-__all__ = ["Detections", "Detector"]
+BackboneSpec = ResNetSpec | FPNSpec | TinyResNetSpec | SimplePyramidSpec
+BACKBONES: dict[str, type[BackboneSpec]] = {
+    "C4": ResNetSpec,
+    "FPN": FPNSpec,
+    "TINY": TinyResNetSpec,
+    "VIT": SimplePyramidSpec,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSpec:
+    """All that makes a detector: `DetectorSpec.from_config(cfg).build()`.
+
+    The spec of each part is beside its module; `dataclasses.replace` gives a variant.
+    """
+
+    backbone: BackboneSpec
+    rpn: RPNSpec
+    roi_heads: RoiHeadsSpec
+    pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
+    pixel_std: tuple[float, ...]
+    highpass: HighPass | None = None  # of the weights, not of the config
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, highpass: HighPass | None = None) -> DetectorSpec:
+        """Reads the config; raises InputError, naming the key, for what no detector here can be."""
+        model, kind = cfg.MODEL, architecture(cfg)
+        heads = find(model.ROI_HEADS.NAME, ROI_HEADS, "MODEL.ROI_HEADS.NAME")
+        if kind not in heads.architectures:
+            raise InputError(
+                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not go with MODEL.BACKBONE.NAME "
+                f"{model.BACKBONE.NAME}"
+            )
+        return cls(
+            backbone=BACKBONES[kind].from_config(cfg),
+            rpn=RPNSpec.from_config(cfg),
+            roi_heads=heads.from_config(cfg),
+            pixel_mean=tuple(model.PIXEL_MEAN),
+            pixel_std=tuple(model.PIXEL_STD),
+            highpass=highpass,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for maps that the backbone has not."""
+        self.backbone.check_maps(self.rpn.in_features, self.roi_heads.in_features)
+
+    @property
+    def architecture(self) -> str:
+        """Its kind, a key of BACKBONES."""
+        return next(kind for kind, spec in BACKBONES.items() if isinstance(self.backbone, spec))
+
+    @property
+    def resnet(self) -> ResNetSpec | None:
+        """The backbone's ResNet-18 to -101; None of a ViT or of the tiny ResNet."""
+        backbone = self.backbone.bottom_up if isinstance(self.backbone, FPNSpec) else self.backbone
+        return backbone if isinstance(backbone, ResNetSpec) else None
+
+    @property
+    def backbone_name(self) -> str:
+        """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
+        return self.backbone.trunk_name
+
+    def build(self) -> Detector:
+        """The detector, untrained and in training mode."""
+        return Detector(self)
 
 
 class Detector(nn.Module):
     """Children `backbone`, `proposal_generator`, `roi_heads`: the state dict is Detectron2's."""
 
-    def __init__(
-        self,
-        spec: DetectorSpec,
-        *,
-        backbone: nn.Module,
-        proposal_generator: RPN,
-        roi_heads: RoiHeads,
-        rpn_features: tuple[str, ...],
-        leaves_unused: bool = False,
-    ) -> None:
-        """Args:
-        rpn_features: names of the backbone's maps that proposals are made on.
-        leaves_unused: whether some parameters take no part in any loss.
-        """
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = backbone
-        self.proposal_generator = proposal_generator
-        self.roi_heads = roi_heads
-        self.rpn_features = rpn_features
-        self.leaves_unused = leaves_unused
-        self.size_divisibility = getattr(backbone, "size_divisibility", 0)
-        self.square_size = getattr(backbone, "square_size", 0)
-        for name in ("pixel_mean", "pixel_std"):
-            value = torch.tensor(getattr(spec, name)).view(-1, 1, 1)
-            self.register_buffer(name, value, persistent=False)
+        # In Detectron2's order, so that a seed gives the same random weights in both.
+        self.backbone = spec.backbone.build()
+        maps = {"channels": self.backbone.channels, "strides": self.backbone.strides}
+        self.proposal_generator = RPN(spec.rpn, **maps)
+        self.roi_heads = spec.roi_heads.build(**maps)
+        self.size_divisibility = self.backbone.size_divisibility
+        self.square_size = self.backbone.square_size
+        for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
+            # Not persistent: they are the weights' facts, which a model file holds apart.
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether a pyramid makes a map that nothing uses: its layers then get no gradient."""
+        if not isinstance(self.backbone, (FPN, SimpleFeaturePyramid)):
+            return False
+        *own, top = self.backbone.out_features  # the top map is made of the one before it
+        used = {*self.spec.rpn.in_features, *self.spec.roi_heads.in_features}
+        return bool(set(own[:-1]) - used) or not used & {own[-1], top}
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +198,7 @@ class Detector(nn.Module):
         return image if highpass is None else highpass.apply(image[None])[0]
 
     def _rpn_maps(self, features: dict[str, Tensor]) -> list[Tensor]:
-        return [features[name] for name in self.rpn_features]
+        return [features[name] for name in self.spec.rpn.in_features]
 
     def _check_masks(self, batch: Sequence[Mapping[str, Any]], targets: Sequence[Targets]) -> None:
         if self.roi_heads.mask_head is None:

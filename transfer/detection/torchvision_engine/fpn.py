@@ -1,4 +1,4 @@
-"""Feature pyramid on a ResNet's last stages: images in, maps of equal width out.
+"""The feature pyramid network: maps of equal width, made from a ResNet's last stages.
 
 N batch. Input (N, 3, H, W) with H and W divisible by 32; from res2..res5 come p2..p6 of strides 4,
 8, 16, 32, 64, from res3..res5 p3..p6.
@@ -8,31 +8,88 @@ Specification: Lin et al. 2017 as in detectron2 `modeling/backbone/fpn.py` (sum,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.batchnorm import check_norm
+from transfer.detection.torchvision_engine.features import (
+    FPN_IN,
+    OUT,
+    STAGES,
+    check_known,
+    check_named,
+    check_pyramid,
+)
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_xavier
-from transfer.detection.torchvision_engine.resnet import ResNet
+from transfer.detection.torchvision_engine.resnet import ResNetSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNSpec:
+    """The node MODEL.FPN on a ResNet."""
+
+    bottom_up: ResNetSpec
+    in_features: tuple[str, ...]  # consecutive stages up to res5, among those of `bottom_up`
+    out_channels: int
+    norm: str
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> FPNSpec:
+        """Reads the config; raises InputError for maps that make no pyramid."""
+        node = cfg.MODEL.FPN
+        return cls(
+            bottom_up=ResNetSpec.from_config(cfg),
+            in_features=tuple(node.IN_FEATURES),
+            out_channels=node.OUT_CHANNELS,
+            norm=node.NORM,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for maps that make no pyramid: its top is made of p5, and each map is
+        added to the next finer one."""
+        check_norm("MODEL.FPN.NORM", self.norm)
+        taken, out = self.in_features, self.bottom_up.out_features
+        check_named(FPN_IN, taken)
+        check_known(FPN_IN, taken, STAGES)
+        if taken != STAGES[-len(taken) :]:
+            raise InputError(f"{FPN_IN} {list(taken)} must be consecutive stages up to res5")
+        check_known(OUT, out, STAGES)
+        missing = [name for name in taken if name not in out]
+        if missing:
+            raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}")
+
+    @property
+    def trunk_name(self) -> str:
+        """See `ResNetSpec`."""
+        return self.bottom_up.trunk_name
+
+    def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
+        """Raises InputError for maps that the pyramid has not; see `features`."""
+        maps = tuple(f"p{name[3:]}" for name in (*self.in_features, "res6"))
+        check_pyramid(maps, rpn, roi)
+
+    def build(self) -> FPN:
+        """The pyramid with its ResNet, untrained."""
+        return FPN(self)
 
 
 class FPN(nn.Module):
     """Children `fpn_lateral2`, `fpn_output2`, ..., `bottom_up`."""
 
+    # The stride of p5: each map then has exactly twice the side of the one added to it.
     size_divisibility = 32
+    square_size = 0
 
-    def __init__(
-        self,
-        bottom_up: ResNet,
-        *,
-        out_channels: int,
-        norm: str,
-        in_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
-    ) -> None:
-        """Args: in_features: consecutive stages up to res5, among those that `bottom_up` gives."""
+    def __init__(self, spec: FPNSpec) -> None:
+        bottom_up = spec.bottom_up.build()  # first, as upstream: a seed draws the same weights
         super().__init__()
-        bias = norm == ""
-        self.levels = [int(name[3:]) for name in in_features]
+        out_channels, norm = spec.out_channels, spec.norm
+        bias = norm == ""  # a norm that follows would cancel it
+        self.levels = [int(name[3:]) for name in spec.in_features]
         for level in self.levels:
             inputs = bottom_up.channels[f"res{level}"]
             lateral = ConvNorm(inputs, out_channels, 1, norm=norm, bias=bias)

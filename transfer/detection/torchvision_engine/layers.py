@@ -1,7 +1,4 @@
-"""Convolution with its norm and ReLU as one module, and the weight initialisations of Detectron2.
-
-In (N, C, H, W), out the same with the convolution's channels and stride.
-"""
+"""A convolution with its norm and ReLU as one module, and the initialisations of Detectron2."""
 
 from __future__ import annotations
 
@@ -49,6 +46,7 @@ def init_msra(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
     """Caffe2's XavierFill: kaiming_uniform with a = 1, bias 0 (c2_xavier_fill)."""
+    # Not torch's xavier_uniform_, which also counts the outputs.
     nn.init.kaiming_uniform_(layer.weight, a=1)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -57,4 +55,5 @@ def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
 def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
     """N(0, std), bias 0."""
     nn.init.normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -20,6 +20,7 @@ from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.networks.vit_architectures import vit_heads
 from transfer.checkpoints.weights import Weights
 from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
 from transfer.detection.weights.detector import DetectorWeights
 from transfer.detection.weights.parts import COUNTER, DERIVED, PREFIXES, part_of
 
@@ -75,13 +76,13 @@ def load_backbone(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
             "the config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' backbone"
         )
-    if detector.spec.architecture == "VIT":
-        return _load_vit(detector, weights, allow_unexpected)
-    strides = bool(weights.architecture.get("stride_in_1x1"))
-    if detector.spec.stride_in_1x1 != strides and wanted in BOTTLENECKS:
+    if isinstance(detector.spec.backbone, SimplePyramidSpec):
+        return _load_vit(detector, detector.spec.backbone.vit.heads, weights, allow_unexpected)
+    strides, resnet = bool(weights.architecture.get("stride_in_1x1")), detector.spec.resnet
+    if resnet is not None and resnet.stride_in_1x1 != strides and wanted in BOTTLENECKS:
         logger.warning(
             "MODEL.RESNETS.STRIDE_IN_1X1 is %s, but these weights were trained with %s",
-            detector.spec.stride_in_1x1,
+            resnet.stride_in_1x1,
             strides,
         )
     placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
@@ -89,8 +90,10 @@ def load_backbone(
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
-def _load_vit(detector: Detector, weights: Weights, allow_unexpected: bool) -> LoadReport:
-    heads, own_heads = vit_heads(weights.backbone, weights.architecture), detector.spec.vit_heads
+def _load_vit(
+    detector: Detector, own_heads: int, weights: Weights, allow_unexpected: bool
+) -> LoadReport:
+    heads = vit_heads(weights.backbone, weights.architecture)
     if heads != own_heads:
         raise InputError(
             f"the weights' attention has {heads} heads, the detector's {own_heads}; set "

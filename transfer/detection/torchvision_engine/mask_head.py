@@ -1,4 +1,4 @@
-"""Mask head: features of boxes in, mask logits per class, their loss and probabilities out.
+"""The mask head: it predicts a mask of each class in each box; the loss and the choice of a class.
 
 r boxes, C channels, P side of the pooled features, M = 2 * P side of the masks, K classes.
 Specification: He et al. 2017 as in detectron2 `modeling/roi_heads/mask_head.py`.
@@ -7,31 +7,57 @@ Specification: He et al. 2017 as in detectron2 `modeling/roi_heads/mask_head.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from transfer.detection.torchvision_engine.batchnorm import check_norm
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_msra, init_normal
+from transfer.detection.torchvision_engine.mask_targets import GroundTruthMasks
 from transfer.detection.torchvision_engine.structures import RoiSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskHeadSpec:
+    """The node MODEL.ROI_MASK_HEAD without its pooler: C4's masks share the boxes' features."""
+
+    num_conv: int
+    conv_dim: int  # channels
+    norm: str  # of the convolutions
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> MaskHeadSpec | None:
+        """Reads the config; None without MODEL.MASK_ON; raises InputError for an unknown norm."""
+        if not cfg.MODEL.MASK_ON:
+            return None
+        node = cfg.MODEL.ROI_MASK_HEAD
+        return cls(num_conv=node.NUM_CONV, conv_dim=node.CONV_DIM, norm=node.NORM)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for an unknown norm."""
+        check_norm("MODEL.ROI_MASK_HEAD.NORM", self.norm)
 
 
 class MaskHead(nn.Module):
     """`mask_fcn1`.. 3x3 convolutions, 2x2 stride-2 `deconv`, each with ReLU; 1x1 `predictor`."""
 
-    def __init__(
-        self, *, channels: int, num_conv: int, conv_dim: int, norm: str, num_classes: int
-    ) -> None:
+    def __init__(self, spec: MaskHeadSpec, *, channels: int, num_classes: int) -> None:
+        """Args: channels: of the pooled features."""
         super().__init__()
         self.convolutions: list[str] = []
-        for index in range(num_conv):
+        bias = spec.norm == ""  # a norm that follows would cancel it
+        for index in range(spec.num_conv):
             name = f"mask_fcn{index + 1}"
-            bias = norm == ""
-            self.add_module(name, ConvNorm(channels, conv_dim, 3, norm=norm, bias=bias, relu=True))
+            layer = ConvNorm(channels, spec.conv_dim, 3, norm=spec.norm, bias=bias, relu=True)
+            self.add_module(name, layer)
             self.convolutions.append(name)
-            channels = conv_dim
-        self.deconv = nn.ConvTranspose2d(channels, conv_dim, kernel_size=2, stride=2)
-        self.predictor = nn.Conv2d(conv_dim, num_classes, 1)
+            channels = spec.conv_dim
+        self.deconv = nn.ConvTranspose2d(channels, spec.conv_dim, kernel_size=2, stride=2)
+        # A mask for each class: classes do not compete for a pixel, the box head chose already.
+        self.predictor = nn.Conv2d(spec.conv_dim, num_classes, 1)
         for name in self.convolutions:
             init_msra(getattr(self, name))
         init_msra(self.deconv)
@@ -52,7 +78,7 @@ def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
         samples: those boxes; r in all.
     """
     masks = [
-        sample.targets.masks.crop(sample.gt_index, sample.boxes, logits.shape[-1])
+        _masks_of(sample).crop(sample.gt_index, sample.boxes, logits.shape[-1])
         for sample in samples
         if len(sample.boxes)
     ]
@@ -62,6 +88,12 @@ def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
     chosen = logits[torch.arange(len(classes), device=classes.device), classes]
     target = torch.cat(masks).to(torch.float32)
     return F.binary_cross_entropy_with_logits(chosen, target, reduction="mean")
+
+
+def _masks_of(sample: RoiSample) -> GroundTruthMasks:
+    if sample.targets.masks is None:
+        raise ValueError("the objects of an image have no masks")  # `Detector` refuses it before
+    return sample.targets.masks
 
 
 def mask_probabilities(logits: Tensor, classes: Tensor) -> Tensor:

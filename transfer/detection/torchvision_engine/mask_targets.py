@@ -1,4 +1,4 @@
-"""Ground-truth masks cropped to boxes: polygons or bitmaps in, bool (r, M, M) out.
+"""Ground-truth masks, as polygons or bitmaps, cropped to boxes: the targets of the mask head.
 
 n objects, r boxes, M side of the mask head's output.
 Specification: detectron2 `structures/masks.py` (crop_and_resize of both forms).
@@ -55,6 +55,7 @@ class BitMasks:
 
     def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
         """See GroundTruthMasks; bilinear, cut at one half."""
+        # roi_align wants the image of each box: here every box has a mask of its own.
         own = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
         rois = torch.cat([own, boxes], dim=1)
         masks = self.masks[index].to(torch.float32)[:, None]
@@ -68,6 +69,7 @@ def rasterise(polygons: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.
     decides on which side of a pixel a corner falls.
     """
     width, height = box[2] - box[0], box[3] - box[1]
+    # A box without a side would zoom without bound.
     zoom_x, zoom_y = size / max(width, 0.1), size / max(height, 0.1)
     moved = []
     for polygon in polygons:
@@ -77,5 +79,6 @@ def rasterise(polygons: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.
         moved.append(polygon)
     if not moved:
         return np.zeros((size, size), dtype=bool)
+    # The union: a pixel that several polygons cover belongs to the object, not to a hole.
     rle = coco_mask.merge(coco_mask.frPyObjects(moved, size, size))
     return coco_mask.decode(rle).astype(bool)

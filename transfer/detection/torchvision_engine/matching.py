@@ -1,4 +1,4 @@
-"""Which ground truth a box answers for, and which boxes are trained on: IoUs in, labels out.
+"""Which ground truth a box answers for, and which boxes are trained on.
 
 G ground-truth boxes, n candidate boxes (anchors or proposals).
 Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.
@@ -6,10 +6,25 @@ Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-IGNORE = -1
+from pretrain.common.errors import InputError
+
+IGNORE = -1  # the label of a box between both thresholds: it takes no part in a loss
+
+
+def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
+    """Raises InputError unless there are `count` thresholds above 0 that do not fall.
+
+    Detectron2's Matcher asserts the same.
+    """
+    rising = all(low <= high for low, high in zip(values, values[1:]))
+    if len(values) != count or values[0] <= 0 or not rising:
+        numbers = "one number" if count == 1 else f"{count} numbers that do not fall, each"
+        raise InputError(f"{key} {list(values)} must be {numbers} above 0")
 
 
 def match(
@@ -30,6 +45,7 @@ def match(
     labels[best < high] = IGNORE
     labels[best < low] = 0
     if allow_low_quality:
+        # All ties, compared exactly, as upstream: anchors of one shape often overlap alike.
         best_of_truth = iou.max(dim=1, keepdim=True).values
         labels[(iou == best_of_truth).any(dim=0)] = 1
     return index, labels

@@ -1,4 +1,4 @@
-"""RoIAlign over one or several feature maps: maps and boxes per image in, fixed-size features out.
+"""RoIAlign: it pools features of one size for every box, from one or several feature maps.
 
 N images, r boxes over all images, C channels, P side of the output.
 Specification: detectron2 `modeling/poolers.py` (aligned RoIAlign; FPN's equation 1).
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -19,9 +21,23 @@ from transfer.detection.torchvision_engine.boxes import area
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoolerSpec:
+    """The keys POOLER_* of MODEL.ROI_BOX_HEAD or MODEL.ROI_MASK_HEAD."""
+
+    resolution: int  # side of the output
+    sampling_ratio: int  # samples along a side of each output cell; 0: as many as it has pixels
+
+    @classmethod
+    def from_config(cls, node: CfgNode) -> PoolerSpec:
+        """Reads the node of the head that the pooler serves."""
+        return cls(resolution=node.POOLER_RESOLUTION, sampling_ratio=node.POOLER_SAMPLING_RATIO)
+
+
 def assign_levels(boxes: Tensor, lowest: int, highest: int) -> Tensor:
     """Boxes (r, 4) -> index (r,) into the maps `lowest`..`highest`, by the square root of area."""
     sizes = torch.sqrt(area(boxes))
+    # The addend keeps the logarithm finite for a box without area.
     levels = torch.floor(CANONICAL_LEVEL + torch.log2(sizes / CANONICAL_SIZE + 1e-8))
     return levels.clamp(lowest, highest).to(torch.int64) - lowest
 
@@ -29,11 +45,10 @@ def assign_levels(boxes: Tensor, lowest: int, highest: int) -> Tensor:
 class RoiPooler:
     """Pools every box from the map that its size asks for; with one map, from that."""
 
-    def __init__(self, *, resolution: int, strides: Sequence[int], sampling_ratio: int) -> None:
-        """Args: strides: of the maps, rising powers of two; sampling_ratio: 0 = adaptive."""
-        self.resolution = resolution
+    def __init__(self, spec: PoolerSpec, strides: Sequence[int]) -> None:
+        """Args: strides: of the maps, rising powers of two."""
+        self.resolution, self.sampling_ratio = spec.resolution, spec.sampling_ratio
         self.strides = tuple(strides)
-        self.sampling_ratio = sampling_ratio
 
     def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Maps (N, C, H, W), N tensors of boxes (., 4) -> (r, C, P, P), image by image."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from transfer.detection.torchvision_engine.boxes import clip, nonempty
 from transfer.detection.torchvision_engine.structures import Detections
 
-MASK_THRESHOLD = 0.5
+MASK_THRESHOLD = 0.5  # of a pixel's probability, as in He et al. 2017
 PASTED_PIXELS_AT_ONCE = 2**28  # on a GPU: one GiB of float32
 
 

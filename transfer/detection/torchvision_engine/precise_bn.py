@@ -1,4 +1,4 @@
-"""Precise batch normalisation: a model and training batches in, its running statistics replaced.
+"""Precise batch normalisation: it replaces running statistics by those of many training batches.
 
 C channels of a layer, n elements per channel of one batch (N * H * W), W processes.
 Specification: Wu & Johnson 2021 as in fvcore `nn/precise_bn.py`; unlike there, all processes pool
@@ -26,14 +26,22 @@ logger = logging.getLogger(__name__)
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
+def _statistics(layer: BatchNorm) -> tuple[Tensor, Tensor]:
+    """The running mean and variance, each (C,)."""
+    mean, var = layer.running_mean, layer.running_var
+    if mean is None or var is None:
+        raise ValueError("a batch norm of the detector tracks no statistics")
+    return mean, var
+
+
 class _Pool:
     """Mean and mean square over the batches seen so far, weighted by their elements."""
 
     def __init__(self, layer: BatchNorm) -> None:
         self.layer = layer
         self.count = 0.0
-        self.mean = torch.zeros_like(layer.running_mean)
-        self.square = torch.zeros_like(layer.running_var)
+        mean, var = _statistics(layer)
+        self.mean, self.square = torch.zeros_like(mean), torch.zeros_like(var)
 
     def update(self, count: int, shared_count: float) -> None:
         """Take in one batch's statistics, which the layer holds after a step of momentum 1.
@@ -42,14 +50,14 @@ class _Pool:
             count: n of this process, its weight.
             shared_count: n that the variance was corrected with.
         """
-        if world_size() > 1 and isinstance(self.layer, NaiveSyncBatchNorm):
-            biased = self.layer.running_var
-        else:
-            biased = self.layer.running_var * ((shared_count - 1) / shared_count)
-        square = self.layer.running_mean.square() + biased
+        mean, biased = _statistics(self.layer)
+        # torch's layers keep the unbiased variance, which cannot be pooled; naiveSyncBN does not.
+        if world_size() == 1 or not isinstance(self.layer, NaiveSyncBatchNorm):
+            biased = biased * ((shared_count - 1) / shared_count)
+        square = mean.square() + biased
         self.count += count
         share = count / self.count
-        self.mean += (self.layer.running_mean - self.mean) * share
+        self.mean += (mean - self.mean) * share
         self.square += (square - self.square) * share
 
     def finish(self) -> None:
@@ -61,8 +69,9 @@ class _Pool:
             self.mean, self.square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
             self.count = float(sums[-1])
         if self.count:
-            self.layer.running_mean.copy_(self.mean)
-            self.layer.running_var.copy_(self.square - self.mean.square())
+            mean, var = _statistics(self.layer)
+            mean.copy_(self.mean)
+            var.copy_(self.square - self.mean.square())
 
 
 @torch.no_grad()
@@ -112,7 +121,7 @@ def _shared_counts(layers: list[BatchNorm], counts: dict[nn.Module, int]) -> dic
     own = {layer: float(counts.get(layer, 0)) for layer in layers}
     if world_size() == 1:
         return own
-    device = layers[0].running_mean.device
+    device = _statistics(layers[0])[0].device
     total = torch.tensor(list(own.values()), dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return {

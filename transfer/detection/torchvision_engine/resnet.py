@@ -1,4 +1,4 @@
-"""ResNets in Detectron2's layout and names: images in, the maps of the stages res2.. out.
+"""ResNets in Detectron2's layout and names, which return the maps of their stages res2, res3, ...
 
 N batch. Input (N, 3, H, W), normalised; outputs (N, channels, H / stride, W / stride). With
 stride_in_1x1=False the bottlenecks are torchvision's, number for number.
@@ -7,13 +7,162 @@ Specification: detectron2 `modeling/backbone/resnet.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from transfer.detection.torchvision_engine.batchnorm import freeze
+from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.batchnorm import check_norm, freeze
+from transfer.detection.torchvision_engine.features import (
+    OUT,
+    ROI_IN,
+    RPN_IN,
+    STAGES,
+    check_equal,
+    check_known,
+)
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_msra
 
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STEM_CHANNELS = 64
+FREEZE_AT = range(6)  # 0: nothing, 1: the stem, 2: stem and res2, ..., 5: all
+# The tiny ResNet's stem, and its stages as (inputs, outputs, stride) of their only block.
+TINY_STEM_CHANNELS = 32
+TINY_STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec:
+    """The nodes MODEL.RESNETS and MODEL.BACKBONE of a ResNet: the backbone of a C4 detector, or
+    what an FPN is built on."""
+
+    depth: int
+    norm: str
+    freeze_at: int  # see FREEZE_AT
+    stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
+    out_features: tuple[str, ...]  # the stages whose maps are returned
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ResNetSpec:
+        """Reads the config; raises InputError for a ResNet that is not built here."""
+        node = cfg.MODEL.RESNETS
+        return cls(
+            depth=node.DEPTH,
+            norm=node.NORM,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+            stride_in_1x1=node.STRIDE_IN_1X1,
+            # Nothing here takes the stem's map, which Detectron2's configs may name.
+            out_features=tuple(name for name in node.OUT_FEATURES if name != "stem"),
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a ResNet that is not built here."""
+        if self.depth not in BLOCKS_PER_STAGE:
+            known = tuple(BLOCKS_PER_STAGE)
+            raise InputError(f"MODEL.RESNETS.DEPTH {self.depth} is not supported; known: {known}")
+        check_norm("MODEL.RESNETS.NORM", self.norm)
+        _check_freeze_at(self.freeze_at)
+
+    @property
+    def res2_channels(self) -> int:
+        """Of the map of res2; each later stage doubles them."""
+        return 64 if self.depth < 50 else 256
+
+    @property
+    def trunk_name(self) -> str:
+        """Its name in pretrain.backbones, e.g. "resnet50"."""
+        return f"resnet{self.depth}"
+
+    def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
+        """Raises InputError for maps that a C4 detector has not; see `features`."""
+        if self.depth < 50:
+            raise InputError(
+                f"MODEL.RESNETS.DEPTH {self.depth} has no C4 detector (its res5 head is made of "
+                "bottleneck blocks); use an FPN config, or depth 50 or 101"
+            )
+        out = self.out_features
+        check_known(OUT, out, STAGES[:-1])  # res5 is the second stage
+        if "res4" not in out:
+            raise InputError(f"{OUT} {list(out)} needs res4, which Res5ROIHeads pool from")
+        check_known(RPN_IN, rpn, out)
+        if len(rpn) > 1:
+            raise InputError(
+                f"{RPN_IN} {list(rpn)} must be one map: those of a ResNet differ in width"
+            )
+        check_equal(ROI_IN, roi, ("res4",))
+
+    def build(self) -> ResNet:
+        """The stages up to the last of `out_features`, untrained.
+
+        All four stages are made and the later ones dropped, as upstream does: the layers that
+        follow then draw the same random weights for a seed.
+        """
+        stem = Stem(STEM_CHANNELS, norm=self.norm)
+        stages: dict[str, nn.Sequential] = {}
+        inputs = STEM_CHANNELS
+        for number, name in enumerate(STAGES):
+            stages[name] = make_stage(
+                depth=self.depth,
+                stage=number + 2,
+                inputs=inputs,
+                norm=self.norm,
+                stride_in_1x1=self.stride_in_1x1,
+            )
+            inputs = self.res2_channels * 2**number
+        kept = {name: stage for name, stage in stages.items() if name <= max(self.out_features)}
+        resnet = ResNet(stem, kept, out_features=self.out_features)
+        resnet.freeze(self.freeze_at)
+        return resnet
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyResNetSpec:
+    """The digits' backbone: 3x3 stride-2 stem, BasicBlocks of 32, 64, 128, total stride 8."""
+
+    norm: str
+    freeze_at: int  # see FREEZE_AT
+    out_features: tuple[str, ...]
+
+    trunk_name = "tiny_resnet"  # in pretrain.backbones
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TinyResNetSpec:
+        """Reads the config; raises InputError for an unknown value."""
+        return cls(
+            norm=cfg.MODEL.RESNETS.NORM,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+            out_features=tuple(cfg.MODEL.RESNETS.OUT_FEATURES),
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for an unknown value."""
+        check_norm("MODEL.RESNETS.NORM", self.norm)
+        _check_freeze_at(self.freeze_at)
+
+    def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
+        """Raises InputError for other maps than its only one."""
+        for key, names in ((OUT, self.out_features), (RPN_IN, rpn), (ROI_IN, roi)):
+            check_equal(key, names, ("res4",))
+
+    def build(self) -> ResNet:
+        """The network, untrained."""
+        stages = {
+            name: nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=self.norm))
+            for name, (inputs, outputs, stride) in zip(STAGES, TINY_STAGES)
+        }
+        stem = Stem(TINY_STEM_CHANNELS, norm=self.norm, kernel_size=3, pool=False)
+        resnet = ResNet(stem, stages, out_features=self.out_features)
+        resnet.freeze(self.freeze_at)
+        return resnet
+
+
+def _check_freeze_at(stages: int) -> None:
+    if stages not in FREEZE_AT:
+        known = ", ".join(map(str, FREEZE_AT))
+        raise InputError(f"MODEL.BACKBONE.FREEZE_AT {stages} is unknown; known: {known}")
 
 
 class Stem(nn.Module):
@@ -38,6 +187,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()
+        self.outputs = outputs
         project = inputs != outputs
         self.shortcut = ConvNorm(inputs, outputs, 1, stride=stride, norm=norm) if project else None
 
@@ -74,6 +224,7 @@ class Bottleneck(Block):
     ) -> None:
         super().__init__(inputs, outputs, stride=stride, norm=norm)
         middle = outputs // 4
+        # In the 1x1 as MSRA (He et al. 2015); in the 3x3, as torchvision, no pixel is skipped.
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(inputs, middle, 1, stride=first, norm=norm, relu=True)
         self.conv2 = ConvNorm(middle, middle, 3, stride=second, norm=norm, relu=True)
@@ -91,22 +242,23 @@ def make_stage(
     """The blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the stride."""
     width = 64 * 2 ** (stage - 2)
     outputs = width if depth < 50 else 4 * width
-    blocks: list[nn.Module] = []
+    blocks: list[Block] = []
     for index in range(BLOCKS_PER_STAGE[depth][stage - 2]):
-        stride = 2 if index == 0 and stage > 2 else 1
+        stride = 2 if index == 0 and stage > 2 else 1  # before res2 the stem has pooled
         if depth < 50:
-            block = BasicBlock(inputs, outputs, stride=stride, norm=norm)
+            blocks.append(BasicBlock(inputs, outputs, stride=stride, norm=norm))
         else:
-            block = Bottleneck(
-                inputs, outputs, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1
+            blocks.append(
+                Bottleneck(inputs, outputs, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1)
             )
-        blocks.append(block)
         inputs = outputs
     return nn.Sequential(*blocks)
 
 
 class ResNet(nn.Module):
     """A stem and consecutive stages; children `stem`, `res2`, `res3`, ..."""
+
+    size_divisibility = square_size = 0  # images of any size
 
     def __init__(
         self, stem: Stem, stages: dict[str, nn.Sequential], *, out_features: tuple[str, ...]
@@ -123,7 +275,9 @@ class ResNet(nn.Module):
             self.add_module(name, stage)
             stride *= 1 if name == "res2" else 2
             self.strides[name] = stride
-            self.channels[name] = list(stage[-1].children())[-1].out_channels
+            last = stage[-1]
+            assert isinstance(last, Block)
+            self.channels[name] = last.outputs
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) -> {stage: (N, channels[stage], H / strides[stage], W / strides[stage])}."""
@@ -140,43 +294,3 @@ class ResNet(nn.Module):
         for name in self.stages:
             if freeze_at >= int(name[3:]):
                 freeze(getattr(self, name))
-
-
-def make_resnet(
-    *,
-    depth: int,
-    norm: str,
-    freeze_at: int,
-    stride_in_1x1: bool,
-    out_features: tuple[str, ...],
-) -> ResNet:
-    """ResNet-18 .. 101 up to the last of `out_features`.
-
-    All four stages are made and the later ones dropped, as upstream does: so the layers that follow
-    draw the same random weights for a seed.
-    """
-    stem = Stem(64, norm=norm)
-    stages: dict[str, nn.Sequential] = {}
-    inputs = 64
-    for stage in range(2, 6):
-        stages[f"res{stage}"] = make_stage(
-            depth=depth, stage=stage, inputs=inputs, norm=norm, stride_in_1x1=stride_in_1x1
-        )
-        inputs = (64 if depth < 50 else 256) * 2 ** (stage - 2)
-    kept = {name: stage for name, stage in stages.items() if name <= max(out_features)}
-    resnet = ResNet(stem, kept, out_features=out_features)
-    resnet.freeze(freeze_at)
-    return resnet
-
-
-def make_tiny_resnet(*, norm: str, freeze_at: int) -> ResNet:
-    """The digits' backbone: 3x3 stride-2 stem of 32, BasicBlocks of 32, 64, 128, total stride 8."""
-    stages = {
-        "res2": nn.Sequential(BasicBlock(32, 32, stride=1, norm=norm)),
-        "res3": nn.Sequential(BasicBlock(32, 64, stride=2, norm=norm)),
-        "res4": nn.Sequential(BasicBlock(64, 128, stride=2, norm=norm)),
-    }
-    stem = Stem(32, norm=norm, kernel_size=3, pool=False)
-    resnet = ResNet(stem, stages, out_features=("res4",))
-    resnet.freeze(freeze_at)
-    return resnet

@@ -1,4 +1,4 @@
-"""Region proposal network: feature maps and ground truth in, proposals and two losses out.
+"""The region proposal network: it finds boxes that may hold an object, and learns to.
 
 N images, L maps, A anchors per place, R = sum of H * W * A over maps, G ground-truth boxes.
 Specification: Ren et al. 2015 as in detectron2 `modeling/proposal_generator/rpn.py` and
@@ -8,18 +8,73 @@ Specification: Ren et al. 2015 as in detectron2 `modeling/proposal_generator/rpn
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from transfer.detection.torchvision_engine.anchors import AnchorGenerator
+from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.anchors import AnchorGenerator, AnchorSpec
 from transfer.detection.torchvision_engine.box_coding import BoxCoder
 from transfer.detection.torchvision_engine.boxes import clip, nonempty, pairwise_iou
+from transfer.detection.torchvision_engine.features import RPN_IN, check_named
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
-from transfer.detection.torchvision_engine.matching import IGNORE, match, sample
+from transfer.detection.torchvision_engine.matching import IGNORE, check_thresholds, match, sample
+
+# Of all layers of the head (Ren et al. 2015): the first proposals are close to their anchors.
+INIT_STD = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class RPNSpec:
+    """The node MODEL.RPN, and the anchors."""
+
+    anchors: AnchorSpec
+    in_features: tuple[str, ...]  # the backbone's maps that proposals are made on
+    conv_dims: tuple[int, ...]  # -1 for each 3x3 convolution, which is as wide as its input
+    iou_thresholds: tuple[float, ...]  # background below the first, object from the second
+    # Anchors in the loss. Background would dominate a loss over all of them (Ren et al. 2015).
+    batch_size_per_image: int
+    positive_fraction: float  # of the sampled anchors; at most
+    bbox_reg_weights: tuple[float, ...]  # of the deltas x, y, w, h
+    pre_nms_topk_train: int  # per feature map
+    pre_nms_topk_test: int
+    post_nms_topk_train: int  # per image
+    post_nms_topk_test: int
+    nms_thresh: float  # IoU
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> RPNSpec:
+        """Reads the config; raises InputError for a value that has no RPN."""
+        node = cfg.MODEL.RPN
+        return cls(
+            anchors=AnchorSpec.from_config(cfg),
+            in_features=tuple(node.IN_FEATURES),
+            conv_dims=tuple(node.CONV_DIMS),
+            iou_thresholds=tuple(node.IOU_THRESHOLDS),
+            batch_size_per_image=node.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=node.POSITIVE_FRACTION,
+            bbox_reg_weights=tuple(node.BBOX_REG_WEIGHTS),
+            pre_nms_topk_train=node.PRE_NMS_TOPK_TRAIN,
+            pre_nms_topk_test=node.PRE_NMS_TOPK_TEST,
+            post_nms_topk_train=node.POST_NMS_TOPK_TRAIN,
+            post_nms_topk_test=node.POST_NMS_TOPK_TEST,
+            nms_thresh=node.NMS_THRESH,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value that has no RPN."""
+        check_named(RPN_IN, self.in_features)
+        dims = list(self.conv_dims)
+        if not dims or any(width != -1 for width in dims):
+            raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
+        check_thresholds("MODEL.RPN.IOU_THRESHOLDS", self.iou_thresholds, 2)
+        self.anchors.rows(len(self.in_features))
 
 
 class RPNHead(nn.Module):
@@ -31,14 +86,13 @@ class RPNHead(nn.Module):
     def __init__(self, channels: int, num_anchors: int, num_conv: int = 1) -> None:
         super().__init__()
         layers = [ConvNorm(channels, channels, 3, bias=True, relu=True) for _ in range(num_conv)]
-        self.conv = layers[0] if num_conv == 1 else nn.Sequential()
-        if num_conv > 1:
-            for index, layer in enumerate(layers):
-                self.conv.add_module(f"conv{index}", layer)
+        named = OrderedDict[str, nn.Module]()
+        named.update((f"conv{index}", layer) for index, layer in enumerate(layers))
+        self.conv = layers[0] if num_conv == 1 else nn.Sequential(named)
         self.objectness_logits = nn.Conv2d(channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(channels, num_anchors * 4, 1)
         for layer in (*layers, self.objectness_logits, self.anchor_deltas):
-            init_normal(layer, 0.01)
+            init_normal(layer, INIT_STD)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """L maps (N, C, H, W) -> L logits (N, H*W*A) and L deltas (N, H*W*A, 4)."""
@@ -55,41 +109,34 @@ class RPN(nn.Module):
     """Head, anchors, losses and proposals. The only child with weights is `rpn_head`."""
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        anchors: AnchorGenerator,
-        coder: BoxCoder,
-        iou_thresholds: tuple[float, float],
-        batch_size_per_image: int,
-        positive_fraction: float,
-        pre_nms_topk: dict[bool, int],
-        post_nms_topk: dict[bool, int],
-        nms_thresh: float,
-        num_conv: int = 1,
+        self, spec: RPNSpec, *, channels: Mapping[str, int], strides: Mapping[str, int]
     ) -> None:
-        """Args: pre_nms_topk (per map), post_nms_topk (per image): by self.training."""
+        """Args: channels, strides: of the backbone's maps, by name."""
         super().__init__()
-        self.rpn_head = RPNHead(channels, anchors.num_anchors, num_conv)
+        self.spec = spec
+        anchors = AnchorGenerator(spec.anchors, [strides[name] for name in spec.in_features])
+        width = channels[spec.in_features[0]]
+        self.rpn_head = RPNHead(width, anchors.num_anchors, len(spec.conv_dims))
         self.anchor_generator = anchors
-        self.coder = coder
-        self.iou_thresholds = iou_thresholds
-        self.batch_size_per_image = batch_size_per_image
-        self.positive_fraction = positive_fraction
-        self.pre_nms_topk, self.post_nms_topk = pre_nms_topk, post_nms_topk
-        self.nms_thresh = nms_thresh
+        self.coder = BoxCoder(spec.bbox_reg_weights)
 
     def forward(
         self,
         features: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
-        gt_boxes: Sequence[Tensor] | None = None,
+        gt_boxes: Sequence[Tensor] = (),
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """L maps (N, C, H, W), N sizes (height, width), in training N ground truths (G, 4)
-        -> N proposals (<= post_nms_topk, 4), best first, without gradient; losses, {} in eval.
+        """Returns N tensors of proposals (<= post_nms_topk, 4), best first, without gradient, and
+        the losses, which are {} in evaluation.
 
-        In training boxes or scores that are not finite make loss_rpn_loc NaN, so that whoever
-        looks at the losses stops."""
+        In training, boxes or scores that are not finite make loss_rpn_loc NaN, so that whoever
+        looks at the losses stops.
+
+        Args:
+            features: L maps (N, C, H, W).
+            image_sizes: N pairs (height, width).
+            gt_boxes: N tensors (G, 4), in training.
+        """
         anchors = self.anchor_generator(features)
         logits, deltas = self.rpn_head(features)
         losses: dict[str, Tensor] = {}
@@ -109,15 +156,16 @@ class RPN(nn.Module):
     def label_anchors(self, anchors: Tensor, gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Anchors (R, 4), N ground truths (G, 4) -> sampled labels (N, R) of 1, 0 and IGNORE, and
         the deltas (N, R, 4) that lead to the matched ground truth, of use where the label is 1."""
-        low, high = self.iou_thresholds
+        low, high = self.spec.iou_thresholds
         all_labels, all_targets = [], []
         for boxes in gt_boxes:
             iou = pairwise_iou(boxes, anchors)
+            # Low quality too: else an object that no anchor fits well would never be learned.
             index, labels = match(iou, low=low, high=high, allow_low_quality=True)
             positive, negative = sample(
                 labels,
-                size=self.batch_size_per_image,
-                positive_fraction=self.positive_fraction,
+                size=self.spec.batch_size_per_image,
+                positive_fraction=self.spec.positive_fraction,
                 background=0,
             )
             sampled = torch.full_like(labels, IGNORE)
@@ -131,16 +179,14 @@ class RPN(nn.Module):
     def losses(
         self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) -> scalar losses.
-
-        Both are sums divided by batch_size_per_image * N, also where fewer anchors were sampled.
-        """
+        """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) -> scalar losses."""
         used, positive = labels >= 0, labels == 1
         classification = F.binary_cross_entropy_with_logits(
             logits[used], labels[used].to(torch.float32), reduction="sum"
         )
         localisation = (deltas[positive] - targets[positive]).abs().sum()
-        normaliser = self.batch_size_per_image * len(labels)
+        # A constant, also if fewer anchors were sampled: each weighs the same in every batch.
+        normaliser = self.spec.batch_size_per_image * len(labels)
         return {
             "loss_rpn_cls": classification / normaliser,
             "loss_rpn_loc": localisation / normaliser,
@@ -155,21 +201,22 @@ class RPN(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """The best boxes of every image after NMS within each map, and a bool () whether all boxes
         and scores were finite; those that are not are left out."""
-        topk = self.pre_nms_topk[self.training]
+        spec = self.spec
+        topk = spec.pre_nms_topk_train if self.training else spec.pre_nms_topk_test
         boxes, scores, levels = [], [], []
-        for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas)):
+        for number, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas)):
             score, index = logit.topk(min(logit.shape[1], topk), dim=1)
             delta = delta.gather(1, index[:, :, None].expand(-1, -1, 4))
             decoded = self.coder.decode(delta.reshape(-1, 4), anchor[index.reshape(-1)])
             boxes.append(decoded.view(*index.shape, 4))
             scores.append(score)
-            levels.append(torch.full_like(index[0], level))
+            levels.append(torch.full_like(index[0], number))
         level = torch.cat(levels)
         all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
         finite = torch.isfinite(all_boxes).all(dim=2) & torch.isfinite(all_scores)
         proposals = [
-            self._select(*image, level, size)
-            for *image, size in zip(all_boxes, all_scores, finite, image_sizes)
+            self._select(*image, levels=level)
+            for image in zip(all_boxes, all_scores, finite, image_sizes)
         ]
         return proposals, finite.all()
 
@@ -178,11 +225,15 @@ class RPN(nn.Module):
         boxes: Tensor,
         scores: Tensor,
         finite: Tensor,
-        levels: Tensor,
         size: tuple[int, int],
+        *,
+        levels: Tensor,
     ) -> Tensor:
+        """One image's boxes (n, 4), scores, finiteness and maps (n,) -> its proposals."""
         boxes = clip(boxes, size)
         keep = finite & nonempty(boxes)
         boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-        kept = batched_nms(boxes.float(), scores, levels, self.nms_thresh)
-        return boxes[kept[: self.post_nms_topk[self.training]]]
+        # Within each map, as in the FPN's paper: maps answer for objects of different sizes.
+        kept = batched_nms(boxes.float(), scores, levels, self.spec.nms_thresh)
+        topk = self.spec.post_nms_topk_train if self.training else self.spec.post_nms_topk_test
+        return boxes[kept[:topk]]

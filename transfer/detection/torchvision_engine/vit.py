@@ -1,4 +1,4 @@
-"""ViTDet's plain Vision Transformer: images in, one map of stride `patch_size` out.
+"""ViTDet's plain Vision Transformer, which gives one map of stride `patch_size`.
 
 N batch, H x W tokens, D width, h heads. Pre-norm blocks; most attend within windows, a few over the
 whole image. No class token and no last norm: a detector has no use for them.
@@ -8,12 +8,15 @@ state dict this is; timm's names but for the relative positions.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from pretrain.common.errors import InputError
+from transfer.checkpoints.networks.vit_architectures import vit_name
 from transfer.detection.torchvision_engine.vit_positions import (
     absolute_positions,
     add_relative_positions,
@@ -21,8 +24,61 @@ from transfer.detection.torchvision_engine.vit_positions import (
     to_windows,
 )
 
+# Both as in timm's ViTs, which the weights are trained with.
 NORM_EPS = 1e-6
 INIT_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec:
+    """The node TRANSFER.VIT."""
+
+    width: int  # channels of a token
+    depth: int  # blocks
+    heads: int
+    patch_size: int  # pixels
+    image_size: int  # pixels; the square that relative positions are made for
+    pretrain_image_size: int  # pixels; `pos_embed` is made for it, with a class token
+    # Side in tokens of the windows of the blocks that are not in `global_blocks`. Attention over
+    # a whole image in each block would cost the square of its area.
+    window_size: int
+    global_blocks: tuple[int, ...]
+    relative_positions: bool
+    drop_path: float  # rate of the last block; it rises linearly from 0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ViTSpec:
+        """Reads the config; raises InputError for values that make no ViT."""
+        node = cfg.TRANSFER.VIT
+        return cls(
+            width=node.WIDTH,
+            depth=node.DEPTH,
+            heads=node.HEADS,
+            patch_size=node.PATCH_SIZE,
+            image_size=node.IMAGE_SIZE,
+            pretrain_image_size=node.PRETRAIN_IMAGE_SIZE,
+            window_size=node.WINDOW_SIZE,
+            global_blocks=tuple(node.GLOBAL_BLOCKS),
+            relative_positions=node.RELATIVE_POSITIONS,
+            drop_path=node.DROP_PATH,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for values that make no ViT."""
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"TRANSFER.VIT.DROP_PATH {self.drop_path} must be in [0, 1)")
+        outside = [block for block in self.global_blocks if not 0 <= block < self.depth]
+        if outside:
+            raise InputError(f"TRANSFER.VIT.GLOBAL_BLOCKS {outside[0]} is no block of {self.depth}")
+        if self.width % self.heads:
+            raise InputError(
+                f"TRANSFER.VIT.HEADS {self.heads} does not divide the width {self.width}"
+            )
+
+    @property
+    def trunk_name(self) -> str:
+        """timm's name, e.g. "vit_base_patch16_224"."""
+        return vit_name(self.width, self.patch_size, self.pretrain_image_size)
 
 
 class PatchEmbed(nn.Module):
@@ -111,38 +167,22 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Children `patch_embed`, `blocks`; the parameter `pos_embed` (1, 1 + pretraining grid, D)."""
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        heads: int,
-        patch_size: int,
-        image_size: int,
-        pretrain_image_size: int,
-        window_size: int,
-        global_blocks: Collection[int],
-        drop_path: float,
-        relative_positions: bool,
-    ) -> None:
-        """Args:
-
-        patch_size, image_size, pretrain_image_size: sides in pixels; relative positions are made
-            for `image_size`, `pos_embed` for `pretrain_image_size` with a class token.
-        window_size: side in tokens of the windows of the blocks that are not in `global_blocks`.
-        drop_path: rate of the last block; it rises linearly from 0.
-        """
+    def __init__(self, spec: ViTSpec) -> None:
         super().__init__()
-        self.out_channels, self.stride = width, patch_size
-        self.patch_embed = PatchEmbed(patch_size, width)
-        positions = (pretrain_image_size // patch_size) ** 2 + 1
-        self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
+        self.out_channels, self.stride = spec.width, spec.patch_size
+        self.patch_embed = PatchEmbed(spec.patch_size, spec.width)
+        positions = (spec.pretrain_image_size // spec.patch_size) ** 2 + 1
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, spec.width))
         self.blocks = nn.ModuleList()
-        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()  # also under "meta"
+        # On the CPU also under "meta", whose numbers have no values.
+        rates = torch.linspace(0, spec.drop_path, spec.depth, device="cpu").tolist()
         for index, rate in enumerate(rates):
-            window = 0 if index in global_blocks else window_size
-            grid = (window or image_size // patch_size) if relative_positions else None
-            self.blocks.append(Block(width, heads, window=window, grid=grid, drop_path=rate))
+            window = 0 if index in spec.global_blocks else spec.window_size
+            side = window or spec.image_size // spec.patch_size
+            grid = side if spec.relative_positions else None
+            self.blocks.append(
+                Block(spec.width, spec.heads, window=window, grid=grid, drop_path=rate)
+            )
         nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
         self.apply(_init)
 

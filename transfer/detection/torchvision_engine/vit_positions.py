@@ -41,6 +41,7 @@ def absolute_positions(table: Tensor, height: int, width: int) -> Tensor:
     grid = grid.unflatten(1, (side, side))
     if (side, side) == (height, width):
         return grid
+    # Pretraining is on smaller images (224 px, say) than detection: the grid must grow.
     channels_first = grid.permute(0, 3, 1, 2)
     resampled = F.interpolate(
         channels_first, size=(height, width), mode="bicubic", align_corners=False
@@ -71,6 +72,7 @@ def add_relative_positions(
         query: (N * h, H * W, d), not scaled.
         rows, columns: tables (L, d) of vertical and horizontal distances.
     """
+    # A sum over the two axes: H + W products for each query instead of H * W.
     grid = query.unflatten(1, (height, width))
     vertical = torch.einsum("nyxd,ykd->nyxk", grid, relative_table(rows, height))
     horizontal = torch.einsum("nyxd,xkd->nyxk", grid, relative_table(columns, width))

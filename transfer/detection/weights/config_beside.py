@@ -18,9 +18,8 @@ from pretrain.common.config import base_chain, load_keys
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from pretrain.data.preprocess import Preprocess
-from transfer.detection.config import preprocess_of
-from transfer.detection.config_load import all_defaults
-from transfer.detection.config_spec import value_of
+from transfer.detection.config import all_defaults, preprocess_of
+from transfer.detection.config_checks import value_of
 from transfer.detection.engine import CONFIG_FILE
 from transfer.training.files import ModelFile
 

@@ -20,13 +20,13 @@ from transfer.checkpoints.files import file_sha256, source_stem
 from transfer.checkpoints.names.layouts import from_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, from_vitdet
 from transfer.checkpoints.networks.architectures import (
-    check_complete,
     expected_shapes,
     nearest_backbone,
 )
 from transfer.checkpoints.odd_values import check_values
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.sources import resolve
+from transfer.checkpoints.unmatched_keys import check_complete
 from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
 from transfer.detection.weights.config_beside import Stated, named_classes
 from transfer.detection.weights.parts import DERIVED

@@ -20,7 +20,7 @@ from pretrain.common.findings import warn_once
 from transfer.checkpoints.read import RANDOM
 from transfer.checkpoints.weights import Weights
 from transfer.detection import config as detection_config
-from transfer.detection.config_vit import is_vit, vit_facts
+from transfer.detection.torchvision_engine.architectures import architecture, is_vit
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.weights.class_names import shown, warn_of_unnamed
 from transfer.detection.weights.config_beside import look_beside
@@ -94,7 +94,7 @@ def _fitted(
     weights: DetectorWeights, source: str, cfg: CfgNode, classes: Sequence[str] | None
 ) -> DetectorWeights:
     """With the tensors that fit the config's detector, part by part."""
-    found, built = architecture_of(weights.detector), detection_config.architecture(cfg)
+    found, built = architecture_of(weights.detector), architecture(cfg)
     if found != built:
         raise InputError(
             f"{source} is a {found} detector, where the config builds {built}: choose a config of "
@@ -140,4 +140,4 @@ def _of_vit(cfg: CfgNode, weights: Weights) -> CfgNode:
         return cfg
     positions = weights.state["pos_embed"].shape[1]
     heads = weights.architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
-    return detection_config.changed(cfg, vit_facts(cfg, positions, heads))
+    return detection_config.changed(cfg, detection_config.vit_facts(cfg, positions, heads))

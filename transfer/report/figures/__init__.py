@@ -1,4 +1,6 @@
-"""Figures as hand-made SVG: numbers in, `<svg>` text out; no script, no library, no file is read.
+"""Figures as hand-made SVG. Each function takes numbers and returns the text of an `<svg>`.
+
+No figure needs a script, a library or a file.
 
 `svg` has the primitives, `axes` the frame of a plot; each other module is one kind of figure.
 """

@@ -1,4 +1,4 @@
-"""The frame of a plot: ranges of the data in, positions in pixels, ticks and axis labels out."""
+"""The frame of a plot: it turns values into positions in pixels, and draws ticks and labels."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool 
         return found
     if tight and high > low:
         return Axis(label, low, high, [t for t in ticks(low, high, 5) if low <= t <= high])
-    found = ticks(low, high, 5)
-    return Axis(label, found[0], found[-1], found)
+    marks = ticks(low, high, 5)
+    return Axis(label, marks[0], marks[-1], marks)
 
 
 def _log_axis(low: float, high: float, label: str) -> Axis:
@@ -73,7 +73,7 @@ class Frame:
     y: Axis
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Data to pixels; larger `y` lies higher."""
+        """Data to pixels; larger `y` is higher."""
         across = LEFT + self.x.part(x) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - self.y.part(y) * (HEIGHT - TOP - BOTTOM)
 

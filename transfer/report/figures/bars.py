@@ -32,7 +32,7 @@ def bar_chart(bars: Sequence[Bar], title: str) -> str:
     left, right = 160, 112
     height = ROW * len(bars) + 6
     ends = [bar.value if bar.high is None else max(bar.value, bar.high) for bar in bars]
-    scale = (WIDTH - left - right) / max([*ends, 1.0])  # 0.003 % is no bar
+    scale = (WIDTH - left - right) / max([*ends, 1.0])  # 0.003 % must not fill the width
     parts = [open_svg(WIDTH, height, title)]
     for index, bar in enumerate(bars):
         y, end = 4 + index * ROW, left + max(0.0, bar.value) * scale

@@ -2,7 +2,7 @@
 
 A series is a checkpoint, known by its row number. Its colour is a CSS class (`c0` .. `c7`), so that
 light and dark follow the page; its shape says the same to those who do not see colours. From the
-ninth on, marks are hollow and lines dashed. Everything of a series lies in `<g class="row rN">`,
+ninth on, marks are hollow and lines dashed. Everything of a series is in `<g class="row rN">`,
 so that a page can bring two series forward. Coordinates are CSS pixels at the figure's own size.
 """
 

@@ -10,7 +10,7 @@ import torch
 from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.names.resnet import from_detectron2, to_detectron2
 from transfer.checkpoints.networks.architectures import expected_shapes
-from transfer.checkpoints.networks.rebuilt import SIZES, Detectron2ResNet
+from transfer.checkpoints.originals.resnet import SIZES, Detectron2ResNet
 
 
 @pytest.mark.parametrize("backbone", SIZES)

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from pretrain.common.config import load_config
+from pretrain.optim.schedules import set_rates
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
 from transfer.classification.defaults import get_defaults
-from transfer.classification.training.recipe import Recipe, set_rates
+from transfer.classification.training.recipe import Recipe
 from transfer.classification.training.run import _recipe
+from transfer.training.loop import take_step
 
 EPOCHS, BATCH = 4, 8
 
@@ -173,7 +175,7 @@ def test_fine_tuning_moves_both_parts_at_their_rates(
     batch = next(images.epoch(0))
     model.train()
     set_rates(trainer.optimizer, trainer.schedule(0))
-    trainer.step(batch)
+    take_step(trainer.losses, trainer.parts(batch), trainer.optimizer, "step 1", mean=False)
     for key, p in model.named_parameters():
         is_head = key.startswith("heads")
         gradient, expected = p.grad, head if is_head else back

@@ -1,7 +1,7 @@
 """Detectors that both engines must agree on, their inputs and weights, without stored data.
 
-In: the name of a case. Out: fields of `DetectorSpec`, batches, and a state dict made from the names
-and shapes of its entries. Everything random is a uniform draw of numpy: exactly the same numbers on
+A case's name gives config keys, batches, and a state dict made from the names and shapes of its
+entries. Everything random is a uniform draw of numpy: exactly the same numbers on
 every machine, unlike torch's normal draws, whose last bits depend on the processor.
 """
 
@@ -16,118 +16,145 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.transfer.detection import specs
+
 STEPS = 3  # optimiser steps of a case
 # Small enough for a slow core; each image still has more candidates than are sampled.
 SMALL = {
-    "num_classes": 5,
-    "rpn_pre_nms_topk_train": 100,
-    "rpn_post_nms_topk_train": 40,
-    "rpn_pre_nms_topk_test": 60,
-    "rpn_post_nms_topk_test": 16,
-    "rpn_batch_size_per_image": 64,
-    "roi_batch_size_per_image": 16,
-    "score_thresh_test": 0.01,
-    "detections_per_image": 8,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 5,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 100,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 16,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 64,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.01,
+    "TEST.DETECTIONS_PER_IMAGE": 8,
 }
 TORCHVISION_LAYOUT = {
-    "stride_in_1x1": False,
-    "pixel_mean": (123.675, 116.28, 103.53),
-    "pixel_std": (58.395, 57.12, 57.375),
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.PIXEL_MEAN": (123.675, 116.28, 103.53),
+    "MODEL.PIXEL_STD": (58.395, 57.12, 57.375),
 }
-C4 = {"architecture": "C4", "freeze_at": 0}
-FPN = {
-    "architecture": "FPN",
-    "mask_on": True,
-    "mask_num_conv": 4,
-    "mask_conv_dim": 64,
-    "fpn_out_channels": 64,
-    "box_pooler_resolution": 7,
-    "box_head_num_fc": 2,
-    "box_head_fc_dim": 128,
-    "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
-    "freeze_at": 0,
+C4 = {"MODEL.BACKBONE.FREEZE_AT": 0}
+MASK_HEADS = {
+    "MODEL.MASK_ON": True,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 64,
+    "MODEL.FPN.OUT_CHANNELS": 64,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 128,
+    "MODEL.ANCHOR_GENERATOR.SIZES": specs.LEVELS,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
 }
-CONV4_FC1 = {"box_head_num_conv": 4, "box_head_conv_dim": 64, "box_head_num_fc": 1}
-FPN_R18 = {**FPN, **TORCHVISION_LAYOUT, "norm": "FrozenBN", "depth": 18}
+FPN = {**specs.FPN, **MASK_HEADS}
+CONV4_FC1 = {
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 64,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+}
+FPN_R18 = {**FPN, **TORCHVISION_LAYOUT, **specs.R18, "MODEL.RESNETS.NORM": "FrozenBN"}
 CASES: dict[str, dict[str, Any]] = {
     # MoCo's and MSCN's VOC and COCO detectors
-    "c4_voc": {**C4, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "extra_norm": True},
+    "c4_voc": {
+        **C4,
+        **TORCHVISION_LAYOUT,
+        "MODEL.RESNETS.NORM": "naiveSyncBN",
+        "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+    },
     "c4_mask": {
         **C4,
         **TORCHVISION_LAYOUT,
-        "norm": "SyncBN",
-        "extra_norm": True,
-        "mask_on": True,
+        "MODEL.RESNETS.NORM": "SyncBN",
+        "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+        "MODEL.MASK_ON": True,
     },
     # Detectron2's own: MSRA's weights, BGR, stride in the 1x1 convolution, a frozen stem
-    "c4_voc_frozen": {**C4, "norm": "FrozenBN", "freeze_at": 2, "stride_in_1x1": True},
-    "c4_mask_bn": {**C4, "norm": "BN", "freeze_at": 3, "stride_in_1x1": True, "mask_on": True},
-    "fpn_mask": {**FPN, "norm": "FrozenBN", "freeze_at": 2, "stride_in_1x1": True},
-    "fpn_mask_bn": {**FPN, **TORCHVISION_LAYOUT, "norm": "BN"},
+    "c4_voc_frozen": {
+        **C4,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    },
+    "c4_mask_bn": {
+        **C4,
+        "MODEL.RESNETS.NORM": "BN",
+        "MODEL.BACKBONE.FREEZE_AT": 3,
+        "MODEL.RESNETS.STRIDE_IN_1X1": True,
+        "MODEL.MASK_ON": True,
+    },
+    "fpn_mask": {
+        **FPN,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    },
+    "fpn_mask_bn": {**FPN, **TORCHVISION_LAYOUT, "MODEL.RESNETS.NORM": "BN"},
     "fpn_4conv1fc": {
         **FPN,
         **CONV4_FC1,
         **TORCHVISION_LAYOUT,
-        "norm": "SyncBN",
-        "fpn_norm": "SyncBN",
-        "box_head_norm": "SyncBN",
-        "mask_norm": "SyncBN",
+        "MODEL.RESNETS.NORM": "SyncBN",
+        "MODEL.FPN.NORM": "SyncBN",
+        "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
+        "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
     },
     "fpn_4conv1fc_frozen": {
         **FPN,
         **CONV4_FC1,
-        "norm": "FrozenBN",
-        "freeze_at": 2,
-        "stride_in_1x1": True,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.RESNETS.STRIDE_IN_1X1": True,
     },
-    "fpn_r18": {**FPN, **TORCHVISION_LAYOUT, "norm": "naiveSyncBN", "depth": 18},
+    "fpn_r18": {**FPN_R18, "MODEL.RESNETS.NORM": "naiveSyncBN"},
     # Other feature maps than the usual ones: coarser, of a shorter pyramid, one for all boxes, p6
     # for boxes too, and proposals on another stage than the heads'
     "fpn_coarse_maps": {
         **FPN_R18,
-        "anchor_sizes": ((64,), (128,), (256,), (512,)),
-        "rpn_in_features": ("p3", "p4", "p5", "p6"),
-        "roi_in_features": ("p3", "p4", "p5"),
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[64], [128], [256], [512]],
+        "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5", "p6"],
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4", "p5"],
     },
     "fpn_from_res3": {
         **FPN_R18,
-        "anchor_sizes": ((64, 128),),
-        "resnet_out_features": ("res3", "res4", "res5"),
-        "fpn_in_features": ("res3", "res4", "res5"),
-        "rpn_in_features": ("p5", "p3"),
-        "roi_in_features": ("p3", "p4", "p5", "p6"),
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[64, 128]],
+        "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
+        "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+        "MODEL.RPN.IN_FEATURES": ["p5", "p3"],
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4", "p5", "p6"],
     },
     "fpn_one_map": {
         **FPN_R18,
-        "anchor_sizes": ((32, 64, 128),),
-        "rpn_in_features": ("p4",),
-        "roi_in_features": ("p3",),
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128]],
+        "MODEL.RPN.IN_FEATURES": ["p4"],
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
     },
     "c4_rpn_on_res3": {
         **C4,
         **TORCHVISION_LAYOUT,
-        "norm": "FrozenBN",
-        "resnet_out_features": ("res3", "res4"),
-        "rpn_in_features": ("res3",),
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4"],
+        "MODEL.RPN.IN_FEATURES": ["res3"],
     },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {
-        **FPN,
+        **specs.VIT,
+        **MASK_HEADS,
         **CONV4_FC1,
         **TORCHVISION_LAYOUT,
-        "architecture": "VIT",
-        "fpn_norm": "LN",
-        "box_head_norm": "LN",
-        "mask_norm": "LN",
-        "rpn_num_conv": 2,
-        "vit_width": 96,
-        "vit_depth": 4,
-        "vit_heads": 3,
-        "vit_image_size": 224,
-        "vit_pretrain_image_size": 112,
-        "vit_window_size": 4,
-        "vit_global_blocks": (1, 3),
-        "vit_drop_path": 0.2,
+        "MODEL.FPN.NORM": "LN",
+        "MODEL.ROI_BOX_HEAD.NORM": "LN",
+        "MODEL.ROI_MASK_HEAD.NORM": "LN",
+        "MODEL.RPN.CONV_DIMS": [-1, -1],
+        "TRANSFER.VIT.WIDTH": 96,
+        "TRANSFER.VIT.DEPTH": 4,
+        "TRANSFER.VIT.HEADS": 3,
+        "TRANSFER.VIT.IMAGE_SIZE": 224,
+        "TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": 112,
+        "TRANSFER.VIT.WINDOW_SIZE": 4,
+        "TRANSFER.VIT.GLOBAL_BLOCKS": (1, 3),
+        "TRANSFER.VIT.DROP_PATH": 0.2,
     },
 }
 # ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
@@ -158,8 +185,8 @@ NOTHING = (EMPTY, EMPTY)  # a batch without a single object
 TEST = (USUAL, WIDE)
 
 
-def fields_of(case: str) -> dict[str, Any]:
-    """The keyword arguments of `build_detector`."""
+def keys_of(case: str) -> dict[str, Any]:
+    """The config keys that are not at their defaults."""
     return {**CASES[case], **SMALL}
 
 
@@ -169,7 +196,7 @@ def make_batch(layout: tuple, seed: int) -> list[dict[str, Any]]:
     batch = []
     for (height, width), boxes in layout:
         pixels = rng.integers(0, 256, (3, height, width), np.uint8)
-        classes = rng.integers(0, SMALL["num_classes"], len(boxes))
+        classes = rng.integers(0, SMALL["MODEL.ROI_HEADS.NUM_CLASSES"], len(boxes))
         batch.append(
             {
                 "image": torch.from_numpy(pixels),
@@ -185,7 +212,7 @@ def make_batch(layout: tuple, seed: int) -> list[dict[str, Any]]:
 
 def takes_nothing(case: str) -> bool:
     """Whether a batch without objects can be trained on: SyncBN refuses the empty mask head."""
-    return CASES[case].get("mask_norm") != "SyncBN"
+    return CASES[case].get("MODEL.ROI_MASK_HEAD.NORM") != "SyncBN"
 
 
 def training_batch(step: int) -> list[dict[str, Any]]:
@@ -193,27 +220,29 @@ def training_batch(step: int) -> list[dict[str, Any]]:
     return make_batch(TRAINING[step % len(TRAINING)], 10 + step)
 
 
-def make_state(entries: Mapping[str, Tensor], fields: Mapping[str, Any]) -> dict[str, Tensor]:
+def make_state(entries: Mapping[str, Tensor], keys: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights for the names and shapes of a state dict, with activations near one, also frozen."""
     state = {}
     for name, value in entries.items():
         if not value.is_floating_point():
             state[name] = torch.zeros_like(value)
             continue
-        low, high = _range(name, tuple(value.shape), fields)
+        low, high = _range(name, tuple(value.shape), keys)
         draw = np.random.default_rng(zlib.crc32(name.encode())).random(value.shape)
         state[name] = torch.from_numpy((low + (high - low) * draw).astype(np.float32))
     return state
 
 
-def _range(name: str, shape: tuple[int, ...], fields: Mapping[str, Any]) -> tuple[float, float]:
+def _range(name: str, shape: tuple[int, ...], keys: Mapping[str, Any]) -> tuple[float, float]:
     """The interval that an entry is drawn from."""
     if ".norm." in name:
         if name.endswith("running_var"):
             return 0.5, 1.5
         if name.endswith("weight"):
             # Small shares of the blocks keep sums over many of them near one, and gradients tame.
-            last = "conv3.norm" in name or (fields.get("depth") == 18 and "conv2.norm" in name)
+            last = "conv3.norm" in name or (
+                keys.get("MODEL.RESNETS.DEPTH") == 18 and "conv2.norm" in name
+            )
             if last and "res" in name:
                 return 0.05, 0.2
             if "shortcut" in name:
@@ -221,7 +250,9 @@ def _range(name: str, shape: tuple[int, ...], fields: Mapping[str, Any]) -> tupl
             return 0.5, 1.5
         if name.endswith("weight"):
             # Small shares of the blocks keep sums over many of them near one, and gradients tame.
-            last = "conv3.norm" in name or (fields.get("depth") == 18 and "conv2.norm" in name)
+            last = "conv3.norm" in name or (
+                keys.get("MODEL.RESNETS.DEPTH") == 18 and "conv2.norm" in name
+            )
             if "shortcut" in name or (last and "res" in name):
                 return 0.1, 0.6
             return 0.5, 1.5
@@ -238,7 +269,7 @@ def _range(name: str, shape: tuple[int, ...], fields: Mapping[str, Any]) -> tupl
     for part, value in GAINS.items():
         if part in name:
             gain = value
-    if "stem" in name and fields.get("pixel_std", (1.0,))[0] == 1:
+    if "stem" in name and keys.get("MODEL.PIXEL_STD", (1.0,))[0] == 1:
         gain /= 57.0
     side = gain * math.sqrt(3.0 / inputs)
     return -side, side

@@ -9,23 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.optim.schedules import set_rates
 from tests.transfer.detection.equality.runs import SOLVER
-from transfer.detection.torchvision_engine.build import build_detector
+from tests.transfer.detection.specs import make_detector
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
-from transfer.training.schedule import (
-    Schedule,
-    build_optimizer,
-    param_groups,
-    set_rates,
-    vit_layer_factor,
-)
+from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
+from transfer.training.schedule import Schedule
 
 
 class Ours:
     """See `Side`."""
 
-    def build(self, fields: Mapping[str, Any]) -> nn.Module:
-        return build_detector(**fields)
+    def build(self, keys: Mapping[str, Any]) -> nn.Module:
+        return make_detector(keys)
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         return model(batch)
@@ -43,6 +39,7 @@ class Ours:
         self, model: nn.Module, adamw: Mapping[str, float] | None
     ) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
         solver = {**SOLVER, **(adamw or {})}
+        vit = getattr(model.spec.backbone, "vit", None)
         groups = param_groups(
             model,
             weight_decay=solver["weight_decay"],
@@ -50,7 +47,9 @@ class Ours:
             base_lr=solver["base_lr"],
             weight_decay_pos_embed=0.0,
             layer_factor=partial(
-                vit_layer_factor, decay=solver.get("layer_decay", 1.0), depth=model.spec.vit_depth
+                vit_layer_factor,
+                decay=solver.get("layer_decay", 1.0),
+                depth=12 if vit is None else vit.depth,  # without a ViT no name has a block
             ),
         )
         optimizer = build_optimizer(

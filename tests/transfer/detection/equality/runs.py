@@ -21,7 +21,7 @@ from tests.transfer.detection.equality.cases import (
     PRECISE_BN,
     STEPS,
     TEST,
-    fields_of,
+    keys_of,
     make_batch,
     make_state,
     takes_nothing,
@@ -44,7 +44,7 @@ SOLVER = {
 class Side(Protocol):
     """One implementation of the detectors."""
 
-    def build(self, fields: Mapping[str, Any]) -> nn.Module: ...
+    def build(self, keys: Mapping[str, Any]) -> nn.Module: ...
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Tensor]: ...
 
@@ -73,9 +73,9 @@ class CaseRun:
 
 def make_model(side: Side, case: str) -> nn.Module:
     """The case's detector with the case's weights."""
-    fields = fields_of(case)
-    model = side.build(fields)
-    model.load_state_dict(make_state(model.state_dict(), fields))
+    keys = keys_of(case)
+    model = side.build(keys)
+    model.load_state_dict(make_state(model.state_dict(), keys))
     return model
 
 

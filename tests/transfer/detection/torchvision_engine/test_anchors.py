@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.detection.torchvision_engine.anchors import AnchorGenerator, cell_anchors
+from transfer.detection.torchvision_engine.anchors import AnchorGenerator, AnchorSpec, cell_anchors
 
 
 def slow_anchors(height: int, width: int, stride: int, sizes, ratios, offset: float) -> list:
@@ -27,9 +27,8 @@ def slow_anchors(height: int, width: int, stride: int, sizes, ratios, offset: fl
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_anchors_of_two_maps(offset: float) -> None:
     ratios = (0.5, 1.0, 2.0)
-    generator = AnchorGenerator(
-        sizes=((32,), (64,)), ratios=(ratios,), strides=(8, 16), offset=offset
-    )
+    spec = AnchorSpec(sizes=((32,), (64,)), aspect_ratios=(ratios,), offset=offset)
+    generator = AnchorGenerator(spec, (8, 16))
     maps = [torch.zeros(2, 4, 3, 5), torch.zeros(2, 4, 2, 3)]
     first, second = generator(maps)
     expected = torch.tensor(slow_anchors(3, 5, 8, (32,), ratios, offset))
@@ -50,6 +49,6 @@ def test_cell_anchors_are_size_major_and_unrounded() -> None:
 
 def test_rows_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(InputError, match="SIZES has 2 rows for 3"):
-        AnchorGenerator(sizes=((32,), (64,)), ratios=((1.0,),), strides=(4, 8, 16))
+        AnchorSpec(sizes=((32,), (64,)), aspect_ratios=((1.0,),), offset=0.0).rows(3)
     with pytest.raises(InputError, match="same number"):
-        AnchorGenerator(sizes=((32,), (64, 96)), ratios=((1.0,),), strides=(4, 8))
+        AnchorSpec(sizes=((32,), (64, 96)), aspect_ratios=((1.0,),), offset=0.0).rows(2)

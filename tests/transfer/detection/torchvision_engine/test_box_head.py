@@ -7,25 +7,26 @@ import math
 import pytest
 import torch
 
-from transfer.detection.torchvision_engine.box_coding import BoxCoder
-from transfer.detection.torchvision_engine.box_head import BoxPredictor, ConvFCHead
+from transfer.detection.torchvision_engine.box_head import (
+    BoxPredictor,
+    BoxPredictorSpec,
+    ConvFCHeadSpec,
+)
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
 from transfer.detection.torchvision_engine.structures import RoiSample, Targets
 
 K = 3
 
 
-def make_predictor(**changes) -> BoxPredictor:
+def make_predictor(score_thresh: float = 0.05) -> BoxPredictor:
     torch.manual_seed(0)
-    fields = dict(
-        inputs=8,
-        num_classes=K,
-        coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
-        score_thresh=0.05,
+    spec = BoxPredictorSpec(
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+        score_thresh=score_thresh,
         nms_thresh=0.5,
         detections_per_image=6,
     )
-    return BoxPredictor(**{**fields, **changes})
+    return BoxPredictor(spec, inputs=8, num_classes=K)
 
 
 def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -80,7 +81,7 @@ def slow_detect(predictor: BoxPredictor, logits, deltas, boxes, size) -> list[tu
             x1, y1, x2, y2 = decoded[row, label].tolist()
             clipped = [min(max(x1, 0), size[1]), min(max(y1, 0), size[0])]
             clipped += [min(max(x2, 0), size[1]), min(max(y2, 0), size[0])]
-            if score > predictor.score_thresh:
+            if score > predictor.spec.score_thresh:
                 candidates.append((score, label, clipped))
         kept: list[tuple] = []
         for candidate in sorted(candidates, key=lambda c: -c[0]):
@@ -88,7 +89,7 @@ def slow_detect(predictor: BoxPredictor, logits, deltas, boxes, size) -> list[tu
             if all(pairwise_iou(box, torch.tensor([k[2]])).item() <= 0.5 for k in kept):
                 kept.append(candidate)
         found += kept
-    return sorted(found, key=lambda c: -c[0])[: predictor.detections_per_image]
+    return sorted(found, key=lambda c: -c[0])[: predictor.spec.detections_per_image]
 
 
 def test_detect_against_loops() -> None:
@@ -122,9 +123,8 @@ def test_detect_finds_nothing_and_drops_what_is_not_finite() -> None:
 
 
 def test_conv_fc_head_is_its_layers_in_order() -> None:
-    head = ConvFCHead(
-        channels=4, resolution=3, num_conv=2, conv_dim=5, num_fc=1, fc_dim=6, norm="BN"
-    ).eval()
+    spec = ConvFCHeadSpec(num_conv=2, conv_dim=5, num_fc=1, fc_dim=6, norm="BN")
+    head = spec.build(channels=4, resolution=3).eval()
     x = torch.randn(2, 4, 3, 3)
     y = x
     for layer in (head.conv1, head.conv2):

@@ -9,52 +9,53 @@ from torch import nn
 
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
-from transfer.detection.torchvision_engine.build import build_detector
+from tests.transfer.detection import specs
 from transfer.detection.torchvision_engine.detector import Detector
 
 SMALL = {
-    "num_classes": 3,
-    "norm": "BN",
-    "freeze_at": 0,
-    "stride_in_1x1": False,
-    "rpn_pre_nms_topk_train": 60,
-    "rpn_post_nms_topk_train": 20,
-    "rpn_pre_nms_topk_test": 30,
-    "rpn_post_nms_topk_test": 6,
-    "roi_batch_size_per_image": 6,
-    "pixel_mean": (123.675, 116.28, 103.53),
-    "pixel_std": (58.395, 57.12, 57.375),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 30,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 6,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 6,
+    "MODEL.PIXEL_MEAN": (123.675, 116.28, 103.53),
+    "MODEL.PIXEL_STD": (58.395, 57.12, 57.375),
 }
 KINDS = {
-    "C4": {"architecture": "C4", "extra_norm": True},
+    "C4": {"MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm"},
     "FPN": {
-        "architecture": "FPN",
-        "depth": 18,
-        "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
-        "box_pooler_resolution": 7,
-        "box_head_num_fc": 2,
-        "box_head_fc_dim": 32,
-        "mask_num_conv": 1,
-        "mask_conv_dim": 16,
-        "mask_on": True,
-        "fpn_out_channels": 16,
+        **specs.FPN,
+        **specs.R18,
+        "MODEL.ANCHOR_GENERATOR.SIZES": specs.LEVELS,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+        "MODEL.MASK_ON": True,
+        "MODEL.FPN.OUT_CHANNELS": 16,
     },
     "TINY": {
-        "architecture": "TINY",
-        "anchor_sizes": ((16, 32),),
-        "box_pooler_resolution": 5,
-        "box_head_num_fc": 1,
-        "box_head_fc_dim": 32,
-        "mask_on": True,
-        "mask_num_conv": 1,
-        "mask_conv_dim": 16,
+        **specs.TINY,
+        "MODEL.ANCHOR_GENERATOR.SIZES": ((16, 32),),
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 5,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+        "MODEL.MASK_ON": True,
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
     },
 }
 
 
-def make(kind: str, **changes) -> Detector:
+def make(kind: str, score_thresh: float = 0.05, highpass: HighPass | None = None) -> Detector:
     torch.manual_seed(0)
-    return build_detector(**{**SMALL, **KINDS[kind], **changes})
+    keys = {**SMALL, **KINDS[kind], "MODEL.ROI_HEADS.SCORE_THRESH_TEST": score_thresh}
+    return specs.make_detector(keys, highpass)
 
 
 def make_sample(count: int, seed: int, size: tuple[int, int] = (64, 72)) -> dict:
@@ -77,7 +78,7 @@ def test_every_parameter_gets_a_gradient(kind: str) -> None:
     detector = make(kind)
     losses = detector([make_sample(2, 0), make_sample(1, 1, (56, 80))])
     names = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
-    assert set(losses) == names | ({"loss_mask"} if detector.spec.mask_on else set())
+    assert set(losses) == names | ({"loss_mask"} if detector.spec.roi_heads.mask_head else set())
     sum(losses.values()).backward()
     assert torch.isfinite(torch.stack(list(losses.values()))).all()
     for name, parameter in detector.named_parameters():
@@ -100,7 +101,7 @@ def test_images_without_objects_train(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["FPN", "TINY"])
 def test_detections_lie_in_the_original_image(kind: str) -> None:
-    detector = make(kind, score_thresh_test=0.0).eval()
+    detector = make(kind, score_thresh=0.0).eval()
     sample = make_sample(0, 0)
     found = detector([sample])[0]
     assert len(found) > 0 and not found.boxes.requires_grad
@@ -114,7 +115,7 @@ def test_detections_lie_in_the_original_image(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["FPN", "TINY"])
 def test_no_detections(kind: str) -> None:
-    found = make(kind, score_thresh_test=1.0).eval()([make_sample(0, 0)])[0]
+    found = make(kind, score_thresh=1.0).eval()([make_sample(0, 0)])[0]
     assert found.boxes.shape == (0, 4) and found.scores.shape == (0,)
     assert found.classes.dtype == torch.int64
     assert found.masks is None or found.masks.shape == (0, 128, 144)
@@ -122,7 +123,7 @@ def test_no_detections(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["FPN", "TINY"])
 def test_a_batch_is_its_images(kind: str) -> None:
-    detector = make(kind, score_thresh_test=0.0).eval()
+    detector = make(kind, score_thresh=0.0).eval()
     nn.init.normal_(detector.roi_heads.box_predictor.cls_score.weight, std=0.2)
     samples = [make_sample(0, 0), make_sample(0, 1)]
     together = detector(samples)

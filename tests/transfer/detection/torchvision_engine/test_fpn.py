@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from transfer.detection.torchvision_engine.fpn import FPN
-from transfer.detection.torchvision_engine.resnet import make_resnet
+from transfer.detection.torchvision_engine.fpn import FPNSpec
+from transfer.detection.torchvision_engine.resnet import ResNetSpec
 
 
 def test_fpn() -> None:
     torch.manual_seed(0)
     stages = ("res2", "res3", "res4", "res5")
-    resnet = make_resnet(depth=18, norm="BN", freeze_at=0, stride_in_1x1=False, out_features=stages)
-    fpn = FPN(resnet, out_channels=8, norm="").eval()
+    resnet_spec = ResNetSpec(
+        depth=18, norm="BN", freeze_at=0, stride_in_1x1=False, out_features=stages
+    )
+    spec = FPNSpec(bottom_up=resnet_spec, in_features=stages, out_channels=8, norm="")
+    fpn = spec.build().eval()
+    resnet = fpn.bottom_up
     x = torch.randn(1, 3, 64, 96)
     found, maps = fpn(x), resnet(x)
     inner = None
@@ -27,4 +33,4 @@ def test_fpn() -> None:
     for name, value in found.items():
         assert value.shape[1] == 8 and value.shape[2] == -(-64 // fpn.strides[name])
     assert fpn.fpn_lateral2.bias is not None
-    assert FPN(resnet, out_channels=8, norm="BN").fpn_lateral2.bias is None
+    assert replace(spec, norm="BN").build().fpn_lateral2.bias is None

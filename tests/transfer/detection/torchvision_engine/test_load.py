@@ -12,27 +12,23 @@ from torch import nn
 from pretrain.backbones.resnet import build_resnet
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from tests.transfer.detection import specs
+from tests.transfer.detection.specs import make_detector
 from transfer.checkpoints.weights import Weights, make_provenance
-from transfer.detection.torchvision_engine.build import build_detector
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.load import load_backbone, load_model
 
-TINY = {
-    "architecture": "TINY",
-    "norm": "BN",
-    "freeze_at": 0,
-    "num_classes": 3,
-    "anchor_sizes": ((16,),),
-    "box_pooler_resolution": 5,
-    "box_head_num_fc": 1,
-    "box_head_fc_dim": 8,
+SMALL = {
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.ANCHOR_GENERATOR.SIZES": ((16,),),
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 5,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
 }
-FPN18 = {
-    **TINY,
-    "architecture": "FPN",
-    "depth": 18,
-    "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
-}
+TINY = {**specs.TINY, **SMALL}
+FPN18 = {**specs.FPN, **specs.R18, **SMALL, "MODEL.ANCHOR_GENERATOR.SIZES": specs.LEVELS}
 
 
 def make_weights(name: str) -> Weights:
@@ -54,9 +50,13 @@ def trunk_of(weights: Weights) -> nn.Module:
 
 def test_c4_features_equal_torchvision_bit_for_bit() -> None:
     weights = make_weights("resnet50")
-    detector = build_detector(
-        norm="FrozenBN", freeze_at=0, stride_in_1x1=False, num_classes=2, extra_norm=True
-    )
+    keys = {
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+        "MODEL.ROI_HEADS.NUM_CLASSES": 2,
+    }
+    detector = make_detector(keys)
     report = load_backbone(detector, weights)
     assert report.unexpected == []
     stage_names = ("proposal_generator.", "roi_heads.box_predictor.", "roi_heads.res5.norm.")
@@ -73,12 +73,12 @@ def test_c4_features_equal_torchvision_bit_for_bit() -> None:
 
 
 def test_fpn_and_tiny() -> None:
-    for fields, name, attribute in (
+    for keys, name, attribute in (
         (FPN18, "resnet18", "bottom_up"),
         (TINY, "tiny_resnet", None),
     ):
         weights = make_weights(name)
-        detector = build_detector(**fields).eval()
+        detector = make_detector(keys).eval()
         report = load_backbone(detector, weights)
         trunk = getattr(detector.backbone, attribute) if attribute else detector.backbone
         x = torch.randn(1, 3, 64, 64)
@@ -91,7 +91,7 @@ def test_fpn_and_tiny() -> None:
 
 def test_another_backbone_is_refused() -> None:
     with pytest.raises(InputError, match="resnet18.*tiny_resnet.*DEPTH"):
-        load_backbone(build_detector(**TINY), make_weights("resnet18"))
+        load_backbone(make_detector(TINY), make_weights("resnet18"))
 
 
 def test_missing_and_homeless_tensors() -> None:
@@ -101,8 +101,8 @@ def test_missing_and_homeless_tensors() -> None:
     state["fc.weight"] = torch.zeros(3, 3)
     broken = replace(weights, state=state)
     with pytest.raises(InputError, match="2 tensors"):
-        load_backbone(build_detector(**TINY), broken)
-    report = load_backbone(build_detector(**TINY), broken, allow_unexpected=True)
+        load_backbone(make_detector(TINY), broken)
+    report = load_backbone(make_detector(TINY), broken, allow_unexpected=True)
     assert report.unexpected == ["backbone.res3.0.conv1.weight", "fc.weight"]
 
 
@@ -110,10 +110,10 @@ def test_nothing_matches_and_wrong_shape() -> None:
     weights = make_weights("tiny_resnet")
     nothing = {f"net.{key}": value for key, value in weights.state.items()}
     with pytest.raises(InputError, match="none of the"):
-        load_backbone(build_detector(**TINY), replace(weights, state=nothing))
+        load_backbone(make_detector(TINY), replace(weights, state=nothing))
     other = {**weights.state, "conv1.weight": torch.zeros(32, 3, 7, 7)}
     with pytest.raises(InputError, match=r"stem.conv1.weight.*\(32, 3, 7, 7\)"):
-        load_backbone(build_detector(**TINY), replace(weights, state=other))
+        load_backbone(make_detector(TINY), replace(weights, state=other))
 
 
 def equal_states(first: Detector, second: Detector) -> bool:
@@ -122,13 +122,13 @@ def equal_states(first: Detector, second: Detector) -> bool:
 
 
 def test_whole_model_from_tensors_and_from_arrays() -> None:
-    source = build_detector(**TINY)
+    source = make_detector(TINY)
     state = source.state_dict()
     arrays = {key: value.numpy() for key, value in state.items()}
     arrays["pixel_mean"] = np.zeros(3)
     arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4))
     for whole in (state, arrays):
-        detector = build_detector(**TINY)
+        detector = make_detector(TINY)
         assert not equal_states(source, detector)
         report = load_model(detector, whole)
         assert equal_states(source, detector)
@@ -136,15 +136,15 @@ def test_whole_model_from_tensors_and_from_arrays() -> None:
 
 
 def test_whole_model_of_other_classes() -> None:
-    state = build_detector(**TINY).state_dict()
-    other = build_detector(**{**TINY, "num_classes": 7})
+    state = make_detector(TINY).state_dict()
+    other = make_detector({**TINY, "MODEL.ROI_HEADS.NUM_CLASSES": 7})
     with pytest.raises(InputError, match="number of classes"):
         load_model(other, state)
 
 
 def test_the_log_counts_by_part_and_names_on_demand() -> None:
     """One short line, however many tensors there are; all their names in another one."""
-    report = load_backbone(build_detector(**FPN18), make_weights("resnet18"))
+    report = load_backbone(make_detector(FPN18), make_weights("resnet18"))
     loaded, left, unexpected = report.lines()
     count = len(report.expected_missing)
     # A lateral and an output convolution on each of 4 levels, the RPN's three, one fc layer, the

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from transfer.detection.torchvision_engine.mask_head import (
     MaskHead,
+    MaskHeadSpec,
     mask_loss,
     mask_probabilities,
 )
@@ -29,7 +30,8 @@ def make_sample(classes: list[int]) -> RoiSample:
 
 @pytest.mark.parametrize("num_conv", [0, 2])
 def test_output_is_twice_the_input(num_conv: int) -> None:
-    head = MaskHead(channels=5, num_conv=num_conv, conv_dim=6, norm="", num_classes=K)
+    spec = MaskHeadSpec(num_conv=num_conv, conv_dim=6, norm="")
+    head = MaskHead(spec, channels=5, num_classes=K)
     assert head(torch.randn(2, 5, 7, 7)).shape == (2, K, 14, 14)
     names = {name.split(".")[0] for name, _ in head.named_parameters()}
     assert names == {"deconv", "predictor", *(f"mask_fcn{i + 1}" for i in range(num_conv))}
@@ -50,7 +52,7 @@ def test_loss_against_a_loop() -> None:
 
 
 def test_loss_of_nothing_is_zero_with_a_gradient() -> None:
-    head = MaskHead(channels=5, num_conv=1, conv_dim=6, norm="", num_classes=K)
+    head = MaskHead(MaskHeadSpec(num_conv=1, conv_dim=6, norm=""), channels=5, num_classes=K)
     loss = mask_loss(head(torch.zeros(0, 5, 7, 7)), [make_sample([])])
     loss.backward()
     assert loss.item() == 0.0

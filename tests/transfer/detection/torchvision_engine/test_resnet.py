@@ -9,9 +9,27 @@ from torch import nn
 from pretrain.backbones.resnet import build_resnet
 from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.detection.torchvision_engine.batchnorm import FrozenBatchNorm2d
-from transfer.detection.torchvision_engine.resnet import make_resnet, make_stage, make_tiny_resnet
+from transfer.detection.torchvision_engine.resnet import (
+    ResNet,
+    ResNetSpec,
+    TinyResNetSpec,
+    make_stage,
+)
 
 STAGES = ("res2", "res3", "res4", "res5")
+
+
+def make_resnet(
+    depth: int = 18, norm: str = "BN", freeze_at: int = 0, out_features: tuple[str, ...] = STAGES
+) -> ResNet:
+    spec = ResNetSpec(
+        depth=depth,
+        norm=norm,
+        freeze_at=freeze_at,
+        stride_in_1x1=False,
+        out_features=out_features,
+    )
+    return spec.build()
 
 
 def random_trunk(name: str) -> nn.Module:
@@ -34,11 +52,9 @@ def random_trunk(name: str) -> nn.Module:
 def test_equal_to_torchvision(name: str, norm: str) -> None:
     trunk = random_trunk(name)
     if name == "tiny_resnet":
-        ours = make_tiny_resnet(norm=norm, freeze_at=0)
+        ours = TinyResNetSpec(norm=norm, freeze_at=0, out_features=("res4",)).build()
     else:
-        ours = make_resnet(
-            depth=int(name[6:]), norm=norm, freeze_at=0, stride_in_1x1=False, out_features=STAGES
-        )
+        ours = make_resnet(depth=int(name[6:]), norm=norm)
     state = {to_detectron2(key): value for key, value in trunk.state_dict().items()}
     if norm == "FrozenBN":
         state = {key: value for key, value in state.items() if "num_batches" not in key}
@@ -63,17 +79,13 @@ def test_stride_lies_where_it_is_asked() -> None:
 
 
 def test_stages_behind_the_last_map_are_dropped() -> None:
-    resnet = make_resnet(
-        depth=18, norm="BN", freeze_at=0, stride_in_1x1=False, out_features=("res3",)
-    )
+    resnet = make_resnet(out_features=("res3",))
     assert resnet.stages == ("res2", "res3") and not hasattr(resnet, "res4")
 
 
 @pytest.mark.parametrize("freeze_at", [0, 1, 2, 4])
 def test_freeze_at(freeze_at: int) -> None:
-    resnet = make_resnet(
-        depth=18, norm="BN", freeze_at=freeze_at, stride_in_1x1=False, out_features=STAGES
-    )
+    resnet = make_resnet(freeze_at=freeze_at)
     for number, part in enumerate([resnet.stem, *(getattr(resnet, s) for s in STAGES)], start=1):
         frozen = number <= freeze_at
         assert all(p.requires_grad != frozen for p in part.parameters())

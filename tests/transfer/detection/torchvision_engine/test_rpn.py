@@ -7,29 +7,30 @@ import math
 import pytest
 import torch
 
-from transfer.detection.torchvision_engine.anchors import AnchorGenerator
-from transfer.detection.torchvision_engine.box_coding import BoxCoder
+from transfer.detection.torchvision_engine.anchors import AnchorSpec
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
-from transfer.detection.torchvision_engine.rpn import RPN, RPNHead
+from transfer.detection.torchvision_engine.rpn import RPN, RPNHead, RPNSpec
 
 SIZES = [(40, 48), (33, 48)]
 
 
-def make_rpn(**changes) -> RPN:
+def make_rpn() -> RPN:
     torch.manual_seed(0)
-    anchors = AnchorGenerator(sizes=((8, 16), (16, 32)), ratios=((1.0, 2.0),), strides=(8, 16))
-    fields = dict(
-        channels=6,
-        anchors=anchors,
-        coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+    spec = RPNSpec(
+        anchors=AnchorSpec(sizes=((8, 16), (16, 32)), aspect_ratios=((1.0, 2.0),), offset=0.0),
+        in_features=("p3", "p4"),
+        conv_dims=(-1,),
         iou_thresholds=(0.3, 0.7),
         batch_size_per_image=16,
         positive_fraction=0.5,
-        pre_nms_topk={True: 20, False: 10},
-        post_nms_topk={True: 12, False: 5},
+        bbox_reg_weights=(1.0, 1.0, 1.0, 1.0),
+        pre_nms_topk_train=20,
+        pre_nms_topk_test=10,
+        post_nms_topk_train=12,
+        post_nms_topk_test=5,
         nms_thresh=0.7,
     )
-    return RPN(**{**fields, **changes})
+    return RPN(spec, channels={"p3": 6, "p4": 6}, strides={"p3": 8, "p4": 16})
 
 
 def make_maps() -> list[torch.Tensor]:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
-from tests.transfer.detection.torchvision_engine.test_vit import SMALL, make_vit
-from transfer.detection.torchvision_engine.build import build_detector
-from transfer.detection.torchvision_engine.simple_pyramid import SimpleFeaturePyramid
+from tests.transfer.detection import specs
+from tests.transfer.detection.torchvision_engine.test_vit import SMALL, randomised
+from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
+from transfer.detection.torchvision_engine.vit import ViTSpec
 
 
 def slow_norm(x: Tensor, norm: nn.Module) -> Tensor:
@@ -32,8 +33,10 @@ def slow_deconvolution(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
 
 @torch.no_grad()
 def test_levels() -> None:
-    vit = make_vit(patch_size=16, image_size=64, pretrain_image_size=64)
-    pyramid = SimpleFeaturePyramid(vit, out_channels=8, norm="LN", square_size=64).eval()
+    torch.manual_seed(0)
+    vit_spec = ViTSpec(**{**SMALL, "patch_size": 16, "image_size": 64, "pretrain_image_size": 64})
+    pyramid = SimplePyramidSpec(vit=vit_spec, out_channels=8, norm="LN").build().eval()
+    vit = randomised(pyramid.net)
     for name, parameter in pyramid.named_parameters():
         if parameter.ndim == 1 and not name.startswith("net."):
             parameter.uniform_(0.5, 1.5)
@@ -60,11 +63,10 @@ def test_levels() -> None:
 
 
 def test_images_are_padded_to_the_square() -> None:
-    fields = {f"vit_{key}": value for key, value in SMALL.items()}
-    fields |= {"vit_patch_size": 16, "vit_image_size": 64, "vit_pretrain_image_size": 32}
-    detector = build_detector(
-        architecture="VIT", fpn_norm="LN", fpn_out_channels=8, box_head_num_fc=1, **fields
-    )
+    vit = {**SMALL, "patch_size": 16, "image_size": 64, "pretrain_image_size": 32}
+    keys = {f"TRANSFER.VIT.{name.upper()}": value for name, value in vit.items()}
+    keys |= {"MODEL.FPN.NORM": "LN", "MODEL.FPN.OUT_CHANNELS": 8, "MODEL.ROI_BOX_HEAD.NUM_FC": 1}
+    detector = specs.make_detector({**specs.VIT, **keys})
     image = torch.full((3, 20, 64), 200.0)
     batch, sizes = detector.preprocess([image, image[:, :, :40]])
     assert batch.shape == (2, 3, 64, 64) and sizes == [(20, 64), (20, 40)]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transfer.detection.torchvision_engine.vit import Attention, Block, ViT
+from transfer.detection.torchvision_engine.vit import Attention, Block, ViT, ViTSpec
 
 SMALL = {
     "width": 12,
@@ -27,7 +27,10 @@ SMALL = {
 
 def make_vit(**changes: object) -> ViT:
     torch.manual_seed(0)
-    vit = ViT(**{**SMALL, **changes}).eval()
+    return randomised(ViT(ViTSpec(**{**SMALL, **changes})).eval())
+
+
+def randomised(vit: ViT) -> ViT:
     with torch.no_grad():
         for name, parameter in vit.named_parameters():
             if "rel_pos" in name or name.endswith("bias"):

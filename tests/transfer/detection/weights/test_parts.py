@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
 
-from transfer.detection.torchvision_engine.build import build_detector
+from tests.transfer.detection import specs
 from transfer.detection.weights.parts import Part, match_parts, part_of
 
 FPN = {
-    "architecture": "FPN",
-    "depth": 18,
-    "num_classes": 3,
-    "mask_on": True,
-    "anchor_sizes": ((32,), (64,), (128,), (256,), (512,)),
-    "box_pooler_resolution": 7,
-    "box_head_num_fc": 2,
-    "box_head_fc_dim": 8,
-    "mask_num_conv": 1,
-    "mask_conv_dim": 8,
+    **specs.FPN,
+    **specs.R18,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.MASK_ON": True,
+    "MODEL.ANCHOR_GENERATOR.SIZES": specs.LEVELS,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
 }
+NO_MASKS = {"MODEL.MASK_ON": False}
 NAMES = ["backbone", "FPN", "RPN", "box head", "box predictor", "mask head", "mask predictor"]
 
 
-def state_of(**changes: object) -> dict[str, torch.Tensor]:
+def state_of(changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        return build_detector(**{**FPN, **changes}).state_dict()
+        return specs.make_detector({**FPN, **changes}).state_dict()
 
 
 def matched(own: dict, file: dict) -> dict[str, Part]:
@@ -52,7 +56,7 @@ def test_every_tensor_has_one_part() -> None:
 
 
 def test_other_classes_are_expected() -> None:
-    parts = matched(state_of(num_classes=7), state_of())
+    parts = matched(state_of({"MODEL.ROI_HEADS.NUM_CLASSES": 7}), state_of())
     why = "3 classes in the file, 7 here"
     assert anew(parts) == {"box predictor": why, "mask predictor": why}
     line = "box predictor: 4 tensors start anew, as expected: 3 classes in the file, 7 here"
@@ -60,10 +64,10 @@ def test_other_classes_are_expected() -> None:
 
 
 def test_with_and_without_masks() -> None:
-    parts = matched(state_of(), state_of(mask_on=False))
+    parts = matched(state_of(), state_of(NO_MASKS))
     assert set(anew(parts)) == {"mask head", "mask predictor"}
     assert all(part.expected for part in parts.values())
-    parts = matched(state_of(mask_on=False), state_of())
+    parts = matched(state_of(NO_MASKS), state_of())
     assert parts["mask head"].line() == "mask head: left out, the config has none"
     assert parts["mask head"].names == () and not parts["mask head"].loaded
 
@@ -71,15 +75,31 @@ def test_with_and_without_masks() -> None:
 @pytest.mark.parametrize(
     ("changes", "part", "reason"),
     [
-        ({"box_head_fc_dim": 9}, "box head", r"fc1.weight is \(9, 12544\) in the file, \(8, "),
-        ({"box_head_num_fc": 1}, "box head", "the file has no roi_heads.box_head.fc2.bias"),
-        ({"fpn_norm": "BN"}, "FPN", "the file has no backbone.fpn_lateral2.bias"),
-        ({"anchor_aspect_ratios": ((1.0,),)}, "RPN", r"is \(1, 256, 1, 1\) in the file, \(3, "),
-        ({"depth": 34}, "backbone", "the config has no backbone.bottom_up.res2.2.conv1"),
+        (
+            {"MODEL.ROI_BOX_HEAD.FC_DIM": 9},
+            "box head",
+            r"fc1.weight is \(9, 12544\) in the file, \(8, ",
+        ),
+        (
+            {"MODEL.ROI_BOX_HEAD.NUM_FC": 1},
+            "box head",
+            "the file has no roi_heads.box_head.fc2.bias",
+        ),
+        ({"MODEL.FPN.NORM": "BN"}, "FPN", "the file has no backbone.fpn_lateral2.bias"),
+        (
+            {"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[1.0]]},
+            "RPN",
+            r"is \(1, 256, 1, 1\) in the file, \(3, ",
+        ),
+        (
+            {"MODEL.RESNETS.DEPTH": 34},
+            "backbone",
+            "the config has no backbone.bottom_up.res2.2.conv1",
+        ),
     ],
 )
 def test_a_part_that_differs_is_not_loaded_by_halves(changes: dict, part: str, reason: str) -> None:
-    parts = matched(state_of(), state_of(**changes))
+    parts = matched(state_of(), state_of(changes))
     assert not parts[part].loaded and not parts[part].expected
     assert re.search(reason, parts[part].reason), parts[part].reason
     assert parts[part].line().startswith(f"{part}: {len(parts[part].names)} tensors start anew: ")

@@ -82,7 +82,8 @@ def test_what_fits_arrives_and_the_rest_is_drawn(
     assert lines[-1].endswith("start anew, as expected: 3 classes in the file, 10 here")
     state = torch.load(model, weights_only=True)["model"]
     cfg = with_preprocess(load_detection_config("digits_voc.yaml"), weights.preprocess)
-    built = engine._Training(cfg, weights, model.parent, False).model.state_dict()
+    torch.manual_seed(cfg.SEED)
+    built = engine.make_started_detector(cfg, weights).state_dict()
     torch.manual_seed(cfg.SEED)
     drawn = engine.make_detector(cfg, Preprocess()).state_dict()
     for name, value in built.items():
@@ -151,22 +152,23 @@ def test_a_vitdets_own_model(digits: Path, tmp_path: Path) -> None:
     assert record["checkpoint"]["source"] == "detector"
     assert record["checkpoint"]["sha256"] == weights.sha256
     state = torch.load(model, weights_only=True)["model"]
-    built = trained_from(weights, config, tmp_path)
+    built = built_from(weights, config)
     assert isinstance(weights, DetectorWeights) and weights.backbone == "vit_tiny_patch16_32"
     assert built.keys() == state.keys() == weights.fitting.keys()
     assert all(torch.equal(value, state[name]) for name, value in built.items())
     trunk = start(model, config, "TRANSFER.INIT", "backbone")
     assert type(trunk) is Weights and len(trunk.state) == 147, "no relative position"
-    built = trained_from(trunk, config, tmp_path)
+    built = built_from(trunk, config)
     for name, value in trunk.state.items():
         assert torch.equal(built[f"backbone.net.{name}"], value) and value.dtype == torch.float32
         assert torch.equal(value, state[f"backbone.net.{name}"])
 
 
-def trained_from(weights: Weights, config: str, folder: Path) -> dict[str, Tensor]:
+def built_from(weights: Weights, config: str) -> dict[str, Tensor]:
     """State of the detector before its first iteration."""
     cfg = with_backbone(load_detection_config(config), weights)
-    return engine._Training(cfg, weights, folder, False).model.state_dict()
+    torch.manual_seed(cfg.SEED)
+    return engine.make_started_detector(cfg, weights).state_dict()
 
 
 def test_a_vits_file_in_vitdets_names_is_a_backbone(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""What each key of a pretraining config decides: `ROLES`, the only list of it.
+
+A key that is not listed belongs to the recipe: a run is continued only if it has the same value.
+The keys of the machine, and those of what is shown, kept or measured beside the training, change no
+number of it and may differ then.
+
+They are part of the config's sha256 all the same (`Hashed.VALUE`): shipped configs set some of them
+to other values than the defaults, and checkpoints are known by these hashes. What a checkpoint says
+of its config, `pretrain.common.config.config_sha256`, is this table's hash.
+"""
+
+from __future__ import annotations
+
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles
+from pretrain.defaults import get_defaults
+
+ROLES = Roles(
+    get_defaults,
+    {
+        "OUTPUT_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
+        "DATALOADER": KeyRole(Role.MACHINE, Hashed.VALUE),
+        "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
+        "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),
+        "KNN": KeyRole(Role.WATCHING, Hashed.VALUE),
+        "DATASETS.KNN_TRAIN": KeyRole(Role.WATCHING, Hashed.VALUE),
+        "DATASETS.KNN_TEST": KeyRole(Role.WATCHING, Hashed.VALUE),
+        # Of a second checkpoint, made when the training has ended
+        "PRECISE_BN": KeyRole(Role.WATCHING, Hashed.VALUE),
+    },
+)

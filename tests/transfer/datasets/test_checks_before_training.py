@@ -1,0 +1,108 @@
+"""What is said about a data set, and the sets that would make a run useless."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.datasets.checks_before_training import (
+    check_masks,
+    check_scorable,
+    check_trainable,
+    count,
+    describe,
+)
+from transfer.datasets.samples import DetectionSet, Instance, Sample
+
+BOX = (1.0, 1.0, 5.0, 5.0)
+CAT, DOG = Instance(BOX, 0), Instance(BOX, 1)
+CROWD, HARD = Instance(BOX, 0, crowd=True), Instance(BOX, 1, difficult=True)
+
+
+def dataset(
+    *images: tuple[Instance, ...], classes: tuple[str, ...] = ("cat", "dog", "eel")
+) -> DetectionSet:
+    samples = tuple(Sample(f"/x/{i}.jpg", i, 9, 9, objects) for i, objects in enumerate(images))
+    ids = tuple(range(1, len(classes) + 1))
+    return DetectionSet("voc:x:train", "voc", samples, classes, ids)
+
+
+def test_counts() -> None:
+    data = dataset((CAT, CAT, CROWD), (DOG, HARD), (), (CROWD,), (CROWD, CROWD))
+    found = count(data)
+    assert (found.images, found.objects, found.crowd, found.difficult) == (5, 8, 4, 1)
+    assert found.per_class == (("cat", 2), ("dog", 2), ("eel", 0))
+    assert (found.empty, found.only_crowd) == (1, 2)
+    assert describe(data, "training") == (
+        "training data voc:x:train: 5 images, 8 objects of 3 classes (4 crowd regions, 1 "
+        "difficult); not trained on 3 images: 1 without an object, 2 with crowd regions only\n"
+        "  cat 2 | dog 2\n"
+        "no object of 1 class: eel"
+    )
+    assert "not trained on" not in describe(data, "test")
+    assert found.classes() == "objects per class: cat 2, dog 2; no object of 1 class: eel"
+
+
+def test_many_classes_are_few_lines() -> None:
+    names = tuple(f"class {i}" for i in range(1203))
+    objects = tuple(Instance(BOX, i) for i in range(1200) for _ in range(1 + (i < 20) * (20 - i)))
+    text = describe(dataset(objects, classes=names), "training")
+    assert "1,410 objects of 1,203 classes" in text
+    assert "class 0  21" in text and "class 11 10" in text and "class 12 " not in text
+    assert "1,188 other classes have 1 to 9 objects" in text
+    assert "no object of 3 classes: class 1200, class 1201, class 1202" in text
+    assert len(text.splitlines()) < 8 and max(map(len, text.splitlines())) <= 110
+    line = count(dataset(objects, classes=names)).classes()
+    assert line.startswith("objects per class: class 0 21, class 1 20,") and len(line) < 300
+
+
+def test_a_table_has_every_class_of_coco() -> None:
+    names = tuple(f"name{i}" for i in range(80))
+    text = describe(dataset(tuple(Instance(BOX, i) for i in range(80)), classes=names))
+    assert all(f"{name} " in text for name in names) and len(text.splitlines()) < 15
+
+
+def test_nothing_to_train_on() -> None:
+    for images, why in (
+        (((CROWD,), (CROWD,)), r": all objects are crowd regions, 'iscrowd' 1 \(2\)"),
+        (((), ()), ": it has no objects"),
+    ):
+        with pytest.raises(InputError, match=f"no image of voc:x:train has an object to .*{why}"):
+            check_trainable(dataset(*images))
+    with pytest.raises(InputError, match="no object of voc:x:train has a box with an area"):
+        check_trainable(dataset((Instance((1.0, 1.0, 1.0, 5.0), 0),)))
+    check_trainable(dataset((HARD,)))  # trained on, as in Detectron2
+
+
+def test_nothing_to_find() -> None:
+    for images, why in (
+        (((CROWD,),), r": all objects are crowd regions, 'iscrowd' 1 \(1\)"),
+        (((), ()), ": it has no objects"),
+        (((HARD,), (CROWD,)), r": all objects are difficult or crowd regions \(2\)"),
+    ):
+        with pytest.raises(InputError, match=f"test set voc:x:train has an object to find{why}"):
+            check_scorable(dataset(*images), 100)
+
+
+def test_more_objects_than_detections(caplog: pytest.LogCaptureFixture) -> None:
+    data = dataset((CAT,) * 4, (CAT,) * 3 + (CROWD,) * 9, (DOG,) * 5)
+    check_scorable(data, 5)
+    assert not caplog.records
+    check_scorable(data, 3)
+    (record,) = caplog.records
+    assert "more objects than TEST.DETECTIONS_PER_IMAGE 3, " in record.message
+    assert "raise that key (2: 0.jpg with 4, 2.jpg with 5)" in record.message
+
+
+def test_objects_without_masks() -> None:
+    mask = Instance(BOX, 0, polygons=[[1.0, 1.0, 5.0, 1.0, 5.0, 5.0]])
+    check_masks(dataset((mask, CROWD), ()), "set it False")
+    with pytest.raises(
+        InputError,
+        match=r"voc:x:train: objects have no mask \(3, first: 0.jpg, 2.jpg\); set it False",
+    ):
+        check_masks(dataset((mask, CAT), (mask,), (DOG, DOG)), "set it False")
+    with pytest.raises(InputError, match="no object of voc:x:train has a mask: it has no objects"):
+        check_masks(dataset(()), "set it False")
+    with pytest.raises(InputError, match="no object of voc:x:train has a mask; set it False"):
+        check_masks(dataset((CAT, DOG), (CROWD,)), "set it False")

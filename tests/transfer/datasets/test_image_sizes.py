@@ -1,0 +1,92 @@
+"""The scan of image headers: sizes, turned photographs, damage, and that nothing is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageFile
+
+from pretrain.common.errors import InputError
+from pretrain.data.decode import ORIENTATION
+from transfer.datasets.image_sizes import check_image_sizes, header_size
+from transfer.datasets.samples import Sample
+from transfer.detection.data.transforms import read_image
+
+
+def save(folder: Path, name: str, orientation: int = 1) -> str:
+    """A file of 20 x 10 pixels."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.new("RGB", (20, 10)).save(folder / name, exif=exif)
+    return str(folder / name)
+
+
+def sample(path: str, width: int = 20, height: int = 10) -> Sample:
+    return Sample(path, "a", height, width, ())
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_is_that_of_the_image_as_it_is_read(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    path = save(tmp_path, name, orientation)
+    height, width, _ = read_image(path, "RGB").shape
+    assert header_size(path) == (width, height)
+    check_image_sizes([sample(path, width, height)])
+
+
+def test_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path, name) for name in ("a.jpg", "a.png")]
+
+    def load(self: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    check_image_sizes([sample(path) for path in paths])
+
+
+def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> None:
+    good, bad = save(tmp_path, "good.jpg"), save(tmp_path, "bad.jpg")
+    with pytest.raises(InputError) as caught:
+        check_image_sizes([sample(good), sample(bad, 10, 20), sample(bad, 10, 20)])
+    assert str(caught.value) == (
+        "image files: images have another size than their annotation says "
+        f"(1: {bad} has 20 x 10 pixels, not 10 x 20); "
+        "correct the annotations, or restore the images"
+    )
+    others = [sample(save(tmp_path, f"{i}.jpg"), 1, 1) for i in range(4)]
+    page = tmp_path / "page.jpg"
+    page.write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError) as caught:
+        check_image_sizes([sample(good), *others, sample(str(page))])
+    text = str(caught.value)
+    assert "(4, first: " in text and "2.jpg has 20 x 10" in text and "3.jpg" not in text
+    assert "Also: files cannot be read as images (1: " in text
+    assert "page.jpg cannot be read as an image (a page of markup (HTML, XML, SVG)" in text
+
+
+def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        check_image_sizes([sample(save(tmp_path, "a.jpg", 6))])
+    text = str(caught.value)
+    assert "their EXIF orientation turns them (1: " in text
+    assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
+
+
+def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(OSError, match=r"a\.png is refused: images of more than"):
+        header_size(save(tmp_path, "a.png"))
+
+
+def test_images_that_no_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "a.tif")
+    Image.new("F", (20, 10), 0.5).save(path)
+    with pytest.raises(InputError, match=r"a\.tif \(mode F, values 0.5 to 0.5\)"):
+        check_image_sizes([sample(path)])
+    large = save(tmp_path, "b.png")
+    monkeypatch.setenv("MSCN_MAX_IMAGE_PIXELS", "150")
+    with pytest.raises(InputError, match=r"more than 150 pixels are not read \(1: .*b\.png \(200"):
+        check_image_sizes([sample(large)])

@@ -1,0 +1,64 @@
+"""Missing images: how many, and the changed name under which one exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.common.errors import InputError
+from transfer.datasets.missing_images import check_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "b b.jpg", "sub/c.jpg", "1a2b3c4d-d.jpg", "e.png", "f\u00f6.jpg"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "train"
+
+
+def test_names_that_are_there(folder: Path) -> None:
+    check_files(folder, ["a.jpg", "b b.jpg", "sub/c.jpg", str(folder / "e.png")])
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "why"),
+    [
+        ("images\\1\\a.jpg", "a.jpg", "backslashes; a prefix"),
+        ("sub\\c.jpg", "sub/c.jpg", "backslashes"),
+        ("b%20b.jpg", "b b.jpg", "URL encoding"),
+        ("/data/local-files/b%20b.jpg?d=1", "b b.jpg", "URL encoding; a prefix"),
+        ("https://host/path/a.jpg", "a.jpg", "a prefix"),
+        ("other/folder/sub/c.jpg", "sub/c.jpg", "a prefix"),
+        ("c.jpg", "sub/c.jpg", "different folder"),
+        ("A.JPG", "a.jpg", "letter case"),
+        ("fo\u0308.jpg", "f\u00f6.jpg", "form of accents"),
+        ("0f0f0f0f-a.jpg", "a.jpg", "a prefix of the labelling tool"),
+        ("d.jpg", "1a2b3c4d-d.jpg", "different folder"),
+        ("e.jpg", "e.png", "another suffix"),
+    ],
+)
+def test_hints(folder: Path, name: str, found: str, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_files(folder, ["a.jpg", name])
+    text = str(caught.value)
+    assert "is missing (1 of 2 images are)" in text
+    assert f"holds {found}, and the annotation file names it {name!r} (" in text and why in text
+
+
+def test_counts_and_first_places(folder: Path) -> None:
+    names = ["a.jpg", *(f"{i}.jpg" for i in range(5))]
+    with pytest.raises(InputError) as caught:
+        check_files(folder, names)
+    assert str(caught.value) == (
+        f"image {folder}/0.jpg is missing (5 of 6 images are, then {folder}/1.jpg, "
+        f"{folder}/2.jpg); "
+        "check the folder and the names in the annotation file"
+    )
+
+
+def test_names_below_the_folder_above(folder: Path) -> None:
+    with pytest.raises(InputError, match=rf"give coco:FILE.json:{folder.parent}$"):
+        check_files(folder, ["train/a.jpg", "train/e.png"])

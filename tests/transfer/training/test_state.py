@@ -1,0 +1,98 @@
+"""A run's state, put back: the next steps are those of a run that was never interrupted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.common.errors import InputError
+from tests.two_processes import run_in_two
+from transfer.checkpoints.read import read_weights
+from transfer.training.files import MODEL_FILE, last_checkpoint, read_model
+from transfer.training.state import TrainingState, gather_state, restore_state
+
+
+def make() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """Input and dropout are drawn from the global generator."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values())
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_weights_momentum_and_draws_go_on(tmp_path: Path) -> None:
+    whole, optimizer = make()
+    train(whole, optimizer, 2)
+    torch.save(gather_state(whole, optimizer), tmp_path / "state")
+    train(whole, optimizer, 3)
+    again, its_optimizer = make()
+    torch.rand(7)
+    state = torch.load(tmp_path / "state", weights_only=True)
+    restore_state(state, tmp_path / "state", again.load_state_dict, its_optimizer)
+    train(again, its_optimizer, 3)
+    assert same(whole, again)
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.manual_seed(rank)
+    model, optimizer = make()
+    torch.manual_seed(rank)
+    state = gather_state(model, optimizer)
+    expected = torch.rand(3)
+    restore_state(state, Path(folder), model.load_state_dict, optimizer)
+    assert torch.equal(torch.rand(3), expected), "another process's random state"
+    if rank == 0:
+        torch.save(state, f"{folder}/two")
+
+
+def test_each_process_gets_its_own_draws(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_in_two(worker, tmp_path)
+    state: dict[str, Any] = torch.load(tmp_path / "two", weights_only=True)
+    model, optimizer = make()
+    torch.manual_seed(4)
+    with caplog.at_level(logging.WARNING):
+        restore_state(state, tmp_path / "two", model.load_state_dict, optimizer)
+    assert "two was written by another number of processes" in caplog.text
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(4)))
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    model, optimizer = make()
+    weights = read_weights("random", backbone="tiny_resnet", seed=0)
+    options = {"weights": weights, "max_iter": 9, "classes": ("a", "b")}
+    run = TrainingState(model, optimizer, tmp_path, **options)
+    run.restore(model.load_state_dict)
+    assert run.start_iter == 0, "an empty folder has nothing to go on from"
+    for iteration in (2, 5):
+        train(model, optimizer, 3)
+        run.save(iteration)
+    assert [path.name for path in tmp_path.glob("model_*")] == ["model_0000005.pth"]
+    again, its_optimizer = make()
+    resumed = TrainingState(again, its_optimizer, tmp_path, **options)
+    resumed.restore(again.load_state_dict)
+    assert resumed.start_iter == 6 and same(model, again)
+
+    fitted = resumed.finish()
+    assert fitted.model_file == tmp_path / MODEL_FILE == last_checkpoint(tmp_path)
+    assert fitted.seconds > 0 and not list(tmp_path.glob("model_0*"))
+    content = read_model(fitted.model_file, part="0.", kind="pair of layers")
+    assert content.classes == ("a", "b") and content.preprocess == weights.preprocess
+    assert torch.equal(content.state["2.bias"], again.state_dict()["2.bias"])
+    with pytest.raises(InputError, match="is not a detector: give the model_final.pth"):
+        read_model(fitted.model_file)

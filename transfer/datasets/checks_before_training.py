@@ -1,0 +1,208 @@
+"""What a detection data set holds, said before it is trained on, and what would make a run useless.
+
+It makes a text for the log and a line for the doctor. The checks raise an InputError if there is
+nothing to train on, nothing to find, or if objects have no masks. Images without an object that is trained on are
+left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import Findings
+from transfer.datasets.samples import DetectionSet, Instance
+
+MOST_CLASSES = 100  # that a log's table shows; of more, the largest
+LARGEST, NAMED = 12, 5
+WIDTH = 100  # characters of the table
+DENSE = "images have more objects than TEST.DETECTIONS_PER_IMAGE {}, so that not all can be found"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of a data set.
+
+    Attributes:
+        objects: all of them; crowd, difficult: how many of these are marked so.
+        per_class: (class, objects that are not crowd regions), in the set's order.
+        empty, only_crowd: images without an object, and with crowd regions alone.
+    """
+
+    images: int
+    objects: int
+    crowd: int
+    difficult: int
+    per_class: tuple[tuple[str, int], ...]
+    empty: int
+    only_crowd: int
+
+    def line(self, trained: bool) -> str:
+        """The numbers in a sentence; `trained` also says which images are left out."""
+        text = ", ".join([_some(self.images, "image"), _some(self.objects, "object")])
+        text += f" of {_some(len(self.per_class), 'class', 'classes')}"
+        marked = [
+            _some(self.crowd, "crowd region") if self.crowd else "",
+            f"{self.difficult:,} difficult" if self.difficult else "",
+        ]
+        text += f" ({', '.join(filter(None, marked))})" if any(marked) else ""
+        if trained and self.empty + self.only_crowd:
+            reasons = [
+                f"{self.empty:,} without an object" if self.empty else "",
+                f"{self.only_crowd:,} with crowd regions only" if self.only_crowd else "",
+            ]
+            left_out, why = self.empty + self.only_crowd, ", ".join(filter(None, reasons))
+            text += f"; not trained on {_some(left_out, 'image')}: {why}"
+        return text
+
+    def classes(self) -> str:
+        """The largest and the smallest classes, and those without an object, in a sentence."""
+        ranked = self._ranked()
+        if len(ranked) <= 2 * NAMED:
+            return f"objects per class: {_pairs(ranked)}{self._without()}"
+        first, last = _pairs(ranked[:NAMED]), _pairs(ranked[-NAMED:])
+        return f"objects per class: {first}, ..., {last}{self._without()}"
+
+    def table(self) -> str:
+        """Objects per class in columns; of very many classes the largest, and one line."""
+        ranked = self._ranked()
+        rest = ranked[LARGEST:] if len(ranked) > MOST_CLASSES else []
+        shown = ranked[: len(ranked) - len(rest)]
+        lines = [_columns(shown)] if shown else []
+        if rest:
+            lines.append(
+                f"{len(rest):,} other classes have {rest[-1][1]:,} to {rest[0][1]:,} objects"
+            )
+        without = self._without().removeprefix("; ")
+        return "\n".join([*lines, without] if without else lines)
+
+    def _ranked(self) -> list[tuple[str, int]]:
+        present = [(name, count) for name, count in self.per_class if count]
+        return sorted(present, key=lambda pair: -pair[1])
+
+    def _without(self) -> str:
+        names = [name for name, count in self.per_class if not count]
+        if not names:
+            return ""
+        more = f" and {len(names) - NAMED:,} more" if names[NAMED:] else ""
+        classes = _some(len(names), "class", "classes")
+        return f"; no object of {classes}: {', '.join(names[:NAMED])}{more}"
+
+
+def count(data: DetectionSet) -> Counts:
+    """The numbers of a set."""
+    instances = [i for sample in data.samples for i in sample.instances]
+    found = Counter(i.category for i in instances if not i.crowd)
+    empty = sum(not sample.instances for sample in data.samples)
+    return Counts(
+        len(data),
+        len(instances),
+        sum(i.crowd for i in instances),
+        sum(i.difficult for i in instances),
+        tuple((name, found[index]) for index, name in enumerate(data.classes)),
+        empty,
+        sum(not sample.trainable() for sample in data.samples) - empty,
+    )
+
+
+def describe(data: DetectionSet, role: str = "") -> str:
+    """The set for a log: a line, and a table of its classes.
+
+    `role`: "training" also says which images are left out; "test", or "".
+    """
+    counts = count(data)
+    line = counts.line(trained=role == "training")
+    return f"{role} data {data.name}: {line}\n{counts.table()}".strip()
+
+
+def check_trainable(data: DetectionSet) -> None:
+    """Raises InputError unless an image has an object to train on."""
+    single = _single(data)
+    if not single:
+        raise InputError(f"no image of {data.name} has an object to train on{_why(data)}")
+    if not any(i.box[0] < i.box[2] and i.box[1] < i.box[3] for i in single):
+        raise InputError(f"no object of {data.name} has a box with an area: nothing to train on")
+
+
+def check_masks(data: DetectionSet, remedy: str) -> None:
+    """Raises InputError unless every object has a mask, with the count and the first images."""
+    if not any(i.polygons or i.rle for i in _single(data)):
+        raise InputError(f"no object of {data.name} has a mask{_why(data)}; {remedy}")
+    findings = Findings(data.name)
+    for sample in data.samples:
+        bare = sum(not (i.polygons or i.rle or i.crowd) for i in sample.instances)
+        findings.refuse("objects have no mask", Path(sample.file_name).name, remedy, bare)
+    findings.report()
+
+
+def check_one_file(data: DetectionSet) -> None:
+    """Raises InputError for several COCO files, which cannot be scored on as one."""
+    if data.layout == "coco" and data.annotation_file is None:
+        raise InputError(
+            f"{data.name} is several COCO files, and TRANSFER.LR_SWEEP scores on images of one; "
+            "name one, or set TRANSFER.LR_SWEEP.RATES ()"
+        )
+
+
+def check_scorable(data: DetectionSet, detections: int) -> None:
+    """Raises InputError if a set has no object to find.
+
+    Warns, with counts, of images with more objects than a detector may find.
+
+    Args:
+        detections: that a detector gives of an image at most, TEST.DETECTIONS_PER_IMAGE; below 0
+            all of them.
+    """
+    if not any(not i.difficult for i in _single(data)):
+        raise InputError(
+            f"no image of the test set {data.name} has an object to find{_why(data)}; "
+            "there would be no score"
+        )
+    findings = Findings(data.name)
+    for sample in data.samples:
+        objects = sum(not i.crowd for i in sample.instances)
+        if 0 <= detections < objects:
+            place = f"{Path(sample.file_name).name} with {objects}"
+            findings.note(f"{DENSE.format(detections)}: raise that key", place)
+    findings.report()
+
+
+def _some(number: int, one: str, many: str = "") -> str:
+    """ "1 image", "1,203 images"."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def _single(data: DetectionSet) -> list[Instance]:
+    return [i for sample in data.samples for i in sample.instances if not i.crowd]
+
+
+def _why(data: DetectionSet) -> str:
+    """The mark that all objects have."""
+    counts = count(data)
+    if not counts.objects:
+        return ": it has no objects"
+    if counts.crowd == counts.objects:
+        return f": all objects are crowd regions, 'iscrowd' 1 ({counts.objects:,})"
+    if counts.difficult + counts.crowd == counts.objects:
+        return f": all objects are difficult or crowd regions ({counts.objects:,})"
+    return ""
+
+
+def _pairs(ranked: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in ranked)
+
+
+def _columns(ranked: Sequence[tuple[str, int]]) -> str:
+    """Names and counts side by side, down the columns first."""
+    name_width = max(len(name) for name, _ in ranked)
+    count_width = max(len(f"{count:,}") for _, count in ranked)
+    cells = [f"{name:<{name_width}} {count:>{count_width},}" for name, count in ranked]
+    columns = max(1, min(len(cells), WIDTH // (len(cells[0]) + 3)))
+    rows = -(-len(cells) // columns)
+    split = [cells[i * rows : (i + 1) * rows] for i in range(columns)]
+    lines = zip_longest(*filter(None, split), fillvalue="")
+    return "\n".join(f"  {' | '.join(row)}".rstrip(" |") for row in lines)

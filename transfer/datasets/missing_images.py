@@ -1,0 +1,96 @@
+"""Image files that an annotation file names and that are not there: how many, and a likely reason.
+
+The InputError has the number of missing files of all, and a hint if a file exists under a changed
+name: with different slashes, without URL encoding, without a leading folder or a labelling tool's
+prefix, in different letter case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import SHOWN
+
+LOOKED_AT = 100_000  # files of the folder
+_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's: the first digits of a UUID
+
+
+def check_files(folder: Path, names: Sequence[str]) -> None:
+    """Raises InputError unless `folder` holds a file of each name; an absolute name is itself."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if not missing:
+        return
+    first = ", ".join(str(folder / name) for name in missing[1:SHOWN])
+    more = f", then {first}" if first else ""
+    raise InputError(
+        f"image {folder / missing[0]} is missing ({len(missing)} of {len(names)} images are{more})"
+        f"{_hint(folder, missing)}"
+    )
+
+
+def folded(name: str) -> str:
+    """The name without letter case, and with one form of accents: macOS writes them apart (NFD)."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _hint(folder: Path, missing: Sequence[str]) -> str:
+    """Where the missing files may be: the first way that finds one of them."""
+    above = folder.parent
+    if all((above / name).is_file() for name in missing):
+        return (
+            f"; {above} holds them: the names begin with the folder's, give coco:FILE.json:{above}"
+        )
+    there = _index(folder)
+    for name in missing:
+        for changed, why in _variants(name):
+            if changed in there or folded(changed) in there:
+                found = there.get(changed) or there[folded(changed)]
+                return (
+                    f"; {folder} holds {found}, and the annotation file names it {name!r} ({why}): "
+                    "correct 'file_name', or rename the files"
+                )
+    return "; check the folder and the names in the annotation file"
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Names of the files as they can be asked for -> their paths below the folder."""
+    found: dict[str, str] = {}
+    for number, path in enumerate(_files(folder)):
+        if number == LOOKED_AT:
+            break
+        base = path.rpartition("/")[2]
+        for key in (path, base, _PREFIX.sub("", base, count=1), Path(base).stem):
+            found.setdefault(key, path)
+            found.setdefault(folded(key), path)
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            yield Path(place, file).relative_to(folder).as_posix()
+
+
+def _variants(name: str) -> Iterator[tuple[str, str]]:
+    plain = name.replace("\\", "/")
+    slashes = "backslashes; " if plain != name else ""
+    decoded = unquote(plain).partition("?")[0]
+    url = "URL encoding; " if decoded != plain else ""
+    if slashes:
+        yield plain, "backslashes"
+    if url:
+        yield decoded, "URL encoding"
+    parts = decoded.split("/")
+    for start in range(1, len(parts)):
+        yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
+    bare = parts[-1]
+    yield bare, f"{slashes}{url}a different folder, letter case or form of accents"
+    yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
+    yield Path(bare).stem, "another suffix"

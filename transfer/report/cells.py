@@ -1,0 +1,130 @@
+"""One cell of the table: the trials of a checkpoint under a protocol, as one `Sample` per metric.
+
+Replicates join if every trial has them, of the same draws of the same images, and if they are of
+the record's own metric. What cannot be read is noted; the interval then covers trials alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pretrain.common.errors import InputError
+from transfer.report.rows_columns_cells import Cell
+from transfer.results.comparison import Sample
+from transfer.results.group import LEAST_SEEDS
+from transfer.results.metrics import is_percent
+from transfer.results.read_records import RecordFile
+from transfer.results.replicates import Stored, read_replicates
+from transfer.results.statistics import summarize
+
+_TOLERANCE = 1e-4  # percent points between a record and its replicates' own full data
+
+
+def trials_of(files: Sequence[RecordFile], notes: list[str]) -> Cell:
+    """The cell of one checkpoint: its trials, in their order, are the sample."""
+    ordered = sorted(files, key=lambda file: (file.record["trial"], file.record["seed"]))
+    return _cell(_samples(ordered, notes), ordered)
+
+
+def seeds_of(cells: Mapping[int, Cell]) -> Cell | None:
+    """The cell of a method, from {pretraining seed: the cell of its checkpoint}.
+
+    A metric of fewer seeds than `LEAST_SEEDS` is left out; None if no metric has enough.
+    """
+    samples = {}
+    for metric in sorted({metric for cell in cells.values() for metric in cell.samples}):
+        found = {s: cell.samples[metric] for s, cell in cells.items() if metric in cell.samples}
+        if len(found) >= LEAST_SEEDS:
+            samples[metric] = _pooled(found)
+    return _cell(samples, [f for cell in cells.values() for f in cell.files]) if samples else None
+
+
+def _cell(samples: dict[str, Sample], files: list[RecordFile]) -> Cell:
+    """A cell of samples; its costs are the means over the records."""
+    records = [file.record for file in files]
+    return Cell(
+        summaries={
+            m: summarize(s.values, s.replicates, s.images, percent=is_percent(m))
+            for m, s in samples.items()
+        },
+        values={metric: list(sample.values) for metric, sample in samples.items()},
+        samples=samples,
+        seconds=math.fsum(record["seconds"] for record in records) / len(records),
+        gpu_seconds=math.fsum(record["gpu_seconds"] for record in records) / len(records),
+        views=math.fsum(record["views_seen"] for record in records) / len(records),
+        shortened=any(record["status"] == "shortened" for record in records),
+        files=files,
+    )
+
+
+def _samples(files: Sequence[RecordFile], notes: list[str]) -> dict[str, Sample]:
+    """A sample per metric; a trial whose metric is null is left out of that metric's sample."""
+    lost: list[str] = []
+    stored = [_stored(file, lost) for file in files]
+    if lost:
+        more = f" and {len(lost) - 1} more trials" if len(lost) > 1 else ""
+        notes.append(f"{lost[0]}{more}; the intervals of this cell are over trials alone")
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        for metric, value in file.record["metrics"].items():
+            if value is not None:
+                members[metric].append(index)
+    found = {}
+    for metric, indices in members.items():
+        values = [files[i].record["metrics"][metric] for i in indices]
+        seeds = [files[i].record["seed"] for i in indices]
+        found[metric] = _sample(values, seeds, metric, [stored[i] for i in indices])
+    return found
+
+
+def _sample(
+    values: Sequence[float], seeds: Sequence[int], metric: str, stored: Sequence[Stored | None]
+) -> Sample:
+    """The trials' values, with their replicates where all have them of the same draws."""
+    known = [one for one in stored if one is not None and metric in one.values]
+    if len(known) < len(stored) or len({one.key for one in known}) > 1:
+        return Sample(values, seeds)
+    count = min(len(one.values[metric]) for one in known)
+    matrix = np.stack([one.values[metric][:count] for one in known])
+    if count < 2 or not np.isfinite(matrix).all():
+        return Sample(values, seeds)
+    return Sample(values, seeds, matrix, known[0].key, known[0].images)
+
+
+def _pooled(samples: Mapping[int, Sample]) -> Sample:
+    """One checkpoint per pretraining seed -> a sample of the method: each seed counts once."""
+    members = [samples[seed] for seed in sorted(samples)]
+    # Pretraining seed 0 of a method and fine-tuning seed 0 of a checkpoint are not a pair
+    seeds = [f"pretraining {seed}" for seed in sorted(samples)]
+    values = [float(np.mean(sample.values)) for sample in members]
+    replicates = [sample.replicates for sample in members if sample.replicates is not None]
+    if len(replicates) < len(members) or len({sample.draws for sample in members}) > 1:
+        return Sample(values, seeds)
+    count = min(matrix.shape[1] for matrix in replicates)
+    rows = [matrix[:, :count].mean(axis=0) for matrix in replicates]
+    return Sample(values, seeds, np.stack(rows), members[0].draws, members[0].images)
+
+
+def _stored(file: RecordFile, lost: list[str]) -> Stored | None:
+    path = file.artifact("replicates")
+    if path is None:
+        return None
+    try:
+        found = read_replicates(path)
+    except InputError as error:
+        lost.append(str(error))
+        return None
+    metrics = file.record["metrics"]
+    wrong = [
+        name
+        for name, value in found.full.items()
+        if metrics.get(name) is not None and not abs(value - metrics[name]) < _TOLERANCE
+    ]
+    if wrong:
+        lost.append(f"{path}: of another evaluation than the record ({wrong[0]})")
+        return None
+    return found

@@ -1,0 +1,136 @@
+"""The columns of the table: protocols with their labels, how they differ, and what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transfer.report.configs import (
+    Recorded,
+    changed_keys,
+    difference,
+    is_users_task,
+    learning_rate,
+    left_to_user,
+    may_belong,
+    read_config,
+)
+from transfer.report.published import published_rows
+from transfer.report.rows_columns_cells import Protocol
+from transfer.results.group import ProtocolKey
+from transfer.results.own_data import task_name
+from transfer.results.read_records import RecordFile
+
+# In the table's order
+TASKS = (
+    *("knn", "linear", "linear_crops", "kshot", "svm", "svm_lowshot", "finetune"),
+    *("detection", "segmentation", "semantic"),
+)
+
+
+def make_protocols(
+    members: Mapping[ProtocolKey, Sequence[RecordFile]], notes: list[str]
+) -> list[Protocol]:
+    """Columns in the table's order, from the records of each protocol."""
+    absent: list[Path] = []
+    configs = {key: read_config(files, notes, absent) for key, files in members.items()}
+    if absent:
+        count = "a file" if len(absent) == 1 else f"{len(absent)} files"
+        notes.append(f"config: {count} named by records not found, such as {absent[0]}")
+    protocols = []
+    # What all records of each were run with, so that the header can say how two columns differ
+    given = {key: _common_overrides(files) for key, files in members.items()}
+    for key, files in members.items():
+        config = configs[key]
+        sweeps = [path for file in files if (path := file.artifact("lr_sweep"))]
+        rate = learning_rate(key.task, config, sweeps)
+        changed = _changed(key, given[key], config)
+        cut = changed or any(file.record["status"] == "shortened" for file in files)
+        printed = () if cut or rate == "swept lr" else tuple(published_rows(key.name))
+        protocols.append(
+            Protocol(
+                key=key,
+                **key._asdict(),
+                overrides=given[key],
+                label=_label(key, given, config) + (f", {rate}" if rate else ""),
+                rate=rate,
+                published=printed,
+                changed=changed,
+                config_known=config is not None,
+            )
+        )
+    protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
+    ranks = {task: rank for rank, task in enumerate(TASKS)}
+    return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.key))
+
+
+def _label(
+    key: ProtocolKey, given: Mapping[ProtocolKey, Sequence[str]], config: Recorded | None
+) -> str:
+    """The column's title, with what tells it from others of that title, by their overrides."""
+    title = _title(key)
+    same = [k for k in given if (k.task, k.name, _title(k)) == (key.task, key.name, title)]
+    here = [other for other in same if other.dataset == key.dataset]
+    parts = [key.dataset] if len(here) < len(same) else []
+    if len({other.engine for other in here}) > 1:
+        parts.append(key.engine)
+    if len({other.config_sha256 for other in here}) > 1:
+        pairs = [pair for pair in given[key] if may_belong(key.task, pair.split()[0], config)]
+        # Data that all of them name was the user's to give: it tells none from the others
+        data = {pair for pair in pairs if pair.split()[0] in left_to_user(key.name)}
+        data = {pair for pair in data if all(pair in given[other] for other in here)}
+        shown = " ".join(pair for pair in pairs if pair not in data)
+        parts.append(f"{shown or 'as shipped'}, config {key.config_sha256[:7]}")
+    return f"{title} [{'; '.join(parts)}]" if parts else title
+
+
+def _title(key: ProtocolKey) -> str:
+    """The config's name; with the user's data before it if the config has none of its own."""
+    return f"{task_name(key.dataset)} ({key.name})" if is_users_task(key.name) else key.name
+
+
+def _differs(
+    protocol: Protocol, others: list[Protocol], configs: Mapping[ProtocolKey, Recorded | None]
+) -> tuple[str, ...]:
+    """How it differs from each other column of the same task and data set, by config key."""
+    lines = []
+    for other in others:
+        same_data = (other.task, other.dataset) == (protocol.task, protocol.dataset)
+        if other is protocol or not same_data:
+            continue
+        mine, theirs = configs[protocol.key], configs[other.key]
+        if protocol.config_sha256 == other.config_sha256:
+            found: list[str] = []
+        elif mine is None or theirs is None:
+            found = ["a config was not kept, so that the keys are not known"]
+        else:
+            found = difference(mine, theirs)
+        if other.engine != protocol.engine:
+            found = [f"engine {protocol.engine} / {other.engine}", *found]
+        lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")
+    return tuple(lines)
+
+
+def _changed(
+    key: ProtocolKey, overrides: Sequence[str], config: Recorded | None
+) -> tuple[str, ...]:
+    """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
+    named = {pair.split()[0]: pair for pair in overrides}
+    asked = left_to_user(key.name)
+    given = [p for k, p in named.items() if may_belong(key.task, k, config) and k not in asked]
+    edited = changed_keys(key.name, config)
+    return (*given, *(line for k, line in edited.items() if k not in named))
+
+
+def _common_overrides(files: Iterable[RecordFile]) -> tuple[str, ...]:
+    """KEY VALUE pairs that all the records share, in the order of the first."""
+    lists = [_pairs(file.record["protocol"]["overrides"]) for file in files]
+    return tuple(pair for pair in lists[0] if all(pair in other for other in lists))
+
+
+def _pairs(overrides: Sequence[str]) -> list[str]:
+    """ "KEY VALUE" texts: detection records them as such, classification as alternating words."""
+    if overrides and " " in overrides[0]:  # a key has no space
+        return list(overrides)
+    return [" ".join(overrides[i : i + 2]) for i in range(0, len(overrides), 2)]

@@ -1,0 +1,191 @@
+"""The report's numbers for other programs: report.csv with all digits, and report.tex."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from transfer.report.cost import compute_rows
+from transfer.report.flags import find_flags
+from transfer.report.markdown_and_terminal import Table, describe_protocol
+from transfer.report.numbers_as_text import SPREAD, format_cell
+from transfer.report.published import MARK, Published
+from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
+from transfer.results.metrics import is_percent
+
+CSV_FIELDS = (
+    "checkpoint,sha256,method,backbone,pretrain_epochs,pretrain_seconds,pretrain_gpu_seconds,"
+    "pretrain_views,task,dataset,protocol,engine,config_sha256,overrides,metric,mean,std,n,"
+    "t95_half_width,values,transfer_seconds,transfer_gpu_seconds,transfer_views,shortened,"
+    "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit"
+).split(",")
+PERCENT = "percent"
+_LATEX = {
+    "\\": "\\textbackslash{}",
+    "{": "\\{",
+    "}": "\\}",
+    "_": "\\_",
+    "%": "\\%",
+    "&": "\\&",
+    "#": "\\#",
+    "$": "\\$",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "–": "--",
+    "†": "$^\\dagger$",
+    "★": "$^\\star$",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "\n": " ",
+}
+
+
+def to_csv(results: Results) -> str:
+    """Long form: one line per row, protocol and metric; published numbers last, by their unit."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for checkpoint in (*results.checkpoints, *results.methods):
+        for protocol in results.protocols:
+            cell = results.cell(checkpoint, protocol)
+            if cell is None:
+                continue
+            for metric in results.metrics[protocol.key]:
+                if metric in cell.summaries:
+                    writer.writerow(_csv_row(results, checkpoint, protocol, cell, metric))
+    for protocol in results.protocols:
+        for row in protocol.published:
+            writer.writerows(_published_lines(results, protocol, row))
+    return stream.getvalue()
+
+
+def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
+    """Tables with booktabs: one per protocol, narrow enough for a page, comparison, costs."""
+    lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
+    lines += [f"% flag: {flag}" for flag in find_flags(results)]
+    for protocol in results.protocols:
+        lines += _protocol_lines(results, protocol)
+    if compared:
+        lines += [f"% {units}", _tabular(compared[0], [compared[1]], 2)]
+    for protocol in results.protocols:
+        header, costs = compute_rows(results, protocol, results.headline(protocol))
+        if costs:
+            lines += [f"% cost of pretraining: {protocol.label}", _tabular(header, [costs], 1)]
+    # A comment is one line; an empty line after each table, so that they stand below each other
+    return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else f"{x}\n" for x in lines) + "\n"
+
+
+def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
+    """One table: checkpoints, below a rule methods, below another what others published."""
+    metrics = results.headlines_of(protocol)
+    measured = [
+        [_measured_line(results, row, protocol, metrics) for row in rows]
+        for rows in (results.checkpoints, results.methods)
+    ]
+    measured = [[line for line in lines if line] for lines in measured]
+    theirs = [
+        [f"{row.label} ({MARK})", row.trials or "–"]
+        + [f"{row.metrics[m]:.1f}" if m in row.metrics else "–" for m in metrics]
+        for row in protocol.published
+        if row.metrics.keys() & set(metrics)
+    ]
+    lines = [f"% {protocol.label}: {describe_protocol(protocol)}"]
+    lines += [f"% {line}" for line in protocol.differs]
+    if measured[1]:
+        lines.append("% methods: n counts pretraining seeds, each the mean of its trials")
+    lines += [f"% {MARK}: {row.label}: {row.source}" for row in protocol.published]
+    return [*lines, _tabular([protocol.label, "n", *metrics], [*measured, theirs], 1)]
+
+
+def _measured_line(
+    results: Results, row: Checkpoint, protocol: Protocol, metrics: Sequence[str]
+) -> list[str]:
+    """Name, n and values of a row, [] where it was not run; n is beside each where they differ."""
+    cell = results.cell(row, protocol)
+    if cell is None:
+        return []
+    label = f"{row.label}, {row.seeds} seeds" if row.seeds else row.label
+    counts = {cell.summaries[m].n for m in metrics if m in cell.summaries}
+    one = len(counts) <= 1
+    values = [format_cell(results, row, protocol, m, count=not one) for m in metrics]
+    return [label, str(*counts) if one else "", *values]
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it in a table."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], left: int) -> str:
+    """`groups` of rows with a rule before each; the first `left` columns to the left."""
+    lines = [
+        "\\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}",
+        "\\toprule",
+        " & ".join(map(escape_latex, header)) + " \\\\",
+    ]
+    for rows in filter(None, groups):
+        lines.append("\\midrule")
+        # A row that begins with [ would be the length of the line break before it
+        lines += ["{}" + " & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def _published_lines(
+    results: Results, protocol: Protocol, row: Published
+) -> list[dict[str, object]]:
+    facts = {
+        "checkpoint": row.label,
+        "task": protocol.task,
+        "dataset": protocol.dataset,
+        "protocol": protocol.name,
+        "n": row.trials,
+        "unit": MARK,
+        "source": row.source,
+        "metric_unit": PERCENT,
+    }
+    known = [metric for metric in results.metrics[protocol.key] if metric in row.metrics]
+    return [{**facts, "metric": m, "mean": repr(row.metrics[m])} for m in known]
+
+
+def _csv_row(
+    results: Results, checkpoint: Checkpoint, protocol: Protocol, cell: Cell, metric: str
+) -> dict[str, object]:
+    summary = cell.summaries[metric]
+    values = (
+        checkpoint.label,
+        "" if checkpoint.untrained else checkpoint.sha256,
+        checkpoint.method,
+        checkpoint.backbone,
+        checkpoint.epochs,
+        checkpoint.seconds,
+        checkpoint.gpu_seconds,
+        checkpoint.views,
+        protocol.task,
+        protocol.dataset,
+        protocol.name,
+        protocol.engine,
+        protocol.config_sha256,
+        "; ".join(protocol.overrides),
+        metric,
+        repr(summary.mean),
+        "" if summary.std is None else repr(summary.std),
+        summary.n,
+        "" if summary.half_width is None else repr(summary.half_width),
+        " ".join(map(repr, cell.values[metric])),
+        cell.seconds,
+        cell.gpu_seconds,
+        cell.views,
+        cell.shortened,
+        "" if summary.low is None else repr(summary.low),
+        "" if summary.high is None else repr(summary.high),
+        summary.covers or "",
+        results.is_best(checkpoint, protocol, metric),
+        checkpoint.unit,
+        protocol.rate,
+        "",
+        PERCENT if is_percent(metric) else "",
+    )
+    return dict(zip(CSV_FIELDS, values))

@@ -1,0 +1,167 @@
+"""The report as text: report.md, and the tables that the command prints.
+
+Percentages have one decimal; report.csv has all digits (`csv_and_latex.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from transfer.report.cost import compute_rows
+from transfer.report.flags import find_flags
+from transfer.report.numbers_as_text import (
+    COMPUTE,
+    SPREAD,
+    costs,
+    format_cell,
+    format_count,
+    format_seconds,
+)
+from transfer.report.published import MARK
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
+
+Table = tuple[list[str], list[list[str]]]  # header, rows
+_FACTS = ["backbone", "pretrain", "views", "transfer"]
+
+
+def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) -> Table:
+    """The main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
+    columns, rows = results.headlines(), results.checkpoints if rows is None else rows
+    header = ["checkpoint", *_FACTS]
+    header += [f"{protocol.label}: {metric}" for protocol, metric in columns]
+    cells = ([format_cell(results, row, *column) for column in columns] for row in rows)
+    return header, [[row.label, *_facts(results, row), *line] for row, line in zip(rows, cells)]
+
+
+def method_rows(results: Results) -> Table:
+    """Methods of three or more pretraining seeds: n counts seeds, each the mean of its trials."""
+    header, rows = headline_rows(results, results.methods)
+    units = [row.unit for row in results.methods]
+    return ["method", "unit", *header[1:]], [[r[0], u, *r[1:]] for u, r in zip(units, rows)]
+
+
+def to_terminal(results: Results) -> str:
+    """For a terminal, narrow: what rows are and cost, a table per protocol, then flags."""
+    rows = [[row.label, *_facts(results, row)] for row in results.checkpoints]
+    parts = [aligned(["checkpoint", *_FACTS], rows)]
+    if results.methods:
+        rows = [[row.label, row.unit, *_facts(results, row)] for row in results.methods]
+        parts.append(aligned(["method", "unit", *_FACTS], rows))
+    for protocol in results.protocols:
+        parts.append(f"{protocol.task}: {protocol.label}\n{_headline_table(results, protocol)}")
+    parts.append("\n".join(f"flag: {flag}" for flag in find_flags(results)))
+    return "\n\n".join(filter(None, parts))
+
+
+def _facts(results: Results, row: Checkpoint) -> list[str]:
+    """A row's texts in the columns `_FACTS`."""
+    seconds, _, views = costs(row)
+    return [row.backbone, seconds, views, format_seconds(results.transfer_seconds(row))]
+
+
+def _headline_table(results: Results, protocol: Protocol) -> str:
+    """The main metrics of checkpoints and methods that have some of them."""
+    metrics = results.headlines_of(protocol)
+    rows = [
+        [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
+        for row, _ in results.column(protocol, [*results.checkpoints, *results.methods])
+    ]
+    return aligned(["", *metrics], rows, left=1)
+
+
+def comparison_to_terminal(compared: Table, units: str) -> str:
+    """`compare_table`'s rows below a heading per protocol."""
+    header, rows = compared
+    parts = [units]
+    for label, group in groupby(rows, key=lambda row: row[0]):
+        parts.append(f"{label}\n{aligned(header[1:], [row[1:] for row in group], left=1)}")
+    return "\n\n".join(parts)
+
+
+def to_markdown(results: Results, compared: Table | None = None, units: str = "") -> str:
+    """The main table, flags, methods, a comparison, every metric of each protocol, the notes."""
+    parts = ["# Transfer results", f"Percent; {SPREAD}. {COMPUTE}."]
+    parts.append(markdown_table(*headline_rows(results)))
+    flags = find_flags(results)
+    if flags:
+        parts += ["## Flags", "\n".join(f"- {flag}" for flag in flags)]
+    if results.methods:
+        parts += ["## Methods", "n counts pretraining seeds, each the mean of its trials."]
+        parts.append(markdown_table(*method_rows(results)))
+    if compared:
+        parts += ["## Comparison", units, markdown_table(*compared)]
+    for protocol in results.protocols:
+        parts += _protocol_part(results, protocol)
+    if results.notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in results.notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _protocol_part(results: Results, protocol: Protocol) -> list[str]:
+    parts = [f"## {protocol.task}: {protocol.label}", describe_protocol(protocol)]
+    if protocol.differs:
+        parts.append("\n".join(f"- {line}" for line in protocol.differs))
+    parts.append(markdown_table(*protocol_rows(results, protocol)))
+    if protocol.published:
+        parts.append(f"The same protocol as {MARK} by others, not measured here:")
+        parts.append(markdown_table(*published_table(results, protocol)))
+    metric = results.headline(protocol)
+    header, rows = compute_rows(results, protocol, metric)
+    if rows:
+        parts.append(f"{metric} against the cost of pretraining:")
+        parts.append(markdown_table(header, rows))
+    return parts
+
+
+def protocol_rows(results: Results, protocol: Protocol) -> Table:
+    """All metrics of one protocol as (header, rows), the cost of one trial last."""
+    metrics = results.metrics[protocol.key]
+    rows = []
+    for checkpoint, cell in results.column(protocol):
+        row = [format_cell(results, checkpoint, protocol, metric) for metric in metrics]
+        cost = [format_seconds(cell.seconds), format_count(cell.views)]
+        rows.append([checkpoint.label, *row, *cost])
+    return ["checkpoint", *metrics, "time per trial", "views per trial"], rows
+
+
+def published_table(results: Results, protocol: Protocol) -> Table:
+    """What others published under this protocol, under the metrics that were measured here."""
+    metrics = [
+        metric
+        for metric in results.metrics[protocol.key]
+        if any(metric in row.metrics for row in protocol.published)
+    ]
+    rows = []
+    for row in protocol.published:
+        values = [f"{row.metrics[m]:.1f}" if m in row.metrics else "–" for m in metrics]
+        rows.append([f"{row.label} ({MARK})", *values, row.trials or "–", row.source])
+    return [MARK, *metrics, "trials", "source"], rows
+
+
+def describe_protocol(protocol: Protocol) -> str:
+    """One line that tells this protocol from others."""
+    text = f"data set {protocol.dataset}, engine {protocol.engine}, config {protocol.name}"
+    changes = f" with {', '.join(protocol.overrides)}" if protocol.overrides else ""
+    rate = f", {protocol.rate}" if protocol.rate else ""
+    return f"{text}{changes}{rate} (config sha256 {protocol.config_sha256[:12]})"
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Text columns for a terminal: the first `left` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i < left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths))
+        )
+        for line in (header, ["-" * width for width in widths], *rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    marks = ["---"] + ["---:"] * (len(header) - 1)
+    lines = [header, marks, *rows]
+    return "\n".join("| " + " | ".join(t.replace("|", "\\|") for t in x) + " |" for x in lines)

@@ -1,0 +1,112 @@
+"""Numbers per class: all checkpoints beside each other, and the differences of each two.
+
+The records hold them as {metric: {class: percent}}. Values are means over trials.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+from markupsafe import Markup
+
+from transfer.report.figures.bars import difference_chart
+from transfer.report.figures.dots import Dots, dot_chart
+from transfer.report.page.charts import Chart, Group
+from transfer.report.rows_columns_cells import Cell, Protocol, Results
+
+MOST_CLASSES = 24  # in one figure; the widest gaps first
+MOST_DIFFERENCES = 12
+
+Values = dict[int, dict[str, float]]  # series -> class -> percent
+
+
+def by_class(results: Results) -> Group:
+    """A row per class and a mark per checkpoint, the classes that differ most."""
+    charts: list[Chart] = []
+    drawn: set[int] = set()
+    for protocol in results.protocols:
+        metric, values = class_values(results, protocol)
+        names = _common(values)
+        if not names:
+            continue
+        gaps = {name: _gap([found[name] for found in values.values()]) for name in names}
+        shown = sorted(names, key=lambda name: (-gaps[name], name))[:MOST_CLASSES]
+        rows = []
+        for name in sorted(shown, key=lambda name: -_mean([v[name] for v in values.values()])):
+            labels = [
+                (results.checkpoints[series].label, series, found[name])
+                for series, found in values.items()
+            ]
+            rows.append(Dots(name, labels))
+        cut = f", the {len(shown)} of {len(names)} classes that differ most"
+        title = f"{protocol.label}: {metric} by class{cut if len(shown) < len(names) else ''}"
+        charts.append(Chart(title, Markup(dot_chart(rows, title))))
+        drawn.update(values)
+    return Group(
+        "classes",
+        "By class",
+        "Means over trials, the best class at the top.",
+        charts,
+        [row for series, row in enumerate(results.checkpoints) if series in drawn],
+        "No record has numbers per class.",
+    )
+
+
+def class_differences(results: Results) -> dict[tuple[int, int], list[Chart]]:
+    """{(first, second) series: charts} of each two checkpoints, first < second."""
+    charts: dict[tuple[int, int], list[Chart]] = {}
+    labels = [row.label for row in results.checkpoints]
+    for protocol in results.protocols:
+        metric, values = class_values(results, protocol)
+        for one, two in combinations(sorted(values), 2):
+            names = _common({one: values[one], two: values[two]})
+            if not names:
+                continue
+            rows = [(name, values[one][name] - values[two][name]) for name in names]
+            shown = sorted(rows, key=lambda row: -abs(row[1]))[:MOST_DIFFERENCES]
+            cut = f", the {len(shown)} largest of {len(rows)}" if len(shown) < len(rows) else ""
+            title = f"{protocol.label}: difference in {metric} by class{cut}"
+            title += " (means over trials, not tested)"
+            svg = difference_chart(shown, title, (labels[one], one), (labels[two], two))
+            charts.setdefault((one, two), []).append(Chart(title, Markup(svg)))
+    return charts
+
+
+def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
+    """The first metric that has classes, headlines before others, and its values by checkpoint."""
+    cells = {
+        series: cell
+        for series, row in enumerate(results.checkpoints)
+        if (cell := results.cell(row, protocol))
+    }
+    known = {m for cell in cells.values() for f in cell.files for m in f.record["per_class"] or ()}
+    metrics = (*results.headlines_of(protocol), *results.metrics[protocol.key])
+    ordered = [name for name in metrics if name in known]
+    metric = next(iter(ordered or sorted(known)), "")
+    means = {series: _class_means(cell, metric) for series, cell in cells.items()}
+    return metric, {series: found for series, found in means.items() if found}
+
+
+def _class_means(cell: Cell, metric: str) -> dict[str, float]:
+    """Of the classes that have a value in every trial."""
+    trials = [(entry.record["per_class"] or {}).get(metric) or {} for entry in cell.files]
+    return {
+        name: _mean([trial[name] for trial in trials])
+        for name in trials[0]
+        if all(trial.get(name) is not None for trial in trials)
+    }
+
+
+def _common(values: Values) -> list[str]:
+    """Classes that all have, in the first one's order."""
+    found = list(values.values())
+    return [name for name in found[0] if all(name in other for other in found)] if found else []
+
+
+def _gap(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,95 @@
+"""The data of the page's comparison: every two rows, metric by metric.
+
+The page's script only chooses and prints; every number and every word on a difference is made
+here.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from transfer.report.compare import Pair, compare_cells
+from transfer.report.numbers_as_text import format_summary
+from transfer.report.rows_columns_cells import Checkpoint, Results
+from transfer.results.metrics import is_percent
+
+
+def pair_data(results: Results) -> dict[str, Any]:
+    """JSON-ready: `columns` by protocol and metric, `pairs` of row numbers to differences.
+
+    Rows are those of `every_row`, with their `labels` and `units`; metrics are those in percent.
+    columns: [{protocol, metric, headline, texts: [one per row, "" where not run]}]; pairs: {"0-1":
+    [[column number, first - second, low, high, verdict, detectable, place in `covers`], ...]},
+    first < second; null without an interval.
+    """
+    rows = every_row(results)
+    headlines = {(protocol.key, metric) for protocol, metric in results.headlines()}
+    columns: list[dict[str, Any]] = []
+    pairs: dict[str, list[list[Any]]] = {}
+    covers: list[str] = []
+    for protocol in results.protocols:
+        cells = {
+            number: cell for number, row in enumerate(rows) if (cell := results.cell(row, protocol))
+        }
+        for metric in filter(is_percent, results.metrics[protocol.key]):
+            having = {n: cell for n, cell in cells.items() if metric in cell.summaries}
+            for one, two in combinations(having, 2):
+                samples = (cells[one].samples[metric], cells[two].samples[metric])
+                pair = compare_cells(protocol, metric, *samples)
+                words = _covers(pair)
+                covers += [] if words in covers else [words]
+                found = [len(columns), *_numbers(pair), covers.index(words)]
+                pairs.setdefault(f"{one}-{two}", []).append(found)
+            columns.append(
+                {
+                    "protocol": protocol.label,
+                    "metric": metric,
+                    "headline": (protocol.key, metric) in headlines,
+                    "texts": [
+                        format_summary(having[n].summaries[metric]) if n in having else ""
+                        for n in range(len(rows))
+                    ],
+                }
+            )
+    names = {"labels": [row.label for row in rows], "units": [row.unit for row in rows]}
+    return {**names, "columns": columns, "pairs": pairs, "covers": covers}
+
+
+def every_row(results: Results) -> list[Checkpoint]:
+    """The checkpoints, by the numbers of their series, then the methods."""
+    return [*results.checkpoints, *results.methods]
+
+
+def default_pair(results: Results, wanted: tuple[str, ...] = ()) -> tuple[int, int] | None:
+    """(first, second) rows to show first: `wanted` labels, else the two with most in common.
+
+    Trained checkpoints come before untrained ones; None where no two have a protocol in common.
+    """
+    labels = [row.label for row in every_row(results)]
+    if wanted:
+        return labels.index(wanted[0]), labels.index(wanted[1])
+    shared = {}
+    for one, two in combinations(range(len(results.checkpoints)), 2):
+        pair = (results.checkpoints[one], results.checkpoints[two])
+        common = [p for p in results.protocols if all(results.cell(row, p) for row in pair)]
+        if common:
+            # The later row first: baselines stand at the top of the table
+            shared[two, one] = (not any(row.untrained for row in pair), len(common))
+    return max(shared, key=lambda key: shared[key], default=None)
+
+
+def _numbers(pair: Pair) -> tuple[float, float | None, float | None, str, float | None]:
+    low, high = pair.found.estimate.interval() or (None, None)
+    value = pair.found.estimate.value
+    return (round(value, 4), _short(low), _short(high), pair.verdict, _short(pair.found.detectable))
+
+
+def _covers(pair: Pair) -> str:
+    """What the interval is over, and how trials were taken."""
+    words = pair.found.estimate.covers or ""
+    return f"{words}, in pairs" if words and pair.found.paired else words
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

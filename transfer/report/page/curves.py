@@ -1,0 +1,190 @@
+"""Figures of artifacts: learning curves, precision-recall, feature spectra.
+
+Precision and recall are means over the trials, the others are of the first trial that has the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from transfer.report.figures.lines import Line, line_chart
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.charts import Chart, Group
+from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
+
+MAX_CHARTS = 6  # of one protocol's learning curves
+# Scalars that are not a result: where the run was, not how well it went
+_NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
+_NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
+_DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
+
+Members = list[tuple[int, Checkpoint, Any]]  # series, checkpoint, the artifact's content
+
+
+def learning_curves(results: Results, artifacts: Artifacts) -> list[Group]:
+    """Pretraining (one group), then fine-tuning (a group per protocol)."""
+    groups = [
+        _curve_group(
+            "Learning curves: pretraining", _pretraining(results, artifacts), artifacts.notes
+        )
+    ]
+    for protocol in results.protocols:
+        members = _members(results, protocol, artifacts, "curves", _rows)
+        groups.append(_curve_group(f"Learning curves: {protocol.label}", members, artifacts.notes))
+    found = [group for group in groups if group.charts]
+    missing = "No record has learning curves: kNN and SVM have none."
+    return found or [Group("curves", "Learning curves", "", [], missing=missing)]
+
+
+def precision_recall(results: Results, artifacts: Artifacts) -> Group:
+    """Precision against recall, a chart per protocol and metric."""
+    charts, drawn = [], []
+    for protocol in results.protocols:
+        members = []
+        for series, row in enumerate(results.checkpoints):
+            cell = results.cell(row, protocol)
+            trials = artifacts.read_all(cell, "pr_curves", _pr_content)
+            members += [(series, row, trials)] if trials else []
+        names = (name for _, _, trials in members for trial in trials for name in trial["mean"])
+        for metric in dict.fromkeys(names):
+            lines = [
+                over_trials(row.label, series, metric, trials) for series, row, trials in members
+            ]
+            title = f"{protocol.label}: {metric}"
+            svg = line_chart(lines, f"{title}, precision against recall", "recall", "precision")
+            charts.append(Chart(title, Markup(svg)))
+        drawn += [row for _, row, _ in members]
+    return Group(
+        "precision-recall",
+        "Precision and recall",
+        "Interpolated precision at each recall, mean over classes and trials; a band spans the "
+        "trials. The mean height of a curve is the AP that it is named after (VOC's 2007 metric "
+        "takes eleven points of it).",
+        charts,
+        [row for row in results.checkpoints if row in drawn],
+        "Not stored by these runs; detection runs store pr_curves.json.",
+    )
+
+
+def spectra(results: Results, artifacts: Artifacts) -> Group:
+    """Singular values of frozen features, a chart per data set and pooling."""
+    charts, drawn, seen = [], [], set()
+    for protocol in results.protocols:
+        members = _members(results, protocol, artifacts, "spectrum", _spectrum_content)
+        lines = [Line(row.label, series, points) for series, row, points in members]
+        shown = tuple((line.series, tuple(line.points)) for line in lines)
+        if not lines or shown in seen:  # kNN and a linear probe on the same features
+            continue
+        seen.add(shown)
+        title = f"{protocol.label}: spectrum of the features of {protocol.dataset}"
+        labels = ("dimension", "share of the largest")
+        svg = line_chart(lines, title, *labels, log_x=True, log_y=True)
+        charts.append(Chart(title, Markup(svg)))
+        drawn += [row for _, row, _ in members]
+    return Group(
+        "spectrum",
+        "Feature spectrum",
+        "Singular values of the centred test features, as shares of the largest. A curve that "
+        "falls early uses few dimensions.",
+        charts,
+        [row for row in results.checkpoints if row in drawn],
+        "Not stored by these runs; classification runs on whole images store spectrum.json.",
+    )
+
+
+def over_trials(label: str, series: int, metric: str, trials: Sequence[dict[str, Any]]) -> Line:
+    """The mean of the trials that have the metric at the first one's recalls, and their range."""
+    found = [trial for trial in trials if metric in trial["mean"]]
+    found = [trial for trial in found if trial["recall"] == found[0]["recall"]]
+    if not found:
+        return Line(label, series, [])
+    heights = np.array([trial["mean"][metric] for trial in found], dtype=np.float64)
+    recall = found[0]["recall"]
+    ends = zip(recall, heights.min(axis=0).tolist(), heights.max(axis=0).tolist())
+    points = list(zip(recall, heights.mean(axis=0).tolist()))
+    band = list(ends) if len(found) > 1 else ()
+    return Line(f"{label} (n={len(found)})", series, points, band)
+
+
+def _pretraining(results: Results, artifacts: Artifacts) -> Members:
+    """Of each checkpoint once, whatever was run on it."""
+    members: Members = []
+    for protocol in results.protocols:
+        known = {series for series, _, _ in members}
+        found = _members(results, protocol, artifacts, "pretrain_curves", _rows)
+        members += [member for member in found if member[0] not in known]
+    return sorted(members, key=lambda member: member[0])
+
+
+def _members(
+    results: Results,
+    protocol: Protocol,
+    artifacts: Artifacts,
+    kind: str,
+    check: Callable[[Any], Any],
+) -> Members:
+    members = []
+    for series, row in enumerate(results.checkpoints):
+        content = artifacts.read(results.cell(row, protocol), kind, check)
+        if content:
+            members.append((series, row, content))
+    return members
+
+
+def _curve_group(title: str, members: Members, notes: list[str]) -> Group:
+    names = {name for _, _, rows in members for row in rows for name in row if _is_drawn(name)}
+    ordered = sorted(names, key=_importance)
+    charts = []
+    for name in ordered[:MAX_CHARTS]:
+        lines = [Line(row.label, series, _points(rows, name)) for series, row, rows in members]
+        if any(line.points for line in lines):
+            svg = line_chart(lines, f"{title}: {name} by step", "step", name)
+            charts.append(Chart(name, Markup(svg)))
+    if len(ordered) > MAX_CHARTS:
+        notes.append(f"{title}: curves not drawn: {', '.join(ordered[MAX_CHARTS:])}")
+    anchor = "curves-" + "".join(c if c.isalnum() else "-" for c in title.lower())
+    rows = [row for _, row, _ in members]
+    return Group(anchor, title, "First trial.", charts, rows, contents="Learning curves")
+
+
+def _rows(content: Any) -> list[dict[str, Any]]:
+    return [row for row in content if isinstance(row["step"], (int, float))]
+
+
+def _pr_content(content: Any) -> dict[str, Any]:
+    recall, mean = content["recall"], content["mean"]
+    for name, values in mean.items():
+        if len(values) != len(recall):
+            raise ValueError(f"{name} has {len(values)} values for {len(recall)} recalls")
+    return {"recall": [float(r) for r in recall], "mean": mean}
+
+
+def _spectrum_content(content: Any) -> list[tuple[float, float]]:
+    values = [float(value) for value in content["singular_values"]]
+    places = content.get("index") or range(1, len(values) + 1)
+    if values and values[0] == 0.0:  # a collapse
+        raise ValueError("the features do not vary")
+    return [(float(i), value / values[0]) for i, value in zip(places, values)]
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [
+        (float(row["step"]), float(row[name]))
+        for row in rows
+        if isinstance(row.get(name), (int, float))
+    ]
+
+
+def _is_drawn(name: str) -> bool:
+    return name not in _NOT_DRAWN and not name.endswith(_NOT_DRAWN_ENDS)
+
+
+def _importance(name: str) -> tuple[int, str]:
+    if name == "loss":
+        return -1, name
+    ranks = [rank for rank, part in enumerate(_DRAWN_FIRST) if part in name]
+    return (min(ranks, default=len(_DRAWN_FIRST)), name)

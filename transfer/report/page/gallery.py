@@ -1,0 +1,219 @@
+"""Detections of two checkpoints on the same test images, the biggest disagreements first.
+
+The artifact "gallery" holds the boxes that a run found on a fixed few test images, "gallery_sheet"
+their thumbnails. Each protocol, image and checkpoint has a panel; each pair of checkpoints has an
+order of the images, by how differently the two see them, whatever the annotations say. A sheet is
+embedded once per protocol, because all its checkpoints were tested on the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from transfer.report.figures.boxes import box_figure
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.pictures import data_uri
+from transfer.report.rows_columns_cells import Protocol, Results
+
+MIN_SCORE = 0.3  # of a drawn box; the order of the images is made of all that are stored
+MOST_BOXES = 8
+MIN_IOU = 0.5
+
+Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """One protocol's test images.
+
+    `panels[series][image]` is a figure; `orders` has "0-1" -> [[image, disagreement], ...], the
+    largest first, for each two checkpoints, the lower series first. `sheet` is a data URI or "".
+    """
+
+    number: int
+    label: str
+    names: list[str]
+    sheet: str
+    sheet_size: tuple[int, int]
+    panels: dict[int, list[Markup]] = field(repr=False)
+    orders: dict[str, list[list[float]]] = field(repr=False)
+    trials: dict[int, str] = field(default_factory=dict)  # series -> which trial it is
+
+
+def collect_galleries(results: Results, artifacts: Artifacts, pictures: bool) -> list[Gallery]:
+    """One per protocol that two checkpoints or more have boxes of; no sheet without `pictures`."""
+    galleries: list[Gallery] = []
+    for protocol in results.protocols:
+        gallery = _gallery(results, protocol, artifacts, pictures, len(galleries))
+        if gallery:
+            galleries.append(gallery)
+    return galleries
+
+
+def _gallery(
+    results: Results, protocol: Protocol, artifacts: Artifacts, pictures: bool, number: int
+) -> Gallery | None:
+    found: dict[int, dict[str, Any]] = {}
+    cells = {
+        n: c for n, row in enumerate(results.checkpoints) if (c := results.cell(row, protocol))
+    }
+    for series, cell in cells.items():
+        content = artifacts.read(cell, "gallery", _checked)
+        if content:
+            found[series] = content
+    if len(found) < 2:
+        return None
+    # Trials cut to other images, or an older choice, have other ids: only common ones compare
+    common = set.intersection(*({image["id"] for image in c["images"]} for c in found.values()))
+    images = {
+        series: [image for image in content["images"] if image["id"] in common]
+        for series, content in found.items()
+    }
+    sheet, size, source = (
+        _sheet(results, protocol, artifacts, found) if pictures else ("", (0, 0), 0)
+    )
+    places = [image["cell"] for image in images[source]] if sheet else []
+    panels = {
+        series: [
+            _panel(
+                results.checkpoints[series].label,
+                image,
+                found[series]["classes"],
+                (f"sheet-{number}", places[place]) if sheet else ("", None),
+            )
+            for place, image in enumerate(images[series])
+        ]
+        for series in found
+    }
+    names = [str(image["id"]) for image in next(iter(images.values()))]
+    orders = {f"{a}-{b}": _order(images[a], images[b]) for a, b in combinations(found, 2)}
+    trials = {}
+    for series in found:
+        cell = cells[series]
+        which = artifacts.trial(cell, "gallery")
+        several = f"trial {which}, one of {len(cell.files)}"
+        trials[series] = several if len(cell.files) > 1 else "its only trial"
+    return Gallery(number, protocol.label, names, sheet, size, panels, orders, trials)
+
+
+def _order(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> list[list[float]]:
+    values = [
+        [place, round(disagreement(a["found"], b["found"]), 2)]
+        for place, (a, b) in enumerate(zip(one, two))
+    ]
+    return sorted(values, key=lambda value: -value[1])
+
+
+def _sheet(
+    results: Results, protocol: Protocol, artifacts: Artifacts, found: dict[int, dict[str, Any]]
+) -> tuple[str, tuple[int, int], int]:
+    """(data URI, size in pixels, series whose cells are on it) of the first checkpoint's sheet."""
+    for series, content in found.items():
+        cell = results.cell(results.checkpoints[series], protocol)
+        path = artifacts.path(cell, "gallery_sheet")
+        if not path or not all(image["cell"] for image in content["images"]):
+            continue
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return data_uri(path.read_bytes(), str(image.format).lower()), image.size, series
+        except OSError as error:
+            artifacts.fail(path, "thumbnails", error)
+    return "", (0, 0), 0
+
+
+def _panel(
+    label: str, image: dict[str, Any], classes: list[str], picture: tuple[str, Any]
+) -> Markup:
+    shown = [box for box in image["found"] if box[4] >= MIN_SCORE][:MOST_BOXES]
+    right = hits(shown, image["truth"])
+    drawn = [
+        (box, f"{classes[box[5]]} {f'{box[4]:.2f}'.lstrip('0')}", hit)
+        for box, hit in zip(shown, right)
+    ]
+    objects = [box for box in image["truth"] if box[5]]
+    words = f"{right.count(True)} of {len(objects)} objects found, {right.count(False)} wrong"
+    title = f"{label}, image {image['id']}: {words}"
+    if drawn:
+        title += "; " + ", ".join(name for _, name, _ in drawn)
+    size = (image["width"], image["height"])
+    offset = picture[1][:2] if picture[0] else (0, 0)
+    return Markup(box_figure(size, drawn, objects, title, picture[0], offset))
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    """Raises ValueError or KeyError for what cannot be drawn."""
+    classes = content["classes"]
+    for image in content["images"]:
+        if not (image["width"] > 0 and image["height"] > 0):
+            raise ValueError(f"image {image['id']} has no size")
+        for box in image["found"]:
+            x1, y1, x2, y2, score, category = box
+            classes[category], float(score), float(x1 + y1 + x2 + y2)
+        for box in image["truth"]:
+            x1, y1, x2, y2, category, _ = box
+            classes[category], float(x1 + y1 + x2 + y2)
+        if image["cell"] is not None:
+            _, _, _, _ = image["cell"]
+    return content
+
+
+def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:
+    """Scores of the boxes that only one has, plus score differences of those that both have.
+
+    Both have a box where the classes agree and the boxes overlap by an IoU of 0.5 or more; each
+    box is paired once, those that overlap most first. Symmetric, and 0 for equal lists.
+    """
+    overlaps = [(iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(two)]
+    left, right = set(range(len(one))), set(range(len(two)))
+    total = 0.0
+    for overlap, i, j in sorted(overlaps, reverse=True):
+        if overlap < MIN_IOU:
+            break
+        if i in left and j in right and one[i][5] == two[j][5]:
+            left.remove(i)
+            right.remove(j)
+            total += abs(one[i][4] - two[j][4])
+    return total + sum(one[i][4] for i in left) + sum(two[j][4] for j in right)
+
+
+def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
+    """Whether each found box is right, in the order of falling scores.
+
+    `truth` are (x1, y1, x2, y2, class, counts). Right: the object of the class that overlaps most,
+    by an IoU of 0.5 or more, that no surer box took. None: it is on an object that does not
+    count (crowd, difficult).
+    """
+    free = set(range(len(truth)))
+    results: list[bool | None] = []
+    for box in found:
+        same = [
+            (iou(box, truth[k]), k)
+            for k in range(len(truth))
+            if truth[k][4] == box[5] and k in free
+        ]
+        overlap, best = max(same, default=(0.0, -1))
+        if overlap < MIN_IOU:
+            results.append(False)
+        elif not truth[best][5]:
+            results.append(None)
+        else:
+            free.remove(best)
+            results.append(True)
+    return results
+
+
+def iou(one: Box, two: Box) -> float:
+    """Intersection over union of two boxes, half-open pixels."""
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, two))
+    return width * height / (areas - width * height)

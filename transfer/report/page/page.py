@@ -1,0 +1,200 @@
+"""Renders the report as one self-contained HTML page.
+
+Nothing is fetched: style and script are inlined, pictures are data URIs, figures are SVG. The
+script sorts, filters and shows two rows beside each other; without it every number of a single row
+is still there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from transfer.report.cost import compute_rows
+from transfer.report.figures.svg import key, shorten
+from transfer.report.flags import find_flags
+from transfer.report.markdown_and_terminal import describe_protocol
+from transfer.report.numbers_as_text import (
+    COMPUTE,
+    SPREAD,
+    costs,
+    format_count,
+    format_interval,
+    format_seconds,
+)
+from transfer.report.page import charts, provenance
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.classes import by_class, class_differences
+from transfer.report.page.comparison import default_pair, every_row, pair_data
+from transfer.report.page.curves import learning_curves, precision_recall, spectra
+from transfer.report.page.gallery import MIN_SCORE, Gallery, collect_galleries
+from transfer.report.page.pictures import TITLES, collect_pictures
+from transfer.report.rows_columns_cells import Protocol, Results
+from transfer.results.metrics import is_percent
+
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_WORDS = 90  # characters on how a column differs in its head; the full text is above the table
+NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """(protocol's key, metric) -> percent; `source` is its number in the page's list."""
+
+    label: str
+    values: dict[tuple[tuple[str, ...], str], float]
+    source: int
+
+
+def render_page(
+    results: Results, title: str, pair: Sequence[str] = (), pictures: bool = True
+) -> str:
+    """Returns the HTML.
+
+    `pair` are the labels of two rows to compare first. `pictures` off leaves out all images that
+    show data (kernels stay).
+    """
+    artifacts = Artifacts(results.notes)  # the notes grow by what cannot be drawn
+    drawn = {**_drawn(results, artifacts, pictures), **_compared(results, tuple(pair))}
+    artifacts.finish()
+    published, sources = published_on_page(results)
+    template = _environment().get_template("report.html")
+    return template.render(
+        title=title,
+        results=results,
+        rows=every_row(results),
+        number={row.key: series for series, row in enumerate(results.checkpoints)},
+        headlines=results.headlines(),
+        groups=_grouped(results.headlines()),
+        tasks=list(dict.fromkeys(protocol.task for protocol in results.protocols)),
+        published=published,
+        sources=sources,
+        flags=find_flags(results),
+        spread=SPREAD,
+        compute=COMPUTE,
+        compute_tables=_compute_tables(results),
+        gpu=any(row.gpu_seconds for row in results.checkpoints),
+        newest=provenance.newest(results),
+        machines=provenance.machines(results),
+        versions=provenance.versions(results),
+        runs=provenance.runs(results),
+        notes=results.notes,
+        **drawn,
+    )
+
+
+def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, Any]:
+    """Figures and pictures, and why some are absent."""
+    figures = [
+        charts.overview(results),
+        charts.linear_against_detection(results),
+        charts.cost_against_quality(results),
+        charts.by_size(results),
+        by_class(results),
+        precision_recall(results, artifacts),
+        spectra(results, artifacts),
+        *learning_curves(results, artifacts),
+    ]
+    kinds = ("views", "kernels", "detections") if pictures else ("kernels",)
+    panels = collect_pictures(results, kinds, artifacts)
+    galleries = collect_galleries(results, artifacts, pictures)
+    absent = [(group.heading, group.missing) for group in figures if not group.charts]
+    return {
+        "figures": [group for group in figures if group.charts],
+        "contents": {group.link: group.name for group in reversed(figures) if group.charts},
+        "absent": absent + ([] if galleries else [("Detections side by side", NO_GALLERY)]),
+        "panels": [(kind, TITLES[kind], [p for p in panels if p.kind == kind]) for kind in kinds],
+        "galleries": galleries,
+        "min_score": MIN_SCORE,
+        "orders": [_order(gallery) for gallery in galleries],
+    }
+
+
+def _compared(results: Results, pair: tuple[str, ...]) -> dict[str, Any]:
+    """What the script needs to show any two rows."""
+    return {
+        "pair": default_pair(results, pair),
+        "pairs": pair_data(results),
+        "differences": class_differences(results),
+    }
+
+
+def _order(gallery: Gallery) -> dict[str, object]:
+    return {
+        "label": gallery.label,
+        "names": gallery.names,
+        "orders": gallery.orders,
+        "trials": gallery.trials,
+    }
+
+
+def published_on_page(results: Results) -> tuple[list[PublishedRow], list[str]]:
+    """One row per method and source, over all columns that it has a number for; the sources.
+
+    Two sources may print different numbers of one method, so that each keeps its row.
+    """
+    rows: dict[tuple[str, str], PublishedRow] = {}
+    sources: list[str] = []
+    for protocol in results.protocols:
+        for found in protocol.published:
+            if found.source not in sources:
+                sources.append(found.source)
+            number = sources.index(found.source) + 1
+            row = rows.setdefault(
+                (found.label, found.source), PublishedRow(found.label, {}, number)
+            )
+            row.values.update({(protocol.key, m): value for m, value in found.metrics.items()})
+    return list(rows.values()), sources
+
+
+def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], list[list[str]]]]:
+    """(protocol, metric, header, lines) of the protocols that have rows of known cost."""
+    tables = []
+    for protocol in results.protocols:
+        metric = results.headline(protocol)
+        header, lines = compute_rows(results, protocol, metric)
+        tables += [(protocol, metric, header, lines)] if lines else []
+    return tables
+
+
+def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, int]]:
+    """Each protocol once with its number of columns, for the upper header row."""
+    groups: list[tuple[Protocol, int]] = []
+    for protocol, _ in columns:
+        if groups and groups[-1][0] is protocol:
+            groups[-1] = (protocol, groups[-1][1] + 1)
+        else:
+            groups.append((protocol, 1))
+    return groups
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        seconds=format_seconds,
+        count=format_count,
+        costs=costs,
+        interval=format_interval,
+        differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
+        embedded=_embedded,
+    )
+    environment.tests["percent"] = is_percent
+    environment.globals.update(
+        key=lambda series: Markup(key(series)),
+        describe=describe_protocol,
+        inlined=lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
+    )
+    return environment
+
+
+def _embedded(data: object) -> Markup:
+    """JSON inside `<script>`: no `<` that could end it."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

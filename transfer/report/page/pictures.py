@@ -1,0 +1,93 @@
+"""The page's pictures: views, kernels and detections of the records, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from transfer.report.page.artifacts import Artifacts
+from transfer.report.rows_columns_cells import Results
+
+MAX_BYTES = 250_000  # of one picture
+MAX_TOTAL = 1_200_000  # of all: ten checkpoints under eight protocols stay below 5 MB with the rest
+MAX_SIDE = 1200
+TITLES = {
+    "views": "Masked and augmented views that the method trained on",
+    "kernels": "First-layer kernels",
+    "detections": "Detections on test images",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of one checkpoint, ready for `<img src>`."""
+
+    kind: str
+    label: str
+    alt: str
+    uri: str
+    small: bool  # drawn by the pixel: not to be smoothed when enlarged
+
+
+def collect_pictures(results: Results, kinds: Sequence[str], artifacts: Artifacts) -> list[Picture]:
+    """One picture of each kind per checkpoint, from its first trial.
+
+    Detections are one per protocol too, where no test images are stored to show side by side.
+    """
+    found = [place for kind in kinds for place in _find(results, kind, artifacts)]
+    limit = min(MAX_BYTES, MAX_TOTAL // max(1, len(found)))
+    pictures = [_load(path, kind, label, limit, artifacts) for kind, label, path in found]
+    return [picture for picture in pictures if picture]
+
+
+def _find(results: Results, kind: str, artifacts: Artifacts) -> list[tuple[str, str, Path]]:
+    """(kind, label, file) of each picture."""
+    found: dict[str, Path] = {}
+    for checkpoint in results.checkpoints:
+        for protocol in results.protocols:
+            cell = results.cell(checkpoint, protocol)
+            if kind == "detections" and artifacts.path(cell, "gallery_sheet"):
+                continue  # more images are shown side by side
+            path = artifacts.path(cell, kind)
+            place = f", {protocol.label}" if kind == "detections" else ""
+            if path:
+                found.setdefault(checkpoint.label + place, path)
+    return [(kind, label, path) for label, path in found.items()]
+
+
+def _load(path: Path, kind: str, label: str, limit: int, artifacts: Artifacts) -> Picture | None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            data, mime = _encoded(path, image, limit)
+            small = max(image.size) <= 400
+    except (OSError, UnidentifiedImageError) as error:
+        artifacts.fail(path, "picture", error)
+        return None
+    uri = data_uri(data, mime)
+    return Picture(kind, label, f"{TITLES[kind]}: {label}", uri, small)
+
+
+def data_uri(data: bytes, mime: str) -> str:
+    """An image inside the page; `mime` is png or jpeg."""
+    return f"data:image/{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _encoded(path: Path, image: Image.Image, limit: int) -> tuple[bytes, str]:
+    """The file's own bytes where they are at most `limit`; else smaller and compressed."""
+    data = path.read_bytes()
+    if len(data) <= limit and image.format == "PNG":
+        return data, "png"
+    for side, quality in ((MAX_SIDE, 85), (MAX_SIDE, 70), (MAX_SIDE, 50), (800, 50), (500, 40)):
+        shrunk = image.convert("RGB")
+        shrunk.thumbnail((side, side), Image.Resampling.LANCZOS)
+        stream = io.BytesIO()
+        shrunk.save(stream, "JPEG", quality=quality, optimize=True)
+        if stream.tell() <= limit:
+            break
+    return stream.getvalue(), "jpeg"

@@ -1,0 +1,179 @@
+"""A fine-tuning run from a config's SOLVER keys: optimiser, schedule, precision, batches, the run.
+
+The keys are Detectron2's, with its meaning of each. The tasks that train by iterations (detection,
+segmentation) bring a model and batches; `begin_training` and `train_to_end` do the rest. Only this
+module of the folder reads a config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from pretrain.common.distributed import (
+    distribute,
+    process_device,
+    rank,
+    seed_everything,
+    world_size,
+)
+from pretrain.common.errors import InputError
+from transfer.checkpoints.weights import Weights
+from transfer.training.loop import Periodic, train
+from transfer.training.metrics import open_metrics
+from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
+from transfer.training.precision import DTYPES, Precision
+from transfer.training.sampler import GroupedBatches
+from transfer.training.schedule import Schedule, check_steps
+from transfer.training.state import TrainingState
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def begin_training(
+    cfg: CfgNode,
+    build_model: Callable[[], Model],
+    output: Path,
+    *,
+    weights: Weights,
+    classes: Sequence[str],
+    resume: bool,
+    load: Callable[[Model, Mapping[str, Tensor]], object],
+) -> TrainingState:
+    """Seeds the process, builds the model on its device with its optimiser, and resumes.
+
+    Args:
+        build_model: gives the model with the weights that it starts from; called once seeded.
+        weights: whose facts travel with the model.
+        classes: names of the predictors' classes, written into the model's files.
+        resume: go on from the folder's last checkpoint, if it has one.
+        load: puts a checkpoint's state_dict into the model.
+    """
+    seed_everything(cfg.SEED + rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    model = build_model().to(process_device(cfg.MODEL.DEVICE))
+    if cfg.TRANSFER.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
+    run = TrainingState(
+        model,
+        make_optimizer(cfg, model),
+        output,
+        weights=weights,
+        max_iter=cfg.SOLVER.MAX_ITER,
+        precision=make_precision(cfg),
+        classes=classes,
+    )
+    if resume:
+        run.restore(partial(load, model))
+    return run
+
+
+def train_to_end(
+    cfg: CfgNode,
+    run: TrainingState,
+    batches: Iterator[list[dict[str, Any]]],
+    evaluate: Callable[[int], dict[str, float]],
+) -> None:
+    """Trains from `run.start_iter` on, with metrics.json, checkpoints and evaluations in between.
+
+    Args:
+        batches: this process's, from the one of `run.start_iter` on.
+        evaluate: iteration -> metrics of the model as it is then.
+    """
+    with open_metrics(run.output, run.start_iter) as metrics:
+        train(
+            distribute(run.model),
+            batches=batches,
+            optimizer=run.optimizer,
+            schedule=make_schedule(cfg),
+            start_iter=run.start_iter,
+            metrics=metrics,
+            log_period=cfg.TRANSFER.LOG_PERIOD,
+            precision=run.precision,
+            accumulate=cfg.TRANSFER.ACCUMULATE,
+            # Evaluated first: a run that is killed in between evaluates again, not never.
+            callbacks=[
+                Periodic(
+                    cfg.TEST.EVAL_PERIOD,
+                    lambda iteration: metrics.write(iteration, **evaluate(iteration)),
+                ),
+                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+            ],
+        )
+
+
+def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates."""
+    solver = cfg.SOLVER
+    groups = param_groups(
+        model,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        base_lr=solver.BASE_LR,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
+        layer_factor=partial(
+            vit_layer_factor, decay=cfg.TRANSFER.LR_LAYER_DECAY, depth=cfg.TRANSFER.VIT.DEPTH
+        ),
+    )
+    return build_optimizer(
+        groups,
+        name=cfg.TRANSFER.OPTIMIZER,
+        base_lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+    )
+
+
+def make_schedule(cfg: CfgNode) -> Schedule:
+    """The learning rate's factor over iterations."""
+    solver = cfg.SOLVER
+    return Schedule(
+        name=solver.LR_SCHEDULER_NAME,
+        max_iter=solver.MAX_ITER,
+        steps=check_steps(solver.STEPS, solver.MAX_ITER),
+        gamma=solver.GAMMA,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_method=solver.WARMUP_METHOD,
+        end_factor=solver.BASE_LR_END / solver.BASE_LR,
+    )
+
+
+def make_precision(cfg: CfgNode) -> Precision:
+    """float32, or the dtype of SOLVER.AMP."""
+    dtype = DTYPES[cfg.TRANSFER.AMP_DTYPE] if cfg.SOLVER.AMP.ENABLED else None
+    return Precision(dtype, process_device(cfg.MODEL.DEVICE).type)
+
+
+def batch_indices(
+    cfg: CfgNode, wide: Sequence[bool], grouping: bool, start_batch: int
+) -> GroupedBatches:
+    """This process's share of the endless batches, from `start_batch` on.
+
+    Args:
+        wide: whether each image is wider than it is high.
+        grouping: wide images share batches with wide ones only.
+
+    Raises:
+        InputError: a batch does not divide among the processes.
+    """
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
+    if total % processes:
+        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+    return GroupedBatches(
+        wide,
+        batch_size=total // processes,
+        seed=cfg.SEED,
+        rank=rank(),
+        world_size=processes,
+        grouping=grouping,
+        start_batch=start_batch,
+    )
