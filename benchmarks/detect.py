@@ -24,7 +24,8 @@ from benchmarks.pipeline import finisher
 from benchmarks.timing import Sample, Work, interleaved, measure
 from pretrain.common.distributed import process_device, seed_everything
 from pretrain.digits.dataset import make_digits
-from transfer.checkpoints.read import RANDOM, read_weights
+from transfer.checkpoints.files import RANDOM
+from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet

@@ -27,7 +27,8 @@ def random_coco(
     folder: Path, images: int, per_image: int, classes: int
 ) -> tuple[DetectionSet, list[Predictions]]:
     """Objects are rectangles with polygons, one in ten a crowd; detections have masks."""
-    samples, predictions, annotations = [], [], []
+    samples, predictions = [], []
+    annotations: list[dict[str, object]] = []
     for image_id, instances, found in _images(images, per_image, classes):
         predictions.append(_with_masks(found))
         samples.append(Sample(f"{image_id}.jpg", image_id, HEIGHT, WIDTH, instances))

@@ -85,10 +85,14 @@ def coco_works(
     """Boxes and masks in COCO's layout; each work leaves its metrics in `found`."""
 
     def ours(name: str, evaluator: str) -> Work:
-        options = {"folder": folder / "out", "with_masks": True, "coco_evaluator": evaluator}
-
         def work() -> None:
-            found[name] = score(dataset, predictions, **options)[0]
+            found[name] = score(
+                dataset,
+                predictions,
+                folder=folder / "out",
+                with_masks=True,
+                coco_evaluator=evaluator,
+            )[0]
 
         return seconds.once(work)
 

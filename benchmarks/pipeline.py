@@ -24,7 +24,7 @@ from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.loader import Batch, CropLoader
-from pretrain.data.views import ViewMaker
+from pretrain.data.views import MakeViews, ViewMaker
 from pretrain.engine.loop import (
     Loader,
     Training,
@@ -34,8 +34,6 @@ from pretrain.engine.loop import (
     step_generator,
     steps,
 )
-
-MakeViews = Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]
 
 
 def finisher(device: torch.device) -> Callable[[], None]:

@@ -23,8 +23,8 @@ from pretrain.data.run import build_highpass
 from pretrain.engine.monitor import LabelledImages, trunk_features
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE
 from pretrain.methods.run import load_trunk
-from transfer.classification.linear import Solver, choose_lr, standardize_, train_heads
 from transfer.classification.metrics import accuracy
+from transfer.classification.protocols.linear import Solver, choose_lr, standardize_, train_heads
 
 FILES = {"raw": "checkpoint.pth", "precise": PRECISE}
 FILTERS = ("off", "on")

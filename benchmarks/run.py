@@ -27,7 +27,7 @@ from benchmarks.pipeline import (
 from benchmarks.timing import Sample, Work, interleaved, measure_stream, ratio, spread
 from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import FolderImages
+from pretrain.data.datasets import FolderImages, ImageDataset
 from pretrain.data.decoded import decoded_in_memory
 from pretrain.data.folders import scan_folder
 from pretrain.data.run import build_loader
@@ -110,7 +110,7 @@ def config_works(
 
 def bench_training(cfg: CfgNode, options: Options, folder: Path, device: torch.device) -> Training:
     """The config's training on a folder of images that never ends."""
-    images = FolderImages(scan_folder(folder.absolute()))
+    images: ImageDataset = FolderImages(scan_folder(folder.absolute()))
     if cfg.DATALOADER.CACHE_DECODED:
         images = decoded_in_memory(images)
     cfg.DATALOADER.CACHE_DECODED = False  # done above, once for all repetitions

@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def measure(step: Callable[[], int], seconds: float, finish: Callable[[], None])
 
 
 def measure_stream(
-    batches: Iterator[object],
-    use: Callable[[object], int],
+    batches: Iterator[Item],
+    use: Callable[[Item], int],
     seconds: float,
     finish: Callable[[], None],
     warmup_batches: int,

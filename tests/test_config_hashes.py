@@ -17,8 +17,8 @@ import torch
 from pretrain.common.config import CHECKOUT, config_sha256, load_config
 from pretrain.defaults import get_defaults as pretrain_defaults
 from pretrain.roles import ROLES as PRETRAIN_ROLES
-from transfer.classification.cached.run import with_formats
 from transfer.classification.defaults import ROLES, get_defaults
+from transfer.classification.features.formats import with_formats
 from transfer.detection.config import protocol_sha256
 from transfer.detection.defaults import make_defaults
 

@@ -9,8 +9,8 @@ import pytest
 from pretrain.common.config import CHECKOUT, load_config
 from pretrain.common.errors import InputError
 from pretrain.engine.checks import load_checked
-from transfer.classification.data import open_splits
 from transfer.classification.defaults import get_defaults
+from transfer.classification.splits import open_splits
 from transfer.detection.config import backbone_name, load_detection_config
 from transfer.detection.config_checks import check_train_named
 

@@ -17,7 +17,7 @@ from PIL import Image
 from pretrain.common.config import load_config
 from tools.train_cls import main
 from transfer.classification.defaults import get_defaults
-from transfer.classification.training.run import evaluations, iterations
+from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.results.record import read_record
 
 SMALL = "PROTOCOL.RESIZE 16 PROTOCOL.IMAGE_SIZE 16 DATALOADER.NUM_WORKERS 0 REPLICATES 20".split()
@@ -122,7 +122,7 @@ def test_resume_goes_on_and_repeats_nothing(root: Path, capsys: pytest.CaptureFi
     assert again["per_class"] == first["per_class"]
     file.unlink()
     assert run(root, config, *steps, "SEED", "1", options=("--resume",)) == 2
-    assert "is of another run (its weights, seed differ)" in capsys.readouterr().err
+    assert "trial_0 holds a run of another config: SEED (0 then, 1 now)" in capsys.readouterr().err
 
 
 def test_whole_and_shortened(root: Path) -> None:
@@ -137,7 +137,7 @@ def test_whole_and_shortened(root: Path) -> None:
         assert record(root, f"out{number}")["status"] == status, opts
 
 
-def test_a_list_of_labels(root: Path) -> None:
+def test_a_list_of_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{name}_{i}.png" for name in sorted(os.listdir(root / "data/train")) for i in (1, 4)]
     for place in ("a.txt", "b/c.txt"):
         (root / place).parent.mkdir(exist_ok=True)
@@ -151,6 +151,13 @@ def test_a_list_of_labels(root: Path) -> None:
     assert found[0]["metrics"] == found[1]["metrics"]
     shas = {each["protocol"]["config_sha256"] for each in found}
     assert len(shas) == 1, "the list counts by what it names, not by where it lies"
+    moved = ("TRAIN.SPLIT_LIST", str(root / "b/c.txt"), "TRAIN.SPLIT_LINES", "12")
+    same, resume = "semi_imagenet_1pct_vicreg.yaml", ("--resume",)
+    assert run(root, same, *moved, out="out0", options=resume) == 0
+    (root / "b/c.txt").write_text("\n".join(name.replace("_1", "_2") for name in names) + "\n")
+    capsys.readouterr()
+    assert run(root, same, *moved, out="out1", options=resume) == 2
+    assert "out1/trial_0 holds a run of another config or other data" in capsys.readouterr().err
     (root / "a.txt").write_text("\n".join(names[1:]) + "\n")
     opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
     assert run(root, "semi_imagenet_1pct_vicreg.yaml", *opts, out="out2") == 0
@@ -189,9 +196,9 @@ def test_no_top5_of_few_classes(root: Path) -> None:
         (("PROTOCOL.NAME", "finetune", "SOLVER.BATCH_SIZE", "1"), "gives the batch norms of a"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
-        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "crop scale"),
+        (("TRAIN.CROP_SCALE", "(0.5, 2.0)"), "TRAIN.CROP_SCALE (0.5, 2.0)"),
         (("TRAIN.WARMUP_EPOCHS", "3"), "TRAIN.WARMUP_EPOCHS 3"),
-        (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is no probability"),
+        (("TRAIN.FLIP_PROB", "2.0"), "TRAIN.FLIP_PROB 2.0 is not a probability"),
         (("TRAIN.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"), "TRAIN.NESTEROV needs a SOLVER.MOM"),
         (("SOLVER.WEIGHT_DECAY", "-0.1"), "SOLVER.WEIGHT_DECAY -0.1"),
         (("SOLVER.LR_PER_256", "()"), "SOLVER.LR_PER_256"),

@@ -18,6 +18,7 @@ from torch import nn
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import padding_difference
 from transfer.checkpoints.networks.vit_architectures import vitdet_lacks
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.proof import (
     TOLERANCE,
     ProofError,
@@ -91,7 +92,7 @@ Prover = Callable[[nn.Module, Weights], list[StageDifference]]
 
 
 def check(
-    path: str,
+    path: str | OpenedWeights,
     suffixes: Sequence[str],
     source: str = "auto",
     trust: bool = False,
@@ -122,7 +123,7 @@ def check(
         if rows := prover(network, weights):
             proofs[name] = rows
     format_name = reading.found.format.name
-    return Report(path, reading.file, format_name, weights, proofs, _notes(weights, layouts))
+    return Report(str(path), reading.file, format_name, weights, proofs, _notes(weights, layouts))
 
 
 def write_proven(report: Report, output: str | Path) -> Report:

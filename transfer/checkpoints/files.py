@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
+RANDOM = "random"  # the source that is an untrained backbone, and has no file
 REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
 
 

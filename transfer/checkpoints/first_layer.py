@@ -16,10 +16,9 @@ from pretrain.common.checkpoint import FORMAT
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.ours import check_version
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.provenance import facts_of_ours
 from transfer.checkpoints.read import read_weights
-from transfer.checkpoints.readers.raw import open_file
-from transfer.checkpoints.sources import resolve
 
 PREFIX = "trunk."
 
@@ -41,11 +40,11 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
     Raises:
         InputError: unreadable, in no known format, or without such a layer.
     """
-    place = resolve(path)
-    raw = open_file(place.file, trust)
+    opened = OpenedWeights(path, trust)
+    raw = opened.raw
     model = raw.content.get("model")
     if raw.content.get("format") != FORMAT or not isinstance(model, Mapping):
-        weights = read_weights(path, trust=trust)
+        weights = read_weights(opened)
         return _pick(path, weights.state, weights.preprocess)
     try:
         check_version(raw.content)

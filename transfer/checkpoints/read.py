@@ -17,16 +17,15 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
-from transfer.checkpoints.files import Source
+from transfer.checkpoints.files import RANDOM, Source
 from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.networks.convnext import said_of
 from transfer.checkpoints.odd_values import check_values
+from transfer.checkpoints.opened import OpenedWeights, as_opened
 from transfer.checkpoints.provenance import Facts
-from transfer.checkpoints.readers.raw import open_file
-from transfer.checkpoints.sources import resolve
 from transfer.checkpoints.unmatched_keys import find_explained, sort_keys
 from transfer.checkpoints.weights import (
     COUNTER,
@@ -36,8 +35,6 @@ from transfer.checkpoints.weights import (
     make_provenance,
     parse_facts,
 )
-
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Reading:
 
 
 def read_weights(
-    path: str,
+    path: str | Path | OpenedWeights,
     source: str = "auto",
     backbone: str | None = None,
     seed: int = 0,
@@ -64,8 +61,8 @@ def read_weights(
     """Reads the trunk of any supported file.
 
     Args:
-        path: a source (see `sources`), or "random": the untrained backbone (`backbone` and `seed`
-            say which).
+        path: a source (see `sources`), opened already or not; or "random": the untrained backbone
+            (`backbone` and `seed` say which).
         source: a format of `formats.all_formats.FORMATS`, or "auto" to detect it from the content.
         backbone: what the weights must be; None takes what the file holds.
         trust: reads pickles without restrictions, which can run code from the file.
@@ -74,9 +71,10 @@ def read_weights(
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
     """
-    if path == RANDOM:
+    opened = as_opened(path, trust)
+    if opened.is_random:
         return random_weights(backbone, seed)
-    return read(path, source, backbone, trust, prefix).weights
+    return read(opened, source, backbone, prefix=prefix).weights
 
 
 def random_weights(backbone: str | None, seed: int) -> Weights:
@@ -98,15 +96,15 @@ def random_weights(backbone: str | None, seed: int) -> Weights:
 
 
 def read(
-    path: str,
+    path: str | Path | OpenedWeights,
     source: str = "auto",
     backbone: str | None = None,
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
     """Like `read_weights` for a file or a remote source, keeping the source beside the result."""
-    place = resolve(path)
-    raw = open_file(place.file, trust)
+    opened = as_opened(path, trust)
+    path, place, raw = opened.source, opened.place, opened.raw
     try:
         found, keys = find_explained(find_format(raw, source, prefix), source, path)
         facts = found.format.beside(place.file, found.format.facts(found.content))
@@ -117,12 +115,12 @@ def read(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     _check_declared(facts.backbone, path)
-    account, state, name = keys or sort_keys(found, str(path))
+    account, state, name = keys or sort_keys(found, path)
     _check_agrees(facts.backbone, name, path)
     if backbone is not None and backbone != name:
         raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
-    warnings = (*warnings, *check_values(state, str(path)))
+    warnings = (*warnings, *check_values(state, path))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
     stated = (travelling or {}).get("sha256")

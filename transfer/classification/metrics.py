@@ -1,7 +1,4 @@
-"""Accuracies from scores: (M, C) scores and (M,) labels in, percent out.
-
-Legend: M test images, C classes.
-"""
+"""Accuracies, in percent, of scores (M, C) of M test images for C classes."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from torch import Tensor
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Percent of rows of scores (M, C) with the label among the `top` highest."""
+    """Returns the percentage of rows of scores (M, C) whose label is among the `top` highest."""
     return 100.0 * int(hits(scores, labels, top).sum()) / len(labels)
 
 
 def hits(scores: Tensor, labels: Tensor, top: int = 1) -> Tensor:
-    """Whether the label is among the `top` highest of each row, bool (M,).
+    """Returns whether the label is among the `top` highest of its row, bool (M,).
 
-    A row that is not finite (a head that diverged) counts as wrong.
+    A row that is not finite (from a head that has diverged) counts as wrong.
     """
     finite = scores.isfinite().all(dim=1)
     best = scores.nan_to_num().topk(min(top, scores.shape[1]), dim=1).indices
@@ -29,7 +26,7 @@ def hits(scores: Tensor, labels: Tensor, top: int = 1) -> Tensor:
 def per_class_accuracy(
     correct: Tensor, labels: Tensor, classes: Sequence[str]
 ) -> dict[str, float | None]:
-    """{class: percent of its test images that are right, None where it has none}."""
+    """Returns {class: percentage of its test images that are right, None if it has none}."""
     right = torch.bincount(labels[correct], minlength=len(classes)).tolist()
     total = torch.bincount(labels, minlength=len(classes)).tolist()
     return {
@@ -40,7 +37,7 @@ def per_class_accuracy(
 def per_class_accuracies(
     correct: Mapping[str, Tensor], labels: Tensor, classes: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """`per_class_accuracy` of several metrics, whose `correct` may be on any device."""
+    """Returns `per_class_accuracy` of several metrics, whose `correct` may be on any device."""
     return {
         metric: per_class_accuracy(right.cpu(), labels, classes)
         for metric, right in correct.items()

@@ -1,10 +1,16 @@
-"""The choice of a learning rate from a grid that grows where its best lies at an edge; the checks
-of what SGD and LARS are told."""
+"""The choice of a learning rate on held-out training images, and the checks of what SGD is told.
+
+The grid of rates grows if the best one is at its edge. The protocols that train share all of it:
+`linear` on features, and those on random crops.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
 
 from pretrain.common.errors import InputError
 
@@ -23,23 +29,59 @@ def check_rates(lrs: Sequence[float]) -> None:
 
 
 def check_momentum(momentum: float, weight_decay: float) -> None:
-    """Raises InputError, naming the key, for what no step can be made with."""
+    """Raises InputError, naming the key, for settings that no step can be made with."""
     if not 0 <= momentum < 1:
         raise InputError(f"SOLVER.MOMENTUM {momentum} must be from 0 to below 1")
     if not 0 <= weight_decay < float("inf"):
         raise InputError(f"SOLVER.WEIGHT_DECAY {weight_decay} must be 0 or more")
 
 
+def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> None:
+    """Raises InputError for a share outside (0, 1), or a class with a single image.
+
+    Args:
+        names: of the classes, for the message.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"PROTOCOL.HOLDOUT {share} must lie between 0 and 1")
+    single = (labels.bincount() == 1).nonzero()
+    if len(single):
+        label = int(single[0])
+        raise InputError(
+            f"class {repr(names[label]) if names else label} has one training image: none is left "
+            "to choose the learning rate on; give one SOLVER.LR_PER_256"
+        )
+
+
+def split_holdout(
+    labels: Tensor, share: float, generator: torch.Generator, names: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
+    """Returns the indices of the images that are kept, and of those that are held out.
+
+    Of each class `share` of the images are held out, at least one. Raises InputError as
+    `check_holdout` does.
+    """
+    check_holdout(labels, share, names)
+    kept, held = [], []
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        order = members[torch.randperm(len(members), generator=generator).to(members.device)]
+        count = min(len(members) - 1, max(1, round(share * len(members))))
+        held.append(order[:count])
+        kept.append(order[count:])
+    return torch.cat(kept), torch.cat(held)
+
+
 def search(
     lrs: Sequence[float], score: Callable[[list[float]], Sequence[float]]
 ) -> tuple[float, dict[float, float]]:
-    """Returns (the best learning rate, {learning rate: its score}), sorted by rate.
+    """Returns the best learning rate, and {learning rate: its score} sorted by rate.
 
-    A best value at the edge that beats its neighbour extends the grid there by a factor of 3, up to
-    3 times. Of equal scores the smaller rate wins.
+    If the best rate is at the edge and beats its neighbour, the grid is extended there by a factor
+    of 3, up to 3 times. Of rates with equal scores the smaller one wins.
 
     Args:
-        score: learning rates -> their scores, higher is better (held-out top-1 percent).
+        score: maps learning rates to their scores (held-out top-1 in percent; higher is better).
     """
     scores: dict[float, float] = {}
     pending = sorted(lrs)
@@ -58,7 +100,7 @@ def search(
 def selection_notes(
     best: float, scores: dict[float, float], given: Sequence[float]
 ) -> dict[str, object]:
-    """What selection.json says of a search: the choice, all scores, what was added to the grid."""
+    """Returns what selection.json says: the choice, all scores, the rates added to the grid."""
     return {
         "lr_per_256": best,
         "held_out_top1": {f"{lr:g}": value for lr, value in scores.items()},
@@ -67,7 +109,7 @@ def selection_notes(
 
 
 def _beyond_edge(best: float, scores: dict[float, float]) -> float | None:
-    """The next learning rate to try: None unless `best` is at the edge and beats its neighbour."""
+    """Returns the next rate to try; None unless `best` is at the edge and beats its neighbour."""
     order = sorted(scores)
     if len(order) < 2 or best not in (order[0], order[-1]):
         return None

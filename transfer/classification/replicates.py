@@ -1,4 +1,4 @@
-"""Bootstrap replicates of classification scores: outcomes per test image in, percentages out.
+"""Bootstrap replicates of a trial's metrics, computed from what was found on each test image.
 
 Legend: M test images, C classes, W draws (columns of the replicates' weights).
 """
@@ -7,35 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from transfer.classification.score import Outcomes
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes, reweighted_ap
-
-
-@dataclass
-class Outcomes:
-    """What a protocol found on each test image, by metric.
-
-    Attributes:
-        correct: metric -> bool (M,); the metric is the share that is right.
-        ranked: metric -> (scores (M, C), targets (M, C): 1 present, 0 absent, -1 left out); the
-            metric is the mean over classes of the interpolated AP.
-    """
-
-    correct: dict[str, np.ndarray] = field(default_factory=dict)
-    ranked: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 def draw_replicates(
     outcomes: Outcomes, names: Sequence[str], metrics: Mapping[str, float], draws: int
 ) -> Replicates | None:
-    """Replicates of every metric that has outcomes; None where none has, or for 0 draws.
+    """Returns replicates of every metric that has outcomes; None if none has, or for 0 draws.
 
-    names: of the M test images, paths perhaps: what all begin with is no part of an id, so that
-    two machines draw alike.
+    Args:
+        names: of the M test images. If they are paths, what all of them begin with is not a part
+            of an image's id, so that two machines draw alike.
+        metrics: the trial's, which the outcomes must give again.
     """
     if not draws or not (outcomes.correct or outcomes.ranked):
         return None
@@ -48,16 +36,16 @@ def draw_replicates(
         replicates.add({name: 100.0 * (np.asarray(correct, np.int64) @ weights) / len(ids)})
     for name, (scores, targets) in outcomes.ranked.items():
         replicates.add({name: _mean_ap(scores, targets, weights)})
-    replicates.check(metrics)
+    replicates.check(dict(metrics))
     return replicates
 
 
 def _mean_ap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """mAP in percent under each draw, (W,)."""
+    """Returns the mAP in percent under each draw, (W,)."""
     values = []
     for c in range(targets.shape[1]):
         kept = np.flatnonzero(targets[:, c] != -1)
-        order = kept[np.argsort(scores[kept, c])[::-1]]  # as `svm.average_precision` ranks them
+        order = kept[np.argsort(scores[kept, c])[::-1]]  # as `protocols.svm.average_precision` does
         present = targets[:, c] == 1
         right = present[order][None]
         counted = np.ones_like(right)

@@ -1,11 +1,28 @@
-"""What one trial of a protocol found, on its way into the record."""
+"""What one trial of a protocol found, on its way into the record and the files beside it.
+
+Legend: M test images, C classes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer.classification.replicates import Outcomes
+import numpy as np
+
+
+@dataclass
+class Outcomes:
+    """What a protocol found on each test image, by metric.
+
+    Attributes:
+        correct: metric -> bool (M,); the metric is the share that is right.
+        ranked: metric -> (scores (M, C), targets (M, C): 1 present, 0 absent, -1 left out); the
+            metric is the mean over classes of the interpolated AP.
+    """
+
+    correct: dict[str, np.ndarray] = field(default_factory=dict)
+    ranked: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -13,8 +30,10 @@ class Score:
     """A protocol's result on one checkpoint.
 
     Attributes:
-        metrics: in percent; per_class: {metric: {class: percent}}.
-        curve: rows for curves.json; notes: for selection.json.
+        metrics: in percent.
+        per_class: {metric: {class: percent, or None if the class has no test image}}.
+        curve: rows of curves.json.
+        notes: content of selection.json, which says what was chosen or drawn.
         outcomes: of each test image, for replicates.json.
         views: images that went through the backbone; None: each image of both splits once.
         seconds_before: wall clock of the trial before it was interrupted.

@@ -1,90 +1,221 @@
-"""Lists of image files that make a part of a training set: a list in, the part out.
+"""The labelled images of a training and a test split, opened by the names of their data sets.
 
-The official ImageNet splits of 1 % and 10 % (google-research/simclr imagenet_subsets/) hold one
-bare file name a line, such as n01440764_10026.JPEG.
+What does not fit together (classes that differ, images without labels) is refused here, before
+anything is computed. Legend: N images, C classes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
-from transfer.checkpoints.files import is_remote
-from transfer.classification.data import Split
+from pretrain.data.datasets import describe_images, open_images, sorting_hint
+from pretrain.data.decode import decode_image
+from pretrain.data.kinds import check_kinds
+from pretrain.data.listed import part_of_whole
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
 
-OFFICIAL_URL = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/"
-# A short name for the official list -> its file there
-OFFICIAL = {"simclr_1pct": "1percent.txt", "simclr_10pct": "10percent.txt"}
+logger = logging.getLogger(__name__)
 
 
-def read_list(source: str, lines: int = 0) -> list[str]:
-    """The file names in a list.
+class Images(Protocol):
+    """Images that are read by their number, as `ImageDataset` reads its own."""
+
+    def name(self, index: int) -> str:
+        """Returns the image's name: the path of its file if it has one."""
+
+    def read(self, index: int) -> Image.Image:
+        """Returns the image in RGB; raises OSError, with the name, if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled images of one split.
+
+    Attributes:
+        name: of the data set.
+        images: N of them.
+        labels: (N,) int64; (N, C) for images with several labels: 1 present, 0 absent, -1 ignored.
+        classes: their names in the order of the labels.
+        left_out: what the data set did not take, by reason (see `ImageDataset`).
+    """
+
+    name: str
+    images: Images
+    labels: Tensor
+    classes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def describe(self) -> str:
+        """Returns a line for the log: how many images and classes there are, what is left out."""
+        if self.labels.dim() == 1:
+            sizes = torch.bincount(self.labels, minlength=len(self.classes))
+        else:
+            sizes = (self.labels == 1).sum(dim=0)
+        return describe_images(self.name, len(self), sizes.tolist(), self.left_out)
+
+    def subset(self, indices: Sequence[int]) -> Split:
+        """Returns the split of the images of these indices, in their order."""
+        images = Chosen(self.images, tuple(indices))
+        return replace(self, images=images, labels=self.labels[list(indices)])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of a data set's images: image i is its image `indices[i]`."""
+
+    images: Images
+    indices: tuple[int, ...]
+
+    def name(self, index: int) -> str:
+        """Returns the name that the data set gives the image."""
+        return self.images.name(self.indices[index])
+
+    def read(self, index: int) -> Image.Image:
+        """Returns the image as the data set reads it."""
+        return self.images.read(self.indices[index])
+
+
+class PhotoFiles:
+    """The image files of a detection set."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = list(files)
+
+    def name(self, index: int) -> str:
+        """Returns the file's path."""
+        return self.files[index]
+
+    def read(self, index: int) -> Image.Image:
+        """Returns the image in RGB by PIL's own decoder, not turned by its EXIF orientation.
+
+        Raises OSError, with the path, if the file cannot be read.
+        """
+        return decode_image(self.files[index], fast=False)
+
+
+def open_splits(
+    train: str, test: str, limit_per_class: int = 0, test_limit_per_class: int = 0
+) -> tuple[Split, Split]:
+    """Opens both splits. A class without images, as in a part of a listed set, is left out.
 
     Args:
-        source: a file, a URL (downloaded once), or a name of OFFICIAL.
-        lines: how many there must be; 0: any number.
+        train: name of the training set; `test`: of the test set.
+        limit_per_class: the first images of each class that are taken; 0: all.
+        test_limit_per_class: the same for the test set.
 
     Raises:
-        InputError: missing, empty, not text, not to be had, another count, a name twice.
+        InputError: a name is empty or unknown, images are not in class folders, there are fewer
+            than two classes, the splits' classes differ, or a class has test images only.
     """
-    source = OFFICIAL_URL + OFFICIAL[source] if source in OFFICIAL else source
-    try:
-        text = _local(source).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not a text file of image names ({error})") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names:
-        raise InputError(f"{source} lists no images")
-    if lines and len(names) != lines:
+    given = {"DATASETS.TRAIN folder:FOLDER:train": train, "DATASETS.TEST folder:FOLDER:val": test}
+    if missing := [words for words, name in given.items() if not name]:
+        raise InputError(f"the config leaves the data to you: add {' '.join(missing)}")
+    first = open_split(train, limit_per_class)
+    second = open_split(test, test_limit_per_class, "DATASETS.TEST_LIMIT_PER_CLASS")
+    if first.classes != second.classes:
+        here, there = set(first.classes), set(second.classes)
+        only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
+        only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
+        forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
+        why = "; the names differ in their form of accents (macOS's NFD): rename the folders"
         raise InputError(
-            f"{source} lists {len(names)} images, where TRAIN.SPLIT_LINES says {lines}: not the "
-            "split that is meant, or not whole"
+            f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
+            f"{why if forms[0] == forms[1] and only else ''}"
         )
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{source} lists {name} {count} times; an image belongs there once")
-    return names
+    return _classes_with_images(first, second)
 
 
-def list_sha256(names: Sequence[str]) -> str:
-    """Identity of a list: its names, whatever their order and whichever file they came from."""
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:
+    there = torch.zeros(len(train.classes), dtype=torch.bool)
+    there[train.labels] = True
+    unknown = test.labels[~there[test.labels]]
+    if len(unknown):
+        name = train.classes[int(unknown[0])]
+        raise InputError(f"{test.name} has images of the class {name!r}, {train.name} has none")
+    if there.sum() < 2:
+        raise InputError(f"{train.name} has images of one class: nothing to tell apart")
+    classes = tuple(name for name, has in zip(train.classes, there) if has)
+    position = there.cumsum(dim=0) - 1
+    first, second = (
+        replace(split, labels=position[split.labels], classes=classes) for split in (train, test)
+    )
+    return first, second
 
 
-def part_of(split: Split, names: Sequence[str], source: str) -> Split:
-    """The images of `split` that the list names, in the split's order.
+def open_object_splits(train: str, test: str) -> tuple[Split, Split]:
+    """Opens a detection set's splits (VOC or COCO); the labels are the classes of the objects.
 
-    A name may be a bare file name, or end in CLASS/FILE.
+    A class is present if an object of it is not difficult, ignored if all are difficult or crowd,
+    and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there). A class
+    that no test image shows has no AP: it is left out of both splits, with a warning.
 
     Raises:
-        InputError: names that the split lacks, or that two of its images have.
+        InputError: a name is empty, `transfer.datasets.registry.open_sets` refuses it, or no test
+            image shows a class of the training images.
     """
-    depth = max(name.count("/") for name in names) + 1
-    places: dict[str, list[int]] = {}
-    for index in range(len(split)):
-        parts = split.images.name(index).split("/")
-        places.setdefault("/".join(parts[-depth:]), []).append(index)
-    missing = [name for name in names if name not in places]
+    for key, name in (("DATASETS.TRAIN", train), ("DATASETS.TEST", test)):
+        if not name:
+            raise InputError(f"{key} is empty: name a detection set, such as voc_2007_trainval")
+    first = open_sets([train])
+    splits = _object_labels(first), _object_labels(open_sets([test], like=first))
+    shown = (splits[1].labels == 1).any(dim=0)
+    if not shown.any():
+        raise InputError(f"{test} shows no object of the classes of {train}: nothing to test on")
+    missing = [name for name, there in zip(first.classes, shown) if not there]
     if missing:
+        logger.warning("%s shows no %s: left out of the mean", test, ", ".join(missing))
+    kept = tuple(name for name in first.classes if name not in missing)
+    one, two = (replace(part, labels=part.labels[:, shown], classes=kept) for part in splits)
+    return one, two
+
+
+def _object_labels(data: DetectionSet) -> Split:
+    labels = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
+    for row, sample in zip(labels, data.samples):
+        clear = {i.category for i in sample.instances if not (i.difficult or i.crowd)}
+        for instance in sample.instances:
+            row[instance.category] = 1 if instance.category in clear else -1
+    files = PhotoFiles([sample.file_name for sample in data.samples])
+    check_kinds(data.name, files.files)
+    return Split(data.name, files, labels, data.classes)
+
+
+def open_split(
+    name: str, limit_per_class: int = 0, limit_key: str = "DATASETS.LIMIT_PER_CLASS"
+) -> Split:
+    """Opens one split with the first `limit_per_class` images of each class (0: all).
+
+    Its folder is listed once for all processes of a group, which must all call this.
+
+    Raises:
+        InputError: the name is unknown, images have no labels, or there is one class only.
+    """
+    if limit_per_class < 0:
+        raise InputError(f"{limit_key} {limit_per_class} must be 0 (all) or more")
+    images = from_main(None, lambda: open_images(name, limit_per_class or None))
+    if len(images) == 0 or images.labels.min() < 0:
         raise InputError(
-            f"{source} names {len(missing)} of {len(names)} images that {split.name} lacks, "
-            f"such as {missing[0]}"
+            f"{name} has no labels: classification needs one folder per class{sorting_hint(images)}"
         )
-    unclear = [name for name in names if len(places[name]) > 1]
-    if unclear:
-        raise InputError(f"{source}: {split.name} has several images of the name {unclear[0]}")
-    return split.subset(sorted(places[name][0] for name in names))
-
-
-def _local(source: str) -> Path:
-    if not is_remote(source):
-        if not Path(source).is_file():
-            known = ", ".join(OFFICIAL)
-            raise InputError(f"no list of images at {source}; give a file, a URL, or {known}")
-        return Path(source)
-    from transfer.checkpoints.remote import download
-
-    return download(source)
+    if len(images.classes) < 2:
+        raise InputError(f"{name} has one class ({images.classes[0]!r}): nothing to tell apart")
+    part = "" if limit_per_class else part_of_whole(name, len(images), len(images.classes))
+    if part:
+        logger.warning("%s has %d images, a part: %s", name, len(images), part)
+    check_kinds(name, images.files())
+    labels = torch.from_numpy(images.labels)
+    return Split(name, images, labels, tuple(images.classes), images.left_out)

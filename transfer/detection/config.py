@@ -22,11 +22,10 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import flat, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
-from pretrain.common.lookup import find
 from pretrain.common.safe_yaml import has_inert
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.checks_before_training import check_masks, check_trainable
-from transfer.detection.config_checks import DETECTION, NAMES, SEMANTIC, check, value_of
+from transfer.detection.config_checks import NAMES, check, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES
 from transfer.detection.torchvision_engine.architectures import is_vit
@@ -40,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "detection"  # below configs/
 FOREIGN = {**ABSENT, **NO_EFFECT_DEFAULTS}  # Detectron2's keys that `make_defaults` does not have
-# TRANSFER.TASK -> the package that trains for it; each has `run` and `show`.
-TASKS = {DETECTION: "transfer.detection", SEMANTIC: "transfer.segmentation"}
 
 
 def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -133,15 +130,6 @@ def _without(cfg: CfgNode, keys: Mapping[str, Any]) -> CfgNode:
     return copy
 
 
-def task_package(name: str, overrides: Sequence[str] = ()) -> str:
-    """The package that trains for TRANSFER.TASK of a config; nothing else of it is checked.
-
-    Raises InputError for an unknown task.
-    """
-    cfg = load_merged(name, overrides)
-    return find(cfg.TRANSFER.TASK, TASKS, "task", "TRANSFER.TASK")
-
-
 def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
     """What MODEL.WEIGHTS of a config names, for a command without --weights.
 
@@ -190,7 +178,7 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
 
 
 def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
-    """NUM_CLASSES set to `found`, with a line; of built-in data sets a mismatch is an InputError.
+    """NUM_CLASSES set to `found`; of built-in data sets a mismatch is an InputError.
 
     Args:
         names: of the data sets that have these classes.
@@ -203,7 +191,6 @@ def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
         )
     if found == wanted:
         return cfg
-    logger.info("MODEL.ROI_HEADS.NUM_CLASSES %d, from the data", found)
     return changed(cfg, {"MODEL.ROI_HEADS.NUM_CLASSES": found})
 
 

@@ -49,7 +49,8 @@ def make_transfer() -> CfgNode:
     # Name of the protocol in records; "": the file's stem. A baseline names the protocol it shares.
     node.PROTOCOL = ""
     # What a run starts from: the `backbone` in --weights, the whole `detector` in it (parts that do
-    # not fit start anew), or auto: the detector where the file is one. A protocol of its own.
+    # not fit start at their initialisation), or auto: the detector if the file is one. A start from
+    # a detector is a protocol of its own.
     node.INIT = "auto"
     node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
     # The number of the first pixel in a `voc:` set: one (as VOC says), zero (as many tools write),

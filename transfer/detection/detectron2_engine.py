@@ -36,7 +36,7 @@ from transfer.detection.detectron2_plugin import register
 from transfer.detection.detectron2_recipe import RecipeTrainer
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
-from transfer.detection.weights.detector import DetectorWeights
+from transfer.detection.weights.detector_file import DetectorWeights
 from transfer.training import files as model_files
 from transfer.training.files import Fitted
 

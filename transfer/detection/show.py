@@ -1,22 +1,23 @@
 """Pictures of what a detector is trained on, before it is trained.
 
-In: a command's request. Out: PNG files of the first training images, resized and flipped as the
-detector gets them, with their boxes, class names and masks.
+PNG files of the first training images of a config, resized and flipped as the detector gets them,
+with their boxes, class names and masks.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
+from transfer.datasets.samples import DetectionSet
 from transfer.detection.draw import draw_training_input, save_png
-from transfer.detection.run import Request, open_data
 from transfer.detection.torchvision_engine.engine import training_batches
 
 
-def show_data(request: Request, count: int) -> list[Path]:
-    """Writes `count` annotated training images into the output folder and returns their paths."""
-    cfg, train_set, _ = open_data(request, scan=False)  # each image shown is checked as it is read
-    folder, paths = Path(request.output), list[Path]()
+def show_data(cfg: CfgNode, train_set: DetectionSet, folder: Path, count: int) -> list[Path]:
+    """Writes `count` annotated training images into the folder and returns their paths."""
+    paths: list[Path] = []
     for batch in training_batches(cfg, train_set):
         for item in batch:
             stem = Path(item["file_name"]).stem

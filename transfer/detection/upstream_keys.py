@@ -21,7 +21,7 @@ _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
 _BATCHES = "transfer.detection.torchvision_engine.engine.training_batches"
 _PREDICT = "transfer.detection.torchvision_engine.engine.predict"
 _TO_END = "transfer.training.build.train_to_end"
-_OPEN = "transfer.detection.run.open_data"
+_OPEN = "transfer.detection.task.DetectionTask.open_data"
 
 # Where a key is read -> the keys, in the section that is named first.
 _READ: dict[str, dict[str, str]] = {
@@ -101,7 +101,7 @@ _READ: dict[str, dict[str, str]] = {
     _OPEN: {"DATASETS": "TRAIN TEST"},
     "transfer.training.build.begin_training": {"MODEL": "DEVICE"},
     "transfer.detection.config.default_weights": {"MODEL": "WEIGHTS"},
-    "transfer.detection.trials.trial_config": {"": "SEED"},
+    "transfer.detection.fine_tuning.config_of_trial": {"": "SEED"},
 }
 HONOURED = {
     f"{section}.{key}".lstrip("."): where

@@ -39,7 +39,7 @@ def add_estimates(
         else:
             text = f"about {clock(estimate.seconds)} here ({estimate.note})"
             rows.add(f"time{suffix}", OK, text)
-        if estimate.memory_bytes and total:
+        if estimate.memory_bytes and estimate.memory_of and total:
             share = estimate.memory_bytes / total
             text = f"{estimate.memory_bytes / 2**30:.1f} of {total / 2**30:.0f} GiB "
             text += f"of the {PLACES[estimate.memory_of]}"

@@ -5,37 +5,28 @@ The only module of the doctor that reads configs.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fvcore.common.config import CfgNode
-from PIL import Image
 
 from pretrain.common.cli import short_names
 from pretrain.common.config import base_chain, find_config, flat, load_config
 from pretrain.common.errors import InputError
 from pretrain.common.resources import usable_workers
 from pretrain.data.datasets import ImageDataset
-from pretrain.data.decode import decode_image
 from pretrain.data.decoded import copies, why_not_kept
 from pretrain.data.run import open_data
 from pretrain.optim.schedules import scaled_lr
-from transfer.classification import run as classification
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification.defaults import get_defaults as classification_defaults
-from transfer.datasets.checks_before_training import count
-from transfer.datasets.samples import DetectionSet
-from transfer.detection.config import all_defaults, load_merged, task_package
-from transfer.detection.config_checks import DETECTION
-from transfer.detection.run import Request
-from transfer.detection.scaling import for_processes, training_line
-from transfer.detection.weights.start import read_start, with_init
-from transfer.doctor.data import HEADERS, check_split, evenly
+from transfer.detection.config import all_defaults
+from transfer.doctor.data import check_split
 from transfer.doctor.environment import check_environment
 from transfer.doctor.measured import add_estimates
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
+from transfer.doctor.task import check_run_of_task
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import Checked, Checks, Pretraining, check_configs, check_jobs, check_task
 from transfer.suite.config import RANDOM, Problems
@@ -73,7 +64,7 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
     elif kind:
         _run(rows, kind, path, question, pretraining, say)
     elif question.weights:
-        check_weights(rows, question.weights, None)
+        check_weights(rows, OpenedWeights(question.weights), None)
     return rows
 
 
@@ -124,24 +115,13 @@ def _run(
         weights=weights,
         gpus=question.num_gpus,
     )
-    backbone, begin = None, None
+    backbone = None
     if kind == "pretrain":
         _pretraining(rows, job, pretraining)
-    elif kind == "det":
-        backbone, begin = _detection(rows, job)
-    if question.weights:
-        backbone = check_weights(rows, question.weights, backbone)
-        if begin and question.weights != RANDOM and not rows.failures():
-            with rows.about("weights"):
-                read_start(
-                    question.weights, with_init(begin[0], question.weights), 0, begin[1].classes
-                )
-    elif kind != "pretrain":
-        rows.add("weights", WARN, "none given: add --weights FILE")
-    if kind == "cls":
-        # Without weights that read, untrained ones stand in, so that the data is still looked at.
-        stand_in = backbone is None and question.weights != RANDOM
-        _classification(rows, replace(job, weights=RANDOM) if stand_in else job, stand_in)
+        if question.weights:
+            backbone = check_weights(rows, OpenedWeights(question.weights), None)
+    else:
+        backbone = check_run_of_task(rows, job, question.weights)
     if question.probe_seconds <= 0:
         rows.add("time", OK, "not measured: add --probe")
     elif not rows.failures():
@@ -204,94 +184,3 @@ def _cache(rows: Rows, cfg: CfgNode, images: ImageDataset, processes: int) -> No
     reason = why_not_kept(images, copies(workers, processes))
     text = f"not used, images are read from files: {reason}" if reason else "decoded images fit"
     rows.add("cache", OK, f"DATALOADER.CACHE_DECODED: {text}")
-
-
-def _detection(rows: Rows, job: Job) -> tuple[str | None, tuple[CfgNode, Any] | None]:
-    """Adds rows of a det job; returns the backbone that its config builds, if it loads, and of a
-    detector the config and the training set that it starts with, if they open.
-
-    All image files' sizes are compared with the annotations.
-    """
-    begin = None
-    with rows.about("config"):
-        package = task_package(job.config, job.overrides)
-        config = importlib.import_module(f"{package}.config")
-        load = getattr(config, f"load_{package.rpartition('.')[2]}_config")
-        cfg = load(job.config, job.overrides)
-        backbone = config.backbone_name(cfg)
-        rows.add("config", OK, f"{job.config}: {cfg.TRANSFER.TASK}, {backbone}")
-        with rows.about("batch"):
-            _detection_batch(rows, cfg, job)
-        with rows.about("data"):
-            run = importlib.import_module(f"{package}.run")
-            request = Request(job.config, job.weights, str(job.output), overrides=job.overrides)
-            opened = run.open_data(request)
-            for number, data in enumerate(opened[1:]):
-                _detection_split(rows, data, trained=number == 0)
-            begin = opened[:2] if cfg.TRANSFER.TASK == DETECTION else None
-        return backbone, begin
-    return None, None
-
-
-def _detection_batch(rows: Rows, cfg: CfgNode, job: Job) -> None:
-    shipped = load_merged(job.config)
-    if cfg.TRANSFER.TASK == "detection":
-        line = training_line(cfg, shipped, Path(job.config).stem, job.processes)
-        rows.add("batch", WARN if ": no" in line else OK, line)
-        return
-    cfg = for_processes(cfg, job.processes)
-    solver = cfg.SOLVER
-    rows.add("batch", OK, f"batch {solver.IMS_PER_BATCH}, learning rate {solver.BASE_LR:g}")
-
-
-def _detection_split(rows: Rows, data: Any, trained: bool) -> None:
-    """`data`: a DetectionSet or a SemanticSet; `trained`: it is the training set."""
-    objects = [len(getattr(sample, "instances", ())) for sample in data.samples]
-
-    def read(index: int) -> Image.Image:
-        sample = data.samples[index]
-        if hasattr(sample, "mask"):
-            sample.mask()
-        return decode_image(sample.file_name, fast=False, turn=True)
-
-    extra = f"{sum(objects)} objects" if any(objects) else ""
-    check_split(rows, data.name, len(data), len(data.classes), read, extra)
-    if isinstance(data, DetectionSet):
-        counts = count(data)
-        rows.add(f"objects {data.name}", OK, f"{counts.line(trained)}; {counts.classes()}")
-
-
-def _classification(rows: Rows, job: Job, stand_in: bool) -> None:
-    """Adds rows of a cls job; `stand_in`: its weights are not those of the run."""
-    with rows.about("config"):
-        cfg = _load_classification(job)
-        rows.add("config", OK, f"{job.config}: {cfg.PROTOCOL.NAME}")
-        solver, loader = cfg.SOLVER, cfg.DATALOADER
-        text = f"{loader.BATCH_SIZE} images a forward pass"
-        if job.processes > 1:
-            text += f" on each of {job.processes} processes"
-        if cfg.PROTOCOL.NAME in ("linear", "linear_crops", "finetune"):
-            rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
-            text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
-        rows.add("batch", OK, text)
-        with rows.about("data"):
-            words = ("BACKBONE.NAME", "resnet50") if stand_in else ()
-            cfg = _load_classification(job, words)
-            request = classification.Request("", job.weights, str(job.output), trials=job.trials)
-            prepared = classification.check(cfg, request)
-            for split in (prepared.train, prepared.test):
-                names = [split.images.name(i) for i in evenly(len(split), HEADERS)]
-                check_split(
-                    rows,
-                    split.name,
-                    len(split),
-                    len(split.classes),
-                    split.images.read,
-                    left_out=split.left_out,
-                    files=[name for name in names if Path(name).is_file()],
-                )
-
-
-def _load_classification(job: Job, words: tuple[str, ...] = ()) -> CfgNode:
-    overrides = (*job.overrides, *words)
-    return load_config(job.config, classification_defaults(), overrides, "classification")

@@ -6,32 +6,35 @@ import importlib.util
 
 from transfer.checkpoints.convert import Prover, check
 from transfer.checkpoints.networks.architectures import same_trunk
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.proof import ProofError
-from transfer.checkpoints.read import RANDOM
-from transfer.detection.weights.detector import BACKBONE, kind_of
+from transfer.detection.weights.detector_file import BACKBONE, kind_of
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 
-def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
+def check_weights(rows: Rows, source: OpenedWeights, wanted: str | None) -> str | None:
     """Adds rows for the file, its proof and its warnings; returns its backbone, if it reads.
 
     Args:
         wanted: the backbone that the config builds; None: any.
     """
-    if path == RANDOM:
+    if source.is_random:
         rows.add("weights", OK, "random: the untrained backbone")
         return wanted
     with rows.about("weights"):
-        if kind_of(path) != BACKBONE:
-            rows.add("weights", OK, f"{path}: a whole model of Detectron2, which is not converted")
+        if kind_of(source) != BACKBONE:
+            rows.add(
+                "weights", OK, f"{source}: a whole model of Detectron2, which is not converted"
+            )
             return None
         try:
-            report = check(path, (), more=_provers())
+            report = check(source, (), more=_provers())
         except ProofError as error:
             rows.add("weights", FAIL, str(error))
             return None
         weights, account = report.weights, report.weights.account
-        rows.add("weights", OK, f"{report.headline}; {'; '.join(account.lines())}")
+        lines = account.lines() if account else []
+        rows.add("weights", OK, "; ".join([report.headline, *lines]))
         found = [row for proof in report.proofs.values() for row in proof]
         worst = max((row.relative for row in found), default=0.0)
         text = f"largest relative difference {worst:.1e} over {len(found)} comparisons"
@@ -44,7 +47,9 @@ def check_weights(rows: Rows, path: str, wanted: str | None) -> str | None:
         for warning in (*weights.warnings, *report.notes):
             rows.add("weights", WARN, warning)
         if wanted and not same_trunk(weights.backbone, wanted):
-            rows.add("weights", FAIL, f"{path} is a {weights.backbone}; the config needs {wanted}")
+            rows.add(
+                "weights", FAIL, f"{source} is a {weights.backbone}; the config needs {wanted}"
+            )
         return weights.backbone
     return None
 

@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import flat, load_config, shipped_folder
 from pretrain.common.errors import InputError
 from pretrain.common.roles import Role, Roles
+from transfer.classification.defaults import READS
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.own_data import SETS, left_open
@@ -25,7 +26,8 @@ from transfer.results.read_records import RecordFile
 
 MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
 
-NO_RATE = ("knn", "svm", "svm_lowshot", "kshot")  # tasks that no gradient step trains
+# Tasks that take no gradient step
+NO_RATE = tuple(name for name, nodes in READS.items() if "SOLVER" not in nodes)
 SHIPPED_FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 DETECTION_TASKS = ("detection", "segmentation", "semantic")
 

@@ -73,7 +73,7 @@ def make_record(
     trial: int,
     seed: int,
     metrics: Mapping[str, float],
-    per_class: Mapping[str, Mapping[str, float]] | None,
+    per_class: Mapping[str, Mapping[str, float | None]] | None,
     artifacts: Mapping[str, str],
     started: str,
     seconds: float,

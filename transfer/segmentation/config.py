@@ -156,7 +156,6 @@ def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
             f"TRANSFER.SEMANTIC.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} "
             "classes with the background"
         )
-    logger.info("TRANSFER.SEMANTIC.NUM_CLASSES %d, from the data", found)
     cfg = changed(cfg, {"TRANSFER.SEMANTIC.NUM_CLASSES": found})
     check(cfg)
     return cfg

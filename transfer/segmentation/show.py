@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from transfer.detection.draw import save_png
-from transfer.detection.trials import Request
+from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.draw import draw_map
-from transfer.segmentation.run import open_data
 from transfer.segmentation.training import training_batches
 
 
-def show_data(request: Request, count: int) -> list[Path]:
-    """Writes `count` training images as drawn, tinted, into the output folder."""
-    cfg, train_set, _ = open_data(request)
-    folder, paths = Path(request.output), list[Path]()
+def show_data(cfg: CfgNode, train_set: SemanticSet, folder: Path, count: int) -> list[Path]:
+    """Writes `count` training images as drawn, tinted, into the folder; returns their paths."""
+    paths: list[Path] = []
     for batch in training_batches(cfg, train_set):
         for item in batch:
             path = folder / f"input_{len(paths):03d}_{Path(item['file_name']).stem}.png"

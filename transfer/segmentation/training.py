@@ -22,6 +22,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
@@ -85,7 +86,7 @@ def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> S
     )
 
 
-def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
+def load_segmenter(cfg: CfgNode, model_file: Path | OpenedWeights) -> Segmenter:
     """A trained segmenter, on the config's device; InputError where file and config differ."""
     content = read_segmenter(model_file)
     model = make_segmenter(cfg, content.preprocess or Preprocess(), content.architecture)
@@ -97,9 +98,9 @@ def load_segmenter(cfg: CfgNode, model_file: Path) -> Segmenter:
     return model.to(process_device(cfg.MODEL.DEVICE))
 
 
-def read_segmenter(path: Path) -> ModelFile:
+def read_segmenter(source: Path | OpenedWeights) -> ModelFile:
     """Reads model_final.pth; InputError when it is not a whole segmenter."""
-    return read_model(path, KEPT_PART, KIND)
+    return read_model(source, KEPT_PART, KIND)
 
 
 def training_batches(

@@ -1,12 +1,12 @@
 """Looks at every job's config, data and weights before the first one starts.
 
-In: jobs. Out: what a plan needs to know of each, or what is wrong. Pretraining is looked at through
-functions that the command hands in, since only `pretrain` knows its configs.
+A plan gets to know what each job costs, or what is wrong with it. The doctor looks at a single run
+by the same functions. Pretraining is looked at through functions that the command hands in, since
+only `pretrain` knows its configs.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,9 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import BACKBONES
-from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ImageDataset
 from transfer.checkpoints.networks.architectures import same_trunk
-from transfer.detection.config import protocol_name
 from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.earlier import (
     check_pretraining_folder,
@@ -27,6 +25,8 @@ from transfer.suite.earlier import (
     check_weights_stay,
 )
 from transfer.suite.plan import Job
+from transfer.trials.task import Request, Task
+from transfer.trials.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,8 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
         with found.about(_subject(job)):
             if job.kind == "pretrain":
                 pretraining.load(job.config, job.overrides, job.processes)
-            elif job.kind == "det":
-                _load_detection(job)
-            elif job.kind == "cls":
-                _load_classification(job)
+            elif job.kind in TOOLS:
+                task_of_job(job).load_config(job.config, job.overrides)
     found.close()
 
 
@@ -145,12 +143,7 @@ def _check_folder(job: Job, known: Known, maker: Job | None) -> None:
     """Raises InputError for results that are not of the job as it is now."""
     if maker is not None:
         check_weights_stay(job, maker)
-    if job.kind == "det":
-        _, cfg = _load_detection(job)
-        protocol = protocol_name(cfg, job.config)
-    else:
-        cfg, protocol = _load_classification(job), Path(job.config).stem
-    check_task_folder(job, cfg, protocol, known.sha256)
+    check_task_folder(job, task_of_job(job), known.sha256)
 
 
 def _outcome(function: Callable[..., Any], *args: Any) -> Any:
@@ -161,67 +154,52 @@ def _outcome(function: Callable[..., Any], *args: Any) -> Any:
         return error
 
 
-def check_task(job: Job, backbone: str | None) -> Checked:
-    """Opens the data of a det or cls job; `backbone` is that of its weights, if known."""
-    return check_detection(job) if job.kind == "det" else check_classification(job, backbone)
+def task_of_job(job: Job) -> Task[Any]:
+    """The task of a det or cls job."""
+    return task_of(job.kind, job.config, job.overrides)
 
 
-def check_detection(job: Job) -> Checked:
-    """Config, data and the batch's division among processes; sizes of images are not compared."""
-    from transfer.detection.lr_sweep import iterations_of
-    from transfer.detection.run import Request
-    from transfer.detection.scaling import for_processes
+def request_of(job: Job, weights: str, words: Sequence[str] = ()) -> Request:
+    """What a det or cls job asks for; it takes up what is there.
 
-    package, _ = _load_detection(job)
-    weights, _ = stand_in(job, None)
-    request = Request(
+    Args:
+        weights: the job's own, or those that stand in for them.
+        words: further overrides.
+    """
+    return Request(
         config=job.config,
         weights=weights,
         output=str(job.output),
         trials=job.trials,
         resume=True,
-        overrides=job.overrides,
+        overrides=(*job.overrides, *words),
     )
-    options = {"scan": False} if package == "transfer.detection" else {}
-    prepared = importlib.import_module(f"{package}.run").prepare(request, **options)
-    cfg = for_processes(prepared.cfg, job.processes)
-    period = cfg.TEST.EVAL_PERIOD
-    backbone = importlib.import_module(f"{package}.config").backbone_name(cfg)
+
+
+def check_task(job: Job, backbone: str | None) -> Checked:
+    """Opens the data of a det or cls job, and says what its trials cost.
+
+    Files of images are not looked at. Weights that a job will make are stood in for.
+
+    Args:
+        backbone: of the weights, if it is known.
+    """
+    task = task_of_job(job)
+    weights, words = stand_in(job, backbone)
+    prepared = task.prepare(request_of(job, weights, words), scan=False)
+    builds = task.backbone_name(prepared.cfg)
+    if builds is None:  # then the weights decide, and with them whether the images fit
+        task.read_weights(prepared, prepared.cfg.SEED)
+    task.check_processes(prepared.cfg, job.processes)
+    cost = task.cost(prepared, job.processes)
     return Checked(
-        backbone,
-        untrained=backbone,
-        iterations=iterations_of(cfg),
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        backbone=builds,
+        untrained=builds or prepared.cfg.BACKBONE.NAME,
+        iterations=cost.iterations,
+        batch_size=cost.batch_size,
         train_images=len(prepared.train_set),
         test_images=len(prepared.test_set),
-        evaluations=1 + ((cfg.SOLVER.MAX_ITER - 1) // period if period else 0),
-    )
-
-
-def check_classification(job: Job, backbone: str | None) -> Checked:
-    """Config, data, and weights; those that a job will make are stood in for."""
-    from transfer.classification.run import Request, check
-    from transfer.classification.training.run import evaluations, iterations
-
-    weights, words = stand_in(job, backbone)
-    cfg = _load_classification(job, words)
-    request = Request(
-        protocol=Path(job.config).stem,
-        weights=weights,
-        output=str(job.output),
-        trials=job.trials,
-        resume=True,
-        overrides=job.overrides,
-    )
-    prepared = check(cfg, request)
-    train = len(prepared.train)
-    return Checked(
-        untrained=cfg.BACKBONE.NAME,
-        iterations=iterations(cfg, train),
-        batch_size=cfg.DATALOADER.BATCH_SIZE * job.processes,
-        train_images=train,
-        test_images=len(prepared.test),
-        evaluations=evaluations(cfg),
+        evaluations=cost.evaluations,
     )
 
 
@@ -235,36 +213,17 @@ def stand_in(job: Job, backbone: str | None) -> tuple[str, tuple[str, ...]]:
     return RANDOM, ("BACKBONE.NAME", backbone if backbone in BACKBONES else "resnet50")
 
 
-def _load_detection(job: Job) -> tuple[str, CfgNode]:
-    """The package that trains for the task, and the checked config."""
-    from transfer.detection.config import load_detection_config, task_package
-    from transfer.detection.lr_sweep import check_sweep
-
-    package = task_package(job.config, job.overrides)
-    if package == "transfer.detection":
-        cfg = load_detection_config(job.config, job.overrides)
-        check_sweep(cfg)
-        return package, cfg
-    from transfer.segmentation.config import load_segmentation_config
-
-    return package, load_segmentation_config(job.config, job.overrides)
-
-
-def _load_classification(job: Job, words: Sequence[str] = ()) -> CfgNode:
-    from transfer.classification.defaults import get_defaults
-
-    return load_config(job.config, get_defaults(), (*job.overrides, *words), "classification")
-
-
 def _known(weights: str) -> Known:
     if weights == RANDOM:
         return Known()
+    from transfer.checkpoints.opened import OpenedWeights
     from transfer.checkpoints.read import read_weights
-    from transfer.detection.weights.detector import BACKBONE, kind_of
+    from transfer.detection.weights.detector_file import BACKBONE, kind_of
 
-    if kind_of(weights) != BACKBONE:
+    opened = OpenedWeights(weights)
+    if kind_of(opened) != BACKBONE:
         return Known()  # a whole detector: the task that starts from it looks at it
-    found = read_weights(weights)
+    found = read_weights(opened)
     return Known(found.backbone, found.sha256)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from transfer.suite.check import Checked, Checks, stand_in
 from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job, command_of
-from transfer.suite.probe import Measured, Stage, probe
+from transfer.suite.probe import Measured, probe
 
 FEATURES = "features of "
 EPOCH, TESTING = "epoch ", "testing on "  # of what trains on random crops
@@ -52,10 +52,19 @@ def estimate_jobs(
         hint: how the command of the user goes without probes, the end of each such line.
     """
     wanted: dict[tuple, Job] = {}
-    found = {job.name: _without_probe(job, checks, run_probe) for job in jobs}
-    todo = [job for job in jobs if found[job.name] is None]
-    for job in todo:
-        wanted.setdefault(_probe_key(job, checks), job)
+    found: dict[str, Estimate] = {}
+    todo: list[Job] = []
+    for job in jobs:
+        known = _without_probe(job, checks)
+        if known is not None:
+            found[job.name] = known
+        elif run_probe is None:
+            found[job.name] = Estimate("to do", note="not estimated: no probe asked for")
+        else:
+            todo.append(job)
+            wanted.setdefault(_probe_key(job, checks), job)
+    if run_probe is None:
+        return found
     measured: dict[tuple, Measured] = {}
     for number, (key, job) in enumerate(wanted.items(), 1):
         say(f"probing {job.name} ({number} of {len(wanted)}{hint})")
@@ -67,7 +76,7 @@ def estimate_jobs(
     return found
 
 
-def _without_probe(job: Job, checks: Checks, run_probe: Probe | None) -> Estimate | None:
+def _without_probe(job: Job, checks: Checks) -> Estimate | None:
     """What needs no probe; None for the rest."""
     if job.name in checks.problems:  # also where it has results: they are of something else
         return Estimate("to do", note=f"not estimated: {checks.problems[job.name][1]}")
@@ -75,8 +84,6 @@ def _without_probe(job: Job, checks: Checks, run_probe: Probe | None) -> Estimat
         return Estimate("done")
     if job.kind == "convert":
         return Estimate("to do", note="not estimated: converts one file")
-    if run_probe is None:
-        return Estimate("to do", note="not estimated: no probe asked for")
     return None
 
 
@@ -100,7 +107,8 @@ def timed_probe(seconds: float | None) -> Probe | None:
 
 def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
     """The job's command for one trial, without a feature cache, on weights that exist."""
-    overrides, options = job.overrides, ()
+    overrides = job.overrides
+    options: tuple[str, ...] = ()
     if job.kind != "pretrain":
         weights, words = stand_in(job, backbone)
         options = ("--weights", weights)
@@ -110,19 +118,33 @@ def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
 
 def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
     """The time of what is left of a job, from one probe."""
-    memory = (measured.memory_bytes, "gpu" if measured.on_gpu else "host")
-    memory = memory if measured.memory_bytes else (None, None)
+    memory: tuple[int | None, str | None] = (None, None)
+    if measured.memory_bytes:
+        memory = (measured.memory_bytes, "gpu" if measured.on_gpu else "host")
     job = replace(job, trials=trials_left(job))
     if measured.failure:
         return Estimate("to do", None, *memory, f"the probe failed: {measured.failure}")
     if measured.seconds is not None:
         whole = measured.seconds * job.trials
         return Estimate("to do", whole, *memory, "a whole trial was timed")
-    stages = [stage for stage in measured.stages if stage.unit_seconds is not None]
+    stages = [
+        Rate(stage.name, stage.total, stage.unit_seconds)
+        for stage in measured.stages
+        if stage.unit_seconds is not None
+    ]
     if not stages:
         return Estimate("to do", None, *memory, "not estimated: nothing finished within the probe")
     seconds, note = _RULES[job.kind](job, facts, measured.start_seconds, stages)
     return Estimate("to do", seconds, *memory, note)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a probe says of a progress bar: its name, how many units it has, seconds for one."""
+
+    name: str
+    total: int
+    unit_seconds: float
 
 
 def trials_left(job: Job) -> int:
@@ -131,16 +153,14 @@ def trials_left(job: Job) -> int:
 
 
 def _pretraining(
-    job: Job, facts: Checked, start: float, stages: Sequence[Stage]
+    job: Job, facts: Checked, start: float, stages: Sequence[Rate]
 ) -> tuple[float, str]:
     stage = stages[0]
     note = f"{stage.unit_seconds:.3g} s a step; without kNN and checkpoints in between"
     return start + stage.unit_seconds * stage.total, note
 
 
-def _detection(
-    job: Job, facts: Checked, start: float, stages: Sequence[Stage]
-) -> tuple[float, str]:
+def _detection(job: Job, facts: Checked, start: float, stages: Sequence[Rate]) -> tuple[float, str]:
     stage = stages[0]
     # Above what prediction takes, which has no backward pass.
     predicted = facts.evaluations * facts.test_images / max(1, facts.batch_size)
@@ -150,7 +170,7 @@ def _detection(
 
 
 def _classification(
-    job: Job, facts: Checked, start: float, stages: Sequence[Stage]
+    job: Job, facts: Checked, start: float, stages: Sequence[Rate]
 ) -> tuple[float, str]:
     if facts.iterations:
         return _random_crops(job, facts, start, stages)
@@ -171,7 +191,7 @@ def _classification(
 
 
 def _random_crops(
-    job: Job, facts: Checked, start: float, stages: Sequence[Stage]
+    job: Job, facts: Checked, start: float, stages: Sequence[Rate]
 ) -> tuple[float, str]:
     """Of a linear probe or fine-tuning that sees the images anew in each epoch."""
     steps = next((stage for stage in stages if stage.name.startswith(EPOCH)), None)

@@ -82,7 +82,9 @@ def plan(
     """
     pretrain, found, tasks = read_entries(cfg, given)
     jobs: list[Job] = []
-    weights = {name: (path, ()) for name, path in found.items()}  # (file, jobs that make it)
+    # name -> (file, jobs that make it)
+    weights: dict[str, tuple[str, tuple[str, ...]]]
+    weights = {name: (path, ()) for name, path in found.items()}
     for entry in pretrain:
         made, converted = _pretrain_jobs(entry, output, gpus_per_job, nodes)
         jobs += [made, converted]

@@ -59,9 +59,9 @@ class Command:
         ignored = (signal.SIGUSR1, signal.SIGUSR2)
         self.process = LocalProcess(words, log, dict(os.environ), ignored)
         # Not wait(): a signal's handler could not wait for the process in the midst of it.
-        while self.process.poll() is None:
+        while (status := self.process.poll()) is None:
             time.sleep(0.5)
-        return self.process.poll()
+        return status
 
     def checkpoint(self) -> Any:
         """Called by submitit on preemption: stops the command, and says what to run afterwards."""
@@ -178,10 +178,10 @@ class SlurmLauncher:
                 "--launcher slurm: squeue does not answer, and jobs of an earlier run may still be "
                 f"in the queue (see {folder}); try again later"
             )
-        found = {}
+        found: dict[str, Any] = {}
         for number, state in states.items():
             if (folder / number).is_dir() and state != "COMPLETING":  # which no more works
-                command = submitit.SlurmJob(folder / "%j", number).submission().function
+                command: Any = submitit.SlurmJob(folder / "%j", number).submission().function
                 tasks = range(command.nodes)
                 found[command.log] = submitit.SlurmJob(folder / "%j", number, tasks)
         return found

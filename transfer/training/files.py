@@ -19,7 +19,7 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_torch_file
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.readers.raw import open_file
+from transfer.checkpoints.opened import OpenedWeights, as_opened
 
 MODEL_FILE = "model_final.pth"  # in the folder of a run
 LAST = "last_checkpoint"
@@ -113,7 +113,9 @@ class ModelFile:
     classes: tuple[str, ...] | None = None
 
 
-def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> ModelFile:
+def read_model(
+    source: str | Path | OpenedWeights, part: str = "roi_heads.", kind: str = "detector"
+) -> ModelFile:
     """Reads a whole model: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
 
     Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
@@ -124,7 +126,8 @@ def read_model(path: Path, part: str = "roi_heads.", kind: str = "detector") -> 
     Raises:
         InputError: unreadable, or not a whole model.
     """
-    content = open_file(path).content
+    raw = as_opened(source).raw
+    path, content = raw.path, raw.content
     model = content.get("model")
     if not isinstance(model, Mapping) or not any(str(name).startswith(part) for name in model):
         zoo = ", or a .pkl of Detectron2's model zoo" if kind == "detector" else ""

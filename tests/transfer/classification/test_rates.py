@@ -1,4 +1,4 @@
-"""The search over learning rates: beyond an edge until the best lies inside, and no further."""
+"""The choice of a learning rate: images that are held out, and a grid that grows at its edge."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from transfer.classification.linear import Solver, choose_lr
-from transfer.classification.rates import search, selection_notes
+from pretrain.common.errors import InputError
+from transfer.classification.protocols.linear import Solver, choose_lr
+from transfer.classification.rates import search, selection_notes, split_holdout
 
 
 def peak(best: float) -> Callable[[list[float]], list[float]]:
@@ -59,3 +60,20 @@ def test_a_linear_probe_whose_best_rate_is_outside_the_grid() -> None:
     )
     assert lr > 0.01 and scores[lr] > scores[0.01] + 2 > scores[0.003] + 2
     assert list(scores)[-1] > lr or len(scores) == 5  # inside the grid in the end, or at the bound
+
+
+def test_holdout_is_stratified_and_disjoint() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 10 + [2] * 2)
+    kept, held = split_holdout(labels, 0.1, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat([kept, held]).tolist()) == list(range(32))
+    assert torch.bincount(labels[held]).tolist() == [2, 1, 1]
+    other = split_holdout(labels, 0.1, torch.Generator().manual_seed(1))[1]
+    assert held.tolist() != other.tolist()
+
+
+def test_images_that_leave_nothing_to_hold_out() -> None:
+    generator = torch.Generator()
+    with pytest.raises(InputError, match="HOLDOUT 1.5"):
+        split_holdout(torch.tensor([0, 0]), 1.5, generator)
+    with pytest.raises(InputError, match="class 1 has one training image"):
+        split_holdout(torch.tensor([0, 0, 1]), 0.5, generator)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from transfer.classification.protocols.svm import average_precision
 from transfer.classification.replicates import Outcomes, draw_replicates
-from transfer.classification.svm import average_precision
 
 NAMES = [f"/data/x/{i:02d}.jpg" for i in np.random.default_rng(9).permutation(30)]
 

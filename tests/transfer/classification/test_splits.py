@@ -1,81 +1,116 @@
-"""Lists of a training set's images: read, counted, matched, and known by their content."""
+"""Splits that do not fit together are named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints import remote
-from transfer.classification import splits
-from transfer.classification.data import Split, open_split
-from transfer.classification.splits import list_sha256, part_of, read_list
-
-from .training.conftest import make_folder
+from transfer.classification.splits import PhotoFiles, open_split, open_splits
 
 
-@pytest.fixture
-def train(tmp_path: Path) -> Split:
-    return open_split(f"folder:{make_folder(tmp_path)}/images:train")
+def _image(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
-def write(path: Path, *names: str) -> str:
-    path.write_text("".join(f"{name}\n" for name in names))
-    return str(path)
+def _write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        _image(12, 10).save(root / name)
 
 
-def test_the_listed_part(tmp_path: Path, train: Split) -> None:
-    names = ["train_red_3.png", "train_bright_0.png", "train_dark_9.png"]
-    source = write(tmp_path / "list.txt", *names)
-    assert read_list(source, 3) == names
-    part = part_of(train, names, source)
-    assert part.labels.tolist() == [0, 1, 2] and part.classes == train.classes
-    assert [Path(part.images.name(i)).name for i in range(3)] == [names[1], names[2], names[0]]
-    with_class = part_of(train, ["red/train_red_3.png"], source)
-    assert with_class.labels.tolist() == [2]
-    assert list_sha256(names) == list_sha256(names[::-1]) != list_sha256(names[:2])
-
-
-@pytest.mark.parametrize(
-    "names, lines, message",
-    [
-        ((), 0, "lists no images"),
-        (("a.png", "b.png"), 3, "lists 2 images, where TRAIN.SPLIT_LINES says 3"),
-        (("a.png", "b.png", "a.png"), 3, "lists a.png 2 times"),
-    ],
-)
-def test_bad_lists(tmp_path: Path, names: tuple[str, ...], lines: int, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read_list(write(tmp_path / "list.txt", *names), lines)
-
-
-def test_names_that_the_set_lacks_or_has_twice(tmp_path: Path, train: Split) -> None:
-    with pytest.raises(InputError, match="list names 2 of 3 images that .* lacks, such as x.png"):
-        part_of(train, ["train_red_3.png", "x.png", "y.png"], "list")
-    copy = tmp_path / "images/train/dark/train_red_3.png"
-    copy.write_bytes((tmp_path / "images/train/red/train_red_3.png").read_bytes())
-    doubled = open_split(f"folder:{tmp_path}/images:train")
-    with pytest.raises(InputError, match="several images of the name train_red_3.png"):
-        part_of(doubled, ["train_red_3.png"], "list")
-    assert len(part_of(doubled, ["red/train_red_3.png"], "list")) == 1
-
-
-def test_official_names_are_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def download(url: str) -> Path:
-        asked.append(url)
-        return Path(
-            write(tmp_path / "1percent.txt", *(f"n01440764_{i}.JPEG" for i in range(12811)))
-        )
-
-    monkeypatch.setattr(remote, "download", download)
-    assert len(read_list("simclr_1pct", 12811)) == 12811
-    assert asked == [splits.OFFICIAL_URL + "1percent.txt"]
-    with pytest.raises(InputError, match="1percent.txt lists 12811 images, .* says 128116"):
-        read_list("simclr_1pct", 128116)
+def test_splits(tmp_path: Path) -> None:
+    _write(tmp_path, "train/a/0.png", "train/a/1.png", "train/b/0.png", "test/a/0.png")
+    _write(tmp_path, "test/b/0.png", "flat/0.png", "other/a/0.png", "other/c/0.png", "one/a/0.png")
+    name = f"folder:{tmp_path}:"
+    train, test = open_splits(name + "train", name + "test", limit_per_class=1)
+    assert train.classes == test.classes == ("a", "b")
+    assert train.labels.tolist() == [0, 1] and len(test) == 2
     with pytest.raises(
-        InputError, match="no list of images at 1pct.txt; give a file, a URL, or sim"
+        InputError, match="classes of .* differ: 'b' only in .*train; 'c' only in .*other"
     ):
-        read_list("1pct.txt")
+        open_splits(name + "train", name + "other")
+    _write(tmp_path, "mac/a/0.png", "mac/o\u0308/0.png", "linux/a/0.png", "linux/\u00f6/0.png")
+    with pytest.raises(InputError, match=r"differ: .*; the names differ in their form of accents"):
+        open_splits(name + "mac", name + "linux")
+    with pytest.raises(InputError, match="has no labels"):
+        open_splits(name + "train", name + "flat")
+    with pytest.raises(InputError, match="has one class"):
+        open_splits(name + "one", name + "one")
+    with pytest.raises(InputError, match="add DATASETS.TEST folder:FOLDER:val"):
+        open_splits(name + "train", "")
+    with pytest.raises(InputError, match="LIMIT_PER_CLASS -1"):
+        open_splits(name + "train", name + "test", limit_per_class=-1)
+
+
+def test_classes_without_images_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of Places205, whose labels stay those of the 205 classes."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    lists = tmp_path / "places205" / "trainvalsplit_places205"
+    lists.mkdir(parents=True)
+    _write(tmp_path / "places205" / "images256", "a/abbey/0.png", "b/bar/1.png", "c/cave/2.png")
+    (lists / "train_places205.csv").write_text("c/cave/2.png 33\na/abbey/0.png 0\n")
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\nc/cave/2.png 33\n")
+    train, test = open_splits("places205:train", "places205:val")
+    assert train.classes == test.classes == ("abbey", "cave")
+    assert train.labels.tolist() == [1, 0] and test.labels.tolist() == [0, 1]
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\nb/bar/1.png 19\n")
+    with pytest.raises(InputError, match="places205:val has images of the class 'class 19', "):
+        open_splits("places205:train", "places205:val")
+    (lists / "train_places205.csv").write_text("a/abbey/0.png 0\n")
+    (lists / "val_places205.csv").write_text("a/abbey/0.png 0\n")
+    with pytest.raises(InputError, match="images of one class"):
+        open_splits("places205:train", "places205:val")
+
+
+def test_a_part_of_a_built_in_set_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    _write(tmp_path, "imagenet/val/a/0.png", "imagenet/val/b/0.png")
+    assert len(open_split("imagenet:val")) == 2
+    assert "imagenet:val has 2 images, a part: the whole set has 1000 classes" in caplog.text
+    caplog.clear()
+    open_split("imagenet:val", limit_per_class=1)  # asked for
+    open_split(f"folder:{tmp_path}/imagenet:val")
+    assert not caplog.text
+
+
+def test_what_a_split_holds(tmp_path: Path) -> None:
+    _write(tmp_path, "cat/a.jpg", "cat/b.jpg", "dog/c.png", "cat/.hidden.jpg")
+    (tmp_path / "dog" / "c.heic").write_text("")
+    name = f"folder:{tmp_path}"
+    assert open_split(name).describe() == (
+        f"{name}: 3 images, 2 classes (1 to 2 images a class); left out: 1 .heic, 1 hidden or of "
+        "the system"
+    )
+    assert open_split(name, 1).describe().startswith(f"{name}: 2 images, 2 classes (1 images")
+
+
+def test_imagenets_validation_images_without_class_folders(tmp_path: Path) -> None:
+    _write(tmp_path, "ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
+    with pytest.raises(InputError, match="one folder per class; sort ImageNet's.*valprep.sh"):
+        open_split(f"folder:{tmp_path}")
+    _write(tmp_path / "own", "a.jpg")
+    with pytest.raises(InputError, match="one folder per class$"):
+        open_split(f"folder:{tmp_path / 'own'}")
+
+
+def test_images_without_a_scale_are_found_when_a_split_is_opened(tmp_path: Path) -> None:
+    _write(tmp_path, "cat/a.jpg", "dog/c.png")
+    Image.new("F", (4, 4), 0.5).save(tmp_path / "dog" / "x.tif")
+    with pytest.raises(InputError, match=r"\(1: .*dog/x.tif \(mode F, values 0.5 to 0.5\)\)"):
+        open_split(f"folder:{tmp_path}")
+
+
+def test_photographs_of_a_detection_set_are_read_as_all_others(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 80).reshape(8, 10).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    found = np.asarray(PhotoFiles([str(tmp_path / "a.png")]).read(0)).astype(int)
+    assert np.abs(found - np.round(values / 257.0)[..., None]).max() <= 1

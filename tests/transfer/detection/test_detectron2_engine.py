@@ -37,13 +37,17 @@ PATCHES_OF_8 = (
 def test_record_and_a_model_that_both_engines_read(
     digits: Path, tmp_path: Path, config: str, more: tuple[str, ...]
 ) -> None:
-    from transfer.detection.run import Request, evaluate_model, prepare, run_trials
+    from transfer.detection.task import DetectionTask
     from transfer.training.files import read_model
+    from transfer.trials.command import evaluate_request
+    from transfer.trials.loop import run_trials
+    from transfer.trials.task import Request
 
+    task = DetectionTask()
     request = Request(
         config, "random", str(tmp_path / "run"), engine="detectron2", overrides=(*TINY, *more)
     )
-    (path,) = run_trials(prepare(request))
+    (path,) = run_trials(task, task.prepare(request))
     record = json.loads(path.read_text())
     assert record["protocol"]["engine"] == "detectron2"
     assert len((path.parent / "metrics.json").read_text().splitlines()) >= 1
@@ -53,7 +57,7 @@ def test_record_and_a_model_that_both_engines_read(
     for engine in ("detectron2", "torchvision"):
         output = tmp_path / engine
         request = Request(config, model, str(output), engine=engine, overrides=(*TINY, *more))
-        evaluate_model(request)
+        evaluate_request(task, request)
         results = output / "inference" / "coco_instances_results.json"
         scores[engine] = json.loads(results.read_text())
     assert scores["detectron2"] == scores["torchvision"], "boxes, scores and masks, bit for bit"
@@ -70,9 +74,12 @@ def test_both_engines_start_from_the_same_detector(
     from pretrain.data.preprocess import Preprocess
     from transfer.detection import detectron2_engine
     from transfer.detection.config import load_detection_config
-    from transfer.detection.run import Request, prepare, run_trials
+    from transfer.detection.task import DetectionTask
     from transfer.detection.torchvision_engine import engine as ours
+    from transfer.training import build
     from transfer.training import files as model_files
+    from transfer.trials.loop import run_trials
+    from transfer.trials.task import Request
 
     words = ("MODEL.ROI_HEADS.NUM_CLASSES", str(classes))
     torch.manual_seed(7)
@@ -94,12 +101,12 @@ def test_both_engines_start_from_the_same_detector(
         return stop
 
     monkeypatch.setattr(detectron2_engine.Trainer, "train", note("detectron2"))
-    monkeypatch.setattr(ours, "train", note("torchvision"))
+    monkeypatch.setattr(build, "train", note("torchvision"))
     for engine in ("detectron2", "torchvision"):
         output = str(tmp_path / engine)
         request = Request("digits_coco", str(path), output, engine=engine, overrides=tuple(TINY))
         with pytest.raises(Stopped):
-            run_trials(prepare(request))
+            run_trials(DetectionTask(), DetectionTask().prepare(request))
     theirs, found = started["detectron2"], started["torchvision"]
     assert {k for k in theirs if not k.startswith("pixel_")} == set(found)
     assert all(torch.equal(theirs[name], value) for name, value in found.items())

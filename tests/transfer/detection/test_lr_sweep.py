@@ -14,10 +14,12 @@ from transfer.checkpoints.weights import Weights, make_provenance
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.config import load_detection_config, protocol_sha256
 from transfer.detection.lr_sweep import check_sweep, choose_rate, short_config, split
-from transfer.detection.run import Request, prepare, run_trials
 from transfer.detection.scaling import for_processes
+from transfer.detection.task import DetectionTask
 from transfer.results.record import read_record
 from transfer.training.files import Fitted
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
 SWEEP = ("TRANSFER.LR_SWEEP.RATES", "(0.1, 0.02, 0.5)", "TRANSFER.LR_SWEEP.MAX_ITER", "2400")
 
@@ -143,7 +145,7 @@ def test_a_trial_with_a_sweep(digits: Path, tmp_path: Path) -> None:
         engine="torchvision",
         overrides=tuple(overrides),
     )
-    (path,) = run_trials(prepare(request))
+    (path,) = run_trials(DetectionTask(), DetectionTask().prepare(request))
     record = read_record(path)
     assert record["artifacts"]["lr_sweep"] == "lr_sweep.json" and record["views_seen"] == 16
     found = json.loads((path.parent / "lr_sweep.json").read_text())

@@ -12,6 +12,7 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from tests.transfer.checkpoints import formats
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights, read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import (
@@ -20,14 +21,18 @@ from transfer.detection.config import (
     protocol_sha256,
 )
 from transfer.detection.roles import ROLES
-from transfer.detection.run import Request, evaluate_model, prepare, run_trials
+from transfer.detection.task import DetectionTask
 from transfer.detection.torchvision_engine.detector import DetectorSpec
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.load import load_backbone
-from transfer.detection.weights.given import check_backbone, read_backbone, with_backbone
+from transfer.detection.weights.starting_weights import check_backbone, read_backbone, with_backbone
 from transfer.results.record import read_record
 from transfer.training.build import make_optimizer
+from transfer.trials.command import evaluate_request
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Request
 
+TASK = DetectionTask()
 CONFIG = "digits_vitdet.yaml"
 SMALL_VIT = "vit_tiny_patch16_32"  # 2 x 2 positions, where the config says 14 x 14
 TINY = (
@@ -50,7 +55,9 @@ def weights_file(folder: Path, kind: str) -> Path:
 def test_from_a_file_to_a_record_and_back(digits: Path, tmp_path: Path, kind: str) -> None:
     file = weights_file(tmp_path, kind)
     options = {"engine": "torchvision", "overrides": tuple(TINY)}
-    (path,) = run_trials(prepare(Request(CONFIG, str(file), str(tmp_path / "run"), **options)))
+    (path,) = run_trials(
+        TASK, TASK.prepare(Request(CONFIG, str(file), str(tmp_path / "run"), **options))
+    )
     record = read_record(path)
     assert record["checkpoint"]["backbone"] == SMALL_VIT
     assert record["checkpoint"]["source"] == kind
@@ -59,8 +66,8 @@ def test_from_a_file_to_a_record_and_back(digits: Path, tmp_path: Path, kind: st
     assert "147 tensors loaded" in log and "0 unexpected" in log
     # The shipped config says 224; the model itself knows better.
     model = path.parent / "model_final.pth"
-    metrics = evaluate_model(Request(CONFIG, str(model), str(tmp_path / "again"), **options))
-    assert metrics == {k: v for k, v in record["metrics"].items() if k in metrics}
+    scored = evaluate_request(TASK, Request(CONFIG, str(model), str(tmp_path / "again"), **options))
+    assert scored.metrics == {k: v for k, v in record["metrics"].items() if k in scored.metrics}
 
 
 def weights_of(backbone: str = SMALL_VIT, **architecture: int) -> Weights:
@@ -130,12 +137,12 @@ def test_other_backbones_are_refused(tmp_path: Path) -> None:
     torch.save(random_weights("tiny_resnet", 0).state, tmp_path / "resnet.pth")
     message = "is a tiny_resnet, where the config builds a vit_tiny_patch16_224.*TRANSFER.VIT"
     with pytest.raises(InputError, match=message):
-        read_backbone(str(tmp_path / "resnet.pth"), cfg, seed=0)
+        read_backbone(OpenedWeights(tmp_path / "resnet.pth"), cfg, seed=0)
 
 
 def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        weights = read_backbone("random", load_detection_config(CONFIG), seed=1)
+        weights = read_backbone(OpenedWeights("random"), load_detection_config(CONFIG), seed=1)
     assert weights.backbone == "vit_tiny_patch16_224" and not caplog.records
     again = read_weights("random", backbone="vit_tiny_patch16_224", seed=1)
     assert weights.sha256 == again.sha256

@@ -12,6 +12,7 @@ from torchvision.models import resnet18
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import open_images
+from transfer.checkpoints.opened import OpenedWeights
 from transfer.doctor.data import check_split, evenly
 from transfer.doctor.environment import check_environment
 from transfer.doctor.rows import FAIL, OK, WARN, Rows, as_json, as_text
@@ -113,7 +114,7 @@ def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_are_read_and_proven(tmp_path: Path) -> None:
     torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
     rows = Rows()
-    assert check_weights(rows, str(tmp_path / "r18.pth"), "resnet18") == "resnet18"
+    assert check_weights(rows, OpenedWeights(str(tmp_path / "r18.pth")), "resnet18") == "resnet18"
     first, proof, *warnings = rows
     assert first.status == OK and "resnet18" in first.detail and "120 of 120" in first.detail
     assert (proof.name, proof.status) == ("proof", OK) and "proven equal" in proof.detail
@@ -125,8 +126,8 @@ def test_weights_that_do_not_fit_or_read(tmp_path: Path) -> None:
     torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     rows = Rows()
-    check_weights(rows, str(tmp_path / "r18.pth"), "resnet50")
+    check_weights(rows, OpenedWeights(str(tmp_path / "r18.pth")), "resnet50")
     assert ["needs resnet50" in row.detail for row in rows.failures()] == [True]
     rows = Rows()
-    assert check_weights(rows, str(tmp_path / "bad.pth"), None) is None
+    assert check_weights(rows, OpenedWeights(str(tmp_path / "bad.pth")), None) is None
     assert [row.name for row in rows.failures()] == ["weights"]

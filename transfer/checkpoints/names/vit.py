@@ -32,7 +32,7 @@ _MM_BLOCK_BACK = {theirs: ours for ours, theirs in MM_BLOCK.items()}
 _MM_REST_BACK = {theirs: ours for ours, theirs in MM_REST.items()}
 
 
-def to_vitdet(name: str) -> str | None:
+def to_vitdet(name: str) -> str:
     """`norm.bias` -> `backbone.net.norm.bias`."""
     return f"{VITDET}{name}"
 

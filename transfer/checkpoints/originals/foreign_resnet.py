@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transfer.checkpoints.originals.resnet import Detectron2ResNet, NormedConv
 
 Tensors = Mapping[str, Tensor]
-# (network, its tensors) -> for each convolution: itself, its kernel as (out, in, h, w), and the
-# norm's scale, offset, mean and variance, the last two None where they are folded into the others.
+# A norm's scale, offset, mean and variance, the last two None if they are folded into the others
 Norm = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+# (network, its tensors) -> for each convolution: itself, its kernel as (out, in, h, w), its norm
 Rows = Iterator[tuple[NormedConv, Tensor, Norm]]
 
 TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's

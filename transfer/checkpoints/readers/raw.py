@@ -37,21 +37,41 @@ class RawFile:
         kind: "torch", "pickle", "safetensors" or "tensorflow".
         content: the outermost mapping.
         facts: the JSON text that this project adds, None where absent.
+        stamps: of `path` before it was read; see `_stamps`.
     """
 
     path: Path
     kind: str
     content: Mapping[str, Any]
     facts: str | None
+    stamps: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file's bytes (TensorFlow: of its index and data files, one after another).
+        """Of the bytes that were read (TensorFlow: of its index and data files, one after another).
 
         Not every reader wants it, and it takes as long as reading.
+
+        Raises:
+            InputError: the file was written since it was read.
         """
-        shards = data_files(self.path) if self.kind == "tensorflow" else []
-        return file_sha256(self.path, *shards)
+        digest = file_sha256(*_files(self.path, self.kind))
+        if _stamps(self.path, self.kind) != self.stamps:
+            raise InputError(
+                f"{self.path} was changed while it was read; wait until it is complete, or take a "
+                "copy of it"
+            )
+        return digest
+
+
+def _files(path: Path, kind: str) -> list[Path]:
+    return [path, *(data_files(path) if kind == "tensorflow" else ())]
+
+
+def _stamps(path: Path, kind: str) -> tuple[tuple[int, int], ...]:
+    """Size in bytes and time of the last change in ns of each file."""
+    stats = [file.stat() for file in _files(path, kind)]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 READERS = {
@@ -73,6 +93,7 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     """
     file = local_file(path)
     kind = sniff(file)
+    stamps = _stamps(file, kind)
     content, facts = READERS[kind](file, trust or trusts_files())
     content = by_name(content)
     if not isinstance(content, Mapping):
@@ -80,7 +101,7 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
             f"{file} holds a {type(content).__name__}, not a mapping of names to weights; save the "
             "network's state_dict: torch.save(model.state_dict(), 'weights.pth')"
         )
-    return RawFile(file, kind, content, facts)
+    return RawFile(file, kind, content, facts, stamps)
 
 
 def by_name(value: Any, depth: int = 0) -> Any:

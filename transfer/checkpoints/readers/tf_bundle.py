@@ -143,25 +143,34 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _entry(proto: bytes) -> Entry:
-    fields = {number: value for number, value in _fields(proto)}
-    shape = tuple(_size(value) for number, value in _fields(fields.get(2, b"")) if number == 2)
+    fields = dict(_fields(proto))
+    dimensions = [value for number, value in _fields(_bytes(fields.get(2, b""))) if number == 2]
     return Entry(
-        dtype=fields.get(1, 0),
-        shape=shape,
-        shard=fields.get(3, 0),
-        offset=fields.get(4, 0),
-        size=fields.get(5, 0),
+        dtype=_number(fields.get(1, 0)),
+        shape=tuple(_number(dict(_fields(_bytes(one))).get(1, 0)) for one in dimensions),
+        shard=_number(fields.get(3, 0)),
+        offset=_number(fields.get(4, 0)),
+        size=_number(fields.get(5, 0)),
         sliced=7 in fields,
     )
 
 
-def _size(dimension: bytes) -> int:
-    return dict(_fields(dimension)).get(1, 0)
+def _number(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise Damaged("a protocol buffer with bytes for a number")
+    return value
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise Damaged("a protocol buffer with a number for bytes")
+    return value
 
 
 def _fields(proto: bytes) -> Iterator[tuple[int, int | bytes]]:
     """A protocol buffer's (field number, value): varints, fixed32 and byte strings."""
     at = 0
+    value: int | bytes
     while at < len(proto):
         tag, at = _varint(proto, at)
         kind = tag & 7

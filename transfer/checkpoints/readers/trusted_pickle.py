@@ -66,6 +66,20 @@ def _or_absent(step: Callable[[Any], None]) -> Callable[[Any], None]:
     return safely
 
 
+def _build_or_absent(unpickler: Any) -> None:
+    """The step that sets an object's state; an `Absent` keeps a state that does not fit."""
+    state, instance = unpickler.stack[-1], unpickler.stack[-2]
+    try:
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)
+    except Exception:
+        if unpickler.stack and unpickler.stack[-1] is state:
+            unpickler.stack.pop()
+        kept = Absent()
+        kept.__setstate__(state)
+        if unpickler.stack and unpickler.stack[-1] is instance:
+            unpickler.stack[-1] = kept
+
+
 class TrustingUnpickler(pickle._Unpickler):
     """Runs what the file says; what fails becomes an `Absent`."""
 
@@ -75,6 +89,7 @@ class TrustingUnpickler(pickle._Unpickler):
             code[0]: _or_absent(pickle._Unpickler.dispatch[code[0]])
             for code in (pickle.REDUCE, pickle.NEWOBJ)
         },
+        pickle.BUILD[0]: _build_or_absent,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -83,21 +98,6 @@ class TrustingUnpickler(pickle._Unpickler):
             return super().find_class(module, name)
         except Exception:  # importing a module can raise anything
             return Absent
-
-    def load_build(self) -> None:
-        """Sets an object's state; a state that does not fit is kept by an `Absent`."""
-        state, instance = self.stack[-1], self.stack[-2]
-        try:
-            super().load_build()
-        except Exception:
-            if self.stack and self.stack[-1] is state:
-                self.stack.pop()
-            kept = Absent()
-            kept.__setstate__(state)
-            if self.stack and self.stack[-1] is instance:
-                self.stack[-1] = kept
-
-    dispatch[pickle.BUILD[0]] = load_build
 
 
 def trusted_load(stream: BinaryIO, encoding: str = "latin1") -> Any:

@@ -22,7 +22,7 @@ from pretrain.common.resources import usable_workers
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.loader import CropLoader
-from transfer.classification.data import Split
+from transfer.classification.splits import Split
 
 logger = logging.getLogger(__name__)
 FLIPS = 1  # tells the flips' draws of an epoch from those of its order

@@ -30,8 +30,9 @@ from pretrain.common.logs import progress
 from pretrain.common.precision import amp_dtype
 from pretrain.common.resources import usable_workers
 from pretrain.data.preprocess import Preprocess
-from transfer.classification.data import CropDataset, ImageTransform, Split, collate
+from transfer.classification.crops import CropDataset, ImageTransform, collate
 from transfer.classification.metrics import hits
+from transfer.classification.splits import Split
 from transfer.classification.training.images import Batch, TrainImages
 from transfer.classification.training.model import Classifier
 from transfer.training.loop import add, steps

@@ -29,7 +29,7 @@ from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
-from transfer.detection.torchvision_engine.load import load_model, load_start
+from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training.build import batch_indices, begin_training, train_to_end
 from transfer.training.files import Fitted, read_model
@@ -92,10 +92,10 @@ class TorchvisionEngine:
         return predict(detector.to(process_device(cfg.MODEL.DEVICE)), cfg, test_set)
 
 
-def make_started_detector(cfg: CfgNode, weights: Weights) -> nn.Module:
+def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
-    loaded = load_start(detector, weights)
+    loaded = load_starting_weights(detector, weights)
     for line in loaded.lines():
         logger.info("weights: %s", line)
     for line in loaded.names():

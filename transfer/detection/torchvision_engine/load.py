@@ -1,6 +1,7 @@
-"""Weights into a detector: a backbone's or a whole model's tensors in, a report of every key out.
+"""Copies weights into a detector, and reports what became of every key.
 
-Names of a backbone are torchvision's, of a whole model Detectron2's (as `Detector.state_dict`).
+A backbone's tensors have torchvision's names, a whole model's have Detectron2's, which are those of
+`Detector.state_dict`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pretrain.common.errors import InputError
 from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.networks.vit_architectures import vit_heads
-from transfer.checkpoints.weights import Weights
+from transfer.checkpoints.weights import COUNTER, Weights
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
-from transfer.detection.weights.detector import DetectorWeights
-from transfer.detection.weights.parts import COUNTER, DERIVED, PREFIXES, part_of
+from transfer.detection.weights.detector_file import DERIVED, DetectorWeights
+from transfer.detection.weights.matched_parts import PREFIXES, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,19 @@ BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the keys, each sorted; all but those of `unexpected` names of the detector."""
+    """What became of the keys, sorted.
 
-    matched: list[str]  # loaded
-    # keep their initialisation by design: RPN, heads, pyramid, extra norm, relative positions
+    Attributes:
+        matched: names of the detector's tensors that are loaded.
+        expected_missing: names of those that keep their initialisation by design: RPN, heads,
+            pyramid, extra norm, relative positions.
+        unexpected: names of the backbone's tensors that the file does not have, and of the file's
+            that have no place in the detector.
+    """
+
+    matched: list[str]
     expected_missing: list[str]
-    unexpected: list[str]  # of the backbone but not in the file, or in the file without a place
+    unexpected: list[str]
 
     def lines(self) -> list[str]:
         """Three lines for the log, with counts by part; `names` has every tensor."""
@@ -49,13 +57,13 @@ class LoadReport:
         ]
 
     def names(self) -> list[str]:
-        """A line for each fate with the tensors' names, for who asks for more."""
+        """A line for each fate with the tensors' names, for those who ask for more."""
         fates = {"left": self.expected_missing, "unexpected": self.unexpected}
         return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
 
-def load_start(detector: Detector, weights: Weights) -> LoadReport:
-    """Copy what training starts from: a backbone, or the fitting parts of a whole detector."""
+def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
+    """Copies what training starts from: a backbone, or the fitting parts of a whole detector."""
     if isinstance(weights, DetectorWeights):
         return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
     return load_backbone(detector, weights)
@@ -64,11 +72,11 @@ def load_start(detector: Detector, weights: Weights) -> LoadReport:
 def load_backbone(
     detector: Detector, weights: Weights, *, allow_unexpected: bool = False
 ) -> LoadReport:
-    """Copy a backbone into `backbone` and, for C4, into the res5 head.
+    """Copies a backbone into `backbone` and, for C4, into the res5 head.
 
     Raises:
-        InputError: another backbone than the detector's, a wrong shape, nothing that matches, or
-            unexpected keys without `allow_unexpected`.
+        InputError: the backbone is not the detector's, a shape is wrong, nothing matches, or there
+            are unexpected keys without `allow_unexpected`.
     """
     wanted = detector.spec.backbone_name
     if weights.backbone != wanted:
@@ -110,13 +118,8 @@ def _load_vit(
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
-def load_model(
-    detector: Detector,
-    state: Mapping[str, Tensor | np.ndarray],
-    *,
-    allow_unexpected: bool = False,
-) -> LoadReport:
-    """Copy a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
+def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
+    """Copies a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
 
     Raises:
         InputError: as `load_backbone`.
@@ -127,11 +130,11 @@ def load_model(
         if not name.startswith(DERIVED)
     }
     own = set(detector.state_dict())
-    return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
+    return _load(detector, placed, required=own, allow_unexpected=False)
 
 
 def _place(detector: Detector, name: str) -> str:
-    """The detector's name of a torchvision tensor; its own name where it has no place."""
+    """The detector's name of a torchvision tensor; its own name if it has no place."""
     theirs = to_detectron2(name)
     if theirs is None:
         return name

@@ -1,1 +1,1 @@
-"""Where a detector begins: a backbone, a whole detector, or its parts."""
+"""Weights of a detector: what training starts from, what a file holds, what is scored."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pretrain.data.crops import CropSpec
 from transfer.checkpoints.read import read_weights
-from transfer.classification.data import Split, open_splits
+from transfer.classification.splits import Split, open_splits
 from transfer.classification.training.images import TrainImages
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import build_classifier

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.read import read_weights
-from transfer.classification.data import ImageTransform
+from transfer.classification.crops import ImageTransform
 from transfer.classification.training import fit as fit_module
 from transfer.classification.training.fit import STATE_FILE, Progress, fit
 from transfer.classification.training.images import TrainImages

@@ -13,7 +13,7 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.data.crops import CropSpec, crop_image
 from pretrain.data.loader import draw_seed
-from transfer.classification.readable import check_readable
+from transfer.classification.crops import check_readable
 from transfer.classification.training.images import TrainImages, check_batch
 
 from .conftest import CPU, SIZE, make_folder, splits_of

@@ -13,7 +13,8 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from tests.two_processes import run_in_two
-from transfer.classification.data import ImageTransform, Split
+from transfer.classification.crops import ImageTransform
+from transfer.classification.splits import Split
 from transfer.classification.training.recipe import Recipe, make_optimizer
 from transfer.training.loop import take_step
 

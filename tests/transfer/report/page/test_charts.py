@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from transfer.classification.spectrum import write_spectrum
+from transfer.classification.features.spectrum import write_spectrum
 from transfer.report.from_records import build_results
 from transfer.report.page.artifacts import Artifacts
 from transfer.report.page.charts import (

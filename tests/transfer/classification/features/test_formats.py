@@ -1,0 +1,30 @@
+"""What `auto` stands for among the number formats of features, and the config that says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pretrain.common.errors import InputError
+from transfer.classification.defaults import get_defaults
+from transfer.classification.features.formats import choose_formats, with_formats
+
+CPU = torch.device("cpu")
+
+
+def test_what_auto_stands_for() -> None:
+    cuda = torch.device("cuda")
+    assert choose_formats("auto", "auto", CPU) == ("fp32", "fp32")
+    assert choose_formats("auto", "auto", cuda) == ("bf16", "fp16")
+    assert choose_formats("fp32", "auto", cuda) == ("fp32", "fp32")
+    assert choose_formats("bf16", "fp32", CPU) == ("bf16", "fp32")
+    with pytest.raises(InputError, match="'fp8' in FEATURES.PRECISION; known: auto, bf16, fp32"):
+        choose_formats("fp8", "auto", CPU)
+
+
+def test_a_config_with_the_formats_of_a_device() -> None:
+    cfg = get_defaults()
+    cfg.FEATURES.STORAGE = "fp16"
+    found = with_formats(cfg, CPU)
+    assert dict(found.FEATURES) == {"PRECISION": "fp32", "STORAGE": "fp16"}
+    assert cfg.FEATURES.PRECISION == "auto" and found.is_frozen()

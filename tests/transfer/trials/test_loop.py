@@ -1,0 +1,187 @@
+"""The loop over trials, with a task that trains nothing: what runs, and what each trial leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fvcore.common.config import CfgNode
+
+from pretrain.common.errors import InputError
+from pretrain.common.roles import KeyRole, Role, Roles
+from transfer.checkpoints.read import random_weights
+from transfer.checkpoints.weights import Weights
+from transfer.results.record import read_record
+from transfer.trials import command
+from transfer.trials.command import run_command
+from transfer.trials.task import Cost, Job, Outcome, Request, Task, Trial
+from transfer.trials.tasks import TASKS
+
+
+def get_defaults() -> CfgNode:
+    return CfgNode({"SEED": 4, "OUTPUT_DIR": "", "RATE": 1.0})
+
+
+@dataclass(frozen=True)
+class Images:
+    name: str
+    classes: tuple[str, ...] = ("a", "b")
+
+    def __len__(self) -> int:
+        return 3
+
+
+@dataclass
+class Nothing(Task[Job[Images]]):
+    """Counts what the loop asks for."""
+
+    asked: list[str] = field(default_factory=list)
+    name = "nothing"
+    roles = Roles(get_defaults, {"SEED": KeyRole(Role.TRIAL), "OUTPUT_DIR": KeyRole(Role.MACHINE)})
+    saved = ("half.pth",)
+
+    def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
+        cfg = get_defaults()
+        cfg.merge_from_list(list(overrides))
+        return cfg
+
+    def backbone_name(self, cfg: CfgNode) -> str:
+        return "tiny_resnet"
+
+    def is_shortened(self, job: Job[Images]) -> bool:
+        return False
+
+    def check_processes(self, cfg: CfgNode, processes: int) -> None:
+        self.asked.append(f"{processes} processes")
+
+    def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
+        return ""
+
+    def cost(self, job: Job[Images], processes: int) -> Cost:
+        return Cost(0, 1, 1)
+
+    def open_data(self, request: Request, *, scan: bool = True) -> Job[Images]:
+        self.asked.append(f"open, scan {scan}")
+        cfg = self.load_config(request.config, request.overrides)
+        return Job(request, cfg, Images("train"), Images("test"))
+
+    def read_weights(self, job: Job[Images], seed: int) -> Weights:
+        self.asked.append(f"read {seed}")
+        return random_weights("tiny_resnet", seed)
+
+    def describe(self, job: Job[Images]) -> list[str]:
+        return []
+
+    def run_trial(self, job: Job[Images], trial: Trial) -> Outcome:
+        self.asked.append(f"trial {trial.number}, seed {trial.seed}")
+        weights = self.weights_of_trial(job, trial)
+        trial.log_to_folder()
+        cfg = job.cfg.clone()
+        cfg.SEED = trial.seed
+        trial.write_config(cfg, weights)
+        (trial.folder / "half.pth").touch()
+        return Outcome(
+            weights=weights,
+            engine="none",
+            engine_version="1",
+            metrics={"top1": 50.0 + trial.number},
+            per_class={"top1": {"a": 100.0, "b": None}},
+            artifacts={"own": "own.json"},
+            curve=[{"step": 1, "loss": 2.0}],
+            seconds=1.5,
+            on_gpu=False,
+            views_seen=6,
+            protocol={"more": "said"},
+        )
+
+
+def request(folder: Path, *overrides: str, **changes: object) -> Request:
+    return Request("mine.yaml", "random", str(folder), overrides=overrides, **changes)
+
+
+def test_each_trial_has_its_seed_and_its_record(tmp_path: Path) -> None:
+    task = Nothing()
+    lines = run_command(task, request(tmp_path, "RATE", "2.0", trials=2), num_gpus=1)
+    assert task.asked == [
+        *("open, scan True", "1 processes", "read 4"),
+        *("trial 0, seed 4", "read 4", "trial 1, seed 5", "read 5"),
+    ], "what the checks have opened is used"
+    first, second = (read_record(tmp_path / f"trial_{t}/record.json") for t in (0, 1))
+    assert (first["seed"], second["seed"]) == (4, 5) and first["task"] == "nothing"
+    assert first["checkpoint"]["sha256"] == random_weights("tiny_resnet", 4).sha256
+    assert first["protocol"] == {
+        "name": "mine",
+        "config_sha256": task.roles.sha256(task.load_config("", ("RATE", "2.0"))),
+        "engine": "none",
+        "engine_version": "1",
+        "overrides": ["RATE 2.0"],
+        "more": "said",
+    }
+    assert first["dataset"] == "test" and first["views_seen"] == 6 and first["gpu_seconds"] == 0
+    assert first["artifacts"] == {
+        "config": "config.yaml",
+        "kernels": "kernels.png",
+        "curves": "curves.json",
+        "own": "own.json",
+    }
+    assert lines[0].endswith("trial_0/record.json: top1 50.00") and "mean" in lines[-1]
+    assert (tmp_path / "trial_0/log.txt").is_file()
+
+
+def test_what_has_a_record_is_skipped_and_the_rest_goes_on(tmp_path: Path) -> None:
+    run_command(Nothing(), request(tmp_path), num_gpus=1)
+    with pytest.raises(InputError, match="--resume"):
+        run_command(Nothing(), request(tmp_path), num_gpus=1)
+    task = Nothing()
+    run_command(task, request(tmp_path, trials=3, first_trial=0, resume=True), num_gpus=1)
+    assert [line for line in task.asked if "seed" in line] == ["trial 1, seed 5", "trial 2, seed 6"]
+    with pytest.raises(InputError, match=r"trial_0 holds a run of another config: RATE \(1.0 then"):
+        run_command(Nothing(), request(tmp_path, "RATE", "3.0", resume=True), num_gpus=1)
+
+
+def test_a_killed_trial_is_of_its_weights(tmp_path: Path) -> None:
+    run_command(Nothing(), request(tmp_path), num_gpus=1)
+    (tmp_path / "trial_0/record.json").unlink()
+    (tmp_path / "trial_0/weights.sha256").write_text("0" * 64)
+    with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
+        run_command(Nothing(), request(tmp_path, resume=True), num_gpus=1)
+    (tmp_path / "trial_0/half.pth").unlink()  # now there is nothing to go on from
+    run_command(Nothing(), request(tmp_path, resume=True), num_gpus=1)
+    assert read_record(tmp_path / "trial_0/record.json")["seed"] == 4
+
+
+def test_launched_processes_open_the_data_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as one of torchrun's
+    task = Nothing()
+    run_command(task, request(tmp_path), num_gpus=1)
+    assert [line for line in task.asked if "open" in line] == [
+        "open, scan True",
+        "open, scan False",
+    ]
+
+
+def test_the_last_trial_lets_the_weights_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    asked = request(tmp_path, trials=2)
+    monkeypatch.setattr(type(asked.opened), "close", lambda opened: closed.append(str(opened)))
+    run_command(Nothing(), asked, num_gpus=1)
+    assert closed == ["random"], "once, and not before the last trial"
+
+
+def test_tasks_are_found_by_their_names() -> None:
+    for name, make in TASKS.items():
+        assert make().name == name
+        assert make().roles.make_defaults().SEED == 0
+
+
+def test_a_task_without_a_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mine.yaml has no trained model that could be scored"):
+        command.evaluate_command(Nothing(), request(tmp_path), num_gpus=1)
+    with pytest.raises(InputError, match="mine.yaml has no pictures"):
+        Nothing().show_data(request(tmp_path), 1)

@@ -1,0 +1,74 @@
+"""A weights file that a process finds, reads and hashes once, however often it asks about it.
+
+A run looks at its weights several times: whether they are a backbone or a whole detector, whether
+they fit the config, and what each trial starts from. A file has hundreds of megabytes, often on a
+network's disk. So a run makes one `OpenedWeights` and hands it to all of these in place of a path.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from transfer.checkpoints.files import RANDOM, Source
+from transfer.checkpoints.readers.raw import RawFile, open_file
+from transfer.checkpoints.sources import resolve
+
+
+class OpenedWeights:
+    """A source of weights and, from the first time that they are asked for, its file and content.
+
+    Printed, it is the source as the user gave it. Pickled, it is the source alone, so that another
+    process reads the file itself. Tensors that are made from the content may share its memory:
+    nobody may write into them.
+
+    Args:
+        source: see `sources`; or "random".
+        trust: reads pickles without restrictions, which can run code from the file.
+    """
+
+    def __init__(self, source: str | Path, trust: bool = False) -> None:
+        self.source, self.trust = str(source), trust
+
+    def __str__(self) -> str:
+        return self.source
+
+    def __reduce__(self) -> tuple[type[OpenedWeights], tuple[str, bool]]:
+        return type(self), (self.source, self.trust)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is the untrained backbone, which has no file."""
+        return self.source == RANDOM
+
+    @cached_property
+    def place(self) -> Source:
+        """The local file, downloaded if the source is remote, and what is said beside it.
+
+        Raises:
+            InputError: see `sources.resolve`.
+        """
+        return resolve(self.source)
+
+    @property
+    def file(self) -> Path:
+        """The local file; see `place`."""
+        return self.place.file
+
+    @cached_property
+    def raw(self) -> RawFile:
+        """The file's content.
+
+        Raises:
+            InputError: see `open_file`.
+        """
+        return open_file(self.file, self.trust)
+
+    def close(self) -> None:
+        """Gives the content's memory back; who asks for it again makes the file be read again."""
+        vars(self).pop("raw", None)
+
+
+def as_opened(source: str | Path | OpenedWeights, trust: bool = False) -> OpenedWeights:
+    """The source itself if it is opened already, with the trust that it was opened with."""
+    return source if isinstance(source, OpenedWeights) else OpenedWeights(source, trust)

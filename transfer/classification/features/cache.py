@@ -1,0 +1,223 @@
+"""Features (N, D) that are filled batch by batch, in memory or on disk below CACHE_DIR/KEY.
+
+On disk, features.npy is made at its full size and filled in place; a journal names each batch that
+is in it, with the crc32 of its bytes. One rule serves a complete cache, a killed extraction, a torn
+file and a file of other weights: a batch that has no line, or whose bytes do not fit its line, is
+computed again. Features are mapped from the file and never read into memory as a whole. A batch
+does not depend on the process that computed it, so that an extraction may continue with another
+number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.errors import InputError
+from pretrain.common.locks import locked
+from pretrain.data.datasets import ArrayImages, SubsetImages
+from transfer.classification.splits import Chosen
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureTable:
+    """Features of N images in memory. Batch b is the rows from b * batch_size on.
+
+    Attributes:
+        pending: numbers of the batches that have not been computed yet, in order.
+        seconds: that the other batches took.
+    """
+
+    def __init__(self, rows: int, batch_size: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        self.seconds = 0.0
+        self.pending = list(range(math.ceil(rows / batch_size)))
+        self._values: Tensor | None = None
+
+    def span(self, batch: int) -> slice:
+        """Returns the rows of a batch."""
+        return slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.rows))
+
+    def add(self, batch: int, values: Tensor, seconds: float) -> None:
+        """Adds a pending batch's features (n, D), on the CPU, and the time that they took."""
+        self._write(batch, values, seconds)
+        self.pending.remove(batch)
+        self.seconds += seconds
+
+    def values(self) -> Tensor:
+        """Returns all features (N, D), when nothing is pending."""
+        assert self._values is not None, "no batch has been added"
+        return self._values
+
+    def _write(self, batch: int, values: Tensor, seconds: float) -> None:
+        if self._values is None:
+            self._values = values.new_empty(self.rows, values.shape[1])
+        self._values[self.span(batch)] = values
+
+
+class KeptTable(FeatureTable):
+    """Features of N images on disk; begins with what an earlier run left in the folder."""
+
+    def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
+        """Takes over what is in `folder`, CACHE_DIR/KEY, which `locked` holds if it is writable."""
+        super().__init__(rows, batch_size)
+        self._file, self._journal = folder / "features.npy", folder / "journal.jsonl"
+        self._lines: dict[int, dict[str, Any]] = {}  # batch -> {batch, crc32, seconds}
+        self._begun = False
+        try:
+            self._take_over()
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # torn or foreign
+            if self._journal.exists():
+                logger.warning("%s: computed again (%s)", folder, error)
+
+    def values(self) -> Tensor:
+        """Returns all features (N, D), mapped from the file."""
+        return _as_tensor(self._mapped())
+
+    def _take_over(self) -> None:
+        """Takes over the batches whose bytes fit the journal, and their size; else ValueError."""
+        head, *entries = _read_lines(self._journal)
+        if head["key"] != self._file.parent.name:
+            raise ValueError("features of other weights or images")
+        found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
+        mapped = self._mapped()
+        lines = {line["batch"]: line for line in entries}
+        good = {
+            b: line for b, line in lines.items() if _crc(mapped[found.span(b)]) == line["crc32"]
+        }
+        left = [b for b in found.pending if b not in good]
+        if left and found.batch_size != mine:
+            raise ValueError(f"begun with batches of {found.batch_size}, not {mine}")
+        if len(good) < len(lines):
+            torn = len(lines) - len(good)
+            logger.warning("%s: %d batches are torn: computed again", self._file, torn)
+        self.batch_size, self.pending, self._lines = found.batch_size, left, good
+        self.seconds = sum(line["seconds"] for line in good.values())
+        if left and good:
+            total = len(good) + len(left)
+            logger.info("%s: going on after %d of %d batches", self._file, len(good), total)
+
+    def _mapped(self) -> np.memmap:
+        mapped = np.load(self._file, mmap_mode="r")
+        if mapped.ndim != 2 or len(mapped) != self.rows:
+            raise ValueError(f"{mapped.shape} features of {self.rows} images")
+        return mapped
+
+    def _write(self, batch: int, values: Tensor, seconds: float) -> None:
+        array = np.ascontiguousarray(values.numpy())
+        try:
+            if not self._begun:
+                self._begin(array)
+            # Not through the map: on a full disk that is a SIGBUS instead of an error
+            with open(self._file, "r+b") as file:
+                file.seek(self._offset + self.span(batch).start * array[0].nbytes)
+                file.write(array.data)
+            self._append({"batch": batch, "crc32": _crc(array), "seconds": seconds})
+        except OSError as error:
+            raise InputError(
+                f"CACHE_DIR {self._file.parent.parent} cannot be written ({error.strerror}); free "
+                "some space or give another; the batches before this one are kept"
+            ) from error
+
+    def _begin(self, array: np.ndarray) -> None:
+        """Makes the file, unless batches of it are used, and a journal that lists only these."""
+        if not self._lines:
+            draft = self._file.with_suffix(".draft")
+            shape = (self.rows, array.shape[1])
+            _check_space(self._file.parent, self.rows * array[0].nbytes)
+            np.lib.format.open_memmap(draft, "w+", array.dtype, shape)
+            os.replace(draft, self._file)  # a reader of the old one keeps it
+        self._offset = self._mapped().offset
+        head = {"key": self._file.parent.name, "batch_size": self.batch_size}
+        lines = [json.dumps(line) for line in (head, *self._lines.values())]
+        atomic_write_text(self._journal, "\n".join(lines) + "\n")
+        self._begun = True
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with open(self._journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[FeatureTable]:
+    """Opens the features of a folder, CACHE_DIR/KEY, for one run at a time; None: in memory.
+
+    Raises:
+        InputError: CACHE_DIR cannot be written.
+    """
+    if folder is None:
+        yield FeatureTable(rows, batch_size)
+        return
+    refusal = f"CACHE_DIR {folder.parent} cannot be written; give another"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{refusal} ({error.strerror})") from error
+    waiting = f"waiting for another run that extracts the features of {folder}"
+    ours = os.access(folder, os.W_OK)  # a colleague's can be read
+    with locked(folder, waiting) if ours else nullcontext():
+        table = KeptTable(folder, rows, batch_size)
+        if table.pending and not ours:
+            raise InputError(refusal)
+        yield table
+
+
+def file_stamp(images: Any, index: int) -> list[int]:
+    """Returns [size in bytes, time of change in ns] of a file, [crc32] of pixels in memory."""
+    if isinstance(images, (Chosen, SubsetImages)):
+        whole = images.images if isinstance(images, Chosen) else images.whole
+        return file_stamp(whole, images.indices[index])
+    if isinstance(images, ArrayImages):
+        return [_crc(np.ascontiguousarray(images.pixels[index]))]
+    if hasattr(images, "images"):  # another view of the same images
+        return file_stamp(images.images, index)
+    try:
+        status = os.stat(images.name(index))
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(array.data)  # its bytes, row by row
+
+
+def _read_lines(journal: Path) -> list[dict[str, Any]]:
+    """Returns the journal's lines but for the last one if a kill has cut it off."""
+    lines = []
+    for text in journal.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _as_tensor(mapped: np.memmap) -> Tensor:
+    with warnings.catch_warnings():  # torch has no read-only tensors; nobody writes to these
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(mapped)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"CACHE_DIR {folder.parent}: the features take {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free; give another folder, or FEATURES.STORAGE fp16"
+        )

@@ -1,0 +1,44 @@
+"""The number formats of features: of the backbone's forward pass, and of what is kept.
+
+`auto` in a config stands for formats that depend on the machine. They are chosen before anything is
+recorded, so that a record says what was used.
+"""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.lookup import find
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS, STORAGES = ("auto", "fp32", "bf16"), ("auto", "fp32", "fp16")
+
+
+def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[str, str]:
+    """Returns the formats that `auto` stands for on this device; other names stay as they are.
+
+    Forward passes are bf16 on CUDA and fp32 elsewhere. Features of bf16 passes are kept in fp16,
+    because the rounding of the pass (2^-8) is coarser than fp16's (2^-11); those of fp32 passes are
+    kept in fp32.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    find(precision, dict.fromkeys(PRECISIONS), "precision", "FEATURES.PRECISION")
+    find(storage, dict.fromkeys(STORAGES), "storage", "FEATURES.STORAGE")
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if storage == "auto":
+        storage = "fp16" if precision == "bf16" else "fp32"
+    return precision, storage
+
+
+def with_formats(cfg: CfgNode, device: torch.device) -> CfgNode:
+    """Returns a copy of the config in which FEATURES says what is used on this device."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    node = cfg.FEATURES
+    node.PRECISION, node.STORAGE = choose_formats(node.PRECISION, node.STORAGE, device)
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,16 @@
+"""The table of the classification protocols; each row is in the protocol's own module."""
+
+from __future__ import annotations
+
+from transfer.classification.protocols import knn, kshot, linear, svm, train_on_crops
+from transfer.classification.protocols.protocol import OnFeatures, Training
+
+ROWS: tuple[OnFeatures | Training, ...] = (
+    knn.PROTOCOL,
+    linear.PROTOCOL,
+    kshot.PROTOCOL,
+    svm.PROTOCOL,
+    train_on_crops.PROTOCOL,
+)
+# PROTOCOL.NAME -> its row
+PROTOCOLS = {name: row for row in ROWS for name in row.names}

@@ -1,0 +1,126 @@
+"""The protocol `knn`: each test image is classified by a weighted vote of its nearest neighbours.
+
+The neighbours are training images, compared by the cosine of their features; a vote weighs
+exp(similarity / T) with T = 0.07, as in facebookresearch/dino eval_knn.py. Metrics are called
+knnK_top1 at the protocol's temperature and knnK_T0.1_top1 at another one. `pretrain.common.knn`
+says how ties are broken. Legend: N bank (training) images, M test images, D dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
+from transfer.classification.features.extract import Features
+from transfer.classification.metrics import per_class_accuracies
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Data,
+    OnFeatures,
+    check_counts,
+    open_labelled,
+)
+from transfer.classification.score import Outcomes, Score
+
+# Below it the votes overflow: exp(1 / T), that of an equal image, summed over thousands of images
+LOWEST_TEMPERATURE = 0.0125
+
+
+def check(cfg: CfgNode, trials: int) -> Data:
+    """Opens the data; raises InputError for a neighbourhood or temperature without a vote."""
+    check_temperatures(cfg.PROTOCOL.TEMPERATURE, cfg.KNN.MORE_TEMPERATURES)
+    data = open_labelled(cfg)
+    check_k(cfg.PROTOCOL.K, len(data.train), data.train.name)
+    return data
+
+
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
+    """Scores every k and temperature by one search; the bank stays where it is mapped."""
+    protocol, classes = job.cfg.PROTOCOL, job.train_set.classes
+    metrics, correct = evaluate_knn(
+        bank.values,
+        bank.labels,
+        queries.values,
+        queries.labels,
+        k=protocol.K,
+        temperature=protocol.TEMPERATURE,
+        more_temperatures=job.cfg.KNN.MORE_TEMPERATURES,
+        num_classes=len(classes),
+        device=job.device,
+    )
+    first = {f"knn{size}_top1": correct[f"knn{size}_top1"] for size in protocol.K}
+    outcomes = Outcomes({name: right.numpy() for name, right in correct.items()})
+    per_class = per_class_accuracies(first, queries.labels, classes)
+    return Score(metrics, per_class, outcomes=outcomes)
+
+
+PROTOCOL = OnFeatures(names=("knn",), check=check, score=score)
+
+
+def check_k(k: Sequence[int], bank_size: int, bank_name: str) -> None:
+    """Raises InputError unless every k is from 1 to the bank's number of images."""
+    check_counts("PROTOCOL.K", k, "neighbourhood sizes")
+    if max(k) > bank_size:
+        raise InputError(
+            f"PROTOCOL.K asks for {max(k)} neighbours, but {bank_name} has {bank_size} images; "
+            "leave the larger k out"
+        )
+
+
+def check_temperatures(temperature: float, more: Sequence[float]) -> None:
+    """Raises InputError for a temperature that no vote can be computed with."""
+    for key, values in (("PROTOCOL.TEMPERATURE", [temperature]), ("KNN.MORE_TEMPERATURES", more)):
+        for value in values:
+            if not LOWEST_TEMPERATURE <= value < float("inf"):
+                raise InputError(f"{key} {value} must be {LOWEST_TEMPERATURE} or more")
+
+
+def evaluate_knn(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    *,
+    k: Sequence[int],
+    temperature: float,
+    more_temperatures: Sequence[float] = (),
+    num_classes: int,
+    device: torch.device | None = None,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": right (M,) bool on the CPU, ...}).
+
+    Every k and temperature is answered from one search. Top-5 is told from six classes on.
+
+    Args:
+        bank: (N, D), in memory or mapped from a file.
+        queries: (M, D).
+        device: of the search; None: that of the queries.
+
+    Raises:
+        InputError: labels are outside 0..C-1.
+    """
+    check_labels(bank_labels, num_classes, "the training images")
+    check_labels(query_labels, num_classes, "the test images")
+    found = nearest_neighbours(bank, queries, max(k), device=device)
+    labels = bank_labels.to(found.index.device)[found.index]
+    wanted = query_labels.to(found.index.device)
+    metrics: dict[str, float] = {}
+    correct: dict[str, Tensor] = {}
+    for value in dict.fromkeys([temperature, *more_temperatures]):
+        suffix = "" if value == temperature else f"_T{value:g}"
+        for size in k:
+            name = f"knn{size}{suffix}"
+            votes = vote(
+                found.similarity, labels, k=size, temperature=value, num_classes=num_classes
+            )
+            rank = label_rank(votes, wanted)
+            for top in (1, 5) if num_classes > 5 else (1,):
+                right = (rank < top).cpu()
+                metrics[f"{name}_top{top}"] = 100.0 * int(right.sum()) / len(right)
+                correct[f"{name}_top{top}"] = right
+    return metrics, correct

@@ -1,0 +1,244 @@
+"""The protocol `linear`: a linear classifier trained by SGD on frozen features of centre crops.
+
+Heads for L learning rates train at once: their weights are side by side in (D, L * C), so that one
+matmul serves all of them, and the gradient of softmax cross-entropy is written out. The learning
+rate is chosen on a held-out part of the training images; the test images are used once.
+Legend: N training images, M test images, D dimensions, C classes, L learning rates, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pretrain.common.errors import InputError
+from pretrain.common.logs import progress
+from transfer.classification.features.extract import Features
+from transfer.classification.metrics import hits, per_class_accuracies
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Data,
+    OnFeatures,
+    open_labelled,
+)
+from transfer.classification.rates import (
+    check_holdout,
+    check_momentum,
+    check_rates,
+    search,
+    selection_notes,
+    split_holdout,
+)
+from transfer.classification.score import Outcomes, Score
+
+LOGITS = 2**26  # numbers that are held at once, 256 MiB
+
+
+def check(cfg: CfgNode, trials: int) -> Data:
+    """Opens the data; raises InputError for what cannot be trained, or leaves no rate to choose."""
+    make_solver(cfg)
+    data = open_labelled(cfg)
+    if len(cfg.SOLVER.LR_PER_256) > 1:
+        check_holdout(data.train.labels, cfg.PROTOCOL.HOLDOUT, data.train.classes)
+    return data
+
+
+def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
+    """Chooses the learning rate on held-out training images, then trains on all of them."""
+    cfg, classes, device = job.cfg, job.train_set.classes, job.device
+    solver = make_solver(cfg)
+    values, test_values = (  # copies: the features may be mapped from a file
+        split.values.to(device, torch.float32, copy=True) for split in (bank, queries)
+    )
+    labels, test_labels = (split.labels.to(device) for split in (bank, queries))
+    if cfg.PROTOCOL.STANDARDIZE:
+        standardize_(values, test_values)
+    generator = torch.Generator().manual_seed(seed)
+    count, holdout = len(classes), cfg.PROTOCOL.HOLDOUT
+    lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
+    lr = lrs[0]
+    held_out: dict[float, float] = {}
+    if len(lrs) > 1:
+        lr, held_out = choose_lr(
+            values, labels, lrs, solver, num_classes=count, holdout=holdout, generator=generator
+        )
+    heads = train_heads(
+        values,
+        labels,
+        [lr],
+        solver,
+        num_classes=count,
+        generator=generator,
+        desc=f"head, lr {lr:g}",
+    )
+    tops = (1, 5) if count > 5 else (1,)
+    found = heads.hits(test_values, test_labels, torch.arange(len(queries), device=device), tops)
+    right = {f"top{top}": one for top, one in zip(tops, found[:, 0])}
+    return Score(
+        {name: 100.0 * int(one.sum()) / len(queries) for name, one in right.items()},
+        per_class_accuracies({"top1": right["top1"]}, queries.labels, classes),
+        heads.curve,
+        selection_notes(lr, held_out, lrs),
+        Outcomes({name: one.cpu().numpy() for name, one in right.items()}),
+    )
+
+
+PROTOCOL = OnFeatures(names=("linear",), check=check, score=score)
+
+
+def make_solver(cfg: CfgNode) -> Solver:
+    """Reads SOLVER; raises InputError for settings that no step can be made with."""
+    node = cfg.SOLVER
+    check_rates(node.LR_PER_256)
+    return Solver(node.EPOCHS, node.BATCH_SIZE, node.MOMENTUM, node.WEIGHT_DECAY)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Momentum SGD with a cosine to 0, no warmup; `weight_decay` leaves the bias alone."""
+
+    epochs: int
+    batch_size: int
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
+        check_momentum(self.momentum, self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """L linear classifiers, and the loss while they were trained.
+
+    Attributes:
+        weight: (D, L * C).
+        bias: (L * C,).
+        num_classes: C.
+        curve: of each epoch {"step": its number, "loss": mean loss of the first classifier}.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    num_classes: int
+    curve: list[dict[str, float]]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Maps features (N, D) to logits (L, N, C)."""
+        flat = features @ self.weight + self.bias
+        return flat.unflatten(1, (-1, self.num_classes)).transpose(0, 1)
+
+    def hits(
+        self, features: Tensor, labels: Tensor, rows: Tensor, tops: Sequence[int] = (1,)
+    ) -> Tensor:
+        """Returns whether the label of each of R `rows` is among the T `tops` highest, (T, L, R).
+
+        The rows are taken in parts: all logits of iNaturalist's 8,142 classes would fill a GPU.
+        """
+        parts = []
+        for index in rows.split(max(1, LOGITS // self.weight.shape[1])):
+            logits, wanted = self.logits(features[index]), labels[index]
+            found = [torch.stack([hits(one, wanted, top) for one in logits]) for top in tops]
+            parts.append(torch.stack(found))
+        return torch.cat(parts, dim=2)
+
+
+def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
+    """Shifts and scales all features given by the mean and variance of each dimension of `train`.
+
+    This is done in place: Places205's features are 20 GB, and a copy would be as much again. The
+    map is that of BatchNorm1d(affine=False, eps) in evaluation, with the statistics of the whole
+    training set; MAE's main_linprobe.py puts such a layer before the head.
+    """
+    mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
+    scale = (variance + eps).rsqrt()
+    for features in (train, *others):
+        features.sub_(mean).mul_(scale)
+
+
+def train_heads(
+    features: Tensor,
+    labels: Tensor,
+    lrs: Sequence[float],
+    solver: Solver,
+    *,
+    num_classes: int,
+    generator: torch.Generator,
+    rows: Tensor | None = None,
+    desc: str = "linear probe",
+) -> Heads:
+    """Trains L heads from zero on features (N, D) with labels (N,), int64 in 0..C-1.
+
+    Args:
+        lrs: L learning rates for a batch of 256.
+        generator: draws the order of the images, on the CPU.
+        rows: numbers of the images that are trained on; None: all.
+    """
+    device = features.device
+    rows = torch.arange(len(features), device=device) if rows is None else rows
+    count = len(rows)
+    heads, dim = len(lrs), features.shape[1]
+    weight = torch.zeros(dim, heads * num_classes, device=device)
+    bias = torch.zeros(heads * num_classes, device=device)
+    speeds = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    batch_size = min(solver.batch_size, count)
+    scaled = torch.tensor(lrs, device=device) * batch_size / 256
+    column_lrs = scaled.repeat_interleave(num_classes)
+    steps_per_epoch = math.ceil(count / batch_size)
+    total, curve = solver.epochs * steps_per_epoch, []
+    for epoch in progress(range(solver.epochs), desc=desc, unit="epoch", leave=False):
+        order = rows[torch.randperm(count, generator=generator).to(device)]
+        losses = []
+        for step, index in enumerate(order.split(batch_size)):
+            batch, target = features[index], one_hot(labels[index], num_classes).float()
+            flat = (batch @ weight + bias).unflatten(1, (heads, num_classes))
+            log_p = flat.log_softmax(dim=2)
+            losses.append(-(log_p[:, 0] * target).sum(dim=1).mean())
+            # d mean CE / d logits, (B, L * C). Below 1e-17 a probability moves nothing, but left to
+            # become a denormal number it makes the CPU's matmul 10 times slower
+            delta = log_p.clamp(min=-40).exp() - target[:, None]
+            delta = (delta / len(index)).flatten(1)
+            done = (epoch * steps_per_epoch + step) / total
+            lr = column_lrs * (0.5 * (1 + math.cos(math.pi * done)))
+            gradients = (batch.T @ delta + solver.weight_decay * weight, delta.sum(dim=0))
+            for value, speed, gradient in zip((weight, bias), speeds, gradients):
+                speed.mul_(solver.momentum).add_(gradient)
+                value.sub_(lr * speed)
+        curve.append({"step": epoch + 1, "loss": torch.stack(losses).mean().item()})
+    return Heads(weight, bias, num_classes, curve)
+
+
+def choose_lr(
+    features: Tensor,
+    labels: Tensor,
+    lrs: Sequence[float],
+    solver: Solver,
+    *,
+    num_classes: int,
+    holdout: float,
+    generator: torch.Generator,
+) -> tuple[float, dict[float, float]]:
+    """Returns the best learning rate, and {learning rate: held-out top-1 percent}; see `search`."""
+    kept, held = split_holdout(labels, holdout, generator)
+
+    def score(rates: list[float]) -> list[float]:
+        heads = train_heads(
+            features,
+            labels,
+            rates,
+            solver,
+            num_classes=num_classes,
+            generator=generator,
+            rows=kept,
+            desc=f"choosing among {len(rates)} learning rates",
+        )
+        return (100.0 * heads.hits(features, labels, held)[0].double().mean(dim=1)).tolist()
+
+    return search(lrs, score)

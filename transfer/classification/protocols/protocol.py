@@ -1,0 +1,145 @@
+"""What a classification protocol is: a check of a config and its data, and the score of a trial.
+
+A check opens the data sets and refuses what the protocol cannot work with before anything is
+computed. A score is the result of one trial: on cached features, or of a network that it trains.
+Both read the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.weights import Weights
+from transfer.classification.crops import ImageTransform
+from transfer.classification.features.extract import Extracted, Features
+from transfer.classification.score import Score
+from transfer.classification.splits import Split, open_splits
+from transfer.trials.task import Job, Trial
+
+
+@dataclass
+class KeptFeatures:
+    """The features of the trial before, which serve the next one if its weights are the same."""
+
+    extracted: Extracted | None = None
+
+
+@dataclass(frozen=True)
+class ClassificationJob(Job[Split]):
+    """Everything that the trials share.
+
+    Attributes:
+        transform: how a test image becomes a crop; a training image too if features are used.
+        device: of features and of training.
+        identity: the protocol's sha256.
+        drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
+        kept: what one trial leaves to the next.
+    """
+
+    transform: ImageTransform
+    device: torch.device
+    identity: str
+    drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
+    kept: KeptFeatures = field(default_factory=KeptFeatures)
+
+    def begin_folder(self, trial: Trial, weights: Weights) -> None:
+        """Marks a trial's folder as this run's; called once the images are known to be readable."""
+        trial.log_to_folder()
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED, cfg.OUTPUT_DIR = trial.seed, str(trial.folder)
+        trial.write_config(cfg, weights)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a protocol's trials, as its check left them.
+
+    Attributes:
+        train: the training images that the protocol uses, perhaps not all of DATASETS.TRAIN.
+        test: the test images.
+        identity: the config whose sha256 is the protocol's identity.
+        drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
+    """
+
+    train: Split
+    test: Split
+    identity: CfgNode
+    drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+# Opens and checks the data of a config for a number of trials; raises InputError.
+Check = Callable[[CfgNode, int], Data]
+
+
+@dataclass(frozen=True)
+class OnFeatures:
+    """A protocol on cached features of a frozen backbone, scored by the first process alone.
+
+    Attributes:
+        names: values of PROTOCOL.NAME.
+        check: see `Check`.
+        score: scores the features of the training and of the test images; the last argument is
+            the trial's seed.
+    """
+
+    names: tuple[str, ...]
+    check: Check
+    score: Callable[[ClassificationJob, Features, Features, int], Score]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A protocol that trains a network on the images; every process takes part in its score.
+
+    Attributes:
+        names: values of PROTOCOL.NAME.
+        check: see `Check`.
+        score: trains from the weights of a trial and scores the result.
+    """
+
+    names: tuple[str, ...]
+    check: Check
+    score: Callable[[ClassificationJob, Trial, Weights], Score]
+
+
+def check_shared_keys(cfg: CfgNode) -> None:
+    """Raises InputError for values, of keys that all protocols have, that none can work with."""
+    loader, images = cfg.DATALOADER, cfg.QUALITY.IMAGES
+    if cfg.SEED < 0:
+        raise InputError(f"SEED {cfg.SEED} must be 0 or more")
+    if cfg.REPLICATES < 0:
+        raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
+    if images < 0:
+        raise InputError(f"QUALITY.IMAGES {images} must be 0 (no features/*) or more")
+    if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
+        raise InputError(
+            f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "
+            f"{loader.NUM_WORKERS} 0 or more"
+        )
+
+
+def open_labelled(cfg: CfgNode) -> Data:
+    """Opens the splits of a protocol on images with one label; raises InputError."""
+    sets = cfg.DATASETS
+    limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
+    return Data(*open_splits(sets.TRAIN, sets.TEST, *limits), identity=cfg)
+
+
+def check_counts(key: str, values: Sequence[float], what: str) -> None:
+    """Raises InputError unless a key lists whole numbers of 1 or more; `what` says of what."""
+    if not values or not all(isinstance(value, int) and value >= 1 for value in values):
+        raise InputError(f"{key} {tuple(values)} must list {what} of 1 or more")
+
+
+def arrays(bank: Features, queries: Features) -> tuple[np.ndarray, ...]:
+    """Returns values and labels of the training images, then of the test images, for sklearn."""
+    return tuple(
+        tensor.numpy() for part in (bank, queries) for tensor in (part.values.float(), part.labels)
+    )

@@ -1,0 +1,254 @@
+"""Classification as a task: one protocol on one checkpoint.
+
+What is checked and scored is in `protocols`, one module each. Trials differ in their seed: SGD's
+order and the held-out images of a linear probe, and the weights themselves if they are `random`.
+kNN on given weights draws nothing: its trials agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import load_config
+from pretrain.common.distributed import is_main
+from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
+from transfer.checkpoints.networks.vit_architectures import parse_vit
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.classification.artifacts import write_artifacts
+from transfer.classification.crops import ImageTransform
+from transfer.classification.defaults import ROLES, get_defaults, reads
+from transfer.classification.features.extract import Extracted, extract_splits
+from transfer.classification.features.formats import with_formats
+from transfer.classification.protocols.all_protocols import PROTOCOLS
+from transfer.classification.protocols.protocol import (
+    ClassificationJob,
+    Training,
+    check_shared_keys,
+)
+from transfer.classification.protocols.train_on_crops import evaluations, iterations
+from transfer.classification.score import Score
+from transfer.classification.training.choice import FILE as RATES_FILE
+from transfer.classification.training.image_list import list_sha256, read_list
+from transfer.classification.training.images import check_batch
+from transfer.results.record import takes_fewer
+from transfer.trials.task import Cost, Outcome, Request, Task, Trial
+
+logger = logging.getLogger(__name__)
+ENGINE = "torch"
+
+
+class ClassificationTask(Task[ClassificationJob]):
+    """kNN, linear probes, SVMs, few labels, and training on random crops."""
+
+    name = "classification"
+    roles = ROLES
+    saved = ("training.pth", "lr_*/training.pth")
+    marks = (RATES_FILE,)
+    untrained = ("BACKBONE.NAME",)
+
+    def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
+        """See `Task.load_config`."""
+        return load_config(config, get_defaults(), overrides, "classification")
+
+    def decided(self, cfg: CfgNode, earlier: CfgNode) -> CfgNode:
+        """The machine decides about `auto`, and a list of images may have moved."""
+        cfg = cfg.clone()
+        cfg.defrost()
+        for key, value in cfg.FEATURES.items():
+            if value == "auto":
+                cfg.FEATURES[key] = earlier.FEATURES[key]
+        if _is_same_list(cfg, earlier):
+            cfg.TRAIN.SPLIT_LIST = earlier.TRAIN.SPLIT_LIST
+        cfg.freeze()
+        return cfg
+
+    def task_in_records(self, cfg: CfgNode) -> str:
+        """The protocol's kind: each has metrics of its own."""
+        return cfg.PROTOCOL.NAME
+
+    def identity(self, job: ClassificationJob) -> str:
+        """The sha256 of the protocol, in which a list of images counts by its content."""
+        return job.identity
+
+    def backbone_name(self, cfg: CfgNode) -> None:
+        """Any backbone can be scored."""
+        return None
+
+    def is_shortened(self, job: ClassificationJob) -> bool:
+        """Whether it trains on random crops for fewer epochs than the config file says, with
+        another batch, or on fewer images of a class."""
+        cfg = job.cfg
+        if not reads(cfg, "TRAIN"):
+            return False
+        full = self.load_config(job.request.config)
+        fewer = takes_fewer(cfg.DATASETS.LIMIT_PER_CLASS, full.DATASETS.LIMIT_PER_CLASS)
+        other_batch = cfg.SOLVER.BATCH_SIZE != full.SOLVER.BATCH_SIZE
+        return fewer or other_batch or cfg.SOLVER.EPOCHS < full.SOLVER.EPOCHS
+
+    def check_processes(self, cfg: CfgNode, processes: int) -> None:
+        """Raises InputError unless the batch of random crops divides among the processes."""
+        if reads(cfg, "TRAIN"):
+            check_batch(cfg.SOLVER.BATCH_SIZE, processes)
+
+    def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
+        """Images a forward pass, and batch and rates of what is trained."""
+        solver, loader = cfg.SOLVER, cfg.DATALOADER
+        text = f"{loader.BATCH_SIZE} images a forward pass"
+        if processes > 1:
+            text += f" on each of {processes} processes"
+        if reads(cfg, "SOLVER"):
+            rates = ", ".join(f"{rate * solver.BATCH_SIZE / 256:g}" for rate in solver.LR_PER_256)
+            text += f"; head: batch {solver.BATCH_SIZE}, learning rates {rates}"
+        return text
+
+    def cost(self, job: ClassificationJob, processes: int) -> Cost:
+        """Iterations are those of training on random crops; features take batches alone."""
+        steps = iterations(job.cfg, len(job.train_set))
+        batch_size = job.cfg.DATALOADER.BATCH_SIZE * processes
+        return Cost(steps, batch_size, evaluations(job.cfg))
+
+    def open_data(self, request: Request, *, scan: bool = True) -> ClassificationJob:
+        """The config and both splits, as the protocol needs them."""
+        cfg = self.load_config(request.config, request.overrides)
+        check_shared_keys(cfg)
+        node = cfg.PROTOCOL
+        protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
+        sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
+        transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        cfg = with_formats(cfg, device)
+        data = protocol.check(cfg, request.trials)
+        return ClassificationJob(
+            request,
+            cfg,
+            data.train,
+            data.test,
+            transform,
+            device,
+            ROLES.sha256(data.identity),
+            data.drawn,
+        )
+
+    def read_weights(self, job: ClassificationJob, seed: int) -> Weights:
+        """Any backbone: a file's is its own, whatever BACKBONE.NAME says for `random`.
+
+        Raises InputError for a ViT whose patches do not tile the images.
+        """
+        source, cfg = job.request.opened, job.cfg
+        backbone = (cfg.BACKBONE.NAME or None) if source.is_random else None
+        found = read_weights(source, backbone=backbone, seed=seed)
+        vit, size = parse_vit(found.backbone), cfg.PROTOCOL.IMAGE_SIZE
+        if vit is not None and size % vit.patch_size:
+            raise InputError(
+                f"PROTOCOL.IMAGE_SIZE {size} must be a multiple of the {vit.patch_size} px patches "
+                f"of {found.backbone}"
+            )
+        return found
+
+    def describe(self, job: ClassificationJob) -> list[str]:
+        """Images and classes."""
+        return [
+            f"training images of {job.train_set.describe()}",
+            f"test images of {job.test_set.describe()}",
+        ]
+
+    def run_trial(self, job: ClassificationJob, trial: Trial) -> Outcome | None:
+        """See `Task.run_trial`."""
+        weights = self.weights_of_trial(job, trial)
+        protocol = PROTOCOLS[job.cfg.PROTOCOL.NAME]
+        if isinstance(protocol, Training):
+            score = protocol.score(job, trial, weights)
+            seconds = time.perf_counter() - trial.begin + score.seconds_before
+            return _outcome(job, trial, weights, score, seconds) if is_main() else None
+        begin = time.perf_counter()
+        if job.kept.extracted is None or job.kept.extracted.sha256 != weights.sha256:
+            job.kept.extracted = _extract(job, weights)
+        extracted, took = job.kept.extracted, time.perf_counter() - begin
+        if not is_main():
+            return None
+        score = protocol.score(job, extracted.bank, extracted.queries, trial.seed)
+        score = replace(score, metrics={**score.metrics, **extracted.quality})
+        # A trial's cost is that of running it alone, also if the features are there already.
+        seconds = time.perf_counter() - trial.begin - took + extracted.seconds
+        job.begin_folder(trial, weights)
+        return _outcome(job, trial, weights, score, seconds, extracted)
+
+
+def _is_same_list(one: CfgNode, other: CfgNode) -> bool:
+    """Whether TRAIN.SPLIT_LIST of two configs names the same images, perhaps at another place."""
+    lists = [(cfg.TRAIN.SPLIT_LIST, cfg.TRAIN.SPLIT_LINES) for cfg in (one, other)]
+    if not all(source for source, _ in lists):
+        return False
+    try:
+        return len({list_sha256(read_list(source, lines)) for source, lines in lists}) == 1
+    except InputError:  # one of them is not there
+        return False
+
+
+def _extract(job: ClassificationJob, weights: Weights) -> Extracted:
+    """Extracts the features of both splits, and judges them."""
+    cfg = job.cfg
+    if not cfg.CACHE_DIR:
+        logger.info("no CACHE_DIR: the features are kept in memory, and made again after a kill")
+    return extract_splits(
+        weights,
+        job.train_set,
+        job.test_set,
+        job.transform,
+        quality_images=cfg.QUALITY.IMAGES,
+        device=job.device,
+        batch_size=cfg.DATALOADER.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        cache_dir=cfg.CACHE_DIR,
+        window=cfg.SVM.WINDOW if reads(cfg, "SVM") else 0,
+        precision=cfg.FEATURES.PRECISION,
+        storage=cfg.FEATURES.STORAGE,
+    )
+
+
+def _outcome(
+    job: ClassificationJob,
+    trial: Trial,
+    weights: Weights,
+    score: Score,
+    seconds: float,
+    extracted: Extracted | None = None,
+) -> Outcome:
+    """The score with the artifacts that it leaves in the trial's folder."""
+    names = [job.test_set.images.name(index) for index in range(len(job.test_set))]
+    # An SVM's windows of a map make 4 times the dimensions.
+    spectrum = extracted is not None and not reads(job.cfg, "SVM")
+    artifacts = write_artifacts(
+        trial.folder,
+        score,
+        names=names,
+        features=extracted.queries.values if extracted is not None and spectrum else None,
+        draws=job.cfg.REPLICATES,
+    )
+    return Outcome(
+        weights=weights,
+        engine=ENGINE,
+        engine_version=torch.__version__,
+        metrics=score.metrics,
+        per_class=score.per_class,
+        artifacts=artifacts,
+        curve=score.curve,
+        seconds=seconds,
+        on_gpu=job.device.type == "cuda",
+        views_seen=_extracted_views(job) if score.views is None else score.views,
+        protocol=score.protocol,
+    )
+
+
+def _extracted_views(job: ClassificationJob) -> int:
+    """Images that were extracted, and crops for the statistics of features."""
+    train, test = len(job.train_set), len(job.test_set)
+    return train + test + 2 * min(job.cfg.QUALITY.IMAGES, test)

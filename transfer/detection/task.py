@@ -1,0 +1,321 @@
+"""Detection as a task: a detector is fine-tuned from weights and scored.
+
+Trial t uses seed SEED + t: it orders the images, draws their augmentation and initialises the heads
+(and the backbone if the weights are `random`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from pretrain.common.distributed import is_main, process_device, world_size
+from pretrain.common.errors import InputError
+from transfer.checkpoints.weights import Weights
+from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
+from transfer.datasets.few_labels import is_drawn
+from transfer.datasets.image_sizes import check_image_sizes
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
+from transfer.detection import config as detection_config
+from transfer.detection.config import load_merged
+from transfer.detection.config_checks import check_train_named
+from transfer.detection.data.jitter import import_shapely
+from transfer.detection.draw import draw_detections
+from transfer.detection.engine import Engine
+from transfer.detection.engines import choose_engine, make_engine
+from transfer.detection.evaluation.coco import choose_evaluator
+from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
+from transfer.detection.evaluation.predictions import Predictions
+from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
+from transfer.detection.fine_tuning import (
+    FineTuning,
+    classes_from_data,
+    config_of_trial,
+    training_curve,
+)
+from transfer.detection.gallery import write_gallery
+from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
+from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
+from transfer.detection.scaling import for_processes, training_line
+from transfer.detection.show import show_data
+from transfer.detection.weights.scored_detector import classes_to_score, with_detector
+from transfer.detection.weights.starting_weights import (
+    read_starting_weights,
+    with_backbone,
+    with_init,
+)
+from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
+from transfer.training.files import MODEL_FILE, Fitted, read_model
+from transfer.trials.loop import format_metrics
+from transfer.trials.task import Job, Outcome, Request, Scored, Trial
+
+logger = logging.getLogger(__name__)
+
+DetectionJob = Job[DetectionSet]
+
+
+class DetectionTask(FineTuning[DetectionJob]):
+    """Detectors: boxes, and with MODEL.MASK_ON masks."""
+
+    name = "detection"
+
+    def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
+        """See `Task.load_config`."""
+        cfg = detection_config.load_detection_config(config, overrides)
+        check_sweep(cfg)
+        return cfg
+
+    def backbone_name(self, cfg: CfgNode) -> str:
+        """The trunk's name in pretrain.backbones."""
+        return detection_config.backbone_name(cfg)
+
+    def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
+        """Also whether the result can be compared with others of the config's protocol."""
+        name = self.protocol_name(cfg, config)
+        return training_line(cfg, load_merged(config), name, processes)
+
+    def open_data(self, request: Request, *, scan: bool = True) -> DetectionJob:
+        """The config, with the number of classes, and both data sets.
+
+        `scan`: also compares the sizes of all image files with the annotations.
+        """
+        cfg = self.load_config(request.config, request.overrides)
+        check_train_named(cfg)
+        limit = cfg.TRANSFER.LIMIT_IMAGES
+        first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
+        train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED, **first)
+        train_set = train_set.limited(limit)
+        kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first)
+        test_set = test_set.limited(limit)
+        cfg = detection_config.with_data(cfg, train_set)
+        check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
+        if cfg.TRANSFER.LR_SWEEP.RATES:
+            check_one_file(train_set)
+        if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
+            import_shapely()  # missing, it would only show at the first image
+        _check_sets(cfg, test_set, train_set, scan=scan)
+        return Job(request, cfg, train_set, test_set)
+
+    def prepare(self, request: Request, *, scan: bool = True) -> DetectionJob:
+        """Also the engine, and what kind of file the weights are in."""
+        job = self.open_data(request, scan=scan)
+        check_engine(job.cfg, choose_engine(request.engine))
+        request.check()
+        return replace(job, cfg=with_init(job.cfg, request.opened))
+
+    def read_weights(self, job: DetectionJob, seed: int) -> Weights:
+        """A backbone's weights, or those of a whole detector."""
+        source = job.request.opened
+        return read_starting_weights(
+            source, with_init(job.cfg, source), seed, job.train_set.classes
+        )
+
+    def describe(self, job: DetectionJob) -> list[str]:
+        """Images, objects and objects per class."""
+        return [
+            *classes_from_data(job, "MODEL.ROI_HEADS.NUM_CLASSES"),
+            describe(job.train_set, "training"),
+            describe(job.test_set, "test"),
+        ]
+
+    def run_trial(self, job: DetectionJob, trial: Trial) -> Outcome | None:
+        """See `Task.run_trial`; the last iteration is scored, never the best one."""
+        trial.log_to_folder()
+        if is_drawn(job.cfg.DATASETS.TRAIN):
+            job = replace(job, train_set=_drawn(job, trial.seed))
+        engine = make_engine(choose_engine(job.request.engine))
+        weights = self.weights_of_trial(job, trial)
+        # Not scaled to the processes: the file is the protocol, and scales again where it is used.
+        cfg = config_of_trial(with_backbone(job.cfg, weights), job.request, trial)
+        trial.write_config(cfg, weights)
+        logger.info("%s", self.describe_batch(job.cfg, job.request.config, world_size()))
+        cfg = for_processes(cfg, world_size())
+        fitted = _fit(job, engine, cfg, weights, trial.folder)
+        begin_test = time.perf_counter()
+        predictions = engine.predict(cfg, model_file=fitted.model_file, test_set=job.test_set)
+        if not is_main():
+            return None
+        place, draws = trial.folder / "inference", cfg.TRANSFER.REPLICATES
+        metrics, per_class = _score(cfg, job.test_set, predictions, place, draws)
+        artifacts = _write_artifacts(job, predictions, trial.folder)
+        return Outcome(
+            weights=weights,
+            engine=engine.name,
+            engine_version=engine.version,
+            metrics=metrics,
+            per_class=per_class,
+            artifacts=artifacts,
+            curve=training_curve(trial.folder),
+            seconds=fitted.seconds + time.perf_counter() - begin_test,
+            on_gpu=process_device(cfg.MODEL.DEVICE).type == "cuda",
+            views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
+        )
+
+    def check_trained(self, request: Request) -> None:
+        """See `Task.check_trained`; all image files are looked at."""
+        open_trained(request)
+
+    def evaluate(self, request: Request) -> Scored | None:
+        """See `Task.evaluate`."""
+        cfg, test_set = open_trained(request, scan=False)
+        logger.info("%s", describe(test_set, "test"))
+        request.opened.close()  # the engine reads the file itself
+        model_file = request.opened.file
+        engine = make_engine(choose_engine(request.engine))
+        predictions = engine.predict(cfg, model_file=model_file, test_set=test_set)
+        if not is_main():
+            return None
+        scores = _score(cfg, test_set, predictions, Path(request.output) / "inference")
+        return Scored(str(model_file), *scores)
+
+    def show_data(self, request: Request, count: int) -> list[Path]:
+        """See `Task.show_data`."""
+        # Each image that is shown is checked as it is read.
+        job = self.open_data(request, scan=False)
+        return show_data(job.cfg, job.train_set, Path(request.output), count)
+
+
+def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
+    """What --eval-only scores: the config, completed by the facts of the whole detector in
+    `request.weights`, and the test set in the order of the detector's classes. The training set is
+    opened only if neither the file nor TRANSFER.CLASSES names the classes, and it is there.
+
+    Raises InputError if they do not fit each other.
+    """
+    cfg = detection_config.load_detection_config(request.config, request.overrides)
+    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    classes = classes_to_score(cfg, request.opened)
+    test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds)
+    test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
+    cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
+    _check_sets(cfg, test_set, scan=scan)
+    return with_detector(cfg, request.opened, request.config), test_set
+
+
+def _check_sets(
+    cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
+) -> None:
+    """Whether the test set can be scored, and the images of both sets are of the annotated size."""
+    if test_set.layout == "coco":
+        choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
+    # Under a launcher one process looks, as in `check_output`.
+    if scan and cfg.TRANSFER.CHECK_IMAGES and int(os.environ.get("RANK", 0)) == 0:
+        trained = () if train_set is None else train_set.samples
+        check_image_sizes((*trained, *test_set.samples))
+
+
+def check_engine(cfg: CfgNode, engine: str) -> None:
+    """Raises InputError for what only the other engine does."""
+    if engine != "detectron2":
+        return
+    if cfg.TRANSFER.ACCUMULATE > 1:
+        raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
+    if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
+        # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
+        raise InputError(
+            f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
+            "pooling would round boxes to it"
+        )
+    if cfg.SOLVER.AMP.ENABLED and process_device(cfg.MODEL.DEVICE).type == "cpu":
+        raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
+
+
+def _drawn(job: DetectionJob, seed: int) -> DetectionSet:
+    """The training set of a trial whose objects are drawn (@Kshot)."""
+    names, node = job.cfg.DATASETS.TRAIN, job.cfg.TRANSFER
+    first = node.VOC_COUNTS_FROM
+    found = open_sets(names, like=job.train_set, draw=seed, voc_counts_from=first)
+    found = found.limited(node.LIMIT_IMAGES)
+    count = sum(len(sample.instances) for sample in found.samples)
+    logger.info("draw %d: %d objects in %d images", seed, count, len(found))
+    return found
+
+
+def _fit(job: DetectionJob, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
+    """Trains, unless a resumed run had finished training already."""
+    model_file = folder / MODEL_FILE
+    if job.request.resume and model_file.is_file():
+        return Fitted(model_file, read_model(model_file).seconds or 0.0)
+    begin = time.perf_counter()
+    if cfg.TRANSFER.LR_SWEEP.RATES:
+        rate = choose_rate(
+            engine,
+            cfg,
+            weights=weights,
+            train_set=job.train_set,
+            folder=folder,
+            score=lambda data, found, place: _score(cfg, data, list(found), place)[0],
+        )
+        cfg = detection_config.changed(cfg, {"SOLVER.BASE_LR": rate})
+    swept = time.perf_counter() - begin
+    fitted = engine.fit(
+        cfg,
+        weights=weights,
+        train_set=job.train_set,
+        test_set=job.test_set,
+        output=folder,
+        resume=job.request.resume,
+        evaluate=_evaluator(cfg, job.test_set, folder),
+    )
+    return replace(fitted, seconds=fitted.seconds + swept)
+
+
+def _evaluator(
+    cfg: CfgNode, test_set: DetectionSet, folder: Path
+) -> Callable[[list[Predictions], int], dict[str, float]]:
+    def evaluate(predictions: list[Predictions], iteration: int) -> dict[str, float]:
+        if not is_main():
+            return {}
+        metrics, _ = _score(cfg, test_set, predictions, folder / "inference")
+        logger.info("iteration %d: %s", iteration, format_metrics(metrics))
+        return metrics
+
+    return evaluate
+
+
+def _score(
+    cfg: CfgNode,
+    test_set: DetectionSet,
+    predictions: list[Predictions],
+    folder: Path,
+    draws: int = 0,
+) -> Scores:
+    return score(
+        test_set,
+        predictions,
+        folder=folder,
+        with_masks=cfg.MODEL.MASK_ON,
+        voc_metric=cfg.TRANSFER.VOC_METRIC,
+        voc_exact=cfg.TRANSFER.VOC_EXACT,
+        coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        draws=draws,
+    )
+
+
+def _write_artifacts(
+    job: DetectionJob, predictions: list[Predictions], folder: Path
+) -> dict[str, str]:
+    """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
+    artifacts = {
+        "predictions": f"inference/{RESULTS_FILE}",
+        "pr_curves": f"inference/{CURVES_FILE}",
+    }
+    if job.cfg.TRANSFER.REPLICATES:
+        artifacts["replicates"] = f"inference/{REPLICATES_FILE}"
+    if (folder / SWEEP_FILE).is_file():
+        artifacts["lr_sweep"] = SWEEP_FILE
+    count = job.cfg.TRANSFER.DRAW_DETECTIONS
+    artifacts.update(write_gallery(job.test_set, predictions, folder, pictures=count > 0))
+    if count > 0:
+        draw_detections(job.test_set, predictions, count, folder / "detections.png")
+        artifacts["detections"] = "detections.png"
+    return artifacts

@@ -1,0 +1,180 @@
+"""What a detector's training starts from: a backbone, a whole detector, or random weights.
+
+This reads the config. TRANSFER.INIT `auto` decides by the names of the file's tensors. Training
+that starts from a whole detector is a protocol of its own (`roles.ROLES`), because its heads have
+been trained already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.common.errors import InputError
+from transfer.checkpoints.networks.architectures import same_trunk
+from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
+from transfer.checkpoints.opened import OpenedWeights
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.detection.config import backbone_name, changed, vit_facts, with_preprocess
+from transfer.detection.torchvision_engine.architectures import architecture, is_vit
+from transfer.detection.torchvision_engine.engine import make_detector
+from transfer.detection.weights.detector_file import (
+    BACKBONE,
+    DETECTOR,
+    OTHER_MODEL,
+    DetectorWeights,
+    architecture_of,
+    kind_of,
+    read_detector,
+    read_detector_backbone,
+)
+from transfer.detection.weights.matched_parts import BACKBONE_PART, in_class_order, match_parts
+
+logger = logging.getLogger(__name__)
+
+INSTEAD = "TRANSFER.INIT backbone takes its backbone alone"
+# Norms that take the weights of a batch norm: every ResNet that can be read here has one.
+BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
+STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
+def with_init(cfg: CfgNode, source: OpenedWeights) -> CfgNode:
+    """The config with TRANSFER.INIT decided: BACKBONE or DETECTOR.
+
+    Raises InputError if the file is not what INIT asks for.
+    """
+    asked = cfg.TRANSFER.INIT
+    if asked == BACKBONE:
+        return cfg
+    kind = BACKBONE if source.is_random else kind_of(source)
+    if kind == OTHER_MODEL:
+        raise InputError(
+            f"{source} is a model of Detectron2, but of another meta-architecture than "
+            f"{cfg.MODEL.META_ARCHITECTURE} (RPN or ROI heads are missing); {INSTEAD}"
+        )
+    if asked == DETECTOR and kind == BACKBONE:
+        raise InputError(f"TRANSFER.INIT is detector, but {source} is not one; set it to backbone")
+    return changed(cfg, {"TRANSFER.INIT": kind})
+
+
+def read_starting_weights(
+    source: OpenedWeights, cfg: CfgNode, seed: int, classes: Sequence[str] | None = None
+) -> Weights:
+    """Reads the weights that training starts from, checked to be of the config's network.
+
+    Logs which parts of the detector are loaded from the file, and which start at their
+    initialisation. Returns `DetectorWeights` if INIT is DETECTOR.
+
+    Args:
+        cfg: as `with_init` returns it.
+        seed: of `random` weights.
+        classes: names of the data's classes, in the order of the predictors that are built; None:
+            they are not compared with the file's.
+
+    Raises:
+        InputError: the file is unreadable, or of another network.
+    """
+    if cfg.TRANSFER.INIT == DETECTOR:
+        detector = read_detector(source, cfg)
+        check_backbone(source, detector, cfg)
+        return _with_fitting(detector, source, cfg, classes)
+    if not source.is_random and kind_of(source) != BACKBONE:
+        weights = read_detector_backbone(source, cfg)
+        check_backbone(source, weights, cfg)
+    else:
+        weights = read_backbone(source, cfg, seed)
+    logger.info("start: the backbone of %s; FPN, RPN and heads at their initialisation", source)
+    return weights
+
+
+def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
+    """Reads a file that holds a backbone, or draws `random` weights, of the config's backbone."""
+    name = backbone_name(cfg)
+    norm = "FrozenBN" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
+    if source.is_random and norm == "FrozenBN" and not parse_vit(name):
+        logger.warning(
+            "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
+        )
+    weights = read_weights(source, backbone=name if source.is_random else None, seed=seed)
+    check_backbone(source, weights, cfg)
+    if norm not in BATCH_NORMS:
+        if not source.is_random:
+            raise InputError(
+                f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {source}: set one "
+                f"of {', '.join(BATCH_NORMS)}, or take --weights random"
+            )
+        weights = replace(weights, state=_without_batch_norm(weights.state, norm))
+    return weights
+
+
+def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
+    """An untrained ResNet's tensors without what the norm of that name ("": none) does not have."""
+    kept = {name: value for name, value in state.items() if not name.endswith(STATISTICS)}
+    return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
+
+
+def check_backbone(source: OpenedWeights, weights: Weights, cfg: CfgNode) -> None:
+    """Raises InputError unless the weights are of the config's backbone."""
+    name = backbone_name(cfg)
+    lacks = vitdet_lacks(weights.backbone)
+    if lacks and parse_vit(name):
+        raise InputError(
+            f"{source} is a {weights.backbone}: ViTDet's network has no {lacks}; choose a plain ViT"
+        )
+    if not same_trunk(weights.backbone, name):
+        raise InputError(
+            f"{source} is a {weights.backbone}, where the config builds a {name}: choose other "
+            "weights, or a config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of their backbone"
+        )
+
+
+def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:
+    """The config completed by the facts of a backbone's weights."""
+    positions = count_positions(weights.state)
+    return with_preprocess(cfg, weights.preprocess, weights.architecture, positions)
+
+
+def count_positions(state: Mapping[str, Tensor], prefix: str = "") -> int:
+    """The number of positions of a ViT whose names have the prefix; 0 for any other backbone."""
+    positions = state.get(f"{prefix}pos_embed")
+    return 0 if positions is None else positions.shape[1]
+
+
+def _with_fitting(
+    weights: DetectorWeights, source: OpenedWeights, cfg: CfgNode, classes: Sequence[str] | None
+) -> DetectorWeights:
+    """The weights with `fitting`: the tensors of the parts that fit the config's detector."""
+    found, built = architecture_of(weights.detector), architecture(cfg)
+    if found != built:
+        raise InputError(
+            f"{source} is a {found} detector, where the config builds {built}: choose a config of "
+            f"that architecture, or {INSTEAD}"
+        )
+    with torch.device("meta"):  # names and shapes only
+        own = make_detector(_of_vit(cfg, weights), weights.preprocess).state_dict()
+    tensors, other = in_class_order(weights.detector, str(source), weights.classes, classes)
+    parts = match_parts({name: value.shape for name, value in own.items()}, tensors, other)
+    (backbone,) = (part for part in parts if part.name == BACKBONE_PART)
+    if not backbone.loaded:
+        raise InputError(
+            f"{source} does not fit the config: its backbone differs, {backbone.reason}"
+        )
+    logger.info("start: the whole detector of %s", source)
+    for part in parts:
+        logger.log(logging.INFO if part.expected else logging.WARNING, "start: %s", part.line())
+    names = {name for part in parts if part.loaded for name in part.names}
+    return replace(weights, fitting={k: v for k, v in tensors.items() if k in names})
+
+
+def _of_vit(cfg: CfgNode, weights: Weights) -> CfgNode:
+    """The config with the shapes that a ViT's weights decide; `with_backbone` sets them later."""
+    if not is_vit(cfg):
+        return cfg
+    heads = weights.architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
+    return changed(cfg, vit_facts(cfg, count_positions(weights.state), heads))

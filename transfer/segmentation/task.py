@@ -1,0 +1,199 @@
+"""Semantic segmentation as a task: an FCN is fine-tuned from weights and scored.
+
+The config and the files are detection's. Trial t uses seed SEED + t.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torchvision
+from fvcore.common.config import CfgNode
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.distributed import is_main, process_device
+from pretrain.common.errors import InputError
+from pretrain.data.kinds import check_kinds
+from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights
+from transfer.detection.config import with_preprocess
+from transfer.detection.fine_tuning import (
+    FineTuning,
+    classes_from_data,
+    config_of_trial,
+    training_curve,
+)
+from transfer.results.replicates import Replicates
+from transfer.segmentation import config as segmentation_config
+from transfer.segmentation.data import SemanticSet, open_sets
+from transfer.segmentation.draw import draw_predictions, drawn_images
+from transfer.segmentation.evaluation import draw_metrics, summarize
+from transfer.segmentation.show import show_data
+from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
+from transfer.training.files import MODEL_FILE, Fitted
+from transfer.trials.loop import format_metrics
+from transfer.trials.task import Job, Outcome, Request, Scored, Trial
+
+logger = logging.getLogger(__name__)
+
+ENGINE = "torchvision"
+DRAWN = "detections.png"  # the report shows this artifact's picture of a test image
+
+SegmentationJob = Job[SemanticSet]
+
+
+class SegmentationTask(FineTuning[SegmentationJob]):
+    """Class maps of whole images."""
+
+    name = "semantic"
+
+    def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
+        """See `Task.load_config`."""
+        return segmentation_config.load_segmentation_config(config, overrides)
+
+    def backbone_name(self, cfg: CfgNode) -> str:
+        """The trunk's name in pretrain.backbones."""
+        return segmentation_config.backbone_name(cfg)
+
+    def open_data(self, request: Request, *, scan: bool = True) -> SegmentationJob:
+        """The config, with the number of classes, and both data sets."""
+        cfg = self.load_config(request.config, request.overrides)
+        limit = cfg.TRANSFER.LIMIT_IMAGES
+        train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
+        test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
+        _check_images(train_set, test_set)
+        return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
+
+    def prepare(self, request: Request, *, scan: bool = True) -> SegmentationJob:
+        """Also the engine."""
+        if request.engine not in ("auto", ENGINE):
+            raise InputError(
+                f"--engine {request.engine}: semantic segmentation runs on the {ENGINE} engine only"
+            )
+        return super().prepare(request, scan=scan)
+
+    def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
+        """The weights of the config's backbone."""
+        name = self.backbone_name(job.cfg)
+        return read_weights(job.request.opened, backbone=name, seed=seed)
+
+    def describe(self, job: SegmentationJob) -> list[str]:
+        """The number of classes, if the data decides about it."""
+        return classes_from_data(job, "TRANSFER.SEMANTIC.NUM_CLASSES")
+
+    def run_trial(self, job: SegmentationJob, trial: Trial) -> Outcome | None:
+        """See `Task.run_trial`; the last iteration is scored, never the best one."""
+        trial.log_to_folder()
+        weights = self.weights_of_trial(job, trial)
+        segmentation_config.warn_about(weights.architecture)
+        # The architecture's padding is warned about above, in this task's words.
+        strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
+        cfg = with_preprocess(job.cfg, weights.preprocess, strides)
+        cfg = config_of_trial(cfg, job.request, trial)
+        trial.write_config(cfg, weights)
+        fitted = _fit(job, cfg, weights, trial.folder)
+        begin_test = time.perf_counter()
+        keep = drawn_images(len(job.test_set), cfg.TRANSFER.DRAW_DETECTIONS)
+        model = load_segmenter(cfg, fitted.model_file)
+        matrices, maps = predict(model, cfg, job.test_set, frozenset(keep))
+        if not is_main():
+            return None
+        seconds = fitted.seconds + time.perf_counter() - begin_test
+        metrics, per_class = summarize(matrices.sum(axis=0), job.test_set.classes)
+        return Outcome(
+            weights=weights,
+            engine=ENGINE,
+            engine_version=torchvision.__version__,
+            metrics=metrics,
+            per_class=per_class,
+            artifacts=_write_artifacts(job, matrices, maps, trial.folder),
+            curve=training_curve(trial.folder),
+            seconds=seconds,
+            on_gpu=process_device(cfg.MODEL.DEVICE).type == "cuda",
+            views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
+        )
+
+    def check_trained(self, request: Request) -> None:
+        """See `Task.check_trained`."""
+        open_trained(request)
+
+    def evaluate(self, request: Request) -> Scored | None:
+        """See `Task.evaluate`."""
+        cfg, test_set = open_trained(request)
+        matrices, _ = predict(load_segmenter(cfg, request.opened), cfg, test_set)
+        if not is_main():
+            return None
+        scores = summarize(matrices.sum(axis=0), test_set.classes)
+        return Scored(request.weights, *scores)
+
+    def show_data(self, request: Request, count: int) -> list[Path]:
+        """See `Task.show_data`."""
+        job = self.open_data(request)
+        return show_data(job.cfg, job.train_set, Path(request.output), count)
+
+
+def open_trained(request: Request) -> tuple[CfgNode, SemanticSet]:
+    """What --eval-only scores: the config and the test set, with the classes of the segmenter in
+    `request.weights`. The training set is opened only if neither the file nor TRANSFER.CLASSES
+    names the classes.
+
+    Raises InputError if the file is not a segmenter, or the data does not fit it.
+    """
+    cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
+    named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
+    classes = named or open_sets(cfg.DATASETS.TRAIN).classes
+    test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
+    _check_images(test_set)
+    return segmentation_config.with_data(cfg, test_set), test_set
+
+
+def _check_images(*sets: SemanticSet) -> None:
+    """Raises InputError for files that are not images."""
+    for data in sets:
+        check_kinds(data.name, [sample.file_name for sample in data.samples])
+
+
+def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
+    """Trains, unless a resumed run had finished training already."""
+    model_file = folder / MODEL_FILE
+    if job.request.resume and model_file.is_file():
+        return Fitted(model_file, read_segmenter(model_file).seconds or 0.0)
+
+    def evaluate(matrices: np.ndarray, iteration: int) -> dict[str, float]:
+        metrics, _ = summarize(matrices.sum(axis=0), job.test_set.classes)
+        logger.info("iteration %d: %s", iteration, format_metrics(metrics))
+        return metrics
+
+    return fit(
+        cfg,
+        weights=weights,
+        train_set=job.train_set,
+        test_set=job.test_set,
+        output=folder,
+        resume=job.request.resume,
+        evaluate=evaluate,
+    )
+
+
+def _write_artifacts(
+    job: SegmentationJob, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
+) -> dict[str, str]:
+    """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
+    total = {"classes": job.test_set.classes, "confusion": matrices.sum(axis=0).tolist()}
+    (folder / "inference").mkdir(exist_ok=True)
+    atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")
+    artifacts = {"confusion": "inference/confusion.json"}
+    if job.cfg.TRANSFER.REPLICATES:
+        ids = [sample.image_id for sample in job.test_set.samples]
+        replicates = Replicates.draw(ids, job.cfg.TRANSFER.REPLICATES)
+        replicates.add(draw_metrics(matrices[np.argsort(ids, kind="stable")], replicates))
+        artifacts["replicates"] = replicates.write(folder).name
+    if maps:
+        draw_predictions(job.test_set, maps, folder / DRAWN)
+        artifacts["detections"] = DRAWN
+    return artifacts

@@ -1,0 +1,130 @@
+"""What the commands do that train or score a task's model, from the request to the last lines.
+
+Input is checked before processes are launched; each of these then prepares for itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.cli import interrupt_says, note_fresh_start
+from pretrain.common.distributed import (
+    check_gpus,
+    close_distributed,
+    init_distributed,
+    is_main,
+    launch,
+    under_torchrun,
+)
+from pretrain.common.logs import setup_logging
+from pretrain.common.progress import keep_progress, progress_folder
+from transfer.results.last_lines import last_lines, where_resume_continues
+from transfer.results.metrics import headline_texts
+from transfer.results.record import FILE_NAME, null_for_nan
+from transfer.trials.earlier import check_trial_folders
+from transfer.trials.loop import run_trials
+from transfer.trials.task import Job, Request, Scored, Task
+
+logger = logging.getLogger(__name__)
+
+EVALUATION = "evaluation.json"
+
+
+def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
+    """What a command that trains does: checks the input, then runs all trials.
+
+    Returns what is printed last; nothing in a process of torchrun but the first. A single process
+    goes on with what it has opened for the checks; those that are launched open it themselves.
+    """
+    check_gpus(num_gpus)
+    trials = range(request.first_trial, request.trials)
+    with (
+        keep_progress(progress_folder(request.output, request.first_trial)),
+        interrupt_says(lambda: where_resume_continues(request.output, trials, task.saved)),
+    ):
+        job = task.prepare(request)
+        task.check_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
+        check_trial_folders(task, job)
+        if request.resume:
+            saved = [f"trial_*/{name}" for name in (FILE_NAME, *task.saved)]
+            note_fresh_start(request.output, saved)
+        alone = num_gpus == 1 and not under_torchrun()
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
+        launch(run_request, num_gpus, (task, request, job if alone else None))
+    return last_lines(list(request.folders().values())) if _is_first_of_torchrun() else []
+
+
+def run_request(task: Task[Any], request: Request, job: Job[Any] | None = None) -> list[Path]:
+    """Joins the processes and runs all trials: what a launched process calls.
+
+    Args:
+        job: as this process has prepared it; None: it is prepared here, and the command has looked
+            at every image file before.
+    """
+    with _processes():
+        job = job or task.prepare(request, scan=False)
+        for line in task.describe(job):
+            logger.info("%s", line)
+        return run_trials(task, job)
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """Inside, this process is one of a launcher's, and logs."""
+    init_distributed()
+    try:
+        setup_logging()
+        yield
+    finally:
+        close_distributed()
+
+
+def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
+    """What a command does that scores a trained model; see `run_command`."""
+    check_gpus(num_gpus)
+    with keep_progress(request.output):
+        task.check_trained(request)
+        if num_gpus > 1:
+            request.opened.close()  # each process opens its own
+        launch(evaluate_request, num_gpus, (task, request))
+    if not _is_first_of_torchrun():
+        return []
+    path = Path(request.output) / EVALUATION
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [f"{path}: {', '.join(headline_texts(task.name, content['metrics']))}"]
+
+
+def _is_first_of_torchrun() -> bool:
+    """Whether this process prints, if torchrun has started the command several times."""
+    return not int(os.environ.get("RANK", 0))
+
+
+def evaluate_request(task: Task[Any], request: Request) -> Scored | None:
+    """Joins the processes and scores the model; writes evaluation.json into the output."""
+    with _processes():
+        scored = task.evaluate(request)
+        if is_main() and scored is not None:
+            write_evaluation(request, scored)
+        return scored
+
+
+def write_evaluation(request: Request, scored: Scored) -> None:
+    """Writes evaluation.json into the output: the scores of the model's file that it names.
+
+    What has no value (the AP of sizes that no object has) is null, as in a record.
+    """
+    content = {
+        "model": scored.model,
+        "metrics": null_for_nan(scored.metrics),
+        "per_class": {name: null_for_nan(values) for name, values in scored.per_class.items()},
+    }
+    path = Path(request.output) / EVALUATION
+    atomic_write_text(path, json.dumps(content, indent=1, allow_nan=False))
