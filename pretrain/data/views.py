@@ -7,7 +7,7 @@ follows. Legend: V views, N batch, S a view's side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from pretrain.data.blur import check_kernel
 from pretrain.data.highpass import HighPass
 from pretrain.data.masking import MaskParams, MaskRecipe
 from pretrain.data.preprocess import Preprocess
-
-# V crops uint8 (N, 3, S, S) and a generator of all draws -> V views float32
-MakeViews = Callable[[Sequence[Tensor], torch.Generator], list[Tensor]]
 
 
 class ViewMaker:

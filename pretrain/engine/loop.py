@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
-from pretrain.data.views import MakeViews
+from pretrain.data.views import ViewMaker
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
 from pretrain.optim.schedules import set_rates
@@ -43,7 +43,7 @@ class Training:
     optimizer: Optimizer
     lr_at: Callable[[int], float]  # step -> learning rate
     loader: Loader
-    make_views: MakeViews
+    make_views: ViewMaker
     branches: Sequence[int]  # branch of each view
     guard: StepGuard
     device: torch.device
