@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from pretrain.data import augment, masking
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.highpass import HighPass
@@ -81,6 +82,17 @@ def test_views_made_together_are_those_made_one_by_one(noise: str) -> None:
         assert torch.equal(ours, twin), f"view {view}"
     if noise == "none":  # the noise is drawn on the device
         torch.testing.assert_close(views, maker(crops, generator()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("number", [2**14, 2**14 + 1, 2**20])
+def test_draws_of_any_size_are_sent_without_a_wait(number: int) -> None:
+    """Beyond 64 KiB CUDA would wait for pageable memory."""
+    values = torch.rand(number)
+    with PretendCuda(values=True) as cuda:
+        sent = send(values, CUDA)
+        assert not cuda.synchronisations and not cuda.large_pageable and sum(cuda.copies.values())
+        assert sent.device == CUDA and torch.equal(sent.cpu(), values)
+    assert send(values, torch.device("cpu")) is values
 
 
 @pytest.mark.parametrize("config", ["simclr_r50.yaml", "mscn_r50.yaml", "msn_vits16.yaml"])

@@ -240,7 +240,7 @@ class PretendCuda(TorchDispatchMode):
 
     def _check_devices(self, name: str, on_host: list[Tensor], on_device: list[CudaTensor]) -> None:
         """Raises RuntimeError as CUDA does; a CPU tensor without dimensions is a number to it, and
-        indices may lie on the CPU."""
+        indices may be on the CPU."""
         wrong = [tuple(tensor.shape) for tensor in on_host if tensor.dim()]
         if not on_device or not wrong:
             return
