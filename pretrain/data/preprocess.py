@@ -56,10 +56,13 @@ class Preprocess:
         images = images.float()
         if self.channel_order == "BGR":
             images = images.flip(1)
-        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
-        std = images.new_tensor(self.std).view(1, 3, 1, 1)
-        # (x / scale * (high - low) + low - mean) / std, as one product and one sum.
-        return images * ((high - low) / scale / std) + (low - mean) / std
+        mean = torch.tensor(self.mean, dtype=torch.float32).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32).view(1, 3, 1, 1)
+        # (x / scale * (high - low) + low - mean) / std, as one product and one sum. Both factors
+        # are computed on the CPU: the host does not wait for a GPU to take six numbers.
+        factor, shift = (high - low) / scale / std, (low - mean) / std
+        device = images.device
+        return images * factor.to(device, non_blocking=True) + shift.to(device, non_blocking=True)
 
     def apply(self, images: Tensor) -> Tensor:
         """Normalise, then filter: what the network sees.

@@ -20,6 +20,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
+from pretrain.common.precision import amp_dtype, describe_precision
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.build import (
     PretrainingData,
@@ -80,6 +81,8 @@ def pretrain(
     torch.backends.cudnn.benchmark = True  # all inputs have one size
     data = distributed.from_main(data, lambda: open_data(cfg))
     training = build_training(cfg, device, data.train)
+    if distributed.is_main() and device.type != "cpu":
+        logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
@@ -152,7 +155,7 @@ def build_training(
         total_steps=total,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         seed=cfg.SEED,
-        bf16=cfg.SOLVER.BF16 and device.type == "cuda",
+        amp=amp_dtype(device) if cfg.SOLVER.BF16 else None,
         base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
