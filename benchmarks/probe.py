@@ -15,14 +15,14 @@ import yaml
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.common.features import effective_rank, feature_std
+from pretrain.common.collapse_statistics import effective_rank, feature_std
 from pretrain.common.knn import top_accuracy, weighted_knn
+from pretrain.data.build import build_highpass
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import build_highpass
 from pretrain.engine.monitor import LabelledImages, trunk_features
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE
-from pretrain.methods.run import load_trunk
+from pretrain.methods.build import load_trunk
 from transfer.classification.metrics import accuracy
 from transfer.classification.protocols.linear import Solver, choose_lr, standardize_, train_heads
 

@@ -27,10 +27,10 @@ from benchmarks.pipeline import (
 from benchmarks.timing import Sample, Work, interleaved, measure_stream, ratio, spread
 from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
+from pretrain.data.build import build_loader
 from pretrain.data.datasets import FolderImages, ImageDataset
-from pretrain.data.decoded import decoded_in_memory
+from pretrain.data.decoded_cache import decoded_in_memory
 from pretrain.data.folders import scan_folder
-from pretrain.data.run import build_loader
 from pretrain.engine.loop import Training
 from pretrain.engine.run import build_training
 

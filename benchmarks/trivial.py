@@ -118,7 +118,7 @@ def measure(name: str, cfg: CfgNode, batches: int) -> dict[str, Any]:
 
     Raises InputError for a config without two branches, or images that cannot be read.
     """
-    from pretrain.data.run import branches
+    from pretrain.data.build import branches
 
     places = [[v for v, branch in enumerate(branches(cfg)) if branch == side] for side in (0, 1)]
     if not all(places):
@@ -146,7 +146,7 @@ def drawn_views(cfg: CfgNode) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Views and masks of batch after batch, as training with this config and seed draws them."""
     import torch
 
-    from pretrain.data.run import build_loader, build_view_maker, train_images
+    from pretrain.data.build import build_loader, build_view_maker, train_images
     from pretrain.engine.loop import step_generator
 
     loader, maker = build_loader(cfg, train_images(cfg)), build_view_maker(cfg)

@@ -1,7 +1,7 @@
 """Every config key of pretraining with its default: the recipe of MSCN on ImageNet, ResNet-50.
 
 "Our choice" marks what the MSCN article (arXiv 2206.07700) leaves open. px means pixels of the
-network's input. Probabilities and shares are 0 to 1. Only pretrain/engine/run.py reads the config.
+network's input. Probabilities and shares are 0 to 1.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ _C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
 _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # from weight decay and from lars' adaptation; SimCLR
 _C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
 _C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
-_C.SOLVER.BF16 = True  # autocast to bfloat16 on CUDA; a CPU always runs float32
+# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
+# has no bfloat16 (before Ampere). A CPU always runs float32.
+_C.SOLVER.BF16 = True
 
 # After the last step BN statistics are estimated again, on unmasked training images (filtered if
 # the weights want it), into checkpoint_precise_bn.pth: checkpoint.pth keeps those of training.

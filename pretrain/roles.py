@@ -1,8 +1,8 @@
 """What each key of a pretraining config decides: `ROLES`, the only list of it.
 
 A key that is not listed belongs to the recipe: a run is continued only if it has the same value.
-The keys of the machine, and those of what is shown, kept or measured beside the training, change no
-number of it and may differ then.
+The keys of the machine, and those of what is shown, kept or measured beside the training, do not
+affect its result, so they may differ when it is continued.
 
 They are part of the config's sha256 all the same (`Hashed.VALUE`): shipped configs set some of them
 to other values than the defaults, and checkpoints are known by these hashes. What a checkpoint says

@@ -11,12 +11,12 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import load_config
-from pretrain.data.run import branches, build_view_maker, view_sizes
+from pretrain.data.build import branches, build_view_maker, view_sizes
 from pretrain.defaults import get_defaults
 from pretrain.engine.checks import batch_note, check_backbone, check_config
 from pretrain.engine.run import build_schedule, build_solver
 from pretrain.methods.all_methods import METHODS
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 
 ROOT = Path(__file__).resolve().parents[1] / "configs"
 ALL = sorted(ROOT.rglob("*.yaml"))

@@ -11,11 +11,11 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.logs import read_metrics
-from pretrain.data.run import branches, view_sizes
+from pretrain.data.build import branches, view_sizes
 from pretrain.defaults import get_defaults
 from pretrain.digits.dataset import make_digits
 from pretrain.engine.run import pretrain
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 
 pytestmark = pytest.mark.slow
 

@@ -85,7 +85,7 @@ def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
     names = cli.short_names(args.weights)
     from pretrain.backbones.first_layer_kernels import judge_kernels, kernel_sheet
     from pretrain.common.checkpoint import atomic_write_text
-    from pretrain.data.panel import save_png
+    from pretrain.data.views_picture import save_png
     from transfer.checkpoints.first_layer import read_first_layer
 
     layers = [read_first_layer(file, args.trust) for file in args.weights]

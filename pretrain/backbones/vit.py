@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def random_orders(
     """
     drawn_on = generator.device if generator is not None else torch.device("cpu")
     noise = torch.rand(images, patches, generator=generator, device=drawn_on)
-    return noise.argsort(dim=1).to(device, non_blocking=True)
+    return send(noise.argsort(dim=1), device)
 
 
 def sine_cosine_positions(dim: int, rows: int, columns: int) -> Tensor:

@@ -136,6 +136,10 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
     elastic_launch(config, function)(*args)
 
 
+# torch 2.14 has another name for it, and warns of the old one.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
 class _GatherRows(torch.autograd.Function):
     """All-gather whose backward sums each process's gradient for our rows.
 
@@ -144,9 +148,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return gather_rows(rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -167,9 +169,10 @@ def gather_rows(rows: Tensor) -> Tensor:
     """(N, D) per process -> (W*N, D) on every process, in rank order, without a gradient."""
     if world_size() == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    # Into one tensor: a list of tensors would cost a GPU a copy for each process.
+    everyone = rows.new_empty((world_size() * len(rows), *rows.shape[1:]))
+    _all_gather(everyone, rows.contiguous())
+    return everyone
 
 
 def all_reduce_mean(value: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """Which images share batch-norm statistics: all of the global batch, or groups of a fixed size.
 
-Over processes: torch's SyncBatchNorm on CUDA, an all-reduce version elsewhere. torch's refuses CPU
-tensors; ours has the same state_dict names, the same maths (unbiased running variance over the
-global batch), and runs where gloo runs. Legend: N images of this process, C channels.
+Over processes there are two versions, both with the state_dict names and the maths of torch's
+SyncBatchNorm (unbiased running variance over the global batch). `AllReduceBatchNorm` is written in
+plain operations, for CPUs. `KernelBatchNorm` calls torch's CUDA kernels. torch's own module, which
+refuses CPU tensors, leaves out processes without images by boolean masks, and each mask makes the
+host wait for the GPU: three times a layer. Here every process has images.
+
+Legend: N images of this process, C channels, W processes.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.common.distributed import world_size
+from pretrain.common.distributed import gather_rows, world_size
 
 Norm = TypeVar("Norm", bound=_BatchNorm)
 
@@ -50,6 +54,9 @@ class AllReduceBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(x)
+        return self._over_processes(x)
+
+    def _over_processes(self, x: Tensor) -> Tensor:
         axes = [0, *range(2, x.dim())]
         rows = x.float()
         count = rows.new_tensor([x.numel() / x.shape[1]])
@@ -68,6 +75,68 @@ class AllReduceBatchNorm(_BatchNorm):
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(x.dtype)
+
+
+class _KernelNorm(torch.autograd.Function):
+    """Batch norm over the images of all processes by torch's kernels, without a host wait."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running: tuple[Tensor | None, Tensor | None],
+        rate: float,
+        eps: float,
+    ) -> Tensor:
+        """x (N, C, ...); `running` mean and variance (C,) move by `rate`, in place."""
+        x, channels = _dense(x), x.shape[1]
+        mean, inverse_std = torch.batch_norm_stats(x, eps)
+        # The number of values goes with the statistics: one collective, and nothing to read.
+        own = torch.cat([mean, inverse_std, mean.new_full((1,), x.numel() // channels)])
+        everyone = gather_rows(own[None])
+        means, inverse_stds, counts = everyone.split([channels, channels, 1], dim=1)
+        counts = counts.reshape(-1)
+        mean, inverse_std = torch.batch_norm_gather_stats_with_counts(
+            x, means, inverse_stds, *running, rate, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, inverse_std, counts.to(torch.int32))
+        return torch.batch_norm_elemt(x, weight, bias, mean, inverse_std, eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_std, counts = ctx.saved_tensors
+        grad, (of_x, of_weight, of_bias) = _dense(grad), ctx.needs_input_grad[:3]
+        sums, products, weight_grad, bias_grad = torch.batch_norm_backward_reduce(
+            grad, x, mean, inverse_std, weight, of_x, of_weight, of_bias
+        )
+        x_grad = None
+        if of_x:
+            total = torch.cat([sums, products])
+            dist.all_reduce(total)
+            sums, products = total.chunk(2)
+            x_grad = torch.batch_norm_backward_elemt(
+                grad, x, mean, inverse_std, weight, sums, products, counts
+            )
+        own = (x_grad, weight_grad if of_weight else None, bias_grad if of_bias else None)
+        return (*own, None, None, None)
+
+
+class KernelBatchNorm(AllReduceBatchNorm):
+    """The same on CUDA, by torch's kernels: for inputs of any dtype that these take."""
+
+    def _over_processes(self, x: Tensor) -> Tensor:
+        running = _running(self)
+        moved = (running.mean, running.var) if running else (None, None)
+        rate = _rate(self, running) if running else 0.0
+        return _KernelNorm.apply(x, self.weight, self.bias, moved, rate, self.eps)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """In a layout that the kernels read: channels first or last, without gaps."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x if last else x.contiguous()
 
 
 class GroupBatchNorm(_BatchNorm):
@@ -129,17 +198,12 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """Replaces every BatchNorm by one that synchronises; the model itself in a single process.
 
     Args:
-        device: where the model will run; decides between torch's module and ours.
+        device: where the model will run; decides whether CUDA's kernels are used.
     """
     if world_size() == 1:
         return model
-    if device.type != "cuda":
-        return _convert(model, _all_reduce_norm)
-    if any(_has_activation(module) for module in model.modules()):
-        from timm.layers import convert_sync_batchnorm as convert_with_activations
-
-        return convert_with_activations(model)
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    kind = KernelBatchNorm if device.type == "cuda" else AllReduceBatchNorm
+    return _convert(model, lambda norm: _like(kind, norm))
 
 
 def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
@@ -151,10 +215,6 @@ def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
         return ours
 
     return _convert(model, grouped)
-
-
-def _all_reduce_norm(norm: _BatchNorm) -> nn.Module:
-    return _like(AllReduceBatchNorm, norm)
 
 
 def _has_activation(module: nn.Module) -> bool:

@@ -10,8 +10,9 @@ Legend: N batch, H x W pixels. Operations run only on the images that drew them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,13 @@ class ViewRecipe:
         """No augmentation at all (rungs 0 to 2 of MSCN's ladder)."""
         return cls(flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0, blur_prob=0.0)
 
+    def operations(self) -> ViewRecipe:
+        """The same operations with every probability 1: what a batch's draws are applied by, since
+        they alone say which images an operation touches."""
+        names = [field.name for field in fields(self) if field.name.endswith("_prob")]
+        certain: dict[str, Any] = dict.fromkeys(names, 1.0)
+        return replace(self, **certain)
+
     def kernel_size(self, size: int) -> int:
         """The blur's kernel in pixels for images of `size` px."""
         return self.blur_kernel if self.blur_kernel is not None else max(3, size // 20 * 2 + 1)
@@ -82,6 +90,12 @@ class AugmentParams:
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[AugmentParams]) -> AugmentParams:
+        """The draws of several batches, as those of one."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def to(self, device: torch.device) -> AugmentParams:
         """The same draws on another device."""

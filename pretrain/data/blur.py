@@ -49,7 +49,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
         return images.clone()
     if images.device.type == "cpu":
         return _blur_in_pieces(images, sigma.to(images), kernel_size)
-    return _blur(images, gaussian_kernels(sigma.to(images), kernel_size))
+    sigma = sigma.to(images, non_blocking=True)  # a GPU takes it when it comes to it
+    return _blur(images, gaussian_kernels(sigma, kernel_size))
 
 
 def _blur_in_pieces(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.file_list import FileList
-from pretrain.data.listed import first_existing, listed_files
+from pretrain.data.official_lists import first_existing, listed_files
 
 IMAGES = "train_val2018"
 JSON_FILES = ("{}2018.json", "annotations/{}2018.json")

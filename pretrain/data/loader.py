@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pretrain.common.errors import InputError
 from pretrain.data.crops import CropSpec, crop_image
 from pretrain.data.datasets import ImageDataset
-from pretrain.data.decoded import keep_decoded
+from pretrain.data.decoded_cache import keep_decoded
 
 logger = logging.getLogger(__name__)
 

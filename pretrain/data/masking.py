@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
 from pretrain.data.blur import gaussian_blur
@@ -127,7 +128,7 @@ class _Draws:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1) of the given shape."""
         drawn = torch.rand(shape, generator=self.generator, device=self.generator.device)
-        return drawn.to(self.device, non_blocking=True)
+        return send(drawn, self.device)
 
     def between(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform numbers in [low, high)."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.data.file_list import FileList
-from pretrain.data.listed import CLASSES, first_existing, listed_files
+from pretrain.data.official_lists import CLASSES, first_existing, listed_files
 
 NUM_CLASSES = CLASSES["places205"]
 LISTS = (

@@ -1,7 +1,9 @@
 """What a network's weights expect of their input: `(N, 3, H, W)` RGB images in, network input out.
 
-These facts travel with the weights through every file, so that each downstream tool feeds them
-alike: channel order, mean, standard deviation, value range, and MSCN's high-pass filter.
+These facts travel with the weights through every file: channel order, mean, standard deviation,
+value range, and MSCN's high-pass filter. `Preprocess.apply` applies them for pretraining,
+classification and segmentation; a detector applies them to images before padding
+(`transfer/detection/torchvision_engine/detector.py`, `transfer/detection/detectron2_engine.py`).
 """
 
 from __future__ import annotations
@@ -54,10 +56,13 @@ class Preprocess:
         images = images.float()
         if self.channel_order == "BGR":
             images = images.flip(1)
-        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
-        std = images.new_tensor(self.std).view(1, 3, 1, 1)
-        # (x / scale * (high - low) + low - mean) / std, as one product and one sum.
-        return images * ((high - low) / scale / std) + (low - mean) / std
+        mean = torch.tensor(self.mean, dtype=torch.float32).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32).view(1, 3, 1, 1)
+        # (x / scale * (high - low) + low - mean) / std, as one product and one sum. Both factors
+        # are computed on the CPU: the host does not wait for a GPU to take six numbers.
+        factor, shift = (high - low) / scale / std, (low - mean) / std
+        device = images.device
+        return images * factor.to(device, non_blocking=True) + shift.to(device, non_blocking=True)
 
     def apply(self, images: Tensor) -> Tensor:
         """Normalise, then filter: what the network sees.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data import augment, masking
-from pretrain.data.augment import ViewRecipe
+from pretrain.data.augment import AugmentParams, ViewRecipe
 from pretrain.data.blur import check_kernel
 from pretrain.data.highpass import HighPass
 from pretrain.data.masking import MaskParams, MaskRecipe
@@ -87,42 +87,62 @@ class ViewMaker:
         """
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops an image for {self.num_views} views")
-        pixels: list[Tensor] = []
-        views: list[Tensor] = []
-        for view, source in enumerate(self.same_view):
-            pixels.append(
-                self.augmented(crops[view], view, generator) if source is None else pixels[source]
-            )
-            views.append(self.masked(pixels[view], view, generator))
-        return views
-
-    def augmented(self, crops: Tensor, view: int, generator: torch.Generator) -> Tensor:
-        """One view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1]."""
-        images = crops.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
-        recipe = self.recipes[view]
-        params = augment.sample_params(recipe, len(crops), generator)
-        return augment.apply_augment(images, params, recipe)
-
-    def masked(self, images: Tensor, view: int, generator: torch.Generator) -> Tensor:
-        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input."""
-        images = self.preprocess.normalise(images)
-        highpass = self.highpasses[view]
-        if highpass is not None:
-            images = highpass.apply(images)
-        params = self._draw_mask(images, view, generator)
-        return images if params is None else masking.apply_mask(images, params)
+        params, masks = self._draw(crops, generator)
+        pixels = self._augmented(crops, params)
+        return [self._masked(pixels[view], view, mask) for view, mask in enumerate(masks)]
 
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
         """The mask of each view (None where its branch has none) that `__call__` draws for these
         crops from a generator in the same state. Draws alone: no view is made."""
+        return self._draw(crops, generator)[1]
+
+    def _draw(
+        self, crops: Sequence[Tensor], generator: torch.Generator
+    ) -> tuple[dict[int, AugmentParams], list[MaskParams | None]]:
+        """All draws, view by view: the augmentation of each view that has one of its own, and the
+        mask of every view."""
+        params: dict[int, AugmentParams] = {}
         masks: list[MaskParams | None] = []
         for view, source in enumerate(self.same_view):
             if source is None:
-                augment.sample_params(self.recipes[view], len(crops[view]), generator)
+                number = len(crops[view])
+                params[view] = augment.sample_params(self.recipes[view], number, generator)
             masks.append(self._draw_mask(crops[view], view, generator))
-        return masks
+        return params, masks
+
+    def _augmented(self, crops: Sequence[Tensor], params: dict[int, AugmentParams]) -> list[Tensor]:
+        """Each view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1].
+
+        Views of one size whose recipes differ in probabilities alone pass through it together.
+        That is for GPUs, where the time is that of starting kernels. On a CPU each view is alone:
+        small batches stay in its cache.
+        """
+        groups: dict[tuple[ViewRecipe, torch.Size, int | None], list[int]] = {}
+        for view in params:
+            alone = view if crops[view].device.type == "cpu" else None
+            recipe = self.recipes[view] if alone is not None else self.recipes[view].operations()
+            groups.setdefault((recipe, crops[view].shape, alone), []).append(view)
+        pixels: dict[int, Tensor] = {}
+        for (recipe, _, _), views in groups.items():
+            images = torch.cat([crops[view] for view in views])
+            images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+            drawn = AugmentParams.cat([params[view] for view in views])
+            images = augment.apply_augment(images, drawn, recipe)
+            pixels.update(zip(views, images.chunk(len(views))))
+        for view, source in enumerate(self.same_view):
+            if source is not None:
+                pixels[view] = pixels[source]
+        return [pixels[view] for view in range(self.num_views)]
+
+    def _masked(self, images: Tensor, view: int, mask: MaskParams | None) -> Tensor:
+        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input."""
+        images = self.preprocess.normalise(images)
+        highpass = self.highpasses[view]
+        if highpass is not None:
+            images = highpass.apply(images)
+        return images if mask is None else masking.apply_mask(images, mask)
 
     def _draw_mask(
         self, images: Tensor, view: int, generator: torch.Generator

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.common.collapse_statistics import feature_std
 from pretrain.common.distributed import all_reduce_mean, is_main
-from pretrain.common.features import feature_std
 from pretrain.common.logs import MetricsWriter, progress
-from pretrain.data.panel import save_view_panel
+from pretrain.data.views_picture import save_view_panel
 from pretrain.engine.collapse import warn_of_collapse
 from pretrain.engine.loop import Callback, Training
 from pretrain.engine.state import save_training

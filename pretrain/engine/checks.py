@@ -15,8 +15,8 @@ from pretrain.common.lookup import find
 from pretrain.data.datasets import ImageDataset, sorting_hint
 from pretrain.defaults import get_defaults
 from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, MSCN, QUEUED
+from pretrain.methods.build import build_momentum
 from pretrain.methods.pairs import PAIRINGS
-from pretrain.methods.run import build_momentum
 from pretrain.optim.build import OPTIMIZERS
 from pretrain.optim.schedules import SCHEDULES, check_milestones
 

@@ -26,12 +26,12 @@ from pretrain.common.step_cost import (
     gradient_buckets,
     make_fake,
 )
-from pretrain.data.listed import IMAGES
-from pretrain.data.run import branches, view_sizes
-from pretrain.engine.guard import StepGuard
+from pretrain.data.build import branches, view_sizes
+from pretrain.data.official_lists import IMAGES
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.loop import clip_gradients
 from pretrain.engine.run import build_solver, convert_norms, total_steps
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 
 CLASSES = 1000  # of a classifier; ImageNet's, whose head is small beside any backbone
 

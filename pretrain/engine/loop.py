@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
-from pretrain.engine.guard import StepGuard
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.methods.base import Method
 from pretrain.optim.schedules import set_rates
 
@@ -50,12 +50,15 @@ class Training:
     total_steps: int
     batch_size: int  # global
     seed: int = 0
-    bf16: bool = False
+    amp: torch.dtype | None = None  # of autocast; None: float32. float16 has its gradients scaled
     base_lr: float = 0.0  # of parameters whose rate stays constant
     weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
 
     @property
     def epoch(self) -> int:
@@ -175,12 +178,13 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
     Returns the method's result, its loss detached, and the crops on the device.
     """
     training.guard.before()
-    with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
+    enabled = training.amp is not None
+    with torch.autocast(training.device.type, dtype=training.amp, enabled=enabled):
         outcome = training.model(
             given.views, training.branches, labels=given.labels, generator=given.generator
         )
     training.optimizer.zero_grad(set_to_none=True)
-    outcome["loss"].backward()
+    training.scaler.scale(outcome["loss"]).backward()
     return {**outcome, "loss": outcome["loss"].detach(), "crops": given.crops}
 
 
@@ -189,14 +193,17 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
 
     Returns False where the update was skipped, since loss or gradient was not finite.
     """
-    step = training.step
+    step, scaler = training.step, training.scaler
+    scaler.unscale_(training.optimizer)
     norm = clip_gradients(training.optimizer, training.clip_norm)
-    taken = training.guard.allows(step + 1, outcome, norm)
+    taken = training.guard.allows(step + 1, outcome, norm, scaler)
     if taken:
         set_rates(training.optimizer, training.lr_at(step), training.base_lr)
         set_weight_decay(training, step)
+        # Not `scaler.step`, which would read once more whether the gradients are finite.
         training.optimizer.step()
         training.method.after_step(step, training.total_steps)
+    scaler.update()
     training.step += 1
     return taken
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pretrain.common.collapse_statistics import effective_rank, feature_std
 from pretrain.common.distributed import barrier, is_main
-from pretrain.common.features import effective_rank, feature_std
 from pretrain.common.findings import Findings
 from pretrain.common.knn import top_accuracy, weighted_knn
 from pretrain.common.logs import MetricsWriter

@@ -20,10 +20,9 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
+from pretrain.common.precision import amp_dtype, describe_precision
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
-from pretrain.data.datasets import ImageDataset
-from pretrain.data.kinds import check_kinds
-from pretrain.data.run import (
+from pretrain.data.build import (
     PretrainingData,
     branches,
     build_loader,
@@ -32,6 +31,8 @@ from pretrain.data.run import (
     train_images,
     transfer_preprocess,
 )
+from pretrain.data.datasets import ImageDataset
+from pretrain.data.refused_kinds import check_kinds
 from pretrain.engine.callbacks import Callback, Checkpoint, Metrics, ProgressBar, ViewPanel
 from pretrain.engine.checks import (
     batch_note,
@@ -40,14 +41,14 @@ from pretrain.engine.checks import (
     check_monitor,
     queue_note,
 )
-from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.state import resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.methods.run import build_method, build_trunk
+from pretrain.methods.build import build_method, build_trunk
 from pretrain.optim.build import GroupRules, build_optimizer, param_groups
 from pretrain.optim.schedules import (
     by_epoch,
@@ -80,6 +81,8 @@ def pretrain(
     torch.backends.cudnn.benchmark = True  # all inputs have one size
     data = distributed.from_main(data, lambda: open_data(cfg))
     training = build_training(cfg, device, data.train)
+    if distributed.is_main() and device.type != "cpu":
+        logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
@@ -152,7 +155,7 @@ def build_training(
         total_steps=total,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         seed=cfg.SEED,
-        bf16=cfg.SOLVER.BF16 and device.type == "cuda",
+        amp=amp_dtype(device) if cfg.SOLVER.BF16 else None,
         base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,

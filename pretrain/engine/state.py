@@ -31,6 +31,7 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
         "seconds": training.seconds,
         "gpu_seconds": training.gpu_seconds,
     }
+    scaled = training.scaler.is_enabled()
     return {
         "model": training.method.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -39,6 +40,7 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
         "rng": rng_state(),
         "step": training.step,
         "environment": describe_environment(),
+        **({"scaler": training.scaler.state_dict()} if scaled else {}),
         **facts,
     }
 
@@ -63,6 +65,9 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
         )
     training.method.load_state_dict(saved["model"])
     training.optimizer.load_state_dict(saved["optimizer"])
+    # A run may go on with another dtype on a different GPU: the scale then starts from its default.
+    if training.scaler.is_enabled() and "scaler" in saved:
+        training.scaler.load_state_dict(saved["scaler"])
     training.step = saved["step"]
     training.seconds = saved["schedule"]["seconds"]
     set_rng_state(saved["rng"])

@@ -46,7 +46,11 @@ def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: floa
     _check_temperature(temperature)
     z = F.normalize(z, dim=-1)
     everyone = _gather_views(z)
-    losses = [_pair_loss(z[[a, b]], everyone[[a, b]], temperature) for a, b in pairs]
+    # Not `z[[a, b]]`: a list of indices is copied to the device, and the host waits for it.
+    losses = [
+        _pair_loss(torch.stack([z[a], z[b]]), torch.stack([everyone[a], everyone[b]]), temperature)
+        for a, b in pairs
+    ]
     return torch.stack(losses).mean()
 
 

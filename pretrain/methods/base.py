@@ -1,4 +1,4 @@
-"""What every method is to the loop: views in, a loss out, and something to do after a step.
+"""The interface between a method and the training loop: a loss of views, and work after a step.
 
 Legend: V views, N images in this process's batch, F trunk features.
 """

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from pretrain.common.device_copy import send
 from pretrain.common.distributed import gather_rows, rank, world_size
 from pretrain.losses.similarity import queue_contrast
 from pretrain.methods.base import PairMethod, outcome
@@ -123,7 +124,7 @@ class MoCo(PairMethod):
 def shared_order(rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """A random order of `rows` rows, drawn by the first process and the same on all."""
     drawn_on = generator.device if generator is not None else torch.device("cpu")
-    order = torch.randperm(rows, generator=generator, device=drawn_on).to(device)
+    order = send(torch.randperm(rows, generator=generator, device=drawn_on), device)
     if world_size() > 1:
         dist.broadcast(order, src=0)
     return order

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.losses.similarity import nt_xent_pairs
 from pretrain.methods.pairs import Pairs
-from pretrain.methods.shared import SharedEncoder
+from pretrain.methods.shared_encoder import SharedEncoder
 
 
 class SimCLR(SharedEncoder):

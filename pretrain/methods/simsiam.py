@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.common.features import feature_std_tensor
+from pretrain.common.collapse_statistics import feature_std_tensor
 from pretrain.losses.similarity import negative_cosine
 from pretrain.methods.base import PairMethod, outcome
 from pretrain.methods.encode import encode

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from pretrain.data.masking import MaskParams
-from pretrain.data.panel import Column, displayable
 from pretrain.data.views import ViewMaker
+from pretrain.data.views_picture import Column, displayable
 
 PAGE = "gainsboro"  # white is a masked pixel's
 LEGEND = "mask: black is kept, white masked, a colour masked in that channel"

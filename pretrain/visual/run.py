@@ -10,12 +10,12 @@ from PIL import Image
 
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from pretrain.data.build import build_view_maker, first_crops, train_images
 from pretrain.data.datasets import FolderImages, ImageDataset, open_images
 from pretrain.data.folders import scan_folder
-from pretrain.data.panel import draw_columns, save_png
-from pretrain.data.run import build_view_maker, first_crops, train_images
+from pretrain.data.views_picture import draw_columns, save_png
 from pretrain.defaults import get_defaults
-from pretrain.methods.run import load_trunk, trunk_width
+from pretrain.methods.build import load_trunk, trunk_width
 from pretrain.visual.curves import RunCurves, read_curves
 from pretrain.visual.gallery import LEGEND, PAGE, stack_sheets, view_columns
 from pretrain.visual.spectrum import measure_spectrum

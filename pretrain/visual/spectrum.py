@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from pretrain.common.collapse_statistics import effective_rank, singular_values
 from pretrain.common.distributed import process_device
 from pretrain.common.errors import InputError
-from pretrain.common.features import effective_rank, singular_values
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.preprocess import Preprocess
 from pretrain.engine.monitor import LabelledImages, trunk_features

@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 from benchmarks import trivial
 from benchmarks.images import write_photos
 from pretrain.common.config import load_config
-from pretrain.data.run import build_loader, build_view_maker, train_images
+from pretrain.data.build import build_loader, build_view_maker, train_images
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import step_generator
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.config import load_config
-from pretrain.data.run import build_loader, build_view_maker, train_images
+from pretrain.data.build import build_loader, build_view_maker, train_images
 from pretrain.defaults import get_defaults
 from tools.train_ssl import main as train
 from tools.visualize import main
@@ -38,7 +38,7 @@ PRECISE_BN: {IMAGES: 0}
 LOG: {EVERY_STEPS: 1}
 KNN: {EVERY_EPOCHS: 1, K: 3}
 """
-HEADING, TITLE, GAP, TILE = 24, 16, 4, 96  # of pretrain/data/panel.py
+HEADING, TITLE, GAP, TILE = 24, 16, 4, 96  # of pretrain/data/views_picture.py
 TOP = HEADING + TITLE + GAP
 
 

@@ -1,4 +1,4 @@
-"""Builds the frozen backbone of some weights, with what its architecture differs in."""
+"""Builds the frozen backbone of some weights, with what differs from the standard network."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ def _solver() -> CfgNode:
 def _features() -> CfgNode:
     """Number formats of frozen features; see `choose_formats` for auto."""
     node = CfgNode()
-    # Of the backbone's forward pass: fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 elsewhere
-    # (on CUDA torch's fp32 convolutions are TF32)
+    # Of the backbone's forward pass: fp32, bf16 or fp16 (autocast), or auto: bf16 on CUDA (fp16 if
+    # the GPU has no bf16), fp32 elsewhere (on CUDA torch's fp32 convolutions are TF32)
     node.PRECISION = "auto"
     # What features are kept as, in memory and in CACHE_DIR: fp32, fp16 (half the size: 5 GB for
-    # ImageNet and 2048 dimensions), or auto: fp16 after a bf16 pass, whose rounding is coarser
+    # ImageNet and 2048 dimensions), or auto: fp16 after a bf16 or fp16 pass
     node.STORAGE = "auto"
     return node
 

@@ -1,4 +1,4 @@
-"""The choice of a learning rate on held-out training images, and the checks of what SGD is told.
+"""The choice of a learning rate on held-out training images, and checks of SGD's settings.
 
 The grid of rates grows if the best one is at its edge. The protocols that train share all of it:
 `linear` on features, and those on random crops.

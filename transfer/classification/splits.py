@@ -20,8 +20,8 @@ from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import describe_images, open_images, sorting_hint
 from pretrain.data.decode import decode_image
-from pretrain.data.kinds import check_kinds
-from pretrain.data.listed import part_of_whole
+from pretrain.data.official_lists import part_of_whole
+from pretrain.data.refused_kinds import check_kinds
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 

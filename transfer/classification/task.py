@@ -35,7 +35,7 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.classification.score import Score
-from transfer.classification.training.choice import FILE as RATES_FILE
+from transfer.classification.training.choose_rate import FILE as RATES_FILE
 from transfer.classification.training.image_list import list_sha256, read_list
 from transfer.classification.training.images import check_batch
 from transfer.results.record import takes_fewer

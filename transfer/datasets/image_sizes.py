@@ -1,7 +1,7 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
 The InputError counts each kind of fault and names the first files. Images of kinds that no reader takes (pixels without a scale, too many pixels) are found too.
-Only headers are read (`pretrain/data/kinds.py`). What needs the pixels, a file cut short, is found
+Only headers are read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short, is found
 when it is read.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from pretrain.common.findings import Findings
 from pretrain.data.decode import Header, read_header
-from pretrain.data.kinds import KindCheck, each, header_or_fault, note_dark
+from pretrain.data.refused_kinds import KindCheck, each, header_or_fault, note_dark
 from transfer.datasets.samples import Sample
 
 UNREADABLE = "files cannot be read as images"

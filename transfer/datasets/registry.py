@@ -22,6 +22,7 @@ from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.samples import DetectionSet, Sample
+from transfer.datasets.voc_boxes import COUNTS_FROM
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def open_sets(
     """
     if not names:
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
-    zero_based = find(voc_counts_from, voc.COUNTS_FROM, "value", "TRANSFER.VOC_COUNTS_FROM")
+    zero_based = find(voc_counts_from, COUNTS_FROM, "value", "TRANSFER.VOC_COUNTS_FROM")
     locations = [locate(name) for name in names]
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:

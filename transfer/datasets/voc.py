@@ -1,12 +1,9 @@
 """Reads a data set in Pascal VOC's layout.
 
-Such a folder has JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. VOC counts
-pixels from 1 and its boxes are inclusive: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
-xmax, ymax), continuous and half-open. Many tools count from 0 and write the box's edges: a set in
-which any coordinate is below 1 is read so, (xmin, ymin, xmax, ymax) as they are. All files in
-Annotations/ decide that, so that every split of a folder is read alike. This is the only place
-where boxes are converted; the inverse is in `detection/evaluation/voc.py`, which begins with
-Samples and so serves both kinds of sets.
+Such a folder has JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Boxes are converted in
+`voc_boxes.py`: VOC counts pixels from 1, many tools from 0. A set in which any coordinate is below 1
+is read as counted from 0. All files in Annotations/ decide that, so that every split of a folder is
+read alike.
 
 Objects marked difficult are kept with their flag: they are trained on, and ignored when scoring (as
 Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `box_checks.py`.
@@ -14,7 +11,6 @@ Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `box_check
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,27 +20,21 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
 from pretrain.data.folders import IMAGE_SUFFIXES
-from transfer.datasets.box_checks import Box, BoxCheck
+from transfer.datasets.box_checks import BoxCheck
 from transfer.datasets.image_sizes import header_size
 from transfer.datasets.samples import Instance, Sample, note_like_names
+from transfer.datasets.voc_boxes import CORRECT, convert_box, is_zero_based
 from transfer.datasets.voc_lists import XML_SUFFIX, FileIndex, read_list
-from transfer.datasets.voc_xml import COORDINATES, VocFile, VocObject, read_xml
+from transfer.datasets.voc_xml import VocFile, VocObject, read_xml
 
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
     "person pottedplant sheep sofa train tvmonitor".split()
 )
-# TRANSFER.VOC_COUNTS_FROM -> `zero_based` of `read_voc`
-COUNTS_FROM = {"auto": None, "zero": True, "one": False}
-ZERO_BASED = (
-    "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1 "
-    "(TRANSFER.VOC_COUNTS_FROM states it)"
-)
 NO_SIZE = "sizes are missing or 0, and were read from the images"
 DIFFICULT = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True}
 TRUE = ("true", "yes")
 WORDS = "<difficult> is neither 0 nor 1: True and yes were read as 1, everything else as 0"
-CORRECT = "correct the files, or remove the objects"
 
 
 def check_layout(folder: Path, split: str) -> Path:
@@ -87,15 +77,15 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def is_zero_based(folder: Path) -> bool:
+def counts_from_zero(folder: Path) -> bool:
     """Whether any coordinate in the folder's XML files is below 1; a warning counts the boxes."""
-    findings, found = Findings(str(folder / "Annotations")), False
-    for name, file in _all_files(folder):
-        for place in file.objects:
-            values = _numbers(place)
-            if values is not None and min(values) < 1:
-                found = True
-                findings.note(ZERO_BASED, f"{name}{XML_SUFFIX}")
+    findings = Findings(str(folder / "Annotations"))
+    objects = (
+        (f"{name}{XML_SUFFIX}", found)
+        for name, file in _all_files(folder)
+        for found in file.objects
+    )
+    found = is_zero_based(objects, findings)
     findings.report()
     return found
 
@@ -106,7 +96,7 @@ def read_voc(
     """All images of a split, in the order of its list file.
 
     Args:
-        zero_based: whether boxes are counted from 0; None: as `is_zero_based` finds.
+        zero_based: whether boxes are counted from 0; None: as `counts_from_zero` finds.
 
     Raises InputError, with the number of each kind and the first three files, for missing images
     and annotations, images that are listed twice, unreadable XML files, classes that are not in
@@ -123,7 +113,7 @@ def read_voc(
         where = str(folder / "Annotations" / f"{name}{XML_SUFFIX}")
         where += f" (there is {like}{XML_SUFFIX})" if like else ""
         findings.refuse("annotation files are missing", where, remedy)
-    zero_based = is_zero_based(folder) if zero_based is None else zero_based
+    zero_based = counts_from_zero(folder) if zero_based is None else zero_based
     reader = _Reader({name: i for i, name in enumerate(classes)}, findings, zero_based)
     samples = []
     for name in names:
@@ -201,7 +191,7 @@ class _Reader:
             self.findings.refuse("objects have no <name>", where, CORRECT)
             return None
         place = f"{where}: '{found.name}'"
-        box = self._box(found, place)
+        box = convert_box(found, self.zero_based, self.findings, place)
         taken = box is not None and self._boxes.add(place, box, *size)
         if found.name not in self.index:
             self._unknown[found.name] += 1
@@ -211,37 +201,8 @@ class _Reader:
             return None
         return Instance(box, self.index[found.name], difficult=self._difficult(found, place))
 
-    def _box(self, found: VocObject, place: str) -> Box | None:
-        if found.box is None or None in found.box:
-            lacking = [key for key, text in zip(COORDINATES, found.box or ()) if text is None]
-            what = " and ".join(f"<{key}>" for key in lacking) or "<bndbox>"
-            self.findings.refuse(
-                "objects have an incomplete box", f"{place} has no {what}", CORRECT
-            )
-            return None
-        values = _numbers(found)
-        if values is None:
-            text = ", ".join(map(str, found.box))
-            self.findings.refuse(
-                "boxes hold something that is not a number", f"{place} ({text})", CORRECT
-            )
-            return None
-        first = 0.0 if self.zero_based else 1.0
-        return values[0] - first, values[1] - first, values[2], values[3]
-
     def _difficult(self, found: VocObject, place: str) -> bool:
         text = (found.difficult or "0").lower()
         if text not in DIFFICULT:
             self.findings.note(WORDS, f"{place} ({found.difficult})")
         return DIFFICULT.get(text, text in TRUE)
-
-
-def _numbers(found: VocObject) -> Box | None:
-    """The four coordinates as written; None if one is missing or not a finite number."""
-    try:
-        values = tuple(float(text) for text in found.box or () if text is not None)
-    except ValueError:
-        return None
-    if len(values) != len(COORDINATES) or not all(map(math.isfinite, values)):
-        return None
-    return values  # type: ignore[return-value]

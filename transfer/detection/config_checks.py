@@ -16,13 +16,12 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
-from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
 from transfer.detection.torchvision_engine.resnet import (
     BLOCKS_PER_STAGE,
     STEM_CHANNELS,
     ResNetSpec,
 )
-from transfer.detection.torchvision_engine.roi_heads import ROI_HEADS
 from transfer.training.precision import DTYPES
 from transfer.training.schedule import SHAPES, WARMUPS
 

@@ -30,9 +30,10 @@ from transfer.detection.torchvision_engine.box_head import BoxPredictor
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.pooler import RoiPooler
-from transfer.detection.torchvision_engine.roi_heads import Res5ROIHeads, StandardROIHeads
+from transfer.detection.torchvision_engine.res5_roi_heads import Res5ROIHeads
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
 from transfer.detection.torchvision_engine.rpn import RPN
+from transfer.detection.torchvision_engine.standard_roi_heads import StandardROIHeads
 from transfer.detection.torchvision_engine.structures import RoiSample, Targets
 from transfer.training.build import make_optimizer
 from transfer.training.loop import add

@@ -29,11 +29,11 @@ from transfer.detection.config_checks import check_train_named
 from transfer.detection.data.jitter import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
-from transfer.detection.engines import choose_engine, make_engine
 from transfer.detection.evaluation.coco import choose_evaluator
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
+from transfer.detection.find_engine import choose_engine, make_engine
 from transfer.detection.fine_tuning import (
     FineTuning,
     classes_from_data,

@@ -45,7 +45,7 @@ _READ: dict[str, dict[str, str]] = {
             "IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION PROPOSAL_APPEND_GT"
         ),
     },
-    f"{_PARTS}.roi_heads.StandardHeadsSpec.from_config": {
+    f"{_PARTS}.standard_roi_heads.StandardHeadsSpec.from_config": {
         "MODEL.ROI_HEADS": "NUM_CLASSES IN_FEATURES",
         "MODEL.ROI_BOX_HEAD": "NAME",
     },

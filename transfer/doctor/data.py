@@ -10,8 +10,8 @@ from pretrain.common.findings import SHOWN
 from pretrain.data.datasets import EMPTY
 from pretrain.data.decode import Header
 from pretrain.data.folders import describe_left_out, loses_images
-from pretrain.data.kinds import each, header_or_fault
-from pretrain.data.listed import part_of_whole
+from pretrain.data.official_lists import part_of_whole
+from pretrain.data.refused_kinds import each, header_or_fault
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 SAMPLES = 8  # images read from each split, evenly spaced

@@ -17,16 +17,16 @@ from pretrain.common.errors import InputError
 from pretrain.common.gpus import Gpu, present_gpu
 from pretrain.common.resources import usable_workers
 from pretrain.common.run_needs import gpu_lines
+from pretrain.data.build import open_data
 from pretrain.data.datasets import ImageDataset
-from pretrain.data.decoded import copies, why_not_kept
-from pretrain.data.run import open_data
+from pretrain.data.decoded_cache import copies, why_not_kept
 from pretrain.optim.schedules import scaled_lr
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.detection.config import all_defaults
 from transfer.doctor.data import check_split
 from transfer.doctor.environment import check_environment
-from transfer.doctor.measured import add_estimates, add_lines
+from transfer.doctor.probed_cost import add_estimates, add_lines
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.doctor.task import check_run_of_task
 from transfer.doctor.weights import check_weights

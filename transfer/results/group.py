@@ -18,7 +18,7 @@ with; the report and its CSV ask this module and nothing else.
   pooled.
 - **Compared**: two checkpoints, or two methods, under one protocol. Results of two protocols are
   never compared. A difference is claimed only if both sides have `LEAST_TRIALS` trials, but for a
-  task that has no chance in it on given weights (`DETERMINISTIC_TASKS`): one trial says it all.
+  task that is deterministic given the weights (`DETERMINISTIC_TASKS`): one trial says it all.
   Bootstrap replicates are compared draw by draw if they are of the same images
   (`transfer/results/replicates.py`).
 """

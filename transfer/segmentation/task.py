@@ -18,7 +18,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main, process_device
 from pretrain.common.errors import InputError
-from pretrain.data.kinds import check_kinds
+from pretrain.data.refused_kinds import check_kinds
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import with_preprocess

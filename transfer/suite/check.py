@@ -1,6 +1,6 @@
 """Looks at every job's config, data and weights before the first one starts.
 
-A plan gets to know what each job costs, or what is wrong with it. The doctor looks at a single run
+It finds what each job of a plan costs, or what is wrong with it. The doctor looks at a single run
 by the same functions. Pretraining is looked at through functions that the command hands in, since
 only `pretrain` knows its configs.
 """
@@ -17,8 +17,8 @@ from fvcore.common.config import CfgNode
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.common.run_needs import RunNeeds
+from pretrain.data.build import PretrainingData
 from pretrain.data.datasets import ImageDataset
-from pretrain.data.run import PretrainingData
 from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
 from transfer.suite.earlier import (

@@ -1,6 +1,6 @@
-"""Whether what is in a job's folder is of what the suite asks for now: before anything starts.
+"""Checks, before anything starts, that a job's folder matches what the suite asks for now.
 
-A record counts as done and a checkpoint is trained on, so that either must be of the config and the
+A record counts as done and a checkpoint is continued, so either must be of the config and the
 weights that the suite names now. Configs are compared as they were asked for: no data is opened,
 and what the data, the weights and the machine have decided is left out.
 """

@@ -13,8 +13,8 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from pretrain.common.gpus import Gpu
 from pretrain.common.run_needs import Line, RunNeeds, gpu_lines, machine_lines
+from pretrain.data.build import loader_batch_bytes, loader_shared_bytes
 from pretrain.data.free_memory import available_memory
-from pretrain.data.run import loader_batch_bytes, loader_shared_bytes
 from transfer.detection.footprint import run_needs
 from transfer.detection.task import DetectionTask
 from transfer.suite.check import Checked, Checks, Pretraining, task_of_job

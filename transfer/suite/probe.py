@@ -1,8 +1,8 @@
-"""How fast a command is here: it is started for a while in a folder that is thrown away.
+"""Measures a command's speed on this machine: it runs for a while in a temporary folder.
 
-In: the real command line, on the real data. Out: what its progress.json said, in seconds per unit,
-and the memory it took. Nothing is shortened, so that the batch, the images, their decoding and the
-augmentation are those of the run; only the time is cut, the earlier the sooner the rate is steady.
+The real command line runs on the real data; what its progress.json says becomes seconds per unit,
+beside the memory that it took. The batch, the images, their decoding and the augmentation are those
+of the run. Only the run is cut short, as soon as its rate is steady.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether what is in a trial's folder is of the run that is asked for: the one check of it.
+"""Checks that what is in a trial's folder belongs to the requested run; the only place that does.
 
-A record that is there is taken for the result, and a checkpoint is trained on: of another config or
-of other weights, either would be reported under a name that is not its own. The commands ask before
+An existing record counts as the result, and an existing checkpoint is continued. From another
+config or from other weights, either would be reported under the wrong name. The commands ask before
 they start, and a suite asks for all of its jobs.
 """
 

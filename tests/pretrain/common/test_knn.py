@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.common.collapse_statistics import effective_rank, feature_std
 from pretrain.common.errors import InputError
-from pretrain.common.features import effective_rank, feature_std
 from pretrain.common.knn import label_rank, nearest_neighbours, top_accuracy, weighted_knn
 
 

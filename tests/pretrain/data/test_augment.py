@@ -105,3 +105,22 @@ def test_default_kernel_is_a_tenth(size: int, kernel: int) -> None:
 def test_bad_recipe(wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         ViewRecipe(**wrong)
+
+
+def test_operations_are_chosen_by_the_draws_alone() -> None:
+    """A recipe's draws under its `operations`, whose probabilities are all 1: bit for bit."""
+    images = torch.rand(8, 3, 24, 24)
+    for recipe in (replace(FULL, blur_prob=0.0, solarize_prob=0.3), ViewRecipe.none()):
+        params = sample_params(recipe, 8, torch.Generator().manual_seed(4))
+        assert recipe.operations().gray_prob == 1.0
+        got = apply_augment(images, params, recipe.operations())
+        assert torch.equal(got, apply_augment(images, params, recipe))
+
+
+def test_draws_of_batches_as_one() -> None:
+    draws = torch.Generator().manual_seed(0)
+    parts = [sample_params(FULL, number, draws) for number in (2, 3)]
+    images = torch.rand(5, 3, 24, 24)
+    together = apply_augment(images, AugmentParams.cat(parts), FULL)
+    alone = [apply_augment(x, part, FULL) for x, part in zip(images.split([2, 3]), parts)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)

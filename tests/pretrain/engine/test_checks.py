@@ -10,8 +10,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
+from pretrain.data.build import build_view_maker
 from pretrain.data.datasets import ArrayImages
-from pretrain.data.run import build_view_maker
 from pretrain.engine.checks import check_backbone, check_config, check_monitor, queue_note
 
 MOCO = ("METHOD.BASE", "moco_v2")

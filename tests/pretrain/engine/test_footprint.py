@@ -8,12 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.common.config import load_config
 from pretrain.common.step_cost import LiveBytes
-from pretrain.data.run import branches
+from pretrain.data.build import branches
 from pretrain.defaults import get_defaults
 from pretrain.engine.footprint import run_needs, step_cost
 from pretrain.engine.loop import clip_gradients
 from pretrain.engine.run import build_solver
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 
 
 @pytest.mark.parametrize("method", ["mscn", "moco_v2"])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.data.loader import Batch
-from pretrain.engine.guard import NonFiniteLoss, StepGuard
 from pretrain.engine.loop import Callback, Training, clip_gradients, step_generator, train
+from pretrain.engine.nonfinite_guard import NonFiniteLoss, StepGuard
 from pretrain.methods.base import Method
 
 
@@ -70,11 +70,11 @@ class Record(Callback):
 
 
 def make(method: Line, max_skipped: int = 0, **fields: Any) -> Training:
+    fields.setdefault("lr_at", lambda step: 0.1 * step)
     return Training(
         method=method,
         model=method,
         optimizer=torch.optim.SGD([{"params": list(method.parameters()), "lr_ratio": 1.0}], lr=9.0),
-        lr_at=lambda step: 0.1 * step,
         loader=Steps(),
         make_views=lambda crops, generator: [crop.float() for crop in crops],
         branches=[0, 1],
@@ -177,3 +177,44 @@ def test_generators_depend_on_seed_and_step_alone() -> None:
     }
     assert len({tuple(values) for values in draws.values()}) == 4
     assert torch.rand(3, generator=step_generator(0, 1)).tolist() == draws[0, 1]
+
+
+def scaled_training(method: Method, init_scale: float, **fields: Any) -> Training:
+    """Float16's scaling of gradients, on a CPU and without autocast."""
+    training = make(method, lr_at=lambda step: 0.1, **fields)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=1000)
+    return training
+
+
+def test_scaled_gradients_move_the_weights_alike() -> None:
+    plain, scaled = Line(), Line()
+    train(make(plain, total_steps=3, lr_at=lambda step: 0.1), [])
+    train(scaled_training(scaled, 2.0**16, total_steps=3), [])
+    assert torch.equal(plain.weight, scaled.weight)
+    assert torch.equal(plain.norm.running_mean, scaled.norm.running_mean)
+
+
+def test_an_overflow_of_the_scale_is_skipped_and_not_counted() -> None:
+    """2^130 is beyond float32: the scale is halved until the gradients fit, and no step of those
+    counts against the limit or leaves a trace."""
+    method, record = Line(), Record()
+    training = scaled_training(method, 2.0**127, total_steps=6)
+    method.weight.register_hook(lambda grad: grad * 16)  # gradients overflow, the loss does not
+    train(training, [record])
+    taken = len(method.updates)
+    assert 0 < taken < 6 and training.guard.skipped == 0 and training.step == 6
+    assert training.scaler.get_scale() == 2.0 ** (127 - (6 - taken))
+    torch.testing.assert_close(method.weight.data, torch.tensor([1.0 - taken * 1.6]))
+
+
+def test_a_gradient_that_no_scale_saves_counts() -> None:
+    method = Line()
+    method.weight.register_hook(lambda grad: grad * float("inf"))
+    training = scaled_training(method, 4.0, total_steps=9, max_skipped=1)
+    with pytest.raises(NonFiniteLoss, match="at step 4 .* after 1 skipped"):
+        train(training, [])  # 4, 2: halved; 1 and 0.5: counted
+
+
+def test_a_loss_that_is_not_finite_counts_under_scaling() -> None:
+    with pytest.raises(NonFiniteLoss, match="loss inf"):
+        train(scaled_training(Line(2), 2.0**16, total_steps=3), [])

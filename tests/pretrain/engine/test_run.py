@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,13 @@ from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.config import dump_yaml, flat
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
-from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import (
+from pretrain.data.build import (
     build_view_maker,
     mask_recipe,
     train_images,
     transfer_preprocess,
 )
+from pretrain.data.preprocess import Preprocess
 from pretrain.engine.checks import batch_note
 from pretrain.engine.monitor import centre_crop
 from pretrain.engine.run import build_training, check_inputs, pretrain
@@ -164,6 +164,32 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(
     pretrain(text, str(broken), True)
     assert losses(broken) == losses(whole)
     one, two = (load_checkpoint(folder / "checkpoint.pth") for folder in (whole, broken))
+    assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
+
+
+def test_float16_resumes_with_its_scale(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dtype of a GPU without bfloat16, on a CPU: near float32, and resumed exactly."""
+    short = ("SOLVER.MAX_STEPS", 3, "SOLVER.WARMUP_EPOCHS", 0.0, "CHECKPOINT.EVERY_STEPS", 1)
+    text = dump_yaml(tiny_config(*PLAIN, *QUICK, *short))
+    plain, whole, broken = (tmp_path / name for name in ("plain", "whole", "broken"))
+    pretrain(text, str(plain), False)
+    assert "scaler" not in load_checkpoint(plain / "checkpoint.pth")
+    monkeypatch.setattr("pretrain.engine.run.amp_dtype", lambda device: torch.float16)
+    scaler = partial(torch.amp.GradScaler, init_scale=64.0)  # fits from the first step on
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    pretrain(text, str(whole), False)
+    assert losses(whole) != losses(plain)
+    assert losses(whole) == pytest.approx(losses(plain), rel=0.05)
+    broken.mkdir()
+    stop_after(text, broken, steps=2)
+    assert load_checkpoint(broken / "checkpoint.pth")["step"] == 1
+    pretrain(text, str(broken), True)
+    assert losses(broken) == losses(whole)
+    one, two = (load_checkpoint(folder / "checkpoint.pth") for folder in (whole, broken))
+    assert one["scaler"] == two["scaler"] and one["scaler"]["scale"] == 64.0
+    assert one["scaler"]["_growth_tracker"] == 3, "the scale is not started again"
     assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
 
 

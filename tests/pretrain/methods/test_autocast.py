@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pretrain.common.config import load_config
-from pretrain.data.run import branches, view_sizes
+from pretrain.data.build import branches, view_sizes
 from pretrain.defaults import get_defaults
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 
 TINY = ("BACKBONE.NAME", "tiny_resnet", "METHOD.QUEUE_SIZE", "512", "VIEWS.SIZE", "32")
 VITS = ("VIEWS.SIZE", "32", "VIEWS.FOCAL.SIZE", "16")

@@ -12,9 +12,9 @@ from PIL import Image
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.highpass import HighPass
 from pretrain.data.masking import MaskRecipe
-from pretrain.data.panel import draw_columns, save_view_panel
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
+from pretrain.data.views_picture import draw_columns, save_view_panel
 from pretrain.visual.gallery import stack_sheets, view_columns
 
 

@@ -11,13 +11,13 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.common.checkpoint import save_checkpoint
+from pretrain.common.collapse_statistics import effective_rank, singular_values
 from pretrain.common.errors import InputError
-from pretrain.common.features import effective_rank, singular_values
 from pretrain.data.datasets import ArrayImages
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
 from pretrain.defaults import get_defaults
-from pretrain.methods.run import build_trunk, load_trunk, trunk_width
+from pretrain.methods.build import build_trunk, load_trunk, trunk_width
 from pretrain.visual.spectrum import measure_spectrum
 
 

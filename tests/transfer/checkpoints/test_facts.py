@@ -14,8 +14,8 @@ from pretrain.data.preprocess import IMAGENET_STD, Preprocess
 from transfer.checkpoints.build import build_frozen_backbone, build_trunk
 from transfer.checkpoints.convert import check
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.foreign import _facts_of_msra
-from transfer.checkpoints.formats.meta import _facts_of_moco_v3
+from transfer.checkpoints.formats.facebookresearch import _facts_of_moco_v3
+from transfer.checkpoints.formats.other_frameworks import _facts_of_msra
 from transfer.checkpoints.formats.toolboxes import _facts_of_vissl, facts_of_lightning
 from transfer.checkpoints.networks.architectures import nearest_backbone
 from transfer.checkpoints.networks.vit_architectures import parse_vit

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.formats.foreign import _view_byol
 from transfer.checkpoints.formats.key_format import inside
+from transfer.checkpoints.formats.other_frameworks import _view_byol
 from transfer.checkpoints.readers.raw import open_file
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle
 

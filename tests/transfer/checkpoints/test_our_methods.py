@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
-from pretrain.methods.run import build_method
+from pretrain.methods.build import build_method
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.read import read, read_weights

@@ -11,7 +11,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
-from transfer.datasets.voc import is_zero_based, read_classes, read_voc
+from transfer.datasets.voc import counts_from_zero, read_classes, read_voc
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.voc import evaluate_voc
 
@@ -99,7 +99,7 @@ def test_all_annotations_of_a_folder_decide_for_every_split(tmp_path: Path) -> N
     make(tmp_path, "b", [{**BOX, "y1": 0}])
     (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
     (tmp_path / "ImageSets/Main/test.txt").write_text("b\n")
-    assert is_zero_based(tmp_path)
+    assert counts_from_zero(tmp_path)
     (train,) = read_voc(tmp_path, "train", ("cat",))
     (test,) = read_voc(tmp_path, "test", ("cat",))
     assert train.instances[0].box == (1.0, 1.0, 20.0, 10.0)

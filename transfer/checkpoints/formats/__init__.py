@@ -1,1 +1,1 @@
-"""The key formats that checkpoints come in: entry (what one is), table (all of them), detect."""
+"""The formats of checkpoints' keys: `key_format` says what one is, `all_formats` lists them."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from transfer.checkpoints.formats.meta import heads_of_moco_v3
+from transfer.checkpoints.formats.facebookresearch import heads_of_moco_v3
 from transfer.checkpoints.formats.mm_config import mappings, stored_config
 from transfer.checkpoints.provenance import Facts, stated
 

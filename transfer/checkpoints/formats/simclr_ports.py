@@ -13,8 +13,8 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.formats.foreign import UNIT_RANGE
 from transfer.checkpoints.formats.key_format import TEXT, Flat, KeyFormat, inside, with_ddp
+from transfer.checkpoints.formats.other_frameworks import UNIT_RANGE
 from transfer.checkpoints.formats.toolboxes import facts_of_lightning
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 

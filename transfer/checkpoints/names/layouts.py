@@ -12,7 +12,9 @@ from functools import partial
 from torch import Tensor
 
 from pretrain.common.lookup import find
-from transfer.checkpoints.names import convnext, foreign, vit
+from transfer.checkpoints.names import convnext
+from transfer.checkpoints.names import other_frameworks as foreign
+from transfer.checkpoints.names import vit
 from transfer.checkpoints.names.resnet import (
     from_detectron2,
     from_hf,

@@ -137,7 +137,7 @@ def extract_features(
     Args:
         window: above 0, the last map is averaged over windows of this side at stride 1 and
             flattened, as VISSL pools it (6 at 224 px: 2 x 2 windows). 0: the trunk's own output.
-        precision: of the forward pass, fp32 or bf16 (autocast).
+        precision: of the forward pass, fp32, or bf16 or fp16 (autocast).
         storage: what the features are kept as, fp32 or fp16.
         label: what the progress bar and the log call them.
 
@@ -240,8 +240,8 @@ class _Forward:
         model = build_frozen_backbone(weights).to(device)
         self.model = model.to(memory_format=torch.channels_last)
         self.preprocess, self.split = weights.preprocess, split
-        self.device, self.window, self.autocast = device, window, precision == "bf16"
-        self.storage = DTYPES[storage]
+        self.device, self.window = device, window
+        self.precision, self.storage = precision, DTYPES[storage]
 
     @torch.no_grad()
     def __call__(self, images: Tensor | str) -> Tensor:
@@ -250,7 +250,8 @@ class _Forward:
             raise UnreadableImage(f"unreadable image in {name}: {images}; remove it")
         inputs = self.preprocess.apply(images.to(self.device, non_blocking=True))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        lowered = self.precision != "fp32"
+        with torch.autocast(self.device.type, DTYPES[self.precision], enabled=lowered):
             pooled = _pooled(self.model, inputs, self.window) if self.window else self.model(inputs)
         values = pooled.to(self.storage)
         if values.isfinite().all():
@@ -259,6 +260,11 @@ class _Forward:
             raise InputError(
                 f"a feature of {name} is {pooled.abs().max():g}, too large for FEATURES.STORAGE "
                 "fp16: set it to fp32"
+            )
+        if self.precision == "fp16":
+            raise InputError(
+                f"the features of {name} are not finite: too large on their way for "
+                "FEATURES.PRECISION fp16 (set it to fp32), or the weights have diverged"
             )
         raise InputError(f"the features of {name} are not finite: the weights have diverged")
 

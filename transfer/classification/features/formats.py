@@ -10,17 +10,18 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.lookup import find
+from pretrain.common.precision import amp_dtype
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS, STORAGES = ("auto", "fp32", "bf16"), ("auto", "fp32", "fp16")
+PRECISIONS, STORAGES = ("auto", *DTYPES), ("auto", "fp32", "fp16")
 
 
 def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[str, str]:
     """Returns the formats that `auto` stands for on this device; other names stay as they are.
 
-    Forward passes are bf16 on CUDA and fp32 elsewhere. Features of bf16 passes are kept in fp16,
-    because the rounding of the pass (2^-8) is coarser than fp16's (2^-11); those of fp32 passes are
-    kept in fp32.
+    Forward passes are bf16 on CUDA, or fp16 where the GPU has no bf16, and fp32 elsewhere. Features
+    of such passes are kept in fp16, because the rounding of the pass (2^-8 in bf16) is not finer
+    than fp16's (2^-11); those of fp32 passes are kept in fp32.
 
     Raises:
         InputError: an unknown name.
@@ -28,9 +29,10 @@ def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[
     find(precision, dict.fromkeys(PRECISIONS), "precision", "FEATURES.PRECISION")
     find(storage, dict.fromkeys(STORAGES), "storage", "FEATURES.STORAGE")
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+        dtype = amp_dtype(device)
+        precision = next((name for name, known in DTYPES.items() if known is dtype), "fp32")
     if storage == "auto":
-        storage = "fp16" if precision == "bf16" else "fp32"
+        storage = "fp32" if precision == "fp32" else "fp16"
     return precision, storage
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, pdist
 
-from pretrain.common.features import feature_std
+from pretrain.common.collapse_statistics import feature_std
 from pretrain.data.crops import CropSpec, crop_image
 from transfer.classification.splits import Images, Split
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.features import singular_values
+from pretrain.common.collapse_statistics import singular_values
 
 SCHEMA = 1
 FILE_NAME = "spectrum.json"

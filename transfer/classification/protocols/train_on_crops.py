@@ -34,8 +34,8 @@ from transfer.classification.protocols.protocol import (
 from transfer.classification.rates import check_rates, selection_notes, split_holdout
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split
-from transfer.classification.training.choice import FILE as RATES_FILE
-from transfer.classification.training.choice import choose_rate
+from transfer.classification.training.choose_rate import FILE as RATES_FILE
+from transfer.classification.training.choose_rate import choose_rate
 from transfer.classification.training.fit import (
     STATE_FILE,
     Progress,
@@ -48,7 +48,11 @@ from transfer.classification.training.image_list import list_sha256, part_of, re
 from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import Classifier, build_classifier
-from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule
+from transfer.classification.training.optimizer_and_schedule import (
+    Recipe,
+    make_optimizer,
+    make_schedule,
+)
 from transfer.trials.task import Trial
 
 logger = logging.getLogger(__name__)

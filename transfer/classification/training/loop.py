@@ -27,6 +27,7 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.precision import amp_dtype
 from pretrain.common.resources import usable_workers
 from pretrain.data.preprocess import Preprocess
 from transfer.classification.crops import CropDataset, ImageTransform, collate
@@ -81,7 +82,7 @@ class Trainer:
         norm_batch: images that a batch norm in training sees at once: the images of a process are
             taken in parts of at most so many, and their gradients added up. 0: all at once.
         chunk: images per forward pass of a frozen backbone, which moves no number.
-        amp: bfloat16 autocast of the backbone on a GPU.
+        amp: mixed precision of the backbone on a GPU, in the dtype of `amp_dtype`.
     """
 
     model: Classifier
@@ -97,7 +98,7 @@ class Trainer:
         frozen, self.device = self.model.frozen, next(self.model.parameters()).device
         self.losses = distribute(Losses(self.trained, _same if frozen else self._prepare))
         kind = self.device.type
-        self.precision = Precision(torch.bfloat16 if self.amp and kind == "cuda" else None, kind)
+        self.precision = Precision(amp_dtype(self.device) if self.amp else None, kind)
         # Heads on features of a frozen backbone compute in float32.
         self.step_precision = Precision(None, kind) if frozen else self.precision
 

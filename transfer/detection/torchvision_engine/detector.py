@@ -27,13 +27,15 @@ from pretrain.data.highpass import HighPass
 from transfer.detection.torchvision_engine.architectures import architecture
 from transfer.detection.torchvision_engine.fpn import FPN, FPNSpec
 from transfer.detection.torchvision_engine.postprocess import postprocess
+from transfer.detection.torchvision_engine.res5_roi_heads import Res5HeadsSpec
 from transfer.detection.torchvision_engine.resnet import ResNetSpec, TinyResNetSpec
-from transfer.detection.torchvision_engine.roi_heads import ROI_HEADS, RoiHeadsSpec
+from transfer.detection.torchvision_engine.roi_heads import RoiHeadsSpec
 from transfer.detection.torchvision_engine.rpn import RPN, RPNSpec
 from transfer.detection.torchvision_engine.simple_pyramid import (
     SimpleFeaturePyramid,
     SimplePyramidSpec,
 )
+from transfer.detection.torchvision_engine.standard_roi_heads import StandardHeadsSpec
 from transfer.detection.torchvision_engine.structures import Detections, Targets
 
 BackboneSpec = ResNetSpec | FPNSpec | TinyResNetSpec | SimplePyramidSpec
@@ -42,6 +44,12 @@ BACKBONES: dict[str, type[BackboneSpec]] = {
     "FPN": FPNSpec,
     "TINY": TinyResNetSpec,
     "VIT": SimplePyramidSpec,
+}
+# MODEL.ROI_HEADS.NAME -> what reads its keys.
+ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
+    "Res5ROIHeads": Res5HeadsSpec,
+    "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
+    "StandardROIHeads": StandardHeadsSpec,
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.batchnorm import check_norm, freeze
-from transfer.detection.torchvision_engine.features import (
+from transfer.detection.torchvision_engine.feature_map_checks import (
     OUT,
     ROI_IN,
     RPN_IN,

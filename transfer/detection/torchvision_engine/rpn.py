@@ -22,7 +22,7 @@ from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.anchors import AnchorGenerator, AnchorSpec
 from transfer.detection.torchvision_engine.box_coding import BoxCoder
 from transfer.detection.torchvision_engine.boxes import clip, nonempty, pairwise_iou
-from transfer.detection.torchvision_engine.features import RPN_IN, check_named
+from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN, check_named
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
 from transfer.detection.torchvision_engine.matching import IGNORE, check_thresholds, match, sample
 

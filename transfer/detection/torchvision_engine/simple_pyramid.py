@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.batchnorm import check_norm, make_norm
-from transfer.detection.torchvision_engine.features import check_pyramid
+from transfer.detection.torchvision_engine.feature_map_checks import check_pyramid
 from transfer.detection.torchvision_engine.layers import ConvNorm
 from transfer.detection.torchvision_engine.vit import ViT, ViTSpec
 

@@ -1,4 +1,4 @@
-"""What a ViT knows of places: windows of tokens, absolute and relative positions.
+"""A ViT's attention windows, and its absolute and relative position embeddings.
 
 N batch, H x W tokens, D width, h heads, s side of a window. Tokens are channels-last.
 Specification: Li et al. 2022 (ViTDet, arXiv 2203.16527) and, for the decomposed relative

@@ -4,7 +4,7 @@ The file is `model_final.pth` or a periodic checkpoint of either engine, or a `.
 model zoo. It is read as `DetectorWeights`, or as the canonical weights of its backbone alone. Two
 detectors may share a backbone, so the identity of a detector is the sha256 of all its tensors.
 
-Tensors do not show how a model's pixels are normalised, where its bottlenecks stride, and how its
+Tensors do not show how a model's pixels are normalised, where its bottlenecks stride, and what its
 classes are called. Files of this project say so themselves. Detectron2 writes a `config.yaml` into
 the same folder, which is read as data: nothing in it is executed, and a key that has no part in
 these questions is ignored.

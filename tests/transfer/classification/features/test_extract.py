@@ -233,6 +233,9 @@ def test_features_are_mapped_and_of_the_formats(folder: Path) -> None:
     coarse = extract_features(weights, split, TRANSFORM, precision="bf16", **options).values
     error = (coarse - exact).norm(dim=1) / exact.norm(dim=1)
     assert 0 < error.max() < 0.02, "some 2^-8 a layer"
+    finer = extract_features(weights, split, TRANSFORM, precision="fp16", **options).values
+    error = (finer - exact).norm(dim=1) / exact.norm(dim=1)
+    assert 0 < error.max() < 0.0025, "some 2^-11 a layer"
 
 
 def test_features_too_large_for_fp16(folder: Path) -> None:
@@ -243,6 +246,8 @@ def test_features_too_large_for_fp16(folder: Path) -> None:
     split = open_split(f"folder:{folder}:images")
     with pytest.raises(InputError, match="too large for FEATURES.STORAGE fp16: set it to fp32"):
         extract_features(weights, split, TRANSFORM, device=CPU, storage="fp16")
+    with pytest.raises(InputError, match="not finite: too large .* FEATURES.PRECISION fp16"):
+        extract_features(weights, split, TRANSFORM, device=CPU, precision="fp16")
 
 
 def test_cache_folders_that_cannot_serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,11 @@ from transfer.classification.splits import Split, open_splits
 from transfer.classification.training.images import TrainImages
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import build_classifier
-from transfer.classification.training.recipe import Recipe, make_optimizer, make_schedule
+from transfer.classification.training.optimizer_and_schedule import (
+    Recipe,
+    make_optimizer,
+    make_schedule,
+)
 
 CPU = torch.device("cpu")
 SIZE = 16

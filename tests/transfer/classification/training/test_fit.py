@@ -17,7 +17,7 @@ from transfer.classification.training import fit as fit_module
 from transfer.classification.training.fit import STATE_FILE, Progress, fit
 from transfer.classification.training.images import TrainImages
 from transfer.classification.training.loop import Trainer
-from transfer.classification.training.recipe import Recipe
+from transfer.classification.training.optimizer_and_schedule import Recipe
 
 from .conftest import SIZE, splits_of
 

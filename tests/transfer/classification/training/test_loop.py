@@ -15,7 +15,7 @@ from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from tests.two_processes import run_in_two
 from transfer.classification.crops import ImageTransform
 from transfer.classification.splits import Split
-from transfer.classification.training.recipe import Recipe, make_optimizer
+from transfer.classification.training.optimizer_and_schedule import Recipe, make_optimizer
 from transfer.training.loop import take_step
 
 from .conftest import CPU, SIZE, build, make_folder, splits_of

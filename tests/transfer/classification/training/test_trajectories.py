@@ -16,7 +16,7 @@ from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
 from transfer.classification.defaults import get_defaults
 from transfer.classification.protocols.train_on_crops import _recipe
-from transfer.classification.training.recipe import Recipe
+from transfer.classification.training.optimizer_and_schedule import Recipe
 from transfer.training.loop import take_step
 
 EPOCHS, BATCH = 4, 8

@@ -14,8 +14,8 @@ from pretrain.backbones.heads import build_predictor, build_projector
 from pretrain.backbones.vit import is_vit
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.common.errors import InputError
+from pretrain.data.build import masked_view_share
 from pretrain.data.preprocess import Preprocess
-from pretrain.data.run import masked_view_share
 from pretrain.methods.all_methods import MSCN
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.base import Method

@@ -11,9 +11,9 @@ from PIL import Image
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.highpass import HighPass
 from pretrain.data.masking import MaskRecipe
-from pretrain.data.panel import displayable, save_view_panel
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
+from pretrain.data.views_picture import displayable, save_view_panel
 
 
 def test_panel(tmp_path: Path) -> None:

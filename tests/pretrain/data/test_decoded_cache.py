@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.data import decoded
+from pretrain.data import decoded_cache as decoded
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ArrayImages, FolderImages, open_images
-from pretrain.data.decoded import copies, decoded_in_memory, keep_decoded, why_not_kept
+from pretrain.data.decoded_cache import copies, decoded_in_memory, keep_decoded, why_not_kept
 from pretrain.data.loader import CropLoader
 
 

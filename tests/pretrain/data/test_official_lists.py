@@ -12,7 +12,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.inat2018 import read_inat2018
-from pretrain.data.listed import part_of_whole
+from pretrain.data.official_lists import part_of_whole
 
 RELEASED = "data/vision/torralba/deeplearning/images256"
 PLACES = {

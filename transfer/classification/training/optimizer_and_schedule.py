@@ -1,4 +1,6 @@
-"""A training recipe of a classifier: plain settings in, optimizer and learning-rate schedule out.
+"""The optimizer and the learning-rate schedule of a classifier, from a recipe's settings.
+
+A new recipe of these parts is a YAML in configs/classification/ (`_BASE_: linear_crops.yaml`).
 
 The three forms of LARS that linear recipes use (all without decay of what they do not adapt):
     matrices  weights of two dimensions and more; facebookresearch/mae util/lars.py

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
-from pretrain.data.kinds import check_kinds
+from pretrain.data.refused_kinds import check_kinds
 
 
 def save(folder: Path, names: str, dtype: type) -> list[str]:

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped, named, and in the end a reason to stop."""
+"""Steps whose loss or gradient is not finite: skipped and logged; after too many, the run stops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import world_size
@@ -24,7 +25,8 @@ class StepGuard:
     """Says after each backward pass whether the step may be taken.
 
     A skipped step changes nothing: neither weights nor optimizer, momentum copies, queues, and
-    batch-norm statistics are put back.
+    batch-norm statistics are put back. Where gradients are scaled (float16), a scale that is too
+    large for them is part of the method: those steps are skipped, but not counted.
 
     Args:
         model: whose batch-norm statistics are kept.
@@ -45,22 +47,28 @@ class StepGuard:
         if self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
 
-    def allows(self, step: int, outcome: dict[str, Any], norm: Tensor) -> bool:
+    def allows(
+        self, step: int, outcome: dict[str, Any], norm: Tensor, scaler: GradScaler | None = None
+    ) -> bool:
         """Whether step number `step` (from 1) may be taken, given its gradient's total norm.
 
         All processes agree. Waits for the device. Raises NonFiniteLoss, with the step and the
         terms, once more than `max_skipped` steps were not finite.
         """
         values = torch.stack([outcome["loss"].detach().float(), norm.float()])
-        finite = torch.isfinite(values).all().float()
+        finite = torch.isfinite(values).float()
         if world_size() > 1:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
-        self.last, size, whole = torch.cat([values, finite[None]]).tolist()
-        if whole:
+        self.last, size, finite_loss, finite_norm = torch.cat([values, finite]).tolist()
+        if finite_loss and finite_norm:
             return True
-        self.skipped += 1
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._kept)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        if finite_loss and scale > 1:
+            logger.info("gradients overflow at step %d: their scale %g is halved", step, scale)
+            return False
+        self.skipped += 1
         terms = ", ".join(f"{name} {float(term):g}" for name, term in outcome["terms"].items())
         found = f"loss {self.last:g}, gradient norm {size:g} at step {step} ({terms})"
         if self.skipped > self.max_skipped:

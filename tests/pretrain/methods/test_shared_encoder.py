@@ -12,7 +12,7 @@ from torch import Tensor
 from pretrain.methods.barlow import BarlowTwins
 from pretrain.methods.base import Method
 from pretrain.methods.pairs import all_pairs
-from pretrain.methods.shared import SharedEncoder
+from pretrain.methods.shared_encoder import SharedEncoder
 from pretrain.methods.vicreg import VICReg
 
 WEIGHTS = (20.0, 10.0, 2.0)

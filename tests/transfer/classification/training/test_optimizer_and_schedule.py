@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.classification.training.recipe import Recipe, make_schedule, parameter_groups
+from transfer.classification.training.optimizer_and_schedule import (
+    Recipe,
+    make_schedule,
+    parameter_groups,
+)
 
 
 def test_cosine_by_step_and_by_epoch() -> None:

@@ -8,17 +8,17 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.backbones.heads import build_predictor, build_projector
-from pretrain.data.run import branches, view_sizes
+from pretrain.data.build import branches, view_sizes
 from pretrain.defaults import get_defaults
 from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, QUEUED
 from pretrain.methods.barlow import BarlowTwins
+from pretrain.methods.build import build_method, loss_name
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mae import MAE
 from pretrain.methods.moco import MoCo
 from pretrain.methods.moco_v3 import MoCoV3
 from pretrain.methods.msn import MSN
 from pretrain.methods.pairs import all_pairs, cross_pairs
-from pretrain.methods.run import build_method, loss_name
 from pretrain.methods.simclr import SimCLR
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised

@@ -1,7 +1,7 @@
 """Finds images of refused kinds among many: paths in, one InputError for all of them.
 
-Only headers are read (some 0.1 ms per local file), by several threads: on a network's disk it is
-the waiting that costs.
+Only headers are read (some 0.1 ms per local file), by several threads, because on a
+network file system most of the time is waiting.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer.classification.training.choice import FILE, choose_rate
+from transfer.classification.training.choose_rate import FILE, choose_rate
 from transfer.classification.training.fit import STATE_FILE, Progress
 
 RIGHT = {0.1: 3, 0.3: 7, 0.9: 5, 2.7: 1}

@@ -1,0 +1,28 @@
+"""The dtype of mixed precision on a device, decided here for whatever trains or extracts."""
+
+from __future__ import annotations
+
+import torch
+
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def amp_dtype(device: torch.device) -> torch.dtype | None:
+    """bfloat16 on a GPU that computes with it, float16 on an older one, None (float32) elsewhere.
+
+    GPUs before Ampere (T4, RTX 20, V100) take bfloat16 without an error, but by emulation: their
+    convolutions leave cuDNN for a path without tensor cores. With float16, gradients have to be
+    scaled: its smallest number is 6e-8.
+    """
+    if device.type != "cuda":
+        return None
+    with torch.cuda.device(device):
+        whole = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if whole else torch.float16
+
+
+def describe_precision(dtype: torch.dtype | None) -> str:
+    """One clause for a log."""
+    if dtype is torch.float16:
+        return "fp16 with scaled gradients, since this GPU has no bf16"
+    return NAMES[dtype] if dtype is not None else "fp32"

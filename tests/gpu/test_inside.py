@@ -1,0 +1,25 @@
+"""The files `inside_*.py` of this folder are tests too, of processes that see a pretended GPU: each
+is run by a pytest of its own over the no-op CUDA runtime."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.pretend_cuda import ROOT
+from tests.gpu.runtime.build import environment, missing
+
+FILES = sorted(Path(__file__).parent.glob("inside_*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_over_the_runtime(file: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout[-500:]

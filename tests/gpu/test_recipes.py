@@ -1,0 +1,58 @@
+"""Each recipe's whole pretraining step on pretended CUDA, at 1, 8 and 64 processes: it runs, and
+costs what `recorded.json` says. `python -m tests.gpu.rehearsal --record` stores new numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.gpu.rehearsal import CASES, RECORDED, differences, measured
+from tests.gpu.runtime.build import missing
+
+Numbers = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def now() -> Numbers:
+    """The numbers of all cases, from one process over the no-op CUDA runtime."""
+    if reason := missing():
+        pytest.skip(reason)
+    return measured(CASES)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Numbers:
+    return json.loads(RECORDED.read_text())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_costs_what_is_recorded(case: str, now: Numbers, recorded: Numbers) -> None:
+    assert case in recorded, f"run: python -m tests.gpu.rehearsal --record {case}"
+    assert "error" not in now[case], now[case]["error"]
+    changed = differences(now[case], recorded[case])
+    assert not changed, "\n".join(
+        [*changed, "If meant, run: python -m tests.gpu.rehearsal --record"]
+    )
+
+
+def test_the_record_has_no_other_cases(recorded: Numbers) -> None:
+    assert list(recorded) == CASES
+
+
+def test_differences_name_new_places() -> None:
+    """A count that rose, a number 3 % off, and the line of the place that is new."""
+    same = {key: 100 for key in ("views_synchronisations", "synchronisations", "gflop", "peak_mib")}
+    rest = {"large_pageable_copies": 0, "collectives": {}, "host_to_device_copies": 5}
+    base = {**same, **rest, "view_kernels": 50, "kernels": 60}
+    recorded = {**base, "places": {"index, pretrain/a.py f": 2, "nonzero, pretrain/b.py g": 1}}
+    moved = {"index, pretrain/a.py:9 f < pretrain/c.py:1 h": 2, "nonzero, pretrain/b.py:7 g": 1}
+    assert differences({**base, "places": moved, "peak_mib": 101}, recorded) == []
+    worse = {**base, "synchronisations": 101, "gflop": 103}
+    worse["places"] = {**moved, "a blocking copy of 8 bytes to the device, pretrain/b.py:8 g": 1}
+    assert differences(worse, recorded) == [
+        "synchronisations is 101, recorded 100",
+        "gflop is 103, recorded 100",
+        "new: 1 x a blocking copy of 8 bytes to the device, pretrain/b.py:8 g",
+    ]

@@ -1,0 +1,109 @@
+"""The second stage of C4 detectors: res5 on every box, and MoCo's extra norm after res5.
+
+Specification: detectron2 `modeling/roi_heads/roi_heads.py`, class Res5ROIHeads; for the norm MoCo's
+`detection/train_net.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from transfer.detection.torchvision_engine.batchnorm import check_norm, make_norm
+from transfer.detection.torchvision_engine.box_head import BoxPredictorSpec, find_box_head
+from transfer.detection.torchvision_engine.mask_head import MaskHeadSpec, mask_loss
+from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
+from transfer.detection.torchvision_engine.resnet import make_stage
+from transfer.detection.torchvision_engine.roi_heads import RoiHeads, RoiHeadsSpec
+from transfer.detection.torchvision_engine.roi_sampler import RoiSamplerSpec
+from transfer.detection.torchvision_engine.structures import RoiSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Res5HeadsSpec(RoiHeadsSpec):
+    """MODEL.ROI_HEADS.NAME Res5ROIHeads, or Res5ROIHeadsExtraNorm: the C4 detector's."""
+
+    architectures = ("C4",)
+
+    pooler: PoolerSpec
+    norm: str  # of res5, as of the backbone
+    stride_in_1x1: bool  # of res5, as of the backbone
+    extra_norm: bool  # a norm after res5
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Res5HeadsSpec:
+        """Reads the config; raises InputError for values that make no such heads."""
+        model, node = cfg.MODEL, cfg.MODEL.ROI_HEADS
+        if model.ROI_BOX_HEAD.NAME:  # such heads have none, so that only its name is checked
+            find_box_head(model.ROI_BOX_HEAD.NAME, node.NAME)
+        return cls(
+            in_features=tuple(node.IN_FEATURES),
+            num_classes=node.NUM_CLASSES,
+            sampler=RoiSamplerSpec.from_config(cfg),
+            predictor=BoxPredictorSpec.from_config(cfg),
+            mask_head=MaskHeadSpec.from_config(cfg),
+            pooler=PoolerSpec.from_config(model.ROI_BOX_HEAD),
+            norm=model.RESNETS.NORM,
+            stride_in_1x1=model.RESNETS.STRIDE_IN_1X1,
+            extra_norm=node.NAME == "Res5ROIHeadsExtraNorm",
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for values that make no heads."""
+        super().__post_init__()
+        check_norm("MODEL.RESNETS.NORM", self.norm)
+
+    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> Res5ROIHeads:
+        """See `RoiHeadsSpec`."""
+        (name,) = self.in_features
+        return Res5ROIHeads(self, inputs=channels[name], stride=strides[name])
+
+
+class Res5ROIHeads(RoiHeads):
+    """RoIAlign on res4, the stage `res5` on every box, its mean to the predictor; masks share res5.
+
+    With `extra_norm` a norm without ReLU is the last child of `res5`, named `norm`. It is MoCo's
+    (He et al. 2020, `detection/train_net.py`): features of different pretraining differ in scale,
+    and the norm brings them to one before the new predictor.
+    """
+
+    def __init__(self, spec: Res5HeadsSpec, *, inputs: int, stride: int) -> None:
+        """Args: inputs, stride: channels and pixels per cell of res4."""
+        channels = 2 * inputs
+        # Before the base's parts, as upstream: a seed then draws the same weights.
+        res5 = make_stage(
+            depth=50,  # three blocks, as in every bottleneck ResNet's last stage
+            stage=5,
+            inputs=inputs,
+            norm=spec.norm,
+            stride_in_1x1=spec.stride_in_1x1,
+        )
+        if spec.extra_norm:
+            res5.add_module("norm", make_norm(spec.norm, channels) or nn.Identity())
+        super().__init__(spec, inputs=channels, channels=channels)
+        self.res5 = res5
+        self.pooler = RoiPooler(spec.pooler, (stride,))
+        (self.feature,) = spec.in_features
+
+    def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        return self.res5(self.pooler([features[self.feature]], boxes))
+
+    def _box_vectors(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        return self._mask_features(features, boxes).mean(dim=(2, 3))
+
+    def _losses(
+        self, features: dict[str, Tensor], samples: Sequence[RoiSample]
+    ) -> dict[str, Tensor]:
+        shared = self._mask_features(features, [sample.boxes for sample in samples])
+        logits, deltas = self.box_predictor(shared.mean(dim=(2, 3)))
+        losses = self.box_predictor.losses(logits, deltas, samples)
+        if self.mask_head is not None:
+            foreground = self._foreground(samples)
+            chosen = [sample.select(mask) for sample, mask in zip(samples, foreground)]
+            logits = self.mask_head(shared[torch.cat(foreground)])
+            losses["loss_mask"] = mask_loss(logits, chosen)
+        return losses
