@@ -28,8 +28,8 @@ from pretrain.common.step_cost import (
 )
 from pretrain.data.build import branches, view_sizes
 from pretrain.data.official_lists import IMAGES
-from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.loop import clip_gradients
+from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.run import build_solver, convert_norms, total_steps
 from pretrain.methods.build import build_method
 
