@@ -7,6 +7,7 @@ semantic segmentation are not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fvcore.common.config import CfgNode
 
@@ -26,7 +27,7 @@ def needs_of_jobs(
 ) -> dict[str, list[Line]]:
     """The lines of each job that is not done, by its name.
 
-    Jobs of one config and as many processes are looked at once.
+    Jobs of one config, as many processes and as many trials are looked at once.
 
     Args:
         here: whether the GPU is this machine's.
@@ -34,7 +35,7 @@ def needs_of_jobs(
     known: dict[tuple, list[Line]] = {}
     found: dict[str, list[Line]] = {}
     for job in (job for job in jobs if not job.is_done()):
-        key = (job.kind, job.config, job.overrides, job.processes)
+        key = (job.kind, job.config, job.overrides, job.processes, job.trials)
         if key not in known:
             facts = checks.facts.get(job.name, Checked())
             known[key] = list(_lines(job, facts, pretraining, gpu, here))
@@ -68,11 +69,12 @@ def loader_lines(cfg: CfgNode, job: Job, here: bool) -> Iterator[Line]:
 
 
 def needs_of_detector(job: Job) -> RunNeeds | None:
-    """What a det job needs; None of semantic segmentation, whose step is not counted."""
+    """What a det job needs, for all its trials; None of semantic segmentation, whose step is not counted."""
     task = task_of_job(job)
     if not isinstance(task, DetectionTask):
         return None
-    return run_needs(task.load_config(job.config, job.overrides), job.processes)
+    needs = run_needs(task.load_config(job.config, job.overrides), job.processes)
+    return replace(needs, steps=(needs.steps or 0) * job.trials)
 
 
 def check_needs(found: Mapping[str, Sequence[Line]]) -> None:
