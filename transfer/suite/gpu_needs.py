@@ -69,7 +69,7 @@ def loader_lines(cfg: CfgNode, job: Job, here: bool) -> Iterator[Line]:
 
 
 def needs_of_detector(job: Job) -> RunNeeds | None:
-    """What a det job needs, for all its trials; None of semantic segmentation, whose step is not counted."""
+    """What a det job needs, for all its trials; None of semantic segmentation, not counted here."""
     task = task_of_job(job)
     if not isinstance(task, DetectionTask):
         return None
