@@ -55,8 +55,7 @@ class ReadyViews(ViewMaker):
 
 def endless(loader: Loader) -> Iterator[Batch]:
     """Batches of epoch after epoch."""
-    for epoch in count():
-        yield from loader.epoch(epoch)
+    return iter(loader.steps(0, sys.maxsize))
 
 
 def loader_work(loader: Loader, warmup_batches: int) -> Work:

@@ -25,6 +25,9 @@ _C.DATALOADER.NUM_WORKERS = 8  # decoding processes per training process; 0 = no
 _C.DATALOADER.MAX_CORRUPT = 10  # unreadable images skipped (and named) before the run stops
 # Keep images decoded in memory, if they have one size and fit in half of the free memory
 _C.DATALOADER.CACHE_DECODED = False
+# GiB of shared memory (/dev/shm) for the batches that wait for one training process; each decoding
+# process prepares one batch or more all the same
+_C.DATALOADER.PREFETCH_GIB = 2.0
 
 _C.BACKBONE = CN()
 _C.BACKBONE.NAME = "resnet50"  # of pretrain.backbones.resnet.BACKBONES, or any model of timm's

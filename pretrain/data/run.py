@@ -16,7 +16,7 @@ from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, first_of_each_class, open_images
 from pretrain.data.highpass import HighPass
-from pretrain.data.loader import CropLoader
+from pretrain.data.loader import CropLoader, shared_bytes
 from pretrain.data.masking import MaskRecipe
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
@@ -171,7 +171,26 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         world_size=distributed.world_size(),
         max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
         cache_decoded=cfg.DATALOADER.CACHE_DECODED,
+        ahead_bytes=ahead_bytes(cfg),
     )
+
+
+def ahead_bytes(cfg: CfgNode) -> int:
+    """Bytes of shared memory that one process's waiting batches may fill."""
+    return int(cfg.DATALOADER.PREFETCH_GIB * 2**30)
+
+
+def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | None = None) -> int:
+    """Bytes of shared memory (/dev/shm) that the waiting batches of one of `num_processes`
+    processes fill at most.
+
+    Args:
+        num_workers: of each process; None: as many as this machine would start for the config.
+    """
+    if num_workers is None:
+        num_workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
+    batch = cfg.SOLVER.BATCH_SIZE // num_processes
+    return shared_bytes(crop_specs(cfg), batch, num_workers, ahead_bytes(cfg))
 
 
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:

@@ -61,6 +61,8 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
         raise InputError("SOLVER.EPOCHS and SOLVER.MAX_STEPS are both 0; give one of them")
     if bool(cfg.DATASETS.KNN_TRAIN) != bool(cfg.DATASETS.KNN_TEST):
         raise InputError("DATASETS.KNN_TRAIN and DATASETS.KNN_TEST go together; give both or none")
+    if cfg.DATALOADER.PREFETCH_GIB <= 0:
+        raise InputError(f"DATALOADER.PREFETCH_GIB {cfg.DATALOADER.PREFETCH_GIB} must be above 0")
     if cfg.LOG.EVERY_STEPS < 1:
         raise InputError(f"LOG.EVERY_STEPS {cfg.LOG.EVERY_STEPS} must be at least 1")
 

@@ -30,8 +30,8 @@ class Loader(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]:
-        """The batches of an epoch from `start_step` on."""
+    def steps(self, first: int, end: int) -> Iterable[Batch]:
+        """The batches of steps `first` to `end` - 1, counted over all epochs."""
 
 
 @dataclass
@@ -151,14 +151,9 @@ class Prepared:
 
 def prepared(training: Training) -> Iterator[Prepared]:
     """The inputs of the steps from `training.step` on, one ahead of the training."""
-    step, steps_per_epoch = training.step, training.loader.steps_per_epoch
-    while step < training.total_steps:
-        epoch, start = divmod(step, steps_per_epoch)
-        for batch in training.loader.epoch(epoch, start):
-            yield prepare(training, batch, step)
-            step += 1
-            if step == training.total_steps:
-                return
+    first, end = training.step, training.total_steps
+    for step, batch in enumerate(training.loader.steps(first, end), first):
+        yield prepare(training, batch, step)
 
 
 def prepare(training: Training, batch: Batch, step: int) -> Prepared:
