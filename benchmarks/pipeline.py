@@ -125,9 +125,13 @@ def step_work(training: Training, warmup_batches: int) -> Work:
 def simclr_views(
     dataset: ImageDataset, *, size: int, batch_size: int, num_workers: int
 ) -> tuple[CropLoader, ViewMaker]:
-    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views."""
+    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views.
+
+    torch resizes the crops after they are cut, as torchvision's (and so the peers') crop does it.
+    """
+    crops = [CropSpec(size)] * 2
     loader = CropLoader(
-        dataset, crops=[CropSpec(size)] * 2, batch_size=batch_size, num_workers=num_workers
+        dataset, crops=crops, batch_size=batch_size, num_workers=num_workers, resize="torch"
     )
     maker = ViewMaker([ViewRecipe()] * 2, highpasses=[None] * 2, masks=[None] * 2)
     return loader, maker

@@ -79,6 +79,9 @@ _C.VIEWS.SIZE = 224  # px, square
 _C.VIEWS.CROP_SCALE = (0.08, 1.0)  # share of the image's area
 _C.VIEWS.CROP_RATIO = (3 / 4, 4 / 3)  # width / height
 _C.VIEWS.INTERPOLATION = "bilinear"  # bilinear (MoCo, torchvision) or bicubic (SimCLR, BYOL)
+# What resizes a crop: pillow (all numbers of docs/results), or torch, in two thirds of a worker's
+# time; they differ at the crop's edges, see pretrain/data/crops.py
+_C.VIEWS.RESIZE = "pillow"
 _C.VIEWS.SAME_CROP = False  # all views share one crop (rungs 0-2 of the ladder; ablation)
 _C.VIEWS.SAME_VIEW = False  # all views share crop and augmentation, masks differ (ablation)
 _C.VIEWS.FLIP_PROB = 0.5

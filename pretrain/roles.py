@@ -12,7 +12,7 @@ later are not, so that no hash moves. What a checkpoint says of its config,
 
 from __future__ import annotations
 
-from pretrain.common.roles import Hashed, KeyRole, Role, Roles
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 from pretrain.defaults import get_defaults
 
 ROLES = Roles(
@@ -22,6 +22,7 @@ ROLES = Roles(
         "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.VALUE),
         "DATALOADER.PREFETCH_GIB": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),
         "KNN": KeyRole(Role.WATCHING, Hashed.VALUE),

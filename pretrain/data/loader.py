@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
 from pretrain.common.resources import start_worker
-from pretrain.data.crops import CropSpec, crop_image
+from pretrain.data.crops import RESIZES, CropSpec, crop_image
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.decoded import keep_decoded
 
@@ -67,6 +68,7 @@ class CropLoader:
         drop_last: leave out the images after the last full global batch of an epoch.
         cache_decoded: keep small images of one size decoded in memory, if they fit.
         pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
+        resize: what resizes the crops, of `pretrain.data.crops.RESIZES`.
         ahead_bytes: of shared memory that waiting batches may fill, see `batches_ahead`.
 
     Raises `InputError` for a `same_crop` that names no earlier view of the same size, and a data
@@ -88,8 +90,10 @@ class CropLoader:
         drop_last: bool = True,
         cache_decoded: bool = False,
         pin_memory: bool | None = None,
+        resize: str = "pillow",
         ahead_bytes: int = AHEAD_BYTES,
     ) -> None:
+        find(resize, dict.fromkeys(RESIZES), "way to resize")
         shared = tuple(same_crop) if same_crop else (None,) * len(crops)
         _check_crops(crops, shared)
         global_batch = batch_size * world_size
@@ -105,7 +109,7 @@ class CropLoader:
         self.max_corrupt = max_corrupt
         self.corrupt: set[str] = set()
         self._order = _Order(len(dataset), batch_size, self.steps_per_epoch, seed, rank, world_size)
-        self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed)
+        self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed, resize)
         self._workers: DataLoader | None = None
         if num_workers > 0:
             self._workers = DataLoader(
@@ -230,8 +234,10 @@ class _CropDataset(Dataset[Loaded]):
         specs: tuple[CropSpec, ...],
         same_crop: tuple[int | None, ...],
         seed: int,
+        resize: str,
     ) -> None:
         self.dataset = dataset
+        self.resize = resize
         self.specs = specs
         self.same_crop = same_crop
         self.seed = seed
@@ -254,17 +260,18 @@ class _CropDataset(Dataset[Loaded]):
 
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
-    ) -> tuple[int, Image.Image]:
+    ) -> tuple[int, Image.Image | np.ndarray]:
         """The sample's image, or another one's where it is unreadable, with its index."""
+        decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
-            return sample, self.dataset.read(sample)
+            return sample, decode(sample)
         except OSError as error:
             errors.append((self.dataset.name(sample), str(error)))
         draws = random.Random(draw_seed(self.seed, epoch, sample, -1))
         for _ in range(MAX_SUBSTITUTES - 1):
             index = draws.randrange(len(self.dataset))
             try:
-                return index, self.dataset.read(index)
+                return index, decode(index)
             except OSError as error:
                 errors.append((self.dataset.name(index), str(error)))
         # Raised here it would reach the main process as a worker's traceback, not as one line.

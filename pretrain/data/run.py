@@ -171,6 +171,7 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         world_size=distributed.world_size(),
         max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
         cache_decoded=cfg.DATALOADER.CACHE_DECODED,
+        resize=cfg.VIEWS.RESIZE,
         ahead_bytes=ahead_bytes(cfg),
     )
 

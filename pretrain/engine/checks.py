@@ -12,6 +12,7 @@ from pretrain.backbones.vit import check_patches, is_vit
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
+from pretrain.data.crops import RESIZES
 from pretrain.data.datasets import ImageDataset, sorting_hint
 from pretrain.defaults import get_defaults
 from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, MSCN, QUEUED
@@ -43,6 +44,7 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
     find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
     find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
     find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
+    find(cfg.VIEWS.RESIZE, dict.fromkeys(RESIZES), "way to resize", "VIEWS.RESIZE")
     check_milestones(cfg.SOLVER.MILESTONES)
     _check_batch(cfg, num_processes)
     _check_method(cfg, num_processes)

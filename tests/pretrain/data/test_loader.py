@@ -240,3 +240,29 @@ def test_a_loader_keeps_to_the_bytes(data: ImageDataset) -> None:
     for ahead_bytes, ahead in ((1, 1), (2 * 3 * 1920, 3), (1 << 30, 4)):
         loader = make(data, num_workers=2, ahead_bytes=ahead_bytes)
         assert loader._workers is not None and loader._workers.prefetch_factor == ahead
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("cached", [False, True])
+def test_crops_resized_by_torch(data: ImageDataset, num_workers: int, cached: bool) -> None:
+    """The same boxes of the same images; only the edges of a crop may differ."""
+    more = {"num_workers": num_workers, "cache_decoded": cached, "resize": "torch"}
+    crops = [CropSpec(20, (0.9, 1.0))] * 2
+    for ours, theirs in zip(
+        make(data, crops=crops, **more).epoch(1), make(data, crops=crops).epoch(1)
+    ):
+        assert torch.equal(ours.index, theirs.index)
+        for one, other in zip(ours.crops, theirs.crops):
+            inside = (one.int() - other.int()).abs()[:, :, 3:-3, 3:-3]
+            assert one.shape == other.shape and inside.max() <= 1
+            assert one.stride() == other.stride()
+
+
+def test_corrupt_images_are_replaced_under_torch_too(
+    classes_folder: Path, data: ImageDataset
+) -> None:
+    (classes_folder / "train" / "cat" / "003.jpg").write_bytes(b"broken")
+    loader = make(data, batch_size=24, max_corrupt=1, resize="torch")
+    assert [Path(name).stem for batch in loader.epoch(0) for name in loader.corrupt] == ["003"]
+    with pytest.raises(InputError, match="unknown way to resize 'torc'"):
+        make(data, resize="torc")
