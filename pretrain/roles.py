@@ -22,6 +22,7 @@ ROLES = Roles(
         "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.VALUE),
         "DATALOADER.PREFETCH_GIB": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "BACKBONE.CHECKPOINTING": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),

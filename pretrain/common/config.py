@@ -29,6 +29,7 @@ PRETRAIN_IGNORED: Mapping[str, Any] = {
     "OUTPUT_DIR": ANY,
     "SEED": ANY,
     "DATALOADER.PREFETCH_GIB": ANY,
+    "BACKBONE.CHECKPOINTING": ANY,
     "VIEWS.RESIZE": "pillow",
 }
 UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)
