@@ -142,7 +142,10 @@ _C.SOLVER.EPOCHS = 100
 _C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
 _C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
 _C.SOLVER.RECIPE_BATCH_SIZE = 0  # what the recipe's source used, to warn of another; 0 = none
-_C.SOLVER.ACCUMULATE = 1  # only 1: accumulated steps have other negatives and BN statistics
+# Parts that a process's batch is computed in, one after the other (GradCache): all negatives, the
+# memory of a part, a third more of the time; BN statistics are those of a part. Only 1 for methods
+# with momentum copies or predictors.
+_C.SOLVER.ACCUMULATE = 1
 _C.SOLVER.OPTIMIZER = "lars"  # lars, sgd, adamw
 _C.SOLVER.LR_PER_256 = 0.3  # rate per 256 images; SimCLR: 4.8 at 4096
 _C.SOLVER.BIAS_LR_PER_256 = 0.0  # > 0: the rate of biases and norms (Barlow Twins)

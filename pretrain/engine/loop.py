@@ -20,8 +20,10 @@ from torch.optim import Optimizer
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
+from pretrain.engine.grad_cache import forward_backward_in_parts
 from pretrain.engine.guard import StepGuard
 from pretrain.methods.base import Method
+from pretrain.methods.shared import SharedEncoder
 from pretrain.optim.schedules import set_rates
 
 
@@ -54,6 +56,7 @@ class Training:
     base_lr: float = 0.0  # of parameters whose rate stays constant
     weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
+    parts: int = 1  # in which a process's batch is computed, see grad_cache.py
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
 
@@ -170,6 +173,8 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
     Returns the method's result, its loss detached, and the crops on the device.
     """
     training.guard.before()
+    if training.parts > 1:
+        return {**_in_parts(training, given), "crops": given.crops}
     with torch.autocast(training.device.type, dtype=torch.bfloat16, enabled=training.bf16):
         outcome = training.model(
             given.views, training.branches, labels=given.labels, generator=given.generator
@@ -177,6 +182,22 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
     training.optimizer.zero_grad(set_to_none=True)
     outcome["loss"].backward()
     return {**outcome, "loss": outcome["loss"].detach(), "crops": given.crops}
+
+
+def _in_parts(training: Training, given: Prepared) -> dict[str, Any]:
+    assert isinstance(training.method, SharedEncoder)  # `check_config` has refused the others
+    training.optimizer.zero_grad(set_to_none=True)
+    return forward_backward_in_parts(
+        training.method,
+        training.model,
+        given.views,
+        training.branches,
+        parts=training.parts,
+        autocast=lambda: torch.autocast(
+            training.device.type, dtype=torch.bfloat16, enabled=training.bf16
+        ),
+        backward=lambda loss: loss.backward(),
+    )
 
 
 def finish_step(training: Training, outcome: dict[str, Any]) -> bool:

@@ -38,6 +38,7 @@ from pretrain.engine.checks import (
     check_backbone,
     check_images,
     check_monitor,
+    images_at_once,
     queue_note,
 )
 from pretrain.engine.guard import StepGuard
@@ -156,6 +157,7 @@ def build_training(
         base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
+        parts=cfg.SOLVER.ACCUMULATE,
     )
 
 
@@ -165,7 +167,7 @@ def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
     group = cfg.METHOD.BN_GROUP
     if group == 0:
         convert_sync_batchnorm(method, device)
-    elif group != cfg.SOLVER.BATCH_SIZE // distributed.world_size():  # else a process is a group
+    elif group != images_at_once(cfg, distributed.world_size()):  # else these are a group
         convert_group_batchnorm(method, group)
 
 
