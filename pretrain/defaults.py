@@ -167,6 +167,7 @@ _C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
 _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # from weight decay and from lars' adaptation; SimCLR
 _C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
 _C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
+_C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a line, if it fails
 _C.SOLVER.BF16 = True  # autocast to bfloat16 on CUDA; a CPU always runs float32
 
 # After the last step BN statistics are estimated again, on unmasked training images (filtered if

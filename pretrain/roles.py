@@ -23,6 +23,7 @@ ROLES = Roles(
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.VALUE),
         "DATALOADER.PREFETCH_GIB": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "BACKBONE.CHECKPOINTING": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SOLVER.COMPILE": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),

@@ -30,6 +30,7 @@ PRETRAIN_IGNORED: Mapping[str, Any] = {
     "SEED": ANY,
     "DATALOADER.PREFETCH_GIB": ANY,
     "BACKBONE.CHECKPOINTING": ANY,
+    "SOLVER.COMPILE": ANY,
     "VIEWS.RESIZE": "pillow",
 }
 UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)

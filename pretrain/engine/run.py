@@ -41,6 +41,7 @@ from pretrain.engine.checks import (
     images_at_once,
     queue_note,
 )
+from pretrain.engine.compiled import compile_network
 from pretrain.engine.guard import StepGuard
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
@@ -138,11 +139,13 @@ def build_training(
     method = build_method(cfg, num_classes=len(images.classes))
     method = method.to(device).to(memory_format=torch.channels_last)
     convert_norms(cfg, method, device)
+    if cfg.SOLVER.COMPILE:
+        compile_network(method.trunk)
     loader = build_loader(cfg, images)
     total = total_steps(cfg, loader.steps_per_epoch)
     return Training(
         method=method,
-        model=distributed.distribute(method),
+        model=distributed.distribute(method, static=cfg.SOLVER.ACCUMULATE == 1),
         optimizer=build_solver(cfg, method),
         lr_at=build_schedule(cfg, loader.steps_per_epoch),
         loader=loader,
