@@ -33,7 +33,7 @@ _C.BACKBONE = CN()
 _C.BACKBONE.NAME = "resnet50"  # of pretrain.backbones.resnet.BACKBONES, or any model of timm's
 _C.BACKBONE.ZERO_INIT_RESIDUAL = False  # ResNets: last BN scale of a block is 0 (Goyal 2017)
 _C.BACKBONE.PATCH_SIZE = 0  # ViTs: px, side of a patch; 0 = the model's own
-# ResNets: the backward pass computes each block again: the same numbers in less memory
+# ResNets: the backward pass computes each block again: the same numbers, fewer tensors kept
 _C.BACKBONE.CHECKPOINTING = False
 
 _C.METHOD = CN()

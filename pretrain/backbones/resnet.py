@@ -21,7 +21,7 @@ class Trunk(nn.Module):
     """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...).
 
     With `checkpointing` a training step keeps the input of each block only, and the backward pass
-    computes the block again: less than half of the memory for a third more of the time.
+    computes the block again, for a third more of the FLOPs.
     """
 
     checkpointing = False
