@@ -84,6 +84,7 @@ CONFIG_READERS = {
     "benchmarks.ladder",
     "benchmarks.probe",
     "benchmarks.run",
+    "benchmarks.step_memory",
     "benchmarks.trivial",
     "tools.bench",
 }
