@@ -46,5 +46,8 @@ class RepeatedImages(ImageDataset):
     def read(self, index: int) -> Image.Image:
         return self.once.read(index % len(self.once))
 
+    def read_pixels(self, index: int) -> np.ndarray:
+        return self.once.read_pixels(index % len(self.once))
+
     def name(self, index: int) -> str:
         return self.once.name(index % len(self.once))

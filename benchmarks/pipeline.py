@@ -55,8 +55,7 @@ class ReadyViews(ViewMaker):
 
 def endless(loader: Loader) -> Iterator[Batch]:
     """Batches of epoch after epoch."""
-    for epoch in count():
-        yield from loader.epoch(epoch)
+    return iter(loader.steps(0, sys.maxsize))
 
 
 def loader_work(loader: Loader, warmup_batches: int) -> Work:
@@ -126,9 +125,13 @@ def step_work(training: Training, warmup_batches: int) -> Work:
 def simclr_views(
     dataset: ImageDataset, *, size: int, batch_size: int, num_workers: int
 ) -> tuple[CropLoader, ViewMaker]:
-    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views."""
+    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views.
+
+    torch resizes the crops after they are cut, as torchvision's (and so the peers') crop does it.
+    """
+    crops = [CropSpec(size)] * 2
     loader = CropLoader(
-        dataset, crops=[CropSpec(size)] * 2, batch_size=batch_size, num_workers=num_workers
+        dataset, crops=crops, batch_size=batch_size, num_workers=num_workers, resize="torch"
     )
     maker = ViewMaker([ViewRecipe()] * 2, highpasses=[None] * 2, masks=[None] * 2)
     return loader, maker

@@ -96,7 +96,7 @@ def config_works(
     warmup = 2 * options.num_workers
     if options.kind == "loader":
         return {"loader": loader_work(training.loader, warmup)}
-    batch = next(iter(training.loader.epoch(0))).to(device)
+    batch = next(iter(training.loader.steps(0, 1))).to(device)
     works = {"augment": augment_work(batch.crops, training.make_views)}
     if options.kind == "step":
         works = {

@@ -25,11 +25,16 @@ _C.DATALOADER.NUM_WORKERS = 8  # decoding processes per training process; 0 = no
 _C.DATALOADER.MAX_CORRUPT = 10  # unreadable images skipped (and named) before the run stops
 # Keep images decoded in memory, if they have one size and fit in half of the free memory
 _C.DATALOADER.CACHE_DECODED = False
+# GiB of shared memory (/dev/shm) for the batches that wait for one training process; each decoding
+# process prepares one batch or more all the same
+_C.DATALOADER.PREFETCH_GIB = 2.0
 
 _C.BACKBONE = CN()
 _C.BACKBONE.NAME = "resnet50"  # of pretrain.backbones.resnet.BACKBONES, or any model of timm's
 _C.BACKBONE.ZERO_INIT_RESIDUAL = False  # ResNets: last BN scale of a block is 0 (Goyal 2017)
 _C.BACKBONE.PATCH_SIZE = 0  # ViTs: px, side of a patch; 0 = the model's own
+# ResNets: the backward pass computes each block again: the same numbers, fewer tensors kept
+_C.BACKBONE.CHECKPOINTING = False
 
 _C.METHOD = CN()
 _C.METHOD.NAME = "mscn"  # a name of pretrain.methods.all_methods.METHODS
@@ -76,6 +81,9 @@ _C.VIEWS.SIZE = 224  # px, square
 _C.VIEWS.CROP_SCALE = (0.08, 1.0)  # share of the image's area
 _C.VIEWS.CROP_RATIO = (3 / 4, 4 / 3)  # width / height
 _C.VIEWS.INTERPOLATION = "bilinear"  # bilinear (MoCo, torchvision) or bicubic (SimCLR, BYOL)
+# What resizes a crop: pillow (all numbers of docs/results), or torch, in two thirds of a worker's
+# time; they differ at the crop's edges, see pretrain/data/crops.py
+_C.VIEWS.RESIZE = "pillow"
 _C.VIEWS.SAME_CROP = False  # all views share one crop (rungs 0-2 of the ladder; ablation)
 _C.VIEWS.SAME_VIEW = False  # all views share crop and augmentation, masks differ (ablation)
 _C.VIEWS.FLIP_PROB = 0.5
@@ -134,7 +142,10 @@ _C.SOLVER.EPOCHS = 100
 _C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
 _C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
 _C.SOLVER.RECIPE_BATCH_SIZE = 0  # what the recipe's source used, to warn of another; 0 = none
-_C.SOLVER.ACCUMULATE = 1  # only 1: accumulated steps have other negatives and BN statistics
+# Parts that a process's batch is computed in, one after the other (GradCache): all negatives, the
+# memory of a part, a third more of the time; BN statistics are those of a part. Only 1 for methods
+# with momentum copies or predictors.
+_C.SOLVER.ACCUMULATE = 1
 _C.SOLVER.OPTIMIZER = "lars"  # lars, sgd, adamw
 _C.SOLVER.LR_PER_256 = 0.3  # rate per 256 images; SimCLR: 4.8 at 4096
 _C.SOLVER.BIAS_LR_PER_256 = 0.0  # > 0: the rate of biases and norms (Barlow Twins)
@@ -156,6 +167,7 @@ _C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
 _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # from weight decay and from lars' adaptation; SimCLR
 _C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
 _C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
+_C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a line, if it fails
 # Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
 # has no bfloat16 (before Ampere). A CPU always runs float32.
 _C.SOLVER.BF16 = True

@@ -5,13 +5,14 @@ The keys of the machine, and those of what is shown, kept or measured beside the
 affect its result, so they may differ when it is continued.
 
 They are part of the config's sha256 all the same (`Hashed.VALUE`): shipped configs set some of them
-to other values than the defaults, and checkpoints are known by these hashes. What a checkpoint says
-of its config, `pretrain.common.config.config_sha256`, is this table's hash.
+to other values than the defaults, and checkpoints are known by these hashes. Keys that were added
+later are not, so that no hash moves. What a checkpoint says of its config,
+`pretrain.common.config.config_sha256`, is this table's hash.
 """
 
 from __future__ import annotations
 
-from pretrain.common.roles import Hashed, KeyRole, Role, Roles
+from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 from pretrain.defaults import get_defaults
 
 ROLES = Roles(
@@ -20,6 +21,10 @@ ROLES = Roles(
         "OUTPUT_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.VALUE),
+        "DATALOADER.PREFETCH_GIB": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "BACKBONE.CHECKPOINTING": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SOLVER.COMPILE": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),
         "KNN": KeyRole(Role.WATCHING, Hashed.VALUE),

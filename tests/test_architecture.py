@@ -31,6 +31,7 @@ CONFIG_READERS = {
     "pretrain.common.config",
     "pretrain.common.roles",
     "pretrain.engine.checks",
+    "pretrain.roles",
     "transfer.classification.defaults",
     "transfer.detection.config",
     "transfer.detection.config_checks",
@@ -86,6 +87,7 @@ CONFIG_READERS = {
     "benchmarks.ladder",
     "benchmarks.probe",
     "benchmarks.run",
+    "benchmarks.step_memory",
     "benchmarks.trivial",
     "tools.bench",
 }

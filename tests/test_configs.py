@@ -11,7 +11,7 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import load_config
-from pretrain.data.build import branches, build_view_maker, view_sizes
+from pretrain.data.build import branches, build_view_maker, loader_shared_bytes, view_sizes
 from pretrain.defaults import get_defaults
 from pretrain.engine.checks import batch_note, check_backbone, check_config
 from pretrain.engine.run import build_schedule, build_solver
@@ -48,6 +48,14 @@ def test_opens_with_what_it_reproduces(path: Path) -> None:
 def test_names_are_unambiguous() -> None:
     names = [path.name for path in ALL]
     assert sorted(names) == sorted(set(names)), "commands find a config by its name alone"
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
+def test_waiting_batches_fit_into_2_gib(path: Path) -> None:
+    """On a node of 8 GPUs, with a core for each worker."""
+    cfg = load(path)
+    processes = 8 if cfg.SOLVER.BATCH_SIZE >= 256 else 1
+    assert 0 <= loader_shared_bytes(cfg, processes, cfg.DATALOADER.NUM_WORKERS) <= 2 << 30
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)

@@ -16,7 +16,12 @@ from pretrain.common.lookup import near_matches
 
 
 def build_backbone(
-    name: str, *, zero_init_residual: bool = False, image_size: int = 224, patch_size: int = 0
+    name: str,
+    *,
+    zero_init_residual: bool = False,
+    image_size: int = 224,
+    patch_size: int = 0,
+    checkpointing: bool = False,
 ) -> nn.Module:
     """Builds an untrained trunk.
 
@@ -26,13 +31,19 @@ def build_backbone(
         image_size: ViTs: the side in pixels that their position embedding is made for; other sizes
             are fed all the same, through a resampled one.
         patch_size: ViTs: side of a patch in pixels; 0 is the model's own.
+        checkpointing: ResNets of ours: see `resnet.Trunk`.
 
     Raises:
         InputError: unknown name, or a setting that the model does not have.
     """
     if name in BACKBONES:
-        return build_resnet(name, zero_init_residual)
+        return build_resnet(name, zero_init_residual, checkpointing)
     check_backbone_name(name)
+    if checkpointing:
+        raise InputError(
+            f"BACKBONE.CHECKPOINTING True: {name} cannot do that; set it to False, or take one of "
+            f"{', '.join(BACKBONES)}"
+        )
     return _from_timm(name, image_size, patch_size)
 
 

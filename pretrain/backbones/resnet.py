@@ -5,17 +5,26 @@ N batch, D `out_dim`. Input (N, 3, H, W), output (N, D); no classifier.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pretrain.common.lookup import find
 
 
 class Trunk(nn.Module):
-    """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...)."""
+    """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...).
+
+    With `checkpointing` a training step keeps the input of each block only, and the backward pass
+    computes the block again, for a third more of the FLOPs.
+    """
+
+    checkpointing = False
 
     def __init__(
         self, *, widths_of: ResNet | _TinyParts, stages: tuple[str, ...], maxpool: bool
@@ -36,12 +45,40 @@ class Trunk(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = {"stem": x}
         for stage in self.stages:
-            x = maps[stage] = getattr(self, stage)(x)
+            for block in getattr(self, stage):
+                x = self._block(block, x)
+            maps[stage] = x
         return maps
+
+    def _block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return block(x)
+        twice = partial(_contexts, block)
+        # No block draws random numbers, so that their state need not be kept.
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=twice)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> globally averaged last map (N, D)."""
         return self.forward_stages(x)[self.stages[-1]].mean(dim=(2, 3))
+
+
+def _contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _buffers_kept(block)
+
+
+@contextmanager
+def _buffers_kept(block: nn.Module) -> Iterator[None]:
+    """Puts a block's running statistics back: the first time that a batch is computed counts."""
+    buffers = list(block.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, kept):
+                buffer.copy_(value)
 
 
 class _TinyParts(nn.Module):
@@ -105,16 +142,18 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
 }
 
 
-def build_resnet(name: str, zero_init_residual: bool = False) -> Trunk:
+def build_resnet(name: str, zero_init_residual: bool = False, checkpointing: bool = False) -> Trunk:
     """Builds an untrained trunk: convolutions kaiming_normal fan_out, BN weight 1 and bias 0.
 
     Args:
         zero_init_residual: BN weight 0 in each block's last norm (Goyal et al. 2017).
+        checkpointing: see `Trunk`.
 
     Raises:
         InputError: unknown name.
     """
     trunk = find(name, BACKBONES, "backbone")()
+    trunk.checkpointing = checkpointing
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -22,6 +22,17 @@ from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
 BASE_KEY = "_BASE_"
+ANY = object()
+# What the identity of a pretraining config leaves out: keys of the machine that are younger than
+# the first checkpoints, and keys of the recipe at the value that all checkpoints before had.
+PRETRAIN_IGNORED: Mapping[str, Any] = {
+    "OUTPUT_DIR": ANY,
+    "SEED": ANY,
+    "DATALOADER.PREFETCH_GIB": ANY,
+    "BACKBONE.CHECKPOINTING": ANY,
+    "SOLVER.COMPILE": ANY,
+    "VIEWS.RESIZE": "pillow",
+}
 UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)
 
 
@@ -134,12 +145,21 @@ def dump_yaml(cfg: CfgNode) -> str:
     return yaml.safe_dump(_plain(cfg), sort_keys=True, default_flow_style=None)
 
 
-def config_sha256(cfg: CfgNode, ignore: Sequence[str] = ("OUTPUT_DIR", "SEED")) -> str:
-    """Identity of a protocol: sha256 of the config without the top-level keys in `ignore`.
+def config_sha256(cfg: CfgNode, ignore: Mapping[str, Any] = PRETRAIN_IGNORED) -> str:
+    """Identity of a protocol: sha256 of the config without some keys.
 
-    The default is what the identity of a pretraining config leaves out, see `pretrain/roles.py`.
+    Args:
+        ignore: dotted key -> the value at which it is left out, or `ANY`. The default is what the
+            identity of a pretraining config leaves out, see `pretrain/roles.py`.
     """
-    kept = {key: value for key, value in _plain(cfg).items() if key not in ignore}
+    kept = _plain(cfg)
+    for key, value in ignore.items():
+        *parents, last = key.split(".")
+        node = kept
+        for parent in parents:
+            node = node.get(parent, {})
+        if last in node and value in (ANY, node[last]):
+            del node[last]
     return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()
 
 

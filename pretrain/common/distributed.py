@@ -53,7 +53,11 @@ def init_distributed() -> torch.device:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=60))
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            timeout=timedelta(minutes=60),
+            device_id=process_device() if cuda else None,  # else NCCL has to guess, and warns
+        )
     return process_device()
 
 
@@ -76,11 +80,16 @@ def close_distributed() -> None:
         dist.destroy_process_group()
 
 
-def distribute(module: nn.Module) -> nn.Module:
+def distribute(module: nn.Module, static: bool = False) -> nn.Module:
     """The module itself in one process, else its DistributedDataParallel, on the module's device.
 
     Buffers are not broadcast before each step: our batch norms keep them equal, or keep their own.
     A module with a true attribute `leaves_unused` has parameters that take no part in its loss.
+    Gradients are views of the buffers that are exchanged, which saves the memory of one of them.
+
+    Args:
+        static: each step has the same graph and one backward pass, so that torch need not look for
+            what has changed.
     """
     if world_size() == 1:
         return module
@@ -91,6 +100,7 @@ def distribute(module: nn.Module) -> nn.Module:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     unused = getattr(module, "leaves_unused", False)
     options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
+    options |= {"gradient_as_bucket_view": True, "static_graph": static and not unused}
     return DistributedDataParallel(module, device_ids=ids, **options)
 
 

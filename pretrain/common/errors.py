@@ -28,9 +28,10 @@ def failure(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, FloatingPointError):
         return text
-    found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", text)
-    if found and isinstance(error, RuntimeError):
-        return _worker_died(found[1])
+    for each in (error.__cause__, error):  # torch's own message may hide the signal's
+        found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(each))
+        if found and isinstance(each, RuntimeError):
+            return _worker_died(found[1])
     # What the process was sending breaks off before torch notices that it has ended.
     if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
         return _worker_died("its connection broke off")
@@ -40,6 +41,13 @@ def failure(error: BaseException) -> str:
 
 
 def _worker_died(how: str) -> str:
+    if "Bus error" in how:
+        return (
+            f"a process that loads images died ({how}): the shared memory in /dev/shm is full; "
+            "give a container more of it (docker run --shm-size=16g, or --ipc=host), or lower "
+            "DATALOADER.PREFETCH_GIB (pretraining), or lower DATALOADER.NUM_WORKERS (0: no such "
+            "processes)"
+        )
     return (
         f"a process that loads images died ({how}); mostly the memory, or the shared "
         "memory in /dev/shm, was full: lower DATALOADER.NUM_WORKERS (0: no such processes)"

@@ -122,7 +122,7 @@ class Roles:
 
     def sha256(self, cfg: CfgNode) -> str:
         """The protocol's identity as 64 hexadecimal digits."""
-        return config_sha256(self.identity(cfg), ignore=())
+        return config_sha256(self.identity(cfg), ignore={})
 
     def completed(self, content: Mapping[str, Any]) -> CfgNode:
         """A record's config, with defaults for keys that are younger than the record.

@@ -103,13 +103,19 @@ def machine_lines(
     text = f"{_gib(whole)} for the batches that wait, {_gib(shared)} a process"
     text += "" if free is None else f"; {SHARED_MEMORY} has {_gib(free)} free"
     full = free is not None and whole > free
-    problem = "lower DATALOADER.NUM_WORKERS, or raise a container's --shm-size" if full else ""
+    problem = (
+        "lower DATALOADER.PREFETCH_GIB or NUM_WORKERS, or raise a container's --shm-size"
+        if full
+        else ""
+    )
     yield Line("shared memory", text, problem, here)
     host = whole + PINNED_BATCHES * batch * processes
     text = f"{_gib(host)} for batches, shared memory included, beside the processes' own"
     text += "" if free_memory is None else f"; {_gib(free_memory)} are free"
     full = free_memory is not None and host > free_memory
-    yield Line("host memory", text, "lower DATALOADER.NUM_WORKERS" if full else "", here)
+    yield Line(
+        "host memory", text, "lower DATALOADER.PREFETCH_GIB or NUM_WORKERS" if full else "", here
+    )
 
 
 def free_shared_memory() -> int | None:

@@ -171,12 +171,19 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
         world_size=distributed.world_size(),
         max_corrupt=cfg.DATALOADER.MAX_CORRUPT,
         cache_decoded=cfg.DATALOADER.CACHE_DECODED,
+        resize=cfg.VIEWS.RESIZE,
+        ahead_bytes=ahead_bytes(cfg),
     )
 
 
 def loader_batch_bytes(cfg: CfgNode, num_processes: int) -> int:
     """Bytes of one batch of one of the processes, as its loader makes it."""
     return batch_bytes(crop_specs(cfg), cfg.SOLVER.BATCH_SIZE // num_processes)
+
+
+def ahead_bytes(cfg: CfgNode) -> int:
+    """Bytes of shared memory that one process's waiting batches may fill."""
+    return int(cfg.DATALOADER.PREFETCH_GIB * 2**30)
 
 
 def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | None = None) -> int:
@@ -188,7 +195,8 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
     """
     if num_workers is None:
         num_workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
-    return shared_bytes(crop_specs(cfg), cfg.SOLVER.BATCH_SIZE // num_processes, num_workers)
+    batch = cfg.SOLVER.BATCH_SIZE // num_processes
+    return shared_bytes(crop_specs(cfg), batch, num_workers, ahead_bytes(cfg))
 
 
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:

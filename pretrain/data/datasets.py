@@ -23,7 +23,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from pretrain.data.decode import decode_image, read_header
+from pretrain.data.decode import decode_image, decode_pixels, read_header
 from pretrain.data.file_list import FileList
 from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
@@ -49,6 +49,10 @@ class ImageDataset(ABC):
     @abstractmethod
     def read(self, index: int) -> Image.Image:
         """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
+
+    def read_pixels(self, index: int) -> np.ndarray:
+        """The pixels (H, W, 3) uint8 of what `read` gives; raises what it raises."""
+        return np.array(self.read(index))
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of what `read` gives. Raises `OSError` for a file whose header cannot be
@@ -86,6 +90,9 @@ class FolderImages(ImageDataset):
 
     def read(self, index: int) -> Image.Image:
         return decode_image(self.paths[index])
+
+    def read_pixels(self, index: int) -> np.ndarray:
+        return decode_pixels(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
         return read_header(self.paths[index]).stored_size
@@ -143,6 +150,9 @@ class SubsetImages(ImageDataset):
 
     def read(self, index: int) -> Image.Image:
         return self.whole.read(self.indices[index])
+
+    def read_pixels(self, index: int) -> np.ndarray:
+        return self.whole.read_pixels(self.indices[index])
 
     def size(self, index: int) -> tuple[int, int]:
         return self.whole.size(self.indices[index])

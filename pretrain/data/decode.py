@@ -116,14 +116,28 @@ def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.I
             its number of pixels, and the remedy. It is an OSError.
         OSError: the file is missing, truncated or foreign. The message names the path.
     """
+    decoded = _decode(path, fast, turn)
+    return Image.fromarray(decoded) if isinstance(decoded, np.ndarray) else decoded
+
+
+def decode_pixels(path: str) -> np.ndarray:
+    """The pixels (H, W, 3) uint8 of `decode_image(path)`, which may be written to.
+
+    It saves the copies that a PIL image of a JPEG takes. Raises what `decode_image` raises.
+    """
+    decoded = _decode(path, fast=True, turn=False)
+    return decoded if isinstance(decoded, np.ndarray) else np.array(decoded)
+
+
+def _decode(path: str, fast: bool, turn: bool) -> Image.Image | np.ndarray:
     try:
         with open(path, "rb") as file:
             content = file.read()
         if fast and content.startswith(JPEG_START):
             _check_pixels(path, _jpeg_pixels(content))
-            image = _decode_jpeg(content)
-            if image is not None:
-                return image
+            pixels = _decode_jpeg(content)
+            if pixels is not None:
+                return pixels
         return _to_rgb(_open(path, content), path, turn)
     except RefusedImage:
         raise
@@ -330,8 +344,8 @@ def _jpeg_pixels(content: bytes) -> int:
     return 0
 
 
-def _decode_jpeg(content: bytes) -> Image.Image | None:
-    """torchvision's decoder; None where it refuses, so that PIL decides and words the error."""
+def _decode_jpeg(content: bytes) -> np.ndarray | None:
+    """(H, W, 3) by torchvision; None if it refuses, so that PIL decides and words the error."""
     from torchvision.io import ImageReadMode, decode_jpeg  # heavy import
 
     try:
@@ -339,4 +353,4 @@ def _decode_jpeg(content: bytes) -> Image.Image | None:
         pixels = decode_jpeg(data, mode=ImageReadMode.RGB)
     except RuntimeError:
         return None
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return pixels.permute(1, 2, 0).numpy()

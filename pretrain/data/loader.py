@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pretrain.common.errors import InputError
-from pretrain.data.crops import CropSpec, crop_image
+from pretrain.common.lookup import find
+from pretrain.common.resources import start_worker
+from pretrain.data.crops import RESIZES, CropSpec, crop_image
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.decoded_cache import keep_decoded
 
@@ -31,7 +33,8 @@ logger = logging.getLogger(__name__)
 # Images in a row that may be unreadable before a worker gives up finding a substitute.
 MAX_SUBSTITUTES = 20
 UNREADABLE = -1  # the index a worker reports when it gave up
-MOST_AHEAD = 4  # batches that a worker prepares ahead
+MOST_AHEAD = 4  # batches that a worker prepares ahead, if the memory for them suffices
+AHEAD_BYTES = 2 << 30  # of the batches of one process that wait in shared memory
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class CropLoader:
         drop_last: leave out the images after the last full global batch of an epoch.
         cache_decoded: keep small images of one size decoded in memory, if they fit.
         pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
-        prefetch: batches that each worker prepares ahead.
+        resize: what resizes the crops, of `pretrain.data.crops.RESIZES`.
+        ahead_bytes: of shared memory that waiting batches may fill, see `batches_ahead`.
 
     Raises `InputError` for a `same_crop` that names no earlier view of the same size, and a data
     set smaller than one batch.
@@ -86,8 +90,10 @@ class CropLoader:
         drop_last: bool = True,
         cache_decoded: bool = False,
         pin_memory: bool | None = None,
-        prefetch: int = MOST_AHEAD,
+        resize: str = "pillow",
+        ahead_bytes: int = AHEAD_BYTES,
     ) -> None:
+        find(resize, dict.fromkeys(RESIZES), "way to resize")
         shared = tuple(same_crop) if same_crop else (None,) * len(crops)
         _check_crops(crops, shared)
         global_batch = batch_size * world_size
@@ -102,8 +108,8 @@ class CropLoader:
         self.dataset = keep_decoded(dataset, num_workers) if cache_decoded else dataset
         self.max_corrupt = max_corrupt
         self.corrupt: set[str] = set()
-        self._order = _Order(len(dataset), batch_size, seed, rank, world_size)
-        self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed)
+        self._order = _Order(len(dataset), batch_size, self.steps_per_epoch, seed, rank, world_size)
+        self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed, resize)
         self._workers: DataLoader | None = None
         if num_workers > 0:
             self._workers = DataLoader(
@@ -113,18 +119,25 @@ class CropLoader:
                 collate_fn=_unchanged,
                 pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
                 persistent_workers=True,
-                prefetch_factor=prefetch,
+                prefetch_factor=batches_ahead(crops, batch_size, num_workers, ahead_bytes),
+                worker_init_fn=start_worker,
                 # Its own generator: else each epoch would draw from torch's global one, and the
                 # run's randomness would depend on whether there are workers.
                 generator=torch.Generator().manual_seed(seed),
             )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start_step` on (0 to `steps_per_epoch`).
+        """The batches of one epoch from `start_step` on (0 to `steps_per_epoch`); see `steps`."""
+        first = epoch * self.steps_per_epoch
+        return self.steps(first + start_step, first + self.steps_per_epoch)
 
-        Raises `InputError` once more than `max_corrupt` images were unreadable.
+    def steps(self, first: int, end: int) -> Iterator[Batch]:
+        """The batches of steps `first` to `end` - 1, counted over all epochs.
+
+        The workers go from one epoch into the next without waiting. Raises `InputError` once more
+        than `max_corrupt` images were unreadable.
         """
-        self._order.span = (epoch, start_step, self.steps_per_epoch)
+        self._order.span = (first, end)
         loaded: Iterator[Loaded]
         if self._workers is None:
             loaded = (self._crops.__getitems__(keys) for keys in self._order)
@@ -156,35 +169,56 @@ def batch_bytes(crops: Sequence[CropSpec], batch_size: int) -> int:
     return batch_size * sum(3 * spec.size**2 for spec in crops)
 
 
-def shared_bytes(crops: Sequence[CropSpec], batch_size: int, num_workers: int) -> int:
+def batches_ahead(
+    crops: Sequence[CropSpec], batch_size: int, num_workers: int, ahead_bytes: int = AHEAD_BYTES
+) -> int:
+    """Batches that each of `num_workers` (1 or more) workers prepares ahead.
+
+    They are `MOST_AHEAD`, or fewer if all workers' together would take more than `ahead_bytes`, but
+    at least one. They wait in shared memory (/dev/shm), of which a container has 64 MB by default
+    and many a cluster's node half of its memory.
+    """
+    return max(1, min(MOST_AHEAD, ahead_bytes // (num_workers * batch_bytes(crops, batch_size))))
+
+
+def shared_bytes(
+    crops: Sequence[CropSpec], batch_size: int, num_workers: int, ahead_bytes: int = AHEAD_BYTES
+) -> int:
     """Bytes of /dev/shm that the batches of one process fill at most; 0 without workers."""
-    return MOST_AHEAD * num_workers * batch_bytes(crops, batch_size)
+    if num_workers == 0:
+        return 0
+    ahead = batches_ahead(crops, batch_size, num_workers, ahead_bytes)
+    return ahead * num_workers * batch_bytes(crops, batch_size)
 
 
 @dataclass
 class _Order(Sampler[list[tuple[int, int]]]):
-    """Yields the (epoch, sample) keys of each batch of one process, for the epoch and steps set
-    in `span` (epoch, first step, end)."""
+    """Yields the (epoch, sample) keys of each batch of one process, for the steps set in `span`
+    (first, end), which are counted over all epochs."""
 
     length: int
     batch_size: int
+    steps_per_epoch: int
     seed: int
     rank: int
     world_size: int
-    span: tuple[int, int, int] = field(default=(0, 0, 0))
+    span: tuple[int, int] = (0, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, start, end = self.span
-        generator = np.random.default_rng((self.seed, epoch))
-        permutation = generator.permutation(self.length).tolist()
         whole = self.batch_size * self.world_size
-        for step in range(start, end):
+        drawn, permutation = -1, np.empty(0, dtype=np.int64)
+        for number in range(*self.span):
+            epoch, step = divmod(number, self.steps_per_epoch)
+            if epoch != drawn:
+                generator = np.random.default_rng((self.seed, epoch))
+                drawn, permutation = epoch, generator.permutation(self.length)
             taken = permutation[step * whole : (step + 1) * whole]
             # Every W-th image: also a short last batch is spread over all processes.
-            yield [(epoch, sample) for sample in taken[self.rank :: self.world_size]]
+            yield [(epoch, sample) for sample in taken[self.rank :: self.world_size].tolist()]
 
     def __len__(self) -> int:
-        return self.span[2] - self.span[1]
+        first, end = self.span
+        return end - first
 
 
 Loaded = tuple[list[Tensor], Tensor, Tensor, list[tuple[str, str]]]
@@ -200,8 +234,10 @@ class _CropDataset(Dataset[Loaded]):
         specs: tuple[CropSpec, ...],
         same_crop: tuple[int | None, ...],
         seed: int,
+        resize: str,
     ) -> None:
         self.dataset = dataset
+        self.resize = resize
         self.specs = specs
         self.same_crop = same_crop
         self.seed = seed
@@ -224,17 +260,18 @@ class _CropDataset(Dataset[Loaded]):
 
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
-    ) -> tuple[int, Image.Image]:
+    ) -> tuple[int, Image.Image | np.ndarray]:
         """The sample's image, or another one's where it is unreadable, with its index."""
+        decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
-            return sample, self.dataset.read(sample)
+            return sample, decode(sample)
         except OSError as error:
             errors.append((self.dataset.name(sample), str(error)))
         draws = random.Random(draw_seed(self.seed, epoch, sample, -1))
         for _ in range(MAX_SUBSTITUTES - 1):
             index = draws.randrange(len(self.dataset))
             try:
-                return index, self.dataset.read(index)
+                return index, decode(index)
             except OSError as error:
                 errors.append((self.dataset.name(index), str(error)))
         # Raised here it would reach the main process as a worker's traceback, not as one line.

@@ -12,9 +12,10 @@ from pretrain.backbones.vit import check_patches, is_vit
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
+from pretrain.data.crops import RESIZES
 from pretrain.data.datasets import ImageDataset, sorting_hint
 from pretrain.defaults import get_defaults
-from pretrain.methods.all_methods import BASES, METHODS, MOMENTUM, MSCN, QUEUED
+from pretrain.methods.all_methods import BASES, IN_PARTS, METHODS, MOMENTUM, MSCN, QUEUED
 from pretrain.methods.build import build_momentum
 from pretrain.methods.pairs import PAIRINGS
 from pretrain.optim.build import OPTIMIZERS
@@ -43,6 +44,7 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
     find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
     find(cfg.SOLVER.OPTIMIZER, OPTIMIZERS, "optimizer", "SOLVER.OPTIMIZER")
     find(cfg.SOLVER.SCHEDULE, dict.fromkeys(SCHEDULES), "schedule", "SOLVER.SCHEDULE")
+    find(cfg.VIEWS.RESIZE, dict.fromkeys(RESIZES), "way to resize", "VIEWS.RESIZE")
     check_milestones(cfg.SOLVER.MILESTONES)
     _check_batch(cfg, num_processes)
     _check_method(cfg, num_processes)
@@ -61,6 +63,8 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
         raise InputError("SOLVER.EPOCHS and SOLVER.MAX_STEPS are both 0; give one of them")
     if bool(cfg.DATASETS.KNN_TRAIN) != bool(cfg.DATASETS.KNN_TEST):
         raise InputError("DATASETS.KNN_TRAIN and DATASETS.KNN_TEST go together; give both or none")
+    if cfg.DATALOADER.PREFETCH_GIB <= 0:
+        raise InputError(f"DATALOADER.PREFETCH_GIB {cfg.DATALOADER.PREFETCH_GIB} must be above 0")
     if cfg.LOG.EVERY_STEPS < 1:
         raise InputError(f"LOG.EVERY_STEPS {cfg.LOG.EVERY_STEPS} must be at least 1")
 
@@ -175,12 +179,29 @@ def _check_batch(cfg: CfgNode, num_processes: int) -> None:
             f"SOLVER.BATCH_SIZE {batch} must be a multiple of the {num_processes} processes, "
             "with at least 2 images in each"
         )
-    if cfg.SOLVER.ACCUMULATE != 1:
+    _check_parts(cfg, num_processes)
+
+
+def _check_parts(cfg: CfgNode, num_processes: int) -> None:
+    parts, mine = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.BATCH_SIZE // num_processes
+    if parts == 1:
+        return
+    if parts < 1 or mine % parts or mine < 2 * parts:
         raise InputError(
-            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE}: a contrastive loss over accumulated parts "
-            "has fewer negatives and other batch-norm statistics than the whole batch; set it to "
-            "1 and lower SOLVER.BATCH_SIZE, or use more GPUs"
+            f"SOLVER.ACCUMULATE {parts} must divide the {mine} images of a process "
+            "(SOLVER.BATCH_SIZE over the processes), with at least 2 images in each part"
         )
+    name = cfg.METHOD.BASE if cfg.METHOD.NAME == MSCN else cfg.METHOD.NAME
+    if name not in IN_PARTS:
+        raise InputError(
+            f"SOLVER.ACCUMULATE {parts}: the loss of {name} cannot be computed in parts; set it to "
+            f"1 and lower SOLVER.BATCH_SIZE, use more GPUs, or one of {', '.join(IN_PARTS)}"
+        )
+
+
+def images_at_once(cfg: CfgNode, num_processes: int) -> int:
+    """Images of one process that pass through the network together."""
+    return cfg.SOLVER.BATCH_SIZE // num_processes // cfg.SOLVER.ACCUMULATE
 
 
 def _check_method(cfg: CfgNode, num_processes: int) -> None:
@@ -199,10 +220,11 @@ def _check_method(cfg: CfgNode, num_processes: int) -> None:
         )
     if node.BN_GROUP < 0 or node.BN_GROUP == 1:
         raise InputError(f"METHOD.BN_GROUP {node.BN_GROUP} must be 0 or at least 2 images")
-    if node.BN_GROUP and batch // num_processes % node.BN_GROUP:
+    together = images_at_once(cfg, num_processes)
+    if node.BN_GROUP and together % node.BN_GROUP:
         raise InputError(
-            f"METHOD.BN_GROUP {node.BN_GROUP} must divide the {batch // num_processes} images of "
-            "a process (SOLVER.BATCH_SIZE over the processes)"
+            f"METHOD.BN_GROUP {node.BN_GROUP} must divide the {together} images of "
+            "a process (SOLVER.BATCH_SIZE over the processes and SOLVER.ACCUMULATE)"
         )
     if name in MOMENTUM:
         build_momentum(cfg)  # for what it refuses

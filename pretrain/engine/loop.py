@@ -20,8 +20,10 @@ from torch.optim import Optimizer
 from pretrain.common.distributed import rank, world_size
 from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
+from pretrain.engine.grad_cache import forward_backward_in_parts
 from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.methods.base import Method
+from pretrain.methods.shared_encoder import SharedEncoder
 from pretrain.optim.schedules import set_rates
 
 
@@ -30,8 +32,8 @@ class Loader(Protocol):
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterable[Batch]:
-        """The batches of an epoch from `start_step` on."""
+    def steps(self, first: int, end: int) -> Iterable[Batch]:
+        """The batches of steps `first` to `end` - 1, counted over all epochs."""
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Training:
     base_lr: float = 0.0  # of parameters whose rate stays constant
     weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
+    parts: int = 1  # in which a process's batch is computed, see grad_cache.py
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
 
@@ -154,14 +157,9 @@ class Prepared:
 
 def prepared(training: Training) -> Iterator[Prepared]:
     """The inputs of the steps from `training.step` on, one ahead of the training."""
-    step, steps_per_epoch = training.step, training.loader.steps_per_epoch
-    while step < training.total_steps:
-        epoch, start = divmod(step, steps_per_epoch)
-        for batch in training.loader.epoch(epoch, start):
-            yield prepare(training, batch, step)
-            step += 1
-            if step == training.total_steps:
-                return
+    first, end = training.step, training.total_steps
+    for step, batch in enumerate(training.loader.steps(first, end), first):
+        yield prepare(training, batch, step)
 
 
 def prepare(training: Training, batch: Batch, step: int) -> Prepared:
@@ -178,14 +176,35 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
     Returns the method's result, its loss detached, and the crops on the device.
     """
     training.guard.before()
-    enabled = training.amp is not None
-    with torch.autocast(training.device.type, dtype=training.amp, enabled=enabled):
+    if training.parts > 1:
+        return {**_in_parts(training, given), "crops": given.crops}
+    with _autocast(training):
         outcome = training.model(
             given.views, training.branches, labels=given.labels, generator=given.generator
         )
     training.optimizer.zero_grad(set_to_none=True)
     training.scaler.scale(outcome["loss"]).backward()
     return {**outcome, "loss": outcome["loss"].detach(), "crops": given.crops}
+
+
+def _in_parts(training: Training, given: Prepared) -> dict[str, Any]:
+    assert isinstance(training.method, SharedEncoder)  # `check_config` has refused the others
+    training.optimizer.zero_grad(set_to_none=True)
+    return forward_backward_in_parts(
+        training.method,
+        training.model,
+        given.views,
+        training.branches,
+        parts=training.parts,
+        autocast=lambda: _autocast(training),
+        backward=lambda loss: training.scaler.scale(loss).backward(),
+    )
+
+
+def _autocast(training: Training) -> torch.autocast:
+    """The context of a forward pass: mixed precision, if the run has it."""
+    enabled = training.amp is not None
+    return torch.autocast(training.device.type, dtype=training.amp, enabled=enabled)
 
 
 def finish_step(training: Training, outcome: dict[str, Any]) -> bool:

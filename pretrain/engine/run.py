@@ -39,8 +39,10 @@ from pretrain.engine.checks import (
     check_backbone,
     check_images,
     check_monitor,
+    images_at_once,
     queue_note,
 )
+from pretrain.engine.compiled import compile_network
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.nonfinite_guard import StepGuard
@@ -140,11 +142,13 @@ def build_training(
     method = build_method(cfg, num_classes=len(images.classes))
     method = method.to(device).to(memory_format=torch.channels_last)
     convert_norms(cfg, method, device)
+    if cfg.SOLVER.COMPILE:
+        compile_network(method.trunk)
     loader = build_loader(cfg, images)
     total = total_steps(cfg, loader.steps_per_epoch)
     return Training(
         method=method,
-        model=distributed.distribute(method),
+        model=distributed.distribute(method, static=cfg.SOLVER.ACCUMULATE == 1),
         optimizer=build_solver(cfg, method),
         lr_at=build_schedule(cfg, loader.steps_per_epoch),
         loader=loader,
@@ -159,6 +163,7 @@ def build_training(
         base_lr=scaled_lr(cfg.SOLVER.LR_PER_256, cfg.SOLVER.BATCH_SIZE),
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
+        parts=cfg.SOLVER.ACCUMULATE,
     )
 
 
@@ -168,7 +173,7 @@ def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
     group = cfg.METHOD.BN_GROUP
     if group == 0:
         convert_sync_batchnorm(method, device)
-    elif group != cfg.SOLVER.BATCH_SIZE // distributed.world_size():  # else a process is a group
+    elif group != images_at_once(cfg, distributed.world_size()):  # else these are a group
         convert_group_batchnorm(method, group)
 
 

@@ -38,3 +38,5 @@ METHODS: dict[str, Needs] = {
 # Methods with a momentum copy, with a queue of keys
 MOMENTUM = ("moco_v1", "moco_v2", "moco_v3", "byol", "msn")
 QUEUED = ("moco_v1", "moco_v2")
+# Methods whose loss is one of the embeddings of one network, which can be computed in parts
+IN_PARTS = ("simclr", "vicreg", "barlow")

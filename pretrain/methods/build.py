@@ -44,6 +44,7 @@ def build_trunk(cfg: CfgNode) -> nn.Module:
         zero_init_residual=cfg.BACKBONE.ZERO_INIT_RESIDUAL,
         image_size=cfg.VIEWS.SIZE,
         patch_size=cfg.BACKBONE.PATCH_SIZE,
+        checkpointing=cfg.BACKBONE.CHECKPOINTING,
     )
 
 

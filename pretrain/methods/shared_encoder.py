@@ -29,15 +29,35 @@ class SharedEncoder(PairMethod):
         branches: Sequence[int],
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
+        gradient: Tensor | None = None,
     ) -> dict[str, Any]:
-        """See `Method.forward`. Raises ValueError when the branches give no pair."""
-        pairs = pairs_of(self.pairing, branches)
-        chosen = views_in([*pairs, *[(b, a) for a, b in pairs]], 0)
-        place = {view: number for number, view in enumerate(chosen)}
+        """See `Method.forward`. Raises ValueError when the branches give no pair.
+
+        Args:
+            gradient: of a loss with respect to the embeddings of these views; the result's loss is
+                then one that has this gradient (see `pretrain/engine/grad_cache.py`).
+        """
+        features, z = self.embed(views, branches)
+        if gradient is not None:
+            return outcome({"passed_on": (z * gradient).sum()}, features)
+        return outcome(self.compare(z, branches), features)
+
+    def embed(self, views: Sequence[Tensor], branches: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The trunk's features (N, F) of the first view, and the embeddings of the views that the
+        loss compares, stacked (views, N, D)."""
+        chosen = self._compared(branches)
         features, z = encode(self._network, views, chosen, branches, self.joint_forward)
-        stacked = torch.stack([z[view] for view in chosen])
-        terms = self.loss(stacked, [(place[a], place[b]) for a, b in pairs])
-        return outcome(terms, features[chosen[0]])
+        return features[chosen[0]], torch.stack([z[view] for view in chosen])
+
+    def compare(self, z: Tensor, branches: Sequence[int]) -> dict[str, Tensor]:
+        """The terms of the loss of what `embed` gave."""
+        place = {view: number for number, view in enumerate(self._compared(branches))}
+        pairs = pairs_of(self.pairing, branches)
+        return self.loss(z, [(place[a], place[b]) for a, b in pairs])
+
+    def _compared(self, branches: Sequence[int]) -> list[int]:
+        pairs = pairs_of(self.pairing, branches)
+        return views_in([*pairs, *[(b, a) for a, b in pairs]], 0)
 
     def _network(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pooled = self.trunk(images)

@@ -21,7 +21,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
-from pretrain.common.resources import usable_workers
+from pretrain.common.resources import loader_processes
 from pretrain.data.crops import central_part
 from transfer.classification.splits import Split
 
@@ -107,7 +107,9 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
     for split in splits:
         mine = range(rank(), len(split), world_size())
         loader = DataLoader(
-            _Reading(split, mine), batch_size=64, num_workers=usable_workers(num_workers)
+            _Reading(split, mine),
+            batch_size=64,
+            **loader_processes(num_workers),
         )
         with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
             errors += [text for batch in batches for text in batch if text]

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
-from pretrain.common.resources import usable_workers
+from pretrain.common.resources import loader_processes
 from transfer.training.sampler import Batch
 
 Item = TypeVar("Item")  # a sample of a task: an image with what is annotated on it
@@ -73,9 +73,8 @@ def load(
     loader = DataLoader(
         MappedSamples(samples, mapper),
         batch_sampler=batches,
-        num_workers=usable_workers(num_workers),
+        **loader_processes(num_workers),
         collate_fn=_as_list,
-        worker_init_fn=_init_worker,
         # Without its own generator a loader would draw a number from the global one, which
         # training samples regions with: then an evaluation in between would change the training.
         generator=torch.Generator(),
@@ -89,7 +88,3 @@ def load(
 
 def _as_list(items: list[Any]) -> list[Any]:
     return items
-
-
-def _init_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)

@@ -81,6 +81,7 @@ def test_a_dead_worker_is_one_line(text: str, capsys: pytest.CaptureFixture[str]
     assert failing(RuntimeError(text)) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: a process that loads images died {WORKER[text]}")
+    assert ("--shm-size" in said and "DATALOADER.PREFETCH_GIB" in said) == ("Bus" in text)
     assert "lower DATALOADER.NUM_WORKERS" in said and "Traceback" not in said
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from pretrain.common.errors import InputError
-from pretrain.data.crops import CropSpec, central_box, crop_image, draw_crop_box
+from pretrain.data.crops import INTERPOLATIONS, CropSpec, central_box, crop_image, draw_crop_box
 
 
 @pytest.mark.parametrize("width, height", [(500, 375), (64, 64), (20, 300), (300, 20), (1, 1)])
@@ -96,3 +96,69 @@ def test_pixels_equal_crop_then_resize_inside(interpolation: str) -> None:
 def test_bad_spec(wrong: dict, match: str) -> None:
     with pytest.raises(InputError, match=match):
         CropSpec(**wrong)
+
+
+SHAPES = [(375, 500), (64, 64), (90, 33), (20, 300), (8, 8)]
+
+
+def photo(height: int, width: int, seed: int) -> np.ndarray:
+    """Noise with smooth parts, (H, W, 3) uint8: every value occurs."""
+    rng = np.random.default_rng(seed)
+    waves = np.sin(np.arange(height)[:, None, None] / 9) * np.cos(np.arange(width)[:, None] / 7)
+    pixels = 128 + 90 * waves + rng.normal(0, 40, (height, width, 3))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_resizes_as_pillow_resizes_the_cut_box(
+    shape: tuple[int, int], interpolation: str
+) -> None:
+    spec = CropSpec(24, interpolation=interpolation)
+    for seed in range(8):
+        pixels = photo(*shape, seed)
+        got = crop_image(pixels, spec, random.Random(seed))
+        assert got.shape == (24, 24, 3) and got.dtype == np.uint8
+        box = draw_crop_box(shape[1], shape[0], spec, random.Random(seed))
+        cut = Image.fromarray(pixels).crop(box).resize((24, 24), INTERPOLATIONS[interpolation])
+        difference = np.abs(got.astype(int) - np.asarray(cut))
+        # Cubic weights overshoot: what is clipped between the two passes differs on noise.
+        assert (difference > 1).mean() <= (0 if interpolation == "bilinear" else 0.03)
+        assert difference.mean() < 0.4
+
+
+def test_torch_and_pillow_differ_at_the_edges_alone() -> None:
+    equal = []
+    for seed in range(10):
+        pixels = photo(375, 500, seed)
+        ours, theirs = (
+            crop_image(image, CropSpec(64), random.Random(seed)).astype(int)
+            for image in (pixels, Image.fromarray(pixels))
+        )
+        assert np.abs(ours - theirs)[3:-3, 3:-3].max() <= 1
+        equal.append((ours == theirs).mean())
+    assert np.mean(equal) > 0.93
+
+
+def slowly_resized(values: np.ndarray, size: int) -> np.ndarray:
+    """The antialiased bilinear filter along the first axis, from its definition: each new value is
+    the mean under a triangle, as wide as an old or a new pixel, whichever is wider."""
+    scale = len(values) / size
+    width = max(scale, 1.0)
+    out = np.empty((size, *values.shape[1:]))
+    for place in range(size):
+        centre = (place + 0.5) * scale
+        weights = [max(0.0, 1 - abs(i + 0.5 - centre) / width) for i in range(len(values))]
+        out[place] = np.tensordot(np.array(weights) / sum(weights), values, 1)
+    return np.floor(out + 0.5).clip(0, 255)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_equals_a_slow_reference(shape: tuple[int, int]) -> None:
+    spec, pixels = CropSpec(16), photo(*shape, 5)
+    left, top, right, bottom = draw_crop_box(shape[1], shape[0], spec, random.Random(1))
+    cut = pixels[top:bottom, left:right].astype(float)
+    rows = slowly_resized(cut.swapaxes(0, 1), 16).swapaxes(0, 1)  # columns first, as both do
+    expected = slowly_resized(rows, 16)
+    difference = np.abs(crop_image(pixels, spec, random.Random(1)) - expected)
+    assert difference.max() <= 1 and difference.mean() < 0.1

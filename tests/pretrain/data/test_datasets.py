@@ -11,6 +11,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import datasets_root, open_images
+from pretrain.data.decoded_cache import decoded_in_memory
 
 
 def test_class_folders(classes_folder: Path) -> None:
@@ -146,3 +147,12 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = pixels[2].reshape(3, 32, 32).transpose(1, 2, 0)
     assert np.array_equal(np.asarray(data.read(2)), expected)
     assert data.name(2) == "cifar10:test image 2"
+
+
+def test_pixels_are_those_of_the_image(classes_folder: Path) -> None:
+    whole = open_images(f"folder:{classes_folder}:train")
+    for data in (whole, whole.subset([5, 20]), decoded_in_memory(whole)):
+        for index in (0, 1):
+            pixels = data.read_pixels(index)
+            assert pixels.dtype == np.uint8 and pixels.flags.writeable
+            assert np.array_equal(pixels, np.asarray(data.read(index)))

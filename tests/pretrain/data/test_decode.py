@@ -14,7 +14,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from pretrain.common.errors import InputError
 from pretrain.data import decode
-from pretrain.data.decode import RefusedImage, decode_image, pixel_limit, read_header
+from pretrain.data.decode import (
+    RefusedImage,
+    decode_image,
+    decode_pixels,
+    pixel_limit,
+    read_header,
+)
 
 RAMP = np.linspace(0, 65535, 12 * 10).reshape(10, 12).astype(np.uint16)
 
@@ -267,3 +273,18 @@ def test_a_tiff_that_pillow_does_not_know(tmp_path: Path) -> None:
     tiff(tmp_path / "a.tif", RAMP.astype(np.float64), bits=64, sample_format=3)
     with pytest.raises(OSError, match=r"a\.tif cannot be read as an image \(a TIFF of a kind"):
         decode_image(str(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("mode, name", [("RGB", "a.jpg"), ("CMYK", "b.jpg"), ("L", "c.png")])
+def test_pixels_equal_the_image(mode: str, name: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / name)
+    expected = np.asarray(decode_image(str(tmp_path / name)))
+    assert np.array_equal(decode_pixels(str(tmp_path / name)), expected)
+
+
+def test_pixels_of_damaged_files_raise_as_the_image_does(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff broken")
+    for read in (decode_image, decode_pixels):
+        with pytest.raises(OSError, match="a.jpg"):
+            read(str(tmp_path / "a.jpg"))

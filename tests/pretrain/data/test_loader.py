@@ -13,7 +13,15 @@ import torch
 from pretrain.common.errors import InputError
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, open_images
-from pretrain.data.loader import Batch, CropLoader, draw_seed
+from pretrain.data.loader import (
+    AHEAD_BYTES,
+    MOST_AHEAD,
+    Batch,
+    CropLoader,
+    batches_ahead,
+    draw_seed,
+    shared_bytes,
+)
 
 
 @pytest.fixture
@@ -81,6 +89,27 @@ def test_workers_and_resume(data: ImageDataset) -> None:
     assert torch.equal(state, torch.get_rng_state()), "torch's own generator is left alone"
     next(loader.epoch(0))  # an epoch that is given up
     assert same(list(loader.epoch(1, 1)), whole[1][1:])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_steps_go_through_the_epochs(data: ImageDataset, num_workers: int) -> None:
+    """From any step on, they are what the epochs give one after the other."""
+    whole = [batch for epoch in range(3) for batch in make(data).epoch(epoch)]
+    loader = make(data, num_workers=num_workers)
+    assert same(list(loader.steps(0, 12)), whole)
+    assert same(list(loader.steps(3, 9)), whole[3:9])
+    assert list(loader.steps(5, 5)) == []
+
+
+def test_workers_do_not_wait_at_the_end_of_an_epoch(data: ImageDataset) -> None:
+    """When the last batch of an epoch is given out, batches of the next one are asked for."""
+    loader = make(data, num_workers=2)
+    assert loader._workers is not None
+    batches = loader.steps(0, 8)
+    for _ in range(loader.steps_per_epoch):
+        next(batches)
+    running = loader._workers._iterator
+    assert running is not None and running._send_idx == 8, "all of the next epoch"
 
 
 def test_ranks_share_the_global_batch(data: ImageDataset) -> None:
@@ -182,3 +211,58 @@ def test_to_device(data: ImageDataset) -> None:
     batch = next(make(data).epoch(0))
     moved = batch.to(torch.device("cpu"))
     assert same([moved], [batch])
+
+
+@pytest.mark.parametrize(
+    "sizes, batch_size, workers, ahead",
+    [
+        ([224] * 2, 64, 2, 4),  # 147 MiB
+        ([224] * 2, 512, 4, 3),
+        ([224] * 2, 512, 8, 1),  # 4 would be 4.6 GiB
+        ([224] * 3, 512, 8, 1),
+        ([224] * 2 + [96] * 10, 1024, 16, 1),  # one for each worker is more than the limit
+    ],
+)
+def test_waiting_batches_are_bounded_by_bytes(
+    sizes: list[int], batch_size: int, workers: int, ahead: int
+) -> None:
+    crops = [CropSpec(size) for size in sizes]
+    assert batches_ahead(crops, batch_size, workers) == ahead
+    found = shared_bytes(crops, batch_size, workers)
+    assert found == ahead * workers * batch_size * 3 * sum(size * size for size in sizes)
+    assert found <= AHEAD_BYTES or ahead == 1
+    assert ahead == MOST_AHEAD or found * (ahead + 1) > AHEAD_BYTES * ahead, "as many as fit"
+    assert shared_bytes(crops, batch_size, 0) == 0
+
+
+def test_a_loader_keeps_to_the_bytes(data: ImageDataset) -> None:
+    """Batches of 5 images, two views of 8 px: 1,920 bytes."""
+    for ahead_bytes, ahead in ((1, 1), (2 * 3 * 1920, 3), (1 << 30, 4)):
+        loader = make(data, num_workers=2, ahead_bytes=ahead_bytes)
+        assert loader._workers is not None and loader._workers.prefetch_factor == ahead
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("cached", [False, True])
+def test_crops_resized_by_torch(data: ImageDataset, num_workers: int, cached: bool) -> None:
+    """The same boxes of the same images; only the edges of a crop may differ."""
+    more = {"num_workers": num_workers, "cache_decoded": cached, "resize": "torch"}
+    crops = [CropSpec(20, (0.9, 1.0))] * 2
+    for ours, theirs in zip(
+        make(data, crops=crops, **more).epoch(1), make(data, crops=crops).epoch(1)
+    ):
+        assert torch.equal(ours.index, theirs.index)
+        for one, other in zip(ours.crops, theirs.crops):
+            inside = (one.int() - other.int()).abs()[:, :, 3:-3, 3:-3]
+            assert one.shape == other.shape and inside.max() <= 1
+            assert one.stride() == other.stride()
+
+
+def test_corrupt_images_are_replaced_under_torch_too(
+    classes_folder: Path, data: ImageDataset
+) -> None:
+    (classes_folder / "train" / "cat" / "003.jpg").write_bytes(b"broken")
+    loader = make(data, batch_size=24, max_corrupt=1, resize="torch")
+    assert [Path(name).stem for batch in loader.epoch(0) for name in loader.corrupt] == ["003"]
+    with pytest.raises(InputError, match="unknown way to resize 'torc'"):
+        make(data, resize="torc")

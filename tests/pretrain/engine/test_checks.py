@@ -23,7 +23,11 @@ MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
     [
         (("SOLVER.BATCH_SIZE", 7), 2, "SOLVER.BATCH_SIZE 7 must be a multiple of the 2"),
         (("SOLVER.BATCH_SIZE", 2), 2, "at least 2 images"),
-        (("SOLVER.ACCUMULATE", 4), 1, "SOLVER.ACCUMULATE 4: a contrastive loss"),
+        (("SOLVER.ACCUMULATE", 3), 1, "SOLVER.ACCUMULATE 3 must divide the 8 images of a process"),
+        (("SOLVER.ACCUMULATE", 0), 1, "SOLVER.ACCUMULATE 0 must divide the 8"),
+        (("SOLVER.ACCUMULATE", 4), 2, "at least 2 images in each part"),
+        (("SOLVER.ACCUMULATE", 2, "METHOD.BASE", "byol"), 1, "the loss of byol cannot be computed"),
+        (("SOLVER.ACCUMULATE", 2, "METHOD.BN_GROUP", 8), 1, "BN_GROUP 8 must divide the 4 images"),
         (("METHOD.NAME", "simclr"), 1, "VIEWS.B.COUNT to 1, or METHOD.NAME mscn"),
         (("METHOD.NAME", "mae"), 1, "set VIEWS.B.COUNT to 0$"),
         (("METHOD.NAME", "msn"), 1, "set VIEWS.B.COUNT to 1$"),

@@ -29,7 +29,7 @@ from pretrain.backbones.resnet import Trunk
 from pretrain.common.distributed import gather_objects, gather_rows, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
-from pretrain.common.resources import usable_workers
+from pretrain.common.resources import loader_processes
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import CropDataset, ImageTransform, check_readable, collate
@@ -164,7 +164,7 @@ def extract_features(
             loader = DataLoader(
                 CropDataset(split, rows, transform),
                 batch_sampler=plan[rank() :: world_size()],
-                num_workers=usable_workers(num_workers),
+                **loader_processes(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
             )

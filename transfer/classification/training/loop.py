@@ -28,7 +28,7 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.precision import amp_dtype
-from pretrain.common.resources import usable_workers
+from pretrain.common.resources import loader_processes
 from pretrain.data.preprocess import Preprocess
 from transfer.classification.crops import CropDataset, ImageTransform, collate
 from transfer.classification.metrics import hits
@@ -165,7 +165,7 @@ class Trainer:
         loader = DataLoader(
             crops,
             batch_size=batch_size,
-            num_workers=usable_workers(num_workers),
+            **loader_processes(num_workers),
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )

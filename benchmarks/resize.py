@@ -1,0 +1,97 @@
+"""Processor time of a loader's worker: JPEG files in, two random crops of 224 px out, with each of
+`VIEWS.RESIZE`'s values; how far their pixels differ. Ratios are of one run, in turn.
+
+    OMP_NUM_THREADS=1 python benchmarks/resize.py --output benchmarks/results/resize_2cores.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.images import write_photos
+from benchmarks.timing import Sample, Work, interleaved, measure, ratio, spread
+from pretrain.common.environment import describe_environment, describe_hardware
+from pretrain.data.crops import RESIZES, CropSpec
+from pretrain.data.datasets import FolderImages
+from pretrain.data.folders import scan_folder
+from pretrain.data.loader import Batch, CropLoader
+
+PHOTOS, BATCH = 128, 16
+
+
+def crops_work(loader: CropLoader) -> Work:
+    """Reads, decodes and crops in this process, as a worker does it."""
+
+    def work(seconds: float) -> Sample:
+        batches = (batch for epoch in count() for batch in loader.epoch(epoch))
+        return measure(lambda: len(next(batches).index), seconds, lambda: None)
+
+    return work
+
+
+def differences(loaders: Sequence[CropLoader]) -> dict[str, float]:
+    """How far apart the crops of two loaders are, in levels of 255."""
+    pairs = zip(*(loader.epoch(0) for loader in loaders))
+    found = np.concatenate([_difference(a, b) for a, b in pairs])
+    inside = found[..., 3:-3, 3:-3]
+    return {
+        "share_equal": float((found == 0).mean()),
+        "mean": float(found.mean()),
+        "largest": int(found.max()),
+        "largest_3_px_inside": int(inside.max()),
+    }
+
+
+def _difference(one: Batch, other: Batch) -> np.ndarray:
+    return np.concatenate(
+        [(a.int() - b.int()).abs().numpy() for a, b in zip(one.crops, other.crops)]
+    )
+
+
+def run(seconds: float, repetitions: int) -> dict[str, Any]:
+    """The result as one dict of builtins."""
+    with tempfile.TemporaryDirectory(prefix="resize_") as scratch:
+        write_photos(Path(scratch), PHOTOS)
+        images = FolderImages(scan_folder(Path(scratch)))
+        make: Callable[[str], CropLoader] = lambda resize: CropLoader(
+            images, crops=[CropSpec(224)] * 2, batch_size=BATCH, resize=resize
+        )
+        loaders = {resize: make(resize) for resize in RESIZES}
+        samples = interleaved(
+            {resize: crops_work(loader) for resize, loader in loaders.items()}, seconds, repetitions
+        )
+        times = {resize: [sample.cpu_ms for sample in found] for resize, found in samples.items()}
+        return {
+            "options": {"seconds": seconds, "repetitions": repetitions, "photos": PHOTOS},
+            "hardware": describe_hardware(),
+            "environment": describe_environment(),
+            "cpu_ms_per_image": {resize: spread(found) for resize, found in times.items()},
+            "ratios": {"torch / pillow": ratio(times["torch"], times["pillow"])},
+            "differences": differences(list(loaders.values())),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (3)")
+    parser.add_argument("--repetitions", type=int, default=5, help="of each (5)")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    text = json.dumps(run(args.seconds, args.repetitions), indent=1)
+    print(text)
+    if args.output:
+        args.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A step whose batch is computed in parts and whose loss compares all of it (GradCache, Gao et al.,
+arXiv 2101.06983): the memory of one part, the negatives of the whole batch.
+
+First the embeddings of all parts are computed without a graph, then the loss of all of them and its
+gradient with respect to the embeddings. At last each part is computed again, with a graph, and the
+gradient is passed on through it. The result is that of the whole batch, if batch norms see a part's
+images at a time. A network must give the same embeddings twice: it draws no random numbers.
+
+Legend: V views, N images in this process's batch, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.methods.base import outcome
+from pretrain.methods.shared_encoder import SharedEncoder
+
+
+def forward_backward_in_parts(
+    method: SharedEncoder,
+    model: nn.Module,
+    views: Sequence[Tensor],
+    branches: Sequence[int],
+    *,
+    parts: int,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    backward: Callable[[Tensor], None],
+) -> dict[str, Any]:
+    """Loss and gradients of V views (N, 3, H, W); returns what the method's `forward` does.
+
+    The gradients are added to those that the parameters hold. Running statistics move once, by the
+    mean over the parts, as those of `GroupBatchNorm` do.
+
+    Args:
+        model: the method, or its DistributedDataParallel, whose processes then exchange their
+            gradients with the last part only.
+        parts: their number, which divides N.
+        autocast: makes the context of a forward pass.
+        backward: of a scalar loss; it may scale it.
+    """
+    split = [[view.chunk(parts)[part] for view in views] for part in range(parts)]
+    statistics = Statistics(method)
+    found = []
+    for given in split:
+        with torch.no_grad(), autocast():
+            found.append(method.embed(given, branches))
+        statistics.take()
+    z = torch.cat([embeddings for _, embeddings in found], dim=1).requires_grad_()
+    with autocast():
+        result = outcome(
+            method.compare(z, branches), torch.cat([features for features, _ in found])
+        )
+    backward(result["loss"])
+    assert z.grad is not None
+    for part, (given, gradient) in enumerate(zip(split, z.grad.chunk(parts, dim=1))):
+        last = part == parts - 1
+        with nullcontext() if last else _apart(model):
+            with autocast():
+                # Linear in the embeddings, with the gradient as slope
+                passed_on = model(given, branches, gradient=gradient)["loss"]
+            passed_on.backward()
+    statistics.put_mean()
+    return {**result, "loss": result["loss"].detach()}
+
+
+def _apart(model: nn.Module) -> AbstractContextManager[Any]:
+    """Without an exchange of gradients between the processes."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+class Statistics:
+    """The running statistics of a module, which each part moves from the same start."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = list(module.buffers())
+        self._first = [buffer.clone() for buffer in self._buffers]
+        self._moved: list[list[Tensor]] = []
+
+    def take(self) -> None:
+        """Keeps what a part has made of them, and puts the start back."""
+        self._moved.append([buffer.clone() for buffer in self._buffers])
+        self._put(self._first)
+
+    def put_mean(self) -> None:
+        """Sets them to the mean over the parts; counts, which are equal, to one part's."""
+        self._put([_mean(values) for values in zip(*self._moved)])
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for buffer, value in zip(self._buffers, values):
+            buffer.copy_(value)
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(dim=0) if values[0].is_floating_point() else values[0]
