@@ -65,8 +65,11 @@ def load(
     mapper: Callable[[Item, int], dict[str, Any]],
     batches: Iterable[Batch],
     num_workers: int,
+    device: torch.device,
 ) -> Iterator[list[dict[str, Any]]]:
     """Iterates over `batches`, mapped by `num_workers` processes (0: in this one).
+
+    Tensors are in pinned memory if `device` is a GPU, which then copies them while it works.
 
     Raises InputError for an image that cannot be read, when its turn comes.
     """
@@ -76,6 +79,7 @@ def load(
         num_workers=usable_workers(num_workers),
         collate_fn=_as_list,
         worker_init_fn=_init_worker,
+        pin_memory=device.type == "cuda",
         # Without its own generator a loader would draw a number from the global one, which
         # training samples regions with: then an evaluation in between would change the training.
         generator=torch.Generator(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -110,8 +111,10 @@ class RoiHeads(nn.Module, ABC):
         return detections, {}
 
     def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
+        """The rows of each image's sample that hold an object."""
         classes = [sample.classes for sample in samples]
-        return [(each >= 0) & (each < self.sampler.num_classes) for each in classes]
+        masks = [(each >= 0) & (each < self.sampler.num_classes) for each in classes]
+        return [torch.nonzero(mask).squeeze(1) for mask in masks]
 
     def _add_masks(
         self, mask_head: MaskHead, features: dict[str, Tensor], detections: list[Detections]
@@ -218,8 +221,10 @@ class Res5ROIHeads(RoiHeads):
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
             foreground = self._foreground(samples)
-            chosen = [sample.select(mask) for sample, mask in zip(samples, foreground)]
-            logits = self.mask_head(shared[torch.cat(foreground)])
+            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
+            firsts = accumulate((len(sample.boxes) for sample in samples), initial=0)
+            rows = torch.cat([rows + first for rows, first in zip(foreground, firsts)])
+            logits = self.mask_head(shared[rows])
             losses["loss_mask"] = mask_loss(logits, chosen)
         return losses
 
@@ -287,7 +292,7 @@ class StandardROIHeads(RoiHeads):
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
             foreground = self._foreground(samples)
-            chosen = [sample.select(mask) for sample, mask in zip(samples, foreground)]
+            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
             logits = self.mask_head(
                 self._mask_features(features, [sample.boxes for sample in chosen])
             )
