@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
 from pretrain.common.resources import usable_workers
+from transfer.datasets.samples import is_compact
 from transfer.training.sampler import Batch
 
 Item = TypeVar("Item")  # a sample of a task: an image with what is annotated on it
@@ -48,7 +49,8 @@ class MappedSamples(Dataset[Any]):
     def __init__(
         self, samples: Sequence[Item], mapper: Callable[[Item, int], dict[str, Any]]
     ) -> None:
-        self.samples = PackedSamples(samples)
+        # Columns are arrays already, which forked workers share.
+        self.samples: Any = samples if is_compact(samples) else PackedSamples(samples)
         self.mapper = mapper
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | InputError:

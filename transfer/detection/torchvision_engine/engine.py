@@ -127,13 +127,14 @@ def training_batches(
     cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """This process's endless batches, from the given one on."""
-    samples = train_set.samples
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        samples = tuple(sample for sample in samples if sample.trainable())
-    if not samples:
+        train_set = train_set.part(train_set.trainable_rows())
+    if not len(train_set):
         raise InputError(f"no image of {train_set.name} has an object to train on")
-    wide = [sample.width > sample.height for sample in samples]
-    batches = batch_indices(cfg, wide, cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch)
+    samples = train_set.samples
+    batches = batch_indices(
+        cfg, train_set.wide(), cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch
+    )
     device = process_device(cfg.MODEL.DEVICE)
     return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS, device)
 
