@@ -1,7 +1,7 @@
 """The annotations of a COCO file in columns, which take a tenth of the memory of its records.
 
 A usual record (whole numbers as ids, a box of four numbers, polygons of three points or more, or
-none) is kept as numbers: 8 bytes for a coordinate. Any other record is odd and kept as it is, so
+none) is kept as numbers. Any other record is odd and kept as it is, so
 that nothing of it is lost to the checks. The columns are a sequence of records: numbers of boxes,
 areas and polygons come back as floats, and keys that nothing reads are left out.
 """
@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from transfer.datasets.annotation_values import EXACT
+from transfer.datasets.coordinates import Coordinates, packed
 
+PIECE = 1 << 20  # coordinates that are packed at once
 _NUMBERS = {int, float}
 _NO_CROWD, _ODD = -1, -2  # in the column of the crowd flags: no key "iscrowd", an odd record
 
@@ -28,7 +30,7 @@ class AnnotationColumns(Sequence[Any]):
         ids, image_ids, category_ids: int64 (n,); 0 for an odd record.
         boxes: float64 (n, 4), x, y, width, height.
         crowd: int8 (n,), 0 or 1.
-        numbers: float64, the coordinates of all polygons, one polygon after the other.
+        numbers: the coordinates of all polygons, one polygon after the other.
         polygon_ends: int64, where each polygon ends in `numbers`, behind a leading 0.
         object_ends: int64 (n + 1,), where each record's polygons end among all polygons, likewise.
         odd: place -> the record itself.
@@ -45,7 +47,8 @@ class AnnotationColumns(Sequence[Any]):
         self.boxes = np.frombuffer(columns.boxes).reshape(-1, 4)
         self.crowd = np.frombuffer(columns.crowd, np.int8)
         self._areas = np.frombuffer(columns.areas)
-        self.numbers = np.frombuffer(columns.numbers)
+        columns.pack()
+        self.numbers = Coordinates(columns.pieces)
         self.polygon_ends = np.frombuffer(columns.polygon_ends, np.int64)
         self.object_ends = np.frombuffer(columns.object_ends, np.int64)
 
@@ -70,7 +73,7 @@ class AnnotationColumns(Sequence[Any]):
         ends = self.polygon_ends[first : last + 1].tolist()
         if len(ends) > 1:
             record["segmentation"] = [
-                self.numbers[begin:end].tolist() for begin, end in zip(ends, ends[1:])
+                self.numbers.part(begin, end) for begin, end in zip(ends, ends[1:])
             ]
         return record
 
@@ -118,6 +121,8 @@ class _Columns:
         self.crowd = array("b")
         self.polygon_ends, self.object_ends = array("q", [0]), array("q", [0])
         self.odd: dict[int, Any] = {}
+        self.pieces: list[np.ndarray] = []
+        self._packed = 0  # coordinates in the pieces
 
     def add(self, record: Any) -> None:
         """Takes one record."""
@@ -130,7 +135,9 @@ class _Columns:
             area, crowd = record.get("area", math.nan), record.get("iscrowd", _NO_CROWD)
             for polygon in record.get("segmentation") or ():
                 self.numbers.extend(polygon)
-                self.polygon_ends.append(len(self.numbers))
+                self.polygon_ends.append(self._packed + len(self.numbers))
+            if len(self.numbers) >= PIECE:
+                self.pack()
         else:
             self.odd[len(self.crowd)] = record
             keys, box, area, crowd = (0, 0, 0), (0, 0, 0, 0), math.nan, _ODD
@@ -140,6 +147,12 @@ class _Columns:
         self.areas.append(area)
         self.crowd.append(crowd)
         self.object_ends.append(len(self.polygon_ends) - 1)
+
+    def pack(self) -> None:
+        """Makes a piece of the coordinates since the last one."""
+        self.pieces.append(packed(np.array(self.numbers)))
+        self._packed += len(self.numbers)
+        self.numbers = array("d")
 
     @staticmethod
     def _is_usual(record: Any) -> bool:

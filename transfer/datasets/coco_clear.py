@@ -17,6 +17,7 @@ from transfer.datasets.box_checks import TOLERANCE_PX
 from transfer.datasets.coco_annotations import AnnotationColumns
 from transfer.datasets.coco_masks import FAR_PX
 from transfer.datasets.coco_records import ClearRecords, Image
+from transfer.datasets.coordinates import Coordinates
 from transfer.datasets.sample_columns import ImageColumns, ObjectColumns, SampleColumns
 from transfer.datasets.samples import Instance
 
@@ -92,34 +93,24 @@ def pack_samples(
 
 def _with_far_points(records: AnnotationColumns) -> np.ndarray:
     """Places of the records with a polygon that is far from any image."""
-    numbers = records.numbers
-    if not len(numbers) or -FAR_PX < numbers.min() <= numbers.max() < FAR_PX:
-        return np.zeros(0, np.int64)
-    far = np.flatnonzero((numbers <= -FAR_PX) | (numbers >= FAR_PX))
+    far = records.numbers.beyond(FAR_PX)
     polygons = np.searchsorted(records.polygon_ends, far, side="right") - 1
     return np.unique(np.searchsorted(records.object_ends, polygons, side="right") - 1)
 
 
 def _with_more_polygons(
     records: AnnotationColumns, rows: np.ndarray, instances: Sequence[Instance]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Coordinates]:
     """The polygons of the clear records, then those of the instances: the first polygon of each
     object and the one behind its last, where each polygon ends, and all numbers."""
     spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[rows]
     own = [i.polygons or [] for i in instances]
     lengths = [len(polygon) for polygons in own for polygon in polygons]
-    if not lengths:
-        return np.concatenate([spans, np.zeros((len(own), 2), np.int64)]), *_polygons(records)
-    ends, numbers = _polygons(records)
-    behind = len(ends) - 1 + np.cumsum([0, *map(len, own)])
+    behind = len(records.polygon_ends) - 1 + np.cumsum([0, *map(len, own)])
     spans = np.concatenate([spans, np.stack([behind[:-1], behind[1:]], axis=1)])
-    more = [np.array(polygon) for polygons in own for polygon in polygons]
-    ends = np.concatenate([ends, len(numbers) + np.cumsum(lengths)])
-    return spans, ends, np.concatenate([numbers, *more])
-
-
-def _polygons(records: AnnotationColumns) -> tuple[np.ndarray, np.ndarray]:
-    return records.polygon_ends, records.numbers
+    ends = len(records.numbers) + np.cumsum(lengths, dtype=np.int64)
+    more = [number for polygons in own for polygon in polygons for number in polygon]
+    return spans, np.concatenate([records.polygon_ends, ends]), records.numbers.followed_by(more)
 
 
 def _numbers(keys: Mapping[Id, object]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from transfer.datasets.coordinates import Coordinates
 from transfer.datasets.samples import Instance, Objects, Sample
 
 
@@ -22,8 +23,8 @@ class ImageColumns:
     names: bytes
     name_ends: np.ndarray  # int64 (n,)
     ids: Sequence[int | str] | np.ndarray  # n
-    heights: np.ndarray  # int32 (n,), pixels
-    widths: np.ndarray  # int32 (n,), pixels
+    heights: np.ndarray  # int64 (n,), pixels
+    widths: np.ndarray  # int64 (n,), pixels
 
     @staticmethod
     def pack(
@@ -55,18 +56,18 @@ class ObjectColumns:
 
     ends: np.ndarray  # int64 (n,), where each image's objects end
     boxes: np.ndarray  # float64 (m, 4), XYXY in pixels
-    categories: np.ndarray  # int32 (m,)
+    categories: np.ndarray  # int64 (m,)
     crowd: np.ndarray  # bool (m,)
     polygons: np.ndarray  # int64 (m, 2), the first polygon and the one behind the last
     polygon_ends: np.ndarray  # int64, where each polygon ends in `numbers`, behind a leading 0
-    numbers: np.ndarray  # float64, x and y of all polygons
+    numbers: Coordinates  # x and y of all polygons
     rles: dict[int, dict[str, Any]]  # object -> its run lengths
 
     def instance(self, row: int) -> Instance:
         """An object."""
         first, last = self.polygons[row].tolist()
         ends = self.polygon_ends[first : last + 1].tolist()
-        polygons = [self.numbers[begin:end].tolist() for begin, end in zip(ends, ends[1:])]
+        polygons = [self.numbers.part(begin, end) for begin, end in zip(ends, ends[1:])]
         x1, y1, x2, y2 = self.boxes[row].tolist()
         return Instance(
             (x1, y1, x2, y2),

@@ -15,6 +15,7 @@ import pytest
 
 from pretrain.common import findings
 from pretrain.common.errors import InputError
+from transfer.datasets import coco_annotations
 from transfer.datasets.checks_before_training import check_masks, check_trainable, count
 from transfer.datasets.coco import read_classes, read_coco, read_json
 from transfer.datasets.coco_annotations import AnnotationColumns
@@ -63,6 +64,11 @@ BAD: list[dict[str, Any]] = [
     {"category_id": 999},
     {"image_id": [1]},
 ]
+
+
+@pytest.fixture(autouse=True)
+def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_annotations, "PIECE", 64)
 
 
 def content(seed: int, changes: list[dict[str, Any]]) -> dict[str, Any]:
