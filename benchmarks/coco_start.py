@@ -119,6 +119,7 @@ def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, *args))
     process.start()
+    theirs.close()  # else a process that failed would be waited for
     found: dict[str, Any] = ours.recv()
     process.join()
     return found
