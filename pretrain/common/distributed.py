@@ -61,8 +61,25 @@ def init_distributed() -> torch.device:
     return process_device()
 
 
+def check_device(kind: str, key: str = "device") -> None:
+    """Raises InputError for a kind of device that `process_device` does not have.
+
+    Args:
+        key: how the message names the setting.
+    """
+    if kind not in ("cuda", "cpu"):
+        raise InputError(
+            f"{key} {kind!r} is not supported; set cuda (the GPU if there is one; "
+            "CUDA_VISIBLE_DEVICES says which) or cpu"
+        )
+
+
 def process_device(kind: str = "cuda") -> torch.device:
-    """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu"."""
+    """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu".
+
+    Raises InputError for another kind: it would run where it does not say.
+    """
+    check_device(kind)
     if kind != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -206,6 +206,11 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     return _convert(model, lambda norm: _like(kind, norm))
 
 
+def with_kernels(norm: AllReduceBatchNorm) -> KernelBatchNorm:
+    """The same layer, with the same parameters and buffers, on CUDA's kernels."""
+    return _like(KernelBatchNorm, norm)
+
+
 def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
     """Replaces every BatchNorm by one whose statistics are of `group_size` images."""
 

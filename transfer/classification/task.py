@@ -16,7 +16,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import load_config
-from pretrain.common.distributed import is_main
+from pretrain.common.distributed import is_main, process_device
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.networks.vit_architectures import parse_vit
@@ -123,7 +123,7 @@ class ClassificationTask(Task[ClassificationJob]):
         protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
         sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
         transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = process_device()
         cfg = with_formats(cfg, device)
         data = protocol.check(cfg, request.trials)
         return ClassificationJob(

@@ -69,6 +69,11 @@ class BoxCheck:
             self._fractions |= any(value % 1 for value in box)
         return True
 
+    def add_clear(self, count: int) -> None:
+        """Takes `count` boxes that have an area, are larger than a pixel and in their images."""
+        self._count += count
+        self._relative &= not count
+
     def finish(self) -> None:
         """To be called after the last box, before the findings report."""
         for where_box in self._beyond:

@@ -7,15 +7,16 @@ left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS)
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.samples import DetectionSet, Instance
+from transfer.datasets.samples import DetectionSet
 
 MOST_CLASSES = 100  # that a log's table shows; of more, the largest
 LARGEST, NAMED = 12, 5
@@ -95,17 +96,17 @@ class Counts:
 
 def count(data: DetectionSet) -> Counts:
     """The numbers of a set."""
-    instances = [i for sample in data.samples for i in sample.instances]
-    found = Counter(i.category for i in instances if not i.crowd)
-    empty = sum(not sample.instances for sample in data.samples)
+    objects = data.objects
+    found = np.bincount(objects.category[~objects.crowd], minlength=len(data.classes)).tolist()
+    with_any = len(np.unique(objects.image))
     return Counts(
         len(data),
-        len(instances),
-        sum(i.crowd for i in instances),
-        sum(i.difficult for i in instances),
-        tuple((name, found[index]) for index, name in enumerate(data.classes)),
-        empty,
-        sum(not sample.trainable() for sample in data.samples) - empty,
+        len(objects.image),
+        int(objects.crowd.sum()),
+        int(objects.difficult.sum()),
+        tuple(zip(data.classes, found)),
+        len(data) - with_any,
+        with_any - len(data.trainable_rows()),
     )
 
 
@@ -121,21 +122,24 @@ def describe(data: DetectionSet, role: str = "") -> str:
 
 def check_trainable(data: DetectionSet) -> None:
     """Raises InputError unless an image has an object to train on."""
-    single = _single(data)
-    if not single:
+    boxes = data.objects.boxes[~data.objects.crowd]
+    if not len(boxes):
         raise InputError(f"no image of {data.name} has an object to train on{_why(data)}")
-    if not any(i.box[0] < i.box[2] and i.box[1] < i.box[3] for i in single):
+    if not (boxes[:, :2] < boxes[:, 2:]).all(axis=1).any():
         raise InputError(f"no object of {data.name} has a box with an area: nothing to train on")
 
 
 def check_masks(data: DetectionSet, remedy: str) -> None:
     """Raises InputError unless every object has a mask, with the count and the first images."""
-    if not any(i.polygons or i.rle for i in _single(data)):
+    objects = data.objects
+    masked = objects.polygons | objects.rle
+    if not (masked & ~objects.crowd).any():
         raise InputError(f"no object of {data.name} has a mask{_why(data)}; {remedy}")
     findings = Findings(data.name)
-    for sample in data.samples:
-        bare = sum(not (i.polygons or i.rle or i.crowd) for i in sample.instances)
-        findings.refuse("objects have no mask", Path(sample.file_name).name, remedy, bare)
+    rows, counts = np.unique(objects.image[~masked & ~objects.crowd], return_counts=True)
+    for row, bare in zip(rows.tolist(), counts.tolist()):
+        name = Path(data.samples[row].file_name).name
+        findings.refuse("objects have no mask", name, remedy, bare)
     findings.report()
 
 
@@ -157,16 +161,16 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
         detections: that a detector gives of an image at most, TEST.DETECTIONS_PER_IMAGE; below 0
             all of them.
     """
-    if not any(not i.difficult for i in _single(data)):
+    if (data.objects.difficult | data.objects.crowd).all():
         raise InputError(
             f"no image of the test set {data.name} has an object to find{_why(data)}; "
             "there would be no score"
         )
     findings = Findings(data.name)
-    for sample in data.samples:
-        objects = sum(not i.crowd for i in sample.instances)
+    rows, counts = np.unique(data.objects.image[~data.objects.crowd], return_counts=True)
+    for row, objects in zip(rows.tolist(), counts.tolist()):
         if 0 <= detections < objects:
-            place = f"{Path(sample.file_name).name} with {objects}"
+            place = f"{Path(data.samples[row].file_name).name} with {objects}"
             findings.note(f"{DENSE.format(detections)}: raise that key", place)
     findings.report()
 
@@ -174,10 +178,6 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
 def _some(number: int, one: str, many: str = "") -> str:
     """ "1 image", "1,203 images"."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-def _single(data: DetectionSet) -> list[Instance]:
-    return [i for sample in data.samples for i in sample.instances if not i.crowd]
 
 
 def _why(data: DetectionSet) -> str:

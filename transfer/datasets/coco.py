@@ -28,7 +28,9 @@ from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
+from transfer.datasets.coco_annotations import AnnotationColumns
 from transfer.datasets.coco_checks import check_entries, check_mask
+from transfer.datasets.coco_clear import find_clear, pack_samples
 from transfer.datasets.coco_records import (
     Annotation,
     Image,
@@ -37,6 +39,7 @@ from transfer.datasets.coco_records import (
 )
 from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
+from transfer.datasets.json_records import read_object
 from transfer.datasets.missing_images import check_files
 from transfer.datasets.samples import Instance, Sample, note_like_names
 
@@ -68,8 +71,7 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
 def parse_json(path: Path) -> dict[str, Any]:
     """The content of the file, checked to be one of COCO's instances files."""
     try:
-        # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
-        content = json.loads(path.read_bytes())
+        content = _parsed(path)
     except UnicodeDecodeError as error:
         _refuse_packed(path)
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
@@ -79,12 +81,22 @@ def parse_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        if not isinstance(content, dict) or not isinstance(
+            content.get(key), (list, AnnotationColumns)
+        ):
             raise InputError(f"{path} has no list '{key}': not a COCO instances file")
     if not content["images"]:
         raise InputError(f"{path} lists no image")
     check_entries(path, content)
     return content
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return read_object(path, {"annotations": AnnotationColumns})
+    except (ValueError, RecursionError):
+        # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
+        return json.loads(path.read_bytes())
 
 
 def _refuse_packed(path: Path) -> None:
@@ -136,7 +148,7 @@ def read_coco(
     classes: Sequence[str],
     *,
     scored: Sequence[str] = (),
-) -> tuple[Sample, ...]:
+) -> Sequence[Sample]:
     """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
 
     `scored`: what is to be scored on the file, of "bbox" and "segm"; masks need more of it.
@@ -149,16 +161,26 @@ def read_coco(
     note_like_names(categories.values(), findings)
     index = _category_index(path, content, categories, classes, findings)
     images = read_images(content, findings)
-    grouped: dict[Id, list[Instance]] = defaultdict(list)
-    for found in read_annotations(content, path, images, categories, findings, scored=bool(scored)):
+    records, clear = content["annotations"], None
+    if isinstance(records, AnnotationColumns) and not scored:
+        clear = find_clear(records, images, index)
+    others: list[tuple[int, Id, Instance]] = []
+    for found in read_annotations(
+        content, path, images, categories, findings, scored=bool(scored), clear=clear
+    ):
         if "segm" in scored:
             height, width = found.image.height, found.image.width
             check_mask(findings, found.where, found.segmentation, height, width)
         instance = _instance(found, index, findings)
         if instance is not None:
-            grouped[found.image.id].append(instance)
+            others.append((found.place, found.image.id, instance))
     findings.report()
     check_files(image_folder, [image.file_name for image in images.values()])
+    if clear is not None:
+        return pack_samples(image_folder, images, index, records, clear, others)
+    grouped: dict[Id, list[Instance]] = defaultdict(list)
+    for _, image_id, instance in others:
+        grouped[image_id].append(instance)
     return tuple(_sample(image_folder, image, grouped[key]) for key, image in images.items())
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import as_id, shown
+from transfer.datasets.coco_annotations import AnnotationColumns, unusual
 from transfer.datasets.coco_masks import Segmentation, has_pixels
 from transfer.datasets.coco_records import roots
 
@@ -38,7 +39,7 @@ def check_entries(path: Path, content: Mapping[str, Any]) -> None:
     """Each entry is a record with its keys, and no two of a list have the same id."""
     findings = Findings(str(path))
     for part, keys in KEYS.items():
-        for place, entry in enumerate(content[part]):
+        for place, entry in unusual(content[part]):
             _check_entry(findings, part, place, entry, keys)
     findings.report()
     for part in KEYS:
@@ -73,7 +74,10 @@ def _check_entry(
 
 
 def _check_ids(path: Path, part: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    ids = [as_id(entry["id"]) for entry in entries]
+    if isinstance(entries, AnnotationColumns) and len(entries.values("id")) == len(entries):
+        ids = [as_id(value) for value in entries.values("id")]
+    else:
+        ids = [as_id(entry["id"]) for entry in entries]
     twice = [value for value, count in Counter(ids).items() if count > 1]
     if twice and not (part == "annotations" and MINIVAL in path.name):
         others = f" (and {len(twice) - 1} more ids)" if twice[1:] else ""

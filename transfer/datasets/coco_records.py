@@ -7,10 +7,12 @@ what is not is refused; both are counted in Findings. Everything is found here, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
@@ -24,6 +26,7 @@ from transfer.datasets.annotation_values import (
     shown,
 )
 from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
+from transfer.datasets.coco_annotations import values
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
@@ -57,10 +60,11 @@ class Image:
 class Annotation:
     """A record of 'annotations': box x, y, width, height in pixels, as annotated.
 
-    `area` is the annotated one, else the mask's or the box's. `segmentation` holds all polygons,
-    short ones too, or compressed run lengths.
+    `place` is its number in the file's list, from 0. `area` is the annotated one, else the mask's
+    or the box's. `segmentation` holds all polygons, short ones too, or compressed run lengths.
     """
 
+    place: int
     where: str
     image: Image
     category_id: Id
@@ -68,6 +72,15 @@ class Annotation:
     area: float
     crowd: bool
     segmentation: Segmentation | None
+
+
+@dataclass(frozen=True)
+class ClearRecords:
+    """Places of annotations that nothing is to be said about, and of the others, both rising."""
+
+    rows: np.ndarray
+    others: np.ndarray
+    may_be_corners: bool  # whether the boxes of all clear ones fit as x1, y1, x2, y2, too
 
 
 def read_images(content: Mapping[str, Any], findings: Findings) -> dict[Id, Image]:
@@ -135,8 +148,8 @@ def roots(contents: Sequence[Mapping[str, Any]]) -> set[tuple[Id, str]]:
 def used_categories(content: Mapping[str, Any]) -> set[tuple[Id, str]]:
     """Ids and names of the categories that have an object."""
     names = dict(all_categories(content))
-    values = {a["category_id"] for a in content["annotations"] if _hashable(a["category_id"])}
-    keys = {find_id(value, names) for value in values}
+    used = values(content["annotations"], "category_id")
+    keys = {find_id(value, names) for value in set(filter(_hashable, used))}
     return {(key, names[key]) for key in keys if key in names}
 
 
@@ -154,16 +167,24 @@ def read_annotations(
     findings: Findings,
     *,
     scored: bool = False,
+    clear: ClearRecords | None = None,
 ) -> Iterator[Annotation]:
-    """All annotations in the file's order, without those that are refused.
+    """All annotations in the file's order, without those that are refused, and the clear ones.
 
     `scored`: the file is a test set: missing areas and crowd flags are noted.
+    `clear`: records that were judged all at once, see `coco_clear.py`.
 
     Raises InputError for annotations of an image or a category that is not listed.
     """
     listed = {as_id(entry["id"]) for entry in content["images"]}
-    boxes, corners = BoxCheck(findings), _Corners()
-    for entry in content["annotations"]:
+    boxes, corners, records = BoxCheck(findings), _Corners(), content["annotations"]
+    places: Iterable[int] = range(len(records))
+    if clear is not None:
+        boxes.add_clear(len(clear.rows))
+        corners.add_clear(len(clear.rows), clear.may_be_corners)
+        places = clear.others
+    for place in places:
+        entry = records[place]
         where = f"annotation {entry['id']}"
         image_id = _reference(entry["image_id"], listed, where, findings)
         category_id = _reference(entry["category_id"], categories, where, findings)
@@ -173,7 +194,8 @@ def read_annotations(
             _refuse_unlisted(path, content, "category", categories)
         if image_id not in images:
             continue  # its record was refused
-        found = _read(entry, where, images[image_id], category_id, findings, boxes, scored)
+        image = images[image_id]
+        found = _read(entry, place, where, image, category_id, findings, boxes, scored)
         if found is not None:
             corners.add(found)
             yield found
@@ -196,6 +218,11 @@ class _Corners:
         self._fit &= x < right <= wide and y < low <= high
         if x + right > wide or y + low > high:
             self._beyond.append(found.where)
+
+    def add_clear(self, count: int, fit: bool) -> None:
+        """Takes `count` annotations within their images; `fit`: whether all could be corners."""
+        self._all += count
+        self._fit &= fit
 
     def finish(self, findings: Findings) -> None:
         """Notes it, if most boxes are too large and all could be corners."""
@@ -241,6 +268,7 @@ def _refuse_unlisted(
 
 def _read(
     entry: Mapping[str, Any],
+    place: int,
     where: str,
     image: Image,
     category_id: Id,
@@ -264,7 +292,7 @@ def _read(
         return None
     if area is None and scored:
         area = mask and mask_area(mask, image.height, image.width) or width * height
-    return Annotation(where, image, category_id, bbox, area or 0.0, bool(crowd), mask)
+    return Annotation(place, where, image, category_id, bbox, area or 0.0, bool(crowd), mask)
 
 
 def _read_bbox(findings: Findings, where: str, values: Any) -> Box | None:

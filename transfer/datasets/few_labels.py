@@ -19,8 +19,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pretrain.common.errors import InputError
-from transfer.datasets.samples import Sample
+from transfer.datasets.samples import (
+    Sample,
+    images_of,
+    objects_of,
+    rows_of,
+    trainable_rows,
+)
 
 _SUFFIX = re.compile(r"(?P<name>.+)@(?P<amount>[0-9.]+)(?P<unit>%|shot)")
 SHOT = "shot"
@@ -64,7 +72,7 @@ def is_drawn(names: Sequence[str]) -> bool:
 
 def few_labels(
     samples: Sequence[Sample], part: Part | None, classes: Sequence[str], draw: int | None = None
-) -> tuple[Sample, ...]:
+) -> Sequence[Sample]:
     """The part of the images, with the labels that are left in them; None: all images.
 
     Args:
@@ -74,15 +82,17 @@ def few_labels(
     Raises InputError also where a class has fewer objects than are asked for.
     """
     if part is None:
-        return tuple(samples)
+        return rows_of(samples, np.arange(len(samples)))
     if part.unit == SHOT:
         if draw is None:
             raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
         return _few_objects(samples, int(part.amount), classes, draw)
-    ranked = sorted((s for s in samples if s.trainable()), key=lambda s: _rank(s.image_id))
+    ids = [image.image_id for image in images_of(samples)]
+    ranked = sorted(trainable_rows(objects_of(samples)).tolist(), key=lambda row: _rank(ids[row]))
     count = max(math.floor(len(ranked) * part.amount / 100 + 0.5), 1)
-    chosen = {sample.image_id for sample in ranked[:count]}
-    return tuple(sample for sample in samples if sample.image_id in chosen)
+    chosen = {ids[row] for row in ranked[:count]}
+    rows = [row for row, image_id in enumerate(ids) if image_id in chosen]
+    return rows_of(samples, np.array(rows, np.int64))
 
 
 def _few_objects(

@@ -21,6 +21,7 @@ from pretrain.common.lookup import find, near_matches
 from pretrain.data.datasets import datasets_root
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
+from transfer.datasets.sample_columns import joined
 from transfer.datasets.samples import DetectionSet, Sample
 from transfer.datasets.voc_boxes import COUNTS_FROM
 
@@ -195,17 +196,17 @@ def _open_coco(
     pairs = [_pair(place) for place in locations]
     contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
     classes = classes or coco.read_classes(contents)
-    samples: list[Sample] = []
+    parts: list[Sequence[Sample]] = []
     ids: dict[str, int | str] = {}
     for place, pair, content in zip(locations, pairs, contents):
         read = coco.read_coco(*pair, content, classes, scored=scored)
-        samples.extend(few_labels(read, place.part, classes, draw))
+        parts.append(few_labels(read, place.part, classes, draw))
         ids.update({name: key for key, name in coco.read_categories(content, classes).items()})
     # A class of the training set that a test file does not list gets an id no category has.
     lowest = min([0, *(key for key in ids.values() if isinstance(key, int))])
     category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
     annotation_file = pairs[0][0] if len(pairs) == 1 else None
-    return DetectionSet(name, "coco", tuple(samples), classes, category_ids, annotation_file)
+    return DetectionSet(name, "coco", joined(parts), classes, category_ids, annotation_file)
 
 
 def _pair(location: Location) -> tuple[Path, Path]:

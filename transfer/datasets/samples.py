@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
 
 from pretrain.common.findings import Findings
 
@@ -71,6 +74,80 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Objects:
+    """What can be counted of all m objects of a set, image by image."""
+
+    image: np.ndarray  # int64 (m,), the image's place
+    boxes: np.ndarray  # float64 (m, 4), XYXY in pixels
+    category: np.ndarray  # int (m,)
+    crowd: np.ndarray  # bool (m,)
+    difficult: np.ndarray  # bool (m,)
+    polygons: np.ndarray  # bool (m,), whether it has polygons
+    rle: np.ndarray  # bool (m,), whether it has run lengths
+
+    @staticmethod
+    def of(samples: Sequence[Sample]) -> Objects:
+        """Those of some samples."""
+        pairs = [(place, i) for place, sample in enumerate(samples) for i in sample.instances]
+        return Objects(
+            np.array([place for place, _ in pairs], np.int64),
+            np.array([i.box for _, i in pairs], np.float64).reshape(-1, 4),
+            np.array([i.category for _, i in pairs], np.int64),
+            np.array([i.crowd for _, i in pairs], bool),
+            np.array([i.difficult for _, i in pairs], bool),
+            np.array([bool(i.polygons) for _, i in pairs], bool),
+            np.array([bool(i.rle) for _, i in pairs], bool),
+        )
+
+
+class CompactSamples(Protocol):
+    """Samples in columns, made when asked for; see `sample_columns.py`."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """One image, with its objects."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def take(self, rows: np.ndarray) -> Sequence[Sample]:
+        """The images of these rows."""
+
+    def images(self) -> Iterable[Sample]:
+        """All images, without their objects."""
+
+    def wide(self) -> np.ndarray:
+        """bool (n,): whether each image is wider than it is high."""
+
+    def objects(self) -> Objects:
+        """What can be counted of all objects."""
+
+
+def is_compact(samples: object) -> TypeGuard[CompactSamples]:
+    """Whether samples are in columns."""
+    return hasattr(samples, "take")
+
+
+def trainable_rows(objects: Objects) -> np.ndarray:
+    """int64: the images with an object that can be trained on; see `Sample.trainable`."""
+    return np.unique(objects.image[~objects.crowd])
+
+
+def objects_of(samples: Sequence[Sample]) -> Objects:
+    """What can be counted of all their objects."""
+    return samples.objects() if is_compact(samples) else Objects.of(samples)
+
+
+def images_of(samples: Sequence[Sample]) -> Iterable[Sample]:
+    """All images; those of columns without their objects, which would take gigabytes."""
+    return samples.images() if is_compact(samples) else samples
+
+
+def rows_of(samples: Sequence[Sample], rows: np.ndarray) -> Sequence[Sample]:
+    """The images of these rows, in their order."""
+    return samples.take(rows) if is_compact(samples) else tuple(samples[row] for row in rows)
+
+
+@dataclass(frozen=True)
 class DetectionSet:
     """A split of a detection data set.
 
@@ -80,7 +157,7 @@ class DetectionSet:
 
     name: str
     layout: str
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...]
     category_ids: tuple[int | str, ...]
     annotation_file: Path | None = None
@@ -92,9 +169,27 @@ class DetectionSet:
         """The first `count` images that can be trained on (0: all images)."""
         if count <= 0:
             return self
-        kept = [sample for sample in self.samples if sample.trainable()][:count]
-        return replace(self, samples=tuple(kept))
+        return self.part(self.trainable_rows()[:count])
 
     def has_run_lengths(self) -> bool:
         """Whether the mask of an object that can be trained on is not a polygon."""
-        return any(i.rle is not None for s in self.samples for i in s.instances if not i.crowd)
+        return bool((self.objects.rle & ~self.objects.crowd).any())
+
+    @cached_property
+    def objects(self) -> Objects:
+        """What can be counted of all objects."""
+        return objects_of(self.samples)
+
+    def trainable_rows(self) -> np.ndarray:
+        """int64: the images with an object that can be trained on; see `Sample.trainable`."""
+        return trainable_rows(self.objects)
+
+    def part(self, rows: np.ndarray) -> DetectionSet:
+        """The images of these rows, in their order."""
+        return replace(self, samples=rows_of(self.samples, rows))
+
+    def wide(self) -> list[bool]:
+        """Whether each image is wider than it is high."""
+        if is_compact(self.samples):
+            return self.samples.wide().tolist()
+        return [sample.width > sample.height for sample in self.samples]

@@ -12,6 +12,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
@@ -31,7 +32,6 @@ SCHEDULERS = {
     DETECTION: tuple(name for name in SHAPES if name != "WarmupPolyLR"),
     SEMANTIC: tuple(SHAPES),
 }
-DEVICES = ("cuda", "cpu")
 NAMES: dict[str, Collection[Any]] = {
     "MODEL.BACKBONE.NAME": ARCHITECTURES,
     "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
@@ -175,11 +175,7 @@ def check_run(cfg: CfgNode, name: str) -> None:
     Raises InputError, naming the key, for what would stop the run later; warns, once in a process,
     of steps that are never reached and of a warm-up as long as the run.
     """
-    if cfg.MODEL.DEVICE not in DEVICES:
-        raise InputError(
-            f"MODEL.DEVICE {cfg.MODEL.DEVICE!r} is not supported; set cuda (the GPU if there is "
-            "one; CUDA_VISIBLE_DEVICES says which) or cpu"
-        )
+    check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     solver = cfg.SOLVER
     _check_known(cfg, "SOLVER.LR_SCHEDULER_NAME", SCHEDULERS[cfg.TRANSFER.TASK])
     _check_known(cfg, "SOLVER.WARMUP_METHOD", tuple(WARMUPS))

@@ -26,7 +26,14 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.common.checkpoint import atomic_write
-from pretrain.common.distributed import barrier, gather_items, is_main, rank, world_size
+from pretrain.common.distributed import (
+    barrier,
+    gather_items,
+    is_main,
+    process_device,
+    rank,
+    world_size,
+)
 from pretrain.common.logs import progress
 from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
@@ -185,8 +192,7 @@ def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:
     theirs.OUTPUT_DIR = str(output)
     theirs.MODEL.WEIGHTS = weights
     theirs.DATASETS.TRAIN, theirs.DATASETS.TEST = (TRAIN,), (TEST,)
-    if not torch.cuda.is_available():
-        theirs.MODEL.DEVICE = "cpu"
+    theirs.MODEL.DEVICE = process_device(cfg.MODEL.DEVICE).type
     theirs.freeze()
     return theirs
 

@@ -11,16 +11,16 @@ import logging
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import barrier, gather_objects, is_main
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection.config import changed
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.predictions import Predictions
@@ -65,20 +65,17 @@ def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSe
     Raises:
         InputError: one of the parts would be empty.
     """
-    samples = sorted((s for s in train_set.samples if s.trainable()), key=lambda s: str(s.image_id))
-    chosen = random.Random(seed).sample(range(len(samples)), round(share * len(samples)))
-    held = {id(samples[index]) for index in chosen}
-    parts = [
-        tuple(s for s in train_set.samples if (id(s) in held) == wanted and s.trainable())
-        for wanted in (False, True)
-    ]
-    if not all(parts):
+    rows = train_set.trainable_rows()
+    ids = [str(image.image_id) for image in images_of(train_set.samples)]
+    ranked = sorted(rows.tolist(), key=ids.__getitem__)
+    chosen = random.Random(seed).sample(range(len(ranked)), round(share * len(ranked)))
+    held = np.isin(rows, [ranked[index] for index in chosen])
+    if held.all() or not held.any():
         raise InputError(
-            f"TRANSFER.LR_SWEEP.HELD_OUT {share} of {len(samples)} images leaves nothing to train "
+            f"TRANSFER.LR_SWEEP.HELD_OUT {share} of {len(rows)} images leaves nothing to train "
             "on or nothing to judge on"
         )
-    rest, out = (replace(train_set, samples=part) for part in parts)
-    return rest, out
+    return train_set.part(rows[~held]), train_set.part(rows[held])
 
 
 def short_config(cfg: CfgNode, rate: float) -> CfgNode:

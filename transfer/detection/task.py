@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -22,7 +23,7 @@ from transfer.datasets.checks_before_training import check_one_file, check_scora
 from transfer.datasets.few_labels import is_drawn
 from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.registry import open_sets
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
 from transfer.detection.config_checks import check_train_named
@@ -208,8 +209,8 @@ def _check_sets(
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
     # Under a launcher one process looks, as in `check_output`.
     if scan and cfg.TRANSFER.CHECK_IMAGES and int(os.environ.get("RANK", 0)) == 0:
-        trained = () if train_set is None else train_set.samples
-        check_image_sizes((*trained, *test_set.samples))
+        trained = () if train_set is None else images_of(train_set.samples)
+        check_image_sizes(chain(trained, images_of(test_set.samples)))
 
 
 def check_engine(cfg: CfgNode, engine: str) -> None:
@@ -234,7 +235,7 @@ def _drawn(job: DetectionJob, seed: int) -> DetectionSet:
     first = node.VOC_COUNTS_FROM
     found = open_sets(names, like=job.train_set, draw=seed, voc_counts_from=first)
     found = found.limited(node.LIMIT_IMAGES)
-    count = sum(len(sample.instances) for sample in found.samples)
+    count = len(found.objects.image)
     logger.info("draw %d: %d objects in %d images", seed, count, len(found))
     return found
 

@@ -125,14 +125,16 @@ class Segmenter(nn.Module):
             image = self._input(item["image"])
             margins = (0, width - image.shape[-1], 0, height - image.shape[-2])
             padded.append(F.pad(image, margins))
-            masks.append(F.pad(item["mask"].to(image.device).long(), margins, value=IGNORE))
+            mask = item["mask"].to(image.device, non_blocking=True).long()
+            masks.append(F.pad(mask, margins, value=IGNORE))
         images, stem = torch.cat(padded), self.backbone.get_parameter("conv1.weight")
         if stem.is_contiguous(memory_format=torch.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, torch.stack(masks)
 
     def _input(self, image: Tensor) -> Tensor:
-        return self.preprocess.apply(image[None].to(self.head.classifier.weight.device))
+        device = self.head.classifier.weight.device
+        return self.preprocess.apply(image[None].to(device, non_blocking=True))
 
     def _predict(self, item: Mapping[str, Any]) -> Tensor:
         image = self._input(item["image"])

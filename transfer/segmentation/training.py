@@ -109,7 +109,8 @@ def training_batches(
     """This process's endless batches, from the given one on."""
     batches = batch_indices(cfg, [False] * len(train_set), False, start_batch)
     mapper = TrainMapper(train_transform(cfg), cfg.TRANSFER.SEMANTIC.NUM_CLASSES, cfg.SEED)
-    return load(train_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+    device = process_device(cfg.MODEL.DEVICE)
+    return load(train_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
 
 
 def predict(
@@ -124,7 +125,8 @@ def predict(
     share = rank_share(len(test_set), rank(), world_size())
     mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
     batches = [[(0, index)] for index in share]
-    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+    device = process_device(cfg.MODEL.DEVICE)
+    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
     matrices: list[np.ndarray] = []
     kept: dict[int, np.ndarray] = {}
     training = model.training

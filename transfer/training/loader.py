@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
 from pretrain.common.resources import loader_processes
+from transfer.datasets.samples import is_compact
 from transfer.training.sampler import Batch
 
 Item = TypeVar("Item")  # a sample of a task: an image with what is annotated on it
@@ -48,7 +49,8 @@ class MappedSamples(Dataset[Any]):
     def __init__(
         self, samples: Sequence[Item], mapper: Callable[[Item, int], dict[str, Any]]
     ) -> None:
-        self.samples = PackedSamples(samples)
+        # Columns are arrays already, which forked workers share.
+        self.samples: Any = samples if is_compact(samples) else PackedSamples(samples)
         self.mapper = mapper
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | InputError:
@@ -65,8 +67,11 @@ def load(
     mapper: Callable[[Item, int], dict[str, Any]],
     batches: Iterable[Batch],
     num_workers: int,
+    device: torch.device,
 ) -> Iterator[list[dict[str, Any]]]:
     """Iterates over `batches`, mapped by `num_workers` processes (0: in this one).
+
+    Tensors are in pinned memory if `device` is a GPU, which then copies them while it works.
 
     Raises InputError for an image that cannot be read, when its turn comes.
     """
@@ -75,6 +80,7 @@ def load(
         batch_sampler=batches,
         **loader_processes(num_workers),
         collate_fn=_as_list,
+        pin_memory=device.type == "cuda",
         # Without its own generator a loader would draw a number from the global one, which
         # training samples regions with: then an evaluation in between would change the training.
         generator=torch.Generator(),

@@ -154,3 +154,11 @@ def test_what_the_main_process_made_is_shared(tmp_path: Path) -> None:
         assert results == wanted
         assert made == ([0, 0] if rank == 0 else [])
     assert from_main(None, lambda: "alone") == "alone"
+
+
+def test_a_device_is_what_it_says_or_refused() -> None:
+    assert distributed.process_device("cpu").type == "cpu"
+    assert distributed.process_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for kind in ("mps", "cuda:1", "gpu"):
+        with pytest.raises(InputError, match=f"device '{kind}' is not supported; set cuda"):
+            distributed.process_device(kind)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pretrain.common.distributed import gather_with_grad, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from pretrain.common.sync_batchnorm import AllReduceBatchNorm
+from pretrain.common.sync_batchnorm import AllReduceBatchNorm, with_kernels
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -105,12 +105,6 @@ class ChannelLayerNorm(nn.Module):
         return self.weight[:, None, None] * scaled + self.bias[:, None, None]
 
 
-def _sync(channels: int) -> nn.Module:
-    # torch's layer refuses CPU tensors as soon as a process group exists.
-    layer = nn.SyncBatchNorm if torch.cuda.is_available() else AllReduceBatchNorm
-    return layer(channels)
-
-
 def _group(channels: int) -> nn.Module:
     return nn.GroupNorm(32, channels)
 
@@ -120,8 +114,8 @@ NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "FrozenBN": FrozenBatchNorm2d,
     "GN": _group,
     "LN": ChannelLayerNorm,
-    "SyncBN": _sync,
-    "nnSyncBN": _sync,
+    "SyncBN": AllReduceBatchNorm,
+    "nnSyncBN": AllReduceBatchNorm,
     "naiveSyncBN": NaiveSyncBatchNorm,
 }
 
@@ -135,6 +129,17 @@ def check_norm(key: str, name: str) -> None:
 def make_norm(name: str, channels: int) -> nn.Module | None:
     """The layer, None for the empty name; InputError for an unknown one."""
     return find(name, NORM_LAYERS, "norm")(channels) if name else None
+
+
+def use_kernels(module: nn.Module, device: torch.device) -> None:
+    """Turns the layers of "SyncBN" into those that run CUDA's kernels, if the module will run on
+    CUDA."""
+    if device.type != "cuda":
+        return
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, AllReduceBatchNorm):
+                setattr(parent, name, with_kernels(child))
 
 
 def freeze(module: nn.Module) -> None:

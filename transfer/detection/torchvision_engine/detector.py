@@ -186,7 +186,7 @@ class Detector(nn.Module):
         Raises:
             InputError: an image is larger than the square.
         """
-        ready = [self._normalise(image.to(self.device)) for image in images]
+        ready = [self._normalise(image.to(self.device, non_blocking=True)) for image in images]
         sizes = [(image.shape[-2], image.shape[-1]) for image in ready]
         divisor = max(self.size_divisibility, 1)
         height, width = (math.ceil(max(side) / divisor) * divisor for side in zip(*sizes))

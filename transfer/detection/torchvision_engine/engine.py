@@ -28,6 +28,7 @@ from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
+from transfer.detection.torchvision_engine.batchnorm import use_kernels
 from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
 from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
@@ -105,7 +106,9 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
 
 def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
-    return DetectorSpec.from_config(cfg, preprocess.highpass).build()
+    detector = DetectorSpec.from_config(cfg, preprocess.highpass).build()
+    use_kernels(detector, process_device(cfg.MODEL.DEVICE))
+    return detector
 
 
 def make_train_mapper(cfg: CfgNode) -> TrainMapper:
@@ -124,14 +127,16 @@ def training_batches(
     cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """This process's endless batches, from the given one on."""
-    samples = train_set.samples
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        samples = tuple(sample for sample in samples if sample.trainable())
-    if not samples:
+        train_set = train_set.part(train_set.trainable_rows())
+    if not len(train_set):
         raise InputError(f"no image of {train_set.name} has an object to train on")
-    wide = [sample.width > sample.height for sample in samples]
-    batches = batch_indices(cfg, wide, cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch)
-    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS)
+    samples = train_set.samples
+    batches = batch_indices(
+        cfg, train_set.wide(), cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch
+    )
+    device = process_device(cfg.MODEL.DEVICE)
+    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS, device)
 
 
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
@@ -141,7 +146,8 @@ def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[P
         GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT
     )
     batches = [[(0, index)] for index in share]
-    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS)
+    device = process_device(cfg.MODEL.DEVICE)
+    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
     found: list[Predictions] = []
     training = detector.training
     detector.eval()

@@ -40,11 +40,12 @@ class Polygons:
         """See GroundTruthMasks; rasterised by pycocotools, on the CPU."""
         if len(boxes) == 0:
             return torch.empty(0, size, size, dtype=torch.bool, device=boxes.device)
+        # Both in one copy, since each makes a GPU wait; float64 holds either as it is.
+        rows = torch.cat([index[:, None].double(), boxes.double()], dim=1).cpu().numpy()
         masks = [
-            rasterise(self.polygons[object_index], box, size)
-            for object_index, box in zip(index.tolist(), boxes.cpu().numpy())
+            rasterise(self.polygons[int(row[0])], row[1:].astype(np.float32), size) for row in rows
         ]
-        return torch.from_numpy(np.stack(masks)).to(boxes.device)
+        return torch.from_numpy(np.stack(masks)).to(boxes.device, non_blocking=True)
 
 
 class BitMasks:

@@ -59,8 +59,9 @@ class RoiPooler:
         levels = assign_levels(torch.cat(list(boxes)), lowest, highest)
         side = self.resolution
         pooled = features[0].new_zeros(len(rois), features[0].shape[1], side, side)
-        for level, (feature, stride) in enumerate(zip(features, self.strides)):
-            chosen = torch.nonzero(levels == level).squeeze(1)
+        for chosen, feature, stride in zip(
+            _by_level(levels, len(features)), features, self.strides
+        ):
             pooled.index_put_((chosen,), self._pool(feature, rois[chosen], stride))
         return pooled
 
@@ -71,6 +72,13 @@ class RoiPooler:
             # Its 8 bits would move boxes by several pixels; fp16 moves them as in Detectron2.
             return roi_align(feature.float(), rois, *options).to(feature.dtype)
         return roi_align(feature, rois.to(feature.dtype), *options)
+
+
+def _by_level(levels: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Levels (r,) of `count` maps -> the rows of each map, rising; a GPU waits once for all."""
+    maps = torch.arange(count, device=levels.device)
+    sizes: list[int] = (levels == maps[:, None]).sum(dim=1).tolist()
+    return levels.argsort(stable=True).split(sizes)
 
 
 def _with_image(image: int, boxes: Tensor) -> Tensor:

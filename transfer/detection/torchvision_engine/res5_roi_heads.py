@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from fvcore.common.config import CfgNode
@@ -103,7 +104,9 @@ class Res5ROIHeads(RoiHeads):
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
             foreground = self._foreground(samples)
-            chosen = [sample.select(mask) for sample, mask in zip(samples, foreground)]
-            logits = self.mask_head(shared[torch.cat(foreground)])
+            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
+            firsts = accumulate((len(sample.boxes) for sample in samples), initial=0)
+            rows = torch.cat([rows + first for rows, first in zip(foreground, firsts)])
+            logits = self.mask_head(shared[rows])
             losses["loss_mask"] = mask_loss(logits, chosen)
         return losses

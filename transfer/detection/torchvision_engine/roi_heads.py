@@ -100,8 +100,10 @@ class RoiHeads(nn.Module, ABC):
         return detections, {}
 
     def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
+        """The rows of each image's sample that hold an object."""
         classes = [sample.classes for sample in samples]
-        return [(each >= 0) & (each < self.sampler.num_classes) for each in classes]
+        masks = [(each >= 0) & (each < self.sampler.num_classes) for each in classes]
+        return [torch.nonzero(mask).squeeze(1) for mask in masks]
 
     def _add_masks(
         self, mask_head: MaskHead, features: dict[str, Tensor], detections: list[Detections]

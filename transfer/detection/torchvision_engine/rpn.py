@@ -180,7 +180,8 @@ class RPN(nn.Module):
         self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
         """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) -> scalar losses."""
-        used, positive = labels >= 0, labels == 1
+        # The places once: a GPU's boolean index waits for the device, each time.
+        used, positive = torch.nonzero(labels >= 0).unbind(1), torch.nonzero(labels == 1).unbind(1)
         classification = F.binary_cross_entropy_with_logits(
             logits[used], labels[used].to(torch.float32), reduction="sum"
         )
@@ -231,7 +232,8 @@ class RPN(nn.Module):
     ) -> Tensor:
         """One image's boxes (n, 4), scores, finiteness and maps (n,) -> its proposals."""
         boxes = clip(boxes, size)
-        keep = finite & nonempty(boxes)
+        # The places once: a GPU's boolean index waits for the device, each time.
+        keep = torch.nonzero(finite & nonempty(boxes)).squeeze(1)
         boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
         # Within each map, as in the FPN's paper: maps answer for objects of different sizes.
         kept = batched_nms(boxes.float(), scores, levels, self.spec.nms_thresh)

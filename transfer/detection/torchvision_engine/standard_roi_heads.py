@@ -87,7 +87,7 @@ class StandardROIHeads(RoiHeads):
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
             foreground = self._foreground(samples)
-            chosen = [sample.select(mask) for sample, mask in zip(samples, foreground)]
+            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
             logits = self.mask_head(
                 self._mask_features(features, [sample.boxes for sample in chosen])
             )

@@ -31,8 +31,9 @@ class Targets:
         if sample.get("polygons") is not None:
             masks = Polygons(sample["polygons"])
         elif sample.get("bitmasks") is not None:
-            masks = BitMasks(sample["bitmasks"].to(device))
-        return Targets(sample["boxes"].to(device), sample["classes"].to(device), masks)
+            masks = BitMasks(sample["bitmasks"].to(device, non_blocking=True))
+        boxes, classes = (sample[key].to(device, non_blocking=True) for key in ("boxes", "classes"))
+        return Targets(boxes, classes, masks)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class RoiSample:
     targets: Targets
 
     def select(self, index: Tensor) -> RoiSample:
-        """The rows of `index`, a bool or integer tensor."""
+        """The rows of `index`, integers: with a mask a GPU would wait for each field."""
         return RoiSample(
             self.boxes[index],
             self.classes[index],

@@ -88,7 +88,7 @@ def test_loader_raises_one_line_for_a_broken_image(digits: Path, workers: int) -
     samples[2] = replace(samples[2], file_name=str(digits / "nothing.jpg"))
     batches = [[(0, 0), (1, 1)], [(2, 2)]]
     state = torch.get_rng_state()
-    loaded = load(samples, InferenceMapper(PLAIN, "RGB"), batches, workers)
+    loaded = load(samples, InferenceMapper(PLAIN, "RGB"), batches, workers, torch.device("cpu"))
     assert [item["image_id"] for item in next(loaded)] == [s.image_id for s in samples[:2]]
     with pytest.raises(InputError, match=r"^image .*nothing\.jpg cannot be read") as error:
         next(loaded)

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from pretrain.common.errors import InputError
+from pretrain.common.sync_batchnorm import AllReduceBatchNorm, KernelBatchNorm
 from tests.two_processes import run_in_two
 from transfer.detection.torchvision_engine.batchnorm import (
     FrozenBatchNorm2d,
     NaiveSyncBatchNorm,
     freeze,
     make_norm,
+    use_kernels,
 )
 
 
@@ -60,6 +62,16 @@ def test_freeze_keeps_the_function_and_stops_training() -> None:
     assert torch.equal(net(x), expected)
     assert set(net.state_dict()) == keys
     assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_the_device_of_the_config_chooses_the_synchronising_layer() -> None:
+    net = nn.Sequential(nn.Sequential(make_norm("SyncBN", 4)), make_norm("BN", 4))
+    weight, keys = net[0][0].weight, set(net.state_dict())
+    use_kernels(net, torch.device("cpu"))
+    assert type(net[0][0]) is AllReduceBatchNorm
+    use_kernels(net, torch.device("cuda"))
+    assert type(net[0][0]) is KernelBatchNorm and type(net[1]) is nn.BatchNorm2d
+    assert net[0][0].weight is weight and set(net.state_dict()) == keys
 
 
 def test_names() -> None:

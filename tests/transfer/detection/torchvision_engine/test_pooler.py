@@ -7,7 +7,12 @@ import math
 import torch
 from torchvision.ops import roi_align
 
-from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler, assign_levels
+from transfer.detection.torchvision_engine.pooler import (
+    PoolerSpec,
+    RoiPooler,
+    _by_level,
+    assign_levels,
+)
 
 
 def square(side: float) -> list[float]:
@@ -50,3 +55,11 @@ def test_one_map_and_no_boxes() -> None:
     assert pooler([feature], [torch.zeros(0, 4)]).shape == (0, 3, 5, 5)
     pooler = RoiPooler(PoolerSpec(resolution=5, sampling_ratio=0), (4, 8))
     assert pooler([feature, feature], [torch.zeros(0, 4)]).shape == (0, 3, 5, 5)
+
+
+def test_rows_of_all_maps_at_once_are_those_of_each_map() -> None:
+    levels = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(0))
+    found = _by_level(levels, 4)
+    assert len(found) == 4 and not len(found[3])
+    for level, rows in enumerate(found):
+        assert torch.equal(rows, torch.nonzero(levels == level).squeeze(1))

@@ -67,6 +67,6 @@ def test_image_without_objects() -> None:
 
 def test_select() -> None:
     sample = make_sampler()([random_boxes(30, 3)], [make_targets(2)])[0]
-    some = sample.select(sample.classes < K)
+    some = sample.select(torch.nonzero(sample.classes < K).squeeze(1))
     assert len(some.boxes) == len(some.gt_index) == (sample.classes < K).sum()
     assert some.targets is sample.targets

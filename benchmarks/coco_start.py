@@ -1,0 +1,168 @@
+"""COCO at its true size: seconds and memory from the start of detection to its first batch.
+
+    python benchmarks/coco_start.py --output benchmarks/results/coco_start_2cores.json
+
+A made-up data set in, with as many images (118,287) and objects (860,001) as COCO's train2017 and
+polygons of as many points; seconds of processor time, and the process's peak memory in MiB, out.
+Every row runs in a process of its own, so that its peak is its own. `--sizes` repeats the
+measurement for parts of the set: it shows how the cost grows. The image files are one photograph,
+hard-linked under each image's name, and only the first batch is decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.environment import describe_environment, describe_hardware
+
+IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
+WIDTH, HEIGHT = 640, 480  # px
+POINTS = 24  # of a polygon, on average: the file is then about as large as COCO's, 450 MB
+SHAPES = 4096  # different polygons
+LINKS = 30_000  # to one file; a file system has a limit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0], help="parts of COCO")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the data there (default: a temporary one)"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file of the result")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        for size in args.sizes:
+            place = make_coco(folder / f"coco_{size:g}", int(IMAGES * size), int(OBJECTS * size))
+            rows.append({"images": int(IMAGES * size), "objects": int(OBJECTS * size)})
+            rows[-1] |= measured(start, place)
+            print(json.dumps(rows[-1]))
+    result = {
+        "rows": rows,
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+    }
+    if args.output:
+        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+
+
+def make_coco(folder: Path, images: int, objects: int) -> Path:
+    """Writes annotations and linked image files, unless the folder has them; returns the folder."""
+    path, photos = folder / "annotations" / "instances_train.json", folder / "train"
+    if path.is_file():
+        return folder
+    path.parent.mkdir(parents=True)
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))
+    for number in range(1, images + 1):
+        photo = photos / f"{number:012d}.jpg"
+        if number % LINKS == 1:
+            first = photo
+            picture.save(first)
+        else:
+            os.link(first, photo)
+    shapes = [_shape(rng) for _ in range(SHAPES)]
+    owners, kinds = rng.integers(1, images + 1, objects), rng.integers(0, SHAPES, objects)
+    classes = rng.integers(1, CLASSES + 1, objects)
+    records = (
+        f'{{"segmentation": {shapes[kind]}, "image_id": {image}, "category_id": {category}, '
+        f'"id": {number}}}'
+        for number, (image, kind, category) in enumerate(zip(owners, kinds, classes), start=1)
+    )
+    listed = [
+        {"id": i, "file_name": f"{i:012d}.jpg", "height": HEIGHT, "width": WIDTH, "license": 3}
+        for i in range(1, images + 1)
+    ]
+    names = [{"id": i, "name": f"class{i}"} for i in range(1, CLASSES + 1)]
+    with path.open("w") as file:
+        file.write(f'{{"info": {{}}, "licenses": [], "images": {json.dumps(listed)}, ')
+        file.write('"annotations": [')
+        file.write(next(records))
+        file.writelines(f", {record}" for record in records)
+        file.write(f'], "categories": {json.dumps(names)}}}')
+    return folder
+
+
+def _shape(rng: np.random.Generator) -> str:
+    """The keys of an object that its polygon decides: a star-shaped one around its centre."""
+    count = int(rng.integers(POINTS // 2, POINTS * 3 // 2))
+    centre, radius = rng.uniform([80, 80], [WIDTH - 80, HEIGHT - 80]), rng.uniform(5, 75)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, count))
+    lengths = rng.uniform(0.5, 1, count) * radius
+    points = centre + lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    points = points.round(2)
+    (left, top), (right, low) = points.min(0), points.max(0)
+    box = [round(float(v), 2) for v in (left, top, right - left, low - top)]
+    area = round(box[2] * box[3] / 2, 4)
+    return f'[{json.dumps(points.ravel().tolist())}], "area": {area}, "iscrowd": 0, "bbox": {box}'
+
+
+def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
+    """What `function` returns in a new process, with the memory that it took there."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(theirs, function, *args))
+    process.start()
+    theirs.close()  # else a process that failed would be waited for
+    found: dict[str, Any] = ours.recv()
+    process.join()
+    return found
+
+
+def _run(result: Connection, function: Callable[..., dict[str, Any]], *args: object) -> None:
+    result.send(function(*args))
+
+
+def start(folder: Path) -> dict[str, Any]:
+    """Opens the set as training does, with all checks but the images' sizes, and reads a batch."""
+    from pretrain.common.distributed import seed_everything
+    from transfer.datasets.checks_before_training import check_masks, check_trainable, describe
+    from transfer.datasets.registry import open_sets
+    from transfer.detection.config import load_detection_config
+    from transfer.detection.torchvision_engine.engine import training_batches
+
+    seed_everything(0)
+    imported = peak_mib()
+    cfg = load_detection_config("coco_mscn_fpn_1x.yaml", ["DATALOADER.NUM_WORKERS", "0"])
+    begin, wall = time.process_time(), time.perf_counter()
+    data = open_sets([f"coco:{folder}:train"])
+    read = time.process_time() - begin
+    check_trainable(data)
+    check_masks(data, "annotate them")
+    data.has_run_lengths()
+    describe(data, "training")
+    checked = time.process_time() - begin - read
+    next(training_batches(cfg, data))
+    return {
+        "cpu_s": round(time.process_time() - begin, 2),
+        "cpu_s_reading": round(read, 2),
+        "cpu_s_checks": round(checked, 2),
+        "wall_s": round(time.perf_counter() - wall, 2),
+        "peak_mib": peak_mib(),
+        "peak_mib_after_imports": imported,
+    }
+
+
+def peak_mib() -> int:
+    """The largest memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A report of many records: seconds and memory of `tools/report.py` by their number.
+
+    python benchmarks/report_records.py --output benchmarks/results/report_records_2cores.json
+
+Made-up records in (one of the shipped ones, under other names and with other numbers: checkpoints
+times protocols times trials), seconds of processor time and the process's peak memory out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.coco_start import measured, peak_mib
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.environment import describe_environment, describe_hardware
+
+RECORD = Path("docs/results/detection_small/boxes/mscn/trial_0")
+PROTOCOLS, TRIALS = 5, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--output", type=Path, help="JSON file of the result")
+    args = parser.parse_args()
+    rows = []
+    for number in args.records:
+        with tempfile.TemporaryDirectory() as temporary:
+            make_records(Path(temporary) / "runs", number)
+            rows.append({"records": number} | measured(report, Path(temporary)))
+            print(json.dumps(rows[-1]))
+    if args.output:
+        result = {
+            "rows": rows,
+            "hardware": describe_hardware(),
+            "environment": describe_environment(),
+        }
+        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+
+
+def make_records(folder: Path, number: int) -> None:
+    """Writes trial folders with records, curves and kernels."""
+    content, rng = json.loads((RECORD / "record.json").read_text()), random.Random(0)
+    for index in range(number):
+        trial, rest = index % TRIALS, index // TRIALS
+        protocol, checkpoint = rest % PROTOCOLS, rest // PROTOCOLS
+        record: dict[str, Any] = copy.deepcopy(content)
+        record["trial"] = record["seed"] = trial
+        record["checkpoint"]["name"] = f"checkpoint{checkpoint}"
+        for key in record["checkpoint"]:
+            if key.endswith("sha256"):
+                record["checkpoint"][key] = _sha(f"{key} {checkpoint}")
+        record["protocol"]["name"] = f"protocol{protocol}"
+        record["protocol"]["config_sha256"] = _sha(f"protocol {protocol}")
+        for metric in record["metrics"]:
+            record["metrics"][metric] += rng.gauss(0, 2)
+        place = folder / f"protocol{protocol}" / f"checkpoint{checkpoint}" / f"trial_{trial}"
+        place.mkdir(parents=True)
+        for file in RECORD.iterdir():
+            if file.is_file():
+                shutil.copy(file, place)
+        (place / "record.json").write_text(json.dumps(record))
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Writes the whole report."""
+    from transfer.report.run import write_report
+
+    imported, begin = peak_mib(), time.process_time()
+    written = write_report([str(folder / "runs")], str(folder / "report"))
+    page = written.page.stat().st_size / 2**20
+    return {
+        "cpu_s": round(time.process_time() - begin, 2),
+        "page_mib": round(page, 2),
+        "peak_mib": peak_mib(),
+        "peak_mib_after_imports": imported,
+    }
+
+
+if __name__ == "__main__":
+    main()

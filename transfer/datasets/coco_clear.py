@@ -1,0 +1,131 @@
+"""Judges the usual annotations of a training set all at once, and packs the samples.
+
+An annotation is clear if reading it alone (`coco_records.read_annotations`) would say nothing about
+it: its image and category are listed, its box has an area and is in its image, and its polygons
+are not far away. The others are read one by one. Both together make the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transfer.datasets.annotation_values import EXACT, Id
+from transfer.datasets.box_checks import TOLERANCE_PX
+from transfer.datasets.coco_annotations import AnnotationColumns
+from transfer.datasets.coco_masks import FAR_PX
+from transfer.datasets.coco_records import ClearRecords, Image
+from transfer.datasets.coordinates import Coordinates
+from transfer.datasets.sample_columns import ImageColumns, ObjectColumns, SampleColumns
+from transfer.datasets.samples import Instance
+
+
+def find_clear(
+    records: AnnotationColumns, images: Mapping[Id, Image], categories: Mapping[Id, int]
+) -> ClearRecords:
+    """Which records are clear; `images` by ascending id."""
+    clear = records.usual & np.isin(records.category_ids, _numbers(categories))
+    keys = _numbers(images)
+    if not len(keys) or len(keys) < len(images):
+        clear[:] = False  # ids that are text are matched one by one
+        return ClearRecords(np.flatnonzero(clear), np.flatnonzero(~clear), True)
+    sizes = np.array([(image.width, image.height) for image in images.values()], np.float64)
+    row = np.searchsorted(keys, records.image_ids).clip(max=len(keys) - 1)
+    clear &= keys[row] == records.image_ids
+    low, high = records.boxes[:, :2], records.boxes[:, :2] + records.boxes[:, 2:]
+    limit = (sizes + TOLERANCE_PX)[row]
+    clear &= (low < high).all(1) & (low >= -TOLERANCE_PX).all(1) & (high <= limit).all(1)
+    # Larger than a pixel: the coordinates are not relative.
+    clear &= (np.maximum(low, high - low).max(1) > 1) & (sizes[row].min(1) > 2)
+    clear[_with_far_points(records)] = False
+    size = records.boxes[clear, 2:]
+    fit = (low[clear] < size) & (size <= limit[clear])
+    return ClearRecords(np.flatnonzero(clear), np.flatnonzero(~clear), bool(fit.all()))
+
+
+def pack_samples(
+    folder: Path,
+    images: Mapping[Id, Image],
+    index: Mapping[Id, int],
+    records: AnnotationColumns,
+    clear: ClearRecords,
+    others: Sequence[tuple[int, Id, Instance]],
+) -> SampleColumns:
+    """All images, by ascending id, with their objects in the file's order.
+
+    Args:
+        index: the file's id of a category -> its place among the classes.
+        others: place, image id and object of those that are not clear.
+    """
+    listed, rows = list(images.values()), clear.rows
+    first = len(rows)  # of the others, which come behind the clear ones
+    place_of = {key: place for place, key in enumerate(images)}
+    image = np.searchsorted(_numbers(images), records.image_ids[rows]) if first else rows
+    image = np.concatenate([image, [place_of[key] for _, key, _ in others]]).astype(np.int64)
+    place = np.concatenate([rows, [place for place, _, _ in others]])
+    order = np.lexsort((place, image))
+    instances = [instance for _, _, instance in others]
+    polygons, ends, numbers = _with_more_polygons(records, rows, instances)
+    rles = {first + row: i.rle for row, i in enumerate(instances) if i.rle is not None}
+    # In float32, as Detectron2 converts: else boxes differ in their last digits.
+    low, size = np.split(records.boxes[rows].astype(np.float32), 2, axis=1)
+    boxes = np.concatenate([low, low + size], axis=1).astype(np.float64)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    objects = ObjectColumns(
+        np.cumsum(np.bincount(image, minlength=len(listed))),
+        np.concatenate([boxes, _array([i.box for i in instances], 4)])[order],
+        np.concatenate([_places(index, records.category_ids[rows]), _classes(instances)])[order],
+        np.concatenate([records.crowd[rows] == 1, [i.crowd for i in instances]]).astype(bool)[
+            order
+        ],
+        polygons[order],
+        ends,
+        numbers,
+        {int(back[row]): rle for row, rle in rles.items()},
+    )
+    names = [str(folder / image.file_name) for image in listed]
+    sizes = [i.height for i in listed], [i.width for i in listed]
+    return SampleColumns(ImageColumns.pack(names, list(images), *sizes), objects)
+
+
+def _with_far_points(records: AnnotationColumns) -> np.ndarray:
+    """Places of the records with a polygon that is far from any image."""
+    far = records.numbers.beyond(FAR_PX)
+    polygons = np.searchsorted(records.polygon_ends, far, side="right") - 1
+    return np.unique(np.searchsorted(records.object_ends, polygons, side="right") - 1)
+
+
+def _with_more_polygons(
+    records: AnnotationColumns, rows: np.ndarray, instances: Sequence[Instance]
+) -> tuple[np.ndarray, np.ndarray, Coordinates]:
+    """The polygons of the clear records, then those of the instances: the first polygon of each
+    object and the one behind its last, where each polygon ends, and all numbers."""
+    spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[rows]
+    own = [i.polygons or [] for i in instances]
+    lengths = [len(polygon) for polygons in own for polygon in polygons]
+    behind = len(records.polygon_ends) - 1 + np.cumsum([0, *map(len, own)])
+    spans = np.concatenate([spans, np.stack([behind[:-1], behind[1:]], axis=1)])
+    ends = len(records.numbers) + np.cumsum(lengths, dtype=np.int64)
+    more = [number for polygons in own for polygon in polygons for number in polygon]
+    return spans, np.concatenate([records.polygon_ends, ends]), records.numbers.followed_by(more)
+
+
+def _numbers(keys: Mapping[Id, object]) -> np.ndarray:
+    """The ids that are whole numbers within the columns' range."""
+    return np.array([k for k in keys if isinstance(k, int) and abs(k) < EXACT], np.int64)
+
+
+def _places(index: Mapping[Id, int], ids: np.ndarray) -> np.ndarray:
+    keys, inverse = np.unique(ids, return_inverse=True)
+    return np.array([index[key] for key in keys.tolist()], np.int64)[inverse]
+
+
+def _classes(instances: Sequence[Instance]) -> np.ndarray:
+    return np.array([i.category for i in instances], np.int64)
+
+
+def _array(values: Sequence[Sequence[float]], width: int) -> np.ndarray:
+    return np.array(values, np.float64).reshape(-1, width)

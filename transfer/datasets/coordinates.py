@@ -1,0 +1,64 @@
+"""Many coordinates in pixels, in half of the memory where they have two decimals, as COCO's have.
+
+They are then kept as whole hundredths of a pixel. What does not come back as the same float64 keeps
+all of them as float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_SCALE = 100
+
+
+class Coordinates:
+    """A sequence of coordinates that can be cut into parts; it never changes.
+
+    Args:
+        pieces: int32 hundredths or float64, see `packed`.
+    """
+
+    def __init__(self, pieces: Sequence[np.ndarray]) -> None:
+        if any(piece.dtype == np.float64 for piece in pieces):
+            pieces = [_floats(piece) for piece in pieces]
+        self._values = np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self._values.nbytes
+
+    def part(self, begin: int, end: int) -> list[float]:
+        """Those from `begin` to `end`, as floats."""
+        found: list[float] = _floats(self._values[begin:end]).tolist()
+        return found
+
+    def beyond(self, limit: float) -> np.ndarray:
+        """Places of those that are not between -limit and limit, limit itself included."""
+        scaled = limit * (1 if self._values.dtype == np.float64 else _SCALE)
+        if not len(self) or -scaled < self._values.min() <= self._values.max() < scaled:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero((self._values <= -scaled) | (self._values >= scaled))
+
+    def followed_by(self, more: Sequence[float]) -> Coordinates:
+        """These, and more."""
+        if not more:
+            return self
+        return Coordinates([self._values, packed(np.array(more, np.float64))])
+
+
+def packed(values: np.ndarray) -> np.ndarray:
+    """float64 values as int32 hundredths, if that gives the same values back; else themselves."""
+    if len(values) and np.abs(values).max() >= 2**31 / _SCALE - 1:
+        return values.copy()
+    hundredths = np.rint(values * _SCALE).astype(np.int32)
+    return hundredths if np.array_equal(_floats(hundredths), values) else values.copy()
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == np.float64 else values / _SCALE
