@@ -71,27 +71,34 @@ class LiveBytes(TorchDispatchMode):
 
 
 def measured(cfg: CfgNode, images: int, checkpointing: bool, parts: int) -> dict[str, float]:
-    """{"gib", "tflop"} of one step."""
+    """{"gib", "tflop"} of one step, each from a run of its own: the counter of FLOPs holds on to
+    what a checkpointed network computes again."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.BACKBONE.CHECKPOINTING = checkpointing
-    with FakeTensorMode(), LiveBytes() as live, FlopCounterMode(display=False) as flops:
-        method = build_method(cfg).train()
-        assert isinstance(method, SharedEncoder)
-        views = [torch.randn(images, 3, size, size) for size in view_sizes(cfg)]
-        if parts == 1:
-            method(views, branches(cfg))["loss"].backward()
-        else:
-            forward_backward_in_parts(
-                method,
-                method,
-                views,
-                branches(cfg),
-                parts=parts,
-                autocast=nullcontext,
-                backward=lambda loss: loss.backward(),
-            )
+    with FakeTensorMode(), LiveBytes() as live:
+        _step(cfg, images, parts)
+    with FakeTensorMode(), FlopCounterMode(display=False) as flops:
+        _step(cfg, images, parts)
     return {"gib": live.most / 2**30, "tflop": flops.get_total_flops() / 1e12}
+
+
+def _step(cfg: CfgNode, images: int, parts: int) -> None:
+    method = build_method(cfg).train()
+    assert isinstance(method, SharedEncoder)
+    views = [torch.randn(images, 3, size, size) for size in view_sizes(cfg)]
+    if parts == 1:
+        method(views, branches(cfg))["loss"].backward()
+    else:
+        forward_backward_in_parts(
+            method,
+            method,
+            views,
+            branches(cfg),
+            parts=parts,
+            autocast=nullcontext,
+            backward=lambda loss: loss.backward(),
+        )
 
 
 def main() -> None:

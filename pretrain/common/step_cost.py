@@ -7,6 +7,7 @@ GPU's all the same, because `GpuAutocast` chooses the types that CUDA's autocast
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,7 +158,9 @@ def _empty_like(tensor: Tensor) -> Tensor:
 
 
 def cost_of_step(step: Callable[[], object], held: Any) -> StepCost:
-    """The cost of a step, from its second run: the first one makes the optimizer's states.
+    """The cost of a step: its FLOPs from a first run, which makes the optimizer's states, and the
+    memory from a second one, since torch's counter of FLOPs holds on to what a checkpointed network
+    computes again.
 
     Args:
         step: a training step on fake tensors, within `fake_tensors`.
@@ -166,8 +169,9 @@ def cost_of_step(step: Callable[[], object], held: Any) -> StepCost:
     memory, flops = LiveBytes(), FlopCounterMode(display=False, custom_mapping=_ATTENTION)
     memory.track(held)
     with memory:
-        step()
-        memory.peak = memory.live
         with flops:
             step()
+        gc.collect()
+        memory.peak = memory.live
+        step()
     return StepCost(memory.peak, flops.get_total_flops())
