@@ -4,6 +4,13 @@ Legend: N images in this process's batch, W processes, V views, D embedding.
 
 Statistics are those of the global batch of W*N images. As in `similarity`, the mean of a term over
 the processes, and of its gradient, is that of the whole batch.
+
+A process computes only its own R rows of a (D, D) matrix, about D / W, since these products in
+float32 are a large part of a step. `sum_over_processes` adds up what all rows contribute, so that
+every process has the loss L of the whole matrix. The gradient is that of L as well. Let L_p be the
+part of process p. All W processes hold the sum of the parts, so that its backward pass gives each
+part the gradient W. The backward pass of `gather_with_grad` adds up W dL_p/dz over p, which is
+W dL/dz, and the mean of DistributedDataParallel divides by W.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.common.distributed import gather_with_grad
+from pretrain.common.distributed import gather_with_grad, rank, world_size
 from pretrain.losses.precision import full_precision
 
 VARIANCE_EPSILON = 1e-4  # VICReg main_vicreg.py
@@ -37,14 +44,16 @@ def variance_and_covariance(z: Tensor) -> tuple[Tensor, Tensor]:
     however many pairs it is.
     """
     hinges, redundancies = [], []
+    dim = z.shape[2]
+    own = own_dimensions(dim)
     for view in z.unbind():
         rows = gather_with_grad(view)
         centred = rows - rows.mean(dim=0)
-        covariance = centred.T @ centred / (len(rows) - 1)
-        deviation = torch.sqrt(covariance.diagonal() + VARIANCE_EPSILON)
-        hinges.append(F.relu(1 - deviation).mean())
-        redundancies.append(off_diagonal(covariance).square().sum() / z.shape[2])
-    return torch.stack(hinges).mean(), 2 * torch.stack(redundancies).mean()
+        covariance = columns(centred, own).T @ centred / (len(rows) - 1)
+        deviation = torch.sqrt(covariance.diagonal(own.start) + VARIANCE_EPSILON)
+        hinges.append(F.relu(1 - deviation).sum() / dim)
+        redundancies.append(off_diagonal(covariance, own.start).square().sum() / dim)
+    return sum_over_processes(torch.stack(hinges).mean(), 2 * torch.stack(redundancies).mean())
 
 
 @full_precision
@@ -58,16 +67,15 @@ def barlow_pairs(
     main.py in one point: their all-reduce of the correlation passes no gradient, so that W
     processes get 1/W of the loss's gradient; this is the gradient of one process with all images.
     """
+    own = own_dimensions(z.shape[2])
     whitened = [batch_normalized(gather_with_grad(view)) for view in z.unbind()]
     on, off = [], []
     for a, b in pairs:
-        correlation = whitened[a].T @ whitened[b] / len(whitened[a])
-        on.append((correlation.diagonal() - 1).square().sum())
-        off.append(off_diagonal(correlation).square().sum())
-    return {
-        "on_diagonal": torch.stack(on).mean(),
-        "off_diagonal": off_diagonal_weight * torch.stack(off).mean(),
-    }
+        correlation = columns(whitened[a], own).T @ whitened[b] / len(whitened[a])
+        on.append((correlation.diagonal(own.start) - 1).square().sum())
+        off.append(off_diagonal(correlation, own.start).square().sum())
+    on_diagonal, redundancy = sum_over_processes(torch.stack(on).mean(), torch.stack(off).mean())
+    return {"on_diagonal": on_diagonal, "off_diagonal": off_diagonal_weight * redundancy}
 
 
 def batch_normalized(rows: Tensor) -> Tensor:
@@ -76,7 +84,30 @@ def batch_normalized(rows: Tensor) -> Tensor:
     return centred * torch.rsqrt(centred.square().mean(dim=0) + BATCH_NORM_EPSILON)
 
 
-def off_diagonal(square: Tensor) -> Tensor:
-    """The entries (D * (D - 1),) of a (D, D) matrix that are not on its diagonal."""
-    size = square.shape[0]
-    return square.flatten()[:-1].view(size - 1, size + 1)[:, 1:].flatten()
+def own_dimensions(dim: int) -> range:
+    """The R of `dim` dimensions whose rows this process computes; R differs by at most one."""
+    return range(rank() * dim // world_size(), (rank() + 1) * dim // world_size())
+
+
+def columns(rows: Tensor, own: range) -> Tensor:
+    """The columns `own` of rows (N, D): (N, R).
+
+    All of them are `rows` itself: the gradient of a slice would be a copy as large as they are.
+    """
+    return rows if len(own) == rows.shape[1] else rows[:, own.start : own.stop]
+
+
+def sum_over_processes(*terms: Tensor) -> tuple[Tensor, ...]:
+    """The sum of each scalar term over the processes, on every process, differentiable."""
+    return gather_with_grad(torch.stack(terms)[None]).sum(dim=0).unbind()
+
+
+def off_diagonal(rows: Tensor, first: int = 0) -> Tensor:
+    """The entries (R * (D - 1),) of the rows `first`, `first + 1`, ... (R, D) of a (D, D) matrix
+    that are not on its diagonal."""
+    flat, period = rows.flatten(), rows.shape[1] + 1
+    last = first + (len(rows) - 1) * period  # the place of the last entry on the diagonal
+    between = flat[first + 1 : last + 1].view(-1, period)[:, :-1].flatten()
+    if len(rows) == rows.shape[1]:  # all rows, so that nothing is before or after
+        return between
+    return torch.cat([flat[:first], between, flat[last + 1 :]])

@@ -3,21 +3,25 @@ two processes."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.backbones.heads import build_projector
 from pretrain.common.distributed import all_reduce_mean
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
+from pretrain.losses import redundancy
 from pretrain.losses.redundancy import (
     barlow_pairs,
     batch_normalized,
     invariance,
     off_diagonal,
+    own_dimensions,
     variance_and_covariance,
 )
 from tests.two_processes import run_in_two
@@ -55,7 +59,8 @@ def slow_covariance(view: Tensor) -> Tensor:
     """VICReg's equations 3 and 4, one pair of dimensions at a time."""
     columns = view.T
     pairs = [(i, j) for i in range(len(columns)) for j in range(len(columns)) if i != j]
-    return sum(covariance(columns[i], columns[j]) ** 2 for i, j in pairs) / len(columns)
+    squares = [covariance(columns[i], columns[j]) ** 2 for i, j in pairs]
+    return sum(squares, 0 * view.sum()) / len(columns)  # one dimension has no pairs
 
 
 def slow_invariance(a: Tensor, b: Tensor) -> Tensor:
@@ -148,6 +153,23 @@ def test_batch_norm_and_off_diagonal() -> None:
     ]
 
 
+@pytest.mark.parametrize("dim, processes", [(7, 1), (7, 2), (7, 3), (8, 4), (2, 3), (1, 2)])
+def test_rows_are_shared_evenly(dim: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row belongs to one process, and its rows leave out the diagonal of the whole matrix."""
+    square = torch.arange(dim * dim).view(dim, dim)
+    monkeypatch.setattr(redundancy, "world_size", lambda: processes)
+    shares, entries = [], []
+    for number in range(processes):
+        monkeypatch.setattr(redundancy, "rank", lambda: number)
+        own = own_dimensions(dim)
+        shares.append(len(own))
+        entries.append(off_diagonal(square[own.start : own.stop], own.start))
+        diagonal = square[own.start : own.stop].diagonal(own.start)
+        assert diagonal.tolist() == [i * dim + i for i in own]
+    assert sum(shares) == dim and max(shares) - min(shares) <= 1
+    assert torch.equal(torch.cat(entries), off_diagonal(square))
+
+
 def test_match_lightly() -> None:
     lightly = pytest.importorskip("lightly.loss", reason="lightly (extra `test`) is not installed")
     z = embeddings(2)
@@ -202,3 +224,47 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 theirs[name], value, rtol=1e-4, atol=1e-4 * scale, msg=lambda m: f"{name}: {m}"
             )
+
+
+SLOW: dict[str, Callable[[Tensor], Tensor]] = {
+    "variance": lambda z: sum(slow_variance(view) for view in z) / len(z),
+    "covariance": lambda z: 2 * sum(slow_covariance(view) for view in z) / len(z),
+    "barlow": lambda z: sum(sum(slow_barlow(z[a], z[b], 0.1)) for a, b in PAIRS) / len(PAIRS),
+}
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+DIMENSIONS = (5, 4, 1)  # shared unevenly, evenly, and so that one process has no rows
+
+
+def half_of_the_embeddings(rank: int, folder: str) -> None:
+    """One of two processes: the values, the gradients of its half of the embeddings after
+    DistributedDataParallel's mean, and the FLOPs of each loss."""
+    results = {}
+    for name, dim, dtype in itertools.product(SLOW, DIMENSIONS, TOLERANCES):
+        z = embeddings(3, dim=dim).to(dtype)[:, rank * 3 : rank * 3 + 3].requires_grad_()
+        with FlopCounterMode(display=False) as counter:
+            value = LOSSES[name](z)
+            value.backward()
+        results[name, dim, str(dtype)] = (value.detach(), z.grad / 2, counter.get_total_flops())
+    torch.save(results, f"{folder}/{rank}.pt")
+
+
+def test_shared_rows_give_the_whole_matrix(tmp_path: Path) -> None:
+    """Three views; both processes have the loss of the slow loops over all images, the gradients
+    of their own images, and a part of one process's FLOPs that is as large as their rows' part."""
+    run_in_two(half_of_the_embeddings, tmp_path)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, dim in itertools.product(SLOW, DIMENSIONS):
+        z = embeddings(3, dim=dim).requires_grad_()
+        with FlopCounterMode(display=False) as counter:
+            LOSSES[name](z).backward()
+        z.grad = None
+        expected = SLOW[name](z)
+        expected.backward()
+        for rank, (dtype, tolerance) in itertools.product(range(2), TOLERANCES.items()):
+            value, gradient, flops = results[rank][name, dim, str(dtype)]
+            own = z.grad[:, rank * 3 : rank * 3 + 3]
+            for ours, reference in ((value, expected.detach()), (gradient, own)):
+                atol = tolerance * max(1, reference.abs().max().item())
+                torch.testing.assert_close(ours, reference.to(dtype), rtol=0, atol=atol)
+            rows = (dim + rank) // 2
+            assert flops == counter.get_total_flops() * rows / dim
