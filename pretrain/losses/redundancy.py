@@ -97,9 +97,10 @@ def columns(rows: Tensor, own: range) -> Tensor:
     return rows if len(own) == rows.shape[1] else rows[:, own.start : own.stop]
 
 
-def sum_over_processes(*terms: Tensor) -> tuple[Tensor, ...]:
-    """The sum of each scalar term over the processes, on every process, differentiable."""
-    return gather_with_grad(torch.stack(terms)[None]).sum(dim=0).unbind()
+def sum_over_processes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of two scalars over the processes, on every process, differentiable."""
+    sums = gather_with_grad(torch.stack([first, second])[None]).sum(dim=0)
+    return sums[0], sums[1]
 
 
 def off_diagonal(rows: Tensor, first: int = 0) -> Tensor:

@@ -61,17 +61,22 @@ def test_fewer_images_or_bits_take_less() -> None:
 
 
 def test_the_loss_meets_the_images_of_all_processes() -> None:
-    """Redundancy is reduced over the global batch: each process computes the whole matrices."""
-    words = ("SOLVER.BATCH_SIZE", "64", "BACKBONE.NAME", "tiny_resnet")
-    cfg = load_config("barlow_r18_tiny100.yaml", get_defaults(), words)
-    alone = load_config(
-        "barlow_r18_tiny100.yaml", get_defaults(), ("SOLVER.BATCH_SIZE", "32", *words[2:])
-    )
-    others = step_cost(cfg, 2).flops - step_cost(alone).flops
-    width = cfg.METHOD.PROJECTOR.OUT_DIM
-    # The matrix, and the gradients of both embeddings, of 32 images more.
-    assert others == 3 * 2 * 32 * width * width
-    assert not torch.distributed.is_initialized()
+    """SimCLR's queries of a process meet the keys of all. Barlow Twins' matrix is over all images
+    too, but a process has only its share of the rows, so that both together cancel."""
+    # The similarities of two views, and the gradients of both sides, with 32 images more.
+    assert flops_of_a_second_process("simclr", 128) == 3 * 2 * (2 * 32) ** 2 * 128
+    assert flops_of_a_second_process("barlow", 1024) == 0
+
+
+def flops_of_a_second_process(method: str, width: int) -> float:
+    """What a step on 32 images costs more if a second process has another 32."""
+    costs = []
+    for images, processes in ((64, 2), (32, 1)):
+        words = ("SOLVER.BATCH_SIZE", str(images), "BACKBONE.NAME", "tiny_resnet")
+        cfg = load_config(f"{method}_r18_tiny100.yaml", get_defaults(), words)
+        assert cfg.METHOD.PROJECTOR.OUT_DIM == width
+        costs.append(step_cost(cfg, processes).flops)
+    return costs[0] - costs[1]
 
 
 def test_the_steps_of_a_run() -> None:
