@@ -66,6 +66,7 @@ def test_the_loss_meets_the_images_of_all_processes() -> None:
     # The similarities of two views, and the gradients of both sides, with 32 images more.
     assert flops_of_a_second_process("simclr", 128) == 3 * 2 * (2 * 32) ** 2 * 128
     assert flops_of_a_second_process("barlow", 1024) == 0
+    assert not torch.distributed.is_initialized()
 
 
 def flops_of_a_second_process(method: str, width: int) -> float:

@@ -30,7 +30,7 @@ ONE_PASS = {
     **{n: ("METHOD.NAME", n, *TWO_VIEWS) for n in ("byol", "vicreg", "barlow")},
     "moco_v1": ("METHOD.NAME", "moco_v1", *TWO_VIEWS, *V1),
     "supervised": ("METHOD.NAME", "supervised", "VIEWS.B.COUNT", 0),
-    **{f"mscn_{n}": ("METHOD.BASE", n) for n in ("simclr", "moco_v2", "byol", "vicreg")},
+    **{f"mscn_{n}": ("METHOD.BASE", n) for n in ("simclr", "moco_v2", "byol", "vicreg", "barlow")},
     "in_parts": ("METHOD.BASE", "simclr", "SOLVER.ACCUMULATE", 2),
     "by_branch": ("METHOD.BASE", "simsiam", "METHOD.JOINT_FORWARD", False),
 }
