@@ -1,4 +1,4 @@
-"""The check for a first GPU, rehearsed without one: every row has values or says why it has none."""
+"""The check for a first GPU, rehearsed without one: a row has values or says why it has none."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def test_half_precision_is_near_float32_but_not_equal() -> None:
     entry = gpu_rows.losses(TINY, torch.device("cpu"))[0]
     assert "bf16" in entry.what and isinstance(entry.value, float)
     assert 0 < entry.value < 0.1
+
+
+@pytest.mark.slow  # two processes start
+def test_two_processes_have_the_gradient_of_one() -> None:
+    (entry,) = gpu_rows.gradients(TINY, torch.device("cpu"))
+    assert isinstance(entry.value, float) and entry.value < 0.1
+    # float32's rounding gives about 0.002; gradients that are not added up gave 2.8.
 
 
 def test_a_failed_row_is_a_line_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
