@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint format hardware clean
+.PHONY: install demo test test-slow lint format hardware gpu-check clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ format: $(VENV)/.installed-test
 # The Hardware lines of configs/pretrain from a count of each config's step (some minutes).
 hardware: install
 	$(BIN)/python -m benchmarks.footprints
+
+# What waits for a GPU and takes minutes: gpu_check.json and a table (under 12 minutes, one card).
+gpu-check: install
+	$(BIN)/python -m benchmarks.gpu_check --output gpu_check.json
 
 clean:
 	rm -rf runs build *.egg-info
