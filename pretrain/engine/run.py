@@ -1,6 +1,7 @@
 """The only builder of pretraining: a config in, a run directory with `checkpoint.pth` out.
 
-Data and method are built by the `run.py` beside them; everything else takes plain arguments.
+Data and method are built by `data/build.py` and `methods/build.py`; everything else takes plain
+arguments. A resumed run is built from the config again, then restored by `state.py`.
 """
 
 from __future__ import annotations

@@ -8,18 +8,23 @@ from typing import Any
 
 import pytest
 
-from tests.gpu.rehearsal import CASES, RECORDED, differences, measured
+from tests.gpu.rehearsal import CASES, RECORDED, SHARED, differences, measured
 from tests.gpu.runtime.build import missing
 
 Numbers = dict[str, dict[str, Any]]
 
 
+# A recipe that is rehearsed on 8 processes does on one what it does there but for the collectives.
+ALONE = [f"{recipe}@1" for recipe in SHARED if recipe != "mscn_r50"]
+QUICK = [case for case in CASES if case not in ALONE]
+
+
 @pytest.fixture(scope="module")
 def now() -> Numbers:
-    """The numbers of all cases, from one process over the no-op CUDA runtime."""
+    """The numbers of the quick cases, from one process over the no-op CUDA runtime."""
     if reason := missing():
         pytest.skip(reason)
-    return measured(CASES)
+    return measured(QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +32,21 @@ def recorded() -> Numbers:
     return json.loads(RECORDED.read_text())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", QUICK)
 def test_a_step_costs_what_is_recorded(case: str, now: Numbers, recorded: Numbers) -> None:
+    check(case, now, recorded)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing() is not None, reason="needs the no-op CUDA runtime")
+def test_so_does_a_step_of_one_process(recorded: Numbers) -> None:
+    numbers = measured(ALONE)
+    for case in ALONE:
+        check(case, numbers, recorded)
+
+
+def check(case: str, now: Numbers, recorded: Numbers) -> None:
+    """Compares one case's numbers with the recorded ones."""
     assert case in recorded, f"run: python -m tests.gpu.rehearsal --record {case}"
     assert "error" not in now[case], now[case]["error"]
     changed = differences(now[case], recorded[case])
