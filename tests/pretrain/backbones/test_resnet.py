@@ -87,7 +87,9 @@ def assert_checkpointing_changes_nothing(name: str, size: int, norms: str) -> No
 
 
 @pytest.mark.parametrize("norms", ["plain", "group"])
-@pytest.mark.parametrize("name", ["tiny_resnet", "resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["tiny_resnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.slow)]
+)
 def test_checkpointing_moves_no_number(name: str, norms: str) -> None:
     assert_checkpointing_changes_nothing(name, 32 if name == "resnet50" else 48, norms)
 
@@ -96,6 +98,7 @@ def sync_in_two(rank: int, folder: str) -> None:
     assert_checkpointing_changes_nothing("tiny_resnet", 16, "sync")
 
 
+@pytest.mark.slow
 def test_checkpointing_moves_no_number_over_processes(tmp_path: Path) -> None:
     run_in_two(sync_in_two, tmp_path)
 

@@ -218,6 +218,7 @@ def trained_network(rank: int, folder: str) -> None:
     library._destroy()
 
 
+@pytest.mark.slow
 def test_a_network_under_ddp_is_that_of_all_reduce(tmp_path: Path) -> None:
     run_in_two(trained_network, tmp_path)
 

@@ -169,7 +169,9 @@ def test_vits_are_known_by_their_shapes(name: str) -> None:
     assert nearest_backbone(state) == (name, 1.0)
 
 
-@pytest.mark.parametrize("name", ["wide_resnet50_2", "resnet50w2"])
+@pytest.mark.parametrize(
+    "name", ["wide_resnet50_2", pytest.param("resnet50w2", marks=pytest.mark.slow)]
+)
 def test_wide_resnets_are_known_and_proven(name: str, builders: ModuleType, tmp_path) -> None:
     path = builders.torchvision(tmp_path / "w.pth", builders.trained_state(name))
     report = check(str(path), (".pkl", ".pth"))

@@ -93,7 +93,13 @@ AMP = ("SOLVER.AMP.ENABLED", "True", "TRANSFER.AMP_DTYPE")
 
 
 @pytest.mark.parametrize(
-    "mode", [(), (*AMP, "bf16"), (*AMP, "fp16", "TRANSFER.ACCUMULATE", "2")], ids=" ".join
+    "mode",
+    [
+        (),
+        (*AMP, "bf16"),
+        pytest.param((*AMP, "fp16", "TRANSFER.ACCUMULATE", "2"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_resumed_run_ends_with_the_same_weights(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]

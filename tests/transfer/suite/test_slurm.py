@@ -183,6 +183,7 @@ def test_jobs_of_a_killed_suite_are_taken_up(
         SlurmLauncher(folder, options={})
 
 
+@pytest.mark.slow
 def test_nodes_meet_by_torchrun(tmp_path: Path) -> None:
     """Two torchruns, as two nodes would start them, with a process each."""
     result = tmp_path / "total"

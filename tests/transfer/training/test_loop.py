@@ -143,7 +143,7 @@ def test_one_part_is_the_plain_step() -> None:
         assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_bf16_and_fp16_are_close_to_float32(accumulate: int) -> None:
     plain, _ = stepped("BN", accumulate)
     for dtype in (torch.bfloat16, torch.float16):
