@@ -87,7 +87,6 @@ CONFIG_READERS = {
     "benchmarks.ladder",
     "benchmarks.probe",
     "benchmarks.run",
-    "benchmarks.step_memory",
     "benchmarks.trivial",
     "tools.bench",
 }

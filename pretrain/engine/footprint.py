@@ -28,10 +28,12 @@ from pretrain.common.step_cost import (
 )
 from pretrain.data.build import branches, view_sizes
 from pretrain.data.official_lists import IMAGES
+from pretrain.engine.grad_cache import forward_backward_in_parts
 from pretrain.engine.loop import clip_gradients
 from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.run import build_solver, convert_norms, total_steps
 from pretrain.methods.build import build_method
+from pretrain.methods.shared_encoder import SharedEncoder
 
 CLASSES = 1000  # of a classifier; ImageNet's, whose head is small beside any backbone
 
@@ -78,12 +80,30 @@ def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
         crops = [view.to(torch.uint8) for view in views]
         labels = torch.zeros(images, dtype=torch.long)
 
+        def autocast() -> torch.autocast:
+            return torch.autocast("cpu", dtype=torch.bfloat16, enabled=own.SOLVER.BF16)
+
         def step() -> None:
             guard.before()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=own.SOLVER.BF16):
-                outcome = method(views, branches(own), labels=labels, generator=torch.Generator())
-            optimizer.zero_grad(set_to_none=True)
-            outcome["loss"].backward()
+            if own.SOLVER.ACCUMULATE > 1:
+                optimizer.zero_grad(set_to_none=True)
+                assert isinstance(method, SharedEncoder)  # `check_config` has refused the others
+                forward_backward_in_parts(
+                    method,
+                    method,
+                    views,
+                    branches(own),
+                    parts=own.SOLVER.ACCUMULATE,
+                    autocast=autocast,
+                    backward=lambda loss: loss.backward(),
+                )
+            else:
+                with autocast():
+                    outcome = method(
+                        views, branches(own), labels=labels, generator=torch.Generator()
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                outcome["loss"].backward()
             clip_gradients(optimizer, own.SOLVER.CLIP_NORM)
             optimizer.step()
             method.after_step(0, 10)

@@ -60,6 +60,17 @@ def test_fewer_images_or_bits_take_less() -> None:
     assert 0.5 < whole.peak_bytes / step_cost(full).peak_bytes < 0.8
 
 
+def test_parts_and_checkpointing_are_counted() -> None:
+    """A part's memory, and the forward pass a second time; so that the doctor knows what fits."""
+    words = ("SOLVER.BATCH_SIZE", "256")
+    once = step_cost(load_config("simclr_r18_tiny100.yaml", get_defaults(), words))
+    for more in (("SOLVER.ACCUMULATE", "4"), ("BACKBONE.CHECKPOINTING", "True")):
+        cfg = load_config("simclr_r18_tiny100.yaml", get_defaults(), (*words, *more))
+        found = step_cost(cfg)
+        assert 1.3 < found.flops / once.flops < 1.35, more
+        assert found.peak_bytes < 0.8 * once.peak_bytes, more
+
+
 def test_the_loss_meets_the_images_of_all_processes() -> None:
     """SimCLR's queries of a process meet the keys of all. Barlow Twins' matrix is over all images
     too, but a process has only its share of the rows, so that both together cancel."""
