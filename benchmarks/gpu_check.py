@@ -2,8 +2,8 @@
 `make gpu-check`. It writes one JSON file and prints a Markdown table for benchmarks/README.md.
 
 Each row runs in a process of its own with a limit of time, so that one that fails or hangs is a row
-with its error and not the end. Data are generated; no network is used. Where there is no GPU,
-`--device cpu --rehearse` runs all rows at a tiny size, and its numbers are no GPU's.
+with its error and not the end. Data are generated; no network is used. Without a GPU,
+`--device cpu --rehearse` runs all rows at a tiny size; its numbers say nothing about a GPU.
 """
 
 from __future__ import annotations

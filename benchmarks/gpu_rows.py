@@ -105,7 +105,7 @@ TINY = Size(
 
 @dataclass(frozen=True)
 class Entry:
-    """One number or fact of a row; `note` says what it means, or why there is no value."""
+    """One number or fact of a row; `note` explains the value, or says why it is missing."""
 
     what: str
     value: float | str | None

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     processes = int(os.environ.get("WORLD_SIZE", args.num_gpus))
     cfg = load_checked(args.config, args.opts, processes)
-    from pretrain.common.distributed import check_gpus, launch, under_torchrun
+    from pretrain.common.distributed import check_gpus, is_first_of_launcher, launch, under_torchrun
     from pretrain.engine.run import check_inputs, pretrain  # torch from here on
 
     if not under_torchrun():
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
     data = None  # the other processes of torchrun have it from the first one
     with keep_progress(output), interrupt_says(lambda: saved(output / CHECKPOINT)):
-        if int(os.environ.get("RANK", 0)) == 0:
+        if is_first_of_launcher():
             data = check_inputs(cfg)
             output_folder(output, args.resume)
             if args.resume:
                 note_fresh_start(output, [CHECKPOINT])
         launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume, data))
-    if int(os.environ.get("RANK", 0)) == 0:
+    if is_first_of_launcher():
         print(f"pretrained weights: {output / CHECKPOINT}")
 
 

@@ -126,6 +126,15 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
 
 
+def is_first_of_launcher() -> bool:
+    """Whether this process is the only one, or the first that an elastic launcher started.
+
+    It can be asked before the processes have joined (see `is_main`), by what one of them does for
+    all: looking at the input, making the folder, printing.
+    """
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def check_gpus(num_gpus: int) -> None:
     """Raises InputError when this machine has fewer GPUs than asked for (1 also means the CPU)."""
     if num_gpus < 1:

@@ -1,7 +1,8 @@
 """GPUs by name: their memory, and how fast ResNet-50 is known to train on them.
 
 A speed is a published one: the images a second of a whole training times the FLOPs of an image as
-`step_cost` counts them. It is no peak of a data sheet. A card without such a number gives no hours.
+`step_cost` counts them. It is not the peak of a data sheet. For a card without such a
+number no hours are given.
 """
 
 from __future__ import annotations

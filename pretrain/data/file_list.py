@@ -46,7 +46,7 @@ class FileList:
     """Image i is the file `paths[i]`, of the class `classes[labels[i]]`.
 
     Attributes:
-        labels: (N,) int64; -1 for all images if there are no classes.
+        labels: (N,) int64; all are -1 if the folder has no classes.
         left_out: counts by suffix the files of the same folder that are not read as images.
     """
 

@@ -93,7 +93,7 @@ def step_cost(
 
 
 def largest_image(cfg: CfgNode) -> tuple[int, int]:
-    """(height, width) of the largest training images; lying, since most photographs are."""
+    """(height, width) of the largest training images; wider than high, as most photographs are."""
     if cfg.TRANSFER.LSJ.SCALES:
         return cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.CROP_SIZE
     short, long = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN

@@ -7,7 +7,6 @@ Trial t uses seed SEED + t: it orders the images, draws their augmentation and i
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.distributed import is_main, process_device, world_size
+from pretrain.common.distributed import is_first_of_launcher, is_main, process_device, world_size
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
@@ -207,8 +206,7 @@ def _check_sets(
     """Whether the test set can be scored, and the images of both sets are of the annotated size."""
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
-    # Under a launcher one process looks, as in `check_output`.
-    if scan and cfg.TRANSFER.CHECK_IMAGES and int(os.environ.get("RANK", 0)) == 0:
+    if scan and cfg.TRANSFER.CHECK_IMAGES and is_first_of_launcher():
         trained = () if train_set is None else images_of(train_set.samples)
         check_image_sizes(chain(trained, images_of(test_set.samples)))
 

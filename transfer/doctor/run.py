@@ -21,6 +21,7 @@ from pretrain.data.build import open_data
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.decoded_cache import copies, why_not_kept
 from pretrain.optim.schedules import scaled_lr
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.detection.config import all_defaults
@@ -31,7 +32,7 @@ from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.doctor.task import check_run_of_task
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import Checked, Checks, Pretraining, check_configs, check_jobs, check_task
-from transfer.suite.config import RANDOM, Problems
+from transfer.suite.config import Problems
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.gpu_needs import loader_lines, needs_of_detector, needs_of_jobs
 from transfer.suite.plan import Job, command_of, plan

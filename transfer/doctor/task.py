@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from pretrain.data.decode import decode_image
+from transfer.checkpoints.files import RANDOM
 from transfer.classification.splits import Split
 from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
@@ -15,7 +16,6 @@ from transfer.doctor.data import HEADERS, check_split, evenly
 from transfer.doctor.rows import OK, WARN, Rows
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import request_of, task_of_job
-from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job
 from transfer.trials.task import Request, Task
 

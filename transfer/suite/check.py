@@ -19,8 +19,9 @@ from pretrain.common.errors import InputError
 from pretrain.common.run_needs import RunNeeds
 from pretrain.data.build import PretrainingData
 from pretrain.data.datasets import ImageDataset
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.networks.architectures import same_trunk
-from transfer.suite.config import RANDOM, TOOLS, Collector, Problems
+from transfer.suite.config import TOOLS, Collector, Problems
 from transfer.suite.earlier import (
     check_pretraining_folder,
     check_task_folder,

@@ -16,9 +16,9 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.sources import check_source
 
-RANDOM = "random"
 # A task's command -> its script, and the folder of its configs.
 TOOLS = {"det": ("train_det.py", "detection"), "cls": ("train_cls.py", "classification")}
 NEEDED = {

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transfer.checkpoints.files import RANDOM
 from transfer.suite.check import Checked, Checks, stand_in
-from transfer.suite.config import RANDOM
 from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, probe
 

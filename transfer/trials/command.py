@@ -19,6 +19,7 @@ from pretrain.common.distributed import (
     check_gpus,
     close_distributed,
     init_distributed,
+    is_first_of_launcher,
     is_main,
     launch,
     under_torchrun,
@@ -59,7 +60,7 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
         if num_gpus > 1:
             request.opened.close()  # each process opens its own
         launch(run_request, num_gpus, (task, request, job if alone else None))
-    return last_lines(list(request.folders().values())) if _is_first_of_torchrun() else []
+    return last_lines(list(request.folders().values())) if is_first_of_launcher() else []
 
 
 def run_request(task: Task[Any], request: Request, job: Job[Any] | None = None) -> list[Path]:
@@ -95,16 +96,11 @@ def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[s
         if num_gpus > 1:
             request.opened.close()  # each process opens its own
         launch(evaluate_request, num_gpus, (task, request))
-    if not _is_first_of_torchrun():
+    if not is_first_of_launcher():
         return []
     path = Path(request.output) / EVALUATION
     content = json.loads(path.read_text(encoding="utf-8"))
     return [f"{path}: {', '.join(headline_texts(task.name, content['metrics']))}"]
-
-
-def _is_first_of_torchrun() -> bool:
-    """Whether this process prints, if torchrun has started the command several times."""
-    return not int(os.environ.get("RANK", 0))
 
 
 def evaluate_request(task: Task[Any], request: Request) -> Scored | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.readers.trust import add_trust
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def request_of(args: argparse.Namespace, engine: str = "auto") -> Request:
 
     return Request(
         config=args.config,
-        weights=args.weights or "random",
+        weights=args.weights or RANDOM,
         output=args.output,
         name=args.name,
         engine=engine,

@@ -8,7 +8,6 @@ segmentation and classification implement `Task`; `tasks.py` names them.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.cli import output_folder
 from pretrain.common.config import dump_yaml, load_config
-from pretrain.common.distributed import is_main
+from pretrain.common.distributed import is_first_of_launcher, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
@@ -71,9 +70,9 @@ class Request:
         return {number: Path(self.output) / f"trial_{number}" for number in numbers}
 
     def check(self) -> None:
-        """Raises InputError for no trials and, in the first process, the folder of another run."""
+        """Raises InputError for no trials and, in the first process, for a used folder."""
         check_trials(self.first_trial, self.trials)
-        if int(os.environ.get("RANK", 0)) == 0:
+        if is_first_of_launcher():
             output_folder(self.output, self.resume)
 
 

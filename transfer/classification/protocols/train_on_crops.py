@@ -161,7 +161,7 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
     """Trains and tests the network; every process takes part and gets the same Score.
 
     Raises:
-        InputError: an image is unreadable, or `training.pth` is of another run.
+        InputError: an image is unreadable, or `training.pth` was written by a different run.
         FloatingPointError: the loss is not finite.
     """
     cfg, loader, shared = job.cfg, job.cfg.DATALOADER, Shared(job, trial, weights)
