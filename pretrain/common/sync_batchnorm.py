@@ -58,7 +58,7 @@ class AllReduceBatchNorm(_BatchNorm):
 
     def _over_processes(self, x: Tensor) -> Tensor:
         axes = [0, *range(2, x.dim())]
-        rows = x.float()
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
         count = rows.new_tensor([x.numel() / x.shape[1]])
         sums = _AllReduceSum.apply(torch.cat([rows.sum(axes), count]))
         total = sums[-1].detach()
