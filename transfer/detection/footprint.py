@@ -26,11 +26,9 @@ from pretrain.common.step_cost import (
 )
 from pretrain.data.preprocess import Preprocess
 from transfer.detection.scaling import for_processes
-from transfer.detection.torchvision_engine.box_head import BoxPredictor
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.pooler import RoiPooler
-from transfer.detection.torchvision_engine.res5_roi_heads import Res5ROIHeads
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
 from transfer.detection.torchvision_engine.rpn import RPN
 from transfer.detection.torchvision_engine.standard_roi_heads import StandardROIHeads
@@ -137,13 +135,9 @@ def _choose_by_count(detector: Detector) -> None:
     heads = detector.roi_heads
     detector.proposal_generator.__class__ = _CountedRPN
     heads.sampler.__class__ = _CountedSampler
-    heads.box_predictor.__class__ = _CountedPredictor
     if isinstance(heads, StandardROIHeads):
-        heads.__class__ = _CountedStandardHeads
         for pooler in (heads.box_pooler, heads.mask_pooler):
             pooler.__class__ = _EvenPooler
-    else:
-        heads.__class__ = _CountedRes5Heads
 
 
 class _CountedRPN(RPN):
@@ -162,40 +156,21 @@ class _CountedRPN(RPN):
             "loss_rpn_loc": moved.abs().sum(),
         }
 
-    def _select(self, boxes: Tensor, *rest: Any, **options: Any) -> Tensor:
-        return boxes[: self.spec.post_nms_topk_train]
+    def _select(self, boxes: Tensor, *rest: Any) -> list[Tensor]:
+        return [image[: self.spec.post_nms_topk_train] for image in boxes]
 
 
 class _CountedSampler(RoiSampler):
-    def _sample_image(self, boxes: Tensor, targets: Targets) -> RoiSample:
+    def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[RoiSample]:
         count = self.spec.batch_size_per_image
-        classes = torch.empty(count, dtype=torch.long)
-        return RoiSample(torch.empty(count, 4), classes, torch.empty(count, 4), classes, targets)
-
-
-def _objects(sampler: RoiSampler) -> int:
-    """Objects among the sampled boxes of an image, at most."""
-    return int(sampler.spec.batch_size_per_image * sampler.spec.positive_fraction)
-
-
-class _CountedRes5Heads(Res5ROIHeads):
-    def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
-        return [torch.arange(_objects(self.sampler)) for _ in samples]
-
-
-class _CountedStandardHeads(StandardROIHeads):
-    def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
-        return [torch.arange(_objects(self.sampler)) for _ in samples]
-
-
-class _CountedPredictor(BoxPredictor):
-    def losses(
-        self, logits: Tensor, deltas: Tensor, samples: Sequence[RoiSample]
-    ) -> dict[str, Tensor]:
-        classes = torch.cat([sample.classes for sample in samples])
-        rows = torch.arange(len(classes) // 4)
-        moved = deltas.view(len(deltas), -1, 4)[rows, classes[rows]]
-        return {"loss_cls": F.cross_entropy(logits, classes), "loss_box_reg": moved.abs().sum()}
+        classes, objects = torch.empty(count, dtype=torch.long), self.spec.positive_fraction
+        return [
+            RoiSample(
+                *(torch.empty(count, 4), classes, torch.empty(count, 4), classes),
+                *(truth, int(count * objects)),
+            )
+            for truth in targets
+        ]
 
 
 class _EvenPooler(RoiPooler):

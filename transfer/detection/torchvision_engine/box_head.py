@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.batchnorm import check_norm
@@ -26,7 +25,12 @@ from transfer.detection.torchvision_engine.layers import (
     init_normal,
     init_xavier,
 )
-from transfer.detection.torchvision_engine.structures import Detections, RoiSample
+from transfer.detection.torchvision_engine.places import nms_in_groups, places
+from transfer.detection.torchvision_engine.structures import (
+    Detections,
+    RoiSample,
+    foreground_rows,
+)
 
 
 class BoxHead(nn.Module, ABC):
@@ -187,7 +191,7 @@ class BoxPredictor(nn.Module):
         classes = torch.cat([sample.classes for sample in samples])
         boxes = torch.cat([sample.boxes for sample in samples])
         gt_boxes = torch.cat([sample.gt_boxes for sample in samples])
-        foreground = torch.nonzero((classes >= 0) & (classes < self.num_classes)).squeeze(1)
+        foreground = foreground_rows(samples)
         predicted = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
         wanted = self.coder.encode(boxes[foreground], gt_boxes[foreground])
         # Divided by all r boxes, not by those in the foreground: each of these then weighs the
@@ -213,13 +217,10 @@ class BoxPredictor(nn.Module):
     def _select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
         """Boxes (n, 4 * K), scores (n, K + 1) of one image -> the best after NMS per class."""
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
-        if not finite.all():
-            boxes, scores = boxes[finite], scores[finite]
         scores = scores[:, :-1]  # without the background's
         boxes = clip(boxes.reshape(-1, 4), size).view(-1, self.num_classes, 4)
-        found = scores > self.spec.score_thresh
-        classes = found.nonzero()[:, 1]
-        boxes, scores = boxes[found], scores[found]
-        kept = batched_nms(boxes.float(), scores, classes, self.spec.nms_thresh)
+        ((rows, classes),) = places([(scores > self.spec.score_thresh) & finite[:, None]])
+        boxes, scores = boxes[rows, classes], scores[rows, classes]
+        kept = nms_in_groups(boxes.float(), scores, classes, self.spec.nms_thresh)
         kept = kept[: self.spec.detections_per_image]
         return Detections(boxes[kept], scores[kept], classes[kept])

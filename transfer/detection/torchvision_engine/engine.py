@@ -160,11 +160,14 @@ def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[P
 
 
 def _to_predictions(image_id: int | str, detections: Any) -> Predictions:
-    masks = detections.masks
+    boxes, scores, masks = detections.boxes, detections.scores, detections.masks
+    # In one copy, since each makes the host wait for a GPU; float64 holds all of them as they are.
+    columns = [boxes.double(), scores.double()[:, None], detections.classes.double()[:, None]]
+    numbers = torch.cat(columns, dim=1).cpu()
     return Predictions(
         image_id=image_id,
-        boxes=detections.boxes.cpu().numpy(),
-        scores=detections.scores.cpu().numpy(),
-        classes=detections.classes.cpu().numpy(),
+        boxes=numbers[:, :4].to(boxes.dtype).numpy(),
+        scores=numbers[:, 4].to(scores.dtype).numpy(),
+        classes=numbers[:, 5].to(detections.classes.dtype).numpy(),
         rles=None if masks is None else encode_masks(masks.cpu().numpy()),
     )

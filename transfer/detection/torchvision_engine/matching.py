@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.places import places
 
 IGNORE = -1  # the label of a box between both thresholds: it takes no part in a loss
 
@@ -52,18 +53,22 @@ def match(
 
 
 def sample(
-    labels: Tensor, *, size: int, positive_fraction: float, background: int
-) -> tuple[Tensor, Tensor]:
-    """Draw up to `size` boxes: labels (n,) -> indices of positives (p,) and of negatives (q,).
+    labels: Sequence[Tensor], *, size: int, positive_fraction: float, background: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Draw up to `size` boxes of each image: its labels (n,) -> indices of positives (p,) and of
+    negatives (q,).
 
     Positives (neither `background` nor IGNORE) take at most `positive_fraction` of the places,
     negatives fill the rest. One torch.randperm for each, on the labels' device and torch's global
     generator: the draws, and so a training run, are Detectron2's for a seed.
     """
-    positive = torch.nonzero((labels != IGNORE) & (labels != background)).squeeze(1)
-    negative = torch.nonzero(labels == background).squeeze(1)
-    num_positive = min(positive.numel(), int(size * positive_fraction))
-    num_negative = min(negative.numel(), size - num_positive)
-    chosen = torch.randperm(positive.numel(), device=positive.device)[:num_positive]
-    rest = torch.randperm(negative.numel(), device=negative.device)[:num_negative]
-    return positive[chosen], negative[rest]
+    masks = [((each != IGNORE) & (each != background), each == background) for each in labels]
+    found = iter(places([mask for pair in masks for mask in pair]))
+    drawn = []
+    for (positive,), (negative,) in zip(found, found):
+        num_positive = min(positive.numel(), int(size * positive_fraction))
+        num_negative = min(negative.numel(), size - num_positive)
+        chosen = torch.randperm(positive.numel(), device=positive.device)[:num_positive]
+        rest = torch.randperm(negative.numel(), device=negative.device)[:num_negative]
+        drawn.append((positive[chosen], negative[rest]))
+    return drawn

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from transfer.detection.torchvision_engine.boxes import clip, nonempty
+from transfer.detection.torchvision_engine.places import places
 from transfer.detection.torchvision_engine.structures import Detections
 
 MASK_THRESHOLD = 0.5  # of a pixel's probability, as in He et al. 2017
@@ -26,9 +28,9 @@ def postprocess(
     """
     scale_y = output_size[0] / input_size[0]
     scale_x = output_size[1] / input_size[1]
-    scale = detections.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    boxes = clip(detections.boxes * scale, output_size)
-    keep = nonempty(boxes)
+    scale = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=detections.boxes.dtype)
+    boxes = clip(detections.boxes * send(scale, detections.boxes.device), output_size)
+    ((keep,),) = places([nonempty(boxes)])
     boxes = boxes[keep]
     masks = detections.masks
     if masks is not None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
 from transfer.detection.torchvision_engine.resnet import make_stage
 from transfer.detection.torchvision_engine.roi_heads import RoiHeads, RoiHeadsSpec
 from transfer.detection.torchvision_engine.roi_sampler import RoiSamplerSpec
-from transfer.detection.torchvision_engine.structures import RoiSample
+from transfer.detection.torchvision_engine.structures import RoiSample, foreground_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +101,6 @@ class Res5ROIHeads(RoiHeads):
         logits, deltas = self.box_predictor(shared.mean(dim=(2, 3)))
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
-            foreground = self._foreground(samples)
-            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
-            firsts = accumulate((len(sample.boxes) for sample in samples), initial=0)
-            rows = torch.cat([rows + first for rows, first in zip(foreground, firsts)])
-            logits = self.mask_head(shared[rows])
-            losses["loss_mask"] = mask_loss(logits, chosen)
+            logits = self.mask_head(shared[foreground_rows(samples)])
+            losses["loss_mask"] = mask_loss(logits, [sample.foreground() for sample in samples])
         return losses

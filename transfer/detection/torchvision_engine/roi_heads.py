@@ -99,12 +99,6 @@ class RoiHeads(nn.Module, ABC):
             self._add_masks(self.mask_head, features, detections)
         return detections, {}
 
-    def _foreground(self, samples: Sequence[RoiSample]) -> list[Tensor]:
-        """The rows of each image's sample that hold an object."""
-        classes = [sample.classes for sample in samples]
-        masks = [(each >= 0) & (each < self.sampler.num_classes) for each in classes]
-        return [torch.nonzero(mask).squeeze(1) for mask in masks]
-
     def _add_masks(
         self, mask_head: MaskHead, features: dict[str, Tensor], detections: list[Detections]
     ) -> None:

@@ -56,9 +56,28 @@ class RoiSampler:
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[RoiSample]:
         """N proposals (n, 4) and N ground truths -> N samples."""
-        return [self._sample_image(*image) for image in zip(proposals, targets)]
+        labelled = [self._label(*image) for image in zip(proposals, targets)]
+        drawn = sample(
+            [classes for _, _, classes in labelled],
+            size=self.spec.batch_size_per_image,
+            positive_fraction=self.spec.positive_fraction,
+            background=self.num_classes,
+        )
+        samples = []
+        for (boxes, index, classes), rows, truth in zip(labelled, drawn, targets):
+            chosen = torch.cat(rows)
+            index = index[chosen]
+            # Without ground truth these rows are never read; the boxes are finite stand-ins.
+            gt_boxes = truth.boxes[index] if len(truth.boxes) else boxes[chosen]
+            positives = len(rows[0])
+            samples.append(
+                RoiSample(boxes[chosen], classes[chosen], gt_boxes, index, truth, positives)
+            )
+        return samples
 
-    def _sample_image(self, boxes: Tensor, targets: Targets) -> RoiSample:
+    def _label(self, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """One image's proposals (n, 4) -> the boxes to draw from (m, 4), the row of the ground
+        truth of each and its class (m,)."""
         if self.spec.proposal_append_gt:
             boxes = torch.cat([boxes, targets.boxes])
         (threshold,) = self.spec.iou_thresholds
@@ -73,15 +92,4 @@ class RoiSampler:
             classes[labels == 0] = self.num_classes
         else:
             classes = torch.full_like(index, self.num_classes)
-        chosen = torch.cat(
-            sample(
-                classes,
-                size=self.spec.batch_size_per_image,
-                positive_fraction=self.spec.positive_fraction,
-                background=self.num_classes,
-            )
-        )
-        index = index[chosen]
-        # Without ground truth these rows are never read; the boxes themselves are finite stand-ins.
-        gt_boxes = targets.boxes[index] if len(targets.boxes) else boxes[chosen]
-        return RoiSample(boxes[chosen], classes[chosen], gt_boxes, index, targets)
+        return boxes, index, classes

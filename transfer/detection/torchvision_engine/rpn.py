@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.anchors import AnchorGenerator, AnchorSpec
@@ -25,6 +24,7 @@ from transfer.detection.torchvision_engine.boxes import clip, nonempty, pairwise
 from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN, check_named
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
 from transfer.detection.torchvision_engine.matching import IGNORE, check_thresholds, match, sample
+from transfer.detection.torchvision_engine.places import nms_in_groups, places
 
 # Of all layers of the head (Ren et al. 2015): the first proposals are close to their anchors.
 INIT_STD = 0.01
@@ -157,17 +157,19 @@ class RPN(nn.Module):
         """Anchors (R, 4), N ground truths (G, 4) -> sampled labels (N, R) of 1, 0 and IGNORE, and
         the deltas (N, R, 4) that lead to the matched ground truth, of use where the label is 1."""
         low, high = self.spec.iou_thresholds
+        # Low quality too: else an object that no anchor fits well would never be learned.
+        matched_rows = [
+            match(pairwise_iou(boxes, anchors), low=low, high=high, allow_low_quality=True)
+            for boxes in gt_boxes
+        ]
+        drawn = sample(
+            [labels for _, labels in matched_rows],
+            size=self.spec.batch_size_per_image,
+            positive_fraction=self.spec.positive_fraction,
+            background=0,
+        )
         all_labels, all_targets = [], []
-        for boxes in gt_boxes:
-            iou = pairwise_iou(boxes, anchors)
-            # Low quality too: else an object that no anchor fits well would never be learned.
-            index, labels = match(iou, low=low, high=high, allow_low_quality=True)
-            positive, negative = sample(
-                labels,
-                size=self.spec.batch_size_per_image,
-                positive_fraction=self.spec.positive_fraction,
-                background=0,
-            )
+        for boxes, (index, labels), (positive, negative) in zip(gt_boxes, matched_rows, drawn):
             sampled = torch.full_like(labels, IGNORE)
             sampled[positive] = 1
             sampled[negative] = 0
@@ -180,8 +182,7 @@ class RPN(nn.Module):
         self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
         """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) -> scalar losses."""
-        # The places once: a GPU's boolean index waits for the device, each time.
-        used, positive = torch.nonzero(labels >= 0).unbind(1), torch.nonzero(labels == 1).unbind(1)
+        used, positive = places([labels >= 0, labels == 1])
         classification = F.binary_cross_entropy_with_logits(
             logits[used], labels[used].to(torch.float32), reduction="sum"
         )
@@ -215,27 +216,24 @@ class RPN(nn.Module):
         level = torch.cat(levels)
         all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
         finite = torch.isfinite(all_boxes).all(dim=2) & torch.isfinite(all_scores)
-        proposals = [
-            self._select(*image, levels=level)
-            for image in zip(all_boxes, all_scores, finite, image_sizes)
-        ]
-        return proposals, finite.all()
+        return self._select(all_boxes, all_scores, finite, level, image_sizes), finite.all()
 
     def _select(
         self,
         boxes: Tensor,
         scores: Tensor,
         finite: Tensor,
-        size: tuple[int, int],
-        *,
         levels: Tensor,
-    ) -> Tensor:
-        """One image's boxes (n, 4), scores, finiteness and maps (n,) -> its proposals."""
-        boxes = clip(boxes, size)
-        # The places once: a GPU's boolean index waits for the device, each time.
-        keep = torch.nonzero(finite & nonempty(boxes)).squeeze(1)
-        boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
-        # Within each map, as in the FPN's paper: maps answer for objects of different sizes.
-        kept = batched_nms(boxes.float(), scores, levels, self.spec.nms_thresh)
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Boxes (N, n, 4), scores, finiteness (N, n) and maps (n,) -> N images' proposals."""
+        clipped = [clip(image, size) for image, size in zip(boxes, image_sizes)]
+        kept = places([good & nonempty(image) for good, image in zip(finite, clipped)])
         topk = self.spec.post_nms_topk_train if self.training else self.spec.post_nms_topk_test
-        return boxes[kept[:topk]]
+        proposals = []
+        for image, score, (rows,) in zip(clipped, scores, kept):
+            image, score, level = image[rows], score[rows], levels[rows]
+            # Within each map, as in the FPN's paper: maps answer for objects of different sizes.
+            best = nms_in_groups(image.float(), score, level, self.spec.nms_thresh)
+            proposals.append(image[best[:topk]])
+        return proposals

@@ -86,8 +86,7 @@ class StandardROIHeads(RoiHeads):
         logits, deltas = self.box_predictor(vectors)
         losses = self.box_predictor.losses(logits, deltas, samples)
         if self.mask_head is not None:
-            foreground = self._foreground(samples)
-            chosen = [sample.select(rows) for sample, rows in zip(samples, foreground)]
+            chosen = [sample.foreground() for sample in samples]
             logits = self.mask_head(
                 self._mask_features(features, [sample.boxes for sample in chosen])
             )

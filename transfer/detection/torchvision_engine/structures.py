@@ -6,8 +6,9 @@ network's input unless a field says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -45,16 +46,30 @@ class RoiSample:
     gt_boxes: Tensor  # (r, 4), of use where the class is not background
     gt_index: Tensor  # int64 (r,), the row of Targets
     targets: Targets
+    positives: int  # known to the host: it need not ask a GPU for the rows with an object
 
-    def select(self, index: Tensor) -> RoiSample:
-        """The rows of `index`, integers: with a mask a GPU would wait for each field."""
+    def foreground(self) -> RoiSample:
+        """The rows that hold an object."""
+        rows = slice(self.positives)
         return RoiSample(
-            self.boxes[index],
-            self.classes[index],
-            self.gt_boxes[index],
-            self.gt_index[index],
+            self.boxes[rows],
+            self.classes[rows],
+            self.gt_boxes[rows],
+            self.gt_index[rows],
             self.targets,
+            self.positives,
         )
+
+
+def foreground_rows(samples: Sequence[RoiSample]) -> Tensor:
+    """int64: the rows that hold an object, of all images' boxes one after the other."""
+    firsts = accumulate((len(sample.boxes) for sample in samples), initial=0)
+    return torch.cat(
+        [
+            torch.arange(first, first + sample.positives, device=sample.boxes.device)
+            for first, sample in zip(firsts, samples)
+        ]
+    )
 
 
 @dataclass

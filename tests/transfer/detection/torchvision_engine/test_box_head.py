@@ -37,9 +37,10 @@ def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
 def make_sample(count: int, seed: int) -> RoiSample:
     generator = torch.Generator().manual_seed(seed)
     boxes, truth = random_boxes(count, generator), random_boxes(count, generator)
-    classes = torch.randint(0, K + 1, (count,), generator=generator)
+    classes = torch.randint(0, K + 1, (count,), generator=generator).sort().values
     targets = Targets(truth, classes, None)
-    return RoiSample(boxes, classes, truth, torch.arange(count), targets)
+    positives = int((classes < K).sum())
+    return RoiSample(boxes, classes, truth, torch.arange(count), targets, positives)
 
 
 def test_losses() -> None:

@@ -25,7 +25,8 @@ def make_sample(classes: list[int]) -> RoiSample:
     polygon = np.array([2.0, 3.0, 20.0, 3.0, 12.0, 25.0])
     targets = Targets(boxes[:1], torch.tensor([0]), Polygons([[polygon]]))
     index = torch.zeros(count, dtype=torch.int64)
-    return RoiSample(boxes, torch.tensor(classes, dtype=torch.int64), boxes, index, targets)
+    labels = torch.tensor(classes, dtype=torch.int64)
+    return RoiSample(boxes, labels, boxes, index, targets, count)
 
 
 @pytest.mark.parametrize("num_conv", [0, 2])

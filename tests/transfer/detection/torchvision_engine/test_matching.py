@@ -65,7 +65,7 @@ def test_no_ground_truth_is_all_background() -> None:
 def test_sample_counts(positives: int, negatives: int, expected: tuple[int, int]) -> None:
     labels = torch.tensor([1] * positives + [0] * negatives + [IGNORE] * 20)
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    found = sample(labels, size=32, positive_fraction=0.25, background=0)
+    (found,) = sample([labels], size=32, positive_fraction=0.25, background=0)
     assert (len(found[0]), len(found[1])) == expected
     assert (labels[found[0]] == 1).all() and (labels[found[1]] == 0).all()
     assert len(set(torch.cat(found).tolist())) == sum(expected)
@@ -74,7 +74,11 @@ def test_sample_counts(positives: int, negatives: int, expected: tuple[int, int]
 def test_sample_draws_one_permutation_for_each_kind() -> None:
     labels = torch.tensor([0, 2, 5, 5, 1, IGNORE, 5])  # background 5
     torch.manual_seed(11)
-    positive, negative = sample(labels, size=4, positive_fraction=0.5, background=5)
+    images = sample([labels, labels[:4]], size=4, positive_fraction=0.5, background=5)
     torch.manual_seed(11)
-    assert positive.tolist() == torch.tensor([0, 1, 4])[torch.randperm(3)[:2]].tolist()
-    assert negative.tolist() == torch.tensor([2, 3, 6])[torch.randperm(3)[:2]].tolist()
+    for (positive, negative), places in zip(images, [([0, 1, 4], [2, 3, 6]), ([0, 1], [2, 3])]):
+        assert positive.tolist() == _drawn(places[0]) and negative.tolist() == _drawn(places[1])
+
+
+def _drawn(places: list[int]) -> list[int]:
+    return torch.tensor(places)[torch.randperm(len(places))[:2]].tolist()

@@ -7,7 +7,7 @@ import torch
 
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler, RoiSamplerSpec
-from transfer.detection.torchvision_engine.structures import Targets
+from transfer.detection.torchvision_engine.structures import Targets, foreground_rows
 
 K = 4
 
@@ -65,8 +65,15 @@ def test_image_without_objects() -> None:
     assert len(make_sampler()([torch.zeros(0, 4)], [empty])[0].boxes) == 0
 
 
-def test_select() -> None:
-    sample = make_sampler()([random_boxes(30, 3)], [make_targets(2)])[0]
-    some = sample.select(torch.nonzero(sample.classes < K).squeeze(1))
-    assert len(some.boxes) == len(some.gt_index) == (sample.classes < K).sum()
-    assert some.targets is sample.targets
+def test_objects_come_first_and_are_counted() -> None:
+    proposals = [random_boxes(30, 3), random_boxes(20, 4), random_boxes(9, 5)]
+    empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), None)
+    samples = make_sampler()(proposals, [make_targets(2), empty, make_targets(3)])
+    classes = torch.cat([sample.classes for sample in samples])
+    assert torch.equal(foreground_rows(samples), torch.nonzero(classes < K).squeeze(1))
+    for sample in samples:
+        rows = torch.nonzero(sample.classes < K).squeeze(1)
+        some = sample.foreground()
+        assert some.positives == len(rows) and some.targets is sample.targets
+        for field in ("boxes", "classes", "gt_boxes", "gt_index"):
+            assert torch.equal(getattr(some, field), getattr(sample, field)[rows]), field
