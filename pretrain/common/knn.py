@@ -78,8 +78,9 @@ def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Ne
     if best.similarity.shape[1] < k:
         return _merge(best, _top(similarity, k, start), k)
     # Few columns of a later block beat the k-th so far; equal ones lose, being higher rows.
-    row, column = (similarity > best.similarity[:, -1:]).nonzero(as_tuple=True)
-    counts = torch.bincount(row, minlength=len(similarity))
+    better = similarity > best.similarity[:, -1:]
+    row, column = better.nonzero(as_tuple=True)
+    counts = better.sum(dim=1)  # `bincount` would make the host wait for a GPU once more
     width = int(counts.max())
     if width > MANY * k:  # a bank sorted by class, as a rule
         return _merge(best, _top(similarity, k, start), k)

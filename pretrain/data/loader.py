@@ -111,13 +111,14 @@ class CropLoader:
         self._order = _Order(len(dataset), batch_size, self.steps_per_epoch, seed, rank, world_size)
         self._crops = _CropDataset(self.dataset, tuple(crops), shared, seed, resize)
         self._workers: DataLoader | None = None
+        self._pin = torch.cuda.is_available() if pin_memory is None else pin_memory
         if num_workers > 0:
             self._workers = DataLoader(
                 self._crops,
                 batch_sampler=self._order,
                 num_workers=num_workers,
                 collate_fn=_unchanged,
-                pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+                pin_memory=self._pin,
                 persistent_workers=True,
                 prefetch_factor=batches_ahead(crops, batch_size, num_workers, ahead_bytes),
                 worker_init_fn=start_worker,
@@ -149,6 +150,9 @@ class CropLoader:
                 raise InputError(
                     f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
                 )
+            if self._pin and self._workers is None:  # worker processes' batches are pinned already
+                crops = [crop.pin_memory() for crop in crops]
+                labels, index = labels.pin_memory(), index.pin_memory()
             yield Batch([crop.permute(0, 3, 1, 2) for crop in crops], labels, index)
 
     def _count_corrupt(self, errors: Sequence[tuple[str, str]]) -> None:

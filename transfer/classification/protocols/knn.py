@@ -14,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError
 from pretrain.common.knn import check_labels, label_rank, nearest_neighbours, vote
 from transfer.classification.features.extract import Features
@@ -107,9 +108,8 @@ def evaluate_knn(
     check_labels(bank_labels, num_classes, "the training images")
     check_labels(query_labels, num_classes, "the test images")
     found = nearest_neighbours(bank, queries, max(k), device=device)
-    labels = bank_labels.to(found.index.device)[found.index]
-    wanted = query_labels.to(found.index.device)
-    metrics: dict[str, float] = {}
+    labels = send(bank_labels, found.index.device)[found.index]
+    wanted = send(query_labels, found.index.device)
     correct: dict[str, Tensor] = {}
     for value in dict.fromkeys([temperature, *more_temperatures]):
         suffix = "" if value == temperature else f"_T{value:g}"
@@ -120,7 +120,8 @@ def evaluate_knn(
             )
             rank = label_rank(votes, wanted)
             for top in (1, 5) if num_classes > 5 else (1,):
-                right = (rank < top).cpu()
-                metrics[f"{name}_top{top}"] = 100.0 * int(right.sum()) / len(right)
-                correct[f"{name}_top{top}"] = right
+                correct[f"{name}_top{top}"] = rank < top
+    # In one copy, since each makes the host wait for a GPU.
+    correct = dict(zip(correct, torch.stack(list(correct.values())).cpu()))
+    metrics = {name: 100.0 * int(right.sum()) / len(right) for name, right in correct.items()}
     return metrics, correct

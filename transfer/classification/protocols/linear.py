@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
@@ -189,12 +190,12 @@ def train_heads(
     bias = torch.zeros(heads * num_classes, device=device)
     speeds = [torch.zeros_like(weight), torch.zeros_like(bias)]
     batch_size = min(solver.batch_size, count)
-    scaled = torch.tensor(lrs, device=device) * batch_size / 256
+    scaled = send(torch.tensor(lrs), device) * batch_size / 256
     column_lrs = scaled.repeat_interleave(num_classes)
     steps_per_epoch = math.ceil(count / batch_size)
-    total, curve = solver.epochs * steps_per_epoch, []
+    total, means = solver.epochs * steps_per_epoch, []
     for epoch in progress(range(solver.epochs), desc=desc, unit="epoch", leave=False):
-        order = rows[torch.randperm(count, generator=generator).to(device)]
+        order = rows[send(torch.randperm(count, generator=generator), device)]
         losses = []
         for step, index in enumerate(order.split(batch_size)):
             batch, target = features[index], one_hot(labels[index], num_classes).float()
@@ -211,7 +212,10 @@ def train_heads(
             for value, speed, gradient in zip((weight, bias), speeds, gradients):
                 speed.mul_(solver.momentum).add_(gradient)
                 value.sub_(lr * speed)
-        curve.append({"step": epoch + 1, "loss": torch.stack(losses).mean().item()})
+        means.append(torch.stack(losses).mean())
+    # Read at the end, since each reading would make the host wait for a GPU.
+    values = torch.stack(means).tolist()
+    curve = [{"step": step, "loss": loss} for step, loss in enumerate(values, start=1)]
     return Heads(weight, bias, num_classes, curve)
 
 
@@ -226,7 +230,9 @@ def choose_lr(
     generator: torch.Generator,
 ) -> tuple[float, dict[float, float]]:
     """Returns the best learning rate, and {learning rate: held-out top-1 percent}; see `search`."""
-    kept, held = split_holdout(labels, holdout, generator)
+    # On the CPU: on a GPU the host would wait three times for each class.
+    parts = split_holdout(labels.cpu(), holdout, generator)
+    kept, held = (send(rows, labels.device) for rows in parts)
 
     def score(rates: list[float]) -> list[float]:
         heads = train_heads(

@@ -243,32 +243,11 @@ def _run(
 ) -> tuple[Progress, torch.Tensor, list[str]]:
     """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
     job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
-    model = _model(shared)
-    images = TrainImages(
-        train,
-        crop=_crop(cfg),
-        flip_prob=cfg.TRAIN.FLIP_PROB,
-        batch_size=cfg.SOLVER.BATCH_SIZE,
-        drop_last=cfg.TRAIN.DROP_LAST,
-        min_share=_least_share(cfg, model),
-        num_workers=loader.NUM_WORKERS,
-        seed=shared.trial.seed,
-        device=job.device,
-    )
-    recipe = _recipe(cfg)
-    trainer = Trainer(
-        model,
-        shared.weights.preprocess,
-        make_optimizer(recipe, model),
-        make_schedule(recipe, lr, images.steps_per_epoch),
-        norm_batch=cfg.TRAIN.NORM_BATCH,
-        chunk=loader.BATCH_SIZE,
-        amp=cfg.TRAIN.AMP,
-    )
+    trainer, images = make_training(shared, lr, train)
     done, hits = fit(
         trainer,
         images,
-        epochs=recipe.epochs,
+        epochs=cfg.SOLVER.EPOCHS,
         test=lambda: trainer.evaluate(test, job.transform, loader.BATCH_SIZE, loader.NUM_WORKERS),
         eval_period=eval_period,
         state=folder,
@@ -282,7 +261,35 @@ def _run(
         frozen_state=shared.weights.state,
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, model.names
+    return done, hits, trainer.model.names
+
+
+def make_training(shared: Shared, lr: float, train: Split) -> tuple[Trainer, TrainImages]:
+    """Returns what trains the network at a learning rate per 256 images, and what feeds it."""
+    cfg, loader = shared.job.cfg, shared.job.cfg.DATALOADER
+    model = _model(shared)
+    images = TrainImages(
+        train,
+        crop=_crop(cfg),
+        flip_prob=cfg.TRAIN.FLIP_PROB,
+        batch_size=cfg.SOLVER.BATCH_SIZE,
+        drop_last=cfg.TRAIN.DROP_LAST,
+        min_share=_least_share(cfg, model),
+        num_workers=loader.NUM_WORKERS,
+        seed=shared.trial.seed,
+        device=shared.job.device,
+    )
+    recipe = _recipe(cfg)
+    trainer = Trainer(
+        model,
+        shared.weights.preprocess,
+        make_optimizer(recipe, model),
+        make_schedule(recipe, lr, images.steps_per_epoch),
+        norm_batch=cfg.TRAIN.NORM_BATCH,
+        chunk=loader.BATCH_SIZE,
+        amp=cfg.TRAIN.AMP,
+    )
+    return trainer, images
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:

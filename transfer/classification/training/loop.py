@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from pretrain.common.device_copy import send
 from pretrain.common.distributed import (
     all_reduce_mean,
     distribute,
@@ -131,7 +132,8 @@ class Trainer:
                 loss, seen = loss + step.loss * total, seen + total
                 bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
         self._share_statistics()
-        mean = all_reduce_mean(torch.tensor(loss / seen, dtype=torch.float64, device=self.device))
+        # Not `torch.tensor`, whose copy to a GPU the host waits for.
+        mean = all_reduce_mean(torch.full((), loss / seen, dtype=torch.float64, device=self.device))
         return {"loss": float(mean), "lr": self.schedule(first + count - 1)}
 
     def parts(self, batch: Batch) -> list[Part]:
@@ -175,7 +177,7 @@ class Trainer:
                 if isinstance(images, str):
                     raise InputError(f"unreadable image in {split.name}: {images}")
                 rows = slice(mine.start + done, mine.start + done + len(images))
-                labels = split.labels[rows].to(self.device)
+                labels = send(split.labels[rows], self.device)
                 with self.precision.autocast():
                     logits = self.model(self._prepare(images.to(self.device, non_blocking=True)))
                 parts.append(torch.stack([_hits(out, labels) for out in logits], dim=1).cpu())
