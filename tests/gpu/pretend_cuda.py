@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
@@ -167,7 +168,10 @@ class PretendCuda(TorchDispatchMode):
         target = kwargs.get("device")
         to_device = target is not None and torch.device(target).type == "cuda"
         if not on_device and not to_device:
-            return func(*args, **kwargs)
+            found = func(*args, **kwargs)
+            if func.namespace == "c10d":  # objects that processes exchange on the host
+                _answer(func._schema.name, *args)
+            return found
         if func is aten._to_copy.default:
             return self._to_copy(args[0], kwargs)
         if func is aten.copy_.default:
@@ -199,7 +203,10 @@ class PretendCuda(TorchDispatchMode):
             inner_kwargs["generator"] = torch.Generator().manual_seed(seed) if self.values else None
         if name in WITHOUT_VALUES and not self.values:
             return WITHOUT_VALUES[name](*inner_args)
-        return func(*inner_args, **inner_kwargs)
+        found = func(*inner_args, **inner_kwargs)
+        if name.startswith("c10d::") and self.values:
+            _answer(name, *inner_args)
+        return found
 
     def _to_copy(self, source: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """`Tensor.to` between devices, dtypes and layouts."""
@@ -265,10 +272,14 @@ class PretendCuda(TorchDispatchMode):
             self.collectives[name.removeprefix("c10d::").rstrip("_")] += 1
         if not func.is_view and not name.startswith(NO_KERNEL):
             self.kernels[name] += 1
-        indexes = name.startswith(("aten::index_put", "aten::_index_put")) or name == "aten::index"
-        if (name in WAITING and on_device) or (
-            indexes and any(i.dtype in (torch.bool, torch.uint8) for i in _tensors_in(args[1]))
-        ):
+        puts = name.startswith(("aten::index_put", "aten::_index_put"))
+        masks = any(
+            index.dtype in (torch.bool, torch.uint8)
+            for index in (_tensors_in(args[1]) if puts or name == "aten::index" else ())
+        )
+        # torch turns `x[mask] = number` into masked_fill_, which needs no places.
+        fills = puts and not isinstance(args[2], CudaTensor) and args[2].numel() == 1
+        if (name in WAITING and on_device) or (masks and not fills):
             self._wait(name.removeprefix("aten::"))
         if name in ("aten::convolution", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
             self.convolutions[f"{name.removeprefix('aten::')} {on_device[-1].dtype}"] += 1
@@ -297,6 +308,26 @@ class PretendCuda(TorchDispatchMode):
         if isinstance(value, Tensor) and value.dim() and not self.values:
             return value.to(self.device)  # an index on the CPU, or the source of a copy
         return value
+
+
+def _answer(name: str, *args: Any) -> None:
+    """Fills in the result of a collective as if all processes had our values: the group of
+    processes that is pretended leaves it as it is.
+
+    Raises NotImplementedError for collectives that the project does not use.
+    """
+    if name == "c10d::allreduce_":  # a sum
+        for tensor in args[0]:
+            tensor.mul_(dist.get_world_size())
+    elif name == "c10d::_allgather_base_":
+        gathered, own = args[:2]
+        gathered.copy_(torch.cat([own] * dist.get_world_size()).view(gathered.shape))
+    elif name == "c10d::allgather_":
+        for gathered, own in zip(*args[:2]):
+            for place in gathered:
+                place.copy_(own)
+    elif name not in ("c10d::broadcast_", "c10d::barrier"):
+        raise NotImplementedError(f"{name} has no pretended answer")
 
 
 def _tensors_in(values: Any) -> Iterator[Tensor]:

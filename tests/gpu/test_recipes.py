@@ -3,23 +3,19 @@ costs what `recorded.json` says. `python -m tests.gpu.rehearsal --record` stores
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from tests.gpu.rehearsal import CASES, RECORDED, differences, measured
+from tests.gpu import pretraining_cases
+from tests.gpu.recorded import Numbers, check, read_record
+from tests.gpu.rehearsal import CASES, differences, measured
 from tests.gpu.runtime.build import missing
-
-Numbers = dict[str, dict[str, Any]]
-
 
 # Each kind of loss, head and collective once; the other cases are slow.
 QUICK = [
     *("simclr_r50@8", "mscn_r50@1", "mscn_r50@8", "mscn_r50@64", "byol_r50@8", "moco_v2_r50@8"),
     *("vicreg_r50@8", "barlow_r50@8", "msn_vits16@8", "mae_vitb16@8", "mscn_convnext_tiny@1"),
 ]
-OTHERS = [case for case in CASES if case not in QUICK]
+OTHERS = [case for case in pretraining_cases.CASES if case not in QUICK]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +28,7 @@ def now() -> Numbers:
 
 @pytest.fixture(scope="module")
 def recorded() -> Numbers:
-    return json.loads(RECORDED.read_text())
+    return read_record()
 
 
 @pytest.mark.parametrize("case", QUICK)
@@ -46,16 +42,6 @@ def test_so_do_the_other_recipes(recorded: Numbers) -> None:
     numbers = measured(OTHERS)
     for case in OTHERS:
         check(case, numbers, recorded)
-
-
-def check(case: str, now: Numbers, recorded: Numbers) -> None:
-    """Compares one case's numbers with the recorded ones."""
-    assert case in recorded, f"run: python -m tests.gpu.rehearsal --record {case}"
-    assert "error" not in now[case], now[case]["error"]
-    changed = differences(now[case], recorded[case])
-    assert not changed, "\n".join(
-        [*changed, "If meant, run: python -m tests.gpu.rehearsal --record"]
-    )
 
 
 def test_the_record_has_no_other_cases(recorded: Numbers) -> None:

@@ -1,0 +1,83 @@
+"""The segmenter's training step and prediction as cases of the rehearsal.
+
+With shapes alone, so that images have their true size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from pretrain.common.distributed import process_device
+from tests.gpu.counting import Action, count
+from tests.gpu.made_up_images import semantic_set
+from transfer.checkpoints.read import random_weights
+from transfer.segmentation import config as segmentation_config
+from transfer.segmentation.training import (
+    make_segmenter,
+    make_started_segmenter,
+    predict,
+    training_batches,
+)
+from transfer.training.build import begin_training, make_schedule
+from transfer.training.loop import micro_batches, steps
+
+IMAGES = 2  # of a process in a step, or in a prediction
+SIZE = (500, 375)  # height, width, as many of VOC's
+NAMES = ("voc12aug_fcn", "voc12aug_fcn_d8")
+TRAIN, PREDICT = "train", "predict"
+CASES = [
+    *(f"{TRAIN}/{name}@1" for name in NAMES),
+    *(f"{TRAIN}/{name}@8" for name in NAMES),
+    *(f"{PREDICT}/{name}@1" for name in NAMES),
+]
+
+
+def measure(case: str) -> dict[str, Any]:
+    """The numbers of a case."""
+    action, name = case.split("/")
+    name, world = name.split("@")
+    words = ["SOLVER.IMS_PER_BATCH", str(IMAGES * int(world)), "DATALOADER.NUM_WORKERS", "0"]
+    cfg = segmentation_config.load_segmentation_config(f"semantic/{name}.yaml", words)
+    prepare = training_step if action == TRAIN else prediction
+    with tempfile.TemporaryDirectory(prefix="rehearsal_") as folder:
+        return count(lambda: prepare(cfg, Path(folder)), int(world), values=False)
+
+
+def training_step(cfg: CfgNode, folder: Path) -> Action:
+    """What `fit` does until its second iteration, without DDP."""
+    weights = random_weights(segmentation_config.backbone_name(cfg), 0)
+    classes = [str(number) for number in range(cfg.TRANSFER.SEMANTIC.NUM_CLASSES)]
+    images = semantic_set(folder, SIZE, cfg.SOLVER.IMS_PER_BATCH, classes)
+    run = begin_training(
+        cfg,
+        lambda: make_started_segmenter(cfg, weights),
+        folder,
+        weights=weights,
+        classes=classes,
+        resume=False,
+        load=nn.Module.load_state_dict,
+    )
+    taken = steps(
+        run.model,
+        batches=(micro_batches(batch, 1) for batch in training_batches(cfg, images)),
+        optimizer=run.optimizer,
+        rate_at=make_schedule(cfg).factor,
+        iterations=range(cfg.SOLVER.MAX_ITER),
+        precision=run.precision,
+    )
+    return Action(lambda: next(taken), IMAGES, repeated=True)
+
+
+def prediction(cfg: CfgNode, folder: Path) -> Action:
+    """`predict` of two images, one after the other."""
+    weights = random_weights(segmentation_config.backbone_name(cfg), 0)
+    classes = [str(number) for number in range(cfg.TRANSFER.SEMANTIC.NUM_CLASSES)]
+    images = semantic_set(folder, SIZE, IMAGES, classes)
+    model = make_segmenter(cfg, weights.preprocess, weights.architecture)
+    model.to(process_device(cfg.MODEL.DEVICE))
+    return Action(lambda: predict(model, cfg, images), IMAGES)
