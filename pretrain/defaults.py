@@ -171,6 +171,10 @@ _C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a l
 # Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
 # has no bfloat16 (before Ampere). A CPU always runs float32.
 _C.SOLVER.BF16 = True
+# On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of mantissa).
+# With BF16 those are the losses' products (VICReg, Barlow Twins: covariances). False: PyTorch's
+# default, which is full float32 for products, and TF32 for convolutions in float32.
+_C.SOLVER.TF32 = False
 
 # After the last step BN statistics are estimated again, on unmasked training images (filtered if
 # the weights want it), into checkpoint_precise_bn.pth: checkpoint.pth keeps those of training.

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError, check_probability
 from pretrain.data import color
-from pretrain.data.blur import gaussian_blur
+from pretrain.data.blur import blur_rows, gaussian_blur
+
+LARGE = 2**16  # elements of an image that a CPU augments on its own
+CPU_PIECE = 2**21  # elements of smaller images that it augments together (8 MiB)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class AugmentParams:
         names = [field.name for field in fields(cls)]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
+    def split(self, number: int) -> list[AugmentParams]:
+        """The draws of each `number` images that follow each other."""
+        parts = zip(*(getattr(self, field.name).split(number) for field in fields(self)))
+        return [AugmentParams(*part) for part in parts]
+
     def to(self, device: torch.device) -> AugmentParams:
         """The same draws on another device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
@@ -135,40 +143,73 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` float32 in [0, 1] -> a new tensor of the same kind. Draws that are on the
-    CPU cost a GPU no synchronisation: the images that an operation touches are known at once.
+    images `(N, 3, H, W)` uint8, or float32 in [0, 1] -> a new tensor, float32 in [0, 1]. Draws that
+    are on the CPU cost a GPU no synchronisation: the images that an operation touches are known at
+    once. A CPU takes a few images at a time through all that stays within an image.
     """
-    images = images.clone()
-    if recipe.jitter_prob > 0:
-        _jitter(images, params, recipe)
-    if recipe.gray_prob > 0:
-        _update(images, params.gray, lambda x, rows: color.grayscale(x))
+    number = at_a_time(images)
+    out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    pieces = list(zip(out.split(number), params.split(number), strict=True))
+    for given, (piece, drawn) in zip(images.split(number), pieces, strict=True):
+        piece.copy_(given)
+        if images.dtype == torch.uint8:
+            piece.div_(255.0)
+        if recipe.jitter_prob > 0:
+            _jitter(piece, drawn, recipe)
+        if recipe.gray_prob > 0:
+            _update(piece, drawn.gray, lambda x, rows: color.grayscale(x))
     if recipe.blur_prob > 0:
-        kernel = recipe.kernel_size(min(images.shape[-2:]))
-        sigma = params.sigma
-        _update(images, params.blur, lambda x, rows: gaussian_blur(x, sigma[rows], kernel))
-    if recipe.solarize_prob > 0:
-        threshold = recipe.solarize_threshold
-        _update(images, params.solarize, lambda x, rows: color.solarize(x, threshold))
-    if recipe.flip_prob > 0:
-        _update(images, params.flip, lambda x, rows: x.flip(-1))
-    return images
+        _blur(out, params, recipe.kernel_size(min(out.shape[-2:])))
+    threshold = recipe.solarize_threshold
+    for piece, drawn in pieces:
+        if recipe.solarize_prob > 0:
+            _update(piece, drawn.solarize, lambda x, rows: color.solarize(x, threshold))
+        if recipe.flip_prob > 0:
+            _update(piece, drawn.flip, lambda x, rows: x.flip(-1))
+    return out
+
+
+def at_a_time(images: Tensor) -> int:
+    """How many images `(N, C, H, W)` pass together through operations that stay within an image: on
+    a CPU one, or several small ones, which its cache keeps meanwhile; on a GPU all."""
+    if images.device.type != "cpu" or len(images) < 2:
+        return max(1, len(images))
+    elements = images[0].numel()
+    return 1 if elements >= LARGE else CPU_PIECE // elements
 
 
 def _update(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Replace, in place, the chosen images by `operation(images[rows], rows)`.
+    """Replace, in place, the chosen images by `operation(images[rows], rows)`, which may return
+    what it was given, changed in place.
 
     `rows` is on the device of the draws, so that it can index other draws.
     """
+    if len(images) == 1 and images.device.type == "cpu":  # selecting it would be a copy
+        if chosen:
+            changed = operation(images, torch.zeros(1, dtype=torch.long))
+            if changed is not images:
+                images.copy_(changed)
+        return
     rows = chosen.nonzero().squeeze(1)
-    if rows.numel():
+    if len(rows):
         places = rows.to(images.device, non_blocking=True)
         images.index_copy_(0, places, operation(images.index_select(0, places), rows))
+
+
+def _blur(images: Tensor, params: AugmentParams, kernel_size: int) -> None:
+    if images.device.type == "cpu":
+        rows = params.blur.nonzero().squeeze(1)
+        blur_rows(images, rows, params.sigma[rows], kernel_size)
+    else:
+        blur = lambda x, rows: gaussian_blur(x, params.sigma[rows], kernel_size)
+        _update(images, params.blur, blur)
 
 
 def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
     """ColorJitter in place: for each place in the order, each operation on the images whose
     operation at that place it is."""
+    if len(images) == 1 and images.device.type == "cpu":
+        return _jitter_one(images, params, recipe)
     for place in range(len(color.JITTER)):
         for number, (name, adjust) in enumerate(color.JITTER.items()):
             if getattr(recipe, name) == 0:
@@ -177,5 +218,15 @@ def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
             _update(
                 images,
                 params.jitter & (params.order[:, place] == number),
-                lambda x, rows: adjust(x, factor[rows].to(x.device, non_blocking=True)),
+                lambda x, rows: adjust(x, factor[rows].to(x.device, non_blocking=True), x),
             )
+
+
+def _jitter_one(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
+    """`_jitter` of one image on a CPU, which need not look for the images of an operation."""
+    if not params.jitter:
+        return
+    names = list(color.JITTER)
+    for name in [names[number] for number in params.order[0].tolist()]:
+        if getattr(recipe, name) != 0:
+            color.JITTER[name](images, getattr(params, name), images)

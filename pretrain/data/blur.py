@@ -17,6 +17,8 @@ from pretrain.common.errors import InputError
 
 REACH = 5.5  # sigmas; exp(-5.5^2 / 2) = 3e-7
 CPU_PIECE = 2**19  # elements of the pieces that a CPU blurs at once (2 MiB)
+LANES = 16  # planes that oneDNN's depthwise convolution computes at once, even if there are fewer
+FULL_LANES = 0.7  # share of them from which on its convolution of planes is the quicker one
 
 
 def gaussian_kernels(sigma: Tensor, kernel_size: int) -> Tensor:
@@ -38,34 +40,74 @@ def check_kernel(kernel_size: int, size: int) -> None:
         )
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Blur each image with its own sigma.
+def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Tensor:
+    """Blur each image with its own sigma, or all with one.
 
-    images `(N, C, H, W)` float32, sigma `(N,)` in pixels -> `(N, C, H, W)`.
+    images `(N, C, H, W)` float32, sigma `(N,)` in pixels or one number -> `(N, C, H, W)`.
     Raises `InputError` when the kernel is even or does not fit the image.
     """
     check_kernel(kernel_size, min(images.shape[-2:]))
     if images.shape[0] == 0:
         return images.clone()
     if images.device.type == "cpu":
-        return _blur_in_pieces(images, sigma.to(images), kernel_size)
+        blurred = torch.empty_like(images)
+        if isinstance(sigma, Tensor):
+            rows = torch.arange(len(images))
+            _blur_in_pieces(images, rows, sigma.to(images), kernel_size, blurred)
+        else:
+            _blur_alike(images, torch.tensor([sigma]).to(images), kernel_size, blurred)
+        return blurred
+    if not isinstance(sigma, Tensor):
+        sigma = torch.full((images.shape[0],), sigma, device=images.device)
     sigma = sigma.to(images, non_blocking=True)  # a GPU takes it when it comes to it
-    return _blur(images, gaussian_kernels(sigma, kernel_size))
+    return _blur_planes(images, gaussian_kernels(sigma, kernel_size))
 
 
-def _blur_in_pieces(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Pieces that fit a CPU's cache, each of similar sigmas, with kernels as short as they may
-    be: what is beyond `REACH` sigmas is below float32's resolution."""
-    blurred = torch.empty_like(images)
-    for rows in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
-        reach = math.ceil(REACH * float(sigma[rows[-1]]))
-        kernels = gaussian_kernels(sigma[rows], min(kernel_size, 2 * reach + 1))
-        blurred.index_copy_(0, rows, _blur(images.index_select(0, rows), kernels))
-    return blurred
+def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> None:
+    """Blur, in place, the images that are on a CPU and in `rows`.
+
+    images `(N, C, H, W)` float32, rows `(M,)` int64, sigma `(M,)` in pixels. Raises `InputError`
+    when the kernel is even or does not fit the image.
+    """
+    check_kernel(kernel_size, min(images.shape[-2:]))
+    if len(rows):
+        _blur_in_pieces(images, rows, sigma.to(images), kernel_size, images)
 
 
-def _blur(images: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes."""
+def _blur_in_pieces(
+    images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int, out: Tensor
+) -> None:
+    """Blur `images[rows]` into `out[rows]`, in pieces that fit a CPU's cache, each of similar
+    sigmas, with kernels as short as they may be: what is beyond `REACH` sigmas is below float32's
+    resolution."""
+    for picked in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
+        kernels = gaussian_kernels(sigma[picked], _reach(float(sigma[picked[-1]]), kernel_size))
+        places = rows[picked]
+        piece = images.index_select(0, places)
+        planes = piece.shape[0] * piece.shape[1]
+        full = planes / (math.ceil(planes / LANES) * LANES) > FULL_LANES
+        blurred = _blur_planes(piece, kernels) if full else _blur_columns(piece, kernels)
+        out.index_copy_(0, places, blurred)
+
+
+def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int, out: Tensor) -> None:
+    """Blur images on a CPU into `out`, all with the sigma `(1,)`: to the kernel they are planes of
+    one image."""
+    kernel = gaussian_kernels(sigma, _reach(float(sigma), kernel_size))
+    number = max(1, CPU_PIECE // images[0].numel())
+    for first in range(0, len(images), number):
+        piece = images[first : first + number]
+        planes = piece.reshape(1, -1, *piece.shape[2:])
+        out[first : first + number] = _blur_columns(planes, kernel).view_as(piece)
+
+
+def _reach(sigma: float, kernel_size: int) -> int:
+    """The size of the part of a kernel that float32 can tell from zero."""
+    return min(kernel_size, 2 * math.ceil(REACH * sigma) + 1)
+
+
+def _blur_planes(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes, plane beside plane."""
     n, c, h, w = images.shape
     pad = kernels.shape[1] // 2
     kernels = kernels.repeat_interleave(c, dim=0)
@@ -77,3 +119,30 @@ def _blur(images: Tensor, kernels: Tensor) -> Tensor:
         planes = F.conv2d(planes, kernels[:, None, None, :], groups=n * c)
         planes = F.conv2d(planes, kernels[:, None, :, None], groups=n * c)
     return planes.view(n, c, h, w)
+
+
+def _blur_columns(images: Tensor, kernels: Tensor) -> Tensor:
+    """What `_blur_planes` returns, by a convolution whose lanes are neighbouring pixels.
+
+    It is for a CPU and images too few to fill the lanes with planes: each pass runs along the
+    columns of all images beside each other, and they are transposed in between.
+    """
+    rows = _convolve_columns(images.permute(1, 3, 0, 2), kernels)
+    return _convolve_columns(rows.permute(0, 3, 2, 1), kernels).permute(2, 0, 1, 3).contiguous()
+
+
+def _convolve_columns(columns: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve `(C, L, N, M)` along L with `kernels (N, K)`, one of each image's M columns."""
+    c, length, n, m = columns.shape
+    k = kernels.shape[1]
+    pad = k // 2
+    bordered = columns.new_empty(c, length + 2 * pad, n, m)
+    bordered[:, pad : pad + length] = columns
+    bordered[:, :pad] = bordered[:, pad + 1 : 2 * pad + 1].flip(1)
+    bordered[:, pad + length :] = bordered[:, length - 1 : pad + length - 1].flip(1)
+    # (C, N * M, 1, L), with N * M last in memory: the layout in which oneDNN takes it for its lanes
+    lanes = bordered.view(c, -1, n * m).transpose(1, 2).unsqueeze(2)
+    weights = kernels.repeat_interleave(m, dim=0).view(n * m, 1, 1, k)
+    with torch.autocast("cpu", enabled=False):
+        lanes = F.conv2d(lanes, weights, groups=n * m)
+    return lanes.squeeze(2).transpose(1, 2).contiguous().view(c, length, n, m)

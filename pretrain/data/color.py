@@ -1,7 +1,8 @@
 """Colour operations with one factor per image: `(N, 3, H, W)` float32 in [0, 1] in and out.
 
 Each equals torchvision's `transforms.v2.functional` operation of the same name on float tensors,
-image by image. Legend: N batch, H x W pixels; a factor is `(N,)`.
+image by image. Legend: N batch, H x W pixels; a factor is `(N,)`. `out` takes the result; it may be
+the images themselves, and has their shape without gaps.
 """
 
 from __future__ import annotations
@@ -36,35 +37,35 @@ def _column(factor: Tensor) -> Tensor:
     return factor.view(-1, 1, 1, 1)
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_brightness(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """Scale each image by its factor `(N,)`, clamped to [0, 1]."""
-    return (images * _column(factor)).clamp_(0.0, 1.0)
+    return torch.mul(images, _column(factor), out=out).clamp_(0.0, 1.0)
 
 
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_contrast(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """Blend each image with its mean luma: factor 0 is flat grey, 1 the image."""
     mean = luma(images).mean(dim=(1, 2, 3), keepdim=True)
     factor = _column(factor)
-    return (images * factor).add_(mean * (1.0 - factor)).clamp_(0.0, 1.0)
+    return torch.mul(images, factor, out=out).add_(mean * (1.0 - factor)).clamp_(0.0, 1.0)
 
 
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_saturation(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """Blend each image with its grayscale: factor 0 is grey, 1 the image."""
     gray = grayscale(images)
-    return torch.lerp(gray, images, _column(factor)).clamp_(0.0, 1.0)
+    return torch.lerp(gray, images, _column(factor), out=out).clamp_(0.0, 1.0)
 
 
-def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_hue(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """Turn each image's hue by its factor `(N,)`, in turns of the colour circle (-0.5 to 0.5)."""
     pixels = images.flatten(2)
-    out = torch.empty_like(pixels)
+    turned = torch.empty_like(pixels) if out is None else out.view(pixels.shape)
     strip = pixels.shape[2]
     if images.device.type == "cpu":
         # Twenty temporary planes: kept in the cache, they cost a third of the time.
         strip = max(256, CPU_STRIP // len(images))
-    for part, target in zip(pixels.split(strip, dim=2), out.split(strip, dim=2)):
+    for part, target in zip(pixels.split(strip, dim=2), turned.split(strip, dim=2)):
         _turn_hue(part, factor, target)
-    return out.view_as(images)
+    return turned.view(images.shape)
 
 
 def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
@@ -95,7 +96,7 @@ def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
 
 
 # The colour jitter's operations; the index of a name is what `AugmentParams.order` holds.
-JITTER: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+JITTER: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "brightness": adjust_brightness,
     "contrast": adjust_contrast,
     "saturation": adjust_saturation,

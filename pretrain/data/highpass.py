@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
@@ -59,5 +58,4 @@ def highpass(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
     when the kernel does not fit the image.
     """
     images = images.float()
-    sigmas = torch.full((images.shape[0],), float(sigma), device=images.device)
-    return images - gaussian_blur(images, sigmas, kernel_size)
+    return images - gaussian_blur(images, float(sigma), kernel_size)

@@ -11,7 +11,7 @@ Legend: N batch, C channels, H x W pixels, G cells along one axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -112,6 +112,12 @@ class MaskParams:
     focal: Tensor
     blur_sigma: float = 0.0
 
+    def split(self, number: int) -> list[MaskParams]:
+        """The masks of each `number` images that follow each other (not for fill "other")."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        parts = zip(*(value.split(number) for value in tensors.values()))
+        return [replace(self, **dict(zip(tensors, part))) for part in parts]
+
 
 def _range(value: float | tuple[float, float]) -> tuple[float, float]:
     return (value, value) if isinstance(value, (int, float)) else (value[0], value[1])
@@ -196,8 +202,7 @@ def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
         return images.roll(-1, dims=0)
     # 31 px for a sigma of 10, as the third party; never more than the border can reflect.
     reach = min(round(1.5 * blur_sigma), min(images.shape[-2:]) - 1)
-    sigmas = torch.full((len(images),), blur_sigma, device=images.device)
-    return gaussian_blur(images, sigmas, 2 * max(reach, 1) + 1)
+    return gaussian_blur(images, blur_sigma, 2 * max(reach, 1) + 1)
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:

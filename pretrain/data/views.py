@@ -8,6 +8,7 @@ follows. Legend: V views, N batch, S a view's side in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -126,10 +127,9 @@ class ViewMaker:
             groups.setdefault((recipe, crops[view].shape, alone), []).append(view)
         pixels: dict[int, Tensor] = {}
         for (recipe, _, _), views in groups.items():
-            images = torch.cat([crops[view] for view in views])
-            images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+            together = torch.cat([crops[view] for view in views]) if views[1:] else crops[views[0]]
             drawn = AugmentParams.cat([params[view] for view in views])
-            images = augment.apply_augment(images, drawn, recipe)
+            images = augment.apply_augment(together, drawn, recipe)
             pixels.update(zip(views, images.chunk(len(views))))
         for view, source in enumerate(self.same_view):
             if source is not None:
@@ -137,12 +137,24 @@ class ViewMaker:
         return [pixels[view] for view in range(self.num_views)]
 
     def _masked(self, images: Tensor, view: int, mask: MaskParams | None) -> Tensor:
-        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input."""
-        images = self.preprocess.normalise(images)
-        highpass = self.highpasses[view]
-        if highpass is not None:
-            images = highpass.apply(images)
-        return images if mask is None else masking.apply_mask(images, mask)
+        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input.
+
+        On a CPU in pieces as well, unless the mask is filled with other images of the batch.
+        """
+        preprocess = replace(self.preprocess, highpass=self.highpasses[view])
+        affine = preprocess.affine(images)
+        from_batch = mask is not None and mask.fill == "other"
+        number = len(images) if from_batch else augment.at_a_time(images)
+        if number >= len(images):
+            made = preprocess.apply(images, affine)
+            return made if mask is None else masking.apply_mask(made, mask)
+        shared = view in self.same_view or self.same_view[view] is not None
+        out = torch.empty_like(images) if shared else images
+        parts = [None] * len(images) if mask is None else mask.split(number)
+        for piece, target, part in zip(images.split(number), out.split(number), parts):
+            made = preprocess.apply(piece, affine)
+            target.copy_(made if part is None else masking.apply_mask(made, part))
+        return out
 
     def _draw_mask(
         self, images: Tensor, view: int, generator: torch.Generator

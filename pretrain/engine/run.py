@@ -21,7 +21,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
-from pretrain.common.precision import amp_dtype, describe_precision
+from pretrain.common.precision import allow_tf32, amp_dtype, describe_precision
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.build import (
     PretrainingData,
@@ -82,11 +82,14 @@ def pretrain(
     device = distributed.init_distributed()
     setup_logging(folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
+    tf32 = allow_tf32(device) if cfg.SOLVER.TF32 else ""
     data = distributed.from_main(data, lambda: open_data(cfg))
     training = build_training(cfg, device, data.train)
     if distributed.is_main() and device.type != "cpu":
         logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
+    if tf32 and distributed.is_main():
+        logger.info(tf32)
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
     if resuming:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from pretrain.common.config import config_sha256
 from pretrain.common.precision import amp_dtype, describe_precision
+from pretrain.defaults import get_defaults
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,32 @@ def test_the_log_says_why() -> None:
     assert describe_precision(torch.bfloat16) == "bf16"
     assert describe_precision(torch.float16).startswith("fp16 with scaled gradients")
     assert describe_precision(None) == "fp32"
+
+
+TF32 = """
+import torch
+from pretrain.common.precision import allow_tf32
+
+for device, capability in ("cpu", (8, 0)), ("cuda:0", (7, 5)), ("cuda:0", (8, 0)):
+    torch.cuda.get_device_capability = lambda device: capability
+    print(allow_tf32(torch.device(device)))
+    print(torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision)
+    print(torch.backends.cudnn.conv.fp32_precision)
+"""
+
+
+def test_tf32_is_set_for_products_only_where_a_gpu_has_it() -> None:
+    """In a process of its own, and so that both of PyTorch's interfaces can be read afterwards."""
+    command = [sys.executable, "-c", TF32]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    said, products, convolutions = lines[::3], lines[1::3], lines[2::3]
+    parts = ("no effect on this device", "no effect on this GPU", "round their factors")
+    assert all(part in line for part, line in zip(parts, said, strict=True))
+    assert products == ["highest none", "highest none", "high tf32"]
+    assert convolutions == ["tf32"] * 3, "PyTorch's own default"
+
+
+def test_tf32_is_part_of_the_recipe_only_if_it_is_on() -> None:
+    plain, tf32 = get_defaults(), get_defaults()
+    tf32.SOLVER.TF32 = True
+    assert config_sha256(plain) != config_sha256(tf32)

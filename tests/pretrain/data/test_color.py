@@ -29,7 +29,9 @@ def test_jitter_operations(images: torch.Tensor, name: str, low: float, high: fl
     factors = torch.linspace(low, high, len(images))
     reference = getattr(F, f"adjust_{name}")
     expected = torch.stack([reference(x, f.item()) for x, f in zip(images, factors)])
-    torch.testing.assert_close(color.JITTER[name](images, factors), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        color.JITTER[name](images, factors, None), expected, atol=2e-6, rtol=0
+    )
 
 
 def test_grayscale_and_solarize(images: torch.Tensor) -> None:
@@ -42,6 +44,14 @@ def test_grayscale_and_solarize(images: torch.Tensor) -> None:
 def test_inputs_stay_untouched(images: torch.Tensor) -> None:
     before = images.clone()
     for adjust in color.JITTER.values():
-        adjust(images, torch.full((len(images),), 0.3))
+        adjust(images, torch.full((len(images),), 0.3), None)
     color.grayscale(images)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_result_in_place_of_the_images(images: torch.Tensor, name: str) -> None:
+    factors = torch.linspace(0.1, 0.4, len(images))
+    expected = color.JITTER[name](images, factors, None)
+    assert torch.equal(color.JITTER[name](images, factors, images), expected)
+    assert torch.equal(images, expected)

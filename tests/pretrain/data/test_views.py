@@ -82,6 +82,36 @@ def test_views_of_two_sizes(crops: list[torch.Tensor]) -> None:
     assert torch.equal(views[0], maker(crops, generator())[0])
 
 
+@pytest.mark.parametrize("fill", ["noise", "mean", "blur", "other"])
+@pytest.mark.parametrize("large, piece", [(1, 1), (2**30, 2 * 3 * 24 * 24)])
+def test_pieces_of_a_batch_are_the_batch(
+    crops: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, fill: str, large: int, piece: int
+) -> None:
+    """Images one by one, or two at a time: the views and draws of the whole batch."""
+    recipe = ViewRecipe(solarize_prob=0.4)
+    mask = MaskRecipe(grid_size=8, ratio=0.4, fill=fill)
+    maker = ViewMaker(
+        [recipe] * 5,
+        highpasses=[HighPass(5, 2.0), None, None, HighPass(5, 2.0), None],
+        masks=[mask, None, mask, mask, mask],
+        same_view=[None, None, 0, None, 0],
+    )
+    # 5 images: a last piece of one
+    given = [crops[0][:5], crops[1][:5], crops[0][:5], crops[1][:5], crops[0][:5]]
+    before = [crop.clone() for crop in given]
+    monkeypatch.setattr(augment, "LARGE", 2**30)
+    monkeypatch.setattr(augment, "CPU_PIECE", 2**30)
+    draws = generator(4)
+    whole = maker(given, draws)
+    monkeypatch.setattr(augment, "LARGE", large)
+    monkeypatch.setattr(augment, "CPU_PIECE", piece)
+    again = generator(4)
+    for ours, twin in zip(maker(given, again), whole, strict=True):
+        torch.testing.assert_close(ours, twin, atol=1e-6, rtol=0)
+    assert torch.equal(again.get_state(), draws.get_state())
+    assert same(given, before)
+
+
 def test_same_view(crops: list[torch.Tensor]) -> None:
     """View 1 reuses view 0's augmented pixels, under a mask of its own."""
     black = MaskRecipe(grid_size=8, ratio=0.4, noise="none", focal_prob=0.0)
