@@ -11,6 +11,7 @@ from pretrain.data.datasets import EMPTY
 from pretrain.data.decode import Header
 from pretrain.data.folders import describe_left_out, loses_images
 from pretrain.data.official_lists import part_of_whole
+from pretrain.data.origins import evenly
 from pretrain.data.refused_kinds import each, header_or_fault
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
@@ -53,16 +54,9 @@ def check_split(
         rows.add(f"data {name}", OK, f"{text}; {tried} of {tried} samples read")
 
 
-def evenly(count: int, most: int = SAMPLES) -> Sequence[int]:
-    """Up to `most` numbers below `count`, first and last among them."""
-    if count <= most:
-        return range(count)
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
 def _unreadable(read: Callable[[int], Image.Image], count: int) -> str:
     """How many of the samples cannot be read, and the first ones; or ""."""
-    found, samples = [], evenly(count)
+    found, samples = [], evenly(count, SAMPLES)
     for index in samples:
         try:
             read(index)

@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image
 
 from pretrain.data.decode import decode_image
+from pretrain.data.origins import evenly
 from transfer.checkpoints.files import RANDOM
 from transfer.classification.splits import Split
 from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
-from transfer.doctor.data import HEADERS, check_split, evenly
+from transfer.doctor.data import HEADERS, check_split
 from transfer.doctor.rows import OK, WARN, Rows
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import request_of, task_of_job
