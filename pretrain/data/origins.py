@@ -7,10 +7,11 @@ process. N images of the set; `rows` are numbers of some of them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from pretrain.data.file_list import PackedPaths
 
 THREADS = 8  # on a network file system most of the time is waiting
 CHUNK = 1000  # files that a thread asks for at once
-MOST_BYTES = 2**20  # of a file that are read for a checksum, unless more are asked for
+MOST_BYTES = 2**20  # of a file that are read for its checksum, unless more are asked for
 GONE, UNASKED = -1, -2  # sizes: of a file that is not there, of one that was not looked at
 
 Found = TypeVar("Found")
@@ -43,7 +44,7 @@ class Origin(ABC):
 
     @abstractmethod
     def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
-        """int64 (n,): CRC-32 of the first `most` bytes of each file (GONE for one that cannot be
+        """int64 (n,): a hash of the first `most` bytes of each file (GONE for one that cannot be
         read), or of all pixels."""
 
     def all_stamps(self) -> list[list[int]]:
@@ -103,35 +104,38 @@ class Pixels(Origin):
 
     def stamps(self, rows: np.ndarray) -> np.ndarray:
         """See `Origin.stamps`."""
-        return self.checksums(rows)[:, None]
+        sums = [zlib.crc32(image.data) for image in self._images(rows)]
+        return np.array(sums, np.int64).reshape(-1, 1)
 
     def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
         """See `Origin.checksums`."""
-        images = (np.ascontiguousarray(self._pixels[row]) for row in rows.tolist())
-        return np.array([zlib.crc32(image.data) for image in images], np.int64)
+        return np.array([_hash(image.data) for image in self._images(rows)], np.int64)
+
+    def _images(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return (np.ascontiguousarray(self._pixels[row]) for row in rows.tolist())
 
 
 class Part(Origin):
     """Some images of another origin: image i is its image `indices[i]`."""
 
     def __init__(self, whole: Origin, indices: Sequence[int] | np.ndarray) -> None:
-        self._whole, self._indices = whole, np.asarray(indices, dtype=np.int64)
+        self.whole, self._indices = whole, np.asarray(indices, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def names(self) -> list[bytes]:
         """See `Origin.names`."""
-        names = self._whole.names()
+        names = self.whole.names()
         return [names[index] for index in self._indices.tolist()]
 
     def stamps(self, rows: np.ndarray) -> np.ndarray:
         """See `Origin.stamps`."""
-        return self._whole.stamps(self._indices[rows])
+        return self.whole.stamps(self._indices[rows])
 
     def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
         """See `Origin.checksums`."""
-        return self._whole.checksums(self._indices[rows], most)
+        return self.whole.checksums(self._indices[rows], most)
 
 
 def evenly(count: int, most: int) -> Sequence[int]:
@@ -162,6 +166,12 @@ def _stamp(path: str | bytes) -> tuple[int, int]:
 def _checksum(path: str, most: int) -> int:
     try:
         with open(path, "rb") as file:
-            return zlib.crc32(file.read(most))
+            return _hash(file.read(most))
     except (OSError, ValueError):
         return GONE
+
+
+def _hash(content: bytes | memoryview) -> int:
+    """64 bits, which no two of a million different images share by chance."""
+    found = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(found, "little", signed=True)

@@ -66,10 +66,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from."""
+        return self.images.origin
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What the data is."""
-        return fingerprint_of(self.images.origin, ClassLabels(self.labels.numpy(), self.classes))
+        return fingerprint_of(self.origin, ClassLabels(self.labels.numpy(), self.classes))
 
     def describe(self) -> str:
         """Returns a line for the log: how many images and classes there are, what is left out."""
