@@ -87,6 +87,9 @@ def pretrain(
     if distributed.is_main() and device.type != "cpu":
         logger.info("the network computes in %s", describe_precision(training.amp))
     facts = checkpoint_facts(cfg)
+    # One process looks at the files, for all of them
+    fingerprint = distributed.from_main(None, lambda: data.train.fingerprint)
+    facts["data"] = {"train": fingerprint.to_dict()}
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
     if resuming:
