@@ -172,12 +172,18 @@ def read_fingerprint(content: Any) -> Fingerprint | None:
     )
 
 
-def difference(then: Fingerprint, now: Fingerprint) -> str:
-    """How two fingerprints differ, in a phrase with both counts; "" if they do not."""
+def difference(
+    then: Fingerprint, now: Fingerprint, sides: tuple[str, str] = ("then", "now")
+) -> str:
+    """How two fingerprints differ, in a phrase with both counts; "" if they do not.
+
+    Args:
+        sides: what the two are called.
+    """
     if then.sha256 == now.sha256:
         return ""
     if then.counts() != now.counts():
-        return f"{then.counts()} then, {now.counts()} now"
+        return f"{then.counts()} {sides[0]}, {now.counts()} {sides[1]}"
     known = [name for name in then.parts if name in now.parts]
     changed = [name for name in known if then.parts[name] != now.parts[name]]
     for name in ORDERING:  # with others of these, what comes behind is in another order
@@ -186,7 +192,7 @@ def difference(then: Fingerprint, now: Fingerprint) -> str:
             break
     words = " and ".join(WORDS.get(name, name) for name in changed)
     what = f": {words} differ" if changed else ""
-    return f"{then.counts()} then and now, but different content{what}"
+    return f"{then.counts()} {sides[0]} and {sides[1]}, but different content{what}"
 
 
 def relative(names: Sequence[bytes]) -> list[bytes]:

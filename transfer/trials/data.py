@@ -6,18 +6,16 @@ They are in a trial's folder from its start on (`data.json`), and in its record.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from pretrain.common.findings import warn_once
-from pretrain.data.fingerprint import Fingerprint, difference, read_fingerprint
+from pretrain.data.fingerprint import Fingerprint
 from pretrain.data.origins import Origin
 from pretrain.data.shared_images import SharedImages, find_shared, not_compared
-
-SPLITS = {"train": "training", "test": "test"}
+from transfer.results.data_of_records import known_data
 
 
 class OpenedSet(Protocol):
@@ -35,7 +33,7 @@ class OpenedSet(Protocol):
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is tested on; `known` is asked for by most, and costs least."""
+    """What a run trains and is tested on."""
 
     train: OpenedSet
     test: OpenedSet
@@ -76,21 +74,6 @@ class RunData:
 def read_data(path: Path) -> dict[str, Fingerprint]:
     """The splits that `RunData.to_json` wrote; {} for what cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return known_data(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
-    return of_facts(content)
-
-
-def of_facts(content: Any) -> dict[str, Fingerprint]:
-    """The splits of a record's field `data`, or of data.json; {} where they are not known."""
-    if not isinstance(content, Mapping):
-        return {}
-    found = {split: read_fingerprint(content.get(split)) for split in SPLITS}
-    return {split: known for split, known in found.items() if known is not None}
-
-
-def how_they_differ(then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> str:
-    """Which splits are of other data, with both counts, in a phrase; "" if none is."""
-    told = {split: difference(then[split], now[split]) for split in SPLITS if split in then}
-    return "; ".join(f"the {SPLITS[split]} data ({text})" for split, text in told.items() if text)

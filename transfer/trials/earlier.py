@@ -18,8 +18,9 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.files import RANDOM
+from transfer.results.data_of_records import how_they_differ, known_data
 from transfer.results.record import FILE_NAME, read_record
-from transfer.trials.data import how_they_differ, of_facts, read_data
+from transfer.trials.data import read_data
 from transfer.trials.task import CONFIG_FILE, DATA_FILE, WEIGHTS_FILE, Job, Task
 
 SHOWN = 12  # digits of a sha256 in a message
@@ -104,7 +105,7 @@ def _check_data(
     folder: Path, record: dict[str, Any] | None, data: Mapping[str, Fingerprint]
 ) -> None:
     """Raises InputError for a run of other data; warns of one that an older version began."""
-    then = read_data(folder / DATA_FILE) or of_facts((record or {}).get("data"))
+    then = read_data(folder / DATA_FILE) or known_data((record or {}).get("data"))
     if not then:
         warn_once(
             f"{folder} does not say which data its run is of, as an older version left it: it is "
