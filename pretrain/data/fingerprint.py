@@ -21,10 +21,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from pretrain.data.origins import Origin, evenly
 
 FORMAT = 1  # of what is hashed: fingerprints of two formats cannot be compared
@@ -193,6 +196,25 @@ def difference(
     words = " and ".join(WORDS.get(name, name) for name in changed)
     what = f": {words} differ" if changed else ""
     return f"{then.counts()} {sides[0]} and {sides[1]}, but different content{what}"
+
+
+def check_training_data(path: Path, kept: Any, now: Fingerprint) -> None:
+    """Raises InputError if a file of training is of other data than this run.
+
+    Args:
+        kept: what the file holds of its data; nothing, in those of older versions.
+    """
+    then = read_fingerprint(kept)
+    if then is None:
+        warn_once(
+            f"{path} does not say which data it was trained on, as older versions left it: the "
+            "run goes on without a comparison of the training data"
+        )
+    elif differ := difference(then, now):
+        raise InputError(
+            f"{path} was trained on other training data ({differ}); restore that data, or start "
+            "again in another --output"
+        )
 
 
 def relative(names: Sequence[bytes]) -> list[bytes]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from pretrain.data.origins import GONE, Files, Origin, Part, Pixels
 
-# Without being asked to, at most so many images are compared by size, and so many files are read
-MOST_IMAGES, MOST_READ = 200_000, 20_000
+# At most so many images are compared by size, and so many files are read: some seconds on a local
+# disk. If one asks for it (tools/doctor.py), THOROUGH times as many.
+MOST_IMAGES, MOST_READ, THOROUGH = 200_000, 20_000, 10
 BEGINNING, WHOLE = 2**14, 2**31  # bytes
 SHOWN = 2
 
@@ -47,10 +48,10 @@ class SharedImages:
 
 
 def not_compared(train: str, test: str) -> str:
-    """What is said of two sets that are too large to be compared without being asked to."""
+    """What is said of two sets that `find_shared` does not compare."""
     return (
-        f"{test} was not searched for images of {train}, since they are many; tools/doctor.py "
-        "does that"
+        f"{test} was not searched for images of {train}: too many images, or files of equal size "
+        f"(tools/doctor.py searches {THOROUGH} times as many as a run)"
     )
 
 
@@ -58,11 +59,12 @@ def find_shared(train: Origin, test: Origin, *, thorough: bool = False) -> Share
     """The images of `test` that are in `train`; None if that takes too long (see MOST_IMAGES).
 
     Args:
-        thorough: however long it takes.
+        thorough: take longer, see THOROUGH.
     """
+    factor = THOROUGH if thorough else 1
     if _kind(train) != _kind(test):
         return SharedImages(0, len(test))
-    if not thorough and len(train) + len(test) > MOST_IMAGES:
+    if len(train) + len(test) > MOST_IMAGES * factor:
         return None
     ours, theirs = np.arange(len(train)), np.arange(len(test))
     steps: tuple[Callable[[Origin, np.ndarray], np.ndarray], ...] = (
@@ -71,7 +73,7 @@ def find_shared(train: Origin, test: Origin, *, thorough: bool = False) -> Share
         partial(_hashes, most=WHOLE),
     )
     for number, step in enumerate(steps):
-        if number and not thorough and len(ours) + len(theirs) > MOST_READ:
+        if number and len(ours) + len(theirs) > MOST_READ * factor:
             return None
         one, two = step(train, ours), step(test, theirs)
         common = np.intersect1d(one, two)

@@ -12,9 +12,8 @@ from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoi
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
-from pretrain.common.findings import warn_once
 from pretrain.common.roles import Role
-from pretrain.data.fingerprint import difference, read_fingerprint
+from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training
 from pretrain.roles import ROLES
@@ -60,7 +59,8 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
     """
     saved = load_checkpoint(path)
     check_same_config(saved["config"], facts["config"], path)
-    check_same_data(saved, facts, path)
+    if now := read_fingerprint(facts.get("data", {}).get("train")):
+        check_training_data(path, (saved.get("data") or {}).get("train"), now)
     steps = saved["schedule"]["steps_per_epoch"]
     if steps != training.loader.steps_per_epoch:
         raise InputError(
@@ -75,26 +75,6 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
     training.step = saved["step"]
     training.seconds = saved["schedule"]["seconds"]
     set_rng_state(saved["rng"])
-
-
-def check_same_data(saved: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
-    """Raises InputError if the checkpoint was trained on other images, by the fingerprints of the
-    training data; warns of a checkpoint without one, as older versions wrote it."""
-    then, now = (
-        read_fingerprint((content.get("data") or {}).get("train")) for content in (saved, facts)
-    )
-    if now is None:
-        return
-    if then is None:
-        warn_once(
-            f"{path} does not say which data it was trained on, as older versions left it: the run "
-            "goes on without a comparison of the training data"
-        )
-    elif differ := difference(then, now):
-        raise InputError(
-            f"{path} was trained on other training data ({differ}); restore that data, or start "
-            "again in another --output"
-        )
 
 
 def check_same_config(saved: str, present: str, path: Path) -> None:
