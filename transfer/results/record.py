@@ -5,6 +5,9 @@ needs no torch, so that a report over many of them starts quickly.
 
 Units: metrics in percent; seconds of wall clock; gpu_seconds = seconds x GPUs (0 on a CPU);
 views_seen = images that went through the backbone for training or extraction, each pass counted.
+`data` says of both splits {"train", "test"} how many images, objects and classes they have, and the
+fingerprint of their content (`pretrain/data/fingerprint.py`); `in_both` counts the test images that
+are training images too, null if nobody looked. Records of versions before it have no `data`.
 """
 
 from __future__ import annotations
