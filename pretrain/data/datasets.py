@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.decode import decode_image, decode_pixels, read_header
 from pretrain.data.file_list import FileList
+from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
 from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
+from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
 
 EMPTY: Mapping[str, int] = {}  # no MappingProxyType: spawned processes are sent data sets
@@ -73,6 +76,16 @@ class ImageDataset(ABC):
         """Paths of a folder's image files; empty for other sets (the listed ones hold JPEGs)."""
         return []
 
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the images come from."""
+        return Files([self.name(index) for index in range(len(self))])
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What the data is; every file's size is asked for."""
+        return fingerprint_of(self.origin, ClassLabels(self.labels, self.classes))
+
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order, with the same classes."""
         return SubsetImages(self, indices)
@@ -84,6 +97,11 @@ class FolderImages(ImageDataset):
     def __init__(self, found: FileList) -> None:
         self.paths, self.labels, self.classes = found.paths, found.labels, found.classes
         self.left_out = found.left_out
+
+    @cached_property
+    def origin(self) -> Origin:
+        """See `ImageDataset.origin`."""
+        return Files(self.paths)
 
     def files(self) -> Sequence[str]:
         return self.paths
@@ -126,6 +144,11 @@ class ArrayImages(ImageDataset):
         self.names = list(names)
         self.unreadable = unreadable or {}
 
+    @cached_property
+    def origin(self) -> Origin:
+        """See `ImageDataset.origin`."""
+        return Pixels(self.pixels, self.names)
+
     def read(self, index: int) -> Image.Image:
         if index in self.unreadable:
             raise OSError(self.unreadable[index])
@@ -143,6 +166,11 @@ class SubsetImages(ImageDataset):
         self.indices = np.asarray(indices, dtype=np.int64)
         self.labels = whole.labels[self.indices]
         self.classes, self.left_out = whole.classes, whole.left_out
+
+    @cached_property
+    def origin(self) -> Origin:
+        """See `ImageDataset.origin`."""
+        return Part(self.whole.origin, self.indices)
 
     def files(self) -> Sequence[str]:
         files = self.whole.files()

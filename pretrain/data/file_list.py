@@ -40,6 +40,11 @@ class PackedPaths(Sequence[str]):
         begin, end = self._offsets[places : places + 2].tolist()
         return os.fsdecode(self._bytes[begin:end])
 
+    def encoded(self) -> list[bytes]:
+        """All paths as bytes, which is quicker than one by one."""
+        ends = self._offsets.tolist()
+        return [self._bytes[begin:end] for begin, end in zip(ends, ends[1:])]
+
 
 @dataclass(frozen=True)
 class FileList:

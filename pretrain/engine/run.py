@@ -90,6 +90,9 @@ def pretrain(
     facts = checkpoint_facts(cfg)
     if tf32 and distributed.is_main():
         logger.info(tf32)
+    # One process looks at the files, for all of them
+    fingerprint = distributed.from_main(None, lambda: data.train.fingerprint)
+    facts["data"] = {"train": fingerprint.to_dict()}
     checkpoint = folder / "checkpoint.pth"
     resuming = resume and checkpoint.is_file()
     if resuming:

@@ -13,13 +13,15 @@ from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
 from pretrain.common.roles import Role
+from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training
 from pretrain.roles import ROLES
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's content; `facts` holds method, backbone, config (YAML) and preprocess."""
+    """The checkpoint's content; `facts` holds method, backbone, config (YAML), preprocess and
+    data (fingerprints)."""
     epochs = training.total_steps / training.loader.steps_per_epoch
     schedule = {
         "epochs": int(epochs) if epochs.is_integer() else epochs,
@@ -53,10 +55,12 @@ def save_training(training: Training, facts: dict[str, Any], path: Path) -> None
 def resume_training(training: Training, facts: dict[str, Any], path: Path) -> None:
     """Restores networks, optimizer, progress and random state in place.
 
-    Raises InputError when the checkpoint is unreadable, or of another config or data set size.
+    Raises InputError when the checkpoint is unreadable, or of another config or other data.
     """
     saved = load_checkpoint(path)
     check_same_config(saved["config"], facts["config"], path)
+    if now := read_fingerprint(facts.get("data", {}).get("train")):
+        check_training_data(path, (saved.get("data") or {}).get("train"), now)
     steps = saved["schedule"]["steps_per_epoch"]
     if steps != training.loader.steps_per_epoch:
         raise InputError(

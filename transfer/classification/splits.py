@@ -10,6 +10,7 @@ import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -20,7 +21,9 @@ from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import describe_images, open_images, sorting_hint
 from pretrain.data.decode import decode_image
+from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
 from pretrain.data.official_lists import part_of_whole
+from pretrain.data.origins import Files, Origin, Part
 from pretrain.data.refused_kinds import check_kinds
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
@@ -36,6 +39,10 @@ class Images(Protocol):
 
     def read(self, index: int) -> Image.Image:
         """Returns the image in RGB; raises OSError, with the name, if it cannot be read."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from."""
+        return self.images.origin
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What the data is."""
+        return fingerprint_of(self.origin, ClassLabels(self.labels.numpy(), self.classes))
+
     def describe(self) -> str:
         """Returns a line for the log: how many images and classes there are, what is left out."""
         if self.labels.dim() == 1:
@@ -80,6 +97,11 @@ class Chosen:
     images: Images
     indices: tuple[int, ...]
 
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from."""
+        return Part(self.images.origin, self.indices)
+
     def name(self, index: int) -> str:
         """Returns the name that the data set gives the image."""
         return self.images.name(self.indices[index])
@@ -94,6 +116,7 @@ class PhotoFiles:
 
     def __init__(self, files: Sequence[str]) -> None:
         self.files = list(files)
+        self.origin = Files(self.files)
 
     def name(self, index: int) -> str:
         """Returns the file's path."""

@@ -126,6 +126,7 @@ class ClassificationTask(Task[ClassificationJob]):
         device = process_device()
         cfg = with_formats(cfg, device)
         data = protocol.check(cfg, request.trials)
+        whole = data.drawn_from
         return ClassificationJob(
             request,
             cfg,
@@ -135,6 +136,7 @@ class ClassificationTask(Task[ClassificationJob]):
             device,
             ROLES.sha256(data.identity),
             data.drawn,
+            drawn_from=None if whole is None else lambda: whole,
         )
 
     def read_weights(self, job: ClassificationJob, seed: int) -> Weights:

@@ -38,6 +38,10 @@ class Coordinates:
         found: list[float] = _floats(self._values[begin:end]).tolist()
         return found
 
+    def hundredths(self, begin: int, end: int) -> np.ndarray:
+        """Those from `begin` to `end`, see `as_hundredths`."""
+        return as_hundredths(self._values[begin:end])
+
     def beyond(self, limit: float) -> np.ndarray:
         """Places of those that are not between -limit and limit, limit itself included."""
         scaled = limit * (1 if self._values.dtype == np.float64 else _SCALE)
@@ -58,6 +62,13 @@ def packed(values: np.ndarray) -> np.ndarray:
         return values.copy()
     hundredths = np.rint(values * _SCALE).astype(np.int32)
     return hundredths if np.array_equal(_floats(hundredths), values) else values.copy()
+
+
+def as_hundredths(values: np.ndarray) -> np.ndarray:
+    """Coordinates, as float64 or in hundredths already, as whole hundredths of a pixel, rounded."""
+    if values.dtype != np.float64:
+        return values
+    return np.rint(np.clip(values * _SCALE, -(2.0**62), 2.0**62)).astype(np.int64)
 
 
 def _floats(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 
 from transfer.datasets.coordinates import Coordinates
+from transfer.datasets.fingerprint import polygon_checksums
 from transfer.datasets.samples import Instance, Objects, Sample
 
 
@@ -126,13 +127,7 @@ class SampleColumns(Sequence[Sample]):
     def objects(self) -> Objects:
         """What can be counted of all objects."""
         found = self._objects
-        begins = np.concatenate([[0], found.ends[:-1]])[self._rows]
-        counts = found.ends[self._rows] - begins
-        image = np.repeat(np.arange(len(self)), counts)
-        within = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = np.repeat(begins, counts) + within
-        rle = np.zeros(len(found.boxes), bool)
-        rle[list(found.rles)] = True
+        image, rows = self._object_rows()
         return Objects(
             image,
             found.boxes[rows],
@@ -140,8 +135,41 @@ class SampleColumns(Sequence[Sample]):
             found.crowd[rows],
             np.zeros(len(rows), bool),
             (found.polygons[:, 1] > found.polygons[:, 0])[rows],
-            rle[rows],
+            self._has_run_lengths()[rows],
         )
+
+    def mask_checksums(self) -> np.ndarray:
+        """int64: what `polygon_checksums` gives of the objects."""
+        found = self._objects
+        rows = self._object_rows()[1]
+        has = self._has_run_lengths()[rows]
+        return polygon_checksums(
+            found.polygons[rows],
+            found.polygon_ends,
+            found.numbers.hundredths,
+            ((place, found.rles[int(rows[place])]) for place in np.flatnonzero(has).tolist()),
+        )
+
+    def file_names(self) -> list[str]:
+        """Of all images."""
+        names, ends = self._images.names, self._images.name_ends
+        begins = np.concatenate([[0], ends[:-1]])[self._rows].tolist()
+        cuts = zip(begins, ends[self._rows].tolist())
+        return [names[begin:end].decode("utf-8", "surrogatepass") for begin, end in cuts]
+
+    def _object_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (m,) each: the place of each object's image, and the object's row."""
+        begins = np.concatenate([[0], self._objects.ends[:-1]])[self._rows]
+        counts = self._objects.ends[self._rows] - begins
+        image = np.repeat(np.arange(len(self)), counts)
+        within = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return image, np.repeat(begins, counts) + within
+
+    def _has_run_lengths(self) -> np.ndarray:
+        """bool: of all rows of objects."""
+        has = np.zeros(len(self._objects.boxes), bool)
+        has[list(self._objects.rles)] = True
+        return has
 
     def _span(self, row: int) -> tuple[int, int]:
         return int(self._objects.ends[row - 1]) if row else 0, int(self._objects.ends[row])

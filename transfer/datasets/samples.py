@@ -19,6 +19,9 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 
 from pretrain.common.findings import Findings
+from pretrain.data.fingerprint import Fingerprint, fingerprint_of
+from pretrain.data.origins import Files, Origin
+from transfer.datasets.fingerprint import ObjectLabels, mask_checksums
 
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
@@ -121,6 +124,12 @@ class CompactSamples(Protocol):
     def objects(self) -> Objects:
         """What can be counted of all objects."""
 
+    def mask_checksums(self) -> np.ndarray:
+        """int64: what `transfer.datasets.fingerprint.polygon_checksums` gives of the objects."""
+
+    def file_names(self) -> list[str]:
+        """Of all images."""
+
 
 def is_compact(samples: object) -> TypeGuard[CompactSamples]:
     """Whether samples are in columns."""
@@ -135,6 +144,29 @@ def trainable_rows(objects: Objects) -> np.ndarray:
 def objects_of(samples: Sequence[Sample]) -> Objects:
     """What can be counted of all their objects."""
     return samples.objects() if is_compact(samples) else Objects.of(samples)
+
+
+def mask_checksums_of(samples: Sequence[Sample]) -> np.ndarray:
+    """int64: what `mask_checksums` gives of all their objects."""
+    if is_compact(samples):
+        return samples.mask_checksums()
+    found = [instance for sample in samples for instance in sample.instances]
+    return mask_checksums([i.polygons for i in found], [i.rle for i in found])
+
+
+def object_labels_of(
+    samples: Sequence[Sample], objects: Objects, names: Sequence[str]
+) -> ObjectLabels:
+    """What all their objects are annotated with, for a fingerprint."""
+    return ObjectLabels(
+        len(samples),
+        objects.image,
+        objects.boxes,
+        objects.category,
+        objects.crowd + 2 * objects.difficult,
+        mask_checksums_of(samples),
+        names,
+    )
 
 
 def images_of(samples: Sequence[Sample]) -> Iterable[Sample]:
@@ -164,6 +196,20 @@ class DetectionSet:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The files of the images."""
+        samples = self.samples
+        return Files(
+            samples.file_names() if is_compact(samples) else [s.file_name for s in samples]
+        )
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What the data is."""
+        objects = object_labels_of(self.samples, self.objects, self.classes)
+        return fingerprint_of(self.origin, objects)
 
     def limited(self, count: int) -> DetectionSet:
         """The first `count` images that can be trained on (0: all images)."""

@@ -19,7 +19,7 @@ from pretrain.common.distributed import is_first_of_launcher, is_main, process_d
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
-from transfer.datasets.few_labels import is_drawn
+from transfer.datasets.few_labels import is_drawn, split_part
 from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, images_of
@@ -102,7 +102,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
             import_shapely()  # missing, it would only show at the first image
         _check_sets(cfg, test_set, train_set, scan=scan)
-        return Job(request, cfg, train_set, test_set)
+        return Job(request, cfg, train_set, test_set, drawn_from=_whole(cfg, train_set))
 
     def prepare(self, request: Request, *, scan: bool = True) -> DetectionJob:
         """Also the engine, and what kind of file the weights are in."""
@@ -135,7 +135,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         weights = self.weights_of_trial(job, trial)
         # Not scaled to the processes: the file is the protocol, and scales again where it is used.
         cfg = config_of_trial(with_backbone(job.cfg, weights), job.request, trial)
-        trial.write_config(cfg, weights)
+        trial.write_config(cfg, weights, job)
         logger.info("%s", self.describe_batch(job.cfg, job.request.config, world_size()))
         cfg = for_processes(cfg, world_size())
         fitted = _fit(job, engine, cfg, weights, trial.folder)
@@ -225,6 +225,15 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
         )
     if cfg.SOLVER.AMP.ENABLED and process_device(cfg.MODEL.DEVICE).type == "cpu":
         raise InputError("SOLVER.AMP.ENABLED needs a GPU here; use --engine torchvision")
+
+
+def _whole(cfg: CfgNode, train_set: DetectionSet) -> Callable[[], DetectionSet] | None:
+    """What gives the training set that trials draw objects of (@Kshot); None if they do not."""
+    names, first = cfg.DATASETS.TRAIN, cfg.TRANSFER.VOC_COUNTS_FROM
+    if not is_drawn(names):
+        return None
+    whole = [split_part(name)[0] if is_drawn([name]) else name for name in names]
+    return lambda: open_sets(whole, like=train_set, voc_counts_from=first)
 
 
 def _drawn(job: DetectionJob, seed: int) -> DetectionSet:

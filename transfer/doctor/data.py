@@ -11,8 +11,11 @@ from pretrain.data.datasets import EMPTY
 from pretrain.data.decode import Header
 from pretrain.data.folders import describe_left_out, loses_images
 from pretrain.data.official_lists import part_of_whole
+from pretrain.data.origins import evenly
 from pretrain.data.refused_kinds import each, header_or_fault
+from pretrain.data.shared_images import find_shared, not_compared
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
+from transfer.trials.data import RunData
 
 SAMPLES = 8  # images read from each split, evenly spaced
 HEADERS = 2000  # files of a folder whose headers are read, evenly spaced
@@ -53,16 +56,19 @@ def check_split(
         rows.add(f"data {name}", OK, f"{text}; {tried} of {tried} samples read")
 
 
-def evenly(count: int, most: int = SAMPLES) -> Sequence[int]:
-    """Up to `most` numbers below `count`, first and last among them."""
-    if count <= most:
-        return range(count)
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+def check_shared(rows: Rows, data: RunData) -> None:
+    """Adds the row of test images that are training images too."""
+    found = find_shared(data.train.origin, data.test.origin, thorough=True)
+    names = data.train.name, data.test.name
+    if found is None:
+        rows.add("data in both", OK, not_compared(*names))
+    else:
+        rows.add("data in both", WARN if found.count else OK, found.text(*names))
 
 
 def _unreadable(read: Callable[[int], Image.Image], count: int) -> str:
     """How many of the samples cannot be read, and the first ones; or ""."""
-    found, samples = [], evenly(count)
+    found, samples = [], evenly(count, SAMPLES)
     for index in samples:
         try:
             read(index)

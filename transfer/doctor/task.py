@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image
 
 from pretrain.data.decode import decode_image
+from pretrain.data.origins import evenly
 from transfer.checkpoints.files import RANDOM
 from transfer.classification.splits import Split
 from transfer.datasets.checks_before_training import count
 from transfer.datasets.samples import DetectionSet
-from transfer.doctor.data import HEADERS, check_split, evenly
+from transfer.doctor.data import HEADERS, check_shared, check_split
 from transfer.doctor.rows import OK, WARN, Rows
 from transfer.doctor.weights import check_weights
 from transfer.suite.check import request_of, task_of_job
@@ -63,6 +64,7 @@ def _check_data(rows: Rows, task: Task[Any], request: Request) -> None:
                 _check_labelled(rows, data)
             else:
                 _check_annotated(rows, data, trained=data is opened.train_set)
+        check_shared(rows, opened.data)
         # Of untrained weights there is nothing to read, but the name of their backbone.
         reads = request.weights != RANDOM or task.backbone_name(opened.cfg) is None
     if opened is not None and reads and not rows.failures():

@@ -18,6 +18,7 @@ from transfer.report.configs import (
 )
 from transfer.report.published import published_rows
 from transfer.report.rows_columns_cells import Protocol
+from transfer.results.data_of_records import how_they_differ, known_data
 from transfer.results.group import ProtocolKey
 from transfer.results.own_data import task_name
 from transfer.results.read_records import RecordFile
@@ -58,6 +59,7 @@ def make_protocols(
                 published=printed,
                 changed=changed,
                 config_known=config is not None,
+                fingerprints=known_data(files[0].record.get("data")),
             )
         )
     protocols = [replace(p, differs=_differs(p, protocols, configs)) for p in protocols]
@@ -82,6 +84,9 @@ def _label(
         data = {pair for pair in data if all(pair in given[other] for other in here)}
         shown = " ".join(pair for pair in pairs if pair not in data)
         parts.append(f"{shown or 'as shipped'}, config {key.config_sha256[:7]}")
+    alike = [other for other in here if other._replace(data=key.data) == key]
+    if len(alike) > 1:
+        parts.append(f"data {key.data[:7] or 'unknown'}")
     return f"{title} [{'; '.join(parts)}]" if parts else title
 
 
@@ -106,6 +111,9 @@ def _differs(
             found = ["a config was not kept, so that the keys are not known"]
         else:
             found = difference(mine, theirs)
+        if other.data != protocol.data:
+            how = how_they_differ(protocol.fingerprints, other.fingerprints, ("here", "there"))
+            found = [how or "the data of one is unknown", *found]
         if other.engine != protocol.engine:
             found = [f"engine {protocol.engine} / {other.engine}", *found]
         lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pretrain.common.errors import InputError
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.comparison import Comparison, Sample, compare
+from transfer.results.data_of_records import how_they_differ
 from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
 from transfer.results.metrics import is_percent
 from transfer.results.statistics import IMAGES, TRIALS
@@ -42,8 +43,26 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
                 samples = one.samples[metric], two.samples[metric]
                 pairs.append(compare_cells(protocol, metric, *samples))
     if not pairs:
-        raise InputError(f"{first.label} and {second.label} have no protocol in common")
+        raise InputError(
+            f"{first.label} and {second.label} have no protocol in common"
+            f"{_on_other_data(results, first, second)}"
+        )
     return pairs
+
+
+def _on_other_data(results: Results, first: Checkpoint, second: Checkpoint) -> str:
+    """Why two rows that share a protocol's name do not share the protocol; "" if it is not that."""
+    for one in results.protocols:
+        for two in results.protocols:
+            same = one.key._replace(data="") == two.key._replace(data="")
+            if same and results.cell(first, one) and results.cell(second, two):
+                sides = (f"of {first.label}", f"of {second.label}")
+                how = how_they_differ(one.fingerprints, two.fingerprints, sides)
+                return (
+                    f" on the same data: {one.name} was run on different data under the name "
+                    f"{one.dataset}: {how or 'the data of one is unknown'}; run one of them again"
+                )
+    return ""
 
 
 def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample) -> Pair:

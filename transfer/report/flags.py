@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from transfer.report.configs import MAX_SHOWN
 from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
-from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
+from transfer.results.data_of_records import how_they_differ
+from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS, ProtocolKey
 from transfer.results.statistics import TRIALS
 
 BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")
@@ -27,6 +29,7 @@ def find_flags(results: Results) -> list[str]:
             flags += _below_random(results, row, protocol, cell)
             flags += _far_from_msra(row, protocol, cell)
             flags += _at_chance(row, protocol, cell)
+            flags += _in_both(row, protocol, cell)
             if len(cell.files) < LEAST_TRIALS and protocol.task not in DETERMINISTIC_TASKS:
                 few.append(f"{row.label} {len(cell.files)}")
         if few:
@@ -34,7 +37,52 @@ def find_flags(results: Results) -> list[str]:
                 f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
                 f"{LEAST_TRIALS}): {', '.join(few)}"
             )
-    return flags + _unproved(results)
+    return flags + _different_data(results) + _unproved(results)
+
+
+def _different_data(results: Results) -> list[str]:
+    """Columns that differ in their data alone: which rows are in which, and how they differ."""
+    groups: dict[ProtocolKey, list[Protocol]] = defaultdict(list)
+    for protocol in results.protocols:
+        groups[protocol.key._replace(data="")].append(protocol)
+    flags = []
+    for key, columns in groups.items():
+        if len(columns) < 2:
+            continue
+        shown = []
+        for column in columns:
+            rows = ", ".join(row.label for row, _ in results.column(column))
+            counts = [f"{s} {found.counts()}" for s, found in column.fingerprints.items()]
+            shown.append(f"{column.label} ({', '.join(counts) or 'data unknown'}): {rows}")
+        known = [column for column in columns if column.fingerprints]
+        told = (
+            how_they_differ(
+                known[0].fingerprints,
+                other.fingerprints,
+                (f"in {known[0].label}", f"in {other.label}"),
+            )
+            for other in known[1:]
+        )
+        how = "; ".join(filter(None, told))
+        flags.append(
+            f"different data under one name ({key.name}, {key.dataset}), never averaged nor "
+            f"compared: {'; '.join(shown)}{f'; what differs: {how}' if how else ''}"
+        )
+    return flags
+
+
+def _in_both(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]:
+    """Test images that are training images too, as the records counted them."""
+    data = [file.record.get("data") or {} for file in cell.files]
+    count = max((each.get("in_both") or 0 for each in data), default=0)
+    if not count:
+        return []
+    images = protocol.fingerprints["test"].images
+    finds = ", and kNN finds them" if protocol.task == "knn" else ""
+    return [
+        f"{row.label}, {protocol.label}: {count} of the {images} test images are training images, "
+        f"too{finds}: the result says little of new images"
+    ]
 
 
 def _changed(protocol: Protocol) -> list[str]:

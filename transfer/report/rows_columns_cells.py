@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pretrain.data.fingerprint import Fingerprint
 from transfer.report.published import Published
 from transfer.results.comparison import Sample
 from transfer.results.group import CheckpointKey, MethodKey, ProtocolKey
@@ -45,7 +46,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A group of columns, one per metric. The five fields after `key` are those of the key."""
+    """A group of columns, one per metric. The six fields after `key` are those of the key."""
 
     key: ProtocolKey
     task: str
@@ -53,6 +54,7 @@ class Protocol:
     name: str
     engine: str
     config_sha256: str
+    data: str
     overrides: tuple[str, ...]
     label: str
     rate: str = ""  # "swept lr", "fixed lr", or "" where there is none
@@ -60,6 +62,8 @@ class Protocol:
     published: tuple[Published, ...] = ()
     changed: tuple[str, ...] = ()  # "KEY value" of what is not as in the shipped config
     config_known: bool = True  # whether a record kept its config
+    # "train" and "test"; {}: the data is unknown
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ with; the report and its CSV ask this module and nothing else.
   backbone is one checkpoint, whatever seed its weights were drawn from. A protocol (`ProtocolKey`)
   is a task, a data set, a config by its name and its sha256, and an engine. The sha256 covers the
   keys that belong to the protocol (`pretrain/common/roles.py`), so that another number of GPUs may
-  be averaged, and another schedule may not.
+  be averaged, and another schedule may not. It is also the fingerprints of the training and the
+  test data (`data_of_records.py`): results on different data of one name are never averaged, nor
+  compared. Records of older versions, whose data is unknown, are put together with their kind only.
 - **Pooled** (`MethodKey`): checkpoints that differ in the seed of their pretraining alone become
   one row of their method if there are `LEAST_SEEDS` of them. Each seed counts once, by the mean of
   its trials. Two different checkpoints of one seed leave open which one is the method's: none is
@@ -27,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from transfer.results.data_of_records import data_key
 
 LEAST_SEEDS = 3  # pretraining seeds behind a claim about a method
 LEAST_TRIALS = 3  # fine-tuning trials behind a claim about a checkpoint
@@ -50,6 +54,7 @@ class ProtocolKey(NamedTuple):
     name: str
     engine: str
     config_sha256: str
+    data: str = ""  # of what data, see `data_key`; "": unknown
 
 
 class RunKey(NamedTuple):
@@ -119,4 +124,5 @@ def _protocol_of(record: Record) -> ProtocolKey:
         protocol["name"],
         protocol["engine"],
         protocol["config_sha256"],
+        data_key(record),
     )

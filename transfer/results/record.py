@@ -5,6 +5,9 @@ needs no torch, so that a report over many of them starts quickly.
 
 Units: metrics in percent; seconds of wall clock; gpu_seconds = seconds x GPUs (0 on a CPU);
 views_seen = images that went through the backbone for training or extraction, each pass counted.
+`data` says of both splits {"train", "test"} how many images, objects and classes they have, and the
+fingerprint of their content (`pretrain/data/fingerprint.py`); `in_both` counts the test images that
+are training images too, null if nobody looked. Records of versions before it have no `data`.
 """
 
 from __future__ import annotations
@@ -60,6 +63,14 @@ _FIELDS: dict[str, str] = {
     "views_seen": _WHOLE,
     "status": "one of " + ", ".join(STATUSES),
 }
+# Of record["data"]["train"] and ["test"]. Records of versions before it have no "data": what they
+# were measured on is not known. "in_both" counts the test images that are training images too.
+_SPLIT_FIELDS = {
+    "images": _WHOLE,
+    "objects": _WHOLE + " or null",
+    "classes": _WHOLE,
+    "fingerprint": "64 hexadecimal digits",
+}
 _MAPPINGS = ("checkpoint", "protocol", "metrics", "artifacts", "hardware", "environment")
 
 
@@ -74,6 +85,7 @@ def make_record(
     seed: int,
     metrics: Mapping[str, float],
     per_class: Mapping[str, Mapping[str, float | None]] | None,
+    data: Mapping[str, Any] | None = None,
     artifacts: Mapping[str, str],
     started: str,
     seconds: float,
@@ -85,7 +97,8 @@ def make_record(
 
     `protocol` has the keys name, config_sha256, engine, engine_version, overrides (list of
     texts). `per_class` is {metric: {class: percent}}. `artifacts` are paths relative to the
-    record. A metric that is NaN (AP of a size no object has) is stored as null.
+    record. `data` has the keys train, test and in_both (see `_SPLIT_FIELDS`); None: not known.
+    A metric that is NaN (AP of a size no object has) is stored as null.
     """
     from pretrain.common.environment import describe_environment, describe_hardware
 
@@ -95,6 +108,7 @@ def make_record(
         "checkpoint": _checkpoint_facts(weights, name),
         "task": task,
         "dataset": dataset,
+        **({} if data is None else {"data": dict(data)}),
         "protocol": {**protocol, "overrides": [str(o) for o in protocol.get("overrides") or []]},
         "trial": int(trial),
         "seed": int(seed),
@@ -172,6 +186,8 @@ def validate(record: Any, where: str = "record") -> None:
             raise InputError(f"{where}: field '{key}' must be an object")
     for key, kind in _FIELDS.items():
         _check_field(record, key, kind, where)
+    if record.get("data") is not None:
+        _check_data(record, where)
     _check_numbers(record["metrics"], "metrics", where)
     _check_per_class(record.get("per_class"), where)
     for key, path in record["artifacts"].items():
@@ -217,6 +233,19 @@ def _check_field(record: Mapping[str, Any], key: str, kind: str, where: str) -> 
         return
     if not _matches(value, kind.removesuffix(" or null")):
         raise InputError(f"{where}: field '{key}' must be {kind}, not {_show(value)}")
+
+
+def _check_data(record: Mapping[str, Any], where: str) -> None:
+    for key in ("data", "data.train", "data.test"):
+        value = record
+        for part in key.split("."):
+            value = value.get(part, {})
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: field '{key}' must be an object")
+    for split in ("train", "test"):
+        for key, kind in _SPLIT_FIELDS.items():
+            _check_field(record, f"data.{split}.{key}", kind, where)
+    _check_field(record, "data.in_both", _WHOLE + " or null", where)
 
 
 def _matches(value: Any, kind: str) -> bool:

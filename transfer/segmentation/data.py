@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,12 @@ from pretrain.common.findings import Findings
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
 from pretrain.data.datasets import datasets_root
+from pretrain.data.fingerprint import Fingerprint, encoded, fingerprint_of
 from pretrain.data.folders import IMAGE_SUFFIXES
+from pretrain.data.origins import Files, evenly
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
-from transfer.datasets.samples import Sample
+from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
 from transfer.segmentation.instances import IGNORE, class_map
@@ -41,7 +44,9 @@ PREFIX, OBJECTS = "semseg", "coco"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
+READ_MASKS = 25_000  # files, whose content is compared when data is: those of ADE20K and fewer
 CLASSES = (BACKGROUND, *VOC_CLASSES)
+WHOLE = 2**30  # bytes; no mask is larger
 # name -> folder below the root, split
 BUILTIN = {
     "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
@@ -69,6 +74,32 @@ class SemanticSample:
         return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
 
 
+class MaskFiles:
+    """Files of masks as `pretrain.data.fingerprint.Annotations`.
+
+    Of more than `READ_MASKS` files, so many are read, evenly spaced.
+
+    Args:
+        names: of the classes; their order says what the numbers in the masks mean.
+    """
+
+    objects = None
+
+    def __init__(self, masks: Files, names: Sequence[str]) -> None:
+        self.classes, self._names = len(names), names
+        self._sums = np.full(len(masks), -1, "<i8")
+        read = np.array(evenly(len(masks), READ_MASKS), np.int64)
+        self._sums[read] = masks.checksums(read, WHOLE)
+
+    def keys(self) -> np.ndarray:
+        """See `Annotations.keys`."""
+        return self._sums.view(np.uint64)
+
+    def parts(self, order: np.ndarray) -> dict[str, Sequence[bytes]]:
+        """See `Annotations.parts`."""
+        return {"labels": [encoded(self._names)], "masks": [self._sums[order].tobytes()]}
+
+
 @dataclass(frozen=True)
 class SemanticSet:
     """A split; `classes[i]` names the pixels of number i."""
@@ -79,6 +110,21 @@ class SemanticSet:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def origin(self) -> Files:
+        """The files of the images."""
+        return Files([sample.file_name for sample in self.samples])
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What the data is; the files of masks are read."""
+        objects = [sample.objects for sample in self.samples if sample.objects is not None]
+        if not objects:
+            masks = Files([sample.mask_name for sample in self.samples])
+            return fingerprint_of(self.origin, MaskFiles(masks, self.classes))
+        labels = object_labels_of(objects, Objects.of(objects), self.classes[1:])
+        return fingerprint_of(self.origin, labels)
 
     def limited(self, count: int) -> SemanticSet:
         """The first `count` images (0: all images)."""

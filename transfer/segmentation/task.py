@@ -95,7 +95,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
         cfg = with_preprocess(job.cfg, weights.preprocess, strides)
         cfg = config_of_trial(cfg, job.request, trial)
-        trial.write_config(cfg, weights)
+        trial.write_config(cfg, weights, job)
         fitted = _fit(job, cfg, weights, trial.folder)
         begin_test = time.perf_counter()
         keep = drawn_images(len(job.test_set), cfg.TRANSFER.DRAW_DETECTIONS)

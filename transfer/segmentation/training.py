@@ -58,6 +58,7 @@ def fit(
         output,
         weights=weights,
         classes=train_set.classes,
+        data=lambda: train_set.fingerprint,
         resume=resume,
         load=nn.Module.load_state_dict,
     )

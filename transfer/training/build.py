@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from pretrain.common.distributed import (
     distribute,
+    from_main,
     process_device,
     rank,
     seed_everything,
     world_size,
 )
 from pretrain.common.errors import InputError
+from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.weights import Weights
 from transfer.training.loop import Periodic, train
 from transfer.training.metrics import open_metrics
@@ -45,6 +47,7 @@ def begin_training(
     classes: Sequence[str],
     resume: bool,
     load: Callable[[Model, Mapping[str, Tensor]], object],
+    data: Callable[[], Fingerprint] | None = None,
 ) -> TrainingState:
     """Seeds the process, builds the model on its device with its optimiser, and resumes.
 
@@ -54,6 +57,7 @@ def begin_training(
         classes: names of the predictors' classes, written into the model's files.
         resume: go on from the folder's last checkpoint, if it has one.
         load: puts a checkpoint's state_dict into the model.
+        data: gives the fingerprint of the training images, and is called by the first process.
     """
     seed_everything(cfg.SEED + rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -68,6 +72,7 @@ def begin_training(
         max_iter=cfg.SOLVER.MAX_ITER,
         precision=make_precision(cfg),
         classes=classes,
+        data=None if data is None else from_main(None, data),
     )
     if resume:
         run.restore(partial(load, model))

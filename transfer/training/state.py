@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from pretrain.common.checkpoint import rng_state, set_rng_state
 from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
+from pretrain.data.fingerprint import Fingerprint, check_training_data
 from transfer.checkpoints.weights import Weights
 from transfer.training import files as model_files
 from transfer.training.precision import Precision
@@ -63,14 +64,16 @@ class TrainingState:
         max_iter: int,
         precision: Precision | None = None,
         classes: Sequence[str] | None = None,
+        data: Fingerprint | None = None,
     ) -> None:
         """
         Args:
+            data: of the training images; None: it is not compared.
             weights: whose facts travel with the model.
             precision: with its loss scale.
             classes: names that are written into the model's files.
         """
-        self.classes = classes
+        self.classes, self.data = classes, data
         self.model, self.optimizer = model, optimizer
         self.precision = precision or Precision()
         self.output, self.weights, self.max_iter = output, weights, max_iter
@@ -78,11 +81,16 @@ class TrainingState:
         self._begin = time.perf_counter()
 
     def restore(self, load: Load) -> None:
-        """Goes on from the folder's last checkpoint, if it has one."""
+        """Goes on from the folder's last checkpoint, if it has one.
+
+        Raises InputError if it was trained on other data.
+        """
         path = model_files.last_checkpoint(self.output)
         if path is None:
             return
         state = model_files.load_training(path)
+        if self.data is not None:
+            check_training_data(path, state.get("data"), self.data)
         restore_state(state, path, load, self.optimizer)
         self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
@@ -101,6 +109,8 @@ class TrainingState:
             "seconds": self.seconds(),
             "grad_scaler": self.precision.state_dict(),
         }
+        if self.data is not None:
+            state["data"] = self.data.to_dict()
         if self.classes is not None:
             state["classes"] = list(self.classes)
         if is_main():

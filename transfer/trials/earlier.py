@@ -7,6 +7,7 @@ they start, and a suite asks for all of its jobs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
+from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.files import RANDOM
+from transfer.results.data_of_records import how_they_differ, known_data
 from transfer.results.record import FILE_NAME, read_record
-from transfer.trials.task import CONFIG_FILE, WEIGHTS_FILE, Job, Task
+from transfer.trials.data import read_data
+from transfer.trials.task import CONFIG_FILE, DATA_FILE, WEIGHTS_FILE, Job, Task
 
 SHOWN = 12  # digits of a sha256 in a message
 
@@ -35,7 +40,14 @@ def check_trial_folders(task: Task[Any], job: Job[Any]) -> None:
         if weights is None or (source == RANDOM and _is_begun(task, folder)):
             weights = task.read_weights(job, seed)
         check_folder(
-            task, folder, job.cfg, seed, source, weights.sha256, identity=task.identity(job)
+            task,
+            folder,
+            job.cfg,
+            seed,
+            source,
+            weights.sha256,
+            identity=task.identity(job),
+            data=job.data.known if _is_begun(task, folder) else None,
         )
 
 
@@ -48,14 +60,17 @@ def check_folder(
     sha256: str | None,
     *,
     identity: str | None = None,
+    data: Mapping[str, Fingerprint] | None = None,
 ) -> None:
-    """Raises InputError for a record or a checkpoint of another config, seed or other weights.
+    """Raises InputError for a record or a checkpoint of another config, seed, other data or other
+    weights.
 
     Args:
         cfg: of the run; what the data and the weights decide may be missing in it.
         source: of the weights.
         sha256: of the weights; None: not known.
         identity: of the protocol, where the data has been opened; compared with a record's.
+        data: fingerprints of both splits; None: the data has not been opened.
     """
     if not _is_begun(task, folder):
         return
@@ -71,6 +86,8 @@ def check_folder(
         trained = next(folder.glob("model_final.pth"), None)
         further = f"--weights {trained} goes on from its detector" if trained else ""
         check_no_differences(found, f"{folder} holds a run of", further)
+    if data is not None:
+        _check_data(folder, record, data)
     if record is not None and identity not in (None, record["protocol"]["config_sha256"]):
         raise InputError(
             f"{folder} holds a run of another config or other data, by its identity; take the same "
@@ -81,6 +98,23 @@ def check_folder(
         raise InputError(
             f"{folder} holds a run of other weights ({before[:SHOWN]} then, {sha256[:SHOWN]} now); "
             "take the same ones, or another --output"
+        )
+
+
+def _check_data(
+    folder: Path, record: dict[str, Any] | None, data: Mapping[str, Fingerprint]
+) -> None:
+    """Raises InputError for a run of other data; warns of one that an older version began."""
+    then = read_data(folder / DATA_FILE) or known_data((record or {}).get("data"))
+    if not then:
+        warn_once(
+            f"{folder} does not say which data its run is of, as an older version left it: it is "
+            "taken up without a comparison of the data"
+        )
+    elif differ := how_they_differ(then, data):
+        raise InputError(
+            f"{folder} holds a run of other data: {differ}; restore that data, or give another "
+            "--output"
         )
 
 

@@ -31,6 +31,8 @@ def run_trials(task: Task[Any], job: Job[Any]) -> list[Path]:
         if paths[-1].exists():
             logger.info("%s exists: trial %d is skipped", paths[-1], number)
             continue
+        if is_main():
+            job.data.warn_of_shared()
         trial = Trial(number, folder, job.cfg.SEED + number)
         outcome = task.run_trial(job, trial)
         if is_main() and outcome is not None:
@@ -60,6 +62,7 @@ def _write_trial(task: Task[Any], job: Job[Any], trial: Trial, outcome: Outcome)
         seed=trial.seed,
         metrics=outcome.metrics,
         per_class=outcome.per_class,
+        data=job.data.facts(),
         artifacts={**_write_artifacts(request, trial.folder, outcome), **outcome.artifacts},
         started=trial.started,
         seconds=outcome.seconds,

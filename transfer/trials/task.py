@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -26,14 +26,18 @@ from pretrain.common.distributed import is_first_of_launcher, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
+from pretrain.data.fingerprint import Fingerprint
+from pretrain.data.origins import Origin
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
 from transfer.results.record import check_trials
+from transfer.trials.data import RunData
 
 logger = logging.getLogger(__name__)
 
-# In the folder of a trial: its config, and the sha256 of the weights that it began with.
-CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "weights.sha256"
+# In the folder of a trial: its config, the sha256 of the weights that it began with, and what data
+# it began on.
+CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.yaml", "weights.sha256", "data.json"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,16 @@ class ImageSet(Protocol):
         """The names of the classes, in their order."""
         ...
 
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the data is."""
+        ...
+
     def __len__(self) -> int:
         """The number of images."""
         ...
@@ -99,12 +113,24 @@ SetT = TypeVar("SetT", bound=ImageSet)
 
 @dataclass(frozen=True)
 class Job(Generic[SetT]):
-    """Everything that the trials share; the config is without the facts of the weights."""
+    """Everything that the trials share; the config is without the facts of the weights.
+
+    Attributes:
+        drawn_from: gives the training set that the trials draw their images or objects from; None:
+            all of them train on `train_set`.
+    """
 
     request: Request
     cfg: CfgNode
     train_set: SetT
     test_set: SetT
+    drawn_from: Callable[[], SetT] | None = field(default=None, kw_only=True)
+
+    @cached_property
+    def data(self) -> RunData:
+        """What data the trials are of, whichever part of it one of them draws."""
+        train = self.train_set if self.drawn_from is None else self.drawn_from()
+        return RunData.of(train, self.test_set)
 
 
 JobT = TypeVar("JobT", bound=Job)
@@ -128,10 +154,11 @@ class Trial:
             self.folder.mkdir(parents=True, exist_ok=True)
             setup_logging(self.folder)
 
-    def write_config(self, cfg: CfgNode, weights: Weights) -> None:
-        """Writes the trial's config, and beside it the identity of the weights: both mark the
-        folder as this run's."""
+    def write_config(self, cfg: CfgNode, weights: Weights, job: Job[Any]) -> None:
+        """Writes the trial's config, and beside it the identities of weights and data: all of them
+        mark the folder as this run's."""
         if is_main():
+            atomic_write_text(self.folder / DATA_FILE, job.data.to_json())
             atomic_write_text(self.folder / CONFIG_FILE, dump_yaml(cfg))
             atomic_write_text(self.folder / WEIGHTS_FILE, f"{weights.sha256}\n")
 

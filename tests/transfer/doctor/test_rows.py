@@ -12,8 +12,9 @@ from torchvision.models import resnet18
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import open_images
+from pretrain.data.origins import evenly
 from transfer.checkpoints.opened import OpenedWeights
-from transfer.doctor.data import check_split, evenly
+from transfer.doctor.data import SAMPLES, check_split
 from transfer.doctor.environment import check_environment
 from transfer.doctor.rows import FAIL, OK, WARN, Rows, as_json, as_text
 from transfer.doctor.weights import check_weights
@@ -93,7 +94,7 @@ def test_files_that_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
 def test_samples_are_spread_from_first_to_last(count: int) -> None:
-    found = list(evenly(count))
+    found = list(evenly(count, SAMPLES))
     assert len(found) == len(set(found)) == min(8, count)
     assert not count or (found[0], found[-1]) == (0, count - 1)
 

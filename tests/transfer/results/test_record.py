@@ -158,3 +158,22 @@ def test_committed_records_are_read() -> None:
     """The measured results in docs/ were written by schema 1."""
     found = list((Path(__file__).parents[3] / "docs" / "results").rglob("record.json"))
     assert found and all(read_record(path)["schema"] == SCHEMA for path in found)
+
+
+SPLIT = {"images": 9, "objects": None, "classes": 3, "fingerprint": "ef" * 32}
+
+
+def test_the_data_may_be_unknown_and_is_checked_where_it_is_known() -> None:
+    validate({**RECORD, "data": None})
+    good = {"train": SPLIT, "test": {**SPLIT, "objects": 12}, "in_both": None}
+    validate({**RECORD, "data": good})
+    for field, broken in (
+        ("data", [1]),
+        ("data.test", {**good, "test": 3}),
+        ("data.train.fingerprint", {**good, "train": {**SPLIT, "fingerprint": "x"}}),
+        ("data.train.images", {**good, "train": {**SPLIT, "images": -1}}),
+        ("data.in_both", {**good, "in_both": "many"}),
+        ("data.in_both", {"train": SPLIT, "test": SPLIT}),
+    ):
+        with pytest.raises(InputError, match=f"record: field '{field}' "):
+            validate({**RECORD, "data": broken})

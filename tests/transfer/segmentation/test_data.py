@@ -11,7 +11,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pretrain.common.errors import InputError
+from pretrain.data.fingerprint import difference
 from pretrain.digits.dataset import make_digits
+from tests.transfer.annotated import coco_content, write_coco
 from transfer.datasets.samples import Instance, Sample
 from transfer.segmentation.data import (
     CLASSES,
@@ -176,3 +178,32 @@ def test_disputed_and_crowd_pixels_are_ignored() -> None:
     objects = (square(0, 0), square(2, 0), square(4, 1), square(10, 1, crowd=True))
     row = class_map(Sample("x.jpg", 1, 4, 16, objects))[1].tolist()
     assert row == [1, 1, 1, 1, 255, 255, 2, 2, 0, 0, 255, 255, 255, 255, 0, 0]
+
+
+def test_the_fingerprint_is_that_of_images_masks_and_classes(
+    make_semseg: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders = [make_semseg(tmp_path / root / "set") for root in ("one", "two")]
+    first, second = (open_sets([f"semseg:{folder}:train"]) for folder in folders)
+    assert first.fingerprint == second.fingerprint
+    listing = folders[1] / "ImageSets/Segmentation/train.txt"
+    listing.write_text("\n".join(reversed(listing.read_text().split())))
+    assert open_sets([f"semseg:{folders[1]}:train"]).fingerprint == first.fingerprint
+    mask = folders[1] / "SegmentationClass/train_1.png"
+    content = bytearray(mask.read_bytes())
+    content[-20] ^= 1  # of the same length
+    mask.write_bytes(content)
+    mended = open_sets([f"semseg:{folders[1]}:train"], first.classes).fingerprint
+    assert difference(first.fingerprint, mended).endswith("different content: the masks differ")
+    renamed = open_sets([f"semseg:{folders[0]}:train"], [*first.classes[:-1], "ten"]).fingerprint
+    assert difference(first.fingerprint, renamed).endswith("content: the labels differ")
+
+
+def test_the_fingerprint_of_class_maps_drawn_from_objects(tmp_path: Path) -> None:
+    def found(left: float) -> str:
+        content = coco_content()
+        content["annotations"][0]["segmentation"][0][0] = left
+        write_coco(tmp_path, "train", content)
+        return open_sets([f"coco:{tmp_path}:train"]).fingerprint.sha256
+
+    assert found(4.0) == found(4.0) != found(4.5)

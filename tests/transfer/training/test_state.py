@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pretrain.common.errors import InputError
+from pretrain.data.fingerprint import Fingerprint
 from tests.two_processes import run_in_two
 from transfer.checkpoints.read import read_weights
 from transfer.training.files import MODEL_FILE, last_checkpoint, read_model
@@ -96,3 +97,31 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert torch.equal(content.state["2.bias"], again.state_dict()["2.bias"])
     with pytest.raises(InputError, match="is not a detector: give the model_final.pth"):
         read_model(fitted.model_file)
+
+
+def test_a_run_goes_on_with_its_own_training_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = read_weights("random", backbone="tiny_resnet", seed=0)
+    model, optimizer = make()
+
+    def run(data: Fingerprint | None) -> TrainingState:
+        return TrainingState(model, optimizer, tmp_path, weights=weights, max_iter=9, data=data)
+
+    def data(images: int, letter: str) -> Fingerprint:
+        return Fingerprint(images, 7, 2, letter * 64, {"boxes": letter * 16, "names": "n"})
+
+    run(data(9, "a")).save(2)
+    run(data(9, "a")).restore(model.load_state_dict)
+    with pytest.raises(
+        InputError, match="model_0000002.pth .*training data .9 images .*, 8 images"
+    ):
+        run(data(8, "b")).restore(model.load_state_dict)
+    with pytest.raises(
+        InputError, match="then and now, but different content: the boxes differ.; "
+    ):
+        run(data(9, "b")).restore(model.load_state_dict)
+    run(None).save(4)
+    with caplog.at_level(logging.WARNING):
+        run(data(9, "b")).restore(model.load_state_dict)
+    assert "model_0000004.pth does not say which data it was trained on" in caplog.text

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
 from pretrain.common.roles import KeyRole, Role, Roles
+from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
+from pretrain.data.origins import Pixels
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import Weights
 from transfer.results.record import read_record
@@ -27,7 +31,18 @@ def get_defaults() -> CfgNode:
 @dataclass(frozen=True)
 class Images:
     name: str
+    value: int = 0  # of all pixels of the first image
     classes: tuple[str, ...] = ("a", "b")
+
+    @property
+    def origin(self) -> Pixels:
+        pixels = np.full((3, 2, 2, 3), len(self.name), np.uint8)
+        pixels[0], pixels[1] = self.value, 100 + len(self.name)
+        return Pixels(pixels, ["0", "1", "2"])
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint_of(self.origin, ClassLabels(np.array([0, 1, 1]), self.classes))
 
     def __len__(self) -> int:
         return 3
@@ -38,6 +53,7 @@ class Nothing(Task[Job[Images]]):
     """Counts what the loop asks for."""
 
     asked: list[str] = field(default_factory=list)
+    values: tuple[int, int] = (1, 2)  # of the training and the test images
     name = "nothing"
     roles = Roles(get_defaults, {"SEED": KeyRole(Role.TRIAL), "OUTPUT_DIR": KeyRole(Role.MACHINE)})
     saved = ("half.pth",)
@@ -64,8 +80,8 @@ class Nothing(Task[Job[Images]]):
 
     def open_data(self, request: Request, *, scan: bool = True) -> Job[Images]:
         self.asked.append(f"open, scan {scan}")
-        cfg = self.load_config(request.config, request.overrides)
-        return Job(request, cfg, Images("train"), Images("test"))
+        cfg, (train, test) = self.load_config(request.config, request.overrides), self.values
+        return Job(request, cfg, Images("train", train), Images("test", test))
 
     def read_weights(self, job: Job[Images], seed: int) -> Weights:
         self.asked.append(f"read {seed}")
@@ -80,7 +96,7 @@ class Nothing(Task[Job[Images]]):
         trial.log_to_folder()
         cfg = job.cfg.clone()
         cfg.SEED = trial.seed
-        trial.write_config(cfg, weights)
+        trial.write_config(cfg, weights, job)
         (trial.folder / "half.pth").touch()
         return Outcome(
             weights=weights,
@@ -150,6 +166,51 @@ def test_a_killed_trial_is_of_its_weights(tmp_path: Path) -> None:
     (tmp_path / "trial_0/half.pth").unlink()  # now there is nothing to go on from
     run_command(Nothing(), request(tmp_path, resume=True), num_gpus=1)
     assert read_record(tmp_path / "trial_0/record.json")["seed"] == 4
+
+
+def test_a_trial_is_of_its_data(tmp_path: Path) -> None:
+    run_command(Nothing(), request(tmp_path), num_gpus=1)
+    record = read_record(tmp_path / "trial_0/record.json")
+    assert record["data"]["in_both"] == 0
+    assert record["data"]["train"] == Images("train", 1).fingerprint.facts()
+    for values, told in (
+        ((9, 2), r"the training data \(3 images then and now, but different content: the sizes"),
+        ((1, 9), r"the test data \(3 images then and now, but different content"),
+        ((9, 9), "the training data .*; the test data .*; restore that data, or give another"),
+    ):
+        with pytest.raises(InputError, match=f"trial_0 holds a run of other data: {told}"):
+            run_command(Nothing(values=values), request(tmp_path, resume=True), num_gpus=1)
+    (tmp_path / "trial_0/data.json").unlink()  # then the record says it
+    with pytest.raises(InputError, match=r"test data \(3 images then and now, but different cont"):
+        run_command(Nothing(values=(1, 9)), request(tmp_path, resume=True), num_gpus=1)
+    (tmp_path / "trial_0/record.json").unlink()
+    run_command(Nothing(values=(1, 9)), request(tmp_path, resume=True), num_gpus=1)
+    again = read_record(tmp_path / "trial_0/record.json")
+    assert again["data"]["test"] == Images("test", 9).fingerprint.facts()
+
+
+def test_a_folder_of_an_older_version_is_taken_up_with_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_command(Nothing(), request(tmp_path), num_gpus=1)
+    (tmp_path / "trial_0/data.json").write_text("[[[")
+    path = tmp_path / "trial_0/record.json"
+    record = read_record(path)
+    del record["data"]
+    path.write_text(json.dumps(record))
+    run_command(Nothing(values=(9, 9)), request(tmp_path, resume=True), num_gpus=1)
+    assert "trial_0 does not say which data its run is of" in capfd.readouterr().err
+
+
+def test_test_images_that_are_training_images_are_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_command(Nothing(values=(7, 7)), request(tmp_path), num_gpus=1)
+    assert read_record(tmp_path / "trial_0/record.json")["data"]["in_both"] == 1
+    assert (
+        "1 of the 3 images of test are in train, too (equal content, first: 0 is 0)"
+        in capfd.readouterr().err
+    )
 
 
 def test_launched_processes_open_the_data_themselves(

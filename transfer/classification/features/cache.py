@@ -29,8 +29,6 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
-from pretrain.data.datasets import ArrayImages, SubsetImages
-from transfer.classification.splits import Chosen
 
 logger = logging.getLogger(__name__)
 
@@ -175,22 +173,6 @@ def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[Feat
         if table.pending and not ours:
             raise InputError(refusal)
         yield table
-
-
-def file_stamp(images: Any, index: int) -> list[int]:
-    """Returns [size in bytes, time of change in ns] of a file, [crc32] of pixels in memory."""
-    if isinstance(images, (Chosen, SubsetImages)):
-        whole = images.images if isinstance(images, Chosen) else images.whole
-        return file_stamp(whole, images.indices[index])
-    if isinstance(images, ArrayImages):
-        return [_crc(np.ascontiguousarray(images.pixels[index]))]
-    if hasattr(images, "images"):  # another view of the same images
-        return file_stamp(images.images, index)
-    try:
-        status = os.stat(images.name(index))
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _crc(array: np.ndarray) -> int:

@@ -33,7 +33,7 @@ from pretrain.common.resources import loader_processes
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import CropDataset, ImageTransform, check_readable, collate
-from transfer.classification.features.cache import FeatureTable, file_stamp, open_table
+from transfer.classification.features.cache import FeatureTable, open_table
 from transfer.classification.features.formats import DTYPES
 from transfer.classification.features.quality import feature_quality, pair_splits
 from transfer.classification.splits import Split
@@ -304,7 +304,7 @@ def _content_key(
         "window": window,
         "split": split.name,
         "images": [split.images.name(index) for index in range(len(split))],
-        "files": [file_stamp(split.images, index) for index in range(len(split))],
+        "files": split.images.origin.all_stamps(),
         "labels": split.labels.tolist(),
         "formats": [precision, storage],
     }

@@ -25,6 +25,7 @@ from torch.nn.functional import normalize, pdist
 
 from pretrain.common.collapse_statistics import feature_std
 from pretrain.data.crops import CropSpec, crop_image
+from pretrain.data.origins import Origin
 from transfer.classification.splits import Images, Split
 
 SCALE = (0.2, 1.0)  # share of the area, as MoCo's and SimSiam's crops
@@ -43,6 +44,11 @@ class RandomCrops:
     def name(self, index: int) -> str:
         """Returns the image's name, and which crop of it this is."""
         return f"{self.images.name(index)} (random crop {self.view}, {self.spec})"
+
+    @property
+    def origin(self) -> Origin:
+        """Where the images come from that are cropped."""
+        return self.images.origin
 
     def read(self, index: int) -> Image.Image:
         """Returns the crop, `spec.size` px wide and high; OSError as the data set raises it."""

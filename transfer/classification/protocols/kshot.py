@@ -44,7 +44,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
     drawn = {seed: draw_shots(labels, most, seed, data.train.classes) for seed in seeds}
     union = np.unique(np.concatenate(list(drawn.values())))
     rows = {seed: np.searchsorted(union, indices) for seed, indices in drawn.items()}
-    return replace(data, train=data.train.subset(union.tolist()), drawn=rows)
+    return replace(data, train=data.train.subset(union.tolist()), drawn=rows, drawn_from=data.train)
 
 
 def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:

@@ -54,7 +54,7 @@ class ClassificationJob(Job[Split]):
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.SEED, cfg.OUTPUT_DIR = trial.seed, str(trial.folder)
-        trial.write_config(cfg, weights)
+        trial.write_config(cfg, weights, self)
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ class Data:
         test: the test images.
         identity: the config whose sha256 is the protocol's identity.
         drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
+        drawn_from: the images that they are drawn from; None: none are drawn.
     """
 
     train: Split
     test: Split
     identity: CfgNode
     drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
+    drawn_from: Split | None = None
 
 
 # Opens and checks the data of a config for a number of trials; raises InputError.

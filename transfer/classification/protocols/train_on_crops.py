@@ -17,7 +17,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.common.distributed import world_size
+from pretrain.common.distributed import from_main, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
@@ -259,6 +259,7 @@ def _run(
         },
         resume=job.request.resume,
         frozen_state=shared.weights.state,
+        data=from_main(None, lambda: train.fingerprint),
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, trainer.model.names

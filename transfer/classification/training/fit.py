@@ -20,6 +20,7 @@ from pretrain.common.checkpoint import atomic_write, load_torch_file
 from pretrain.common.distributed import barrier, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.data.fingerprint import Fingerprint, check_training_data
 from transfer.classification.training.images import TrainImages
 from transfer.classification.training.loop import Trainer
 from transfer.classification.training.model import changed_tensors
@@ -59,6 +60,7 @@ def fit(
     facts: Mapping[str, str | float],
     resume: bool,
     frozen_state: Mapping[str, Tensor],
+    data: Fingerprint | None = None,
     desc: str = "training",
 ) -> tuple[Progress, Tensor]:
     """Trains to the last epoch; returns what was done, and the last test (M, H, 2).
@@ -69,6 +71,7 @@ def fit(
         state: folder of `training.pth`.
         facts: what makes a run the same run; a file with others is refused.
         resume: continue from the file, if there is one.
+        data: of the training images; a file of other data is refused. None: it is not compared.
         frozen_state: the checkpoint's tensors, which a frozen backbone must still hold.
 
     Raises:
@@ -77,7 +80,7 @@ def fit(
         RuntimeError: the frozen backbone has changed.
     """
     file = state / STATE_FILE
-    done = _restore(trainer, file, facts) if resume and file.is_file() else Progress()
+    done = _restore(trainer, file, facts, data) if resume and file.is_file() else Progress()
     hits: Tensor | None = None
     with progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
         for epoch in range(done.epochs, epochs):
@@ -92,7 +95,7 @@ def fit(
                 row |= _note_test(trainer.model.names, hits, epoch + 1, done.best)
             done.rows.append(row)
             done.seconds += time.perf_counter() - start
-            _save(trainer, file, facts, done)
+            _save(trainer, file, facts, done, data)
             bar.update()
             bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "step"})
     if hits is None:  # a finished run was resumed
@@ -131,19 +134,30 @@ def _check_frozen(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
         )
 
 
-def _save(trainer: Trainer, file: Path, facts: Mapping[str, Any], done: Progress) -> None:
+def _save(
+    trainer: Trainer,
+    file: Path,
+    facts: Mapping[str, Any],
+    done: Progress,
+    data: Fingerprint | None,
+) -> None:
     content = {
         **gather_state(trainer.trained, trainer.optimizer),
         "facts": dict(facts),
         "progress": vars(done),
+        **({} if data is None else {"data": data.to_dict()}),
     }
     if is_main():
         atomic_write(file, lambda handle: torch.save(content, handle))
     barrier()
 
 
-def _restore(trainer: Trainer, file: Path, facts: Mapping[str, Any]) -> Progress:
+def _restore(
+    trainer: Trainer, file: Path, facts: Mapping[str, Any], data: Fingerprint | None
+) -> Progress:
     content = load_torch_file(file)
+    if data is not None:
+        check_training_data(file, content.get("data"), data)
     if content["facts"] != dict(facts):
         other = [key for key in facts if content["facts"].get(key) != facts[key]]
         raise InputError(

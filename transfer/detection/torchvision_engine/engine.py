@@ -65,6 +65,7 @@ class TorchvisionEngine:
             output,
             weights=weights,
             classes=train_set.classes,
+            data=lambda: train_set.fingerprint,
             resume=resume,
             load=load_model,
         )

@@ -22,7 +22,7 @@ from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.read import read_weights
 from transfer.classification.crops import ImageTransform
 from transfer.classification.features import extract as features
-from transfer.classification.features.cache import FeatureTable, file_stamp
+from transfer.classification.features.cache import FeatureTable
 from transfer.classification.features.extract import extract_features
 from transfer.classification.splits import open_split
 
@@ -269,11 +269,11 @@ def test_the_cache_knows_the_pixels_of_images_in_memory() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     images = ArrayImages(pixels, [0, 0, 1, 1], ["a", "b"], [f"image {i}" for i in range(4)])
     part = images.subset([3, 1])
-    before = [file_stamp(images, i) for i in range(4)], [file_stamp(part, i) for i in range(2)]
+    before = images.origin.all_stamps(), part.origin.all_stamps()
     assert before[1] == [before[0][3], before[0][1]]
     assert len({tuple(stamp) for stamp in before[0]}) == 4
     pixels[3, 0, 0, 0] ^= 1
-    after = [file_stamp(images, i) for i in range(4)]
+    after = images.origin.all_stamps()
     assert after[:3] == before[0][:3] and after[3] != before[0][3]
 
 

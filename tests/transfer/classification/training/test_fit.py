@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.read import read_weights
 from transfer.classification.crops import ImageTransform
 from transfer.classification.training import fit as fit_module
@@ -152,3 +153,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     ):
         run(pair, tmp_path, folder)
     assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_a_run_goes_on_with_its_own_training_data(
+    make: Callable, folder: Path, tmp_path: Path
+) -> None:
+    own, other = (Fingerprint(12, None, 2, letter * 64) for letter in "ab")
+    run(make(LARC, 3.0), tmp_path, folder, epochs=1, data=own)
+    with pytest.raises(InputError, match=f"{STATE_FILE} was trained on other training data .12 im"):
+        run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=other, resume=True)
+    again, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=own, resume=True)
+    assert again.before > 0

@@ -1,0 +1,271 @@
+"""The identity of a split's data: images and their annotations in, a sha256 out.
+
+Two splits have the same fingerprint if they have the same images by name, size and annotation. It
+does not depend on the order of files, lists and annotations, nor on the folder that holds all of
+the images: names are relative to the deepest folder that does. It is the sha256 over some parts,
+each of which is a sha256 over all images in the order of their names:
+
+- names, relative;
+- sizes of the files in bytes (of pixels in memory: their CRC-32);
+- content: a hash of `READ` files, evenly spaced, since files of some formats are equally long;
+- labels, and of detection sets boxes and masks: see `Annotations`.
+
+To ask 1.28 million files for their size takes 3 seconds on a local disk whose entries are in
+memory, and minutes on a network file system. Above `ALL_SIZES` images, `SOME_SIZES` of them are
+asked, evenly spaced; names and labels are those of all images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
+from pretrain.data.origins import Origin, evenly
+
+FORMAT = 1  # of what is hashed: fingerprints of two formats cannot be compared
+ALL_SIZES, SOME_SIZES, READ = 200_000, 50_000, 128
+ORDERING = ("names", "boxes")
+WORDS = {
+    "names": "the names of the files",
+    "sizes": "the sizes of the files",
+    "content": "the content of the files",
+    "labels": "the labels",
+    "boxes": "the boxes",
+    "masks": "the masks",
+}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a split holds.
+
+    Attributes:
+        objects: annotated ones; None: the images have labels alone.
+        sha256: 64 hexadecimal digits.
+        parts: the first 16 digits of the sha256 of each part; {}: not known.
+    """
+
+    images: int
+    objects: int | None
+    classes: int
+    sha256: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the split."""
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "classes": self.classes,
+            "fingerprint": self.sha256,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For checkpoints and folders: builtins, read by `read_fingerprint`."""
+        return {**self.facts(), "parts": dict(self.parts), "format": FORMAT}
+
+    def counts(self) -> str:
+        """ "1203 images", "1203 images with 4210 objects"."""
+        text = f"{self.images} images"
+        return text if self.objects is None else f"{text} with {self.objects} objects"
+
+
+class Annotations(Protocol):
+    """What N images are annotated with.
+
+    Attributes:
+        objects: the number of annotated objects; None: the images have labels alone.
+        classes: the number of classes.
+    """
+
+    @property
+    def objects(self) -> int | None: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    def keys(self) -> np.ndarray:
+        """uint64 (N,): equal for images that are annotated alike; they order equal names."""
+        ...
+
+    def parts(self, order: np.ndarray) -> dict[str, Sequence[bytes]]:
+        """By the name of the part what is hashed of it, with the images in this order."""
+        ...
+
+
+class ClassLabels:
+    """Labels of whole images; see `Annotations`.
+
+    Args:
+        labels: (N,) numbers of classes, -1 for none; (N, C) for images with several labels: any
+            whole number for each class.
+        names: of the classes. Only those that occur count, and never their order.
+    """
+
+    objects = None
+
+    def __init__(self, labels: np.ndarray, names: Sequence[str]) -> None:
+        self.classes = len(names)
+        if labels.ndim == 2:
+            columns = sorted(range(len(names)), key=lambda column: names[column])
+            self._names = [names[column] for column in columns]
+            self._labels = np.ascontiguousarray(labels[:, columns], dtype="<i8")
+            return
+        self._names, self._labels = by_name(labels, names)
+
+    def keys(self) -> np.ndarray:
+        """See `Annotations.keys`."""
+        return mixed(self._labels.reshape(len(self._labels), -1))
+
+    def parts(self, order: np.ndarray) -> dict[str, Sequence[bytes]]:
+        """See `Annotations.parts`."""
+        return {"labels": [encoded(self._names), self._labels[order].tobytes()]}
+
+
+def fingerprint_of(origin: Origin, annotations: Annotations) -> Fingerprint:
+    """The fingerprint of N images and their annotations."""
+    names = relative(origin.names())
+    count = len(names)
+    order = np.array(sorted(range(count), key=names.__getitem__), np.int64)
+    sized = order[evenly(count, count if count <= ALL_SIZES else SOME_SIZES)]
+    sizes = np.full(count, -1, np.int64)
+    sizes[sized] = origin.stamps(sized)[:, 0]
+    order = _ordered(order, names, sizes, annotations)
+    read = order[evenly(count, READ)]
+    hashed: dict[str, Sequence[bytes]] = {
+        "names": [encoded([names[row] for row in order.tolist()])],
+        "sizes": [sizes[order].astype("<i8").tobytes()],
+        "content": [origin.checksums(read).astype("<i8").tobytes()],
+        **annotations.parts(order),
+    }
+    whole = {name: _sha256(pieces) for name, pieces in hashed.items()}
+    text = json.dumps([FORMAT, count, annotations.objects, whole], sort_keys=True)
+    return Fingerprint(
+        images=count,
+        objects=annotations.objects,
+        classes=annotations.classes,
+        sha256=_sha256([text.encode()]),
+        parts={name: digest[:16] for name, digest in whole.items()},
+    )
+
+
+def read_fingerprint(content: Any) -> Fingerprint | None:
+    """What `Fingerprint.to_dict` or `facts` gave; None for anything else, or another format."""
+    if not isinstance(content, Mapping) or content.get("format", FORMAT) != FORMAT:
+        return None
+    parts = content.get("parts", {})
+    known = isinstance(content.get("images"), int) and isinstance(parts, Mapping)
+    if not known or not isinstance(content.get("fingerprint"), str):
+        return None
+    objects, classes = content.get("objects"), content.get("classes")
+    return Fingerprint(
+        content["images"],
+        objects if isinstance(objects, int) else None,
+        classes if isinstance(classes, int) else 0,
+        content["fingerprint"],
+        {str(name): str(digest) for name, digest in parts.items()},
+    )
+
+
+def difference(
+    then: Fingerprint, now: Fingerprint, sides: tuple[str, str] = ("then", "now")
+) -> str:
+    """How two fingerprints differ, in a phrase with both counts; "" if they do not.
+
+    Args:
+        sides: what the two are called.
+    """
+    if then.sha256 == now.sha256:
+        return ""
+    if then.counts() != now.counts():
+        return f"{then.counts()} {sides[0]}, {now.counts()} {sides[1]}"
+    known = [name for name in then.parts if name in now.parts]
+    changed = [name for name in known if then.parts[name] != now.parts[name]]
+    for name in ORDERING:  # with others of these, what comes behind is in another order
+        if name in changed:
+            changed = [name]
+            break
+    words = " and ".join(WORDS.get(name, name) for name in changed)
+    what = f": {words} differ" if changed else ""
+    return f"{then.counts()} {sides[0]} and {sides[1]}, but different content{what}"
+
+
+def check_training_data(path: Path, kept: Any, now: Fingerprint) -> None:
+    """Raises InputError if a file of training is of other data than this run.
+
+    Args:
+        kept: what the file holds of its data; nothing, in those of older versions.
+    """
+    then = read_fingerprint(kept)
+    if then is None:
+        warn_once(
+            f"{path} does not say which data it was trained on, as older versions left it: the "
+            "run goes on without a comparison of the training data"
+        )
+    elif differ := difference(then, now):
+        raise InputError(
+            f"{path} was trained on other training data ({differ}); restore that data, or start "
+            "again in another --output"
+        )
+
+
+def relative(names: Sequence[bytes]) -> list[bytes]:
+    """The names without the deepest folder that holds all of them."""
+    if not names:
+        return []
+    first, last = min(names), max(names)  # what these share, all names between them share
+    shared = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
+    begin = first.rfind(b"/", 0, shared) + 1
+    return [name[begin:] for name in names]
+
+
+def by_name(labels: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The names that occur, sorted, and for each label its place among them as "<i8"; -1 stays."""
+    used = sorted({int(label) for label in np.unique(labels) if label >= 0}, key=names.__getitem__)
+    places = np.full(len(names) + 1, -1, "<i8")  # the last one is that of -1
+    places[used] = np.arange(len(used))
+    return [names[label] for label in used], places[labels]
+
+
+def encoded(texts: Sequence[str] | Sequence[bytes]) -> bytes:
+    """Texts as bytes, which no other list of texts becomes: none holds a NUL."""
+    parts = [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts]
+    return b"\0".join(parts)
+
+
+def mixed(columns: np.ndarray) -> np.ndarray:
+    """uint64 (n,): a number that depends on all values of each row (n, k) of 64 bits each."""
+    found = np.full(len(columns), 0x9E3779B97F4A7C15, np.uint64)
+    for column in np.ascontiguousarray(columns.T).view(np.uint64):
+        found = (found ^ column) * np.uint64(0xBF58476D1CE4E5B9)
+        found ^= found >> np.uint64(29)
+    return found
+
+
+def _ordered(
+    order: np.ndarray, names: Sequence[bytes], sizes: np.ndarray, annotations: Annotations
+) -> np.ndarray:
+    """The order by name; images of equal names in that of their sizes and annotations."""
+    ordered = [names[row] for row in order.tolist()]
+    new = np.array([one != other for one, other in zip(ordered, ordered[1:])], bool)
+    if new.all():
+        return order
+    place = np.empty_like(order)
+    place[order] = np.concatenate([[0], np.cumsum(new)])
+    return np.lexsort((annotations.keys(), sizes, place))
+
+
+def _sha256(pieces: Sequence[bytes]) -> str:
+    found = hashlib.sha256()
+    for piece in pieces:
+        found.update(len(piece).to_bytes(8, "little"))
+        found.update(piece)
+    return found.hexdigest()

@@ -1,0 +1,177 @@
+"""Where the images of a set come from: files, or pixels in memory; their names, sizes and content.
+
+What a set's data is (`fingerprint.py`), which images two sets share (`shared_images.py`) and which
+features are kept of which images all ask here, so that a file is asked for its size once in a
+process. N images of the set; `rows` are numbers of some of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pretrain.data.file_list import PackedPaths
+
+THREADS = 8  # on a network file system most of the time is waiting
+CHUNK = 1000  # files that a thread asks for at once
+MOST_BYTES = 2**20  # of a file that are read for its checksum, unless more are asked for
+GONE, UNASKED = -1, -2  # sizes: of a file that is not there, of one that was not looked at
+
+Found = TypeVar("Found")
+
+
+class Origin(ABC):
+    """N images by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def names(self) -> list[bytes]:
+        """The path of each image's file, or another name of the image."""
+
+    @abstractmethod
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        """int64 (n, 2): size in bytes and time of change in ns of each file, GONE for one that is
+        not there; (n, 1) of pixels in memory: their CRC-32."""
+
+    @abstractmethod
+    def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
+        """int64 (n,): a hash of the first `most` bytes of each file (GONE for one that cannot be
+        read), or of all pixels."""
+
+    def all_stamps(self) -> list[list[int]]:
+        """`stamps` of all images, as builtins."""
+        found: list[list[int]] = self.stamps(np.arange(len(self))).tolist()
+        return found
+
+
+class Files(Origin):
+    """Image files."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._stamps: np.ndarray | None = None  # int64 (N, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was asked: a process that is sent images asks for itself."""
+        return {**self.__dict__, "_stamps": None}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def names(self) -> list[bytes]:
+        """See `Origin.names`."""
+        if isinstance(self._paths, PackedPaths):
+            return self._paths.encoded()
+        return [os.fsencode(path) for path in self._paths]
+
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        """See `Origin.stamps`; each file is asked once."""
+        if self._stamps is None:
+            self._stamps = np.full((len(self), 2), UNASKED, np.int64)
+        missing = np.unique(rows[self._stamps[rows, 0] == UNASKED])
+        names = self.names() if len(missing) * 4 > len(self) else self._paths
+        found = _in_threads(_stamp, [names[row] for row in missing.tolist()])
+        self._stamps[missing] = np.array(found, np.int64).reshape(-1, 2)
+        return self._stamps[rows]
+
+    def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
+        """See `Origin.checksums`."""
+        paths = [self._paths[row] for row in rows.tolist()]
+        return np.array(_in_threads(lambda path: _checksum(path, most), paths), np.int64)
+
+
+class Pixels(Origin):
+    """Decoded images (N, H, W, 3) uint8 in memory, and their names."""
+
+    def __init__(self, pixels: np.ndarray, names: Sequence[str]) -> None:
+        self._pixels, self._names = pixels, names
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def names(self) -> list[bytes]:
+        """See `Origin.names`."""
+        return [name.encode("utf-8", "surrogateescape") for name in self._names]
+
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        """See `Origin.stamps`."""
+        sums = [zlib.crc32(image.data) for image in self._images(rows)]
+        return np.array(sums, np.int64).reshape(-1, 1)
+
+    def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
+        """See `Origin.checksums`."""
+        return np.array([_hash(image.data) for image in self._images(rows)], np.int64)
+
+    def _images(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return (np.ascontiguousarray(self._pixels[row]) for row in rows.tolist())
+
+
+class Part(Origin):
+    """Some images of another origin: image i is its image `indices[i]`."""
+
+    def __init__(self, whole: Origin, indices: Sequence[int] | np.ndarray) -> None:
+        self.whole, self._indices = whole, np.asarray(indices, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def names(self) -> list[bytes]:
+        """See `Origin.names`."""
+        names = self.whole.names()
+        return [names[index] for index in self._indices.tolist()]
+
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        """See `Origin.stamps`."""
+        return self.whole.stamps(self._indices[rows])
+
+    def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
+        """See `Origin.checksums`."""
+        return self.whole.checksums(self._indices[rows], most)
+
+
+def evenly(count: int, most: int) -> Sequence[int]:
+    """Up to `most` numbers below `count`, first and last among them."""
+    if count <= most:
+        return range(count)
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def _in_threads(work: Callable[[Any], Found], paths: Sequence[str | bytes]) -> list[Found]:
+    """What `work` returns of each path, in order."""
+    if len(paths) <= CHUNK:
+        return [work(path) for path in paths]
+    parts = [paths[begin : begin + CHUNK] for begin in range(0, len(paths), CHUNK)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda part: [work(path) for path in part], parts)
+        return [item for part in found for item in part]
+
+
+def _stamp(path: str | bytes) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # the latter for a name with a NUL
+        return GONE, GONE
+    return status.st_size, status.st_mtime_ns
+
+
+def _checksum(path: str, most: int) -> int:
+    try:
+        with open(path, "rb") as file:
+            return _hash(file.read(most))
+    except (OSError, ValueError):
+        return GONE
+
+
+def _hash(content: bytes | memoryview) -> int:
+    """64 bits, which no two of a million different images share by chance."""
+    found = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(found, "little", signed=True)

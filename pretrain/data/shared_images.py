@@ -1,0 +1,117 @@
+"""Which images are in a training set and in a test set: where the images come from in, a count out.
+
+Equal images are found by their content, whatever their names. Only files of equal size are read,
+first their beginnings, then as a whole those whose beginnings are equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from pretrain.data.origins import GONE, Files, Origin, Part, Pixels
+
+# At most so many images are compared by size, and so many files are read: some seconds on a local
+# disk. If one asks for it (tools/doctor.py), THOROUGH times as many.
+MOST_IMAGES, MOST_READ, THOROUGH = 200_000, 20_000, 10
+BEGINNING, WHOLE = 2**14, 2**31  # bytes
+SHOWN = 2
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Test images that are training images too.
+
+    Attributes:
+        count: how many; images: of the test set.
+        first: for some of them the name in the test set and that in the training set.
+    """
+
+    count: int
+    images: int
+    first: tuple[tuple[str, str], ...] = ()
+
+    def text(self, train: str, test: str) -> str:
+        """A sentence on two sets of these names."""
+        if not self.count:
+            return f"no image of {test} is in {train}"
+        pairs = ", ".join(f"{one} is {other}" for one, other in self.first)
+        return (
+            f"{self.count} of the {self.images} images of {test} are in {train}, too (equal "
+            f"content, first: {pairs}): results on them say nothing of new images; remove them "
+            "from one of the two"
+        )
+
+
+def not_compared(train: str, test: str) -> str:
+    """What is said of two sets that `find_shared` does not compare."""
+    return (
+        f"{test} was not searched for images of {train}: too many images, or files of equal size "
+        f"(tools/doctor.py searches {THOROUGH} times as many as a run)"
+    )
+
+
+def find_shared(train: Origin, test: Origin, *, thorough: bool = False) -> SharedImages | None:
+    """The images of `test` that are in `train`; None if that takes too long (see MOST_IMAGES).
+
+    Args:
+        thorough: take longer, see THOROUGH.
+    """
+    factor = THOROUGH if thorough else 1
+    if _kind(train) != _kind(test):
+        return SharedImages(0, len(test))
+    if len(train) + len(test) > MOST_IMAGES * factor:
+        return None
+    ours, theirs = np.arange(len(train)), np.arange(len(test))
+    steps: tuple[Callable[[Origin, np.ndarray], np.ndarray], ...] = (
+        _sizes,
+        partial(_hashes, most=BEGINNING),
+        partial(_hashes, most=WHOLE),
+    )
+    for number, step in enumerate(steps):
+        if number and len(ours) + len(theirs) > MOST_READ * factor:
+            return None
+        one, two = step(train, ours), step(test, theirs)
+        common = np.intersect1d(one, two)
+        common = common[common != GONE]
+        kept = np.isin(one, common)
+        ours, one, theirs = ours[kept], one[kept], theirs[np.isin(two, common)]
+    return SharedImages(len(theirs), len(test), _pairs(train, test, ours, one, theirs[:SHOWN]))
+
+
+def _sizes(origin: Origin, rows: np.ndarray) -> np.ndarray:
+    return origin.stamps(rows)[:, 0]
+
+
+def _hashes(origin: Origin, rows: np.ndarray, most: int) -> np.ndarray:
+    return origin.checksums(rows, most)
+
+
+def _pairs(
+    train: Origin, test: Origin, ours: np.ndarray, hashes: np.ndarray, theirs: np.ndarray
+) -> tuple[tuple[str, str], ...]:
+    """Names of test images `theirs`, and of the first of the training images `ours` that each is.
+
+    Args:
+        hashes: of `ours`.
+    """
+    if not len(theirs):
+        return ()
+    here, there = train.names(), test.names()
+    wanted = test.checksums(theirs, WHOLE).tolist()
+    places = [int(ours[np.argmax(hashes == value)]) for value in wanted]
+    return tuple(
+        (os.fsdecode(there[row]), os.fsdecode(here[place]))
+        for row, place in zip(theirs.tolist(), places)
+    )
+
+
+def _kind(origin: Origin) -> type[Origin]:
+    """Whether they are files or pixels, which are compared with their kind alone."""
+    while isinstance(origin, Part):
+        origin = origin.whole
+    return Pixels if isinstance(origin, Pixels) else Files
