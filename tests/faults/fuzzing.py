@@ -43,7 +43,7 @@ class Fault(AssertionError):
     """A reader did with an input what it must not do."""
 
 
-class _Hang(BaseException):
+class Hang(BaseException):
     """A case takes too long; no Exception, so that no reader takes it for damage."""
 
 
@@ -66,13 +66,13 @@ def judge(read: Callable[[], object], named: str, lines: int = 1) -> str:
         Fault: an escape, a hang or a bad message.
     """
     try:
-        with _time_limit():
+        with time_limit(CPU_SECONDS):
             read()
         return "ok"
     except InputError as error:
         check_message(str(error), named, lines)
         return "refused"
-    except _Hang:
+    except Hang:
         raise Fault(f"a hang: over {CPU_SECONDS} s of CPU time") from None
     except MemoryError as error:
         raise Fault("memory: the reader wanted more than it may have") from error
@@ -212,18 +212,18 @@ def _draw_all(
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
-    """Raises _Hang in the reader; the kernel ends one that no exception reaches."""
+def time_limit(cpu_seconds: float) -> Iterator[None]:
+    """Raises Hang in what runs for longer; the kernel ends what no exception reaches."""
 
     def late(number: int, frame: object) -> None:
-        raise _Hang
+        raise Hang
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    last = int(used.ru_utime + used.ru_stime + 3 * CPU_SECONDS) + 1
+    last = int(used.ru_utime + used.ru_stime + 3 * cpu_seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (last, resource.RLIM_INFINITY))
     signal.signal(signal.SIGPROF, late)
     signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
     try:
         yield
