@@ -2,8 +2,8 @@
 
     python -m benchmarks.checksums
 
-The file is in the page cache. Measured on two shared CPU cores with torch 2.14.1, a ResNet-50 and its
-momentum buffers (205 MB): see RESULT.
+The file is in the page cache, so that neither waits for a disk: a ResNet-50 and a copy of it, as
+momentum is. On two shared CPU cores with torch 2.14.1: 205 MB, check / read 0.92.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torchvision
 from pretrain.common.torch_files import check_torch_file
 
 REPEATS = 7
-RESULT = {"check / read": 0.0}
 
 
 def main() -> None:
