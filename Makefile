@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint format hardware gpu-check clean
+.PHONY: install demo test test-slow test-faults lint format hardware gpu-check clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,13 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# Damaged and hostile inputs at length: FAULTS_CASES for each reader; the counts go to runs/faults.md.
+test-faults: export FAULTS_CASES ?= 10000
+test-faults: export FAULTS_COUNTS ?= runs/faults.md
+test-faults: $(VENV)/.installed-test
+	mkdir -p runs
+	$(BIN)/python -m pytest tests/faults -n 2 -m "not slow or slow"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode as CN
 
+from pretrain.common.config_values import Items, declare_lists
+
 _C = CN()
 _C.SEED = 0  # initial weights, order of images, crops, augmentation, masks
 _C.OUTPUT_DIR = ""  # "" = runs/<config's name>; --output goes before it
@@ -197,6 +199,23 @@ _C.KNN.TEMPERATURE = 0.07  # DINO
 _C.KNN.TRAIN_LIMIT = 2000  # images of KNN_TRAIN, spread evenly over the classes; 0 = all
 _C.KNN.TEST_LIMIT = 1000
 _C.KNN.BATCH_SIZE = 256
+
+declare_lists(
+    _C,
+    {
+        "METHOD.VICREG.WEIGHTS": Items(float, (3,)),
+        "VIEWS.CROP_SCALE": Items(float, (2,)),
+        "VIEWS.CROP_RATIO": Items(float, (2,)),
+        "VIEWS.JITTER": Items(float, (4,)),
+        "VIEWS.BLUR_SIGMA": Items(float, (2,)),
+        "VIEWS.FOCAL.CROP_SCALE": Items(float, (2,)),
+        "MASK.RATIO": Items(float, (1, 2)),
+        "MASK.FOCAL_SIZE": Items(float, (1, 2)),
+        "MASK.FOCAL_ASPECT": Items(float, (2,)),
+        "SOLVER.MILESTONES": Items(float),
+        "SOLVER.BETAS": Items(float, (2,)),
+    },
+)
 
 
 def get_defaults() -> CN:

@@ -29,6 +29,7 @@ TABLE_OF_TASKS = (
 CONFIG_READERS = {
     # What a config is: loading, defaults, roles of keys, checks.
     "pretrain.common.config",
+    "pretrain.common.config_values",
     "pretrain.common.roles",
     "pretrain.engine.checks",
     "pretrain.roles",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError, disk_full
+from pretrain.common.torch_files import check_torch_file
 
 FORMAT = "mscn-checkpoint"
 VERSION = 1
@@ -61,7 +62,8 @@ def load_torch_file(path: str | Path) -> Any:
     """Reads any file of torch.save with `weights_only=True`, onto the CPU.
 
     Raises:
-        InputError: missing, empty, truncated, or holding more than tensors and builtins.
+        InputError: missing, empty, truncated, damaged (see `check_torch_file`), or holding more
+            than tensors and builtins.
     """
     path = Path(path)
     if path.is_dir():
@@ -70,6 +72,7 @@ def load_torch_file(path: str | Path) -> Any:
         raise InputError(f"no checkpoint at {path}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again")
+    check_torch_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for one cause: the file
@@ -88,10 +91,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     content = load_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a pretraining checkpoint of this project")
-    if content["version"] > VERSION:
-        raise InputError(
-            f"{path} has format version {content['version']}, newer than {VERSION}; update mscn"
-        )
+    version = content.get("version")
+    if type(version) is not int or version < 1:
+        raise InputError(f"{path} is damaged: it states no format version; take an earlier one")
+    if version > VERSION:
+        raise InputError(f"{path} has format version {version}, newer than {VERSION}; update mscn")
     return content
 
 

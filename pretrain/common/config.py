@@ -7,8 +7,8 @@ error names the guilty file and key.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
-from ast import literal_eval
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config_values import Items, coerce, declared_lists, parse_literal
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from pretrain.common.printable import MOST, printable, shown
 from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
@@ -67,7 +69,7 @@ def find_config(name: str, folder: str = "configs") -> Path:
     Raises:
         InputError: no such config, or two of that name.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # also of a name that no file system takes
         return Path(name)
     wanted = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     here = Path("configs")
@@ -82,7 +84,9 @@ def find_config(name: str, folder: str = "configs") -> Path:
         return matches[0]
     known = sorted(path.name for path in files if folder in path.parts)
     hint = near_matches(wanted, known) or f"; known: {', '.join(known)}"
-    raise InputError(f"no config {name!r}: neither a file nor a name below configs/{hint}")
+    raise InputError(
+        f"no config {shown(name, MOST)}: neither a file nor a name below configs/{hint}"
+    )
 
 
 def load_config(
@@ -217,7 +221,7 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
         if base is None:
             return
         if not isinstance(base, str):
-            raise InputError(f"{path}: {BASE_KEY} must be one file name, got {base!r}")
+            raise InputError(f"{path}: {BASE_KEY} must be one file name, got {shown(base)}")
         path = _base_file(base, path)
 
 
@@ -227,19 +231,22 @@ def _base_file(base: str, path: Path) -> Path:
     The second lets a config of one's own extend a shipped one, wherever that is installed.
     """
     beside = path.parent / base  # an absolute base stays as it is
-    if beside.is_file():
+    if os.path.isfile(beside):
         return beside
     try:
         return find_config(base)
     except InputError as error:
-        raise InputError(f"{path}: {BASE_KEY} names a missing file {beside}; {error}") from None
+        raise InputError(
+            f"{path}: {BASE_KEY} names a missing file {printable(beside)}; {error}"
+        ) from None
 
 
 def _read_yaml(path: Path) -> dict:
     try:
         content = read_config_file(path)
     except UNREADABLE as error:
-        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        reason = printable(" ".join(str(error).split()), 2 * MOST)
+        raise InputError(f"{path}: not readable as YAML: {reason}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -250,7 +257,7 @@ def _read_yaml(path: Path) -> dict:
 def _merge(cfg: CfgNode, content: dict, where: str, keep_inert: bool = False) -> None:
     """Merges `content` into `cfg` in place; InputError names all that is wrong with it at once."""
     unknown: list[str] = []
-    wrong = list(_merged(cfg, content, "", unknown, keep_inert))
+    wrong = list(_merged(cfg, content, "", unknown, keep_inert, declared_lists(cfg)))
     _refuse(cfg, unknown, wrong, where)
 
 
@@ -261,7 +268,8 @@ def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
     keys: list[str] = []
     for key, text in _pairs(overrides):
         before = len(unknown) + len(wrong)
-        wrong += _merged(cfg, _nest(key, _parse(text)), "", unknown, keep_inert=False)
+        content = _nest(key, parse_literal(text))
+        wrong += _merged(cfg, content, "", unknown, False, declared_lists(cfg))
         if len(unknown) + len(wrong) > before:
             keys.append(key)
     _refuse(cfg, unknown, wrong, f"override {keys[0]}" if len(keys) == 1 else "overrides")
@@ -275,24 +283,29 @@ def _refuse(cfg: CfgNode, unknown: list[str], wrong: list[str], where: str) -> N
 
 
 def _merged(
-    cfg: CfgNode, content: dict, prefix: str, unknown: list[str], keep_inert: bool
+    cfg: CfgNode,
+    content: dict,
+    prefix: str,
+    unknown: list[str],
+    keep_inert: bool,
+    lists: Mapping[str, Items],
 ) -> Iterator[str]:
     """Merges key by key, each checked against what is there; yields what is wrong, and adds the
     names of unknown keys to `unknown`."""
     for key, value in content.items():
-        name = f"{prefix}{key}"
+        name = printable(f"{prefix}{key}")
         if key not in cfg:
             unknown.append(name)
         elif isinstance(cfg[key], CfgNode):
             if isinstance(value, dict):
-                yield from _merged(cfg[key], value, f"{name}.", unknown, keep_inert)
+                yield from _merged(cfg[key], value, f"{name}.", unknown, keep_inert, lists)
             else:
-                yield f"{name} is a section of keys, got {value!r}"
+                yield f"{name} is a section of keys, got {shown(value)}"
         elif keep_inert and has_inert(value):
             cfg[key] = value
         else:
             try:
-                cfg[key] = _coerce(value, cfg[key], name)
+                cfg[key] = coerce(value, cfg[key], name, lists.get(name))
             except InputError as error:
                 yield str(error)
 
@@ -316,46 +329,12 @@ def _section(cfg: CfgNode, prefix: str) -> CfgNode:
     return cfg
 
 
-def _coerce(value: Any, default: Any, name: str) -> Any:
-    """Returns `value` in the default's type; an int serves as float, a single value as a tuple.
-
-    Text that is a Python literal is one, as yacs has it: Detectron2's files hold `(640, 672)`, and
-    YAML 1.1 reads 1e-4 (no dot) as text.
-    """
-    if has_inert(value):
-        raise InputError(f"{name} is {value}; write its value")
-    if isinstance(value, str) and not isinstance(default, str):
-        value = _parse(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, (tuple, list)):
-        return _coerce_items(value, default, name)
-    if default is None or type(value) is type(default):
-        return value
-    if value is None:
-        raise InputError(f"{name} has no value; give it one, or leave it out")
-    expected = type(default).__name__
-    raise InputError(f"{name} must be {expected}, got {type(value).__name__} {value!r}")
-
-
-def _coerce_items(value: Any, default: tuple | list, name: str) -> tuple | list:
-    items = [value] if isinstance(value, (str, int, float)) else value
-    if not isinstance(items, (tuple, list)):
-        raise InputError(f"{name} must be a list, got {value!r}")
-    for kinds, text in (((int, float), "numbers"), ((str,), "texts")):
-        uniform = default and all(type(item) in kinds for item in default)
-        if uniform and not all(type(item) in kinds for item in items):
-            hint = " (write 1.0e-3: in YAML 1e-3 is a text)" if text == "numbers" else ""
-            raise InputError(f"{name} must be a list of {text}, got {value!r}{hint}")
-    return type(default)(items)
-
-
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in overrides[::2]:
         if word.startswith("-"):
             raise InputError(f"option {word} is among the KEY VALUE pairs; put options first")
     if len(overrides) % 2:
-        raise InputError(f"overrides come in KEY VALUE pairs; {overrides[-1]!r} has no value")
+        raise InputError(f"overrides come in KEY VALUE pairs; {shown(overrides[-1])} has no value")
     yield from zip(overrides[::2], overrides[1::2])
 
 
@@ -363,14 +342,6 @@ def _nest(key: str, value: Any) -> dict:
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
-
-
-def _parse(text: str) -> Any:
-    """A Python literal where it is one, else the text itself (as yacs reads overrides)."""
-    try:
-        return literal_eval(text)
-    except (ValueError, SyntaxError):
-        return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _plain(node: Any) -> Any:

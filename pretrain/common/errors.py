@@ -6,11 +6,21 @@ import errno
 import re
 import traceback
 
+from pretrain.common.printable import printable
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
+MOST_OF_MESSAGE = 1900  # characters of one line
 
 
 class InputError(Exception):
-    """Bad input. The message is one clear line that names the file or key, and the remedy."""
+    """Bad input. The message is one clear line that names the file or key, and the remedy.
+
+    Each argument is one line; a single one is the rule. Messages quote names and values from
+    files, so that a line is made printable, and cut, wherever it is shown.
+    """
+
+    def __str__(self) -> str:
+        return "\nerror: ".join(printable(line, MOST_OF_MESSAGE) for line in self.args)
 
 
 def check_probability(name: str, value: float) -> None:

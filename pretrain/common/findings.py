@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import logging
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import MOST_OF_MESSAGE, InputError
+from pretrain.common.printable import printable
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 3
+MOST_OF_PLACE = 400  # characters
 
 
 class Findings:
@@ -84,7 +86,7 @@ class _Places:
     def add(self, where: str, count: int) -> None:
         self._count += count
         if len(self._first) < SHOWN:
-            self._first.append(where)
+            self._first.append(printable(where, MOST_OF_PLACE))
 
     def text(self, kind: str) -> str:
         """The kind with its count and first places."""
@@ -96,4 +98,4 @@ class _Places:
 def warn_once(message: str) -> None:
     """Logs a warning, the same one once in a process: a command reads its input to check it, and
     again when it trains."""
-    logger.warning("%s", message)
+    logger.warning("%s", printable(message, 2 * MOST_OF_MESSAGE))

@@ -14,9 +14,12 @@ from typing import Any, TypeVar
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
+from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
 
 Item = TypeVar("Item")
+
+FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
 
 
 def setup_logging(output_dir: str | Path | None = None) -> None:
@@ -29,13 +32,10 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
     if output_dir is not None and is_main():
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.INFO if is_main() else logging.WARNING,
-        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter(FORMAT, "%H:%M:%S"))
+    level = logging.INFO if is_main() else logging.WARNING
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     if is_main() and os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
         for name in ("pretrain", "transfer"):
             logging.getLogger(name).setLevel(logging.DEBUG)

@@ -4,6 +4,10 @@
 `!!python/tuple`), `pickle.dump` its class. The values below them are taken, the classes are not
 looked up. What only code could turn into a value (`!!python/object/apply:eval`) becomes an `Inert`,
 which names the tag.
+
+Nothing that a text of some kilobytes can unfold to is built: nesting and nodes are counted before
+anything walks them, those behind an alias (`*name`) as often as it is used. Dates and bytes are not
+values of a config, and are refused like tags that are not Python's.
 """
 
 from __future__ import annotations
@@ -16,6 +20,12 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.printable import shown
+from pretrain.common.regular_file import read_regular
+from pretrain.common.safe_json import MOST_WHOLE
+
+MOST_BYTES = 1 << 19  # of a file: a shipped config has some thousand
+MOST_NODES, MOST_DEPTH = 50_000, 40
 PYTHON = "tag:yaml.org,2002:python/"
 ITEMS = "dictitems"  # where a tagged mapping keeps the entries of a subclass of dict
 
@@ -36,10 +46,10 @@ def read_config_file(path: Path) -> Any:
     Raises:
         OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError: not readable.
     """
-    content = path.read_bytes()
+    content = read_regular(path, MOST_BYTES)
     if content[:1] == b"\x80":  # of a pickle of protocol 2 or above; no text begins so
         try:
-            return _plain(_Unpickler(io.BytesIO(content)).load())
+            return _Plain().copy(_Unpickler(io.BytesIO(content)).load())
         except Exception as error:  # a damaged pickle raises nearly anything
             raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
     return read_safe_yaml(content.decode("utf-8-sig"))
@@ -49,9 +59,16 @@ def read_safe_yaml(text: str) -> Any:
     """The values of a YAML text, with an `Inert` for each expression.
 
     Raises:
-        yaml.YAMLError: not YAML, or a tag that is not Python's.
+        yaml.YAMLError: not YAML, a tag that is not Python's, a date, or more than is read.
     """
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    if len(text) > MOST_BYTES:
+        raise yaml.YAMLError(f"a config has at most {MOST_BYTES} characters, this one {len(text)}")
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # the library turns scalars such as 2020-99-99 without a check
+        raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
 
 def has_inert(value: Any) -> bool:
@@ -63,8 +80,73 @@ def has_inert(value: Any) -> bool:
     return isinstance(value, Inert)
 
 
+def has_odd_characters(text: str) -> bool:
+    """Whether a text has characters that no name, path or value of a config has."""
+    return any(c < " " and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in text)
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that keeps the values below Python's tags."""
+    """SafeLoader that keeps the values below Python's tags, and counts what it composes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes, self._depth, self._deepest = 0, 0, 0
+        self._sizes: dict[str, tuple[int, int]] = {}  # anchor -> nodes and levels behind it
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node, if it is not beyond what is read."""
+        event = self.peek_event()
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            if anchor in self.anchors and anchor not in self._sizes:
+                raise _refusal(f"the alias *{anchor} is part of what it repeats", event.start_mark)
+            self._add(*self._sizes.get(str(anchor), (1, 1)), event.start_mark)
+            return super().compose_node(parent, index)
+        nodes, deepest = self._nodes, self._deepest
+        self._deepest = self._depth
+        self._add(1, 1, event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if anchor:
+            self._sizes[anchor] = self._nodes - nodes, self._deepest - self._depth
+        self._deepest = max(deepest, self._deepest)
+        return node
+
+    def _add(self, nodes: int, levels: int, mark: Any) -> None:
+        self._nodes += nodes
+        self._deepest = max(self._deepest, self._depth + levels)
+        if self._nodes > MOST_NODES:
+            raise _refusal(f"more than {MOST_NODES} values, aliases written out", mark)
+        if self._deepest > MOST_DEPTH:
+            raise _refusal(f"lists and mappings nested deeper than {MOST_DEPTH} levels", mark)
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        """The text of a scalar, without characters that no name, path or value has."""
+        text = super().construct_scalar(node)  # type: ignore[arg-type]
+        if has_odd_characters(text):
+            raise _refusal(f"control characters in {shown(text)}", node.start_mark)
+        return text
+
+    def construct_whole(self, node: yaml.Node) -> int:
+        """A whole number that an array can hold."""
+        number = self.construct_yaml_int(node)  # type: ignore[arg-type]
+        if not -MOST_WHOLE <= number < MOST_WHOLE:
+            raise _refusal("a whole number of more than 64 bits", node.start_mark)
+        return number
+
+    def refuse(self, node: yaml.Node) -> Any:
+        """Raises for a tag that is no config's."""
+        kind = node.tag.rpartition(":")[2]
+        value = f" {shown(node.value)}" if isinstance(node, yaml.ScalarNode) else ""
+        remedy = "; put a text in quotes" if kind == "timestamp" else ""
+        raise _refusal(
+            f"a value of the kind {kind}{value}, which no key has{remedy}", node.start_mark
+        )
+
+
+def _refusal(text: str, mark: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, mark)
 
 
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
@@ -81,11 +163,15 @@ def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
     if tag in ("str", "unicode"):
         return text
     if tag in ("int", "long", "float", "bool", "none"):
-        return yaml.load(text, Loader=yaml.SafeLoader)
+        resolved = loader.resolve(yaml.ScalarNode, text, (True, False))
+        return loader.construct_object(yaml.ScalarNode(resolved, text, node.start_mark))
     return Inert(tag)
 
 
 _Loader.add_multi_constructor(PYTHON, _tagged)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+for _kind in ("timestamp", "binary", "omap", "pairs"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse)
 
 
 class _Node(dict):
@@ -107,9 +193,25 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a pickle that asks for {module}.{name} is not read")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value
+class _Plain:
+    """Copies what a pickle held into plain containers, as much of it as of a YAML text."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def copy(self, value: Any, depth: int = 0) -> Any:
+        """The value; what several containers share is counted, and copied, for each."""
+        self._nodes += 1
+        if self._nodes > MOST_NODES or depth > MOST_DEPTH:
+            raise pickle.UnpicklingError(
+                f"more than {MOST_NODES} values, or nested deeper than {MOST_DEPTH} levels"
+            )
+        if isinstance(value, dict):
+            return {self.copy(key): self.copy(entry, depth + 1) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.copy(part, depth + 1) for part in value)
+        if isinstance(value, int) and not -MOST_WHOLE <= value < MOST_WHOLE:
+            raise pickle.UnpicklingError("a whole number of more than 64 bits")
+        if isinstance(value, str) and has_odd_characters(value):
+            raise pickle.UnpicklingError(f"control characters in {shown(value)}")
+        return value

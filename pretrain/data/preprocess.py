@@ -8,6 +8,7 @@ classification and segmentation; a detector applies them to images before paddin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,12 @@ class Preprocess:
             raise InputError(f"channel_order {self.channel_order!r} is unknown; known: BGR, RGB")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise InputError(f"mean {self.mean} and std {self.std} must have three values each")
+        if len(self.value_range) != 2:
+            raise InputError(f"value_range {self.value_range} must have two values")
+        if not all(map(math.isfinite, (*self.mean, *self.std, *self.value_range))):
+            raise InputError(
+                f"mean {self.mean}, std {self.std} and range {self.value_range} must be finite"
+            )
         if min(self.std) <= 0:
             raise InputError(f"std {self.std} must be above 0")
         if self.value_range[0] >= self.value_range[1]:
@@ -90,7 +97,9 @@ class Preprocess:
         """The inverse of `to_dict`; missing keys take the defaults. Raises `InputError` for
         unknown keys and for values of the wrong kind."""
         known = ("channel_order", "mean", "std", "value_range", "highpass")
-        unknown = sorted(set(facts) - set(known))
+        if not isinstance(facts, Mapping):
+            raise InputError(f"preprocess is a {type(facts).__name__}, not a mapping")
+        unknown = sorted(map(str, set(facts) - set(known)))
         if unknown:
             raise InputError(f"preprocess has unknown keys {unknown}; known: {', '.join(known)}")
         try:
@@ -101,5 +110,5 @@ class Preprocess:
             if values.get("highpass") is not None:
                 values["highpass"] = HighPass(**values["highpass"])
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"preprocess {dict(facts)} cannot be read: {error}") from error

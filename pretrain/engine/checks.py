@@ -50,7 +50,6 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
     _check_method(cfg, num_processes)
     _check_counts(cfg)
     _check_views(cfg)
-    _check_lengths(cfg)
     for key in ("EPOCHS", "MAX_STEPS", "WARMUP_EPOCHS", "WARMUP_STEPS", "MAX_SKIPPED_STEPS"):
         if cfg.SOLVER[key] < 0:
             raise InputError(f"SOLVER.{key} {cfg.SOLVER[key]} must not be negative")
@@ -267,26 +266,6 @@ def _check_views(cfg: CfgNode) -> None:
         )
     if cfg.VIEWS.SAME_VIEW and not cfg.VIEWS.SAME_CROP:
         raise InputError("VIEWS.SAME_VIEW shares the crop too; set VIEWS.SAME_CROP True as well")
-
-
-def _check_lengths(cfg: CfgNode) -> None:
-    for key, lengths in (
-        ("VIEWS.JITTER", (4,)),
-        ("VIEWS.CROP_SCALE", (2,)),
-        ("VIEWS.FOCAL.CROP_SCALE", (2,)),
-        ("VIEWS.CROP_RATIO", (2,)),
-        ("VIEWS.BLUR_SIGMA", (2,)),
-        ("MASK.RATIO", (1, 2)),
-        ("MASK.FOCAL_SIZE", (1, 2)),
-        ("MASK.FOCAL_ASPECT", (2,)),
-        ("METHOD.VICREG.WEIGHTS", (3,)),
-    ):
-        value = cfg
-        for part in key.split("."):
-            value = value[part]
-        if len(value) not in lengths:
-            wanted = " or ".join(map(str, lengths))
-            raise InputError(f"{key} {tuple(value)} must have {wanted} values")
 
 
 def _check_share(key: str, value: float) -> None:

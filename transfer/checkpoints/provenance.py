@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
+from pretrain.common.safe_yaml import read_safe_yaml
 from pretrain.data.preprocess import Preprocess
 
 # How the name of weights ends whose batch-norm statistics were estimated after the training.
@@ -82,7 +82,7 @@ def facts_of_ours(content: Mapping[str, Any]) -> Facts:
     """
     try:
         schedule, step = content["schedule"], int(content["step"])
-        config = CfgNode(yaml.safe_load(content["config"]))
+        config = CfgNode(read_safe_yaml(content["config"]))
         epochs = round(step / int(schedule["steps_per_epoch"]), 2)
         known = {
             "source": "mscn",
@@ -100,14 +100,7 @@ def facts_of_ours(content: Mapping[str, Any]) -> Facts:
         backbone = content["backbone"]
         if content.get("optimizer", "") is None:  # as pretraining writes checkpoint_precise_bn.pth
             known["name"] = f"{known['method']}_{backbone}_{known['epochs']:g}ep{PRECISE_BN}"
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        yaml.YAMLError,
-    ) as error:
+    except Exception as error:  # each field can be of any type, length and size
         raise InputError(f"a damaged pretraining checkpoint: {error!r}") from error
     unfinished = (f"pretraining was not finished: step {step} of {total}",) if step < total else ()
     return Facts(preprocess, known, backbone, unfinished)

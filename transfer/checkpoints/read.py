@@ -31,6 +31,7 @@ from transfer.checkpoints.weights import (
     COUNTER,
     KeyAccount,
     Weights,
+    check_facts,
     default_name,
     make_provenance,
     parse_facts,
@@ -112,6 +113,7 @@ def read(
         travelling = parse_facts(raw.facts)
         if travelling is not None:
             facts = _merge(facts, travelling)
+        check_facts(facts.known, facts.architecture, facts.backbone)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     _check_declared(facts.backbone, path)

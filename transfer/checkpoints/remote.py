@@ -22,6 +22,7 @@ from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
+from pretrain.common.safe_json import read_json
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
@@ -31,6 +32,7 @@ from transfer.checkpoints.folder import (
     check_architecture,
     read_folder,
 )
+from transfer.checkpoints.readers.raw import open_file
 
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
@@ -68,45 +70,92 @@ def download(url: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.parent):
         note = file.parent / "source.json"
+        stated = _stated_sha256(url, fragment, name)
         if not (file.is_file() and note.is_file()):
-            _download(address, file, _stated_sha256(fragment, name))
+            if not _download(address, file, stated):
+                _check_whole(address, file)
             content = {"url": address, "sha256": file_sha256(file)}
             atomic_write_text(note, json.dumps(content, indent=1))
             return file
-        stored = json.loads(note.read_text())["sha256"]
-        wanted = _stated_sha256(fragment, name) or stored
-        found = file_sha256(file)
-        if found != stored or not found.startswith(wanted):
+        stored = _noted_sha256(note)
+        wanted, found = stated or stored, file_sha256(file)
+        if found != stored:
             raise InputError(
-                f"{file} is damaged (sha256 {found[:16]}, not {wanted[:16]}): delete it"
+                f"{file} is damaged (sha256 {found[:16]}, not {stored[:16]}): delete it"
+            )
+        if not found.startswith(wanted):
+            raise InputError(
+                f"{file} has the sha256 {found[:16]}, where {wanted[:16]} is stated: if the file "
+                "of this URL has changed, delete it, and it is downloaded again"
             )
     return file
 
 
-def _stated_sha256(fragment: str, name: str) -> str:
+def _noted_sha256(note: Path) -> str:
+    """What the note beside a downloaded file says of its bytes."""
+    try:
+        stored = read_json(note)["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        stored = None
+    if not isinstance(stored, str) or not re.fullmatch(r"[0-9a-f]{64}", stored):
+        raise InputError(f"{note} is damaged: delete the folder {note.parent}")
+    return stored
+
+
+def _stated_sha256(url: str, fragment: str, name: str) -> str:
+    """The hexadecimal digits with which the sha256 begins; "" if nothing is stated.
+
+    Raises:
+        InputError: a fragment that states nothing that can be checked.
+    """
     if fragment.startswith("sha256="):
-        return fragment[len("sha256=") :].lower()
+        digits = fragment[len("sha256=") :].lower()
+        if not re.fullmatch(r"[0-9a-f]{8,64}", digits):
+            raise InputError(f"{url}: #sha256= wants 8 to 64 hexadecimal digits behind it")
+        return digits
+    if fragment:
+        raise InputError(f"{url}: #{fragment} is not known; give #sha256=DIGITS, or nothing")
     suffix = re.search(r"-([0-9a-f]{8,})\.", name)
     return suffix[1] if suffix else ""
 
 
-def _download(url: str, file: Path, wanted: str) -> None:
-    """The whole file, or none."""
+def _download(url: str, file: Path, wanted: str) -> bool:
+    """The whole file, or none. Returns whether that is known: by its length, or its sha256."""
+    whole = [bool(wanted)]
+
+    def receive(out: BinaryIO) -> None:
+        whole[0] |= _receive(url, out, file.name, wanted)
+
     try:
-        atomic_write(file, lambda out: _receive(url, out, file.name, wanted))
+        atomic_write(file, receive)
     # HTTPError and URLError are OSErrors; a chunked answer that is cut off is an HTTPException.
     except (OSError, ValueError, HTTPException) as error:
         answered = f"the server says {error.code}" if isinstance(error, HTTPError) else ""
         reason = answered or f"no connection ({error})"
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
+    return whole[0]
+
+
+def _check_whole(url: str, file: Path) -> None:
+    """Reads a file whose length the server did not say, and keeps it only if it can be read."""
+    try:
+        open_file(file)
+    except InputError as error:
+        file.unlink()
+        raise InputError(
+            f"{url}: the server does not say how long the file is, and what came is not whole "
+            f"({error}); try again"
+        ) from error
 
 
 # torch.hub.download_url_to_file keeps a file that was cut off, unless a sha256 is stated, and waits
 # for a server without a limit.
-def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> None:
+def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
     digest, done = hashlib.sha256(), 0
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
+        # Of an answer without a length, unless it is in chunks, the end may be anywhere.
+        whole = size or getattr(answer, "chunked", False)
         with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
             while piece := answer.read(1 << 20):
                 out.write(piece)
@@ -118,6 +167,7 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> None:
     if not digest.hexdigest().startswith(wanted):
         found = digest.hexdigest()[:16]
         raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
+    return bool(whole)
 
 
 def _from_url(source: str, rest: str) -> Source:

@@ -7,7 +7,7 @@ Identity is the sha256 of those tensors, not of a file, so that a conversion kee
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,30 +17,33 @@ from typing import Any
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import parse_json
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import source_stem
 
-PROVENANCE_KEYS = (
-    "name",
-    "source",
-    "method",
-    "epochs",
-    "pretrain_seed",
-    "pretrain_config_sha256",
-    "file_sha256",
-    "pretrain_seconds",
-    "pretrain_gpu_seconds",
-    "pretrain_views",
-    "pretrain_images",
-)
-ARCHITECTURE_KEYS = (
-    "stride_in_1x1",
-    "padding",
-    "num_heads",
-    "norm_eps",
-    "resample",
-    "last_norm_eps",
-)
+PROVENANCE_KINDS: dict[str, type] = {
+    "name": str,
+    "source": str,
+    "method": str,
+    "epochs": float,
+    "pretrain_seed": int,
+    "pretrain_config_sha256": str,
+    "file_sha256": str,
+    "pretrain_seconds": float,
+    "pretrain_gpu_seconds": float,
+    "pretrain_views": float,
+    "pretrain_images": float,
+}
+PROVENANCE_KEYS = tuple(PROVENANCE_KINDS)
+ARCHITECTURE_KINDS: dict[str, type] = {
+    "stride_in_1x1": bool,
+    "padding": str,
+    "num_heads": int,
+    "norm_eps": float,
+    "resample": str,
+    "last_norm_eps": float,
+}
+ARCHITECTURE_KEYS = tuple(ARCHITECTURE_KINDS)
 COUNTER = "num_batches_tracked"
 
 
@@ -143,22 +146,42 @@ def parse_facts(text: str | None) -> dict[str, Any] | None:
     """Reads the JSON text of `facts_of`; None where a file has none.
 
     Raises:
-        InputError: not an object of objects, or provenance of unknown keys.
+        InputError: not JSON, or facts that `check_facts` refuses.
     """
     if text is None:
         return None
     try:
-        facts = json.loads(text)
-        unknown = set(facts.get("provenance", {}).keys()) - set(PROVENANCE_KEYS)
-        unknown |= set(facts.get("architecture", {}).keys()) - set(ARCHITECTURE_KEYS)
-        whole = all(isinstance(facts.get(k, {}), dict) for k in ("preprocess", "architecture"))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"its 'transfer' facts are not a JSON object of objects: {error}"
-        ) from error
-    if unknown or not whole:
-        raise InputError(f"its 'transfer' facts are not ours: {sorted(unknown) or 'preprocess'}")
+        if not isinstance(text, str):
+            raise ValueError(f"a {type(text).__name__}")
+        facts = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"its 'transfer' facts are not JSON: {error}") from error
+    parts = ("preprocess", "provenance", "architecture")
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(k, {}), dict) for k in parts):
+        raise InputError("its 'transfer' facts are not a JSON object of objects")
+    if not isinstance(facts.get("sha256"), (str, type(None))):
+        raise InputError("its 'transfer' facts have a sha256 that is not a text")
+    check_facts(facts.get("provenance", {}), facts.get("architecture", {}), facts.get("backbone"))
     return facts
+
+
+def check_facts(
+    provenance: Mapping[str, Any], architecture: Mapping[str, Any], backbone: Any = None
+) -> None:
+    """Raises InputError for facts of a file that are unknown, or of another kind than they can be.
+
+    Each is None where it is not known.
+    """
+    kinds = {"backbone": str, **PROVENANCE_KINDS, **ARCHITECTURE_KINDS}
+    for key, value in {**provenance, **architecture, "backbone": backbone}.items():
+        if key not in kinds:
+            raise InputError(f"its 'transfer' facts are not ours: {key!r}")
+        wanted = kinds[key]
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+        number = whole or isinstance(value, float) and math.isfinite(value)
+        right = {str: isinstance(value, str), bool: isinstance(value, bool), int: whole}
+        if value is not None and not right.get(wanted, number):
+            raise InputError(f"its fact {key} is {value!r}, which is not a {wanted.__name__}")
 
 
 def default_name(weights: Weights, path: str | Path) -> str:

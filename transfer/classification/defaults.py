@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config_values import Items, declare_lists
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
 # PROTOCOL.NAME -> the nodes that not every protocol reads. A protocol with FEATURES works on cached
@@ -18,6 +19,18 @@ READS = {
     "svm_lowshot": ("FEATURES", "SVM"),
     "linear_crops": ("SOLVER", "TRAIN"),
     "finetune": ("SOLVER", "TRAIN"),
+}
+
+# What the keys that are lists hold
+LISTS = {
+    "PROTOCOL.K": Items(int),
+    "KNN.MORE_TEMPERATURES": Items(float),
+    "SVM.COSTS": Items(float),
+    "SVM.SHOTS": Items(int),
+    "KSHOT.SHOTS": Items(int),
+    "TRAIN.CROP_SCALE": Items(float, (2,)),
+    "TRAIN.MILESTONES": Items(float),
+    "SOLVER.LR_PER_256": Items(float),
 }
 
 
@@ -84,6 +97,7 @@ def get_defaults() -> CfgNode:
     cfg.OUTPUT_DIR = ""
     # Folder in which extracted features are kept for the next run; "": they are not kept
     cfg.CACHE_DIR = ""
+    declare_lists(cfg, LISTS)
     return cfg
 
 

@@ -11,6 +11,36 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config_values import Items, declare_lists
+
+# What the keys that are lists hold
+LISTS = {
+    "MODEL.PIXEL_MEAN": Items(float, (3,)),
+    "MODEL.PIXEL_STD": Items(float, (3,)),
+    "MODEL.RESNETS.OUT_FEATURES": Items(str),
+    "MODEL.FPN.IN_FEATURES": Items(str),
+    "MODEL.ANCHOR_GENERATOR.SIZES": Items(list),
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": Items(list),
+    "MODEL.RPN.IN_FEATURES": Items(str),
+    "MODEL.RPN.CONV_DIMS": Items(int),
+    "MODEL.RPN.IOU_THRESHOLDS": Items(float),
+    "MODEL.RPN.IOU_LABELS": Items(int),
+    "MODEL.RPN.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "MODEL.ROI_HEADS.IN_FEATURES": Items(str),
+    "MODEL.ROI_HEADS.IOU_THRESHOLDS": Items(float),
+    "MODEL.ROI_HEADS.IOU_LABELS": Items(int),
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "INPUT.MIN_SIZE_TRAIN": Items(int),
+    "DATASETS.TRAIN": Items(str),
+    "DATASETS.TEST": Items(str),
+    "SOLVER.STEPS": Items(int),
+    "TRANSFER.CLASSES": Items(str),
+    "TRANSFER.LR_SWEEP.RATES": Items(float),
+    "TRANSFER.VIT.GLOBAL_BLOCKS": Items(int),
+    "TRANSFER.LSJ.SCALES": Items(float, (0, 2)),
+    "TRANSFER.SEMANTIC.SCALE_RANGE": Items(float, (2,)),
+}
+
 
 def make_defaults() -> CfgNode:
     """A fresh, mutable config with all defaults."""
@@ -39,6 +69,7 @@ def make_defaults() -> CfgNode:
     cfg.TEST.PRECISE_BN.ENABLED = False  # recompute BN statistics after the last iteration
     cfg.TEST.PRECISE_BN.NUM_ITER = 200  # training batches that it uses
     cfg.TRANSFER = make_transfer()
+    declare_lists(cfg, LISTS)
     return cfg
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pretrain.common.printable import printable
 from transfer.report.configs import (
     Recorded,
     changed_keys,
@@ -82,7 +83,7 @@ def _label(
         # Data that all of them name was the user's to give: it tells none from the others
         data = {pair for pair in pairs if pair.split()[0] in left_to_user(key.name)}
         data = {pair for pair in data if all(pair in given[other] for other in here)}
-        shown = " ".join(pair for pair in pairs if pair not in data)
+        shown = printable(" ".join(pair for pair in pairs if pair not in data))
         parts.append(f"{shown or 'as shipped'}, config {key.config_sha256[:7]}")
     alike = [other for other in here if other._replace(data=key.data) == key]
     if len(alike) > 1:

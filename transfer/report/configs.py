@@ -12,12 +12,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import flat, load_config, shipped_folder
+from pretrain.common.config import UNREADABLE, flat, load_config, shipped_folder
 from pretrain.common.errors import InputError
+from pretrain.common.printable import MOST, printable
 from pretrain.common.roles import Role, Roles
+from pretrain.common.safe_yaml import read_config_file
 from transfer.classification.defaults import READS
 from transfer.classification.defaults import ROLES as CLASSIFICATION
 from transfer.detection.roles import ROLES as DETECTION
@@ -81,19 +82,22 @@ def read_config(
             absent.append(path)
             continue
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_config_file(path)
             if not isinstance(content, Mapping):
                 raise ValueError("it is not a mapping")
-            return recorded(content)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            notes.append(f"{path}: config left out ({' '.join(str(error).split())})")
+            found = recorded(content)
+            found.protocol  # of a stranger's values it may raise
+            return found
+        except (*UNREADABLE, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = printable(" ".join(str(error).split()), 2 * MOST)
+            notes.append(f"{path}: config left out ({reason})")
     return None
 
 
 def difference(one: Recorded, other: Recorded) -> list[str]:
     """ "KEY this / that" for each key of one of the protocols whose value differs."""
     lines = [
-        f"{key} {one.flat.get(key)} / {other.flat.get(key)}"
+        printable(f"{key} {one.flat.get(key)} / {other.flat.get(key)}")
         for key in sorted({*one.protocol, *other.protocol})
         if one.flat.get(key) != other.flat.get(key)
     ]
@@ -131,7 +135,7 @@ def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
         return {}
     compared = {*shipped.protocol, *config.protocol} - left_open(shipped.flat)
     return {
-        key: f"{key} {config.flat[key]} (shipped: {shipped.flat[key]})"
+        key: printable(f"{key} {config.flat[key]} (shipped: {shipped.flat[key]})")
         for key in sorted(compared)
         if config.flat[key] != shipped.flat[key] and shipped.flat[key] != "auto"
     }

@@ -21,6 +21,7 @@ CSV_FIELDS = (
     "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit"
 ).split(",")
 PERCENT = "percent"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _LATEX = {
     "\\": "\\textbackslash{}",
     "{": "\\{",
@@ -48,6 +49,10 @@ def to_csv(results: Results) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
+
+    def write(line: dict[str, object]) -> None:
+        writer.writerow({key: no_formula(value) for key, value in line.items()})
+
     for checkpoint in (*results.checkpoints, *results.methods):
         for protocol in results.protocols:
             cell = results.cell(checkpoint, protocol)
@@ -55,11 +60,27 @@ def to_csv(results: Results) -> str:
                 continue
             for metric in results.metrics[protocol.key]:
                 if metric in cell.summaries:
-                    writer.writerow(_csv_row(results, checkpoint, protocol, cell, metric))
+                    write(_csv_row(results, checkpoint, protocol, cell, metric))
     for protocol in results.protocols:
         for row in protocol.published:
-            writer.writerows(_published_lines(results, protocol, row))
+            for line in _published_lines(results, protocol, row):
+                write(line)
     return stream.getvalue()
+
+
+def no_formula(value: object) -> object:
+    """A cell that no spreadsheet runs: a text that begins like a formula gets a ' before it."""
+    if not isinstance(value, str) or not value.startswith(FORMULA_STARTS):
+        return value
+    return value if all(map(_is_number, value.split())) else f"'{value}"
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:

@@ -30,7 +30,7 @@ Groups = dict[tuple[CheckpointKey, ProtocolKey], list[RecordFile]]
 
 def build_results(files: Sequence[RecordFile]) -> Results:
     """Groups records into rows, columns and cells; the notes name those that are left out."""
-    notes, groups = _grouped(files)
+    notes, groups = _grouped([file.shown() for file in files])
     cells = {key: trials_of(members, notes) for key, members in groups.items()}
     checkpoints = checkpoint_rows(groups)
     notes += note_equal_weights(checkpoints)

@@ -5,9 +5,11 @@ Percentages have one decimal; report.csv has all digits (`csv_and_latex.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from pretrain.common.printable import printable
 from transfer.report.cost import compute_rows
 from transfer.report.flags import find_flags
 from transfer.report.numbers_as_text import (
@@ -22,6 +24,18 @@ from transfer.report.published import MARK
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
+# The backslash first: the others are escaped by it. Links keep their brackets apart from "(".
+_MARKDOWN = {
+    "\\": "\\\\",
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "\\|",
+    "`": "\\`",
+    "](": "]\\(",
+    "![": "\\![",
+}
+MOST_OF_CHANGES = 2000  # characters of all overrides
 _FACTS = ["backbone", "pretrain", "views", "transfer"]
 
 
@@ -85,23 +99,24 @@ def to_markdown(results: Results, compared: Table | None = None, units: str = ""
     parts.append(markdown_table(*headline_rows(results)))
     flags = find_flags(results)
     if flags:
-        parts += ["## Flags", "\n".join(f"- {flag}" for flag in flags)]
+        parts += ["## Flags", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
     if results.methods:
         parts += ["## Methods", "n counts pretraining seeds, each the mean of its trials."]
         parts.append(markdown_table(*method_rows(results)))
     if compared:
-        parts += ["## Comparison", units, markdown_table(*compared)]
+        parts += ["## Comparison", escape_markdown(units), markdown_table(*compared)]
     for protocol in results.protocols:
         parts += _protocol_part(results, protocol)
     if results.notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in results.notes)]
+        parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in results.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _protocol_part(results: Results, protocol: Protocol) -> list[str]:
-    parts = [f"## {protocol.task}: {protocol.label}", describe_protocol(protocol)]
+    title = escape_markdown(f"{protocol.task}: {protocol.label}")
+    parts = [f"## {title}", escape_markdown(describe_protocol(protocol))]
     if protocol.differs:
-        parts.append("\n".join(f"- {line}" for line in protocol.differs))
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in protocol.differs))
     parts.append(markdown_table(*protocol_rows(results, protocol)))
     if protocol.published:
         parts.append(f"The same protocol as {MARK} by others, not measured here:")
@@ -109,7 +124,7 @@ def _protocol_part(results: Results, protocol: Protocol) -> list[str]:
     metric = results.headline(protocol)
     header, rows = compute_rows(results, protocol, metric)
     if rows:
-        parts.append(f"{metric} against the cost of pretraining:")
+        parts.append(f"{escape_markdown(metric)} against the cost of pretraining:")
         parts.append(markdown_table(header, rows))
     return parts
 
@@ -143,6 +158,7 @@ def describe_protocol(protocol: Protocol) -> str:
     """One line that tells this protocol from others."""
     text = f"data set {protocol.dataset}, engine {protocol.engine}, config {protocol.name}"
     changes = f" with {', '.join(protocol.overrides)}" if protocol.overrides else ""
+    changes = printable(changes, MOST_OF_CHANGES)
     rate = f", {protocol.rate}" if protocol.rate else ""
     return f"{text}{changes}{rate} (config sha256 {protocol.config_sha256[:12]})"
 
@@ -160,8 +176,22 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2)
     return "\n".join(line.rstrip() for line in lines)
 
 
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, no link, no code, no cell of its own.
+
+    Underscores and stars inside of words stay, since names of keys and metrics are full of them.
+    """
+    for character, escaped in _MARKDOWN.items():
+        text = text.replace(character, escaped)
+    return re.sub(r"(?<!\w)([*_])|([*_])(?!\w)", r"\\\1\2", text)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column to the left, the others to the right."""
     marks = ["---"] + ["---:"] * (len(header) - 1)
-    lines = [header, marks, *rows]
-    return "\n".join("| " + " | ".join(t.replace("|", "\\|") for t in x) + " |" for x in lines)
+    lines = [
+        [escape_markdown(text) for text in header],
+        marks,
+        *([escape_markdown(text) for text in row] for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -54,5 +54,5 @@ def _rank(name: str) -> int:
 def _natural(name: str) -> tuple:
     """knn20_top1 after knn10_top1 and before knn100_top1, top1 of all k before top5."""
     head, _, tail = name.rpartition("_")
-    digits = "".join(c for c in head if c.isdigit())
+    digits = "".join(c for c in head if c.isdecimal())
     return tail, int(digits or 0), name

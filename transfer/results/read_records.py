@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.printable import MOST, printable, printable_tree, shown
 from transfer.results.group import RunKey, run_of
 from transfer.results.record import FILE_NAME, read_record
 
@@ -29,6 +31,11 @@ class RecordFile:
         """The artifact's path (file or folder), or None where the record has none of that name."""
         relative = self.record["artifacts"].get(name)
         return self.path.parent / relative if relative else None
+
+    def shown(self) -> RecordFile:
+        """The same with every text printable and cut, for tables and pages; paths stay."""
+        artifacts = self.record["artifacts"]
+        return replace(self, record={**printable_tree(self.record), "artifacts": artifacts})
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,9 @@ def read_records(folders: Sequence[str | Path]) -> Records:
     notes: list[str] = []
     for path in _record_paths(folders):
         try:
-            files.append(RecordFile(read_record(path), path))
+            files.append(_readable(RecordFile(read_record(path), path), notes))
         except InputError as error:
-            notes.append(f"skipped {error}")
+            notes.append(printable(f"skipped {error}", 4 * MOST))
     kept: dict[RunKey, RecordFile] = {}
     for file in files:
         key = run_of(file.record)
@@ -107,6 +114,34 @@ def _files(folder: Path) -> Iterator[Path]:
         seen.add(os.path.realpath(place))
         if FILE_NAME in (*files, *names):  # also a folder of that name: the note says what it is
             yield Path(place) / FILE_NAME
+
+
+def _readable(file: RecordFile, notes: list[str]) -> RecordFile:
+    """The record without the artifacts that are not to be opened, each of which is noted.
+
+    These are links out of the record's folder, FIFOs and devices, and names that no file has.
+    """
+    kept = {}
+    for name, relative in file.record["artifacts"].items():
+        why = _why_not_opened(file.path.parent, relative)
+        if why:
+            notes.append(f"{file.path}: the artifact {shown(name)} {why}, and was left out")
+        else:
+            kept[name] = relative
+    return replace(file, record={**file.record, "artifacts": kept})
+
+
+def _why_not_opened(folder: Path, relative: str) -> str:
+    try:
+        place, home = os.path.realpath(folder / relative), os.path.realpath(folder)
+        if os.path.commonpath([place, home]) != home:
+            return "is a link out of the record's folder"
+        mode = os.stat(place).st_mode
+    except FileNotFoundError:
+        return ""  # counted by whoever looks for it
+    except (OSError, ValueError) as error:
+        return f"cannot be a file ({getattr(error, 'strerror', None) or error})"
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is not a regular file"
 
 
 def _artifacts(file: RecordFile) -> int:

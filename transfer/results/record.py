@@ -20,6 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.printable import shown
+from pretrain.common.regular_file import MEGABYTE
+from pretrain.common.safe_json import check_depth, read_json
+from transfer.results.metrics import is_percent
 from transfer.results.migrate import migrate
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 FILE_NAME = "record.json"
+MOST_BYTES = 16 * MEGABYTE  # of a record; the numbers per class of LVIS take some hundred kB
+MOST = 1e15  # of any number: seconds of 30 million years; sums and figures stay finite
+SLACK = 1e-6  # of a percentage, for its last digits
 # "shortened": the protocol was cut (fewer iterations, a part of the data) to fit a budget.
 STATUSES = ("done", "shortened", "failed")
 # How it is known that the backbone is the checkpoint's: read from a file of our own pretraining, or
@@ -147,10 +154,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
         InputError: names the file and the malformed field, or a schema from the future.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:  # also bad text, or numbers without end
+    except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); remove it and run again") from error
     record = migrate(record)
     validate(record, str(path))
@@ -175,10 +182,10 @@ def takes_fewer(limit: int, full: int) -> bool:
 def validate(record: Any, where: str = "record") -> None:
     """Raises InputError naming `where` and the first field that breaks the schema."""
     if not isinstance(record, Mapping):
-        raise InputError(f"{where}: a result record is a JSON object, not {_show(record)}")
+        raise InputError(f"{where}: a result record is a JSON object, not {shown(record)}")
     if "schema" in record and record["schema"] != SCHEMA:
         raise InputError(
-            f"{where}: field 'schema' is {_show(record['schema'])}; this version reads 1 to "
+            f"{where}: field 'schema' is {shown(record['schema'])}; this version reads 1 to "
             f"{SCHEMA}"
         )
     for key in _MAPPINGS:
@@ -190,11 +197,12 @@ def validate(record: Any, where: str = "record") -> None:
         _check_data(record, where)
     _check_numbers(record["metrics"], "metrics", where)
     _check_per_class(record.get("per_class"), where)
+    _check_encoded(record, where)
     for key, path in record["artifacts"].items():
         if not isinstance(path, str) or path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise InputError(
                 f"{where}: field 'artifacts.{key}' must be a path below the record's folder, "
-                f"not {_show(path)}"
+                f"not {shown(path)}"
             )
 
 
@@ -232,7 +240,7 @@ def _check_field(record: Mapping[str, Any], key: str, kind: str, where: str) -> 
     if value is None and kind.endswith("or null"):
         return
     if not _matches(value, kind.removesuffix(" or null")):
-        raise InputError(f"{where}: field '{key}' must be {kind}, not {_show(value)}")
+        raise InputError(f"{where}: field '{key}' must be {kind}, not {shown(value)}")
 
 
 def _check_data(record: Mapping[str, Any], where: str) -> None:
@@ -260,7 +268,7 @@ def _matches(value: Any, kind: str) -> bool:
     allowed = int if "whole" in kind else (int, float)
     if not isinstance(value, allowed) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and (value >= 0 or ">= 0" not in kind)
+    return -MOST < value < MOST and (value >= 0 or ">= 0" not in kind)
 
 
 def _check_numbers(values: Any, key: str, where: str) -> None:
@@ -268,11 +276,25 @@ def _check_numbers(values: Any, key: str, where: str) -> None:
         raise InputError(f"{where}: field '{key}' must hold at least one number")
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value)):
+        if value is not None and not (number and -MOST < value < MOST):
             raise InputError(
                 f"{where}: field '{key}.{name}' must be a finite number or null, "
-                f"not {_show(value)}"
+                f"not {shown(value)}"
             )
+        metric = name if key == "metrics" else key.partition(".")[2]
+        if number and is_percent(metric) and not -SLACK <= value <= 100 + SLACK:
+            raise InputError(
+                f"{where}: field '{key}.{name}' is a percentage, from 0 to 100, not {shown(value)}"
+            )
+
+
+def _check_encoded(record: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for what cannot be written, or not be walked, in fields of any name."""
+    try:
+        check_depth(record)
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{where}: cannot be written as JSON ({error})") from error
 
 
 def _check_per_class(per_class: Any, where: str) -> None:
@@ -282,8 +304,3 @@ def _check_per_class(per_class: Any, where: str) -> None:
         raise InputError(f"{where}: field 'per_class' must be an object or null")
     for metric, values in per_class.items():
         _check_numbers(values, f"per_class.{metric}", where)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -26,6 +26,8 @@ import numpy as np
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.printable import printable, shown
+from pretrain.common.safe_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +126,11 @@ def ids_sha256(ids: Sequence[int | str]) -> str:
 def read_replicates(path: str | Path) -> Stored:
     """The replicates in `path`; InputError names the file and what is wrong with it."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["schema"] != SCHEMA:
-            raise InputError(f"{path}: schema {content['schema']!r}; this version reads {SCHEMA}")
+            raise InputError(
+                f"{path}: schema {shown(content['schema'])}; this version reads {SCHEMA}"
+            )
         values = {
             name: np.array(numbers, dtype=np.float64)
             for name, numbers in content["replicates"].items()
@@ -136,11 +140,11 @@ def read_replicates(path: str | Path) -> Stored:
         images, draws = int(content["images"]), int(content["draws"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: no file of replicates ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(f"{path}: no file of replicates ({printable(repr(error))})") from error
     for name, numbers in values.items():
         if numbers.shape != (draws,):
-            raise InputError(f"{path}: {name} has not {draws} draws but {numbers.shape}")
+            raise InputError(f"{path}: {printable(name)} has not {draws} draws but {numbers.shape}")
     return Stored(key, images, full, values)
 
 

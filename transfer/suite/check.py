@@ -82,7 +82,7 @@ class Checks:
         """Raises Problems with each line once."""
         if self.problems:
             unique = dict.fromkeys(self.problems.values())
-            raise Problems([f"{about}: {what}" for about, what in unique])
+            raise Problems(*(f"{about}: {what}" for about, what in unique))
 
 
 def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:

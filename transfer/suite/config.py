@@ -39,9 +39,10 @@ Entry = dict[str, Any]
 class Problems(InputError):
     """Several things wrong at once; printed as one line each."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\nerror: ".join(lines))
-        self.lines = tuple(lines)
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines, as they were given."""
+        return self.args
 
 
 class Collector:
@@ -56,14 +57,15 @@ class Collector:
         try:
             yield
         except InputError as error:
-            line = f"{name}: {error}" if name else str(error)
-            if line not in self.lines:
-                self.lines.append(line)
+            for text in error.args:
+                line = f"{name}: {text}" if name else str(text)
+                if line not in self.lines:
+                    self.lines.append(line)
 
     def close(self) -> None:
         """Raises what was gathered, if anything was."""
         if self.lines:
-            raise Problems(self.lines)
+            raise Problems(*self.lines)
 
 
 def read_entries(

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_torch_file
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import parse_json
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights, as_opened
+from transfer.checkpoints.weights import check_facts
 
 MODEL_FILE = "model_final.pth"  # in the folder of a run
 LAST = "last_checkpoint"
@@ -135,17 +137,40 @@ def read_model(
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
         # A periodic checkpoint of ours has "classes".
-        return ModelFile(state, None, None, classes=_names(content))
-    facts = json.loads(content["transfer"])
-    return ModelFile(
-        state,
-        Preprocess.from_dict(facts["preprocess"]),
-        facts["seconds"],
-        facts.get("architecture", {}),
-        _names(facts),
-    )
+        try:
+            return ModelFile(state, None, None, classes=_names(content))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    return _with_facts(path, state, content["transfer"])
+
+
+def _with_facts(path: Path, state: dict[str, Tensor], text: Any) -> ModelFile:
+    """The model with the facts that `write_model` stored.
+
+    Raises:
+        InputError: a fact is missing, or of another kind.
+    """
+    try:
+        facts = parse_json(text) if isinstance(text, str) else None
+        if not isinstance(facts, dict):
+            raise ValueError("not a JSON object")
+        architecture, seconds = facts.get("architecture", {}), facts["seconds"]
+        check_facts({"pretrain_seconds": seconds}, architecture)
+        preprocess = Preprocess.from_dict(facts["preprocess"])
+        return ModelFile(state, preprocess, seconds, architecture, _names(facts))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path} has damaged 'transfer' facts ({reason}); take the file from its run again"
+        ) from error
 
 
 def _names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = content.get("classes")
-    return None if names is None else tuple(names)
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple)) or not all(isinstance(one, str) for one in names):
+        raise InputError("its classes are not a list of names")
+    return tuple(names)

@@ -100,3 +100,74 @@ def test_some_keys_of_a_foreign_file(tmp_path: Path) -> None:
     path.write_text("A: many")
     with pytest.raises(InputError, match="top.yaml: A must be int"):
         load_keys(path, node(), ("A",))
+
+
+BOMB = "\n".join(f"K{n}: &k{n} [{', '.join([f'*k{n - 1}' if n else 'x'] * 10)}]" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "A: &a [*a]",
+        "A: &a {b: *a}",
+        "\n".join(f"K{n}: &k{n} [{f'*k{n - 1}' if n else 1}]" for n in range(60)),
+        "A: " + "[" * 3000,
+        "A: " + "{a: " * 300,
+        "A: 2020-01-01",
+        "A: 2020-99-99",
+        "A: 2020-01-01 99:99:99",
+        "A: !!timestamp 1",
+        "A: !!binary aGVsbG8=",
+        "A: !!omap [a: 1]",
+        "A: !!set {a}",
+        "A: !!int x",
+        "A: !!float x",
+        "A: !!bool x",
+        "A: !!python/int x",
+        "A: !mine 1",
+        "A: 0x" + "f" * 9000,
+        "A: " + "9" * 9000,
+        "A: -9223372036854775809",
+        "A: .nan",
+        'A: "\\ud800"',
+        'E: "\\0"',
+        "A: *nope",
+        "<<: [1]",
+        "? [a]\n: b",
+        "? {a: b}\n: c",
+        "%TAG",
+        "\t",
+        "- [1]\n" * 40_000,
+        "A: " + "x" * 600_000,
+        "_BASE_: " + "x" * 5000,
+        "_BASE_: [1]",
+        "1: 2",
+        "null: 2",
+    ],
+)
+def test_one_line_whatever_the_file_unfolds_to(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as raised:
+        load_config(str(path), CfgNode({**VALUES, "F": 0.5}))
+    message = str(raised.value)
+    assert str(path) in message and message.isprintable() and len(message) < 2000
+
+
+def test_aliases_serve_within_the_limits(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("A: &one 5\nC: {D: &list [1, 2], E: *one}\nB: *list")
+    cfg = load_config(str(path), CfgNode(VALUES))
+    assert cfg.B == (1, 2) and cfg.C.D == [1, 2] and cfg.C.E == 5
+
+
+def test_a_pickle_that_shares_its_children_is_not_unfolded(tmp_path: Path) -> None:
+    value: list = [1]
+    for _ in range(40):
+        value = [value, value]
+    path = tmp_path / "c.yaml"
+    for content in ({"A": value}, {"A": 1 << 9000}, {"E": "\0"}):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(InputError, match="not readable"):
+            load_config(str(path), CfgNode(VALUES))

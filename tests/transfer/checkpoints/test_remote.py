@@ -35,6 +35,7 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.sent: list[str] = []
         self.cut, self.chunked = 0, False  # a chunk's length is stated, the body's is not
+        self.states_length = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +51,7 @@ class Server:
                 self.send_response(200)
                 if outer.chunked:
                     self.send_header("Transfer-Encoding", "chunked")
-                else:
+                elif outer.states_length:
                     self.send_header("Content-Length", str(len(data)))
                 self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
                 self.send_header("X-Repo-Commit", COMMIT)
@@ -272,3 +273,40 @@ def test_timms_weights_come_from_its_hub(
     assert found.provenance["source"] == "timm:resnet18.a1_in1k" and found.backbone == "resnet18"
     assert found.preprocess.mean == (0.485, 0.456, 0.406)
     assert remote.cache_folder() == tmp_path / "cache"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_an_answer_without_a_length_is_kept_only_if_it_is_whole(
+    suffix: str, server: Server, builders: ModuleType, tmp_path: Path
+) -> None:
+    state = builders.trained_state("tiny_resnet")
+    make = builders.torchvision if suffix == ".pth" else builders.detectron2
+    server.files[f"/w{suffix}"] = make(tmp_path / f"w{suffix}", state).read_bytes()
+    url = f"{server.url}/w{suffix}"
+    server.states_length, server.cut = False, 1000
+    with pytest.raises(InputError, match="does not say how long the file is.*is truncated"):
+        resolve(url)
+    server.cut = 0
+    assert resolve(url).file.stat().st_size == len(server.files[f"/w{suffix}"])
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["sha256=", "sha256=zz", "sha256=abc", "sha1=" + "0" * 40, "x", "SHA256=" + "0" * 64],
+)
+def test_a_fragment_that_states_nothing_is_refused(
+    fragment: str, server: Server, weights: bytes
+) -> None:
+    server.files["/w.pth"] = weights
+    with pytest.raises(InputError, match="#.*hexadecimal|is not known; give #sha256=DIGITS"):
+        resolve(f"{server.url}/w.pth#{fragment}")
+    assert server.sent == []
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "{}", '{"sha256": 5}', "[" * 5000, '{"sha256": ""}'])
+def test_a_damaged_note_of_the_cache_is_one_line(note: str, server: Server, weights: bytes) -> None:
+    server.files["/w.pth"] = weights
+    file = resolve(f"{server.url}/w.pth").file
+    (file.parent / "source.json").write_text(note)
+    with pytest.raises(InputError, match="source.json is damaged: delete the folder"):
+        resolve(f"{server.url}/w.pth")

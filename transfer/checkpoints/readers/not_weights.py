@@ -127,11 +127,12 @@ def _members(file: Path) -> str:
 
 
 def _zip(file: Path) -> str | None:
-    """What a zip is that torch.save did not write; None for one that it did, or a cut one."""
-    if not zipfile.is_zipfile(file):
+    """What a zip is that torch.save did not write; None for one that it did, or a damaged one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception:  # zipfile raises many kinds; the reader says what is damaged
         return None
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
     inside: Callable[[str], bool] = lambda end: any(name.endswith(end) for name in names)
     if inside("/constants.pkl") and inside("/data.pkl"):
         return (

@@ -1,54 +1,74 @@
 """numpy's arrays, scalars and dtypes out of a pickle, without numpy's own rebuilding.
 
 A pickle rebuilds an array by numpy's functions and then sets states, which numpy checks little: a
-wrong one ends the process. Here the pickle gets stand-ins that check each part; `settled` puts the
-arrays in their places. Plain dtypes only: booleans, numbers, text, bytes, dates; an array of Python
-objects or of records is refused.
+wrong one ends the process. Here the pickle gets stand-ins that check each part, and no object of
+numpy's is ever given a state; `settled` puts the arrays in their places. A file chooses among fixed
+dtypes: booleans, numbers, text, bytes, dates. An array of Python objects or of records is refused.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from argparse import Namespace
 from typing import Any
 
 import numpy as np
 
-_SPELLED = re.compile(r"([<>=|]?)([?]|[biufcSUMm]\d+)")
+from transfer.checkpoints.readers.reading_budget import spend
+from transfer.checkpoints.readers.refused_content import NotPlain
+
+# What a file may ask for: a byte order, then one of numpy's names, with the length of texts.
+_NUMBERS = "b1|i1|i2|i4|i8|u1|u2|u4|u8|f2|f4|f8|f12|f16|c8|c16|c24|c32"
+_SPELLED = re.compile(rf"([<>=|]?)({_NUMBERS}|M8|m8|[SU][0-9]{{1,6}})")
+_UNITS = ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
+ORDERS = ("<", ">", "=", "|")
+DIMENSIONS = 32
+LONGEST = 1 << 48  # of one dimension
 DEPTH = 100  # of nested containers
-
-
-class NotPlain(pickle.UnpicklingError):
-    """An array of other things than numbers, text and dates; the message says of what."""
+# Byte order, subdtype, names, fields, item size, alignment, flags: what follows the order.
+PLAIN_STATE = (None, None, None, -1, -1, 0)
 
 
 class Dtype:
     """Replaces `numpy.dtype` while a pickle is read."""
 
+    __slots__ = ("spelled", "order", "unit")
+
     def __init__(self, spelled: Any = None, align: Any = False, copy: Any = False) -> None:
-        match = _SPELLED.fullmatch(spelled) if isinstance(spelled, str) else None
-        if not match:
-            raise NotPlain(f"a numpy array of dtype {str(spelled)[:20]!r}")
+        match = _SPELLED.fullmatch(spelled) if type(spelled) is str else None
+        if not match or type(align) not in (bool, int) or type(copy) not in (bool, int):
+            raise NotPlain(f"a numpy array of dtype {_named(spelled)}")
         self.spelled, self.order, self.unit = match[2], match[1] or "=", ""
 
     def __setstate__(self, state: Any) -> None:
-        """(version, byte order, subdtype, names, fields, itemsize, alignment, flags[, unit])."""
-        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "=", "|"):
-            raise NotPlain("a numpy dtype whose state is damaged")
-        if any(part is not None for part in state[2:5]):
-            raise NotPlain("a numpy array of records")
-        self.order = state[1]
-        if self.spelled[0] in "mM" and len(state) > 8:
-            found = re.search(r"b?'([a-zA-Z]+)'", str(state[8])[:80])
-            self.unit = f"[{found[1]}]" if found else ""
+        """Takes (3, byte order, *PLAIN_STATE); texts state their sizes, dates their unit.
+
+        Raises:
+            NotPlain: any other state.
+        """
+        plain = type(state) is tuple and len(state) in (8, 9)
+        if not plain or any(type(part) not in (int, str, type(None)) for part in state[:8]):
+            raise NotPlain("a numpy dtype with a state that is not a plain dtype's")
+        kind = self.spelled[0]
+        version = 4 if kind in "mM" else 3
+        wanted = {"S": (None, None, None, self._length(), 1, 0)}.get(kind, PLAIN_STATE)
+        if kind == "U":
+            wanted = (None, None, None, 4 * self._length(), 4, 8)
+        if (state[0], state[2:8]) != (version, wanted) or state[1] not in ORDERS:
+            raise NotPlain("a numpy dtype with a state that is not a plain dtype's")
+        if len(state) != (9 if version == 4 else 8):
+            raise NotPlain("a numpy dtype with a state that is not a plain dtype's")
+        self.order, self.unit = state[1], _unit(state[8]) if version == 4 else ""
+
+    def _length(self) -> int:
+        return int(self.spelled[1:])
 
     def made(self) -> np.dtype:
         """numpy's own dtype."""
         try:
             return np.dtype(f"{self.order}{self.spelled}{self.unit}")
-        except TypeError as error:
+        except TypeError as error:  # long doubles differ between machines
             raise NotPlain(f"a numpy dtype {self.spelled!r}") from error
 
 
@@ -69,16 +89,18 @@ class Array:
 
     def __setstate__(self, state: Any) -> None:
         """([version,] shape, dtype, whether in Fortran's order, bytes)."""
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
+        if type(state) is not tuple or len(state) not in (4, 5):
             raise NotPlain("a numpy array whose state is damaged")
         shape, dtype, fortran, data = state[-4:]
+        if type(fortran) not in (bool, int):
+            raise NotPlain("a numpy array whose state is damaged")
         self.value = frombuffer(data, dtype, shape, "F" if fortran else "C")
 
 
 def reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
     """`numpy._core.multiarray._reconstruct`: an array that gets its state next."""
     if subtype is not Array:
-        raise NotPlain(f"a numpy array of class {getattr(subtype, '__name__', subtype)}")
+        raise NotPlain(f"a numpy array of class {_named(subtype)}")
     return object.__new__(Array)
 
 
@@ -87,53 +109,98 @@ def scalar(dtype: Any, data: Any = b"") -> Any:
     return frombuffer(data, dtype, (1,), "C")[0]
 
 
-def frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> np.ndarray:
+def frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None) -> np.ndarray:
     """`numpy._core.numeric._frombuffer`: an array of its own memory.
+
+    Args:
+        order: "C", "F", or "K": in C's order, and then transposed by `axes`.
 
     Raises:
         NotPlain: parts of the wrong kind, or bytes that the shape does not fill.
     """
-    if isinstance(data, str):  # Python 2's bytes, read as latin1
+    if type(data) is str and type(dtype) is Dtype:  # Python 2's bytes, read as latin1
+        spend(len(data))
         data = data.encode("latin1")
-    whole = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-    if not whole or not isinstance(dtype, Dtype) or not isinstance(data, (bytes, bytearray)):
+    right = type(dtype) is Dtype and type(data) in (bytes, bytearray) and type(order) is str
+    if not right or not _is_shape(shape) or not _is_order(order, axes, len(shape)):
         raise NotPlain("a numpy array whose parts are damaged")
     made = dtype.made()
-    if math.prod(shape) * made.itemsize != len(data) or len(shape) > 32:
+    if math.prod(shape) * made.itemsize != len(data):
         raise NotPlain(f"a numpy array that declares {shape} and has {len(data)} bytes")
-    own = data if isinstance(data, bytearray) else bytearray(data)  # writable, as torch wants it
-    flat = np.frombuffer(own, made) if made.itemsize and data else np.empty(0, made)
-    return flat.reshape(shape, order="F" if order == "F" else "C")
+    if type(data) is bytes:  # torch wants an array that can be written to
+        spend(len(data))
+        data = bytearray(data)
+    flat = np.frombuffer(data, made) if made.itemsize and data else np.empty(0, made)
+    array = flat.reshape(shape, order="F" if order == "F" else "C")
+    return array if axes is None else array.transpose(axes)
 
 
-def no_bytes(value: Any = b"") -> bytes:
-    """`bytes` as old pickles of empty ones call it; a number would be a length in memory."""
-    if isinstance(value, int):
-        raise NotPlain("a call of bytes with a length")
-    return bytes(value)
+def _is_shape(shape: Any) -> bool:
+    if type(shape) is not tuple or len(shape) > DIMENSIONS:
+        return False
+    return all(type(n) is int and 0 <= n < LONGEST for n in shape)
 
 
-def settled(value: Any, depth: int = 0, seen: set[int] | None = None) -> Any:
-    """The object with arrays and dtypes where the stand-ins are; containers are changed in place.
+def _is_order(order: str, axes: Any, dimensions: int) -> bool:
+    if order != "K":
+        return order in ("C", "F") and axes is None
+    if type(axes) is not tuple or any(type(axis) is not int for axis in axes):
+        return False
+    return sorted(axes) == list(range(dimensions))
+
+
+def _unit(stated: Any) -> str:
+    """The unit of dates, (None or an empty dict, (name, count, 1, 1)), as numpy's names have it."""
+    inner = stated[1] if type(stated) is tuple and len(stated) == 2 and not stated[0] else None
+    if type(inner) is not tuple or len(inner) != 4 or type(inner[1]) is not int:
+        raise NotPlain("a numpy dtype of dates without a unit")
+    name = inner[0].decode("latin1") if type(inner[0]) is bytes else inner[0]
+    if type(name) is not str or name not in _UNITS or not 0 < inner[1] < 1 << 31:
+        raise NotPlain("a numpy dtype of dates without a unit")
+    count = "" if inner[1] == 1 else str(inner[1])
+    return "" if name == "generic" else f"[{count}{name}]"
+
+
+def _named(value: Any) -> str:
+    """A short name of anything that a pickle holds; its content may be huge, and is not shown."""
+    if type(value) is str:
+        return ascii(value[:20])
+    return value.__name__ if isinstance(value, type) else f"({type(value).__name__})"
+
+
+def settled(value: Any) -> Any:
+    """The object with arrays and dtypes where the stand-ins are; lists and mappings are changed in
+    place, each of them once however often it occurs.
 
     Raises:
         NotPlain: containers that are nested too deeply.
     """
-    seen = set() if seen is None else seen
+    return _settled(value, 0, {})
+
+
+def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
+    """`done`: id -> (the object, which keeps its id from being used again; what became of it)."""
     if isinstance(value, Array):
         return value.value
     if isinstance(value, Dtype):
         return value.made()
+    kind = type(value)
+    if kind is not tuple and not isinstance(value, (dict, list, Namespace)):
+        return value
+    if id(value) in done:
+        return done[id(value)][1]
     if depth > DEPTH:
         raise NotPlain(f"containers in containers, more than {DEPTH} deep")
-    if type(value) is tuple:
-        return tuple(settled(one, depth + 1, seen) for one in value)
-    if id(value) in seen or not isinstance(value, (dict, list, Namespace)):
-        return value
-    seen.add(id(value))
+    if kind is tuple:
+        new = tuple(_settled(one, depth + 1, done) for one in value)
+        # The old one, if nothing is new in it: the objects of a file keep what they share.
+        same = all(one is old for one, old in zip(new, value))
+        done[id(value)] = value, value if same else new
+        return done[id(value)][1]
+    done[id(value)] = value, value
     inner = vars(value) if isinstance(value, Namespace) else value
     for key, one in list(enumerate(inner) if isinstance(inner, list) else inner.items()):
-        new = settled(one, depth + 1, seen)
+        new = _settled(one, depth + 1, done)
         if new is not one:
             inner[key] = new
     return value

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.readers.numpy_pickle import NotPlain
-from transfer.checkpoints.readers.refusal_messages import is_cut, refusal
+from transfer.checkpoints.readers.refusal_messages import is_cut, not_plain, refusal
+from transfer.checkpoints.readers.refused_content import ForbiddenGlobal, NotPlain
+from transfer.checkpoints.readers.shared_content import check_sharing
 from transfer.checkpoints.readers.trusted_pickle import plain_modules, trusted_load
-from transfer.checkpoints.readers.unpickle import ForbiddenGlobal, restricted_load
+from transfer.checkpoints.readers.unpickle import restricted_load
 
 DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
 
@@ -26,12 +27,15 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     try:
         with file.open("rb") as stream:
             content = (trusted_load if trust else restricted_load)(stream, encoding="latin1")
-    except (ForbiddenGlobal, NotPlain) as error:
+    except ForbiddenGlobal as error:
         raise InputError(refusal(file, str(error))) from error
+    except NotPlain as error:
+        raise InputError(not_plain(file, str(error))) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         cut = "is truncated" if is_cut(error) else "is not a readable pickle"
         raise InputError(f"{file} {cut}: {reason}; copy or download it again") from error
+    check_sharing(content, file)
     content = plain_modules(content)
     _check_size(content, file)
     facts = content.get("transfer") if isinstance(content, Mapping) else None

@@ -35,8 +35,13 @@ def refusal(file: Path, name: str) -> str:
             "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
         )
     if name.startswith("a numpy"):
-        return f"{file} holds {name}, which is refused; {TRUST}"
+        return not_plain(file, name)
     return f"{file} wants to load {name}, which could run code, and is refused; {TRUST}"
+
+
+def not_plain(file: Path, what: str) -> str:
+    """The sentence for content that no file of weights needs; `what` says what the file holds."""
+    return f"{file} holds {what}, which is refused; {TRUST}"
 
 
 def refused_name(message: str) -> str | None:

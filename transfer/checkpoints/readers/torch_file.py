@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pretrain.common.errors import InputError
-from transfer.checkpoints.readers.numpy_pickle import STAND_INS, no_bytes, settled
+from pretrain.common.torch_files import check_torch_file
+from transfer.checkpoints.readers.numpy_pickle import STAND_INS, settled
+from transfer.checkpoints.readers.plain_calls import PATHS, no_bytes
+from transfer.checkpoints.readers.reading_budget import budget_for
 from transfer.checkpoints.readers.refusal_messages import is_cut, refusal, refused_name
+from transfer.checkpoints.readers.shared_content import check_sharing
 from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
-from transfer.checkpoints.readers.unpickle import PATHS
 
 
 class Inert:
@@ -63,11 +65,13 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     Raises:
         InputError: truncated, of another kind, or refused; names the forbidden global.
     """
-    _check_zip(file)
+    check_torch_file(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of old kinds of tensors
             content = _loaded(file, trust)
+    except InputError:
+        raise
     except Exception as error:  # torch raises many kinds for one cause: the file
         raise InputError(_reason(file, error)) from error
     metadata = getattr(content, "_metadata", None)
@@ -77,31 +81,20 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 def _loaded(file: Path, trust: bool) -> Any:
     # By a stream: torch.load takes a file named .safetensors for one, whatever is in it.
-    with file.open("rb") as stream, torch.serialization.safe_globals(HARMLESS):
+    size = file.stat().st_size
+    with (
+        file.open("rb") as stream,
+        torch.serialization.safe_globals(HARMLESS),
+        budget_for(size),
+    ):
         source = stream if file.suffix == ".safetensors" else file
         if trust:
             content = torch.load(source, "cpu", weights_only=False, pickle_module=PICKLE)
+            check_sharing(content, file)
             return plain_modules(content)
-        return settled(torch.load(source, "cpu", weights_only=True))
-
-
-def _check_zip(file: Path) -> None:
-    """torch stores its tensors uncompressed: a packed file can unfold to any size."""
-    if not zipfile.is_zipfile(file):
-        with file.open("rb") as stream:
-            if stream.read(2) == b"PK":
-                raise InputError(
-                    f"{file} is truncated: the end of its zip archive is missing "
-                    f"({file.stat().st_size} bytes are there); copy or download it again"
-                )
-        return
-    with zipfile.ZipFile(file) as archive:
-        unfolded = sum(entry.file_size for entry in archive.infolist())
-    if unfolded > file.stat().st_size:
-        raise InputError(
-            f"{file} declares {unfolded} bytes, more than the file holds: it was zipped again with "
-            f"compression, which torch never does; unzip it, then zip -0 -r again.pth FOLDER"
-        )
+        content = settled(torch.load(source, "cpu", weights_only=True))
+        check_sharing(content, file)
+        return content
 
 
 def _reason(file: Path, error: Exception) -> str:

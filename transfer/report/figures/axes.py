@@ -98,7 +98,9 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     if high <= low:
         low, high = low - (abs(low) * 0.05 or 1), high + (abs(high) * 0.05 or 1)
     raw = (high - low) / count
-    size = 10.0 ** math.floor(math.log10(raw))
+    exponent = math.floor(math.log10(raw))
+    size = 10.0**exponent
     step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    digits = 12 - min(0, exponent)
+    return [round(i * step, digits) for i in range(first, last + 1)]

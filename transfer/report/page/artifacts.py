@@ -6,16 +6,23 @@ counted, one note per kind, because a copy of records without their pictures is 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pretrain.common.printable import MOST, printable, printable_tree, shown
+from pretrain.common.safe_json import read_json
 from transfer.report.rows_columns_cells import Cell
 from transfer.results.read_records import RecordFile
 
 Content = TypeVar("Content")
+# What reading and checking an artifact may raise, whatever is in it
+FAULTS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
+LARGEST, LEAST = 1e15, 1e-30  # of what can be drawn on an axis
 
 
 class Artifacts:
@@ -59,14 +66,14 @@ class Artifacts:
 
     def _read(self, path: Path, kind: str, check: Callable[[Any], Content]) -> Content | None:
         try:
-            return check(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            return check(printable_tree(read_json(path)))
+        except FAULTS as error:
             self.fail(path, kind.replace("_", " "), error)
             return None
 
     def fail(self, path: Path, what: str, error: Exception) -> None:
         """Notes that `path` could not be read."""
-        note = f"{path}: {what} left out ({' '.join(str(error).split())})"
+        note = printable(f"{path}: {what} left out ({' '.join(str(error).split())})", 2 * MOST)
         if note not in self.notes:
             self.notes.append(note)
 
@@ -77,3 +84,12 @@ class Artifacts:
             words, first = kind.replace("_", " "), next(iter(paths))
             self.notes.append(f"{words}: {count} named by records not found, such as {first}")
         self._absent.clear()
+
+
+def drawable(value: Any) -> float:
+    """A number of an artifact as a figure takes it; ValueError for any other value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{shown(value)} in place of a number")
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{value} is too large for a figure, or is not a number")
+    return 0.0 if abs(value) < LEAST else float(value)

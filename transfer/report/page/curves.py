@@ -12,10 +12,11 @@ import numpy as np
 from markupsafe import Markup
 
 from transfer.report.figures.lines import Line, line_chart
-from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.artifacts import Artifacts, drawable
 from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
+MOST_METRICS = 40  # precision-recall curves of one file
 MAX_CHARTS = 6  # of one protocol's learning curves
 # Scalars that are not a result: where the run was, not how well it went
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
@@ -152,31 +153,44 @@ def _curve_group(title: str, members: Members, notes: list[str]) -> Group:
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:
-    return [row for row in content if isinstance(row["step"], (int, float))]
+    """The rows of scalars that have a step, each with what of it can be drawn."""
+    found = []
+    for row in content:
+        kept = {name: value for name, value in row.items() if _is_drawable(value)}
+        if "step" in kept:
+            found.append(kept)
+    return found
+
+
+def _is_drawable(value: Any) -> bool:
+    try:
+        drawable(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _pr_content(content: Any) -> dict[str, Any]:
     recall, mean = content["recall"], content["mean"]
+    if len(mean) > MOST_METRICS:
+        raise ValueError(f"{len(mean)} curves are more than a page shows, {MOST_METRICS}")
     for name, values in mean.items():
         if len(values) != len(recall):
             raise ValueError(f"{name} has {len(values)} values for {len(recall)} recalls")
-    return {"recall": [float(r) for r in recall], "mean": mean}
+    heights = {name: list(map(drawable, values)) for name, values in mean.items()}
+    return {"recall": list(map(drawable, recall)), "mean": heights}
 
 
 def _spectrum_content(content: Any) -> list[tuple[float, float]]:
-    values = [float(value) for value in content["singular_values"]]
-    places = content.get("index") or range(1, len(values) + 1)
-    if values and values[0] == 0.0:  # a collapse
+    values = list(map(drawable, content["singular_values"]))
+    places = list(map(drawable, content.get("index") or range(1, len(values) + 1)))
+    if values and values[0] <= 0.0:  # a collapse
         raise ValueError("the features do not vary")
-    return [(float(i), value / values[0]) for i, value in zip(places, values)]
+    return [(place, drawable(value / values[0])) for place, value in zip(places, values)]
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [
-        (float(row["step"]), float(row[name]))
-        for row in rows
-        if isinstance(row.get(name), (int, float))
-    ]
+    return [(drawable(row["step"]), drawable(row[name])) for row in rows if name in row]
 
 
 def _is_drawn(name: str) -> bool:

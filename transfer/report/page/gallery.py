@@ -14,16 +14,17 @@ from itertools import combinations
 from typing import Any
 
 from markupsafe import Markup
-from PIL import Image
 
 from transfer.report.figures.boxes import box_figure
-from transfer.report.page.artifacts import Artifacts
-from transfer.report.page.pictures import data_uri
+from transfer.report.page.artifacts import Artifacts, drawable
+from transfer.report.page.pictures import PICTURE_FAULTS, data_uri, read_picture
 from transfer.report.rows_columns_cells import Protocol, Results
 
 MIN_SCORE = 0.3  # of a drawn box; the order of the images is made of all that are stored
 MOST_BOXES = 8
 MIN_IOU = 0.5
+MOST_IMAGES, MOST_STORED = 200, 1000  # of one file; its boxes of one image are paired with others'
+MOST_OF_SHEET = 4_000_000  # bytes
 
 Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
 
@@ -120,10 +121,11 @@ def _sheet(
         if not path or not all(image["cell"] for image in content["images"]):
             continue
         try:
-            with Image.open(path) as image:
-                image.load()
-                return data_uri(path.read_bytes(), str(image.format).lower()), image.size, series
-        except OSError as error:
+            data, image = read_picture(path)
+            if len(data) > MOST_OF_SHEET:
+                raise ValueError(f"{len(data)} bytes are more than a page embeds, {MOST_OF_SHEET}")
+            return data_uri(data, str(image.format).lower()), image.size, series
+        except PICTURE_FAULTS as error:
             artifacts.fail(path, "thumbnails", error)
     return "", (0, 0), 0
 
@@ -148,20 +150,33 @@ def _panel(
 
 
 def _checked(content: Any) -> dict[str, Any]:
-    """Raises ValueError or KeyError for what cannot be drawn."""
-    classes = content["classes"]
-    for image in content["images"]:
-        if not (image["width"] > 0 and image["height"] > 0):
+    """Raises ValueError, or what else a wrong type raises, for what cannot be drawn."""
+    classes, images = content["classes"], content["images"]
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ValueError("the classes are not a list of texts")
+    if not isinstance(images, list) or len(images) > MOST_IMAGES:
+        raise ValueError(f"the images are not a list of at most {MOST_IMAGES}")
+    for image in images:
+        if isinstance(image["id"], bool) or not isinstance(image["id"], (int, str)):
+            raise ValueError("an image's id is neither a number nor a text")
+        if not (drawable(image["width"]) >= 1 and drawable(image["height"]) >= 1):
             raise ValueError(f"image {image['id']} has no size")
-        for box in image["found"]:
-            x1, y1, x2, y2, score, category = box
-            classes[category], float(score), float(x1 + y1 + x2 + y2)
-        for box in image["truth"]:
-            x1, y1, x2, y2, category, _ = box
-            classes[category], float(x1 + y1 + x2 + y2)
+        for part, category in (("found", 5), ("truth", 4)):
+            _check_boxes(image[part], category, len(classes))
         if image["cell"] is not None:
-            _, _, _, _ = image["cell"]
+            _, _, _, _ = map(drawable, image["cell"])
     return content
+
+
+def _check_boxes(boxes: Any, category: int, classes: int) -> None:
+    """Raises ValueError unless each box is six numbers, of which one is a class."""
+    if not isinstance(boxes, list) or len(boxes) > MOST_STORED:
+        raise ValueError(f"the boxes are not a list of at most {MOST_STORED}")
+    for box in boxes:
+        if len(box) != 6 or type(box[category]) is not int or not 0 <= box[category] < classes:
+            raise ValueError("a box is not six numbers, one of them a class")
+        for value in box[:5]:
+            drawable(value)
 
 
 def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:

@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from transfer.report.page.artifacts import Artifacts
+from pretrain.common.regular_file import MEGABYTE, read_regular
+from pretrain.data.decode import FAULTS as DECODING_FAULTS
+from transfer.report.page.artifacts import FAULTS, Artifacts
 from transfer.report.rows_columns_cells import Results
 
 MAX_BYTES = 250_000  # of one picture
 MAX_TOTAL = 1_200_000  # of all: ten checkpoints under eight protocols stay below 5 MB with the rest
 MAX_SIDE = 1200
+FORMATS = ("PNG", "JPEG")  # what our commands write; others have readers that start programs
+MOST_BYTES, MOST_PIXELS = 64 * MEGABYTE, 4e7
+PICTURE_FAULTS = (*FAULTS, *DECODING_FAULTS, Image.DecompressionBombError)
 TITLES = {
     "views": "Masked and augmented views that the method trained on",
     "kernels": "First-layer kernels",
@@ -62,15 +67,27 @@ def _find(results: Results, kind: str, artifacts: Artifacts) -> list[tuple[str, 
 
 def _load(path: Path, kind: str, label: str, limit: int, artifacts: Artifacts) -> Picture | None:
     try:
-        with Image.open(path) as image:
-            image.load()
-            data, mime = _encoded(path, image, limit)
-            small = max(image.size) <= 400
-    except (OSError, UnidentifiedImageError) as error:
+        data, image = read_picture(path)
+        data, mime = _encoded(data, image, limit)
+        small = max(image.size) <= 400
+    except PICTURE_FAULTS as error:
         artifacts.fail(path, "picture", error)
         return None
     uri = data_uri(data, mime)
     return Picture(kind, label, f"{TITLES[kind]}: {label}", uri, small)
+
+
+def read_picture(path: Path) -> tuple[bytes, Image.Image]:
+    """The bytes of a PNG or JPEG file, and its decoded image.
+
+    Raises one of PICTURE_FAULTS for another format, a damaged file, and one that is too large.
+    """
+    data = read_regular(path, MOST_BYTES)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:.0e}")
+    image.load()
+    return data, image
 
 
 def data_uri(data: bytes, mime: str) -> str:
@@ -78,9 +95,8 @@ def data_uri(data: bytes, mime: str) -> str:
     return f"data:image/{mime};base64,{base64.b64encode(data).decode()}"
 
 
-def _encoded(path: Path, image: Image.Image, limit: int) -> tuple[bytes, str]:
+def _encoded(data: bytes, image: Image.Image, limit: int) -> tuple[bytes, str]:
     """The file's own bytes where they are at most `limit`; else smaller and compressed."""
-    data = path.read_bytes()
     if len(data) <= limit and image.format == "PNG":
         return data, "png"
     for side, quality in ((MAX_SIDE, 85), (MAX_SIDE, 70), (MAX_SIDE, 50), (800, 50), (500, 40)):

@@ -1,0 +1,49 @@
+"""Opens files that a stranger may have put in a folder: regular ones of a size that fits in memory.
+
+A FIFO never ends and a device may do anything when it is opened; a sparse file of 40 GB takes no
+room on a disk and all of the memory. None of them is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+MEGABYTE = 1 << 20
+
+
+def read_regular(path: str | Path, most_bytes: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: the file is missing, is not a regular file, or has more than `most_bytes`. Its
+            `strerror` says which.
+    """
+    check_regular(path, most_bytes)
+    # Should the path have become a FIFO meanwhile, opening it does not wait for a writer.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise _too_large(path, most_bytes)
+    return content
+
+
+def check_regular(path: str | Path, most_bytes: int) -> None:
+    """Raises OSError, as `read_regular`, without opening the file."""
+    try:
+        found = os.stat(path)
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        raise OSError(errno.EINVAL, f"not a path ({error})", os.fspath(path)) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    if found.st_size > most_bytes:
+        raise _too_large(path, most_bytes)
+
+
+def _too_large(path: str | Path, most_bytes: int) -> OSError:
+    text = f"larger than the {most_bytes / MEGABYTE:g} MB that are read of such a file"
+    return OSError(errno.EFBIG, text, os.fspath(path))

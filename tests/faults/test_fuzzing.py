@@ -1,0 +1,151 @@
+"""The fuzzing framework itself: each kind of fault is found, shrunk and told apart."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretrain.common.errors import InputError
+from tests.faults import fuzzing
+from tests.faults.fuzzing import Fault, bytes_of, check_message, fuzz
+from tests.faults.mutations import edited_bytes, edited_tree
+
+
+def run(read: object, folder: Path, few: int = 200) -> Counter[str]:
+    cases = edited_bytes([b"a valid file of some bytes"])
+    return fuzz("none", cases, bytes_of, read, folder / "input.bin", few)  # type: ignore[arg-type]
+
+
+def first_byte(file: Path) -> int:
+    return (file.read_bytes() or b"\0")[0]
+
+
+def accepts(file: Path) -> None:
+    """Wants the first byte."""
+    if first_byte(file) != ord("a"):
+        raise InputError(f"{file} does not begin with a")
+
+
+def escapes(file: Path) -> None:
+    accepts(file)
+    if b"z" in file.read_bytes():
+        raise KeyError("z")
+
+
+def test_both_good_answers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAULTS_COUNTS", str(tmp_path / "counts"))
+    monkeypatch.setenv("FAULTS_CASES", "300")
+    counts = run(accepts, tmp_path)
+    assert counts["ok"] > 50 and counts["refused"] > 5 and sum(counts.values()) == 300
+    row = (tmp_path / "counts").read_text().split("|")
+    assert [one.strip() for one in row[1:5]] == [
+        "none",
+        "300",
+        f"{counts['ok']}",
+        f"{counts['refused']}",
+    ]
+
+
+def test_an_escape_is_found_and_its_input_kept_small(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="(?s)none: .*KeyError: 'z'.*input.bin"):
+        fuzz(
+            "none",
+            st.binary(max_size=50).map(lambda data: b"a" + data),
+            bytes_of,
+            escapes,
+            tmp_path / "input.bin",
+            3000,
+        )
+    assert (tmp_path / "input.bin").read_bytes() == b"az"
+
+
+def hangs(file: Path) -> None:
+    for _ in itertools.count():
+        pass
+
+
+def hangs_in_c(file: Path) -> None:
+    sum(itertools.count())
+
+
+def waits(file: Path) -> None:
+    time.sleep(100)
+
+
+@pytest.mark.parametrize("read", [hangs, hangs_in_c, waits])
+def test_a_hang_is_found(read: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzing, "CPU_SECONDS", 0.3)
+    monkeypatch.setattr(fuzzing, "WALL_SECONDS", 1)
+    with pytest.raises(Fault, match="a hang"):
+        run(read, tmp_path, 1)
+
+
+def test_a_crash_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="a crash: .*SIGSEGV"):
+        run(lambda file: ctypes.string_at(0), tmp_path)
+
+
+def test_a_process_that_ends_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="ended with status 3"):
+        run(lambda file: os._exit(3), tmp_path)
+    with pytest.raises(Fault, match="ended the program"):
+        run(lambda file: exit(0), tmp_path)
+
+
+def test_too_much_memory_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="memory"):
+        run(lambda file: bytearray(8 << 30), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, wrong",
+    [
+        ("x.pth is\ndamaged", "not printable"),
+        ("x.pth has \x1b[31m", "not printable"),
+        ("x.pth has \ud800", "not printable"),
+        ("x.pth " + "a" * 2000, "2006 characters"),
+        ("the file is damaged", "does not name"),
+    ],
+)
+def test_a_bad_message_is_found(text: str, wrong: str) -> None:
+    with pytest.raises(Fault, match=wrong):
+        check_message(text, "x.pth")
+    check_message("x.pth is damaged; copy it again", "x.pth")
+    check_message("x.pth\nis damaged", "x.pth", lines=2)
+
+
+TREE = {"a": [1, 2, {"b": "text"}], "c": {"d": None, "e": [0.5]}}
+
+
+@settings(database=None, max_examples=100, deadline=None)
+@given(edited_tree(TREE))
+def test_the_valid_tree_is_never_changed_itself(tree: object) -> None:
+    assert TREE == {"a": [1, 2, {"b": "text"}], "c": {"d": None, "e": [0.5]}}
+
+
+EDITED = {
+    "tree": edited_tree(TREE),
+    "bytes": edited_bytes([b"0123456789" * 9], focus=[(-4, 90)], tokens=[b"TOKEN"]),
+}
+
+
+@pytest.mark.parametrize("kind", EDITED)
+def test_inputs_are_edited_in_many_ways(kind: str) -> None:
+    seen: list[str] = []
+
+    @settings(database=None, max_examples=300, deadline=None, derandomize=True)
+    @given(EDITED[kind])
+    def draw(case: object) -> None:
+        seen.append(repr(case))
+
+    draw()
+    assert len(set(seen)) > 150
+    assert kind == "tree" or any("TOKEN" in one for one in seen)

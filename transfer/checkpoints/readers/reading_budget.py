@@ -1,0 +1,51 @@
+"""How much a file's pickle may make by calls: in proportion to the file.
+
+A pickle of some kilobytes can name a long text once and have it copied a million times. Whatever
+copies its arguments asks here first. Real files copy each of their bytes twice at most (a text to
+bytes, bytes to an array).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from transfer.checkpoints.readers.refused_content import NotPlain
+
+TIMES = 4  # the size of the file
+BEYOND = 1 << 20  # bytes that small files may have anyway
+PER_ITEM = 16  # bytes that an item of a container counts as
+
+
+class _Budget:
+    """Attributes: left: bytes, counted down."""
+
+    def __init__(self, size: int) -> None:
+        self.left = TIMES * size + BEYOND
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def budget_for(size: int) -> Iterator[None]:
+    """Limits what is made from a file of `size` bytes."""
+    token = _budget.set(_Budget(size))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def spend(made: int) -> None:
+    """Counts bytes that are about to be made.
+
+    Raises:
+        NotPlain: it is more than the file can be meant for.
+    """
+    budget = _budget.get()
+    if budget is not None:
+        budget.left -= made
+        if budget.left < 0:
+            raise NotPlain("content that unfolds to far more than the file's size")

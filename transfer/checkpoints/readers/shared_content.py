@@ -1,0 +1,58 @@
+"""Refuses content whose containers share their parts so much that no walk over it would end.
+
+The names of tensors are paths through mappings, and what looks for a network follows each path. A
+file of some kilobytes can hold mappings of mappings that are all the same object: more paths than
+can be walked. They are counted here without walking them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.errors import InputError
+
+DEPTH = 8  # of containers; no reader follows paths that are longer
+# A network that is stored under several names is shared, too: some copies of everything are read.
+COPIES = 4
+BEYOND = 100_000  # paths that every file may have
+
+
+def check_sharing(content: Any, file: Path) -> None:
+    """Raises InputError if there are far more paths to values than there are values."""
+    paths = _Paths()
+    count = paths.below(content, 0)
+    if count > COPIES * paths.values + BEYOND:
+        raise InputError(
+            f"{file} holds containers that share their content, with {count:.1e} paths to "
+            f"{paths.values} values, which is refused; save the network's state_dict alone"
+        )
+
+
+class _Paths:
+    """Attributes: values: items of all containers that were looked at, each container once."""
+
+    def __init__(self) -> None:
+        self.values = 0
+        self._seen: dict[int, Any] = {}  # holds the containers, so that their ids stay theirs
+        self._below: dict[tuple[int, int], int] = {}
+
+    def below(self, value: Any, depth: int) -> int:
+        """How many paths lead to values below a container; 1 for a value that is none."""
+        if not _is_container(value) or depth > DEPTH:
+            return 1
+        key = id(value), depth
+        if key not in self._below:
+            if id(value) not in self._seen:
+                self._seen[id(value)] = value
+                self.values += len(value)
+            items = value.values() if isinstance(value, Mapping) else value
+            inner = [one for one in items if _is_container(one)]
+            plain = 1 + len(value) - len(inner)
+            self._below[key] = plain + sum(self.below(one, depth + 1) for one in inner)
+        return self._below[key]
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple, Mapping))
