@@ -218,6 +218,11 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"CACHE_DIR {folder.parent}: the features take {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free; give another folder, or FEATURES.STORAGE fp16"
+            f"CACHE_DIR {folder.parent}: the features take {_size(needed)}, and "
+            f"{_size(free)} are free; give another folder, or FEATURES.STORAGE fp16"
         )
+
+
+def _size(size: int) -> str:
+    """Bytes in a unit that does not round them to nothing."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
