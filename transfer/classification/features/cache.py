@@ -97,9 +97,7 @@ class KeptTable(FeatureTable):
         found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
         mapped = self._mapped()
         lines = {line["batch"]: line for line in entries}
-        good = {
-            b: line for b, line in lines.items() if _crc(mapped[found.span(b)]) == line["crc32"]
-        }
+        good = {b: line for b, line in lines.items() if _is_whole(mapped[found.span(b)], line)}
         left = [b for b in found.pending if b not in good]
         if left and found.batch_size != mine:
             raise ValueError(f"begun with batches of {found.batch_size}, not {mine}")
@@ -195,6 +193,11 @@ def file_stamp(images: Any, index: int) -> list[int]:
 
 def _crc(array: np.ndarray) -> int:
     return zlib.crc32(array.data)  # its bytes, row by row
+
+
+def _is_whole(values: np.ndarray, line: dict[str, Any]) -> bool:
+    """Whether a batch is as it was written, in numbers: features of NaN would end the protocol."""
+    return _crc(values) == line["crc32"] and bool(np.isfinite(values).all())
 
 
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
