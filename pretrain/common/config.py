@@ -324,7 +324,10 @@ def _unknown(cfg: CfgNode, names: list[str]) -> str:
 
 
 def _section(cfg: CfgNode, prefix: str) -> CfgNode:
+    """The section of that name, or the last one on the way to it: a key of a file may hold dots."""
     for part in filter(None, prefix.split(".")):
+        if not isinstance(cfg.get(part), CfgNode):
+            break
         cfg = cfg[part]
     return cfg
 

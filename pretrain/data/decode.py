@@ -156,13 +156,13 @@ def read_header(path: str) -> Header:
             width, height = image.size
             refused = NO_SCALE if _has_no_scale(image) else None
             if width * height > limit:
-                refused = _too_large()
+                refused = too_large_image()
             turned = _orientation(image) in TURNED
             if image.format == "TIFF":  # Pillow itself turns these, when it decodes them
                 width, height = _tiff_size(image, turned)
                 turned = False
     except Image.DecompressionBombError:
-        return Header(0, 0, refused=_too_large())
+        return Header(0, 0, refused=too_large_image())
     except FAULTS as error:
         raise _named(path, error) from error
     return Header(*((height, width) if turned else (width, height)), turned, refused)
@@ -248,17 +248,18 @@ def _open(path: str, content: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))  # "Image size (N pixels) exceeds limit of ..."
         detail = f"{found[0]} pixels" if found else str(error)
-        raise RefusedImage(path, detail, _too_large()) from error
+        raise RefusedImage(path, detail, too_large_image()) from error
     _check_pixels(path, image.width * image.height)
     return image
 
 
 def _check_pixels(path: str, pixels: int) -> None:
     if pixels > pixel_limit():
-        raise RefusedImage(path, f"{pixels} pixels", _too_large())
+        raise RefusedImage(path, f"{pixels} pixels", too_large_image())
 
 
-def _too_large() -> tuple[str, str]:
+def too_large_image() -> tuple[str, str]:
+    """The kind of images that have too many pixels, and the remedy."""
     return (
         f"images of more than {pixel_limit()} pixels are not read",
         f"make them smaller, or set ${LIMIT_VARIABLE} to a larger number",

@@ -9,17 +9,18 @@ The JSON files may also be in `annotations/`. Source of the format: visipedia/in
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import read_json
 from pretrain.data.file_list import FileList
 from pretrain.data.official_lists import first_existing, listed_files
 
 IMAGES = "train_val2018"
+MOST_BYTES = 1 << 31  # of a JSON file; the official one has some hundred MB
 JSON_FILES = ("{}2018.json", "annotations/{}2018.json")
 
 
@@ -58,8 +59,10 @@ def read_inat2018(folder: Path, split: str) -> FileList:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        return read_json(path, MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
 
 

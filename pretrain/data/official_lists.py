@@ -6,6 +6,7 @@ folders costs too; no image is opened. One that is there but damaged is named wh
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.printable import shown
 from pretrain.data.file_list import FileList
 
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
@@ -65,6 +67,10 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
         raise InputError(f"{source} names no images; expected {layout}")
     wanted: dict[str, list[str]] = defaultdict(list)
     for name in names:
+        if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/"):
+            raise InputError(
+                f"{source}: {shown(name)} is not the path of an image below {folder}; correct it"
+            )
         parent, _, file = name.rpartition("/")
         wanted[parent].append(file)
     missing, first = 0, ""
@@ -99,5 +105,9 @@ def part_of_whole(name: str, images: int, classes: int) -> str:
 def _file_names(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL is in no file's name
+        return set()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return set()

@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from pretrain.common.findings import Findings
+from pretrain.common.printable import printable
+from pretrain.common.safe_json import MOST_WHOLE
 
 TEXT = "numbers are written as text and were read as numbers"
 NOT_NUMBER = "values are not finite numbers"
@@ -25,8 +27,12 @@ Id = int | str
 
 def shown(value: Any) -> str:
     """The value as JSON has it, text in quotes; a long one is cut."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        text = f"a {type(value).__name__} that is too large to show"
+    text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return printable(text)
 
 
 def as_number(value: Any) -> float | None:
@@ -45,8 +51,10 @@ def as_id(value: Any) -> Id | None:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -MOST_WHOLE <= value < MOST_WHOLE else None
+    return None
 
 
 def read_number(findings: Findings, where: str, key: str, value: Any) -> float | None:
@@ -68,9 +76,12 @@ def read_numbers(
 ) -> list[float] | None:
     """`read_number` of a whole list, which is named and counted once."""
     if set(map(type, values)) <= {int, float}:
-        floats = list(map(float, values))
-        if math.isfinite(sum(floats)):
-            return floats
+        try:
+            floats = list(map(float, values))
+            if math.isfinite(sum(floats)):
+                return floats
+        except OverflowError:  # a whole number that no float holds: named below
+            pass
     found = [as_number(value) for value in values]
     place = f"{where} ({key} {shown(values)})"
     if None in found:

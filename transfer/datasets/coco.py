@@ -15,7 +15,6 @@ image sizes from its own generators than the torchvision engine does.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
+from pretrain.common.safe_json import parse_json
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_annotations import AnnotationColumns
@@ -65,10 +65,10 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
                 f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; {ANY_PAIR}"
                 f"{_exported(image_folder)}"
             )
-    return parse_json(path)
+    return read_instances(path)
 
 
-def parse_json(path: Path) -> dict[str, Any]:
+def read_instances(path: Path) -> dict[str, Any]:
     """The content of the file, checked to be one of COCO's instances files."""
     try:
         content = _parsed(path)
@@ -96,7 +96,7 @@ def _parsed(path: Path) -> Any:
         return read_object(path, {"annotations": AnnotationColumns})
     except (ValueError, RecursionError):
         # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
 
 
 def _refuse_packed(path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from pretrain.data.decode import pixel_limit, too_large_image
 from transfer.datasets.annotation_values import (
     OTHER_TYPE,
     Id,
@@ -92,6 +93,9 @@ def read_images(content: Mapping[str, Any], findings: Findings) -> dict[Id, Imag
         width, height = (_side(findings, where, entry, side) for side in ("width", "height"))
         if not isinstance(name, str) or not name:
             findings.refuse(NAMES, f"{where} (file_name {shown(name)})", "correct the file")
+        elif width and height and width * height > pixel_limit():
+            kind, remedy = too_large_image()
+            findings.refuse(kind, f"{where} ({width} x {height})", remedy)
         elif width and height and key is not None:
             found[key] = Image(key, name, height, width)
     return {key: found[key] for key in sorted(found)}

@@ -7,6 +7,7 @@ prefix, in different letter case.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import unicodedata
@@ -16,14 +17,20 @@ from urllib.parse import unquote
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN
+from pretrain.common.printable import MOST, shown
 
 LOOKED_AT = 100_000  # files of the folder
 _PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's: the first digits of a UUID
 
 
 def check_files(folder: Path, names: Sequence[str]) -> None:
-    """Raises InputError unless `folder` holds a file of each name; an absolute name is itself."""
-    missing = [name for name in names if not (folder / name).is_file()]
+    """Raises InputError unless `folder` holds a file of each name.
+
+    An absolute name, one with `..` and a link are taken if they lead into the folder: an annotation
+    file of a stranger does not decide which of a user's files are read, and drawn into reports.
+    """
+    _check_inside(folder, names)
+    missing = [name for name in names if not os.path.isfile(folder / name)]
     if not missing:
         return
     first = ", ".join(str(folder / name) for name in missing[1:SHOWN])
@@ -34,6 +41,31 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     )
 
 
+def _check_inside(folder: Path, names: Sequence[str]) -> None:
+    home = os.path.realpath(folder)
+    inside = functools.cache(lambda place: _is_below(os.path.realpath(place), home))
+    outside = []
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            parent, base = os.path.split(path)
+            linked = base in ("", "..") or os.path.islink(path)
+            found = _is_below(os.path.realpath(path), home) if linked else inside(parent)
+            if not found and os.path.isfile(path):  # a missing one gets a hint
+                outside.append(name)
+        except ValueError:  # a NUL: no file has such a name, so that it is missing
+            pass
+    if outside:
+        raise InputError(
+            f"{shown(outside[0], MOST)} leads out of {folder} ({len(outside)} of {len(names)} images do); "
+            "copy the images into the folder, or name the folder that holds them"
+        )
+
+
+def _is_below(path: str, home: str) -> bool:
+    return path == home or path.startswith(home.rstrip("/") + "/")
+
+
 def folded(name: str) -> str:
     """The name without letter case, and with one form of accents: macOS writes them apart (NFD)."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -42,7 +74,7 @@ def folded(name: str) -> str:
 def _hint(folder: Path, missing: Sequence[str]) -> str:
     """Where the missing files may be: the first way that finds one of them."""
     above = folder.parent
-    if all((above / name).is_file() for name in missing):
+    if all(os.path.isfile(above / name) for name in missing):
         return (
             f"; {above} holds them: the names begin with the folder's, give coco:FILE.json:{above}"
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
+from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets.box_checks import BoxCheck
 from transfer.datasets.image_sizes import header_size
@@ -162,6 +163,10 @@ class _Reader:
             return None
         size = file.size or self._size_of(path, image)
         if size is None:
+            return None
+        if size[0] * size[1] > pixel_limit():
+            kind, remedy = too_large_image()
+            self.findings.refuse(kind, f"{path.name} ({size[0]} x {size[1]})", remedy)
             return None
         read = [self._instance(found, path.name, size) for found in file.objects]
         instances = tuple(instance for instance in read if instance is not None)

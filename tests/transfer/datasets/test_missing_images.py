@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,23 @@ def test_counts_and_first_places(folder: Path) -> None:
 def test_names_below_the_folder_above(folder: Path) -> None:
     with pytest.raises(InputError, match=rf"give coco:FILE.json:{folder.parent}$"):
         check_files(folder, ["train/a.jpg", "train/e.png"])
+
+
+def test_names_may_not_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(b"x")
+    (folder / "link.png").symlink_to(outside)
+    (folder / "inside.png").symlink_to(folder / "a.jpg")
+    (folder / "out").symlink_to(tmp_path)
+    linked = tmp_path / "linked"
+    linked.symlink_to(folder)
+    above = os.path.relpath(outside, folder)
+    for place in (folder, linked):
+        check_files(place, ["a.jpg", "inside.png", f"../{folder.name}/a.jpg"])
+        for name in (str(outside), above, "sub/../" + above, "link.png", "out/secret.png"):
+            with pytest.raises(InputError, match="leads out of .*1 of 2 images"):
+                check_files(place, ["a.jpg", name])
+    for name in ("a\0b", "x" * 5000, "\ud800"):
+        with pytest.raises(InputError, match="missing") as raised:
+            check_files(folder, [name])
+        assert str(raised.value).isprintable()

@@ -95,9 +95,7 @@ class KeptTable(FeatureTable):
         found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
         mapped = self._mapped()
         lines = {line["batch"]: line for line in entries}
-        good = {
-            b: line for b, line in lines.items() if _crc(mapped[found.span(b)]) == line["crc32"]
-        }
+        good = {b: line for b, line in lines.items() if _is_whole(mapped[found.span(b)], line)}
         left = [b for b in found.pending if b not in good]
         if left and found.batch_size != mine:
             raise ValueError(f"begun with batches of {found.batch_size}, not {mine}")
@@ -179,6 +177,11 @@ def _crc(array: np.ndarray) -> int:
     return zlib.crc32(array.data)  # its bytes, row by row
 
 
+def _is_whole(values: np.ndarray, line: dict[str, Any]) -> bool:
+    """Whether a batch is as it was written, in numbers: features of NaN would end the protocol."""
+    return _crc(values) == line["crc32"] and bool(np.isfinite(values).all())
+
+
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
     """Returns the journal's lines but for the last one if a kill has cut it off."""
     lines = []
@@ -200,6 +203,11 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"CACHE_DIR {folder.parent}: the features take {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free; give another folder, or FEATURES.STORAGE fp16"
+            f"CACHE_DIR {folder.parent}: the features take {_size(needed)}, and "
+            f"{_size(free)} are free; give another folder, or FEATURES.STORAGE fp16"
         )
+
+
+def _size(size: int) -> str:
+    """Bytes in a unit that does not round them to nothing."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

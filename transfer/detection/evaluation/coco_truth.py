@@ -18,7 +18,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import Id, find_id
-from transfer.datasets.coco import parse_json
+from transfer.datasets.coco import read_instances
 from transfer.datasets.coco_records import (
     Annotation,
     all_categories,
@@ -74,7 +74,7 @@ def read_truth(path: Path, classes: Collection[Id]) -> Truth:
     Raises:
         InputError: as `read_coco` does.
     """
-    content, findings = parse_json(path), Findings(str(path))
+    content, findings = read_instances(path), Findings(str(path))
     images = read_images(content, findings)
     used = used_categories(content)
     names = {key: name for key, name in all_categories(content)}
