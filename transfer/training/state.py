@@ -78,11 +78,12 @@ class TrainingState:
         self._begin = time.perf_counter()
 
     def restore(self, load: Load) -> None:
-        """Goes on from the folder's last checkpoint, if it has one."""
-        path = model_files.last_checkpoint(self.output)
-        if path is None:
+        """Goes on from the folder's last checkpoint, if it has one, or from the one before it if
+        that is damaged."""
+        found = model_files.load_newest_training(self.output)
+        if found is None:
             return
-        state = model_files.load_training(path)
+        state, path = found
         restore_state(state, path, load, self.optimizer)
         self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
@@ -94,7 +95,8 @@ class TrainingState:
         return self._seconds_before + time.perf_counter() - self._begin
 
     def save(self, iteration: int) -> None:
-        """Writes a checkpoint after `iteration`; every process takes part."""
+        """Writes a checkpoint after `iteration`, and keeps the one before; every process takes
+        part."""
         state = {
             **gather_state(self.model, self.optimizer),
             "iteration": iteration,
