@@ -38,7 +38,8 @@ DETECT = (
 CLASSIFY = (
     "tools/train_cls.py --config linear_crops.yaml --weights random BACKBONE.NAME tiny_resnet "
     "DATASETS.TRAIN folder:digits_cls:train DATASETS.TEST folder:digits_cls:test "
-    "PROTOCOL.RESIZE 32 PROTOCOL.IMAGE_SIZE 32 SOLVER.EPOCHS 3 SOLVER.BATCH_SIZE 16 SOLVER.LR_PER_256 (1.0,0.3) "
+    "PROTOCOL.RESIZE 32 PROTOCOL.IMAGE_SIZE 32 SOLVER.EPOCHS 3 SOLVER.BATCH_SIZE 16 "
+    "SOLVER.LR_PER_256 (1.0,0.3) "
     "TRAIN.MILESTONES (2,) DATALOADER.NUM_WORKERS 0"
 )
 
