@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -233,3 +234,16 @@ def test_help_is_quick_and_loads_no_torch(path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "example" in done.stdout
     assert seconds < 10, f"--help took {seconds:.1f} s"  # generous: CI machines are busy
+
+
+def test_durations_come_from_a_clock_that_is_never_set() -> None:
+    """time.time() names moments only: in the files that say when they were written."""
+    moments = {"pretrain/common/progress.py", "transfer/suite/view.py"}
+    folders = ("pretrain", "transfer", "tools")
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"\btime\.time\(|from time import .*\btime\b|utcnow\(", path.read_text())
+    }
+    assert found == moments

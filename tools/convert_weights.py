@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: Namespace) -> Report:
+    from pretrain.common.locks import one_writer_of
     from transfer.checkpoints.convert import check, write_proven
     from transfer.checkpoints.weights import default_name
 
@@ -93,7 +94,9 @@ def _convert(args: Namespace) -> Report:
     if args.check or report.failures:
         return report
     name = f"{default_name(report.weights, args.input)}{suffix}"
-    return write_proven(report, args.target or Path(args.output) / name)
+    target = Path(args.target or Path(args.output) / name)
+    with one_writer_of(target):
+        return write_proven(report, target)
 
 
 def _list_sources() -> int:

@@ -25,11 +25,6 @@ EXAMPLE = """tools/run_suite.py --config demo.yaml --output runs/demo
   tools/run_suite.py --config detection.yaml --checkpoint mscn=a.pth --launcher slurm \\
       --gpus-per-job 8 --slurm partition=gpu --slurm time=2880"""
 
-IN_USE = (
-    "{} is in use by another run_suite.py, or by commands that a killed one left running; wait for "
-    "them or end them"
-)
-
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     """The parsed options."""
@@ -141,7 +136,7 @@ def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace)
 
 def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
     """Runs what is not done, then the report."""
-    from pretrain.common.locks import only_one
+    from pretrain.common.locks import one_writer
     from transfer.suite.launch import DONE, run_jobs
     from transfer.suite.view import JsonView, TextView
 
@@ -151,7 +146,7 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
         signal.signal(signal.SIGHUP, stop)
     view = JsonView() if args.json else TextView()
     try:
-        with only_one(output / "suite.lock", IN_USE.format(output)):
+        with one_writer(output, inherited=True):
             states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
     except KeyboardInterrupt:
         view.interrupted()

@@ -42,12 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.show_data is not None and args.show_data < 1:
         raise InputError(f"--show-data {args.show_data}: give 1 or more")
     request = request_of(args, args.engine)
-    if args.show_data is not None:
-        for path in task.show_data(request, args.show_data):
-            print(path)
-        return
-    from transfer.trials.command import evaluate_command, run_command
+    from transfer.trials.command import evaluate_command, run_command, show_command
 
+    if args.show_data is not None:
+        print("\n".join(show_command(task, request, args.show_data)))
+        return
     command = evaluate_command if args.eval_only else run_command
     for line in command(task, request, args.num_gpus):
         print(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pretrain.common.cli import interrupt_says, make_parser, note_fresh_start, output_folder, tool
 from pretrain.common.progress import keep_progress
 
-CHECKPOINT = "checkpoint.pth"
+CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.prev.pth"
 EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/mscn SEED 1
   python tools/train_ssl.py --config mscn_r50.yaml --num-gpus 8 SOLVER.EPOCHS 200"""
 
@@ -33,30 +33,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     processes = int(os.environ.get("WORLD_SIZE", args.num_gpus))
     cfg = load_checked(args.config, args.opts, processes)
     from pretrain.common.distributed import check_gpus, is_first_of_launcher, launch, under_torchrun
+    from pretrain.common.locks import one_writer
     from pretrain.engine.run import check_inputs, pretrain  # torch from here on
 
     if not under_torchrun():
         check_gpus(args.num_gpus)
     output = Path(args.output or cfg.OUTPUT_DIR or f"runs/{Path(args.config).stem}")
     data = None  # the other processes of torchrun have it from the first one
-    with keep_progress(output), interrupt_says(lambda: saved(output / CHECKPOINT)):
-        if is_first_of_launcher():
+    first = is_first_of_launcher()
+    with (
+        one_writer(*[output] if first else []),
+        keep_progress(output),
+        interrupt_says(lambda: saved(output / CHECKPOINT)),
+    ):
+        if first:
             data = check_inputs(cfg)
             output_folder(output, args.resume)
             if args.resume:
-                note_fresh_start(output, [CHECKPOINT])
+                note_fresh_start(output, [CHECKPOINT, PREVIOUS])
         launch(pretrain, processes, (dump_yaml(cfg), str(output), args.resume, data))
-    if is_first_of_launcher():
+    if first:
         print(f"pretrained weights: {output / CHECKPOINT}")
 
 
 def saved(checkpoint: Path) -> str:
     """Where --resume will go on."""
-    if not checkpoint.is_file():
+    newest = next((f for f in (checkpoint, checkpoint.with_name(PREVIOUS)) if f.is_file()), None)
+    if newest is None:
         return "nothing was saved yet: --resume starts at step 0"
     from pretrain.common.checkpoint import load_checkpoint
+    from pretrain.common.errors import InputError
 
-    return f"--resume continues at step {load_checkpoint(checkpoint)['step']} of {checkpoint}"
+    try:
+        return f"--resume continues at step {load_checkpoint(newest)['step']} of {newest}"
+    except InputError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

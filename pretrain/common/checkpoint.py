@@ -1,35 +1,48 @@
-"""Checkpoint files: written atomically, read with `weights_only=True`, plus random-number state."""
+"""Checkpoint files: written atomically, the one before kept, read with `weights_only=True`, plus
+random-number state."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
-import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.common.errors import InputError, disk_full
+from pretrain.common.distributed import barrier, is_main
+from pretrain.common.errors import InputError, disk_failure
+from pretrain.common.temporaries import make_temporary
 from pretrain.common.torch_files import check_torch_file
+
+Value = TypeVar("Value")
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "mscn-checkpoint"
 VERSION = 1
 
 
-def atomic_write(path: str | Path, writer: Callable[[BinaryIO], object]) -> None:
+def atomic_write(
+    path: str | Path, writer: Callable[[BinaryIO], object], *, keep_previous: bool = False
+) -> None:
     """Writes a file through a temporary one beside it, so that no reader ever sees half of it.
 
-    Raises OSError that names the file where the disk is full, whatever the writer raises then.
+    Args:
+        keep_previous: what is there now stays, as `previous_of(path)`. At every instant one of the
+            two names is that of a whole file.
+
+    Raises OSError that names the file where the disk is full or fails, whatever the writer raises
+    then.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = _begin(path)
     try:
         with os.fdopen(handle, "wb") as file:
             writer(file)
@@ -38,13 +51,73 @@ def atomic_write(path: str | Path, writer: Callable[[BinaryIO], object]) -> None
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # mkstemp's 0600 would hide results from a colleague
+        if keep_previous and path.is_file():
+            _keep(path, previous_of(path))
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        full = disk_full(error)
-        if full is not None:
-            raise OSError(full.errno, full.strerror, str(path)) from error
+        refused = disk_failure(error)
+        if refused is not None:
+            raise OSError(refused.errno, refused.strerror, str(path)) from error
         raise
+
+
+def _begin(path: Path) -> tuple[int, str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make_temporary(path)
+    except OSError as error:  # of the file that was wanted, not of the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def previous_of(path: Path) -> Path:
+    """The name of what a file held before: checkpoint.prev.pth of checkpoint.pth."""
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Gives a file a second name, so that it is there under the first one as well until the new
+    content takes it; where the file system has no second names, under the second one alone."""
+    handle, name = make_temporary(previous)
+    os.close(handle)
+    os.unlink(name)
+    try:
+        os.link(path, name)
+    except OSError:
+        os.replace(path, previous)
+    else:
+        os.replace(name, previous)
+
+
+def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[Value, Path]:
+    """What the first of some files holds that can be read, and which one it is.
+
+    Every process calls this. What a damaged file holds is not lost: it gets the suffix .damaged,
+    and a line says so.
+
+    Args:
+        paths: the newest first.
+
+    Raises:
+        InputError: none can be read; the message is the newest one's.
+    """
+    failed: dict[Path, InputError] = {}
+    for path in paths:
+        try:
+            content = read(path)
+        except InputError as error:
+            failed[path] = error
+            continue
+        barrier()  # all have looked
+        if is_main():
+            for damaged, why in failed.items():
+                aside = damaged.with_name(f"{damaged.name}.damaged")
+                os.replace(damaged, aside)
+                logger.warning("%s: it is now %s, and %s is used", why, aside.name, path.name)
+        return content, path
+    newest, *others = failed
+    also = f" ({', '.join(path.name for path in others)} cannot be read either)" if others else ""
+    raise InputError(f"{failed[newest]}{also}; or start again in another --output")
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
@@ -52,10 +125,16 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
-    """Writes a checkpoint of tensors and builtins atomically, with format and version added."""
+def save_checkpoint(
+    state: Mapping[str, Any], path: str | Path, *, keep_previous: bool = False
+) -> None:
+    """Writes a checkpoint of tensors and builtins atomically, with format and version added.
+
+    Args:
+        keep_previous: see `atomic_write`.
+    """
     content = {"format": FORMAT, "version": VERSION, **state}
-    atomic_write(path, lambda file: torch.save(content, file))
+    atomic_write(path, lambda file: torch.save(content, file), keep_previous=keep_previous)
 
 
 def load_torch_file(path: str | Path) -> Any:
@@ -66,13 +145,7 @@ def load_torch_file(path: str | Path) -> Any:
             than tensors and builtins.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give a checkpoint file")
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy or download it again")
-    check_torch_file(path)
+    check_whole(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for one cause: the file
@@ -82,13 +155,42 @@ def load_torch_file(path: str | Path) -> Any:
         ) from error
 
 
+def check_whole(path: Path) -> None:
+    """Raises InputError unless there is a file at `path` that is not empty and, if torch.save wrote
+    it, whole (see `check_torch_file`)."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a checkpoint file")
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or download it again")
+    check_torch_file(path)
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of this project.
 
     Raises:
         InputError: unreadable (see `load_torch_file`), of another project, or of a newer version.
     """
-    content = load_torch_file(path)
+    return checked_checkpoint(load_torch_file(path), path)
+
+
+def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], Path] | None:
+    """The checkpoint that a run goes on from, and its file: `path`, or the one before it if `path`
+    is missing or damaged; None: there is neither.
+
+    Raises InputError as `load_checkpoint` does.
+    """
+    present = [file for file in (path, previous_of(path)) if file.is_file()]
+    if not present:
+        return None
+    content, file = read_newest(present, load_torch_file)
+    return checked_checkpoint(content, file), file
+
+
+def checked_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
+    """What was read from `path`, if it is a checkpoint of this project; else InputError."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a pretraining checkpoint of this project")
     version = content.get("version")

@@ -1,27 +1,24 @@
 """What every command does alike: parser, exit status, output folder, names of files.
 
-Exit 0 on success, 2 on bad input (one line on stderr), 1 on a failed run, 130 on Ctrl-C, 141 if
-the reader of the output has gone.
+What a command returns to the shell is in `exit_status.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import logging
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from pretrain.common.errors import InputError, disk_full, failure
+from pretrain.common.errors import InputError
+from pretrain.common.exit_status import exit_status
+from pretrain.common.stop_signals import Stopped
 
-CLOSED_PIPE = 128 + 13  # the status of a program that SIGPIPE ends
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
 Main = Callable[[Sequence[str] | None], int | None]
@@ -109,30 +106,7 @@ def tool(main: Main) -> Command:
     def run(argv: Sequence[str] | None = None) -> int:
         before = _own_environment()
         try:
-            status = main(argv) or 0
-            sys.stdout.flush()
-            return status
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as error:
-            print(f"interrupted{f'; {error}' if error.args else ''}", file=sys.stderr)
-            return 130
-        except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return CLOSED_PIPE
-        except Exception as error:
-            full = disk_full(error)
-            if full is not None:
-                hint = "free some space and add --resume, or give another folder"
-                print(f"error: {full.filename}: {full.strerror}; {hint}", file=sys.stderr)
-                return 1
-            with _no_news_of_children():
-                if line := failure(error):
-                    _say_failure(line)
-                else:
-                    logging.getLogger("mscn").exception("the run failed")
-            return 1
+            return exit_status(lambda: main(argv))
         finally:  # what a command tells the processes that it starts ends with it
             for name in _own_environment():
                 del os.environ[name]
@@ -141,35 +115,18 @@ def tool(main: Main) -> Command:
     return run
 
 
-@contextmanager
-def _no_news_of_children() -> Iterator[None]:
-    """Without torch's handler, which raises wherever the program is when a loader's process dies:
-    also while a failure is being told."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-
-
 def _own_environment() -> dict[str, str]:
     """The variables of this project, such as MSCN_TRUST."""
     return {name: value for name, value in os.environ.items() if name.startswith("MSCN_")}
 
 
-def _say_failure(line: str) -> None:
-    """One line on stderr, as of bad input, and one in the run's log file, if it has one."""
-    print(f"error: {line}", file=sys.stderr)
-    record = logging.LogRecord("mscn", logging.ERROR, __file__, 0, line, None, None)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
-
-
-RUN_MARKS = ("checkpoint.pth", "config.yaml", "trial_*/config.yaml", "trial_*/record.json")
+RUN_MARKS = (
+    "checkpoint.pth",
+    "checkpoint.prev.pth",
+    "config.yaml",
+    "trial_*/config.yaml",
+    "trial_*/record.json",
+)
 
 
 def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
@@ -196,9 +153,11 @@ def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MAR
 
 @contextmanager
 def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C inside ends the command with what `text` then finds was saved."""
+    """Ctrl-C or another signal inside ends the command with what `text` then finds was saved."""
     try:
         yield
+    except Stopped as error:
+        raise Stopped(error.number, text()) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(text()) from None
 

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.common.errors import InputError
+from pretrain.common.exit_status import exit_status
+from pretrain.common.locks import HELD, Kept
+from pretrain.common.stop_signals import STOPPED, Stopped
 
 Value = TypeVar("Value")
 
@@ -153,11 +156,14 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
     With one process, or when a launcher has already started us, it is a plain call.
 
     Raises:
+        Stopped: a signal asked the processes to end.
         torch.distributed.elastic.multiprocessing.errors.ChildFailedError: a process failed.
     """
     if num_processes == 1 or under_torchrun():
         function(*args)
         return
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
@@ -169,7 +175,26 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
-    elastic_launch(config, function)(*args)
+    try:
+        elastic_launch(config, _run_rank)(HELD, function, *args)
+    except SignalException as error:
+        raise Stopped(error.sigval) from None
+    except ChildFailedError as error:
+        stopped = [f.exitcode for f in error.failures.values() if f.exitcode in STOPPED]
+        if stopped:
+            raise Stopped(STOPPED[stopped[0]]) from None
+        raise
+
+
+def _run_rank(held: list[Kept], function: Callable[..., Any], *args: Any) -> None:
+    """What a launched process runs; `held` keeps the command's locks for as long as it lives."""
+
+    def run() -> None:
+        function(*args)
+
+    status = exit_status(run, says_stop=False)
+    if status:
+        raise SystemExit(status)
 
 
 # torch 2.14 has another name for it, and warns of the old one.

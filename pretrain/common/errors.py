@@ -10,6 +10,28 @@ from pretrain.common.printable import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_OF_MESSAGE = 1900  # characters of one line
+# What the system refuses, and what a user can do about it
+REMEDIES = {
+    FULL: "free some space and add --resume, or give another folder",
+    (errno.EROFS, errno.EACCES, errno.EPERM): "give a folder where this user may read and write",
+    (errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT): (
+        "it was there before, and is not there now; bring it back, then --resume continues"
+    ),
+    (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN): (
+        "the disk or its connection fails; --resume continues from what was saved before"
+    ),
+    (errno.EMFILE, errno.ENFILE): (
+        "raise the limit of open files (ulimit -n 65536), or lower DATALOADER.NUM_WORKERS"
+    ),
+    (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST): "give another path",
+    (errno.EFBIG, errno.ETXTBSY): "give another folder",
+    (errno.ENOMEM, errno.EAGAIN): "the host's memory or its number of processes is used up; end "
+    "other programs, or lower DATALOADER.NUM_WORKERS",
+}
+LOST_PEER = re.compile(
+    r"gloo/|Connection (closed|reset) by peer|NCCL|ncclRemoteError|DistStore|TCPStore|"
+    r"[Ss]ocket [Tt]imeout|wait timeout|Broken pipe"
+)
 
 
 class InputError(Exception):
@@ -32,12 +54,13 @@ def check_probability(name: str, value: float) -> None:
 def failure(error: BaseException) -> str:
     """The line that says why a run failed, for causes outside of the program; "" for others.
 
-    These are a training that diverged (FloatingPointError), a loader's process that something else
-    ended, and a process of several, which has said itself what was wrong.
+    These are a training that diverged (FloatingPointError), what the system refuses (a full or a
+    read-only disk, files that vanished, no memory), a loader's process that something else ended,
+    and a process of several, which has said itself what was wrong.
     """
     text = str(error).strip()
     if isinstance(error, FloatingPointError):
-        return text
+        return " ".join(text.split())
     for each in (error.__cause__, error):  # torch's own message may hide the signal's
         found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(each))
         if found and isinstance(each, RuntimeError):
@@ -47,7 +70,36 @@ def failure(error: BaseException) -> str:
         return _worker_died("its connection broke off")
     if type(error).__name__ == "ChildFailedError":
         return "one of the processes failed; its own message is above"
+    if (found_os := refused_by_system(error)) is not None:
+        return _system_line(found_os)
+    return _memory_line(error) or _peer_line(error)
+
+
+def _system_line(error: OSError) -> str:
+    remedy = next(text for codes, text in REMEDIES.items() if error.errno in codes)
+    name = "a file" if error.filename is None else error.filename
+    return f"{name}: {error.strerror}; {remedy}"
+
+
+def _memory_line(error: BaseException) -> str:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+        first = str(error).strip().split(". ")[0]
+        return f"{first}: lower the batch size, or take more GPUs (--num-gpus)"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
+        return "the host's memory is full: lower the batch size, or DATALOADER.NUM_WORKERS"
     return ""
+
+
+def _peer_line(error: BaseException) -> str:
+    """Of a process that waits for another one of its run."""
+    named = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
+    if not named and not (isinstance(error, RuntimeError) and LOST_PEER.search(str(error))):
+        return ""
+    reason = " ".join(str(error).split())[:120]
+    return (
+        f"another process of this run ended or does not answer ({reason}); its own message, if it "
+        "could say one, has the cause; --resume continues from the last checkpoint"
+    )
 
 
 def _worker_died(how: str) -> str:
@@ -70,13 +122,22 @@ def _in_loader(error: BaseException) -> bool:
     return any(frame.filename.endswith("torch/utils/data/dataloader.py") for frame in frames)
 
 
-def disk_full(error: BaseException | None) -> OSError | None:
-    """The error of a full disk that is `error` or led to it; None: another cause.
+def refused_by_system(error: BaseException | None) -> OSError | None:
+    """The system's refusal (see REMEDIES) that is `error`, or the failure of a disk that led to
+    it; None: another cause."""
+    if isinstance(error, OSError) and any(error.errno in codes for codes in REMEDIES):
+        return error
+    return disk_failure(error)
+
+
+def disk_failure(error: BaseException | None) -> OSError | None:
+    """The error of a disk that is full, fails or cannot be written, which is `error` or led to it;
+    None: another cause.
 
     torch.save ends in a RuntimeError of its own when the file cannot take all bytes.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in (*FULL, errno.EIO, errno.EROFS):
             return error
         error = error.__cause__ or error.__context__
     return None

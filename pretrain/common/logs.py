@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from pretrain.common.progress import ProgressBar
 Item = TypeVar("Item")
 
 FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+
+logger = logging.getLogger(__name__)
 
 
 def setup_logging(output_dir: str | Path | None = None) -> None:
@@ -57,7 +59,8 @@ class MetricsWriter:
     ) -> None:
         """
         Args:
-            resume_step: what a killed run recorded after this step is dropped; -1: all of it.
+            resume_step: what a killed run recorded after this step is dropped; -1: all of it. What
+                cannot be read is dropped too, and counted in a warning.
             file_name, step_name: Detectron2 calls them metrics.json and iteration.
         """
         self._step_name = step_name
@@ -84,6 +87,13 @@ class MetricsWriter:
             if value is not None:
                 self._tensorboard.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """What was written survives a kill from here on; TensorBoard writes in the background."""
+        if self._file is not None and self._tensorboard is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._tensorboard.flush()
+
     def close(self) -> None:
         """Flushes and closes both files."""
         if self._file is not None:
@@ -103,9 +113,20 @@ class MetricsWriter:
         self.close()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line cut off by a kill is left out."""
-    return list(_rows(Path(path)))
+def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, Any]]:
+    """The rows of a metrics file. Lines that hold no row with a step are left out, with a warning
+    that counts them, but for a last one that a kill has cut off."""
+    rows, bad = [], []
+    for number, line in enumerate(lines := Path(path).read_bytes().splitlines()):
+        row = _row(line, step_name)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines) - 1:
+            bad.append(number + 1)
+    if bad:
+        shown = ", ".join(map(str, bad[:3])) + (", ..." if len(bad) > 3 else "")
+        logger.warning("%s: %d lines cannot be read and are left out (%s)", path, len(bad), shown)
+    return rows
 
 
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
@@ -119,19 +140,18 @@ def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any
     return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            if number != len(lines) - 1:
-                raise
+def _row(line: bytes, step_name: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # ValueError: also what is no UTF-8, and endless numbers
+        return None
+    step = row.get(step_name) if isinstance(row, dict) else None
+    return row if isinstance(step, int) and not isinstance(step, bool) else None
 
 
 def _drop_after(path: Path, step: int, step_name: str) -> None:
     if path.is_file():
-        kept = [row for row in _rows(path) if row[step_name] <= step]
+        kept = [row for row in read_metrics(path, step_name) if row[step_name] <= step]
         atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pretrain.common.errors import InputError
+from pretrain.common.temporaries import sweep
 
 FILE_NAME = "progress.json"
 # The environment carries both to the processes that a command launches.
@@ -57,6 +58,7 @@ def keep_progress(folder: str | Path) -> Iterator[None]:
     """
     before = os.environ.get(FOLDER_VARIABLE)
     os.environ[FOLDER_VARIABLE] = str(folder)
+    sweep(Path(folder), FILE_NAME)
     try:
         yield
     except InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.queues
 import os
 import signal
+import threading
 import traceback
 from typing import Any
 
@@ -29,7 +30,11 @@ def loader_processes(wanted: int) -> dict[str, Any]:
 
 
 def start_worker(worker_id: int) -> None:
-    """To be called first in a loader's process: lets it end if a batch cannot be sent.
+    """To be called first in a loader's process: lets it end if a batch cannot be sent, and not for
+    a signal that asks the command to end.
+
+    Ctrl-C and a launcher's SIGTERM reach all processes of a command; the main process saves at its
+    next step, for which it needs batches.
 
     multiprocessing's queue only prints the error and drops the batch, for which the training would
     wait forever. With a full /dev/shm the process ends by the signal SIGBUS, as it does where the
@@ -37,7 +42,18 @@ def start_worker(worker_id: int) -> None:
     one line for both.
     """
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler adds a line of its own
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
     setattr(multiprocessing.queues.Queue, "_on_queue_feeder_error", staticmethod(_end))
+
+
+def _end_for_parent(parent: int) -> None:
+    """Ends the process at a SIGTERM that its main process sends, and at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _end(error: Exception, batch: object) -> None:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Sequence
 
@@ -24,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.temporaries import sweep, temporary_folder
 from pretrain.digits.render import (
     NUM_CLASSES,
     SPLITS,
@@ -76,19 +75,21 @@ def make_digits(
     if _is_finished(output, facts):
         _LOG.info("%s already holds this data set", output)
         return False
-    partial = output.absolute().parent / f".{output.absolute().name}.partial-{os.getpid()}"
+    whole = output.absolute()
     try:
-        partial.mkdir(parents=True)
-        _write_classification(partial / "digits_cls", seed, crop_counts)
-        _write_scenes(partial, seed, scene_counts)
-        (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
-        if output.is_dir():
-            output.rmdir()  # empty, as checked above
-        partial.rename(output)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        sweep(whole.parent, whole.name)
+        with temporary_folder(whole) as folder:
+            partial = folder / whole.name
+            partial.mkdir()
+            _write_classification(partial / "digits_cls", seed, crop_counts)
+            _write_scenes(partial, seed, scene_counts)
+            (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
+            if output.is_dir():
+                output.rmdir()  # empty, as checked above
+            partial.rename(whole)
     except OSError as error:
         raise InputError(f"cannot write the digits to {output}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 

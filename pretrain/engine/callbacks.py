@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pretrain.common.collapse_statistics import feature_std
-from pretrain.common.distributed import all_reduce_mean, is_main
+from pretrain.common.distributed import all_reduce_mean, barrier, is_main
 from pretrain.common.logs import MetricsWriter, progress
 from pretrain.data.views_picture import save_view_panel
 from pretrain.engine.collapse import warn_of_collapse
 from pretrain.engine.loop import Callback, Training
-from pretrain.engine.state import save_training
+from pretrain.engine.state import FILE_NAME, save_training
 
 
 class Metrics(Callback):
@@ -28,29 +28,26 @@ class Metrics(Callback):
         self.writer = writer
         self.every_steps = every_steps
         self.can_collapse = can_collapse
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
 
     def start(self, training: Training) -> None:
-        """Starts the clock."""
-        self._step, self._seconds = training.step, training.seconds
+        """Goes on with what a resumed run had added up."""
+        self._unlogged = training.unlogged
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
         """Adds up, without waiting for the device; writes when it is time."""
         if outcome["taken"]:
-            for name, value in {"loss": outcome["loss"], **outcome["terms"]}.items():
-                self._sums[name] = self._sums.get(name, 0) + value
-            self._count += 1
+            self._unlogged.add({"loss": outcome["loss"], **outcome["terms"]})
         if training.step % self.every_steps == 0 or training.step == training.total_steps:
             self._write(training, outcome["features"])
 
     def _write(self, training: Training, features: Tensor) -> None:
-        if not self._count:  # every step since the last row was skipped
+        before = self._unlogged
+        if not before.count:  # every step since the last row was skipped
             return
-        names = sorted(self._sums)
-        means = all_reduce_mean(torch.stack([self._sums[name] for name in names]) / self._count)
-        elapsed = training.seconds - self._seconds
-        images = (training.step - self._step) * training.batch_size
+        names = sorted(before.sums)
+        means = all_reduce_mean(torch.stack([before.sums[name] for name in names]) / before.count)
+        elapsed = training.seconds - before.seconds
+        images = (training.step - before.step) * training.batch_size
         std = feature_std(features)
         if self.can_collapse and is_main():
             self.can_collapse = not warn_of_collapse(std, features.shape[1])
@@ -68,8 +65,7 @@ class Metrics(Callback):
             skipped_steps=training.guard.skipped,
             batch_feature_std=std,
         )
-        self._sums, self._count = {}, 0
-        self._step, self._seconds = training.step, training.seconds
+        before.clear(training.step, training.seconds)
 
     def close(self) -> None:
         """Closes the files."""
@@ -122,12 +118,20 @@ class ViewPanel(Callback):
 
 
 class Checkpoint(Callback):
-    """Writes `checkpoint.pth` every few epochs or steps and at the end; may keep one by epoch."""
+    """Writes `checkpoint.pth` every few epochs or steps, at the end, and where the run is asked to
+    stop; may keep one by epoch. The one before stays as `checkpoint.prev.pth`.
+
+    Called after what writes rows: those up to the checkpoint's step are on disk before it.
+
+    Args:
+        writer: of the rows.
+    """
 
     def __init__(
         self,
         folder: Path,
         facts: dict[str, Any],
+        writer: MetricsWriter,
         *,
         every_epochs: int,
         every_steps: int = 0,
@@ -135,6 +139,7 @@ class Checkpoint(Callback):
     ) -> None:
         self.folder = folder
         self.facts = facts
+        self.writer = writer
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.keep_every_epochs = keep_every_epochs
@@ -143,18 +148,27 @@ class Checkpoint(Callback):
         """Writes when an epoch or a number of steps is complete."""
         if training.step == training.total_steps:
             return  # `end` writes it
-        if due(training, self.every_epochs) or _divides(self.every_steps, training.step):
-            self._save(training, "checkpoint.pth")
+        if self._due(training):
+            self._save(training, FILE_NAME)
         if due(training, self.keep_every_epochs):
             self._save(training, f"checkpoint_{training.epoch}.pth")
 
+    def stop(self, training: Training) -> None:
+        """Writes what `step` has not written."""
+        if not self._due(training):
+            self._save(training, FILE_NAME)
+        barrier()  # a process that has ended ends the others, and with them the writing
+
     def end(self, training: Training) -> None:
         """Writes the final checkpoint."""
-        self._save(training, "checkpoint.pth")
+        self._save(training, FILE_NAME)
+
+    def _due(self, training: Training) -> bool:
+        return due(training, self.every_epochs) or _divides(self.every_steps, training.step)
 
     def _save(self, training: Training, name: str) -> None:
-        if is_main():
-            save_training(training, self.facts, self.folder / name)
+        self.writer.flush()
+        save_training(training, self.facts, self.folder / name)
 
 
 def _seconds_between_updates() -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from pretrain.common.distributed import rank, world_size
+from pretrain.common.stop_signals import agreed, deferred, stop
 from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
 from pretrain.engine.grad_cache import forward_backward_in_parts
@@ -34,6 +35,31 @@ class Loader(Protocol):
 
     def steps(self, first: int, end: int) -> Iterable[Batch]:
         """The batches of steps `first` to `end` - 1, counted over all epochs."""
+
+
+@dataclass
+class Unlogged:
+    """What this process has added up since the last row of metrics.jsonl.
+
+    Attributes:
+        sums: the loss and the method's terms, over `count` steps that were taken.
+        step, seconds: of the training, when that row was written.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    step: int = 0
+    seconds: float = 0.0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Adds one step's, without waiting for the device."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.count += 1
+
+    def clear(self, step: int, seconds: float) -> None:
+        """Begins again after a row."""
+        self.sums, self.count, self.step, self.seconds = {}, 0, step, seconds
 
 
 @dataclass
@@ -59,6 +85,7 @@ class Training:
     parts: int = 1  # in which a process's batch is computed, see grad_cache.py
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
+    unlogged: Unlogged = field(default_factory=Unlogged)
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
@@ -98,6 +125,9 @@ class Callback:
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
         """After `training.step` steps; `outcome` is what `train_step` returned for the last one."""
 
+    def stop(self, training: Training) -> None:
+        """After a step, and after `step`, if the run is asked to end there."""
+
     def end(self, training: Training) -> None:
         """After the last step."""
 
@@ -115,19 +145,27 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def train(training: Training, callbacks: Sequence[Callback]) -> None:
-    """Runs from `training.step` to `training.total_steps`."""
+    """Runs from `training.step` to `training.total_steps`.
+
+    Raises Stopped, once all callbacks have been told, if a process was asked to end meanwhile.
+    """
     try:
         for callback in callbacks:
             callback.start(training)
         training.model.train()
         clock = time.perf_counter()
-        for outcome in steps(training):
-            training.seconds += time.perf_counter() - clock
+        with deferred():
+            for outcome in steps(training):
+                training.seconds += time.perf_counter() - clock
+                for callback in callbacks:
+                    callback.step(training, outcome)
+                if agreed() and training.step < training.total_steps:
+                    for callback in callbacks:
+                        callback.stop(training)
+                    stop()
+                clock = time.perf_counter()
             for callback in callbacks:
-                callback.step(training, outcome)
-            clock = time.perf_counter()
-        for callback in callbacks:
-            callback.end(training)
+                callback.end(training)
     finally:
         for callback in callbacks:
             callback.close()

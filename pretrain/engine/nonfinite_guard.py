@@ -13,6 +13,7 @@ from torch.amp import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import world_size
+from pretrain.common.stop_signals import agree, asked
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +53,19 @@ class StepGuard:
     ) -> bool:
         """Whether step number `step` (from 1) may be taken, given its gradient's total norm.
 
-        All processes agree. Waits for the device. Raises NonFiniteLoss, with the step and the
-        terms, once more than `max_skipped` steps were not finite.
+        All processes agree, and learn whether one of them was asked to end. Waits for the device.
+        Raises NonFiniteLoss, with the step and the terms, once more than `max_skipped` steps were
+        not finite.
         """
         values = torch.stack([outcome["loss"].detach().float(), norm.float()])
         finite = torch.isfinite(values).float()
+        if asked():
+            finite /= 2  # travels with what is exchanged anyway: 0 is not finite, 1/2 is, and ends
         if world_size() > 1:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
         self.last, size, finite_loss, finite_norm = torch.cat([values, finite]).tolist()
+        if 0.5 in (finite_loss, finite_norm):
+            agree()
         if finite_loss and finite_norm:
             return True
         if self._statistics:

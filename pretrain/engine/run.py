@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 from torch.optim import Optimizer
 
 from pretrain.common import distributed
-from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.checkpoint import atomic_write_text, load_newest_checkpoint
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
@@ -47,8 +47,9 @@ from pretrain.engine.compiled import compile_network
 from pretrain.engine.loop import Training, train
 from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.nonfinite_guard import StepGuard
+from pretrain.engine.precise_bn import FILE_NAME as PRECISE_BN_FILE
 from pretrain.engine.precise_bn import PreciseBN
-from pretrain.engine.state import resume_training
+from pretrain.engine.state import FILE_NAME, is_complete, resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.methods.build import build_method, build_trunk
@@ -80,7 +81,9 @@ def pretrain(
     cfg.freeze()
     folder = Path(output)
     device = distributed.init_distributed()
-    setup_logging(folder)
+    found = load_newest_checkpoint(folder / FILE_NAME) if resume else None
+    complete = found is not None and is_complete(found[0])
+    setup_logging(None if complete else folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
     tf32 = allow_tf32(device) if cfg.SOLVER.TF32 else ""
     data = distributed.from_main(data, lambda: open_data(cfg))
@@ -93,17 +96,21 @@ def pretrain(
     # One process looks at the files, for all of them
     fingerprint = distributed.from_main(None, lambda: data.train.fingerprint)
     facts["data"] = {"train": fingerprint.to_dict()}
-    checkpoint = folder / "checkpoint.pth"
-    resuming = resume and checkpoint.is_file()
-    if resuming:
-        resume_training(training, facts, checkpoint)
+    if found is not None:
+        resume_training(training, facts, *found)
         done, total = training.step, training.total_steps
-        logger.info("continues at step %d (of %d) of %s", done, total, checkpoint)
-    if distributed.is_main():
-        atomic_write_text(folder / "config.yaml", config_text)
-        if note := batch_note(cfg):
-            logger.warning(note)
-    train(training, build_callbacks(cfg, folder, facts, data, training.step if resuming else -1))
+        logger.info("continues at step %d (of %d) of %s", done, total, found[1])
+    resume_step = training.step if found is not None else -1
+    del found
+    if complete:  # but for a kill at the very end: no file of the run changes
+        if needs_precise_bn(cfg, folder):
+            train(training, [build_precise_bn(cfg, folder, facts, data.train)])
+    else:
+        if distributed.is_main():
+            atomic_write_text(folder / "config.yaml", config_text)
+            if note := batch_note(cfg):
+                logger.warning(note)
+        train(training, build_callbacks(cfg, folder, facts, data, resume_step))
     distributed.barrier()
     distributed.close_distributed()
 
@@ -259,23 +266,31 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 def build_callbacks(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], data: PretrainingData, resume_step: int
 ) -> list[Callback]:
-    """Checkpoints, views.png, monitor, metrics, progress bar: in the order of their calls."""
+    """Monitor, metrics, progress bar, views.png, checkpoints: in the order of their calls. The rows
+    of a step are written before the checkpoint of the step, so that a kill loses none."""
     writer = MetricsWriter(folder, resume_step)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
-    callbacks: list[Callback] = [metrics, ProgressBar()]
+    callbacks: list[Callback] = [metrics, ProgressBar(), ViewPanel(folder)]
     if data.monitor:
         callbacks.insert(0, build_monitor(cfg, data.monitor, writer))
     checkpoint = Checkpoint(
         folder,
         facts,
+        writer,
         every_epochs=cfg.CHECKPOINT.EVERY_EPOCHS,
         every_steps=cfg.CHECKPOINT.EVERY_STEPS,
         keep_every_epochs=cfg.CHECKPOINT.KEEP_EVERY_EPOCHS,
     )
-    callbacks = [checkpoint, ViewPanel(folder), *callbacks]
+    callbacks.append(checkpoint)
     if cfg.PRECISE_BN.IMAGES > 0:
-        callbacks.insert(1, build_precise_bn(cfg, folder, facts, data.train))
+        callbacks.append(build_precise_bn(cfg, folder, facts, data.train))
     return callbacks
+
+
+def needs_precise_bn(cfg: CfgNode, folder: Path) -> bool:
+    """Whether a run that has ended lacks the file of its statistics; one without batch norm looks
+    for them again each time."""
+    return cfg.PRECISE_BN.IMAGES > 0 and not (folder / PRECISE_BN_FILE).is_file()
 
 
 def build_precise_bn(

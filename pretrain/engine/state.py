@@ -3,20 +3,25 @@ epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from pretrain.common.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from pretrain.common.checkpoint import rng_state, save_checkpoint, set_rng_state
 from pretrain.common.config import check_no_differences, differences, flat
+from pretrain.common.distributed import gather_objects, is_main, rank, world_size
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
 from pretrain.common.roles import Role
 from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
-from pretrain.engine.loop import Training
+from pretrain.engine.loop import Training, Unlogged
 from pretrain.roles import ROLES
+
+FILE_NAME = "checkpoint.pth"  # in the folder of a run; what it held before is beside it
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +37,7 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
         "views_per_image": len(training.branches),
         "seconds": training.seconds,
         "gpu_seconds": training.gpu_seconds,
+        "skipped_steps": training.guard.skipped,
     }
     scaled = training.scaler.is_enabled()
     return {
@@ -48,16 +54,30 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
 
 
 def save_training(training: Training, facts: dict[str, Any], path: Path) -> None:
-    """Writes the checkpoint atomically."""
-    save_checkpoint(describe_training(training, facts), path)
+    """Writes the checkpoint atomically; every process takes part. That of the name FILE_NAME keeps
+    the one before it."""
+    unlogged = gather_objects(_describe_unlogged(training.unlogged))
+    if is_main():
+        content = describe_training(training, facts)
+        content["schedule"]["unlogged"] = unlogged
+        save_checkpoint(content, path, keep_previous=path.name == FILE_NAME)
 
 
-def resume_training(training: Training, facts: dict[str, Any], path: Path) -> None:
+def is_complete(saved: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is that of the last step."""
+    return saved["step"] >= saved["schedule"]["total_steps"]
+
+
+def resume_training(
+    training: Training, facts: dict[str, Any], saved: Mapping[str, Any], path: Path
+) -> None:
     """Restores networks, optimizer, progress and random state in place.
 
-    Raises InputError when the checkpoint is unreadable, or of another config or other data.
+    Args:
+        saved: what the checkpoint at `path` holds.
+
+    Raises InputError when the checkpoint is of another config or other data.
     """
-    saved = load_checkpoint(path)
     check_same_config(saved["config"], facts["config"], path)
     if now := read_fingerprint(facts.get("data", {}).get("train")):
         check_training_data(path, (saved.get("data") or {}).get("train"), now)
@@ -74,7 +94,32 @@ def resume_training(training: Training, facts: dict[str, Any], path: Path) -> No
         training.scaler.load_state_dict(saved["scaler"])
     training.step = saved["step"]
     training.seconds = saved["schedule"]["seconds"]
+    training.guard.skipped = saved["schedule"].get("skipped_steps", 0)
+    training.unlogged = _restore_unlogged(saved["schedule"].get("unlogged", []), training)
     set_rng_state(saved["rng"])
+
+
+def _describe_unlogged(unlogged: Unlogged) -> dict[str, Any]:
+    """As tensors and builtins, on the CPU."""
+    sums = {name: torch.as_tensor(value).cpu() for name, value in unlogged.sums.items()}
+    return {**vars(unlogged), "sums": sums}
+
+
+def _restore_unlogged(saved: list[dict[str, Any]], training: Training) -> Unlogged:
+    """This process's own, or the mean of all if they were another number. An older checkpoint has
+    none: the next row is then over the steps since it."""
+    if not saved:
+        return Unlogged(step=training.step, seconds=training.seconds)
+    if len(saved) == world_size():
+        mine = dict(saved[rank()])
+    else:
+        names = saved[0]["sums"]
+        means = {
+            name: torch.stack([part["sums"][name] for part in saved]).mean(0) for name in names
+        }
+        mine = {**saved[0], "sums": means}
+    mine["sums"] = {name: value.to(training.device) for name, value in mine["sums"].items()}
+    return Unlogged(**mine)
 
 
 def check_same_config(saved: str, present: str, path: Path) -> None:

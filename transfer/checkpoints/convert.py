@@ -6,7 +6,6 @@ What becomes of keys that match nothing: `unmatched_keys.py`.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from pretrain.common.errors import InputError
+from pretrain.common.temporaries import temporary_folder
 from transfer.checkpoints.build import padding_difference
 from transfer.checkpoints.networks.vit_architectures import vitdet_lacks
 from transfer.checkpoints.opened import OpenedWeights
@@ -139,8 +139,8 @@ def write_proven(report: Report, output: str | Path) -> Report:
     if output.exists() and output.samefile(report.file):
         raise InputError(f"{output} is the input; give the output another name")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        draft = Path(folder) / output.name
+    with temporary_folder(output) as folder:
+        draft = folder / output.name
         write_weights(report.weights, draft)
         again = read_weights(str(draft))
         if facts_of(again) != facts_of(report.weights):

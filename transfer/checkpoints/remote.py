@@ -23,6 +23,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
 from pretrain.common.safe_json import read_json
+from pretrain.common.temporaries import sweep
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
@@ -69,6 +70,7 @@ def download(url: str) -> Path:
     file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.parent):
+        sweep(file.parent)
         note = file.parent / "source.json"
         stated = _stated_sha256(url, fragment, name)
         if not (file.is_file() and note.is_file()):

@@ -29,12 +29,14 @@ from pretrain.common.checkpoint import atomic_write
 from pretrain.common.distributed import (
     barrier,
     gather_items,
+    gather_objects,
     is_main,
     process_device,
     rank,
     world_size,
 )
 from pretrain.common.logs import progress
+from pretrain.common.stop_signals import asked, deferred, stop
 from pretrain.data.highpass import HighPass
 from transfer.checkpoints.weights import Weights
 from transfer.checkpoints.writers import write_weights
@@ -77,9 +79,12 @@ class Detectron2Engine:
         seed_all_rng(cfg.SEED + rank())
         begin = time.perf_counter()
         trainer = Trainer(theirs, weights.preprocess.highpass, evaluate)
+        if resume:
+            model_files.name_newest_whole(output)
         trainer.resume_or_load(resume=resume)
         try:
-            trainer.train()
+            with deferred():
+                trainer.train()
         except FloatingPointError as error:
             latest = trainer.storage.latest()
             losses = {name: value for name, (value, _) in latest.items() if "loss" in name}
@@ -134,8 +139,9 @@ class Trainer(RecipeTrainer):
         return model
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's, and a progress bar, whose state a suite reads from the log."""
-        return [*super().build_hooks(), ProgressBar()]
+        """Detectron2's, a progress bar, whose state a suite reads from the log, and the end that a
+        signal asks for."""
+        return [*super().build_hooks(), ProgressBar(), StopWhenAsked()]
 
     def test(self, cfg: Detectron2Config, model: nn.Module) -> dict[str, float]:
         """Scores by our evaluators; after the last iteration the caller does that instead."""
@@ -183,6 +189,24 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         """Closes it."""
         self._bar.close()
+
+
+class StopWhenAsked(HookBase):
+    """Saves and ends the training where a process was asked to end. Several processes ask each
+    other every PERIOD iterations, since each time they wait for the GPU."""
+
+    PERIOD = 20
+
+    def after_step(self) -> None:
+        """Raises Stopped on every process in the same iteration."""
+        trainer = self.trainer
+        last = trainer.iter + 1 >= trainer.max_iter
+        if last or (world_size() > 1 and (trainer.iter + 1) % self.PERIOD):
+            return
+        if any(gather_objects(asked())):
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            barrier()
+            stop()
 
 
 def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:

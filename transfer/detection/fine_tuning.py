@@ -15,10 +15,12 @@ from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
 from transfer.detection.config_checks import value_of
 from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
+from transfer.detection.lr_sweep import FOLDER as SWEEP_FOLDER
 from transfer.detection.lr_sweep import iterations_of
 from transfer.detection.roles import ROLES
 from transfer.detection.scaling import for_processes
 from transfer.results.record import takes_fewer
+from transfer.training.files import forget_last_checkpoint
 from transfer.training.metrics import read_metrics
 from transfer.trials.task import Cost, Job, JobT, Request, Task, Trial
 
@@ -28,7 +30,7 @@ class FineTuning(Task[JobT]):
 
     roles = ROLES
     saved = ("model_[0-9]*.pth", "model_final.pth")
-    marks = (SWEEP_FILE,)
+    marks = (SWEEP_FILE, f"{SWEEP_FOLDER}/*/model_[0-9]*.pth")
 
     def read_config(self, path: Path) -> CfgNode:
         """See `Task.read_config`."""
@@ -58,6 +60,10 @@ class FineTuning(Task[JobT]):
         """See `Task.describe_batch`."""
         solver = for_processes(cfg, processes).SOLVER
         return f"batch {solver.IMS_PER_BATCH}, learning rate {solver.BASE_LR:g}"
+
+    def tidy(self, trial: Trial) -> None:
+        """Removes the last periodic checkpoint."""
+        forget_last_checkpoint(trial.folder)
 
     def cost(self, job: JobT, processes: int) -> Cost:
         """Iterations of the short runs of a sweep are counted as well."""

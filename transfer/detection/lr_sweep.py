@@ -24,8 +24,9 @@ from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection.config import changed
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.predictions import Predictions
+from transfer.training.files import forget_last_checkpoint, read_tried
 
-FILE_NAME = "lr_sweep.json"
+FILE_NAME, FOLDER = "lr_sweep.json", "lr_sweep"
 METRIC = "bbox/AP"
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,12 @@ def choose_rate(
     train_set: DetectionSet,
     folder: Path,
     score: Score,
+    resume: bool = False,
 ) -> float:
     """Trains once per rate and returns the best one; all processes call it alike.
+
+    Args:
+        resume: a rate whose training was asked to end goes on from there.
 
     Finished rates are in `folder`/lr_sweep.json and are not run again. A run whose loss is not
     finite has no AP and cannot win. Of equal rates the lower one wins.
@@ -115,17 +120,18 @@ def choose_rate(
     rest, held_out = split(train_set, cfg.TRANSFER.LR_SWEEP.HELD_OUT, cfg.SEED)
     record = folder / FILE_NAME
     for rate in cfg.TRANSFER.LR_SWEEP.RATES:
-        if _key(rate) in _read(record):
+        if _key(rate) in read_tried(record):
             continue
-        value = _run(engine, short_config(cfg, rate), weights, rest, held_out, folder, score)
+        short = short_config(cfg, rate)
+        value = _run(engine, short, weights, rest, held_out, folder, score, resume)
         if is_main():
-            found = {**_read(record), _key(rate): value}
+            found = {**read_tried(record), _key(rate): value}
             atomic_write_text(record, json.dumps(found, indent=1))
             shown = "a loss that is not finite" if value is None else f"{METRIC} {value:.2f}"
             logger.info("learning rate %s: %s on %d held-out images", rate, shown, len(held_out))
         barrier()
     # What the first process wrote: another machine may still see an older file.
-    scores = gather_objects(_read(record))[0]
+    scores = gather_objects(read_tried(record))[0]
     judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
     if not judged:
         raise InputError("TRANSFER.LR_SWEEP: no rate trained to an AP; give lower RATES")
@@ -142,9 +148,10 @@ def _run(
     held_out: DetectionSet,
     folder: Path,
     score: Score,
+    resume: bool,
 ) -> float | None:
     """AP of one rate on the first process (None elsewhere, and where training diverged)."""
-    output = folder / "lr_sweep" / _key(cfg.SOLVER.BASE_LR)
+    output = folder / FOLDER / _key(cfg.SOLVER.BASE_LR)
     output.mkdir(parents=True, exist_ok=True)
     try:
         fitted = engine.fit(
@@ -153,7 +160,7 @@ def _run(
             train_set=rest,
             test_set=held_out,
             output=output,
-            resume=False,
+            resume=resume,
             evaluate=lambda predictions, iteration: {},
         )
     except FloatingPointError as error:
@@ -164,11 +171,8 @@ def _run(
         return None
     value = score(held_out, predictions, output)[METRIC]
     fitted.model_file.unlink(missing_ok=True)  # judged: nobody fine-tunes from it
+    forget_last_checkpoint(output)
     return None if math.isnan(value) else value
-
-
-def _read(path: Path) -> dict[str, float | None]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _key(rate: float) -> str:

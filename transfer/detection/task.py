@@ -52,7 +52,7 @@ from transfer.detection.weights.starting_weights import (
     with_init,
 )
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
-from transfer.training.files import MODEL_FILE, Fitted, read_model
+from transfer.training.files import MODEL_FILE, Fitted, finished_model, read_model
 from transfer.trials.loop import format_metrics
 from transfer.trials.task import Job, Outcome, Request, Scored, Trial
 
@@ -250,8 +250,8 @@ def _drawn(job: DetectionJob, seed: int) -> DetectionSet:
 def _fit(job: DetectionJob, engine: Engine, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
     """Trains, unless a resumed run had finished training already."""
     model_file = folder / MODEL_FILE
-    if job.request.resume and model_file.is_file():
-        return Fitted(model_file, read_model(model_file).seconds or 0.0)
+    if job.request.resume and (done := finished_model(folder, read_model)) is not None:
+        return Fitted(model_file, done.seconds or 0.0)
     begin = time.perf_counter()
     if cfg.TRANSFER.LR_SWEEP.RATES:
         rate = choose_rate(
@@ -261,6 +261,7 @@ def _fit(job: DetectionJob, engine: Engine, cfg: CfgNode, weights: Weights, fold
             train_set=job.train_set,
             folder=folder,
             score=lambda data, found, place: _score(cfg, data, list(found), place)[0],
+            resume=job.request.resume,
         )
         cfg = detection_config.changed(cfg, {"SOLVER.BASE_LR": rate})
     swept = time.perf_counter() - begin

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.locks import one_writer
 from pretrain.common.lookup import find
 from transfer.report.compare import compare_table, describe_units
 from transfer.report.csv_and_latex import to_csv, to_latex
@@ -57,11 +58,11 @@ def write_report(
         chosen = [find(name, rows, "checkpoint", "--compare") for name in pair]
         compared, units = compare_table(results, *chosen), describe_units(*chosen)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    page = render_page(results, title, pair, pictures)
-    texts = {"html": page, "md": to_markdown(results, compared, units), "csv": to_csv(results)}
-    texts["tex"] = to_latex(results, compared, units)
-    for suffix, text in texts.items():
-        atomic_write_text(output / f"report.{suffix}", text)
+    with one_writer(output):
+        page = render_page(results, title, pair, pictures)
+        texts = {"html": page, "md": to_markdown(results, compared, units), "csv": to_csv(results)}
+        texts["tex"] = to_latex(results, compared, units)
+        for suffix, text in texts.items():
+            atomic_write_text(output / f"report.{suffix}", text)
     comparison = comparison_to_terminal(compared, units) if compared else ""
     return Written(output / "report.html", to_terminal(results), comparison, results.notes)

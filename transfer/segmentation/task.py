@@ -35,7 +35,7 @@ from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.show import show_data
 from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
-from transfer.training.files import MODEL_FILE, Fitted
+from transfer.training.files import MODEL_FILE, Fitted, finished_model
 from transfer.trials.loop import format_metrics
 from transfer.trials.task import Job, Outcome, Request, Scored, Trial
 
@@ -161,8 +161,8 @@ def _check_images(*sets: SemanticSet) -> None:
 def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
     """Trains, unless a resumed run had finished training already."""
     model_file = folder / MODEL_FILE
-    if job.request.resume and model_file.is_file():
-        return Fitted(model_file, read_segmenter(model_file).seconds or 0.0)
+    if job.request.resume and (done := finished_model(folder, read_segmenter)) is not None:
+        return Fitted(model_file, done.seconds or 0.0)
 
     def evaluate(matrices: np.ndarray, iteration: int) -> dict[str, float]:
         metrics, _ = summarize(matrices.sum(axis=0), job.test_set.classes)

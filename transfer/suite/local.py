@@ -70,7 +70,7 @@ class LocalProcess:
                 env=environment,
                 start_new_session=True,
                 preexec_fn=(lambda: _ignore(ignored)) if ignored else None,
-                close_fds=False,  # the suite's lock is inherited, see locks.only_one
+                close_fds=False,  # the suite's lock is inherited, see locks.one_writer
             )
 
     @property

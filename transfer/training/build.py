@@ -92,6 +92,11 @@ def train_to_end(
         evaluate: iteration -> metrics of the model as it is then.
     """
     with open_metrics(run.output, run.start_iter) as metrics:
+
+        def save(iteration: int) -> None:
+            metrics.flush()  # the rows up to the checkpoint's iteration are on disk before it
+            run.save(iteration)
+
         train(
             distribute(run.model),
             batches=batches,
@@ -108,8 +113,9 @@ def train_to_end(
                     cfg.TEST.EVAL_PERIOD,
                     lambda iteration: metrics.write(iteration, **evaluate(iteration)),
                 ),
-                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, run.save),
+                Periodic(cfg.SOLVER.CHECKPOINT_PERIOD, save),
             ],
+            save=save,
         )
 
 

@@ -1,4 +1,4 @@
-"""Files of a model in training: periodic checkpoints, `last_checkpoint`, `model_final.pth`.
+"""Files of a model in training: the last two checkpoints, `last_checkpoint`, `model_final.pth`.
 
 They hold tensors and builtins only, so that `weights_only=True` reads them, and Detectron2 loads
 them ({"model": state_dict, ...}). `last_checkpoint` holds the newest file's name, as Detectron2
@@ -8,7 +8,9 @@ writes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.common.checkpoint import atomic_write, atomic_write_text, load_torch_file
+from pretrain.common.checkpoint import (
+    atomic_write,
+    atomic_write_text,
+    check_whole,
+    load_torch_file,
+    read_newest,
+)
+from pretrain.common.distributed import barrier, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.safe_json import parse_json
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights, as_opened
 from transfer.checkpoints.weights import check_facts
 
+logger = logging.getLogger(__name__)
+
 MODEL_FILE = "model_final.pth"  # in the folder of a run
 LAST = "last_checkpoint"
+NUMBERED, KEPT = re.compile(r"model_\d+\.pth"), 2
 
 
 @dataclass(frozen=True)
@@ -36,22 +48,27 @@ class Fitted:
 
 
 def save_training(output: Path, state: Mapping[str, Any]) -> Path:
-    """Writes model_NNNNNNN.pth, points `last_checkpoint` to it and removes the one before.
+    """Writes model_NNNNNNN.pth, points `last_checkpoint` to it, and keeps the one before.
 
     `state` has "model", "optimizer", "iteration" (the last one finished), "rng", "seconds", and
     perhaps "classes" (names).
     """
-    before = last_checkpoint(output)
     path = output / f"model_{state['iteration']:07d}.pth"
     atomic_write(path, lambda file: torch.save(dict(state), file))
     atomic_write_text(output / LAST, path.name)
-    if before is not None and before != path:
-        before.unlink(missing_ok=True)
+    for older in checkpoints(output)[KEPT:]:
+        older.unlink(missing_ok=True)
     return path
 
 
+def checkpoints(output: Path) -> list[Path]:
+    """The periodic checkpoints of a run, the newest first."""
+    found = (path for path in output.glob("model_*.pth") if NUMBERED.fullmatch(path.name))
+    return sorted(found, key=lambda path: int(path.stem.partition("_")[2]), reverse=True)
+
+
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint of a run, or None."""
+    """What `last_checkpoint` names: the newest checkpoint of a run, in the end model_final.pth."""
     marker = output / LAST
     if not marker.is_file():
         return None
@@ -59,9 +76,33 @@ def last_checkpoint(output: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def load_training(path: Path) -> dict[str, Any]:
-    """Reads a periodic checkpoint; InputError when it is not one."""
-    state = load_torch_file(path)
+def name_newest_whole(output: Path) -> None:
+    """Lets `last_checkpoint` name the newest checkpoint that is whole: Detectron2 goes on from what
+    it names. Every process calls this."""
+    present = checkpoints(output)
+    if not present:
+        return
+    _, path = read_newest(present, check_whole)
+    if is_main() and path != last_checkpoint(output):
+        atomic_write_text(output / LAST, path.name)
+    barrier()
+
+
+def load_newest_training(output: Path) -> tuple[dict[str, Any], Path] | None:
+    """The checkpoint that a run goes on from, and its file: of those that can be read the newest;
+    None: there is none.
+
+    Raises InputError if none of those that are there can be read.
+    """
+    present = checkpoints(output)
+    if not present:
+        return None
+    state, path = read_newest(present, load_torch_file)
+    return checked_training(state, path), path
+
+
+def checked_training(state: Any, path: Path) -> dict[str, Any]:
+    """What was read from `path`, if it is a periodic checkpoint; else InputError."""
     if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
         raise InputError(f"{path} is not a checkpoint of a model in training")
     return state
@@ -77,13 +118,14 @@ def write_model(
     seconds: float,
     classes: Sequence[str] | None = None,
 ) -> Path:
-    """Writes model_final.pth with the facts about its input, and removes the last checkpoint.
+    """Writes model_final.pth with the facts about its input. The last checkpoint stays until the
+    model was scored (`forget_last_checkpoint`): its file may be damaged before.
 
     Args:
         seconds: what the training took.
         classes: names of the predictors' classes, in their order; None: not known.
     """
-    before, path = last_checkpoint(output), output / MODEL_FILE
+    path = output / MODEL_FILE
     facts = json.dumps(
         {
             "preprocess": preprocess.to_dict(),
@@ -95,9 +137,28 @@ def write_model(
     content = {"model": dict(model), "iteration": iteration, "transfer": facts}
     atomic_write(path, lambda file: torch.save(content, file))
     atomic_write_text(output / LAST, path.name)
-    if before is not None and before != path:
-        before.unlink(missing_ok=True)
+    for older in checkpoints(output)[1:KEPT]:
+        older.unlink(missing_ok=True)
     return path
+
+
+def forget_last_checkpoint(output: Path) -> None:
+    """Removes the last periodic checkpoint of a run whose model has been scored."""
+    for path in checkpoints(output)[:1]:
+        path.unlink(missing_ok=True)
+
+
+def read_tried(path: Path) -> dict[str, Any]:
+    """What a file says of the learning rates that were tried; nothing if it is missing or damaged:
+    they are then tried again."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        logger.warning("%s cannot be read (%s): its learning rates are tried again", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -165,6 +226,24 @@ def _with_facts(path: Path, state: dict[str, Tensor], text: Any) -> ModelFile:
         raise InputError(
             f"{path} has damaged 'transfer' facts ({reason}); take the file from its run again"
         ) from error
+
+
+def finished_model(output: Path, read: Callable[[Path], ModelFile]) -> ModelFile | None:
+    """The model of a run whose training is over; None: there is none, or it is damaged and a
+    checkpoint is there to go on from.
+
+    Raises InputError as `read` does, if there is no checkpoint.
+    """
+    path = output / MODEL_FILE
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except InputError as error:
+        if not checkpoints(output):
+            raise
+        logger.warning("%s: the training goes on from %s", error, checkpoints(output)[0].name)
+        return None
 
 
 def _names(content: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as Distributed
 from torch.optim import Optimizer
 
-from pretrain.common.distributed import all_reduce_mean
+from pretrain.common.distributed import all_reduce_mean, world_size
 from pretrain.common.logs import MetricsWriter, progress
+from pretrain.common.stop_signals import agree, agreed, asked, deferred, stop
 from pretrain.optim.schedules import set_rates
 from transfer.training.precision import Precision
 from transfer.training.schedule import Schedule
@@ -73,12 +74,18 @@ def train(
     metrics: MetricsWriter,
     log_period: int,
     callbacks: list[Periodic],
+    save: Callable[[int], None],
     precision: Precision | None = None,
     accumulate: int = 1,
 ) -> None:
     """Runs iterations `start_iter` .. `schedule.max_iter` - 1, each batch in `accumulate` parts.
 
-    Raises FloatingPointError, naming iteration and losses, when a loss is not finite.
+    Args:
+        save: keeps the model as it is after an iteration; called where the run is asked to end.
+
+    Raises:
+        FloatingPointError: a loss is not finite; it names iteration and losses.
+        Stopped: a process was asked to end, and the model was saved.
     """
     last = schedule.max_iter - 1
     taken = steps(
@@ -89,7 +96,10 @@ def train(
         iterations=range(start_iter, schedule.max_iter),
         precision=precision,
     )
-    with progress(taken, total=last + 1, initial=start_iter, desc="train", unit="it") as bar:
+    with (
+        deferred(),
+        progress(taken, total=last + 1, initial=start_iter, desc="train", unit="it") as bar,
+    ):
         for step in bar:
             bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
             if (step.iteration + 1) % log_period == 0 or step.iteration == last:
@@ -106,6 +116,11 @@ def train(
             for callback in callbacks:
                 if callback.due(step.iteration, schedule.max_iter):
                     callback.action(step.iteration)
+            if agreed() and step.iteration < last:
+                save(step.iteration)
+                stop()
+    if asked():  # what follows the training can be done by the resumed run as well
+        stop()
 
 
 def steps(
@@ -185,13 +200,18 @@ def take_step(
 
 
 def check_finite(losses: Mapping[str, Tensor], place: str, remedy: str) -> dict[str, float]:
-    """The losses as numbers.
+    """The losses as numbers. All processes learn here whether one of them was asked to end.
 
     Raises FloatingPointError, on every process, when a loss of one of them is not finite.
     """
     values = torch.stack(list(losses.values()))
     # All processes stop together: of those that went on, each would wait for the others for ever.
-    finite = all_reduce_mean(torch.isfinite(values).all().float())
+    finite = torch.isfinite(values).all().float()
+    if asked():
+        # Travels with what is exchanged anyway: with any loss that is not finite, the mean over W
+        # processes is below 1 still, since (W - 1) (1 + 1 / 2W) < W.
+        finite *= 1 + 1 / (2 * world_size())
+    finite = all_reduce_mean(finite)
     # One transfer from the device for all losses; before the step, so that a bad one does no harm.
     *numbers, share = torch.cat([values, finite[None]]).tolist()
     found = dict(zip(losses, numbers))
@@ -199,6 +219,8 @@ def check_finite(losses: Mapping[str, Tensor], place: str, remedy: str) -> dict[
         listed = ", ".join(f"{name}={value:g}" for name, value in found.items())
         elsewhere = " on another process" if all(map(math.isfinite, numbers)) else ""
         raise FloatingPointError(f"a loss is not finite{elsewhere} at {place}: {listed}; {remedy}")
+    if share > 1:
+        agree()
     return found
 
 

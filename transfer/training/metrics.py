@@ -6,26 +6,20 @@ resumed run drops the lines of the iterations that it takes again.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pretrain.common import logs
 from pretrain.common.logs import MetricsWriter
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, STEP = "metrics.json", "iteration"
 
 
 def open_metrics(output: Path, start_iteration: int) -> MetricsWriter:
     """A writer of `output`/metrics.json, without the lines of `start_iteration` and later."""
-    return MetricsWriter(output, start_iteration - 1, file_name=METRICS_FILE, step_name="iteration")
+    return MetricsWriter(output, start_iteration - 1, file_name=METRICS_FILE, step_name=STEP)
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """All lines of metrics.json; one cut off by a killed process is left out."""
-    rows = []
-    for line in (output / METRICS_FILE).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """All rows of metrics.json; see `pretrain.common.logs.read_metrics`."""
+    return logs.read_metrics(output / METRICS_FILE, STEP)

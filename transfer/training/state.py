@@ -81,14 +81,15 @@ class TrainingState:
         self._begin = time.perf_counter()
 
     def restore(self, load: Load) -> None:
-        """Goes on from the folder's last checkpoint, if it has one.
+        """Goes on from the folder's last checkpoint, if it has one, or from the one before it if
+        that is damaged.
 
         Raises InputError if it was trained on other data.
         """
-        path = model_files.last_checkpoint(self.output)
-        if path is None:
+        found = model_files.load_newest_training(self.output)
+        if found is None:
             return
-        state = model_files.load_training(path)
+        state, path = found
         if self.data is not None:
             check_training_data(path, state.get("data"), self.data)
         restore_state(state, path, load, self.optimizer)
@@ -102,7 +103,8 @@ class TrainingState:
         return self._seconds_before + time.perf_counter() - self._begin
 
     def save(self, iteration: int) -> None:
-        """Writes a checkpoint after `iteration`; every process takes part."""
+        """Writes a checkpoint after `iteration`, and keeps the one before; every process takes
+        part."""
         state = {
             **gather_state(self.model, self.optimizer),
             "iteration": iteration,

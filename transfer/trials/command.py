@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pretrain.common.distributed import (
     launch,
     under_torchrun,
 )
+from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
 from pretrain.common.progress import keep_progress, progress_folder
 from transfer.results.last_lines import last_lines, where_resume_continues
@@ -47,6 +48,7 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     check_gpus(num_gpus)
     trials = range(request.first_trial, request.trials)
     with (
+        _one_writer(*request.folders().values()),
         keep_progress(progress_folder(request.output, request.first_trial)),
         interrupt_says(lambda: where_resume_continues(request.output, trials, task.saved)),
     ):
@@ -77,6 +79,18 @@ def run_request(task: Task[Any], request: Request, job: Job[Any] | None = None) 
         return run_trials(task, job)
 
 
+def show_command(task: Task[Any], request: Request, count: int) -> list[str]:
+    """What a command does that shows `count` of the images that are trained on."""
+    with _one_writer(request.output):
+        return [str(path) for path in task.show_data(request, count)]
+
+
+def _one_writer(*folders: str | Path) -> AbstractContextManager[None]:
+    """The first process holds the folders. Commands of one output may run different trials at the
+    same time, so that each trial has a lock of its own."""
+    return one_writer(*folders if is_first_of_launcher() else ())
+
+
 @contextmanager
 def _processes() -> Iterator[None]:
     """Inside, this process is one of a launcher's, and logs."""
@@ -91,7 +105,7 @@ def _processes() -> Iterator[None]:
 def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     """What a command does that scores a trained model; see `run_command`."""
     check_gpus(num_gpus)
-    with keep_progress(request.output):
+    with _one_writer(request.output), keep_progress(request.output):
         task.check_trained(request)
         if num_gpus > 1:
             request.opened.close()  # each process opens its own

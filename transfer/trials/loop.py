@@ -70,6 +70,7 @@ def _write_trial(task: Task[Any], job: Job[Any], trial: Trial, outcome: Outcome)
         views_seen=outcome.views_seen,
         status="shortened" if task.is_shortened(job) else "done",
     )
+    task.tidy(trial)
     write_record(trial.folder, record)
     logger.info("trial %d: %s", trial.number, format_metrics(record["metrics"]))
     logger.info("%.0f s in all", time.perf_counter() - trial.begin)

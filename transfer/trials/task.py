@@ -317,6 +317,10 @@ class Task(Protocol[JobT]):
         """Trains and scores; None on every process but the first."""
         ...
 
+    def tidy(self, trial: Trial) -> None:
+        """Removes what only a killed trial would need; called before the record is written."""
+        return None
+
     def check_trained(self, request: Request) -> None:
         """Raises InputError unless the data and the trained model in `request.weights` fit the
         config, or if the task cannot score a model by itself."""

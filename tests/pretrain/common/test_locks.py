@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import logging
+import os
+import socket
 import subprocess
 import sys
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from pretrain.common import locks
 from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
-from pretrain.common.locks import locked, only_one
+from pretrain.common.locks import Holder, locked, one_writer, one_writer_of
 
 
 def test_the_second_waits_for_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -39,25 +46,146 @@ def test_an_error_lets_go(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_serves_one(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "suite.lock"
+def hold(call: str, after: str = "print('held', flush=True); input()") -> subprocess.Popen[str]:
+    """Another process that holds what `call` gives and then does `after`."""
     code = (
-        "from pathlib import Path; from pretrain.common.locks import only_one\n"
-        f"with only_one(Path({str(file)!r}), 'in use'): pass"
+        "import os, subprocess, sys\n"
+        "from pretrain.common.locks import one_writer, one_writer_of\n"
+        f"with {call}:\n    {after}"
     )
-    other = lambda: subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    with only_one(file, "in use"):
-        assert other().stderr.endswith("InputError: in use\n")
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, close_fds=False)
-    assert other().returncode == 1, "a process that was started meanwhile holds it too"
-    child.communicate(b"\n")
-    assert other().returncode == 0
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, text=True, **pipes)
+
+
+def test_the_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    first = hold(f"one_writer({str(folder)!r})")
+    assert first.stdout and first.stdout.readline() == "held\n"
+    with pytest.raises(InputError) as refusal, one_writer(folder):
+        pass
+    said = str(refusal.value)
+    assert "\n" not in said and f"process {first.pid} on {socket.gethostname()}" in said
+    assert str(folder) in said and "started 2" in said
+    first.communicate("\n")
+    assert not (tmp_path / "new").exists(), "an empty folder that the lock made goes with it"
+    with one_writer(folder):
+        assert Holder.read(folder / ".lock") == Holder.of_this_process()
+    with one_writer(tmp_path, folder):
+        with pytest.raises(InputError, match="is in use"), one_writer(tmp_path / "b", folder):
+            pass
+    assert not list(tmp_path.iterdir()), "also of one that was refused in the middle"
+
+
+def test_a_killed_writer_lets_go_at_once(tmp_path: Path) -> None:
+    first = hold(f"one_writer({str(tmp_path)!r})")
+    assert first.stdout and first.stdout.readline() == "held\n"
+    first.kill()
+    first.wait()
+    assert (tmp_path / ".lock").exists()
+    with one_writer(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_file_of_another_mechanism_is_taken_over(tmp_path: Path) -> None:
+    for text in ("", "99999999\n", "[" * 100_000, '{"pid": "x"}', "\udcff\n"):
+        (tmp_path / ".lock").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with one_writer(tmp_path):
+            pass
+
+
+def test_a_fork_does_not_hold_it(tmp_path: Path) -> None:
+    """As a loader's process, which outlives a killed command by some seconds."""
+    fork = "pid = os.fork(); (print('held', flush=True), os._exit(0)) if pid else input()"
+    first = hold(f"one_writer({str(tmp_path)!r})", fork)
+    assert first.stdout and first.stdout.readline() == "held\n"
+    first.wait()
+    with one_writer(tmp_path):
+        pass
+    first.communicate("\n")
+
+
+def test_commands_of_a_killed_suite_hold_its_folder(tmp_path: Path) -> None:
+    child = "child = subprocess.Popen([sys.executable, '-c', 'input()'], close_fds=False)"
+    leave = f"{child}; print('held', flush=True); os._exit(0)"
+    first = hold(f"one_writer({str(tmp_path)!r}, inherited=True)", leave)
+    assert first.stdout and first.stdout.readline() == "held\n"
+    first.wait()
+    with pytest.raises(InputError, match="it has ended, but a command that it started still runs"):
+        with one_writer(tmp_path):
+            pass
+    first.communicate("\n")
+    with one_writer(tmp_path):
+        pass
+
+
+def test_two_files_of_one_folder(tmp_path: Path) -> None:
+    with one_writer_of(tmp_path / "a.pkl"), one_writer_of(tmp_path / "b.pkl"):
+        with pytest.raises(InputError, match="a.pkl is in use"), one_writer_of(tmp_path / "a.pkl"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    names = (".checkpoint.pth.k7mm3047", ".c.yaml.abcdefgh_", "deep/.record.json.a2c4e6g8")
+    kept = (".config.yaml.original", "checkpoint.pth", ".lock2", "deep/.gitignore")
+    (tmp_path / "deep").mkdir()
+    for name in (*names, *kept):
+        (tmp_path / name).touch()
+    (tmp_path / ".w.pkl.abcdefg1_").mkdir()
+    written = tmp_path / ".living.pth.a2c4e6g8"
+    with written.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with one_writer(tmp_path):
+            left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
+    assert left == {*kept, "deep", written.name, ".lock"}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="suite.lock cannot be written: "):
-        with only_one(tmp_path / "file" / "suite.lock", "in use"):
+    with pytest.raises(InputError, match="file is a file; give a folder"):
+        with one_writer(tmp_path / "file"):
             pass
+    with pytest.raises(InputError, match="run cannot be written: .*; give another --output"):
+        with one_writer(tmp_path / "file" / "run"):
+            pass
+
+
+@pytest.fixture()
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_the_kernels_locks_the_file_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+    of_alive = replace(
+        Holder.of_this_process(), pid=alive.pid, born=locks._birth(alive.pid), slurm_job="7"
+    )
+    elsewhere = replace(of_alive, host="elsewhere", pid=1)
+
+    def write(holder: Holder) -> None:
+        (tmp_path / ".lock").write_text(json.dumps(asdict(holder)))
+
+    for holder in (of_alive, elsewhere):
+        write(holder)
+        with pytest.raises(InputError, match=r"in use by .*delete .*\.lock"):
+            with one_writer(tmp_path):
+                pass
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # which was requeued on this machine
+    with one_writer(tmp_path):
+        pass
+    write(replace(of_alive, born=of_alive.born + 1))  # its number was given to another process
+    with one_writer(tmp_path):
+        pass
+    write(of_alive)
+    alive.communicate(b"\n")
+    with one_writer(tmp_path):
+        assert Holder.read(tmp_path / ".lock") == Holder.of_this_process()
+    assert os.listdir(tmp_path) == []

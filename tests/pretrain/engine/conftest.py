@@ -13,6 +13,7 @@ from PIL import Image
 
 from pretrain.common.config import load_config
 from pretrain.defaults import get_defaults
+from pretrain.engine.loop import Unlogged
 
 TINY = """
 DATASETS: {TRAIN: "folder:%(data)s", KNN_TRAIN: "folder:%(data)s", KNN_TEST: "folder:%(data)s"}
@@ -64,6 +65,7 @@ def at(step: int, total: int = 12, steps_per_epoch: int = 3) -> SimpleNamespace:
         guard=SimpleNamespace(skipped=0),
         loader=SimpleNamespace(steps_per_epoch=steps_per_epoch),
         lr_at=lambda step: 0.1,
+        unlogged=Unlogged(step=step, seconds=2.0 * step),
     )
 
 

@@ -40,9 +40,8 @@ def test_checkpoints(
         "pretrain.engine.callbacks.save_training",
         lambda training, facts, path: written.append((training.step, path.name)),
     )
-    callback = Checkpoint(
-        tmp_path, {}, every_epochs=every_epochs, every_steps=every_steps, keep_every_epochs=keep
-    )
+    periods = {"every_epochs": every_epochs, "every_steps": every_steps}
+    callback = Checkpoint(tmp_path, {}, MetricsWriter(tmp_path), **periods, keep_every_epochs=keep)
     for step in range(1, 13):
         callback.step(at(step), {})
     callback.end(at(12))

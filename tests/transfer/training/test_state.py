@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from pretrain.common.errors import InputError
 from pretrain.data.fingerprint import Fingerprint
 from tests.two_processes import run_in_two
 from transfer.checkpoints.read import read_weights
-from transfer.training.files import MODEL_FILE, last_checkpoint, read_model
+from transfer.training.files import (
+    MODEL_FILE,
+    checkpoints,
+    forget_last_checkpoint,
+    last_checkpoint,
+    name_newest_whole,
+    read_model,
+)
 from transfer.training.state import TrainingState, gather_state, restore_state
 
 
@@ -80,10 +88,13 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     run = TrainingState(model, optimizer, tmp_path, **options)
     run.restore(model.load_state_dict)
     assert run.start_iter == 0, "an empty folder has nothing to go on from"
+    run.save(1)
     for iteration in (2, 5):
         train(model, optimizer, 3)
         run.save(iteration)
-    assert [path.name for path in tmp_path.glob("model_*")] == ["model_0000005.pth"]
+    kept = [tmp_path / "model_0000005.pth", tmp_path / "model_0000002.pth"]
+    assert checkpoints(tmp_path) == kept == sorted(tmp_path.glob("model_*"), reverse=True)
+    assert last_checkpoint(tmp_path) == kept[0]
     again, its_optimizer = make()
     resumed = TrainingState(again, its_optimizer, tmp_path, **options)
     resumed.restore(again.load_state_dict)
@@ -91,7 +102,9 @@ def test_files_of_a_run(tmp_path: Path) -> None:
 
     fitted = resumed.finish()
     assert fitted.model_file == tmp_path / MODEL_FILE == last_checkpoint(tmp_path)
-    assert fitted.seconds > 0 and not list(tmp_path.glob("model_0*"))
+    assert fitted.seconds > 0 and checkpoints(tmp_path) == kept[:1]
+    forget_last_checkpoint(tmp_path)
+    assert not checkpoints(tmp_path)
     content = read_model(fitted.model_file, part="0.", kind="pair of layers")
     assert content.classes == ("a", "b") and content.preprocess == weights.preprocess
     assert torch.equal(content.state["2.bias"], again.state_dict()["2.bias"])
@@ -125,3 +138,46 @@ def test_a_run_goes_on_with_its_own_training_data(
     with caplog.at_level(logging.WARNING):
         run(data(9, "b")).restore(model.load_state_dict)
     assert "model_0000004.pth does not say which data it was trained on" in caplog.text
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer = make()
+    weights = read_weights("random", backbone="tiny_resnet", seed=0)
+    run = TrainingState(model, optimizer, tmp_path, weights=weights, max_iter=9)
+    states = {}
+    for iteration in (2, 5):
+        train(model, optimizer, 3)
+        run.save(iteration)
+        states[iteration] = {name: value.clone() for name, value in model.state_dict().items()}
+    path = tmp_path / "model_0000005.pth"
+    content = bytearray(path.read_bytes())
+    for kind, damaged in {"cut": content[:-100], "empty": b"", "flipped": flipped(path)}.items():
+        path.write_bytes(damaged)
+        caplog.clear()
+        name_newest_whole(tmp_path / "none")
+        resumed = TrainingState(*make(), tmp_path, weights=weights, max_iter=9)
+        resumed.restore(resumed.model.load_state_dict)
+        assert resumed.start_iter == 3, kind
+        assert torch.equal(resumed.model.state_dict()["0.weight"], states[2]["0.weight"])
+        (line,) = [r.getMessage() for r in caplog.records if "is used" in r.getMessage()]
+        assert "model_0000005.pth.damaged, and model_0000002.pth is used" in line
+        path.with_name(f"{path.name}.damaged").rename(path)
+    name_newest_whole(tmp_path)
+    assert last_checkpoint(tmp_path) == tmp_path / "model_0000002.pth"
+    (tmp_path / "model_0000002.pth").write_bytes(b"x")
+    with pytest.raises(InputError, match="model_0000002.pth is not a readable checkpoint"):
+        resumed.restore(resumed.model.load_state_dict)
+
+
+def flipped(path: Path) -> bytes:
+    """A zip file with the lowest bit of the first byte of its longest entry the other way round."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        entry = max(file.infolist(), key=lambda entry: entry.file_size)
+    name, extra = (
+        int.from_bytes(content[entry.header_offset + at :][:2], "little") for at in (26, 28)
+    )
+    content[entry.header_offset + 30 + name + extra] ^= 1
+    return bytes(content)

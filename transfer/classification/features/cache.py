@@ -29,6 +29,7 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
+from pretrain.common.temporaries import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +168,8 @@ def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[Feat
     waiting = f"waiting for another run that extracts the features of {folder}"
     ours = os.access(folder, os.W_OK)  # a colleague's can be read
     with locked(folder, waiting) if ours else nullcontext():
+        if ours:
+            sweep(folder)
         table = KeptTable(folder, rows, batch_size)
         if table.pending and not ours:
             raise InputError(refusal)

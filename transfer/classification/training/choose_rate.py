@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.checkpoint import atomic_write_text, previous_of
 from pretrain.common.distributed import barrier, is_main
 from transfer.classification.rates import search
 from transfer.classification.training.fit import STATE_FILE, Progress, percentages
+from transfer.training.files import read_tried
 
 logger = logging.getLogger(__name__)
 FILE = "rates.json"
@@ -37,7 +38,7 @@ def choose_rate(
         identity: of the protocol and weights; a file of another is not read.
     """
     file = folder / FILE
-    stored = json.loads(file.read_text()) if resume and file.is_file() else {}
+    stored = read_tried(file) if resume else {}
     stored = stored if stored.pop("identity", None) == identity else {}
     tried: list[Progress] = []
 
@@ -58,7 +59,9 @@ def choose_rate(
         if is_main():
             text = json.dumps({"identity": identity, **stored}, indent=1)
             atomic_write_text(file, text + "\n")
-            (folder / f"lr_{key}" / STATE_FILE).unlink(missing_ok=True)
+            state = folder / f"lr_{key}" / STATE_FILE
+            for path in (previous_of(state), state):
+                path.unlink(missing_ok=True)
         barrier()
         return top1
 

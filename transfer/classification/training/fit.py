@@ -1,7 +1,8 @@
 """All epochs of a training run: trained, tested, kept on disk after each one, continued from there.
 
-The file `training.pth` holds what a run needs to go on from its last epoch bit for bit: weights
-that move, optimizer, random-number states, and what was measured so far.
+The file `training.pth` holds what a run needs to go on from its last epoch, or from the step at
+which it was asked to end, bit for bit: weights that move, optimizer, random-number states, and what
+was measured so far. `training.prev.pth` is what it held before.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pretrain.common.checkpoint import atomic_write, load_torch_file
-from pretrain.common.distributed import barrier, is_main
+from pretrain.common.checkpoint import atomic_write, load_torch_file, previous_of, read_newest
+from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.stop_signals import asked, deferred, stop
 from pretrain.data.fingerprint import Fingerprint, check_training_data
 from transfer.classification.training.images import TrainImages
-from transfer.classification.training.loop import Trainer
+from transfer.classification.training.loop import EpochPart, Trainer
 from transfer.classification.training.model import changed_tensors
 from transfer.training.state import gather_state, restore_state
 
@@ -80,11 +83,17 @@ def fit(
         RuntimeError: the frozen backbone has changed.
     """
     file = state / STATE_FILE
-    done = _restore(trainer, file, facts, data) if resume and file.is_file() else Progress()
+    done = _restore(trainer, file, facts, data) if resume else Progress()
     hits: Tensor | None = None
-    with progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
+    with deferred(), progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
         for epoch in range(done.epochs, epochs):
             start = time.perf_counter()
+
+            def save(start: float = start) -> None:
+                done.seconds += time.perf_counter() - start
+                _save(trainer, file, facts, done, data)
+
+            trainer.save = save
             row: dict[str, float] = {"step": epoch + 1, **trainer.epoch(images, epoch, epochs)}
             _check_frozen(trainer, frozen_state)
             done.epochs, done.views = epoch + 1, done.views + images.used
@@ -96,6 +105,8 @@ def fit(
             done.rows.append(row)
             done.seconds += time.perf_counter() - start
             _save(trainer, file, facts, done, data)
+            if asked() and epoch + 1 < epochs:  # during the test
+                stop()
             bar.update()
             bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "step"})
     if hits is None:  # a finished run was resumed
@@ -146,16 +157,21 @@ def _save(
         "facts": dict(facts),
         "progress": vars(done),
         **({} if data is None else {"data": data.to_dict()}),
+        "part": gather_objects(vars(trainer.done)),
     }
     if is_main():
-        atomic_write(file, lambda handle: torch.save(content, handle))
+        atomic_write(file, lambda handle: torch.save(content, handle), keep_previous=True)
     barrier()
 
 
 def _restore(
     trainer: Trainer, file: Path, facts: Mapping[str, Any], data: Fingerprint | None
 ) -> Progress:
-    content = load_torch_file(file)
+    """What was done; of an epoch that was begun the trainer knows. Nothing if nothing was saved."""
+    present = [path for path in (file, previous_of(file)) if path.is_file()]
+    if not present:
+        return Progress()
+    content, file = read_newest(present, load_torch_file)
     if data is not None:
         check_training_data(file, content.get("data"), data)
     if content["facts"] != dict(facts):
@@ -166,5 +182,16 @@ def _restore(
     restore_state(content, file, trainer.trained.load_state_dict, trainer.optimizer)
     done = Progress(**content["progress"])
     done.before = done.seconds
-    logger.info("%s: continued after epoch %d", file, done.epochs)
+    trainer.done = _own_part(content.get("part", []))
+    steps = f" and {trainer.done.step} steps" if trainer.done.step else ""
+    logger.info("%s: continued after epoch %d%s", file, done.epochs, steps)
     return done
+
+
+def _own_part(parts: list[dict[str, Any]]) -> EpochPart:
+    """This process's, or the mean of all if they were another number."""
+    if not parts:  # of an older version
+        return EpochPart()
+    if len(parts) == world_size():
+        return EpochPart(**parts[rank()])
+    return EpochPart(**{**parts[0], "loss": mean(part["loss"] for part in parts)})

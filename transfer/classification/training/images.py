@@ -80,11 +80,11 @@ class TrainImages:
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.used = min(self.count, self.steps_per_epoch * batch_size)  # images of an epoch
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of epoch number `epoch`, counted from 0."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of epoch number `epoch`, counted from 0, from step `start_step` on."""
         draws = np.random.default_rng((self.seed, epoch, FLIPS)).random(self.count)
         flips = torch.from_numpy(draws < self.flip_prob)
-        for step, loaded in enumerate(self.loader.epoch(epoch)):
+        for step, loaded in enumerate(self.loader.epoch(epoch, start_step), start_step):
             flip = flips[loaded.index].to(self.device, non_blocking=True)
             batch = loaded.to(self.device)
             images = batch.crops[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.precision import amp_dtype
 from pretrain.common.resources import loader_processes
+from pretrain.common.stop_signals import agreed, deferred, stop
 from pretrain.data.preprocess import Preprocess
 from transfer.classification.crops import CropDataset, ImageTransform, collate
 from transfer.classification.metrics import hits
@@ -75,6 +76,16 @@ class Losses(nn.Module):
 
 
 @dataclass
+class EpochPart:
+    """What is done of an epoch: steps, this process's losses times the images of their steps, and
+    these images' number."""
+
+    step: int = 0
+    loss: float = 0.0
+    seen: int = 0
+
+
+@dataclass
 class Trainer:
     """A classifier, what feeds it and what moves it.
 
@@ -84,6 +95,8 @@ class Trainer:
             taken in parts of at most so many, and their gradients added up. 0: all at once.
         chunk: images per forward pass of a frozen backbone, which moves no number.
         amp: mixed precision of the backbone on a GPU, in the dtype of `amp_dtype`.
+        done: of the present epoch.
+        save: keeps the trainer as it is; called after a step at which the run is asked to end.
     """
 
     model: Classifier
@@ -93,6 +106,8 @@ class Trainer:
     norm_batch: int = 0
     chunk: int = 256
     amp: bool = True
+    done: EpochPart = field(default_factory=EpochPart)
+    save: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.trained = self.model.trained()
@@ -104,19 +119,23 @@ class Trainer:
         self.step_precision = Precision(None, kind) if frozen else self.precision
 
     def epoch(self, images: TrainImages, epoch: int, epochs: int) -> dict[str, float]:
-        """Trains one epoch; {"loss": mean over its images and heads' sum, "lr": its last rate}.
+        """Trains one epoch, or the rest of it if `done` says so.
 
-        Raises FloatingPointError, with epoch and step, when a loss is not finite.
+        Returns {"loss": mean over its images and heads' sum, "lr": its last rate}.
+
+        Raises:
+            FloatingPointError: a loss is not finite; with epoch and step.
+            Stopped: a process was asked to end, and `save` has kept the trainer.
         """
         self.model.train()
-        loss, seen, count = 0.0, 0, images.steps_per_epoch
+        done, count = self.done, images.steps_per_epoch
         first = epoch * count
         taken = steps(
             self.losses,
-            batches=map(self.parts, images.epoch(epoch)),
+            batches=map(self.parts, images.epoch(epoch, done.step)),
             optimizer=self.optimizer,
             rate_at=self.schedule,
-            iterations=range(first, first + count),
+            iterations=range(first + done.step, first + count),
             precision=self.step_precision,
             mean=False,
             place=lambda step: (
@@ -126,14 +145,21 @@ class Trainer:
             remedy="lower SOLVER.LR_PER_256",
         )
         desc = f"epoch {epoch + 1} of {epochs}"
-        with progress(taken, desc=desc, total=count, leave=False) as bar:
+        bar = progress(taken, desc=desc, total=count, initial=done.step, leave=False)
+        with deferred(), bar:
             for step in bar:
-                total = images.total(step.iteration - first)
-                loss, seen = loss + step.loss * total, seen + total
+                total = images.total(done.step)
+                done.loss, done.seen = done.loss + step.loss * total, done.seen + total
+                done.step += 1
                 bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+                if agreed() and self.save is not None:
+                    self.save()
+                    stop()
         self._share_statistics()
         # Not `torch.tensor`, whose copy to a GPU the host waits for.
-        mean = all_reduce_mean(torch.full((), loss / seen, dtype=torch.float64, device=self.device))
+        mean = torch.full((), done.loss / done.seen, dtype=torch.float64, device=self.device)
+        mean = all_reduce_mean(mean)
+        self.done = EpochPart()
         return {"loss": float(mean), "lr": self.schedule(first + count - 1)}
 
     def parts(self, batch: Batch) -> list[Part]:

@@ -76,6 +76,8 @@ class TorchvisionEngine:
             lambda iteration: evaluate(predict(run.model, cfg, test_set), iteration),
         )
         if cfg.TEST.PRECISE_BN.ENABLED:
+            if run.start_iter < cfg.SOLVER.MAX_ITER:
+                run.save(cfg.SOLVER.MAX_ITER - 1)  # what follows takes minutes
             run.model.train()
             # As many images whatever ACCUMULATE is, in parts that fit the memory.
             count = cfg.TRANSFER.ACCUMULATE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.common.stop_signals import Stopped, heard
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.read import read_weights
 from transfer.classification.crops import ImageTransform
@@ -41,6 +44,36 @@ def run(
         state=folder,
         **options,
     )
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 8])
+def test_a_run_that_is_asked_to_end_goes_on_from_that_step(
+    step: int, frozen: bool, make: Callable, folder: Path, tmp_path: Path
+) -> None:
+    """In the middle and at the last step of an epoch of 4 steps, also while it tests."""
+    whole = make(LARC, 3.0, frozen=frozen)
+    done, hits = run(whole, tmp_path / "whole", folder, eval_period=2)
+
+    asked = make(LARC, 3.0, frozen=frozen)
+    original, taken = asked[0].parts, []
+
+    def parts(batch: Any) -> Any:
+        taken.append(batch)
+        if len(taken) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(batch)
+
+    asked[0].parts = parts
+    with heard(), pytest.raises(Stopped) as stopped:
+        run(asked, tmp_path / "parts", folder, eval_period=2)
+    assert stopped.value.status == 143 and len(taken) == step
+    resumed = make(LARC, 3.0, frozen=frozen)
+    again, again_hits = run(resumed, tmp_path / "parts", folder, eval_period=2, resume=True)
+    for key, value in whole[0].model.state_dict().items():
+        assert torch.equal(value, resumed[0].model.state_dict()[key]), key
+    assert torch.equal(hits, again_hits) and again.before > 0
+    assert (again.rows, again.best, again.views) == (done.rows, done.best, done.views)
 
 
 class Killed(Exception):
@@ -87,6 +120,9 @@ def test_without_resume_it_starts_again_and_another_run_is_refused(
     with pytest.raises(InputError, match=f"{STATE_FILE} is of another run .its config"):
         run(make(LARC, 3.0), tmp_path, folder, facts={"config": "b"}, resume=True)
     (tmp_path / STATE_FILE).write_bytes(b"torn")
+    run(make(LARC, 3.0), tmp_path, folder, resume=True, epochs=2)  # from the one before
+    (tmp_path / STATE_FILE).write_bytes(b"torn")
+    (tmp_path / "training.prev.pth").write_bytes(b"torn")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         run(make(LARC, 3.0), tmp_path, folder, resume=True)
 

@@ -1,0 +1,131 @@
+"""Signals that ask a command to end: Ctrl-C, SIGTERM (a preemption, `kill`), and SIGUSR1, which
+SLURM sends ahead of a time limit (`--signal=USR1@120`).
+
+Under `heard` each of them ends the command by `Stopped`. Inside `deferred`, which a training loop
+is in, they are only noted (`asked`). Not every process of a run gets the signal, so the processes
+tell each other with what they exchange in each step anyway, and each calls `agree` in the same
+step. The loop then looks at `agreed`, saves, and calls `stop`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+INTERRUPTED, REQUEUE = 130, 143  # exit status: of Ctrl-C; what a job script starts again after
+STOPPED = {INTERRUPTED: signal.SIGINT, REQUEUE: signal.SIGTERM}
+IGNORE_SECONDS = 1.0  # a second Ctrl-C within them is the same request
+
+_deferred = False
+_asked: signal.Signals | None = None
+_agreed = False
+_asked_at = 0.0
+
+
+class Stopped(KeyboardInterrupt):
+    """The command was asked to end by a signal.
+
+    Args:
+        text: what was saved; "" if nothing is said of it.
+    """
+
+    def __init__(self, number: int, text: str = "") -> None:
+        super().__init__(*([text] if text else []))
+        self.number = signal.Signals(number)
+
+    @property
+    def status(self) -> int:
+        """The command's exit status."""
+        return INTERRUPTED if self.number == signal.SIGINT else REQUEUE
+
+
+def describe_stop(error: KeyboardInterrupt) -> str:
+    """The line that a command ends with: the signal, and what was saved."""
+    number = error.number if isinstance(error, Stopped) else signal.SIGINT
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    return f"interrupted{by}{f'; {error}' if error.args else ''}"
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Inside, the signals raise `Stopped`, unless something else handles or ignores them already:
+    a launcher that stops its jobs in another way, `nohup`, a shell's background."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    defaults: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGUSR1: signal.SIG_DFL,
+    }
+    ours = [number for number, usual in defaults.items() if signal.getsignal(number) == usual]
+    _forget()
+    for number in ours:
+        signal.signal(number, _hear)
+    try:
+        yield
+    finally:
+        for number in ours:
+            if signal.getsignal(number) == _hear:
+                signal.signal(number, defaults[number])
+        _forget()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal is only noted, but for a second Ctrl-C."""
+    global _deferred
+    before, _deferred = _deferred, True
+    try:
+        yield
+    finally:
+        _deferred = before
+
+
+def asked() -> bool:
+    """Whether this process has got a signal."""
+    return _asked is not None
+
+
+def agree() -> None:
+    """Every process of the run calls this in the same step."""
+    global _agreed
+    _agreed = True
+
+
+def agreed() -> bool:
+    """Whether the run ends after this step."""
+    return _agreed
+
+
+def stop() -> NoReturn:
+    """Ends the command, when everything is saved: another process may have got the signal."""
+    raise Stopped(_asked or signal.SIGTERM)
+
+
+def _forget() -> None:
+    global _asked, _agreed
+    _asked, _agreed = None, False
+
+
+def _hear(number: int, frame: Any) -> None:
+    global _asked, _asked_at
+    if not _deferred:
+        raise Stopped(number)
+    if _asked is None:
+        _asked, _asked_at = signal.Signals(number), time.monotonic()
+        if int(os.environ.get("RANK", 0)) == 0:
+            again = b"; again: ends at once" if number == signal.SIGINT else b""
+            name = _asked.name.encode()
+            # print may be in the middle of a line of its own
+            os.write(2, b"\n" + name + b": saves after this step and ends" + again + b"\n")
+        return
+    # A launcher passes Ctrl-C on to processes that have got it from the terminal already.
+    alone = "LOCAL_RANK" not in os.environ
+    if number == signal.SIGINT and alone and time.monotonic() - _asked_at > IGNORE_SECONDS:
+        raise Stopped(number)
