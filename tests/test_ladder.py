@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from benchmarks.ladder import main, parse, plan_runs, recipe_sha256
+from benchmarks.ladder import (
+    claim_run,
+    is_trained,
+    main,
+    parse,
+    plan_runs,
+    recipe_sha256,
+    run_folder,
+)
 from benchmarks.ladder_report import (
     READING,
     compared_with,
@@ -86,6 +94,44 @@ def test_runs_what_is_missing_and_reports(
     assert main([*options, "--report", str(tmp_path / "report" / "small")]) == 0
     assert (tmp_path / "report" / "small.md").read_text() == text, "whatever the rows' order"
     assert (tmp_path / "report" / "small.svg").read_text().startswith("<?xml")
+
+
+def test_training_and_probing_may_be_two_calls(
+    suite: tuple[list[str], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options, overrides = suite
+    rows = tmp_path / "rows.jsonl"
+    assert main([*options, "--only", "probe", "--minutes", "9", *overrides]) == 0
+    assert not rows.exists(), "nothing is trained yet"
+    assert main([*options, "--only", "train", "--minutes", "0", *overrides]) == 0
+    assert not rows.exists()
+    (trained,) = [path.parent for path in (tmp_path / "runs").rglob("checkpoint.pth")]
+    before = (trained / "checkpoint.pth").read_bytes()
+    assert main([*options, "--only", "probe", "--minutes", "9", *overrides]) == 0
+    (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert (row["name"], row["seed"]) == ("one", 0) and row["pretrain_commit"]
+    assert (trained / "checkpoint.pth").read_bytes() == before, "it is not trained again"
+    capsys.readouterr()
+    assert main([*options, "--only", "train", "--minutes", "9", *overrides]) == 0
+    assert "1 of 4 runs" in capsys.readouterr().out and len(rows.read_text().splitlines()) == 1
+    assert main([*options, "--minutes", "9", *overrides]) == 0
+    assert len(rows.read_text().splitlines()) == 4
+
+
+def test_a_run_that_another_call_has_taken_is_left_to_it(
+    suite: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    options, overrides = suite
+    args = parse([*options, "--only", "train", *overrides])
+    runs = plan_runs(args)
+    claim = claim_run(runs[0], args)
+    assert claim is not None and claim_run(runs[0], args) is None
+    with claim:
+        assert main([*options, "--only", "train", "--minutes", "9", *overrides]) == 0
+    trained = {path.parent.name for path in (tmp_path / "runs").rglob("checkpoint.pth")}
+    assert trained == {run_folder(run, args).name for run in runs[1:]}
+    with claim_run(runs[0], args):
+        assert not is_trained(runs[0], args) and is_trained(runs[1], args)
 
 
 def test_held_out_images_are_not_trained_on(

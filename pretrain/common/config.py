@@ -31,6 +31,7 @@ PRETRAIN_IGNORED: Mapping[str, Any] = {
     "DATALOADER.PREFETCH_GIB": ANY,
     "BACKBONE.CHECKPOINTING": ANY,
     "SOLVER.COMPILE": ANY,
+    "MASK.NOISE_RELATIVE": False,
     "VIEWS.RESIZE": "pillow",
 }
 UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)
