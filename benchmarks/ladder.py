@@ -43,6 +43,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     shard = "take every N-th run from the I-th on, as where calls do not share a disk (0/1)"
     parser.add_argument("--shard", default="0/1", metavar="I/N", help=shard)
+    wanted = "probe re-estimated statistics and the filter that the weights want alone"
+    parser.add_argument("--wanted-only", action="store_true", help=wanted)
     only = "train: leave the probes to a later call; probe: only the runs that are trained (both)"
     parser.add_argument("--only", choices=("train", "probe"), help=only)
     parser.add_argument("--results", type=Path, help="JSON lines (benchmarks/results/SUITE.jsonl)")
@@ -204,7 +206,7 @@ def take_run(run: dict[str, Any], args: argparse.Namespace) -> str:
 
 def probed_row(run: dict[str, Any], args: argparse.Namespace, begin: float) -> dict[str, Any]:
     """The row of a trained run; `begin`: time.monotonic() when this call took the run."""
-    from benchmarks.probe import ProbeSet, probe_run
+    from benchmarks.probe import of_held_out, of_validation, probe_run
     from pretrain.common.checkpoint import load_checkpoint
     from pretrain.common.distributed import process_device
     from pretrain.common.environment import describe_environment, describe_hardware
@@ -212,9 +214,9 @@ def probed_row(run: dict[str, Any], args: argparse.Namespace, begin: float) -> d
     cfg: CfgNode = run["cfg"]
     folder = run_folder(run, args)
     started = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - begin)
-    read = ProbeSet.of_held_out if args.held_out else ProbeSet.of_validation
-    device = process_device()
-    metrics = probe_run(folder, read(cfg, tuple(args.probe_limit)), device, run["seed"])
+    sets = (of_held_out if args.held_out else of_validation)(cfg, tuple(args.probe_limit))
+    device, only = process_device(), args.wanted_only
+    metrics = probe_run(folder, sets, device, run["seed"], wanted_only=only)
     saved = load_checkpoint(folder / "checkpoint.pth")
     schedule = saved["schedule"]
     costs = ("epochs", "total_steps", "images_seen", "views_seen", "views_per_image")
@@ -239,11 +241,11 @@ def probed_row(run: dict[str, Any], args: argparse.Namespace, begin: float) -> d
 
 
 def shown(row: dict[str, Any]) -> str:
-    """kNN and linear accuracy on input as the weights want it."""
+    """kNN and linear accuracy, in colour and grey, on input as the weights want it."""
     choice = "on" if row["filter_wanted"] else "off"
     found = [
         f"{what} {statistics} {row['metrics'][key]:.1f}"
-        for what in ("knn20", "linear")
+        for what in ("knn20", "linear", "knn20_gray", "linear_gray")
         for statistics in ("raw", "precise")
         if (key := f"{what}/{statistics}/{choice}") in row["metrics"]
     ]

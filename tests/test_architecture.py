@@ -84,6 +84,7 @@ CONFIG_READERS = {
     "transfer.trials.earlier",
     # Scripts.
     "benchmarks.detect",
+    "benchmarks.floors",
     "benchmarks.ladder",
     "benchmarks.probe",
     "benchmarks.run",

@@ -77,7 +77,11 @@ def test_runs_what_is_missing_and_reports(
     assert "4 of 4 runs are in" in capsys.readouterr().out
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
     keys = {
-        f"{w}/{s}/{f}" for w in ("knn20", "linear") for s in ("raw", "precise") for f in FILTERS
+        f"{w}{c}/{s}/{f}"
+        for w in ("knn20", "linear")
+        for c in ("", "_gray")
+        for s in ("raw", "precise")
+        for f in FILTERS
     }
     assert all(keys <= set(row["metrics"]) for row in rows)
     assert all(0 <= row["metrics"][key] <= 100 for row in rows for key in keys)
@@ -107,14 +111,17 @@ def test_training_and_probing_may_be_two_calls(
     assert not rows.exists()
     (trained,) = [path.parent for path in (tmp_path / "runs").rglob("checkpoint.pth")]
     before = (trained / "checkpoint.pth").read_bytes()
-    assert main([*options, "--only", "probe", "--minutes", "9", *overrides]) == 0
+    wanted_only = ["--only", "probe", "--wanted-only", "--minutes", "9"]
+    assert main([*options, *wanted_only, *overrides]) == 0
     (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
     assert (row["name"], row["seed"]) == ("one", 0) and row["pretrain_commit"]
+    assert {key.partition("/")[2] for key in row["metrics"]} == {"precise/off"}
+    assert {"linear/precise/off", "linear_gray/precise/off"} < set(row["metrics"])
     assert (trained / "checkpoint.pth").read_bytes() == before, "it is not trained again"
     capsys.readouterr()
     assert main([*options, "--only", "train", "--minutes", "9", *overrides]) == 0
     assert "1 of 4 runs" in capsys.readouterr().out and len(rows.read_text().splitlines()) == 1
-    assert main([*options, "--minutes", "9", *overrides]) == 0
+    assert main([*options, "--wanted-only", "--minutes", "9", *overrides]) == 0
     assert len(rows.read_text().splitlines()) == 4
 
 
