@@ -82,11 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     start, longest = time.monotonic(), 0.0
     for run in runs:
         spent = time.monotonic() - start
-        if is_done(run, args) or (claim := claim_run(run, args)) is None:
+        if is_done(run, args) or (args.only == "probe" and not is_trained(run, args)):
+            continue
+        claim = claim_run(run, args)
+        if claim is None:
             continue
         with claim:
-            if is_done(run, args) or (args.only == "probe" and not is_trained(run, args)):
-                continue  # another call did it since, or it has no weights yet
+            if is_done(run, args):  # another call did it since
+                continue
             if longest and spent + longest > 60 * args.minutes:
                 print(f"{spent / 60:.1f} minutes spent; call again for the rest")
                 return
