@@ -219,6 +219,17 @@ def test_verdicts_are_corrected_for_being_many() -> None:
     assert READING in lines and any(found["sure"] in line for line in lines)
 
 
+def test_gray_is_a_column_of_its_own_where_all_rows_have_it() -> None:
+    rows = {"final": [row("final", seed, 40.0 + seed, 30.0) for seed in range(2)]}
+    assert not any("gray" in line for line in report_lines(rows, "x.svg"))
+    for seed, each in enumerate(rows["final"]):
+        each["metrics"] |= {"linear_gray/precise/on": 10.0 + seed, "knn20_gray/precise/on": 5.0}
+    (line,) = [line for line in report_lines(rows, "x.svg") if line.startswith("| final | 2 |")]
+    assert (
+        line == "| final | 2 | 40.5 ± 0.7 |  | 30.0 ± 0.0 |  | 10.5 ± 0.7 |  | 5.0 ± 0.0 |  | 2 |"
+    )
+
+
 def test_what_a_row_is_compared_with() -> None:
     names = ["step_0", "step_1", "crop_only"]
     assert compared_with("step_0", names) is None and compared_with("step_1", names) == "step_0"
