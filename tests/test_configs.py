@@ -116,7 +116,7 @@ def test_recipes_have_the_rates_of_their_sources() -> None:
 
 
 def test_initialisation_and_groups_are_their_sources() -> None:
-    """Residual blocks that start as the identity: BYOL's (Haiku), SimCLR's (Google), FAIR's of 2021.
+    """Residual blocks that start as the identity: BYOL's (Haiku), SimCLR's (Google), FAIR (2021).
     MoCo's and torchvision's supervised do not. Batch norms of 32 images: theirs on 8 GPUs."""
     zero = "byol simclr mscn vicreg barlow simsiam moco_v3 mscn_byol mscn_vicreg".split()
     for name in [*(f"{method}_r50" for method in zero), *(path.stem for path in LADDER)]:
