@@ -1,6 +1,6 @@
 """Rows of the masking experiment in, its table, verdicts and figure in docs/results/masking.md out.
 
-What is compared, and what may be concluded, was fixed before the first run; this module is that
+What is compared, and what may be concluded, was fixed before the first result: this module is that
 rule. Runs count up to the first missing one of the fixed order, so that nothing can be dropped.
 """
 
@@ -50,6 +50,7 @@ SECONDARY = (
 )
 LEAST_EFFECT = 0.5  # points; an effect below it is refuted at this scale
 LEAST_SEEDS = 3  # of each row that a verdict is about
+GAIN = "resolved, a gain"
 
 Row = Mapping[str, Any]
 Values = Mapping[str, Sequence[float]]  # row's name -> its seeds' values of one endpoint
@@ -286,8 +287,7 @@ def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
         ]
     lines = [f"- The gate is open: {short(GATE)} is {shown(gate)}, above 0."]
     lines += [f"- {short(pair)} is {shown(main[pair])}: {verdict(main[pair])}." for pair in PRIMARY]
-    with_filter, masks = (main[pair] for pair in PRIMARY)
-    if masks.found and masks.value > 0 and with_filter.found and with_filter.value > 0:
+    if all(verdict(main[pair]) == GAIN for pair in PRIMARY):
         lines.append("- Masks help at this scale: MSCN is above SimCLR with the filter.")
     else:
         lines.append('- "Masks help" may not be said: it is not resolved.')
@@ -300,7 +300,7 @@ def verdict(found: Compared) -> str:
     if found.interval[1] < LEAST_EFFECT:
         return f"a gain of {LEAST_EFFECT} points or more is refuted at this scale"
     if found.found:
-        return "resolved, a gain" if found.value > 0 else "resolved, a loss"
+        return GAIN if found.value > 0 else "resolved, a loss"
     return "not resolved, and not refuted"
 
 

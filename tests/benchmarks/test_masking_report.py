@@ -84,6 +84,7 @@ def test_a_small_interval_below_half_a_point_refutes() -> None:
     assert text.count("refuted at this scale") == 2 and "resolved, a loss" not in text
     text = verdicts({**OPEN, "4_mscn": 10.4}, std=0.02)
     assert text.count("refuted at this scale") == 2, "resolved above 0, yet below half a point"
+    assert "Masks help at this scale" not in text
     text = verdicts({**OPEN, "4_mscn": 10.2}, std=1.0)
     assert text.count("not resolved, and not refuted") == 2
 
