@@ -2,7 +2,7 @@
 """What a training step of each shipped pretraining config needs of a GPU, in a table and in the
 headers of the configs: `python -m benchmarks.footprints` computes both, some seconds a config.
 
-The configs of the demo, which name CPU cores, are left out, and those that are only built on.
+Configs for CPU cores (*_demo.yaml, *_cpu.yaml) are left out, and those that are only built on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def named_configs() -> dict[str, Path]:
     return {
         str(path.relative_to(CONFIGS).with_suffix("")): path
         for path in sorted(CONFIGS.rglob("*.yaml"))
-        if not path.stem.endswith("_demo") and not path.stem.startswith("base_")
+        if not path.stem.endswith(("_demo", "_cpu")) and not path.stem.startswith("base_")
     }
 
 

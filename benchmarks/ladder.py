@@ -1,5 +1,6 @@
 """Pretrains and probes the entries of a suite with several seeds, as many as the time allows, and
-appends one JSON line for each; the next call goes on with what is missing. --report draws them."""
+appends one JSON line for each; the next call goes on with what is missing. Calls at the same time
+share the work: each takes the next run that no other has. --report draws them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +41,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--probe-limit", type=int, nargs=2, default=(0, 0), metavar=("BANK", "N"), help=limit
     )
-    shard = "take every N-th run from the I-th on: N calls at once share the work (0/1)"
+    shard = "take every N-th run from the I-th on, as where calls do not share a disk (0/1)"
     parser.add_argument("--shard", default="0/1", metavar="I/N", help=shard)
+    wanted = "probe re-estimated statistics and the filter that the weights want alone"
+    parser.add_argument("--wanted-only", action="store_true", help=wanted)
+    only = "train: leave the probes to a later call; probe: only the runs that are trained (both)"
+    parser.add_argument("--only", choices=("train", "probe"), help=only)
     parser.add_argument("--results", type=Path, help="JSON lines (benchmarks/results/SUITE.jsonl)")
     parser.add_argument("--output", type=Path, help="run directories (runs/ladder/SUITE)")
     parser.add_argument("--report", type=Path, help="only write REPORT.md and REPORT.svg")
@@ -71,19 +77,65 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     first, every = args.shard
     runs = plan_runs(args)[first::every]
-    done = {(row["name"], row["seed"], row["recipe_sha256"]) for row in read_rows(args.results)}
-    missing = [run for run in runs if (run["name"], run["seed"], run["sha256"]) not in done]
-    print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {args.results}")
+    present = sum(is_done(run, args) for run in runs)
+    print(f"{present} of {len(runs)} runs are in {args.results}", flush=True)
     start, longest = time.monotonic(), 0.0
-    for run in missing:
+    for run in runs:
         spent = time.monotonic() - start
-        if longest and spent + longest > 60 * args.minutes:
-            print(f"{spent / 60:.1f} minutes spent; call again for the rest")
-            return
-        row = take_run(run, args)
-        append_row(args.results, row)
+        if is_done(run, args) or (args.only == "probe" and not is_trained(run, args)):
+            continue
+        claim = claim_run(run, args)
+        if claim is None:
+            continue
+        with claim:
+            if is_done(run, args):  # another call did it since
+                continue
+            if longest and spent + longest > 60 * args.minutes:
+                print(f"{spent / 60:.1f} minutes spent; call again for the rest")
+                return
+            outcome = take_run(run, args)
         longest = max(longest, time.monotonic() - start - spent)
-        print(f"{run['name']} seed {run['seed']}: {shown(row)} in {row['seconds']:.0f} s")
+        print(f"{run['name']} seed {run['seed']}: {outcome}", flush=True)
+
+
+def run_folder(run: dict[str, Any], args: argparse.Namespace) -> Path:
+    """Where a run trains."""
+    name = f"{run['name']}_seed{run['seed']}_{run['sha256'][:8]}"
+    return Path(args.output) / name
+
+
+def is_done(run: dict[str, Any], args: argparse.Namespace) -> bool:
+    """Whether this call has nothing to do for a run: it is trained, or has its row."""
+    if args.only == "train":
+        return is_trained(run, args)
+    key = (run["name"], run["seed"], run["sha256"])
+    rows = read_rows(args.results)
+    return any((row["name"], row["seed"], row["recipe_sha256"]) == key for row in rows)
+
+
+def is_trained(run: dict[str, Any], args: argparse.Namespace) -> bool:
+    """Whether a run's folder holds the last checkpoint, with re-estimated statistics if wanted."""
+    from pretrain.common.checkpoint import load_checkpoint
+    from pretrain.engine.precise_bn import FILE_NAME
+
+    folder, wanted = run_folder(run, args), run["cfg"].PRECISE_BN.IMAGES > 0
+    last = folder / (FILE_NAME if wanted else "checkpoint.pth")
+    if not last.is_file():
+        return False
+    saved = load_checkpoint(last)
+    return bool(saved["step"] == saved["schedule"]["total_steps"])
+
+
+def claim_run(run: dict[str, Any], args: argparse.Namespace) -> ExitStack | None:
+    """Holds a run's folder until the stack is closed; None if another call holds it."""
+    from pretrain.common.locks import only_one
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(run_folder(run, args) / ".taken", "taken"))
+        except InputError:
+            return None
+        return stack.pop_all()
 
 
 def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -139,23 +191,35 @@ def kept_per_class(held_out: float, overrides: list[str]) -> int:
     return int((labels == labels[0]).sum() * (1 - held_out))
 
 
-def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Pretrains (or continues what was cut off), probes, and returns the row."""
-    from benchmarks.probe import ProbeSet, probe_run
-    from pretrain.common.checkpoint import load_checkpoint
+def take_run(run: dict[str, Any], args: argparse.Namespace) -> str:
+    """Pretrains (or continues what was cut off), and probes if wanted, which appends the row; what
+    to show of it."""
     from pretrain.common.config import dump_yaml
-    from pretrain.common.distributed import process_device
-    from pretrain.common.environment import describe_environment, describe_hardware
     from pretrain.engine.run import pretrain
 
-    cfg: CfgNode = run["cfg"]
-    folder = args.output / f"{run['name']}_seed{run['seed']}_{run['sha256'][:8]}"
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     begin = time.monotonic()
-    pretrain(dump_yaml(cfg), str(folder), True)
-    read = ProbeSet.of_held_out if args.held_out else ProbeSet.of_validation
-    device = process_device()
-    metrics = probe_run(folder, read(cfg, tuple(args.probe_limit)), device, run["seed"])
+    if not is_trained(run, args):
+        pretrain(dump_yaml(run["cfg"]), str(run_folder(run, args)), True)
+    if args.only == "train":
+        return f"trained in {time.monotonic() - begin:.0f} s"
+    row = probed_row(run, args, begin)
+    append_row(args.results, row)
+    return f"{shown(row)} in {row['seconds']:.0f} s"
+
+
+def probed_row(run: dict[str, Any], args: argparse.Namespace, begin: float) -> dict[str, Any]:
+    """The row of a trained run; `begin`: time.monotonic() when this call took the run."""
+    from benchmarks.probe import of_held_out, of_validation, probe_run
+    from pretrain.common.checkpoint import load_checkpoint
+    from pretrain.common.distributed import process_device
+    from pretrain.common.environment import describe_environment, describe_hardware
+
+    cfg: CfgNode = run["cfg"]
+    folder = run_folder(run, args)
+    started = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - begin)
+    sets = (of_held_out if args.held_out else of_validation)(cfg, tuple(args.probe_limit))
+    device, only = process_device(), args.wanted_only
+    metrics = probe_run(folder, sets, device, run["seed"], wanted_only=only)
     saved = load_checkpoint(folder / "checkpoint.pth")
     schedule = saved["schedule"]
     costs = ("epochs", "total_steps", "images_seen", "views_seen", "views_per_image")
@@ -172,18 +236,19 @@ def take_run(run: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "pretrain_seconds": round(schedule["seconds"], 1),
         "gpu_seconds": round(schedule["gpu_seconds"], 1),
         "seconds": round(time.monotonic() - begin, 1),
-        "started": started,
+        "started": started.isoformat(timespec="seconds"),
+        "pretrain_commit": saved["environment"]["git_commit"],
         "environment": describe_environment(),
         "hardware": describe_hardware(),
     }
 
 
 def shown(row: dict[str, Any]) -> str:
-    """kNN and linear accuracy on input as the weights want it."""
+    """kNN and linear accuracy, in colour and grey, on input as the weights want it."""
     choice = "on" if row["filter_wanted"] else "off"
     found = [
         f"{what} {statistics} {row['metrics'][key]:.1f}"
-        for what in ("knn20", "linear")
+        for what in ("knn20", "linear", "knn20_gray", "linear_gray")
         for statistics in ("raw", "precise")
         if (key := f"{what}/{statistics}/{choice}") in row["metrics"]
     ]

@@ -23,7 +23,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one line."""
+    """Adds one line, in one piece: calls that share the work append to the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, sort_keys=True) + "\n")
+    with path.open("ab", buffering=0) as file:
+        file.write((json.dumps(row, sort_keys=True) + "\n").encode())

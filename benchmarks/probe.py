@@ -1,13 +1,16 @@
 """What a small pretrained network is worth: a run directory in, accuracies in percent out.
 
-Each network is probed four times: batch-norm statistics of training and re-estimated ones, the
-high-pass filter on and off. Any backbone, since trunks are built from the run's own config.
+Each network is probed on images in colour and on grey ones (bank and queries alike), and on each
+four times: batch-norm statistics of training and re-estimated ones, the high-pass filter on and
+off. Any backbone, since trunks are built from the run's own config.
 Legend: N images of the bank, M queries, D features, C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -28,6 +31,7 @@ from transfer.classification.protocols.linear import Solver, choose_lr, standard
 
 FILES = {"raw": "checkpoint.pth", "precise": PRECISE}
 FILTERS = ("off", "on")
+GRAY = "_gray"  # ends the name of what was measured on grey images
 K, TEMPERATURE = 20, 0.07  # DINO's eval_knn.py
 SOLVER = Solver(epochs=50, batch_size=256)
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the linear probe, per 256 images
@@ -42,65 +46,103 @@ class ProbeSet:
     queries: LabelledImages
     classes: int
 
-    @classmethod
-    def of_validation(cls, cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSet:
-        """KNN_TRAIN against KNN_TEST; `limits` bound the images of each (0 = all)."""
-        bank, queries = open_images(cfg.DATASETS.KNN_TRAIN), open_images(cfg.DATASETS.KNN_TEST)
-        return cls._read(cfg, bank, queries, limits)
 
-    @classmethod
-    def of_held_out(cls, cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSet:
-        """The training images that LIMIT_PER_CLASS takes against those that it leaves out."""
-        whole, limit = open_images(cfg.DATASETS.TRAIN), cfg.DATASETS.LIMIT_PER_CLASS
-        taken = open_images(cfg.DATASETS.TRAIN, limit)
-        kept = {taken.name(index) for index in range(len(taken))}
-        rest = [index for index in range(len(whole)) if whole.name(index) not in kept]
-        return cls._read(cfg, taken, whole.subset(rest), limits)
-
-    @classmethod
-    def _read(
-        cls, cfg: CfgNode, bank: ImageDataset, queries: ImageDataset, limits: tuple[int, int]
-    ) -> ProbeSet:
-        size = cfg.VIEWS.SIZE
-        parts = [LabelledImages.read(d, size, n) for d, n in zip((bank, queries), limits)]
-        return cls(*parts, classes=len(bank.classes))
+ProbeSets = Mapping[str, ProbeSet]  # "" in colour, GRAY without
 
 
-def probe_run(folder: Path, images: ProbeSet, device: torch.device, seed: int) -> dict[str, float]:
-    """Metrics `WHAT/STATISTICS/FILTER` of a finished run, such as `knn20/precise/on`.
+def of_validation(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
+    """KNN_TRAIN against KNN_TEST; `limits` bound the images of each (0 = all)."""
+    return _of_validation(cfg.DATASETS.KNN_TRAIN, cfg.DATASETS.KNN_TEST, cfg.VIEWS.SIZE, limits)
 
-    WHAT is knn20, linear, feature_std or effective_rank; a trunk without batch norm has raw alone.
+
+def of_held_out(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
+    """The training images that LIMIT_PER_CLASS takes against those that it leaves out."""
+    sets = cfg.DATASETS
+    return _of_held_out(sets.TRAIN, sets.LIMIT_PER_CLASS, cfg.VIEWS.SIZE, limits)
+
+
+@lru_cache(maxsize=1)  # the runs of a suite are probed on the same images
+def _of_validation(bank: str, queries: str, size: int, limits: tuple[int, int]) -> ProbeSets:
+    return _read(open_images(bank), open_images(queries), size, limits)
+
+
+@lru_cache(maxsize=1)
+def _of_held_out(name: str, limit: int, size: int, limits: tuple[int, int]) -> ProbeSets:
+    whole, taken = open_images(name), open_images(name, limit)
+    kept = {taken.name(index) for index in range(len(taken))}
+    rest = [index for index in range(len(whole)) if whole.name(index) not in kept]
+    return _read(taken, whole.subset(rest), size, limits)
+
+
+def _read(
+    bank: ImageDataset, queries: ImageDataset, size: int, limits: tuple[int, int]
+) -> ProbeSets:
+    found = {}
+    for name, gray in (("", False), (GRAY, True)):
+        parts = [LabelledImages.read(d, size, n, gray) for d, n in zip((bank, queries), limits)]
+        found[name] = ProbeSet(*parts, classes=len(bank.classes))
+    return found
+
+
+def probe_run(
+    folder: Path, sets: ProbeSets, device: torch.device, seed: int, *, wanted_only: bool = False
+) -> dict[str, float]:
+    """Metrics `WHAT/STATISTICS/FILTER` of a finished run, such as `knn20_gray/precise/on`.
+
+    WHAT is knn20, linear, feature_std or effective_rank, and the same on grey images (`GRAY`); a
+    trunk without batch norm has raw alone.
+
+    Args:
+        wanted_only: re-estimated statistics alone, where there are some, and the filter as the
+            weights want it: a quarter of the time.
     """
     metrics: dict[str, float] = {}
-    for statistics, name in FILES.items():
-        if not (folder / name).is_file():
-            continue
+    present = [each for each, name in FILES.items() if (folder / name).is_file()]
+    for statistics in present[-1:] if wanted_only else present:
         cfg = CfgNode(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-        trunk, wanted = load_trunk(cfg, folder / name)
+        trunk, wanted = load_trunk(cfg, folder / FILES[statistics])
         trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        for choice in FILTERS:
+        own = "off" if wanted.highpass is None else "on"
+        for choice in (own,) if wanted_only else FILTERS:
             highpass = (wanted.highpass or build_highpass(cfg)) if choice == "on" else None
-            values = probe(trunk, replace(wanted, highpass=highpass), images, device, seed)
-            metrics.update({f"{key}/{statistics}/{choice}": v for key, v in values.items()})
+            preprocess = replace(wanted, highpass=highpass)
+            for colour, images in sets.items():
+                values = probe(trunk, preprocess, images, device, seed)
+                metrics.update(
+                    {f"{key}{colour}/{statistics}/{choice}": v for key, v in values.items()}
+                )
     return metrics
 
 
 def probe(
     trunk: nn.Module, preprocess: Preprocess, images: ProbeSet, device: torch.device, seed: int
 ) -> dict[str, float]:
-    """Weighted kNN, and a linear head whose rate is chosen on held-out images of the bank."""
+    """The scores of a trunk's features, and two measures of their collapse."""
     bank, queries = (
         trunk_features(trunk, part.images, preprocess, device, 512)
         for part in (images.bank, images.queries)
     )
+    return {
+        **feature_scores(bank, queries, images, device, seed),
+        "feature_std": feature_std(queries),
+        "effective_rank": effective_rank(queries[:2000]),
+    }
+
+
+def feature_scores(
+    bank: Tensor, queries: Tensor, images: ProbeSet, device: torch.device, seed: int
+) -> dict[str, float]:
+    """Weighted kNN, and a linear head whose rate is chosen on held-out images of the bank.
+
+    Args:
+        bank: features (N, D) of the bank's images, on the CPU; `queries`: (M, D) of the queries.
+    """
     labels, wanted = images.bank.labels, images.queries.labels
     common = {"k": [K], "temperature": TEMPERATURE, "num_classes": images.classes}
     votes = weighted_knn(bank, labels, queries, **common)
     return {
         f"knn{K}": top_accuracy(votes[K], wanted),
         "linear": _linear(bank, labels, queries, wanted, images.classes, device, seed),
-        "feature_std": feature_std(queries),
-        "effective_rank": effective_rank(queries[:2000]),
     }
 
 

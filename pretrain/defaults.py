@@ -136,8 +136,11 @@ _C.MASK.CHANNEL_KINDS = "same"  # same, mixed or grid; see MaskRecipe; our choic
 # blur (its own blurred pixels), other (the next image of the batch, as MixMask fills).
 _C.MASK.FILL = "noise"
 _C.MASK.BLUR_SIGMA = 10 / 224  # of FILL blur, relative to SIZE; the third party: 10 px at 224
-_C.MASK.NOISE = "iid"  # none, iid (each value) or image (a colour per image); our choice
+# none, iid (each value), image (a colour per image), cell (a colour per cell of the grid) or patch
+# (one patch per batch in every cell, as the third party); our choice
+_C.MASK.NOISE = "iid"
 _C.MASK.NOISE_STD = 0.18  # in units of the filtered image; our choice (third party)
+_C.MASK.NOISE_RELATIVE = False  # NOISE_STD is in units of the view's own standard deviation
 
 _C.SOLVER = CN()
 _C.SOLVER.EPOCHS = 100

@@ -25,6 +25,7 @@ ROLES = Roles(
         "BACKBONE.CHECKPOINTING": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SOLVER.COMPILE": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SOLVER.TF32": only(lambda cfg: cfg.SOLVER.TF32),
+        "MASK.NOISE_RELATIVE": only(lambda cfg: cfg.MASK.NOISE_RELATIVE),
         "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),

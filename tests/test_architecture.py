@@ -86,6 +86,7 @@ CONFIG_READERS = {
     "transfer.trials.earlier",
     # Scripts.
     "benchmarks.detect",
+    "benchmarks.floors",
     "benchmarks.ladder",
     "benchmarks.probe",
     "benchmarks.run",

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from benchmarks.ladder import main, parse, plan_runs, recipe_sha256
+from benchmarks.ladder import (
+    claim_run,
+    is_trained,
+    main,
+    parse,
+    plan_runs,
+    recipe_sha256,
+    run_folder,
+)
 from benchmarks.ladder_report import (
     READING,
     compared_with,
@@ -69,7 +77,11 @@ def test_runs_what_is_missing_and_reports(
     assert "4 of 4 runs are in" in capsys.readouterr().out
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
     keys = {
-        f"{w}/{s}/{f}" for w in ("knn20", "linear") for s in ("raw", "precise") for f in FILTERS
+        f"{w}{c}/{s}/{f}"
+        for w in ("knn20", "linear")
+        for c in ("", "_gray")
+        for s in ("raw", "precise")
+        for f in FILTERS
     }
     assert all(keys <= set(row["metrics"]) for row in rows)
     assert all(0 <= row["metrics"][key] <= 100 for row in rows for key in keys)
@@ -86,6 +98,47 @@ def test_runs_what_is_missing_and_reports(
     assert main([*options, "--report", str(tmp_path / "report" / "small")]) == 0
     assert (tmp_path / "report" / "small.md").read_text() == text, "whatever the rows' order"
     assert (tmp_path / "report" / "small.svg").read_text().startswith("<?xml")
+
+
+def test_training_and_probing_may_be_two_calls(
+    suite: tuple[list[str], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options, overrides = suite
+    rows = tmp_path / "rows.jsonl"
+    assert main([*options, "--only", "probe", "--minutes", "9", *overrides]) == 0
+    assert not rows.exists(), "nothing is trained yet"
+    assert main([*options, "--only", "train", "--minutes", "0", *overrides]) == 0
+    assert not rows.exists()
+    (trained,) = [path.parent for path in (tmp_path / "runs").rglob("checkpoint.pth")]
+    before = (trained / "checkpoint.pth").read_bytes()
+    wanted_only = ["--only", "probe", "--wanted-only", "--minutes", "9"]
+    assert main([*options, *wanted_only, *overrides]) == 0
+    (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert (row["name"], row["seed"]) == ("one", 0) and row["pretrain_commit"]
+    assert {key.partition("/")[2] for key in row["metrics"]} == {"precise/off"}
+    assert {"linear/precise/off", "linear_gray/precise/off"} < set(row["metrics"])
+    assert (trained / "checkpoint.pth").read_bytes() == before, "it is not trained again"
+    capsys.readouterr()
+    assert main([*options, "--only", "train", "--minutes", "9", *overrides]) == 0
+    assert "1 of 4 runs" in capsys.readouterr().out and len(rows.read_text().splitlines()) == 1
+    assert main([*options, "--wanted-only", "--minutes", "9", *overrides]) == 0
+    assert len(rows.read_text().splitlines()) == 4
+
+
+def test_a_run_that_another_call_has_taken_is_left_to_it(
+    suite: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    options, overrides = suite
+    args = parse([*options, "--only", "train", *overrides])
+    runs = plan_runs(args)
+    claim = claim_run(runs[0], args)
+    assert claim is not None and claim_run(runs[0], args) is None
+    with claim:
+        assert main([*options, "--only", "train", "--minutes", "9", *overrides]) == 0
+    trained = {path.parent.name for path in (tmp_path / "runs").rglob("checkpoint.pth")}
+    assert trained == {run_folder(run, args).name for run in runs[1:]}
+    with claim_run(runs[0], args):
+        assert not is_trained(runs[0], args) and is_trained(runs[1], args)
 
 
 def test_held_out_images_are_not_trained_on(
@@ -164,6 +217,17 @@ def test_verdicts_are_corrected_for_being_many() -> None:
     assert found["sure"] == "+9.1 ± 0.2 (final, resolved)"
     lines = report_lines(rows, "x.svg")
     assert READING in lines and any(found["sure"] in line for line in lines)
+
+
+def test_gray_is_a_column_of_its_own_where_all_rows_have_it() -> None:
+    rows = {"final": [row("final", seed, 40.0 + seed, 30.0) for seed in range(2)]}
+    assert not any("gray" in line for line in report_lines(rows, "x.svg"))
+    for seed, each in enumerate(rows["final"]):
+        each["metrics"] |= {"linear_gray/precise/on": 10.0 + seed, "knn20_gray/precise/on": 5.0}
+    (line,) = [line for line in report_lines(rows, "x.svg") if line.startswith("| final | 2 |")]
+    assert (
+        line == "| final | 2 | 40.5 ± 0.7 |  | 30.0 ± 0.0 |  | 10.5 ± 0.7 |  | 5.0 ± 0.0 |  | 2 |"
+    )
 
 
 def test_what_a_row_is_compared_with() -> None:

@@ -34,6 +34,7 @@ PRETRAIN_IGNORED: Mapping[str, Any] = {
     "BACKBONE.CHECKPOINTING": ANY,
     "SOLVER.COMPILE": ANY,
     "SOLVER.TF32": False,
+    "MASK.NOISE_RELATIVE": False,
     "VIEWS.RESIZE": "pillow",
 }
 UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError)

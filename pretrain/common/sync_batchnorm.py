@@ -159,6 +159,8 @@ class GroupBatchNorm(_BatchNorm):
         if len(x) % self.group_size:
             raise ValueError(f"{len(x)} images do not split into groups of {self.group_size}")
         running = _running(self)
+        if running is not None and len(x) == self.group_size:
+            return super().forward(x)  # the same numbers in fewer kernels
         if running is None:
             raise ValueError("a batch norm over groups needs running statistics")
         rate = _rate(self, running)

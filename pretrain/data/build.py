@@ -87,6 +87,7 @@ def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
         blur_sigma=cfg.MASK.BLUR_SIGMA,
         noise=cfg.MASK.NOISE,
         noise_std=cfg.MASK.NOISE_STD,
+        noise_relative=cfg.MASK.NOISE_RELATIVE,
         apply_prob=branch.MASK_PROB,
     )
 

@@ -24,7 +24,7 @@ from pretrain.data.blur import gaussian_blur
 # The channel masks of one image, where they are independent: all of the image's kind, each of a
 # kind of its own, or independent for grid masks only (the third-party MSCN).
 CHANNEL_KINDS = ("same", "mixed", "grid")
-NOISES = ("none", "iid", "image")
+NOISES = ("none", "iid", "image", "cell", "patch")
 # What masked pixels become: MSCN's 0 or noise, and the fills of rival ConvNet masks.
 FILLS = ("noise", "mean", "blur", "other")
 
@@ -50,9 +50,16 @@ class MaskRecipe:
         the image's mean, "blur" the image's blurred pixels (both as the third party's switches of
         those names), "other" the next image of the batch (MixMask, arXiv 2210.11456).
     blur_sigma: of fill "blur", relative to the image's side: 10 px at 224, as the third party.
-    noise: "iid" draws each masked value, "image" one colour per image, "none" leaves 0.
+    noise: "none" leaves 0; "iid" draws each masked value; "image" draws one colour (a value for
+        each channel) per image, "cell" one per cell of the grid; "patch" draws one patch of a
+        cell's size per batch, which fills every masked cell of every image: a fixed texture. What
+        a focal mask removes has no cells of its own: "cell" colours those of the grid there,
+        "patch" draws each value. The third party has "patch", but for a second patch that fills
+        the cells of independent channels. Our choice: "iid".
     noise_std: standard deviation in units of the filtered image. Our choice: 0.18, as the third
         party's N(0, 0.18).
+    noise_relative: `noise_std` is in units of the view's own standard deviation instead, over all
+        its channels and pixels before the mask. Our choice: no, as the third party.
     apply_prob: share of the images that are masked at all. Our choice: 1.
     """
 
@@ -69,6 +76,7 @@ class MaskRecipe:
     blur_sigma: float = 10 / 224
     noise: str = "iid"
     noise_std: float = 0.18
+    noise_relative: bool = False
     apply_prob: float = 1.0
 
     def __post_init__(self) -> None:
@@ -103,7 +111,8 @@ class MaskParams:
     """One batch's masks: `mask (N, C, H, W)` bool (True = masked), `fill` the masked values
     (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0; "mean", "blur" or "other" where the images
     themselves give them), and what was drawn: `applied (N,)`, `independent (N,)`, `focal (N, C)`,
-    all bool. `blur_sigma` is in pixels."""
+    all bool. `blur_sigma` is in pixels. `relative`: a fill of noise is in units of each image's
+    standard deviation."""
 
     mask: Tensor
     fill: Tensor | str | None
@@ -111,6 +120,7 @@ class MaskParams:
     independent: Tensor
     focal: Tensor
     blur_sigma: float = 0.0
+    relative: bool = False
 
     def split(self, number: int) -> list[MaskParams]:
         """The masks of each `number` images that follow each other (not for fill "other")."""
@@ -174,14 +184,13 @@ def sample_params(
     # keeps the whole image, a focal mask has no masked cells.
     channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
     outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])
-    mask = outside.logical_or_(
-        _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
-    )
-    fill: Tensor | str | None = recipe.fill if recipe.fill != "noise" else None
-    if fill is None and recipe.noise != "none":
-        size = (n, c, h, w) if recipe.noise == "iid" else (n, c, 1, 1)
-        fill = draws.normal(*size).mul_(recipe.noise_std)
-    return MaskParams(mask, fill, applied, independent, focal, recipe.blur_sigma * min(h, w))
+    cells, shift = _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
+    mask = outside.logical_or_(cells)
+    fill: Tensor | str | None = recipe.fill
+    if fill == "noise":
+        fill = _noise(recipe, shape, draws, shift, focal)
+    sigma = recipe.blur_sigma * min(h, w)
+    return MaskParams(mask, fill, applied, independent, focal, sigma, recipe.noise_relative)
 
 
 def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
@@ -191,6 +200,8 @@ def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
     fill = params.fill
     if isinstance(fill, str):
         fill = _fill_from(images, fill, params.blur_sigma)
+    elif params.relative:
+        fill = fill * images.std(dim=(1, 2, 3), correction=0, keepdim=True)
     return torch.where(params.mask, fill.to(images.dtype), images)
 
 
@@ -205,6 +216,36 @@ def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
     return gaussian_blur(images, blur_sigma, 2 * max(reach, 1) + 1)
 
 
+def _noise(
+    recipe: MaskRecipe,
+    shape: tuple[int, int, int, int],
+    draws: _Draws,
+    shift: Tensor | None,
+    focal: Tensor,
+) -> Tensor | None:
+    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None where it is 0.
+
+    shift, focal: of the masks, see `_masked_cells` and `MaskParams`.
+    """
+    n, c, h, w = shape
+    if recipe.noise == "none":
+        return None
+    if recipe.noise == "image":
+        noise = draws.normal(n, c, 1, 1)
+    elif recipe.noise == "cell":
+        noise = _spread(draws.normal(n, c, *_grid(recipe, h, w)), shape, recipe.grid_size, shift)
+    else:
+        noise = draws.normal(n, c, h, w)
+    if recipe.noise == "patch":
+        cell = recipe.grid_size
+        patch = draws.normal(c, cell, cell)
+        y, x = (place % cell for place in _places(shape, shift, draws.device))
+        every = torch.arange(c, device=draws.device)[None, :, None, None]
+        tiled = patch[every, y[:, :, :, None], x[:, :, None, :]]
+        noise = torch.where(focal[:, :, None, None], noise, tiled)
+    return noise.mul_(recipe.noise_std)
+
+
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
     """Values `(N, C, K)` drawn per channel -> those of the channel that each channel follows."""
     return drawn.gather(1, channel[:, :, None].expand_as(drawn))
@@ -216,15 +257,11 @@ def _masked_cells(
     draws: _Draws,
     channel: Tensor,
     wanted: Tensor,
-) -> Tensor:
-    """Grid masks `(N, C, H, W)`; empty where `wanted (N, C)` is False. Channel c of an image uses
-    the draws of `channel[n, c]`."""
+) -> tuple[Tensor, Tensor | None]:
+    """Grid masks `(N, C, H, W)`, empty where `wanted (N, C)` is False, and the grid's shift (see
+    `_places`). Channel c of an image uses the draws of `channel[n, c]`."""
     n, c, h, w = shape
-    cell = recipe.grid_size
-    # A shifted grid can touch one cell more; those outside the image are drawn all the same, so
-    # that each pixel is masked with the probability `ratio` whatever the shift.
-    extra = cell - 1 if recipe.random_phase else 0
-    rows, columns = -(-(h + extra) // cell), -(-(w + extra) // cell)
+    rows, columns = _grid(recipe, h, w)
     ratio = draws.between(*_range(recipe.ratio), n, 1, 1)
     scores = draws.uniform(n, c, rows * columns)
     if recipe.exact_count:
@@ -234,15 +271,44 @@ def _masked_cells(
     else:
         masked = scores < ratio
     masked = (_of_channel(masked, channel) & wanted[:, :, None]).view(n, c, rows, columns)
-    if not recipe.random_phase:
-        masked = masked.repeat_interleave(cell, dim=3)[..., :w]
-        masked = masked[:, :, :, None].expand(n, c, rows, cell, w)
-        return masked.reshape(n, c, rows * cell, w)[:, :, :h]
-    shift = _of_channel((draws.uniform(n, c, 2) * cell).long(), channel)
-    y = (torch.arange(h, device=draws.device) + shift[:, :, :1]) // cell
-    x = (torch.arange(w, device=draws.device) + shift[:, :, 1:]) // cell
-    masked = masked.gather(3, x[:, :, None, :].expand(n, c, rows, w))
-    return masked.gather(2, y[:, :, :, None].expand(n, c, h, w))
+    shift = None
+    if recipe.random_phase:
+        shift = _of_channel((draws.uniform(n, c, 2) * recipe.grid_size).long(), channel)
+    return _spread(masked, shape, recipe.grid_size, shift), shift
+
+
+def _grid(recipe: MaskRecipe, h: int, w: int) -> tuple[int, int]:
+    """Rows and columns of cells. A shifted grid can touch one cell more; those outside the image
+    are drawn all the same, so that each pixel is masked with the probability `ratio` whatever the
+    shift."""
+    cell = recipe.grid_size
+    extra = cell - 1 if recipe.random_phase else 0
+    return -(-(h + extra) // cell), -(-(w + extra) // cell)
+
+
+def _places(
+    shape: tuple[int, int, int, int], shift: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Row `(N, C, H)` and column `(N, C, W)` of each pixel, counted from where the grid begins:
+    `shift (N, C, 2)` pixels above and left of the image (None: at its corner)."""
+    n, c, h, w = shape
+    y, x = (torch.arange(side, device=device).expand(n, c, side) for side in (h, w))
+    return (y, x) if shift is None else (y + shift[:, :, :1], x + shift[:, :, 1:])
+
+
+def _spread(
+    values: Tensor, shape: tuple[int, int, int, int], cell: int, shift: Tensor | None
+) -> Tensor:
+    """One value per cell `(N, C, rows, columns)` -> that of each pixel's cell `(N, C, H, W)`."""
+    n, c, h, w = shape
+    rows = values.shape[2]
+    if shift is None:
+        values = values.repeat_interleave(cell, dim=3)[..., :w]
+        values = values[:, :, :, None].expand(n, c, rows, cell, w)
+        return values.reshape(n, c, rows * cell, w)[:, :, :h]
+    y, x = (place // cell for place in _places(shape, shift, values.device))
+    values = values.gather(3, x[:, :, None, :].expand(n, c, rows, w))
+    return values.gather(2, y[:, :, :, None].expand(n, c, h, w))
 
 
 def _outside(

@@ -23,6 +23,7 @@ from pretrain.common.knn import top_accuracy, weighted_knn
 from pretrain.common.logs import MetricsWriter
 from pretrain.data.crops import central_part
 from pretrain.data.datasets import ImageDataset
+from pretrain.data.gray import to_gray
 from pretrain.data.preprocess import Preprocess
 from pretrain.engine.callbacks import due
 from pretrain.engine.collapse import warn_of_collapse
@@ -67,8 +68,11 @@ class LabelledImages:
     labels: Tensor
 
     @classmethod
-    def read(cls, dataset: ImageDataset, size: int, limit: int) -> LabelledImages:
-        """Reads up to `limit` images of a labelled data set, cropped to `size` px.
+    def read(
+        cls, dataset: ImageDataset, size: int, limit: int, gray: bool = False
+    ) -> LabelledImages:
+        """Reads up to `limit` images of a labelled data set, cropped to `size` px; `gray`: without
+        their colour.
 
         Raises InputError for unreadable ones, which it counts: without them a score would be of
         other images.
@@ -77,7 +81,9 @@ class LabelledImages:
         arrays, findings = [], Findings("data")
         for index in chosen:
             try:
-                arrays.append(np.asarray(centre_crop(dataset.read(index), size)))
+                image = dataset.read(index)
+                image = to_gray(image) if gray else image
+                arrays.append(np.asarray(centre_crop(image, size)))
             except OSError as error:
                 findings.refuse("images are unreadable", str(error), "repair or remove them")
         findings.report()

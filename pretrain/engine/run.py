@@ -40,7 +40,6 @@ from pretrain.engine.checks import (
     check_backbone,
     check_images,
     check_monitor,
-    images_at_once,
     queue_note,
 )
 from pretrain.engine.compiled import compile_network
@@ -183,12 +182,12 @@ def build_training(
 
 def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
     """Replaces the method's batch norms: by some over the global batch, or over groups of
-    METHOD.BN_GROUP images."""
-    group = cfg.METHOD.BN_GROUP
-    if group == 0:
+    METHOD.BN_GROUP images. Also where a process holds one group of images: a branch of several
+    views passes as several groups, as it does on one GPU."""
+    if cfg.METHOD.BN_GROUP == 0:
         convert_sync_batchnorm(method, device)
-    elif group != images_at_once(cfg, distributed.world_size()):  # else these are a group
-        convert_group_batchnorm(method, group)
+    else:
+        convert_group_batchnorm(method, cfg.METHOD.BN_GROUP)
 
 
 def build_solver(cfg: CfgNode, method: Method) -> Optimizer:

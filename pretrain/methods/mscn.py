@@ -17,6 +17,10 @@ MSCN adds five ideas to a siamese method, in this order on the way of an image:
 (one of `all_methods.BASES`), whose mean over the pairs is MSCN's loss. With one view a branch, no
 mask and no filter, MSCN is its base method bit for bit. The paper's recipe is
 `configs/pretrain/mscn_r50.yaml`.
+
+The authors' second version is "Masked Siamese ConvNets: Towards an Effective Masking Strategy for
+General-purpose Siamese Networks" (ICLR 2023 submission, openreview.net/forum?id=NnHz2rU0Hjp); its
+hyper-parameters were not at hand, so that everything here follows the first.
 """
 
 from __future__ import annotations

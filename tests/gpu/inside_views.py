@@ -53,11 +53,14 @@ def one_by_one(maker: ViewMaker, crops: list[Tensor], draws: torch.Generator) ->
     return views
 
 
-@pytest.mark.parametrize("noise", ["iid", "none"])
+@pytest.mark.parametrize("noise", ["iid", "none", "cell", "patch"])
 def test_views_made_together_are_those_made_one_by_one(noise: str) -> None:
     """Equal recipes, other probabilities, a strength and a size of their own, a view of another's
     pixels: bit for bit."""
-    mask = MaskRecipe(grid_size=8, ratio=0.4, noise=noise)
+    relative = noise in ("cell", "patch")
+    mask = MaskRecipe(
+        grid_size=8, ratio=0.4, noise=noise, random_phase=noise == "cell", noise_relative=relative
+    )
     maker = ViewMaker(
         [RECIPE, RECIPE, replace(RECIPE, hue=0.1), RECIPE, RECIPE, GENTLE, PLAIN, RECIPE],
         highpasses=[HighPass(5, 2.0), None, None, HighPass(5, 2.0), None, None, None, None],
@@ -95,10 +98,17 @@ def test_draws_of_any_size_are_sent_without_a_wait(number: int) -> None:
     assert send(values, torch.device("cpu")) is values
 
 
-@pytest.mark.parametrize("config", ["simclr_r50.yaml", "mscn_r50.yaml", "msn_vits16.yaml"])
-def test_torchs_own_backend_finds_no_synchronisation(config: str) -> None:
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        *((f"{name}.yaml", "") for name in ("simclr_r50", "mscn_r50", "msn_vits16")),
+        ("mscn_r50.yaml", "MASK.NOISE cell MASK.NOISE_RELATIVE True MASK.RANDOM_PHASE True"),
+        ("mscn_r50.yaml", "MASK.NOISE patch"),
+    ],
+)
+def test_torchs_own_backend_finds_no_synchronisation(config: str, words: str) -> None:
     """Without `PretendCuda`: tensors of torch's CUDA backend, whose kernels do nothing here."""
-    cfg = load_checked(config, [], 1)
+    cfg = load_checked(config, words.split(), 1)
     maker, images = build_view_maker(cfg), 8
     crops = [
         torch.zeros(images, size, size, 3, dtype=torch.uint8).pin_memory().permute(0, 3, 1, 2)

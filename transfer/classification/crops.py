@@ -23,6 +23,7 @@ from pretrain.common.logs import progress
 from pretrain.common.lookup import find
 from pretrain.common.resources import loader_processes
 from pretrain.data.crops import central_part
+from pretrain.data.gray import to_gray
 from transfer.classification.splits import Split
 
 INTERPOLATIONS = {
@@ -36,12 +37,14 @@ class ImageTransform:
     """Resizes the shorter side to `resize` px, then crops the central `size` x `size` px.
 
     With `squash` the whole image is resized to size x size px instead, as VISSL does for VOC07.
+    With `gray` the image loses its colour first (see `pretrain.data.gray`).
     """
 
     resize: int
     size: int
     interpolation: str = "bilinear"
     squash: bool = False
+    gray: bool = False
 
     def __post_init__(self) -> None:
         find(self.interpolation, INTERPOLATIONS, "interpolation", "PROTOCOL.INTERPOLATION")
@@ -55,6 +58,8 @@ class ImageTransform:
 
         Sides are rounded as torchvision's Resize and CenterCrop round them.
         """
+        if self.gray:
+            image = to_gray(image)
         if not self.squash:
             image = central_part(image)
         width, height = image.size

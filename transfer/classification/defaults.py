@@ -74,6 +74,9 @@ def get_defaults() -> CfgNode:
     cfg.PROTOCOL.IMAGE_SIZE = 224
     # bilinear or bicubic
     cfg.PROTOCOL.INTERPOLATION = "bilinear"
+    # A grey probe: training and test images lose their colour before they are resized (ITU-R 601,
+    # as PIL's mode L, in all three channels). Of protocols on frozen features
+    cfg.PROTOCOL.GRAY = False
     # kNN: neighbourhood sizes and temperature (DINO's eval_knn.py)
     cfg.PROTOCOL.K = (10, 20, 100, 200)
     cfg.PROTOCOL.TEMPERATURE = 0.07
@@ -234,6 +237,8 @@ ROLES = Roles(
         "KNN": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "QUALITY": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
+        # Another protocol than on colours; False as before the key was there
+        "PROTOCOL.GRAY": only(lambda cfg: cfg.PROTOCOL.GRAY),
         "FEATURES": only(_rounds),
         "SVM": only(_if_read("SVM")),
         "KSHOT": only(_if_read("KSHOT")),

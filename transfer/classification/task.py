@@ -122,7 +122,8 @@ class ClassificationTask(Task[ClassificationJob]):
         node = cfg.PROTOCOL
         protocol = find(node.NAME, PROTOCOLS, "protocol", "PROTOCOL.NAME")
         sizes = (node.RESIZE, node.IMAGE_SIZE, node.INTERPOLATION)
-        transform = ImageTransform(*sizes, squash=reads(cfg, "SVM") and cfg.SVM.SQUASH)
+        squash = reads(cfg, "SVM") and cfg.SVM.SQUASH
+        transform = ImageTransform(*sizes, squash=squash, gray=node.GRAY)
         device = process_device()
         cfg = with_formats(cfg, device)
         data = protocol.check(cfg, request.trials)

@@ -79,6 +79,15 @@ def test_groups_match_the_loop(kind: type[nn.Module], shape: tuple[int, ...], si
         torch.testing.assert_close(output, original(draw(*shape)))
 
 
+def test_one_group_is_torchs_norm_bit_for_bit() -> None:
+    original = norm(nn.BatchNorm2d)
+    ours = convert_group_batchnorm(copy.deepcopy(original), 8)
+    for seed in range(2):
+        assert torch.equal(ours(draw(8, 3, 4, 5, seed=seed)), original(draw(8, 3, 4, 5, seed=seed)))
+    for name, value in original.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
 def test_evaluation_has_no_groups() -> None:
     original = norm(nn.BatchNorm2d).eval()
     ours = convert_group_batchnorm(copy.deepcopy(original), 4)

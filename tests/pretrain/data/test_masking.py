@@ -126,7 +126,7 @@ def test_apply_probability() -> None:
     assert params.mask[params.applied].flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("noise", ["none", "iid", "image"])
+@pytest.mark.parametrize("noise", ["none", "iid", "image", "cell", "patch"])
 def test_values(noise: str) -> None:
     """Masked is exactly 0 or noise that does not depend on the pixel; the rest is untouched."""
     recipe = MaskRecipe(grid_size=8, noise=noise, ratio=0.4)
@@ -143,12 +143,95 @@ def test_values(noise: str) -> None:
     if noise == "none":
         assert (values == 0).all()
         return
+    if noise == "patch":  # 192 values in all: that of the focal masks is no such sample
+        assert values.std().item() == pytest.approx(0.18, rel=0.25)
+        return
     assert values.std().item() == pytest.approx(0.18, rel=0.1)
     assert values.mean().abs() < 0.03
     if noise == "image":
         for i in range(20):
             for c in range(3):
                 assert len(masked[i, c][params.mask[i, c]].unique()) <= 1
+
+
+def cells_of(mask: Tensor, image: int, channel: int, cell: int) -> list[tuple[int, int, int, int]]:
+    """The cells of a random-phase grid that a mask of whole cells shows: slow, by its edges."""
+    plane = mask[image, channel]
+    rows = [y for y in range(1, len(plane)) if (plane[y] != plane[y - 1]).any()]
+    columns = [x for x in range(1, len(plane)) if (plane[:, x] != plane[:, x - 1]).any()]
+    tops = range((rows[0] % cell if rows else 0) - cell, len(plane), cell)
+    lefts = range((columns[0] % cell if columns else 0) - cell, len(plane), cell)
+    return [
+        (max(top, 0), min(top + cell, len(plane)), max(left, 0), min(left + cell, len(plane)))
+        for top in tops
+        for left in lefts
+        if top + cell > 0 and left + cell > 0
+    ]
+
+
+@pytest.mark.parametrize("random_phase", [False, True])
+def test_cell_noise_is_one_colour_a_cell_and_channel(random_phase: bool) -> None:
+    recipe = replaced(GRID, noise="cell", ratio=0.5, random_phase=random_phase, channel_prob=0.5)
+    params = draw(recipe, n=30)
+    colours = []
+    for image in range(30):
+        for channel in range(3):
+            for top, bottom, left, right in cells_of(params.mask, image, channel, 8):
+                part = params.fill[image, channel, top:bottom, left:right]
+                assert (part == part[0, 0]).all()
+                colours.append(part[0, 0].item())
+    assert len(set(colours)) == len(colours), "each cell and channel draws its own"
+    assert torch.tensor(colours).std().item() == pytest.approx(0.18, rel=0.05)
+
+
+@pytest.mark.parametrize("random_phase", [False, True])
+def test_patch_noise_is_one_patch_in_all_cells_of_the_batch(random_phase: bool) -> None:
+    recipe = replaced(GRID, noise="patch", ratio=0.5, random_phase=random_phase, channel_prob=0.5)
+    params = draw(recipe, n=30)
+    for channel in range(3):
+        seen: list[Tensor] = []
+        for image in range(30):
+            for top, bottom, left, right in cells_of(params.mask, image, channel, 8):
+                if (bottom - top, right - left) == (8, 8):
+                    seen.append(params.fill[image, channel, top:bottom, left:right])
+        assert len(seen) > 200 and all(torch.equal(patch, seen[0]) for patch in seen)
+        assert seen[0].std().item() == pytest.approx(0.18, rel=0.4)
+        assert len(seen[0].unique()) == 64
+    other = draw(recipe, n=30, seed=1)
+    assert not torch.isin(other.fill, params.fill).any(), "a patch of its own for each batch"
+
+
+def test_patch_noise_of_a_focal_mask_is_drawn_value_by_value() -> None:
+    params = draw(MaskRecipe(grid_size=8, noise="patch", focal_prob=0.5, channel_prob=0.0), n=40)
+    for fill, focal in zip(params.fill, params.focal[:, 0]):
+        values = len(fill.unique())  # of 3 * 32 * 32 some may agree by chance
+        assert values > 3000 if focal else values == 3 * 8 * 8
+
+
+@pytest.mark.parametrize("noise", ["iid", "image", "cell", "patch"])
+def test_relative_noise_is_that_of_the_views_own_contrast(noise: str) -> None:
+    recipe = MaskRecipe(grid_size=8, noise=noise, noise_std=0.5, ratio=0.4)
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    images *= torch.linspace(0, 3, 20)[:, None, None, None]  # the first is flat
+    plain, params = draw(recipe, n=20), draw(replaced(recipe, noise_relative=True), n=20)
+    assert torch.equal(plain.mask, params.mask) and torch.equal(plain.fill, params.fill)
+    before = images.clone()
+    masked = apply_mask(images, params)
+    assert torch.equal(images, before)
+    for image, result, mask, fill in zip(images, masked, params.mask, params.fill):
+        values = image.double().flatten()
+        mean = sum(values) / len(values)
+        deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        expected = torch.where(mask, (fill.double() * deviation).expand(3, 32, 32), image.double())
+        torch.testing.assert_close(result.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_kind_of_noise_leaves_the_masks() -> None:
+    masks = [
+        draw(replaced(GRID, noise=noise, random_phase=True, focal_prob=0.3)).mask
+        for noise in ("none", "iid", "image", "cell", "patch")
+    ]
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 
 def test_determinism() -> None:

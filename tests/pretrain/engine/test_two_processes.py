@@ -13,6 +13,7 @@ from torch import Tensor
 from pretrain.common.config import dump_yaml
 from pretrain.engine.loop import train
 from pretrain.engine.run import build_training
+from pretrain.methods.encode import encode
 from tests.two_processes import run_in_two
 
 # Views without chance but for the crops, which do not depend on the processes.
@@ -90,3 +91,39 @@ def test_own_draws_keep_the_processes_together(
     own = {key for key, value in one.items() if not torch.equal(value, two[key])}
     assert all(".running_" in key for key in own), own
     assert bool(own) == (name == "moco_v1"), "groups without SyncBN have statistics of their own"
+
+
+GROUPED = ("METHOD.NAME", "mscn", "METHOD.BASE", "moco_v2", "METHOD.BN_GROUP", 4)
+
+
+def two_views_through_the_trunk(
+    cfg: CfgNode, rows: slice
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Features of a branch of two views, which pass together, and the running statistics."""
+    method = build_training(cfg, torch.device("cpu")).method.train()
+    images = torch.rand(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    views = [view[rows] for view in images]
+    (features,) = encode(lambda x: (method.trunk(x),), views, [0, 1], [1, 1], joint=True)
+    running = {k: v for k, v in method.trunk.state_dict().items() if ".running_" in k}
+    return [features[0].detach(), features[1].detach()], running
+
+
+def half_of_the_images(rank: int, folder: str, text: str) -> None:
+    rows = slice(4 * rank, 4 * rank + 4)
+    torch.save(two_views_through_the_trunk(CfgNode.load_cfg(text), rows), f"{folder}/{rank}.pt")
+
+
+def test_groups_mean_the_same_in_one_and_two_processes(
+    tiny_config: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    """Each process holds one group of images, but a branch of two views is two groups."""
+    cfg = tiny_config(*PLAIN, *GROUPED, "SOLVER.BATCH_SIZE", 8)
+    run_in_two(half_of_the_images, tmp_path, dump_yaml(cfg))
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    features, running = two_views_through_the_trunk(cfg, slice(0, 8))
+    for view in (0, 1):
+        theirs = torch.cat([part[0][view] for part in parts])
+        torch.testing.assert_close(theirs, features[view], rtol=1e-4, atol=1e-5)
+    for name, value in running.items():
+        theirs = torch.stack([part[1][name] for part in parts]).mean(dim=0)
+        torch.testing.assert_close(theirs, value, rtol=1e-3, atol=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pretrain.common.errors import InputError
+from pretrain.data.decode import decode_image
 from transfer.classification.crops import ImageTransform, collate
 
 
@@ -49,6 +52,17 @@ def test_squashed_images_are_vissls(width: int, height: int) -> None:
     reference = v2.Compose([v2.Resize(16), v2.Resize((14, 14)), v2.PILToTensor()])
     image = _image(width, height)
     assert torch.equal(ImageTransform(16, 14, squash=True).apply(image), reference(image))
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_gray_is_the_crop_of_the_gray_image_saved_as_a_file(squash: bool, tmp_path: Path) -> None:
+    image = _image(50, 31)
+    image.convert("L").save(tmp_path / "gray.png")
+    found = ImageTransform(16, 14, squash=squash, gray=True).apply(image)
+    saved = decode_image(str(tmp_path / "gray.png"))
+    assert torch.equal(found, ImageTransform(16, 14, squash=squash).apply(saved))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert not torch.equal(found, ImageTransform(16, 14, squash=squash).apply(image))
 
 
 def test_bad_transform() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from transfer.classification.defaults import ROLES, get_defaults
 from transfer.report.from_records import build_results
 from transfer.report.run import write_report
 from transfer.results.read_records import read_records
@@ -72,6 +74,29 @@ def test_same_name_other_config_says_how(tmp_path: Path, write_run: Callable[...
     labels = [protocol.label for protocol in _results(tmp_path).protocols]
     assert labels[0] == "a"
     assert "as shipped" in labels[1] and "SOLVER.EPOCHS 5" in labels[2]
+
+
+@pytest.mark.parametrize("name", ["knn_gray_tiny100", "knn_tiny100"])
+def test_gray_and_colour_are_never_averaged(
+    name: str, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    """Whether the shipped config asks for grey, or a word on the command line."""
+    words = [] if "gray" in name else ["PROTOCOL.GRAY", "True"]
+    for folder, file, overrides, value in (
+        ("colour", "knn_tiny100", [], 40.0),
+        ("gray", name, words, 60.0),
+    ):
+        path = write_run("mscn", "knn", {"knn20_top1": value}, protocol=folder)
+        sha256 = ROLES.sha256(load_config(f"{file}.yaml", get_defaults(), overrides))
+        engine = {"engine": "torch", "engine_version": "1"}
+        facts = {"name": file, "config_sha256": sha256, "overrides": overrides}
+        _replace(path, {**engine, **facts})
+    results = _results(tmp_path)
+    (row,) = results.checkpoints
+    means = {p.label: results.cell(row, p).summaries["knn20_top1"].mean for p in results.protocols}
+    assert sorted(means.values()) == [40.0, 60.0]
+    (gray,) = [label for label, mean in means.items() if mean == 60.0]
+    assert "gray" in gray.lower()
 
 
 def _replace(path: Path, protocol: dict) -> None:

@@ -308,6 +308,8 @@ def _content_key(
         "labels": split.labels.tolist(),
         "formats": [precision, storage],
     }
+    if transform.gray:
+        facts["gray"] = True
     if any(not split.images.name(i).lower().endswith(JPEG_SUFFIXES) for i in range(len(split))):
         facts["decoding"] = DECODING
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.errors import InputError
 from transfer.checkpoints.weights import Weights
 from transfer.classification.crops import ImageTransform
+from transfer.classification.defaults import reads
 from transfer.classification.features.extract import Extracted, Features
 from transfer.classification.score import Score
 from transfer.classification.splits import Split, open_splits
@@ -120,6 +121,11 @@ def check_shared_keys(cfg: CfgNode) -> None:
         raise InputError(f"REPLICATES must be 0 or above, got {cfg.REPLICATES}")
     if images < 0:
         raise InputError(f"QUALITY.IMAGES {images} must be 0 (no features/*) or more")
+    if cfg.PROTOCOL.GRAY and reads(cfg, "TRAIN"):
+        raise InputError(
+            f"PROTOCOL.GRAY True is for protocols on frozen features; {cfg.PROTOCOL.NAME} trains "
+            "on random crops, which keep their colour: set it to False, or PROTOCOL.NAME to linear"
+        )
     if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
         raise InputError(
             f"DATALOADER.BATCH_SIZE {loader.BATCH_SIZE} must be 1 or more, DATALOADER.NUM_WORKERS "

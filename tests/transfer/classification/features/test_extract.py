@@ -64,6 +64,21 @@ def test_features_are_the_backbones(folder: Path) -> None:
     assert features.labels.tolist() == [0, 0, 1, 1, 1] and features.values.shape == (5, 128)
 
 
+def test_gray_features_are_those_of_gray_files(folder: Path) -> None:
+    split = open_split(f"folder:{folder}:images")
+    for index in range(5):
+        source = Path(split.images.name(index))
+        target = folder / "gray" / source.relative_to(folder / "images")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(source).convert("L").save(target)
+    weights = read_weights("random", backbone="tiny_resnet")
+    gray, plain = replace(TRANSFORM, gray=True), TRANSFORM
+    found = extract_features(weights, split, gray, device=CPU).values
+    saved = extract_features(weights, open_split(f"folder:{folder}:gray"), plain, device=CPU).values
+    assert torch.equal(found, saved)
+    assert not torch.equal(found, extract_features(weights, split, plain, device=CPU).values)
+
+
 def test_cache_serves_the_same_and_only_the_same(folder: Path) -> None:
     split, cache = open_split(f"folder:{folder}:images"), str(folder / "cache")
     options = {"device": CPU, "cache_dir": cache}
@@ -91,6 +106,7 @@ def test_all_that_moves_a_feature_has_a_folder_of_its_own(folder: Path) -> None:
         (weights, split, ImageTransform(80, 80), {}),
         (weights, split, ImageTransform(80, 64, "bicubic"), {}),
         (weights, split, ImageTransform(80, 64, squash=True), {}),
+        (weights, split, ImageTransform(80, 64, gray=True), {}),
         (weights, split.subset([1, 0, 2, 3, 4]), ImageTransform(80, 64), {}),
         (weights, split, ImageTransform(80, 64), {"window": 2}),
         (weights, split, ImageTransform(80, 64), {"precision": "bf16"}),

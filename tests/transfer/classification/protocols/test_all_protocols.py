@@ -118,6 +118,7 @@ BAD = [
     ("svm_voc07_lowshot.yaml", "SVM.SHOTS ()", "SVM.SHOTS () must list"),
     ("svm_voc07_lowshot.yaml", "SVM.SHOTS (0,)", "SVM.SHOTS (0,) must list"),
     ("svm_voc07_lowshot.yaml", "SVM.SHOTS (39,)", "SVM.SHOTS 39: class"),
+    ("linear_crops.yaml", "PROTOCOL.GRAY True", "PROTOCOL.GRAY True is for protocols on frozen"),
     ("linear_crops.yaml", "SOLVER.LR_PER_256 ()", "SOLVER.LR_PER_256 ()"),
     ("linear_crops.yaml", "SOLVER.BATCH_SIZE 0", "SOLVER.BATCH_SIZE"),
     ("linear_crops.yaml", "SOLVER.BATCH_SIZE 400 TRAIN.DROP_LAST True", "SOLVER.BATCH_SIZE 400"),

@@ -1,0 +1,332 @@
+"""Rows of the masking experiment in, its table, verdicts and figure in docs/results/masking.md out.
+
+What is compared, and what may be concluded, was fixed before the first result: this module is that
+rule. Runs count up to the first missing one of the fixed order, so that nothing can be dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+
+from benchmarks.ladder_rows import read_rows  # noqa: E402
+from pretrain.common.cli import make_parser, tool  # noqa: E402
+from pretrain.common.errors import InputError  # noqa: E402
+
+EXAMPLE = "python -m benchmarks.masking_report"
+SUITE, SEEDS = "masking_cpu.yaml", 5
+BEGIN, END = "<!-- written by python -m benchmarks.masking_report -->", "<!-- end -->"
+ENDPOINTS = {
+    "linear_gray": "grey linear",
+    "knn20_gray": "grey kNN",
+    "linear": "RGB linear",
+    "knn20": "RGB kNN",
+}
+MAIN = "linear_gray"
+TITLES = {
+    "1_crops": "(1) crops alone",
+    "2_simclr": "(2) SimCLR",
+    "3_plain_mask": "(3) SimCLR, plain mask on B",
+    "4_mscn": "(4) MSCN as the third party",
+    "5_image_noise": "(5) = 4, a colour of noise per image",
+    "6_unfiltered": "(6) = 4 without the filter",
+    "7_simclr_filtered": "(7) SimCLR with the filter, no mask",
+    "8_cell_noise": "(8) = 4, a colour of noise per cell, relative to the view",
+}
+GATE = ("2_simclr", "1_crops")
+PRIMARY = (("4_mscn", "2_simclr"), ("4_mscn", "7_simclr_filtered"))
+SECONDARY = (
+    ("3_plain_mask", "2_simclr"),
+    ("5_image_noise", "4_mscn"),
+    ("6_unfiltered", "4_mscn"),
+    ("8_cell_noise", "4_mscn"),
+)
+LEAST_EFFECT = 0.5  # points; an effect below it is refuted at this scale
+LEAST_SEEDS = 3  # of each row that a verdict is about
+GAIN = "resolved, a gain"
+
+Row = Mapping[str, Any]
+Values = Mapping[str, Sequence[float]]  # row's name -> its seeds' values of one endpoint
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row minus another in one endpoint: the points, the 95 % interval (None: not known), and
+    Holm's p among the named comparisons of the endpoint (None: not among them, or not known)."""
+
+    value: float
+    interval: tuple[float, float] | None
+    p: float | None
+    seeds: int
+
+    @property
+    def found(self) -> bool:
+        """Whether Holm's method resolves it, from enough seeds."""
+        return self.p is not None and self.p < 0.05 and self.seeds >= LEAST_SEEDS
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__, EXAMPLE, overrides=False)
+    results = Path("benchmarks/results")
+    parser.add_argument("--rows", type=Path, default=results / "masking_cpu.jsonl")
+    parser.add_argument("--floors", type=Path, default=results / "masking_floors.json")
+    parser.add_argument("--page", type=Path, default=Path("docs/results/masking.md"))
+    return parser.parse_args(argv)
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> None:
+    from pretrain.common.checkpoint import atomic_write_text
+
+    args = parse(argv)
+    rows = in_order(read_rows(args.rows), plan())
+    floors = read_floors(args.floors)
+    picture = args.page.with_name("masking") / "masking_cpu.svg"
+    lines = report_lines(rows, floors, f"masking/{picture.name}")
+    text = args.page.read_text(encoding="utf-8")
+    atomic_write_text(args.page, replaced(text, lines))
+    if rows:
+        picture.parent.mkdir(exist_ok=True)
+        draw(rows, picture)
+    print(f"{args.page}: {lines[0]}")
+
+
+def plan() -> list[tuple[str, int, str]]:
+    """Name, seed and recipe of the 40 runs in the fixed order."""
+    from benchmarks.ladder import parse as parse_ladder
+    from benchmarks.ladder import plan_runs
+
+    runs = plan_runs(parse_ladder(["--suite", SUITE, "--seeds", str(SEEDS)]))
+    return [(run["name"], run["seed"], run["sha256"]) for run in runs]
+
+
+def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list[Row]:
+    """The rows of the runs up to the first missing one of the order.
+
+    Raises InputError: a row of another recipe or run, or a run twice.
+    """
+    found: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        key = (row["name"], row["seed"], row["recipe_sha256"])
+        if key not in order or key in found:
+            raise InputError(
+                f"the row {row['name']}, seed {row['seed']} is "
+                + ("there twice" if key in found else f"not a run of {SUITE}")
+                + ": remove its line"
+            )
+        found[key] = row
+    present = [found.get(key) for key in order]
+    until = present.index(None) if None in present else len(present)
+    return [row for row in present[:until] if row is not None]
+
+
+def read_floors(path: Path) -> dict[str, dict[str, list[float]]]:
+    """What benchmarks/floors.py wrote; {} where it is absent."""
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))["floors"])
+
+
+def replaced(text: str, lines: Sequence[str]) -> str:
+    """The page with the lines between its two marks. Raises InputError for a page without them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(
+            f"the page lacks the lines '{BEGIN}' and '{END}', between which the table goes"
+        )
+    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+
+
+def report_lines(
+    rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]], picture: str
+) -> list[str]:
+    """What the page says of the runs so far, as Markdown lines."""
+    total = len(TITLES) * SEEDS
+    whole = len(rows) // len(TITLES)
+    so_far = f"**{len(rows)} of {total} runs so far**, in the fixed order: {whole} of {SEEDS} seeds"
+    lines = [f"**All {total} runs.**" if len(rows) == total else f"{so_far} whole."]
+    lines += ["", *value_lines(rows, floors)]
+    if not rows:
+        return lines
+    by_endpoint = {endpoint: values_of(rows, endpoint) for endpoint in ENDPOINTS}
+    compared = {endpoint: compare_all(values) for endpoint, values in by_endpoint.items()}
+    lines += ["", f"![the seeds of each row]({picture})", "", *difference_lines(compared)]
+    until = "" if len(rows) == total else f", until all {total} runs are in"
+    title = f"**What the rule allows to say{until}:**"
+    lines += ["", *spread_lines(by_endpoint), "", title, ""]
+    return [*lines, *verdict_lines(compared[MAIN])]
+
+
+def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
+    """Each row's values: re-estimated statistics, and the filter as its weights want it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        choice = "on" if row["filter_wanted"] else "off"
+        value = row["metrics"][f"{endpoint}/precise/{choice}"]
+        found.setdefault(row["name"], []).append(float(value))
+    return found
+
+
+def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
+    """The gate and the named comparisons of one endpoint, as far as both rows are there: one spread
+    for all rows, Holm's method over the named comparisons. The gate is a condition, not a claim."""
+    from transfer.results.comparison import holm, p_value
+    from transfer.results.pooled import difference, pooled_spread
+
+    spread = pooled_spread(list(values.values()))
+    named = [pair for pair in (*PRIMARY, *SECONDARY) if all(name in values for name in pair)]
+    estimates = {
+        (a, b): difference(values[a], values[b], spread)
+        for a, b in (GATE, *named)
+        if a in values and b in values
+    }
+    tested = {pair: p for pair in named if (p := p_value(estimates[pair])) is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values()))))
+    return {
+        pair: Compared(
+            found.value,
+            found.interval(),
+            adjusted.get(pair),
+            min(len(values[name]) for name in pair),
+        )
+        for pair, found in estimates.items()
+    }
+
+
+def value_lines(
+    rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]]
+) -> list[str]:
+    """Accuracies in percent: mean ± standard deviation over seeds."""
+    by_endpoint = {endpoint: values_of(rows, endpoint) for endpoint in ENDPOINTS}
+    lines = ["| row | " + " | ".join(ENDPOINTS.values()) + " | n |"]
+    lines += ["|---|" + "---|" * len(ENDPOINTS) + "---|"]
+    for name, title in TITLES.items():
+        count = len(by_endpoint[MAIN].get(name, ()))
+        cells = [show(by_endpoint[endpoint].get(name, ())) for endpoint in ENDPOINTS]
+        lines.append(f"| {title} | " + " | ".join(cells) + f" | {count} |")
+    for name, found in floors.items():
+        cells = [show(found.get(endpoint, ())) for endpoint in ENDPOINTS]
+        lines.append(f"| no training: {name} | " + " | ".join(cells) + f" | {len(found[MAIN])} |")
+    return lines
+
+
+def show(values: Sequence[float]) -> str:
+    """Mean and standard deviation; "" for no value."""
+    from transfer.results.statistics import summarize
+
+    if not values:
+        return ""
+    found = summarize(values)
+    return f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
+
+
+def difference_lines(
+    compared: Mapping[str, Mapping[tuple[str, str], Compared]],
+) -> list[str]:
+    """Differences in points with their 95 % intervals and Holm's p."""
+    lines = ["| difference | " + " | ".join(ENDPOINTS.values()) + " |"]
+    lines += ["|---|" + "---|" * len(ENDPOINTS)]
+    kinds = ((GATE,), "gate"), (PRIMARY, "primary"), (SECONDARY, "secondary")
+    for pairs, kind in kinds:
+        for pair in pairs:
+            cells = [shown(found.get(pair)) for found in compared.values()]
+            lines.append(f"| {short(pair)}, {kind} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def short(pair: tuple[str, str]) -> str:
+    """ "(4) - (2)" of two rows' names."""
+    return " - ".join(f"({name.partition('_')[0]})" for name in pair)
+
+
+def shown(found: Compared | None) -> str:
+    """ "+1.20 (+0.40 to +2.00), p .012" """
+    if found is None:
+        return ""
+    text = f"{found.value:+.2f}"
+    if found.interval is not None:
+        text += " ({:+.2f} to {:+.2f})".format(*found.interval)
+    return text if found.p is None else f"{text}, p {found.p:.3f}"
+
+
+def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
+    """The standard deviation that each endpoint's differences rest on."""
+    from transfer.results.pooled import pooled_spread
+
+    parts = []
+    for endpoint, values in by_endpoint.items():
+        spread = pooled_spread(list(values.values()))
+        if spread is None:
+            continue
+        test = "" if spread.equal_p is None else f", Bartlett's p {spread.equal_p:.2f}"
+        test += "" if spread.is_equal else ", so that differences are Welch's"
+        parts.append(f"{ENDPOINTS[endpoint]} {spread.std:.2f} ({spread.df} df{test})")
+    if not parts:
+        return ["One seed of a row shows no spread: no interval yet."]
+    return [f"Pooled standard deviation over seeds: {'; '.join(parts)}."]
+
+
+def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
+    """The sentences that the rule allows, from the differences of the grey linear probe."""
+    pairs = (GATE, *PRIMARY)
+    if any(pair not in main or main[pair].seeds < LEAST_SEEDS for pair in pairs):
+        return [f"- Nothing yet: a verdict needs {LEAST_SEEDS} seeds of rows 1, 2, 4 and 7."]
+    gate = main[GATE]
+    if gate.interval is None or gate.interval[0] <= 0:
+        return [
+            f"- The gate is closed: {short(GATE)} is {shown(gate)} on the grey linear probe, so "
+            "that SimCLR's augmentation is not shown to help. Nothing is concluded of masking."
+        ]
+    lines = [f"- The gate is open: {short(GATE)} is {shown(gate)}, above 0."]
+    lines += [f"- {short(pair)} is {shown(main[pair])}: {verdict(main[pair])}." for pair in PRIMARY]
+    if all(verdict(main[pair]) == GAIN for pair in PRIMARY):
+        lines.append("- Masks help at this scale: MSCN is above SimCLR with the filter.")
+    else:
+        lines.append('- "Masks help" may not be said: it is not resolved.')
+    return lines
+
+
+def verdict(found: Compared) -> str:
+    """What one primary difference says."""
+    assert found.interval is not None, "the spread is known from three seeds"
+    if found.interval[1] < LEAST_EFFECT:
+        return f"a gain of {LEAST_EFFECT} points or more is refuted at this scale"
+    if found.found:
+        return GAIN if found.value > 0 else "resolved, a loss"
+    return "not resolved, and not refuted"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Two panels, grey and RGB linear: every seed a dot, the mean a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "masking"  # the same file for the same rows
+    import matplotlib.pyplot as plt
+
+    names = [name for name in list(TITLES)[::-1] if any(row["name"] == name for row in rows)]
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 0.36 * len(names) + 1.1))
+    for axis, endpoint in zip(axes, (MAIN, "linear")):
+        values = values_of(rows, endpoint)
+        for place, name in enumerate(names):
+            points = values[name]
+            axis.plot(points, [place] * len(points), "o", color="tab:blue", alpha=0.5, ms=4)
+            axis.plot([sum(points) / len(points)], [place], "|", color="tab:blue", ms=14, mew=2)
+        axis.set_title(f"{ENDPOINTS[endpoint]}, top-1 in percent", fontsize=9)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(names)), [TITLES[name].partition(",")[0] for name in names])
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
