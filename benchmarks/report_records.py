@@ -3,7 +3,9 @@
     python benchmarks/report_records.py --output benchmarks/results/report_records_2cores.json
 
 Made-up records in (one of the shipped ones, under other names and with other numbers: checkpoints
-times protocols times trials), seconds of processor time and the process's peak memory out.
+times protocols times trials, each with its curves, kernels and 200 bootstrap replicates), seconds
+of processor time, the page's size and the process's peak memory out; and how long chromium takes
+to load the page, if it is installed.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ import hashlib
 import json
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.coco_start import measured, peak_mib
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.environment import describe_environment, describe_hardware
+from transfer.results.replicates import Replicates
 
 RECORD = Path("docs/results/detection_small/boxes/mscn/trial_0")
 PROTOCOLS, TRIALS = 5, 4
@@ -29,7 +35,7 @@ PROTOCOLS, TRIALS = 5, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--records", type=int, nargs="+", default=[100, 1000, 10000])
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
     rows = []
@@ -37,6 +43,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             make_records(Path(temporary) / "runs", number)
             rows.append({"records": number} | measured(report, Path(temporary)))
+            rows[-1]["browser_s"] = opened(Path(temporary) / "report" / "report.html")
             print(json.dumps(rows[-1]))
     if args.output:
         result = {
@@ -50,6 +57,7 @@ def main() -> None:
 def make_records(folder: Path, number: int) -> None:
     """Writes trial folders with records, curves and kernels."""
     content, rng = json.loads((RECORD / "record.json").read_text()), random.Random(0)
+    quality = [rng.gauss(0, 1) for _ in range(number)]
     for index in range(number):
         trial, rest = index % TRIALS, index // TRIALS
         protocol, checkpoint = rest % PROTOCOLS, rest // PROTOCOLS
@@ -62,13 +70,25 @@ def make_records(folder: Path, number: int) -> None:
         record["protocol"]["name"] = f"protocol{protocol}"
         record["protocol"]["config_sha256"] = _sha(f"protocol {protocol}")
         for metric in record["metrics"]:
-            record["metrics"][metric] += rng.gauss(0, 2)
+            record["metrics"][metric] += rng.gauss(0, 2) + quality[checkpoint]
         place = folder / f"protocol{protocol}" / f"checkpoint{checkpoint}" / f"trial_{trial}"
         place.mkdir(parents=True)
         for file in RECORD.iterdir():
             if file.is_file():
                 shutil.copy(file, place)
+        record["artifacts"]["replicates"] = make_replicates(place, record["metrics"]).name
         (place / "record.json").write_text(json.dumps(record))
+
+
+def make_replicates(folder: Path, metrics: dict[str, float | None]) -> Path:
+    """Draws of 100 test images, whose scores vary around each metric."""
+    drawn = Replicates.draw(range(100))
+    rng = np.random.default_rng(len(str(folder)))
+    for metric, value in metrics.items():
+        if value is not None:
+            scores = rng.normal(0, 5, 100)
+            drawn.add({metric: value + (scores - scores.mean()) @ drawn.weights / 100})
+    return drawn.write(folder)
 
 
 def _sha(text: str) -> str:
@@ -88,6 +108,21 @@ def report(folder: Path) -> dict[str, Any]:
         "peak_mib": peak_mib(),
         "peak_mib_after_imports": imported,
     }
+
+
+def opened(page: Path) -> float | None:
+    """Seconds until chromium has loaded the page, run its script and written its tree; or None."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        return None
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    with tempfile.TemporaryDirectory() as profile:
+        begin = time.perf_counter()
+        found = subprocess.run(
+            [*command, f"--user-data-dir={profile}"], capture_output=True, check=True, text=True
+        )
+    assert "</html>" in found.stdout, "the page was not loaded"
+    return round(time.perf_counter() - begin, 2)
 
 
 if __name__ == "__main__":

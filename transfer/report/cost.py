@@ -7,70 +7,105 @@ machine only), and never views: a view's cost depends on its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from transfer.report.compare import OPEN, compare_cells
 from transfer.report.numbers_as_text import format_cell, format_count, format_seconds
-from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
-from transfer.results.comparison import holm
-from transfer.results.statistics import CONFIDENCE
+from transfer.report.rows_columns_cells import (
+    Cell,
+    Checkpoint,
+    CostTable,
+    Protocol,
+    Results,
+)
+from transfer.results.all_pairs import Column
+from transfer.results.group import DETERMINISTIC_TASKS
 
 EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
 
-Equal = Callable[[Checkpoint, Checkpoint], bool]
+
+def compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTable:
+    """(header, rows) for one column, cheapest first; no rows where no cost is known.
+
+    It is made once, and kept in `results.cost_tables` for the other outputs.
+    """
+    place = protocol.key, metric
+    if place not in results.cost_tables:
+        results.cost_tables[place] = _compute_rows(results, protocol, metric)
+    return results.cost_tables[place]
 
 
-def compute_rows(
-    results: Results, protocol: Protocol, metric: str
-) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) for one column, cheapest first; no rows where no cost is known."""
+def _compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTable:
     header = ["checkpoint", "epochs", "views", "GPU time", "time", metric]
     header += ["best rival at equal epochs", "best rival at equal compute"]
-    known = {row: cell for row, cell in results.column(protocol) if metric in cell.samples}
-    costed = [row for row in known if not row.untrained and row.seconds is not None]
+    known = [(row, cell) for row, cell in results.column(protocol) if metric in cell.samples]
+    rivals = _Rivals(protocol, metric, known)
+    costed = [
+        (row.gpu_seconds or row.seconds or 0.0, row.label, place)
+        for place, (row, _) in enumerate(known)
+        if not row.untrained and row.seconds is not None
+    ]
     rows = []
-    for row in sorted(costed, key=lambda r: (r.gpu_seconds or r.seconds or 0.0, r.label)):
+    for _, label, place in sorted(costed):
+        row = known[place][0]
         cost = [format_count(row.epochs), format_count(row.views)]
         cost += [format_seconds(row.gpu_seconds or None), format_seconds(row.seconds)]
-        rivals = [_rival(row, known, protocol, metric, equal) for equal in (_epochs, _compute)]
-        rows.append([row.label, *cost, format_cell(results, row, protocol, metric), *rivals])
+        best = [rivals.best(place, rivals.of_epochs), rivals.best(place, rivals.of_compute)]
+        rows.append([label, *cost, format_cell(results, row, protocol, metric), *best])
     return header, rows
 
 
-def _rival(
-    row: Checkpoint,
-    cells: Mapping[Checkpoint, Cell],
-    protocol: Protocol,
-    metric: str,
-    equal: Equal,
-) -> str:
-    """ "+1.2 to simclr (not resolved)", by Holm's method; "–" where no other row is equal."""
-    others = [o for o in cells if o is not row and not o.untrained and equal(row, o)]
-    if not others:
-        return "–"
-    sample = cells[row].samples[metric]
-    pairs = [compare_cells(protocol, metric, sample, cells[o].samples[metric]) for o in others]
-    # The best was chosen after a look at all of them
-    adjusted = holm([1.0 if pair.found.p is None else pair.found.p for pair in pairs])
-    means = [cells[other].summaries[metric].mean for other in others]
-    best = means.index(max(means))
-    verdict = pairs[best].verdict.split(":")[0] if adjusted[best] < 1 - CONFIDENCE else OPEN
-    return f"{pairs[best].found.estimate.value:+.1f} to {others[best].label} ({verdict})"
+class _Rivals:
+    """The rows of one column, each to be set beside the best of those that cost as much."""
+
+    def __init__(
+        self, protocol: Protocol, metric: str, known: Sequence[tuple[Checkpoint, Cell]]
+    ) -> None:
+        self._protocol, self._metric = protocol, metric
+        self._rows = [row for row, _ in known]
+        self._samples = [cell.samples[metric] for _, cell in known]
+        self._means = np.array([cell.summaries[metric].mean for _, cell in known])
+        self._column = Column(self._samples, certain=protocol.task in DETERMINISTIC_TASKS)
+        self._trained = np.array([not row.untrained for row in self._rows], bool)
+        self._epochs = _known(row.epochs for row in self._rows)
+        self._seconds = _known(row.seconds for row in self._rows)
+        self._gpu_seconds = np.array([row.gpu_seconds or 0.0 for row in self._rows])
+
+    def best(self, place: int, equal: Callable[[int], np.ndarray]) -> str:
+        """ "+1.2 to simclr (not resolved)", by Holm's method; "–" where no other row is equal."""
+        others = np.flatnonzero(equal(place) & self._trained)
+        others = others[others != place]
+        if not len(others):
+            return "–"
+        best = int(self._means[others].argmax())
+        rival = int(others[best])
+        samples = self._samples[place], self._samples[rival]
+        pair = compare_cells(self._protocol, self._metric, *samples)
+        # The best was chosen after a look at all of them
+        resolved = self._column.against(place, others).resolved()[best]
+        verdict = pair.verdict.split(":")[0] if resolved else OPEN
+        return f"{pair.found.estimate.value:+.1f} to {self._rows[rival].label} ({verdict})"
+
+    def of_epochs(self, place: int) -> np.ndarray:
+        """bool: the rows of as many epochs."""
+        return _near(self._epochs[place], self._epochs, EPOCHS_APART)
+
+    def of_compute(self, place: int) -> np.ndarray:
+        """bool: the rows of as many seconds; a GPU's seconds are not a CPU's."""
+        on_gpu, gpu_seconds = self._gpu_seconds > 0, self._gpu_seconds
+        if on_gpu[place]:
+            return on_gpu & _near(gpu_seconds[place], gpu_seconds, COMPUTE_APART)
+        return ~on_gpu & _near(self._seconds[place], self._seconds, COMPUTE_APART)
 
 
-def _epochs(one: Checkpoint, other: Checkpoint) -> bool:
-    return _near(one.epochs, other.epochs, EPOCHS_APART)
+def _known(values: Iterable[float | None]) -> np.ndarray:
+    """float (n,); not a number where unknown, which is near nothing."""
+    return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
-def _compute(one: Checkpoint, other: Checkpoint) -> bool:
-    if one.gpu_seconds and other.gpu_seconds:
-        return _near(one.gpu_seconds, other.gpu_seconds, COMPUTE_APART)
-    if one.gpu_seconds or other.gpu_seconds:
-        return False  # a GPU's seconds are not a CPU's
-    return _near(one.seconds, other.seconds, COMPUTE_APART)
-
-
-def _near(one: float | None, other: float | None, apart: float) -> bool:
-    if one is None or other is None:
-        return False
-    return abs(one - other) <= apart * max(one, other)
+def _near(one: float, others: np.ndarray, apart: float) -> np.ndarray:
+    near: np.ndarray = np.abs(one - others) <= apart * np.maximum(one, others)
+    return near

@@ -13,7 +13,7 @@ from transfer.report.cells import trials_of
 from transfer.report.columns import make_protocols
 from transfer.report.rows import checkpoint_rows, note_equal_weights, pool_methods
 from transfer.report.rows_columns_cells import Cells, Protocol, Results
-from transfer.results.comparison import best_of
+from transfer.results.all_pairs import best_of
 from transfer.results.group import (
     DETERMINISTIC_TASKS,
     LEAST_TRIALS,
@@ -38,7 +38,7 @@ def build_results(files: Sequence[RecordFile]) -> Results:
     for (_, key), group in groups.items():
         members[key] += group
     protocols = make_protocols(members, notes)
-    metrics = {protocol.key: _metrics(protocol, cells) for protocol in protocols}
+    metrics = _metrics(protocols, cells)
     if any(cell.shortened for cell in cells.values()):
         notes.append("† shortened: the protocol was cut to fit a budget; see the runs below")
     methods = pool_methods(checkpoints, protocols, cells, notes)
@@ -60,9 +60,12 @@ def _grouped(files: Sequence[RecordFile]) -> tuple[list[str], Groups]:
     return notes, groups
 
 
-def _metrics(protocol: Protocol, cells: Cells) -> list[str]:
-    found = (cell for (_, key), cell in cells.items() if key == protocol.key)
-    return sorted_metrics(metric for cell in found for metric in cell.summaries)
+def _metrics(protocols: Sequence[Protocol], cells: Cells) -> dict[ProtocolKey, list[str]]:
+    """The metrics that any cell of each protocol has, in the table's order."""
+    found: dict[ProtocolKey, set[str]] = defaultdict(set)
+    for (_, key), cell in cells.items():
+        found[key].update(cell.summaries)
+    return {protocol.key: sorted_metrics(found[protocol.key]) for protocol in protocols}
 
 
 def _best(results: Results, protocol: Protocol, metric: str) -> frozenset[CheckpointKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from transfer.report.cells import seeds_of
@@ -26,7 +26,7 @@ def checkpoint_rows(
 ) -> list[Checkpoint]:
     """The untrained backbones, then supervised ones, then the others, each by name."""
     facts = {key: members[0].record["checkpoint"] for (key, _), members in groups.items()}
-    names = [key.name for key in facts]
+    names = Counter(key.name for key in facts)
     # Records of schema 1 do not say; another one of the same weights may
     proofs = {
         key: file.record["checkpoint"]["proof"]
@@ -36,7 +36,7 @@ def checkpoint_rows(
     }
     rows = []
     for key, fact in facts.items():
-        unique = names.count(key.name) == 1
+        unique = names[key.name] == 1
         rows.append(
             Checkpoint(
                 key=key,
@@ -80,11 +80,11 @@ def pool_methods(
 ) -> list[Checkpoint]:
     """One row per method with enough seeds; its cells are added to `cells`."""
     seeds_by_method = _seeds_by_method(checkpoints, notes)
-    names = [key.method for key in seeds_by_method]
+    names = Counter(key.method for key in seeds_by_method)
     rows = []
     for key, seeds in seeds_by_method.items():
         length = "" if key.epochs is None else f", {key.epochs:g} ep"
-        several = names.count(key.method) > 1
+        several = names[key.method] > 1
         detail = f"{key.config_sha256[:7]}{length}" if several else "method"
         row = _method_row(f"{key.method} ({detail})", key, seeds)
         found = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transfer.report.published import Published
 from transfer.results.comparison import Sample
@@ -77,6 +77,7 @@ class Cell:
 
 
 Cells = dict[tuple[CheckpointKey, ProtocolKey], Cell]
+CostTable = tuple[list[str], list[list[str]]]  # header, rows
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Results:
     methods: list[Checkpoint] = field(default_factory=list)
     # (protocol, metric) -> keys of rows that none is resolved above; () where all are equal
     best: dict[tuple[ProtocolKey, str], frozenset[CheckpointKey]] = field(default_factory=dict)
+    # (protocol, metric) -> what `cost.compute_rows` made of all rows
+    cost_tables: dict[tuple[ProtocolKey, str], CostTable] = field(default_factory=dict)
 
     def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
         """Whether the row carries the mark in this column."""
@@ -108,6 +111,11 @@ class Results:
         found = ((row, self.cell(row, protocol)) for row in wanted)
         return [(row, cell) for row, cell in found if cell]
 
+    def of_rows(self, checkpoints: Sequence[Checkpoint], methods: Sequence[Checkpoint]) -> Results:
+        """The same columns with some of the rows; notes are shared, marks are those of all rows."""
+        rows = list(checkpoints), list(methods)
+        return replace(self, checkpoints=rows[0], methods=rows[1], cost_tables={})
+
     def headlines(self) -> list[tuple[Protocol, str]]:
         """The columns of the main table: the metrics that papers print, by protocol."""
         return [(p, metric) for p in self.protocols for metric in self.headlines_of(p)]
@@ -122,6 +130,5 @@ class Results:
 
     def transfer_seconds(self, checkpoint: Checkpoint) -> float:
         """Seconds of all protocols, one trial of each (the mean over trials)."""
-        return math.fsum(
-            cell.seconds for (key, _), cell in self.cells.items() if key == checkpoint.key
-        )
+        cells = (self.cell(checkpoint, protocol) for protocol in self.protocols)
+        return math.fsum(cell.seconds for cell in cells if cell)

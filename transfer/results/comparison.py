@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -72,19 +73,27 @@ def compare(first: Sample, second: Sample, certain: bool = False) -> Comparison:
     certain: the task has no chance in it on given weights (kNN), so that one trial beside several
     (other initialisations, other pretraining seeds) adds no variance of its own.
     """
+    found, paired = difference(first, second, certain)
+    return Comparison(found, p_value(found), detectable(found), paired)
+
+
+def difference(first: Sample, second: Sample, certain: bool = False) -> tuple[Estimate, bool]:
+    """What `compare` begins with: first - second, and whether trials were taken in pairs."""
     pair = _shared(first, second)
     seeds = sorted(map(str, first.seeds))
     distinct = len(set(seeds)) == len(seeds)
-    paired = distinct and seeds == sorted(map(str, second.seeds)) and len(seeds) > 1
-    if paired:
-        orders = [np.argsort([str(s) for s in sample.seeds]) for sample in (first, second)]
+    if distinct and seeds == sorted(map(str, second.seeds)) and len(seeds) > 1:
+        orders = [orders_by_seed(sample) for sample in (first, second)]
         values = np.subtract(*(np.asarray(s.values)[o] for s, o in zip((first, second), orders)))
         drawn = None if pair is None else np.subtract(*(r[o] for r, o in zip(pair, orders)))
-        found = estimate(values.tolist(), drawn, first.images)
-    else:
-        exact = certain and max(len(first.values), len(second.values)) > 1
-        found = _unpaired(first, second, pair, exact)
-    return Comparison(found, p_value(found), detectable(found), paired)
+        return estimate(values.tolist(), drawn, first.images), True
+    exact = certain and max(len(first.values), len(second.values)) > 1
+    return _unpaired(first, second, pair, exact), False
+
+
+def orders_by_seed(sample: Sample) -> np.ndarray:
+    """The places of the sample's trials in the order of their seeds."""
+    return np.argsort([str(seed) for seed in sample.seeds])
 
 
 def p_value(found: Estimate) -> float | None:
@@ -116,11 +125,7 @@ def detectable(found: Estimate, power: float = POWER) -> float | None:
     chapter 2); the other tail is too rare to count. Sources add as in the interval.
     """
 
-    def noncentrality(df: float) -> float:
-        df = min(df, 1e6)
-        return float(nctdtrinc(df, 1 - power, float(stdtrit(df, (1 + CONFIDENCE) / 2))))
-
-    return found.combined(noncentrality)
+    return found.combined(lambda df: _noncentrality(min(df, 1e6), power))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -133,21 +138,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> list[bool]:
-    """Which samples no other is resolved above, over all pairs of a column, by Holm's method.
-
-    The highest mean was chosen after a look at all, hence all pairs and not only its own. None
-    where no pair is resolved, and never a sample of fewer trials than `least_trials`: it takes no
-    part, so that nothing is known of it.
-    """
-    tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
-    pairs = [(i, j) for i in tested for j in tested if j < i]
-    found = [compare(samples[i], samples[j], certain) for i, j in pairs]
-    below = set()
-    for (i, j), each, p in zip(pairs, found, holm([1.0 if f.p is None else f.p for f in found])):
-        if p < 1 - CONFIDENCE:
-            below.add(j if each.estimate.value > 0 else i)
-    return [bool(below) and i in tested and i not in below for i in range(len(samples))]
+@lru_cache(maxsize=4096)  # the pairs of a column have few different df
+def _noncentrality(df: float, power: float) -> float:
+    return float(nctdtrinc(df, 1 - power, float(stdtrit(df, (1 + CONFIDENCE) / 2))))
 
 
 def _unpaired(

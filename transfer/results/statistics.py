@@ -29,7 +29,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
-_ROUNDING = 1e-9  # percent points; equal trials differ by less
+ROUNDING = 1e-9  # percent points; equal trials differ by less
 TRIALS, IMAGES, BOTH = "trials", "images", "trials and images"
 
 
@@ -161,7 +161,7 @@ def images_variance(drawn: np.ndarray, contained: float, images: int | None) -> 
     None where all draws give one number (100 % right): they say nothing of the images.
     """
     variance = float(drawn.var(ddof=1))
-    if variance <= _ROUNDING**2:
+    if variance <= ROUNDING**2:
         return None
     return max(variance - contained, 0.0) * (images / (images - 1) if images else 1.0)
 
@@ -205,4 +205,4 @@ def _moments(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) == 1:
         return mean, None
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return mean, std if std > _ROUNDING else 0.0
+    return mean, std if std > ROUNDING else 0.0

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from transfer.results.all_pairs import best_of
 from transfer.results.comparison import (
     LEAST_DRAWS,
     Sample,
-    best_of,
     compare,
     detectable,
     holm,

@@ -7,6 +7,7 @@ counted, one note per kind, because a copy of records without their pictures is 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,9 @@ class Artifacts:
 
     def __init__(self, notes: list[str]) -> None:
         self.notes = notes
-        self._absent: dict[str, list[Path]] = {}
+        self._absent: dict[str, dict[Path, None]] = defaultdict(
+            dict
+        )  # the second as a set in order
 
     def path(self, cell: Cell | None, kind: str) -> Path | None:
         """The file of the first trial that has one, or None."""
@@ -37,8 +40,8 @@ class Artifacts:
         path = file.artifact(kind)
         if path and path.is_file():
             return path
-        if path and path not in self._absent.setdefault(kind, []):
-            self._absent[kind].append(path)
+        if path:
+            self._absent[kind][path] = None
         return None
 
     def read(self, cell: Cell | None, kind: str, check: Callable[[Any], Content]) -> Content | None:
@@ -71,7 +74,6 @@ class Artifacts:
         """Adds one note per kind of file that records name and that is not there."""
         for kind, paths in sorted(self._absent.items()):
             count = "a file" if len(paths) == 1 else f"{len(paths)} files"
-            self.notes.append(
-                f"{kind.replace('_', ' ')}: {count} named by records not found, such as {paths[0]}"
-            )
+            words, first = kind.replace("_", " "), next(iter(paths))
+            self.notes.append(f"{words}: {count} named by records not found, such as {first}")
         self._absent.clear()

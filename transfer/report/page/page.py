@@ -35,6 +35,7 @@ from transfer.report.page.comparison import default_pair, every_row, pair_data
 from transfer.report.page.curves import learning_curves, precision_recall, spectra
 from transfer.report.page.gallery import MIN_SCORE, Gallery, collect_galleries
 from transfer.report.page.pictures import TITLES, collect_pictures
+from transfer.report.page.shown_rows import shown_rows, words_on_shown
 from transfer.report.rows_columns_cells import Protocol, Results
 from transfer.results.metrics import is_percent
 
@@ -61,7 +62,8 @@ def render_page(
     show data (kernels stay).
     """
     artifacts = Artifacts(results.notes)  # the notes grow by what cannot be drawn
-    drawn = {**_drawn(results, artifacts, pictures), **_compared(results, tuple(pair))}
+    shown = shown_rows(results, pair)
+    drawn = {**_drawn(shown, artifacts, pictures), **_compared(shown, tuple(pair))}
     artifacts.finish()
     published, sources = published_on_page(results)
     template = _environment().get_template("report.html")
@@ -69,7 +71,10 @@ def render_page(
         title=title,
         results=results,
         rows=every_row(results),
-        number={row.key: series for series, row in enumerate(results.checkpoints)},
+        number={row.key: series for series, row in enumerate(shown.checkpoints)},
+        compared={row.key: place for place, row in enumerate(every_row(shown))},
+        shown=every_row(shown),
+        cut=words_on_shown(results, shown),
         headlines=results.headlines(),
         groups=_grouped(results.headlines()),
         tasks=list(dict.fromkeys(protocol.task for protocol in results.protocols)),

@@ -1,0 +1,65 @@
+"""Which rows the page draws and compares, where there are too many to do so with all.
+
+Figures grow with the rows, and the comparison of each two with their square: 500 checkpoints would
+make a page of gigabytes, of which a reader could tell 16 apart. The page's tables hold every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transfer.report.rows_columns_cells import Checkpoint, Results
+
+MOST_ROWS = 32  # checkpoints, and as many methods; marks repeat from the 17th on
+MOST_BASELINES = 8
+
+
+def shown_rows(results: Results, pair: Sequence[str] = ()) -> Results:
+    """The same results with at most `MOST_ROWS` checkpoints and methods; all where they fit.
+
+    First come the rows whose labels are in `pair`, then untrained and supervised backbones, then
+    those that are first, second, ... in any headline column.
+    """
+    return results.of_rows(
+        _chosen(results, results.checkpoints, pair), _chosen(results, results.methods, pair)
+    )
+
+
+def words_on_shown(results: Results, shown: Results) -> str:
+    """What the page says of the rows that it leaves to its tables; "" where it draws all."""
+    parts = [
+        f"{len(some)} of {len(rows)} {what}"
+        for what, some, rows in (
+            ("checkpoints", shown.checkpoints, results.checkpoints),
+            ("methods", shown.methods, results.methods),
+        )
+        if len(some) < len(rows)
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Drawn and compared on this page: {' and '.join(parts)}, which are baselines and those "
+        "with the highest means of the headline columns. The tables hold every row, and "
+        "tools/report.py DIR --output OUT --compare A B compares any two."
+    )
+
+
+def _chosen(
+    results: Results, rows: Sequence[Checkpoint], pair: Sequence[str]
+) -> Sequence[Checkpoint]:
+    if len(rows) <= MOST_ROWS:
+        return rows
+    baselines = [row for row in rows if row.untrained or row.method == "supervised"]
+    wanted = [row for row in rows if row.label in pair] + baselines[:MOST_BASELINES]
+    columns = []
+    for protocol, metric in results.headlines():
+        found = [
+            (cell.summaries[metric].mean, row)
+            for row, cell in results.column(protocol, rows)
+            if metric in cell.summaries
+        ]
+        columns.append([row for _, row in sorted(found, key=lambda one: -one[0])])
+    for rank in range(MOST_ROWS):
+        wanted += [column[rank] for column in columns if rank < len(column)]
+    keys = set(list(dict.fromkeys(row.key for row in wanted))[:MOST_ROWS])
+    return [row for row in rows if row.key in keys]
