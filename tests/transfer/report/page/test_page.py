@@ -193,9 +193,9 @@ def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path)
     assert len(shown) == len(printed) == 2
     for cells, line in zip(shown, printed):
         protocol, metric, _, _, difference, interval, verdict, detectable, covers, trials = line
-        pairs = ", in pairs" if trials == "paired by seed" else ""
+        how = "" if trials == "–" else f"; {trials}"
         assert cells[0] == f"{protocol}: {metric}" and cells[1] == difference
-        assert cells[2] == f"{interval}over {covers}{pairs}"
+        assert cells[2] == f"{interval}over {covers}{how}"
         assert cells[3:5] == [verdict, detectable]
 
 
