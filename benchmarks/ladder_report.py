@@ -15,7 +15,7 @@ from benchmarks.ladder_rows import read_rows
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
-from transfer.results.comparison import Comparison, Sample, compare, holm
+from transfer.results.comparison import Comparison, Sample, compare, holm, spread_of
 from transfer.results.group import LEAST_SEEDS
 from transfer.results.statistics import CONFIDENCE, Summary, summarize
 
@@ -33,7 +33,8 @@ COMPARED = {
 MEASURES = ("linear", "knn20", "linear_gray", "knn20_gray")  # those that all rows have
 READING = (
     "Accuracies: mean ± sample standard deviation over n seeds. Differences: 95 % interval over "
-    "seeds alone, in pairs where both rows have the same. Resolved, on these test images: by "
+    "seeds alone, by one standard deviation pooled over the rows (each row's own where Bartlett's "
+    "test rejects that they spread alike). Resolved, on these test images: by "
     "Holm's method over the column's differences of rows with at least "
     f"{LEAST_SEEDS} seeds."
 )
@@ -135,13 +136,15 @@ def compared_with(name: str, names: Sequence[str]) -> str | None:
 
 def differences(by_name: Mapping[str, Sequence[Row]], measure: str) -> dict[str, str]:
     """`+1.2 ± 0.4 (step_0, resolved)` by row; none for single seeds."""
+    samples = {name: sample(rows, measure) for name, rows in by_name.items()}
+    spread = spread_of(list(samples.values()))
     found: dict[str, tuple[str, Comparison]] = {}
     tested: dict[str, float] = {}
     for name, rows in by_name.items():
         other = compared_with(name, list(by_name))
         seeds = min(len(rows), len(by_name.get(other, ())))
         if seeds > 1:
-            pair = compare(sample(rows, measure), sample(by_name[other], measure))
+            pair = compare(samples[name], samples[other], spread)
             found[name] = (other, pair)
             if seeds >= LEAST_SEEDS and pair.p is not None:
                 tested[name] = pair.p
@@ -160,7 +163,7 @@ def show_difference(other: str, pair: Comparison, resolved: bool) -> str:
 
 def sample(rows: Sequence[Row], measure: str) -> Sample:
     """A row's seeds as trials; no replicates of the test images are kept."""
-    return Sample([value(row, measure) for row in rows], [row["seed"] for row in rows])
+    return Sample([value(row, measure) for row in rows])
 
 
 def show(summary: Summary) -> str:

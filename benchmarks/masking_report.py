@@ -178,13 +178,13 @@ def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
 def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
     """The gate and the named comparisons of one endpoint, as far as both rows are there: one spread
     for all rows, Holm's method over the named comparisons. The gate is a condition, not a claim."""
-    from transfer.results.comparison import holm, p_value
-    from transfer.results.pooled import difference, pooled_spread
+    from transfer.results.comparison import Sample, difference, holm, p_value, spread_of
 
-    spread = pooled_spread(list(values.values()))
+    samples = {name: Sample(found) for name, found in values.items()}
+    spread = spread_of(list(samples.values()))
     named = [pair for pair in (*PRIMARY, *SECONDARY) if all(name in values for name in pair)]
     estimates = {
-        (a, b): difference(values[a], values[b], spread)
+        (a, b): difference(samples[a], samples[b], spread)
         for a, b in (GATE, *named)
         if a in values and b in values
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -173,26 +174,32 @@ def row(name: str, seed: int, linear: float, knn: float, **changes: object) -> d
     return {"name": name, "seed": seed, "metrics": metrics, **facts, **changes}
 
 
-def test_differences_are_paired_by_seed_with_students_interval() -> None:
+def test_differences_have_students_interval_whatever_the_seeds() -> None:
     below = [row("step_1", seed, value, 0.0) for seed, value in enumerate((10.0, 14.0, 12.0))]
-    above = [row("step_2", seed, value, 0.0) for seed, value in enumerate((13.0, 16.0, 16.0))]
-    pairs = np.array([3.0, 2.0, 4.0])
-    low, high = stats.t.interval(0.95, 2, loc=pairs.mean(), scale=stats.sem(pairs))
-    rows = {"step_1": below[::-1], "step_2": above}
-    expected = f"+3.0 ± {(high - low) / 2:.1f} (step_1, resolved)"
-    assert differences(rows, "linear") == {"step_2": expected}
-    assert differences({"step_1": below, "step_2": above[:1]}, "linear") == {}, "a single seed"
-    same = {"step_1": below, "step_2": [{**each, "name": "step_2"} for each in below]}
-    assert differences(same, "linear") == {"step_2": "+0.0 (step_1, not resolved)"}, "no spread"
-
-
-def test_other_seeds_are_no_pairs() -> None:
-    below = [row("step_1", seed, value, 0.0) for seed, value in enumerate((10.0, 14.0, 12.0))]
-    above = [row("step_2", seed, value, 0.0) for seed, value in enumerate((13.0, 16.0, 16.0), 1)]
-    test = stats.ttest_ind((13.0, 16.0, 16.0), (10.0, 14.0, 12.0), equal_var=False)
+    test = stats.ttest_ind((13.0, 16.0, 16.0), (10.0, 14.0, 12.0))
     low, high = test.confidence_interval(0.95)
-    found = differences({"step_1": below, "step_2": above}, "linear")
-    assert found == {"step_2": f"+3.0 ± {(high - low) / 2:.1f} (step_1, not resolved)"}
+    expected = {"step_2": f"+3.0 ± {(high - low) / 2:.1f} (step_1, not resolved)"}
+    for first_seed in (0, 1):
+        values = enumerate((13.0, 16.0, 16.0), first_seed)
+        above = [row("step_2", seed, value, 0.0) for seed, value in values]
+        assert differences({"step_1": below[::-1], "step_2": above}, "linear") == expected
+    assert differences({"step_1": below, "step_2": above[:1]}, "linear") == {}, "a single seed"
+    flat = {name: [row(name, seed, 9.0, 0.0) for seed in range(3)] for name in ("step_1", "step_2")}
+    assert differences(flat, "linear") == {"step_2": "+0.0 (step_1, not resolved)"}, "no spread"
+
+
+def test_all_rows_tell_the_spread() -> None:
+    """A third row takes part, and one interval is as wide as the other."""
+    rng = np.random.default_rng(0)
+    values = {f"step_{step}": rng.normal(10.0 * step, 1.0, 3) for step in range(3)}
+    rows = {
+        n: [row(n, seed, v, 0.0) for seed, v in enumerate(found)] for n, found in values.items()
+    }
+    std = math.sqrt(sum(found.var(ddof=1) for found in values.values()) / 3)
+    reach = stats.t.ppf(0.975, 6) * std * math.sqrt(2 / 3)
+    found = differences(rows, "linear")
+    assert all(f"± {reach:.1f} (" in text and "resolved" in text for text in found.values())
+    assert list(found) == ["step_1", "step_2"]
 
 
 def test_two_seeds_resolve_nothing() -> None:
@@ -200,7 +207,7 @@ def test_two_seeds_resolve_nothing() -> None:
         "final": [row("final", seed, 10.0 + seed, 0.0) for seed in range(2)],
         "other": [row("other", seed, 20.0 + 1.01 * seed, 0.0) for seed in range(2)],
     }
-    assert differences(rows, "linear")["other"] == "+10.0 ± 0.1 (final, not resolved)"
+    assert differences(rows, "linear")["other"] == "+10.0 ± 3.1 (final, not resolved)"
 
 
 def test_verdicts_are_corrected_for_being_many() -> None:

@@ -76,37 +76,32 @@ def _samples(files: Sequence[RecordFile], notes: list[str]) -> dict[str, Sample]
     found = {}
     for metric, indices in members.items():
         values = [files[i].record["metrics"][metric] for i in indices]
-        seeds = [files[i].record["seed"] for i in indices]
-        found[metric] = _sample(values, seeds, metric, [stored[i] for i in indices])
+        found[metric] = _sample(values, metric, [stored[i] for i in indices])
     return found
 
 
-def _sample(
-    values: Sequence[float], seeds: Sequence[int], metric: str, stored: Sequence[Stored | None]
-) -> Sample:
+def _sample(values: Sequence[float], metric: str, stored: Sequence[Stored | None]) -> Sample:
     """The trials' values, with their replicates where all have them of the same draws."""
     known = [one for one in stored if one is not None and metric in one.values]
     if len(known) < len(stored) or len({one.key for one in known}) > 1:
-        return Sample(values, seeds)
+        return Sample(values)
     count = min(len(one.values[metric]) for one in known)
     matrix = np.stack([one.values[metric][:count] for one in known])
     if count < 2 or not np.isfinite(matrix).all():
-        return Sample(values, seeds)
-    return Sample(values, seeds, matrix, known[0].key, known[0].images)
+        return Sample(values)
+    return Sample(values, matrix, known[0].key, known[0].images)
 
 
 def _pooled(samples: Mapping[int, Sample]) -> Sample:
     """One checkpoint per pretraining seed -> a sample of the method: each seed counts once."""
     members = [samples[seed] for seed in sorted(samples)]
-    # Pretraining seed 0 of a method and fine-tuning seed 0 of a checkpoint are not a pair
-    seeds = [f"pretraining {seed}" for seed in sorted(samples)]
     values = [float(np.mean(sample.values)) for sample in members]
     replicates = [sample.replicates for sample in members if sample.replicates is not None]
     if len(replicates) < len(members) or len({sample.draws for sample in members}) > 1:
-        return Sample(values, seeds)
+        return Sample(values)
     count = min(matrix.shape[1] for matrix in replicates)
     rows = [matrix[:, :count].mean(axis=0) for matrix in replicates]
-    return Sample(values, seeds, np.stack(rows), members[0].draws, members[0].images)
+    return Sample(values, np.stack(rows), members[0].draws, members[0].images)
 
 
 def _stored(file: RecordFile, lost: list[str]) -> Stored | None:

@@ -11,6 +11,7 @@ from transfer.results.comparison import Comparison, Sample, compare
 from transfer.results.data_of_records import how_they_differ
 from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
 from transfer.results.metrics import is_percent
+from transfer.results.pooled import Spread
 from transfer.results.statistics import IMAGES, TRIALS
 
 RESOLVED, OPEN = "resolved", "not resolved"
@@ -18,13 +19,26 @@ RESOLVED, OPEN = "resolved", "not resolved"
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of one protocol for two rows; `verdict` is what may be said."""
+    """One metric of one protocol for two rows; `verdict` is what may be said.
+
+    spread: of the trials of the column; None if the two rows' own trials alone are known.
+    """
 
     protocol: Protocol
     metric: str
     samples: tuple[Sample, Sample]
+    spread: Spread | None
     found: Comparison
     verdict: str
+
+    @property
+    def trials(self) -> str:
+        """How the interval takes the trials."""
+        if self.found.estimate.covers in (None, IMAGES):
+            return "–"
+        if self.spread is None or not self.spread.is_equal:
+            return "each row's own spread"
+        return f"pooled SD {self.spread.std:.2g}, {self.spread.df} df"
 
 
 def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> list[Pair]:
@@ -41,7 +55,8 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
         for metric in filter(is_percent, results.metrics[protocol.key]):
             if metric in one.samples and metric in two.samples:
                 samples = one.samples[metric], two.samples[metric]
-                pairs.append(compare_cells(protocol, metric, *samples))
+                spread = results.spread(protocol, metric, first, second)
+                pairs.append(compare_cells(protocol, metric, *samples, spread))
     if not pairs:
         raise InputError(
             f"{first.label} and {second.label} have no protocol in common"
@@ -65,10 +80,13 @@ def _on_other_data(results: Results, first: Checkpoint, second: Checkpoint) -> s
     return ""
 
 
-def compare_cells(protocol: Protocol, metric: str, first: Sample, second: Sample) -> Pair:
-    """One column's two samples."""
-    found = compare(first, second, certain=protocol.task in DETERMINISTIC_TASKS)
-    return Pair(protocol, metric, (first, second), found, _verdict(protocol, first, second, found))
+def compare_cells(
+    protocol: Protocol, metric: str, first: Sample, second: Sample, spread: Spread | None
+) -> Pair:
+    """One column's two samples; for `spread` see `comparison.difference`."""
+    found = compare(first, second, spread, certain=protocol.task in DETERMINISTIC_TASKS)
+    verdict = _verdict(protocol, first, second, found)
+    return Pair(protocol, metric, (first, second), spread, found, verdict)
 
 
 def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Comparison) -> str:
@@ -79,7 +97,7 @@ def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Compariso
         why = "one trial, no replicates" if trials == 1 else "the trials show no spread"
         return f"{OPEN}: no interval ({why})"
     if protocol.task not in DETERMINISTIC_TASKS:
-        if found.estimate.covers == IMAGES:
+        if trials == 1:
             return f"{OPEN}: one trial"
         if trials < LEAST_TRIALS:
             return f"{OPEN}: fewer than {LEAST_TRIALS} trials"
@@ -111,7 +129,7 @@ def compare_table(
                 pair.verdict,
                 "–" if found.detectable is None else f"{found.detectable:.1f}",
                 found.estimate.covers or "–",
-                "paired by seed" if found.paired else "independent",
+                pair.trials,
             ]
         )
     return header, rows

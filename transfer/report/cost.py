@@ -23,6 +23,7 @@ from transfer.report.rows_columns_cells import (
 )
 from transfer.results.all_pairs import Column
 from transfer.results.group import DETERMINISTIC_TASKS
+from transfer.results.pooled import Spread
 
 EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that counts as equal
 
@@ -42,7 +43,7 @@ def _compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTabl
     header = ["checkpoint", "epochs", "views", "GPU time", "time", metric]
     header += ["best rival at equal epochs", "best rival at equal compute"]
     known = [(row, cell) for row, cell in results.column(protocol) if metric in cell.samples]
-    rivals = _Rivals(protocol, metric, known)
+    rivals = _Rivals(protocol, metric, known, results.spreads.get((protocol.key, metric, False)))
     costed = [
         (row.gpu_seconds or row.seconds or 0.0, row.label, place)
         for place, (row, _) in enumerate(known)
@@ -62,13 +63,17 @@ class _Rivals:
     """The rows of one column, each to be set beside the best of those that cost as much."""
 
     def __init__(
-        self, protocol: Protocol, metric: str, known: Sequence[tuple[Checkpoint, Cell]]
+        self,
+        protocol: Protocol,
+        metric: str,
+        known: Sequence[tuple[Checkpoint, Cell]],
+        spread: Spread | None,
     ) -> None:
-        self._protocol, self._metric = protocol, metric
+        self._protocol, self._metric, self._spread = protocol, metric, spread
         self._rows = [row for row, _ in known]
         self._samples = [cell.samples[metric] for _, cell in known]
         self._means = np.array([cell.summaries[metric].mean for _, cell in known])
-        self._column = Column(self._samples, certain=protocol.task in DETERMINISTIC_TASKS)
+        self._column = Column(self._samples, spread, protocol.task in DETERMINISTIC_TASKS)
         self._trained = np.array([not row.untrained for row in self._rows], bool)
         self._epochs = _known(row.epochs for row in self._rows)
         self._seconds = _known(row.seconds for row in self._rows)
@@ -83,7 +88,7 @@ class _Rivals:
         best = int(self._means[others].argmax())
         rival = int(others[best])
         samples = self._samples[place], self._samples[rival]
-        pair = compare_cells(self._protocol, self._metric, *samples)
+        pair = compare_cells(self._protocol, self._metric, *samples, self._spread)
         # The best was chosen after a look at all of them
         resolved = self._column.against(place, others).resolved()[best]
         verdict = pair.verdict.split(":")[0] if resolved else OPEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from transfer.results.data_of_records import how_they_differ
 from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS, ProtocolKey
 from transfer.results.statistics import TRIALS
 
+# Right or wrong: with fewer, the interval by simulation misses the truth in up to 12 %
+LEAST_DECIDING = 10
 BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")
 # MSRA's ResNet-50 under MoCo's VOC protocol (facebookresearch/moco, detection/README.md: AP 53.5,
 # standard deviation of a trial 0.2): five deviations off is another set-up, not bad luck. The
@@ -32,6 +35,7 @@ def find_flags(results: Results) -> list[str]:
             flags += _in_both(row, protocol, cell)
             if len(cell.files) < LEAST_TRIALS and protocol.task not in DETERMINISTIC_TASKS:
                 few.append(f"{row.label} {len(cell.files)}")
+        flags += _few_images_decide(protocol, cells)
         if few:
             flags.append(
                 f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
@@ -143,6 +147,25 @@ def _far_from_msra(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]
     return [
         f"{row.label}, {protocol.label}: AP {value:.1f} is far from the {MSRA_AP} that MoCo "
         "published for MSRA's weights: check batch, learning rate and data before other rows"
+    ]
+
+
+def _few_images_decide(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
+    """Accuracies near 0 or 100 % of few images, whose bootstrap has hardly anything to draw."""
+    words = []
+    for row, cell in cells:
+        for metric, sample in cell.samples.items():
+            mean = cell.summaries[metric].mean
+            rarer = min(mean, 100.0 - mean) / 100.0 * (sample.images or math.inf)
+            if metric.endswith(("top1", "top5")) and rarer < LEAST_DECIDING:
+                words.append(f"{row.label} {metric} {mean:.1f} of {sample.images} images")
+    if not words:
+        return []
+    if len(words) > MAX_SHOWN:
+        words[MAX_SHOWN:] = [f"and {len(words) - MAX_SHOWN} more"]
+    return [
+        f"{protocol.label}: fewer than {LEAST_DECIDING} test images are right, or wrong, so that "
+        f"the interval may be too narrow: {', '.join(words)}"
     ]
 
 

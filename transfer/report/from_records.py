@@ -14,6 +14,7 @@ from transfer.report.columns import make_protocols
 from transfer.report.rows import checkpoint_rows, note_equal_weights, pool_methods
 from transfer.report.rows_columns_cells import Cells, Protocol, Results
 from transfer.results.all_pairs import best_of
+from transfer.results.comparison import spread_of
 from transfer.results.group import (
     DETERMINISTIC_TASKS,
     LEAST_TRIALS,
@@ -22,7 +23,7 @@ from transfer.results.group import (
     cell_of,
     why_left_out,
 )
-from transfer.results.metrics import sorted_metrics
+from transfer.results.metrics import is_percent, sorted_metrics
 from transfer.results.read_records import RecordFile
 
 Groups = dict[tuple[CheckpointKey, ProtocolKey], list[RecordFile]]
@@ -43,6 +44,7 @@ def build_results(files: Sequence[RecordFile]) -> Results:
         notes.append("† shortened: the protocol was cut to fit a budget; see the runs below")
     methods = pool_methods(checkpoints, protocols, cells, notes)
     results = Results(checkpoints, protocols, metrics, cells, notes, methods)
+    _add_spreads(results)
     for protocol, metric in results.headlines():
         results.best[protocol.key, metric] = _best(results, protocol, metric)
     return results
@@ -66,6 +68,17 @@ def _metrics(protocols: Sequence[Protocol], cells: Cells) -> dict[ProtocolKey, l
     for (_, key), cell in cells.items():
         found[key].update(cell.summaries)
     return {protocol.key: sorted_metrics(found[protocol.key]) for protocol in protocols}
+
+
+def _add_spreads(results: Results) -> None:
+    """How trials spread in each column of a percentage, among checkpoints and among methods."""
+    for protocol in results.protocols:
+        for rows in (results.checkpoints, results.methods):
+            column = results.column(protocol, rows)
+            for metric in filter(is_percent, results.metrics[protocol.key] if column else ()):
+                samples = [cell.samples[metric] for _, cell in column if metric in cell.samples]
+                place = protocol.key, metric, rows is results.methods
+                results.spreads[place] = spread_of(samples)
 
 
 def _best(results: Results, protocol: Protocol, metric: str) -> frozenset[CheckpointKey]:

@@ -14,6 +14,7 @@ from transfer.report.published import Published
 from transfer.results.comparison import Sample
 from transfer.results.group import CheckpointKey, MethodKey, ProtocolKey
 from transfer.results.metrics import headlines
+from transfer.results.pooled import Spread
 from transfer.results.read_records import RecordFile
 from transfer.results.statistics import Summary
 
@@ -96,12 +97,26 @@ class Results:
     methods: list[Checkpoint] = field(default_factory=list)
     # (protocol, metric) -> keys of rows that none is resolved above; () where all are equal
     best: dict[tuple[ProtocolKey, str], frozenset[CheckpointKey]] = field(default_factory=dict)
+    # (protocol, metric, whether of methods) -> how the trials of all rows of the column spread
+    spreads: dict[tuple[ProtocolKey, str, bool], Spread | None] = field(default_factory=dict)
     # (protocol, metric) -> what `cost.compute_rows` made of all rows
     cost_tables: dict[tuple[ProtocolKey, str], CostTable] = field(default_factory=dict)
 
     def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
         """Whether the row carries the mark in this column."""
         return checkpoint.key in self.best.get((protocol.key, metric), ())
+
+    def spread(
+        self, protocol: Protocol, metric: str, first: Checkpoint, second: Checkpoint
+    ) -> Spread | None:
+        """Of the trials of the column that both rows belong to.
+
+        None for a method beside a checkpoint: pretraining seeds are not fine-tuning trials.
+        """
+        of_methods = {bool(first.seeds), bool(second.seeds)}
+        if len(of_methods) > 1:
+            return None
+        return self.spreads.get((protocol.key, metric, of_methods.pop()))
 
     def cell(self, checkpoint: Checkpoint, protocol: Protocol) -> Cell | None:
         """The cell, or None where nothing was run."""

@@ -8,6 +8,7 @@ of `comparison.compare`, pair by pair, up to the rounding of floats.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from transfer.results.comparison import LEAST_DRAWS, Sample, difference, orders_by_seed
-from transfer.results.statistics import CONFIDENCE, ROUNDING, Estimate, Source
+from transfer.results.comparison import LEAST_DRAWS, Sample, chances, difference, spread_of
+from transfer.results.pooled import Spread
+from transfer.results.statistics import (
+    CONFIDENCE,
+    ROUNDING,
+    Estimate,
+    Source,
+    interaction,
+    variance_parts,
+)
 
 _SOURCES = 2  # trials and images
 
@@ -75,18 +84,20 @@ class Differences:
 
 
 class Column:
-    """Samples of one protocol and metric; those of the same seeds and draws are stacked.
+    """Samples of one protocol and metric; those of the same draws are stacked.
 
-    certain: see `comparison.compare`.
+    spread, certain: see `comparison.difference`.
     """
 
-    def __init__(self, samples: Sequence[Sample], certain: bool = False) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], spread: Spread | None, certain: bool = False
+    ) -> None:
         self.samples = samples
-        self._certain = certain
+        self._spread, self._certain = spread, certain
         rows: dict[object, list[int]] = defaultdict(list)
         for index, sample in enumerate(samples):
-            rows[_alike(sample) or index].append(index)
-        self._stacks = [_stack([samples[i] for i in found]) for found in rows.values()]
+            rows[_alike(sample)].append(index)
+        self._stacks = [self._stack(found) for found in rows.values()]
         self._stack_of, self._place = np.zeros((2, len(samples)), np.int64)
         for number, found in enumerate(rows.values()):
             self._stack_of[found], self._place[found] = number, range(len(found))
@@ -99,7 +110,9 @@ class Column:
         if stack is None:
             stacked[:] = False
         alone = [self.samples[other] for other in others[~stacked]]
-        found = Differences.of([difference(first, o, self._certain)[0] for o in alone])
+        found = Differences.of(
+            [difference(first, other, self._spread, self._certain) for other in alone]
+        )
         if stack is None or not stacked.any():
             return found
         together = stack.against(int(self._place[index]), self._place[others[stacked]])
@@ -107,45 +120,66 @@ class Column:
         order = np.argsort(np.argsort(stacked, kind="stable"))
         return Differences.joined([found, together]).taken(order)
 
+    def _stack(self, indices: Sequence[int]) -> _Stack | None:
+        """None for a sample alone."""
+        samples = [self.samples[index] for index in indices]
+        return _Stack(samples, self._spread, self._certain) if len(samples) > 1 else None
+
 
 class _Stack:
-    """k samples of the same n seeds and the same B draws: values (k, n), drawn (k, n, B)."""
+    """k samples of the same B draws, or of none: their means, and what chance adds to each.
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        orders = [orders_by_seed(sample) for sample in samples]
-        self.values = np.stack([np.asarray(s.values)[o] for s, o in zip(samples, orders)])
-        self.drawn: np.ndarray | None = None
-        if all(_has_draws(sample) for sample in samples):
-            drawn = [s.replicates[o] for s, o in zip(samples, orders) if s.replicates is not None]
-            self.drawn = np.stack(drawn)
+    means, parts, weights, df: (k,). drawn: (k, B), the means over trials. contained: (k,), of
+    the images' variance what the trials' part has already. A part that is not known is nan.
+    """
+
+    def __init__(self, samples: Sequence[Sample], spread: Spread | None, certain: bool) -> None:
+        counts = [len(sample.values) for sample in samples]
+        self._pooled = spread if spread is not None and spread.is_equal else None
+        self._certain = certain
+        self.means = np.array([math.fsum(s.values) for s in samples]) / counts
+        self.several = np.array(counts) > 1
+        parts = [variance_parts(sample.values, None).trials for sample in samples]
+        self.parts = np.array([math.nan if part is None else part for part in parts])
+        # A weight of 0 is a row without chance in it
+        weights = [0.0 if count is None else 1 / count for count in chances(counts, certain)]
+        self.weights, self.df = np.array(weights), np.maximum(np.array(counts) - 1.0, 1.0)
+        replicates = [s.replicates for s in samples if s.replicates is not None and _has_draws(s)]
+        self.drawn = np.stack([r.mean(axis=0) for r in replicates]) if replicates else None
+        self.contained = np.array([interaction(r) for r in replicates])
         self.images = samples[0].images
 
     def against(self, place: int, others: np.ndarray) -> Differences:
-        """As `statistics.estimate` of the differences, trial by trial and draw by draw."""
-        apart = self.values[place] - self.values[others]
-        count = apart.shape[1]
-        spread = apart.std(axis=1, ddof=1)
-        trials = np.where(spread > ROUNDING, spread**2 / count, 0.0)
+        """As `comparison.difference`, one by one."""
+        trials, df = self._trials(place, others)
         images, known = np.zeros_like(trials), 1.0
         if self.drawn is not None:
-            images = self._images(self.drawn[place] - self.drawn[others])
-            known = min(self.drawn.shape[2], self.images or self.drawn.shape[2]) - 1.0
-        df = np.broadcast_to([count - 1.0, known], (len(others), _SOURCES))
-        return Differences(apart.mean(axis=1), np.stack([trials, images], axis=1), df)
+            contained = self.contained[place] + self.contained[others]
+            images = self._images(self.drawn[place] - self.drawn[others], contained)
+            known = min(self.drawn.shape[1], self.images or self.drawn.shape[1]) - 1.0
+        variances = np.stack([trials, images], axis=1)
+        dfs = np.stack([df, np.full_like(df, known)], axis=1)
+        return Differences(self.means[place] - self.means[others], variances, dfs)
 
-    def _images(self, apart: np.ndarray) -> np.ndarray:
-        """The variance by the images, of differences (m, n, B)."""
-        together = apart.mean(axis=1).var(axis=1, ddof=1)
-        each = apart.var(axis=2, ddof=1).mean(axis=1)
-        contained = np.maximum(0.0, each - together) / (apart.shape[1] - 1)
+    def _trials(self, place: int, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The variance by the trials, 0 where unknown, and its degrees of freedom."""
+        if self._pooled is not None:
+            variance = self._pooled.variance * (self.weights[place] + self.weights[others])
+            return variance, np.full(len(others), float(self._pooled.df))
+        one, two = np.full(len(others), self.parts[place]), self.parts[others]
+        if self._certain:  # a single trial beside several adds nothing
+            one = np.where(self.several[others], np.nan_to_num(one), one)
+            two = np.nan_to_num(two) if self.several[place] else two
+        variance = np.nan_to_num(one + two)
+        spread = np.nan_to_num(one**2 / self.df[place] + two**2 / self.df[others])
+        return variance, variance**2 / np.where(variance > 0, spread, 1.0) + (variance == 0)
+
+    def _images(self, apart: np.ndarray, contained: np.ndarray) -> np.ndarray:
+        """The variance by the images, of differences (m, B)."""
+        together = apart.var(axis=1, ddof=1)
         few = self.images / (self.images - 1) if self.images else 1.0
         variance = np.maximum(together - contained, 0.0) * few
         return np.where(together > ROUNDING**2, variance, 0.0)
-
-
-def _stack(samples: Sequence[Sample]) -> _Stack | None:
-    """None for a sample alone, which may be of one trial."""
-    return _Stack(samples) if len(samples) > 1 else None
 
 
 def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> list[bool]:
@@ -153,12 +187,12 @@ def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = Fa
 
     The highest mean was chosen after a look at all, hence all pairs and not only its own. None
     where no pair is resolved, and never a sample of fewer trials than `least_trials`: it takes no
-    part, so that nothing is known of it.
+    part, so that nothing is claimed of it; its trials still tell how trials spread.
     """
     tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
     if len(tested) < 2:
         return [False] * len(samples)  # no pair
-    column = Column(samples, certain)
+    column = Column(samples, spread_of(samples), certain)
     found = Differences.joined([column.against(i, tested[:n]) for n, i in enumerate(tested)][1:])
     first = np.repeat(tested, range(len(tested)))
     second = np.concatenate([tested[:n] for n in range(1, len(tested))])
@@ -168,14 +202,11 @@ def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = Fa
     return [i in best for i in range(len(samples))]
 
 
-def _alike(sample: Sample) -> tuple[object, ...] | None:
-    """What samples share that are compared by their stack; None for one that is compared alone."""
-    seeds = sorted(map(str, sample.seeds))
-    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
-        return None
-    if sample.replicates is None or not _has_draws(sample):
-        return (tuple(seeds),)
-    return (tuple(seeds), sample.draws, sample.replicates.shape[1], sample.images)
+def _alike(sample: Sample) -> tuple[object, ...]:
+    """What samples share that are compared by their stack."""
+    if sample.replicates is None:
+        return ()
+    return (sample.draws, sample.replicates.shape[1], sample.images)
 
 
 def _has_draws(sample: Sample) -> bool:

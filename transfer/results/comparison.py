@@ -1,8 +1,8 @@
 """Two samples of trials on one test set: whether they differ, and Holm's correction over many.
 
 A difference is "resolved" when its 95 % interval leaves 0 out. Draw b of the images is the same in
-both samples, so that images which are hard for both cancel; trials are taken in pairs where both
-samples have the same seeds, else as independent (Welch).
+both samples, so that images which are hard for both cancel. Trials are independent, whatever their
+seeds: their spread is that of the whole column (`pooled`), or of the two samples alone (Welch).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
+from transfer.results.pooled import Spread, pooled_spread
 from transfer.results.statistics import (
     CONFIDENCE,
     Estimate,
     combine,
-    estimate,
     images_variance,
     interaction,
     variance_parts,
@@ -33,14 +33,12 @@ LEAST_DRAWS = 100  # shared by both samples; fewer say little about a variance
 
 @dataclass(frozen=True)
 class Sample:
-    """n trials: their values and seeds; replicates (n, B) or None, of the images `draws` names.
+    """n trials: their values; replicates (n, B) or None, of the images `draws` names.
 
-    `images` is the number of those, None for many. Seeds are those of what the n were drawn as:
-    trials of two samples are pairs where all agree.
+    `images` is the number of those, None for many.
     """
 
     values: Sequence[float]
-    seeds: Sequence[int | str]
     replicates: np.ndarray | None = None
     draws: tuple[int, str] | None = None
     images: int | None = None
@@ -53,13 +51,11 @@ class Comparison:
     Attributes:
         p: two-sided; None without a standard error.
         detectable: the smallest true difference that such a comparison resolves in 80 of 100 times.
-        paired: whether trials were taken in pairs of one seed.
     """
 
     estimate: Estimate
     p: float | None
     detectable: float | None
-    paired: bool
 
     @property
     def resolved(self) -> bool:
@@ -67,33 +63,50 @@ class Comparison:
         return self.p is not None and self.p < 1 - CONFIDENCE
 
 
-def compare(first: Sample, second: Sample, certain: bool = False) -> Comparison:
+def compare(
+    first: Sample, second: Sample, spread: Spread | None = None, certain: bool = False
+) -> Comparison:
+    """`difference`, whose arguments it takes, with its p value and what it could detect."""
+    found = difference(first, second, spread, certain)
+    return Comparison(found, p_value(found), detectable(found))
+
+
+def difference(
+    first: Sample, second: Sample, spread: Spread | None = None, certain: bool = False
+) -> Estimate:
     """The difference of the two means, over the same draws of the test images where known.
 
-    certain: the task has no chance in it on given weights (kNN), so that one trial beside several
-    (other initialisations, other pretraining seeds) adds no variance of its own.
+    Args:
+        spread: of the trials of the column that both are rows of (`spread_of`). None: the two are
+            rows of no common column, or it shows no spread; their own trials alone are known then.
+        certain: the task has no chance in it on given weights (kNN), so that one trial beside
+            several (other initialisations, other pretraining seeds) adds no variance of its own.
     """
-    found, paired = difference(first, second, certain)
-    return Comparison(found, p_value(found), detectable(found), paired)
-
-
-def difference(first: Sample, second: Sample, certain: bool = False) -> tuple[Estimate, bool]:
-    """What `compare` begins with: first - second, and whether trials were taken in pairs."""
     pair = _shared(first, second)
-    seeds = sorted(map(str, first.seeds))
-    distinct = len(set(seeds)) == len(seeds)
-    if distinct and seeds == sorted(map(str, second.seeds)) and len(seeds) > 1:
-        orders = [orders_by_seed(sample) for sample in (first, second)]
-        values = np.subtract(*(np.asarray(s.values)[o] for s, o in zip((first, second), orders)))
-        drawn = None if pair is None else np.subtract(*(r[o] for r, o in zip(pair, orders)))
-        return estimate(values.tolist(), drawn, first.images), True
-    exact = certain and max(len(first.values), len(second.values)) > 1
-    return _unpaired(first, second, pair, exact), False
+    counts = [len(first.values), len(second.values)]
+    exact = certain and max(counts) > 1
+    parts = [
+        variance_parts(sample.values, drawn, sample.images, exact)
+        for sample, drawn in zip((first, second), pair or (None, None))
+    ]
+    images = None
+    if pair is not None:
+        apart = pair[0].mean(axis=0) - pair[1].mean(axis=0)
+        contained = interaction(pair[0]) + interaction(pair[1])
+        images = images_variance(apart, contained, first.images)
+    value = math.fsum(first.values) / counts[0] - math.fsum(second.values) / counts[1]
+    pooled = None if spread is None else spread.of_difference(*chances(counts, certain))
+    return combine(value, parts, images, pooled)
 
 
-def orders_by_seed(sample: Sample) -> np.ndarray:
-    """The places of the sample's trials in the order of their seeds."""
-    return np.argsort([str(seed) for seed in sample.seeds])
+def spread_of(samples: Sequence[Sample]) -> Spread | None:
+    """The spread of the trials of a column's rows about their means; see `pooled`."""
+    return pooled_spread([sample.values for sample in samples])
+
+
+def chances(counts: Sequence[int], certain: bool) -> list[int | None]:
+    """The numbers of trials, None for a single one of a task that has no chance in it."""
+    return [None if certain and count == 1 else count for count in counts]
 
 
 def p_value(found: Estimate) -> float | None:
@@ -141,23 +154,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 @lru_cache(maxsize=4096)  # the pairs of a column have few different df
 def _noncentrality(df: float, power: float) -> float:
     return float(nctdtrinc(df, 1 - power, float(stdtrit(df, (1 + CONFIDENCE) / 2))))
-
-
-def _unpaired(
-    first: Sample, second: Sample, pair: tuple[np.ndarray, np.ndarray] | None, exact: bool
-) -> Estimate:
-    parts = [
-        variance_parts(sample.values, None if pair is None else drawn, sample.images, exact)
-        for sample, drawn in zip((first, second), pair or (None, None))
-    ]
-    images = None
-    if pair is not None:
-        apart = pair[0].mean(axis=0) - pair[1].mean(axis=0)
-        contained = interaction(pair[0]) + interaction(pair[1])
-        images = images_variance(apart, contained, first.images)
-    difference = math.fsum(first.values) / len(first.values)
-    difference -= math.fsum(second.values) / len(second.values)
-    return combine(difference, parts, images)
 
 
 def _shared(first: Sample, second: Sample) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,11 +1,12 @@
-"""One standard deviation for all rows of a column: samples of trials in, differences of means out.
+"""One standard deviation for all rows of a column, and the variance of a difference that it gives.
 
 Seeds are not pairs: the same seed in two rows draws other views of other networks. So a difference
 of two rows takes the rows' trials as independent. With 3 to 5 trials a row's own deviation is
 hardly known; where all rows of a column spread alike, one deviation for all of them is known to
 sum(n - 1) degrees of freedom, and the interval is that of the analysis of variance (R. A. Fisher,
 1925). Where Bartlett's test rejects that they spread alike (M. S. Bartlett, Proc. Royal Society A
-160, 1937), a difference is Welch's, of its own two rows alone.
+160, 1937), a difference is Welch's, of its own two rows alone. `comparison.difference` applies
+this, and adds what the test images add.
 
 Legend: n trials of a row; values in the metric's own unit (percent).
 """
@@ -16,14 +17,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transfer.results.statistics import (
-    CONFIDENCE,
-    TRIALS,
-    Estimate,
-    Source,
-    combine,
-    variance_parts,
-)
+from scipy.special import chdtrc
+
+from transfer.results.statistics import CONFIDENCE, ROUNDING, Source
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,20 @@ class Spread:
         """Whether nothing speaks against one variance for all rows."""
         return self.equal_p is None or self.equal_p >= 1 - CONFIDENCE
 
+    def of_difference(self, first: int | None, second: int | None) -> Source | None:
+        """What trials add to the difference of two rows' means.
+
+        Args:
+            first, second: the rows' numbers of trials; None: a row without chance in it.
+
+        Returns:
+            None where the two rows' own spreads have to tell (Welch), or none has chance in it.
+        """
+        counts = [count for count in (first, second) if count is not None]
+        if not self.is_equal or not counts:
+            return None
+        return Source(self.variance * math.fsum(1 / count for count in counts), self.df)
+
 
 def pooled_spread(rows: Sequence[Sequence[float]]) -> Spread | None:
     """The spread of the trials of all rows about their rows' means.
@@ -65,32 +75,22 @@ def pooled_spread(rows: Sequence[Sequence[float]]) -> Spread | None:
     return Spread(math.fsum(squares) / df, df, _bartlett(known, squares))
 
 
-def difference(first: Sequence[float], second: Sequence[float], spread: Spread | None) -> Estimate:
-    """The difference of two rows' means, first - second, over trials.
-
-    Args:
-        spread: of the column that both are rows of. Where it is not equal the result is Welch's,
-            and has no interval for a row of one trial; None: no interval.
-    """
-    value = math.fsum(first) / len(first) - math.fsum(second) / len(second)
-    if spread is None:
-        return Estimate(value, (), None)
-    if spread.is_equal:
-        variance = spread.variance * (1 / len(first) + 1 / len(second))
-        return Estimate(value, (Source(variance, spread.df),), TRIALS)
-    return combine(value, [variance_parts(row, None) for row in (first, second)], None)
-
-
 def _squares(row: Sequence[float]) -> float:
+    """Sum of squares about the mean; 0 for trials that agree but for rounding."""
     mean = math.fsum(row) / len(row)
-    return math.fsum((value - mean) ** 2 for value in row)
+    squares = math.fsum((value - mean) ** 2 for value in row)
+    return squares if squares > ROUNDING**2 * (len(row) - 1) else 0.0
 
 
 def _bartlett(rows: Sequence[Sequence[float]], squares: Sequence[float]) -> float | None:
+    """As scipy.stats.bartlett, whose module takes a second to import."""
     if len(rows) < 2:
         return None
     if min(squares) == 0:  # trials that agree beside others that do not: the test has no number
         return 0.0
-    from scipy.stats import bartlett  # takes a second to import
-
-    return float(bartlett(*rows).pvalue)
+    df = [len(row) - 1 for row in rows]
+    total = sum(df)
+    apart = total * math.log(math.fsum(squares) / total)
+    apart -= math.fsum(d * math.log(s / d) for d, s in zip(df, squares))
+    correction = 1 + (math.fsum(1 / d for d in df) - 1 / total) / (3 * (len(rows) - 1))
+    return float(chdtrc(len(rows) - 1, apart / correction))

@@ -175,17 +175,25 @@ def interaction(replicates: np.ndarray) -> float:
     return max(0.0, each - together) / (len(replicates) - 1)
 
 
-def combine(value: float, parts: Sequence[Parts], images: float | None) -> Estimate:
+def combine(
+    value: float, parts: Sequence[Parts], images: float | None, pooled: Source | None = None
+) -> Estimate:
     """Adds the trials' parts and one part by images (which two samples share).
 
     A part that is unknown in one sample is unknown in the sum. Where the trials agree exactly and
     the images say nothing there is no source of error: 0 would claim certainty. The trials of two
     samples have one quantile, with Welch's degrees of freedom (B. Welch, Biometrika 34, 1947).
+
+    Args:
+        pooled: the trials' source if more rows than these tell it; takes the place of their parts.
     """
     known = [p.trials for p in parts if p.trials is not None]
     trials = sum(known) if len(known) == len(parts) else None
     sources = []
-    if trials:
+    if pooled is not None:
+        trials = pooled.variance
+        sources.append(pooled)
+    elif trials:
         spread = sum(p.trials**2 / (p.n - 1) for p in parts if p.trials)
         sources.append(Source(trials, trials**2 / spread))
     if images:

@@ -54,6 +54,19 @@ def test_clean_results_raise_no_flag(tmp_path: Path, write_run: Writer) -> None:
     assert flags_of(tmp_path) == ""
 
 
+def test_accuracies_that_few_images_decide(tmp_path: Path, write_run: Writer) -> None:
+    """9 of 100 images wrong, or right, are too few; 10 are enough, and APs are no counts."""
+    for name, right in (("a", 91), ("b", 90), ("c", 9), ("d", 100)):
+        scores = (np.arange(100) < right) * 100.0
+        write_run(name, "linear", {"top1": 0.0}, pictures=False, scores=scores)
+        write_run(name, "detection", {"bbox/AP": 0.0}, pictures=False, scores=scores)
+    (flag,) = [f for f in find_flags(results_of(tmp_path)) if "may be too narrow" in f]
+    assert "fewer than 10 test images" in flag and flag.startswith("linear_photos")
+    assert flag.endswith(
+        "a top1 91.0 of 100 images, c top1 9.0 of 100 images, " "d top1 100.0 of 100 images"
+    )
+
+
 def test_detection_below_the_random_row(tmp_path: Path, write_run: Writer) -> None:
     write_run("a", "detection", {"bbox/AP": 12.0})
     write_run("zero", "detection", {"bbox/AP": 20.0}, method="random")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from transfer.results.comparison import Sample
+from transfer.results.comparison import difference as difference_of_samples
 from transfer.results.comparison import p_value
-from transfer.results.pooled import Spread, difference, pooled_spread
+from transfer.results.pooled import Spread, pooled_spread
+from transfer.results.statistics import Estimate
 
 ROWS = [[10.0, 12.5, 11.0], [14.0, 13.0, 15.5, 14.2], [9.0, 9.5], [20.0]]
+
+
+def difference(first: Sequence[float], second: Sequence[float], spread: Spread | None) -> Estimate:
+    """As the report takes it, of trials alone."""
+    return difference_of_samples(Sample(first), Sample(second), spread)
 
 
 def by_regression(rows: list[list[float]], first: int, second: int) -> tuple[float, float, int]:
@@ -71,6 +80,7 @@ def test_rows_that_spread_differently_are_welchs() -> None:
 def test_what_shows_no_spread_gives_no_interval() -> None:
     assert pooled_spread([[1.0], [2.0]]) is None and pooled_spread([]) is None
     assert pooled_spread([[1.0, 1.0], [2.0, 2.0]]) is None
+    assert pooled_spread([[61.3] * 3, [0.1 + 0.2, 0.3]]) is None, "rounding is no spread"
     found = difference([1.0, 1.0], [2.0], None)
     assert (found.value, found.interval()) == (-1.0, None)
     odd = pooled_spread([[1.0, 1.0], [2.0, 3.0]])

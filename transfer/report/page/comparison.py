@@ -36,7 +36,8 @@ def pair_data(results: Results) -> dict[str, Any]:
             having = {n: cell for n, cell in cells.items() if metric in cell.summaries}
             for one, two in combinations(having, 2):
                 samples = (cells[one].samples[metric], cells[two].samples[metric])
-                pair = compare_cells(protocol, metric, *samples)
+                spread = results.spread(protocol, metric, rows[one], rows[two])
+                pair = compare_cells(protocol, metric, *samples, spread)
                 words = _covers(pair)
                 covers += [] if words in covers else [words]
                 found = [len(columns), *_numbers(pair), covers.index(words)]
@@ -86,9 +87,9 @@ def _numbers(pair: Pair) -> tuple[float, float | None, float | None, str, float 
 
 
 def _covers(pair: Pair) -> str:
-    """What the interval is over, and how trials were taken."""
+    """What the interval is over, and how it takes the trials."""
     words = pair.found.estimate.covers or ""
-    return f"{words}, in pairs" if words and pair.found.paired else words
+    return words if pair.trials == "–" else f"{words}; {pair.trials}"
 
 
 def _short(value: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -188,25 +189,30 @@ def test_pairs(tmp_path: Path, write_run: Writer) -> None:
         "0-2": [[1, -35.25], [2, -61.0]],
         "1-2": [[1, 10.25]],
     }
+    # The single trials take the spread of the two of "a"; top5 has no spread at all
+    low, high, verdict, _, covers = data["pairs"]["1-2"][0][2:]
+    reach = stats.t.ppf(0.975, 1) * math.sqrt(0.5 * (1 / 2 + 1))
+    assert (low, high) == pytest.approx((10.25 - reach, 10.25 + reach), abs=1e-4)
+    assert verdict == "not resolved: one trial"
+    assert data["covers"][covers] == "trials; pooled SD 0.71, 1 df"
     one_trial = [None, None, "not resolved: no interval (one trial, no replicates)", None]
-    assert data["pairs"]["1-2"][0][2:6] == one_trial and data["covers"] == [""]
+    assert data["pairs"]["0-2"][1][2:6] == one_trial
     assert default_pair(results) == (2, 1)  # two trained ones, though zero and b share more
     assert default_pair(results, ("a", "zero")) == (1, 0)
 
 
 def test_pairs_have_intervals(tmp_path: Path, write_run: Writer) -> None:
-    """As scipy's paired t interval has them, trials of one seed being pairs."""
+    """As scipy's t interval of two independent samples has them, whatever the seeds."""
     values = {"a": [50.0, 52.5, 51.0, 53.0], "b": [48.0, 51.5, 50.5, 50.0]}
     for name, numbers in values.items():
         for trial, value in enumerate(numbers):
             write_run(name, "linear", {"top1": value}, trial)
     data = pair_data(_results(tmp_path))
     ((_, difference, low, high, verdict, detectable, covers),) = data["pairs"]["0-1"]
-    assert data["covers"][covers] == "trials, in pairs"
-    apart = np.subtract(values["a"], values["b"])
-    interval = stats.t.interval(0.95, 3, apart.mean(), stats.sem(apart))
-    assert difference == pytest.approx(apart.mean())
-    assert (low, high) == pytest.approx(interval, abs=1e-4)
+    assert data["covers"][covers] == "trials; pooled SD 1.4, 6 df"
+    interval = stats.ttest_ind(values["a"], values["b"]).confidence_interval(0.95)
+    assert difference == pytest.approx(np.mean(values["a"]) - np.mean(values["b"]))
+    assert (low, high) == pytest.approx(tuple(interval), abs=1e-4)
     assert verdict == "not resolved" and low < 0 < high
     assert detectable > difference
 

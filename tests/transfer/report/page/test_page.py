@@ -66,7 +66,9 @@ def test_comparing_two_rows(browser: Browser) -> None:
     assert browser.run(labels) == ["simclr", "mscn"]
     first, second = browser.run(PAIR)
     open_ = "none | not resolved: no interval (one trial, no replicates) | unknown"
-    assert first == f"linear_photos: top1 | +38.5 | {open_} | 48.5 (n=1) | 10.0 ± 0.7 (n=2)"
+    # A single trial beside two, which tell how trials spread
+    known = "+27.5 to +49.5over trials; pooled SD 0.71, 1 df | not resolved: one trial | 14.1"
+    assert first == f"linear_photos: top1 | +38.5 | {known} | 48.5 (n=1) | 10.0 ± 0.7 (n=2)"
     assert second == f"voc_mscn: bbox/AP | +0.8 | {open_} | 20.8 (n=1) | 20.0 (n=1)"
     words = browser.run("document.getElementById('pair-words').textContent")
     assert words.startswith("simclr (checkpoint) minus mscn (checkpoint), percentage points")
@@ -193,9 +195,9 @@ def test_the_page_says_what_the_command_prints(browser: Browser, tmp_path: Path)
     assert len(shown) == len(printed) == 2
     for cells, line in zip(shown, printed):
         protocol, metric, _, _, difference, interval, verdict, detectable, covers, trials = line
-        pairs = ", in pairs" if trials == "paired by seed" else ""
+        how = "" if trials == "–" else f"; {trials}"
         assert cells[0] == f"{protocol}: {metric}" and cells[1] == difference
-        assert cells[2] == f"{interval}over {covers}{pairs}"
+        assert cells[2] == f"{interval}over {covers}{how}"
         assert cells[3:5] == [verdict, detectable]
 
 
