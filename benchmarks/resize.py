@@ -1,5 +1,6 @@
 """Processor time of a loader's worker: JPEG files in, two random crops of 224 px out, with each of
-`VIEWS.RESIZE`'s values; how far their pixels differ. Ratios are of one run, in turn.
+`VIEWS.RESIZE`'s values, and with each image cropped before the next one is decoded; how far their
+pixels differ. Ratios are of one run, in turn.
 
     OMP_NUM_THREADS=1 python benchmarks/resize.py --output benchmarks/results/resize_2cores.json
 """
@@ -20,18 +21,25 @@ import torch
 from benchmarks.images import write_photos
 from benchmarks.timing import Sample, Work, interleaved, measure, ratio, spread
 from pretrain.common.environment import describe_environment, describe_hardware
+from pretrain.data import loader as loader_module
 from pretrain.data.crops import RESIZES, CropSpec
 from pretrain.data.datasets import FolderImages
 from pretrain.data.folders import scan_folder
 from pretrain.data.loader import Batch, CropLoader
 
 PHOTOS, BATCH = 128, 16
+# What is measured: the way to resize, and the bytes of images that a worker decodes together
+TOGETHER = loader_module.DECODED_BYTES
+PARTS = {resize: (resize, TOGETHER) for resize in RESIZES}
+PARTS |= {f"{resize}, one image at a time": (resize, 0) for resize in RESIZES}
+BASE = "pillow, one image at a time"
 
 
-def crops_work(loader: CropLoader) -> Work:
+def crops_work(loader: CropLoader, decoded_bytes: int) -> Work:
     """Reads, decodes and crops in this process, as a worker does it."""
 
     def work(seconds: float) -> Sample:
+        loader_module.DECODED_BYTES = decoded_bytes
         batches = (batch for epoch in count() for batch in loader.epoch(epoch))
         return measure(lambda: len(next(batches).index), seconds, lambda: None)
 
@@ -66,16 +74,25 @@ def run(seconds: float, repetitions: int) -> dict[str, Any]:
             images, crops=[CropSpec(224)] * 2, batch_size=BATCH, resize=resize
         )
         loaders = {resize: make(resize) for resize in RESIZES}
-        samples = interleaved(
-            {resize: crops_work(loader) for resize, loader in loaders.items()}, seconds, repetitions
-        )
-        times = {resize: [sample.cpu_ms for sample in found] for resize, found in samples.items()}
+        works = {
+            name: crops_work(loaders[resize], together)
+            for name, (resize, together) in PARTS.items()
+        }
+        samples = interleaved(works, seconds, repetitions)
+        times = {name: [sample.cpu_ms for sample in found] for name, found in samples.items()}
         return {
             "options": {"seconds": seconds, "repetitions": repetitions, "photos": PHOTOS},
             "hardware": describe_hardware(),
             "environment": describe_environment(),
-            "cpu_ms_per_image": {resize: spread(found) for resize, found in times.items()},
-            "ratios": {"torch / pillow": ratio(times["torch"], times["pillow"])},
+            "cpu_ms_per_image": {name: spread(found) for name, found in times.items()},
+            "ratios": {
+                "torch / pillow": ratio(times["torch"], times["pillow"]),
+                **{
+                    f"{name} / {BASE}": ratio(times[name], times[BASE])
+                    for name in PARTS
+                    if name != BASE
+                },
+            },
             "differences": differences(list(loaders.values())),
         }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pretrain.common.errors import InputError
+from pretrain.data import loader as loader_module
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.loader import (
@@ -266,3 +267,16 @@ def test_corrupt_images_are_replaced_under_torch_too(
     assert [Path(name).stem for batch in loader.epoch(0) for name in loader.corrupt] == ["003"]
     with pytest.raises(InputError, match="unknown way to resize 'torc'"):
         make(data, resize="torc")
+
+
+@pytest.mark.parametrize("resize", ["pillow", "torch"])
+def test_images_decoded_together_are_cropped_as_alone(
+    resize: str, data: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of images that a worker decodes before it crops them: one at a time, two
+    or three, or the whole batch."""
+    one = list(make(data, resize=resize).epoch(0))
+    size = data.read_pixels(0).nbytes
+    for limit in (1, 2 * size, 3 * size):
+        monkeypatch.setattr(loader_module, "DECODED_BYTES", limit)
+        assert same(one, list(make(data, resize=resize).epoch(0)))
