@@ -161,11 +161,12 @@ def watch(command: Command, seconds: float, data: Path, output: Path) -> dict[st
         )
         try:
             samples = sample(process, command, seconds, output)
+            status = process.poll()  # None if it still runs, as it must
         finally:
             left = end(process)
     faults = judge(samples)
-    if process.returncode not in (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM):
-        faults = [f"it ended by itself with {process.returncode}: {last_line(log)}"]
+    if status is not None:
+        faults = [f"it ended by itself with {status}: {last_line(log)}"]
     if left:
         faults.append(f"{left} of its processes did not end within {END_SECONDS} s")
     return {
@@ -286,6 +287,8 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
 
 def judge(samples: Sequence[Sample]) -> list[str]:
     """What is wrong with the samples, each in a few words."""
+    if not samples:
+        return [f"no evaluation within {START_SECONDS} s"]
     if len(samples) < SAMPLES // 4:
         return [f"only {len(samples)} samples: give more --minutes"]
     half = samples[len(samples) // 2 :]

@@ -59,6 +59,7 @@ def test_growth_in_the_warm_up_alone_is_allowed() -> None:
 
 def test_too_short_a_run_shows_nothing() -> None:
     assert "samples" in soak.judge(samples()[:10])[0]
+    assert "no evaluation within" in soak.judge([])[0]
     idle = [replace(value, evaluations=4) for value in samples()]
     assert "evaluations in the second half" in soak.judge(idle)[0]
 
