@@ -33,6 +33,8 @@ from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+ROLLUP = Path("/proc/self/smaps_rollup")
+OWN = ("Pss_Anon:", "Pss_Shmem:")  # its lines, in kB
 EXAMPLE = "python -m benchmarks.soak --minutes 30 --output soak.json"
 SAMPLES = 120  # of each command
 START_SECONDS = 600  # that a command may take until its first evaluation
@@ -58,8 +60,8 @@ PRETRAINING = [
 ]
 DETECTION = [
     *("tools/train_det.py", "--config", "digits_coco.yaml", "--weights", "random"),
-    *("SOLVER.MAX_ITER", ENDLESS, "SOLVER.STEPS", "()", "SOLVER.IMS_PER_BATCH", "4"),
-    *("TEST.EVAL_PERIOD", "10", "SOLVER.CHECKPOINT_PERIOD", "20"),
+    *("SOLVER.MAX_ITER", ENDLESS, "SOLVER.STEPS", "()", "SOLVER.IMS_PER_BATCH", "2"),
+    *("TEST.EVAL_PERIOD", "5", "SOLVER.CHECKPOINT_PERIOD", "10"),
 ]
 
 
@@ -91,8 +93,9 @@ COMMANDS = {
 class Sample:
     """What a command and the processes that it started hold at `seconds`.
 
-    memory_mib counts a page that several of them share once (the kernel's "Pss"); shared_mib is of
-    files of /dev/shm that they have open or mapped, also of deleted ones.
+    memory_mib counts a page that several of them share once, and no pages of files: how many of a
+    library's pages are in memory depends on other programs that use it. shared_mib is of files of
+    /dev/shm that they have open or mapped, also of deleted ones.
     """
 
     seconds: float
@@ -119,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if not args.minutes > 0:
         raise InputError(f"--minutes {args.minutes} must be above 0")
-    if not Path("/proc/self/smaps_rollup").is_file():
-        raise InputError("the soak reads /proc/PID/smaps_rollup, which this system does not have")
+    if not ROLLUP.is_file() or OWN[0] not in ROLLUP.read_text(encoding="ascii"):
+        raise InputError(f"the soak reads {OWN[0]} of {ROLLUP}, which this system does not have")
     names = [args.only] if args.only else list(COMMANDS)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="soak_") as scratch:
@@ -198,7 +201,7 @@ def look(pid: int, seconds: float, evaluations: int) -> Sample:
     for member in tree(pid):
         with suppress(OSError):  # it has just ended
             rollup = Path(f"/proc/{member}/smaps_rollup").read_text(encoding="ascii")
-            memory += next(int(s.split()[1]) for s in rollup.splitlines() if s.startswith("Pss:"))
+            memory += sum(int(s.split()[1]) for s in rollup.splitlines() if s.startswith(OWN))
             names = list(Path(f"/proc/{member}/fd").iterdir())
             handles, processes = handles + len(names), processes + 1
             for name in names:
