@@ -124,10 +124,11 @@ def _write_detections(folder: Path, options: Options) -> dict[str, Any]:
 def _alone(folder: Path, name: str) -> dict[str, Any]:
     """What one evaluator takes, and the metrics that it found."""
     with (folder / "detections.pickle").open("rb") as file:
-        made = pickle.load(file)
+        dataset, predictions = pickle.load(file)
     found: dict[str, Metrics] = {}
     output = folder / name.replace(" ", "_")  # another evaluator may run at the same time
-    work, before = coco_works(*made, output, found)[name], peak_mib()
+    work = coco_works(dataset, predictions, output, found)[name]
+    before = peak_mib()
     sample = work(0.0)
     return {
         "wall_s": round(1 / sample.images_per_second, 2),
