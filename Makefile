@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults lint format hardware gpu-check clean
+.PHONY: install demo test test-slow test-faults lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,11 @@ hardware: install
 # What waits for a GPU and takes minutes: gpu_check.json and a table (under 12 minutes, one card).
 gpu-check: install
 	$(BIN)/python -m benchmarks.gpu_check --output gpu_check.json
+
+# Half an hour (MINUTES=5: five minutes) of training that must not grow: memory, files, processes.
+MINUTES ?= 30
+soak: install
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --output soak.json
 
 clean:
 	rm -rf runs build *.egg-info

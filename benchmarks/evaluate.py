@@ -3,23 +3,34 @@
 In: the size of a random test set (seeded). Out: a dict of builtins with the seconds of each
 evaluator, ratios within a repetition, and how far the metrics differ between them. All start from
 detections in memory, masks as run lengths, and read the annotations themselves.
+
+    python benchmarks/evaluate.py --sizes 500 5000 --output FILE
+
+shows how COCO's evaluators grow with the test set: seconds once, and peak memory, of each in a
+process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
 import json
 import logging
+import pickle
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import seconds
+from benchmarks.coco_start import measured, peak_mib
 from benchmarks.detections import random_coco, random_voc
 from benchmarks.timing import Work, interleaved
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.environment import describe_environment, describe_hardware
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import FAST
 from transfer.detection.evaluation.predictions import Predictions, to_coco_results
@@ -36,6 +47,24 @@ RATIOS = [
     (COCO_FAST, COCO_DETECTRON2),
     (VOC_OURS, VOC_DETECTRON2),
 ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000], help="test images")
+    parser.add_argument(
+        "--together", action="store_true", help="run the evaluators at the same time, not in turn"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file of the result")
+    args = parser.parse_args()
+    rows = [row for images in args.sizes for row in growth(images, args.together)]
+    result = {
+        "rows": rows,
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+    }
+    if args.output:
+        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,48 @@ def run(options: Options) -> dict[str, Any]:
         device="cpu",
     )
     return {**result, "largest difference in percent points": differences(found)}
+
+
+def growth(images: int, together: bool) -> list[dict[str, Any]]:
+    """A row for each of COCO's evaluators at this number of test images."""
+    with tempfile.TemporaryDirectory(prefix="bench_") as scratch:
+        folder = Path(scratch)
+        names = measured(_write_detections, folder, Options(images, 1))["evaluators"]
+
+        def row(name: str) -> dict[str, Any]:
+            found = {"images": images, "evaluator": name} | measured(_alone, folder, name)
+            print(json.dumps(found), flush=True)
+            return found
+
+        with ThreadPoolExecutor(len(names) if together else 1) as threads:
+            return list(threads.map(row, names))
+
+
+def _write_detections(folder: Path, options: Options) -> dict[str, Any]:
+    """Writes the test set with its detections, once for all evaluators."""
+    shape = (options.images, options.per_image, options.classes)
+    made = random_coco(folder / "coco", *shape)
+    with (folder / "detections.pickle").open("wb") as file:
+        pickle.dump(made, file, protocol=pickle.HIGHEST_PROTOCOL)
+    return {"evaluators": list(coco_works(*made, folder, {}))}
+
+
+def _alone(folder: Path, name: str) -> dict[str, Any]:
+    """What one evaluator takes, and the metrics that it found."""
+    with (folder / "detections.pickle").open("rb") as file:
+        dataset, predictions = pickle.load(file)
+    found: dict[str, Metrics] = {}
+    output = folder / name.replace(" ", "_")  # another evaluator may run at the same time
+    work = coco_works(dataset, predictions, output, found)[name]
+    before = peak_mib()
+    sample = work(0.0)
+    return {
+        "wall_s": round(1 / sample.images_per_second, 2),
+        "cpu_s": round(sample.cpu_ms / 1000, 2),
+        "peak_mib": peak_mib(),
+        "peak_mib_before": before,
+        **{key: found[name][key] for key in ("bbox/AP", "segm/AP")},
+    }
 
 
 def differences(found: dict[str, Metrics]) -> dict[str, float]:
@@ -203,3 +274,7 @@ def detectron2_voc(
         pascal_voc_evaluation.parse_rec.cache_clear()
 
     return seconds.once(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,15 @@
-"""Memory that a forked loader process copies when it reads a list of files: a number of made-up
-entries in, MiB of its private memory out, for `FileList` and for Python's own lists.
+"""ImageNet at its true size: seconds from the start of pretraining to its first batch, and memory
+that a loader process owns.
 
     python benchmarks/file_list.py --output benchmarks/results/file_list_2cores.json
+    python benchmarks/file_list.py --starts 10000 100000 1281167 --output FILE
 
-Linux only: the numbers are those of /proc/self/smaps_rollup, before and after the process has read
+Without `--starts`: a number of made-up entries in, MiB of a forked process's private memory out,
+for `FileList` and for Python's own lists. With it: folders of as many image files, in 1,000 class
+folders, and a start on each of them in a process of its own. The files are one photograph,
+hard-linked under each name, and are deleted afterwards.
+
+Linux only: the memory is that of /proc/self/smaps_rollup, before and after the process has read
 every path and label once.
 """
 
@@ -13,13 +19,17 @@ import argparse
 import gc
 import json
 import multiprocessing
+import os
 import pickle
+import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.coco_start import LINKS, measured, peak_mib
+from benchmarks.images import write_photos
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.data.file_list import FileList
@@ -30,24 +40,87 @@ CLASSES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_281_167, help="entries (those of ImageNet)")
+    parser.add_argument(
+        "--starts", type=int, nargs="+", help="measure starts on folders of as many files instead"
+    )
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
-    labels = [i * CLASSES // args.images for i in range(args.images)]
+    parts = starts(args.starts) if args.starts else copies(args.images)
+    result = {
+        **({"rows": parts} if args.starts else {"images": args.images, "parts": parts}),
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+    }
+    if args.output:
+        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+
+
+def copies(images: int) -> dict[str, dict[str, float]]:
+    """What a process copies of made-up entries, for both kinds of list."""
+    labels = [i * CLASSES // images for i in range(images)]
     paths = [f"/data/imagenet/train/n{10**7 + c}/n{c}_{i}.JPEG" for i, c in enumerate(labels)]
     found = {"lists of Python objects": measure(paths, labels)}
     packed = FileList.pack(paths, labels, [])
     del paths, labels
     gc.collect()
     found["FileList"] = measure(packed.paths, packed.labels)
-    result = {
-        "images": args.images,
-        "parts": found,
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
     print(json.dumps(found, indent=1))
-    if args.output:
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+    return found
+
+
+def starts(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """A start on a folder of each size."""
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="bench_") as temporary:
+            make_folder(Path(temporary) / "train", size)
+            rows.append({"images": size} | measured(start, Path(temporary)))
+            print(json.dumps(rows[-1]))
+    return rows
+
+
+def make_folder(folder: Path, images: int) -> None:
+    """Writes the class folders: one photograph of ImageNet's size under all names."""
+    classes = [folder / f"n{10**7 + number}" for number in range(CLASSES)]
+    for place in classes:
+        place.mkdir(parents=True)
+    write_photos(folder.parent / "photo", 1)
+    (photo,) = (folder.parent / "photo").rglob("*.jpg")
+    content = photo.read_bytes()
+    for number in range(images):
+        place = classes[number * CLASSES // images]
+        path = place / f"{place.name}_{number}.JPEG"
+        if number % LINKS == 0:
+            first = path
+            first.write_bytes(content)
+        else:
+            os.link(first, path)
+
+
+def start(folder: Path) -> dict[str, Any]:
+    """Opens and checks the folder as pretraining does, and reads a batch of 64 images."""
+    from pretrain.common.config import load_config
+    from pretrain.data.build import build_loader
+    from pretrain.defaults import get_defaults
+    from pretrain.engine.run import check_inputs
+
+    data = ["DATASETS.TRAIN", f"folder:{folder}:train", "DATALOADER.NUM_WORKERS", "0"]
+    cfg = load_config(
+        "simclr_r50.yaml", get_defaults(), [*data, "SOLVER.BATCH_SIZE", "64"], "pretrain"
+    )
+    imported, begin, wall = peak_mib(), time.process_time(), time.perf_counter()
+    images = check_inputs(cfg).train
+    listed = time.process_time() - begin
+    next(iter(build_loader(cfg, images).steps(0, 1)))
+    found = {
+        "cpu_s": round(time.process_time() - begin, 2),
+        "cpu_s_listing_and_checks": round(listed, 2),
+        "wall_s": round(time.perf_counter() - wall, 2),
+        "peak_mib": peak_mib(),
+        "peak_mib_after_imports": imported,
+    }
+    owned = measure(images.files(), images.labels)
+    return found | {f"worker_{name}": value for name, value in owned.items()}
 
 
 def measure(paths: Sequence[str], labels: Any) -> dict[str, float]:
