@@ -108,8 +108,8 @@ def test_intervals_of_both_hold_the_difference(count: int) -> None:
 
 @pytest.mark.parametrize("count", COLUMNS)
 def test_a_row_that_spreads_more_is_found(count: int) -> None:
-    """Ten times the spread of the others: Bartlett's test tells in six of seven columns of three trials,
-    and the interval with that row holds the difference in 90 %, not in 95 (docs/report.md)."""
+    """Ten times the spread of the others: Bartlett's test tells in six of seven columns of three
+    trials, and the interval with that row holds the difference in 90 % (docs/report.md)."""
     rng, held, told = np.random.default_rng(4), 0, 0
     for _ in range(count):
         column = [Sample(STD * (1 + 9 * (row == 0)) * rng.normal(size=3)) for row in range(6)]
