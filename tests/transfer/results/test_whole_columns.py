@@ -108,7 +108,8 @@ def test_intervals_of_both_hold_the_difference(count: int) -> None:
 
 @pytest.mark.parametrize("count", COLUMNS)
 def test_a_row_that_spreads_more_is_found(count: int) -> None:
-    """Ten times the spread of the others: Bartlett's test tells in most columns of three trials."""
+    """Ten times the spread of the others: Bartlett's test tells in six of seven columns of three
+    trials, and the interval with that row holds the difference in 90 % (docs/report.md)."""
     rng, held, told = np.random.default_rng(4), 0, 0
     for _ in range(count):
         column = [Sample(STD * (1 + 9 * (row == 0)) * rng.normal(size=3)) for row in range(6)]
@@ -117,4 +118,4 @@ def test_a_row_that_spreads_more_is_found(count: int) -> None:
         told += not spread.is_equal
         low, high = compare(column[0], column[1], spread).estimate.interval() or (0, 0)
         held += low <= 0 <= high
-    assert told / count > 0.75 and held / count >= 0.92 - allowance(0.92, count)
+    assert told / count > 0.75 and held / count >= 0.89 - allowance(0.89, count)
