@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 
 FILE_NAME = "progress.json"
@@ -83,7 +84,7 @@ def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
 def read_progress(folder: Path) -> Progress | None:
     """The latest state of the command that writes into `folder`; None if there is none yet."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = read_json(folder / FILE_NAME)
         return Progress(**content)
     except (OSError, ValueError, TypeError):  # not there yet, or of a version with other fields
         return None
