@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = is_first_of_launcher()
     with (
         one_writer(*[output] if first else []),
-        keep_progress(output),
+        keep_progress(output, [output / CHECKPOINT]),
         interrupt_says(lambda: saved(output / CHECKPOINT)),
     ):
         if first:

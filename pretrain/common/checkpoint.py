@@ -87,6 +87,8 @@ def _keep(path: Path, previous: Path) -> None:
         os.replace(path, previous)
     else:
         os.replace(name, previous)
+        # Of two names of one file, as a kill right after this leaves them, rename removes neither
+        Path(name).unlink(missing_ok=True)
 
 
 def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[Value, Path]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 
 logger = logging.getLogger(__name__)
@@ -112,12 +113,12 @@ class Holder:
     def read(cls, path: Path) -> Holder | None:
         """What a lock file says; None if it does not say who holds it."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             known = {field.name: type(field.default) for field in fields(cls)}
             kept: dict[str, Any] = {
                 k: v for k, v in content.items() if isinstance(v, known.get(k, ()))
             }
-        except (OSError, ValueError, RecursionError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return None
         texts: dict[str, Any] = {k: _plain(v) if isinstance(v, str) else v for k, v in kept.items()}
         return cls(**texts) if texts.get("pid", 0) > 0 else None

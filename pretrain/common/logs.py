@@ -16,6 +16,7 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
+from pretrain.common.safe_json import parse_json
 
 Item = TypeVar("Item")
 
@@ -142,8 +143,8 @@ def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any
 
 def _row(line: bytes, step_name: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # ValueError: also what is no UTF-8, and endless numbers
+        row = parse_json(line)
+    except ValueError:
         return None
     step = row.get(step_name) if isinstance(row, dict) else None
     return row if isinstance(step, int) and not isinstance(step, bool) else None

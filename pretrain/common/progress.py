@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 from tqdm import tqdm
 
 from pretrain.common.errors import InputError
+from pretrain.common.regular_file import MEGABYTE, read_regular
+from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 
 FILE_NAME = "progress.json"
@@ -51,16 +53,24 @@ class Progress:
 
 
 @contextmanager
-def keep_progress(folder: str | Path) -> Iterator[None]:
+def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[None]:
     """The progress bars of this process, and of those it launches, keep `folder`/progress.json.
 
     Bad input leaves neither the file nor an empty folder.
+
+    Args:
+        results: the files that the command is to write. If all are there and none is written, the
+            run was finished before, and the file is put back as it was.
     """
+    file = Path(folder) / FILE_NAME
+    there, earlier = _stamps(results), _content(file)
     before = os.environ.get(FOLDER_VARIABLE)
     os.environ[FOLDER_VARIABLE] = str(folder)
     sweep(Path(folder), FILE_NAME)
     try:
         yield
+        if earlier is not None and there and there == _stamps(results):
+            _write(file, earlier)
     except InputError:
         forget_progress(Path(folder))
         with suppress(OSError):  # it was there before, or holds something
@@ -83,7 +93,7 @@ def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
 def read_progress(folder: Path) -> Progress | None:
     """The latest state of the command that writes into `folder`; None if there is none yet."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = read_json(folder / FILE_NAME)
         return Progress(**content)
     except (OSError, ValueError, TypeError):  # not there yet, or of a version with other fields
         return None
@@ -93,6 +103,29 @@ def forget_progress(folder: Path) -> None:
     """Removes the state that an earlier command left."""
     with suppress(OSError):
         (folder / FILE_NAME).unlink()
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(file)
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return read_regular(file, MEGABYTE)
+    except OSError:
+        return None
+
+
+def _stamps(results: Sequence[Path]) -> list[int]:
+    """When each file was written; none if one of them is missing."""
+    try:
+        return [path.stat().st_mtime_ns for path in results]
+    except OSError:
+        return []
 
 
 class ProgressBar(tqdm):
@@ -140,13 +173,7 @@ class ProgressBar(tqdm):
         if self.disable or not self._folder:
             return
         self._written_at = time.monotonic()
-        content = json.dumps(asdict(self._state()))
-        folder = Path(self._folder)
-        temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(folder / FILE_NAME)
+        _write(Path(self._folder) / FILE_NAME, json.dumps(asdict(self._state())).encode())
 
     def _state(self) -> Progress:
         facts = self.format_dict

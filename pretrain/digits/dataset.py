@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep, temporary_folder
 from pretrain.digits.render import (
     NUM_CLASSES,
@@ -129,7 +130,7 @@ def _is_finished(output: Path, facts: dict) -> bool:
     if not any(output.iterdir()):
         return False
     try:
-        found = json.loads((output / _STAMP).read_text())
+        found = read_json(output / _STAMP)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != facts["format"]:

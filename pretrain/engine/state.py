@@ -15,7 +15,9 @@ from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.distributed import gather_objects, is_main, rank, world_size
 from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
+from pretrain.common.printable import printable
 from pretrain.common.roles import Role
+from pretrain.common.safe_yaml import read_safe_yaml
 from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training, Unlogged
@@ -128,7 +130,18 @@ def check_same_config(saved: str, present: str, path: Path) -> None:
     Keys of the machine and of watching may differ. Keys that an older version did not have count as
     their defaults.
     """
-    old = {**flat(get_defaults()), **flat(yaml.safe_load(saved))}
-    new = flat(yaml.safe_load(present))
+    old = {**flat(get_defaults()), **flat(_config_in(saved, path))}
+    new = flat(_config_in(present, path))
     free = [key for key in {*old, *new} if ROLES.entry(key).role in (Role.MACHINE, Role.WATCHING)]
     check_no_differences(differences(old, new, tuple(free)), f"{path} was trained with")
+
+
+def _config_in(text: str, path: Path) -> dict[str, Any]:
+    """The config (YAML) that a checkpoint holds, or that is compared with it."""
+    try:
+        content = read_safe_yaml(text)
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: not a text
+        raise InputError(f"the config in {path} cannot be read: {printable(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"the config in {path} cannot be read: it has no keys")
+    return content

@@ -7,13 +7,13 @@ timm's `push_to_hf_hub` writes `config.json` with `architecture` and `pretrained
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretrain.backbones.resnet import BACKBONES
+from pretrain.common import safe_json
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.networks.architectures import is_known
@@ -139,7 +139,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = safe_json.read_json(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} beside the weights is not JSON: {error}") from error
     if not isinstance(content, dict):

@@ -115,6 +115,7 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
             _Reading(split, mine),
             batch_size=64,
             **loader_processes(num_workers),
+            generator=torch.Generator(),  # leaves the global one alone: see `load`
         )
         with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
             errors += [text for batch in batches for text in batch if text]

@@ -120,24 +120,34 @@ def choose_rate(
     rest, held_out = split(train_set, cfg.TRANSFER.LR_SWEEP.HELD_OUT, cfg.SEED)
     record = folder / FILE_NAME
     for rate in cfg.TRANSFER.LR_SWEEP.RATES:
-        if _key(rate) in read_tried(record):
+        if _key(rate) in _read_scores(record):
             continue
         short = short_config(cfg, rate)
         value = _run(engine, short, weights, rest, held_out, folder, score, resume)
         if is_main():
-            found = {**read_tried(record), _key(rate): value}
+            found = {**_read_scores(record), _key(rate): value}
             atomic_write_text(record, json.dumps(found, indent=1))
             shown = "a loss that is not finite" if value is None else f"{METRIC} {value:.2f}"
             logger.info("learning rate %s: %s on %d held-out images", rate, shown, len(held_out))
         barrier()
     # What the first process wrote: another machine may still see an older file.
-    scores = gather_objects(read_tried(record))[0]
+    scores = gather_objects(_read_scores(record))[0]
     judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
     if not judged:
         raise InputError("TRANSFER.LR_SWEEP: no rate trained to an AP; give lower RATES")
     best = max(sorted(judged), key=lambda rate: scores[_key(rate)])
     logger.info("learning rate %s chosen of %s", best, tuple(cfg.TRANSFER.LR_SWEEP.RATES))
     return best
+
+
+def _read_scores(record: Path) -> dict[str, float | None]:
+    """The AP of each rate that was tried, None if its loss was not finite; what is of a different
+    type is left out, and the rate is tried again."""
+    return {
+        rate: value
+        for rate, value in read_tried(record).items()
+        if value is None or type(value) in (int, float) and math.isfinite(value)
+    }
 
 
 def _run(

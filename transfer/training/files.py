@@ -27,7 +27,7 @@ from pretrain.common.checkpoint import (
 )
 from pretrain.common.distributed import barrier, is_main
 from pretrain.common.errors import InputError
-from pretrain.common.safe_json import parse_json
+from pretrain.common.safe_json import parse_json, read_json
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights, as_opened
 from transfer.checkpoints.weights import check_facts
@@ -152,10 +152,10 @@ def read_tried(path: Path) -> dict[str, Any]:
     """What a file says of the learning rates that were tried; nothing if it is missing or damaged:
     they are then tried again."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("%s cannot be read (%s): its learning rates are tried again", path, error)
         return {}
     return content if isinstance(content, dict) else {}

@@ -49,7 +49,10 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     trials = range(request.first_trial, request.trials)
     with (
         _one_writer(*request.folders().values()),
-        keep_progress(progress_folder(request.output, request.first_trial)),
+        keep_progress(
+            progress_folder(request.output, request.first_trial),
+            [folder / FILE_NAME for folder in request.folders().values()],
+        ),
         interrupt_says(lambda: where_resume_continues(request.output, trials, task.saved)),
     ):
         job = task.prepare(request)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pretrain.common.findings import warn_once
+from pretrain.common.printable import printable
+from pretrain.common.safe_json import read_json
 from pretrain.data.fingerprint import Fingerprint
 from pretrain.data.origins import Origin
 from pretrain.data.shared_images import SharedImages, find_shared, not_compared
@@ -72,8 +74,17 @@ class RunData:
 
 
 def read_data(path: Path) -> dict[str, Fingerprint]:
-    """The splits that `RunData.to_json` wrote; {} for what cannot be read."""
+    """The splits that `RunData.to_json` wrote; {} if there is no such file, or, with a warning, if
+    it is damaged."""
     try:
-        return known_data(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        warn_once(
+            f"{path} is damaged, and what it says of the data is left out: {printable(error)}"
+        )
+        return {}
+    if not (found := known_data(content)):
+        warn_once(f"{path} names no data of a run, and is left out")
+    return found

@@ -108,8 +108,8 @@ def _check_data(
     then = read_data(folder / DATA_FILE) or known_data((record or {}).get("data"))
     if not then:
         warn_once(
-            f"{folder} does not say which data its run is of, as an older version left it: it is "
-            "taken up without a comparison of the data"
+            f"{folder} does not say which data its run is of, as an older version or damage left "
+            "it: it is taken up without a comparison of the data"
         )
     elif differ := how_they_differ(then, data):
         raise InputError(

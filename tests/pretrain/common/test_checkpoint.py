@@ -100,3 +100,12 @@ def test_facts_travel_with_weights(tmp_path: Path) -> None:
     state = checkpoint.load_torch_file(path)
     assert checkpoint.read_facts(state) == {"epochs": 100}
     assert checkpoint.read_facts({"a": torch.ones(1)}) is None
+
+
+def test_a_file_kept_twice_leaves_no_third_name(tmp_path: Path) -> None:
+    """A kill between the two renames of a save leaves both names of one content."""
+    path, previous = tmp_path / "checkpoint.pth", tmp_path / "checkpoint.prev.pth"
+    path.write_bytes(b"content")
+    for _ in range(2):
+        checkpoint._keep(path, previous)
+    assert sorted(tmp_path.iterdir()) == [previous, path]

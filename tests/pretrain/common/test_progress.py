@@ -114,3 +114,17 @@ def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
 def test_commands_that_share_an_output_keep_apart() -> None:
     assert progress_folder("out") == Path("out")
     assert progress_folder("out", 2) == Path("out/trial_2")
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_run_that_was_finished_keeps_its_file(tmp_path: Path, trains: bool) -> None:
+    result, file = tmp_path / "result", tmp_path / FILE_NAME
+    result.write_text("first")
+    os.utime(result, (1, 1))
+    file.write_text("{}")
+    with keep_progress(tmp_path, [result]):
+        for _ in ProgressBar(range(2), desc="check", file=quiet()):
+            assert file.read_text() != "{}"
+        if trains:
+            result.write_text("second")
+    assert (file.read_text() == "{}") is not trains

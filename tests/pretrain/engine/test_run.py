@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -375,6 +376,15 @@ def test_a_run_continues_with_other_keys_of_the_machine_and_of_watching(
         else:
             with pytest.raises(InputError, match=rf"another config: {key} \("):
                 check_same_config(text, yaml.safe_dump(changed), tmp_path)
+
+
+@pytest.mark.parametrize("saved", ["a: &a [*a]", "a: 2020-99-99", "{" * 2000, "- 1", "", 3, None])
+def test_a_checkpoint_with_a_damaged_config_is_refused(
+    tiny_config: Config, tmp_path: Path, saved: Any
+) -> None:
+    with pytest.raises(InputError, match="the config in .* cannot be read") as told:
+        check_same_config(saved, dump_yaml(tiny_config()), tmp_path / "checkpoint.pth")
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_an_old_checkpoint_lacks_only_keys_at_their_defaults(

@@ -152,3 +152,12 @@ def test_nothing_of_a_config_is_run() -> None:
     text = "import os\na = __import__('os').getcwd()\nb = [x for x in ()]\nc = dict(d=1, e=open)"
     assert parse_config(text) == {"a": None, "b": None, "c": {"d": 1, "e": None}}
     assert parse_config("a = " + "[" * 5000) == {}
+
+
+def test_a_yaml_config_unfolds_nothing() -> None:
+    assert parse_config("a: 1\nb: {c: x}") == {"a": 1, "b": {"c": "x"}}
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [" + ",".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 9)]
+    assert parse_config("\n".join(lines)) == {}  # a hundred million values
+    assert parse_config("a: 2020-99-99") == {}
+    assert parse_config("a: !!python/object/apply:eval ['1']") == {}

@@ -111,6 +111,10 @@ def test_the_best_rate_wins_and_is_not_looked_for_again(tmp_path: Path) -> None:
     again = Fake({})
     assert choose(again, tmp_path) == 0.1 and not again.trained
 
+    (tmp_path / "lr_sweep.json").write_text('{"0.1": "30", "0.02": NaN, "0.5": null}')
+    assert choose(engine, tmp_path) == 0.1
+    assert engine.trained[3:] == [0.1, 0.02]  # what is not a score is tried again
+
 
 def choose_on_machine(rank: int, folder: str) -> None:
     place = Path(folder) / f"machine_{rank}"

@@ -12,6 +12,7 @@ from transfer.datasets.registry import open_sets
 from transfer.detection.task import DetectionTask
 from transfer.doctor.data import check_shared
 from transfer.doctor.rows import WARN, Rows
+from transfer.trials.data import read_data
 from transfer.trials.task import Request
 
 
@@ -62,3 +63,19 @@ def test_the_doctor_finds_test_images_among_the_training_images(
     (row,) = rows
     assert (row.name, row.status) == ("data in both", WARN)
     assert row.detail.startswith("60 of the 60 images of folder:digits_cls:train are in")
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"train": 1}', "\x00", "1" * 5000])
+def test_what_a_damaged_file_says_of_the_data_is_unknown(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(content)
+    assert read_data(file) == {}
+    assert [str(file) in message for message in caplog.messages] == [True]
+
+
+def test_a_folder_without_the_file_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_data(tmp_path / "data.json") == {} and not caplog.messages

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.safe_yaml import has_inert, read_safe_yaml
+
 PLACES = (
     ("meta", "cfg"),
     ("meta", "config"),
@@ -45,12 +47,12 @@ def parse_config(value: str | Mapping[str, Any]) -> dict[str, Any]:
         return dict(value)
     lines = [line for line in value.splitlines() if not _FILE_NAME.fullmatch(line.strip())]
     text = "\n".join(lines)
-    for parse in (_python, yaml.safe_load):
+    for parse in (_python, read_safe_yaml):
         try:
             found = parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError, yaml.YAMLError):
             continue
-        if isinstance(found, dict) and found:
+        if isinstance(found, dict) and found and not has_inert(found):
             return found
     return {}
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
+from pretrain.common.safe_json import parse_json
 from pretrain.common.temporaries import sweep
 
 logger = logging.getLogger(__name__)
@@ -190,8 +191,8 @@ def _read_lines(journal: Path) -> list[dict[str, Any]]:
     lines = []
     for text in journal.read_text(encoding="utf-8").split("\n"):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            lines.append(parse_json(text))
+        except ValueError:
             break
     return lines
 

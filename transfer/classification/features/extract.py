@@ -167,6 +167,7 @@ def extract_features(
                 **loader_processes(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # leaves the global one alone: see `load`
             )
             forward = _Forward(weights, split, device, window, precision, storage)
             try:

@@ -244,6 +244,8 @@ def _run(
     """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
     job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
     trainer, images = make_training(shared, lr, train)
+    # The networks of the rates before have drawn from it, if this process has built them.
+    torch.manual_seed(shared.trial.seed)
     done, hits = fit(
         trainer,
         images,

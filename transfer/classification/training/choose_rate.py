@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -40,6 +42,7 @@ def choose_rate(
     file = folder / FILE
     stored = read_tried(file) if resume else {}
     stored = stored if stored.pop("identity", None) == identity else {}
+    stored = {key: entry for key, entry in stored.items() if _is_complete(entry)}
     tried: list[Progress] = []
 
     def score(lr: float) -> float:
@@ -67,3 +70,11 @@ def choose_rate(
 
     best, scores = search(lrs, lambda rates: [score(lr) for lr in rates])
     return best, scores, tried
+
+
+def _is_complete(entry: Any) -> bool:
+    """Whether a rate's entry in the file is as `choose_rate` writes it, in types."""
+    return isinstance(entry, dict) and all(
+        type(entry.get(name)) in (int, float) and math.isfinite(entry[name])
+        for name in ("top1", "views", "seconds")
+    )

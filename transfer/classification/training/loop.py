@@ -196,6 +196,7 @@ class Trainer:
             **loader_processes(num_workers),
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # a test leaves the global one alone: see `load`
         )
         parts, done = [torch.zeros(0, len(self.model.names), 2, dtype=torch.bool)], 0
         with progress(loader, desc=f"testing on {split.name}", leave=False) as batches:

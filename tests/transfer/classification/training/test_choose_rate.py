@@ -45,6 +45,12 @@ def test_choice_resume_and_divergence(tmp_path: Path) -> None:
     assert again == 0.3 and calls == [0.8999999999999999]
     assert [done.before for done in tried] == [2.0, 2.0, 0.0]
 
+    odd = {"0.1": {"top1": "30", "views": 100, "seconds": 2.0}, "0.3": [70], "0.9": None}
+    (tmp_path / FILE).write_text(json.dumps({"identity": "a", **odd}))
+    calls.clear()
+    assert choose_rate([0.1, 0.3], run, tmp_path, identity="a", resume=True)[0] == 0.3
+    assert len(calls) == 3  # what is of a different type is tried again
+
     calls.clear()
     choose_rate([0.3, 0.9, 2.7], run, tmp_path, identity="b", resume=True)
     assert sorted(calls)[-1] == 2.7 and len(calls) == 4  # nothing of run "a" is taken
