@@ -128,11 +128,11 @@ def is_trained(run: dict[str, Any], args: argparse.Namespace) -> bool:
 
 def claim_run(run: dict[str, Any], args: argparse.Namespace) -> ExitStack | None:
     """Holds a run's folder until the stack is closed; None if another call holds it."""
-    from pretrain.common.locks import only_one
+    from pretrain.common.locks import one_writer_of
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(only_one(run_folder(run, args) / ".taken", "taken"))
+            stack.enter_context(one_writer_of(run_folder(run, args) / "taken"))
         except InputError:
             return None
         return stack.pop_all()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
+from pretrain.common.locks import FILE_NAME
 from pretrain.common.stop_signals import Stopped
 
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
@@ -171,5 +172,7 @@ def note_fresh_start(output: str | Path, saved: Sequence[str]) -> None:
     folder = Path(output)
     if any(any(folder.glob(name)) for name in saved):
         return
-    there = "nothing was saved yet in" if folder.is_dir() else "there is no folder"
+    # The lock of this command is there already, and made the folder if it was missing.
+    begun = folder.is_dir() and any(path.name != FILE_NAME for path in folder.iterdir())
+    there = "nothing was saved yet in" if begun else "there was no run in"
     print(f"--resume: {there} {folder}; the run starts from the beginning", file=sys.stderr)

@@ -25,10 +25,12 @@ def find(name: str, table: Mapping[str, Entry], kind: str, where: str = "") -> E
         where: the file or key that asked for it, for the message.
 
     Raises:
-        InputError: unknown name; the message lists the known ones and the nearest.
+        InputError: unknown name, or none; the message lists the known ones and the nearest.
     """
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     place = f" in {where}" if where else ""
+    if not isinstance(name, str):  # such as an empty entry of a YAML list
+        raise InputError(f"{name!r} is not the name of a {kind}{place}; write one as text")
     known = ", ".join(sorted(table))
     raise InputError(f"unknown {kind} {name!r}{place}; known: {known}{near_matches(name, table)}")

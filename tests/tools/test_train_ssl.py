@@ -106,14 +106,16 @@ def test_interrupted(
     """Ctrl-C says what was saved, and --resume what it finds."""
 
     def stop(bar: ProgressBar, training: Training, outcome: dict) -> None:
-        if training.step == 1:
+        if training.step == last_step:
             raise KeyboardInterrupt
 
+    last_step = 1
     with monkeypatch.context() as patch:
         patch.setattr(ProgressBar, "step", stop)
         assert main(arguments(folder, "SOLVER.MAX_STEPS", "4")) == 130
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == "interrupted; nothing was saved yet: --resume starts at step 0"
+        last_step = 2  # its row is written before its checkpoint: that of step 1 is there
         more = ("SOLVER.MAX_STEPS", "4", "CHECKPOINT.EVERY_STEPS", "1")
         assert main(["--resume", *arguments(folder, *more)]) == 130
         said = capsys.readouterr().err
@@ -126,7 +128,9 @@ def test_interrupted(
     said = capsys.readouterr().err
     assert f"continues at step 1 (of 4) of {folder}/run/checkpoint.pth" in said
     assert main(["--resume", "--output", str(folder / "other"), *arguments(folder)[:2]]) == 0
-    assert f"--resume: there is no folder {folder}/other; the run starts" in capsys.readouterr().err
+    assert (
+        f"--resume: there was no run in {folder}/other; the run starts" in capsys.readouterr().err
+    )
 
 
 def test_a_diverged_run_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

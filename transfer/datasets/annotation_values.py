@@ -14,7 +14,6 @@ from typing import Any
 
 from pretrain.common.findings import Findings
 from pretrain.common.printable import printable
-from pretrain.common.safe_json import MOST_WHOLE
 
 TEXT = "numbers are written as text and were read as numbers"
 NOT_NUMBER = "values are not finite numbers"
@@ -23,6 +22,7 @@ SHOWN_CHARACTERS = 60
 EXACT = 2**53  # whole numbers below it are the same as float
 
 Id = int | str
+MOST_ID = 10**100  # some tools number with 128 bits; no tool with a number that fills a page
 
 
 def shown(value: Any) -> str:
@@ -53,7 +53,7 @@ def as_id(value: Any) -> Id | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if -MOST_WHOLE <= value < MOST_WHOLE else None
+        return value if abs(value) < MOST_ID else None
     return None
 
 

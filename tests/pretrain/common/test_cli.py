@@ -111,7 +111,7 @@ def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_fresh_start_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = ["trial_*/record.json", "trial_*/model_[0-9]*.pth"]
     note_fresh_start(tmp_path / "none", saved)
-    assert f"there is no folder {tmp_path}/none; the run starts" in capsys.readouterr().err
+    assert f"there was no run in {tmp_path}/none; the run starts" in capsys.readouterr().err
     (tmp_path / "trial_0").mkdir()
     (tmp_path / "trial_0" / "config.yaml").touch()
     note_fresh_start(tmp_path, saved)

@@ -60,7 +60,7 @@ METHOD_RUNS: dict[str, tuple] = {
 }
 KEYS = {
     *("format", "version", "model", "method", "backbone", "optimizer", "schedule", "loader"),
-    *("rng", "step", "config", "environment", "preprocess"),
+    *("rng", "step", "config", "environment", "preprocess", "data"),
 }
 
 

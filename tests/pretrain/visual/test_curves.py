@@ -58,7 +58,7 @@ def test_rows_become_curves(tmp_path: Path) -> None:
         ("", "metrics.jsonl has no row with any of feature_std, effective_rank"),
         ('{"step": 1, "loss": 2.0}\n', "has no row with any of"),
         ('{"iteration": 1, "feature_std": 2.0}\n', "has no row with any of"),
-        ('{"step": 1, "feat\n{"step": 2, "feature_std": 0.1}\n', "metrics.jsonl is damaged"),
+        ('{"step": 1, "feat\n', "has no row with any of"),
     ],
 )
 def test_runs_without_curves(tmp_path: Path, text: str | None, message: str) -> None:

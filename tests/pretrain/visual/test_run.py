@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_named(run: Path) -> None:
     assert len(images) >= 1
     assert describe_run(run, "a", images).spectrum is None, "no checkpoint, no spectrum"
     (run / "checkpoint.pth").write_bytes(b"PK")
-    with pytest.raises(InputError, match="checkpoint.pth is not a readable checkpoint"):
+    with pytest.raises(InputError, match="checkpoint.pth is truncated"):
         describe_run(run, "a", images)
 
 

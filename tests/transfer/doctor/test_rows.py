@@ -24,7 +24,7 @@ def test_rows_for_people_and_machines() -> None:
     rows = Rows()
     rows.add("a", OK, "fine")
     with rows.about("longer"):
-        raise InputError("key X\nis wrong")
+        raise InputError("key X  is wrong")
     assert as_text(rows) == "ok    a       fine\nfail  longer  key X is wrong"
     assert [row.name for row in rows.failures()] == ["longer"]
     assert json.loads(as_json(rows))["ok"] is False
