@@ -84,10 +84,16 @@ def find_config(name: str, folder: str = "configs") -> Path:
     if matches:
         return matches[0]
     known = sorted(path.name for path in files if folder in path.parts)
-    hint = near_matches(wanted, known) or f"; known: {', '.join(known)}"
+    hint = near_matches(wanted, known) or f"; known: {_some(known)}"
     raise InputError(
         f"no config {shown(name, MOST)}: neither a file nor a name below configs/{hint}"
     )
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """The first names, and how many others there are: all would fill a screen."""
+    others = f", and {len(names) - most} others" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{others}"
 
 
 def load_config(

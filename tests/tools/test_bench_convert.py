@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.convert import main
 
 
+@pytest.mark.slow
 def test_a_small_conversion_is_measured(tmp_path: Path) -> None:
     output = tmp_path / "convert.json"
     assert main(["--backbone", "resnet18", "--repetitions", "1", "--output", str(output)]) == 0

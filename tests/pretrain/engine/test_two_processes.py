@@ -79,7 +79,9 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    "name", [n if n == "msn" else pytest.param(n, marks=pytest.mark.slow) for n in DRAWN]
+)
 def test_own_draws_keep_the_processes_together(
     name: str, tiny_config: Callable[..., CfgNode], tmp_path: Path
 ) -> None:
