@@ -12,9 +12,9 @@ hard-linked under each image's name, and only the first batch is decoded.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import multiprocessing
-import os
 import resource
 import tempfile
 import time
@@ -26,14 +26,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.environment import describe_environment, describe_hardware
+from benchmarks.images import write_linked
+from benchmarks.result_file import write_result
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 WIDTH, HEIGHT = 640, 480  # px
 POINTS = 24  # of a polygon, on average: the file is then about as large as COCO's, 450 MB
 SHAPES = 4096  # different polygons
-LINKS = 30_000  # to one file; a file system has a limit
 
 
 def main() -> None:
@@ -52,13 +51,8 @@ def main() -> None:
             rows.append({"images": int(IMAGES * size), "objects": int(OBJECTS * size)})
             rows[-1] |= measured(start, place)
             print(json.dumps(rows[-1]))
-    result = {
-        "rows": rows,
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
     if args.output:
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, {"rows": rows})
 
 
 def make_coco(folder: Path, images: int, objects: int) -> Path:
@@ -70,13 +64,10 @@ def make_coco(folder: Path, images: int, objects: int) -> Path:
     photos.mkdir()
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))
-    for number in range(1, images + 1):
-        photo = photos / f"{number:012d}.jpg"
-        if number % LINKS == 1:
-            first = photo
-            picture.save(first)
-        else:
-            os.link(first, photo)
+    content = io.BytesIO()
+    picture.save(content, "JPEG")
+    paths = (photos / f"{number:012d}.jpg" for number in range(1, images + 1))
+    write_linked(paths, content.getvalue())
     shapes = [_shape(rng) for _ in range(SHAPES)]
     owners, kinds = rng.integers(1, images + 1, objects), rng.integers(0, SHAPES, objects)
     classes = rng.integers(1, CLASSES + 1, objects)

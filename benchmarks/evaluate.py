@@ -28,9 +28,8 @@ from typing import Any
 from benchmarks import seconds
 from benchmarks.coco_start import measured, peak_mib
 from benchmarks.detections import random_coco, random_voc
+from benchmarks.result_file import write_result
 from benchmarks.timing import Work, interleaved
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.environment import describe_environment, describe_hardware
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import FAST
 from transfer.detection.evaluation.predictions import Predictions, to_coco_results
@@ -58,13 +57,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
     rows = [row for images in args.sizes for row in growth(images, args.together)]
-    result = {
-        "rows": rows,
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
     if args.output:
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, {"rows": rows})
 
 
 @dataclass(frozen=True)

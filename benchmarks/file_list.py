@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import os
 import pickle
 import tempfile
 import time
@@ -28,10 +27,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coco_start import LINKS, measured, peak_mib
-from benchmarks.images import write_photos
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.environment import describe_environment, describe_hardware
+from benchmarks.coco_start import measured, peak_mib
+from benchmarks.images import write_linked, write_photos
+from benchmarks.result_file import write_result
 from pretrain.data.file_list import FileList
 
 CLASSES = 1000
@@ -46,13 +44,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
     parts = starts(args.starts) if args.starts else copies(args.images)
-    result = {
-        **({"rows": parts} if args.starts else {"images": args.images, "parts": parts}),
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
+    result = {"rows": parts} if args.starts else {"images": args.images, "parts": parts}
     if args.output:
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, result)
 
 
 def copies(images: int) -> dict[str, dict[str, float]]:
@@ -86,15 +80,9 @@ def make_folder(folder: Path, images: int) -> None:
         place.mkdir(parents=True)
     write_photos(folder.parent / "photo", 1)
     (photo,) = (folder.parent / "photo").rglob("*.jpg")
-    content = photo.read_bytes()
-    for number in range(images):
-        place = classes[number * CLASSES // images]
-        path = place / f"{place.name}_{number}.JPEG"
-        if number % LINKS == 0:
-            first = path
-            first.write_bytes(content)
-        else:
-            os.link(first, path)
+    places = (classes[number * CLASSES // images] for number in range(images))
+    names = (place / f"{place.name}_{number}.JPEG" for number, place in enumerate(places))
+    write_linked(names, photo.read_bytes())
 
 
 def start(folder: Path) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.coco_start import IMAGES, OBJECTS, make_coco
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.environment import describe_environment, describe_hardware
+from benchmarks.result_file import write_result
 from pretrain.data.datasets import open_images
 from transfer.datasets.registry import open_sets
 
@@ -38,13 +37,8 @@ def main() -> None:
         rows = [_folder(Path(temporary), args.size), _coco(Path(temporary), args.size)]
     for row in rows:
         print(json.dumps(row))
-    result = {
-        "rows": rows,
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
     if args.output:
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, {"rows": rows})
 
 
 def _folder(root: Path, size: float) -> dict[str, Any]:

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.coco_start import measured, peak_mib
-from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.environment import describe_environment, describe_hardware
+from benchmarks.result_file import write_result
 from transfer.results.replicates import Replicates
 
 RECORD = Path("docs/results/detection_small/boxes/mscn/trial_0")
@@ -46,12 +45,7 @@ def main() -> None:
             rows[-1]["browser_s"] = opened(Path(temporary) / "report" / "report.html")
             print(json.dumps(rows[-1]))
     if args.output:
-        result = {
-            "rows": rows,
-            "hardware": describe_hardware(),
-            "environment": describe_environment(),
-        }
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, {"rows": rows})
 
 
 def make_records(folder: Path, number: int) -> None:

@@ -14,7 +14,6 @@ ends, or if there were too few evaluations; the JSON file holds all samples.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,9 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.checkpoint import atomic_write_text
+from benchmarks.result_file import write_result
 from pretrain.common.cli import make_parser, tool
-from pretrain.common.environment import describe_environment, describe_hardware
 from pretrain.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,14 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds = args.minutes * 60 / len(names)
             found[name] = watch(COMMANDS[name], seconds, data, Path(scratch) / name)
             print(describe(name, found[name]), flush=True)
-    result = {
-        "minutes": args.minutes,
-        "bounds": BOUNDS,
-        "commands": found,
-        "hardware": describe_hardware(),
-        "environment": describe_environment(),
-    }
-    atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+    result = {"minutes": args.minutes, "bounds": BOUNDS, "commands": found}
+    write_result(args.output, result)
     faults = [f"{name}: {fault}" for name in names for fault in found[name]["faults"]]
     if faults:
         print(f"the soak failed: {'; '.join(faults)} (all samples: {args.output})", file=sys.stderr)

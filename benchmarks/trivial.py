@@ -5,7 +5,6 @@ file out; definitions: benchmarks/trivial_features.py."""
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -67,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name in loaded:
             raise InputError(f"--config names {name} twice; results are filed by that name")
         loaded[name] = load_config(given, get_defaults(), args.opts, "pretrain")
-    from pretrain.common.checkpoint import atomic_write_text
-    from pretrain.common.environment import describe_environment, describe_hardware
+    from benchmarks.result_file import write_result
 
     start = time.perf_counter()
     found: dict[str, Any] = {}
@@ -88,10 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "chance_percent": chance,
             "configs": found,
             "seconds": round(time.perf_counter() - start, 1),
-            "hardware": describe_hardware(),
-            "environment": describe_environment(),
         }
-        atomic_write_text(args.output, json.dumps(result, indent=1) + "\n")
+        write_result(args.output, result)
 
 
 def with_options(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:

@@ -23,6 +23,7 @@ from pretrain.data.preprocess import Preprocess
 from tests.batchnorm_kernels import give_cpus_the_kernels
 from tests.gpu.counting import Action, count
 from tests.gpu.made_up_images import detection_set
+from tests.gpu.training_iteration import iteration
 from transfer.checkpoints.weights import Weights, make_provenance
 from transfer.detection.config import load_detection_config
 from transfer.detection.torchvision_engine.detector import Detector
@@ -32,8 +33,7 @@ from transfer.detection.torchvision_engine.engine import (
     training_batches,
 )
 from transfer.detection.torchvision_engine.load import load_model
-from transfer.training.build import begin_training, make_schedule
-from transfer.training.loop import micro_batches, steps
+from transfer.training.build import begin_training
 
 IMAGES = 2  # of a process in a step, or in a prediction
 OBJECTS = 2  # of an image: as many as the sampler takes, so that the numbers do not move
@@ -128,15 +128,7 @@ def training_step(config: str, words: Sequence[str], size: tuple[int, int], fold
         resume=False,
         load=load_model,
     )
-    taken = steps(
-        run.model,
-        batches=(micro_batches(batch, 1) for batch in training_batches(cfg, images)),
-        optimizer=run.optimizer,
-        rate_at=make_schedule(cfg).factor,
-        iterations=range(cfg.SOLVER.MAX_ITER),
-        precision=run.precision,
-    )
-    return Action(lambda: next(taken), IMAGES, repeated=True)
+    return iteration(cfg, run, training_batches(cfg, images), IMAGES)
 
 
 def prediction(config: str, words: Sequence[str], size: tuple[int, int], folder: Path) -> Action:

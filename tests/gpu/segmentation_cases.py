@@ -15,6 +15,7 @@ from torch import nn
 from pretrain.common.distributed import process_device
 from tests.gpu.counting import Action, count
 from tests.gpu.made_up_images import semantic_set
+from tests.gpu.training_iteration import iteration
 from transfer.checkpoints.read import random_weights
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.training import (
@@ -23,8 +24,7 @@ from transfer.segmentation.training import (
     predict,
     training_batches,
 )
-from transfer.training.build import begin_training, make_schedule
-from transfer.training.loop import micro_batches, steps
+from transfer.training.build import begin_training
 
 IMAGES = 2  # of a process in a step, or in a prediction
 SIZE = (500, 375)  # height, width, as many of VOC's
@@ -62,15 +62,7 @@ def training_step(cfg: CfgNode, folder: Path) -> Action:
         resume=False,
         load=nn.Module.load_state_dict,
     )
-    taken = steps(
-        run.model,
-        batches=(micro_batches(batch, 1) for batch in training_batches(cfg, images)),
-        optimizer=run.optimizer,
-        rate_at=make_schedule(cfg).factor,
-        iterations=range(cfg.SOLVER.MAX_ITER),
-        precision=run.precision,
-    )
-    return Action(lambda: next(taken), IMAGES, repeated=True)
+    return iteration(cfg, run, training_batches(cfg, images), IMAGES)
 
 
 def prediction(cfg: CfgNode, folder: Path) -> Action:

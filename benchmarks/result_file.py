@@ -1,0 +1,21 @@
+"""The JSON file of a benchmark: what was measured, and on which machine with which versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.environment import describe_environment, describe_hardware
+
+
+def write_result(path: Path, measured: Mapping[str, Any]) -> None:
+    """Writes `measured` with the hardware and the versions added; see OSError of `atomic_write`."""
+    result = {
+        **measured,
+        "hardware": describe_hardware(),
+        "environment": describe_environment(),
+    }
+    atomic_write_text(path, json.dumps(result, indent=1) + "\n")
