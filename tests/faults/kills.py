@@ -148,7 +148,7 @@ def differences(one: Path, other: Path) -> list[str]:
     found = [f"{name} is in one alone" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         contents = _load(one / name, one), _load(other / name, other)
-        if name.endswith(".prev.pth") and len({content.get("step") for content in contents}) > 1:
+        if name.endswith(".prev.pth") and _moment(contents[0]) != _moment(contents[1]):
             continue  # a signal saves between two checkpoints, and that one is the last but one
         _compare(*contents, name, found)
     hidden = [path for path in other.rglob(".*") if path.name != ".gitignore"]
@@ -162,6 +162,11 @@ def _load(path: Path, folder: Path) -> Any:
     if path.name.startswith("metrics"):
         return [json.loads(line) for line in text.splitlines()]
     return json.loads(text)
+
+
+def _moment(checkpoint: Any) -> Any:
+    """The step of a pretraining's checkpoint; of a classifier's the steps of its unfinished epoch."""
+    return checkpoint.get("step"), [part["step"] for part in checkpoint.get("part", ())]
 
 
 def _is_of_a_moment(key: Any) -> bool:
