@@ -180,7 +180,7 @@ COCO = {
         {"id": 2, "image_id": 1, "category_id": 4, "bbox": [0, 0, 32, 24], "area": 9}
         | {"iscrowd": 1, "segmentation": {"size": [24, 32], "counts": [10, 20, 738]}},
         {"id": 3, "image_id": 2, "category_id": 4, "bbox": [0, 0, 32, 24], "area": 9}
-        | {"iscrowd": 0, "segmentation": {"size": [24, 32], "counts": "0P`0"}},
+        | {"iscrowd": 0, "segmentation": {"size": [24, 32], "counts": "0Ph0"}},
     ],
 }
 
@@ -205,8 +205,11 @@ def test_coco(scored: tuple[str, ...], tmp_path: Path) -> None:
 
     folder = tmp_path / "annotations"
     folder.mkdir()
+    (folder / "valid.json").write_bytes(as_json(COCO))
+    read(folder / "valid.json")  # of a seed that is refused every case would be
     name = f"COCO JSON, {'test' if scored else 'training'} set"
-    fuzz(name, json_cases(COCO), bytes_of, read, folder / "instances_train.json")
+    file = folder / "instances_train.json"  # a refusal may name an image that is missing
+    fuzz(name, json_cases(COCO), bytes_of, read, file, named=str(tmp_path))
 
 
 XML = b"""<?xml version="1.0" encoding="UTF-8"?><annotation><filename>1.png</filename>
