@@ -101,7 +101,8 @@ def difference(
 
 def spread_of(samples: Sequence[Sample]) -> Spread | None:
     """The spread of the trials of a column's rows about their means; see `pooled`."""
-    return pooled_spread([sample.values for sample in samples])
+    steps = [100 / sample.images if sample.images else 0.0 for sample in samples]
+    return pooled_spread([sample.values for sample in samples], steps)
 
 
 def chances(counts: Sequence[int], certain: bool) -> list[int | None]:

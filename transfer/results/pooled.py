@@ -8,6 +8,11 @@ sum(n - 1) degrees of freedom, and the interval is that of the analysis of varia
 160, 1937), a difference is Welch's, of its own two rows alone. `comparison.difference` applies
 this, and adds what the test images add.
 
+Accuracies move in steps: of m images, one more right adds 100 / m. Trials of a row can so agree
+exactly although the row spreads as the others do (two trials of 400 images and a deviation of 0.2
+do in a third of all rows), and Bartlett's statistic of a variance of 0 is infinite. It therefore
+takes no row to spread less than the rounding to its steps alone does, step^2 / 12.
+
 Legend: n trials of a row; values in the metric's own unit (percent).
 """
 
@@ -62,17 +67,29 @@ class Spread:
         return Source(self.variance * math.fsum(1 / count for count in counts), self.df)
 
 
-def pooled_spread(rows: Sequence[Sequence[float]]) -> Spread | None:
+def pooled_spread(
+    rows: Sequence[Sequence[float]], steps: Sequence[float] | None = None
+) -> Spread | None:
     """The spread of the trials of all rows about their rows' means.
 
-    None where no row has two trials, or all trials of every row agree: nothing is known then.
+    Args:
+        steps: the least by which two trials of a row can differ, for each row; 0 if it is not
+            known (None: of no row).
+
+    Returns:
+        None if no row has two trials, or all trials of every row agree: nothing is known then.
     """
-    known = [list(map(float, row)) for row in rows if len(row) > 1]
-    squares = [_squares(row) for row in known]
-    df = sum(len(row) - 1 for row in known)
+    known = [
+        (list(map(float, row)), step)
+        for row, step in zip(rows, steps or [0.0] * len(rows), strict=True)
+        if len(row) > 1
+    ]
+    squares = [_squares(row) for row, _ in known]
+    df = [len(row) - 1 for row, _ in known]
     if math.fsum(squares) == 0:
         return None
-    return Spread(math.fsum(squares) / df, df, _bartlett(known, squares))
+    at_least = [max(s, d * step**2 / 12) for s, d, (_, step) in zip(squares, df, known)]
+    return Spread(math.fsum(squares) / sum(df), sum(df), _bartlett(df, at_least))
 
 
 def _squares(row: Sequence[float]) -> float:
@@ -82,15 +99,14 @@ def _squares(row: Sequence[float]) -> float:
     return squares if squares > ROUNDING**2 * (len(row) - 1) else 0.0
 
 
-def _bartlett(rows: Sequence[Sequence[float]], squares: Sequence[float]) -> float | None:
+def _bartlett(df: Sequence[int], squares: Sequence[float]) -> float | None:
     """As scipy.stats.bartlett, whose module takes a second to import."""
-    if len(rows) < 2:
+    if len(df) < 2:
         return None
     if min(squares) == 0:  # trials that agree beside others that do not: the test has no number
         return 0.0
-    df = [len(row) - 1 for row in rows]
     total = sum(df)
     apart = total * math.log(math.fsum(squares) / total)
     apart -= math.fsum(d * math.log(s / d) for d, s in zip(df, squares))
-    correction = 1 + (math.fsum(1 / d for d in df) - 1 / total) / (3 * (len(rows) - 1))
-    return float(chdtrc(len(rows) - 1, apart / correction))
+    correction = 1 + (math.fsum(1 / d for d in df) - 1 / total) / (3 * (len(df) - 1))
+    return float(chdtrc(len(df) - 1, apart / correction))
