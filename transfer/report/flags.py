@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from transfer.report.configs import MAX_SHOWN
 from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.data_of_records import how_they_differ
-from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS, ProtocolKey
+from transfer.results.group import (
+    DETERMINISTIC_TASKS,
+    LEAST_TRIALS,
+    MANY_ROWS,
+    TRIALS_OF_MANY,
+    ProtocolKey,
+)
 from transfer.results.statistics import TRIALS
 
 # Right or wrong: with fewer, the interval by simulation misses the truth in up to 12 %
@@ -27,20 +33,14 @@ def find_flags(results: Results) -> list[str]:
     for protocol in results.protocols:
         cells = results.column(protocol)
         flags += _changed(protocol) + _shortened(protocol, cells)
-        few = []
         for row, cell in cells:
             flags += _below_random(results, row, protocol, cell)
             flags += _far_from_msra(row, protocol, cell)
             flags += _at_chance(row, protocol, cell)
             flags += _in_both(row, protocol, cell)
-            if len(cell.files) < LEAST_TRIALS and protocol.task not in DETERMINISTIC_TASKS:
-                few.append(f"{row.label} {len(cell.files)}")
         flags += _few_images_decide(protocol, cells)
-        if few:
-            flags.append(
-                f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
-                f"{LEAST_TRIALS}): {', '.join(few)}"
-            )
+        if protocol.task not in DETERMINISTIC_TASKS:
+            flags += _few_trials(protocol, cells)
     return flags + _different_data(results) + _unproved(results)
 
 
@@ -101,6 +101,25 @@ def _changed(protocol: Protocol) -> list[str]:
             "to be those of the published rows"
         ]
     return []
+
+
+def _few_trials(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
+    """Rows that support no claim, and columns of many rows with few trials each."""
+    counts = {row.label: len(cell.files) for row, cell in cells}
+    few = [f"{label} {count}" for label, count in counts.items() if count < LEAST_TRIALS]
+    rows = [count for count in counts.values() if count >= LEAST_TRIALS]
+    flags = []
+    if few:
+        flags.append(
+            f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
+            f"{LEAST_TRIALS}): {', '.join(few)}"
+        )
+    if len(rows) >= MANY_ROWS and min(rows) < TRIALS_OF_MANY:
+        flags.append(
+            f"{protocol.label}: {len(rows)} rows compete, some with {min(rows)} trials; all pairs "
+            f"are corrected for, so that {TRIALS_OF_MANY} trials each would resolve more"
+        )
+    return flags
 
 
 def _shortened(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:

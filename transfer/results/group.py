@@ -21,6 +21,7 @@ with; the report and its CSV ask this module and nothing else.
 - **Compared**: two checkpoints, or two methods, under one protocol. Results of two protocols are
   never compared. A difference is claimed only if both sides have `LEAST_TRIALS` trials, but for a
   task that is deterministic given the weights (`DETERMINISTIC_TASKS`): one trial says it all.
+  Columns of `MANY_ROWS` and more are told to take `TRIALS_OF_MANY` trials, and are compared anyway.
   Bootstrap replicates are compared draw by draw if they are of the same images
   (`transfer/results/replicates.py`).
 """
@@ -34,6 +35,10 @@ from transfer.results.data_of_records import data_key
 
 LEAST_SEEDS = 3  # pretraining seeds behind a claim about a method
 LEAST_TRIALS = 3  # fine-tuning trials behind a claim about a checkpoint
+MANY_ROWS, TRIALS_OF_MANY = (
+    4,
+    5,
+)  # from so many rows on, so many trials: all pairs are corrected for
 DETERMINISTIC_TASKS = ("knn", "svm")
 
 Record = Mapping[str, Any]  # as `transfer.results.record.read_record` returns it

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 
 from pretrain.common.run_needs import Line
+from transfer.results.group import MANY_ROWS, TRIALS_OF_MANY
 from transfer.suite.estimate import Estimate
 from transfer.suite.plan import Job
 from transfer.suite.view import clock
@@ -39,7 +41,28 @@ def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], needs: Nee
         lines.append(
             "memory is the main process's on this host; a GPU's need was not measured here"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + _few_trials(jobs))
+
+
+def _few_trials(jobs: Sequence[Job]) -> list[str]:
+    """The tasks whose many checkpoints ask for more trials than the suite has.
+
+    A single trial of a classification is left alone: it may be a protocol without chance in it.
+    """
+    trials = defaultdict(list)
+    for job in jobs:
+        if job.kind == "det" or (job.kind == "cls" and job.trials > 1):
+            trials[job.name.split("/")[0]].append(job.trials)
+    lines = []
+    for task, counts in trials.items():
+        least = min(counts)
+        if len(counts) >= MANY_ROWS and least < TRIALS_OF_MANY:
+            have = f"{least} trial{'s' * (least > 1)} each"
+            lines.append(
+                f"{task}: {len(counts)} checkpoints with {have}: all pairs are corrected for, "
+                f"so that {TRIALS_OF_MANY} (the task's `trials`) would resolve more"
+            )
+    return lines
 
 
 def plan_json(jobs: Sequence[Job], estimates: Mapping[str, Estimate], needs: Needs = EMPTY) -> str:

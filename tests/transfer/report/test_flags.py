@@ -147,6 +147,17 @@ def test_few_trials_shortened_and_overrides(tmp_path: Path, write_run: Writer) -
     assert not results_of(tmp_path).protocols[0].published  # another protocol than the published
 
 
+def test_many_rows_ask_for_five_trials(tmp_path: Path, write_run: Writer) -> None:
+    for name, value in zip("abcd", (40.0, 41.0, 42.0, 43.0)):
+        for trial in range(3 if name == "a" else 5):
+            write_run(name, "linear", {"top1": value + trial / 10}, trial=trial)
+    asked = "linear_photos: 4 rows compete, some with 3 trials"
+    assert asked in flags_of(tmp_path)
+    for trial in (3, 4):
+        write_run("a", "linear", {"top1": 40.0 + trial / 10}, trial=trial)
+    assert "rows compete" not in flags_of(tmp_path)
+
+
 def test_an_edited_copy_of_a_config_is_another_protocol(tmp_path: Path, write_run: Writer) -> None:
     """Same file name, no override: the record's own config says what ran."""
     shipped = yaml.safe_load(dump_yaml(load_config("voc_mscn.yaml", make_defaults())))
