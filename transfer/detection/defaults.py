@@ -30,6 +30,8 @@ LISTS = {
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": Items(float),
     "MODEL.ROI_HEADS.IOU_LABELS": Items(int),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": Items(list),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": Items(float),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
     "DATASETS.TRAIN": Items(str),
     "DATASETS.TEST": Items(str),
@@ -216,6 +218,7 @@ def _model() -> CfgNode:
     node.RPN = _rpn()
     node.ROI_HEADS = _roi_heads()
     node.ROI_BOX_HEAD = _box_head()
+    node.ROI_BOX_CASCADE_HEAD = _cascade_head()
     node.ROI_MASK_HEAD = _mask_head()
     return node
 
@@ -245,8 +248,10 @@ def _rpn() -> CfgNode:
     node.BATCH_SIZE_PER_IMAGE = 256  # anchors in the loss
     node.POSITIVE_FRACTION = 0.5  # of them objects, at most
     node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
-    node.LOSS_WEIGHT = 1.0  # the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # or giou, diou, ciou: of the decoded boxes
+    node.SMOOTH_L1_BETA = 0.0  # of smooth_l1: the width of its quadratic part; 0: plain L1
+    node.BBOX_REG_LOSS_WEIGHT = 1.0  # of the boxes' loss, beside LOSS_WEIGHT
+    node.LOSS_WEIGHT = 1.0  # of both losses
     node.PRE_NMS_TOPK_TRAIN = 12000  # per feature map
     node.PRE_NMS_TOPK_TEST = 6000
     node.POST_NMS_TOPK_TRAIN = 2000  # per image
@@ -257,7 +262,8 @@ def _rpn() -> CfgNode:
 
 def _roi_heads() -> CfgNode:
     node = CfgNode()
-    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads
+    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads,
+    # CascadeROIHeads (three box heads, each on the boxes of the one before)
     node.NAME = "Res5ROIHeads"
     node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
     node.IN_FEATURES = ["res4"]
@@ -275,7 +281,9 @@ def _box_head() -> CfgNode:
     node = CfgNode()
     node.NAME = ""  # FastRCNNConvFCHead for StandardROIHeads
     node.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # as of RPN
+    node.SMOOTH_L1_BETA = 0.0
+    node.BBOX_REG_LOSS_WEIGHT = 1.0
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0  # 0: adaptive
     node.POOLER_TYPE = "ROIAlignV2"  # the only one
@@ -284,8 +292,21 @@ def _box_head() -> CfgNode:
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_BBOX_REG = False  # the only one
-    node.TRAIN_ON_PRED_BOXES = False  # the only one
+    node.CLS_AGNOSTIC_BBOX_REG = False  # True: one box of a region for all classes
+    node.TRAIN_ON_PRED_BOXES = False  # True: the mask head learns on the refined boxes
+    return node
+
+
+def _cascade_head() -> CfgNode:
+    """Read where ROI_HEADS.NAME is CascadeROIHeads."""
+    node = CfgNode()
+    # A row for each stage; the later ones refine boxes that are close already.
+    node.BBOX_REG_WEIGHTS = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    node.IOUS = (0.5, 0.6, 0.7)  # of each stage: an object from it; the first as IOU_THRESHOLDS
     return node
 
 
@@ -298,7 +319,7 @@ def _mask_head() -> CfgNode:
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_MASK = False  # the only one
+    node.CLS_AGNOSTIC_MASK = False  # True: one mask of a box for all classes
     return node
 
 
