@@ -33,6 +33,7 @@ LISTS = {
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": Items(list),
     "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": Items(float),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
+    "INPUT.CROP.SIZE": Items(float, (2,)),
     "DATASETS.TRAIN": Items(str),
     "DATASETS.TEST": Items(str),
     "SOLVER.STEPS": Items(int),
@@ -62,7 +63,10 @@ def make_defaults() -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True  # landscape with landscape, portrait with portrait
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # images without any object are not trained on
-    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # the only one
+    # TrainingSampler, or RepeatFactorTrainingSampler, which repeats images with rare classes (LVIS)
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0  # classes in a smaller share of the images are rare
+    cfg.DATALOADER.REPEAT_SQRT = True  # repeated by the root of what the threshold asks for
     cfg.SOLVER = _solver()
     cfg.TEST = CfgNode()
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
@@ -326,10 +330,14 @@ def _mask_head() -> CfgNode:
 def _input() -> CfgNode:
     node = CfgNode()
     node.MIN_SIZE_TRAIN = (800,)  # short edges, one is drawn per image; 0: no resizing
-    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # the only one
+    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or range: drawn from the first size to the second
     node.MAX_SIZE_TRAIN = 1333  # limit of the long edge
     node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333
+    node.CROP = CfgNode()  # cut out of a training image before it is resized
+    node.CROP.ENABLED = False
+    node.CROP.TYPE = "relative_range"  # or relative, absolute, absolute_range
+    node.CROP.SIZE = [0.9, 0.9]  # shares of height and width (absolute: pixels)
     node.RANDOM_FLIP = "horizontal"  # horizontal or none
     node.FORMAT = "BGR"  # channel order; the weights' facts replace it
     node.MASK_FORMAT = "polygon"  # or bitmask, for run-length annotations
@@ -338,7 +346,8 @@ def _input() -> CfgNode:
 
 def _solver() -> CfgNode:
     node = CfgNode()
-    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    # WarmupMultiStepLR, WarmupCosineLR, WarmupStepWithFixedGammaLR (steps of equal length)
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     node.MAX_ITER = 40000
     node.BASE_LR = 0.001
     node.BASE_LR_END = 0.0  # of WarmupCosineLR
@@ -350,6 +359,8 @@ def _solver() -> CfgNode:
     node.BIAS_LR_FACTOR = 1.0
     node.GAMMA = 0.1  # the rate is multiplied by it at each of STEPS
     node.STEPS = (30000,)
+    node.NUM_DECAYS = 3  # steps of WarmupStepWithFixedGammaLR
+    node.RESCALE_INTERVAL = False  # True: the schedule begins where the warm-up ends
     node.WARMUP_FACTOR = 1.0 / 1000
     node.WARMUP_ITERS = 1000
     node.WARMUP_METHOD = "linear"  # or constant
@@ -358,6 +369,12 @@ def _solver() -> CfgNode:
     # Number of processes that batch, rate and iterations are meant for; on another number they are
     # scaled, the batch of a process staying the same. 0: never scaled.
     node.REFERENCE_WORLD_SIZE = 0
+    node.CLIP_GRADIENTS = CfgNode()
+    node.CLIP_GRADIENTS.ENABLED = False
+    # value: each number of a gradient is cut; norm: a parameter's gradient is scaled down
+    node.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    node.CLIP_GRADIENTS.CLIP_VALUE = 1.0  # the largest value, or norm
+    node.CLIP_GRADIENTS.NORM_TYPE = 2.0  # of norm: 2 is the Euclidean one
     node.AMP = CfgNode()
     node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node

@@ -19,6 +19,7 @@ YOUNGER = (
     "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+    "SOLVER.RESCALE_INTERVAL",
 )
 RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
 
@@ -52,6 +53,10 @@ def _changed(key: str) -> KeyRole:
 
 def _cascade(cfg: CfgNode) -> bool:
     return cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
+
+
+def _repeats(cfg: CfgNode) -> bool:
+    return cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
 
 
 def _accumulates(cfg: CfgNode) -> bool:
@@ -92,6 +97,13 @@ ROLES = Roles(
         "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
         **{key: _changed(key) for key in YOUNGER},
         "MODEL.ROI_BOX_CASCADE_HEAD": only(_cascade),
+        "INPUT.CROP": only(lambda cfg: cfg.INPUT.CROP.ENABLED),
+        "DATALOADER.REPEAT_THRESHOLD": only(_repeats),
+        "DATALOADER.REPEAT_SQRT": only(_repeats),
+        "SOLVER.CLIP_GRADIENTS": only(lambda cfg: cfg.SOLVER.CLIP_GRADIENTS.ENABLED),
+        "SOLVER.NUM_DECAYS": only(
+            lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR"
+        ),
         "SOLVER.AMP": only(_amp),
         "TRANSFER.AMP_DTYPE": only(_amp),
         "TRANSFER.ACCUMULATE": only(_accumulates),

@@ -90,17 +90,26 @@ _READ: dict[str, dict[str, str]] = {
     _SCHEDULE: {
         "SOLVER": (
             "LR_SCHEDULER_NAME MAX_ITER BASE_LR_END GAMMA STEPS WARMUP_FACTOR WARMUP_ITERS "
-            "WARMUP_METHOD"
+            "WARMUP_METHOD NUM_DECAYS RESCALE_INTERVAL"
         ),
+    },
+    "transfer.training.build.make_clipping": {
+        "SOLVER.CLIP_GRADIENTS": "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     },
     "transfer.training.build.make_precision": {"SOLVER.AMP": "ENABLED"},
     "transfer.training.build.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
     "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
     _MAPPER: {
-        "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
+        "INPUT": (
+            "MIN_SIZE_TRAIN MIN_SIZE_TRAIN_SAMPLING MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT"
+        ),
     },
+    "transfer.detection.config_checks.make_crop": {"INPUT.CROP": "ENABLED TYPE SIZE"},
     _PREDICT: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
     _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
+    "transfer.detection.torchvision_engine.engine.make_factors": {
+        "DATALOADER": "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
+    },
     _TO_END: {"TEST": "EVAL_PERIOD"},
     "transfer.detection.torchvision_engine.engine.TorchvisionEngine.fit": {
         "TEST.PRECISE_BN": "ENABLED NUM_ITER",
@@ -134,8 +143,6 @@ ONLY: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
-    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
 }
 
 ABSENT: dict[str, Any] = {
@@ -144,8 +151,6 @@ ABSENT: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-    "INPUT.CROP.ENABLED": False,
-    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
     "TEST.AUG.ENABLED": False,
     "FLOAT32_PRECISION": "",
 }
@@ -160,12 +165,8 @@ _KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
 _SEMANTIC = "of another meta-architecture than GeneralizedRCNN (SemanticSegmentor, PanopticFPN)"
 _RETINANET = "of another meta-architecture than GeneralizedRCNN (RetinaNet)"
 _PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
-_REPEATS = "of another sampler than TrainingSampler"
 _FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
-_SCHEDULER = "of WarmupStepWithFixedGammaLR, which SOLVER.LR_SCHEDULER_NAME cannot be here"
-_CLIPPING = "of gradient clipping, which SOLVER.CLIP_GRADIENTS.ENABLED leaves out"
 _TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
-_CROP = "of random crops, which INPUT.CROP.ENABLED leaves out"
 _DEFORM = "of deformable convolutions, which MODEL.RESNETS.DEFORM_ON_PER_STAGE leaves out"
 
 # (section, reason, keys with Detectron2's default)
@@ -238,7 +239,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         },
     ),
     ("MODEL.RESNETS", _DEFORM, {"DEFORM_MODULATED": False, "DEFORM_NUM_GROUPS": 1}),
-    ("INPUT.CROP", _CROP, {"TYPE": "relative_range", "SIZE": [0.9, 0.9]}),
     (
         "DATASETS",
         _PROPOSALS,
@@ -248,13 +248,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 2000,
             "PRECOMPUTED_PROPOSAL_TOPK_TEST": 1000,
         },
-    ),
-    ("DATALOADER", _REPEATS, {"REPEAT_THRESHOLD": 0.0, "REPEAT_SQRT": True}),
-    ("SOLVER", _SCHEDULER, {"NUM_DECAYS": 3, "RESCALE_INTERVAL": False}),
-    (
-        "SOLVER.CLIP_GRADIENTS",
-        _CLIPPING,
-        {"CLIP_TYPE": "value", "CLIP_VALUE": 1.0, "NORM_TYPE": 2.0},
     ),
     (
         "TEST",
