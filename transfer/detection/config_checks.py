@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
 from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
@@ -23,7 +24,9 @@ from transfer.detection.torchvision_engine.resnet import (
     STEM_CHANNELS,
     ResNetSpec,
 )
+from transfer.training.build import make_clipping
 from transfer.training.precision import DTYPES
+from transfer.training.sampler import REPEATING
 from transfer.training.schedule import SHAPES, WARMUPS
 
 DETECTION, SEMANTIC = "detection", "semantic"
@@ -51,7 +54,9 @@ LEAST = {
     "TRANSFER.REPLICATES": 0,
 }
 ONE_OF: dict[str, Collection[Any]] = {
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", REPEATING),
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "TRANSFER.INIT": ("auto", "backbone", "detector"),
@@ -74,18 +79,45 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
+    if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
+        raise InputError(
+            f"DATALOADER.REPEAT_THRESHOLD {cfg.DATALOADER.REPEAT_THRESHOLD} must be above 0 and at "
+            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: below it no class is rare (LVIS: "
+            "0.001)"
+        )
     for key, least in LEAST.items():
         if value_of(cfg, key) < least:
             raise InputError(f"{key} must be {least} or above, got {value_of(cfg, key)}")
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
+        sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
+        if len(sizes) != 2 or sizes[0] > sizes[1]:
+            raise InputError(
+                f"INPUT.MIN_SIZE_TRAIN {sizes} must be two sizes that do not fall, with "
+                "INPUT.MIN_SIZE_TRAIN_SAMPLING range"
+            )
+    make_crop(cfg)  # refuses what cannot be cut
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
     _check_vitdet(cfg)
     spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
     _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
+
+
+def make_crop(cfg: CfgNode) -> CropSpec | None:
+    """What is cut out of training images, None without INPUT.CROP; InputError for a wrong value."""
+    node = cfg.INPUT.CROP
+    if not node.ENABLED:
+        return None
+    if cfg.TRANSFER.LSJ.SCALES:
+        raise InputError(
+            "INPUT.CROP.ENABLED True and TRANSFER.LSJ.SCALES both cut; set one of them"
+        )
+    least, most = node.SIZE
+    return CropSpec(node.TYPE, (least, most))
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:
@@ -179,6 +211,9 @@ def check_run(cfg: CfgNode, name: str) -> None:
     solver = cfg.SOLVER
     _check_known(cfg, "SOLVER.LR_SCHEDULER_NAME", SCHEDULERS[cfg.TRANSFER.TASK])
     _check_known(cfg, "SOLVER.WARMUP_METHOD", tuple(WARMUPS))
+    make_clipping(cfg)  # refuses what cannot clip
+    if solver.NUM_DECAYS < 1:
+        raise InputError(f"SOLVER.NUM_DECAYS must be 1 or above, got {solver.NUM_DECAYS}")
     if solver.BASE_LR <= 0:
         raise InputError(f"SOLVER.BASE_LR {solver.BASE_LR} must be above 0")
     findings = Findings(name)

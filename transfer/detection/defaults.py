@@ -30,7 +30,10 @@ LISTS = {
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": Items(float),
     "MODEL.ROI_HEADS.IOU_LABELS": Items(int),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": Items(list),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": Items(float),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
+    "INPUT.CROP.SIZE": Items(float, (2,)),
     "DATASETS.TRAIN": Items(str),
     "DATASETS.TEST": Items(str),
     "SOLVER.STEPS": Items(int),
@@ -60,7 +63,10 @@ def make_defaults() -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True  # landscape with landscape, portrait with portrait
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # images without any object are not trained on
-    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # the only one
+    # TrainingSampler, or RepeatFactorTrainingSampler, which repeats images with rare classes (LVIS)
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0  # classes in a smaller share of the images are rare
+    cfg.DATALOADER.REPEAT_SQRT = True  # repeated by the root of what the threshold asks for
     cfg.SOLVER = _solver()
     cfg.TEST = CfgNode()
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
@@ -216,6 +222,7 @@ def _model() -> CfgNode:
     node.RPN = _rpn()
     node.ROI_HEADS = _roi_heads()
     node.ROI_BOX_HEAD = _box_head()
+    node.ROI_BOX_CASCADE_HEAD = _cascade_head()
     node.ROI_MASK_HEAD = _mask_head()
     return node
 
@@ -245,8 +252,10 @@ def _rpn() -> CfgNode:
     node.BATCH_SIZE_PER_IMAGE = 256  # anchors in the loss
     node.POSITIVE_FRACTION = 0.5  # of them objects, at most
     node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
-    node.LOSS_WEIGHT = 1.0  # the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # or giou, diou, ciou: of the decoded boxes
+    node.SMOOTH_L1_BETA = 0.0  # of smooth_l1: the width of its quadratic part; 0: plain L1
+    node.BBOX_REG_LOSS_WEIGHT = 1.0  # of the boxes' loss, beside LOSS_WEIGHT
+    node.LOSS_WEIGHT = 1.0  # of both losses
     node.PRE_NMS_TOPK_TRAIN = 12000  # per feature map
     node.PRE_NMS_TOPK_TEST = 6000
     node.POST_NMS_TOPK_TRAIN = 2000  # per image
@@ -257,7 +266,8 @@ def _rpn() -> CfgNode:
 
 def _roi_heads() -> CfgNode:
     node = CfgNode()
-    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads
+    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads,
+    # CascadeROIHeads (three box heads, each on the boxes of the one before)
     node.NAME = "Res5ROIHeads"
     node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
     node.IN_FEATURES = ["res4"]
@@ -275,7 +285,9 @@ def _box_head() -> CfgNode:
     node = CfgNode()
     node.NAME = ""  # FastRCNNConvFCHead for StandardROIHeads
     node.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # as of RPN
+    node.SMOOTH_L1_BETA = 0.0
+    node.BBOX_REG_LOSS_WEIGHT = 1.0
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0  # 0: adaptive
     node.POOLER_TYPE = "ROIAlignV2"  # the only one
@@ -284,8 +296,21 @@ def _box_head() -> CfgNode:
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_BBOX_REG = False  # the only one
-    node.TRAIN_ON_PRED_BOXES = False  # the only one
+    node.CLS_AGNOSTIC_BBOX_REG = False  # True: one box of a region for all classes
+    node.TRAIN_ON_PRED_BOXES = False  # True: the mask head learns on the refined boxes
+    return node
+
+
+def _cascade_head() -> CfgNode:
+    """Read where ROI_HEADS.NAME is CascadeROIHeads."""
+    node = CfgNode()
+    # A row for each stage; the later ones refine boxes that are close already.
+    node.BBOX_REG_WEIGHTS = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    node.IOUS = (0.5, 0.6, 0.7)  # of each stage: an object from it; the first as IOU_THRESHOLDS
     return node
 
 
@@ -298,17 +323,21 @@ def _mask_head() -> CfgNode:
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_MASK = False  # the only one
+    node.CLS_AGNOSTIC_MASK = False  # True: one mask of a box for all classes
     return node
 
 
 def _input() -> CfgNode:
     node = CfgNode()
     node.MIN_SIZE_TRAIN = (800,)  # short edges, one is drawn per image; 0: no resizing
-    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # the only one
+    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or range: drawn from the first size to the second
     node.MAX_SIZE_TRAIN = 1333  # limit of the long edge
     node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333
+    node.CROP = CfgNode()  # cut out of a training image before it is resized
+    node.CROP.ENABLED = False
+    node.CROP.TYPE = "relative_range"  # or relative, absolute, absolute_range
+    node.CROP.SIZE = [0.9, 0.9]  # shares of height and width (absolute: pixels)
     node.RANDOM_FLIP = "horizontal"  # horizontal or none
     node.FORMAT = "BGR"  # channel order; the weights' facts replace it
     node.MASK_FORMAT = "polygon"  # or bitmask, for run-length annotations
@@ -317,7 +346,8 @@ def _input() -> CfgNode:
 
 def _solver() -> CfgNode:
     node = CfgNode()
-    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    # WarmupMultiStepLR, WarmupCosineLR, WarmupStepWithFixedGammaLR (steps of equal length)
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     node.MAX_ITER = 40000
     node.BASE_LR = 0.001
     node.BASE_LR_END = 0.0  # of WarmupCosineLR
@@ -329,6 +359,8 @@ def _solver() -> CfgNode:
     node.BIAS_LR_FACTOR = 1.0
     node.GAMMA = 0.1  # the rate is multiplied by it at each of STEPS
     node.STEPS = (30000,)
+    node.NUM_DECAYS = 3  # steps of WarmupStepWithFixedGammaLR
+    node.RESCALE_INTERVAL = False  # True: the schedule begins where the warm-up ends
     node.WARMUP_FACTOR = 1.0 / 1000
     node.WARMUP_ITERS = 1000
     node.WARMUP_METHOD = "linear"  # or constant
@@ -337,6 +369,12 @@ def _solver() -> CfgNode:
     # Number of processes that batch, rate and iterations are meant for; on another number they are
     # scaled, the batch of a process staying the same. 0: never scaled.
     node.REFERENCE_WORLD_SIZE = 0
+    node.CLIP_GRADIENTS = CfgNode()
+    node.CLIP_GRADIENTS.ENABLED = False
+    # value: each number of a gradient is cut; norm: a parameter's gradient is scaled down
+    node.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    node.CLIP_GRADIENTS.CLIP_VALUE = 1.0  # the largest value, or norm
+    node.CLIP_GRADIENTS.NORM_TYPE = 2.0  # of norm: 2 is the Euclidean one
     node.AMP = CfgNode()
     node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node

@@ -26,13 +26,16 @@ from pretrain.common.step_cost import (
 )
 from pretrain.data.preprocess import Preprocess
 from transfer.detection.scaling import for_processes
+from transfer.detection.torchvision_engine.box_head import BoxPredictor
+from transfer.detection.torchvision_engine.box_losses import SMOOTH_L1, BoxLoss
+from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeROIHeads
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.pooler import RoiPooler
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
 from transfer.detection.torchvision_engine.rpn import RPN
-from transfer.detection.torchvision_engine.standard_roi_heads import StandardROIHeads
-from transfer.detection.torchvision_engine.structures import RoiSample, Targets
+from transfer.detection.torchvision_engine.standard_roi_heads import PooledHeads
+from transfer.detection.torchvision_engine.structures import BoxTargets, RoiSample, Targets
 from transfer.training.build import make_optimizer
 from transfer.training.loop import add
 from transfer.training.precision import DTYPES
@@ -135,9 +138,14 @@ def _choose_by_count(detector: Detector) -> None:
     heads = detector.roi_heads
     detector.proposal_generator.__class__ = _CountedRPN
     heads.sampler.__class__ = _CountedSampler
-    if isinstance(heads, StandardROIHeads):
+    if isinstance(heads, PooledHeads):
         for pooler in (heads.box_pooler, heads.mask_pooler):
             pooler.__class__ = _EvenPooler
+    if isinstance(heads, CascadeROIHeads):
+        heads.__class__ = _CountedCascade
+    for module in heads.modules():
+        if isinstance(module, BoxPredictor):  # losses of overlaps choose boxes that meet
+            module.box_loss = BoxLoss(SMOOTH_L1, 0.0, module.coder)
 
 
 class _CountedRPN(RPN):
@@ -146,7 +154,7 @@ class _CountedRPN(RPN):
         return torch.empty(count, dtype=torch.int8), torch.empty(*count, 4)
 
     def losses(
-        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
+        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
         used = torch.arange(self.spec.batch_size_per_image * len(logits))
         score = logits.flatten()[used]
@@ -171,6 +179,20 @@ class _CountedSampler(RoiSampler):
             )
             for truth in targets
         ]
+
+
+class _CountedCascade(CascadeROIHeads):
+    """No box is emptied, and as many hold an object in each stage as in the first."""
+
+    def _next_boxes(
+        self, predictor: BoxPredictor, deltas: Tensor, boxes: Sequence[Tensor], *rest: Any
+    ) -> list[Tensor]:
+        return [image.detach() for image in predictor.decode(deltas, boxes)]
+
+    def _label(self, boxes: Sequence[Tensor], *rest: Any) -> BoxTargets:
+        count, share = sum(map(len, boxes)), self.sampler.spec.positive_fraction
+        classes, rows = torch.empty(count, dtype=torch.long), torch.arange(int(count * share))
+        return BoxTargets(torch.cat(list(boxes)), classes, torch.empty(count, 4), rows)
 
 
 class _EvenPooler(RoiPooler):

@@ -26,7 +26,7 @@ from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
 from transfer.detection.config_checks import check_train_named
-from transfer.detection.data.jitter import import_shapely
+from transfer.detection.data.cut_polygons import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.coco import choose_evaluator
@@ -99,7 +99,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
-        if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
+        if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):
             import_shapely()  # missing, it would only show at the first image
         _check_sets(cfg, test_set, train_set, scan=scan)
         return Job(request, cfg, train_set, test_set, drawn_from=_whole(cfg, train_set))

@@ -37,8 +37,12 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL.RPN": (
             "IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION BBOX_REG_WEIGHTS "
             "PRE_NMS_TOPK_TRAIN PRE_NMS_TOPK_TEST POST_NMS_TOPK_TRAIN POST_NMS_TOPK_TEST "
-            "NMS_THRESH CONV_DIMS"
+            "NMS_THRESH CONV_DIMS LOSS_WEIGHT"
         ),
+    },
+    f"{_PARTS}.box_losses.BoxLossSpec.from_config": {
+        "MODEL.RPN": "BBOX_REG_LOSS_TYPE SMOOTH_L1_BETA BBOX_REG_LOSS_WEIGHT",
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_LOSS_TYPE SMOOTH_L1_BETA BBOX_REG_LOSS_WEIGHT",
     },
     f"{_PARTS}.roi_sampler.RoiSamplerSpec.from_config": {
         "MODEL.ROI_HEADS": (
@@ -47,13 +51,16 @@ _READ: dict[str, dict[str, str]] = {
     },
     f"{_PARTS}.standard_roi_heads.StandardHeadsSpec.from_config": {
         "MODEL.ROI_HEADS": "NUM_CLASSES IN_FEATURES",
-        "MODEL.ROI_BOX_HEAD": "NAME",
+        "MODEL.ROI_BOX_HEAD": "NAME TRAIN_ON_PRED_BOXES",
+    },
+    f"{_PARTS}.cascade_roi_heads.CascadeHeadsSpec.from_config": {
+        "MODEL.ROI_BOX_CASCADE_HEAD": "IOUS BBOX_REG_WEIGHTS",
     },
     f"{_PARTS}.box_head.ConvFCHeadSpec.from_config": {
         "MODEL.ROI_BOX_HEAD": "NUM_FC FC_DIM NUM_CONV CONV_DIM NORM"
     },
     f"{_PARTS}.box_head.BoxPredictorSpec.from_config": {
-        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS CLS_AGNOSTIC_BBOX_REG",
         "MODEL.ROI_HEADS": "SCORE_THRESH_TEST NMS_THRESH_TEST",
         "TEST": "DETECTIONS_PER_IMAGE",
     },
@@ -63,7 +70,7 @@ _READ: dict[str, dict[str, str]] = {
     },
     f"{_PARTS}.mask_head.MaskHeadSpec.from_config": {
         "MODEL": "MASK_ON",
-        "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM",
+        "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK",
     },
     f"{_PARTS}.detector.DetectorSpec.from_config": {
         "MODEL": "PIXEL_MEAN PIXEL_STD",
@@ -83,17 +90,26 @@ _READ: dict[str, dict[str, str]] = {
     _SCHEDULE: {
         "SOLVER": (
             "LR_SCHEDULER_NAME MAX_ITER BASE_LR_END GAMMA STEPS WARMUP_FACTOR WARMUP_ITERS "
-            "WARMUP_METHOD"
+            "WARMUP_METHOD NUM_DECAYS RESCALE_INTERVAL"
         ),
+    },
+    "transfer.training.build.make_clipping": {
+        "SOLVER.CLIP_GRADIENTS": "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     },
     "transfer.training.build.make_precision": {"SOLVER.AMP": "ENABLED"},
     "transfer.training.build.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
     "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
     _MAPPER: {
-        "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
+        "INPUT": (
+            "MIN_SIZE_TRAIN MIN_SIZE_TRAIN_SAMPLING MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT"
+        ),
     },
+    "transfer.detection.config_checks.make_crop": {"INPUT.CROP": "ENABLED TYPE SIZE"},
     _PREDICT: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
     _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
+    "transfer.detection.torchvision_engine.engine.make_factors": {
+        "DATALOADER": "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
+    },
     _TO_END: {"TEST": "EVAL_PERIOD"},
     "transfer.detection.torchvision_engine.engine.TorchvisionEngine.fit": {
         "TEST.PRECISE_BN": "ENABLED NUM_ITER",
@@ -123,32 +139,18 @@ ONLY: dict[str, Any] = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.RPN.IOU_LABELS": [0, -1, 1],
-    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
-    "MODEL.RPN.LOSS_WEIGHT": 1.0,
     "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
-    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
 }
 
 ABSENT: dict[str, Any] = {
     "MODEL.LOAD_PROPOSALS": False,
     "MODEL.KEYPOINT_ON": False,
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 1.0,
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 1.0,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-    "INPUT.CROP.ENABLED": False,
-    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
     "TEST.AUG.ENABLED": False,
     "FLOAT32_PRECISION": "",
 }
@@ -163,14 +165,9 @@ _KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
 _SEMANTIC = "of another meta-architecture than GeneralizedRCNN (SemanticSegmentor, PanopticFPN)"
 _RETINANET = "of another meta-architecture than GeneralizedRCNN (RetinaNet)"
 _PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
-_REPEATS = "of another sampler than TrainingSampler"
 _FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
-_SCHEDULER = "of WarmupStepWithFixedGammaLR, which SOLVER.LR_SCHEDULER_NAME cannot be here"
-_CLIPPING = "of gradient clipping, which SOLVER.CLIP_GRADIENTS.ENABLED leaves out"
 _TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
-_CROP = "of random crops, which INPUT.CROP.ENABLED leaves out"
 _DEFORM = "of deformable convolutions, which MODEL.RESNETS.DEFORM_ON_PER_STAGE leaves out"
-_CASCADE = "of CascadeROIHeads, which MODEL.ROI_HEADS.NAME cannot be here"
 
 # (section, reason, keys with Detectron2's default)
 _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -179,18 +176,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "MODEL.ROI_BOX_HEAD",
         _FED_LOSS,
         {"FED_LOSS_FREQ_WEIGHT_POWER": 0.5, "FED_LOSS_NUM_CLASSES": 50},
-    ),
-    (
-        "MODEL.ROI_BOX_CASCADE_HEAD",
-        _CASCADE,
-        {
-            "BBOX_REG_WEIGHTS": (
-                (10.0, 10.0, 5.0, 5.0),
-                (20.0, 20.0, 10.0, 10.0),
-                (30.0, 30.0, 15.0, 15.0),
-            ),
-            "IOUS": (0.5, 0.6, 0.7),
-        },
     ),
     (
         "MODEL.ROI_KEYPOINT_HEAD",
@@ -254,7 +239,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         },
     ),
     ("MODEL.RESNETS", _DEFORM, {"DEFORM_MODULATED": False, "DEFORM_NUM_GROUPS": 1}),
-    ("INPUT.CROP", _CROP, {"TYPE": "relative_range", "SIZE": [0.9, 0.9]}),
     (
         "DATASETS",
         _PROPOSALS,
@@ -264,13 +248,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 2000,
             "PRECOMPUTED_PROPOSAL_TOPK_TEST": 1000,
         },
-    ),
-    ("DATALOADER", _REPEATS, {"REPEAT_THRESHOLD": 0.0, "REPEAT_SQRT": True}),
-    ("SOLVER", _SCHEDULER, {"NUM_DECAYS": 3, "RESCALE_INTERVAL": False}),
-    (
-        "SOLVER.CLIP_GRADIENTS",
-        _CLIPPING,
-        {"CLIP_TYPE": "value", "CLIP_VALUE": 1.0, "NORM_TYPE": 2.0},
     ),
     (
         "TEST",

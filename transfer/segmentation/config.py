@@ -45,6 +45,9 @@ ONE_OF = {
     # Of detection alone: silence would be worse.
     "SOLVER.AMP.ENABLED": (False,),
     "SOLVER.REFERENCE_WORLD_SIZE": (0,),
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+    "INPUT.CROP.ENABLED": (False,),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice",),
     "TRANSFER.ACCUMULATE": (1,),
     "TRANSFER.LR_SWEEP.RATES": ((),),
     "TRANSFER.INIT": ("auto", "backbone"),

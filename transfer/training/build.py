@@ -27,6 +27,7 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.weights import Weights
+from transfer.training.clipping import Clipping
 from transfer.training.loop import Periodic, train
 from transfer.training.metrics import open_metrics
 from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
@@ -120,7 +121,10 @@ def train_to_end(
 
 
 def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates."""
+    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates.
+
+    Both clip gradients if the config asks for that.
+    """
     solver = cfg.SOLVER
     groups = param_groups(
         model,
@@ -134,13 +138,23 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             vit_layer_factor, decay=cfg.TRANSFER.LR_LAYER_DECAY, depth=cfg.TRANSFER.VIT.DEPTH
         ),
     )
-    return build_optimizer(
+    optimizer = build_optimizer(
         groups,
         name=cfg.TRANSFER.OPTIMIZER,
         base_lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
     )
+    clipping = make_clipping(cfg)
+    if clipping is not None:
+        clipping.add_to(optimizer)
+    return optimizer
+
+
+def make_clipping(cfg: CfgNode) -> Clipping | None:
+    """What clips gradients, None without SOLVER.CLIP_GRADIENTS; InputError for a wrong value."""
+    node = cfg.SOLVER.CLIP_GRADIENTS
+    return Clipping(node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE) if node.ENABLED else None
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:
@@ -155,6 +169,8 @@ def make_schedule(cfg: CfgNode) -> Schedule:
         warmup_factor=solver.WARMUP_FACTOR,
         warmup_method=solver.WARMUP_METHOD,
         end_factor=solver.BASE_LR_END / solver.BASE_LR,
+        num_decays=solver.NUM_DECAYS,
+        rescale=solver.RESCALE_INTERVAL,
     )
 
 
@@ -165,13 +181,18 @@ def make_precision(cfg: CfgNode) -> Precision:
 
 
 def batch_indices(
-    cfg: CfgNode, wide: Sequence[bool], grouping: bool, start_batch: int
+    cfg: CfgNode,
+    wide: Sequence[bool],
+    grouping: bool,
+    start_batch: int,
+    factors: Tensor | None = None,
 ) -> GroupedBatches:
     """This process's share of the endless batches, from `start_batch` on.
 
     Args:
         wide: whether each image is wider than it is high.
         grouping: wide images share batches with wide ones only.
+        factors: how often each image comes in an epoch; None: once.
 
     Raises:
         InputError: a batch does not divide among the processes.
@@ -187,4 +208,5 @@ def batch_indices(
         world_size=processes,
         grouping=grouping,
         start_batch=start_batch,
+        factors=factors,
     )

@@ -48,11 +48,21 @@ ALLOWED = {
     "MODEL.RPN.IN_FEATURES": ["p3"],
     "MODEL.RPN.IOU_THRESHOLDS": [0.4, 0.7],
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou",
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5, 0.7, 0.9],
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": [[10.0, 10.0, 5.0, 5.0]] * 3,
     "MODEL.ROI_BOX_HEAD.NORM": "BN",
     "MODEL.ROI_MASK_HEAD.NORM": "BN",
 }
 MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_BOX_HEAD.NUM_FC": 1, "MODEL.FPN.NORM": "GN"}
 C4 = {"MODEL.MASK_ON": True}
+# Where a key is read only by some detectors: what makes such a one of the FPN.
+CASCADE = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+}
+READ_BY = {"MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE}
 FROM_RES3 = {
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RPN.IN_FEATURES": ["p3", "p4"],
@@ -115,6 +125,8 @@ def test_another_value_builds_another_detector(key: str) -> None:
     """Of the box head's name there is only one, which test_config_checks.py holds."""
     # An FPN reads each key but the NAME of C4's heads; from res3, so that its maps can be others.
     base = C4 if key == "MODEL.ROI_HEADS.NAME" else {**specs.FPN, **MASKS, **FROM_RES3}
+    for prefix, keys in READ_BY.items():
+        base = {**base, **keys} if key.startswith(prefix) else base
     cfg = changed(make_defaults(), base)
     value = value_of(cfg, key)
     new = other(key, list(value) if isinstance(value, tuple) else value)
@@ -142,11 +154,11 @@ def test_keys_without_effect_are_accepted_and_leave_no_trace(tmp_path: Path) -> 
 
 
 def test_all_unsupported_keys_are_named_at_once(tmp_path: Path) -> None:
-    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.LOSS_WEIGHT": 2.0, "TEST.AUG.ENABLED": True}
-    write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"})
+    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.HEAD_NAME": "Other", "TEST.AUG.ENABLED": True}
+    write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "NoSuchHeads"})
     with pytest.raises(InputError) as error:
         load_detection_config(str(tmp_path / "top.yaml"))
-    assert all(key in str(error.value) for key in (*keys, "'CascadeROIHeads'"))
+    assert all(key in str(error.value) for key in (*keys, "'NoSuchHeads'"))
     assert "\n" not in str(error.value)
     load_detection_config(
         str(tmp_path / "top.yaml"),

@@ -19,6 +19,7 @@ import torch
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import Instance, Sample
+from transfer.detection.data.crop import CroppedSpec
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.transforms import Geometry, GeometrySpec, read_image
 
@@ -33,7 +34,7 @@ class TrainMapper:
     like depends on nothing else, so a resumed run and any number of workers see the same.
     """
 
-    geometry: GeometrySpec | JitterSpec
+    geometry: GeometrySpec | JitterSpec | CroppedSpec
     channel_order: str
     mask_format: str | None  # "polygon", "bitmask", or None without masks
     seed: int

@@ -25,6 +25,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.highpass import HighPass
 from transfer.detection.torchvision_engine.architectures import architecture
+from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeHeadsSpec
 from transfer.detection.torchvision_engine.fpn import FPN, FPNSpec
 from transfer.detection.torchvision_engine.postprocess import postprocess
 from transfer.detection.torchvision_engine.res5_roi_heads import Res5HeadsSpec
@@ -50,6 +51,7 @@ ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
     "Res5ROIHeads": Res5HeadsSpec,
     "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
     "StandardROIHeads": StandardHeadsSpec,
+    "CascadeROIHeads": CascadeHeadsSpec,
 }
 
 
@@ -147,7 +149,8 @@ class Detector(nn.Module):
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Detections]:
         """In training the scalar losses loss_cls, loss_box_reg, (loss_mask,) loss_rpn_cls,
-        loss_rpn_loc; else N detections in the original images' pixels, without gradients.
+        loss_rpn_loc (of a cascade loss_cls_stage0, ...); else N detections in the original images'
+        pixels, without gradients.
 
         Raises:
             InputError: masks are trained and an image with objects brings none.

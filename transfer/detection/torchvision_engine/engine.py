@@ -23,6 +23,8 @@ from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.samples import DetectionSet
+from transfer.detection.config_checks import make_crop
+from transfer.detection.data.crop import CroppedSpec
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
@@ -36,7 +38,7 @@ from transfer.training.build import batch_indices, begin_training, train_to_end
 from transfer.training.files import Fitted, read_model
 from transfer.training.loader import load
 from transfer.training.loop import micro_batches
-from transfer.training.sampler import rank_share
+from transfer.training.sampler import REPEATING, rank_share, repeat_factors
 
 logger = logging.getLogger(__name__)
 
@@ -115,15 +117,18 @@ def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
 
 
 def make_train_mapper(cfg: CfgNode) -> TrainMapper:
-    """Reads, resizes and flips training images, or jitters their size."""
-    flip, jitter = 0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0, cfg.TRANSFER.LSJ
-    geometry: GeometrySpec | JitterSpec
+    """Reads, resizes and flips training images, crops them before, or jitters their size."""
+    node, jitter = cfg.INPUT, cfg.TRANSFER.LSJ
+    flip = 0.5 if node.RANDOM_FLIP == "horizontal" else 0.0
+    between = node.MIN_SIZE_TRAIN_SAMPLING == "range"
+    geometry: GeometrySpec | JitterSpec | CroppedSpec
+    geometry = GeometrySpec(node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, flip, between)
     if jitter.SCALES:
         geometry = JitterSpec(tuple(jitter.SCALES), jitter.CROP_SIZE, flip)
-    else:
-        geometry = GeometrySpec(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, flip)
-    masks = cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
-    return TrainMapper(geometry, cfg.INPUT.FORMAT, masks, cfg.SEED)
+    elif (crop := make_crop(cfg)) is not None:
+        geometry = CroppedSpec(crop, geometry)
+    masks = node.MASK_FORMAT if cfg.MODEL.MASK_ON else None
+    return TrainMapper(geometry, node.FORMAT, masks, cfg.SEED)
 
 
 def training_batches(
@@ -136,10 +141,25 @@ def training_batches(
         raise InputError(f"no image of {train_set.name} has an object to train on")
     samples = train_set.samples
     batches = batch_indices(
-        cfg, train_set.wide(), cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch
+        cfg,
+        train_set.wide(),
+        cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        start_batch,
+        make_factors(cfg, train_set),
     )
     device = process_device(cfg.MODEL.DEVICE)
     return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS, device)
+
+
+def make_factors(cfg: CfgNode, train_set: DetectionSet) -> torch.Tensor | None:
+    """How often each image is repeated, if DATALOADER.SAMPLER_TRAIN repeats them; crowd regions
+    count as objects, as in Detectron2."""
+    node, objects = cfg.DATALOADER, train_set.objects
+    if node.SAMPLER_TRAIN != REPEATING:
+        return None
+    return repeat_factors(
+        objects.image, objects.category, len(train_set), node.REPEAT_THRESHOLD, node.REPEAT_SQRT
+    )
 
 
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:

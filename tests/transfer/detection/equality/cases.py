@@ -137,6 +137,36 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4"],
         "MODEL.RPN.IN_FEATURES": ["res3"],
     },
+    # Other losses of boxes, and one box and one mask of a region for all classes
+    "fpn_giou": {
+        **FPN_R18,
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 2.0,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 10.0,
+    },
+    "fpn_agnostic": {
+        **FPN_R18,
+        "MODEL.RPN.LOSS_WEIGHT": 0.5,
+        "MODEL.RPN.SMOOTH_L1_BETA": 0.1111,
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0,
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True,
+    },
+    "fpn_ciou_pred_boxes": {
+        **FPN_R18,
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "diou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou",
+        "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True,
+    },
+    "cascade": {
+        **FPN_R18,
+        **CONV4_FC1,
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.3,
+    },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {
         **specs.VIT,
