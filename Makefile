@@ -43,6 +43,7 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m mkdocs build --strict -q
+	@echo 'build/site/index.html; with the search: python3 -m http.server -d build/site'
 
 lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks docs

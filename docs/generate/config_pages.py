@@ -10,6 +10,7 @@ import ast
 import re
 import runpy
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,6 +108,13 @@ class Comments:
         found = [node for node in ast.walk(self.tree) if isinstance(node, ast.Assign)]
         return {n: node for node in found for n in range(node.lineno, _end(node) + 1)}
 
+    @cached_property
+    def comments(self) -> dict[int, str]:
+        """The comment on each line that has one."""
+        tokens = tokenize.generate_tokens(iter([f"{line}\n" for line in self.lines]).__next__)
+        found = [token for token in tokens if token.type == tokenize.COMMENT]
+        return {token.start[0]: token.string.lstrip("# ") for token in found}
+
     def of(self, line: int) -> str:
         """The comment lines right above the statement at a line, then those behind it."""
         statement = self.statements[line]
@@ -116,7 +124,7 @@ class Comments:
             if not text.strip().startswith("#"):
                 break
             above.insert(0, text.strip().lstrip("# "))
-        beside = [_behind(text) for text in self.lines[first - 1 : last]]
+        beside = [self.comments.get(number, "") for number in range(first, last + 1)]
         upper, lower = " ".join(above), " ".join(filter(None, beside))
         if upper and lower and not upper.endswith((".", ":", ";")):
             upper += ";"
@@ -133,12 +141,6 @@ class Comments:
 
 def _end(node: ast.stmt) -> int:
     return node.end_lineno or node.lineno
-
-
-def _behind(text: str) -> str:
-    """The comment at the end of a line of code."""
-    match = re.search(r"#\s*(.*)$", re.sub(r"\"[^\"]*\"", '""', text))
-    return match.group(1) if match else ""
 
 
 def pretraining_page() -> str:

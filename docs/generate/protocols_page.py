@@ -33,7 +33,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("What masking is worth", "pretrain/masking/*.yaml", "`tools/train_ssl.py`"),
     ("Suites", "suites/*.yaml", "`tools/run_suite.py`"),
 )
-HEADS = ("config", "task", "source", "hardware", "published", "run by us")
+HEADS = ("config", "task, source, hardware", "published", "run by us")
 OURS = re.compile(r"[;,]? ?(?:ours in )?docs/results/\w+\.md")
 
 
@@ -48,8 +48,11 @@ def protocols_page() -> str:
 
 def _row(path: Path) -> Sequence[str]:
     header = read_header(path)
-    texts = (header.title, header.source, header.hardware, OURS.sub("", header.published))
-    return code(path.stem), *(prose(text) or "not stated" for text in texts), _run(path, header)
+    what = [prose(header.title)]
+    what += [f"*Source:* {prose(header.source)}"] if header.source else []
+    what += [f"*Hardware:* {prose(header.hardware)}"] if header.hardware else []
+    published = prose(OURS.sub("", header.published)) or "not stated"
+    return code(path.stem), "<br>".join(what), published, _run(path, header)
 
 
 def _run(path: Path, header: Header) -> str:

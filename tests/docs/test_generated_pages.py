@@ -71,6 +71,7 @@ def test_rows_of_keys() -> None:
     assert "warn of another" in row_of(pretraining, "SOLVER.RECIPE_BATCH_SIZE")[4]
     assert row_of(pretraining, "DATALOADER.PREFETCH_GIB")[1:4] == ["`2.0`", "machine", "GiB"]
     assert row_of(detection, "MODEL.WEIGHTS")[2] == "weights"
+    assert row_of(detection, "MODEL.DEVICE")[4] == 'OURS: means "the GPU if there is one"'
     assert "memory layout" in row_of(detection, "TRANSFER.CHANNELS_LAST")[4]
     assert row_of(detection, "TRANSFER.ACCUMULATE")[2] == "protocol, if used"
     assert "Micro-batches that a process takes" in row_of(detection, "TRANSFER.ACCUMULATE")[4]
