@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults lint format hardware gpu-check soak clean
+.PHONY: install demo test test-slow test-faults docs lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -12,6 +12,10 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@
 
 install: $(VENV)/.installed
@@ -34,15 +38,22 @@ test-faults: $(VENV)/.installed-test
 	mkdir -p runs
 	$(BIN)/python -m pytest tests/faults -n 2 -m "not slow or slow"
 
+# The site, in build/site; a broken link or an outdated generated page fails.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m mkdocs build --strict -q
+	@echo 'build/site/index.html; with the search: python3 -m http.server -d build/site'
+
 lint: $(VENV)/.installed-test
-	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks
-	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks
-	$(BIN)/flake8 pretrain transfer tools tests benchmarks
+	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks docs
+	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks docs
+	$(BIN)/flake8 pretrain transfer tools tests benchmarks docs
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-test
-	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks
-	$(BIN)/isort -q pretrain transfer tools tests benchmarks
+	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks docs
+	$(BIN)/isort -q pretrain transfer tools tests benchmarks docs
 
 # The Hardware lines of configs/pretrain from a count of each config's step (some minutes).
 hardware: install

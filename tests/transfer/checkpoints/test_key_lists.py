@@ -113,15 +113,3 @@ def test_evidence_is_what_the_table_says() -> None:
     elsewhere = {"mscn", "torchvision", "timm", "vitdet", "detectron2", "convnext"}
     elsewhere |= {"dino_student", "deepcluster_v2_bare"}
     assert proven - listed <= elsewhere
-
-
-def test_the_guide_lists_every_format_with_its_evidence() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    for name, entry in FORMATS.items():
-        kind = {"model class": "class", "description": "text"}[entry.evidence]
-        row = next((line for line in text.splitlines() if line.startswith(f"| `{name}`")), "")
-        assert row.endswith(f"| {kind} |"), name
-        assert ("never detected" in row) == entry.forced, name
-    kinds = [entry.evidence for entry in FORMATS.values()]
-    counts = f"{kinds.count('model class')} formats of the first kind, {kinds.count('description')}"
-    assert counts in text
