@@ -100,8 +100,7 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
     loaded = load_starting_weights(detector, weights)
-    for line in loaded.lines():
-        logger.info("weights: %s", line)
+    logger.info("weights: %s", loaded.line())
     for line in loaded.names():
         logger.debug("weights, %s", line)
     return detector
