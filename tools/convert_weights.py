@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProofError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(report.to_dict(), indent=1) if args.json else _text(report))
+    print(json.dumps(report.to_dict(), indent=1) if args.json else report)
     if report.failures:
         worst = max(row.relative for row in report.failures)
         print(f"error: not equal ({worst:.1e} relative), nothing written", file=sys.stderr)
@@ -79,24 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: Namespace) -> Report:
-    from pretrain.common.locks import one_writer_of
-    from transfer.checkpoints.convert import check, write_proven
-    from transfer.checkpoints.weights import default_name
+    from transfer.entry.conversion import named_in, prove_conversion, write_conversion
 
     suffix = Path(args.target).suffix if args.target else ".pkl"
     suffixes = [suffix] if args.target or args.output else SUFFIXES
-    more = {}
-    if ".pkl" in suffixes and importlib.util.find_spec("detectron2") is not None:
-        from transfer.detection.detectron2_proof import prove_in_detectron2
-
-        more["real detectron2"] = prove_in_detectron2
-    report = check(args.input, suffixes, args.source, args.trust, more, args.prefix)
+    report = prove_conversion(args.input, suffixes, args.source, args.trust, args.prefix)
     if args.check or report.failures:
         return report
-    name = f"{default_name(report.weights, args.input)}{suffix}"
-    target = Path(args.target or Path(args.output) / name)
-    with one_writer_of(target):
-        return write_proven(report, target)
+    return write_conversion(report, args.target or named_in(args.output, report, suffix))
 
 
 def _list_sources() -> int:
@@ -121,27 +110,6 @@ def _check_arguments(args: Namespace) -> None:
     if args.target and Path(args.target).is_dir():
         raise InputError(f"{args.target} is a folder; give a file name, or --output DIR")
     check_source(args.input)
-
-
-def _text(report: Report) -> str:
-    """The report for people."""
-    account = report.weights.account
-    lines = [
-        f"{report.path}: {report.headline}",
-        *(f"  {line}" for line in (account.lines() if account else ())),
-    ]
-    for layout, rows in report.proofs.items():
-        lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
-        for row in rows:
-            mark = "" if row.passed else "  DIFFERS"
-            numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
-            lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
-    lines += [f"  warning: {warning}" for warning in (*report.weights.warnings, *report.notes)]
-    if report.written:
-        lines.append(f"wrote {report.written}, read back equal")
-    elif not report.failures:
-        lines.append("proven equal; nothing written (--check)")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

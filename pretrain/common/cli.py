@@ -19,6 +19,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
 from pretrain.common.stop_signals import Stopped
+from pretrain.common.verbosity import add_verbosity
 
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
 
@@ -37,7 +38,7 @@ def make_parser(description: str, example: str, overrides: bool = True) -> argpa
     Args:
         overrides: adds `opts`, the KEY VALUE config overrides, which come last.
     """
-    return _with_overrides(argparse.ArgumentParser(**_style(description, example)), overrides)
+    return _with_common(argparse.ArgumentParser(**_style(description, example)), overrides)
 
 
 def add_command(
@@ -49,7 +50,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """The parser of one command among several (`parser.add_subparsers()`); see `make_parser`."""
     parser = commands.add_parser(name, help=description, **_style(description, example))
-    return _with_overrides(parser, overrides)
+    return _with_common(parser, overrides)
 
 
 def _style(description: str, example: str) -> dict[str, Any]:
@@ -61,8 +62,10 @@ def _style(description: str, example: str) -> dict[str, Any]:
     }
 
 
-def _with_overrides(parser: argparse.ArgumentParser, wanted: bool) -> argparse.ArgumentParser:
-    if wanted:
+def _with_common(parser: argparse.ArgumentParser, overrides: bool) -> argparse.ArgumentParser:
+    """The parser with what every command has: --quiet, --verbose, perhaps KEY VALUE pairs."""
+    add_verbosity(parser)
+    if overrides:
         parser.add_argument(
             "opts",
             nargs=argparse.REMAINDER,

@@ -124,6 +124,18 @@ def load_config(
     return cfg
 
 
+def override_words(overrides: Mapping[str, Any] | Sequence[Any]) -> list[str]:
+    """Overrides given in Python as the KEY VALUE words of a command line: {"SOLVER.EPOCHS": 2} and
+    ["SOLVER.EPOCHS", 2] become ["SOLVER.EPOCHS", "2"]."""
+    if isinstance(overrides, Mapping):
+        return [word for pair in overrides.items() for word in map(_as_word, pair)]
+    return list(map(_as_word, overrides))
+
+
+def _as_word(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
 def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
     """Some keys of a file of another program; its other keys are not looked at.
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from pretrain.common.errors import InputError, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
+from pretrain.common.verbosity import is_verbose
 
 CLOSED_PIPE = 128 + 13  # the status of a program that SIGPIPE ends
 
@@ -48,7 +49,7 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             line = failure(error)
             if line:
                 _say_failure(line)
-            if not line or os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
+            if not line or is_verbose():
                 logging.getLogger("mscn").exception("the run failed")
         return 1
 

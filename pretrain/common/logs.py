@@ -17,10 +17,14 @@ from pretrain.common.distributed import is_main
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import parse_json
+from pretrain.common.verbosity import is_quiet, is_verbose
 
 Item = TypeVar("Item")
 
-FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+VERBOSE_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+OWN = ("pretrain", "transfer")
+CHATTY = ("fvcore",)  # libraries whose log lines a user can do nothing about
 
 logger = logging.getLogger(__name__)
 
@@ -28,20 +32,25 @@ logger = logging.getLogger(__name__)
 def setup_logging(output_dir: str | Path | None = None) -> None:
     """Logs to stderr, and to `output_dir/log.txt`; other ranks than 0 log warnings only.
 
-    With `$MSCN_LOG` set to DEBUG, this project's own loggers also say what is too long for a log
-    that is read: the name of every tensor that keeps its initialisation, for example.
+    With --quiet stderr gets warnings only. With --verbose ($MSCN_LOG set to DEBUG) each line names
+    its module, and this project's own loggers also say what is too long for a log that is read: the
+    name of every tensor that keeps its initialisation, for example.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if is_quiet():
+        handlers[0].setLevel(logging.WARNING)
     if output_dir is not None and is_main():
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
+    verbose = is_verbose()
     for handler in handlers:
-        handler.setFormatter(PrintableFormatter(FORMAT, "%H:%M:%S"))
+        handler.setFormatter(PrintableFormatter(VERBOSE_FORMAT if verbose else FORMAT, "%H:%M:%S"))
     level = logging.INFO if is_main() else logging.WARNING
     logging.basicConfig(level=level, handlers=handlers, force=True)
-    if is_main() and os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
-        for name in ("pretrain", "transfer"):
-            logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.WARNING)
+    for name in OWN:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose and is_main() else logging.NOTSET)
 
 
 class MetricsWriter:
@@ -133,11 +142,8 @@ def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, An
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
     """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
 
-    A bar inside of another one has a line of its own on a terminal. In a file, where moving
-    between lines would leave escape codes, it follows the other one's text.
+    If stderr is no terminal it is a plain line now and then, see `ProgressBar`.
     """
-    if not sys.stderr.isatty():
-        options.setdefault("position", 0)
     return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 

@@ -1,15 +1,21 @@
 """Progress bars, and `progress.json`: how far a long-running command is, for people and programs.
 
+On a terminal a bar is tqdm's. In a file, where a bar that is drawn again and again would leave one
+line of thousands of characters, it is a plain line now and then: what is done, the rate and the
+time left.
+
 A command that runs inside `keep_progress(OUTPUT)` keeps OUTPUT/progress.json while its bars move. A
 suite, a probe and live views read that file; the bars on stderr are for people alone.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +27,16 @@ from pretrain.common.errors import InputError
 from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
+from pretrain.common.verbosity import is_quiet
 
 FILE_NAME = "progress.json"
 # The environment carries both to the processes that a command launches.
 FOLDER_VARIABLE = "MSCN_PROGRESS_FOLDER"
 PERIOD_VARIABLE = "MSCN_PROGRESS_SECONDS"  # a probe that lasts seconds wants more than one state
 PERIOD_SECONDS = 1.0
+LINE_SECONDS = 30.0  # between two plain lines about one bar
+SHORT_SECONDS = 5.0  # a stage that ended sooner leaves no line
+DRAWN_SECONDS = 0.5  # between two states of a bar on a terminal
 
 
 @dataclass(frozen=True)
@@ -128,8 +138,19 @@ def _stamps(results: Sequence[Path]) -> list[int]:
         return []
 
 
+class _Nowhere(io.TextIOBase):
+    """Where tqdm draws what nobody sees."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 class ProgressBar(tqdm):
-    """tqdm's bar, which also keeps the progress file of its command.
+    """tqdm's bar, or plain lines if `file` (stderr) is no terminal; it also keeps the progress file
+    of its command. With --quiet the file alone is kept.
+
+    A plain line comes every LINE_SECONDS, and when a stage of SHORT_SECONDS or more has ended, but
+    for one with `leave=False`, which leaves no trace on a terminal either.
 
     A failure to write the file stops nothing: it is for watching only.
     """
@@ -139,6 +160,13 @@ class ProgressBar(tqdm):
         self._written_at = 0.0
         self._folder = os.environ.get(FOLDER_VARIABLE, "")
         self._period = float(os.environ.get(PERIOD_VARIABLE, PERIOD_SECONDS))
+        stream = options.get("file") or sys.stderr
+        self._lines: Any = None if stream.isatty() or is_quiet() else stream
+        self._began = self._told_at = time.monotonic()
+        self._ends_with_line = options.get("leave", True)
+        if not stream.isatty() or is_quiet():
+            options["file"] = _Nowhere()
+        options.setdefault("mininterval", DRAWN_SECONDS)
         super().__init__(items, **options)
         self._keep()
 
@@ -152,8 +180,11 @@ class ProgressBar(tqdm):
     def update(self, n: float | None = 1) -> bool | None:
         """Moves the bar by `n`."""
         shown = super().update(n)
-        if time.monotonic() - self._written_at >= self._period:
+        now = time.monotonic()
+        if now - self._written_at >= self._period:
             self._keep()
+        if now - self._told_at >= LINE_SECONDS:
+            self._tell(now)
         return shown
 
     def set_postfix(
@@ -167,7 +198,34 @@ class ProgressBar(tqdm):
         """Ends the bar; the file keeps its last state."""
         if not self.disable and self.n:
             self._keep()
+            now = time.monotonic()
+            if self._ends_with_line and now - self._began >= SHORT_SECONDS:
+                self._tell(now, ended=True)
         super().close()
+
+    def _tell(self, now: float, ended: bool = False) -> None:
+        """Writes a plain line."""
+        self._told_at = now
+        if self._lines is None or self.disable:
+            return
+        state = self._state()
+        done, total = self._amount(state.done), self._amount(state.total)
+        words = [f"{state.stage}: {done}{f' of {total}' if state.total else ''} {state.unit}"]
+        if state.total and state.done < state.total:
+            words[0] += f" ({100 * state.done // state.total} %)"
+        if state.rate:
+            words.append(_rate(state.rate, state.unit, self._amount))
+        if ended:
+            words.append(f"took {clock(state.elapsed)}")
+        elif state.eta is not None:
+            words.append(f"{clock(state.eta)} left")
+        words += [f"{name} {value}" for name, value in self._metrics.items()]
+        with suppress(OSError, ValueError):  # a reader that has ended, a stream that is closed
+            self._lines.write(f"{time.strftime('%H:%M:%S')}   {', '.join(words)}\n")
+            self._lines.flush()
+
+    def _amount(self, number: float) -> str:
+        return self.format_sizeof(number) if self.unit_scale else f"{number:,.0f}"
 
     def _keep(self) -> None:
         if self.disable or not self._folder:
@@ -191,6 +249,23 @@ class ProgressBar(tqdm):
             metrics={name: _plain(value) for name, value in self._metrics.items()},
             time=time.time(),
         )
+
+
+def _rate(rate: float, unit: str, amount: Callable[[float], str]) -> str:
+    """ "3.1 it/s", or seconds for one if it takes longer than a second."""
+    if rate >= 1:
+        return f"{amount(rate) if rate >= 100 else f'{rate:.1f}'} {unit}/s"
+    return f"{1 / rate:.1f} s/{unit}"
+
+
+def clock(seconds: float) -> str:
+    """42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _plain(value: Any) -> Any:

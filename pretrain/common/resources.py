@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing.queues
 import os
 import signal
 import threading
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """CPU cores that this process may run on, 1 or more."""
+    """CPU cores that this process may use, 1 or more: those it may run on, and no more than the
+    share of their time that a container or a cluster's job is given (its cgroup)."""
     has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    share = _cgroup_share()
+    return allowed if share is None else max(1, min(allowed, math.ceil(share)))
+
+
+def _cgroup_share() -> float | None:
+    """The cores' time that the cgroups of this process are given; None: there is no limit.
+
+    A process is in a group inside of others, each of which may have a limit; of version 2, and of
+    version 1 as a container shows it.
+    """
+    limits = []
+    with suppress(OSError, ValueError):
+        for line in OWN_CGROUP.read_text().splitlines():
+            number, controllers, inside = line.split(":", 2)
+            if number == "0" and not controllers:
+                group = CGROUP / inside.strip("/")
+                limits += [place / "cpu.max" for place in (group, *group.parents)]
+    shares = [share for path in limits if (share := _quota(path)) is not None]
+    with suppress(OSError, ValueError):
+        old = CGROUP / "cpu"
+        quota = int((old / "cpu.cfs_quota_us").read_text())
+        if quota > 0:
+            shares.append(quota / int((old / "cpu.cfs_period_us").read_text()))
+    return min(shares, default=None)
+
+
+def _quota(path: Path) -> float | None:
+    """Of a file such as "150000 100000": microseconds of one period; "max": no limit."""
+    try:
+        quota, period = path.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start if a config asks for this number: at most one for each core.
+    """Loader processes to start if a config asks for this number: at most one for each core that is
+    this process's share, where a launcher has started several on this machine.
 
     More would wait for each other, and torch warns of them. Numbers do not depend on it.
     """
-    return min(wanted, cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(wanted, max(1, cores() // here))
 
 
 def loader_processes(wanted: int) -> dict[str, Any]:

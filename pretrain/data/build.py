@@ -16,7 +16,7 @@ from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, first_of_each_class, open_images
 from pretrain.data.highpass import HighPass
-from pretrain.data.loader import CropLoader, batch_bytes, shared_bytes
+from pretrain.data.loader import Batch, CropLoader, batch_bytes, shared_bytes
 from pretrain.data.masking import MaskRecipe
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
@@ -203,11 +203,16 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:
     """The crops of the first `number` images (all, if there are fewer) that a run sees, as its
     loader makes them: V uint8 (N, 3, S, S)."""
+    return first_batch(cfg, images, number).crops
+
+
+def first_batch(cfg: CfgNode, images: ImageDataset, number: int) -> Batch:
+    """The crops of `first_crops`, with the images' places in the data set."""
     few = cfg.clone()
     few.defrost()
     few.SOLVER.BATCH_SIZE = min(number, len(images))
     few.DATALOADER.NUM_WORKERS, few.DATALOADER.CACHE_DECODED = 0, False
-    return next(iter(build_loader(few, images).epoch(0))).crops
+    return next(iter(build_loader(few, images).epoch(0)))
 
 
 def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:

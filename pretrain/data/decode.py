@@ -138,7 +138,7 @@ def _decode(path: str, fast: bool, turn: bool) -> Image.Image | np.ndarray:
             pixels = _decode_jpeg(content)
             if pixels is not None:
                 return pixels
-        return _to_rgb(_open(path, content), path, turn)
+        return to_rgb(_open(path, content), path, turn)
     except RefusedImage:
         raise
     except FAULTS as error:
@@ -287,7 +287,16 @@ def _depth(image: Image.Image) -> int:
     return _tiff_tags(image).get(BITS, (16,))[0]
 
 
-def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
+def to_rgb(image: Image.Image, path: str, turn: bool = False) -> Image.Image:
+    """An opened image as RGB, 8 bits a channel.
+
+    Args:
+        path: names the image in messages.
+        turn: see `decode_image`.
+
+    Raises:
+        RefusedImage: see `decode_image`.
+    """
     if _has_no_scale(image):
         detail = f"mode {image.mode}, values {_value_range(image)}"
         raise RefusedImage(path, detail, NO_SCALE)

@@ -90,9 +90,9 @@ class Files(Origin):
 
 
 class Pixels(Origin):
-    """Decoded images (N, H, W, 3) uint8 in memory, and their names."""
+    """Decoded images (N, H, W, 3) uint8 in memory, or N of different sizes, and their names."""
 
-    def __init__(self, pixels: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, pixels: np.ndarray | Sequence[np.ndarray], names: Sequence[str]) -> None:
         self._pixels, self._names = pixels, names
 
     def __len__(self) -> int:

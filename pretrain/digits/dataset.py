@@ -63,6 +63,13 @@ def make_digits(
     classification, scenes: numbers of crops and of scenes for train, val, test.
     The set is made beside `output` and moved there when complete: a folder with digits is whole.
     Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
+
+    Example:
+        >>> import pretrain
+        >>> pretrain.make_digits("digits", classification=(40, 10, 10), scenes=(2, 1, 1))
+        True
+        >>> pretrain.make_digits("digits", classification=(40, 10, 10), scenes=(2, 1, 1))
+        False
     """
     output = Path(output)
     crop_counts, scene_counts = _counts(classification, "classification"), _counts(scenes, "scenes")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -82,7 +80,6 @@ class ProgressBar(Callback):
             total=training.total_steps,
             initial=training.step,
             unit="step",
-            mininterval=_seconds_between_updates(),
         )
         self._shown, self._step = time.monotonic(), training.step
         self._seconds = training.seconds
@@ -169,11 +166,6 @@ class Checkpoint(Callback):
     def _save(self, training: Training, name: str) -> None:
         self.writer.flush()
         save_training(training, self.facts, self.folder / name)
-
-
-def _seconds_between_updates() -> float:
-    """Of the bar; a log file wants few lines, unless tqdm's own variable says otherwise."""
-    return 0.5 if sys.stderr.isatty() else float(os.environ.get("TQDM_MININTERVAL", 20.0))
 
 
 def due(training: Training, every_epochs: int) -> bool:

@@ -79,7 +79,20 @@ def build_momentum(cfg: CfgNode) -> Momentum:
 
 
 def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
-    """The method, of `num_classes` classes where it has a classifier."""
+    """The untrained method of a config: backbone, heads and loss, as one torch module.
+
+    Its `.trunk` is the backbone that is used downstream. The weights are drawn from torch's global
+    generator: call `torch.manual_seed` before it.
+
+    Args:
+        num_classes: of the labels, for the method `supervised`.
+
+    Example:
+        >>> import pretrain
+        >>> method = pretrain.build_method(pretrain.load_config("mscn_demo.yaml"))
+        >>> type(method).__name__, method.trunk.out_dim  # MSCN on SimCLR's loss; features
+        ('SimCLR', 128)
+    """
     name, node, trunk = loss_name(cfg), cfg.METHOD, build_trunk(cfg)
     if name == "supervised":
         return Supervised(trunk, feature_width(trunk), num_classes)

@@ -11,8 +11,7 @@ from PIL import Image
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.data.build import build_view_maker, first_crops, train_images
-from pretrain.data.datasets import FolderImages, ImageDataset, open_images
-from pretrain.data.folders import scan_folder
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.views_picture import draw_columns, save_png
 from pretrain.defaults import get_defaults
 from pretrain.methods.build import load_trunk, trunk_width
@@ -77,16 +76,3 @@ def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves
         trunk, preprocess = load_trunk(cfg, run / "checkpoint.pth")
         found.spectrum = measure_spectrum(trunk, images, preprocess, cfg.VIEWS.SIZE)
     return found
-
-
-def open_folder(images: str | None) -> ImageDataset | None:
-    """Images by a data set's name, or by a folder; None for None.
-
-    A folder is found as `folder:FOLDER` finds it, absolute or below the data sets' root, unless the
-    path exists as it is given, below the working directory.
-    """
-    if not images:
-        return None
-    if Path(images).is_dir():
-        return FolderImages(scan_folder(Path(images)))
-    return open_images(images if ":" in images else f"folder:{images}")

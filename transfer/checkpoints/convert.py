@@ -64,6 +64,24 @@ class Report:
         """The rows above the tolerance."""
         return [row for rows in self.proofs.values() for row in rows if not row.passed]
 
+    def __str__(self) -> str:
+        """The report for people, over several lines."""
+        account = self.weights.account
+        lines = [f"{self.path}: {self.headline}"]
+        lines += [f"  {line}" for line in (account.lines() if account else ())]
+        for layout, rows in self.proofs.items():
+            lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
+            for row in rows:
+                mark = "" if row.passed else "  DIFFERS"
+                numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
+                lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
+        lines += [f"  warning: {warning}" for warning in (*self.weights.warnings, *self.notes)]
+        if self.written:
+            lines.append(f"wrote {self.written}, read back equal")
+        elif not self.failures:
+            lines.append("proven equal; nothing written (--check)")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """The report for machines."""
         account = self.weights.account

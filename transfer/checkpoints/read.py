@@ -61,9 +61,13 @@ def read_weights(
 ) -> Weights:
     """Reads the trunk of any supported file.
 
+    `print(weights.account.lines())` says what became of every key of the file, `weights.warnings`
+    what should be known before the weights are trusted.
+
     Args:
-        path: a source (see `sources`), opened already or not; or "random": the untrained backbone
-            (`backbone` and `seed` say which).
+        path: a file, a folder that save_pretrained wrote, a URL, "timm:resnet50.a1_in1k",
+            "torchvision:resnet50/IMAGENET1K_V2" or "hf-hub:org/name", opened already or not; or
+            "random": the untrained backbone (`backbone` and `seed` say which).
         source: a format of `formats.all_formats.FORMATS`, or "auto" to detect it from the content.
         backbone: what the weights must be; None takes what the file holds.
         trust: reads pickles without restrictions, which can run code from the file.
@@ -71,6 +75,15 @@ def read_weights(
 
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
+
+    Example:
+        >>> import torch, torchvision, transfer
+        >>> torch.save(torchvision.models.resnet18().state_dict(), "resnet18.pth")
+        >>> weights = transfer.read_weights("resnet18.pth")
+        >>> weights.backbone, weights.preprocess.channel_order, len(weights.sha256)
+        ('resnet18', 'RGB', 64)
+        >>> weights.account.lines()[0]
+        '120 of 120 expected tensors used'
     """
     opened = as_opened(path, trust)
     if opened.is_random:

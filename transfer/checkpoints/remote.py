@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
 
-from tqdm import tqdm
-
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
+from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 from pretrain.data.preprocess import Preprocess
@@ -158,7 +157,7 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
         size = int(answer.headers.get("Content-Length") or 0)
         # Of an answer without a length, unless it is in chunks, the end may be anywhere.
         whole = size or getattr(answer, "chunked", False)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
+        with ProgressBar(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
             while piece := answer.read(1 << 20):
                 out.write(piece)
                 digest.update(piece)

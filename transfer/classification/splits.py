@@ -149,17 +149,30 @@ def open_splits(
         raise InputError(f"the config leaves the data to you: add {' '.join(missing)}")
     first = open_split(train, limit_per_class)
     second = open_split(test, test_limit_per_class, "DATASETS.TEST_LIMIT_PER_CLASS")
-    if first.classes != second.classes:
-        here, there = set(first.classes), set(second.classes)
-        only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
-        only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
-        forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
-        why = "; the names differ in their form of accents (macOS's NFD): rename the folders"
-        raise InputError(
-            f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
-            f"{why if forms[0] == forms[1] and only else ''}"
-        )
+    check_same_classes((train, first.classes), (test, second.classes))
     return _classes_with_images(first, second)
+
+
+def check_same_classes(
+    train: tuple[str, tuple[str, ...]], test: tuple[str, tuple[str, ...]]
+) -> None:
+    """Raises InputError unless both have the same classes in the same order.
+
+    Args:
+        train, test: the name that messages give it, and its classes.
+    """
+    (first, ours), (second, theirs) = train, test
+    if ours == theirs:
+        return
+    here, there = set(ours), set(theirs)
+    only = [f"{name!r} only in {first}" for name in sorted(here - there)[:3]]
+    only += [f"{name!r} only in {second}" for name in sorted(there - here)[:3]]
+    forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
+    why = "; the names differ in their form of accents (macOS's NFD): rename the folders"
+    raise InputError(
+        f"the classes of {first} and {second} differ: {'; '.join(only) or 'their order'}"
+        f"{why if forms[0] == forms[1] and only else ''}"
+    )
 
 
 def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:

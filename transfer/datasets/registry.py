@@ -84,6 +84,11 @@ def locate(name: str) -> Location:
     return _location(layout, datasets_root() / folder_name, split, num_classes)
 
 
+def is_detection_name(name: str) -> bool:
+    """Whether this is the form of a detection data set's name, and not of a folder's."""
+    return name.partition(":")[0] in FORMS or split_part(name)[0] in BUILTIN
+
+
 def open_sets(
     names: Sequence[str],
     classes: Sequence[str] = (),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from pretrain.common.progress import clock
 from pretrain.common.run_needs import Line
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.suite.check import Checks
 from transfer.suite.estimate import estimate_jobs, timed_probe
 from transfer.suite.plan import Job
-from transfer.suite.view import clock
 
 PLACES = {
     "gpu": "GPU",

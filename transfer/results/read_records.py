@@ -12,12 +12,33 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.printable import MOST, printable, printable_tree, shown
 from transfer.results.group import RunKey, run_of
 from transfer.results.record import FILE_NAME, read_record
+
+if TYPE_CHECKING:
+    import pandas
+
+# Column of the table -> field of the record.
+COLUMNS = {
+    "checkpoint": "checkpoint.name",
+    "method": "checkpoint.method",
+    "backbone": "checkpoint.backbone",
+    "pretrain_epochs": "checkpoint.pretrain_epochs",
+    "task": "task",
+    "dataset": "dataset",
+    "protocol": "protocol.name",
+    "engine": "protocol.engine",
+    "trial": "trial",
+    "seed": "seed",
+    "status": "status",
+    "seconds": "seconds",
+    "gpu_seconds": "gpu_seconds",
+    "started": "started",
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +66,31 @@ class Records:
     files: list[RecordFile]
     notes: list[str]
 
+    def frame(self) -> pandas.DataFrame:
+        """A pandas table with a row for each record, sorted by task, protocol, checkpoint, trial.
 
-def read_records(folders: Sequence[str | Path]) -> Records:
-    """Reads every record.json below `folders`.
+        Its columns are COLUMNS, `path`, and one for each metric that a record has, in percent; a
+        record without that metric has NaN there.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InputError(
+                "a table of records needs pandas, which is not installed: python -m pip install "
+                "pandas"
+            ) from None
+        rows = [_row(file) for file in self.files]
+        names = [*COLUMNS, "path"]
+        names += sorted({name for row in rows for name in row} - set(names))
+        order = ["task", "protocol", "checkpoint", "trial"]
+        return pandas.DataFrame(rows, columns=names).sort_values(order, ignore_index=True)
+
+
+def read_records(folders: str | Path | Sequence[str | Path]) -> Records:
+    """Reads every record.json below some folders, or one; `.frame()` makes a pandas table.
 
     A file that is malformed, truncated, foreign (no record of ours) or of a future schema is left
     out with a note that names it and says why. Copies count once: the one with the most artifacts
@@ -56,7 +99,16 @@ def read_records(folders: Sequence[str | Path]) -> Records:
     Raises:
         InputError: a folder that does not exist or cannot be read, no valid record, or two that
             contradict.
+
+    Example:
+        >>> import transfer
+        >>> short = {"PROTOCOL.K": (5,), "QUALITY.IMAGES": 0, "BACKBONE.NAME": "tiny_resnet"}
+        >>> _ = transfer.run_protocol("knn_digits.yaml", "random", "runs/knn", overrides=short)
+        >>> table = transfer.read_records("runs").frame()  # needs pandas
+        >>> table[["checkpoint", "protocol", "trial"]].values.tolist()
+        [['random_tiny_resnet', 'knn_digits', 0]]
     """
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     files: list[RecordFile] = []
     notes: list[str] = []
     for path in _record_paths(folders):
@@ -87,6 +139,19 @@ def read_records(folders: Sequence[str | Path]) -> Records:
         places = ", ".join(map(str, folders))
         raise InputError(f"no valid {FILE_NAME} below {places}" + _because(notes))
     return Records(list(kept.values()), notes)
+
+
+def _row(file: RecordFile) -> dict[str, Any]:
+    """The columns of one record's row, the metrics last."""
+    record = file.record
+    found = {name: _at(record, key) for name, key in COLUMNS.items()}
+    return {**found, "path": str(file.path), **record["metrics"]}
+
+
+def _at(record: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        record = record[part]
+    return record
 
 
 def _record_paths(folders: Sequence[str | Path]) -> list[Path]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 
+from pretrain.common.progress import clock
 from pretrain.common.run_needs import Line
 from transfer.results.group import MANY_ROWS, TRIALS_OF_MANY
 from transfer.suite.estimate import Estimate
 from transfer.suite.plan import Job
-from transfer.suite.view import clock
 
 EMPTY: Mapping[str, Sequence[Line]] = MappingProxyType({})
 Needs = Mapping[str, Sequence[Line]]  # of a GPU, by the job's name

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
-from pretrain.common.progress import Progress, read_progress
+from pretrain.common.progress import Progress, clock, read_progress
+from pretrain.common.verbosity import is_quiet
 from transfer.suite.launch import FAILED, Running
 from transfer.suite.plan import Job
 
@@ -91,7 +92,9 @@ class TextView:
         self.reported[job.name], self.shown_at = time.monotonic(), -math.inf
 
     def show(self, running: Sequence[Running], waiting: int) -> None:
-        """The state of what runs: repainted, or a line a minute for each job."""
+        """The state of what runs: repainted, or a line a minute for each job; none with --quiet."""
+        if is_quiet():
+            return
         now = time.monotonic()
         if self.terminal and now - self.shown_at >= REPAINT_SECONDS:
             self.shown_at = now
@@ -168,13 +171,3 @@ def _write(stream: TextIO, text: str) -> None:
     with suppress(OSError):
         stream.write(text)
         stream.flush()
-
-
-def clock(seconds: float) -> str:
-    """42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -34,7 +34,8 @@ LOWEST_TEMPERATURE = 0.0125
 
 def check(cfg: CfgNode, trials: int) -> Data:
     """Opens the data; raises InputError for a neighbourhood or temperature without a vote."""
-    check_temperatures(cfg.PROTOCOL.TEMPERATURE, cfg.KNN.MORE_TEMPERATURES)
+    check_temperatures([cfg.PROTOCOL.TEMPERATURE], "PROTOCOL.TEMPERATURE")
+    check_temperatures(cfg.KNN.MORE_TEMPERATURES, "KNN.MORE_TEMPERATURES")
     data = open_labelled(cfg)
     check_k(cfg.PROTOCOL.K, len(data.train), data.train.name)
     return data
@@ -73,12 +74,11 @@ def check_k(k: Sequence[int], bank_size: int, bank_name: str) -> None:
         )
 
 
-def check_temperatures(temperature: float, more: Sequence[float]) -> None:
-    """Raises InputError for a temperature that no vote can be computed with."""
-    for key, values in (("PROTOCOL.TEMPERATURE", [temperature]), ("KNN.MORE_TEMPERATURES", more)):
-        for value in values:
-            if not LOWEST_TEMPERATURE <= value < float("inf"):
-                raise InputError(f"{key} {value} must be {LOWEST_TEMPERATURE} or more")
+def check_temperatures(temperatures: Sequence[float], name: str) -> None:
+    """Raises InputError, naming what was given, for one that no vote can be computed with."""
+    for value in temperatures:
+        if not LOWEST_TEMPERATURE <= value < float("inf"):
+            raise InputError(f"{name} {value} must be {LOWEST_TEMPERATURE} or more")
 
 
 def evaluate_knn(

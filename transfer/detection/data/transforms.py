@@ -32,6 +32,11 @@ def read_image(path: str, channel_order: str) -> np.ndarray:
         pixels = np.asarray(decode_image(path, fast=False, turn=True))
     except OSError as error:
         raise InputError(f"image {error}") from None
+    return ordered(pixels, channel_order)
+
+
+def ordered(pixels: np.ndarray, channel_order: str) -> np.ndarray:
+    """RGB pixels (H, W, 3) in "RGB" or "BGR" order."""
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
 

@@ -8,7 +8,7 @@ it builds takes plain arguments; optimiser, loop and files are those of `transfe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, Sample
 from transfer.detection.config_checks import make_crop
 from transfer.detection.data.crop import CroppedSpec
 from transfer.detection.data.jitter import JitterSpec
@@ -102,8 +102,7 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
     loaded = load_starting_weights(detector, weights)
-    for line in loaded.lines():
-        logger.info("weights: %s", line)
+    logger.info("weights: %s", loaded.line())
     for line in loaded.names():
         logger.debug("weights, %s", line)
     return detector
@@ -162,24 +161,45 @@ def make_factors(cfg: CfgNode, train_set: DetectionSet) -> torch.Tensor | None:
     )
 
 
+def make_inference_mapper(cfg: CfgNode) -> InferenceMapper:
+    """Resizes test images."""
+    geometry = GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST)
+    return InferenceMapper(geometry, cfg.INPUT.FORMAT)
+
+
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
     """Predictions of all test images, in their order, on every process; each predicts a share."""
-    share = rank_share(len(test_set), rank(), world_size())
-    mapper = InferenceMapper(
-        GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT
-    )
-    batches = [[(0, index)] for index in share]
-    device = process_device(cfg.MODEL.DEVICE)
-    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
+    mapper, device = make_inference_mapper(cfg), process_device(cfg.MODEL.DEVICE)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return predict_samples(detector, mapper, test_set.samples, workers, device)
+
+
+def predict_samples(
+    detector: nn.Module,
+    mapper: InferenceMapper,
+    samples: Sequence[Sample],
+    num_workers: int,
+    device: torch.device,
+) -> list[Predictions]:
+    """See `predict`."""
+    batches = [[(0, index)] for index in rank_share(len(samples), rank(), world_size())]
+    loader = load(samples, mapper, batches, num_workers, device)
+    return gather_items(predict_items(detector, loader, len(batches)))
+
+
+def predict_items(
+    detector: nn.Module, batches: Iterable[list[dict[str, Any]]], count: int
+) -> list[Predictions]:
+    """Predictions of what an `InferenceMapper` made, in `count` batches."""
     found: list[Predictions] = []
     training = detector.training
     detector.eval()
     with torch.no_grad():
-        for batch in progress(loader, desc="predict", total=len(batches), leave=False):
+        for batch in progress(batches, desc="predict", total=count, leave=False):
             for item, detections in zip(batch, detector(batch)):
                 found.append(_to_predictions(item["image_id"], detections))
     detector.train(training)
-    return gather_items(found)
+    return found
 
 
 def _to_predictions(image_id: int | str, detections: Any) -> Predictions:

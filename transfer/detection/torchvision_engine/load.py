@@ -47,14 +47,16 @@ class LoadReport:
     expected_missing: list[str]
     unexpected: list[str]
 
-    def lines(self) -> list[str]:
-        """Three lines for the log, with counts by part; `names` has every tensor."""
-        return [
+    def line(self) -> str:
+        """One line for the log, with counts by part; `names` has every tensor."""
+        parts = [
             f"{len(self.matched)} tensors loaded",
             f"{len(self.expected_missing)} left at their initialisation as expected"
             + _by_part(self.expected_missing),
-            f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
         ]
+        if self.unexpected:
+            parts.append(f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected))
+        return "; ".join(parts)
 
     def names(self) -> list[str]:
         """A line for each fate with the tensors' names, for those who ask for more."""

@@ -119,7 +119,7 @@ def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Ten
     return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
 
 
-def check_backbone(source: OpenedWeights, weights: Weights, cfg: CfgNode) -> None:
+def check_backbone(source: OpenedWeights | str, weights: Weights, cfg: CfgNode) -> None:
     """Raises InputError unless the weights are of the config's backbone."""
     name = backbone_name(cfg)
     lacks = vitdet_lacks(weights.backbone)

@@ -112,10 +112,10 @@ def test_labels_out_of_range() -> None:
         evaluate_knn(features, labels % 2, features, labels - 1, **options)
 
 
-@pytest.mark.parametrize("temperature, more", [(0.0, ()), (0.07, (0.1, 0.001)), (float("nan"), ())])
-def test_bad_temperature(temperature: float, more: tuple[float, ...]) -> None:
-    with pytest.raises(InputError, match="TEMPERATURE.* must be 0.0125 or more"):
-        check_temperatures(temperature, more)
+@pytest.mark.parametrize("temperatures", [(0.0,), (0.1, 0.001), (float("nan"),)])
+def test_bad_temperature(temperatures: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="MORE_TEMPERATURES .* must be 0.0125 or more"):
+        check_temperatures(temperatures, "KNN.MORE_TEMPERATURES")
 
 
 @pytest.mark.parametrize(
