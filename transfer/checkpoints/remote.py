@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
 
+from pretrain.common.cache_folder import cache_folder
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
@@ -48,11 +49,6 @@ def fetch(source: str) -> Source:
     """
     scheme, _, rest = source.partition(":")
     return SCHEMES[scheme](source, rest)
-
-
-def cache_folder() -> Path:
-    """`$MSCN_CACHE`, else `~/.cache/mscn`."""
-    return Path(os.environ.get("MSCN_CACHE") or Path.home() / ".cache" / "mscn")
 
 
 def download(url: str) -> Path:

@@ -29,6 +29,7 @@ from pretrain.common.safe_json import parse_json
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_annotations import AnnotationColumns
+from transfer.datasets.coco_cache import kept
 from transfer.datasets.coco_checks import check_entries, check_mask
 from transfer.datasets.coco_clear import find_clear, pack_samples
 from transfer.datasets.coco_records import (
@@ -93,7 +94,7 @@ def read_instances(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     try:
-        return read_object(path, {"annotations": AnnotationColumns})
+        return kept(path, lambda: read_object(path, {"annotations": AnnotationColumns}))
     except (ValueError, RecursionError):
         # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
         return parse_json(path.read_bytes())

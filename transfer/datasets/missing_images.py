@@ -30,7 +30,7 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     file of a stranger does not decide which of a user's files are read, and drawn into reports.
     """
     _check_inside(folder, names)
-    missing = [name for name in names if not os.path.isfile(folder / name)]
+    missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if not missing:
         return
     first = ", ".join(str(folder / name) for name in missing[1:SHOWN])
