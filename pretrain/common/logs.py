@@ -124,8 +124,8 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, Any]]:
-    """The rows of a metrics file. Lines that hold no row with a step are left out, with a warning
-    that counts them, but for a last one that a kill has cut off."""
+    """The rows of a metrics file: a step, and numbers or null by name. Other lines are left out,
+    with a warning that counts them, but for a last one that a kill has cut off."""
     rows, bad = [], []
     for number, line in enumerate(lines := Path(path).read_bytes().splitlines()):
         row = _row(line, step_name)
@@ -148,12 +148,17 @@ def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any
 
 
 def _row(line: bytes, step_name: str) -> dict[str, Any] | None:
+    """The row of a line, numbers that are not finite as null; None if it is no row of a log."""
     try:
         row = parse_json(line)
     except ValueError:
         return None
     step = row.get(step_name) if isinstance(row, dict) else None
-    return row if isinstance(step, int) and not isinstance(step, bool) else None
+    if not isinstance(step, int) or isinstance(step, bool):
+        return None
+    if not all(value is None or isinstance(value, (int, float)) for value in row.values()):
+        return None
+    return {name: None if value is None else _jsonable(value) for name, value in row.items()}
 
 
 def _drop_after(path: Path, step: int, step_name: str) -> None:

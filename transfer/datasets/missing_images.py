@@ -7,7 +7,6 @@ prefix, in different letter case.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import unicodedata
@@ -26,8 +25,9 @@ _PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's: the first digits o
 def check_files(folder: Path, names: Sequence[str]) -> None:
     """Raises InputError unless `folder` holds a file of each name.
 
-    An absolute name, one with `..` and a link are taken if they lead into the folder: an annotation
-    file of a stranger does not decide which of a user's files are read, and drawn into reports.
+    An absolute name and one with `..` are taken if they lead into the folder: an annotation file of
+    a stranger does not decide which of a user's files are read, and drawn into reports. Links in
+    the folder are followed, wherever they lead: data sets are often put together of links.
     """
     _check_inside(folder, names)
     missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
@@ -42,28 +42,31 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
 
 
 def _check_inside(folder: Path, names: Sequence[str]) -> None:
-    home = os.path.realpath(folder)
-    inside = functools.cache(lambda place: _is_below(os.path.realpath(place), home))
-    outside = []
-    for name in names:
-        path = os.path.join(folder, name)
-        try:
-            parent, base = os.path.split(path)
-            linked = base in ("", "..") or os.path.islink(path)
-            found = _is_below(os.path.realpath(path), home) if linked else inside(parent)
-            if not found and os.path.isfile(path):  # a missing one gets a hint
-                outside.append(name)
-        except ValueError:  # a NUL: no file has such a name, so that it is missing
-            pass
+    homes = (os.path.abspath(folder), os.path.realpath(folder))
+    outside = [name for name in names if _leads_out(name, homes)]
     if outside:
         raise InputError(
-            f"{shown(outside[0], MOST)} leads out of {folder} ({len(outside)} of {len(names)} images do); "
-            "copy the images into the folder, or name the folder that holds them"
+            f"{shown(outside[0], MOST)} leads out of {folder} ({len(outside)} of {len(names)} "
+            "images do); copy or link the images into the folder, or name the one that has them"
         )
 
 
-def _is_below(path: str, home: str) -> bool:
-    return path == home or path.startswith(home.rstrip("/") + "/")
+def _leads_out(name: str, homes: tuple[str, str]) -> bool:
+    """Whether a name is of an existing file out of the folder; a missing one gets a hint.
+
+    Args:
+        homes: the folder's absolute path, as it is given and without links.
+    """
+    given, real = homes
+    path = os.path.join(given, name)
+    below = next((home for home in homes if path.startswith(home.rstrip("/") + "/")), None)
+    if below is not None and ".." not in path[len(below) :].split("/"):
+        return False
+    try:
+        found = os.path.realpath(path)  # `..` behind a link is not what it seems to be
+        return not f"{found}/".startswith(real.rstrip("/") + "/") and os.path.isfile(path)
+    except ValueError:  # a NUL: no file has such a name, so that it is missing
+        return False
 
 
 def folded(name: str) -> str:

@@ -18,7 +18,8 @@ CSV_FIELDS = (
     "checkpoint,sha256,method,backbone,pretrain_epochs,pretrain_seconds,pretrain_gpu_seconds,"
     "pretrain_views,task,dataset,protocol,engine,config_sha256,overrides,metric,mean,std,n,"
     "t95_half_width,values,transfer_seconds,transfer_gpu_seconds,transfer_views,shortened,"
-    "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit"
+    "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit,"
+    "data"
 ).split(",")
 PERCENT = "percent"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -45,7 +46,10 @@ _LATEX = {
 
 
 def to_csv(results: Results) -> str:
-    """Long form: one line per row, protocol and metric; published numbers last, by their unit."""
+    """Long form: one line per row, protocol and metric; published numbers last, by their unit.
+
+    `data` tells results on different data of one name apart; it is empty where the data is unknown.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -208,5 +212,6 @@ def _csv_row(
         protocol.rate,
         "",
         PERCENT if is_percent(metric) else "",
+        protocol.data,
     )
     return dict(zip(CSV_FIELDS, values))

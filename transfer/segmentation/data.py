@@ -27,6 +27,8 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
+from pretrain.common.printable import shown
+from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.data.datasets import datasets_root
 from pretrain.data.fingerprint import Fingerprint, encoded, fingerprint_of
 from pretrain.data.folders import IMAGE_SUFFIXES
@@ -247,7 +249,7 @@ def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[s
     listed = {locate(name)[0] / CLASSES_FILE for name in names}
     files = sorted(path for path in listed if path.is_file())
     if files:
-        texts = [tuple(filter(None, map(str.strip, f.read_text().splitlines()))) for f in files]
+        texts = [_read_classes(file) for file in files]
         if any(text != texts[0] for text in texts):
             raise InputError(f"{files[0]} and {files[1]} list different classes")
         return texts[0]
@@ -256,3 +258,18 @@ def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[s
         mask = read_mask(sample.mask_name)
         highest = max(highest, int(mask.max(initial=0, where=mask != IGNORE)))
     return tuple(map(str, range(highest + 1)))
+
+
+def _read_classes(file: Path) -> tuple[str, ...]:
+    """The names of a list of classes, one a line."""
+    try:
+        text = read_regular(file, MEGABYTE).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not a list of classes in UTF-8 ({error})") from None
+    names = tuple(filter(None, map(str.strip, text.splitlines())))
+    for name in names:
+        if not name.isprintable():
+            raise InputError(f"{file} names a class {shown(name)}, which does not print")
+    if not names:
+        raise InputError(f"{file} lists no class; write one a line, or remove it")
+    return names

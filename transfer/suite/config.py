@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.common.printable import shown
 from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.sources import check_source
 
@@ -121,6 +122,9 @@ def _section(
 def _check_fields(entry: Any, key: str, where: str) -> None:
     if not isinstance(entry, dict):
         raise InputError(f"{where} must be a mapping, got {entry!r}")
+    for field in entry:
+        if not isinstance(field, str):
+            raise InputError(f"{where}: a field's name must be a text, got {shown(field)}")
     for field in NEEDED[key]:
         if field not in entry:
             raise InputError(f"{where} lacks '{field}'; it has {sorted(entry)}")

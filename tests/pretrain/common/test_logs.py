@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.common.logs import progress, setup_logging
+from pretrain.common.logs import progress, read_metrics, setup_logging
 
 
 def test_in_a_file_a_bar_is_plain_lines(
@@ -87,3 +87,13 @@ def test_more_on_demand(
             logging.getLogger(name).setLevel(level)
     said = capsys.readouterr().err
     assert ("all names" in said) == shown and "chunk" not in said
+
+
+def test_rows_of_a_log_are_a_step_and_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"step": 1, "a": 0.5, "b": null}', '{"step": 2, "a": "text"}', '{"step": 3, "a": []}']
+    path.write_text("\n".join([*lines, '{"step": 4, "a": NaN}', '{"a": 1}', '{"step": 5, "a"']))
+    assert read_metrics(path) == [{"step": 1, "a": 0.5, "b": None}, {"step": 4, "a": None}]
+    assert "3 lines cannot be read and are left out (2, 3, 5)" in caplog.text

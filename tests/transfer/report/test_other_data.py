@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from transfer.report.compare import compare_table
+from transfer.report.csv_and_latex import to_csv
 from transfer.report.flags import find_flags
 from transfer.report.from_records import build_results
 from transfer.report.rows_columns_cells import Results
@@ -39,6 +41,10 @@ def test_they_are_columns_of_their_own(write_run: Writer) -> None:
     assert sizes == [1, 2] and first.label != second.label
     assert all("[data " in protocol.label for protocol in found.protocols)
     assert "differs from" in first.differs[0] and "different content" in first.differs[0]
+    rows = list(csv.DictReader(to_csv(found).splitlines()))
+    assert sorted((row["n"], row["data"]) for row in rows) == sorted(
+        (str(len(found.cells[place].files)), place[1].data) for place in found.cells
+    )
 
 
 def test_the_flag_says_which_rows_and_how_they_differ(write_run: Writer) -> None:

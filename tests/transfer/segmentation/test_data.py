@@ -67,6 +67,21 @@ def test_classes_of_own_data(
     assert open_sets(["semseg:own:train"]).samples == open_sets([name]).samples
 
 
+@pytest.mark.parametrize(
+    "content, words",
+    [(b"caf\xe9\n", "not a list of classes in UTF-8"), (b" \n", "lists no class")]
+    + [(b"a\x1b[2J\n", "does not print")],
+)
+def test_a_bad_list_of_classes_is_refused_in_one_line(
+    content: bytes, words: str, make_semseg: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_semseg(tmp_path / "own")
+    (folder / "classes.txt").write_bytes(content)
+    with pytest.raises(InputError, match=f"classes.txt .*{words}") as refused:
+        open_sets([f"semseg:{folder}:train"])
+    assert str(refused.value).isprintable()
+
+
 def test_layout_errors_show_the_expected_tree(
     make_semseg: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_processes_and_chosen_tasks(tmp_path: Path) -> None:
     "text, expected",
     [
         ("TASKS: [{name: a, command: cls}]", "TASKS[0] lacks 'config'"),
+        ("TASKS: [{name: a, 7: b}]", "TASKS[0]: a field's name must be a text, got 7"),
         ("TASKS: [{name: a, command: cls, config: c, trails: 3}]", "did you mean 'trials'"),
         ("TASKS: [{name: a, command: cl, config: c}]", "unknown command 'cl'"),
         ("TASKS: [7]", "TASKS[0] must be a mapping"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,9 @@ def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, in
     return groups
 
 
+@cache
 def _environment() -> Environment:
+    """Made once: compiling the templates takes longer than a small report."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

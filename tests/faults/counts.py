@@ -1,0 +1,81 @@
+"""How many damaged inputs and kills were tried: rows of runs, and the tables made of them.
+
+The fault tests add rows to the file that `FAULTS_COUNTS` names, one JSON object a line, of readers
+and of trainers. Rows of one name are added up, so that a long run may be made in parts.
+
+    python -m tests.faults.counts runs/faults.jsonl
+
+stores the sums in `benchmarks/results/faults_2cores.json` with the machine, and writes the tables
+between the marks in `docs/guarantees.md`. A test holds the page to the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_file import write_result
+
+ROOT = Path(__file__).parents[2]
+RESULT, PAGE = ROOT / "benchmarks/results/faults_2cores.json", ROOT / "docs/guarantees.md"
+BEGIN, END = "<!-- {} of tests/faults/counts.py -->", "<!-- end -->"
+COLUMNS = {
+    "reader": ("cases", "ok", "refused", "seconds"),
+    "trainer": ("runs", "kills", "late", "different", "seconds"),
+}
+HEADS = {
+    "reader": "| reader | inputs | accepted | refused in one line | seconds |",
+    "trainer": "| trainer | runs | kills | that came after the end | runs that differ | seconds |",
+}
+
+
+def add_row(row: Mapping[str, Any]) -> None:
+    """Adds a row to the file that `FAULTS_COUNTS` names, if it names one."""
+    if name := os.environ.get("FAULTS_COUNTS"):
+        with open(name, "a") as rows:
+            rows.write(json.dumps(row) + "\n")
+
+
+def summed(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{"reader" or "trainer": {name: {column: sum}}}, in the order of the rows."""
+    sums: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in COLUMNS}
+    for row in rows:
+        (kind,) = sums.keys() & row.keys()
+        total = sums[kind].setdefault(row[kind], dict.fromkeys(COLUMNS[kind], 0))
+        for column in total:
+            total[column] = round(total[column] + row[column], 1)
+    return sums
+
+
+def tables(measured: Mapping[str, Any]) -> dict[str, str]:
+    """The two tables in Markdown, of what `summed` returned."""
+    made = {}
+    for kind, columns in COLUMNS.items():
+        lines = [HEADS[kind], "|---" * (len(columns) + 1) + "|"]
+        for name, total in measured[kind].items():
+            lines.append(f"| {name} | " + " | ".join(f"{total[c]:,.0f}" for c in columns) + " |")
+        made[kind] = "\n".join(lines)
+    return made
+
+
+def with_tables(page: str, measured: Mapping[str, Any]) -> str:
+    """The page with the text between its marks made from the counts."""
+    for kind, table in tables(measured).items():
+        before, rest = page.split(BEGIN.format(kind))
+        page = before + BEGIN.format(kind) + "\n" + table + "\n" + END + rest.split(END, 1)[1]
+    return page
+
+
+def main(names: list[str]) -> None:
+    """Stores the sums of some files of rows, and writes the page."""
+    rows = [json.loads(line) for name in names for line in Path(name).read_text().splitlines()]
+    write_result(RESULT, summed(rows))
+    PAGE.write_text(with_tables(PAGE.read_text(), json.loads(RESULT.read_text())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
