@@ -24,6 +24,7 @@ ROLES = Roles(
         "DATALOADER.PREFETCH_GIB": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "BACKBONE.CHECKPOINTING": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SOLVER.COMPILE": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "SOLVER.SIDE_STREAM": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SOLVER.TF32": only(lambda cfg: cfg.SOLVER.TF32),
         "MASK.NOISE_RELATIVE": only(lambda cfg: cfg.MASK.NOISE_RELATIVE),
         "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),

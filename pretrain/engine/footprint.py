@@ -4,8 +4,9 @@ out, in seconds, on any machine.
 The step is the whole one of a process: forward, loss, backward, clipping, optimizer with its
 states, momentum copies and queue. Its input are the views and the crops that they were made of; the
 making of the views is left out, whose memory is free again before the backward pass reaches the
-peak. The other processes are pretended, so that loss and queue meet the images of all. Batch
-norm is that of one process: synchronised, it keeps the same activations.
+peak, unless a side stream makes the next step's: these are counted then, without what their making
+takes for a moment. The other processes are pretended, so that loss and queue meet the images of
+all. Batch norm is that of one process: synchronised, it keeps the same activations.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
             method.after_step(0, 10)
 
         held = [list(method.parameters()), list(method.buffers()), views, crops]
+        if own.SOLVER.SIDE_STREAM:  # the next step's, since nothing makes it wait for this one
+            held.append([torch.empty_like(tensor) for tensor in (*views, *crops)])
         return cost_of_step(step, [held, gradient_buckets(method, num_processes)])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
 from pretrain.engine.grad_cache import forward_backward_in_parts
 from pretrain.engine.nonfinite_guard import StepGuard
+from pretrain.engine.side_stream import SideStream
 from pretrain.methods.base import Method
 from pretrain.methods.shared_encoder import SharedEncoder
 from pretrain.optim.schedules import set_rates
@@ -83,6 +85,7 @@ class Training:
     weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
     parts: int = 1  # in which a process's batch is computed, see grad_cache.py
+    side: SideStream | None = None  # makes the views; None: the stream of the training
     step: int = 0  # steps done
     seconds: float = 0.0  # of training, pauses for the monitor left out
     unlogged: Unlogged = field(default_factory=Unlogged)
@@ -192,6 +195,10 @@ class Prepared:
     labels: Tensor
     generator: torch.Generator  # for the method's own draws, after the views'
 
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.crops, *self.views, self.labels]
+
 
 def prepared(training: Training) -> Iterator[Prepared]:
     """The inputs of the steps from `training.step` on, one ahead of the training."""
@@ -201,10 +208,11 @@ def prepared(training: Training) -> Iterator[Prepared]:
 
 
 def prepare(training: Training, batch: Batch, step: int) -> Prepared:
-    """Makes the views of one step."""
-    batch = batch.to(training.device)
-    generator = step_generator(training.seed, step)
-    views = training.make_views(batch.crops, generator)
+    """Makes the views of one step, on the side stream if the run has one."""
+    with nullcontext() if training.side is None else training.side.launched():
+        batch = batch.to(training.device)
+        generator = step_generator(training.seed, step)
+        views = training.make_views(batch.crops, generator)
     return Prepared(batch.crops, views, batch.labels, generator)
 
 
@@ -213,6 +221,8 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
 
     Returns the method's result, its loss detached, and the crops on the device.
     """
+    if training.side is not None:
+        training.side.hand_over(given.tensors())
     training.guard.before()
     if training.parts > 1:
         return {**_in_parts(training, given), "crops": given.crops}

@@ -48,6 +48,7 @@ from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE_BN_FILE
 from pretrain.engine.precise_bn import PreciseBN
+from pretrain.engine.side_stream import SideStream
 from pretrain.engine.state import FILE_NAME, is_complete, resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
@@ -177,6 +178,7 @@ def build_training(
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
         parts=cfg.SOLVER.ACCUMULATE,
+        side=SideStream(device) if cfg.SOLVER.SIDE_STREAM and device.type == "cuda" else None,
     )
 
 
