@@ -29,7 +29,7 @@ COLUMNS = {
 }
 HEADS = {
     "reader": "| reader | inputs | accepted | refused in one line | seconds |",
-    "trainer": "| trainer | runs | kills | that came after the end | runs that differ | seconds |",
+    "trainer": "| trainer | runs | kills | kills after the end | runs that differ | seconds |",
 }
 
 

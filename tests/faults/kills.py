@@ -12,73 +12,112 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pretrain.common.config import CHECKOUT
+from tests.faults.preloaded import Preloaded
 
 AT_FILES = ("before", "after", "torn")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ENDED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGUSR1, 130, 143)
 COMPARED = ("*.pth", "metrics.json", "metrics.jsonl", "record.json", "curves.json", "rates.json")
 UNSEEDED = {"python", "numpy"}  # global generators that pretraining does not use
+LONGEST = 600.0  # seconds of a command
+Kill = tuple[str, Any]
 
 
-def run(command: Sequence[str], data: Path, kill: tuple[str, Any] | None = None) -> int:
-    """The exit status of a command; `kill`: (an operation of `kill_at`, its number), or ("signal",
-    (seconds from the start, which signal))."""
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    environment |= {"DETECTRON2_DATASETS": str(data), "CUDA_VISIBLE_DEVICES": ""}
-    if kill is not None and kill[0] in AT_FILES:
-        environment["KILL_AT"] = f"{kill[0]} {kill[1]}"
-        environment["PYTHONPATH"] = f"{Path(__file__).parent / 'kill_at'}:{CHECKOUT}"
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        cwd=CHECKOUT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if kill is not None and kill[0] == "signal":
-        seconds, number = kill[1]
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(number)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode in (0, *ENDED), said[-2000:]
-    return process.returncode
+class Runner:
+    """Runs commands on data below a folder, each in an interpreter of its own.
+
+    Args:
+        preloaded: starts the commands instead, as forks.
+    """
+
+    def __init__(self, data: Path, preloaded: Preloaded | None = None) -> None:
+        self._data, self._preloaded = data, preloaded
+
+    def run(self, command: Sequence[str], kill: Kill | None = None) -> int:
+        """The exit status of a command.
+
+        Args:
+            kill: (an operation of `kill_at`, its number), ("signal", (seconds from the start, which
+                signal)) or ("child", seconds from the start): SIGKILL to a process that the command
+                has started, a worker or a rank, after which the command has to end by itself.
+        """
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+        environment |= {"DETECTRON2_DATASETS": str(self._data), "CUDA_VISIBLE_DEVICES": ""}
+        if kill is not None and kill[0] in AT_FILES:
+            environment["KILL_AT"] = f"{kill[0]} {kill[1]}"
+            environment["PYTHONPATH"] = f"{Path(__file__).parent / 'kill_at'}:{CHECKOUT}"
+        with tempfile.TemporaryDirectory() as folder:
+            errors = Path(folder, "stderr")
+            number, wait = self._start(command, environment, errors)
+            allowed = (0, *ENDED, 1) if kill is not None and kill[0] == "child" else (0, *ENDED)
+            if kill is not None and kill[0] in ("signal", "child"):
+                seconds, which = kill[1] if kill[0] == "signal" else (kill[1], signal.SIGKILL)
+                try:
+                    return wait(seconds)
+                except (TimeoutError, subprocess.TimeoutExpired):
+                    targets = [number] if kill[0] == "signal" else descendants(number)[-1:]
+                    for target in targets:
+                        os.kill(target, which)
+            status = wait(LONGEST)
+            said = errors.read_text(errors="replace")
+        assert status in allowed and "Traceback" not in said, (command, kill, status, said[-2000:])
+        return status
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], errors: Path
+    ) -> tuple[int, Callable[[float], int]]:
+        if self._preloaded is not None:
+            return self._preloaded.start(command, environment, errors), self._preloaded.wait
+        with errors.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=CHECKOUT,
+                env=dict(environment),
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+            )
+        return process.pid, process.wait
+
+    def run_with_kills(
+        self, command: Sequence[str], kills: Sequence[Kill]
+    ) -> list[tuple[Kill, int]]:
+        """Runs a command that has --resume, hit once by each of `kills`, and then to its end.
+
+        Returns the kills that came in time, with their status.
+        """
+        came = []
+        for kill in kills:
+            status = self.run(command, kill)
+            if status == 0:
+                return came
+            came.append((kill, status))
+        assert self.run(command) == 0
+        return came
 
 
-def draw_kill(draws: random.Random, longest: float) -> tuple[str, Any]:
+def descendants(number: int) -> list[int]:
+    """The living processes that a process has started, and theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{number}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def draw_kill(draws: random.Random, longest: float) -> Kill:
     """A kill at a file operation, at a random moment within `longest` seconds, or very early."""
     if draws.random() < 0.5:
         return draws.choice(AT_FILES), draws.randint(1, 12)
-    latest = longest if draws.random() < 0.8 else 3.0
-    return "signal", (draws.uniform(0.3, latest), draws.choice(SIGNALS))
-
-
-def run_with_kills(
-    command: Sequence[str], data: Path, kills: Sequence[tuple[str, Any]]
-) -> list[tuple[tuple[str, Any], int]]:
-    """Runs a command that has --resume, killed once by each of `kills`, and then to its end.
-
-    Returns the kills that came in time, with their status.
-    """
-    came = []
-    for kill in kills:
-        status = run(command, data, kill)
-        if status == 0:
-            return came
-        came.append((kill, status))
-        time.sleep(0.1)
-    assert run(command, data) == 0
-    return came
+    latest = longest if draws.random() < 0.8 else min(longest, 3.0)
+    return "signal", (draws.uniform(0.1, latest), draws.choice(SIGNALS))
 
 
 def differences(one: Path, other: Path) -> list[str]:
