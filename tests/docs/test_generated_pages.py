@@ -13,7 +13,7 @@ from docs.generate.pages import DOCS, PAGES, outdated
 from pretrain.common.config import CHECKOUT, flat
 from pretrain.defaults import get_defaults as pretrain_defaults
 from transfer.checkpoints.formats.all_formats import FORMATS
-from transfer.checkpoints.formats.key_format import CLASS, TEXT
+from transfer.checkpoints.formats.key_format import CLASS, RELEASED, TEXT
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.detection.defaults import make_defaults as detection_defaults
 
@@ -33,11 +33,14 @@ def test_counts_of_formats_in_hand_written_text() -> None:
     guide = " ".join((DOCS / "checkpoints.md").read_text(encoding="utf-8").split())
     assert f"{proven} formats are tested with names" in guide
     assert f"{read} with our reading" in guide
+    released = kinds.count(RELEASED)
+    assert released == 1 and "one (EfficientNet-Lite) against released files" in readme
+    assert f"{released} with released files: EfficientNet-Lite" in guide
 
 
 def test_every_format_has_its_row() -> None:
     text = PAGES["checkpoint_formats.md"]()
-    kinds = {CLASS: "class", TEXT: "text"}
+    kinds = {CLASS: "class", TEXT: "text", RELEASED: "released"}
     for name, entry in FORMATS.items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}`")]
         assert row.endswith(f"| {kinds[entry.evidence]} |"), name

@@ -12,6 +12,7 @@ from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.timm_convnets import build_timm_convnet, is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.networks.vit_trunk import build_vit
 from transfer.checkpoints.originals.resnet import pad_same
@@ -26,7 +27,7 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
         `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
         ViT's features are its class token after the last norm, or the mean of its patches if its
         name says so (see `vit_architectures`), a ConvNeXt's its last map's mean after the last
-        norm.
+        norm; another network of timm's gives what timm pools.
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
@@ -43,6 +44,8 @@ def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
     convnext = parse_convnext(backbone)
     if convnext is not None:
         return build_convnext(convnext, architecture)
+    if is_timm_convnet(backbone):
+        return build_timm_convnet(backbone)
     trunk = build_resnet(backbone)
     if architecture.get("stride_in_1x1"):
         stride_in_1x1(trunk)

@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
 RANDOM = "random"  # the source that is an untrained backbone, and has no file
-REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
+REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", "package:")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Attributes: file: local; preprocess, known and architecture: what the place says beside the
-    file."""
+    """Attributes: file: local; preprocess, known, architecture and backbone: what the place says
+    beside the file."""
 
     file: Path
     preprocess: Preprocess | None = None
     known: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
+    backbone: str | None = None
 
 
 def is_remote(source: str | Path) -> bool:

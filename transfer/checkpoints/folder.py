@@ -16,7 +16,7 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common import safe_json
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.networks.architectures import is_known
+from transfer.checkpoints.networks.architectures import is_read
 
 CONFIG = "config.json"
 # Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.
@@ -37,6 +37,12 @@ class Beside(NamedTuple):
     preprocess: Preprocess | None
     architecture: dict[str, Any]
     config: dict[str, Any]
+
+    @property
+    def backbone(self) -> str | None:
+        """timm's name of the network, if its config states it."""
+        name = self.config.get("architecture")
+        return name if isinstance(name, str) else None
 
 
 NOTHING = Beside(None, {}, {})
@@ -66,13 +72,18 @@ def read_folder(folder: Path) -> Beside:
     return Beside(preprocess_in(folder) or _of_timm(config), architecture, config)
 
 
-def check_architecture(source: str, name: str) -> None:
-    """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
+def check_architecture(source: str, name: str, is_read: Callable[[str], bool] = is_read) -> None:
+    """Refuses networks that are not read, by a name that is timm's or torchvision's.
+
+    Args:
+        is_read: whether a backbone is; torchvision's RegNets have other names than timm's.
+    """
     plain = re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])
-    if not is_known(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
+    if not is_read(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
         known = ", ".join(BACKBONES)
         raise InputError(
-            f"{source} is a {name}; read are {known}, ConvNeXts, plain ViTs, DeiTs and DINO's"
+            f"{source} is a {name}; read are {known}, ConvNeXts, plain ViTs, DeiTs and "
+            "DINO's, and of timm other ResNets, ResNeXts, RegNets and EfficientNets"
         )
 
 

@@ -22,9 +22,12 @@ from transfer.checkpoints.build import stride_in_1x1
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.efficientnet_lite import REPEATS
+from transfer.checkpoints.networks.timm_convnets import build_timm_convnet, is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
 from transfer.checkpoints.networks.vit_trunk import NORM_EPS, build_vit
 from transfer.checkpoints.originals.convnext import SPELLINGS, PlainConvNext, TimmConvNext
+from transfer.checkpoints.originals.efficientnet_lite import PlainEfficientNetLite, TimmConvNet
 from transfer.checkpoints.originals.foreign_resnet import ROWS
 from transfer.checkpoints.originals.foreign_resnet import fill as fill_foreign
 from transfer.checkpoints.originals.huggingface import HfResNet
@@ -144,6 +147,12 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return _plain_vit(tensors, layout, vit, weights.architecture)
     if layout in SPELLINGS:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
+    if layout == "efficientnet_lite":
+        return PlainEfficientNetLite(tensors, REPEATS[backbone])
+    if is_timm_convnet(backbone):
+        network = build_timm_convnet(backbone)
+        _fill(network, tensors)
+        return TimmConvNet(network).eval()
     if layout in ROWS:
         foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
@@ -181,6 +190,9 @@ def load_layout(
             named = network.network
         elif (convnext := parse_convnext(backbone)) is not None:
             network = TimmConvNext(build_convnext(convnext, architecture))
+            named = network.network
+        elif is_timm_convnet(backbone):
+            network = TimmConvNet(build_timm_convnet(backbone))
             named = network.network
         elif backbone in torchvision.models.list_models():
             network = TorchvisionResNet(backbone)

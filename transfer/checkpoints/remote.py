@@ -33,6 +33,8 @@ from transfer.checkpoints.folder import (
     check_architecture,
     read_folder,
 )
+from transfer.checkpoints.installed_package import find_in_package
+from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.readers.raw import open_file
 
 TIMEOUT_SECONDS = 30
@@ -191,7 +193,9 @@ def _from_hub(source: str, rest: str) -> Source:
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING
-    return Source(file, stated.preprocess, architecture=stated.architecture)
+    return Source(
+        file, stated.preprocess, architecture=stated.architecture, backbone=stated.backbone
+    )
 
 
 def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: str | None) -> Path:
@@ -228,7 +232,7 @@ def _from_torchvision(source: str, rest: str) -> Source:
     import torchvision
 
     model, _, name = rest.partition("/")
-    check_architecture(source, model)
+    check_architecture(source, model, is_known)
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
         names = ", ".join(known.__members__)
@@ -264,7 +268,7 @@ def _from_timm(source: str, rest: str) -> Source:
         raise InputError(
             f"{source}: timm has no such weights; it has {tags or 'none of this model'}"
         )
-    return Source(file, _preprocess(config.to_dict()), {"source": source})
+    return Source(file, _preprocess(config.to_dict()), {"source": source}, backbone=model)
 
 
 def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
@@ -280,4 +284,5 @@ SCHEMES: dict[str, Callable[[str, str], Source]] = {
     "torchvision": _from_torchvision,
     "timm": _from_timm,
     "detectron2": _from_zoo,
+    "package": find_in_package,
 }

@@ -96,7 +96,8 @@ def sort_keys(found: Found, where: str) -> SortedKeys:
             state[canonical] = layout.convert(canonical, tensor)
     used = tuple(found.source_name(name) for name in state)
     state |= layout.adds
-    backbone, likeness = nearest_backbone(state, layout.split)
+    named = (found.backbone, 1.0) if found.backbone else None
+    backbone, likeness = named or nearest_backbone(state, layout.split)
     if likeness < (0.25 if layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"

@@ -16,14 +16,14 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
 from transfer.checkpoints.names.layouts import to_layout
-from transfer.checkpoints.networks.convnext import parse_convnext
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
-# suffix -> layout of a ResNet, of a ViT, of a ConvNeXt (None: it has none)
+# suffix -> layout of a ResNet, of a ViT, of timm's ConvNets (None: they have none)
 LAYOUTS = {
     ".pkl": ("detectron2", "vitdet", None),
     ".pth": ("torchvision", "timm", "timm"),
@@ -64,7 +64,7 @@ def suffixes_of(backbone: str) -> list[str]:
 
 
 def _kind(backbone: str) -> int:
-    return 1 if parse_vit(backbone) else 2 if parse_convnext(backbone) else 0
+    return 0 if backbone in BACKBONES else 1 if parse_vit(backbone) else 2
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:

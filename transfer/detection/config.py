@@ -28,7 +28,7 @@ from transfer.datasets.checks_before_training import check_masks, check_trainabl
 from transfer.detection.config_checks import NAMES, check, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES
-from transfer.detection.torchvision_engine.architectures import is_vit
+from transfer.detection.torchvision_engine.architectures import is_timm, is_vit
 from transfer.detection.torchvision_engine.detector import DetectorSpec
 from transfer.detection.upstream_keys import ABSENT, NO_EFFECT_DEFAULTS, ONLY, SAME_AS_DEFAULT
 
@@ -155,7 +155,7 @@ def protocol_sha256(cfg: CfgNode) -> str:
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
+    """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
     return DetectorSpec.from_config(cfg).backbone_name
 
 
@@ -218,7 +218,7 @@ def with_preprocess(
     if is_vit(cfg):
         heads = architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
         facts |= vit_facts(cfg, positions, heads)
-    else:
+    elif not is_timm(cfg):
         facts["MODEL.RESNETS.STRIDE_IN_1X1"] = bool(architecture.get("stride_in_1x1"))
     for key, value in facts.items():
         if value_of(cfg, key) != value:

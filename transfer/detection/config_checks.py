@@ -17,13 +17,19 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
-from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
+from transfer.detection.torchvision_engine.architectures import (
+    ARCHITECTURES,
+    BackboneNames,
+    is_timm,
+    is_vit,
+)
 from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
 from transfer.detection.torchvision_engine.resnet import (
     BLOCKS_PER_STAGE,
     STEM_CHANNELS,
     ResNetSpec,
 )
+from transfer.detection.torchvision_engine.timm_convnet import has_layer_groups
 from transfer.training.build import make_clipping
 from transfer.training.precision import DTYPES
 from transfer.training.sampler import REPEATING
@@ -36,7 +42,7 @@ SCHEDULERS = {
     SEMANTIC: tuple(SHAPES),
 }
 NAMES: dict[str, Collection[Any]] = {
-    "MODEL.BACKBONE.NAME": ARCHITECTURES,
+    "MODEL.BACKBONE.NAME": BackboneNames(ARCHITECTURES),
     "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
@@ -101,7 +107,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     make_crop(cfg)  # refuses what cannot be cut
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
-    _check_vitdet(cfg)
+    _check_layers_and_jitter(cfg)
     spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
     _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
@@ -169,7 +175,7 @@ def _check_widths(cfg: CfgNode, resnet: ResNetSpec | None) -> None:
             )
 
 
-def _check_vitdet(cfg: CfgNode) -> None:
+def _check_layers_and_jitter(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for an impossible jitter, decay or image size."""
     node, decay = cfg.TRANSFER.LSJ, cfg.TRANSFER.LR_LAYER_DECAY
     if node.SCALES and not (len(node.SCALES) == 2 and 0 < node.SCALES[0] <= node.SCALES[1]):
@@ -178,9 +184,11 @@ def _check_vitdet(cfg: CfgNode) -> None:
         raise InputError(f"TRANSFER.LSJ.CROP_SIZE must be 1 or above, got {node.CROP_SIZE}")
     if not 0 < decay <= 1:
         raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
-    if decay < 1 and (not is_vit(cfg) or cfg.TRANSFER.OPTIMIZER != "AdamW"):
+    layered = is_vit(cfg) or is_timm(cfg) and has_layer_groups(cfg.MODEL.BACKBONE.NAME)
+    if decay < 1 and (not layered or cfg.TRANSFER.OPTIMIZER != "AdamW"):
         raise InputError(
-            f"TRANSFER.LR_LAYER_DECAY {decay} needs build_vit_sfp_backbone and AdamW; set 1"
+            f"TRANSFER.LR_LAYER_DECAY {decay} needs build_vit_sfp_backbone or a ConvNeXt, and "
+            "AdamW; set 1"
         )
     if is_vit(cfg):
         _check_square(cfg)

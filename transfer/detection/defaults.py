@@ -102,7 +102,8 @@ def make_transfer() -> CfgNode:
     node.CHECK_IMAGES = True  # compare all files' sizes with the annotations before training
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (ViTDet's, and our small demo configs')
     # A ViT's block k of D learns at BASE_LR times this to the power of D - k, patches and positions
-    # at the power of D + 1, all else at BASE_LR (ViTDet: 0.7 for a ViT-B); 1: all at BASE_LR.
+    # at the power of D + 1, all else at BASE_LR (ViTDet: 0.7 for a ViT-B); 1: all at BASE_LR. Of a
+    # ConvNeXt its authors' groups of blocks count (`convnext_layer_factor`).
     node.LR_LAYER_DECAY = 1.0
     node.WEIGHT_DECAY_POS_EMBED = 0.0  # of a ViT's absolute positions (ViTDet's overrides)
     # Learning rates that are each tried in a short run on a part of the training images before the
@@ -125,6 +126,7 @@ def make_transfer() -> CfgNode:
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
     node.VIT = _vit()
+    node.CONVNET = _convnet()
     node.LSJ = _jitter()
     node.SEMANTIC = _semantic()
     return node
@@ -146,6 +148,17 @@ def _vit() -> CfgNode:
     node.GLOBAL_BLOCKS = (2, 5, 8, 11)  # blocks, from 0, that attend over the whole image
     node.RELATIVE_POSITIONS = True  # learned from zero, along both axes
     node.DROP_PATH = 0.1  # of the last block in training; rises linearly from 0
+    return node
+
+
+def _convnet() -> CfgNode:
+    """timm's ConvNets under FPN. MODEL.RESNETS.NORM takes the place of their batch norms, and is ""
+    for a network without any; its other keys but OUT_FEATURES are not theirs."""
+    node = CfgNode()
+    node.DROP_PATH = 0.0  # of the last block in training; rises linearly from 0
+    node.OUT_NORM = (
+        False  # a LayerNorm, new, on each map, as in the detectors of ConvNeXt's authors
+    )
     return node
 
 
@@ -202,7 +215,8 @@ def _model() -> CfgNode:
     node.PIXEL_STD = [1.0, 1.0, 1.0]
     node.BACKBONE = CfgNode()
     # build_resnet_backbone (C4), build_resnet_fpn_backbone; OURS: build_tiny_resnet_backbone,
-    # build_vit_sfp_backbone (ViTDet, see TRANSFER.VIT)
+    # build_vit_sfp_backbone (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant,
+    # ResNeXt, ConvNeXt, RegNet or EfficientNet, under FPN (see TRANSFER.CONVNET)
     node.BACKBONE.NAME = "build_resnet_backbone"
     node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
     node.RESNETS = _resnets()

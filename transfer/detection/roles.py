@@ -11,7 +11,12 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import flat
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.architectures import PYRAMIDS, architecture, is_vit
+from transfer.detection.torchvision_engine.architectures import (
+    PYRAMIDS,
+    architecture,
+    is_timm,
+    is_vit,
+)
 
 # Keys that older records do not have, as they had their defaults.
 YOUNGER = (
@@ -26,6 +31,7 @@ RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..
 
 def batch_norms(cfg: CfgNode) -> set[str]:
     """Names of the norms in the detector whose statistics are those of a batch."""
+    # Of timm's networks those without batch norm leave MODEL.RESNETS.NORM empty.
     nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
     if architecture(cfg) in PYRAMIDS:
         nodes.append(cfg.MODEL.FPN)
@@ -112,7 +118,8 @@ ROLES = Roles(
         "TRANSFER.LSJ": only(lambda cfg: bool(cfg.TRANSFER.LSJ.SCALES)),
         "TRANSFER.VOC_COUNTS_FROM": only(lambda cfg: cfg.TRANSFER.VOC_COUNTS_FROM != "auto"),
         "TRANSFER.VIT": only(is_vit),
-        "TRANSFER.LR_LAYER_DECAY": only(is_vit),
+        "TRANSFER.CONVNET": only(is_timm),
+        "TRANSFER.LR_LAYER_DECAY": only(lambda cfg: is_vit(cfg) or is_timm(cfg)),
         "TRANSFER.WEIGHT_DECAY_POS_EMBED": only(is_vit),
         "TRANSFER.TASK": only(_semantic),
         "TRANSFER.SEMANTIC": only(_semantic),

@@ -45,6 +45,7 @@ from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.show import show_data
+from transfer.detection.torchvision_engine.architectures import is_timm
 from transfer.detection.weights.scored_detector import classes_to_score, with_detector
 from transfer.detection.weights.starting_weights import (
     read_starting_weights,
@@ -215,6 +216,11 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
     """Raises InputError for what only the other engine does."""
     if engine != "detectron2":
         return
+    if is_timm(cfg):
+        raise InputError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} is a network of timm's, which needs "
+            "--engine torchvision"
+        )
     if cfg.TRANSFER.ACCUMULATE > 1:
         raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
     if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":

@@ -7,6 +7,7 @@ module of the folder reads a config.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,12 @@ from transfer.checkpoints.weights import Weights
 from transfer.training.clipping import Clipping
 from transfer.training.loop import Periodic, train
 from transfer.training.metrics import open_metrics
-from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
+from transfer.training.optimizer import (
+    build_optimizer,
+    convnext_layer_factor,
+    param_groups,
+    vit_layer_factor,
+)
 from transfer.training.precision import DTYPES, Precision
 from transfer.training.sampler import GroupedBatches
 from transfer.training.schedule import Schedule, check_steps
@@ -134,9 +140,8 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         base_lr=solver.BASE_LR,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
-        layer_factor=partial(
-            vit_layer_factor, decay=cfg.TRANSFER.LR_LAYER_DECAY, depth=cfg.TRANSFER.VIT.DEPTH
-        ),
+        layer_factor=layer_factor_of(model, cfg),
+        flat_as_norms="backbone.bottom_up.network.",
     )
     optimizer = build_optimizer(
         groups,
@@ -155,6 +160,17 @@ def make_clipping(cfg: CfgNode) -> Clipping | None:
     """What clips gradients, None without SOLVER.CLIP_GRADIENTS; InputError for a wrong value."""
     node = cfg.SOLVER.CLIP_GRADIENTS
     return Clipping(node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE) if node.ENABLED else None
+
+
+def layer_factor_of(model: nn.Module, cfg: CfgNode) -> Callable[[str], float]:
+    """What the rates of a ViT's or a ConvNeXt's layers are multiplied by, from their names."""
+    decay = cfg.TRANSFER.LR_LAYER_DECAY
+    third = re.compile(r"backbone\.bottom_up\.network\.stages\.2\.blocks\.(\d+)\..*")
+    places = [third.fullmatch(name) for name, _ in model.named_parameters()]
+    blocks = 1 + max((int(place[1]) for place in places if place), default=-1)
+    if blocks:
+        return partial(convnext_layer_factor, decay=decay, blocks=blocks)
+    return partial(vit_layer_factor, decay=decay, depth=cfg.TRANSFER.VIT.DEPTH)
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:

@@ -29,12 +29,15 @@ def param_groups(
     bias_lr_factor: float = 1.0,
     weight_decay_pos_embed: float | None = None,
     layer_factor: Callable[[str], float] = lambda name: 1.0,
+    flat_as_norms: str | None = None,
 ) -> list[dict[str, Any]]:
     """Trainable parameters in groups of equal weight decay and learning rate, in the model's order.
 
     `weight_decay_bias` None leaves biases alone: then those of norm layers count as norms.
     `weight_decay_pos_embed` is of parameters named `pos_embed` (None: as the others'), and
     `layer_factor` gives what the rate of a parameter is multiplied by, from its full name.
+    Parameters of one dimension whose names begin with `flat_as_norms` count as norms (layer scales
+    and response norms of a ConvNeXt).
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -44,7 +47,8 @@ def param_groups(
                 continue
             seen.add(id(parameter))
             decay, rate = weight_decay, base_lr * layer_factor(f"{path}.{name}")
-            if isinstance(module, NORMS):
+            flat = flat_as_norms is not None and parameter.dim() <= 1
+            if isinstance(module, NORMS) or flat and path.startswith(flat_as_norms or ""):
                 decay = weight_decay_norm
             if name == "bias":
                 decay = decay if weight_decay_bias is None else weight_decay_bias
@@ -71,6 +75,31 @@ def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
     elif re.match(r"backbone\..*\b(pos_embed|patch_embed)\b", name):
         layer = 0
     return decay ** (depth + 1 - layer)
+
+
+def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
+    """What ConvNeXt's authors multiply a parameter's rate by in a detector: `decay` per group below
+    the heads, counted from the stem.
+
+    The groups are the stem, the first stage, the second, every three blocks of the third, and the
+    last; a downsampling layer goes with the stage behind it, but that of the third is with its
+    first blocks, and that of the last with the last. All else, the norms of the maps too, is above.
+    As facebookresearch/ConvNeXt object_detection/mmcv_custom/layer_decay_optimizer_constructor.py.
+
+    Args:
+        name: timm's behind `backbone.bottom_up.network.`.
+        blocks: of the third stage: 9 make 6 groups, 27 make 12.
+    """
+    last = 3 + -(-blocks // 3)
+    group = last + 1
+    place = re.match(r"backbone\.bottom_up\.network\.(?:(stem)|stages\.(\d)\.(\w+)\.(\d+))\.", name)
+    if place and place[1]:
+        group = 0
+    elif place:
+        stage, block = int(place[2]), int(place[4])
+        inside = stage == 2 and place[3] == "blocks"
+        group = last if stage == 3 else 3 + block // 3 if inside else stage + 1
+    return decay ** (last + 1 - group)
 
 
 def build_optimizer(

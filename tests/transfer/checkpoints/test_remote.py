@@ -251,7 +251,7 @@ def test_a_repository_of_transformers_says_its_preprocessing(
         ("torchvision:resnet50/V9", "it has IMAGENET1K_V1, IMAGENET1K_V2"),
         ("torchvision:resnext50_32x4d/IMAGENET1K_V1", "is a resnext50_32x4d; read are"),
         ("timm:resnet51", "no model 'resnet51'"),
-        ("timm:resnetblur50.bt_in1k", "is a resnetblur50; read are"),
+        ("timm:densenet121.ra_in1k", "is a densenet121; read are"),
         ("timm:resnet50.none_in1k", "it has resnet50.a1_in1k"),
     ],
 )

@@ -15,6 +15,8 @@ from transfer.checkpoints.networks.convnext import (
     convnext_shapes,
     parse_convnext,
 )
+from transfer.checkpoints.networks.efficientnet_lite import efficientnet_lite_candidates
+from transfer.checkpoints.networks.timm_convnets import is_timm_convnet, timm_convnet_shapes
 from transfer.checkpoints.networks.vit_architectures import (
     Shapes,
     parse_vit,
@@ -33,10 +35,15 @@ def same_trunk(one: str, other: str) -> bool:
 
 
 def is_known(backbone: str) -> bool:
-    """Whether weights of this backbone are read."""
+    """Whether weights of this backbone are read, and known by their tensors."""
     if parse_convnext(backbone) is not None:
         return True
     return backbone in BACKBONES or parse_vit(backbone) is not None
+
+
+def is_read(backbone: str) -> bool:
+    """Whether weights of this backbone are read, if only because its name is known."""
+    return is_known(backbone) or is_timm_convnet(backbone)
 
 
 @lru_cache
@@ -47,6 +54,8 @@ def _shapes(backbone: str) -> Shapes:
     convnext = parse_convnext(backbone)
     if convnext is not None:
         return convnext_shapes(convnext)
+    if backbone not in BACKBONES and is_timm_convnet(backbone):
+        return timm_convnet_shapes(backbone)
     with torch.device("meta"):
         state = find(backbone, BACKBONES, "backbone")().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -80,7 +89,8 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
     """
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
     scores = {}
-    for backbone in [*BACKBONES, *vit_candidates(found), *convnext_candidates(found)]:
+    others = (vit_candidates, convnext_candidates, efficientnet_lite_candidates)
+    for backbone in [*BACKBONES, *(name for kind in others for name in kind(found))]:
         wanted = split(expected_shapes(backbone, counters=False))
         shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
         scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))

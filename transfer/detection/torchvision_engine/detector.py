@@ -105,7 +105,7 @@ class DetectorSpec:
 
     @property
     def backbone_name(self) -> str:
-        """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
+        """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
         return self.backbone.trunk_name
 
     def build(self) -> Detector:

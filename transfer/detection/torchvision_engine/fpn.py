@@ -1,4 +1,4 @@
-"""The feature pyramid network: maps of equal width, made from a ResNet's last stages.
+"""The feature pyramid network: maps of equal width, made from a ConvNet's last stages.
 
 N batch. Input (N, 3, H, W) with H and W divisible by 32; from res2..res5 come p2..p6 of strides 4,
 8, 16, 32, 64, from res3..res5 p3..p6.
@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.architectures import is_timm
 from transfer.detection.torchvision_engine.batchnorm import check_norm
 from transfer.detection.torchvision_engine.feature_map_checks import (
     FPN_IN,
@@ -26,13 +27,14 @@ from transfer.detection.torchvision_engine.feature_map_checks import (
 )
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_xavier
 from transfer.detection.torchvision_engine.resnet import ResNetSpec
+from transfer.detection.torchvision_engine.timm_convnet import TimmConvNetSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class FPNSpec:
-    """The node MODEL.FPN on a ResNet."""
+    """The node MODEL.FPN on a ResNet, or on another of timm's ConvNets."""
 
-    bottom_up: ResNetSpec
+    bottom_up: ResNetSpec | TimmConvNetSpec
     in_features: tuple[str, ...]  # consecutive stages up to res5, among those of `bottom_up`
     out_channels: int
     norm: str
@@ -41,8 +43,9 @@ class FPNSpec:
     def from_config(cls, cfg: CfgNode) -> FPNSpec:
         """Reads the config; raises InputError for maps that make no pyramid."""
         node = cfg.MODEL.FPN
+        kind = TimmConvNetSpec if is_timm(cfg) else ResNetSpec
         return cls(
-            bottom_up=ResNetSpec.from_config(cfg),
+            bottom_up=kind.from_config(cfg),
             in_features=tuple(node.IN_FEATURES),
             out_channels=node.OUT_CHANNELS,
             norm=node.NORM,
@@ -64,7 +67,7 @@ class FPNSpec:
 
     @property
     def trunk_name(self) -> str:
-        """See `ResNetSpec`."""
+        """See `ResNetSpec` and `TimmConvNetSpec`."""
         return self.bottom_up.trunk_name
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from transfer.checkpoints.networks.vit_architectures import vit_heads
 from transfer.checkpoints.weights import COUNTER, Weights
 from transfer.detection.torchvision_engine.detector import Detector
 from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
+from transfer.detection.torchvision_engine.timm_convnet import NETWORK, TimmConvNet
 from transfer.detection.weights.detector_file import DERIVED, DetectorWeights
 from transfer.detection.weights.matched_parts import PREFIXES, part_of
 
@@ -84,7 +85,8 @@ def load_backbone(
     if weights.backbone != wanted:
         raise InputError(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
-            "the config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' backbone"
+            "the config (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' "
+            "backbone"
         )
     if isinstance(detector.spec.backbone, SimplePyramidSpec):
         return _load_vit(detector, detector.spec.backbone.vit.heads, weights, allow_unexpected)
@@ -95,7 +97,14 @@ def load_backbone(
             resnet.stride_in_1x1,
             strides,
         )
-    placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
+    network = timm_network(detector)
+    if network is not None and strides:
+        raise InputError(
+            f"the weights' bottlenecks stride in their first convolution, and those of timm's "
+            f"{wanted} do not; take MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
+        )
+    kept = {k: v for k, v in weights.state.items() if not (network and network.is_left_out(k))}
+    placed = {_place(detector, name): tensor for name, tensor in kept.items()}
     own = {key for key in detector.state_dict() if _in_trunk(detector, key)}
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
@@ -136,7 +145,9 @@ def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> 
 
 
 def _place(detector: Detector, name: str) -> str:
-    """The detector's name of a torchvision tensor; its own name if it has no place."""
+    """The detector's name of a backbone's tensor; its own name if it has no place."""
+    if timm_network(detector) is not None:
+        return f"{NETWORK}{name}"
     theirs = to_detectron2(name)
     if theirs is None:
         return name
@@ -147,7 +158,15 @@ def _place(detector: Detector, name: str) -> str:
     return f"backbone.{theirs}"
 
 
+def timm_network(detector: Detector) -> TimmConvNet | None:
+    """The network of timm's under its pyramid; None if it has another backbone."""
+    bottom_up = getattr(detector.backbone, "bottom_up", None)
+    return bottom_up if isinstance(bottom_up, TimmConvNet) else None
+
+
 def _in_trunk(detector: Detector, key: str) -> bool:
+    if timm_network(detector) is not None:
+        return key.startswith(NETWORK)
     if detector.spec.architecture == "FPN":
         return key.startswith("backbone.bottom_up.")
     return key.startswith(("backbone.", "roi_heads.res5.")) and not key.startswith(EXTRA_NORM)

@@ -41,6 +41,8 @@ from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha25
 from transfer.detection.config import all_defaults, preprocess_of
 from transfer.detection.config_checks import value_of
 from transfer.detection.engine import CONFIG_FILE
+from transfer.detection.torchvision_engine.architectures import is_timm
+from transfer.detection.torchvision_engine.timm_convnet import NETWORK, layout_of
 from transfer.training.files import ModelFile, read_model
 
 logger = logging.getLogger(__name__)
@@ -158,16 +160,11 @@ def _backbone(
     source: OpenedWeights, model: ModelFile, tensors: Mapping[str, Tensor], cfg: CfgNode
 ) -> Weights:
     """The backbone among a model's tensors, complete; the values of all tensors are checked."""
-    state = {own: v for name, v in tensors.items() if (own := _canonical(name)) is not None}
-    backbone, likeness = nearest_backbone(state)
-    if likeness < 0.5:
-        raise InputError(
-            f"{source}: the backbone of this detector is not a ResNet or ViT that is known here"
-        )
+    state, backbone, left_out = _named(source, tensors, cfg)
     unused = {
         name: torch.empty(shape, device="meta")
         for name, shape in expected_shapes(backbone, counters=False).items()
-        if name.startswith(UNUSED)
+        if name.startswith(left_out)
     }
     check_complete({**unused, **state}, backbone, str(source))
     warnings = check_values(tensors, str(source))
@@ -178,6 +175,29 @@ def _backbone(
     return Weights(
         state, backbone, stated.preprocess, provenance, None, warnings, stated.architecture
     )
+
+
+def _named(
+    source: OpenedWeights, tensors: Mapping[str, Tensor], cfg: CfgNode
+) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """The backbone's tensors under their canonical names, which backbone it is, and what the names
+    of those begin with that a detector leaves out.
+
+    A network of timm's is the one that the config names.
+    """
+    start = len(NETWORK)
+    of_timm = {name[start:]: v for name, v in tensors.items() if name.startswith(NETWORK)}
+    if is_timm(cfg) and of_timm:
+        backbone = cfg.MODEL.BACKBONE.NAME
+        return of_timm, backbone, tuple(f"{part}." for part in layout_of(backbone).after)
+    state = {own: v for name, v in tensors.items() if (own := _canonical(name)) is not None}
+    backbone, likeness = nearest_backbone(state)
+    if likeness < 0.5:
+        what = "not a ResNet or ViT that is known here"
+        if of_timm:
+            what = "a network of timm's: set MODEL.BACKBONE.NAME to its name"
+        raise InputError(f"{source}: the backbone of this detector is {what}")
+    return state, backbone, UNUSED
 
 
 def _canonical(name: str) -> str | None:
