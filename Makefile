@@ -50,6 +50,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks docs
 	$(BIN)/flake8 pretrain transfer tools tests benchmarks docs
 	$(BIN)/mypy
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 
 format: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks docs
