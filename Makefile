@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults lint format hardware gpu-check soak clean
+.PHONY: install demo test test-slow test-faults notebook lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,11 @@ test-faults: export FAULTS_COUNTS ?= runs/faults.md
 test-faults: $(VENV)/.installed-test
 	mkdir -p runs
 	$(BIN)/python -m pytest tests/faults -n 2 -m "not slow or slow"
+
+# Runs the tutorial's cells at length (minutes) and stores its outputs in the file.
+notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[notebook]"
+	$(BIN)/python -m docs.run_tutorial
 
 lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks
