@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults docs lint format hardware gpu-check soak clean
+.PHONY: install demo test test-slow test-faults docs notebook lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,11 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m mkdocs build --strict -q
 	@echo 'build/site/index.html; with the search: python3 -m http.server -d build/site'
+
+# Runs the tutorial's cells at length (minutes) and stores its outputs in the file.
+notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[notebook]"
+	$(BIN)/python -m docs.run_tutorial
 
 lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks docs

@@ -196,7 +196,9 @@ _C.CHECKPOINT.EVERY_STEPS = 0  # as well as by epochs; 0 = off
 _C.CHECKPOINT.KEEP_EVERY_EPOCHS = 0  # also keeps checkpoint_EPOCH.pth; 0 = none
 
 _C.LOG = CN()
-_C.LOG.EVERY_STEPS = 10  # rows of metrics.jsonl and TensorBoard
+_C.LOG.EVERY_STEPS = 10  # rows of metrics.jsonl and of the loggers
+# Who else shows these rows: tensorboard, wandb, trackio, mlflow, with commas; "" = nobody
+_C.LOGGER = "tensorboard"
 
 _C.KNN = CN()  # the monitor: weighted kNN on the frozen trunk, feature std, effective rank
 _C.KNN.EVERY_EPOCHS = 5  # and at the end

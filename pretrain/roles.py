@@ -30,6 +30,7 @@ ROLES = Roles(
         "VIEWS.RESIZE": only(lambda cfg: cfg.VIEWS.RESIZE != "pillow"),
         "CHECKPOINT": KeyRole(Role.WATCHING, Hashed.VALUE),
         "LOG": KeyRole(Role.WATCHING, Hashed.VALUE),
+        "LOGGER": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "KNN": KeyRole(Role.WATCHING, Hashed.VALUE),
         "DATASETS.KNN_TRAIN": KeyRole(Role.WATCHING, Hashed.VALUE),
         "DATASETS.KNN_TEST": KeyRole(Role.WATCHING, Hashed.VALUE),

@@ -30,6 +30,7 @@ ANY = object()
 PRETRAIN_IGNORED: Mapping[str, Any] = {
     "OUTPUT_DIR": ANY,
     "SEED": ANY,
+    "LOGGER": ANY,
     "DATALOADER.PREFETCH_GIB": ANY,
     "BACKBONE.CHECKPOINTING": ANY,
     "SOLVER.COMPILE": ANY,

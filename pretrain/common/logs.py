@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
+from pretrain.common.loggers import DEFAULT, Loggers
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import parse_json
@@ -54,7 +55,7 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
 
 
 class MetricsWriter:
-    """Appends scalars to a file of JSON lines and to TensorBoard events.
+    """Appends scalars to a file of JSON lines, and gives them to the run's loggers.
 
     Each line is one JSON object with the step first; a value that is not finite becomes null.
     """
@@ -66,50 +67,48 @@ class MetricsWriter:
         *,
         file_name: str = "metrics.jsonl",
         step_name: str = "step",
+        loggers: str = DEFAULT,
     ) -> None:
         """
         Args:
             resume_step: what a killed run recorded after this step is dropped; -1: all of it. What
                 cannot be read is dropped too, and counted in a warning.
             file_name, step_name: Detectron2 calls them metrics.json and iteration.
+            loggers: names of `pretrain.common.loggers`, with commas between them; "": none.
         """
         self._step_name = step_name
-        self._tensorboard = None
+        self._loggers = None
         self._file = None
         if not is_main():
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         path = Path(output_dir) / file_name
         _drop_after(path, resume_step, step_name)
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard drops the step that it is given as well.
-        self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step + 1)
+        self._loggers = Loggers(loggers, Path(output_dir), resume_step)
 
     def write(self, step: int, **scalars: float) -> None:
         """Records scalars at `step`."""
-        if self._file is None or self._tensorboard is None:
+        if self._file is None or self._loggers is None:
             return
         values = {name: _jsonable(value) for name, value in scalars.items()}
         self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        finite = {name: value for name, value in values.items() if value is not None}
+        self._loggers.write(step, finite)
 
     def flush(self) -> None:
-        """What was written survives a kill from here on; TensorBoard writes in the background."""
-        if self._file is not None and self._tensorboard is not None:
+        """What was written survives a kill from here on; loggers write in the background."""
+        if self._file is not None and self._loggers is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._tensorboard.flush()
+            self._loggers.flush()
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes the file, and ends the run in its loggers."""
         if self._file is not None:
             self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._loggers is not None:
+            self._loggers.close()
 
     def __enter__(self) -> MetricsWriter:
         return self

@@ -11,6 +11,7 @@ from torch import nn
 from pretrain.backbones.vit import check_patches, is_vit
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError, check_probability
+from pretrain.common.loggers import check_loggers
 from pretrain.common.lookup import find
 from pretrain.data.crops import RESIZES
 from pretrain.data.datasets import ImageDataset, sorting_hint
@@ -64,6 +65,7 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
         raise InputError("DATASETS.KNN_TRAIN and DATASETS.KNN_TEST go together; give both or none")
     if cfg.DATALOADER.PREFETCH_GIB <= 0:
         raise InputError(f"DATALOADER.PREFETCH_GIB {cfg.DATALOADER.PREFETCH_GIB} must be above 0")
+    check_loggers(cfg.LOGGER)
     if cfg.LOG.EVERY_STEPS < 1:
         raise InputError(f"LOG.EVERY_STEPS {cfg.LOG.EVERY_STEPS} must be at least 1")
 

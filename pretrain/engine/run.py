@@ -269,7 +269,7 @@ def build_callbacks(
 ) -> list[Callback]:
     """Monitor, metrics, progress bar, views.png, checkpoints: in the order of their calls. The rows
     of a step are written before the checkpoint of the step, so that a kill loses none."""
-    writer = MetricsWriter(folder, resume_step)
+    writer = MetricsWriter(folder, resume_step, loggers=cfg.LOGGER)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar(), ViewPanel(folder)]
     if data.monitor:

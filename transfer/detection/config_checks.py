@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from pretrain.common.loggers import check_loggers
 from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import (
@@ -216,6 +217,7 @@ def check_run(cfg: CfgNode, name: str) -> None:
     of steps that are never reached and of a warm-up as long as the run.
     """
     check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
+    check_loggers(cfg.TRANSFER.LOGGER, "TRANSFER.LOGGER")
     solver = cfg.SOLVER
     _check_known(cfg, "SOLVER.LR_SCHEDULER_NAME", SCHEDULERS[cfg.TRANSFER.TASK])
     _check_known(cfg, "SOLVER.WARMUP_METHOD", tuple(WARMUPS))

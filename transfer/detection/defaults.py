@@ -125,6 +125,9 @@ def make_transfer() -> CfgNode:
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
+    # Who else shows these lines: tensorboard, wandb, trackio, mlflow, with commas; "": nobody.
+    # torchvision engine only; the other one has Detectron2's writers.
+    node.LOGGER = "tensorboard"
     node.VIT = _vit()
     node.CONVNET = _convnet()
     node.LSJ = _jitter()

@@ -88,6 +88,7 @@ ROLES = Roles(
         "TEST.EVAL_PERIOD": KeyRole(Role.WATCHING),
         "VIS_PERIOD": KeyRole(Role.WATCHING),
         "TRANSFER.LOG_PERIOD": KeyRole(Role.WATCHING, 0),
+        "TRANSFER.LOGGER": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "TRANSFER.DRAW_DETECTIONS": KeyRole(Role.WATCHING, 0),
         "TRANSFER.REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "TRANSFER.PROTOCOL": KeyRole(Role.WATCHING, Hashed.NOTHING),  # the name of the column

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.distributed import is_first_of_launcher, is_main, process_device, world_size
 from pretrain.common.errors import InputError
+from pretrain.common.loggers import DEFAULT as LOGGER
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn, split_part
@@ -223,6 +224,11 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
         )
     if cfg.TRANSFER.ACCUMULATE > 1:
         raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
+    if cfg.TRANSFER.LOGGER != LOGGER:
+        raise InputError(
+            f"TRANSFER.LOGGER {cfg.TRANSFER.LOGGER!r} needs --engine torchvision; Detectron2 has "
+            "writers of its own"
+        )
     if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
         # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
         raise InputError(

@@ -98,7 +98,7 @@ def train_to_end(
         batches: this process's, from the one of `run.start_iter` on.
         evaluate: iteration -> metrics of the model as it is then.
     """
-    with open_metrics(run.output, run.start_iter) as metrics:
+    with open_metrics(run.output, run.start_iter, cfg.TRANSFER.LOGGER) as metrics:
 
         def save(iteration: int) -> None:
             metrics.flush()  # the rows up to the checkpoint's iteration are on disk before it

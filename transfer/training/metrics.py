@@ -1,4 +1,4 @@
-"""The curve of a training run: metrics.json (one JSON object per line) and TensorBoard.
+"""The curve of a training run: metrics.json (one JSON object per line) and the run's loggers.
 
 The names are Detectron2's ("iteration", "total_loss", "lr", "eta_seconds", "bbox/AP", ...). A
 resumed run drops the lines of the iterations that it takes again.
@@ -15,9 +15,14 @@ from pretrain.common.logs import MetricsWriter
 METRICS_FILE, STEP = "metrics.json", "iteration"
 
 
-def open_metrics(output: Path, start_iteration: int) -> MetricsWriter:
-    """A writer of `output`/metrics.json, without the lines of `start_iteration` and later."""
-    return MetricsWriter(output, start_iteration - 1, file_name=METRICS_FILE, step_name=STEP)
+def open_metrics(output: Path, start_iteration: int, loggers: str) -> MetricsWriter:
+    """A writer of `output`/metrics.json, without the lines of `start_iteration` and later.
+
+    Args:
+        loggers: see `MetricsWriter`.
+    """
+    names = {"file_name": METRICS_FILE, "step_name": STEP}
+    return MetricsWriter(output, start_iteration - 1, loggers=loggers, **names)
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:
