@@ -1,6 +1,6 @@
 """Learning rates over iterations, as factors on the base rate: warmup, then steps, cosine or poly.
 
-The numbers are Detectron2's (solver/lr_scheduler.py, solver/build.py).
+The numbers are the same as in Detectron2 (solver/lr_scheduler.py, solver/build.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pretrain.common.lookup import find
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over iterations: warmup, then steps ("WarmupMultiStepLR"), half a cosine
-    ("WarmupCosineLR") or (1 - progress) ** power ("WarmupPolyLR", of semantic segmentation).
+    """Learning rate over iterations: warmup, then one of three shapes.
 
-    `steps` are iterations at which the rate is multiplied by `gamma`. Warmup grows linearly from
-    `warmup_factor` (or stays there, "constant") and ends at `warmup_iters`.
+    The shapes are steps ("WarmupMultiStepLR"), half a cosine ("WarmupCosineLR") and
+    (1 - progress) ** power ("WarmupPolyLR", for semantic segmentation). `steps` are iterations at
+    which the rate is multiplied by `gamma`. Warmup grows linearly from `warmup_factor` (or stays
+    there, "constant") and ends at `warmup_iters`.
     """
 
     name: str
@@ -38,12 +39,12 @@ class Schedule:
         find(self.warmup_method, WARMUPS, "warmup", "SOLVER.WARMUP_METHOD")
 
     def factor(self, iteration: int) -> float:
-        """What the base learning rate is multiplied by at `iteration` (counted from 0)."""
+        """Returns the factor on the base learning rate at `iteration` (counted from 0)."""
         shape = SHAPES[self.name]
         length = min(self.warmup_iters, self.max_iter)
         if iteration >= length:
             return shape(self, iteration)
-        # Warmup aims at the value the schedule has where it ends: 1 except for a cosine.
+        # Warmup ends at the schedule's value at `warmup_iters`: 1 except for a cosine.
         start, target = self.warmup_factor * shape(self, 0), shape(self, length)
         return start + (target - start) * WARMUPS[self.warmup_method](iteration / length)
 
@@ -74,7 +75,7 @@ WARMUPS = {
 
 
 def check_steps(steps: Sequence[int], max_iter: int) -> tuple[int, ...]:
-    """The steps as a tuple; InputError unless they rise. Steps beyond the end are left out."""
+    """Returns the steps below `max_iter` as a tuple; InputError unless all steps increase."""
     if list(steps) != sorted(set(steps)):
-        raise InputError(f"SOLVER.STEPS {tuple(steps)} must rise")
+        raise InputError(f"SOLVER.STEPS {tuple(steps)} must be increasing iterations")
     return tuple(step for step in steps if step < max_iter)
