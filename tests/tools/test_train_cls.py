@@ -186,7 +186,10 @@ def test_bad_weights_and_images(root: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     "kind, message",
     [
-        ("one class", "folder:data:train has one class ('bright'): nothing to tell apart"),
+        (
+            "one class",
+            "folder:data:train has only one class ('bright'); classification needs at least two",
+        ),
         ("other classes", "classes of folder:data:train and folder:data:test differ: 'dark'"),
         ("no classes", "folder:data:train has no labels: classification needs one folder per"),
         ("unreadable", "unreadable image in folder:data:test: "),

@@ -157,7 +157,7 @@ def test_a_list_of_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (root / "b/c.txt").write_text("\n".join(name.replace("_1", "_2") for name in names) + "\n")
     capsys.readouterr()
     assert run(root, same, *moved, out="out1", options=resume) == 2
-    refusal = "out1/trial_0 holds a run of other data: the training data (12 images"
+    refusal = "out1/trial_0 holds a run of different data: the training data (12 images"
     assert refusal in capsys.readouterr().err
     (root / "a.txt").write_text("\n".join(names[1:]) + "\n")
     opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
@@ -186,7 +186,7 @@ def test_no_top5_of_few_classes(root: Path) -> None:
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (("TRAIN.SPLIT_LIST", "absent.txt"), "no list of images at absent.txt"),
+        (("TRAIN.SPLIT_LIST", "absent.txt"), "absent.txt does not exist"),
         (("TRAIN.OPTIMIZER", "adan"), "TRAIN.OPTIMIZER"),
         (("TRAIN.HEAD", "linea"), "did you mean 'linear'"),
         (("TRAIN.HEAD_INIT", "ones"), "TRAIN.HEAD_INIT"),
@@ -207,7 +207,7 @@ def test_no_top5_of_few_classes(root: Path) -> None:
             ("DATASETS.TEST", "folder:other:test"),
             "the classes of folder:data:train and folder:oth",
         ),
-        (("DATASETS.TRAIN", "folder:single:train"), "has one class ('red')"),
+        (("DATASETS.TRAIN", "folder:single:train"), "has only one class ('red')"),
         (
             ("DATASETS.TRAIN", "places205:train"),
             "places205/{trainvalsplit_places205/{train,val}_places205.csv",

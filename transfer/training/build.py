@@ -1,8 +1,8 @@
-"""A fine-tuning run from a config's SOLVER keys: optimiser, schedule, precision, batches, the run.
+"""Sets up and runs fine-tuning from a config's SOLVER keys: optimizer, schedule, batches.
 
-The keys are Detectron2's, with its meaning of each. The tasks that train by iterations (detection,
-segmentation) bring a model and batches; `begin_training` and `train_to_end` do the rest. Only this
-module of the folder reads a config.
+Keys and their meanings are Detectron2's. The tasks that train by iterations (detection,
+segmentation) provide a model and batches; `begin_training` and `train_to_end` do the rest. No other
+module in this folder reads a config.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def begin_training(
     load: Callable[[Model, Mapping[str, Tensor]], object],
     data: Callable[[], Fingerprint] | None = None,
 ) -> TrainingState:
-    """Seeds the process, builds the model on its device with its optimiser, and resumes.
+    """Seeds the process, builds the model on its device with its optimizer, and resumes.
 
     Args:
-        build_model: gives the model with the weights that it starts from; called once seeded.
-        weights: whose facts travel with the model.
+        build_model: returns the model with its initial weights; called after seeding.
+        weights: the initial weights; their facts are stored with the model.
         classes: names of the predictors' classes, written into the model's files.
-        resume: go on from the folder's last checkpoint, if it has one.
-        load: puts a checkpoint's state_dict into the model.
-        data: gives the fingerprint of the training images, and is called by the first process.
+        resume: continue from the folder's last checkpoint, if it has one.
+        load: loads a checkpoint's state_dict into the model.
+        data: returns the fingerprint of the training images; only the first process calls it.
     """
     seed_everything(cfg.SEED + rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -95,8 +95,8 @@ def train_to_end(
     """Trains from `run.start_iter` on, with metrics.json, checkpoints and evaluations in between.
 
     Args:
-        batches: this process's, from the one of `run.start_iter` on.
-        evaluate: iteration -> metrics of the model as it is then.
+        batches: batches of this process, starting with iteration `run.start_iter`.
+        evaluate: iteration -> metrics of the model at this iteration.
     """
     with open_metrics(run.output, run.start_iter, cfg.TRANSFER.LOGGER) as metrics:
 
@@ -114,7 +114,7 @@ def train_to_end(
             log_period=cfg.TRANSFER.LOG_PERIOD,
             precision=run.precision,
             accumulate=cfg.TRANSFER.ACCUMULATE,
-            # Evaluated first: a run that is killed in between evaluates again, not never.
+            # Evaluate before saving: if the run is killed in between, it evaluates again.
             callbacks=[
                 Periodic(
                     cfg.TEST.EVAL_PERIOD,
@@ -174,7 +174,7 @@ def layer_factor_of(model: nn.Module, cfg: CfgNode) -> Callable[[str], float]:
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:
-    """The learning rate's factor over iterations."""
+    """Returns the schedule of the learning rate's factor over iterations."""
     solver = cfg.SOLVER
     return Schedule(
         name=solver.LR_SCHEDULER_NAME,
@@ -191,7 +191,7 @@ def make_schedule(cfg: CfgNode) -> Schedule:
 
 
 def make_precision(cfg: CfgNode) -> Precision:
-    """float32, or the dtype of SOLVER.AMP."""
+    """Returns float32, or the dtype of SOLVER.AMP."""
     dtype = DTYPES[cfg.TRANSFER.AMP_DTYPE] if cfg.SOLVER.AMP.ENABLED else None
     return Precision(dtype, process_device(cfg.MODEL.DEVICE).type)
 
@@ -203,11 +203,11 @@ def batch_indices(
     start_batch: int,
     factors: Tensor | None = None,
 ) -> GroupedBatches:
-    """This process's share of the endless batches, from `start_batch` on.
+    """Returns this process's share of the endless batches, starting at batch `start_batch`.
 
     Args:
-        wide: whether each image is wider than it is high.
-        grouping: wide images share batches with wide ones only.
+        wide: for each image whether it is wider than high.
+        grouping: whether wide images share batches only with wide ones.
         factors: how often each image comes in an epoch; None: once.
 
     Raises:
@@ -215,7 +215,10 @@ def batch_indices(
     """
     total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
     if total % processes:
-        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes; set it to a "
+            "multiple"
+        )
     return GroupedBatches(
         wide,
         batch_size=total // processes,

@@ -1,7 +1,7 @@
 """The curve of a training run: metrics.json (one JSON object per line) and the run's loggers.
 
 The names are Detectron2's ("iteration", "total_loss", "lr", "eta_seconds", "bbox/AP", ...). A
-resumed run drops the lines of the iterations that it takes again.
+resumed run drops the lines of the iterations that it repeats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ METRICS_FILE, STEP = "metrics.json", "iteration"
 
 
 def open_metrics(output: Path, start_iteration: int, loggers: str) -> MetricsWriter:
-    """A writer of `output`/metrics.json, without the lines of `start_iteration` and later.
+    """Returns a writer of `output`/metrics.json; drops lines of `start_iteration` and later.
 
     Args:
         loggers: see `MetricsWriter`.
@@ -26,5 +26,5 @@ def open_metrics(output: Path, start_iteration: int, loggers: str) -> MetricsWri
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """All rows of metrics.json; see `pretrain.common.logs.read_metrics`."""
+    """Returns all rows of metrics.json; see `pretrain.common.logs.read_metrics`."""
     return logs.read_metrics(output / METRICS_FILE, STEP)

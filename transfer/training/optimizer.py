@@ -1,6 +1,6 @@
-"""Optimisers of fine-tuning, and which parameters share a weight decay and a learning rate.
+"""Optimizers of fine-tuning, and the parameter groups that share weight decay and learning rate.
 
-The groups are Detectron2's (solver/build.py); the rates of a ViT's layers are ViTDet's.
+The groups are as in Detectron2 (solver/build.py); the rates of a ViT's layers are as in ViTDet.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def param_groups(
     layer_factor: Callable[[str], float] = lambda name: 1.0,
     flat_as_norms: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal weight decay and learning rate, in the model's order.
+    """Returns trainable parameters in groups of equal weight decay and rate, in the model's order.
 
-    `weight_decay_bias` None leaves biases alone: then those of norm layers count as norms.
-    `weight_decay_pos_embed` is of parameters named `pos_embed` (None: as the others'), and
-    `layer_factor` gives what the rate of a parameter is multiplied by, from its full name.
-    Parameters of one dimension whose names begin with `flat_as_norms` count as norms (layer scales
-    and response norms of a ConvNeXt).
+    With `weight_decay_bias` None, biases have no special decay; in norm layers they count as norms.
+    `weight_decay_pos_embed` applies to parameters named `pos_embed` (None: no special decay).
+    `layer_factor` maps a parameter's full name to the factor on its rate. Parameters of one
+    dimension whose names begin with `flat_as_norms` count as norms (layer scales and response norms
+    of a ConvNeXt).
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -63,10 +63,10 @@ def param_groups(
 
 
 def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
-    """What ViTDet multiplies a parameter's learning rate by: `decay` per layer below the heads.
+    """Returns ViTDet's factor on a parameter's learning rate: `decay` per layer below the heads.
 
-    Block k of `depth` is k + 1 layers above the patches and positions; the pyramid and all that is
-    no backbone is above the last block. As Detectron2's get_vit_lr_decay_rate.
+    Block k of `depth` is k + 1 layers above the patches and positions; the pyramid and everything
+    outside the backbone are above the last block. The same as Detectron2's get_vit_lr_decay_rate.
     """
     layer = depth + 1
     block = re.match(r"backbone\..*\bblocks\.(\d+)\.", name)
@@ -105,10 +105,10 @@ def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
 def build_optimizer(
     groups: list[dict[str, Any]], *, name: str, base_lr: float, momentum: float, nesterov: bool
 ) -> torch.optim.Optimizer:
-    """SGD as Detectron2's, or AdamW as ViTDet's (betas 0.9 and 0.999).
+    """Returns SGD as in Detectron2, or AdamW as in ViTDet (betas 0.9 and 0.999).
 
-    Each group's own rate becomes its `lr_ratio`, which `set_rates` multiplies a schedule's factor
-    by. Raises InputError for an unknown name.
+    Each group's rate becomes its `lr_ratio`, which `set_rates` multiplies by a schedule's factor.
+    Raises InputError for an unknown name.
     """
     groups = [{**group, "lr_ratio": group["lr"]} for group in groups]
     if name == "SGD":

@@ -1,9 +1,9 @@
-"""Which images form which batch: endless, seeded, and resumable at any iteration.
+"""Samplers of batches: endless, seeded, and resumable at any iteration.
 
-A batch is a list of (position, index) pairs: `index` names an image, `position` counts the samples
-of all processes since the start of training. The order is that of Detectron2's TrainingSampler, or
-RepeatFactorTrainingSampler, and AspectRatioGroupedDataset. Indices are grouped, not loaded images,
-so that a resumed run replays the order up to its iteration in moments.
+A batch is a list of (position, index) pairs: `index` is an image, `position` counts the samples of
+all processes since the start of training. The order is the same as in Detectron2's TrainingSampler
+(or RepeatFactorTrainingSampler) and AspectRatioGroupedDataset. Indices are grouped instead of
+loaded images, so a resumed run can replay the order up to its iteration quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPEATING = "RepeatFactorTrainingSampler"  # of DATALOADER.SAMPLER_TRAIN: see `r
 
 
 def training_order(size: int, seed: int) -> Iterator[int]:
-    """Endless concatenation of random permutations of range(size), from one torch generator."""
+    """Yields random permutations of range(size) without end, from one torch generator."""
     generator = torch.Generator()
     generator.manual_seed(seed)
     while True:
@@ -67,17 +67,17 @@ def repeat_factors(
 
 
 def rank_share(size: int, rank: int, world_size: int) -> range:
-    """The contiguous part of a test set that one process predicts (InferenceSampler)."""
+    """Returns the contiguous part of a test set that one process predicts (InferenceSampler)."""
     share, rest = divmod(size, world_size)
     begin = rank * share + min(rank, rest)
     return range(begin, begin + share + (1 if rank < rest else 0))
 
 
 class GroupedBatches(Sampler[Batch]):
-    """Batches of one process: landscape images with landscape ones, the others together.
+    """Batches of one process that have either only landscape images or no landscape images.
 
-    Squares count as portrait. A batch leaves as soon as one of the two groups is full; what waits
-    in the other is never thrown away. With `grouping` off, batches are simply consecutive.
+    Square images count as portrait. A batch is yielded as soon as one of the two groups is full;
+    images that wait in the other group are kept. Without `grouping`, batches are consecutive.
     """
 
     def __init__(

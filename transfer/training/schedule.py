@@ -1,6 +1,6 @@
 """Learning rates over iterations, as factors on the base rate: warmup, then steps, cosine or poly.
 
-The numbers are Detectron2's (solver/lr_scheduler.py, solver/build.py).
+The numbers are the same as in Detectron2 (solver/lr_scheduler.py, solver/build.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ ROUNDING = 1e-6  # share of a run that a place in it may be rounded down by (fvc
 class Schedule:
     """Learning rate over iterations: warmup, then one of SHAPES.
 
-    That is steps ("WarmupMultiStepLR"), `num_decays` steps of equal length
-    ("WarmupStepWithFixedGammaLR"), half a cosine ("WarmupCosineLR") or (1 - progress) ** power
-    ("WarmupPolyLR", of semantic segmentation).
-
-    `steps` are iterations at which the rate is multiplied by `gamma`. Warmup grows linearly from
-    `warmup_factor` (or stays there, "constant") and ends at `warmup_iters`. The schedule then goes
-    on from there; with `rescale` it begins there, and takes the rest of the run.
+    The shapes are steps ("WarmupMultiStepLR"), `num_decays` steps of equal length
+    ("WarmupStepWithFixedGammaLR"), half a cosine ("WarmupCosineLR") and (1 - progress) ** power
+    ("WarmupPolyLR", for semantic segmentation). `steps` are iterations at which the rate is
+    multiplied by `gamma`. Warmup grows linearly from `warmup_factor` (or stays there, "constant")
+    and ends at `warmup_iters`. The schedule then continues from there; with `rescale` it begins
+    there, and takes the rest of the run.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Schedule:
         find(self.warmup_method, WARMUPS, "warmup", "SOLVER.WARMUP_METHOD")
 
     def factor(self, iteration: int) -> float:
-        """What the base learning rate is multiplied by at `iteration` (counted from 0)."""
+        """Returns the factor on the base learning rate at `iteration` (counted from 0)."""
         shape = SHAPES[self.name]
         length = min(self.warmup_iters, self.max_iter)
         if iteration >= length:
@@ -54,7 +53,7 @@ class Schedule:
             if self.rescale:
                 place = (iteration - length) / (self.max_iter - length) * self.max_iter
             return shape(self, place)
-        # Warmup aims at the value the schedule has where it ends: 1 except for a cosine.
+        # Warmup ends at the schedule's value at `warmup_iters`: 1 except for a cosine.
         start = self.warmup_factor * shape(self, 0)
         target = shape(self, 0 if self.rescale else length)
         return start + (target - start) * WARMUPS[self.warmup_method](iteration / length)
@@ -94,7 +93,7 @@ WARMUPS = {
 
 
 def check_steps(steps: Sequence[int], max_iter: int) -> tuple[int, ...]:
-    """The steps as a tuple; InputError unless they rise. Steps beyond the end are left out."""
+    """Returns the steps below `max_iter` as a tuple; InputError unless all steps increase."""
     if list(steps) != sorted(set(steps)):
-        raise InputError(f"SOLVER.STEPS {tuple(steps)} must rise")
+        raise InputError(f"SOLVER.STEPS {tuple(steps)} must be increasing iterations")
     return tuple(step for step in steps if step < max_iter)

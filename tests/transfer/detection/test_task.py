@@ -84,7 +84,9 @@ def check_that_only_the_same_run_goes_on(output: Path) -> None:
     mark = output / "trial_0" / "weights.sha256"
     kept = mark.read_text()
     mark.write_text("0" * 64)
-    with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
+    with pytest.raises(
+        InputError, match="trial_0 holds a run of different weights .000000000000 then"
+    ):
         check_trial_folders(TASK, TASK.prepare(request(output, *same, resume=True)))
     mark.write_text(kept)
 

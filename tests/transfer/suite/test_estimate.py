@@ -197,7 +197,7 @@ def test_a_plan_says_if_many_checkpoints_have_few_trials(tmp_path: Path) -> None
         jobs = [Job(f"boxes/{row}", (), tmp_path, (), kind=kind, trials=trials) for row in rows]
         return plan_text(jobs, {job.name: Estimate("todo") for job in jobs})
 
-    said = "boxes: 4 checkpoints with 3 trials each: all pairs are corrected for, so that 5"
+    said = "boxes: 4 checkpoints with 3 trials each: all pairs are corrected for; 5 trials"
     assert said in plan_of("abcd", "det", 3)
     assert "boxes: 4 checkpoints with 1 trial each" in plan_of("abcd", "det", 1)
     for quiet in (plan_of("abc", "det", 3), plan_of("abcd", "det", 5), plan_of("abcd", "cls", 1)):

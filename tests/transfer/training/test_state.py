@@ -77,7 +77,7 @@ def test_each_process_gets_its_own_draws(tmp_path: Path, caplog: pytest.LogCaptu
     torch.manual_seed(4)
     with caplog.at_level(logging.WARNING):
         restore_state(state, tmp_path / "two", model.load_state_dict, optimizer)
-    assert "two was written by another number of processes" in caplog.text
+    assert "two was written by a different number of processes" in caplog.text
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(4)))
 
 
@@ -108,7 +108,7 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     content = read_model(fitted.model_file, part="0.", kind="pair of layers")
     assert content.classes == ("a", "b") and content.preprocess == weights.preprocess
     assert torch.equal(content.state["2.bias"], again.state_dict()["2.bias"])
-    with pytest.raises(InputError, match="is not a detector: give the model_final.pth"):
+    with pytest.raises(InputError, match="is not a detector; give the model_final.pth"):
         read_model(fitted.model_file)
 
 

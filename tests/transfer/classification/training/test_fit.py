@@ -117,7 +117,9 @@ def test_without_resume_it_starts_again_and_another_run_is_refused(
     run(make(LARC, 3.0), tmp_path, folder, epochs=1)
     again, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2)
     assert len(again.rows) == 2 and again.before == 0
-    with pytest.raises(InputError, match=f"{STATE_FILE} is of another run .its config"):
+    with pytest.raises(
+        InputError, match=f"{STATE_FILE} was written by a different run .its config"
+    ):
         run(make(LARC, 3.0), tmp_path, folder, facts={"config": "b"}, resume=True)
     (tmp_path / STATE_FILE).write_bytes(b"torn")
     run(make(LARC, 3.0), tmp_path, folder, resume=True, epochs=2)  # from the one before
