@@ -2,11 +2,11 @@
 
     python benchmarks/coco_start.py --output benchmarks/results/coco_start_2cores.json
 
-A made-up data set in, with as many images (118,287) and objects (860,001) as COCO's train2017 and
-polygons of as many points; seconds of processor time, and the process's peak memory in MiB, out.
-Every row runs in a process of its own, so that its peak is its own. `--sizes` repeats the
-measurement for parts of the set: it shows how the cost grows. The image files are one photograph,
-hard-linked under each image's name, and only the first batch is decoded.
+The input is a made-up data set with the numbers of images (118,287), objects (860,001) and polygon
+points of COCO's train2017. The output is seconds of processor time and the process's peak memory in
+MiB. Every row runs in a separate process, because a peak is that of a process. `--sizes` repeats
+the measurement for parts of the set and shows how the cost grows. The image files are one
+photograph, hard-linked under each image's name, and only the first batch is decoded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.result_file import write_result
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 WIDTH, HEIGHT = 640, 480  # px
-POINTS = 24  # of a polygon, on average: the file is then about as large as COCO's, 450 MB
+POINTS = 24  # mean number of points of a polygon: the file is then as large as COCO's, 450 MB
 SHAPES = 4096  # different polygons
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0], help="parts of COCO")
     parser.add_argument(
-        "--folder", type=Path, help="keep the data there (default: a temporary one)"
+        "--folder", type=Path, help="folder that keeps the data (default: a temporary folder)"
     )
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_coco(folder: Path, images: int, objects: int) -> Path:
-    """Writes annotations and linked image files, unless the folder has them; returns the folder."""
+    """Writes annotations and linked image files if the folder lacks them; returns the folder."""
     path, photos = folder / "annotations" / "instances_train.json", folder / "train"
     if path.is_file():
         return folder
@@ -91,7 +91,7 @@ def make_coco(folder: Path, images: int, objects: int) -> Path:
 
 
 def _shape(rng: np.random.Generator) -> str:
-    """The keys of an object that its polygon decides: a star-shaped one around its centre."""
+    """The keys of an object that depend on its polygon, which is star-shaped around its centre."""
     count = int(rng.integers(POINTS // 2, POINTS * 3 // 2))
     centre, radius = rng.uniform([80, 80], [WIDTH - 80, HEIGHT - 80]), rng.uniform(5, 75)
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
@@ -105,12 +105,12 @@ def _shape(rng: np.random.Generator) -> str:
 
 
 def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    """What `function` returns in a new process, with the memory that it took there."""
+    """The result of `function` in a new process, with the memory that it used there."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, *args))
     process.start()
-    theirs.close()  # else a process that failed would be waited for
+    theirs.close()  # otherwise we would wait for a process that failed
     found: dict[str, Any] = ours.recv()
     process.join()
     return found
@@ -121,7 +121,7 @@ def _run(result: Connection, function: Callable[..., dict[str, Any]], *args: obj
 
 
 def start(folder: Path) -> dict[str, Any]:
-    """Opens the set as training does, with all checks but the images' sizes, and reads a batch."""
+    """Opens the set as training does, with all checks except the images' sizes; reads a batch."""
     from pretrain.common.distributed import seed_everything
     from transfer.datasets.checks_before_training import check_masks, check_trainable, describe
     from transfer.datasets.registry import open_sets
@@ -151,7 +151,7 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 def peak_mib() -> int:
-    """The largest memory that this process has held, in MiB."""
+    """The largest memory that this process has used, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
