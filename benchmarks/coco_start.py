@@ -2,11 +2,11 @@
 
     python benchmarks/coco_start.py --output benchmarks/results/coco_start_2cores.json
 
-The input is a made-up data set with the numbers of images (118,287), objects (860,001) and polygon
-points of COCO's train2017. The output is seconds of processor time and the process's peak memory in
-MiB. Every row runs in a separate process, because a peak is that of a process. `--sizes` repeats
-the measurement for parts of the set and shows how the cost grows. The image files are one
-photograph, hard-linked under each image's name, and only the first batch is decoded.
+A made-up data set in, with as many images (118,287) and objects (860,001) as COCO's train2017 and
+polygons of as many points; seconds of processor time, and the process's peak memory in MiB, out.
+Every row runs in a process of its own, so that its peak is its own. `--sizes` repeats the
+measurement for parts of the set: it shows how the cost grows. The image files are one photograph,
+hard-linked under each image's name, and only the first batch is decoded.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _run(result: Connection, function: Callable[..., dict[str, Any]], *args: obj
 
 
 def start(folder: Path) -> dict[str, Any]:
-    """Opens the set as training does, with all checks except the images' sizes; reads a batch."""
+    """Opens the set as training does, with all checks but the images' sizes, and reads a batch."""
     from pretrain.common.distributed import seed_everything
     from transfer.datasets.checks_before_training import check_masks, check_trainable, describe
     from transfer.datasets.registry import open_sets

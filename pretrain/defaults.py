@@ -172,10 +172,10 @@ _C.SOLVER.FINAL_WEIGHT_DECAY = -1.0  # >= 0: a cosine goes from WEIGHT_DECAY to 
 _C.SOLVER.TRUST_COEFFICIENT = 0.001  # lars; SimCLR's eeta
 _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # no weight decay, no lars adaptation for them; SimCLR
 _C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
-_C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps with non-finite loss or gradient before the run stops
-_C.SOLVER.COMPILE = False  # torch.compile of the trunk; if it fails, only a log line says so
-# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients if the GPU has
-# no bfloat16 (before Ampere). A CPU always runs float32.
+_C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
+_C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a line, if it fails
+# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
+# has no bfloat16 (before Ampere). A CPU always runs float32.
 _C.SOLVER.BF16 = True
 # On GPUs since Ampere: float32 matrix products round their factors to TF32 (10 bits of mantissa).
 # With BF16 these are only the losses' products (VICReg, Barlow Twins: covariances). False is

@@ -74,7 +74,7 @@ class MetricsWriter:
         path = Path(output_dir) / file_name
         _drop_after(path, resume_step, step_name)
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard also drops the step itself, so give it the next one.
+        # TensorBoard drops the step that it is given as well.
         self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step + 1)
 
     def write(self, step: int, **scalars: float) -> None:
@@ -89,7 +89,7 @@ class MetricsWriter:
                 self._tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Saves the written rows, so they survive a kill. TensorBoard writes in the background."""
+        """What was written survives a kill from here on; TensorBoard writes in the background."""
         if self._file is not None and self._tensorboard is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -115,8 +115,8 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, Any]]:
-    """The rows of a metrics file. Lines without a row that has a step are left out, and a warning
-    counts them. A last line that a kill has cut off is not counted."""
+    """The rows of a metrics file. Lines that hold no row with a step are left out, with a warning
+    that counts them, but for a last one that a kill has cut off."""
     rows, bad = [], []
     for number, line in enumerate(lines := Path(path).read_bytes().splitlines()):
         row = _row(line, step_name)
@@ -133,8 +133,8 @@ def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, An
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
     """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
 
-    On a terminal, a bar inside another bar has a separate line. In a file it follows the text of
-    the other bar, because moving between lines would write escape codes.
+    A bar inside of another one has a line of its own on a terminal. In a file, where moving
+    between lines would leave escape codes, it follows the other one's text.
     """
     if not sys.stderr.isatty():
         options.setdefault("position", 0)

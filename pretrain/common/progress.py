@@ -1,7 +1,7 @@
 """Progress bars, and `progress.json`: the progress of a long command, for people and programs.
 
-A command that runs inside `keep_progress(OUTPUT)` updates OUTPUT/progress.json while its bars move.
-A suite, a probe and live views read that file; the bars on stderr are only for people.
+A command that runs inside `keep_progress(OUTPUT)` keeps OUTPUT/progress.json while its bars move. A
+suite, a probe and live views read that file; the bars on stderr are for people alone.
 """
 
 from __future__ import annotations

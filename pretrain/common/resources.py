@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def usable_workers(wanted: int) -> int:
-    """The number of loader processes to start for the config's number: at most one per core.
+    """Loader processes to start if a config asks for this number: at most one for each core.
 
     More would wait for each other, and torch warns about them. Results do not depend on it.
     """

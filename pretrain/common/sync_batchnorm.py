@@ -210,7 +210,7 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def with_kernels(norm: AllReduceBatchNorm) -> KernelBatchNorm:
-    """The same layer with the same parameters and buffers, but with CUDA's kernels."""
+    """The same layer, with the same parameters and buffers, on CUDA's kernels."""
     return _like(KernelBatchNorm, norm)
 
 
@@ -231,7 +231,7 @@ def _has_activation(module: nn.Module) -> bool:
 
 
 def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
-    """A norm of class `kind` with the settings, parameters and buffers of `norm`, on its device."""
+    """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
         eps=norm.eps,
@@ -249,7 +249,7 @@ def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
 
 
 def _add_activation(ours: _BatchNorm, norm: nn.Module) -> None:
-    """Makes `ours` end like timm's BatchNormAct2d, without a new name in the state."""
+    """Lets `ours` end as timm's BatchNormAct2d does, without a name of its own in the state."""
     drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
     ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
 

@@ -202,8 +202,8 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
 
 
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:
-    """The crops of the first `number` images that a run sees (or of all images, if there are
-    fewer), as its loader makes them: V uint8 (N, 3, S, S)."""
+    """The crops of the first `number` images (all, if there are fewer) that a run sees, as its
+    loader makes them: V uint8 (N, 3, S, S)."""
     few = cfg.clone()
     few.defrost()
     few.SOLVER.BATCH_SIZE = min(number, len(images))

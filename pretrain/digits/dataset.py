@@ -61,9 +61,8 @@ def make_digits(
     """Writes the data set below `output`. Returns True if it was written, False if it existed.
 
     classification, scenes: numbers of crops and of scenes for train, val, test.
-    The set is made next to `output` and moved there when it is complete, so a folder with digits is
-    always complete. Raises InputError for bad counts, for a seed below 0, and if `output` contains
-    anything else.
+    The set is made beside `output` and moved there when complete: a folder with digits is whole.
+    Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
     """
     output = Path(output)
     crop_counts, scene_counts = _counts(classification, "classification"), _counts(scenes, "scenes")

@@ -173,7 +173,7 @@ class Checkpoint(Callback):
 
 
 def _seconds_between_updates() -> float:
-    """Seconds between updates of the bar: many in a log file, unless tqdm's variable sets them."""
+    """Of the bar; a log file wants few lines, unless tqdm's own variable says otherwise."""
     return 0.5 if sys.stderr.isatty() else float(os.environ.get("TQDM_MININTERVAL", 20.0))
 
 

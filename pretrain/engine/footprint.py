@@ -1,11 +1,11 @@
-"""The memory and FLOPs of a pretraining step on a GPU: a config and a number of processes in, bytes
-and FLOPs out. It takes seconds, on any machine.
+"""What a pretraining step needs of a GPU: a config and a number of processes in, bytes and FLOPs
+out, in seconds, on any machine.
 
-It measures the complete step of one process: forward, loss, backward, clipping, optimizer with its
-states, momentum copies and queue. The inputs are the views and the crops that they were made from.
-Making the views is left out, because its memory is free again before the backward pass reaches the
-peak. The other processes are simulated, so loss and queue get the images of all processes. Batch
-norm is that of one process, because synchronised batch norm keeps the same activations.
+The step is the whole one of a process: forward, loss, backward, clipping, optimizer with its
+states, momentum copies and queue. Its input are the views and the crops that they were made of; the
+making of the views is left out, whose memory is free again before the backward pass reaches the
+peak. The other processes are pretended, so that loss and queue meet the images of all. Batch
+norm is that of one process: synchronised, it keeps the same activations.
 """
 
 from __future__ import annotations

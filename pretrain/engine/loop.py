@@ -82,7 +82,7 @@ class Training:
     base_lr: float = 0.0  # for parameters whose learning rate stays constant
     weight_decay_at: Callable[[int], float] | None = None  # None: that of the parameter groups
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
-    parts: int = 1  # number of parts of a process's batch, see grad_cache.py
+    parts: int = 1  # in which a process's batch is computed, see grad_cache.py
     step: int = 0  # steps done
     seconds: float = 0.0  # training time without the monitor's pauses
     unlogged: Unlogged = field(default_factory=Unlogged)

@@ -265,8 +265,8 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 def build_callbacks(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], data: PretrainingData, resume_step: int
 ) -> list[Callback]:
-    """Monitor, metrics, progress bar, views.png, checkpoints, in the order of their calls. The rows
-    of a step are written before the checkpoint of the step, so a kill loses no row."""
+    """Monitor, metrics, progress bar, views.png, checkpoints: in the order of their calls. The rows
+    of a step are written before the checkpoint of the step, so that a kill loses none."""
     writer = MetricsWriter(folder, resume_step)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar(), ViewPanel(folder)]

@@ -79,7 +79,7 @@ def build_momentum(cfg: CfgNode) -> Momentum:
 
 
 def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
-    """The method; `num_classes` is used if it has a classifier."""
+    """The method, of `num_classes` classes where it has a classifier."""
     name, node, trunk = loss_name(cfg), cfg.METHOD, build_trunk(cfg)
     if name == "supervised":
         return Supervised(trunk, feature_width(trunk), num_classes)

@@ -80,10 +80,10 @@ def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves
 
 
 def open_folder(images: str | None) -> ImageDataset | None:
-    """Opens images by a data set's name, or by a folder; None for None.
+    """Images by a data set's name, or by a folder; None for None.
 
-    If a folder's path exists from the working directory, it is used. Otherwise the folder is found
-    like `folder:FOLDER`: absolute, or below the root of the data sets.
+    A folder is found as `folder:FOLDER` finds it, absolute or below the data sets' root, unless the
+    path exists as it is given, below the working directory.
     """
     if not images:
         return None
