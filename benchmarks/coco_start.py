@@ -39,7 +39,7 @@ from benchmarks.result_file import write_result
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 WIDTH, HEIGHT = 640, 480  # px
-POINTS = 24  # of a polygon, on average: the file is then about as large as COCO's, 450 MB
+POINTS = 24  # mean number of points of a polygon: the file is then as large as COCO's, 450 MB
 SHAPES = 4096  # different polygons
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0], help="parts of COCO")
     parser.add_argument(
-        "--folder", type=Path, help="keep the data there (default: a temporary one)"
+        "--folder", type=Path, help="folder that keeps the data (default: a temporary folder)"
     )
     parser.add_argument("--before", type=Path, help="another checkout, measured in turn")
     parser.add_argument("--output", type=Path, help="JSON file of the result")
@@ -103,7 +103,7 @@ def _of_another_checkout(checkout: Path, place: Path) -> dict[str, Any]:
 
 
 def make_coco(folder: Path, images: int, objects: int) -> Path:
-    """Writes annotations and linked image files, unless the folder has them; returns the folder."""
+    """Writes annotations and linked image files if the folder lacks them; returns the folder."""
     path, photos = folder / "annotations" / "instances_train.json", folder / "train"
     if path.is_file():
         return folder
@@ -138,7 +138,7 @@ def make_coco(folder: Path, images: int, objects: int) -> Path:
 
 
 def _shape(rng: np.random.Generator) -> str:
-    """The keys of an object that its polygon decides: a star-shaped one around its centre."""
+    """The keys of an object that depend on its polygon, which is star-shaped around its centre."""
     count = int(rng.integers(POINTS // 2, POINTS * 3 // 2))
     centre, radius = rng.uniform([80, 80], [WIDTH - 80, HEIGHT - 80]), rng.uniform(5, 75)
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
@@ -152,12 +152,12 @@ def _shape(rng: np.random.Generator) -> str:
 
 
 def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    """What `function` returns in a new process, with the memory that it took there."""
+    """The result of `function` in a new process, with the memory that it used there."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, *args))
     process.start()
-    theirs.close()  # else a process that failed would be waited for
+    theirs.close()  # otherwise we would wait for a process that failed
     found: dict[str, Any] = ours.recv()
     process.join()
     return found
@@ -212,7 +212,7 @@ def start(folder: Path, together: Barrier | None = None) -> dict[str, Any]:
 
 
 def peak_mib() -> int:
-    """The largest memory that this process has held, in MiB."""
+    """The largest memory that this process has used, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -71,8 +71,8 @@ class MetricsWriter:
     ) -> None:
         """
         Args:
-            resume_step: what a killed run recorded after this step is dropped; -1: all of it. What
-                cannot be read is dropped too, and counted in a warning.
+            resume_step: rows that a killed run recorded after this step are dropped; -1 drops all
+                rows. Unreadable rows are also dropped, and a warning counts them.
             file_name, step_name: Detectron2 calls them metrics.json and iteration.
             loggers: names of `pretrain.common.loggers`, with commas between them; "": none.
         """

@@ -1,4 +1,4 @@
-"""Progress bars, and `progress.json`: how far a long-running command is, for people and programs.
+"""Progress bars, and `progress.json`: the progress of a long command, for people and programs.
 
 On a terminal a bar is tqdm's. In a file, where a bar that is drawn again and again would leave one
 line of thousands of characters, it is a plain line now and then: what is done, the rate and the
@@ -44,10 +44,12 @@ class Progress:
     """One state of the latest progress bar of a command; times in seconds.
 
     Attributes:
-        stage: what is done, such as "train"; done, total: in `unit`; total is 0 if it is not known.
-        rate: units per second, eta: until the stage ends; None while they are not known.
-        elapsed: since the stage began, in this process.
-        metrics: what the bar shows beside the rate, such as the loss.
+        stage: the present work, such as "train".
+        done, total: in `unit`; total is 0 if it is not known.
+        rate: units per second; None while it is not known.
+        eta: time until the stage ends; None while it is not known.
+        elapsed: time since the stage began, in this process.
+        metrics: values that the bar shows next to the rate, such as the loss.
         time: when the state was written, in seconds since 1970.
     """
 
@@ -64,13 +66,14 @@ class Progress:
 
 @contextmanager
 def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[None]:
-    """The progress bars of this process, and of those it launches, keep `folder`/progress.json.
+    """Inside, the progress bars of this process, and of those it launches, update
+    `folder`/progress.json.
 
     Bad input leaves neither the file nor an empty folder.
 
     Args:
-        results: the files that the command is to write. If all are there and none is written, the
-            run was finished before, and the file is put back as it was.
+        results: the files that the command will write. If all exist and none is written, the run
+            was already finished, and the progress file is restored.
     """
     file = Path(folder) / FILE_NAME
     there, earlier = _stamps(results), _content(file)
@@ -83,7 +86,7 @@ def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[
             _write(file, earlier)
     except InputError:
         forget_progress(Path(folder))
-        with suppress(OSError):  # it was there before, or holds something
+        with suppress(OSError):  # it existed before, or is not empty
             Path(folder).rmdir()
         raise
     finally:
@@ -93,9 +96,9 @@ def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[
 
 
 def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
-    """Where a command that begins with `first_trial` keeps its state.
+    """The folder for the state of a command that begins with `first_trial`.
 
-    Several commands may share an output folder, each with trials of its own.
+    Several commands may share an output folder if each has different trials.
     """
     return Path(output) / f"trial_{first_trial}" if first_trial else Path(output)
 
@@ -105,7 +108,11 @@ def read_progress(folder: Path) -> Progress | None:
     try:
         content = read_json(folder / FILE_NAME)
         return Progress(**content)
-    except (OSError, ValueError, TypeError):  # not there yet, or of a version with other fields
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+    ):  # missing, or of a version with different fields
         return None
 
 
@@ -131,7 +138,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def _stamps(results: Sequence[Path]) -> list[int]:
-    """When each file was written; none if one of them is missing."""
+    """When each file was written; an empty list if one of them is missing."""
     try:
         return [path.stat().st_mtime_ns for path in results]
     except OSError:
@@ -152,7 +159,7 @@ class ProgressBar(tqdm):
     A plain line comes every LINE_SECONDS, and when a stage of SHORT_SECONDS or more has ended, but
     for one with `leave=False`, which leaves no trace on a terminal either.
 
-    A failure to write the file stops nothing: it is for watching only.
+    If the file cannot be written, the command continues, because the file is only for watching.
     """
 
     def __init__(self, items: Iterable[Any] | None = None, **options: Any) -> None:
@@ -171,7 +178,7 @@ class ProgressBar(tqdm):
         self._keep()
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields the items. tqdm's own loop moves the bar only as often as it is drawn."""
+        """Yields the items and moves the bar each time; tqdm's own loop moves it less often."""
         with self:
             for item in self.iterable:
                 yield item
@@ -190,7 +197,7 @@ class ProgressBar(tqdm):
     def set_postfix(
         self, ordered_dict: Mapping[str, Any] | None = None, refresh: bool = True, **values: Any
     ) -> None:
-        """Shows names and values beside the rate."""
+        """Shows names and values next to the rate."""
         self._metrics = {**(ordered_dict or {}), **values}
         super().set_postfix(ordered_dict, refresh, **values)
 
@@ -269,7 +276,7 @@ def clock(seconds: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number if the text is one, so that programs need not parse it."""
+    """The number in a text, if it is one, so that programs do not have to parse it."""
     try:
         return float(value)
     except (TypeError, ValueError):

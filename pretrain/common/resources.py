@@ -1,4 +1,4 @@
-"""The processor cores that this process may use, and loader processes for them."""
+"""The processor cores that this process may use, and the loader processes for them."""
 
 from __future__ import annotations
 
@@ -59,30 +59,30 @@ def usable_workers(wanted: int) -> int:
     """Loader processes to start if a config asks for this number: at most one for each core that is
     this process's share, where a launcher has started several on this machine.
 
-    More would wait for each other, and torch warns of them. Numbers do not depend on it.
+    More would wait for each other, and torch warns about them. Results do not depend on it.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(wanted, max(1, cores() // here))
 
 
 def loader_processes(wanted: int) -> dict[str, Any]:
-    """The options of torch's DataLoader for its processes: how many, and how each begins."""
+    """The options of torch's DataLoader for its processes: their number, and how each starts."""
     return {"num_workers": usable_workers(wanted), "worker_init_fn": start_worker}
 
 
 def start_worker(worker_id: int) -> None:
-    """To be called first in a loader's process: lets it end if a batch cannot be sent, and not for
-    a signal that asks the command to end.
+    """Must be called first in a loader's process. The process then ends if a batch cannot be sent,
+    and does not end for a signal that asks the command to end.
 
-    Ctrl-C and a launcher's SIGTERM reach all processes of a command; the main process saves at its
-    next step, for which it needs batches.
+    Ctrl-C and a launcher's SIGTERM reach all processes of a command, but the main process needs
+    batches until it has saved at its next step.
 
-    multiprocessing's queue only prints the error and drops the batch, for which the training would
-    wait forever. With a full /dev/shm the process ends by the signal SIGBUS, as it does where the
-    system finds no page for memory that was granted already: `pretrain.common.errors.failure` has
-    one line for both.
+    If a batch cannot be sent, multiprocessing's queue would only print the error and drop it, and
+    the training would wait for the batch forever. If /dev/shm is full, the process ends by the
+    signal SIGBUS. The same happens if the system finds no page for memory that it has already
+    granted. `pretrain.common.errors.failure` has one line for both.
     """
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler adds a line of its own
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler would print another line
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -91,7 +91,7 @@ def start_worker(worker_id: int) -> None:
 
 
 def _end_for_parent(parent: int) -> None:
-    """Ends the process at a SIGTERM that its main process sends, and at no other."""
+    """Ends the process at a SIGTERM from its main process, and ignores any other SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -36,15 +36,15 @@ from pretrain.engine.run import build_solver, convert_norms, total_steps
 from pretrain.methods.build import build_method
 from pretrain.methods.shared_encoder import SharedEncoder
 
-CLASSES = 1000  # of a classifier; ImageNet's, whose head is small beside any backbone
+CLASSES = 1000  # outputs of a classifier: ImageNet's, whose head is small next to any backbone
 
 
 def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNeeds:
-    """What a run needs of each of its GPUs.
+    """What a run needs from each of its GPUs.
 
     Args:
-        cfg: checked for `num_processes`.
-        num_images: for training; None: not known, but of a public data set as it is known.
+        cfg: a config checked for `num_processes`.
+        num_images: number of training images; None: not known, except for a public data set.
     """
     images = num_images or IMAGES.get(cfg.DATASETS.TRAIN)
     steps = cfg.SOLVER.MAX_STEPS or None
@@ -61,10 +61,10 @@ def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNe
 
 
 def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
-    """The cost of a training step of one of the processes, on the precision that the config wants.
+    """The cost of a training step of one process, in the precision that the config sets.
 
     Args:
-        cfg: checked for `num_processes`.
+        cfg: a config checked for `num_processes`.
     """
     images = cfg.SOLVER.BATCH_SIZE // num_processes
     own = cfg.clone()
@@ -117,7 +117,7 @@ def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
 
 @contextmanager
 def _one_of(num_processes: int) -> Iterator[None]:
-    """This process is the first of several, whose tensors it gathers without values."""
+    """Makes this process the first of several; it gathers their tensors without values."""
     if num_processes == 1:
         yield
         return

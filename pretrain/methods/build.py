@@ -1,4 +1,4 @@
-"""From a pretraining config to its method: trunk, heads and loss, untrained; or a trained trunk."""
+"""From a pretraining config to its untrained method (trunk, heads, loss), or to a trained trunk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pretrain.methods.vicreg import VICReg
 
 
 def loss_name(cfg: CfgNode) -> str:
-    """The method whose loss is used: METHOD.BASE for mscn, else METHOD.NAME itself."""
+    """The method whose loss is used: METHOD.BASE for mscn, otherwise METHOD.NAME itself."""
     return cfg.METHOD.BASE if cfg.METHOD.NAME == MSCN else cfg.METHOD.NAME
 
 
@@ -55,10 +55,9 @@ def trunk_width(cfg: CfgNode) -> int:
 
 
 def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
-    """The trained trunk of a run's checkpoint, and what it wants of its input.
+    """The trained trunk of a run's checkpoint, and the preprocessing that it expects.
 
-    Raises InputError for a file that is not a checkpoint, or that holds another backbone than the
-    config's.
+    Raises InputError for a file that is not a checkpoint, or whose backbone is not the config's.
     """
     saved = load_checkpoint(path)
     mark, trunk = "trunk.", build_trunk(cfg)
@@ -67,7 +66,8 @@ def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
         trunk.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"{path} does not hold the BACKBONE.NAME {cfg.BACKBONE.NAME} of its run's config"
+            f"{path} does not contain the BACKBONE.NAME {cfg.BACKBONE.NAME} of its run's config; "
+            "the file and the config must come from the same run"
         ) from error
     return trunk, Preprocess.from_dict(saved["preprocess"])
 

@@ -68,7 +68,7 @@ def test_the_memory_and_time_of_a_named_gpu(
     demo, few = ["--config", "mscn_demo.yaml", "--gpu"], ["SOLVER.MAX_STEPS", "9"]
     few += ["SOLVER.WARMUP_STEPS", "1", "DATALOADER.NUM_WORKERS", "2"]
     found = rows(capsys, *demo, "V100-16", *few)
-    assert "64 images a process" in found["memory v100-16"]["detail"]
+    assert "64 images per process" in found["memory v100-16"]["detail"]
     assert "9 steps" in found["compute v100-16"]["detail"] and "shared memory" in found
     assert found["gpu"]["detail"].startswith("1 x v100-16, as --gpu says")
     found = rows(capsys, *demo, "small", *few, status=2)
@@ -76,7 +76,7 @@ def test_the_memory_and_time_of_a_named_gpu(
     assert "not calibrated" in found["compute small"]["detail"]
     detection = ["--config", "digits_voc.yaml", "--weights", "random", "--gpu", "small"]
     found = rows(capsys, *detection, status=2)
-    assert "8 images a process" in found["memory small"]["detail"]
+    assert "8 images per process" in found["memory small"]["detail"]
     assert main(["--config", "mscn_demo.yaml", "--gpu", "abacus"]) == 2
     assert "unknown GPU 'abacus' in --gpu; known: a10" in capsys.readouterr().err
 
@@ -207,7 +207,7 @@ def test_cache_and_queue(
     assert "images are read from files: their sizes differ" in found["cache"]["detail"]
     assert "3.png has 21x20 px" in found["cache"]["detail"]
     assert found["queue"]["status"] == "warn"
-    assert "QUEUE_SIZE 6 is longer than the 4 training images" in found["queue"]["detail"]
+    assert "QUEUE_SIZE 6 is larger than the 4 training images" in found["queue"]["detail"]
     assert scanned == [tmp_path], "each folder is listed once"
     (tmp_path / "3.png").unlink()
     words[words.index("METHOD.QUEUE_SIZE") + 1] = "2"

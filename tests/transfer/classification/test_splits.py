@@ -92,8 +92,8 @@ def test_what_a_split_holds(tmp_path: Path) -> None:
     (tmp_path / "dog" / "c.heic").write_text("")
     name = f"folder:{tmp_path}"
     assert open_split(name).describe() == (
-        f"{name}: 3 images, 2 classes (1 to 2 images a class); left out: 1 .heic, 1 hidden or of "
-        "the system"
+        f"{name}: 3 images, 2 classes (1 to 2 images a class); left out: 1 .heic, 1 hidden or "
+        "system files"
     )
     assert open_split(name, 1).describe().startswith(f"{name}: 2 images, 2 classes (1 images")
 

@@ -77,7 +77,7 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
 
 def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(OSError, match=r"a\.png is refused: images of more than"):
+    with pytest.raises(OSError, match=r"a\.png is refused: images with more than"):
         header_size(save(tmp_path, "a.png"))
 
 

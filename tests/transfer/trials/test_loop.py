@@ -210,7 +210,7 @@ def test_test_images_that_are_training_images_are_counted(
     run_command(Nothing(values=(7, 7)), request(tmp_path), num_gpus=1)
     assert read_record(tmp_path / "trial_0/record.json")["data"]["in_both"] == 1
     assert (
-        "1 of the 3 images of test are in train, too (equal content, first: 0 is 0)"
+        "1 of the 3 images of test are also in train (equal content, first: 0 is 0)"
         in capfd.readouterr().err
     )
 
