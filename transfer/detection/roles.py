@@ -73,6 +73,7 @@ ROLES = Roles(
         "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
         "SOLVER.AMP": only(_amp),
         "TRANSFER.AMP_DTYPE": only(_amp),
+        "TRANSFER.TF32": only(lambda cfg: cfg.TRANSFER.TF32),
         "TRANSFER.ACCUMULATE": only(_accumulates),
         "TRANSFER.INIT": only(lambda cfg: cfg.TRANSFER.INIT == "detector"),
         "TRANSFER.LR_SWEEP": only(lambda cfg: bool(cfg.TRANSFER.LR_SWEEP.RATES)),
