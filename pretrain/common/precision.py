@@ -28,17 +28,20 @@ def describe_precision(dtype: torch.dtype | None) -> str:
     return NAMES[dtype] if dtype is not None else "fp32"
 
 
-def allow_tf32(device: torch.device) -> str:
+def allow_tf32(device: torch.device, key: str = "SOLVER.TF32") -> str:
     """Allows TF32 for the float32 matrix products of this process on a GPU: their factors are
     rounded. PyTorch already does so by default for convolutions in float32.
 
     Returns one clause for a log. It has no effect on a CPU, and on GPUs before Ampere. It uses
     PyTorch's function for all interfaces: if only CUDA's products are set, torch.compile raises an
     error when it reads the older setting.
+
+    Args:
+        key: the config key that asks for it.
     """
     if device.type != "cuda":
-        return "SOLVER.TF32 has no effect on this device; it computes in full float32"
+        return f"{key} has no effect on this device, which computes in full float32"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return "SOLVER.TF32 has no effect on this GPU; it has no TF32"
+        return f"{key} has no effect on this GPU, which has no TF32"
     torch.set_float32_matmul_precision("high")
     return "float32 matrix products round their factors to TF32"

@@ -214,6 +214,9 @@ def _train() -> CfgNode:
     node.SYNC_BN = False
     # bfloat16 on a GPU (weights, head and loss in float32)
     node.AMP = True
+    # On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of
+    # mantissa): all of them without AMP, with it those of head and loss. False: PyTorch's default
+    node.TF32 = False
     # Epochs between tests on DATASETS.TEST; the best is reported as top1_best. 0: test only after
     # the last epoch
     node.EVAL_PERIOD = 1
@@ -224,6 +227,11 @@ def _train() -> CfgNode:
 
 def _if_read(node: str) -> Callable[[CfgNode], bool]:
     return lambda cfg: reads(cfg, node)
+
+
+def uses_tf32(cfg: CfgNode) -> bool:
+    """Whether training on random crops may round factors of float32 products to TF32."""
+    return reads(cfg, "TRAIN") and cfg.TRAIN.TF32
 
 
 def _rounds(cfg: CfgNode) -> bool:
@@ -256,6 +264,7 @@ ROLES = Roles(
         # TRAIN.SOURCE_PRINTS changes no number but has to stay in the hash: shipped configs have
         # four different values of it, and no single fixed value would give all their hashes.
         "TRAIN": only(_if_read("TRAIN")),
+        "TRAIN.TF32": only(uses_tf32),
         "SOLVER": only(_if_read("SOLVER"), hashed=Hashed.DEFAULT),
     },
 )

@@ -24,7 +24,7 @@ from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.crops import ImageTransform
-from transfer.classification.defaults import ROLES, get_defaults, reads
+from transfer.classification.defaults import ROLES, get_defaults, reads, uses_tf32
 from transfer.classification.features.extract import Extracted, extract_splits
 from transfer.classification.features.formats import with_formats
 from transfer.classification.protocols.all_protocols import PROTOCOLS
@@ -77,6 +77,10 @@ class ClassificationTask(Task[ClassificationJob]):
     def identity(self, job: ClassificationJob) -> str:
         """Returns the protocol's sha256, which includes the content of a list of images."""
         return job.identity
+
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRAIN.TF32, of the protocols that train on random crops."""
+        return "TRAIN.TF32" if uses_tf32(cfg) else ""
 
     def backbone_name(self, cfg: CfgNode) -> None:
         """Returns None: any backbone can be scored."""

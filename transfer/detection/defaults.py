@@ -114,6 +114,10 @@ def make_transfer() -> CfgNode:
     node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that judges
     # Of SOLVER.AMP: fp16 as Detectron2's, or bf16 without loss scaling (torchvision engine only).
     node.AMP_DTYPE = "fp16"
+    # On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of
+    # mantissa), in training and in the scores that follow it. False: PyTorch's default, which is
+    # full float32 for products, and TF32 for convolutions in float32.
+    node.TF32 = False
     # Micro-batches that a process takes one after the other for one step, where memory is short:
     # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
     node.ACCUMULATE = 1

@@ -113,6 +113,7 @@ ROLES = Roles(
         ),
         "SOLVER.AMP": only(_amp),
         "TRANSFER.AMP_DTYPE": only(_amp),
+        "TRANSFER.TF32": only(lambda cfg: cfg.TRANSFER.TF32),
         "TRANSFER.ACCUMULATE": only(_accumulates),
         "TRANSFER.INIT": only(lambda cfg: cfg.TRANSFER.INIT == "detector"),
         "TRANSFER.LR_SWEEP": only(lambda cfg: bool(cfg.TRANSFER.LR_SWEEP.RATES)),

@@ -74,6 +74,10 @@ class DetectionTask(FineTuning[DetectionJob]):
         check_sweep(cfg)
         return cfg
 
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRANSFER.TF32."""
+        return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
+
     def backbone_name(self, cfg: CfgNode) -> str:
         """The trunk's name in pretrain.backbones."""
         return detection_config.backbone_name(cfg)

@@ -56,6 +56,10 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         """See `Task.load_config`."""
         return segmentation_config.load_segmentation_config(config, overrides)
 
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRANSFER.TF32."""
+        return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
+
     def backbone_name(self, cfg: CfgNode) -> str:
         """The trunk's name in pretrain.backbones."""
         return segmentation_config.backbone_name(cfg)

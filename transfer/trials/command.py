@@ -22,10 +22,12 @@ from pretrain.common.distributed import (
     is_first_of_launcher,
     is_main,
     launch,
+    process_device,
     under_torchrun,
 )
 from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
+from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
 from transfer.results.last_lines import last_lines, where_resume_continues
 from transfer.results.metrics import headline_texts
@@ -78,6 +80,8 @@ def run_request(task: Task[Any], request: Request, job: Job[Any] | None = None) 
     """
     with _processes():
         job = job or task.prepare(request, scan=False)
+        if key := task.tf32_key(job.cfg):
+            logger.info("%s", allow_tf32(process_device(), key))
         for line in task.describe(job):
             logger.info("%s", line)
         return run_trials(task, job)

@@ -258,6 +258,10 @@ class Task(Protocol[JobT]):
         """Returns the sha256 of the protocol."""
         return self.roles.sha256(job.cfg)
 
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """The key that lets float32 matrix products round to TF32, if it is on; else ""."""
+        return ""
+
     @abstractmethod
     def backbone_name(self, cfg: CfgNode) -> str | None:
         """Returns the backbone that the config builds; None: the weights decide."""
