@@ -22,11 +22,12 @@ from pathlib import Path
 # the number of a process that wrote progress.json.
 DRAWN = r"[a-z0-9_]{8}_|(?=[a-z_]*\d)[a-z0-9_]{8}|(?<=\.progress\.json\.)\d+"
 SOME_FILE = r".+\.[A-Za-z0-9]+"
+PART = ".part"  # follows a name without suffix, such as last_checkpoint
 
 
 def make_temporary(path: Path) -> tuple[int, str]:
     """Makes an empty, hidden file next to `path`. Returns its locked descriptor and its name."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix="_")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix="_")
     _lock(handle)
     return handle, name
 
@@ -34,7 +35,7 @@ def make_temporary(path: Path) -> tuple[int, str]:
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """An empty, hidden folder next to `path`; it is removed at the end with all its content."""
-    name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix="_")
+    name = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix="_")
     handle = os.open(name, os.O_RDONLY)
     try:
         _lock(handle)
@@ -51,7 +52,8 @@ def sweep(folder: Path, name: str = "") -> list[Path]:
     Args:
         name: remove only the temporaries of this file, directly in a folder that others also use.
     """
-    pattern = re.compile(rf"\.({re.escape(name) if name else SOME_FILE})\.({DRAWN})")
+    wanted = re.escape(name) + f"({re.escape(PART)})?" if name else SOME_FILE
+    pattern = re.compile(rf"\.({wanted})\.({DRAWN})")
     hidden = folder.glob(".*") if name else _hidden_below(folder)
     found = [path for path in hidden if pattern.fullmatch(path.name) and _is_left(path)]
     for path in found:
@@ -61,6 +63,10 @@ def sweep(folder: Path, name: str = "") -> list[Path]:
             with suppress(OSError):
                 path.unlink()
     return [path for path in found if not path.exists()]
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}{'' if path.suffix else PART}."
 
 
 def _hidden_below(folder: Path) -> Iterator[Path]:

@@ -39,6 +39,7 @@ CPU_SECONDS = 5  # of one case; more is a hang
 WALL_SECONDS = 60  # of one case that waits for something; more is a hang as well
 MEMORY_BYTES = 3 << 30  # beyond what the process has before its first case
 LONGEST_MESSAGE = 2000
+BATCH = 500  # cases in one process: Hypothesis keeps what it has drawn, some MB a checkpoint
 
 
 class Fault(AssertionError):
@@ -108,7 +109,7 @@ def fuzz(
     named: str | None = None,
     lines: int = 1,
 ) -> Counter[str]:
-    """Judges a reader on many inputs, in a child process that has limits of memory and time.
+    """Judges a reader on many inputs, in child processes that have limits of memory and time.
 
     Args:
         reader: its name in the table of counts.
@@ -125,21 +126,22 @@ def fuzz(
     Raises:
         Fault: at the first input (the smallest of its kind) that was not handled well.
     """
-    began = time.monotonic()
     wanted = file.name if named is None else named
-    counts: Counter[str] = Counter()
+    number, counts = number_of_cases(few), Counter[str]()
+    for first in range(0, number, BATCH):
+        began, batch = time.monotonic(), Counter[str]()
 
-    def one(case: Any) -> None:
-        _emptied(file)
-        write(case, file)
-        counts[judge(lambda: read(file), wanted, lines)] += 1
+        def one(case: Any) -> None:
+            _emptied(file)
+            write(case, file)
+            batch[judge(lambda: read(file), wanted, lines)] += 1
 
-    number = number_of_cases(few)
-    answer = in_child(lambda: _draw_all(one, cases, number, counts))
-    if "fault" in answer:
-        raise Fault(f"{reader}: {answer['fault']}\nthe input is {file}")
-    counts = Counter(answer["counts"])
-    write_counts(reader, counts, time.monotonic() - began)
+        count = min(BATCH, number - first)
+        answer = in_child(lambda: _draw_all(one, cases, count, first, batch))
+        if "fault" in answer:
+            raise Fault(f"{reader}: {answer['fault']}\nthe input is {file}")
+        write_counts(reader, Counter(answer["counts"]), time.monotonic() - began)
+        counts += Counter(answer["counts"])
     return counts
 
 
@@ -196,7 +198,11 @@ def _in_fork(work: Callable[[], dict[str, Any]], send: int, memory: int) -> None
 
 
 def _draw_all(
-    one: Callable[[Any], None], cases: SearchStrategy[Any], number: int, counts: Counter[str]
+    one: Callable[[Any], None],
+    cases: SearchStrategy[Any],
+    number: int,
+    first: int,
+    counts: Counter[str],
 ) -> dict[str, Any]:
     """Lets Hypothesis draw the cases; its shrinking leaves the smallest input as the last one."""
     drawn = settings(
@@ -209,7 +215,7 @@ def _draw_all(
         report_multiple_bugs=False,
     )
     try:
-        seed(int(os.environ.get("FAULTS_SEED") or 0))(drawn(given(cases)(one)))()
+        seed(int(os.environ.get("FAULTS_SEED") or 0) + first)(drawn(given(cases)(one)))()
     except Exception as error:
         error.__notes__ = []  # the input, which is on the disk
         return {"fault": "".join(traceback.format_exception(error, limit=-8))[-6000:]}

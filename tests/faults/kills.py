@@ -147,6 +147,7 @@ def _is_of_a_moment(key: Any) -> bool:
         "second" in key
         or "time" in key
         or key in ("images_per_s", "environment", "started", "config", "OUTPUT_DIR")
+        or key == "before"  # seconds before a classifier's run was resumed
     )
 
 

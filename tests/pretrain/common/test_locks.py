@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pretrain.common import locks
 from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 from pretrain.common.locks import Holder, locked, one_writer, one_writer_of
+from pretrain.common.temporaries import make_temporary, sweep, temporary_folder
 
 
 def test_the_second_waits_for_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,6 +141,22 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
         with one_writer(tmp_path):
             left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
     assert left == {*kept, "deep", written.name, ".lock"}
+
+
+@pytest.mark.parametrize("name", ["last_checkpoint", "checkpoint.pth", "model_0000003.pth"])
+@pytest.mark.parametrize("one_file", [False, True])
+def test_whatever_a_writer_is_called_its_half_written_file_is_removed(
+    name: str, one_file: bool, tmp_path: Path
+) -> None:
+    handle, left = make_temporary(tmp_path / name)
+    os.close(handle)
+    with temporary_folder(tmp_path / name) as folder:
+        shutil.copytree(folder, tmp_path / "kept")
+        in_use = folder
+        with one_writer_of(tmp_path / name) if one_file else one_writer(tmp_path):
+            assert not Path(left).exists() and in_use.exists()
+    (tmp_path / "kept").rename(in_use)
+    assert sweep(tmp_path, name if one_file else "") == [in_use]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
