@@ -77,6 +77,8 @@ def test_computes_what_timm_computes(
     weights = read_weights(str(path), backbone=asked)
     assert weights.backbone == NAME
     assert weights.provenance["source"] == ("mscn" if place == "ours" else "timm_convnet")
+    left = [line for line in weights.account.notes if "`state_dict` is left out" in line]
+    assert len(left) == (place == "averaged")
     if place == "hub":
         assert weights.preprocess.mean == (0.1, 0.1, 0.1)
     images = torch.rand(2, 3, 64, 48)

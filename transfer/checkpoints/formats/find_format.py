@@ -39,7 +39,7 @@ def find_format(
     if backbone is not None and prefix is None and source in ("auto", NAMED.name):
         plain = unwrap(raw.content)
         if raw.kind in NAMED.kinds and (found := find_named(plain.content, backbone)) is not None:
-            return replace(found, notes=plain.notes())
+            return replace(found, notes=(*plain.notes(), *found.notes))
     refused = _refusal(_all_names(raw.content)) if auto else None
     if refused is not None:
         return _beside_refused(raw, refused)

@@ -28,7 +28,9 @@ from transfer.checkpoints.networks.timm_convnets import timm_convnet_shapes
 from transfer.checkpoints.provenance import no_facts, stated
 
 _CLASSIFIER = r"(fc|classifier|head\.fc)\.(weight|bias)"
-_CONTAINERS = (("state_dict_ema",), ("state_dict",), ("model",), ())
+AVERAGED = ("state_dict_ema",)
+_CONTAINERS = (AVERAGED, ("state_dict",), ("model",), ())
+_LEFT = "the averaged weights in `state_dict_ema` are read, `state_dict` is left out"
 NAMED = KeyFormat(
     "timm_convnet",
     "timm's ResNet variants, ResNeXts, RegNets, EfficientNets, if their name is known",
@@ -72,5 +74,6 @@ def find_named(content: Mapping[str, Any], backbone: str) -> Found | None:
     for entry in entries:
         found = match(entry, content)
         if found is not None and len(found.trunk().keys() & wanted.keys()) * 2 > len(wanted):
-            return replace(found, backbone=backbone)
+            averaged = entry.containers == (AVERAGED,) and "state_dict" in content
+            return replace(found, backbone=backbone, notes=(_LEFT,) if averaged else ())
     return None

@@ -18,7 +18,6 @@ REPEATS = {
     "tf_efficientnet_lite3": (1, 3, 3, 5, 5, 6, 1),
     "tf_efficientnet_lite4": (1, 4, 4, 6, 6, 8, 1),
 }
-STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block; the stem has 2
 
 
 def efficientnet_lite_candidates(found: Mapping[str, tuple[int, ...]]) -> list[str]:
