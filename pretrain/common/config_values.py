@@ -30,7 +30,8 @@ class Items:
     """What a list holds.
 
     Attributes:
-        kind: int, float (whole numbers too), str, or list: rows of numbers.
+        kind: int, float (whole numbers too), str, list: rows of numbers, or object: anything, of
+            a key that nothing reads.
         lengths: how many items there may be; (): any number of them.
     """
 
@@ -85,6 +86,8 @@ def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | 
     if not isinstance(found, (tuple, list)):
         raise InputError(f"{name} must be a list, got {shown(value)}")
     kind = items.kind if items else _kind_of(default)
+    if kind is object:
+        return list(found)
     if kind is list:  # of rows of numbers; one row may be given flat, as Detectron2 has it
         numbers = all(type(item) in _ALLOWED[float] for item in found)
         return [_number_or_row(item, name, numbers) for item in found]

@@ -2,8 +2,8 @@
 
 `yaml.dump` of a config object writes Python's tags (`!!python/object/new:fvcore...CfgNode`,
 `!!python/tuple`), `pickle.dump` its class. The values below them are taken, the classes are not
-looked up. What only code could turn into a value (`!!python/object/apply:eval`) becomes an `Inert`,
-which names the tag.
+looked up. What only code could turn into a value (`!!python/object/apply:...`) becomes an `Inert`,
+which names the tag; arithmetic, as of RetinaNet's anchors, is computed without Python's `eval`.
 
 Nothing that a text of some kilobytes can unfold to is built: nesting and nodes are counted before
 anything walks them, those behind an alias (`*name`) as often as it is used. Dates and bytes are not
@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.arithmetic import evaluate
 from pretrain.common.printable import shown
 from pretrain.common.regular_file import read_regular
 from pretrain.common.safe_json import MOST_WHOLE
@@ -152,6 +153,12 @@ def _refusal(text: str, mark: Any) -> yaml.YAMLError:
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         values = loader.construct_sequence(node, deep=True)
+        if tag == "object/apply:eval" and len(values) == 1 and isinstance(values[0], str):
+            try:
+                found = evaluate(values[0])
+            except ValueError:
+                return Inert(tag)
+            return found if isinstance(found, list) else Inert(tag)  # no other is written so
         return {"tuple": tuple, "list": list}.get(tag, lambda _: Inert(tag))(values)
     if isinstance(node, yaml.MappingNode):
         mapping = loader.construct_mapping(node, deep=True)

@@ -18,7 +18,11 @@ from pretrain.common.findings import Findings
 from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
-from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
+from transfer.detection.torchvision_engine.detector import ROI_HEADS
+from transfer.detection.torchvision_engine.meta_architectures import (
+    META_ARCHITECTURES,
+    find_spec,
+)
 from transfer.detection.torchvision_engine.resnet import (
     BLOCKS_PER_STAGE,
     STEM_CHANNELS,
@@ -36,6 +40,7 @@ SCHEDULERS = {
     SEMANTIC: tuple(SHAPES),
 }
 NAMES: dict[str, Collection[Any]] = {
+    "MODEL.META_ARCHITECTURE": META_ARCHITECTURES,
     "MODEL.BACKBONE.NAME": ARCHITECTURES,
     "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
@@ -102,7 +107,8 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
     _check_vitdet(cfg)
-    spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
+    # refuses what no detector here can be
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
 

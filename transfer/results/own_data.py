@@ -12,7 +12,11 @@ from typing import Any
 
 SETS = ("DATASETS.TRAIN", "DATASETS.TEST")
 # What follows from a detection set of one's own: its classes, and how many there are.
-FOLLOWING = ("TRANSFER.CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES")
+FOLLOWING = (
+    "TRANSFER.CLASSES",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.RETINANET.NUM_CLASSES",
+)
 
 
 def left_open(shipped: Mapping[str, Any]) -> set[str]:

@@ -177,14 +177,16 @@ class ModelFile:
 
 
 def read_model(
-    source: str | Path | OpenedWeights, part: str = "roi_heads.", kind: str = "detector"
+    source: str | Path | OpenedWeights,
+    part: str | tuple[str, ...] = ("roi_heads.", "head.cls_score."),
+    kind: str = "detector",
 ) -> ModelFile:
     """Reads a whole model: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
 
     Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
 
     Args:
-        part: what the name of some tensor of every `kind` of model begins with.
+        part: what the name of some tensor of every `kind` of model begins with; one of these.
 
     Raises:
         InputError: unreadable, or not a whole model.

@@ -179,7 +179,8 @@ def _restore(
         raise InputError(
             f"{file} is of another run (its {', '.join(other)} differ); give another --output"
         )
-    restore_state(content, file, trainer.trained.load_state_dict, trainer.optimizer)
+    trained = trainer.trained
+    restore_state(content, file, trained.load_state_dict, trained, trainer.optimizer)
     done = Progress(**content["progress"])
     done.before = done.seconds
     trainer.done = _own_part(content.get("part", []))

@@ -20,7 +20,7 @@ from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.networks.vit_architectures import vit_heads
 from transfer.checkpoints.weights import COUNTER, Weights
-from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
 from transfer.detection.weights.detector_file import DERIVED, DetectorWeights
 from transfer.detection.weights.matched_parts import PREFIXES, part_of
@@ -62,7 +62,7 @@ class LoadReport:
         return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
 
-def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
+def load_starting_weights(detector: BaseDetector, weights: Weights) -> LoadReport:
     """Copies what training starts from: a backbone, or the fitting parts of a whole detector."""
     if isinstance(weights, DetectorWeights):
         return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
@@ -70,7 +70,7 @@ def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
 
 
 def load_backbone(
-    detector: Detector, weights: Weights, *, allow_unexpected: bool = False
+    detector: BaseDetector, weights: Weights, *, allow_unexpected: bool = False
 ) -> LoadReport:
     """Copies a backbone into `backbone` and, for C4, into the res5 head.
 
@@ -99,7 +99,7 @@ def load_backbone(
 
 
 def _load_vit(
-    detector: Detector, own_heads: int, weights: Weights, allow_unexpected: bool
+    detector: BaseDetector, own_heads: int, weights: Weights, allow_unexpected: bool
 ) -> LoadReport:
     heads = vit_heads(weights.backbone, weights.architecture)
     if heads != own_heads:
@@ -118,7 +118,7 @@ def _load_vit(
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
-def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
+def load_model(detector: BaseDetector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
     """Copies a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
 
     Raises:
@@ -133,7 +133,7 @@ def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> 
     return _load(detector, placed, required=own, allow_unexpected=False)
 
 
-def _place(detector: Detector, name: str) -> str:
+def _place(detector: BaseDetector, name: str) -> str:
     """The detector's name of a torchvision tensor; its own name if it has no place."""
     theirs = to_detectron2(name)
     if theirs is None:
@@ -145,14 +145,18 @@ def _place(detector: Detector, name: str) -> str:
     return f"backbone.{theirs}"
 
 
-def _in_trunk(detector: Detector, key: str) -> bool:
+def _in_trunk(detector: BaseDetector, key: str) -> bool:
     if detector.spec.architecture == "FPN":
         return key.startswith("backbone.bottom_up.")
     return key.startswith(("backbone.", "roi_heads.res5.")) and not key.startswith(EXTRA_NORM)
 
 
 def _load(
-    detector: Detector, placed: Mapping[str, Tensor], *, required: set[str], allow_unexpected: bool
+    detector: BaseDetector,
+    placed: Mapping[str, Tensor],
+    *,
+    required: set[str],
+    allow_unexpected: bool,
 ) -> LoadReport:
     own = detector.state_dict()
     matched = sorted(name for name in placed if name in own)
