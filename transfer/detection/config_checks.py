@@ -87,7 +87,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
         raise InputError(
             f"DATALOADER.REPEAT_THRESHOLD {cfg.DATALOADER.REPEAT_THRESHOLD} must be above 0 and at "
-            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: below it no class is rare (LVIS: "
+            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: with 0 no class is rare (LVIS: "
             "0.001)"
         )
     for key, least in LEAST.items():
