@@ -30,7 +30,8 @@ class Items:
     """The kind and number of the items of a list.
 
     Attributes:
-        kind: int, float (also whole numbers), str, or list (rows of numbers).
+        kind: int, float (also whole numbers), str, list (rows of numbers), or object (anything; for
+            a key that nothing reads).
         lengths: the allowed numbers of items; () allows any number.
     """
 
@@ -86,6 +87,8 @@ def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | 
     if not isinstance(found, (tuple, list)):
         raise InputError(f"{name} must be a list, got {shown(value)}")
     kind = items.kind if items else _kind_of(default)
+    if kind is object:
+        return list(found)
     if kind is list:  # rows of numbers; a single row may be flat, as in Detectron2
         numbers = all(type(item) in _ALLOWED[float] for item in found)
         return [_number_or_row(item, name, numbers) for item in found]

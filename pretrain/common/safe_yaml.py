@@ -2,8 +2,9 @@
 
 `yaml.dump` of a config object writes Python's tags (`!!python/object/new:fvcore...CfgNode`,
 `!!python/tuple`), and `pickle.dump` writes its class. The values below them are read, and the
-classes are not looked up. If only code could make a value (`!!python/object/apply:eval`), the
-result is an `Inert`, which names the tag.
+classes are not looked up. If only code could make a value (`!!python/object/apply:...`), the result
+is an `Inert`, which names the tag. Arithmetic, as of RetinaNet's anchors, is computed without
+Python's `eval`.
 
 A text of some kilobytes cannot unfold to something large: nesting and nodes are counted before
 anything walks them, and the nodes of an alias (`*name`) are counted each time it is used. Dates and
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.arithmetic import evaluate
 from pretrain.common.printable import shown
 from pretrain.common.regular_file import read_regular
 from pretrain.common.safe_json import MOST_WHOLE
@@ -155,6 +157,12 @@ def _refusal(text: str, mark: Any) -> yaml.YAMLError:
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         values = loader.construct_sequence(node, deep=True)
+        if tag == "object/apply:eval" and len(values) == 1 and isinstance(values[0], str):
+            try:
+                found = evaluate(values[0])
+            except ValueError:
+                return Inert(tag)
+            return found if isinstance(found, list) else Inert(tag)  # no other is written so
         return {"tuple": tuple, "list": list}.get(tag, lambda _: Inert(tag))(values)
     if isinstance(node, yaml.MappingNode):
         mapping = loader.construct_mapping(node, deep=True)

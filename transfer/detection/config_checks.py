@@ -24,7 +24,11 @@ from transfer.detection.torchvision_engine.architectures import (
     is_timm,
     is_vit,
 )
-from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
+from transfer.detection.torchvision_engine.detector import ROI_HEADS
+from transfer.detection.torchvision_engine.meta_architectures import (
+    META_ARCHITECTURES,
+    find_spec,
+)
 from transfer.detection.torchvision_engine.resnet import (
     BLOCKS_PER_STAGE,
     STEM_CHANNELS,
@@ -43,6 +47,7 @@ SCHEDULERS = {
     SEMANTIC: tuple(SHAPES),
 }
 NAMES: dict[str, Collection[Any]] = {
+    "MODEL.META_ARCHITECTURE": META_ARCHITECTURES,
     "MODEL.BACKBONE.NAME": BackboneNames(ARCHITECTURES),
     "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
@@ -89,7 +94,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
         raise InputError(
             f"DATALOADER.REPEAT_THRESHOLD {cfg.DATALOADER.REPEAT_THRESHOLD} must be above 0 and at "
-            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: below it no class is rare (LVIS: "
+            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: with 0 no class is rare (LVIS: "
             "0.001)"
         )
     for key, least in LEAST.items():
@@ -109,7 +114,8 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
     _check_layers_and_jitter(cfg)
-    spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
+    # refuses what no detector here can be
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
 

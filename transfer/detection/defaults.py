@@ -32,6 +32,10 @@ LISTS = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Items(float, (4,)),
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": Items(list),
     "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": Items(float),
+    "MODEL.RETINANET.IN_FEATURES": Items(str),
+    "MODEL.RETINANET.IOU_THRESHOLDS": Items(float),
+    "MODEL.RETINANET.IOU_LABELS": Items(int),
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": Items(float, (4,)),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
     "INPUT.CROP.SIZE": Items(float, (2,)),
     "DATASETS.TRAIN": Items(str),
@@ -213,7 +217,7 @@ def _semantic() -> CfgNode:
 
 def _model() -> CfgNode:
     node = CfgNode()
-    node.META_ARCHITECTURE = "GeneralizedRCNN"  # the only one
+    node.META_ARCHITECTURE = "GeneralizedRCNN"  # two stages; or RetinaNet, one
     node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
     node.MASK_ON = False
     node.WEIGHTS = ""  # what --weights is where it is not given; overwritten by it
@@ -221,9 +225,10 @@ def _model() -> CfgNode:
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
     node.PIXEL_STD = [1.0, 1.0, 1.0]
     node.BACKBONE = CfgNode()
-    # build_resnet_backbone (C4), build_resnet_fpn_backbone; OURS: build_tiny_resnet_backbone,
-    # build_vit_sfp_backbone (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant,
-    # ResNeXt, ConvNeXt, RegNet or EfficientNet, under FPN (see TRANSFER.CONVNET)
+    # build_resnet_backbone (C4), build_resnet_fpn_backbone, build_retinanet_resnet_fpn_backbone
+    # (p6 and p7 are convolutions of res5); OURS: build_tiny_resnet_backbone, build_vit_sfp_backbone
+    # (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant, ResNeXt, ConvNeXt, RegNet or
+    # EfficientNet, under FPN (see TRANSFER.CONVNET)
     node.BACKBONE.NAME = "build_resnet_backbone"
     node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
     node.RESNETS = _resnets()
@@ -231,7 +236,7 @@ def _model() -> CfgNode:
     node.FPN.IN_FEATURES = []
     node.FPN.OUT_CHANNELS = 256
     node.FPN.NORM = ""
-    node.FPN.FUSE_TYPE = "sum"  # the only one
+    node.FPN.FUSE_TYPE = "sum"  # or avg: of a map and the coarser one
     node.PROPOSAL_GENERATOR = CfgNode()
     node.PROPOSAL_GENERATOR.NAME = "RPN"  # the only one
     node.PROPOSAL_GENERATOR.MIN_SIZE = 0  # the only one
@@ -245,14 +250,15 @@ def _model() -> CfgNode:
     node.ROI_BOX_HEAD = _box_head()
     node.ROI_BOX_CASCADE_HEAD = _cascade_head()
     node.ROI_MASK_HEAD = _mask_head()
+    node.RETINANET = _retinanet()
     return node
 
 
 def _resnets() -> CfgNode:
     node = CfgNode()
-    node.DEPTH = 50  # 18, 34 (FPN only), 50, 101
+    node.DEPTH = 50  # 18, 34 (FPN only), 50, 101, 152
     node.OUT_FEATURES = ["res4"]
-    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, naiveSyncBN
+    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, naiveSyncBN; from scratch also GN, LN
     node.STRIDE_IN_1X1 = True  # False for torchvision's layout; the weights' facts replace it
     node.STEM_OUT_CHANNELS = 64
     node.RES2_OUT_CHANNELS = 256  # 64 for ResNet-18/34
@@ -311,7 +317,7 @@ def _box_head() -> CfgNode:
     node.BBOX_REG_LOSS_WEIGHT = 1.0
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0  # 0: adaptive
-    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.POOLER_TYPE = "ROIAlignV2"  # or ROIAlign, half a pixel off
     node.NUM_FC = 0
     node.FC_DIM = 1024
     node.NUM_CONV = 0
@@ -340,11 +346,32 @@ def _mask_head() -> CfgNode:
     node.NAME = "MaskRCNNConvUpsampleHead"  # the only one
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0
-    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.POOLER_TYPE = "ROIAlignV2"  # or ROIAlign
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
     node.CLS_AGNOSTIC_MASK = False  # True: one mask of a box for all classes
+    return node
+
+
+def _retinanet() -> CfgNode:
+    """Read where META_ARCHITECTURE is RetinaNet."""
+    node = CfgNode()
+    node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
+    node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    node.NUM_CONVS = 4  # of each branch, the boxes' and the classes'
+    node.NORM = ""  # of these convolutions: GN, LN or none
+    node.IOU_THRESHOLDS = [0.4, 0.5]  # background below, object from
+    node.IOU_LABELS = [0, -1, 1]
+    node.PRIOR_PROB = 0.01  # of each class at each anchor before training
+    node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # as of RPN
+    node.SMOOTH_L1_LOSS_BETA = 0.1
+    node.FOCAL_LOSS_GAMMA = 2.0
+    node.FOCAL_LOSS_ALPHA = 0.25  # weight of an object's class; of all others one minus it
+    node.SCORE_THRESH_TEST = 0.05
+    node.TOPK_CANDIDATES_TEST = 1000  # per feature map
+    node.NMS_THRESH_TEST = 0.5
     return node
 
 

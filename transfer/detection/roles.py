@@ -35,7 +35,7 @@ def batch_norms(cfg: CfgNode) -> set[str]:
     nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
     if architecture(cfg) in PYRAMIDS:
         nodes.append(cfg.MODEL.FPN)
-    if cfg.MODEL.ROI_HEADS.NAME in ("StandardROIHeads", "CascadeROIHeads"):
+    if not _retinanet(cfg) and cfg.MODEL.ROI_HEADS.NAME in ("StandardROIHeads", "CascadeROIHeads"):
         nodes.append(cfg.MODEL.ROI_BOX_HEAD)
     if cfg.MODEL.MASK_ON:
         nodes.append(cfg.MODEL.ROI_MASK_HEAD)
@@ -55,6 +55,10 @@ def _changed(key: str) -> KeyRole:
     it is not at its default."""
     default = flat(make_defaults())[key]
     return only(lambda cfg: flat(cfg)[key] != default)
+
+
+def _retinanet(cfg: CfgNode) -> bool:
+    return cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
 
 
 def _cascade(cfg: CfgNode) -> bool:
@@ -104,6 +108,8 @@ ROLES = Roles(
         "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
         **{key: _changed(key) for key in YOUNGER},
         "MODEL.ROI_BOX_CASCADE_HEAD": only(_cascade),
+        "MODEL.RETINANET": only(_retinanet),
+        "MODEL.RETINANET.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
         "INPUT.CROP": only(lambda cfg: cfg.INPUT.CROP.ENABLED),
         "DATALOADER.REPEAT_THRESHOLD": only(_repeats),
         "DATALOADER.REPEAT_SQRT": only(_repeats),

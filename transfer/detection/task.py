@@ -47,6 +47,7 @@ from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.show import show_data
 from transfer.detection.torchvision_engine.architectures import is_timm
+from transfer.detection.torchvision_engine.meta_architectures import NUM_CLASSES
 from transfer.detection.weights.scored_detector import classes_to_score, with_detector
 from transfer.detection.weights.starting_weights import (
     read_starting_weights,
@@ -127,7 +128,7 @@ class DetectionTask(FineTuning[DetectionJob]):
     def describe(self, job: DetectionJob) -> list[str]:
         """Images, objects and objects per class."""
         return [
-            *classes_from_data(job, "MODEL.ROI_HEADS.NUM_CLASSES"),
+            *classes_from_data(job, NUM_CLASSES[job.cfg.MODEL.META_ARCHITECTURE]),
             describe(job.train_set, "training"),
             describe(job.test_set, "test"),
         ]

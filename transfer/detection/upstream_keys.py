@@ -29,7 +29,7 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL.BACKBONE": "FREEZE_AT",
         "MODEL.RESNETS": "DEPTH NORM STRIDE_IN_1X1 OUT_FEATURES",
     },
-    f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM"},
+    f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM FUSE_TYPE"},
     f"{_PARTS}.anchors.AnchorSpec.from_config": {
         "MODEL.ANCHOR_GENERATOR": "SIZES ASPECT_RATIOS OFFSET"
     },
@@ -65,8 +65,8 @@ _READ: dict[str, dict[str, str]] = {
         "TEST": "DETECTIONS_PER_IMAGE",
     },
     f"{_PARTS}.pooler.PoolerSpec.from_config": {
-        "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
-        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
+        "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
+        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
     },
     f"{_PARTS}.mask_head.MaskHeadSpec.from_config": {
         "MODEL": "MASK_ON",
@@ -76,6 +76,14 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL": "PIXEL_MEAN PIXEL_STD",
         "MODEL.ROI_HEADS": "NAME",
     },
+    f"{_PARTS}.retinanet.RetinaNetSpec.from_config": {
+        "MODEL.RETINANET": (
+            "NUM_CLASSES IN_FEATURES NUM_CONVS NORM PRIOR_PROB IOU_THRESHOLDS BBOX_REG_WEIGHTS "
+            "FOCAL_LOSS_GAMMA FOCAL_LOSS_ALPHA BBOX_REG_LOSS_TYPE SMOOTH_L1_LOSS_BETA "
+            "SCORE_THRESH_TEST TOPK_CANDIDATES_TEST NMS_THRESH_TEST"
+        ),
+    },
+    f"{_PARTS}.engine.make_detector": {"MODEL": "META_ARCHITECTURE"},
     f"{_PARTS}.architectures.architecture": {"MODEL.BACKBONE": "NAME"},
     # Refused unless at the one value of the backbone.
     "transfer.detection.config_checks._check_widths": {
@@ -128,8 +136,6 @@ HONOURED = {
 
 ONLY: dict[str, Any] = {
     "VERSION": 2,
-    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-    "MODEL.FPN.FUSE_TYPE": "sum",
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -140,9 +146,8 @@ ONLY: dict[str, Any] = {
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.RPN.IOU_LABELS": [0, -1, 1],
     "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 
 ABSENT: dict[str, Any] = {
@@ -162,8 +167,7 @@ SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)
 _MACHINE = "where or how fast a run is, not what it computes"
 _FILES = "which files are written, not what is trained"
 _KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
-_SEMANTIC = "of another meta-architecture than GeneralizedRCNN (SemanticSegmentor, PanopticFPN)"
-_RETINANET = "of another meta-architecture than GeneralizedRCNN (RetinaNet)"
+_SEMANTIC = "of other meta-architectures (SemanticSegmentor, PanopticFPN)"
 _PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
 _FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
 _TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
@@ -215,27 +219,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "OVERLAP_THRESH": 0.5,
             "STUFF_AREA_LIMIT": 4096,
             "INSTANCES_CONFIDENCE_THRESH": 0.5,
-        },
-    ),
-    (
-        "MODEL.RETINANET",
-        _RETINANET,
-        {
-            "NUM_CLASSES": 80,
-            "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
-            "NUM_CONVS": 4,
-            "IOU_THRESHOLDS": [0.4, 0.5],
-            "IOU_LABELS": [0, -1, 1],
-            "PRIOR_PROB": 0.01,
-            "SCORE_THRESH_TEST": 0.05,
-            "TOPK_CANDIDATES_TEST": 1000,
-            "NMS_THRESH_TEST": 0.5,
-            "BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
-            "FOCAL_LOSS_GAMMA": 2.0,
-            "FOCAL_LOSS_ALPHA": 0.25,
-            "SMOOTH_L1_LOSS_BETA": 0.1,
-            "BBOX_REG_LOSS_TYPE": "smooth_l1",
-            "NORM": "",
         },
     ),
     ("MODEL.RESNETS", _DEFORM, {"DEFORM_MODULATED": False, "DEFORM_NUM_GROUPS": 1}),

@@ -27,10 +27,11 @@ from transfer.checkpoints.weights import Weights
 from transfer.datasets.registry import is_detection_name, open_sets
 from transfer.datasets.samples import DetectionSet, Sample
 from transfer.detection.config import load_detection_config, with_num_classes
+from transfer.detection.config_checks import value_of
 from transfer.detection.data.mapper import InferenceMapper
 from transfer.detection.draw import MIN_SCORE, draw_found
 from transfer.detection.evaluation.predictions import Predictions
-from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.engine import (
     make_detector,
     make_inference_mapper,
@@ -39,6 +40,7 @@ from transfer.detection.torchvision_engine.engine import (
     predict_samples,
 )
 from transfer.detection.torchvision_engine.load import load_model
+from transfer.detection.torchvision_engine.meta_architectures import NUM_CLASSES
 from transfer.detection.weights.detector_file import DETECTOR, kind_of, named_classes
 from transfer.detection.weights.scored_detector import with_detector
 from transfer.detection.weights.starting_weights import (
@@ -60,7 +62,7 @@ class ImageDetector:
         classes: the names of its classes, in the order of `Predictions.classes`.
     """
 
-    network: Detector = field(repr=False)
+    network: BaseDetector = field(repr=False)
     classes: tuple[str, ...]
     mapper: InferenceMapper = field(repr=False)
 
@@ -149,7 +151,7 @@ def build_detector(
 
 def _trained(
     cfg: CfgNode, source: OpenedWeights, config: str, names: tuple[str, ...] | None
-) -> tuple[Detector, tuple[str, ...], CfgNode]:
+) -> tuple[BaseDetector, tuple[str, ...], CfgNode]:
     """The detector in a file, its classes, and the config completed by what the file says."""
     model = read_model(source)
     stated = named_classes(model, source.file)
@@ -166,7 +168,7 @@ def _trained(
 
 def _with_backbone(
     cfg: CfgNode, weights: Weights | OpenedWeights, seed: int, names: Sequence[str]
-) -> tuple[Detector, CfgNode]:
+) -> tuple[BaseDetector, CfgNode]:
     """The detector of a backbone's weights, and the config completed by their facts."""
     if isinstance(weights, OpenedWeights):
         found = read_starting_weights(weights, cfg, seed, names)
@@ -178,4 +180,4 @@ def _with_backbone(
 
 
 def _numbers(cfg: CfgNode) -> tuple[str, ...]:
-    return tuple(map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))
+    return tuple(map(str, range(value_of(cfg, NUM_CLASSES[cfg.MODEL.META_ARCHITECTURE]))))

@@ -12,7 +12,11 @@ from typing import Any
 
 SETS = ("DATASETS.TRAIN", "DATASETS.TEST")
 # Keys that depend on the user's detection set: its classes and their number.
-FOLLOWING = ("TRANSFER.CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES")
+FOLLOWING = (
+    "TRANSFER.CLASSES",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.RETINANET.NUM_CLASSES",
+)
 
 
 def left_open(shipped: Mapping[str, Any]) -> set[str]:

@@ -182,14 +182,17 @@ class ModelFile:
 
 
 def read_model(
-    source: str | Path | OpenedWeights, part: str = "roi_heads.", kind: str = "detector"
+    source: str | Path | OpenedWeights,
+    part: str | tuple[str, ...] = ("roi_heads.", "head.cls_score."),
+    kind: str = "detector",
 ) -> ModelFile:
     """Reads a complete model: our model_final.pth, Detectron2's, or a `.pkl` of its model zoo.
 
     The restricted unpickler reads pickles first: Detectron2 itself opens them without restrictions.
 
     Args:
-        part: prefix of the name of at least one tensor in every model of this `kind`.
+        part: prefix of the name of at least one tensor in every model of this `kind`; or several
+            prefixes, of which one is enough.
 
     Raises:
         InputError: the file is unreadable, or not a complete model.

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,21 +28,37 @@ logger = logging.getLogger(__name__)
 Load = Callable[[Mapping[str, Tensor]], object]  # loads a state_dict into a model
 
 
+class HasRunning(Protocol):
+    """A model that keeps numbers of its training from step to step, each process its own."""
+
+    running: dict[str, float]
+
+
 def gather_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Returns what a run needs to continue bit for bit; every process must call it."""
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "rng": gather_objects(rng_state()),
+        **({"running": gather_objects(dict(model.running))} if has_running(model) else {}),
     }
 
 
-def restore_state(state: Mapping[str, Any], path: Path, load: Load, optimizer: Optimizer) -> None:
+def has_running(model: nn.Module) -> TypeGuard[HasRunning]:
+    """Returns whether a model has numbers of its training that its state_dict does not hold."""
+    return hasattr(model, "running")
+
+
+def restore_state(
+    state: Mapping[str, Any], path: Path, load: Load, model: nn.Module, optimizer: Optimizer
+) -> None:
     """Restores what `gather_state` returned; `path` is the file from which it was read."""
     load(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if len(state["rng"]) == world_size():
         set_rng_state(state["rng"][rank()])
+        if has_running(model) and "running" in state:
+            model.running.update(state["running"][rank()])
     else:
         logger.warning("%s was written by a different number of processes", path)
 
@@ -92,7 +108,7 @@ class TrainingState:
         state, path = found
         if self.data is not None:
             check_training_data(path, state.get("data"), self.data)
-        restore_state(state, path, load, self.optimizer)
+        restore_state(state, path, load, self.model, self.optimizer)
         self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
         self._seconds_before = state["seconds"]

@@ -22,7 +22,7 @@ from transfer.detection.config import (
 )
 from transfer.detection.config_checks import value_of
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.meta_architectures import find_spec
 from transfer.detection.upstream_keys import (
     ABSENT,
     HONOURED,
@@ -48,6 +48,15 @@ ALLOWED = {
     "MODEL.RPN.IN_FEATURES": ["p3"],
     "MODEL.RPN.IOU_THRESHOLDS": [0.4, 0.7],
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
+    "MODEL.FPN.FUSE_TYPE": "avg",
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.RETINANET.IN_FEATURES": ["p3", "p5"],
+    "MODEL.RETINANET.NORM": "GN",
+    "MODEL.RETINANET.PRIOR_PROB": 0.1,
+    "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.6],
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": 0.5,
+    "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": "diou",
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou",
     "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5, 0.7, 0.9],
@@ -62,7 +71,12 @@ CASCADE = {
     "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
 }
-READ_BY = {"MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE}
+RETINANET = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.MASK_ON": False,
+}
+READ_BY = {"MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE, "MODEL.RETINANET.": RETINANET}
 FROM_RES3 = {
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RPN.IN_FEATURES": ["p3", "p4"],
@@ -130,8 +144,9 @@ def test_another_value_builds_another_detector(key: str) -> None:
     cfg = changed(make_defaults(), base)
     value = value_of(cfg, key)
     new = other(key, list(value) if isinstance(value, tuple) else value)
-    before = DetectorSpec.from_config(cfg)
-    assert DetectorSpec.from_config(changed(cfg, {key: ALLOWED.get(key, new)})) != before
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE)
+    before = spec.from_config(cfg)
+    assert spec.from_config(changed(cfg, {key: ALLOWED.get(key, new)})) != before
 
 
 @pytest.mark.parametrize("key", [*ONLY, *ABSENT])

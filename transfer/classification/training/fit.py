@@ -181,7 +181,8 @@ def _restore(
             f"{file} was written by a different run (its {', '.join(other)} differ); choose "
             "another --output"
         )
-    restore_state(content, file, trainer.trained.load_state_dict, trainer.optimizer)
+    trained = trainer.trained
+    restore_state(content, file, trained.load_state_dict, trained, trainer.optimizer)
     done = Progress(**content["progress"])
     done.before = done.seconds
     trainer.done = _own_part(content.get("part", []))

@@ -13,6 +13,7 @@ from pretrain.common.lookup import find
 ARCHITECTURES = {
     "build_resnet_backbone": "C4",  # proposals on res4, res5 is the second stage
     "build_resnet_fpn_backbone": "FPN",
+    "build_retinanet_resnet_fpn_backbone": "FPN",  # p6 and p7 are convolutions of res5
     "build_tiny_resnet_backbone": "TINY",  # one map of stride 8, for the digits
     "build_vit_sfp_backbone": "VIT",  # ViTDet: a simple feature pyramid on a plain ViT
 }

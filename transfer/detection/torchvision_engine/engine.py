@@ -31,8 +31,9 @@ from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.torchvision_engine.batchnorm import use_kernels
-from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
+from transfer.detection.torchvision_engine.meta_architectures import find_spec
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training.build import batch_indices, begin_training, train_to_end
 from transfer.training.files import Fitted, read_model
@@ -98,7 +99,7 @@ class TorchvisionEngine:
         return predict(detector.to(process_device(cfg.MODEL.DEVICE)), cfg, test_set)
 
 
-def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
+def make_started_detector(cfg: CfgNode, weights: Weights) -> BaseDetector:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
     loaded = load_starting_weights(detector, weights)
@@ -108,9 +109,10 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
     return detector
 
 
-def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
-    detector = DetectorSpec.from_config(cfg, preprocess.highpass).build()
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg, preprocess.highpass)
+    detector = spec.build()
     use_kernels(detector, process_device(cfg.MODEL.DEVICE))
     return detector
 

@@ -20,7 +20,7 @@ from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.networks.vit_architectures import vit_heads
 from transfer.checkpoints.weights import COUNTER, Weights
-from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
 from transfer.detection.torchvision_engine.timm_convnet import NETWORK, TimmConvNet
 from transfer.detection.weights.detector_file import DERIVED, DetectorWeights
@@ -65,7 +65,7 @@ class LoadReport:
         return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
 
-def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
+def load_starting_weights(detector: BaseDetector, weights: Weights) -> LoadReport:
     """Copies what training starts from: a backbone, or the fitting parts of a whole detector."""
     if isinstance(weights, DetectorWeights):
         return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
@@ -73,7 +73,7 @@ def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
 
 
 def load_backbone(
-    detector: Detector, weights: Weights, *, allow_unexpected: bool = False
+    detector: BaseDetector, weights: Weights, *, allow_unexpected: bool = False
 ) -> LoadReport:
     """Copies a backbone into `backbone` and, for C4, into the res5 head.
 
@@ -110,7 +110,7 @@ def load_backbone(
 
 
 def _load_vit(
-    detector: Detector, own_heads: int, weights: Weights, allow_unexpected: bool
+    detector: BaseDetector, own_heads: int, weights: Weights, allow_unexpected: bool
 ) -> LoadReport:
     heads = vit_heads(weights.backbone, weights.architecture)
     if heads != own_heads:
@@ -129,7 +129,7 @@ def _load_vit(
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
-def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
+def load_model(detector: BaseDetector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
     """Copies a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
 
     Raises:
@@ -144,7 +144,7 @@ def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> 
     return _load(detector, placed, required=own, allow_unexpected=False)
 
 
-def _place(detector: Detector, name: str) -> str:
+def _place(detector: BaseDetector, name: str) -> str:
     """The detector's name of a backbone's tensor; its own name if it has no place."""
     if timm_network(detector) is not None:
         return f"{NETWORK}{name}"
@@ -158,13 +158,13 @@ def _place(detector: Detector, name: str) -> str:
     return f"backbone.{theirs}"
 
 
-def timm_network(detector: Detector) -> TimmConvNet | None:
+def timm_network(detector: BaseDetector) -> TimmConvNet | None:
     """The network of timm's under its pyramid; None if it has another backbone."""
     bottom_up = getattr(detector.backbone, "bottom_up", None)
     return bottom_up if isinstance(bottom_up, TimmConvNet) else None
 
 
-def _in_trunk(detector: Detector, key: str) -> bool:
+def _in_trunk(detector: BaseDetector, key: str) -> bool:
     if timm_network(detector) is not None:
         return key.startswith(NETWORK)
     if detector.spec.architecture == "FPN":
@@ -173,7 +173,11 @@ def _in_trunk(detector: Detector, key: str) -> bool:
 
 
 def _load(
-    detector: Detector, placed: Mapping[str, Tensor], *, required: set[str], allow_unexpected: bool
+    detector: BaseDetector,
+    placed: Mapping[str, Tensor],
+    *,
+    required: set[str],
+    allow_unexpected: bool,
 ) -> LoadReport:
     own = detector.state_dict()
     matched = sorted(name for name in placed if name in own)

@@ -47,13 +47,19 @@ from transfer.training.files import ModelFile, read_model
 
 logger = logging.getLogger(__name__)
 
-# Kinds of files: a GeneralizedRCNN, another model of Detectron2, and every file without its heads.
+# Kinds of files: a detector that is built here, another model of Detectron2, and every file without
+# their heads.
 DETECTOR, OTHER_MODEL, BACKBONE = "detector", "other model", "backbone"
-HEADS = ("proposal_generator.", "roi_heads.")  # every GeneralizedRCNN has both
+# What every GeneralizedRCNN has, both of them, and every RetinaNet.
+HEADS = ("proposal_generator.", "roi_heads.")
+DENSE_HEADS = ("head.cls_score.", "head.bbox_pred.")
 # Prefixes of a backbone's tensors in a detector: FPN's, C4's, and those of C4's last stage.
 IN_DETECTOR = ("backbone.bottom_up.", "backbone.", "roi_heads.")
 # Old models also saved these; here they follow from the config.
-DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+DERIVED = (
+    *("pixel_mean", "pixel_std"),
+    *("proposal_generator.anchor_generator.", "anchor_generator."),
+)
 SHOWN = 10  # class names that a message lists
 
 # Keys of the config beside a file: those that decide how its network's input is computed,
@@ -72,6 +78,8 @@ COMPARED = (
     "MODEL.RPN.IN_FEATURES",
     "MODEL.RPN.BBOX_REG_WEIGHTS",
     "MODEL.ROI_HEADS.IN_FEATURES",
+    "MODEL.RETINANET.IN_FEATURES",
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
@@ -110,8 +118,9 @@ def kind_of(source: OpenedWeights) -> str:
     """
     model = source.raw.content.get("model")
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
-    if all(any(name.startswith(head) for name in names) for head in HEADS):
-        return DETECTOR
+    for heads in (HEADS, DENSE_HEADS):
+        if all(any(name.startswith(head) for name in names) for head in heads):
+            return DETECTOR
     # The converter writes a ViT alone under ViTDet's names too: they do not show which it is.
     others = (name for name in names if not name.startswith(VITDET))
     if any(name.startswith("backbone.") and _canonical(name) for name in others):
@@ -139,7 +148,7 @@ def read_detector(source: OpenedWeights, cfg: CfgNode) -> DetectorWeights:
         InputError: the file is unreadable, is not a detector, or its backbone is not a whole ResNet
             or ViT.
     """
-    model = read_model(source, HEADS[1])
+    model = read_model(source)
     tensors = _tensors(model)
     weights = _backbone(source, model, tensors, cfg)
     classes = named_classes(model, source.file)

@@ -198,7 +198,9 @@ def test_a_run_goes_on_with_its_own_training_data(
 ) -> None:
     own, other = (Fingerprint(12, None, 2, letter * 64) for letter in "ab")
     run(make(LARC, 3.0), tmp_path, folder, epochs=1, data=own)
-    with pytest.raises(InputError, match=f"{STATE_FILE} was trained on different training data .12 im"):
+    with pytest.raises(
+        InputError, match=f"{STATE_FILE} was trained on different training data .12 im"
+    ):
         run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=other, resume=True)
     again, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=own, resume=True)
     assert again.before > 0
