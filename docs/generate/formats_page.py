@@ -26,8 +26,8 @@ a file, try `python tools/convert_weights.py FILE --check`, and please report wh
 """
 CLOSING = """
 The prefix is what comes before the names of the backbone; at most three are shown. DDP's `module.`
-may come before each of them. In BYOL's file the container is `experiment_state`; its reader calls the
-online network in it `trunk`.
+may come before each of them. In BYOL's file the container is `experiment_state`; its reader calls
+the online network in it `trunk`.
 """
 
 
