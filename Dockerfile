@@ -3,7 +3,7 @@
 #   docker build -t mscn .
 #   docker build -t mscn --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
 #       --build-arg TORCH_INDEX=https://pypi.org/simple .
-#   docker run --gpus all --shm-size=16g -v /data:/data -e DETECTRON2_DATASETS=/data -v "$PWD/runs:/work/runs" \
+#   docker run --gpus all --shm-size=16g -v /data:/data -e DETECTRON2_DATASETS=/data -v "$PWD/runs:/home/mscn/runs" \
 #       mscn mscn-train-det --config voc_mscn.yaml --weights /data/moco_v2.pkl --output runs/voc
 #
 # The base must have Debian's or Ubuntu's packages and Python 3.10 or newer in them.
@@ -20,9 +20,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/mscn \
-    && useradd --create-home --uid 1001 mscn \
-    && mkdir /work \
-    && chown mscn /work
+    && useradd --create-home --uid 1001 mscn
 ENV PATH=/opt/mscn/bin:$PATH
 
 WORKDIR /src
@@ -32,5 +30,5 @@ COPY . .
 RUN pip install --no-cache-dir -c constraints.txt ".[fast,vitdet]"
 
 USER 1001
-WORKDIR /work
+WORKDIR /home/mscn
 CMD ["mscn-doctor"]

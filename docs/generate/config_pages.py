@@ -29,14 +29,6 @@ from transfer.detection import roles as detection_roles
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = "_lines_of_keys"
-ROLE_TEXT = {
-    Role.PROTOCOL: "protocol",
-    Role.DATA: "data",
-    Role.WEIGHTS: "weights",
-    Role.MACHINE: "machine",
-    Role.WATCHING: "watching",
-    Role.TRIAL: "trial",
-}
 ROLE_NOTE = """
 The **role** says what a key decides:
 
@@ -225,7 +217,7 @@ def _shown(value: Any) -> str:
 
 def _role(name: str, roles: Roles) -> str:
     entry = roles.entry(name)
-    text = ROLE_TEXT[entry.role]
+    text = entry.role.value
     return f"{text}, if used" if entry.role is Role.PROTOCOL and entry.when else text
 
 

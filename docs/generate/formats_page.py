@@ -26,7 +26,8 @@ No released file of any other project was at hand. If you have one, try `python 
 """
 CLOSING = """
 The prefix is what comes before the names of the backbone; at most three are shown. DDP's `module.`
-may come before each of them.
+may come before each of them. In BYOL's file the container is `experiment_state`; its reader calls
+the online network in it `trunk`.
 """
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fvcore.common.config import CfgNode
 
 from docs.generate.config_headers import parse_header, read_header
 from docs.generate.config_pages import classification_page, detection_page, pretraining_page
@@ -55,9 +57,9 @@ def test_every_format_has_its_row() -> None:
         (classification_page, classification_defaults),
     ],
 )
-def test_every_key_has_one_row(page: object, defaults: object) -> None:
-    keys = re.findall(r"^\| `([A-Z_0-9.]+)` \|", page(), re.M)  # type: ignore[operator]
-    assert sorted(keys) == sorted(flat(defaults()))  # type: ignore[operator]
+def test_every_key_has_one_row(page: Callable[[], str], defaults: Callable[[], CfgNode]) -> None:
+    keys = re.findall(r"^\| `([A-Z_0-9.]+)` \|", page(), re.M)
+    assert sorted(keys) == sorted(flat(defaults()))
 
 
 def row_of(text: str, key: str) -> list[str]:
