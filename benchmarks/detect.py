@@ -130,7 +130,7 @@ def torchvision_step(
     if cfg.TRANSFER.CHANNELS_LAST:
         detector.to(memory_format=torch.channels_last)
     optimizer, schedule = build.make_optimizer(cfg, detector), build.make_schedule(cfg)
-    metrics = open_metrics(output, 0)
+    metrics = open_metrics(output, 0, cfg.TRANSFER.LOGGER)
     steps = loop.steps(
         detector,
         batches=([batch] for batch in engine.training_batches(cfg, train_set)),
