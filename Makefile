@@ -48,7 +48,7 @@ docs: $(VENV)/.installed-docs
 # Runs the tutorial's cells at length (minutes) and stores its outputs in the file.
 notebook: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[notebook]"
-	$(BIN)/python -m docs.run_tutorial
+	$(BIN)/python -m tests.docs.run_tutorial
 
 lint: $(VENV)/.installed-test
 	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks docs

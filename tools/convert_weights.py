@@ -36,8 +36,20 @@ def build_parser() -> ArgumentParser:
         help="a file, a folder that save_pretrained wrote, https://..., hf-hub:org/name, "
         "torchvision:resnet50/IMAGENET1K_V2 or timm:resnet50.a1_in1k",
     )
-    parser.add_argument("target", metavar="OUTPUT", nargs="?", help="the file to write")
+    parser.add_argument(
+        "target",
+        metavar="OUTPUT",
+        nargs="?",
+        help="the file to write; or hf-hub:USER/NAME: a folder for the hub (hub/USER/NAME, or "
+        "--output) with safetensors, config and model card",
+    )
     parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
+    parser.add_argument(
+        "--records", nargs="+", default=[], metavar="DIR", help="results for the model card"
+    )
+    parser.add_argument(
+        "--push", action="store_true", help="upload the folder to the hub, with your own token"
+    )
     parser.add_argument(
         "--source",
         default="auto",
@@ -80,12 +92,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: Namespace) -> Report:
     from transfer.entry.conversion import named_in, prove_conversion, write_conversion
 
+    if _for_hub(args):
+        return _convert_for_hub(args)
+
     suffix = Path(args.target).suffix if args.target else ".pkl"
     suffixes = [suffix] if args.target or args.output else SUFFIXES
     report = prove_conversion(args.input, suffixes, args.source, args.trust, args.prefix)
     if args.check or report.failures:
         return report
     return write_conversion(report, args.target or named_in(args.output, report, suffix))
+
+
+def _for_hub(args: Namespace) -> bool:
+    return bool(args.target) and args.target.startswith("hf-hub:")
+
+
+def _convert_for_hub(args: Namespace) -> Report:
+    from transfer.entry.conversion import prove_conversion
+    from transfer.entry.hub import push, repository, write_hub_folder
+
+    repo = repository(args.target)
+    report = prove_conversion(args.input, [".safetensors"], args.source, args.trust, args.prefix)
+    if args.check or report.failures:
+        return report
+    folder = Path(args.output or Path("hub") / repo)
+    report = write_hub_folder(report, repo, folder, args.records)
+    if args.push:
+        print(f"uploaded to {push(folder, repo)}", file=sys.stderr)
+    return report
 
 
 def _list_sources() -> int:
@@ -102,6 +136,11 @@ def _check_arguments(args: Namespace) -> None:
         raise InputError("INPUT is missing: give a checkpoint")
     if not (args.target or args.output or args.check):
         raise InputError("give OUTPUT (.pkl, .pth or .safetensors), --output DIR, or --check")
+    if (args.push or args.records) and not _for_hub(args):
+        raise InputError("--push and --records go with an OUTPUT hf-hub:USER/NAME")
+    if _for_hub(args):
+        check_source(args.input)
+        return
     if args.target and args.output:
         raise InputError("give OUTPUT or --output DIR, not both")
     if args.target and Path(args.target).suffix not in SUFFIXES:

@@ -16,7 +16,9 @@ import hashlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -148,12 +150,15 @@ class TrackioLogger:
         """It is sent in the background."""
 
     def close(self) -> None:
-        """See `Logger`."""
-        self._run.finish()
+        """See `Logger`; the run's own `finish` would be called again when the command ends."""
+        import trackio
+
+        trackio.finish()
 
 
 class MlflowLogger:
-    """A run of MLflow, where $MLFLOW_TRACKING_URI says."""
+    """A run of MLflow, where $MLFLOW_TRACKING_URI says. With a server the package mlflow-skinny is
+    enough; without one MLflow keeps a database in the working directory."""
 
     def __init__(self, run: Run) -> None:
         from mlflow import MlflowClient
@@ -191,7 +196,7 @@ LOGGERS: dict[str, tuple[Callable[[Run], Logger], str, str]] = {
     "tensorboard": (TensorBoardLogger, "tensorboard", "tensorboard"),
     "wandb": (WandbLogger, "wandb", "wandb"),
     "trackio": (TrackioLogger, "trackio", "trackio"),
-    "mlflow": (MlflowLogger, "mlflow", "mlflow-skinny"),
+    "mlflow": (MlflowLogger, "mlflow", "mlflow"),
 }
 DEFAULT = "tensorboard"
 
@@ -224,7 +229,8 @@ class Loggers:
         run = Run(folder, resume_step)
         for name in check_loggers(text):
             try:
-                self._open[name] = LOGGERS[name][0](run)
+                with redirect_stdout(sys.stderr):  # standard output is for a command's results
+                    self._open[name] = LOGGERS[name][0](run)
             except Exception as error:  # of a stranger's package: no run ends for it
                 _warn(name, error)
 
@@ -244,7 +250,8 @@ class Loggers:
     def _each(self, do: Callable[[Logger], None]) -> None:
         for name, one in list(self._open.items()):
             try:
-                do(one)
+                with redirect_stdout(sys.stderr):
+                    do(one)
             except Exception as error:  # of a stranger's package: no run ends for it
                 del self._open[name]
                 _warn(name, error)

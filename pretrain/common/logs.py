@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 VERBOSE_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
 OWN = ("pretrain", "transfer")
-CHATTY = ("fvcore",)  # libraries whose log lines a user can do nothing about
+CHATTY = ("fvcore", "httpx")  # libraries whose log lines a user can do nothing about
 
 logger = logging.getLogger(__name__)
 

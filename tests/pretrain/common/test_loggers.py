@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import pretrain
 from pretrain.common import loggers
 from pretrain.common.errors import InputError
 from pretrain.common.loggers import GROUP_VARIABLE, check_loggers
@@ -140,3 +141,9 @@ def test_names_are_checked_before_the_run(monkeypatch: pytest.MonkeyPatch) -> No
         InputError, match="TRANSFER.LOGGER mlflow: mlflow is not installed; python -m pip install"
     ):
         check_loggers("mlflow", "TRANSFER.LOGGER")
+
+
+def test_a_config_with_an_unknown_logger_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown logger 'wandv'.*LOGGER"):
+        pretrain.load_config("mscn_demo.yaml", {"LOGGER": "wandv"})
+    assert pretrain.load_config("mscn_demo.yaml", {"LOGGER": ""}).LOGGER == ""

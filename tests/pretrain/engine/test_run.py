@@ -363,7 +363,7 @@ def test_a_run_continues_with_other_keys_of_the_machine_and_of_watching(
     tiny_config: Config, tmp_path: Path
 ) -> None:
     """Every key, one after the other."""
-    free: tuple[str, ...] = ("OUTPUT_DIR", "DATALOADER.", "CHECKPOINT.", "LOG.", "KNN.")
+    free: tuple[str, ...] = ("OUTPUT_DIR", "DATALOADER.", "CHECKPOINT.", "LOG", "KNN.")
     free += ("DATASETS.KNN_", "BACKBONE.CHECKPOINTING", "SOLVER.COMPILE", "SOLVER.SIDE_STREAM")
     text = dump_yaml(tiny_config())
     for key in flat(yaml.safe_load(text)):

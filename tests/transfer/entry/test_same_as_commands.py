@@ -115,6 +115,8 @@ def test_a_detector_from_weights_leaves_the_global_generator_alone() -> None:
     assert torch.get_rng_state().equal(before)
     pairs = zip(one.network.state_dict().values(), other.network.state_dict().values())
     assert all(a.equal(b) for a, b in pairs)
+    with pytest.raises(InputError, match="unknown logger 'wandv'.*TRANSFER.LOGGER"):
+        transfer.build_detector("digits_voc.yaml", weights, overrides={"TRANSFER.LOGGER": "wandv"})
     with pytest.raises(InputError, match="is a resnet18, where the config builds a tiny_resnet"):
         transfer.build_detector(
             "digits_voc.yaml", transfer.read_weights("random", backbone="resnet18")
