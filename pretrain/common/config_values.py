@@ -30,8 +30,8 @@ class Items:
     """The kind and number of the items of a list.
 
     Attributes:
-        kind: int, float (also whole numbers), str, or list (rows of numbers).
-        lengths: the allowed numbers of items; () allows any number.
+        kind: int, float (whole numbers too), str, or list: rows of numbers.
+        lengths: how many items there may be; (): any number of them.
     """
 
     kind: type
@@ -86,7 +86,7 @@ def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | 
     if not isinstance(found, (tuple, list)):
         raise InputError(f"{name} must be a list, got {shown(value)}")
     kind = items.kind if items else _kind_of(default)
-    if kind is list:  # rows of numbers; a single row may be flat, as in Detectron2
+    if kind is list:  # of rows of numbers; one row may be given flat, as Detectron2 has it
         numbers = all(type(item) in _ALLOWED[float] for item in found)
         return [_number_or_row(item, name, numbers) for item in found]
     if kind is not None and not all(type(item) in _ALLOWED[kind] for item in found):

@@ -1,9 +1,9 @@
 """Reads config files from unknown sources: a file in, plain values out. It never runs code.
 
 `yaml.dump` of a config object writes Python's tags (`!!python/object/new:fvcore...CfgNode`,
-`!!python/tuple`), and `pickle.dump` writes its class. The values below them are read, and the
-classes are not looked up. If only code could make a value (`!!python/object/apply:eval`), the
-result is an `Inert`, which names the tag.
+`!!python/tuple`), `pickle.dump` its class. The values below them are taken, the classes are not
+looked up. What only code could turn into a value (`!!python/object/apply:eval`) becomes an `Inert`,
+which names the tag.
 
 A text of some kilobytes cannot unfold to something large: nesting and nodes are counted before
 anything walks them, and the nodes of an alias (`*name`) are counted each time it is used. Dates and
