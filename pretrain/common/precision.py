@@ -29,16 +29,16 @@ def describe_precision(dtype: torch.dtype | None) -> str:
 
 
 def allow_tf32(device: torch.device) -> str:
-    """Lets the float32 matrix products of this process round their factors to TF32 on a GPU, whose
-    convolutions in float32 do so by PyTorch's default.
+    """Allows TF32 for the float32 matrix products of this process on a GPU: their factors are
+    rounded. PyTorch already does so by default for convolutions in float32.
 
-    Returns one clause for a log: without effect on a CPU, and on GPUs before Ampere. By PyTorch's
-    function for all interfaces: a value that is set for CUDA's products alone makes torch.compile
-    raise an error as it reads the older setting.
+    Returns one clause for a log. It has no effect on a CPU, and on GPUs before Ampere. It uses
+    PyTorch's function for all interfaces: if only CUDA's products are set, torch.compile raises an
+    error when it reads the older setting.
     """
     if device.type != "cuda":
-        return "SOLVER.TF32 has no effect on this device, which computes in full float32"
+        return "SOLVER.TF32 has no effect on this device; it computes in full float32"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return "SOLVER.TF32 has no effect on this GPU, which has no TF32"
+        return "SOLVER.TF32 has no effect on this GPU; it has no TF32"
     torch.set_float32_matmul_precision("high")
     return "float32 matrix products round their factors to TF32"

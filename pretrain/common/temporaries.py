@@ -25,7 +25,7 @@ SOME_FILE = r".+\.[A-Za-z0-9]+"
 
 
 def make_temporary(path: Path) -> tuple[int, str]:
-    """An empty, hidden file beside `path`: its descriptor, which holds its lock, and its name."""
+    """Makes an empty, hidden file next to `path`. Returns its locked descriptor and its name."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix="_")
     _lock(handle)
     return handle, name
@@ -33,7 +33,7 @@ def make_temporary(path: Path) -> tuple[int, str]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty, hidden folder beside `path`, which goes with all that is still in it."""
+    """An empty, hidden folder next to `path`; it is removed at the end with all its content."""
     name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix="_")
     handle = os.open(name, os.O_RDONLY)
     try:
