@@ -44,7 +44,7 @@ def test_hours_name_their_source_or_are_not_given() -> None:
     _, compute = gpu_lines(needs(65.0), GPUS["t4"])
     assert compute.text.endswith("hours unknown, because t4 is not calibrated")
     _, compute = gpu_lines(needs(65.0, steps=None), GPUS["a100-80"])
-    assert "images are not known" in compute.text
+    assert "images is not known" in compute.text
 
 
 def test_shared_memory_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:

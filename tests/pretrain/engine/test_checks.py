@@ -87,7 +87,7 @@ def test_the_monitor_compares_labels_of_one_list_of_classes() -> None:
     check_monitor(images("cat", "dog"), images("cat", "dog"))
     with pytest.raises(InputError, match="DATASETS.KNN_TEST has no class folders"):
         check_monitor(images("cat"), images())
-    with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2, .*: see bee$"):
+    with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2; .*: see bee$"):
         check_monitor(images("ant", "bee", "cat"), images("ant", "cat"))
 
 
