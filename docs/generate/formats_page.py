@@ -21,7 +21,8 @@ a file, and what is proven, is in [the guide on checkpoints](checkpoints.md).
 - **text** ({texts} formats): our reading of the project's source code.
 - **released** ({released}): files that the project released, which the tests read and score.
 
-No released file of any other project was at hand. If you have one, try `python tools/convert_weights.py FILE --check`, and please report what it says.
+No released file of any other project was at hand. If you have one, try
+`python tools/convert_weights.py FILE --check`, and please report what it says.
 
 """
 CLOSING = """
