@@ -70,7 +70,7 @@ def test_the_memory_and_time_of_a_named_gpu(
     found = rows(capsys, *demo, "V100-16", *few)
     assert "64 images per process" in found["memory v100-16"]["detail"]
     assert "9 steps" in found["compute v100-16"]["detail"] and "shared memory" in found
-    assert found["gpu"]["detail"].startswith("1 x v100-16, as --gpu says")
+    assert found["gpu"]["detail"].startswith("1 x v100-16 by --gpu")
     found = rows(capsys, *demo, "small", *few, status=2)
     assert "lower SOLVER.BATCH_SIZE" in found["memory small"]["detail"]
     assert "not calibrated" in found["compute small"]["detail"]
@@ -156,7 +156,7 @@ def test_own_configs_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "knn" in rows(capsys, "--config", str(path), "PROTOCOL.K", "(5,)")["config"]["detail"]
     path.write_text("NOTHING: 1\n")
     assert main(["--config", str(path)]) == 2
-    assert "no config of any kind: its keys are NOTHING" in capsys.readouterr().err
+    assert "or a suite: its keys are NOTHING" in capsys.readouterr().err
 
 
 def test_an_own_config_with_a_typo_is_told_as_its_kind(
