@@ -71,7 +71,11 @@ def check_sketch(
 
 
 @pytest.mark.parametrize(
-    "topic", ["geometry", "orders", "repeats", "clipped", "mapped", "jitter", "jitter_polygons"]
+    "topic",
+    [
+        *("geometry", "orders", "repeats", "clipped", "mapped"),
+        *("crops", "crops_polygons", "jitter", "jitter_polygons"),
+    ],
 )
 def test_input_is_equal_bit_for_bit(topic: str, tmp_path: Path) -> None:
     if topic in ("crops_polygons", "jitter_polygons"):
