@@ -147,7 +147,10 @@ def test_version_5s_processor_and_flipped_channels(tmp_path: Path) -> None:
     "files, message",
     [
         ({"config": {**RESNET, "downsample_in_first_stage": True}}, "downsample_in_first_stage"),
-        ({"config": {**RESNET, "hidden_act": "silu"}}, "hidden_act 'silu'; read is 'relu'"),
+        (
+            {"config": {**RESNET, "hidden_act": "silu"}},
+            "hidden_act 'silu'; only 'relu' is supported",
+        ),
         (
             {"config": RESNET, "preprocessor_config": {"image_mean": [0.5], "image_std": [1]}},
             "preprocessor_config.json.*image_mean is .0.5., not three numbers",
