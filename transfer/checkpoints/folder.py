@@ -82,8 +82,9 @@ def check_architecture(source: str, name: str, is_read: Callable[[str], bool] = 
     if not is_read(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
         known = ", ".join(BACKBONES)
         raise InputError(
-            f"{source} is a {name}, which is not supported; supported are {known}, ConvNeXts, plain "
-            "ViTs, DeiTs and DINO's, and of timm other ResNets, ResNeXts, RegNets and EfficientNets"
+            f"{source} is a {name}, which is not supported; supported are {known}, plain "
+            "ViTs, DeiTs and DINO's, ConvNeXts, and of timm other ResNets, ResNeXts, RegNets and "
+            "EfficientNets"
         )
 
 

@@ -190,7 +190,7 @@ def test_a_folder_of_timms_hub(tmp_path: Path, builders: Any) -> None:
     again = read_weights(str(folder_of(tmp_path / "wrapped", wrapped, config=inside)))
     assert again.sha256 == weights.sha256 and again.preprocess == weights.preprocess
     for name, message in (
-        ("densenet121", "config.json is a densenet121; read are"),
+        ("densenet121", "config.json is a densenet121, which is not supported"),
         ("resnetblur50", "says it is a resnetblur50, but its tensors are a tiny_resnet's"),
     ):
         other = {**config, "architecture": name}

@@ -108,7 +108,7 @@ def convnext_candidates(found: Shapes) -> list[str]:
 
 
 def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> ConvNeXt:
-    """Returns timm's ConvNeXt of these sizes, without classifier: the normalised mean of the map."""
+    """Returns timm's ConvNeXt of these sizes, without classifier: the normalised mean map."""
     from timm.models.convnext import ConvNeXt
 
     trunk = ConvNeXt(

@@ -43,7 +43,7 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 
 def _check_size(content: Any, file: Path) -> None:
-    """Raises InputError for an array that is declared larger than its data: it would fill memory."""
+    """Raises InputError for an array declared larger than its data: it would fill the memory."""
     arrays = {id(array): array for array in _arrays(content)}
     declared = sum(array.nbytes for array in arrays.values())
     if declared > file.stat().st_size:
