@@ -259,14 +259,14 @@ def _refuse_unlisted(
     value = shown(first[key])
     if kind == "image":
         raise InputError(
-            f"{path}: annotation {first['id']} is of unknown image {value}, which 'images' does "
-            f"not list {count}; list the image or remove them"
+            f"{path}: annotation {first['id']} has the unknown image {value}, which 'images' does "
+            f"not list {count}; list the image or remove these annotations"
         )
     ids = list(map(shown, known)) or ["none"]
     listing = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
     raise InputError(
         f"{path}: annotation {first['id']} has the unknown category {value}; 'categories' lists "
-        f"{listing} {count}; list the category or remove them"
+        f"{listing} {count}; list the category or remove these annotations"
     )
 
 

@@ -58,7 +58,7 @@ def _check_inside(folder: Path, names: Sequence[str]) -> None:
     if outside:
         raise InputError(
             f"{shown(outside[0], MOST)} leads out of {folder} ({len(outside)} of {len(names)} images do); "
-            "copy the images into the folder, or name the folder that holds them"
+            "copy the images into the folder, or name the folder that has them"
         )
 
 
@@ -76,7 +76,8 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
     above = folder.parent
     if all(os.path.isfile(above / name) for name in missing):
         return (
-            f"; {above} holds them: the names begin with the folder's, give coco:FILE.json:{above}"
+            f"; {above} has them: the names begin with the folder's name, so give "
+            f"coco:FILE.json:{above}"
         )
     there = _index(folder)
     for name in missing:

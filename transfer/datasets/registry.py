@@ -72,7 +72,7 @@ def locate(name: str) -> Location:
         return _location(kind, _folder(folder_text), split, None)
     if ":" in name:
         raise InputError(
-            f"{name!r} is no detection data set; give {', '.join(FORMS.values())}, or one of "
+            f"{name!r} is not a detection data set; give {', '.join(FORMS.values())}, or one of "
             f"{', '.join(sorted(BUILTIN))}"
         )
     if name not in BUILTIN:
@@ -108,7 +108,9 @@ def open_sets(
     locations = [locate(name) for name in names]
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:
-        raise InputError(f"data sets {', '.join(names)} mix VOC and COCO layouts")
+        raise InputError(
+            f"data sets {', '.join(names)} mix VOC and COCO layouts; use only one layout"
+        )
     if not classes and like:
         classes = like.classes
     if len(set(classes)) != len(classes):

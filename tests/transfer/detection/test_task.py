@@ -218,7 +218,7 @@ def test_a_trial_draws_its_own_objects(
     ]
     assert fitted == [open_sets([name], draw=draw) for draw in (4, 5)] and fitted[0] != fitted[1]
     assert len({record["protocol"]["config_sha256"] for record in records}) == 1
-    with pytest.raises(InputError, match="training set of a detector only"):
+    with pytest.raises(InputError, match="only for the training set of a detector"):
         TASK.prepare(request(tmp_path / "x", "DATASETS.TEST", "voc:digits_voc:test@1shot"))
 
 
