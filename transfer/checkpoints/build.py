@@ -1,4 +1,4 @@
-"""Builds the frozen backbone of some weights, with what differs from the standard network."""
+"""Builds the frozen backbone of weights, including its differences from the standard network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transfer.checkpoints.weights import COUNTER, Weights
 
 
 def build_frozen_backbone(weights: Weights) -> nn.Module:
-    """The trunk with the weights loaded strictly, in eval mode and without gradients.
+    """Returns the trunk with strictly loaded weights, in eval mode and without gradients.
 
     Returns:
         a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
@@ -36,7 +36,7 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
 
 
 def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
-    """An untrained trunk that computes as `Weights.architecture` says."""
+    """Returns an untrained trunk with the architecture of `Weights.architecture`."""
     vit = parse_vit(backbone)
     if vit is not None:
         return build_vit(vit, architecture)
@@ -59,7 +59,7 @@ def stride_in_1x1(network: nn.Module) -> None:
 
 
 class _SamePool(nn.MaxPool2d):
-    """A ResNet's max pooling, padded as TensorFlow's "SAME"."""
+    """A ResNet's max pooling with TensorFlow's "SAME" padding."""
 
     def __init__(self) -> None:
         super().__init__(3, 2)
@@ -69,7 +69,7 @@ class _SamePool(nn.MaxPool2d):
 
 
 def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
-    """The pooling, and where asked the convolutions that stride, padded by "SAME"."""
+    """Sets "SAME" padding for the pooling and, if requested, for convolutions with a stride."""
     if isinstance(trunk.maxpool, nn.MaxPool2d):
         trunk.maxpool = _SamePool()
     for module in trunk.modules() if convolutions else ():
@@ -81,7 +81,7 @@ def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
 
 @torch.no_grad()
 def padding_difference(weights: Weights, image: Tensor) -> float:
-    """How far torch's padding moves the pooled features, relative to the largest of them.
+    """Returns how much torch's padding changes the pooled features, relative to the largest one.
 
     Args:
         image: (1, 3, H, W), preprocessed, of even sides.

@@ -34,7 +34,7 @@ class Source:
 
 
 def is_remote(source: str | Path) -> bool:
-    """Whether a source is a name on a network rather than a path."""
+    """Returns whether a source is a name on a network, not a path."""
     return str(source).startswith(REMOTE)
 
 
@@ -79,7 +79,7 @@ def local_file(path: str | Path) -> Path:
 
 
 def _file_of(folder: Path) -> Path:
-    """The weights file of a folder that `save_pretrained` wrote."""
+    """Returns the weights file in a folder that `save_pretrained` wrote."""
     found = [folder / name for name in IN_FOLDERS if (folder / name).is_file()]
     if found:
         return found[0]
@@ -93,7 +93,7 @@ def _file_of(folder: Path) -> Path:
 
 
 def file_sha256(*paths: Path) -> str:
-    """sha256 of the files' bytes one after another, read in pieces of 4 MiB."""
+    """Returns the sha256 of the files' concatenated bytes, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -36,12 +36,12 @@ TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums abo
 
 
 class ProofError(Exception):
-    """The converted weights are not the source's; nothing was written."""
+    """The converted weights differ from the source; nothing was written."""
 
 
 @dataclass(frozen=True)
 class StageDifference:
-    """How far two networks are apart after one stage.
+    """The difference of two networks after one stage.
 
     Attributes:
         inputs: "random", "photo", ...
@@ -56,7 +56,7 @@ class StageDifference:
 
     @property
     def passed(self) -> bool:
-        """Whether the stage is equal up to rounding."""
+        """Whether the stage is equal except for rounding."""
         return self.relative <= TOLERANCE
 
 
@@ -248,7 +248,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             continue
         if name not in tensors or tensors[name].shape != own.shape:
             shape = tuple(tensors[name].shape) if name in tensors else "missing"
-            raise ProofError(f"{name} is {shape}, where the layout has {tuple(own.shape)}")
+            raise ProofError(f"{name} is {shape}, but the layout has {tuple(own.shape)}")
         chosen[name] = tensors[name].float()
     network.load_state_dict(chosen, strict=False, assign=True)
     return network.eval().requires_grad_(False)

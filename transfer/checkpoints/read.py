@@ -120,7 +120,7 @@ def read(
     account, state, name = keys or sort_keys(found, path)
     _check_agrees(facts.backbone, name, path)
     if backbone is not None and backbone != name:
-        raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
+        raise InputError(f"{path} is a {name}, but a {backbone} is needed")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
     warnings = (*warnings, *check_values(state, path))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
@@ -135,14 +135,14 @@ def read(
     provenance["name"] = provenance["name"] or default_name(weights, path)
     if stated not in (None, weights.sha256):
         raise InputError(
-            f"{path}: its facts are of other weights (sha256 {str(stated)[:16]}, found "
+            f"{path}: its facts are of different weights (sha256 {str(stated)[:16]}, found "
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
 
 
 def _with_place(facts: Facts, place: Source) -> Facts:
-    """What a hub or a package says beside the file: it wins over what the format says."""
+    """Adds the facts of a hub or a package, which take precedence over the format's facts."""
     known = {**facts.known, **place.known}
     architecture = {**facts.architecture, **place.architecture}
     facts = facts._replace(known=known, architecture=architecture)
@@ -154,7 +154,7 @@ def _with_place(facts: Facts, place: Source) -> Facts:
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
-    """Facts that travel with a file win over what its format makes known."""
+    """Adds the facts in a file, which take precedence over the facts of its format."""
     stated = {k: v for k, v in travelling.get("provenance", {}).items() if v is not None}
     preprocess, warnings = facts.preprocess, facts.warnings
     if "preprocess" in travelling:
@@ -179,7 +179,7 @@ def _check_agrees(declared: str | None, found: str, path: str) -> None:
 
 
 def _casts(tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:
-    """A warning where the source's numbers were not float32."""
+    """Returns a warning if the source's numbers were not float32."""
     kinds = {str(tensors[name].dtype) for name in account.used if not name.endswith(COUNTER)}
     other = sorted(kinds - {"torch.float32"})
     return (f"weights stored as {', '.join(other)} became float32",) if other else ()

@@ -87,8 +87,8 @@ def download(url: str) -> Path:
             )
         if not found.startswith(wanted):
             raise InputError(
-                f"{file} has the sha256 {found[:16]}, where {wanted[:16]} is stated: if the file "
-                "of this URL has changed, delete it, and it is downloaded again"
+                f"{file} has the sha256 {found[:16]}, but {wanted[:16]} is required: if the file "
+                "at this URL has changed, delete the local file, and it is downloaded again"
             )
     return file
 
@@ -113,7 +113,7 @@ def _stated_sha256(url: str, fragment: str, name: str) -> str:
     if fragment.startswith("sha256="):
         digits = fragment[len("sha256=") :].lower()
         if not re.fullmatch(r"[0-9a-f]{8,64}", digits):
-            raise InputError(f"{url}: #sha256= wants 8 to 64 hexadecimal digits behind it")
+            raise InputError(f"{url}: #sha256= needs 8 to 64 hexadecimal digits after it")
         return digits
     if fragment:
         raise InputError(f"{url}: #{fragment} is not known; give #sha256=DIGITS, or nothing")
@@ -145,8 +145,8 @@ def _check_whole(url: str, file: Path) -> None:
     except InputError as error:
         file.unlink()
         raise InputError(
-            f"{url}: the server does not say how long the file is, and what came is not whole "
-            f"({error}); try again"
+            f"{url}: the server does not say how long the file is, and the download is not "
+            f"complete ({error}); try again"
         ) from error
 
 
@@ -165,10 +165,10 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
                 done += len(piece)
                 bar.update(len(piece))
     if size and done != size:
-        raise InputError(f"{url}: {done} of {size} bytes came; try again")
+        raise InputError(f"{url}: only {done} of {size} bytes were downloaded; try again")
     if not digest.hexdigest().startswith(wanted):
         found = digest.hexdigest()[:16]
-        raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
+        raise InputError(f"{url}: its sha256 begins with {found}, but {wanted[:16]} is required")
     return bool(whole)
 
 

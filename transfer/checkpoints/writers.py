@@ -40,12 +40,12 @@ def layout_of(path: str | Path, backbone: str) -> str:
     suffix = Path(path).suffix
     if suffix not in LAYOUTS:
         known = ", ".join(LAYOUTS)
-        raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
+        raise InputError(f"{path}: the suffix names the layout; {suffix!r} is not one of {known}")
     layout = LAYOUTS[suffix][_kind(backbone)]
     lacks = vitdet_lacks(backbone)
     if layout == "vitdet" and lacks:
         raise InputError(
-            f"{path} cannot become ViTDet's .pkl: a {backbone} has {lacks}, which ViTDet has not; "
+            f"{path} cannot become ViTDet's .pkl: a {backbone} has {lacks}, but ViTDet does not; "
             f"write {' or '.join(suffixes_of(backbone))}"
         )
     if layout is None:

@@ -172,7 +172,7 @@ def _no_network(content: Mapping[str, Any]) -> str | None:
         return None
     states = [key for key, value in content.items() if _is_map(value) and "param_groups" in value]
     if "param_groups" in content or states:
-        what = "the state of an optimizer and no network"
+        what = "only the state of an optimizer, no network"
     else:
         what = "no tensors with names"
     keys = ", ".join(map(str, list(content)[:4])) or "none"

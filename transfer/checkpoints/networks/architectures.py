@@ -1,4 +1,4 @@
-"""Which tensors a backbone has, by names and shapes, and which backbone is nearest to a file."""
+"""Names and shapes of a backbone's tensors, and the backbone that is nearest to a file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Split = Callable[[Shapes], Shapes]
 
 
 def same_trunk(one: str, other: str) -> bool:
-    """Whether names are equal, or of ViTs that differ only in the images they were trained on."""
+    """Returns whether names are equal, or are of ViTs that differ only in their image size."""
     vits = [vit._replace(image_size=0) for vit in map(parse_vit, (one, other)) if vit is not None]
     return one == other or (len(vits) == 2 and vits[0] == vits[1])
 
 
 def is_known(backbone: str) -> bool:
-    """Whether weights of this backbone are read."""
+    """Returns whether weights of this backbone are supported."""
     if parse_convnext(backbone) is not None:
         return True
     return backbone in BACKBONES or parse_vit(backbone) is not None
@@ -63,12 +63,12 @@ def expected_shapes(backbone: str, counters: bool) -> Shapes:
 
 
 def whole(shapes: Shapes) -> Shapes:
-    """The shapes themselves: of a layout that stores tensors as they are."""
+    """Returns the shapes unchanged, for a layout that stores tensors as they are."""
     return shapes
 
 
 def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple[str, float]:
-    """The backbone that shares most names and shapes with `state`.
+    """Returns the backbone that shares most names and shapes with `state`.
 
     Args:
         state: canonical names; other entries count against every backbone alike.
@@ -89,7 +89,7 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
 
 
 def shorten(keys: list[str], most: int = 4) -> str:
-    """The first keys, and how many more there are."""
+    """Returns a text with the first keys and the number of the others."""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + more
 
