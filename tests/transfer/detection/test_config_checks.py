@@ -106,7 +106,7 @@ def test_c4_proposes_on_the_named_stage() -> None:
         ("voc_fpn", "SOLVER.LR_SCHEDULER_NAME", "Cosine", "SOLVER.LR_SCHEDULER_NAME 'Cosine'"),
         ("voc_fpn", "SOLVER.WARMUP_METHOD", "exp", "SOLVER.WARMUP_METHOD 'exp' is unknown"),
         ("voc_fpn", "SOLVER.BASE_LR", "0", "SOLVER.BASE_LR 0.0 must be above 0"),
-        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must be increasing"),
+        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must rise"),
         ("voc_fpn", "SOLVER.STEPS", "(24000,)", "at SOLVER.MAX_ITER 24000, where .* stops"),
     ],
 )

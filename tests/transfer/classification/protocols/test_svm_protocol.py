@@ -167,7 +167,7 @@ def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert "fewer than the 59 folds of SVM.FOLDS" in line("svm_voc07.yaml", "SVM.FOLDS", "59")
     assert "SVM.COSTS (0.0,)" in line("svm_voc07.yaml", "SVM.COSTS", "(0.0,)")
     assert "SVM.SHOTS 96" in line("svm_voc07_lowshot.yaml", "SVM.SHOTS", "(96,)")
-    assert "is no detection data set; give voc:" in line(
+    assert "is not a detection data set; give voc:" in line(
         "svm_voc07.yaml", "DATASETS.TRAIN", "cifar10:train"
     )
 
