@@ -193,7 +193,7 @@ def test_no_top5_of_few_classes(root: Path) -> None:
         (("TRAIN.VIT_POOL", "all"), "TRAIN.VIT_POOL"),
         (("SOLVER.BATCH_SIZE", "99", "TRAIN.DROP_LAST", "True"), "36 training images do not fill"),
         (("SOLVER.LR_PER_256", "(0.1, 1.0)", "PROTOCOL.HOLDOUT", "2"), "PROTOCOL.HOLDOUT 2"),
-        (("TRAIN.NORM_BATCH", "1"), "TRAIN.NORM_BATCH must be 0 or 2"),
+        (("TRAIN.NORM_BATCH", "1"), "TRAIN.NORM_BATCH must be 0, or 2 or more"),
         (("PROTOCOL.NAME", "finetune", "SOLVER.BATCH_SIZE", "1"), "gives the batch norms of a"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),

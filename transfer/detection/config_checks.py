@@ -248,7 +248,7 @@ def check_steps(cfg: CfgNode, findings: Findings) -> None:
     those beyond it, which Detectron2 warns of and leaves out."""
     steps, last = tuple(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
     if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):
-        raise InputError(f"SOLVER.STEPS {steps} must rise")
+        raise InputError(f"SOLVER.STEPS {steps} must be increasing")
     if last in steps:
         raise InputError(
             f"SOLVER.STEPS {steps} has a step at SOLVER.MAX_ITER {last}, where no iteration is "

@@ -19,7 +19,7 @@ _OPTIMIZER = "transfer.training.build.make_optimizer"
 _SCHEDULE = "transfer.training.build.make_schedule"
 _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
 _BATCHES = "transfer.detection.torchvision_engine.engine.training_batches"
-_PREDICT = "transfer.detection.torchvision_engine.engine.predict"
+_TEST_MAPPER = "transfer.detection.torchvision_engine.engine.make_inference_mapper"
 _TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.task.DetectionTask.open_data"
 
@@ -113,7 +113,7 @@ _READ: dict[str, dict[str, str]] = {
         ),
     },
     "transfer.detection.config_checks.make_crop": {"INPUT.CROP": "ENABLED TYPE SIZE"},
-    _PREDICT: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
+    _TEST_MAPPER: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
     _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
     "transfer.detection.torchvision_engine.engine.make_factors": {
         "DATALOADER": "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",

@@ -107,7 +107,7 @@ def test_c4_proposes_on_the_named_stage() -> None:
         ("voc_fpn", "SOLVER.WARMUP_METHOD", "exp", "SOLVER.WARMUP_METHOD 'exp' is unknown"),
         ("voc_fpn", "SOLVER.NUM_DECAYS", "0", "SOLVER.NUM_DECAYS must be 1 or above, got 0"),
         ("voc_fpn", "SOLVER.BASE_LR", "0", "SOLVER.BASE_LR 0.0 must be above 0"),
-        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must rise"),
+        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must be increasing"),
         ("voc_fpn", "SOLVER.STEPS", "(24000,)", "at SOLVER.MAX_ITER 24000, where .* stops"),
     ],
 )

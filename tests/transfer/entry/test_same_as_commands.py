@@ -49,7 +49,7 @@ def test_knn_is_the_protocols(digits: Path, tmp_path: Path) -> None:
     assert again.values.equal(test.values) and again.labels.tolist() == [-1] * len(test)
     with pytest.raises(InputError, match="the test images have no classes"):
         transfer.knn_score(train, again)
-    with pytest.raises(InputError, match="k = 61 neighbours asked of a bank of 60"):
+    with pytest.raises(InputError, match="k = 61 neighbours cannot come from a bank of 60"):
         transfer.knn_score(train, test, k=61)
     with pytest.raises(InputError, match="temperature 0 must be"):
         transfer.knn_score(train, test, temperature=0)
