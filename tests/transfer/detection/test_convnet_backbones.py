@@ -127,7 +127,8 @@ def test_a_wrong_pair_is_refused_in_one_line(tmp_path: Path) -> None:
         (("MODEL.BACKBONE.NAME", "convnext_femto"), "convnext_femto"),
     ):
         other = load_detection_config(CONFIG, keys)
-        with pytest.raises(InputError, match=f"c.pth is a {ATTO}, but a {name} is needed") as caught:
+        needed = f"c.pth is a {ATTO}, but a {name} is needed"
+        with pytest.raises(InputError, match=needed) as caught:
             read_backbone(OpenedWeights(tmp_path / "c.pth"), other, seed=0)
         assert "\n" not in str(caught.value)
 
