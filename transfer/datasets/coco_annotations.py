@@ -152,8 +152,7 @@ class _Columns:
         self._clear()
 
     def _clear(self) -> None:
-        # A list takes all values of a record at once: three times as fast as arrays, which look at
-        # each value by itself, also here.
+        # A list takes all values of a record at once, where an array converts one after the other.
         self._keys: list[int] = []
         self._boxes: list[float] = []
         self._areas: list[float] = []
