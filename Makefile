@@ -31,9 +31,10 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
-# Damaged and hostile inputs at length: FAULTS_CASES for each reader; the counts go to runs/faults.md.
+# Damaged and hostile inputs at length: FAULTS_CASES for each reader, FAULTS_KILLS for each trainer; the
+# counts go to runs/faults.jsonl, of which `python -m tests.faults.counts` makes the tables.
 test-faults: export FAULTS_CASES ?= 10000
-test-faults: export FAULTS_COUNTS ?= runs/faults.md
+test-faults: export FAULTS_COUNTS ?= runs/faults.jsonl
 test-faults: $(VENV)/.installed-test
 	mkdir -p runs
 	$(BIN)/python -m pytest tests/faults -n 2 -m "not slow or slow"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain.common.distributed import barrier, is_main
 from pretrain.common.errors import InputError, disk_failure
+from pretrain.common.safe_json import parse_json
 from pretrain.common.temporaries import make_temporary
 from pretrain.common.torch_files import check_torch_file
 
@@ -220,7 +221,7 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping
 def read_facts(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The facts that `save_weights` stored with the tensors, or None for a plain state_dict."""
     text = getattr(state, "_metadata", {}).get("transfer")
-    return json.loads(text) if isinstance(text, str) else None
+    return parse_json(text) if isinstance(text, str) else None
 
 
 def rng_state() -> dict[str, Any]:

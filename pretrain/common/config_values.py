@@ -66,6 +66,9 @@ def coerce(value: Any, default: Any, name: str, items: Items | None = None) -> A
         raise InputError(f"{name} is {value}; write its value instead")
     if isinstance(value, str) and not isinstance(default, str):
         value = parse_literal(value)
+    if isinstance(value, str) and isinstance(default, (float, type(None))):
+        if value.lower().lstrip("+-.") in ("nan", "inf", "infinity"):
+            raise InputError(f"{name} must be a finite number, got {value}")
     if isinstance(default, (tuple, list)):
         return type(default)(_coerce_items(value, default, name, items))
     if value is None:

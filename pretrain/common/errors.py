@@ -12,13 +12,18 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_OF_MESSAGE = 1900  # characters of one line
 # Errors of the operating system, and what a user can do about them
 REMEDIES = {
-    FULL: "free some space and add --resume, or give another folder",
+    FULL: (
+        "free some space and run the command again, with --resume if it has that, or give "
+        "another folder"
+    ),
     (errno.EROFS, errno.EACCES, errno.EPERM): "give a folder where this user may read and write",
     (errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT): (
-        "it existed before and is missing now; restore it, then --resume continues"
+        "it was there before, and is not there now; bring it back and run the command again, "
+        "with --resume if it has that"
     ),
     (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN): (
-        "the disk or its connection fails; --resume continues from the last saved state"
+        "the disk or its connection fails; a command that has --resume continues from what was "
+        "saved before"
     ),
     (errno.EMFILE, errno.ENFILE): (
         "raise the limit of open files (ulimit -n 65536), or lower DATALOADER.NUM_WORKERS"

@@ -43,10 +43,10 @@ def locked(folder: Path, waiting: str = "") -> Iterator[None]:
         waiting: a message to log if another process holds it.
     """
     with open(folder / FILE_NAME, "w") as handle:
-        if not _take(handle, fcntl.LOCK_NB):
+        if _take(handle) is False:
             if waiting:
                 logger.info(waiting)
-            _take(handle)
+            _take(handle, wait=True)
         yield
 
 
@@ -189,7 +189,7 @@ def _open_current(path: Path, what: str) -> TextIO:
     while True:
         handle = open(path, "a", encoding="utf-8")
         try:
-            taken = _take_or_none(handle)
+            taken = _take(handle)
             if taken is False or (taken is None and _is_held(path)):
                 raise InputError(
                     f"{what} is in use by {_holder(path)}; wait for it or stop it, or give another "
@@ -237,22 +237,10 @@ def _check_alone(path: Path, what: str) -> None:
         raise InputError(f"{what} is in use by {found}; wait for it or stop it")
 
 
-def _take(handle: TextIO, how: int = 0) -> bool:
-    """Locks the file, unless another process holds it and `how` is LOCK_NB; returns whether it did.
-    On a file system without locks, nothing is locked."""
+def _take(handle: TextIO, wait: bool = False) -> bool | None:
+    """Whether the lock of a file could be taken; None: the file system has no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def _take_or_none(handle: TextIO) -> bool | None:
-    """Whether the lock could be taken; None: the file system has no locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

@@ -85,9 +85,10 @@ def judge(read: Callable[[], object], named: str, lines: int = 1) -> str:
 
 def check_message(text: str, named: str, lines: int = 1) -> None:
     """Raises Fault unless a refusal is short, printable and names its file."""
-    if len(text) > LONGEST_MESSAGE:
-        raise Fault(f"a message of {len(text)} characters: {text[:200]!r}")
-    if not all(is_printable(line) for line in text.split("\n", lines - 1)):
+    told = text.split("\n", lines - 1)
+    if max(map(len, told)) > LONGEST_MESSAGE:
+        raise Fault(f"a line of {max(map(len, told))} characters: {text[:200]!r}")
+    if not all(map(is_printable, told)):
         raise Fault(f"a message that is not printable: {text[:300]!r}")
     if named not in text:
         raise Fault(f"a message that does not name {named!r}: {text[:300]!r}")

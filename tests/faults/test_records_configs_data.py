@@ -128,7 +128,7 @@ def test_configs(kind: str, tmp_path: Path) -> None:
         st.builds(with_scalar, st.sampled_from(lines), st.sampled_from(SCALARS)),
     )
     # A suite tells all that is wrong with it, one line each, and its entries have no file's name.
-    several = {"named": "", "lines": 200} if kind == "suites" else {"named": ""}
+    several = {"named": "", "lines": 60} if kind == "suites" else {"named": ""}
     fuzz(f"configs: {kind}", cases, bytes_of, READERS[kind], tmp_path / "c.yaml", 40, **several)
 
 

@@ -6,11 +6,13 @@ A source is a path or a remote name; `sources` turns it into a local file.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.printable import printable
 from transfer.checkpoints.readers.not_weights import what_folder_is
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ def local_file(path: str | Path) -> Path:
         InputError: missing, a folder without such a model, or 0 bytes.
     """
     file = Path(path)
+    try:
+        os.stat(file)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # such as a name of 5,000 letters
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"no weights file at {printable(file)}: {reason}") from None
     index = file.with_name(f"{file.name.partition('.data-')[0]}.index") if file.name else file
     if (not file.exists() or ".data-" in file.name) and index.is_file():
         return local_file(index)

@@ -178,7 +178,7 @@ def _check_values_there(name: str, tensor: Tensor, where: str) -> None:
 
 
 def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
-    if name.endswith(COUNTER):
+    if name.endswith(COUNTER) and not tensor.is_quantized:
         return tensor.detach().to(torch.int64).contiguous()
     if not tensor.is_floating_point():
         raise InputError(

@@ -32,7 +32,8 @@ OPTIONAL = {
     "CHECKPOINTS": (),
     "TASKS": ("overrides", "trials", "checkpoints"),
 }
-RESERVED = ("pretrain", "convert", "logs", "report")  # folders and job names that the suite uses
+MOST_LINES = 50  # that are told of one suite
+RESERVED = ("pretrain", "convert", "logs", "report")  # folders and job names of the suite's own
 
 Entry = dict[str, Any]
 
@@ -64,7 +65,10 @@ class Collector:
                     self.lines.append(line)
 
     def close(self) -> None:
-        """Raises the collected errors, if there are any."""
+        """Raises what was gathered, if anything was; of very many lines their number."""
+        if len(self.lines) > MOST_LINES:
+            more = f"{len(self.lines) - MOST_LINES} more such lines are not shown"
+            raise Problems(*self.lines[:MOST_LINES], more)
         if self.lines:
             raise Problems(*self.lines)
 

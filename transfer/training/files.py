@@ -146,8 +146,9 @@ def write_model(
 
 
 def forget_last_checkpoint(output: Path) -> None:
-    """Removes the last periodic checkpoint of a run whose model has been scored."""
-    for path in checkpoints(output)[:1]:
+    """Removes the periodic checkpoints of a run whose model has been scored; an older one beside
+    the last is what a kill left in `write_model`."""
+    for path in checkpoints(output)[:KEPT]:
         path.unlink(missing_ok=True)
 
 

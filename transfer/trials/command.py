@@ -29,6 +29,7 @@ from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
 from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
+from pretrain.common.safe_json import read_json
 from transfer.results.last_lines import last_lines, where_resume_continues
 from transfer.results.metrics import headline_texts
 from transfer.results.record import FILE_NAME, null_for_nan
@@ -124,7 +125,7 @@ def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[s
     if not is_first_of_launcher():
         return []
     path = Path(request.output) / EVALUATION
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     return [f"{path}: {', '.join(headline_texts(task.name, content['metrics']))}"]
 
 

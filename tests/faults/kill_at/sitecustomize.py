@@ -2,8 +2,8 @@
 folder is on PYTHONPATH.
 
 $KILL_AT is "OPERATION NUMBER": `before` or `after` the NUMBER-th rename, or `torn`: in the
-NUMBER-th fsync, of a file that is cut to half its size, as a crash in the middle of writing
-leaves it.
+NUMBER-th fsync, of a file of which half of what was written since its last fsync is cut off, as a
+crash in the middle of writing leaves it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 operation, _, number = os.environ.get("KILL_AT", "none 0").partition(" ")
 left = int(number)
+synced: dict[tuple[int, int], int] = {}  # bytes of each file that no crash takes away
 rename, sync = os.replace, os.fsync
 
 
@@ -34,9 +35,13 @@ def _replace(source: Any, target: Any) -> None:
 
 def _fsync(handle: int) -> None:
     if operation == "torn":
+        found = os.fstat(handle)
+        file = found.st_dev, found.st_ino
         if left == 1:
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            before = min(synced.get(file, 0), found.st_size)
+            os.ftruncate(handle, before + (found.st_size - before) // 2)
         _kill_at_last()
+        synced[file] = found.st_size
     sync(handle)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.networks.architectures import expected_shapes
-from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.read import read, read_weights
 
 FILES = ("mscn", "moco_v1", "moco_v2", "torchvision", "safetensors", "detectron2")
 
@@ -214,3 +215,20 @@ def test_frozen_backbone(files: dict) -> None:
     backbone = build_frozen_backbone(read_weights(str(files["mscn"])))
     assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
     assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, 128)
+
+
+@pytest.mark.parametrize("name", ["layer1.0.bn1.bias", "bn1.num_batches_tracked"])
+def test_tensors_larger_than_their_values_and_quantised_ones(
+    name: str, state: dict, tmp_path: Path
+) -> None:
+    """Two copies of the trunk are compared; 10^12 values would take hours."""
+    huge = torch.zeros(1).expand(10**6, 10**6)
+    quantised = torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)
+    for tensor, words in ((huge, "wrong shape"), (quantised, "not a whole|not floating point")):
+        changed = {**state, name: tensor}
+        content = {f"{copy}.{key}": one for copy in ("a", "b") for key, one in changed.items()}
+        for number, saved in enumerate((content, {"state_dict": changed})):
+            torch.save(saved, tmp_path / f"{number}.pth", _use_new_zipfile_serialization=False)
+            with pytest.raises(InputError, match="pth") as refused:
+                read(tmp_path / f"{number}.pth")
+            assert number == 0 or re.search(words, str(refused.value)), refused.value

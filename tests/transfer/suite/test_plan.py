@@ -83,6 +83,7 @@ def test_processes_and_chosen_tasks(tmp_path: Path) -> None:
             "CHECKPOINTS: [{name: b, weights: gone.pth}]",
             "checkpoint b: no weights file at gone.pth",
         ),
+        (f"CHECKPOINTS: [{{name: b, weights: {'x' * 5000}}}]", "File name too long"),
     ],
 )
 def test_bad_suites_are_one_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -105,6 +106,13 @@ TASKS:
         )
     assert len(error.value.lines) == 3
     assert str(error.value).count("\nerror: ") == 2, "one line each, as the commands print them"
+
+
+def test_of_very_many_faults_the_number_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Problems) as error:
+        suite(tmp_path, f"PRETRAIN: {[0] * 1000}")
+    assert len(error.value.lines) == 51
+    assert "950 more such lines are not shown" in error.value.lines[-1]
 
 
 def test_a_suite_without_checkpoints(tmp_path: Path) -> None:

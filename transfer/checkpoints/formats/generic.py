@@ -112,20 +112,22 @@ class Trunk:
     @cached_property
     def part(self) -> float:
         """How much of the backbone is there under right names and shapes, 0 to 1."""
-        wanted = self.wanted
-        there = [name for name, shape in wanted.items() if self._shape(name) == shape]
-        return len(there) / len(wanted)
+        return len(self._fitting()) / len(self.wanted)
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         return tuple(self.tensors[name].shape) if name in self.tensors else None
 
     def equals(self, other: Trunk) -> bool:
-        """Whether both have the same values."""
-        wanted = self.wanted
-        mine, theirs = wanted.keys() & self.tensors, wanted.keys() & other.tensors
-        return mine == theirs and all(
+        """Whether both have the same values. Only tensors of the backbone's shapes are looked at:
+        a file may declare another one as large as it likes."""
+        mine = self._fitting()
+        return mine == other._fitting() and all(
             _same(self.tensors[name], other.tensors[name]) for name in mine
         )
+
+    def _fitting(self) -> set[str]:
+        """Names of the backbone whose tensor is there and has the right shape."""
+        return {name for name, shape in self.wanted.items() if self._shape(name) == shape}
 
     @property
     def rank(self) -> int:

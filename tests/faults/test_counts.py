@@ -1,0 +1,32 @@
+"""The tables of what was tried are made from the stored counts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.faults import counts
+
+
+def test_the_page_holds_the_stored_counts() -> None:
+    page = counts.PAGE.read_text()
+    assert counts.with_tables(page, json.loads(counts.RESULT.read_text())) == page
+
+
+def test_rows_of_one_name_are_added_up() -> None:
+    reader = {"reader": "a", "cases": 500, "ok": 20, "refused": 480, "seconds": 1.5}
+    killed = {"trainer": "b", "runs": 1, "kills": 4, "late": 1, "different": 0, "seconds": 2.0}
+    measured = counts.summed([reader, killed, reader])
+    assert measured["reader"]["a"] == {"cases": 1000, "ok": 40, "refused": 960, "seconds": 3}
+    tables = counts.tables(measured)
+    assert tables["reader"].splitlines()[2] == "| a | 1,000 | 40 | 960 | 3 |"
+    assert tables["trainer"].splitlines()[2] == "| b | 1 | 4 | 1 | 0 | 2 |"
+
+
+def test_no_row_without_a_file_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.delenv("FAULTS_COUNTS", raising=False)
+    counts.add_row({"reader": "a"})
+    monkeypatch.setenv("FAULTS_COUNTS", f"{tmp_path}/rows.jsonl")
+    counts.add_row({"reader": "a"})
+    assert json.loads(open(f"{tmp_path}/rows.jsonl").read()) == {"reader": "a"}
