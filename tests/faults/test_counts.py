@@ -10,7 +10,7 @@ from tests.faults import counts
 
 
 def test_the_page_holds_the_stored_counts() -> None:
-    if not RESULT.exists():
+    if not counts.RESULT.exists():
         pytest.skip("no counts are stored yet")
     page = counts.PAGE.read_text()
     assert counts.with_tables(page, json.loads(counts.RESULT.read_text())) == page
