@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults lint format hardware gpu-check soak clean
+.PHONY: install demo test test-slow test-faults docs notebook lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -11,7 +11,11 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev,weights]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@
 
 install: $(VENV)/.installed
@@ -35,15 +39,28 @@ test-faults: $(VENV)/.installed-test
 	mkdir -p runs
 	$(BIN)/python -m pytest tests/faults -n 2 -m "not slow or slow"
 
+# The site, in build/site; a broken link or an outdated generated page fails.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m mkdocs build --strict -q
+	@echo 'build/site/index.html; with the search: python3 -m http.server -d build/site'
+
+# Runs the tutorial's cells at length (minutes) and stores its outputs in the file.
+notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[notebook]"
+	$(BIN)/python -m tests.docs.run_tutorial
+
 lint: $(VENV)/.installed-test
-	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks
-	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks
-	$(BIN)/flake8 pretrain transfer tools tests benchmarks
+	$(BIN)/black -l 100 -q --check pretrain transfer tools tests benchmarks docs
+	$(BIN)/isort -q --check pretrain transfer tools tests benchmarks docs
+	$(BIN)/flake8 pretrain transfer tools tests benchmarks docs
 	$(BIN)/mypy
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 
 format: $(VENV)/.installed-test
-	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks
-	$(BIN)/isort -q pretrain transfer tools tests benchmarks
+	$(BIN)/black -l 100 -q pretrain transfer tools tests benchmarks docs
+	$(BIN)/isort -q pretrain transfer tools tests benchmarks docs
 
 # The Hardware lines of configs/pretrain from a count of each config's step (some minutes).
 hardware: install

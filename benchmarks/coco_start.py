@@ -1,12 +1,15 @@
 """COCO at its true size: seconds and memory from the start of detection to its first batch.
 
     python benchmarks/coco_start.py --output benchmarks/results/coco_start_2cores.json
+    python benchmarks/coco_start.py --sizes 1 --before FOLDER_OF_ANOTHER_CHECKOUT
 
 A made-up data set in, with as many images (118,287) and objects (860,001) as COCO's train2017 and
 polygons of as many points; seconds of processor time, and the process's peak memory in MiB, out.
 Every row runs in a process of its own, so that its peak is its own. `--sizes` repeats the
 measurement for parts of the set: it shows how the cost grows. The image files are one photograph,
-hard-linked under each image's name, and only the first batch is decoded.
+hard-linked under each image's name, and only the first batch is decoded. A first start finds an
+empty cache folder, a second one what the first has kept there; then two processes start together,
+with a full and with an empty cache. With `--before`, a start of that code comes first and last.
 """
 
 from __future__ import annotations
@@ -15,11 +18,16 @@ import argparse
 import io
 import json
 import multiprocessing
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +39,7 @@ from benchmarks.result_file import write_result
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 WIDTH, HEIGHT = 640, 480  # px
-POINTS = 24  # of a polygon, on average: the file is then about as large as COCO's, 450 MB
+POINTS = 24  # mean number of points of a polygon: the file is then as large as COCO's, 450 MB
 SHAPES = 4096  # different polygons
 
 
@@ -39,24 +47,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0], help="parts of COCO")
     parser.add_argument(
-        "--folder", type=Path, help="keep the data there (default: a temporary one)"
+        "--folder", type=Path, help="folder that keeps the data (default: a temporary folder)"
     )
+    parser.add_argument("--before", type=Path, help="another checkout, measured in turn")
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         for size in args.sizes:
-            place = make_coco(folder / f"coco_{size:g}", int(IMAGES * size), int(OBJECTS * size))
-            rows.append({"images": int(IMAGES * size), "objects": int(OBJECTS * size)})
-            rows[-1] |= measured(start, place)
-            print(json.dumps(rows[-1]))
+            counts = {"images": int(IMAGES * size), "objects": int(OBJECTS * size)}
+            place = make_coco(folder / f"coco_{size:g}", *counts.values())
+            for found in starts(place, args.before):
+                rows.append(counts | found)
+                print(json.dumps(rows[-1]), flush=True)
     if args.output:
         write_result(args.output, {"rows": rows})
 
 
+def starts(place: Path, before: Path | None) -> Iterator[dict[str, Any]]:
+    """A row for each start, in the order of the module's docstring."""
+    if before is not None:
+        yield {"start": "before"} | _of_another_checkout(before, place)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["MSCN_CACHE"] = cache  # of the processes that are started from here on
+        for name in ("first", "second"):
+            yield {"start": name} | measured(start, place)
+        yield from _two("two, full cache", place)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["MSCN_CACHE"] = cache
+        yield from _two("two, empty cache", place)
+    if before is not None:
+        yield {"start": "before"} | _of_another_checkout(before, place)
+
+
+def _two(name: str, place: Path) -> Iterator[dict[str, Any]]:
+    barrier = multiprocessing.get_context("spawn").Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(lambda _: measured(start, place, barrier), range(2)):
+            yield {"start": name} | found
+
+
+def _of_another_checkout(checkout: Path, place: Path) -> dict[str, Any]:
+    code = (
+        "import json, sys, pathlib; from benchmarks.coco_start import measured, start; "
+        "print(json.dumps(measured(start, pathlib.Path(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", code, str(place.resolve())]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    text = subprocess.run(
+        command, cwd=checkout, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return found
+
+
 def make_coco(folder: Path, images: int, objects: int) -> Path:
-    """Writes annotations and linked image files, unless the folder has them; returns the folder."""
+    """Writes annotations and linked image files if the folder lacks them; returns the folder."""
     path, photos = folder / "annotations" / "instances_train.json", folder / "train"
     if path.is_file():
         return folder
@@ -91,7 +138,7 @@ def make_coco(folder: Path, images: int, objects: int) -> Path:
 
 
 def _shape(rng: np.random.Generator) -> str:
-    """The keys of an object that its polygon decides: a star-shaped one around its centre."""
+    """The keys of an object that depend on its polygon, which is star-shaped around its centre."""
     count = int(rng.integers(POINTS // 2, POINTS * 3 // 2))
     centre, radius = rng.uniform([80, 80], [WIDTH - 80, HEIGHT - 80]), rng.uniform(5, 75)
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
@@ -105,12 +152,12 @@ def _shape(rng: np.random.Generator) -> str:
 
 
 def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    """What `function` returns in a new process, with the memory that it took there."""
+    """The result of `function` in a new process, with the memory that it used there."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, *args))
     process.start()
-    theirs.close()  # else a process that failed would be waited for
+    theirs.close()  # otherwise we would wait for a process that failed
     found: dict[str, Any] = ours.recv()
     process.join()
     return found
@@ -120,8 +167,12 @@ def _run(result: Connection, function: Callable[..., dict[str, Any]], *args: obj
     result.send(function(*args))
 
 
-def start(folder: Path) -> dict[str, Any]:
-    """Opens the set as training does, with all checks but the images' sizes, and reads a batch."""
+def start(folder: Path, together: Barrier | None = None) -> dict[str, Any]:
+    """Opens the set as training does, with all checks but the images' sizes, and reads a batch.
+
+    Args:
+        together: of processes that begin at the same time, and keep the set until all have it.
+    """
     from pretrain.common.distributed import seed_everything
     from transfer.datasets.checks_before_training import check_masks, check_trainable, describe
     from transfer.datasets.registry import open_sets
@@ -129,7 +180,9 @@ def start(folder: Path) -> dict[str, Any]:
     from transfer.detection.torchvision_engine.engine import training_batches
 
     seed_everything(0)
-    imported = peak_mib()
+    imported, imported_share = peak_mib(), share_mib()
+    if together is not None:
+        together.wait()
     cfg = load_detection_config("coco_mscn_fpn_1x.yaml", ["DATALOADER.NUM_WORKERS", "0"])
     begin, wall = time.process_time(), time.perf_counter()
     data = open_sets([f"coco:{folder}:train"])
@@ -139,20 +192,35 @@ def start(folder: Path) -> dict[str, Any]:
     data.has_run_lengths()
     describe(data, "training")
     checked = time.process_time() - begin - read
-    next(training_batches(cfg, data))
-    return {
+    batches = training_batches(cfg, data)
+    next(batches)
+    found = {
         "cpu_s": round(time.process_time() - begin, 2),
         "cpu_s_reading": round(read, 2),
         "cpu_s_checks": round(checked, 2),
         "wall_s": round(time.perf_counter() - wall, 2),
         "peak_mib": peak_mib(),
         "peak_mib_after_imports": imported,
+        "share_mib_after_imports": imported_share,
     }
+    if together is not None:
+        together.wait()
+    found["share_mib"] = share_mib()
+    if together is not None:
+        together.wait()
+    return found
 
 
 def peak_mib() -> int:
-    """The largest memory that this process has held, in MiB."""
+    """The largest memory that this process has used, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def share_mib() -> int:
+    """This process's memory in MiB, pages that n processes map counted as 1 / n (Linux's PSS)."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("Pss:"))
+    return int(line.split()[1]) // 1024
 
 
 if __name__ == "__main__":

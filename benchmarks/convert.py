@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""A conversion with its proof beside a bare load and save: seconds and peak memory of processes.
+"""Compares a conversion with its proof to a bare load and save: seconds and peak memory.
 
-In: a backbone. Out: JSON: per repetition, in turn, `import` (python with torch and torchvision),
-`copy` (import, load, save) and `convert` (tools/convert_weights.py), and ratios within it.
+The input is a backbone. The output is JSON: for each repetition, in turn, `import` (python with
+torch and torchvision), `copy` (import, load, save) and `convert` (tools/convert_weights.py), and
+the ratios within the repetition.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COPY = IMPORT + "; torch.save(torch.load({0!r}, weights_only=True)['state_dict']
 
 
 def make_moco_v2(backbone: str, path: Path) -> None:
-    """A MoCo v2 file of random weights: both encoders, projectors and the queue."""
+    """Writes a MoCo v2 file of random weights: both encoders, projectors and the queue."""
     state = dict(build_resnet(backbone).state_dict())
     width = [value for name, value in state.items() if name.endswith("running_var")][-1].numel()
     state |= {"fc.0.weight": torch.randn(width, width), "fc.0.bias": torch.zeros(width)}
@@ -40,7 +41,7 @@ def make_moco_v2(backbone: str, path: Path) -> None:
 
 
 def measure(command: Sequence[str]) -> dict[str, float]:
-    """Seconds and peak MiB of one process."""
+    """Runs one process; returns its seconds and peak MiB."""
     code = (
         "import resource, subprocess, sys, time; start = time.perf_counter()\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--output", help="a JSON file (printed without)")
+    parser.add_argument("--output", help="a JSON file (if omitted, the result is printed)")
     args = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Seconds per training iteration of the detection engines: a config in, a dict of builtins out.
 
-Both engines read the same images with the same weights, seed and config. An iteration is what each
-engine's own loop does: reading the batch, the learning rate, forward, backward, update, and its log
-every so often; checkpoints, evaluation and precise batch norm come never.
+Both engines read the same images with the same weights, seed and config. An iteration is that of
+each engine's own loop: reading the batch, the learning rate, forward, backward, update, and
+sometimes its log. There are no checkpoints, no evaluation and no precise batch norm.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import backbone_name, changed, with_data, with_preprocess
 
-SCENES = (64, 0, 4)  # generated images for train, val, test, where no data set is given
+SCENES = (64, 0, 4)  # generated images for train, val, test, if no data set is given
 NEVER = 10**6  # iterations: beyond any measurement
 
 
 @dataclass(frozen=True)
 class Options:
-    """config: its name, for the result. batch_size: images, None for the config's. seconds: of
-    each of `repetitions` measurements. data: root of the data sets, None for the environment's, or
-    for generated ones where the config trains on digits."""
+    """The options of a measurement.
+
+    config: its name, for the result. batch_size: images, None for the config's. seconds: those of
+    each of `repetitions` measurements. data: root of the data sets. None means the environment's,
+    or generated ones if the config trains on digits.
+    """
 
     config: str
     num_workers: int
@@ -50,7 +53,7 @@ class Options:
 
 
 def run(cfg: CfgNode, options: Options) -> dict[str, Any]:
-    """Measures the torchvision engine and, where it is importable, the detectron2 engine."""
+    """Measures the torchvision engine and, if it is importable, the detectron2 engine."""
     with tempfile.TemporaryDirectory(prefix="bench_") as scratch:
         use_data(cfg, options.data, Path(scratch))
         cfg, train_set = completed(cfg, options)
@@ -78,7 +81,7 @@ def run(cfg: CfgNode, options: Options) -> dict[str, Any]:
 
 
 def use_data(cfg: CfgNode, data: Path | None, scratch: Path) -> None:
-    """Points the data sets' root to `data`, or to new digits where the config trains on them."""
+    """Sets the root of the data sets to `data`, or to new digits if the config trains on them."""
     if data is not None:
         os.environ["DETECTRON2_DATASETS"] = str(data.absolute())
     elif all(
@@ -89,7 +92,7 @@ def use_data(cfg: CfgNode, data: Path | None, scratch: Path) -> None:
 
 
 def completed(cfg: CfgNode, options: Options) -> tuple[CfgNode, DetectionSet]:
-    """The config with what the options say and without periodic work, and its training set."""
+    """The config with the options applied and without periodic work, and its training set."""
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
     facts = {
         "DATALOADER.NUM_WORKERS": options.num_workers,
@@ -103,7 +106,7 @@ def completed(cfg: CfgNode, options: Options) -> tuple[CfgNode, DetectionSet]:
 
 
 def iterations(step: Callable[[], int], device: torch.device, warmup: int) -> Work:
-    """Repeats `step`; `warmup` ones run unmeasured: what workers had read ahead meanwhile."""
+    """Repeats `step`. The first `warmup` steps are not measured: workers had prepared them."""
 
     def work(duration: float) -> Sample:
         for _ in range(warmup):
@@ -130,7 +133,7 @@ def torchvision_step(
     if cfg.TRANSFER.CHANNELS_LAST:
         detector.to(memory_format=torch.channels_last)
     optimizer, schedule = build.make_optimizer(cfg, detector), build.make_schedule(cfg)
-    metrics = open_metrics(output, 0)
+    metrics = open_metrics(output, 0, cfg.TRANSFER.LOGGER)
     steps = loop.steps(
         detector,
         batches=([batch] for batch in engine.training_batches(cfg, train_set)),
@@ -186,7 +189,7 @@ def detectron2_step(
 
 
 def describe(cfg: CfgNode, options: Options) -> dict[str, Any]:
-    """What a reader of the numbers must know of the config."""
+    """The facts of the config that a reader of the numbers must know."""
     return {
         "config": options.config,
         "backbone": backbone_name(cfg),

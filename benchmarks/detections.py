@@ -1,7 +1,7 @@
 """Random test sets with random detections near their objects, in COCO's and VOC's layout.
 
-In: a folder and a size. Out: files of annotations (no images: scoring reads none), a DetectionSet
-and one Predictions per image. The same size gives the same numbers.
+From a folder and a size it makes files of annotations, a DetectionSet and one Predictions per
+image. There are no images, because scoring reads none. The same size gives the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OBJECT = (
 def random_coco(
     folder: Path, images: int, per_image: int, classes: int
 ) -> tuple[DetectionSet, list[Predictions]]:
-    """Objects are rectangles with polygons, one in ten a crowd; detections have masks."""
+    """Objects are rectangles with polygons; one in ten is a crowd. Detections have masks."""
     samples, predictions = [], []
     annotations: list[dict[str, object]] = []
     for image_id, instances, found in _images(images, per_image, classes):
@@ -89,7 +89,7 @@ def random_voc(
 def _images(
     images: int, per_image: int, classes: int
 ) -> Iterator[tuple[int, tuple[Instance, ...], Predictions]]:
-    """Number, up to 14 objects, and detections: half of them near objects, of the same class."""
+    """Number, up to 14 objects, and detections. Half of these are near objects of equal class."""
     rng = np.random.default_rng(0)
     for number in range(1, images + 1):
         count = int(rng.integers(1, 15))

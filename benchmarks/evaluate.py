@@ -1,13 +1,13 @@
-"""Seconds that scoring takes: ours beside pycocotools alone, and beside Detectron2's evaluators.
+"""Seconds that scoring takes: ours compared with pycocotools and with Detectron2's evaluators.
 
-In: the size of a random test set (seeded). Out: a dict of builtins with the seconds of each
-evaluator, ratios within a repetition, and how far the metrics differ between them. All start from
-detections in memory, masks as run lengths, and read the annotations themselves.
+The input is the size of a random test set (seeded). The output is a dict of builtins with the
+seconds of each evaluator, ratios within a repetition, and the differences of the metrics. All start
+from detections in memory, with masks as run lengths, and read the annotations themselves.
 
     python benchmarks/evaluate.py --sizes 500 5000 --output FILE
 
-shows how COCO's evaluators grow with the test set: seconds once, and peak memory, of each in a
-process of its own.
+shows how the cost of COCO's evaluators grows with the test set: the seconds of one run and the peak
+memory, each in a separate process.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """images: of the test set. per_image: detections of each. classes: of objects."""
+    """images: number of test images. per_image: detections of each. classes: of objects."""
 
     images: int
     repetitions: int
@@ -116,7 +116,7 @@ def _write_detections(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def _alone(folder: Path, name: str) -> dict[str, Any]:
-    """What one evaluator takes, and the metrics that it found."""
+    """The cost of one evaluator, and the metrics that it found."""
     with (folder / "detections.pickle").open("rb") as file:
         dataset, predictions = pickle.load(file)
     found: dict[str, Metrics] = {}
@@ -213,7 +213,7 @@ def pycocotools_alone(dataset: DetectionSet, predictions: list[Predictions]) -> 
 def detectron2_coco(
     dataset: DetectionSet, predictions: list[Predictions], folder: Path, found: dict[str, Metrics]
 ) -> Work:
-    """COCOEvaluator from the detections on: its own conversion of masks is not counted."""
+    """COCOEvaluator, starting from detections: its own conversion of masks is not counted."""
     from detectron2.evaluation import COCOEvaluator
 
     from transfer.detection.detectron2_plugin import register
@@ -264,7 +264,7 @@ def detectron2_voc(
         evaluator.process(inputs, outputs)
         metrics = evaluator.evaluate()["bbox"]
         found[VOC_DETECTRON2] = {f"bbox/{name}": value for name, value in metrics.items()}
-        # It remembers the XML files, which the next repetition has to read again.
+        # It caches the XML files, but the next repetition has to read them again.
         pascal_voc_evaluation.parse_rec.cache_clear()
 
     return seconds.once(work)

@@ -1,13 +1,13 @@
-"""ImageNet at its true size: seconds from the start of pretraining to its first batch, and memory
-that a loader process owns.
+"""ImageNet at its true size: seconds from the start of pretraining to its first batch, and the
+private memory of a loader process.
 
     python benchmarks/file_list.py --output benchmarks/results/file_list_2cores.json
     python benchmarks/file_list.py --starts 10000 100000 1281167 --output FILE
 
-Without `--starts`: a number of made-up entries in, MiB of a forked process's private memory out,
-for `FileList` and for Python's own lists. With it: folders of as many image files, in 1,000 class
-folders, and a start on each of them in a process of its own. The files are one photograph,
-hard-linked under each name, and are deleted afterwards.
+Without `--starts`, it takes a number of made-up entries and gives the MiB of a forked process's
+private memory, for `FileList` and for Python's own lists. With it, it makes folders of that many
+image files, in 1,000 class folders, and starts on each of them in a separate process. The files are
+one photograph, hard-linked under each name, and are deleted afterwards.
 
 Linux only: the memory is that of /proc/self/smaps_rollup, before and after the process has read
 every path and label once.
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_281_167, help="entries (those of ImageNet)")
     parser.add_argument(
-        "--starts", type=int, nargs="+", help="measure starts on folders of as many files instead"
+        "--starts", type=int, nargs="+", help="measure starts on folders of these numbers of files"
     )
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def copies(images: int) -> dict[str, dict[str, float]]:
-    """What a process copies of made-up entries, for both kinds of list."""
+    """The memory that a process copies of made-up entries, for both kinds of list."""
     labels = [i * CLASSES // images for i in range(images)]
     paths = [f"/data/imagenet/train/n{10**7 + c}/n{c}_{i}.JPEG" for i, c in enumerate(labels)]
     found = {"lists of Python objects": measure(paths, labels)}
@@ -112,7 +112,8 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 def measure(paths: Sequence[str], labels: Any) -> dict[str, float]:
-    """What one forked process copies as it reads all entries, and what a spawned one is sent."""
+    """The memory that a forked process copies when it reads all entries, and the bytes that are
+    sent to a spawned one."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_read_all, args=(paths, labels, theirs))

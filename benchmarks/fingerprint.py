@@ -1,10 +1,10 @@
-"""What the fingerprint of data costs beside listing or reading that data.
+"""The cost of the fingerprint of data, relative to listing or reading that data.
 
     python benchmarks/fingerprint.py --folder /dev/shm --output FILE.json
 
-Two made-up data sets in: empty files in class folders, as many as ImageNet has, and COCO at its
-true size (`coco_start.py`). Seconds of processor time out, and their ratios. The folder's entries
-are in memory: on a network file system to ask a file for its size takes as long as its answer.
+The inputs are two made-up data sets: empty files in class folders, as many as ImageNet has, and
+COCO at its true size (`coco_start.py`). The outputs are seconds of processor time and their ratios.
+The folder's entries are in memory; on a network file system, each file's size needs a request.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FILES, CLASSES = 1_281_167, 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=float, default=1.0, help="part of both sets")
-    parser.add_argument("--folder", type=Path, help="for the data (default: a temporary one)")
+    parser.add_argument("--size", type=float, default=1.0, help="share of both sets to use (1)")
+    parser.add_argument("--folder", type=Path, help="folder for the data (a temporary one)")
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
@@ -76,7 +76,7 @@ def _coco(root: Path, size: float) -> dict[str, Any]:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives, and its seconds of processor time."""
+    """The result of `work`, and its seconds of processor time."""
     begin = time.process_time()
     found = work()
     return found, round(time.process_time() - begin, 2)

@@ -1,7 +1,7 @@
-"""What needs no training, beside a table of small runs: accuracies in percent of six numbers, of a
+"""Baselines without training for a table of small runs: accuracies in percent of six numbers, of a
 thumbnail and of an untrained network, each on images in colour and on grey ones.
 
-A row of a table means something as far as it is above these. Legend: N images, S side in pixels.
+A row of the table is meaningful only if it is above these. Legend: N images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 EXAMPLE = """python -m benchmarks.floors --config masking_2_simclr_cpu.yaml --seeds 5 \\
     --output benchmarks/results/masking_floors.json"""
-SIDE = 8  # of the thumbnail
+SIDE = 8  # side of the thumbnail
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE)
-    parser.add_argument("--config", required=True, help="whose data, size, network and filter")
-    parser.add_argument("--seeds", type=int, default=3, help="of heads and untrained networks (3)")
+    parser.add_argument("--config", required=True, help="config of data, size, network and filter")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of heads and networks (3)")
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     return parser.parse_args(argv)
 
@@ -92,8 +92,8 @@ def measure_floors(
 
 
 def pixel_features(images: ProbeSet) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features of bank and queries that no network makes, in units of the bank's deviations: mean
-    and standard deviation of each channel, and the mean of each of 8 x 8 parts."""
+    """Features of bank and queries without a network, in units of the bank's deviations: mean and
+    standard deviation of each channel, and the mean of each of 8 x 8 parts."""
     import torch
 
     from transfer.classification.protocols.linear import standardize_
@@ -127,8 +127,8 @@ def thumbnail(images: Tensor) -> Tensor:
 def untrained_trunk(
     cfg: CfgNode, images: ProbeSet, preprocess: Preprocess, device: torch.device, seed: int
 ) -> nn.Module:
-    """The config's network as the seed draws it, with batch-norm statistics of the bank's images
-    as it is given them; a trained row's are re-estimated as well."""
+    """The config's network, initialised with the seed. Its batch-norm statistics are those of the
+    bank's images as the network gets them; those of a trained row are also re-estimated."""
     import torch
 
     from pretrain.common.distributed import seed_everything

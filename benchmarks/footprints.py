@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What a training step of each shipped pretraining config needs of a GPU, in a table and in the
-headers of the configs: `python -m benchmarks.footprints` computes both, some seconds a config.
+headers of the configs. `python -m benchmarks.footprints` computes both, some seconds per config.
 
-Configs for CPU cores (*_demo.yaml, *_cpu.yaml) are left out, and those that are only built on.
+Configs for CPU cores (*_demo.yaml, *_cpu.yaml) and configs that are only bases are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pretrain.engine.footprint import step_cost
 
 CONFIGS = CHECKOUT / "configs" / "pretrain"
 TABLE = Path(__file__).with_name("results") / "footprints.json"
-# Gigabytes as makers name them -> the card of such a size that has the least memory.
+# Gigabytes as the makers state them -> the card of this size that has the least memory.
 SIZES = {
     11: "rtx2080ti",
     16: "t4",
@@ -32,10 +32,10 @@ SIZES = {
     80: "a100-80",
     141: "h200",
 }
-# Processes, one for each GPU, that the headers speak of. mscn_convnext_tiny: at 8 it fits no 80 GB.
+# Numbers of processes (one per GPU) in the headers. With 8, mscn_convnext_tiny does not fit 80 GB.
 PROCESSES = {"msn_vits16": 16, "mscn_convnext_tiny": 16}
 LINE = re.compile(r"^# Hardware: \d+ GPUs? of \d+ GB \(.*\); hours not measured\.$", re.MULTILINE)
-Entry = dict[str, float]  # processes, and of each of them gib and tflop
+Entry = dict[str, float]  # processes, and gib and tflop of each process
 
 
 def named_configs() -> dict[str, Path]:
@@ -48,7 +48,7 @@ def named_configs() -> dict[str, Path]:
 
 
 def processes_of(name: str) -> int:
-    """One for the small runs and those on own data, else 8 or what the table above says."""
+    """One for the small runs and those on own data, otherwise 8 or the number in PROCESSES."""
     small = name.endswith("tiny100") or name.startswith("own_")
     return PROCESSES.get(name, 1 if small else 8)
 
@@ -66,7 +66,7 @@ def hardware_line(entry: Entry) -> str:
     need = entry["gib"] * (1 + WORKSPACE)
     size = next((size for size, name in SIZES.items() if need <= GPUS[name].gib), None)
     if size is None:
-        raise ValueError(f"{need:.1f} GiB fit no GPU: raise the number of processes")
+        raise ValueError(f"no GPU has {need:.1f} GiB: raise the number of processes")
     cost = f"{entry['gib']:.3g} GiB and {entry['tflop']:.3g} TFLOP a step"
     gpus = "1 GPU" if entry["processes"] == 1 else f"{entry['processes']:.0f} GPUs"
     each = "" if entry["processes"] == 1 else " on each"
@@ -87,7 +87,7 @@ def main(names: Sequence[str]) -> None:
         text, line = paths[name].read_text(encoding="utf-8"), hardware_line(entry)
         changed, count = LINE.subn(line, text, count=1)
         if count == 0:
-            print(f"{paths[name]} has no such line in its header: {line}", file=sys.stderr)
+            print(f"the header of {paths[name]} lacks a line like: {line}", file=sys.stderr)
         elif changed != text:
             paths[name].write_text(changed, encoding="utf-8")
 

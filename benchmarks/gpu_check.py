@@ -1,8 +1,8 @@
-"""Everything that waits for a GPU and takes minutes, in one command for the first person with one:
-`make gpu-check`. It writes one JSON file and prints a Markdown table for benchmarks/README.md.
+"""All measurements that need a GPU and take minutes, in one command: `make gpu-check`. It writes
+one JSON file and prints a Markdown table for benchmarks/README.md.
 
-Each row runs in a process of its own with a limit of time, so that one that fails or hangs is a row
-with its error and not the end. Data are generated; no network is used. Without a GPU,
+Each row runs in a separate process with a time limit. If a row fails or hangs, its error is in the
+table and the other rows still run. Data are generated; no network is used. Without a GPU,
 `--device cpu --rehearse` runs all rows at a tiny size; its numbers say nothing about a GPU.
 """
 
@@ -36,8 +36,8 @@ REHEARSAL = "A rehearsal at a tiny size: no number in this table may be quoted f
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "", EXAMPLE, overrides=False)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--rehearse", action="store_true", help="all rows at a tiny size")
-    parser.add_argument("--minutes", type=float, default=11.5, help="for all rows (11.5)")
+    parser.add_argument("--rehearse", action="store_true", help="run all rows at a tiny size")
+    parser.add_argument("--minutes", type=float, default=11.5, help="minutes for all rows (11.5)")
     parser.add_argument(
         "--output", type=Path, default=Path("gpu_check.json"), help="JSON file (gpu_check.json)"
     )
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.minutes > 0:
         raise InputError(f"--minutes {args.minutes} must be above 0")
     if args.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also for the processes that a row starts
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the processes of a row inherit it
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, left = time.monotonic(), sum(share for _, share in ROWS.values())
     for name, (_, share) in ROWS.items():
         remaining = args.minutes * 60 - (time.monotonic() - begin)
-        # What a row leaves of its time goes to those after it.
+        # Rows that come later get the time that a row did not use.
         limit, left = remaining * share / left, left - share
         rows.append(run_apart(name, TINY if args.rehearse else Size(), args.device, limit))
         print(f"{name}: {rows[-1]['status']} ({rows[-1]['seconds']:.1f} s)", flush=True)
@@ -75,12 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_apart(name: str, size: Size, device: str, limit: float) -> dict[str, Any]:
-    """A row in a new process, which is ended, with all that it started, after `limit` seconds."""
+    """Runs a row in a new process. It is ended with all its processes after `limit` seconds."""
     import multiprocessing
 
     if limit < 1:
         return _result(name, NOT_RUN, 0.0, why="no time was left; raise --minutes")
-    # A server without CUDA, which has imported torch once for all rows.
+    # A server process without CUDA imports torch once for all rows.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.gpu_rows"])
     ours, theirs = context.Pipe(duplex=False)
@@ -103,7 +103,7 @@ def run_apart(name: str, size: Size, device: str, limit: float) -> dict[str, Any
 
 
 def _in_a_process(answer: Connection, name: str, size: Size, device: str) -> None:
-    os.setsid()  # the row's own processes end with it
+    os.setsid()  # so the row's processes end with it
     answer.send(run_row(name, size, device))
 
 
@@ -111,12 +111,12 @@ def _end(group: int | None) -> None:
     try:
         if group is not None:
             os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # it has ended
+    except (ProcessLookupError, PermissionError):  # it has already ended
         pass
 
 
 def run_row(name: str, size: Size, device: str) -> dict[str, Any]:
-    """A row in this process: what it found, or its error in one line."""
+    """Runs a row in this process; returns its result, or its error in one line."""
     import torch
 
     from benchmarks.gpu_rows import ROWS
@@ -125,7 +125,7 @@ def run_row(name: str, size: Size, device: str) -> dict[str, Any]:
     start = time.monotonic()
     try:
         entries = ROWS[name][0](size, torch.device(device))
-    except Exception as error:  # whatever it is, the other rows are still wanted
+    except Exception as error:  # after any error the other rows still run
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return _result(name, FAILED, time.monotonic() - start, why=text[:300])
     return _result(name, done, time.monotonic() - start, [asdict(entry) for entry in entries])
@@ -144,7 +144,7 @@ def _result(
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows as a Markdown table, which says above and in each line if it is a rehearsal."""
+    """The rows as a Markdown table. For a rehearsal, its heading and each line say so."""
     rehearsal = found["rehearsal"] or found["device"] != "cuda"
     lines = [f"**{REHEARSAL}**", ""] if rehearsal else []
     lines += ["| row | what | value | note |", "|---|---|---|---|"]

@@ -1,7 +1,7 @@
-"""What `gpu_check` measures on a card: each row is a function of a `Size` and a device that returns
-its `Entry`s, from generated data alone.
+"""The measurements of `gpu_check`: each row is a function of a `Size` and a device that returns its
+`Entry`s, and uses only generated data.
 
-A row may run anywhere. Where a device cannot give a number, the entry has no value and says why.
+A row may run on any device. If a device cannot give a number, the entry has no value and says why.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ from transfer.training.build import make_optimizer
 from transfer.training.loop import take_step
 
 RECORDED = CHECKOUT / "tests" / "gpu" / "recorded.json"
-NEEDS_CUDA = "needs a GPU: torch counts this for CUDA alone"
-SYNCHRONISES = "called a synchronizing CUDA operation"  # of torch's warning
-IMAGES = (256, 128, 64, 32, 16, 8)  # batches that are tried, until one fits
+NEEDS_CUDA = "needs a GPU: torch counts this only for CUDA"
+SYNCHRONISES = "called a synchronizing CUDA operation"  # part of torch's warning
+IMAGES = (256, 128, 64, 32, 16, 8)  # batch sizes that are tried until one fits
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the rows are. `tiny` ones rehearse the command where there is no GPU."""
+    """The size of the rows. The `tiny` size rehearses the command without a GPU."""
 
     tiny: bool = False
     simclr: str = "simclr_r50.yaml"
     mscn: str = "mscn_r50.yaml"
     words: tuple[str, ...] = ()  # overrides of both recipes
-    images: int = 64  # of a batch whose losses are compared
-    gradient_images: int = 16  # ... whose gradients are, in float64
-    steps: int = 5  # whose losses are compared
-    seconds: float = 4.0  # of one measurement
+    images: int = 64  # images of a batch whose losses are compared
+    gradient_images: int = 16  # images of a batch whose gradients are compared, in float64
+    steps: int = 5  # steps whose losses are compared
+    seconds: float = 4.0  # seconds of one measurement
     repetitions: int = 3
     detection: tuple[int, int] = (800, 1216)  # height, width of the two images
     detection_words: tuple[str, ...] = ("SOLVER.IMS_PER_BATCH", "2")
@@ -88,7 +88,7 @@ TINY = Size(
     tiny=True,
     simclr="simclr_r18_tiny100.yaml",
     mscn="mscn_r18_tiny100.yaml",
-    words=("BACKBONE.NAME", "tiny_resnet"),  # ResNet-18 takes a minute of a small CPU
+    words=("BACKBONE.NAME", "tiny_resnet"),  # ResNet-18 takes a minute on a small CPU
     images=8,
     gradient_images=8,
     steps=2,
@@ -148,12 +148,12 @@ def _driver() -> Entry:
 
 
 def step_ratio_simclr(size: Size, device: torch.device) -> list[Entry]:
-    """The whole step of SimCLR against its compute alone."""
+    """The full step of SimCLR compared with its compute alone."""
     return _step_ratio(size.simclr, size, device)
 
 
 def step_ratio_mscn(size: Size, device: torch.device) -> list[Entry]:
-    """The whole step of MSCN against its compute alone."""
+    """The full step of MSCN compared with its compute alone."""
     return _step_ratio(size.mscn, size, device)
 
 
@@ -170,7 +170,7 @@ def _step_ratio(name: str, size: Size, device: torch.device) -> list[Entry]:
     found = run.run(_recipe(name, size, images), options, device)
     rates = {part: values["images_per_second"]["median"] for part, values in found["parts"].items()}
     ratio = found["ratios"]["step / compute"]
-    between = f"{ratio['low']:.3f} to {ratio['high']:.3f}; asked: at least 0.9"
+    between = f"{ratio['low']:.3f} to {ratio['high']:.3f}; required: at least 0.9"
     return [
         Entry("images", images, f"{counted / 2**30:.2f} GiB counted"),
         Entry("step / compute", ratio["median"], between),
@@ -216,7 +216,7 @@ def _training(
 
 
 def losses(size: Size, device: torch.device) -> list[Entry]:
-    """Losses of the same steps in half precision beside those in float32 without TF32."""
+    """Losses of the same steps in half precision, compared with float32 without TF32."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -245,7 +245,7 @@ def _losses_of(name: str, size: Size, device: torch.device) -> list[Entry]:
             continue
         apart = [abs(a - b) / abs(b) for a, b in zip(taken[kind], taken["fp32"], strict=True)]
         steps = ", ".join(f"{value:.1e}" for value in apart)
-        # `max` would pass over a NaN that is not first.
+        # Python's `max` would ignore a NaN that is not the first value.
         found.append(Entry(what, float(np.max(apart)), f"largest of the steps' {steps}"))
     return found
 
@@ -271,7 +271,7 @@ def _peak_memory_of(name: str, size: Size, device: torch.device) -> list[Entry]:
     images, counted = largest_batch(name, size, device)
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as scratch:
         training, batch = _training(name, size, images, Path(scratch) / "images", device)
-    given = prepare(training, batch, 0)  # made before, since the count leaves out their making
+    given = prepare(training, batch, 0)  # made before, because the count does not include it
 
     def step() -> None:
         finish_step(training, forward_backward(training, given))
@@ -281,7 +281,7 @@ def _peak_memory_of(name: str, size: Size, device: torch.device) -> list[Entry]:
 
 
 def _peak(step: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes at the peak of a third step; the first ones make states and choose kernels."""
+    """Peak bytes of a third step; the first two steps make states and choose kernels."""
     step()
     if device.type != "cuda":
         return None
@@ -307,10 +307,11 @@ def _against_the_count(what: str, peak: int | None, counted: int) -> list[Entry]
 
 
 def gradients(size: Size, device: torch.device) -> list[Entry]:
-    """Gradients of two processes with SyncBN and DDP against one process on the whole batch.
+    """Gradients of two processes with SyncBN and DDP against one process on the full batch.
 
-    In float64. In float32 the batch norms' sums round differently over two processes, a few values
-    beside 0 change their side of a ReLU, and gradients differ by up to 2 %, as a mistake might.
+    They are in float64. In float32 the batch norms' sums round differently over two processes, a
+    few values near 0 change their side of a ReLU, and gradients differ by up to 2 %, which could
+    hide a mistake.
     """
     what = "SyncBN + DDP, 2 processes from 1"
     if device.type == "cuda" and torch.cuda.device_count() < 2:
@@ -326,7 +327,7 @@ def gradients(size: Size, device: torch.device) -> list[Entry]:
 
 
 def _write_gradient(size: Size, path: str) -> None:
-    """What each of the two processes does."""
+    """Runs in each of the two processes and writes its gradient."""
     device = init_distributed()
     half = size.gradient_images // 2
     gradient = _gradient(size, slice(rank() * half, (rank() + 1) * half), device)
@@ -346,7 +347,7 @@ def _gradient(size: Size, part: slice, device: torch.device) -> Tensor:
     noise = torch.Generator().manual_seed(1)
     shapes = [(size.gradient_images, 3, side, side) for side in view_sizes(cfg)]
     views = [torch.randn(shape, generator=noise, dtype=torch.float64)[part] for shape in shapes]
-    model = distribute(method.train())  # kept by name: what is freed before `backward` adds nothing
+    model = distribute(method.train())  # keep a name, or it is freed before `backward`
     outcome = model(
         [view.to(device) for view in views],
         branches(cfg),
@@ -377,7 +378,7 @@ def _detection(name: str, size: Size, device: torch.device) -> list[Entry]:
         detector.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(cfg, detector)
     for group in optimizer.param_groups:
-        group["lr"] *= 0.01  # as in the warmup, so that noise lets nothing diverge
+        group["lr"] *= 0.01  # as in the warmup, so that noise does not diverge
     batch = [_scene(*size.detection, seed) for seed in range(cfg.SOLVER.IMS_PER_BATCH)]
 
     def step() -> int:
@@ -414,7 +415,7 @@ def _scene(height: int, width: int, seed: int) -> dict[str, object]:
 
 
 def knn_search(size: Size, device: torch.device) -> list[Entry]:
-    """The exact search on the device, and a part of it against the CPU's."""
+    """The exact search on the device, and a comparison of a part of it with the CPU's."""
     bank, queries = (knn.clusters(n, size.dim, s) for s, n in enumerate((size.bank, size.queries)))
     k = min(200, size.bank)
     nearest_neighbours(bank[: 2 * k], queries[:100], k, device=device)  # the first call is slow
@@ -461,13 +462,13 @@ def view_synchronisations(size: Size, device: torch.device) -> list[Entry]:
             found.append(Entry(what, None, f"{NEEDS_CUDA}; {note}"))
             continue
         if synchronisations(lambda: torch.ones(1, device=device).item()) != 1:
-            raise RuntimeError("torch's debug mode did not report a wait that was made on purpose")
+            raise RuntimeError("torch's debug mode did not report an intentional wait")
         found.append(Entry(what, synchronisations(views), note))
     return found
 
 
 def synchronisations(action: Callable[[], object]) -> int:
-    """How many waits for the GPU torch's debug mode reports in an action."""
+    """The number of waits for the GPU that torch's debug mode reports for an action."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -478,7 +479,7 @@ def synchronisations(action: Callable[[], object]) -> int:
     return sum(SYNCHRONISES in str(warning.message) for warning in seen)
 
 
-# Name -> the row, and its share of the time.
+# Name -> the row and its share of the time.
 ROWS: dict[str, tuple[Row, float]] = {
     "environment": (environment, 0.04),
     "step ratio, SimCLR": (step_ratio_simclr, 0.22),

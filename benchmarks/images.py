@@ -1,7 +1,7 @@
-"""Photographs to measure with where none are given: a folder in, JPEG files in it out.
+"""Photographs to measure with, if none are given: a folder in, JPEG files in it out.
 
-Random parts of scikit-learn's two sample photographs at JPEG quality 92: real texture, so that
-decoding costs what it costs with photographs.
+They are random parts of scikit-learn's two sample photographs at JPEG quality 92. They have real
+texture, so decoding costs as much as with photographs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from pretrain.data.datasets import ImageDataset
 
 SIZE = (500, 375)  # ImageNet's median
-LINKS = 30_000  # to one file; a file system has a limit
+LINKS = 30_000  # links to one file; file systems have a limit
 
 
 def write_photos(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
@@ -39,8 +39,8 @@ def write_photos(folder: Path, count: int, size: tuple[int, int] = SIZE, seed: i
 
 
 def write_linked(paths: Iterable[Path], content: bytes) -> None:
-    """Gives one content all of the names, in folders that exist: hard links, and a new file after
-    each `LINKS` names."""
+    """Writes the same content under all names, in existing folders. The names are hard links, with
+    a new file after each `LINKS` names."""
     for number, path in enumerate(paths):
         if number % LINKS == 0:
             first = path
@@ -50,11 +50,11 @@ def write_linked(paths: Iterable[Path], content: bytes) -> None:
 
 
 class RepeatedImages(ImageDataset):
-    """A data set read over and over, so that a short one does not end during a measurement."""
+    """A data set that is repeated, so that a short one does not end during a measurement."""
 
     def __init__(self, once: ImageDataset, length: int) -> None:
         self.once = once
-        self.labels = np.resize(once.labels, length)  # over and over
+        self.labels = np.resize(once.labels, length)  # repeated
         self.classes = once.classes
 
     def read(self, index: int) -> Image.Image:

@@ -1,10 +1,10 @@
-"""Seconds and memory of an exact kNN search: ours beside faiss-cpu and scikit-learn.
+"""Seconds and memory of an exact kNN search: ours compared with faiss-cpu and scikit-learn.
 
-In: sizes. Out: a dict of builtins with the seconds of each, ratios within a repetition, the memory
-that each adds at its peak, and whether the neighbours are the same. Every part starts from raw
-float32 features in memory (a float16 bank where it says so) and ends with the k nearest rows of
-each query by cosine similarity. Peers get what suits them: an index of inner products of unit
-vectors (faiss), Euclidean distances of unit vectors (scikit-learn).
+The inputs are sizes. The output is a dict of builtins with the seconds of each search, ratios
+within a repetition, the memory that each adds at its peak, and whether the neighbours are the same.
+Every part starts from raw float32 features in memory (a float16 bank if its name says so) and ends
+with the k nearest rows of each query by cosine similarity. Each peer gets a suitable form: an index
+of inner products of unit vectors (faiss), Euclidean distances of unit vectors (scikit-learn).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Search = Callable[[], Any]  # -> rows of the bank (M, k)
 
 @dataclass(frozen=True)
 class Options:
-    """bank, queries: rows. dim: of a feature. k: neighbours."""
+    """bank, queries: numbers of rows. dim: length of a feature. k: number of neighbours."""
 
     bank: int
     queries: int
@@ -44,7 +44,7 @@ class Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measures ours and every peer that is importable, by torch's number of threads."""
+    """Measures ours and every peer that is importable, with torch's number of threads."""
     bank, queries = (
         clusters(n, options.dim, s) for s, n in enumerate((options.bank, options.queries))
     )
@@ -73,7 +73,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def clusters(rows: int, dim: int, seed: int) -> Tensor:
-    """Features (rows, dim) of overlapping clusters, the same ones for every seed."""
+    """Features (rows, dim) of overlapping clusters. The clusters are the same for every seed."""
     centres = torch.randn(CLASSES, dim, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (rows,), generator=generator)
@@ -97,7 +97,7 @@ def own_searches(bank: Tensor, queries: Tensor, k: int, folder: Path) -> dict[st
 
 
 def peer_searches(bank: np.ndarray, queries: np.ndarray, k: int) -> dict[str, Search]:
-    """faiss and scikit-learn, where they are importable."""
+    """The searches of faiss and scikit-learn, if they are importable."""
     searches: dict[str, Search] = {}
     threads = torch.get_num_threads()
     if importlib.util.find_spec("faiss") is not None:
@@ -129,7 +129,7 @@ def peer_searches(bank: np.ndarray, queries: np.ndarray, k: int) -> dict[str, Se
 def work(
     name: str, search: Search, found: dict[str, np.ndarray], peaks: dict[str, list[float]]
 ) -> Work:
-    """Leaves the neighbours and the memory that the search added in the two dicts."""
+    """Stores the neighbours, and the memory that the search added, in the two dicts."""
     before: list[float] = []
 
     def prepare() -> None:
@@ -150,7 +150,7 @@ def work(
 
 
 def reset_peak() -> float:
-    """Forgets the process's peak; returns its resident MiB of now, 0 where that cannot be done."""
+    """Resets the process's peak; returns its present resident MiB, or 0 if that is impossible."""
     try:
         CLEAR.write_text("5")
     except OSError:
@@ -169,8 +169,9 @@ def agreement(
 ) -> dict[str, float]:
     """How the neighbours (M, k) compare with ours of float32.
 
-    "in common" is the share of ours that are among them; "similarity" the largest difference, place
-    by place, of the first 100 queries' cosines in float64 (rounding swaps equally near ones).
+    "in common" is the share of our neighbours that are among them. "similarity" is the largest
+    difference, place by place, of the first 100 queries' cosines in float64 (rounding swaps
+    neighbours that are equally near).
     """
     common = np.mean([len(np.intersect1d(a, b)) for a, b in zip(rows, ours)]) / ours.shape[1]
     unit = [torch.nn.functional.normalize(x.double(), dim=1) for x in (bank, queries)]

@@ -1,6 +1,6 @@
 """Pretrains and probes the entries of a suite with several seeds, as many as the time allows, and
-appends one JSON line for each; the next call goes on with what is missing. Calls at the same time
-share the work: each takes the next run that no other has. --report draws them."""
+appends one JSON line for each. The next call continues with the missing runs. Calls at the same
+time share the work: each takes the next run that no other call has. --report draws the results."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ EXAMPLE = """python benchmarks/ladder.py --suite ladder_tiny100.yaml --minutes 2
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE)
-    parser.add_argument("--suite", default="ladder_tiny100.yaml", help="whose PRETRAIN is run")
+    parser.add_argument("--suite", default="ladder_tiny100.yaml", help="suite whose PRETRAIN runs")
     parser.add_argument(
-        "--minutes", type=float, default=25.0, help="start no further run that would end later (25)"
+        "--minutes", type=float, default=25.0, help="start no run that would end after this (25)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="pretraining seeds of each entry (3)")
-    held_out = "judge on this share of the training images, which is left out of them (0)"
+    held_out = "judge on this share of the training images and do not train on it (0)"
     parser.add_argument("--held-out", type=float, default=0.0, metavar="SHARE", help=held_out)
     limit = "images of the probe's bank and queries (all)"
     parser.add_argument(
         "--probe-limit", type=int, nargs=2, default=(0, 0), metavar=("BANK", "N"), help=limit
     )
-    shard = "take every N-th run from the I-th on, as where calls do not share a disk (0/1)"
+    shard = "I/N: take every N-th run, starting with run I, if calls do not share a disk (0/1)"
     parser.add_argument("--shard", default="0/1", metavar="I/N", help=shard)
     wanted = "probe re-estimated statistics and the filter that the weights want alone"
     parser.add_argument("--wanted-only", action="store_true", help=wanted)
@@ -55,7 +55,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args.results = args.results or Path("benchmarks/results") / f"{stem}.jsonl"
     args.output = args.output or Path("runs/ladder") / stem
     if not 0 <= args.held_out < 1:
-        raise InputError(f"--held-out {args.held_out} is a share of the training images, 0 to 1")
+        raise InputError(
+            f"--held-out {args.held_out} must be a share of the training images, from 0 to 1"
+        )
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds} must be at least 1")
     part, _, parts = args.shard.partition("/")

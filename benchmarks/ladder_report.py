@@ -1,7 +1,7 @@
 """Rows of benchmarks/ladder.py in, a Markdown report and a picture out.
 
-Each row's difference from the row it builds on is judged over pretraining seeds, corrected for
-being many (transfer/results/comparison.py). Published numbers have an axis of their own.
+Each row's difference from the row it builds on is judged over pretraining seeds, with a correction
+for many comparisons (transfer/results/comparison.py). Published numbers have a separate axis.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transfer.results.group import LEAST_SEEDS
 from transfer.results.statistics import CONFIDENCE, Summary, summarize
 
 Row = Mapping[str, Any]
-# What a row is compared with, where it is not the row before it; None: with nothing.
+# The row that a row is compared with, if it is not the row before it; None: no comparison.
 COMPARED = {
     "step_0": None,
     "crop_only": "step_3",
@@ -30,7 +30,7 @@ COMPARED = {
     "no_mask_2views": "step_9",
     "no_mask_2views_unfiltered": "step_9",
 }
-MEASURES = ("linear", "knn20", "linear_gray", "knn20_gray")  # those that all rows have
+MEASURES = ("linear", "knn20", "linear_gray", "knn20_gray")  # measures that all rows have
 READING = (
     "Accuracies: mean ± sample standard deviation over n seeds. Differences: 95 % interval over "
     "seeds alone, by one standard deviation pooled over the rows (each row's own where Bartlett's "
@@ -47,7 +47,7 @@ def write_report(results: Path, target: Path, order: Sequence[str] = ()) -> list
         order: names of rows that come first, in this order (the suite's).
 
     Raises:
-        InputError: no rows.
+        InputError: there are no rows.
     """
     rows = read_rows(results)
     if not rows:
@@ -80,7 +80,7 @@ def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str
 
 
 def measured(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The measures that every row has: those on grey images are younger than some rows."""
+    """The measures that every row has: some rows are older than the measures on grey images."""
     keys = [
         {key.partition("/")[0] for key in r["metrics"]} for rows in by_name.values() for r in rows
     ]
@@ -118,14 +118,14 @@ def cost_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def value(row: Row, measure: str) -> float:
-    """A row's main number: input as the weights want it, re-estimated statistics if any."""
+    """A row's main number: input as the weights expect it, re-estimated statistics if any."""
     choice = "on" if row["filter_wanted"] else "off"
     keys = [f"{measure}/{statistics}/{choice}" for statistics in ("precise", "raw")]
     return next(row["metrics"][key] for key in keys if key in row["metrics"])
 
 
 def compared_with(name: str, names: Sequence[str]) -> str | None:
-    """The row that a row's difference is taken from: in a ladder the step below, else the first."""
+    """The row that a row is compared with: in a ladder the step below, otherwise the first row."""
     if name in COMPARED:
         return COMPARED[name]
     step = re.fullmatch(r"step_(\d+)", name)
@@ -154,7 +154,7 @@ def differences(by_name: Mapping[str, Sequence[Row]], measure: str) -> dict[str,
 
 
 def show_difference(other: str, pair: Comparison, resolved: bool) -> str:
-    """Without an interval where the seeds agree exactly: they show no spread."""
+    """The difference as text; without an interval if the seeds agree exactly (no spread)."""
     reach = pair.estimate.reach()
     spread = "" if reach is None else f" ± {reach:.1f}"
     verdict = "resolved" if resolved else "not resolved"
@@ -172,7 +172,7 @@ def show(summary: Summary) -> str:
 
 
 def published(name: str) -> float | None:
-    """The ImageNet number in the header of a ladder step's config; None where there is none."""
+    """The ImageNet number in the header of a ladder step's config; None if it has none."""
     try:
         text = find_config(f"{name}.yaml", "pretrain").read_text(encoding="utf-8")
     except InputError:
@@ -183,7 +183,7 @@ def published(name: str) -> float | None:
 
 
 def draw(by_name: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Two panels side by side, one scale each: measured with every seed, and published."""
+    """Draws two panels, each with its own scale: every measured seed, and published numbers."""
     import matplotlib
 
     matplotlib.use("Agg")

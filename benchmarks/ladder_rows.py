@@ -10,7 +10,7 @@ from pretrain.common.errors import InputError
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; none where the file is absent. InputError for a damaged line."""
+    """The rows so far; none if the file does not exist. InputError for a damaged line."""
     if not path.is_file():
         return []
     rows = []
@@ -23,7 +23,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds one line, in one piece: calls that share the work append to the same file."""
+    """Appends one line in a single write, because calls that share the work use the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         file.write((json.dumps(row, sort_keys=True) + "\n").encode())

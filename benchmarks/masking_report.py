@@ -1,7 +1,7 @@
 """Rows of the masking experiment in, its table, verdicts and figure in docs/results/masking.md out.
 
-What is compared, and what may be concluded, was fixed before the first result: this module is that
-rule. Runs count up to the first missing one of the fixed order, so that nothing can be dropped.
+The comparisons and the possible conclusions were fixed before the first result. This module is that
+rule. Runs count up to the first missing one of the fixed order, so no run can be dropped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SECONDARY = (
     ("8_cell_noise", "4_mscn"),
 )
 LEAST_EFFECT = 0.5  # points; an effect below it is refuted at this scale
-LEAST_SEEDS = 3  # of each row that a verdict is about
+LEAST_SEEDS = 3  # seeds that each row of a verdict needs
 GAIN = "resolved, a gain"
 
 Row = Mapping[str, Any]
@@ -59,7 +59,8 @@ Values = Mapping[str, Sequence[float]]  # row's name -> its seeds' values of one
 @dataclass(frozen=True)
 class Compared:
     """One row minus another in one endpoint: the points, the 95 % interval (None: not known), and
-    Holm's p among the named comparisons of the endpoint (None: not among them, or not known)."""
+    Holm's p among the named comparisons of the endpoint (None: it is not one of them, or p is not
+    known)."""
 
     value: float
     interval: tuple[float, float] | None
@@ -68,7 +69,7 @@ class Compared:
 
     @property
     def found(self) -> bool:
-        """Whether Holm's method resolves it, from enough seeds."""
+        """Whether Holm's method resolves the difference, with enough seeds."""
         return self.p is not None and self.p < 0.05 and self.seeds >= LEAST_SEEDS
 
 
@@ -110,7 +111,7 @@ def plan() -> list[tuple[str, int, str]]:
 def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list[Row]:
     """The rows of the runs up to the first missing one of the order.
 
-    Raises InputError: a row of another recipe or run, or a run twice.
+    Raises InputError if a row has another recipe or is of another run, or if a run is there twice.
     """
     found: dict[tuple[str, int, str], Row] = {}
     for row in rows:
@@ -128,7 +129,7 @@ def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list
 
 
 def read_floors(path: Path) -> dict[str, dict[str, list[float]]]:
-    """What benchmarks/floors.py wrote; {} where it is absent."""
+    """The output of benchmarks/floors.py; {} if the file does not exist."""
     if not path.is_file():
         return {}
     return dict(json.loads(path.read_text(encoding="utf-8"))["floors"])
@@ -140,7 +141,7 @@ def replaced(text: str, lines: Sequence[str]) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(
-            f"the page lacks the lines '{BEGIN}' and '{END}', between which the table goes"
+            f"the page lacks the lines '{BEGIN}' and '{END}'; the table goes between them"
         )
     return "\n".join([before + BEGIN, "", *lines, "", END + after])
 
@@ -148,7 +149,7 @@ def replaced(text: str, lines: Sequence[str]) -> str:
 def report_lines(
     rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]], picture: str
 ) -> list[str]:
-    """What the page says of the runs so far, as Markdown lines."""
+    """The page's text about the runs so far, as Markdown lines."""
     total = len(TITLES) * SEEDS
     whole = len(rows) // len(TITLES)
     so_far = f"**{len(rows)} of {total} runs so far**, in the fixed order: {whole} of {SEEDS} seeds"
@@ -166,7 +167,7 @@ def report_lines(
 
 
 def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
-    """Each row's values: re-estimated statistics, and the filter as its weights want it."""
+    """Each row's values: re-estimated statistics, and the filter as its weights expect it."""
     found: dict[str, list[float]] = {}
     for row in rows:
         choice = "on" if row["filter_wanted"] else "off"
@@ -176,8 +177,9 @@ def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
 
 
 def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
-    """The gate and the named comparisons of one endpoint, as far as both rows are there: one spread
-    for all rows, Holm's method over the named comparisons. The gate is a condition, not a claim."""
+    """The gate and the named comparisons of one endpoint, if both rows exist. There is one spread
+    for all rows, and Holm's method is applied to the named comparisons. The gate is a condition,
+    not a claim."""
     from transfer.results.comparison import Sample, difference, holm, p_value, spread_of
 
     samples = {name: Sample(found) for name, found in values.items()}
@@ -258,7 +260,7 @@ def shown(found: Compared | None) -> str:
 
 
 def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
-    """The standard deviation that each endpoint's differences rest on."""
+    """The standard deviation on which each endpoint's differences are based."""
     from transfer.results.pooled import pooled_spread
 
     parts = []
@@ -275,7 +277,7 @@ def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
 
 
 def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
-    """The sentences that the rule allows, from the differences of the grey linear probe."""
+    """The sentences that the rule allows, given the differences of the grey linear probe."""
     pairs = (GATE, *PRIMARY)
     if any(pair not in main or main[pair].seeds < LEAST_SEEDS for pair in pairs):
         return [f"- Nothing yet: a verdict needs {LEAST_SEEDS} seeds of rows 1, 2, 4 and 7."]
@@ -295,7 +297,7 @@ def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
 
 
 def verdict(found: Compared) -> str:
-    """What one primary difference says."""
+    """The verdict on one primary difference."""
     assert found.interval is not None, "the spread is known from three seeds"
     if found.interval[1] < LEAST_EFFECT:
         return f"a gain of {LEAST_EFFECT} points or more is refuted at this scale"
@@ -305,7 +307,7 @@ def verdict(found: Compared) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Two panels, grey and RGB linear: every seed a dot, the mean a line."""
+    """Draws two panels, grey and RGB linear: every seed is a dot, the mean is a line."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""lightly's SimCLR pipeline as its users run it: JPEG folder in, batches of two views out.
+"""lightly's SimCLR pipeline as its users run it: a JPEG folder in, batches of two views out.
 
 `LightlyDataset` (torchvision's ImageFolder and PIL), `SimCLRTransform` (per image, in the workers)
 and torch's DataLoader, as in lightly's `examples/pytorch/simclr.py`.
@@ -16,20 +16,20 @@ PEERS = ("lightly",)
 
 
 def require_peer(name: str) -> None:
-    """Raises InputError with the command that installs the peer when it is missing."""
+    """Raises InputError, with the command that installs the peer, if it is missing."""
     if importlib.util.find_spec(name) is None:
         raise InputError(
-            f"--peer {name}: {name} is not installed; python -m pip install {name}"
-            " (part of the extra 'peers'; a separate folder on PYTHONPATH does too)"
+            f"--peer {name}: {name} is not installed; run python -m pip install {name}"
+            " (part of the extra 'peers'; a separate folder on PYTHONPATH also works)"
         )
 
 
 def lightly_batches(
     folder: Path, *, size: int, length: int, batch_size: int, num_workers: int, seed: int
 ) -> Iterator[int]:
-    """Numbers of images of lightly's batches (its views lie in memory when one is yielded).
+    """Numbers of images of lightly's batches (its views are in memory when one is yielded).
 
-    folder: class folders of images. size: pixels of a view. length: images in all, by repetition.
+    folder: class folders of images. size: pixels of a view. length: total images, by repetition.
     """
     import torch
     from lightly.data import LightlyDataset

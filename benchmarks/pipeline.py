@@ -3,8 +3,8 @@
     loader      files to uint8 crops on the CPU
     augment     resident uint8 crops to views, on the training's device
     compute     forward, backward and update on resident random views
-    step        all of it, as the training loop does it
-    views       loader and augment without a network: the pipeline that other libraries have too
+    step        all of these, as in the training loop
+    views       loader and augment without a network: the pipeline that other libraries also have
 Legend: V views, N images in this process's batch, S a view's side in pixels.
 """
 
@@ -37,14 +37,14 @@ from pretrain.engine.loop import (
 
 
 def finisher(device: torch.device) -> Callable[[], None]:
-    """Waits for a device's work in flight."""
+    """A function that waits for the unfinished work of a device."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
 
 
 class ReadyViews(ViewMaker):
-    """Gives the same views whatever the crops are, to time what comes after them."""
+    """Gives the same views for all crops, to time only the work after them."""
 
     def __init__(self, views: list[Tensor]) -> None:
         self.views = views
@@ -109,7 +109,7 @@ def compute_work(training: Training, batch: Batch) -> Work:
 
 
 def step_work(training: Training, warmup_batches: int) -> Work:
-    """The whole step as the training loop does it, callbacks apart."""
+    """The full step as in the training loop, without callbacks."""
 
     images = training.batch_size // world_size()
 
@@ -125,7 +125,7 @@ def step_work(training: Training, warmup_batches: int) -> Work:
 def simclr_views(
     dataset: ImageDataset, *, size: int, batch_size: int, num_workers: int
 ) -> tuple[CropLoader, ViewMaker]:
-    """SimCLR's two views of `size` px, the recipe that peers have: the loader and the views.
+    """The loader and the views of SimCLR's two views of `size` px, the recipe that peers have.
 
     torch resizes the crops after they are cut, as torchvision's (and so the peers') crop does it.
     """

@@ -1,8 +1,9 @@
-"""What a small pretrained network is worth: a run directory in, accuracies in percent out.
+"""Probes a small pretrained network: a run directory in, accuracies in percent out.
 
-Each network is probed on images in colour and on grey ones (bank and queries alike), and on each
-four times: batch-norm statistics of training and re-estimated ones, the high-pass filter on and
-off. Any backbone, since trunks are built from the run's own config.
+Each network is probed on images in colour and on grey ones (both bank and queries). On each it is
+probed four times: with batch-norm statistics of training and with re-estimated ones, and with the
+high-pass filter on and off. Any backbone works, because trunks are built from the run's config.
+
 Legend: N images of the bank, M queries, D features, C classes.
 """
 
@@ -31,10 +32,10 @@ from transfer.classification.protocols.linear import Solver, choose_lr, standard
 
 FILES = {"raw": "checkpoint.pth", "precise": PRECISE}
 FILTERS = ("off", "on")
-GRAY = "_gray"  # ends the name of what was measured on grey images
+GRAY = "_gray"  # suffix of measures on grey images
 K, TEMPERATURE = 20, 0.07  # DINO's eval_knn.py
 SOLVER = Solver(epochs=50, batch_size=256)
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the linear probe, per 256 images
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # learning rates of the linear probe, per 256 images
 HOLDOUT = 0.1
 
 
@@ -56,7 +57,7 @@ def of_validation(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
 
 
 def of_held_out(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
-    """The training images that LIMIT_PER_CLASS takes against those that it leaves out."""
+    """The training images that LIMIT_PER_CLASS takes, against those that it leaves out."""
     sets = cfg.DATASETS
     return _of_held_out(sets.TRAIN, sets.LIMIT_PER_CLASS, cfg.VIEWS.SIZE, limits)
 
@@ -89,12 +90,12 @@ def probe_run(
 ) -> dict[str, float]:
     """Metrics `WHAT/STATISTICS/FILTER` of a finished run, such as `knn20_gray/precise/on`.
 
-    WHAT is knn20, linear, feature_std or effective_rank, and the same on grey images (`GRAY`); a
-    trunk without batch norm has raw alone.
+    WHAT is knn20, linear, feature_std or effective_rank, and the same on grey images (`GRAY`). A
+    trunk without batch norm has only raw.
 
     Args:
-        wanted_only: re-estimated statistics alone, where there are some, and the filter as the
-            weights want it: a quarter of the time.
+        wanted_only: only re-estimated statistics, if there are some, and the filter as the weights
+            expect it. This takes a quarter of the time.
     """
     metrics: dict[str, float] = {}
     present = [each for each, name in FILES.items() if (folder / name).is_file()]
@@ -132,7 +133,7 @@ def probe(
 def feature_scores(
     bank: Tensor, queries: Tensor, images: ProbeSet, device: torch.device, seed: int
 ) -> dict[str, float]:
-    """Weighted kNN, and a linear head whose rate is chosen on held-out images of the bank.
+    """Weighted kNN, and a linear head whose learning rate is chosen on held-out bank images.
 
     Args:
         bank: features (N, D) of the bank's images, on the CPU; `queries`: (M, D) of the queries.

@@ -1,11 +1,11 @@
-"""A report of many records: seconds and memory of `tools/report.py` by their number.
+"""A report of many records: seconds and memory of `tools/report.py` by the number of records.
 
     python benchmarks/report_records.py --output benchmarks/results/report_records_2cores.json
 
-Made-up records in (one of the shipped ones, under other names and with other numbers: checkpoints
-times protocols times trials, each with its curves, kernels and 200 bootstrap replicates), seconds
-of processor time, the page's size and the process's peak memory out; and how long chromium takes
-to load the page, if it is installed.
+The inputs are made-up records: one of the shipped records, with different names and numbers, for
+checkpoints times protocols times trials, each with its curves, kernels and 200 bootstrap
+replicates. The outputs are seconds of processor time, the page's size and the process's peak
+memory. If chromium is installed, also the time in which it loads the page.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def make_records(folder: Path, number: int) -> None:
 
 
 def make_replicates(folder: Path, metrics: dict[str, float | None]) -> Path:
-    """Draws of 100 test images, whose scores vary around each metric."""
+    """Writes bootstrap draws of 100 test images, whose scores vary around each metric."""
     drawn = Replicates.draw(range(100))
     rng = np.random.default_rng(len(str(folder)))
     for metric, value in metrics.items():
@@ -90,7 +90,7 @@ def _sha(text: str) -> str:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """Writes the whole report."""
+    """Writes the complete report."""
     from transfer.report.run import write_report
 
     imported, begin = peak_mib(), time.process_time()

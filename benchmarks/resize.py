@@ -1,6 +1,6 @@
-"""Processor time of a loader's worker: JPEG files in, two random crops of 224 px out, with each of
-`VIEWS.RESIZE`'s values, and with each image cropped before the next one is decoded; how far their
-pixels differ. Ratios are of one run, in turn.
+"""Processor time of a loader's worker: JPEG files in, two random crops of 224 px out. It measures
+each value of `VIEWS.RESIZE`, also with each image cropped before the next one is decoded, and how
+far their pixels differ. Ratios come from one run, which measures all in turn.
 
     OMP_NUM_THREADS=1 python benchmarks/resize.py --output benchmarks/results/resize_2cores.json
 """
@@ -28,7 +28,7 @@ from pretrain.data.folders import scan_folder
 from pretrain.data.loader import Batch, CropLoader
 
 PHOTOS, BATCH = 128, 16
-# What is measured: the way to resize, and the bytes of images that a worker decodes together
+# What is measured: the library that resizes, and the bytes of images that a worker decodes together
 TOGETHER = loader_module.DECODED_BYTES
 PARTS = {resize: (resize, TOGETHER) for resize in RESIZES}
 PARTS |= {f"{resize}, one image at a time": (resize, 0) for resize in RESIZES}
@@ -36,7 +36,7 @@ BASE = "pillow, one image at a time"
 
 
 def crops_work(loader: CropLoader, decoded_bytes: int) -> Work:
-    """Reads, decodes and crops in this process, as a worker does it."""
+    """Reads, decodes and crops in this process, as a worker does."""
 
     def work(seconds: float) -> Sample:
         loader_module.DECODED_BYTES = decoded_bytes
@@ -47,7 +47,7 @@ def crops_work(loader: CropLoader, decoded_bytes: int) -> Work:
 
 
 def differences(loaders: Sequence[CropLoader]) -> dict[str, float]:
-    """How far apart the crops of two loaders are, in levels of 255."""
+    """How far the crops of two loaders differ, in levels of 255."""
     pairs = zip(*(loader.epoch(0) for loader in loaders))
     found = np.concatenate([_difference(a, b) for a, b in pairs])
     inside = found[..., 3:-3, 3:-3]
@@ -99,8 +99,8 @@ def run(seconds: float, repetitions: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (3)")
-    parser.add_argument("--repetitions", type=int, default=5, help="of each (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per measurement (3)")
+    parser.add_argument("--repetitions", type=int, default=5, help="repetitions of each (5)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)

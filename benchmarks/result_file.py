@@ -1,4 +1,4 @@
-"""The JSON file of a benchmark: what was measured, and on which machine with which versions."""
+"""The JSON file of a benchmark: its results, the machine and the versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretrain.common.environment import describe_environment, describe_hardware
 
 
 def write_result(path: Path, measured: Mapping[str, Any]) -> None:
-    """Writes `measured` with the hardware and the versions added; see OSError of `atomic_write`."""
+    """Writes `measured` with hardware and versions added; raises OSError like `atomic_write`."""
     result = {
         **measured,
         "hardware": describe_hardware(),

@@ -1,6 +1,7 @@
-"""Builds what is measured from a pretraining config, measures it, and words the outcome.
+"""Builds the measured parts from a pretraining config, measures them, and describes the result.
 
-In: a merged CfgNode and plain options. Out: one dict of builtins (the JSON result), and its text.
+The inputs are a merged CfgNode and plain options. The outputs are one dict of builtins (the JSON
+result) and its text.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from pretrain.data.folders import scan_folder
 from pretrain.engine.loop import Training
 from pretrain.engine.run import build_training
 
-PHOTOS = 512  # files to measure with where none are given
+PHOTOS = 512  # files to measure with, if none are given
 LENGTH = 200_000  # images in an "epoch": longer than a measurement
-PEER_SIZE = 224  # px of a view in the comparison with peers, whatever the config
+PEER_SIZE = 224  # px of a view in the comparison with peers, for any config
 
 
 @dataclass(frozen=True)
 class Options:
-    """kind: loader, augment or step. batch_size: images. seconds: of each of `repetitions`
-    measurements of each part. data: a folder of images, None for generated photographs."""
+    """kind: loader, augment or step. batch_size: images. seconds: duration of each of
+    `repetitions` measurements of each part. data: a folder of images, None for generated ones."""
 
     kind: str
     batch_size: int
@@ -54,7 +55,7 @@ class Options:
 
 
 def run(cfg: CfgNode, options: Options, device: torch.device) -> dict[str, Any]:
-    """Measures everything that `options` ask for. Raises InputError for a bad folder.
+    """Measures all parts that `options` select. Raises InputError for a bad folder.
 
     `cfg` is not frozen: its data set, workers and batch size are replaced by those of `options`.
     """
@@ -167,7 +168,7 @@ def conclusions(samples: dict[str, list[Sample]]) -> dict[str, Any]:
         found["ratios"]["step / compute"] = ratio(rates["step"], rates["compute"])
     if "views" in rates:
         found["ratios"]["views / lightly"] = ratio(rates["views"], rates["views (lightly)"])
-        # Below 1 is better: the same work for less of the processor.
+        # Below 1 is better: the same work needs less processor time.
         found["ratios"]["views / lightly, CPU time"] = ratio(
             [s.cpu_ms for s in samples["views"]], [s.cpu_ms for s in samples["views (lightly)"]]
         )

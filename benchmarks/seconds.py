@@ -11,7 +11,7 @@ from pretrain.common.environment import describe_environment, describe_hardware
 
 
 def once(work: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Work:
-    """Runs `work` a single time, however long it takes; `prepare` runs unmeasured before."""
+    """Runs `work` once, for as long as it takes; `prepare` runs before and is not measured."""
 
     def measure(seconds: float) -> Sample:
         prepare()
@@ -34,7 +34,7 @@ def result(
 ) -> dict[str, Any]:
     """One dict of builtins.
 
-    `unit` is what a sample counted ("iteration"); `ratios` are pairs of parts, of which those with
+    `unit` is the unit that a sample counted ("iteration"). `ratios` are pairs of parts; pairs with
     an absent part are left out.
     """
     return {
@@ -54,12 +54,12 @@ def result(
 
 
 def seconds(samples: Sequence[Sample]) -> list[float]:
-    """Seconds by the clock of one unit, of each sample."""
+    """Wall-clock seconds per unit, for each sample."""
     return [1 / sample.images_per_second for sample in samples]
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Spread of the seconds by the clock and of the processor."""
+    """Spread of the wall-clock seconds and of the processor's seconds."""
     return {
         "seconds": spread(seconds(samples)),
         "cpu_seconds": spread([sample.cpu_ms / 1000 for sample in samples]),

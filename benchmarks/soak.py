@@ -1,14 +1,14 @@
 """Long runs that must not grow: `make soak` watches pretraining with its kNN monitor, and detection
-with its evaluations, and fails if one of them holds more and more.
+with its evaluations, and fails if one of them uses more and more.
 
     python -m benchmarks.soak --minutes 30 --output soak.json
 
-Both commands run one after the other on small generated digits, for half of the minutes each. From
-outside, by /proc (Linux only), the command and all processes that it started are looked at: their
-memory, open files, bytes of /dev/shm and their number. The first half of the samples is warm-up.
-Through the second half goes a line (Theil and Sen's, which a few evaluations do not move), and what
-it grows by must be within `BOUNDS`. The exit status is 1, with one line, if it is not, if a command
-ends, or if there were too few evaluations; the JSON file holds all samples.
+Both commands run one after the other on small generated digits, each for half of the minutes. The
+soak reads from /proc (Linux only), for the command and all processes that it started: their memory,
+open files, bytes of /dev/shm and their number. The first half of the samples is warm-up. A line is
+fitted through the second half (Theil and Sen's, which a few evaluations do not change), and its
+growth must be within `BOUNDS`. The exit status is 1, with one line, if it is not, if a command
+ends, or if there were too few evaluations. The JSON file has all samples.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ROOT = Path(__file__).resolve().parents[1]
 ROLLUP = Path("/proc/self/smaps_rollup")
 OWN = ("Pss_Anon:", "Pss_Shmem:")  # its lines, in kB
 EXAMPLE = "python -m benchmarks.soak --minutes 30 --output soak.json"
-SAMPLES = 120  # of each command
-START_SECONDS = 600  # that a command may take until its first evaluation
-END_SECONDS = 60  # that its processes may take to end
-EVALUATIONS = 2  # that the second half must have, or else it has shown nothing
+SAMPLES = 120  # samples of each command
+START_SECONDS = 600  # a command must reach its first evaluation within this time
+END_SECONDS = 60  # its processes must end within this time
+EVALUATIONS = 2  # the second half needs this many, otherwise it shows nothing
 
-# What the line may grow by over the second half: a share of the median, or this much if that is
-# more. Memory: of the allocator, whose free pages come and go.
+# The allowed growth of the line over the second half: a share of the median, or this amount if it
+# is larger. For memory, this allows for free pages of the allocator, which vary.
 BOUNDS = {
     "memory_mib": (0.03, 24.0),
     "open_files": (0.0, 1.0),
@@ -65,15 +65,15 @@ DETECTION = [
 
 @dataclass(frozen=True)
 class Command:
-    """arguments: of Python. metrics: its file of rows, below its output. evaluation: how a key
-    begins that only the rows of evaluations have."""
+    """arguments: those of Python. metrics: its file of rows, below its output. evaluation: the
+    prefix of a key that only the rows of evaluations have."""
 
     arguments: list[str]
     metrics: str
     evaluation: str
 
     def evaluations(self, output: Path) -> int:
-        """How many evaluations have been written so far."""
+        """The number of evaluations written so far."""
         try:
             lines = (output / self.metrics).read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -89,11 +89,11 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What a command and the processes that it started hold at `seconds`.
+    """The resources of a command and the processes that it started, at `seconds`.
 
-    memory_mib counts a page that several of them share once, and no pages of files: how many of a
-    library's pages are in memory depends on other programs that use it. shared_mib is of files of
-    /dev/shm that they have open or mapped, also of deleted ones.
+    memory_mib counts a page that several of them share once. It does not count pages of files,
+    because other programs that use a library affect how many of its pages are in memory. shared_mib
+    counts files of /dev/shm that they have open or mapped, including deleted ones.
     """
 
     seconds: float
@@ -106,8 +106,8 @@ class Sample:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__ or "", EXAMPLE, overrides=False)
-    parser.add_argument("--minutes", type=float, default=30.0, help="for both commands (30)")
-    parser.add_argument("--only", choices=tuple(COMMANDS), help="one of the commands, all minutes")
+    parser.add_argument("--minutes", type=float, default=30.0, help="minutes for both (30)")
+    parser.add_argument("--only", choices=tuple(COMMANDS), help="run only this command")
     parser.add_argument(
         "--output", type=Path, default=Path("soak.json"), help="JSON file (soak.json)"
     )
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def watch(command: Command, seconds: float, data: Path, output: Path) -> dict[str, Any]:
-    """Runs a command, samples it for `seconds` from its first evaluation on, and ends it."""
+    """Runs a command, samples it for `seconds` after its first evaluation, and ends it."""
     environment = {**os.environ, "DETECTRON2_DATASETS": str(data)}
     environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     script, *arguments = command.arguments
@@ -174,7 +174,7 @@ def watch(command: Command, seconds: float, data: Path, output: Path) -> dict[st
 def sample(
     process: subprocess.Popen[bytes], command: Command, seconds: float, output: Path
 ) -> list[Sample]:
-    """Samples from the first evaluation on; fewer if the command ends."""
+    """Takes samples after the first evaluation; fewer if the command ends."""
     deadline = time.monotonic() + START_SECONDS
     while command.evaluations(output) == 0:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -188,7 +188,7 @@ def sample(
 
 
 def look(pid: int, seconds: float, evaluations: int) -> Sample:
-    """One sample of a process and all below it."""
+    """Takes one sample of a process and all its descendants."""
     memory, handles, processes, shared = 0.0, 0, 0, dict[tuple[int, int], int]()
     for member in tree(pid):
         with suppress(OSError):  # it has just ended
@@ -210,7 +210,7 @@ def look(pid: int, seconds: float, evaluations: int) -> Sample:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all that it started, directly or not, and that still run."""
+    """The process and all running processes that it started, directly or indirectly."""
     found = [pid]
     for member in found:
         with suppress(OSError):
@@ -227,7 +227,7 @@ def _add_open(handle: Path, shared: dict[tuple[int, int], int]) -> None:
 
 
 def _add_mapped(pid: int, shared: dict[tuple[int, int], int]) -> None:
-    """Also files whose handle was closed; a mapping is one line of /proc/PID/maps."""
+    """Adds mapped files, whose handle may be closed; a mapping is one line of /proc/PID/maps."""
     for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
         if "/dev/shm/" in line:
             place, _, _, device, inode = line.split()[:5]
@@ -237,7 +237,7 @@ def _add_mapped(pid: int, shared: dict[tuple[int, int], int]) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
-    """Asks the command to end, kills what remains of it; returns how many had to be killed."""
+    """Asks the command to end, kills its remaining processes, and returns their number."""
     members = tree(process.pid)
     if process.poll() is None:
         process.terminate()
@@ -281,7 +281,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
 
 
 def judge(samples: Sequence[Sample]) -> list[str]:
-    """What is wrong with the samples, each in a few words."""
+    """The faults that the samples show, each in a few words."""
     if not samples:
         return [f"no evaluation within {START_SECONDS} s"]
     if len(samples) < SAMPLES // 4:
@@ -307,7 +307,7 @@ def describe(name: str, found: dict[str, Any]) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line that a command wrote, with which it usually says why it ended."""
+    """The last line that a command wrote, which usually says why it ended."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it wrote nothing")[-300:]
 

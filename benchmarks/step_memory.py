@@ -1,5 +1,5 @@
-"""Memory and FLOPs of a pretraining step that is computed at once, with blocks computed again
-(BACKBONE.CHECKPOINTING), and in parts (SOLVER.ACCUMULATE), of one process without a GPU.
+"""Memory and FLOPs of a pretraining step of one process, without a GPU: computed at once, with
+blocks computed again (BACKBONE.CHECKPOINTING), and in parts (SOLVER.ACCUMULATE).
 
 They are counted as `pretrain/engine/footprint.py` counts them for the doctor, in float32.
 
@@ -35,7 +35,7 @@ def measured(config: str, images: int, words: tuple[str, ...]) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="simclr_r50.yaml")
-    parser.add_argument("--images", type=int, default=64, help="of one process (64)")
+    parser.add_argument("--images", type=int, default=64, help="images of one process (64)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     found = {way: measured(args.config, args.images, words) for way, words in WAYS.items()}

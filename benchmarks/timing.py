@@ -1,8 +1,8 @@
 """Rates of competing pieces of work under the same load: callables in, `Sample`s out.
 
-On a machine that others use too, one long measurement of A and then one of B compares their
-neighbours. So each repetition measures every piece for a moment, in turning order, ratios are taken
-within a repetition, and processor time is counted beside the clock's.
+If others also use the machine, one long measurement of A and then one of B compares the other
+programs. So each repetition measures every piece for a moment, in alternating order, ratios are
+taken within a repetition, and both processor time and wall-clock time are counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 @dataclass(frozen=True)
 class Sample:
     """One measurement. `cpu_ms`: processor milliseconds per image, of this process and its workers;
-    0 where the system does not tell."""
+    0 if the system does not report them."""
 
     images_per_second: float
     cpu_ms: float
@@ -33,9 +33,9 @@ Work = Callable[[float], Sample]
 
 
 def measure(step: Callable[[], int], seconds: float, finish: Callable[[], None]) -> Sample:
-    """Repeats `step`, which returns how many images it did, for `seconds`.
+    """Repeats `step`, which returns its number of images, for `seconds`.
 
-    `finish` waits for work in flight (a GPU's queue). One step runs unmeasured before.
+    `finish` waits for unfinished work (a GPU's queue). One step runs before and is not measured.
     """
     step()
     finish()
@@ -55,9 +55,10 @@ def measure_stream(
     finish: Callable[[], None],
     warmup_batches: int,
 ) -> Sample:
-    """Consumes `batches` for `seconds`: `use` returns how many images a batch held.
+    """Consumes `batches` for `seconds`; `use` returns the number of images of a batch.
 
-    The first `warmup_batches` are unmeasured: the workers' start, and what they made meanwhile.
+    The first `warmup_batches` are not measured: they include the start of the workers, and batches
+    that were made meanwhile.
     """
     for _ in range(warmup_batches):
         use(next(batches))
@@ -69,7 +70,7 @@ def cpu_seconds() -> float:
     total = time.process_time()
     for child in multiprocessing.active_children():
         try:
-            # The command's name, in brackets, may hold spaces; utime and stime come 12th after it.
+            # The command's name, in brackets, may have spaces; utime and stime are 12th after it.
             fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:  # another system, or the worker has just ended
             continue
@@ -80,7 +81,7 @@ def cpu_seconds() -> float:
 def interleaved(
     works: Mapping[str, Work], seconds: float, repetitions: int
 ) -> dict[str, list[Sample]]:
-    """Measures each work `repetitions` times, all in turn, every second time in reverse order."""
+    """Measures each work `repetitions` times, all in turn, each second time in reverse order."""
     samples: dict[str, list[Sample]] = {name: [] for name in works}
     for repetition in range(repetitions):
         names = list(works)

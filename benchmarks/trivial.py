@@ -1,6 +1,6 @@
 """How trivial each config's positive pairs are, without training: how often a trivial feature finds
 a view's pair in the batch, and the edge response at mask borders. Images in, a table and a JSON
-file out; definitions: benchmarks/trivial_features.py."""
+file out. The definitions are in benchmarks/trivial_features.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """python -m benchmarks.trivial --config mscn_demo.yaml plain_mask_demo.yaml \\
     --images FOLDER --batch-size 256 --batches 8 --output runs/trivial.json"""
-# Of the table: name in the result, heading.
+# The columns of the table: name in the result, heading.
 RATES = {
     "mean_colour": "mean colour",
     "colour_histogram": "histogram",
@@ -41,9 +41,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-size", type=int, default=256, help="images; chance is 1 / it (256)"
     )
-    parser.add_argument("--batches", type=int, default=8, help="of each config (8)")
+    parser.add_argument("--batches", type=int, default=8, help="batches of each config (8)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0)")
-    parser.add_argument("--output", type=Path, help="JSON file for the result as well")
+    parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
     args = parser.parse_args(argv)
     args.config, overrides = split_overrides(args.config)
     args.opts = [*overrides, *args.opts]
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for given in args.config:
         name = find_config(given, "pretrain").stem
         if name in loaded:
-            raise InputError(f"--config names {name} twice; results are filed by that name")
+            raise InputError(f"--config names {name} twice; give each name once")
         loaded[name] = load_config(given, get_defaults(), args.opts, "pretrain")
     from benchmarks.result_file import write_result
 
@@ -110,7 +110,7 @@ def with_options(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 def measure(name: str, cfg: CfgNode, batches: int) -> dict[str, Any]:
     """One config's rates in percent and border responses, each as {"mean", "error"} over the
-    batches, or None where nothing is masked.
+    batches, or None if nothing is masked.
 
     Raises InputError for a config without two branches, or images that cannot be read.
     """
@@ -134,12 +134,12 @@ def measure(name: str, cfg: CfgNode, batches: int) -> dict[str, Any]:
 
 
 def mask_cells(cfg: CfgNode) -> int:
-    """Parts along a side that mask shapes are compared in: the grid's cells."""
+    """The number of parts along a side in which mask shapes are compared: the grid's cells."""
     return max(1, round(cfg.VIEWS.SIZE / cfg.MASK.GRID_SIZE))
 
 
 def drawn_views(cfg: CfgNode) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Views and masks of batch after batch, as training with this config and seed draws them."""
+    """Yields views and masks of each batch, as training with this config and seed draws them."""
     import torch
 
     from pretrain.data.build import build_loader, build_view_maker, train_images
@@ -179,7 +179,7 @@ def measure_batch(
         return 100 * statistics.mean(rates)
 
     found = {name: rate(name, name, product(*places)) for name in features}
-    # B is the more masked branch wherever they differ: its guess against its own mask.
+    # If the branches differ, B is the more masked one: compare its guess with its own mask.
     masked = [(v, v) for v in places[1] if masks[v].any()]
     if masked:
         found["mask_read"] = rate("guessed_mask", "mask_shape", masked)

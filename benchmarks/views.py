@@ -1,6 +1,6 @@
-"""Processor time of making the views on a CPU, here beside another checkout: resident uint8 crops
-in, milliseconds an image out. Both are measured in one run, in turn, in a process of their own
-each, and their views are compared.
+"""Processor time of making the views on a CPU, compared with another checkout: resident uint8 crops
+in, milliseconds per image out. One run measures both in turn, each in a separate process, and
+compares their views.
 
     OMP_NUM_THREADS=1 python benchmarks/views.py --before FOLDER --output FILE
 """
@@ -19,14 +19,14 @@ from typing import Any
 
 from benchmarks.timing import ratio, spread
 
-# Config and images of a batch
+# Config -> images of a batch
 CASES = {"mscn_r50": 64, "simclr_r50": 64, "mscn_r50_tiny100": 256}
 HERE = Path(__file__).resolve().parents[1]
 
 
 def measure(config: str, batch: int, repetitions: int) -> dict[str, Any]:
-    """In the checkout that is imported: milliseconds an image of each repetition, and a digest of
-    the views of the first."""
+    """In the imported checkout: milliseconds per image of each repetition, and a digest of the
+    views of the first repetition."""
     import torch
     import torch.nn.functional as F
 
@@ -55,13 +55,13 @@ def measure(config: str, batch: int, repetitions: int) -> dict[str, Any]:
 
 
 def in_checkout(folder: Path, config: str, batch: int) -> dict[str, Any]:
-    """`measure`, two repetitions, with the packages of a checkout."""
+    """Runs `measure` with two repetitions and the packages of a checkout."""
     code = (
         "import runpy, json, sys;"
         f"found = runpy.run_path({str(Path(__file__).resolve())!r})['measure'];"
         f"print(json.dumps(found({config!r}, {batch}, 2)))"
     )
-    # This file imports `benchmarks`, whose place comes last: the packages are the checkout's.
+    # This file imports `benchmarks` from the last place: the packages are those of the checkout.
     places = os.pathsep.join([str(folder), str(HERE)])
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -106,7 +106,7 @@ def run(before: Path, rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, required=True, help="checkout to compare with")
-    parser.add_argument("--rounds", type=int, default=4, help="processes of each (4)")
+    parser.add_argument("--rounds", type=int, default=4, help="processes of each checkout (4)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     text = json.dumps(run(args.before.resolve(), args.rounds), indent=1)

@@ -55,7 +55,9 @@ def test_the_hash_moves_with_what_belongs_to_the_protocol(package: str, key: str
         assert moved == roles.belongs(key, changed)
     elif role is Role.DATA:
         dormant = not all(
-            roles.belongs(f"{node}.x", changed) for node in ("TRANSFER.SEMANTIC",) if node in key
+            roles.belongs(f"{node}.x", changed)
+            for node in ("TRANSFER.SEMANTIC", "MODEL.RETINANET")
+            if node in key
         )
         assert moved != dormant
     else:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -37,8 +36,20 @@ def build_parser() -> ArgumentParser:
         help="a file, a folder that save_pretrained wrote, https://..., hf-hub:org/name, "
         "torchvision:resnet50/IMAGENET1K_V2 or timm:resnet50.a1_in1k",
     )
-    parser.add_argument("target", metavar="OUTPUT", nargs="?", help="the file to write")
+    parser.add_argument(
+        "target",
+        metavar="OUTPUT",
+        nargs="?",
+        help="the file to write; or hf-hub:USER/NAME: a folder for the hub (hub/USER/NAME, or "
+        "--output) with safetensors, config and model card",
+    )
     parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
+    parser.add_argument(
+        "--records", nargs="+", default=[], metavar="DIR", help="results for the model card"
+    )
+    parser.add_argument(
+        "--push", action="store_true", help="upload the folder to the hub, with your own token"
+    )
     parser.add_argument(
         "--source",
         default="auto",
@@ -71,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProofError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(report.to_dict(), indent=1) if args.json else _text(report))
+    print(json.dumps(report.to_dict(), indent=1) if args.json else report)
     if report.failures:
         worst = max(row.relative for row in report.failures)
         print(f"error: not equal ({worst:.1e} relative), nothing written", file=sys.stderr)
@@ -79,24 +90,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: Namespace) -> Report:
-    from pretrain.common.locks import one_writer_of
-    from transfer.checkpoints.convert import check, write_proven
-    from transfer.checkpoints.weights import default_name
+    from transfer.entry.conversion import named_in, prove_conversion, write_conversion
+
+    if _for_hub(args):
+        return _convert_for_hub(args)
 
     suffix = Path(args.target).suffix if args.target else ".pkl"
     suffixes = [suffix] if args.target or args.output else SUFFIXES
-    more = {}
-    if ".pkl" in suffixes and importlib.util.find_spec("detectron2") is not None:
-        from transfer.detection.detectron2_proof import prove_in_detectron2
-
-        more["real detectron2"] = prove_in_detectron2
-    report = check(args.input, suffixes, args.source, args.trust, more, args.prefix)
+    report = prove_conversion(args.input, suffixes, args.source, args.trust, args.prefix)
     if args.check or report.failures:
         return report
-    name = f"{default_name(report.weights, args.input)}{suffix}"
-    target = Path(args.target or Path(args.output) / name)
-    with one_writer_of(target):
-        return write_proven(report, target)
+    return write_conversion(report, args.target or named_in(args.output, report, suffix))
+
+
+def _for_hub(args: Namespace) -> bool:
+    return bool(args.target) and args.target.startswith("hf-hub:")
+
+
+def _convert_for_hub(args: Namespace) -> Report:
+    from transfer.entry.conversion import prove_conversion
+    from transfer.entry.hub import push, repository, write_hub_folder
+
+    repo = repository(args.target)
+    report = prove_conversion(args.input, [".safetensors"], args.source, args.trust, args.prefix)
+    if args.check or report.failures:
+        return report
+    folder = Path(args.output or Path("hub") / repo)
+    report = write_hub_folder(report, repo, folder, args.records)
+    if args.push:
+        print(f"uploaded to {push(folder, repo)}", file=sys.stderr)
+    return report
 
 
 def _list_sources() -> int:
@@ -113,6 +136,11 @@ def _check_arguments(args: Namespace) -> None:
         raise InputError("INPUT is missing: give a checkpoint")
     if not (args.target or args.output or args.check):
         raise InputError("give OUTPUT (.pkl, .pth or .safetensors), --output DIR, or --check")
+    if (args.push or args.records) and not _for_hub(args):
+        raise InputError("--push and --records go with an OUTPUT hf-hub:USER/NAME")
+    if _for_hub(args):
+        check_source(args.input)
+        return
     if args.target and args.output:
         raise InputError("give OUTPUT or --output DIR, not both")
     if args.target and Path(args.target).suffix not in SUFFIXES:
@@ -121,27 +149,6 @@ def _check_arguments(args: Namespace) -> None:
     if args.target and Path(args.target).is_dir():
         raise InputError(f"{args.target} is a folder; give a file name, or --output DIR")
     check_source(args.input)
-
-
-def _text(report: Report) -> str:
-    """The report for people."""
-    account = report.weights.account
-    lines = [
-        f"{report.path}: {report.headline}",
-        *(f"  {line}" for line in (account.lines() if account else ())),
-    ]
-    for layout, rows in report.proofs.items():
-        lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
-        for row in rows:
-            mark = "" if row.passed else "  DIFFERS"
-            numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
-            lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
-    lines += [f"  warning: {warning}" for warning in (*report.weights.warnings, *report.notes)]
-    if report.written:
-        lines.append(f"wrote {report.written}, read back equal")
-    elif not report.failures:
-        lines.append("proven equal; nothing written (--check)")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = plan(cfg, output, given, args.gpus_per_job, args.nodes, args.task)
     launcher = None if args.dry_run else make_launcher(args, output)
 
+    from pretrain.common.loggers import GROUP_VARIABLE
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import batch_note, load_checked, queue_note
     from pretrain.engine.footprint import run_needs
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if launcher is None:
         return dry_run(jobs, checks, pretraining, args)
     checks.raise_problems()
+    os.environ.setdefault(GROUP_VARIABLE, output.absolute().name)  # its jobs are one group
     return run(split_trials(jobs, launcher.slots), launcher, output, args)
 
 

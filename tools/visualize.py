@@ -8,10 +8,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrain.common import cli
 from pretrain.common.errors import InputError
 from transfer.checkpoints.readers.trust import add_trust
+
+if TYPE_CHECKING:
+    from pretrain.data.datasets import ImageDataset
 
 COMMAND = "python tools/visualize.py"
 VIEWS = f"""{COMMAND} views --config mscn_demo.yaml --images photos --rows 4 SEED 1
@@ -73,9 +77,9 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
         check_config(cfg, 1)
         if METHODS[cfg.METHOD.NAME].vit:
             print(f"note: {name} leaves out patches inside the network, which is not drawn")
-    from pretrain.visual.run import draw_views, open_folder  # torch from here on
+    from pretrain.visual.run import draw_views  # torch from here on
 
-    return draw_views(configs, open_folder(args.images), args.rows, output)
+    return draw_views(configs, _images(args), args.rows, output)
 
 
 def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
@@ -104,9 +108,9 @@ def spectrum_of_runs(args: argparse.Namespace, output: Path) -> list[Path]:
     """spectrum.png and spectrum.json of all runs."""
     names = cli.short_names(args.run)
     from pretrain.visual.curves import draw_curves, write_curves
-    from pretrain.visual.run import describe_run, open_folder
+    from pretrain.visual.run import describe_run
 
-    images = open_folder(args.images)
+    images = _images(args)
     runs = [describe_run(Path(run), name, images) for run, name in zip(args.run, names)]
     for run in runs:
         print(run.last())
@@ -116,6 +120,13 @@ def spectrum_of_runs(args: argparse.Namespace, output: Path) -> list[Path]:
         draw_curves(runs, output / "spectrum.png"),
         write_curves(runs, output / "spectrum.json"),
     ]
+
+
+def _images(args: argparse.Namespace) -> ImageDataset | None:
+    """What --images names; None without it."""
+    from pretrain.data.pictures import open_pictures
+
+    return open_pictures(args.images) if args.images else None
 
 
 if __name__ == "__main__":

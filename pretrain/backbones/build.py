@@ -1,6 +1,7 @@
-"""Backbones by name: torchvision's ResNets by our names, everything else by timm's.
+"""Backbones by name: torchvision's ResNets by our names, all others by timm's names.
 
-Input (N, 3, H, W), output pooled features (N, D); D is the trunk's `out_dim`; no classifier.
+The input is (N, 3, H, W), the output pooled features (N, D), where D is the trunk's `out_dim`.
+There is no classifier.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ def build_backbone(
     """Builds an untrained trunk.
 
     Args:
-        name: of `resnet.BACKBONES`, or any model of timm's.
-        zero_init_residual: ResNets: BN weight 0 in each block's last norm (Goyal et al. 2017).
-        image_size: ViTs: the side in pixels that their position embedding is made for; other sizes
-            are fed all the same, through a resampled one.
-        patch_size: ViTs: side of a patch in pixels; 0 is the model's own.
-        checkpointing: ResNets of ours: see `resnet.Trunk`.
+        name: a name of `resnet.BACKBONES`, or of any timm model.
+        zero_init_residual: for ResNets: BN weight 0 in each block's last norm (Goyal et al. 2017).
+        image_size: for ViTs: the image side in pixels for which the position embedding is made. For
+            other sizes the embedding is resampled.
+        patch_size: for ViTs: side of a patch in pixels; 0 is the model's own.
+        checkpointing: for our ResNets: see `resnet.Trunk`.
 
     Raises:
-        InputError: unknown name, or a setting that the model does not have.
+        InputError: the name is unknown, or the model does not have a setting.
     """
     if name in BACKBONES:
         return build_resnet(name, zero_init_residual, checkpointing)
     check_backbone_name(name)
     if checkpointing:
         raise InputError(
-            f"BACKBONE.CHECKPOINTING True: {name} cannot do that; set it to False, or take one of "
-            f"{', '.join(BACKBONES)}"
+            f"BACKBONE.CHECKPOINTING True: {name} does not support it; set it to False, or use one "
+            f"of {', '.join(BACKBONES)}"
         )
     return _from_timm(name, image_size, patch_size)
 
@@ -51,7 +52,7 @@ def check_backbone_name(name: str) -> None:
     """Raises InputError for a name that neither we nor timm know."""
     if name in BACKBONES:
         return
-    import timm  # seconds to import, and needed for its models only
+    import timm  # a slow import, needed only for timm's models
 
     if not timm.is_model(name):
         hint = near_matches(name, [*BACKBONES, *timm.list_models()])
@@ -72,15 +73,17 @@ def _from_timm(name: str, image_size: int, patch_size: int) -> nn.Module:
         options = {"img_size": image_size, "dynamic_img_size": True}
         options |= {"patch_size": patch_size} if patch_size else {}
     elif patch_size:
-        raise InputError(f"BACKBONE.PATCH_SIZE {patch_size} is for ViTs, {name} has no patches")
+        raise InputError(
+            f"BACKBONE.PATCH_SIZE {patch_size} is for ViTs, but {name} has no patches; set it to 0"
+        )
     trunk = timm.create_model(name, num_classes=0, **options)
-    # Not num_features: MobileNetV3 and others end in a wider layer that stays without classes.
+    # We cannot use num_features: MobileNetV3 and others keep a wider last layer without classes.
     trunk.out_dim = trunk.head_hidden_size
     return trunk
 
 
 def feature_width(trunk: nn.Module) -> int:
-    """The number D of pooled features that a trunk of `build_backbone` gives."""
+    """The number D of pooled features of a trunk that `build_backbone` made."""
     width = trunk.out_dim
     assert isinstance(width, int)
     return width

@@ -1,15 +1,15 @@
-"""First-layer kernels: a network's weights in, which kernels are blank and a picture of them out.
+"""First-layer kernels: a network's weights in, the blank kernels and a picture of all kernels out.
 
-MSCN's article (arXiv 2206.07700) shows that under a plain mask many kernels of the first layer
-collapse to blank ones, since edge kernels answer to the mask's "parasitic" edges; it gives no
-definition. Ours: a kernel is **blank** when its L2 norm is below a share (10 %) of the layer's
-reference, the 90th percentile of its kernels' norms. A median would itself collapse once half of
-the kernels have; a maximum would hang on one kernel. Kernels at their initial values never
-count: their norms are within a few tens of percent of each other. A kernel that is not blank is
-**flat** when the pattern in it, what is left when each channel's mean over space is taken off,
-has less than that share of the kernel's own norm: it can see a colour but no edge. Batch norm can
-rescale a blank kernel's output, so that the count says what the layer looks like, not that the
-channel is dead.
+MSCN's article (arXiv 2206.07700) shows that with a plain mask many kernels of the first layer
+collapse to blank ones, because edge kernels respond to the mask's "parasitic" edges. It does not
+define "blank". Our definition: a kernel is **blank** if its L2 norm is below a share (10 %) of the
+layer's reference, which is the 90th percentile of its kernels' norms. A median would collapse too
+if half of the kernels did, and a maximum would depend on one kernel. Kernels at their initial
+values are never blank, because their norms differ by only a few tens of percent. A kernel that is
+not blank is **flat** if its pattern has less than that share of the kernel's own norm. The pattern
+is what remains after subtracting each channel's mean over space. A flat kernel can see a colour but
+not an edge. Batch norm can rescale a blank kernel's output. So the count describes how the layer
+looks; it does not say that the channel is dead.
 
 Legend: K kernels of h x w pixels.
 """
@@ -35,8 +35,8 @@ LINE_HEIGHT, GAP = 20, 10
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """Norms of K kernels and what follows from them: `norms (K,)`, `blank (K,)` and `flat (K,)`
-    bool, the `reference` norm, and the share `blank_below` of it that separates blank ones."""
+    """Norms of K kernels and the judgement of each: `norms (K,)`, `blank (K,)` and `flat (K,)`
+    bool, the `reference` norm, and the share `blank_below` of it, below which kernels are blank."""
 
     norms: Tensor
     blank: Tensor
@@ -51,7 +51,7 @@ class KernelFacts:
         return f"{blank} of {len(self.norms)} kernels blank ({rule}), {flat} flat"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins: counts, norms, and the blank kernels' numbers from 0."""
+        """Plain builtins: counts, norms, and the indices of blank kernels, counted from 0."""
         return {
             "kernels": len(self.norms),
             "blank": int(self.blank.sum()),
@@ -67,21 +67,27 @@ def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
     """Name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
 
     Raises:
-        InputError: none of the tensors is one, or its values are not finite.
+        InputError: there is no such convolution, or its values are not finite.
     """
     for name, tensor in state.items():
         if tensor.dim() == 4 and tensor.shape[1] == 3 and tensor.is_floating_point():
             if not tensor.isfinite().all():
-                raise InputError(f"{name} holds values that are not finite: the training diverged")
+                raise InputError(
+                    f"{name} has values that are not finite: the training diverged; give another "
+                    "checkpoint"
+                )
             return name, tensor.detach().float().cpu()
-    raise InputError(f"no convolution with 3 input channels among {len(state)} tensors")
+    raise InputError(
+        f"there is no convolution with 3 input channels among {len(state)} tensors; give the "
+        "weights of a convolutional network"
+    )
 
 
 def judge_kernels(kernels: Tensor, blank_below: float = BLANK_BELOW) -> KernelFacts:
     """Which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the module)."""
     norms = kernels.flatten(1).norm(dim=1)
     reference = torch.quantile(norms, REFERENCE_QUANTILE).item()
-    # A layer of zeros has nothing to be compared with: all of it is blank.
+    # A layer of zeros has no reference to compare with: all of its kernels are blank.
     blank = (norms < blank_below * reference) | (norms == 0)
     pattern = (kernels - kernels.mean(dim=(2, 3), keepdim=True)).flatten(1).norm(dim=1)
     flat = ~blank & (pattern < blank_below * norms)
@@ -89,8 +95,8 @@ def judge_kernels(kernels: Tensor, blank_below: float = BLANK_BELOW) -> KernelFa
 
 
 def kernel_sheet(kernels: Tensor, facts: KernelFacts, title: str, cell: int = 40) -> Image.Image:
-    """The kernels twice, RGB `(K, 3, h, w)` around mid grey: each on a scale of its own (shape),
-    and all on one scale (strength), on which a blank kernel is grey; blank ones are framed."""
+    """Draws the kernels `(K, 3, h, w)` twice, as RGB around mid grey: each kernel on its own scale
+    (shape), and all on one scale (strength). There blank kernels are grey; they are framed."""
     values, frames = kernels.numpy(), facts.blank.numpy()
     zoom = max(1, cell // values.shape[-1])
     peaks = np.abs(values).max(axis=(1, 2, 3))
@@ -119,12 +125,12 @@ def kernel_sheet(kernels: Tensor, facts: KernelFacts, title: str, cell: int = 40
 def tile_kernels(
     kernels: np.ndarray, scales: np.ndarray, zoom: int, frames: np.ndarray | None = None
 ) -> np.ndarray:
-    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, two light pixels between cells.
+    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, with two light pixels between cells.
 
     Args:
-        scales: (K,), for each kernel the absolute value that becomes black or full colour.
+        scales: (K,), for each kernel the absolute value that is shown as black or full colour.
         zoom: side of a weight in pixels.
-        frames: (K,) bool, the kernels whose border is red.
+        frames: (K,) bool, True for kernels with a red border.
     """
     count, _, height, width = kernels.shape
     scales = np.where(scales > 0, scales, 1.0).reshape(-1, 1, 1, 1)

@@ -1,8 +1,8 @@
 """Heads on the trunk's pooled features: (N, in_dim) to (N, out_dim).
 
 A style says where a method's authors put batch norms and biases; widths come from the config.
-Weights start as torch's linear layers do, which SimCLR's (normal, 0.01) and BYOL's (truncated
-normal, 1 / sqrt(inputs)) do not; MSN draws its projector itself.
+Weights are initialised like torch's linear layers. The authors of SimCLR (normal, 0.01) and BYOL
+(truncated normal, 1 / sqrt(inputs)) initialise differently. MSN initialises its projector itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 
-# What follows the last linear layer: nothing; a batch norm whose shift is fixed at 0 (SimCLR's
-# `center=False`); a batch norm without affine parameters.
+# What follows the last linear layer. none: nothing; scale: a batch norm whose shift is fixed at 0
+# (SimCLR's `center=False`); plain: a batch norm without affine parameters.
 LAST_NORMS = ("none", "scale", "plain")
 
 
@@ -43,7 +43,7 @@ PROJECTORS: dict[str, HeadStyle] = {
     "moco": HeadStyle(hidden_norm=False, hidden_bias=True, last_bias=True),
     # facebookresearch/moco-v3 moco/builder.py _build_mlp
     "moco_v3": HeadStyle(last_norm="plain"),
-    # facebookresearch/simsiam simsiam/builder.py (its last bias is frozen, under a BN: without it)
+    # facebookresearch/simsiam simsiam/builder.py (its last bias is frozen before a BN; we omit it)
     "simsiam": HeadStyle(last_norm="plain"),
     # deepmind-research byol/utils/networks.py MLP
     "byol": HeadStyle(hidden_bias=True),
@@ -62,7 +62,7 @@ PREDICTORS: dict[str, HeadStyle] = {
 
 
 def build_head(widths: Sequence[int], style: HeadStyle) -> nn.Sequential:
-    """An MLP of `widths` (input, hidden ..., output) features. InputError for fewer than two."""
+    """An MLP with `widths` (input, hidden ..., output) features. InputError for less than two."""
     if len(widths) < 2:
         raise InputError(f"a head needs at least one layer, got widths {list(widths)}")
     find(style.last_norm, dict.fromkeys(LAST_NORMS), "last norm of a head")
@@ -76,8 +76,8 @@ def build_head(widths: Sequence[int], style: HeadStyle) -> nn.Sequential:
     if style.last_norm != "none":
         norm = nn.BatchNorm1d(widths[-1], affine=style.last_norm == "scale")
         if style.last_norm == "scale":
-            # Kept as a constant zero rather than removed: the layer stays a plain BatchNorm1d,
-            # which SyncBN conversion knows.
+            # The bias stays as a constant zero, so the layer is still a plain BatchNorm1d, which
+            # the conversion to SyncBN supports.
             norm.bias.requires_grad_(False)
         modules.append(norm)
     return nn.Sequential(*modules)
@@ -93,7 +93,7 @@ def build_projector(
 ) -> nn.Sequential:
     """A projector of `layers` linear layers in the style of PROJECTORS.
 
-    SimCLR v2 has 3 layers, v1 has 2; MoCo v1 has 1. InputError for layers < 1 or another style.
+    SimCLR v2 has 3 layers, v1 has 2; MoCo v1 has 1. InputError for layers < 1 or an unknown style.
     """
     if layers < 1:
         raise InputError(f"a projector needs at least one layer, got {layers}")
@@ -102,5 +102,5 @@ def build_projector(
 
 
 def build_predictor(dim: int, *, hidden_dim: int, style: str) -> nn.Sequential:
-    """A predictor dim -> hidden_dim -> dim in the style of PREDICTORS. InputError for another."""
+    """A predictor dim -> hidden_dim -> dim in a style of PREDICTORS. InputError if unknown."""
     return build_head([dim, hidden_dim, dim], find(style, PREDICTORS, "predictor style"))

@@ -1,6 +1,6 @@
 """ResNet trunks with torchvision's names, ending in pooled features.
 
-N batch, D `out_dim`. Input (N, 3, H, W), output (N, D); no classifier.
+Legend: N batch, D `out_dim`. The input is (N, 3, H, W), the output (N, D). There is no classifier.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pretrain.common.lookup import find
 class Trunk(nn.Module):
     """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...).
 
-    With `checkpointing` a training step keeps the input of each block only, and the backward pass
-    computes the block again, for a third more of the FLOPs.
+    With `checkpointing`, a training step keeps only the input of each block, and the backward pass
+    computes the block again. This costs a third more FLOPs.
     """
 
     checkpointing = False
@@ -29,7 +29,7 @@ class Trunk(nn.Module):
     def __init__(
         self, *, widths_of: ResNet | _TinyParts, stages: tuple[str, ...], maxpool: bool
     ) -> None:
-        """Args: widths_of: the network that stem and stages are taken from."""
+        """Args: widths_of: the network from which stem and stages are taken."""
         super().__init__()
         self.conv1, self.bn1 = widths_of.conv1, widths_of.bn1
         self.relu = nn.ReLU(inplace=True)
@@ -54,7 +54,7 @@ class Trunk(nn.Module):
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return block(x)
         twice = partial(_contexts, block)
-        # No block draws random numbers, so that their state need not be kept.
+        # No block draws random numbers, so their state does not have to be kept.
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=twice)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def _contexts(
 
 @contextmanager
 def _buffers_kept(block: nn.Module) -> Iterator[None]:
-    """Puts a block's running statistics back: the first time that a batch is computed counts."""
+    """Restores a block's running statistics, because only the first pass of a batch may count."""
     buffers = list(block.buffers())
     kept = [buffer.clone() for buffer in buffers]
     try:
@@ -98,8 +98,9 @@ def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class _WideParts(ResNet):
-    """ResNet-50 with all of its channels, the stem's too, times a factor: SwAV's and SimCLR's
-    "2x" and "4x", not torchvision's wide_resnet50_2 (facebookresearch/swav src/resnet50.py)."""
+    """ResNet-50 with all of its channels times a factor, also in the stem. These are SwAV's and
+    SimCLR's "2x" and "4x" (facebookresearch/swav src/resnet50.py), which differ from torchvision's
+    wide_resnet50_2."""
 
     def __init__(self, factor: int) -> None:
         super().__init__(Bottleneck, [3, 4, 6, 3])
@@ -143,7 +144,7 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
 
 
 def build_resnet(name: str, zero_init_residual: bool = False, checkpointing: bool = False) -> Trunk:
-    """Builds an untrained trunk: convolutions kaiming_normal fan_out, BN weight 1 and bias 0.
+    """Builds an untrained trunk. Convolutions are kaiming_normal fan_out, BN has weight 1, bias 0.
 
     Args:
         zero_init_residual: BN weight 0 in each block's last norm (Goyal et al. 2017).

@@ -1,4 +1,4 @@
-"""Vision Transformers from timm, and their encoding of a part of an image's patches.
+"""Vision Transformers from timm, and encoding only a part of an image's patches with them.
 
 Legend: N batch, L patches of an image, K patches kept, D width. Names are timm's.
 """
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def is_vit(trunk: nn.Module) -> TypeGuard[VisionTransformer]:
-    """Whether the trunk is a timm ViT that `encode_tokens` knows.
+    """Whether the trunk is a timm ViT that `encode_tokens` supports.
 
-    Plain patches, and one class token that has a position of its own and is the pooled output.
+    It must have plain patches, and one class token with its own position as the pooled output.
     """
     from timm.layers import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
@@ -41,7 +41,7 @@ def patch_side(vit: VisionTransformer) -> int:
 
 
 def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
-    """Raises InputError, naming the key, for sizes (key -> pixels) that patches do not tile."""
+    """Raises InputError, with the key, if patches do not tile one of the sizes (key -> pixels)."""
     side = patch_side(vit)
     for key, size in sizes.items():
         if size % side:
@@ -49,7 +49,7 @@ def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
 
 
 def position_embedding(vit: VisionTransformer, rows: int, columns: int) -> Tensor:
-    """The embedding (1, 1 + rows * columns, D), resampled bicubically where the grid differs."""
+    """The embedding (1, 1 + rows * columns, D), resampled bicubically for another grid."""
     from timm.layers import resample_abs_pos_embed
 
     return resample_abs_pos_embed(vit.pos_embed, [rows, columns], num_prefix_tokens=1)
@@ -86,7 +86,8 @@ def random_orders(
 ) -> Tensor:
     """A random order of the patches for each image, (N, L) int64 on `device`.
 
-    Drawn on the generator's device (a CPU's without one) from uniform noise, image by image.
+    It is drawn on the generator's device (the CPU if there is none) from uniform noise, image by
+    image.
     """
     drawn_on = generator.device if generator is not None else torch.device("cpu")
     noise = torch.rand(images, patches, generator=generator, device=drawn_on)
@@ -96,11 +97,12 @@ def random_orders(
 def sine_cosine_positions(dim: int, rows: int, columns: int) -> Tensor:
     """Fixed 2-D position embedding (1, 1 + rows * columns, dim), zeros for the class token.
 
-    As MAE's util/pos_embed.py: half of the channels encode x, half y, each half as sines then
-    cosines with frequencies 10000^(-2i / (dim / 2)). Raises InputError unless 4 divides dim.
+    It is that of MAE's util/pos_embed.py: half of the channels encode x, half encode y, each half
+    as sines then cosines with frequencies 10000^(-2i / (dim / 2)). Raises InputError if 4 does not
+    divide dim.
     """
     if dim % 4:
-        raise InputError(f"sine-cosine positions need a width that 4 divides, got {dim}")
+        raise InputError(f"sine-cosine positions need a width that is a multiple of 4, got {dim}")
     frequency = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     parts = []

@@ -1,5 +1,5 @@
-"""Checkpoint files: written atomically, the one before kept, read with `weights_only=True`, plus
-random-number state."""
+"""Checkpoint files: they are written atomically, the one before is kept, and they are read with
+`weights_only=True`. Also the state of random-number generators."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ VERSION = 1
 def atomic_write(
     path: str | Path, writer: Callable[[BinaryIO], object], *, keep_previous: bool = False
 ) -> None:
-    """Writes a file through a temporary one beside it, so that no reader ever sees half of it.
+    """Writes a file through a temporary one next to it, so that no reader ever sees half of it.
 
     Args:
-        keep_previous: what is there now stays, as `previous_of(path)`. At every instant one of the
-            two names is that of a whole file.
+        keep_previous: keep the present file as `previous_of(path)`. At every instant at least one
+            of the two names is a complete file.
 
-    Raises OSError that names the file where the disk is full or fails, whatever the writer raises
-    then.
+    Raises an OSError that names the file if the disk is full or fails, even if the writer raises
+    another error then.
     """
     path = Path(path)
     handle, name = _begin(path)
@@ -67,18 +67,18 @@ def _begin(path: Path) -> tuple[int, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return make_temporary(path)
-    except OSError as error:  # of the file that was wanted, not of the temporary one
+    except OSError as error:  # name the requested file, not the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def previous_of(path: Path) -> Path:
-    """The name of what a file held before: checkpoint.prev.pth of checkpoint.pth."""
+    """The name of a file's previous version: checkpoint.prev.pth for checkpoint.pth."""
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Gives a file a second name, so that it is there under the first one as well until the new
-    content takes it; where the file system has no second names, under the second one alone."""
+    """Gives a file a second name (a hard link), so that it keeps its first name until the new
+    content takes that name. On a file system without hard links, the file is renamed."""
     handle, name = make_temporary(previous)
     os.close(handle)
     os.unlink(name)
@@ -88,15 +88,15 @@ def _keep(path: Path, previous: Path) -> None:
         os.replace(path, previous)
     else:
         os.replace(name, previous)
-        # Of two names of one file, as a kill right after this leaves them, rename removes neither
+        # If a kill left two names of one file, rename would remove neither of them
         Path(name).unlink(missing_ok=True)
 
 
 def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[Value, Path]:
-    """What the first of some files holds that can be read, and which one it is.
+    """The content and the path of the first file that can be read.
 
-    Every process calls this. What a damaged file holds is not lost: it gets the suffix .damaged,
-    and a line says so.
+    Every process must call this. A damaged file is not lost: it is renamed with the suffix
+    .damaged, and a log line says so.
 
     Args:
         paths: the newest first.
@@ -111,7 +111,7 @@ def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[V
         except InputError as error:
             failed[path] = error
             continue
-        barrier()  # all have looked
+        barrier()  # all processes have read the files
         if is_main():
             for damaged, why in failed.items():
                 aside = damaged.with_name(f"{damaged.name}.damaged")
@@ -120,7 +120,7 @@ def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[V
         return content, path
     newest, *others = failed
     also = f" ({', '.join(path.name for path in others)} cannot be read either)" if others else ""
-    raise InputError(f"{failed[newest]}{also}; or start again in another --output")
+    raise InputError(f"{failed[newest]}{also}; or start again with another --output")
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
@@ -144,27 +144,27 @@ def load_torch_file(path: str | Path) -> Any:
     """Reads any file of torch.save with `weights_only=True`, onto the CPU.
 
     Raises:
-        InputError: missing, empty, truncated, damaged (see `check_torch_file`), or holding more
-            than tensors and builtins.
+        InputError: the file is missing, empty, truncated or damaged (see `check_torch_file`), or it
+            contains more than tensors and builtins.
     """
     path = Path(path)
     check_whole(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for one cause: the file
+    except Exception as error:  # torch raises many kinds of errors for a bad file
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(
-            f"{path} is not a readable checkpoint (truncated, or another format): {reason}"
+            f"{path} is not a readable checkpoint (truncated, or a different format): {reason}"
         ) from error
 
 
 def check_whole(path: Path) -> None:
-    """Raises InputError unless there is a file at `path` that is not empty and, if torch.save wrote
-    it, whole (see `check_torch_file`)."""
+    """Raises InputError if `path` is not a file or is empty, or if a file of torch.save is damaged
+    (see `check_torch_file`)."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a checkpoint file")
     if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
+        raise InputError(f"there is no checkpoint at {path}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again")
     check_torch_file(path)
@@ -174,14 +174,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of this project.
 
     Raises:
-        InputError: unreadable (see `load_torch_file`), of another project, or of a newer version.
+        InputError: the file is unreadable (see `load_torch_file`), is not from this project, or was
+            written by a newer version.
     """
     return checked_checkpoint(load_torch_file(path), path)
 
 
 def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], Path] | None:
-    """The checkpoint that a run goes on from, and its file: `path`, or the one before it if `path`
-    is missing or damaged; None: there is neither.
+    """The checkpoint from which a run continues, and its file. The file is `path`, or the one
+    before it if `path` is missing or damaged. None if there is neither.
 
     Raises InputError as `load_checkpoint` does.
     """
@@ -193,41 +194,41 @@ def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], Path] | None:
 
 
 def checked_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
-    """What was read from `path`, if it is a checkpoint of this project; else InputError."""
+    """Returns the content read from `path`. Raises InputError if it is not our checkpoint."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a pretraining checkpoint of this project")
     version = content.get("version")
     if type(version) is not int or version < 1:
-        raise InputError(f"{path} is damaged: it states no format version; take an earlier one")
+        raise InputError(f"{path} is damaged: it has no format version; take an earlier one")
     if version > VERSION:
         raise InputError(f"{path} has format version {version}, newer than {VERSION}; update mscn")
     return content
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes backbone weights as a flat torchvision state_dict; facts travel in its `_metadata`.
+    """Writes backbone weights as a flat torchvision state_dict, with facts in its `_metadata`.
 
     Args:
-        tensors: torchvision's names.
-        facts: JSON-able `preprocess` and provenance, read back by `read_facts`.
+        tensors: the tensors, by torchvision's names.
+        facts: `preprocess` and provenance as JSON values; `read_facts` reads them back.
     """
     state = OrderedDict(tensors)
-    # The attribute of torch's own state dicts, which its files keep
+    # torch's own state dicts have this attribute, and its files keep it
     setattr(state, "_metadata", OrderedDict(transfer=json.dumps(facts, sort_keys=True)))
     atomic_write(path, lambda file: torch.save(state, file))
 
 
 def read_facts(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The facts that `save_weights` put beside the tensors, or None for a plain state_dict."""
+    """The facts that `save_weights` stored with the tensors, or None for a plain state_dict."""
     text = getattr(state, "_metadata", {}).get("transfer")
     return parse_json(text) if isinstance(text, str) else None
 
 
 def rng_state() -> dict[str, Any]:
-    """State of Python's, numpy's and torch's global generators as tensors and builtins."""
+    """The state of Python's, numpy's and torch's global generators, as tensors and builtins."""
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state()
-    assert isinstance(legacy, tuple)  # numpy gives a mapping only if asked for one
+    assert isinstance(legacy, tuple)  # numpy returns a mapping only on request
     name, keys, position, has_gauss, cached = legacy
     return {
         "python": [version, list(internal), gauss],
@@ -238,7 +239,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restores what `rng_state` returned; CUDA generators only where the number of GPUs agrees."""
+    """Restores the result of `rng_state`; CUDA's only if the number of GPUs is the same."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

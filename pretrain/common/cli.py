@@ -1,6 +1,6 @@
-"""What every command does alike: parser, exit status, output folder, names of files.
+"""The common parts of all commands: parser, exit status, output folder, names of files.
 
-What a command returns to the shell is in `exit_status.py`.
+`exit_status.py` decides what a command returns to the shell.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
 from pretrain.common.stop_signals import Stopped
+from pretrain.common.verbosity import add_verbosity
 
-SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # of configs and weights
+SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # suffixes of configs and weights
 
 Main = Callable[[Sequence[str] | None], int | None]
 
 
 class Command(Protocol):
-    """A command: arguments (None: those of the shell) in, exit status out."""
+    """A command: arguments in (None: those of the shell), exit status out."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
@@ -37,7 +38,7 @@ def make_parser(description: str, example: str, overrides: bool = True) -> argpa
     Args:
         overrides: adds `opts`, the KEY VALUE config overrides, which come last.
     """
-    return _with_overrides(argparse.ArgumentParser(**_style(description, example)), overrides)
+    return _with_common(argparse.ArgumentParser(**_style(description, example)), overrides)
 
 
 def add_command(
@@ -49,7 +50,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """The parser of one command among several (`parser.add_subparsers()`); see `make_parser`."""
     parser = commands.add_parser(name, help=description, **_style(description, example))
-    return _with_overrides(parser, overrides)
+    return _with_common(parser, overrides)
 
 
 def _style(description: str, example: str) -> dict[str, Any]:
@@ -61,8 +62,10 @@ def _style(description: str, example: str) -> dict[str, Any]:
     }
 
 
-def _with_overrides(parser: argparse.ArgumentParser, wanted: bool) -> argparse.ArgumentParser:
-    if wanted:
+def _with_common(parser: argparse.ArgumentParser, overrides: bool) -> argparse.ArgumentParser:
+    """The parser with what every command has: --quiet, --verbose, perhaps KEY VALUE pairs."""
+    add_verbosity(parser)
+    if overrides:
         parser.add_argument(
             "opts",
             nargs=argparse.REMAINDER,
@@ -73,8 +76,8 @@ def _with_overrides(parser: argparse.ArgumentParser, wanted: bool) -> argparse.A
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What an option of several names has taken: the names, and the KEY VALUE overrides that
-    followed them with no other option between."""
+    """Splits the arguments of an option that takes several names: returns the names, and the KEY
+    VALUE overrides that followed them without another option in between."""
     for place, word in enumerate(words):
         if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word):
             return list(words[:place]), list(words[place:])
@@ -82,8 +85,8 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:
-    """A name for each path: its last part without suffix, after as many of the folders above it
-    as it takes to tell them apart, joined by "-".
+    """A short name for each path: its last part without suffix. If that is ambiguous, folders above
+    it are put before it, joined by "-".
 
     Raises:
         InputError: a path is given twice.
@@ -97,7 +100,9 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
         names = ["-".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise InputError(f"{', '.join(map(str, paths))}: their names differ by their suffixes only")
+    raise InputError(
+        f"{', '.join(map(str, paths))}: their names differ only by their suffixes; rename one"
+    )
 
 
 def tool(main: Main) -> Command:
@@ -108,7 +113,7 @@ def tool(main: Main) -> Command:
         before = _own_environment()
         try:
             return exit_status(lambda: main(argv))
-        finally:  # what a command tells the processes that it starts ends with it
+        finally:  # remove the variables that the command set for the processes that it starts
             for name in _own_environment():
                 del os.environ[name]
             os.environ.update(before)
@@ -131,11 +136,11 @@ RUN_MARKS = (
 
 
 def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
-    """The output folder, unless another run has used it; made only when something is written.
+    """The output folder, if no other run has used it. It is made only when something is written.
 
     Args:
-        resume: whether the user asked to continue the run that is there.
-        marks: file names (or glob patterns) whose presence shows that a run was here.
+        resume: whether the user asked to continue the run in this folder.
+        marks: file names (or glob patterns) that show that the folder already has a run.
 
     Raises:
         InputError: a mark is present and `resume` is off, or the path is a file.
@@ -146,7 +151,7 @@ def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MAR
     found = [str(hit) for mark in marks for hit in sorted(folder.glob(mark))]
     if found and not resume:
         raise InputError(
-            f"{found[0]} is there already; add --resume to continue that run, or give another "
+            f"{found[0]} already exists; add --resume to continue that run, or give another "
             "--output"
         )
     return folder
@@ -154,7 +159,8 @@ def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MAR
 
 @contextmanager
 def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C or another signal inside ends the command with what `text` then finds was saved."""
+    """If Ctrl-C or another signal ends the command inside, its last line is that of `text`, which
+    says what was saved."""
     try:
         yield
     except Stopped as error:
@@ -164,15 +170,15 @@ def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
 
 
 def note_fresh_start(output: str | Path, saved: Sequence[str]) -> None:
-    """Says on stderr that --resume starts from the beginning, if nothing was saved.
+    """Prints on stderr that --resume starts from the beginning, if nothing was saved.
 
     Args:
-        saved: file names (or glob patterns) of what a run can be continued from.
+        saved: names (or glob patterns) of the files from which a run can continue.
     """
     folder = Path(output)
     if any(any(folder.glob(name)) for name in saved):
         return
-    # The lock of this command is there already, and made the folder if it was missing.
+    # This command's lock already exists, and it made the folder if it was missing.
     begun = folder.is_dir() and any(path.name != FILE_NAME for path in folder.iterdir())
     there = "nothing was saved yet in" if begun else "there was no run in"
     print(f"--resume: {there} {folder}; the run starts from the beginning", file=sys.stderr)

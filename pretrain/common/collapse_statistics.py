@@ -10,13 +10,14 @@ from torch.nn.functional import normalize
 def feature_std(z: Tensor) -> float:
     """Mean over dimensions of the standard deviation of the L2-normalised rows.
 
-    Near 1/sqrt(D) for evenly spread features, 0 after a collapse (Chen and He 2021, SimSiam).
+    It is near 1/sqrt(D) for evenly spread features, and 0 after a collapse (Chen and He 2021,
+    SimSiam).
     """
     return feature_std_tensor(z).item()
 
 
 def feature_std_tensor(z: Tensor) -> Tensor:
-    """`feature_std` as a scalar on the device of z, for which a GPU need not be waited for."""
+    """`feature_std` as a scalar on the device of z, without waiting for a GPU."""
     return normalize(z.float(), dim=1).std(dim=0).mean()
 
 
@@ -26,7 +27,7 @@ def effective_rank(z: Tensor) -> float:
 
 
 def singular_values(z: Tensor) -> Tensor:
-    """Singular values of the centred features as shares of their sum: min(N, D), falling."""
+    """Singular values of the centred features as shares of their sum: min(N, D), decreasing."""
     centred = z.double() - z.double().mean(dim=0)
     share = torch.linalg.svdvals(centred)
     return share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)

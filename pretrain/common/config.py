@@ -1,7 +1,7 @@
 """YAML files and `KEY VALUE` overrides in, one frozen CfgNode out (fvcore's, as in Detectron2).
 
-Each file of a `_BASE_` chain is checked on its own against the defaults before merging, so that an
-error names the guilty file and key.
+Before merging, each file of a `_BASE_` chain is checked alone against the defaults. So an error
+names the file and the key that are wrong.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from pretrain.common.lookup import near_matches
 from pretrain.common.printable import MOST, printable, shown
 from pretrain.common.safe_yaml import has_inert, read_config_file
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # of an installed wheel: site-packages
+CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is installed
 BASE_KEY = "_BASE_"
 ANY = object()
-# What the identity of a pretraining config leaves out: keys of the machine that are younger than
-# the first checkpoints, and keys of the recipe at the value that all checkpoints before had.
+# The identity of a pretraining config leaves these out: keys of the machine that were added after
+# the first checkpoints, and newer keys of the recipe at the value that older checkpoints had.
 PRETRAIN_IGNORED: Mapping[str, Any] = {
     "OUTPUT_DIR": ANY,
     "SEED": ANY,
+    "LOGGER": ANY,
     "DATALOADER.PREFETCH_GIB": ANY,
     "BACKBONE.CHECKPOINTING": ANY,
     "SOLVER.COMPILE": ANY,
+    "SOLVER.SIDE_STREAM": ANY,
     "SOLVER.TF32": False,
     "MASK.NOISE_RELATIVE": False,
     "VIEWS.RESIZE": "pillow",
@@ -48,14 +50,14 @@ def is_checkout() -> bool:
 def shipped_folder(name: str) -> Path:
     """The folder `configs` or `tools` that ships with the code.
 
-    A wheel holds it below `mscn` (see `setup.py`).
+    A wheel has it below `mscn` (see `setup.py`).
 
     Raises:
-        InputError: the folder is missing, so that nothing can be compared with it or started.
+        InputError: the folder is missing.
     """
     folder = CHECKOUT / name if is_checkout() else CHECKOUT / "mscn" / name
     if not folder.is_dir():
-        raise InputError(f"{folder} is missing, which ships with mscn; install mscn again")
+        raise InputError(f"{folder} is missing, but it is a part of mscn; install mscn again")
     return folder
 
 
@@ -65,12 +67,12 @@ def find_config(name: str, folder: str = "configs") -> Path:
     Args:
         name: a path, or `NAME.yaml` (the suffix may be left out) somewhere below `configs/` of the
             current folder, of the checkout, or of the installed wheel.
-        folder: the command's own folder below `configs/`, for the list in the message.
+        folder: the command's folder below `configs/`, for the list in the message.
 
     Raises:
-        InputError: no such config, or two of that name.
+        InputError: there is no such config, or there are two of that name.
     """
-    if os.path.isfile(name):  # also of a name that no file system takes
+    if os.path.isfile(name):  # False for a name that no file system accepts
         return Path(name)
     wanted = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     here = Path("configs")
@@ -91,7 +93,7 @@ def find_config(name: str, folder: str = "configs") -> Path:
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    """The first names, and how many others there are: all would fill a screen."""
+    """The first names and the number of the others, because all names would fill a screen."""
     others = f", and {len(names) - most} others" if len(names) > most else ""
     return f"{', '.join(names[:most])}{others}"
 
@@ -110,11 +112,11 @@ def load_config(
         defaults: every known key with its default; left unchanged.
         overrides: KEY VALUE pairs, flat.
         folder: see `find_config`.
-        keep_inert: leaves expressions that were not run in the config, for the caller to refuse.
+        keep_inert: keep expressions that were not run in the config; the caller refuses them.
 
     Raises:
-        InputError: unknown file, keys or types (all of a file at once, and all of the overrides),
-            an expression in a file, or a loop of bases.
+        InputError: unknown file, keys or types (one message for all of a file, and one for all
+            overrides), an expression in a file, or a loop of bases.
     """
     cfg = defaults.clone()
     for path, content in reversed(list(base_chain(find_config(name, folder)))):
@@ -124,14 +126,27 @@ def load_config(
     return cfg
 
 
+def override_words(overrides: Mapping[str, Any] | Sequence[Any]) -> list[str]:
+    """Overrides given in Python as the KEY VALUE words of a command line: {"SOLVER.EPOCHS": 2} and
+    ["SOLVER.EPOCHS", 2] become ["SOLVER.EPOCHS", "2"]."""
+    if isinstance(overrides, Mapping):
+        return [word for pair in overrides.items() for word in map(_as_word, pair)]
+    return list(map(_as_word, overrides))
+
+
+def _as_word(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
 def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
-    """Some keys of a file of another program; its other keys are not looked at.
+    """Reads some keys from a file of another program and ignores its other keys.
 
     Args:
-        keys: dotted names, all in `defaults`; what the file and its bases do not say stays there.
+        keys: dotted names, all in `defaults`. A key that the file and its bases do not set keeps
+            its default.
 
     Raises:
-        InputError: unreadable, or one of these keys has the wrong type.
+        InputError: the file is unreadable, or one of these keys has the wrong type.
     """
     cfg = defaults.clone()
     for file, content in reversed(list(base_chain(path))):
@@ -140,7 +155,7 @@ def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
 
 
 def _picked(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """The nested mapping with these dotted keys alone."""
+    """The nested mapping with only these dotted keys."""
     found: dict[str, Any] = {}
     for section in {key.partition(".")[0] for key in keys} & set(content):
         below = [key.partition(".")[2] for key in keys if key.startswith(f"{section}.")]
@@ -161,8 +176,8 @@ def config_sha256(cfg: CfgNode, ignore: Mapping[str, Any] = PRETRAIN_IGNORED) ->
     """Identity of a protocol: sha256 of the config without some keys.
 
     Args:
-        ignore: dotted key -> the value at which it is left out, or `ANY`. The default is what the
-            identity of a pretraining config leaves out, see `pretrain/roles.py`.
+        ignore: dotted key -> the value at which it is left out, or `ANY`. The default are the keys
+            that the identity of a pretraining config leaves out, see `pretrain/roles.py`.
     """
     kept = _plain(cfg)
     for key, value in ignore.items():
@@ -187,8 +202,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...] = ()
 ) -> list[str]:
-    """["KEY (a then, b now)"] of two `flat` configs, by key; those that begin with `free` may
-    differ."""
+    """The differences of two `flat` configs, as ["KEY (a then, b now)"] in the order of the keys.
+    Keys that begin with one of `free` may differ."""
     return [
         f"{key} ({old.get(key)} then, {new.get(key)} now)"
         for key in sorted({*old, *new})
@@ -197,15 +212,15 @@ def differences(
 
 
 def check_no_differences(found: Sequence[str], what: str, further: str = "") -> None:
-    """Raises InputError about `what`, with the first of the differences, if there is one.
+    """Raises InputError about `what`, with the first differences, if there are any.
 
     Args:
-        further: one more thing that a user can do.
+        further: one more remedy.
     """
     if found:
         raise InputError(
-            f"{what} another config: {', '.join(found[:3])}; take the same one, or another "
-            f"--output (in a suite: or another name){f'; {further}' if further else ''}"
+            f"{what} another config: {', '.join(found[:3])}; use the same config, or choose "
+            f"another --output (in a suite: or another name){f'; {further}' if further else ''}"
         )
 
 
@@ -233,11 +248,11 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def _base_file(base: str, path: Path) -> Path:
-    """The base that a config names: a file beside it, else the shipped config of that name.
+    """The base that a config names: a file relative to it, or the shipped config of that name.
 
-    The second lets a config of one's own extend a shipped one, wherever that is installed.
+    So a user's config can extend a shipped one without knowing where mscn is installed.
     """
-    beside = path.parent / base  # an absolute base stays as it is
+    beside = path.parent / base  # an absolute base is not changed
     if os.path.isfile(beside):
         return beside
     try:
@@ -257,19 +272,19 @@ def _read_yaml(path: Path) -> dict:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a config is a mapping of keys, got {type(content).__name__}")
+        raise InputError(f"{path}: a config must map keys to values, got {type(content).__name__}")
     return content
 
 
 def _merge(cfg: CfgNode, content: dict, where: str, keep_inert: bool = False) -> None:
-    """Merges `content` into `cfg` in place; InputError names all that is wrong with it at once."""
+    """Merges `content` into `cfg` in place; one InputError names all wrong keys and values."""
     unknown: list[str] = []
     wrong = list(_merged(cfg, content, "", unknown, keep_inert, declared_lists(cfg)))
     _refuse(cfg, unknown, wrong, where)
 
 
 def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
-    """Merges KEY VALUE pairs into `cfg` in place; InputError names all wrong pairs at once."""
+    """Merges KEY VALUE pairs into `cfg` in place; one InputError names all wrong pairs."""
     unknown: list[str] = []
     wrong: list[str] = []
     keys: list[str] = []
@@ -283,7 +298,7 @@ def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
 
 
 def _refuse(cfg: CfgNode, unknown: list[str], wrong: list[str], where: str) -> None:
-    """Raises InputError for unknown keys and wrong values of one place, if there are any."""
+    """Raises InputError if one place has unknown keys or wrong values."""
     texts = [_unknown(cfg, unknown), *wrong] if unknown else wrong
     if texts:
         raise InputError(f"{where}: {'; '.join(texts)}")
@@ -297,8 +312,8 @@ def _merged(
     keep_inert: bool,
     lists: Mapping[str, Items],
 ) -> Iterator[str]:
-    """Merges key by key, each checked against what is there; yields what is wrong, and adds the
-    names of unknown keys to `unknown`."""
+    """Merges key by key and checks each value against the present one. Yields a text for each wrong
+    value, and adds the names of unknown keys to `unknown`."""
     for key, value in content.items():
         name = printable(f"{prefix}{key}")
         if key not in cfg:
@@ -318,7 +333,7 @@ def _merged(
 
 
 def _unknown(cfg: CfgNode, names: list[str]) -> str:
-    """One text about all unknown keys, with the known ones that are spelled alike."""
+    """One text about all unknown keys, with known keys of similar spelling."""
     texts = []
     for name in names:
         prefix, _, _ = name.rpartition(".")
@@ -331,7 +346,7 @@ def _unknown(cfg: CfgNode, names: list[str]) -> str:
 
 
 def _section(cfg: CfgNode, prefix: str) -> CfgNode:
-    """The section of that name, or the last one on the way to it: a key of a file may hold dots."""
+    """The section of that name, or its deepest parent that exists: a file's key may have dots."""
     for part in filter(None, prefix.split(".")):
         if not isinstance(cfg.get(part), CfgNode):
             break

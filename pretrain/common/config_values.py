@@ -1,7 +1,7 @@
-"""One value of a config, from a file or the command line, in the type that its key has by default.
+"""Converts one value of a config, from a file or the command line, to the type of its default.
 
-The defaults files declare what each item of a list is, and how many there may be. So a wrong item
-is found when the config is read, whatever the key is.
+The files of defaults declare the type of the items of each list, and how many there may be. So a
+wrong item of any list is found when the config is read.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from pretrain.common.safe_yaml import has_inert, has_odd_characters
 
 _ALLOWED: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 _WORDS = {int: "whole numbers", float: "numbers", str: "texts"}
-_DECLARED = "__lists__"  # beside the attributes that a CfgNode keeps outside of its keys
+_DECLARED = "__lists__"  # an attribute of a CfgNode, like others that are not keys
 
 
 @dataclass(frozen=True)
 class Items:
-    """What a list holds.
+    """The kind and number of the items of a list.
 
     Attributes:
-        kind: int, float (whole numbers too), str, or list: rows of numbers.
-        lengths: how many items there may be; (): any number of them.
+        kind: int, float (also whole numbers), str, list (rows of numbers), or object (anything; for
+            a key that nothing reads).
+        lengths: the allowed numbers of items; () allows any number.
     """
 
     kind: type
@@ -39,29 +40,30 @@ class Items:
 
 
 def declare_lists(defaults: CfgNode, lists: Mapping[str, Items]) -> None:
-    """Says what the lists of a config's defaults hold, by their dotted keys; copies keep it."""
+    """Declares the items of the lists in a config's defaults, by dotted keys; copies keep this."""
     defaults.__dict__[_DECLARED] = dict(lists)
 
 
 def declared_lists(cfg: CfgNode) -> Mapping[str, Items]:
-    """What `declare_lists` said of the defaults that a config was made from."""
+    """The declarations of `declare_lists` for the defaults that a config was made from."""
     return cfg.__dict__.get(_DECLARED, {})
 
 
 def coerce(value: Any, default: Any, name: str, items: Items | None = None) -> Any:
-    """Returns `value` in the default's type; an int serves as float, a single value as a tuple.
+    """Returns `value` in the type of the default. An int may replace a float, and a single value a
+    tuple.
 
-    Text that is a Python literal is one, as yacs has it: Detectron2's files hold `(640, 672)`, and
-    YAML 1.1 reads 1e-4 (no dot) as text. A key whose default is None takes a number, or none.
+    Text that is a Python literal is read as one, as in yacs: Detectron2's files have `(640, 672)`,
+    and YAML 1.1 reads 1e-4 (no dot) as text. A key whose default is None takes a number, or none.
 
     Args:
-        name: of the key, for the message.
-        items: what the defaults declare of a list.
+        name: the name of the key, for the message.
+        items: the declared items of a list.
 
-    Raises InputError for another type, a number that is not finite, or other items.
+    Raises InputError for a wrong type, a number that is not finite, or wrong items.
     """
     if has_inert(value):
-        raise InputError(f"{name} is {value}; write its value")
+        raise InputError(f"{name} is {value}; write its value instead")
     if isinstance(value, str) and not isinstance(default, str):
         value = parse_literal(value)
     if isinstance(value, str) and isinstance(default, (float, type(None))):
@@ -83,12 +85,14 @@ def coerce(value: Any, default: Any, name: str, items: Items | None = None) -> A
 
 
 def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | None) -> list[Any]:
-    """The items of a list, each of the declared kind, else of the default's."""
+    """The items of a list, each of the declared kind, otherwise of the kind of the default."""
     found = [value] if isinstance(value, (str, int, float)) else value
     if not isinstance(found, (tuple, list)):
         raise InputError(f"{name} must be a list, got {shown(value)}")
     kind = items.kind if items else _kind_of(default)
-    if kind is list:  # of rows of numbers; one row may be given flat, as Detectron2 has it
+    if kind is object:
+        return list(found)
+    if kind is list:  # rows of numbers; a single row may be flat, as in Detectron2
         numbers = all(type(item) in _ALLOWED[float] for item in found)
         return [_number_or_row(item, name, numbers) for item in found]
     if kind is not None and not all(type(item) in _ALLOWED[kind] for item in found):
@@ -109,7 +113,7 @@ def _number_or_row(item: Any, name: str, flat: bool) -> Any:
 
 
 def _kind_of(default: Sequence[Any]) -> type | None:
-    """Of the default's items, if all are alike."""
+    """The type of the default's items, if all have the same."""
     for kind in (float, str, list):
         allowed = (tuple, list) if kind is list else _ALLOWED[kind]
         if default and all(type(item) in allowed for item in default):
@@ -118,7 +122,7 @@ def _kind_of(default: Sequence[Any]) -> type | None:
 
 
 def _checked(value: Any, name: str) -> Any:
-    """A value that any key of its type may have; InputError for NaN, infinity and the like."""
+    """The value; raises InputError for NaN, infinity, huge numbers or control characters."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, got {value}")
     if isinstance(value, int) and not -MOST_WHOLE <= value < MOST_WHOLE:
@@ -129,9 +133,9 @@ def _checked(value: Any, name: str) -> Any:
 
 
 def parse_literal(text: str) -> Any:
-    """A Python literal where it is one, else the text itself (as yacs reads overrides)."""
+    """The value of a Python literal; otherwise the text itself (as yacs reads overrides)."""
     try:
-        with warnings.catch_warnings():  # of the compiler, about what is no code
+        with warnings.catch_warnings():  # the compiler warns of text that is not code
             warnings.simplefilter("ignore")
             return literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -1,7 +1,7 @@
-"""Processes: rank and size, their device and seeds, start by torch's elastic launcher, collectives.
+"""Processes: rank and size, device and seeds, start by torch's elastic launcher, and collectives.
 
-The collectives are a no-op or the identity in a single process. N rows per process, W processes,
-D columns.
+In a single process the collectives are a no-op or the identity. Legend: N rows per process,
+W processes, D columns.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def barrier() -> None:
 def init_distributed() -> torch.device:
     """Joins the process group that torchrun's environment describes; returns this process's device.
 
-    NCCL with one GPU per process where CUDA is present, else gloo on the CPU.
+    It uses NCCL with one GPU per process if CUDA is present, otherwise gloo on the CPU.
     """
     cuda = torch.cuda.is_available()
     if cuda:
@@ -59,7 +59,7 @@ def init_distributed() -> torch.device:
         dist.init_process_group(
             "nccl" if cuda else "gloo",
             timeout=timedelta(minutes=60),
-            device_id=process_device() if cuda else None,  # else NCCL has to guess, and warns
+            device_id=process_device() if cuda else None,  # otherwise NCCL guesses and warns
         )
     return process_device()
 
@@ -68,7 +68,7 @@ def check_device(kind: str, key: str = "device") -> None:
     """Raises InputError for a kind of device that `process_device` does not have.
 
     Args:
-        key: how the message names the setting.
+        key: the name of the setting in the message.
     """
     if kind not in ("cuda", "cpu"):
         raise InputError(
@@ -80,7 +80,7 @@ def check_device(kind: str, key: str = "device") -> None:
 def process_device(kind: str = "cuda") -> torch.device:
     """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu".
 
-    Raises InputError for another kind: it would run where it does not say.
+    Raises InputError for another kind, because the run would use a device that was not requested.
     """
     check_device(kind)
     if kind != "cpu" and torch.cuda.is_available():
@@ -101,21 +101,21 @@ def close_distributed() -> None:
 
 
 def distribute(module: nn.Module, static: bool = False) -> nn.Module:
-    """The module itself in one process, else its DistributedDataParallel, on the module's device.
+    """The module itself in one process, otherwise its DistributedDataParallel, on its device.
 
-    Buffers are not broadcast before each step: our batch norms keep them equal, or keep their own.
-    A module with a true attribute `leaves_unused` has parameters that take no part in its loss.
-    Gradients are views of the buffers that are exchanged, which saves the memory of one of them.
+    Buffers are not broadcast before each step: our batch norms keep them equal, or need their own.
+    A module whose attribute `leaves_unused` is true has parameters that its loss does not use.
+    Gradients are views of the exchanged buffers, which saves one copy of them in memory.
 
     Args:
-        static: each step has the same graph and one backward pass, so that torch need not look for
-            what has changed.
+        static: each step has the same graph and one backward pass, so torch does not have to look
+            for changes.
     """
     if world_size() == 1:
         return module
     device = next(module.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    # torch 2.14 has another name for it, and warns of the old one.
+    # torch 2.14 has another name for this option, and warns about the old one.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     unused = getattr(module, "leaves_unused", False)
@@ -132,14 +132,14 @@ def under_torchrun() -> bool:
 def is_first_of_launcher() -> bool:
     """Whether this process is the only one, or the first that an elastic launcher started.
 
-    It can be asked before the processes have joined (see `is_main`), by what one of them does for
-    all: looking at the input, making the folder, printing.
+    It works before the processes have joined (for later, see `is_main`). Use it for work that one
+    process does for all: checking the input, making the folder, printing.
     """
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def check_gpus(num_gpus: int) -> None:
-    """Raises InputError when this machine has fewer GPUs than asked for (1 also means the CPU)."""
+    """Raises InputError if this machine has fewer GPUs than requested (1 also means the CPU)."""
     if num_gpus < 1:
         raise InputError(f"--num-gpus {num_gpus}: give 1 or more")
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
@@ -153,7 +153,7 @@ def check_gpus(num_gpus: int) -> None:
 def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -> None:
     """Runs `function(*args)` in `num_processes` processes of this machine, as torchrun would.
 
-    With one process, or when a launcher has already started us, it is a plain call.
+    With one process, or if a launcher has already started this process, it is a plain call.
 
     Raises:
         Stopped: a signal asked the processes to end.
@@ -187,7 +187,7 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
 
 
 def _run_rank(held: list[Kept], function: Callable[..., Any], *args: Any) -> None:
-    """What a launched process runs; `held` keeps the command's locks for as long as it lives."""
+    """Runs in a launched process; `held` keeps the command's locks as long as the process lives."""
 
     def run() -> None:
         function(*args)
@@ -197,14 +197,14 @@ def _run_rank(held: list[Kept], function: Callable[..., Any], *args: Any) -> Non
         raise SystemExit(status)
 
 
-# torch 2.14 has another name for it, and warns of the old one.
+# torch 2.14 has another name for this function, and warns about the old one.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class _GatherRows(torch.autograd.Function):
-    """All-gather whose backward sums each process's gradient for our rows.
+    """All-gather whose backward pass sums the gradients of all processes for our rows.
 
-    Own code because torch's counterpart changed its name between 2.10 and 2.14.
+    This is our own code because torch's counterpart changed its name between 2.10 and 2.14.
     """
 
     @staticmethod
@@ -221,7 +221,7 @@ class _GatherRows(torch.autograd.Function):
 def gather_with_grad(rows: Tensor) -> Tensor:
     """(N, D) per process -> (W*N, D) on every process, in rank order, differentiable.
 
-    The backward pass adds up the gradients that all processes hold for a row.
+    The backward pass adds up the gradients of all processes for a row.
     """
     return rows if world_size() == 1 else _GatherRows.apply(rows)
 
@@ -230,7 +230,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     """(N, D) per process -> (W*N, D) on every process, in rank order, without a gradient."""
     if world_size() == 1:
         return rows
-    # Into one tensor: a list of tensors would cost a GPU a copy for each process.
+    # Gathered into one tensor: a list of tensors would cost a GPU a copy for each process.
     everyone = rows.new_empty((world_size() * len(rows), *rows.shape[1:]))
     _all_gather(everyone, rows.contiguous())
     return everyone
@@ -246,10 +246,10 @@ def all_reduce_mean(value: Tensor) -> Tensor:
 
 
 def from_main(value: Value | None, make: Callable[[], Value]) -> Value:
-    """What each process holds already; if one holds nothing, then what the main process has.
+    """Each process's own value; but if one process has none, the main process's value for all.
 
-    The main process sends its value to the others, and calls `make` if it has none: so a folder
-    that all processes need is listed once. All processes must call this.
+    The main process sends its value to the others, and calls `make` if it has none. So a folder
+    that all processes need is listed only once. All processes must call this.
 
     Raises:
         InputError: on every process, if `make` raised it.

@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, as plain strings for checkpoints and records."""
+"""The software versions and the hardware of a run, as plain strings for checkpoints and records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, str]:
-    """Versions of Python and the packages that move numbers, and this checkout's git commit."""
+    """Versions of Python and of packages that change numbers, and this checkout's git commit."""
     versions = {"python": platform.python_version(), "platform": platform.system()}
     versions.update({name: _version(name) for name in (*PACKAGES, "detectron2", "mscn")})
     cuda = torch.version.cuda if torch.cuda.is_available() else None
@@ -57,8 +57,8 @@ def _version(package: str) -> str:
 def _git_commit() -> str:
     """The commit of the project's own checkout; "absent" for an installed wheel.
 
-    Git looks in the folders above, too: for an environment inside somebody's repository it would
-    report that repository's commit.
+    Git also searches the parent folders. For an environment inside another repository it would
+    report the commit of that repository.
     """
     if not (CHECKOUT / ".git").exists():
         return "absent"

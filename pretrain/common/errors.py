@@ -1,4 +1,4 @@
-"""What a command can say in one line: wrong input (exit 2), and failures that need no traceback."""
+"""Errors that a command reports in one line: bad input (exit 2), and failures without traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrain.common.printable import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_OF_MESSAGE = 1900  # characters of one line
-# What the system refuses, and what a user can do about it
+# Errors of the operating system, and what a user can do about them
 REMEDIES = {
     FULL: (
         "free some space and run the command again, with --resume if it has that, or give "
@@ -30,7 +30,7 @@ REMEDIES = {
     ),
     (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST): "give another path",
     (errno.EFBIG, errno.ETXTBSY): "give another folder",
-    (errno.ENOMEM, errno.EAGAIN): "the host's memory or its number of processes is used up; end "
+    (errno.ENOMEM, errno.EAGAIN): "the host's memory or its number of processes is used up; stop "
     "other programs, or lower DATALOADER.NUM_WORKERS",
 }
 LOST_PEER = re.compile(
@@ -42,8 +42,8 @@ LOST_PEER = re.compile(
 class InputError(Exception):
     """Bad input. The message is one clear line that names the file or key, and the remedy.
 
-    Each argument is one line; a single one is the rule. Messages quote names and values from
-    files, so that a line is made printable, and cut, wherever it is shown.
+    Each argument is one line; usually there is only one. Messages quote names and values from
+    files, so each line is made printable, and cut, when it is shown.
     """
 
     def __str__(self) -> str:
@@ -51,26 +51,26 @@ class InputError(Exception):
 
 
 def check_probability(name: str, value: float) -> None:
-    """Raises InputError unless a value is from 0 to 1; `name` is its key's or field's."""
+    """Raises InputError if a value is not from 0 to 1; `name` is the name of its key or field."""
     if not 0 <= value <= 1:
-        raise InputError(f"{name} {value} is not a probability; give 0 to 1")
+        raise InputError(f"{name} {value} is not a probability; give a value from 0 to 1")
 
 
 def failure(error: BaseException) -> str:
-    """The line that says why a run failed, for causes outside of the program; "" for others.
+    """The line that says why a run failed, if the cause is outside the program; "" otherwise.
 
-    These are a training that diverged (FloatingPointError), what the system refuses (a full or a
-    read-only disk, files that vanished, no memory), a loader's process that something else ended,
-    and a process of several, which has said itself what was wrong.
+    Such causes are: a training that diverged (FloatingPointError), errors of the operating system
+    (a full or read-only disk, files that disappeared, no memory), a loader's process that something
+    else ended, and a launched process, which has already printed its own message.
     """
     text = str(error).strip()
     if isinstance(error, FloatingPointError):
         return " ".join(text.split())
-    for each in (error.__cause__, error):  # torch's own message may hide the signal's
+    for each in (error.__cause__, error):  # torch's own message may hide the signal
         found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(each))
         if found and isinstance(each, RuntimeError):
             return _worker_died(found[1])
-    # What the process was sending breaks off before torch notices that it has ended.
+    # The data from a process breaks off before torch notices that the process has ended.
     if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
         return _worker_died("its connection broke off")
     if type(error).__name__ == "ChildFailedError":
@@ -87,23 +87,23 @@ def _system_line(error: OSError) -> str:
 
 
 def _memory_line(error: BaseException) -> str:
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+    if type(error).__name__ == "OutOfMemoryError":  # torch's error for a GPU
         first = str(error).strip().split(". ")[0]
-        return f"{first}: lower the batch size, or take more GPUs (--num-gpus)"
+        return f"{first}: lower the batch size, or use more GPUs (--num-gpus)"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
         return "the host's memory is full: lower the batch size, or DATALOADER.NUM_WORKERS"
     return ""
 
 
 def _peer_line(error: BaseException) -> str:
-    """Of a process that waits for another one of its run."""
+    """The line of a process that was waiting for another process of its run."""
     named = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
     if not named and not (isinstance(error, RuntimeError) and LOST_PEER.search(str(error))):
         return ""
     reason = " ".join(str(error).split())[:120]
     return (
         f"another process of this run ended or does not answer ({reason}); its own message, if it "
-        "could say one, has the cause; --resume continues from the last checkpoint"
+        "printed one, has the cause; --resume continues from the last checkpoint"
     )
 
 
@@ -116,30 +116,30 @@ def _worker_died(how: str) -> str:
             "processes)"
         )
     return (
-        f"a process that loads images died ({how}); mostly the memory, or the shared "
-        "memory in /dev/shm, was full: lower DATALOADER.NUM_WORKERS (0: no such processes)"
+        f"a process that loads images died ({how}); the usual cause is full memory, or full "
+        "shared memory in /dev/shm: lower DATALOADER.NUM_WORKERS (0: no such processes)"
     )
 
 
 def _in_loader(error: BaseException) -> bool:
-    """Whether an error came up while torch's loader waited for a batch."""
+    """Whether an error was raised while torch's loader waited for a batch."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(frame.filename.endswith("torch/utils/data/dataloader.py") for frame in frames)
 
 
 def refused_by_system(error: BaseException | None) -> OSError | None:
-    """The system's refusal (see REMEDIES) that is `error`, or the failure of a disk that led to
-    it; None: another cause."""
+    """The system's error (see REMEDIES) that is `error`, or the disk failure that led to it; None:
+    there is another cause."""
     if isinstance(error, OSError) and any(error.errno in codes for codes in REMEDIES):
         return error
     return disk_failure(error)
 
 
 def disk_failure(error: BaseException | None) -> OSError | None:
-    """The error of a disk that is full, fails or cannot be written, which is `error` or led to it;
-    None: another cause.
+    """The error of a disk that is full, fails or cannot be written, if it is `error` or led to it;
+    None: there is another cause.
 
-    torch.save ends in a RuntimeError of its own when the file cannot take all bytes.
+    torch.save raises its own RuntimeError if the file cannot take all bytes.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (*FULL, errno.EIO, errno.EROFS):

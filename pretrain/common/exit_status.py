@@ -1,8 +1,8 @@
-"""How a command ends: its exit status, and the one line on stderr that says why.
+"""How a command ends: its exit status, and one line on stderr that gives the reason.
 
-0: success. 2: bad input. 1: a failed run; a traceback is for errors of the program alone. 130:
-Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume goes on. 141: the reader of the
-output has gone.
+0: success. 2: bad input. 1: a failed run; only an error in the program prints a traceback. 130:
+Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume continues. 141: the reader of the
+output has ended.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from contextlib import contextmanager
 
 from pretrain.common.errors import InputError, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
+from pretrain.common.verbosity import is_verbose
 
-CLOSED_PIPE = 128 + 13  # the status of a program that SIGPIPE ends
+CLOSED_PIPE = 128 + 13  # the status of a program that was ended by SIGPIPE
 
 
 def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> int:
-    """Runs `work` to its end, says what went wrong, and returns the exit status.
+    """Runs `work` to its end, prints what went wrong, and returns the exit status.
 
     Args:
-        says_stop: whether it also says that a signal ended it; in a process that a command has
-            launched, the command does.
+        says_stop: also print that a signal ended the command. In a launched process it is False,
+            because the command that launched it prints this.
     """
     try:
         with heard():
@@ -37,10 +38,10 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the others stop with it
+        if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the other processes stop too
             print(describe_stop(error), file=sys.stderr)
         return error.status if isinstance(error, Stopped) else INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except Exception as error:
@@ -48,15 +49,15 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             line = failure(error)
             if line:
                 _say_failure(line)
-            if not line or os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
+            if not line or is_verbose():
                 logging.getLogger("mscn").exception("the run failed")
         return 1
 
 
 @contextmanager
 def _no_news_of_children() -> Iterator[None]:
-    """Without torch's handler, which raises wherever the program is when a loader's process dies:
-    also while a failure is being told."""
+    """Disables torch's handler, which raises an error at any point of the program when a loader's
+    process dies, also while a failure is being reported."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -68,7 +69,7 @@ def _no_news_of_children() -> Iterator[None]:
 
 
 def _say_failure(line: str) -> None:
-    """One line on stderr, as of bad input, and one in the run's log file, if it has one."""
+    """Prints one line on stderr, as for bad input, and one into the run's log file if it exists."""
     print(f"error: {line}", file=sys.stderr)
     record = logging.LogRecord("mscn", logging.ERROR, __file__, 0, line, None, None)
     for handler in logging.getLogger().handlers:

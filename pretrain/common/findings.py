@@ -1,8 +1,8 @@
-"""Collects what is odd or wrong in one input, and says each kind once, with its count.
+"""Collects what is unusual or wrong in one input, and reports each kind once, with its count.
 
-A reader notes kinds of findings, each with the place where it was seen. All kinds that must be
-mended become one InputError, what was changed or left out becomes one warning. Each kind is counted
-and shows its first three places, so that a user learns of every problem of a file in one attempt.
+A reader notes kinds of findings, each with the place where it was seen. All kinds that the user
+must correct become one InputError. What was changed or left out becomes one warning. Each kind is
+shown with its count and its first three places, so a user learns of all problems in one attempt.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MOST_OF_PLACE = 400  # characters
 
 
 class Findings:
-    """What was found in one file or folder.
+    """The findings of one file or folder.
 
     Args:
-        source: how messages name the file or folder.
+        source: the name of the file or folder in messages.
     """
 
     def __init__(self, source: str) -> None:
@@ -44,12 +44,12 @@ class Findings:
             self._noted.setdefault(kind, _Places()).add(where, count)
 
     def refuse(self, kind: str, where: str, remedy: str = "", count: int = 1) -> None:
-        """Counts something that must be mended before the input can be used; see `note`.
+        """Counts something that must be corrected before the input can be used; see `note`.
 
         Args:
             kind: what is wrong, in the plural: "objects have no mask".
             where: the place and the value found there: "annotation 17 (width null)".
-            remedy: what the user can do, an imperative: "correct the file, or remove the objects".
+            remedy: what the user can do, as an imperative: "correct the file".
             count: how many there are at this place; 0 refuses nothing.
         """
         if count:
@@ -57,13 +57,15 @@ class Findings:
 
     @property
     def refused(self) -> bool:
-        """Whether something was found that must be mended."""
+        """Whether something was found that must be corrected."""
         return bool(self._refused)
 
     def report(self) -> None:
-        """Raises InputError, in one line, for all that was refused; else warns of what was noted.
+        """Raises InputError, in one line, for everything that was refused; otherwise warns of what
+        was noted.
 
-        The same warning is logged once in a process, however often a command reads its input.
+        The same warning is logged once in a process, even if a command reads its input several
+        times.
         """
         if self._refused:
             texts = [
@@ -96,6 +98,6 @@ class _Places:
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Logs a warning, the same one once in a process: a command reads its input to check it, and
-    again when it trains."""
+    """Logs a warning only once in a process, because a command reads its input to check it, and
+    again to train on it."""
     logger.warning("%s", printable(message, 2 * MOST_OF_MESSAGE))

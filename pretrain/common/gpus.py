@@ -1,8 +1,8 @@
-"""GPUs by name: their memory, and how fast ResNet-50 is known to train on them.
+"""GPUs by name: their memory, and the published speed of training ResNet-50 on them.
 
-A speed is a published one: the images a second of a whole training times the FLOPs of an image as
-`step_cost` counts them. It is not the peak of a data sheet. For a card without such a
-number no hours are given.
+A speed is the published number of images per second of a complete training, times the FLOPs of an
+image as `step_cost` counts them. It is not the peak of a data sheet. For a card without such a
+number, no hours are estimated.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 
 from pretrain.common.lookup import find
 
-# Of the memory that a step needs: the CUDA context, kernels' workspace and fragmentation. Our
-# estimate; it is not measured.
+# Share that is added to a step's memory for the CUDA context, kernels' workspace and fragmentation.
+# This is our estimate; it is not measured.
 WORKSPACE = 0.1
-# From compute alone to the hours of a pretraining: MoCo's 200 epochs take 32 h on 8 V100 by the
-# speed below and about 53 h as published (README of ppwwyyxx/moco.tensorflow).
+# Factor from compute alone to the hours of a pretraining: by the speed below, MoCo's 200 epochs
+# take 32 h on 8 V100; the published time is about 53 h (README of ppwwyyxx/moco.tensorflow).
 SLOWEST = 1.6
 NVIDIA = "NVIDIA DeepLearningExamples, ResNet-50"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """TFLOP a second of a training, and the published number that it follows from."""
+    """TFLOP per second of a training, and the published number from which it is computed."""
 
     tflops: float
     source: str
@@ -35,9 +35,10 @@ class Gpu:
     """One kind of card.
 
     Attributes:
-        gib: of memory that torch finds on it, a little less than its makers' gigabytes.
-        half: its speed in mixed precision; full: in float32 as torch computes convolutions by
-            default, that is in TF32 from Ampere on. None: not calibrated.
+        gib: GiB of memory that torch finds on it, a little less than the maker's gigabytes.
+        half: its speed in mixed precision. None: not calibrated.
+        full: its speed in float32 as torch computes convolutions by default, that is in TF32 from
+            Ampere on. None: not calibrated.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Gpu:
     full: Speed | None = None
 
     def speed(self, half: bool) -> Speed | None:
-        """Of a training in mixed precision, or in float32."""
+        """The speed of a training in mixed precision (`half`), or in float32."""
         return self.half if half else self.full
 
 
@@ -80,7 +81,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The card of a name. Raises InputError for an unknown one, with those that are known."""
+    """The card of this name. Raises InputError for an unknown name, with the known ones."""
     return find(name.lower(), GPUS, "GPU", "--gpu")
 
 

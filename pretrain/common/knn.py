@@ -1,14 +1,14 @@
 """Weighted k-nearest-neighbour classification of features, in bounded memory.
 
-N bank rows, M queries, D dimensions, C classes, k neighbours.
+Legend: N bank rows, M queries, D dimensions, C classes, k neighbours.
 
-The bank streams through in blocks, each is compared with the queries chunk by chunk, and only the
-best k of all blocks so far are kept: besides the inputs, memory holds one block, one matrix of
-chunk x block similarities, the queries in float32 and M x k results. So the bank may be float16,
-lie on the host while the work is done on a GPU, or be mapped from a file.
+The bank is read in blocks. Each block is compared with the queries chunk by chunk, and only the
+best k of all blocks so far are kept. In addition to the inputs, memory holds one block, one matrix
+of chunk x block similarities, the queries in float32 and M x k results. So the bank may be float16,
+be on the host while the work is done on a GPU, or be mapped from a file.
 
-Ties: of equal similarities (float32) the lower bank row is the nearer one, and of equally voted
-classes the lower class wins, on every device. A class without a vote is never among the best.
+Ties: if similarities (float32) are equal, the lower bank row is nearer. If classes have equal
+votes, the lower class wins, on every device. A class without a vote is never among the best.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from pretrain.common.errors import InputError
 
 QUERY_CHUNK, BANK_BLOCK = 1024, 4096  # 16 MB of similarities
-MANY = 4  # times k: sorting more candidates takes longer than topk over the block
+MANY = 4  # sorting more than MANY * k candidates takes longer than topk over the block
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,17 @@ def nearest_neighbours(
 
     Args:
         bank: (N, D), queries: (M, D), of any float dtype; both are L2-normalised here in float32.
-        device: where the work is done and the result lies; None: where the queries are.
+        device: the device of the computation and of the result; None: the device of the queries.
         chunk, block: rows of queries and bank per product.
 
     Raises:
-        InputError: a k of 0, or larger than the bank.
+        InputError: k is 0, or larger than the bank.
     """
     if not 1 <= k <= len(bank):
-        raise InputError(f"k = {k} neighbours asked of a bank of {len(bank)} images")
+        raise InputError(
+            f"k = {k} neighbours cannot come from a bank of {len(bank)} images; give a k from 1 to "
+            f"{len(bank)}"
+        )
     device = device or queries.device
     unit = normalize(queries.to(device).float(), dim=1)
     best: dict[int, Neighbours] = {}
@@ -72,17 +75,17 @@ def nearest_neighbours(
 
 
 def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Neighbours:
-    """The best k of what was held and of a new block (m, n), whose column c is row start + c."""
+    """The best k of `best` and of a new block (m, n), whose column c is bank row start + c."""
     if best is None:
         return _top(similarity, k, start)
     if best.similarity.shape[1] < k:
         return _merge(best, _top(similarity, k, start), k)
-    # Few columns of a later block beat the k-th so far; equal ones lose, being higher rows.
+    # Few columns of a later block beat the k-th so far; equal ones lose, as their rows are higher.
     better = similarity > best.similarity[:, -1:]
     row, column = better.nonzero(as_tuple=True)
     counts = better.sum(dim=1)  # `bincount` would make the host wait for a GPU once more
     width = int(counts.max())
-    if width > MANY * k:  # a bank sorted by class, as a rule
+    if width > MANY * k:  # usually a bank sorted by class
         return _merge(best, _top(similarity, k, start), k)
     values = similarity.new_full((len(similarity), width), -torch.inf)
     index = torch.zeros_like(values, dtype=torch.int64)
@@ -92,10 +95,10 @@ def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Ne
 
 
 def _top(similarity: Tensor, k: int, start: int) -> Neighbours:
-    """The best min(k, n) of each row of (m, n), in order; column c is row start + c."""
+    """The best min(k, n) of each row of (m, n), in order; column c is bank row start + c."""
     k = min(k, similarity.shape[1])
     values, index = similarity.topk(k, dim=1)
-    # topk takes any of the columns that tie for its last place: such rows are sorted in full.
+    # If columns tie for the last place, topk takes any of them: such rows are sorted completely.
     tied = ((similarity >= values[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]
     if len(tied):
         ordered, columns = similarity[tied].sort(dim=1, descending=True, stable=True)
@@ -106,7 +109,7 @@ def _top(similarity: Tensor, k: int, start: int) -> Neighbours:
 
 
 def _merge(best: Neighbours, new: Neighbours, k: int) -> Neighbours:
-    """The best k of both, `new` of higher rows, lower ones first: a stable sort breaks ties."""
+    """The best k of both. Rows of `new` are higher: a stable sort puts lower rows first in ties."""
     values = torch.cat([best.similarity, new.similarity], dim=1)
     values, order = values.sort(dim=1, descending=True, stable=True)
     index = torch.cat([best.index, new.index], dim=1).gather(1, order[:, :k])
@@ -116,10 +119,11 @@ def _merge(best: Neighbours, new: Neighbours, k: int) -> Neighbours:
 def vote(
     similarity: Tensor, labels: Tensor, *, k: int, temperature: float, num_classes: int
 ) -> Tensor:
-    """Votes (M, C), float32, of the first k neighbours, each of exp(similarity / temperature).
+    """Votes (M, C), float32, of the first k neighbours; each votes exp(similarity / temperature).
 
     Args:
-        similarity: (M, K) with K >= k; labels: of those neighbours (M, K) int64.
+        similarity: (M, K) with K >= k.
+        labels: the labels of those neighbours, (M, K) int64.
     """
     weights = (similarity[:, :k] / temperature).exp()
     tally = weights.new_zeros(len(weights), num_classes)
@@ -138,18 +142,18 @@ def weighted_knn(
 ) -> dict[int, Tensor]:
     """Class votes of the k most similar bank rows, each weighted by exp(cosine / temperature).
 
-    As in DINO's eval_knn.py, after Wu et al. 2018 (Instance Discrimination).
+    The method is that of DINO's eval_knn.py, after Wu et al. 2018 (Instance Discrimination).
 
     Args:
         train_features: (N, D), test_features: (M, D), see `nearest_neighbours`.
         train_labels: (N,) int64 in 0..C-1.
-        k: neighbourhood sizes, all answered from one similarity pass.
+        k: numbers of neighbours; one pass over the similarities serves all of them.
 
     Returns:
         For each k the votes (M, C), float32.
 
     Raises:
-        InputError: a k larger than the bank, or a label outside 0..C-1.
+        InputError: k is larger than the bank, or a label is outside 0..C-1.
     """
     check_labels(train_labels, num_classes, "the bank")
     found = nearest_neighbours(train_features, test_features, max(k), chunk=chunk)
@@ -163,24 +167,24 @@ def weighted_knn(
 
 
 def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
-    """Raises InputError unless all labels are in 0..num_classes-1."""
+    """Raises InputError if a label is not in 0..num_classes-1."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise InputError(
-            f"labels of {name} run from {low} to {high}, but there are {num_classes} classes: "
-            f"they must lie in 0..{num_classes - 1}"
+            f"labels of {name} are from {low} to {high}, but there are {num_classes} classes: "
+            f"labels must be in 0..{num_classes - 1}"
         )
 
 
 def label_rank(votes: Tensor, labels: Tensor) -> Tensor:
     """Place (M,) of each row's label among its classes by votes (M, C): 0 is the most voted.
 
-    Of equal votes the lower class is first; a label without a vote has place C.
+    If votes are equal, the lower class is first; a label without a vote has place C.
     """
     own = votes.gather(1, labels[:, None])
     before = torch.arange(votes.shape[1], device=votes.device) < labels[:, None]
     rank = ((votes > own) | ((votes == own) & before)).sum(dim=1)
-    return rank.masked_fill(~(own[:, 0] > 0), votes.shape[1])  # not a number is no vote either
+    return rank.masked_fill(~(own[:, 0] > 0), votes.shape[1])  # NaN is not a vote either
 
 
 def top_accuracy(votes: Tensor, labels: Tensor, top: int = 1) -> float:

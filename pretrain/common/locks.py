@@ -1,9 +1,10 @@
-"""One process at a time in a folder: by waiting for the other one, or by refusing to start.
+"""Allows one process at a time in a folder: others wait, or refuse to start.
 
-The lock is the kernel's (flock), so a killed process loses it at once, also over NFS, where the
-kernel asks the server. The library filelock would empty the file that says who holds the lock, and
-unlocks explicitly, which would also take the lock from processes that inherited it; here the file
-is only closed. On a file system without locks, what the file says decides (`_is_held`).
+The lock is the kernel's (flock), so a killed process loses it at once. Over NFS the kernel asks the
+server. We do not use the library filelock, because it would empty the file that says who holds the
+lock. It also unlocks explicitly, which would take the lock from processes that inherited it; here
+the file is only closed. On a file system without locks, the content of the file decides
+(`_is_held`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pretrain.common.temporaries import sweep
 logger = logging.getLogger(__name__)
 
 FILE_NAME = ".lock"
-SETTLE_SECONDS = 0.2  # in which two that take a lock without the kernel's help see each other
+SETTLE_SECONDS = 0.2  # within it, two processes that take a lock without the kernel notice
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def locked(folder: Path, waiting: str = "") -> Iterator[None]:
     """Waits until no other process holds FOLDER/.lock, then holds it.
 
     Args:
-        waiting: logged where another holds it.
+        waiting: a message to log if another process holds it.
     """
     with open(folder / FILE_NAME, "w") as handle:
         if _take(handle) is False:
@@ -51,29 +52,29 @@ def locked(folder: Path, waiting: str = "") -> Iterator[None]:
 
 @contextmanager
 def one_writer(*folders: str | Path, inherited: bool = False) -> Iterator[None]:
-    """Holds the lock of each folder, which is made if it is missing, while a command writes there.
+    """Holds the lock of each folder while a command writes there. Missing folders are made.
 
-    The file FOLDER/.lock says who holds it. It goes when the command ends, and so does a folder
-    that is empty then. What killed writers left half written in the folders is removed first.
+    The file FOLDER/.lock says who holds it. When the command ends, the file is removed, and also
+    the folder if it is empty. Half-written files of killed writers are removed first.
 
     Args:
-        inherited: commands that are started meanwhile with `close_fds=False` hold the lock too:
-            those that a killed suite leaves running are still in its folder.
+        inherited: commands that are started meanwhile with `close_fds=False` also hold the lock,
+            because commands that a killed suite leaves running still work in its folder.
 
     Raises:
-        InputError: somebody else holds it, or the folder cannot be written.
+        InputError: another command holds it, or the folder cannot be written.
     """
     with ExitStack() as held:
         for folder in map(Path, folders):
             held.enter_context(_only_holder(folder, FILE_NAME, str(folder), inherited))
             for path in sweep(folder):
-                logger.info("%s: a killed process left it; removed", path)
+                logger.info("removed %s, which a killed process left", path)
         yield
 
 
 @contextmanager
 def one_writer_of(file: str | Path) -> Iterator[None]:
-    """As `one_writer` for one file, in a folder where other commands may write others."""
+    """Like `one_writer`, but for one file in a folder that other commands may also write to."""
     file = Path(file)
     with _only_holder(file.parent, f".{file.name}.lock", str(file), False):
         sweep(file.parent, file.name)
@@ -82,12 +83,13 @@ def one_writer_of(file: str | Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock.
+    """The process that holds a lock.
 
     Attributes:
-        started: when its command began, local time; born: the kernel's word for when the process
-            began (0: unknown), since another process may get its number later.
-        slurm_job: the number of the SLURM job that it is of, or "".
+        started: when its command began, local time.
+        born: the process's start time as the kernel reports it (0: unknown), because another
+            process may get its number later.
+        slurm_job: the number of its SLURM job, or "".
     """
 
     host: str = "an unknown host"
@@ -99,7 +101,7 @@ class Holder:
 
     @classmethod
     def of_this_process(cls) -> Holder:
-        """What this process writes into its locks."""
+        """The entry that this process writes into its locks."""
         return cls(
             socket.gethostname(),
             os.getpid(),
@@ -111,7 +113,7 @@ class Holder:
 
     @classmethod
     def read(cls, path: Path) -> Holder | None:
-        """What a lock file says; None if it does not say who holds it."""
+        """Reads a lock file; None if it does not say who holds the lock."""
         try:
             content = read_json(path)
             known = {field.name: type(field.default) for field in fields(cls)}
@@ -124,19 +126,19 @@ class Holder:
         return cls(**texts) if texts.get("pid", 0) > 0 else None
 
     def is_here(self) -> bool:
-        """Whether it is a process of this host."""
+        """Whether the process is on this host."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether the process is there still; one of another host counts as alive, unless it was
-        of this SLURM job, which has begun again."""
+        """Whether the process still runs. A process on another host counts as alive, unless it
+        belonged to this SLURM job, which has been restarted."""
         if not self.is_here():
             return not self.slurm_job or self.slurm_job != os.environ.get("SLURM_JOB_ID")
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # somebody else's
+        except PermissionError:  # the process of another user
             pass
         return 0 in (self.born, _birth(self.pid)) or self.born == _birth(self.pid)
 
@@ -173,16 +175,16 @@ def _only_holder(folder: Path, name: str, what: str, inherited: bool) -> Iterato
             if kept in HELD:
                 HELD.remove(kept)
             if os.getpid() == kept.owner:
-                with suppress(OSError):  # while it is held: nobody else can have taken it
+                with suppress(OSError):  # while we hold it, nobody else can take it
                     path.unlink()
                 _remove_empty(made)
 
 
 def _open_current(path: Path, what: str) -> TextIO:
-    """The lock file at `path`, held; the file of a holder that ended just now is not taken, since
-    it is no longer at `path`.
+    """Opens and locks the lock file at `path`. If its holder ended just now, that file is no longer
+    at `path`, and a new one is used.
 
-    Raises InputError: somebody else holds it.
+    Raises InputError if another command holds it.
     """
     while True:
         handle = open(path, "a", encoding="utf-8")
@@ -190,9 +192,9 @@ def _open_current(path: Path, what: str) -> TextIO:
             taken = _take(handle)
             if taken is False or (taken is None and _is_held(path)):
                 raise InputError(
-                    f"{what} is in use by {_holder(path)}; wait for it or end it, or give another "
+                    f"{what} is in use by {_holder(path)}; wait for it or stop it, or give another "
                     "--output"
-                    + ("" if taken is False else f" (no such process any more: delete {path})")
+                    + ("" if taken is False else f" (if that process has ended, delete {path})")
                 )
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
@@ -213,7 +215,7 @@ def _write_holder(handle: TextIO) -> None:
 
 
 def _holder(path: Path) -> Holder:
-    """Who holds a lock that is taken; it may be about to write its name."""
+    """The holder of a lock that is taken; it may not have written its name yet."""
     for _ in range(5):
         if (found := Holder.read(path)) is not None:
             return found
@@ -222,17 +224,17 @@ def _holder(path: Path) -> Holder:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether the process that a lock file names is alive, where the kernel does not say."""
+    """Whether the process that a lock file names is alive, for file systems without locks."""
     found = Holder.read(path)
     return found is not None and found.pid != os.getpid() and found.is_alive()
 
 
 def _check_alone(path: Path, what: str) -> None:
-    """Without the kernel's help: of two that came at once the one that wrote last goes on."""
+    """Without the kernel's help: if two came at once, the one that wrote last continues."""
     time.sleep(SETTLE_SECONDS)
     found = Holder.read(path)
     if found is not None and (found.host, found.pid) != (socket.gethostname(), os.getpid()):
-        raise InputError(f"{what} is in use by {found}; wait for it or end it")
+        raise InputError(f"{what} is in use by {found}; wait for it or stop it")
 
 
 def _take(handle: TextIO, wait: bool = False) -> bool | None:
@@ -249,8 +251,8 @@ def _take(handle: TextIO, wait: bool = False) -> bool | None:
 
 
 class Kept:
-    """The descriptor of a lock. Pickled for a process that multiprocessing starts, it is passed on,
-    and that process holds the lock too, until it ends."""
+    """The descriptor of a lock. If it is pickled for a process that multiprocessing starts, that
+    process also holds the lock until it ends."""
 
     def __init__(self, handle: int) -> None:
         self.handle, self.owner = handle, os.getpid()
@@ -265,11 +267,11 @@ def _take_along(passed: Any) -> Kept:
     return kept
 
 
-HELD: list[Kept] = []  # what this process holds for itself and the ranks that it launches
+HELD: list[Kept] = []  # locks of this process and of the ranks that it launches
 
 
 def _close_in_child() -> None:
-    """A loader's process that outlives a killed command by seconds does not keep its folder."""
+    """Closes the locks in a loader's process, which may outlive a killed command by seconds."""
     for kept in HELD:
         with suppress(OSError):
             os.close(kept.handle)
@@ -280,13 +282,13 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _remove_empty(made: Sequence[Path]) -> None:
-    with suppress(OSError):  # something is in it
+    with suppress(OSError):  # the folder is not empty
         for place in made:
             place.rmdir()
 
 
 def _birth(pid: int) -> int:
-    """When a process began, in the kernel's ticks since the machine's start; 0: unknown."""
+    """The start time of a process, in the kernel's ticks since the machine's start; 0: unknown."""
     try:
         fields_of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields_of[19])
@@ -295,5 +297,5 @@ def _birth(pid: int) -> int:
 
 
 def _plain(text: str) -> str:
-    """A text from a file, fit for a line."""
+    """A text from a file, made safe for one line."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:100]

@@ -14,13 +14,18 @@ from typing import Any, TypeVar
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
+from pretrain.common.loggers import DEFAULT, Loggers
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import parse_json
+from pretrain.common.verbosity import is_quiet, is_verbose
 
 Item = TypeVar("Item")
 
-FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+VERBOSE_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+OWN = ("pretrain", "transfer")
+CHATTY = ("fvcore", "httpx")  # libraries whose log lines a user can do nothing about
 
 logger = logging.getLogger(__name__)
 
@@ -28,24 +33,29 @@ logger = logging.getLogger(__name__)
 def setup_logging(output_dir: str | Path | None = None) -> None:
     """Logs to stderr, and to `output_dir/log.txt`; other ranks than 0 log warnings only.
 
-    With `$MSCN_LOG` set to DEBUG, this project's own loggers also say what is too long for a log
-    that is read: the name of every tensor that keeps its initialisation, for example.
+    With --quiet stderr gets warnings only. With --verbose ($MSCN_LOG set to DEBUG) each line names
+    its module, and this project's own loggers also say what is too long for a log that is read: the
+    name of every tensor that keeps its initialisation, for example.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if is_quiet():
+        handlers[0].setLevel(logging.WARNING)
     if output_dir is not None and is_main():
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
+    verbose = is_verbose()
     for handler in handlers:
-        handler.setFormatter(PrintableFormatter(FORMAT, "%H:%M:%S"))
+        handler.setFormatter(PrintableFormatter(VERBOSE_FORMAT if verbose else FORMAT, "%H:%M:%S"))
     level = logging.INFO if is_main() else logging.WARNING
     logging.basicConfig(level=level, handlers=handlers, force=True)
-    if is_main() and os.environ.get("MSCN_LOG", "").upper() == "DEBUG":
-        for name in ("pretrain", "transfer"):
-            logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.WARNING)
+    for name in OWN:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose and is_main() else logging.NOTSET)
 
 
 class MetricsWriter:
-    """Appends scalars to a file of JSON lines and to TensorBoard events.
+    """Appends scalars to a file of JSON lines, and gives them to the run's loggers.
 
     Each line is one JSON object with the step first; a value that is not finite becomes null.
     """
@@ -57,50 +67,48 @@ class MetricsWriter:
         *,
         file_name: str = "metrics.jsonl",
         step_name: str = "step",
+        loggers: str = DEFAULT,
     ) -> None:
         """
         Args:
-            resume_step: what a killed run recorded after this step is dropped; -1: all of it. What
-                cannot be read is dropped too, and counted in a warning.
+            resume_step: rows that a killed run recorded after this step are dropped; -1 drops all
+                rows. Unreadable rows are also dropped, and a warning counts them.
             file_name, step_name: Detectron2 calls them metrics.json and iteration.
+            loggers: names of `pretrain.common.loggers`, with commas between them; "": none.
         """
         self._step_name = step_name
-        self._tensorboard = None
+        self._loggers = None
         self._file = None
         if not is_main():
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         path = Path(output_dir) / file_name
         _drop_after(path, resume_step, step_name)
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard drops the step that it is given as well.
-        self._tensorboard = SummaryWriter(str(output_dir), purge_step=resume_step + 1)
+        self._loggers = Loggers(loggers, Path(output_dir), resume_step)
 
     def write(self, step: int, **scalars: float) -> None:
         """Records scalars at `step`."""
-        if self._file is None or self._tensorboard is None:
+        if self._file is None or self._loggers is None:
             return
         values = {name: _jsonable(value) for name, value in scalars.items()}
         self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        finite = {name: value for name, value in values.items() if value is not None}
+        self._loggers.write(step, finite)
 
     def flush(self) -> None:
-        """What was written survives a kill from here on; TensorBoard writes in the background."""
-        if self._file is not None and self._tensorboard is not None:
+        """What was written survives a kill from here on; loggers write in the background."""
+        if self._file is not None and self._loggers is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._tensorboard.flush()
+            self._loggers.flush()
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes the file, and ends the run in its loggers."""
         if self._file is not None:
             self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._loggers is not None:
+            self._loggers.close()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -133,11 +141,8 @@ def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, An
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
     """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
 
-    A bar inside of another one has a line of its own on a terminal. In a file, where moving
-    between lines would leave escape codes, it follows the other one's text.
+    If stderr is no terminal it is a plain line now and then, see `ProgressBar`.
     """
-    if not sys.stderr.isatty():
-        options.setdefault("position", 0)
     return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 

@@ -1,4 +1,4 @@
-"""Names in, table entries out: one good error for every table of the project."""
+"""Names in, table entries out, with the same clear error for every table of the project."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def find(name: str, table: Mapping[str, Entry], kind: str, where: str = "") -> E
     """Returns `table[name]`.
 
     Args:
-        kind: what the table holds, for the message ("method", "backbone").
-        where: the file or key that asked for it, for the message.
+        kind: the kind of the table's entries, for the message ("method", "backbone").
+        where: the file or key that contains the name, for the message.
 
     Raises:
-        InputError: unknown name, or none; the message lists the known ones and the nearest.
+        InputError: the name is unknown or missing; the message lists the known and nearest ones.
     """
     if isinstance(name, str) and name in table:
         return table[name]

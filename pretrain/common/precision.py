@@ -1,4 +1,4 @@
-"""The dtype of mixed precision on a device, decided here for whatever trains or extracts."""
+"""The dtype of mixed precision on a device, for training and for extracting features."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that computes with it, float16 on an older one, None (float32) elsewhere.
+    """bfloat16 on a GPU that supports it, float16 on an older GPU, None (float32) otherwise.
 
-    GPUs before Ampere (T4, RTX 20, V100) take bfloat16 without an error, but by emulation: their
-    convolutions leave cuDNN for a path without tensor cores. With float16, gradients have to be
-    scaled: its smallest number is 6e-8.
+    GPUs before Ampere (T4, RTX 20, V100) accept bfloat16 without an error, but emulate it: their
+    convolutions do not use cuDNN and tensor cores then. With float16, gradients have to be scaled,
+    because its smallest number is 6e-8.
     """
     if device.type != "cuda":
         return None
@@ -24,21 +24,24 @@ def amp_dtype(device: torch.device) -> torch.dtype | None:
 def describe_precision(dtype: torch.dtype | None) -> str:
     """One clause for a log."""
     if dtype is torch.float16:
-        return "fp16 with scaled gradients, since this GPU has no bf16"
+        return "fp16 with scaled gradients, because this GPU has no bf16"
     return NAMES[dtype] if dtype is not None else "fp32"
 
 
-def allow_tf32(device: torch.device) -> str:
-    """Lets the float32 matrix products of this process round their factors to TF32 on a GPU, whose
-    convolutions in float32 do so by PyTorch's default.
+def allow_tf32(device: torch.device, key: str = "SOLVER.TF32") -> str:
+    """Allows TF32 for the float32 matrix products of this process on a GPU: their factors are
+    rounded. PyTorch already does so by default for convolutions in float32.
 
-    Returns one clause for a log: without effect on a CPU, and on GPUs before Ampere. By PyTorch's
-    function for all interfaces: a value that is set for CUDA's products alone makes torch.compile
-    raise an error as it reads the older setting.
+    Returns one clause for a log. It has no effect on a CPU, and on GPUs before Ampere. It uses
+    PyTorch's function for all interfaces: if only CUDA's products are set, torch.compile raises an
+    error when it reads the older setting.
+
+    Args:
+        key: the config key that asks for it.
     """
     if device.type != "cuda":
-        return "SOLVER.TF32 has no effect on this device, which computes in full float32"
+        return f"{key} has no effect on this device, which computes in full float32"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return "SOLVER.TF32 has no effect on this GPU, which has no TF32"
+        return f"{key} has no effect on this GPU, which has no TF32"
     torch.set_float32_matmul_precision("high")
     return "float32 matrix products round their factors to TF32"

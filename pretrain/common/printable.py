@@ -1,8 +1,8 @@
-"""Text from files made safe to show: in one line, cut, without characters that steer a terminal.
+"""Makes text from files safe to show: one line, cut, without characters that control a terminal.
 
-Names in records, checkpoints and annotation files are whatever their writers put there. An escape
-sequence, a line break or a mark that turns the direction of writing would let a file forge what a
-terminal, a table or a log shows, and a name of megabytes would fill them.
+Names in records, checkpoints and annotation files may contain anything. With an escape sequence, a
+line break or a mark that changes the direction of writing, a file could fake the output of a
+terminal, a table or a log. A name of megabytes would fill them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def printable(text: object, most: int = MOST) -> str:
     """A text in one line of at most `most` characters.
 
     Characters that do not print (control characters, line breaks, marks of direction, lone
-    surrogates) are written as Python escapes them. Of a longer text the middle is left out, since
-    a message often ends with its remedy. What is printable already stays as it is.
+    surrogates) are written as Python escapes. The middle of a longer text is left out, because a
+    message often ends with its remedy. A printable text is not changed.
     """
     text = str(text)
     if len(text) <= most and text.isprintable():
@@ -34,13 +34,13 @@ def shown(value: object, most: int = MOST_OF_VALUE) -> str:
     """A value as Python writes it, in one line and cut."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits is in it
+    except (ValueError, RecursionError):  # it contains an integer with thousands of digits
         text = f"a {type(value).__name__} that is too large to show"
     return printable(text, most)
 
 
 def printable_tree(value: Any, most: int = MOST) -> Any:
-    """A copy of parsed JSON in which all texts, keys too, are printable.
+    """A copy of parsed JSON in which all texts, including keys, are printable.
 
     A text that is cut ends with a digest, so that different texts stay different.
     """
@@ -56,15 +56,15 @@ def printable_tree(value: Any, most: int = MOST) -> Any:
 
 
 def steers(text: str) -> bool:
-    """Whether a text holds a control character, such as a line break or an escape."""
+    """Whether a text has a control character, such as a line break or an escape."""
     return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 class PrintableFormatter(logging.Formatter):
-    """Writes log messages without characters that steer a terminal; their own lines stay."""
+    """Writes log messages without characters that control a terminal; line breaks are kept."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """The message with its time and level, as the format says."""
+        """The message with its time and level, in the formatter's format."""
         lines = record.message.split("\n")
         record.message = "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
         return super().formatMessage(record)

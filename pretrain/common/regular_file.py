@@ -1,7 +1,7 @@
-"""Opens files that a stranger may have put in a folder: regular ones of a size that fits in memory.
+"""Opens files from unknown sources only if they are regular files of a limited size.
 
-A FIFO never ends and a device may do anything when it is opened; a sparse file of 40 GB takes no
-room on a disk and all of the memory. None of them is read.
+A FIFO never ends, and opening a device may have any effect. A sparse file of 40 GB uses no space on
+a disk, but all of the memory. None of them is read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
 
     Raises:
         OSError: the file is missing, is not a regular file, or has more than `most_bytes`. Its
-            `strerror` says which.
+            `strerror` says which of these it is.
     """
     check_regular(path, most_bytes)
-    # Should the path have become a FIFO meanwhile, opening it does not wait for a writer.
+    # If the path has become a FIFO meanwhile, O_NONBLOCK does not wait for a writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -31,7 +31,7 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
 
 
 def check_regular(path: str | Path, most_bytes: int) -> None:
-    """Raises OSError, as `read_regular`, without opening the file."""
+    """Raises OSError like `read_regular`, without opening the file."""
     try:
         found = os.stat(path)
     except ValueError as error:  # a NUL, or half of a surrogate pair
@@ -45,5 +45,5 @@ def check_regular(path: str | Path, most_bytes: int) -> None:
 
 
 def _too_large(path: str | Path, most_bytes: int) -> OSError:
-    text = f"larger than the {most_bytes / MEGABYTE:g} MB that are read of such a file"
+    text = f"larger than {most_bytes / MEGABYTE:g} MB, the limit for such a file"
     return OSError(errno.EFBIG, text, os.fspath(path))

@@ -1,47 +1,88 @@
-"""The processor cores that this process may use, and loader processes for them."""
+"""The processor cores that this process may use, and the loader processes for them."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing.queues
 import os
 import signal
 import threading
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """CPU cores that this process may run on, 1 or more."""
+    """CPU cores that this process may use, 1 or more: those it may run on, and no more than the
+    share of their time that a container or a cluster's job is given (its cgroup)."""
     has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    share = _cgroup_share()
+    return allowed if share is None else max(1, min(allowed, math.ceil(share)))
+
+
+def _cgroup_share() -> float | None:
+    """The cores' time that the cgroups of this process are given; None: there is no limit.
+
+    A process is in a group inside of others, each of which may have a limit; of version 2, and of
+    version 1 as a container shows it.
+    """
+    limits = []
+    with suppress(OSError, ValueError):
+        for line in OWN_CGROUP.read_text().splitlines():
+            number, controllers, inside = line.split(":", 2)
+            if number == "0" and not controllers:
+                group = CGROUP / inside.strip("/")
+                limits += [place / "cpu.max" for place in (group, *group.parents)]
+    shares = [share for path in limits if (share := _quota(path)) is not None]
+    with suppress(OSError, ValueError):
+        old = CGROUP / "cpu"
+        quota = int((old / "cpu.cfs_quota_us").read_text())
+        if quota > 0:
+            shares.append(quota / int((old / "cpu.cfs_period_us").read_text()))
+    return min(shares, default=None)
+
+
+def _quota(path: Path) -> float | None:
+    """Of a file such as "150000 100000": microseconds of one period; "max": no limit."""
+    try:
+        quota, period = path.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start if a config asks for this number: at most one for each core.
+    """Loader processes to start if a config asks for this number: at most one for each core that is
+    this process's share, where a launcher has started several on this machine.
 
-    More would wait for each other, and torch warns of them. Numbers do not depend on it.
+    More would wait for each other, and torch warns about them. Results do not depend on it.
     """
-    return min(wanted, cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(wanted, max(1, cores() // here))
 
 
 def loader_processes(wanted: int) -> dict[str, Any]:
-    """The options of torch's DataLoader for its processes: how many, and how each begins."""
+    """The options of torch's DataLoader for its processes: their number, and how each starts."""
     return {"num_workers": usable_workers(wanted), "worker_init_fn": start_worker}
 
 
 def start_worker(worker_id: int) -> None:
-    """To be called first in a loader's process: lets it end if a batch cannot be sent, and not for
-    a signal that asks the command to end.
+    """Must be called first in a loader's process. The process then ends if a batch cannot be sent,
+    and does not end for a signal that asks the command to end.
 
-    Ctrl-C and a launcher's SIGTERM reach all processes of a command; the main process saves at its
-    next step, for which it needs batches.
+    Ctrl-C and a launcher's SIGTERM reach all processes of a command, but the main process needs
+    batches until it has saved at its next step.
 
-    multiprocessing's queue only prints the error and drops the batch, for which the training would
-    wait forever. With a full /dev/shm the process ends by the signal SIGBUS, as it does where the
-    system finds no page for memory that was granted already: `pretrain.common.errors.failure` has
-    one line for both.
+    If a batch cannot be sent, multiprocessing's queue would only print the error and drop it, and
+    the training would wait for the batch forever. If /dev/shm is full, the process ends by the
+    signal SIGBUS. The same happens if the system finds no page for memory that it has already
+    granted. `pretrain.common.errors.failure` has one line for both.
     """
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler adds a line of its own
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler would print another line
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -50,7 +91,7 @@ def start_worker(worker_id: int) -> None:
 
 
 def _end_for_parent(parent: int) -> None:
-    """Ends the process at a SIGTERM that its main process sends, and at no other."""
+    """Ends the process at a SIGTERM from its main process, and ignores any other SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

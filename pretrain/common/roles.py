@@ -1,8 +1,8 @@
-"""The role of a config key: whether it belongs to a protocol, or to where and how a run is done.
+"""The role of a config key: it belongs to the protocol, or it says where and how a run is done.
 
-Each package lists beside its defaults the keys and nodes that do not simply belong to the protocol.
-The protocol's hash, the check before a resume, the columns of a report and the question whether a
-config ran as it was shipped all read that one table, so that they cannot disagree.
+Next to its defaults, each package has a table of the keys and nodes that do not simply belong to
+the protocol. The protocol's hash, the check before a resume, the columns of a report and the check
+whether a shipped config was changed all read this table, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from pretrain.common.config import config_sha256, flat
 
 
 class Role(Enum):
-    """What a key decides."""
+    """The kind of thing that a key decides."""
 
     PROTOCOL = "protocol"  # the numbers: two values are two protocols
-    DATA = "data"  # follows from the data sets, whose names are compared already
+    DATA = "data"  # follows from the data sets, whose names are already compared
     WEIGHTS = "weights"  # a fact of the checkpoint, which replaces the config's value
     MACHINE = "machine"  # where a run is done and how fast
-    WATCHING = "watching"  # what is shown, kept or measured beside the protocol's own numbers
+    WATCHING = "watching"  # what is shown, kept or measured in addition to the protocol's numbers
     TRIAL = "trial"  # which of several runs of one protocol it is
 
 
 class Hashed(Enum):
-    """What the hash holds in place of a key's value, where that is not a fixed value."""
+    """What the hash has in place of a key's value, if it is not a fixed value."""
 
     VALUE = "value"  # the value itself
-    DEFAULT = "default"  # the default, so that a config that never set the key keeps its hash
-    NOTHING = "nothing"  # the key is left out: it is younger than records that have a hash
+    DEFAULT = "default"  # the default, so a config that never set the key keeps its hash
+    NOTHING = "nothing"  # nothing: the key was added after records with a hash existed
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class KeyRole:
 
     Attributes:
         role: what the key decides.
-        hashed: what the protocol's hash holds in its place: a `Hashed`, or a fixed value. For a key
+        hashed: what the protocol's hash has in its place: a `Hashed`, or a fixed value. For a key
             of the protocol itself this applies only while `when` is false.
-        when: whether the key has an effect under a config; None: always. While it has none it does
-            not belong to the protocol.
+        when: whether the key has an effect under a config; None: always. A key without an effect
+            does not belong to the protocol.
     """
 
     role: Role
@@ -57,7 +57,7 @@ class KeyRole:
         return self.role is Role.PROTOCOL and (self.when is None or self.when(cfg))
 
     def replaced(self, cfg: CfgNode) -> bool:
-        """Whether the hash holds something else than the key's value."""
+        """Whether the hash has something else in place of the key's value."""
         if self.hashed is Hashed.VALUE:
             return False
         return not self.belongs(cfg)
@@ -73,8 +73,8 @@ class Roles:
 
     Args:
         make_defaults: every key with its default.
-        entries: key or node -> its role. A key that no entry covers belongs to the protocol. Of two
-            entries that cover a key the longer one counts.
+        entries: key or node -> its role. A key that no entry covers belongs to the protocol. If two
+            entries cover a key, the longer one counts.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Roles:
         return all(self.entries[name].belongs(cfg) for name in covering)
 
     def protocol(self, cfg: CfgNode) -> dict[str, Any]:
-        """Key -> value of all keys that belong to the protocol under this config."""
+        """Key -> value, for all keys that belong to the protocol under this config."""
         return {key: value for key, value in flat(cfg).items() if self.belongs(key, cfg)}
 
     def identity(self, cfg: CfgNode) -> CfgNode:
-        """The config as its hash sees it: every key that does not belong to the protocol is at a
-        fixed value, or left out."""
+        """The config from which the hash is computed: every key that does not belong to the
+        protocol has a fixed value, or is left out."""
         kept, defaults = cfg.clone(), self.make_defaults()
         kept.defrost()
         for key in sorted(self.entries, key=lambda key: key.count(".")):  # nodes before their keys
@@ -125,11 +125,10 @@ class Roles:
         return config_sha256(self.identity(cfg), ignore={})
 
     def completed(self, content: Mapping[str, Any]) -> CfgNode:
-        """A record's config, with defaults for keys that are younger than the record.
+        """A record's config, with defaults for keys that were added after the record was written.
 
         Args:
-            content: the parsed YAML; keys that are not known here are left out, and values that
-                cannot be a key's.
+            content: the parsed YAML; unknown keys, and values of a wrong type, are left out.
         """
         cfg = self.make_defaults()
         _fill(cfg, content)
@@ -155,7 +154,7 @@ def _fill(cfg: CfgNode, content: Mapping[str, Any]) -> None:
 
 
 def _same_kind(default: Any, value: Any) -> bool:
-    """Whether a value could be a key's; a stranger's record may hold anything."""
+    """Whether a value has the type of a key; a record from elsewhere may contain anything."""
     if default is None or value is None:
         return True
     for kinds in ((bool,), (int, float), (str,), (list, tuple)):

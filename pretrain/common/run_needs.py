@@ -1,4 +1,4 @@
-"""What a whole run needs of a GPU and of its machine, against what these have: one line each."""
+"""Compares what a run needs with what a GPU and its machine have: one line for each need."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pretrain.common.gpus import SLOWEST, WORKSPACE, Gpu
 from pretrain.common.step_cost import StepCost
 
 SHARED_MEMORY = Path("/dev/shm")
-PINNED_BATCHES = 2  # copies in page-locked memory: the one that is used, and the one that follows
+PINNED_BATCHES = 2  # batches in page-locked memory: the one in use and the next one
 
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """Of a training on several processes, each with a GPU.
+    """The needs of a training on several processes, each with a GPU.
 
     Attributes:
-        cost: a step of one process.
-        images: in a batch of one process.
-        steps: of the run; None if the number of training images is not known.
-        half: whether it is in mixed precision.
+        cost: the cost of a step of one process.
+        images: number of images in a batch of one process.
+        steps: number of steps of the run; None if the number of training images is not known.
+        half: whether the run uses mixed precision.
         remedy: what to change if the memory does not suffice.
     """
 
@@ -35,14 +35,14 @@ class RunNeeds:
 
     @property
     def gpu_bytes(self) -> int:
-        """Of one GPU, with what does not belong to tensors."""
+        """Bytes on one GPU, including memory that does not belong to tensors."""
         return int(self.cost.peak_bytes * (1 + WORKSPACE))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One need. `problem` is "" if it is met, else what to change; `fatal` says whether a run would
-    then fail: on another machine than this one it may not."""
+    """One need. `problem` is "" if it is met, otherwise what to change. `fatal` says whether a run
+    would then fail; on a different machine it may not."""
 
     name: str
     text: str
@@ -51,15 +51,15 @@ class Line:
 
     @property
     def detail(self) -> str:
-        """The text, and what to change where the need is not met."""
+        """The text, and what to change if the need is not met."""
         return f"{self.text}; it does not fit: {self.problem}" if self.problem else self.text
 
 
 def gpu_lines(needs: RunNeeds, gpu: Gpu) -> Iterator[Line]:
-    """The memory of a step and the hours of the run on such cards."""
+    """The memory of a step and the hours of the run on GPUs of this kind."""
     need, peak = needs.gpu_bytes / 2**30, needs.cost.peak_bytes / 2**30
     text = (
-        f"{peak:.1f} GiB at {needs.images} images a process, {need:.1f} with "
+        f"{peak:.1f} GiB at {needs.images} images per process, {need:.1f} with "
         f"{WORKSPACE:.0%} for workspace, of {gpu.gib:.1f} GiB"
     )
     problem = needs.remedy if need > gpu.gib else ""
@@ -68,17 +68,17 @@ def gpu_lines(needs: RunNeeds, gpu: Gpu) -> Iterator[Line]:
 
 
 def _compute(needs: RunNeeds, gpu: Gpu) -> str:
-    text = f"{needs.cost.flops / 1e12:.3g} TFLOP a step of a process"
+    text = f"{needs.cost.flops / 1e12:.3g} TFLOP per step of a process"
     if needs.steps is None:
-        return f"{text}; hours unknown: the training images are not known"
+        return f"{text}; hours unknown, because the number of training images is not known"
     text += f", {needs.steps} steps"
     speed = gpu.speed(needs.half)
     if speed is None:
-        return f"{text}; hours unknown: {gpu.name} is not calibrated"
+        return f"{text}; hours unknown, because {gpu.name} is not calibrated"
     hours = needs.steps * needs.cost.flops / 1e12 / speed.tflops / 3600
     return (
         f"{text}; {_hours(hours)} to {_hours(hours * SLOWEST)} hours on {needs.processes} of them "
-        f"({speed.tflops:g} TFLOP/s, {speed.source}; the longer time has a slow loader in it)"
+        f"({speed.tflops:g} TFLOP/s, {speed.source}; the longer time includes a slow loader)"
     )
 
 
@@ -93,14 +93,14 @@ def machine_lines(
 
     Args:
         shared: bytes of shared memory that the waiting batches of one process fill.
-        batch: bytes of one of them.
-        free_memory: bytes that the host has left; None: not known.
+        batch: bytes of one batch.
+        free_memory: bytes of free memory on the host; None: not known.
         here: whether the run would be on this machine.
     """
     if not shared:
         return
     free, whole = free_shared_memory(), shared * processes
-    text = f"{_gib(whole)} for the batches that wait, {_gib(shared)} a process"
+    text = f"{_gib(whole)} for the waiting batches, {_gib(shared)} per process"
     text += "" if free is None else f"; {SHARED_MEMORY} has {_gib(free)} free"
     full = free is not None and whole > free
     problem = (
@@ -110,7 +110,7 @@ def machine_lines(
     )
     yield Line("shared memory", text, problem, here)
     host = whole + PINNED_BATCHES * batch * processes
-    text = f"{_gib(host)} for batches, shared memory included, beside the processes' own"
+    text = f"{_gib(host)} for batches, shared memory included, in addition to the processes' own"
     text += "" if free_memory is None else f"; {_gib(free_memory)} are free"
     full = free_memory is not None and host > free_memory
     yield Line(
@@ -119,7 +119,7 @@ def machine_lines(
 
 
 def free_shared_memory() -> int | None:
-    """Bytes free in /dev/shm; None where there is none."""
+    """Free bytes in /dev/shm; None if it does not exist."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:

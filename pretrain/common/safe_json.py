@@ -1,8 +1,8 @@
-"""Reads JSON from strangers: plain values out, or a ValueError in one line.
+"""Reads JSON from unknown sources: plain values out, or a ValueError in one line.
 
-Beyond what the parser refuses: nesting that would exhaust the stack of whoever walks it, whole
-numbers that neither a float nor an array can hold, a key that occurs twice in one object, and text
-that cannot be written again.
+In addition to what the parser refuses, this module refuses: nesting so deep that walking it would
+exhaust the stack, integers that neither a float nor an array can hold, a key that occurs twice in
+one object, and text that cannot be written again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pretrain.common.regular_file import MEGABYTE, read_regular
 
 MOST_BYTES = 64 * MEGABYTE
 MOST_DEPTH = 64
-MOST_WHOLE = 2**63  # whole numbers are below it, and not below its negative
+MOST_WHOLE = 2**63  # integers must be below it, and not below its negative
 
 
 def read_json(path: str | Path, most_bytes: int = MOST_BYTES) -> Any:
     """The content of a JSON file.
 
     Raises:
-        OSError: the file cannot be read, is not a regular one, or is too large.
+        OSError: the file cannot be read, is not a regular file, or is too large.
         ValueError: see `parse_json`.
     """
     return parse_json(read_regular(path, most_bytes))
@@ -33,7 +33,7 @@ def parse_json(content: str | bytes) -> Any:
     """The values of a JSON text; bytes in UTF-8, UTF-16 or UTF-32, with or without a mark.
 
     Raises:
-        ValueError: it is not JSON, or something that is not read; see the module.
+        ValueError: it is not JSON, or has something that is refused; see the module.
     """
     if isinstance(content, bytes):
         content = content.decode(json.detect_encoding(content))
@@ -49,7 +49,7 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def check_depth(value: Any) -> None:
-    """Raises ValueError for lists and objects in each other, deeper than `MOST_DEPTH`."""
+    """Raises ValueError if lists and objects are nested deeper than `MOST_DEPTH`."""
     level = [value]
     for _ in range(MOST_DEPTH):
         level = [

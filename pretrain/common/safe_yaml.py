@@ -1,13 +1,14 @@
-"""Reads config files from strangers: a file in, plain values out; nothing in it runs code.
+"""Reads config files from unknown sources: a file in, plain values out. It never runs code.
 
 `yaml.dump` of a config object writes Python's tags (`!!python/object/new:fvcore...CfgNode`,
-`!!python/tuple`), `pickle.dump` its class. The values below them are taken, the classes are not
-looked up. What only code could turn into a value (`!!python/object/apply:eval`) becomes an `Inert`,
-which names the tag.
+`!!python/tuple`), and `pickle.dump` writes its class. The values below them are read, and the
+classes are not looked up. If only code could make a value (`!!python/object/apply:...`), the result
+is an `Inert`, which names the tag. Arithmetic, as of RetinaNet's anchors, is computed without
+Python's `eval`.
 
-Nothing that a text of some kilobytes can unfold to is built: nesting and nodes are counted before
-anything walks them, those behind an alias (`*name`) as often as it is used. Dates and bytes are not
-values of a config, and are refused like tags that are not Python's.
+A text of some kilobytes cannot unfold to something large: nesting and nodes are counted before
+anything walks them, and the nodes of an alias (`*name`) are counted each time it is used. Dates and
+bytes are not values of a config; they are refused like tags that are not Python's.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from typing import Any
 
 import yaml
 
+from pretrain.common.arithmetic import evaluate
 from pretrain.common.printable import shown
 from pretrain.common.regular_file import read_regular
 from pretrain.common.safe_json import MOST_WHOLE
 
-MOST_BYTES = 1 << 19  # of a file: a shipped config has some thousand
+MOST_BYTES = 1 << 19  # largest file; a shipped config has some thousand bytes
 MOST_NODES, MOST_DEPTH = 50_000, 40
 PYTHON = "tag:yaml.org,2002:python/"
-ITEMS = "dictitems"  # where a tagged mapping keeps the entries of a subclass of dict
+ITEMS = "dictitems"  # key of a tagged mapping that has the entries of a subclass of dict
 
 
 @dataclass(frozen=True, repr=False)
 class Inert:
-    """What a file has in place of a value: an expression that is not run."""
+    """An expression that a file has in place of a value; it is not run."""
 
     tag: str
 
@@ -47,7 +49,7 @@ def read_config_file(path: Path) -> Any:
         OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError: not readable.
     """
     content = read_regular(path, MOST_BYTES)
-    if content[:1] == b"\x80":  # of a pickle of protocol 2 or above; no text begins so
+    if content[:1] == b"\x80":  # a pickle of protocol 2 or above; no text begins like this
         try:
             return _Plain().copy(_Unpickler(io.BytesIO(content)).load())
         except Exception as error:  # a damaged pickle raises nearly anything
@@ -59,20 +61,23 @@ def read_safe_yaml(text: str) -> Any:
     """The values of a YAML text, with an `Inert` for each expression.
 
     Raises:
-        yaml.YAMLError: not YAML, a tag that is not Python's, a date, or more than is read.
+        yaml.YAMLError: the text is not YAML, is too large, or has a date or a tag that is not
+            Python's.
     """
     if len(text) > MOST_BYTES:
-        raise yaml.YAMLError(f"a config has at most {MOST_BYTES} characters, this one {len(text)}")
+        raise yaml.YAMLError(
+            f"a config may have at most {MOST_BYTES} characters, this one has {len(text)}"
+        )
     try:
         return _Loader(text).get_single_data()
     except yaml.YAMLError:
         raise
-    except Exception as error:  # the library turns scalars such as 2020-99-99 without a check
+    except Exception as error:  # the library converts 2020-99-99 without a check
         raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
 
 def has_inert(value: Any) -> bool:
-    """Whether a value is an expression that was not run, or has one among its items."""
+    """Whether a value is an expression that was not run, or contains one."""
     if isinstance(value, dict):
         return any(map(has_inert, value.values()))
     if isinstance(value, (list, tuple)):
@@ -86,15 +91,15 @@ def has_odd_characters(text: str) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that keeps the values below Python's tags, and counts what it composes."""
+    """A SafeLoader that keeps the values below Python's tags, and counts the composed nodes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._nodes, self._depth, self._deepest = 0, 0, 0
-        self._sizes: dict[str, tuple[int, int]] = {}  # anchor -> nodes and levels behind it
+        self._sizes: dict[str, tuple[int, int]] = {}  # anchor -> its nodes and levels
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, if it is not beyond what is read."""
+        """The next node, if the limits are not exceeded."""
         event = self.peek_event()
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
@@ -122,21 +127,21 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"lists and mappings nested deeper than {MOST_DEPTH} levels", mark)
 
     def construct_scalar(self, node: yaml.Node) -> Any:
-        """The text of a scalar, without characters that no name, path or value has."""
+        """The text of a scalar; refuses characters that no name, path or value has."""
         text = super().construct_scalar(node)  # type: ignore[arg-type]
         if has_odd_characters(text):
             raise _refusal(f"control characters in {shown(text)}", node.start_mark)
         return text
 
     def construct_whole(self, node: yaml.Node) -> int:
-        """A whole number that an array can hold."""
+        """An integer that an array can hold."""
         number = self.construct_yaml_int(node)  # type: ignore[arg-type]
         if not -MOST_WHOLE <= number < MOST_WHOLE:
             raise _refusal("a whole number of more than 64 bits", node.start_mark)
         return number
 
     def refuse(self, node: yaml.Node) -> Any:
-        """Raises for a tag that is no config's."""
+        """Raises an error for a tag that a config cannot have."""
         kind = node.tag.rpartition(":")[2]
         value = f" {shown(node.value)}" if isinstance(node, yaml.ScalarNode) else ""
         remedy = "; put a text in quotes" if kind == "timestamp" else ""
@@ -152,6 +157,12 @@ def _refusal(text: str, mark: Any) -> yaml.YAMLError:
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         values = loader.construct_sequence(node, deep=True)
+        if tag == "object/apply:eval" and len(values) == 1 and isinstance(values[0], str):
+            try:
+                found = evaluate(values[0])
+            except ValueError:
+                return Inert(tag)
+            return found if isinstance(found, list) else Inert(tag)  # no other is written so
         return {"tuple": tuple, "list": list}.get(tag, lambda _: Inert(tag))(values)
     if isinstance(node, yaml.MappingNode):
         mapping = loader.construct_mapping(node, deep=True)
@@ -175,17 +186,17 @@ for _kind in ("timestamp", "binary", "omap", "pairs"):
 
 
 class _Node(dict):
-    """Replaces a config's class; only the entries of its state are read."""
+    """Replaces the class of a config; only the entries of its state are read."""
 
     def __setstate__(self, state: Any) -> None:
         """See the class."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds containers alone; every class that holds entries becomes a `_Node`."""
+    """Builds only containers; every class that has entries becomes a `_Node`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """A `_Node` for a config's class, whatever its module; nothing is imported."""
+        """A `_Node` for a config's class of any module; nothing is imported."""
         if name in ("CfgNode", "CN", "Config", "ConfigDict", "OrderedDict"):
             return _Node
         if module in ("builtins", "__builtin__") and name in ("set", "frozenset", "dict"):
@@ -194,13 +205,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Plain:
-    """Copies what a pickle held into plain containers, as much of it as of a YAML text."""
+    """Copies the content of a pickle into plain containers, with the limits of a YAML text."""
 
     def __init__(self) -> None:
         self._nodes = 0
 
     def copy(self, value: Any, depth: int = 0) -> Any:
-        """The value; what several containers share is counted, and copied, for each."""
+        """The value; if containers share a value, it is counted and copied for each of them."""
         self._nodes += 1
         if self._nodes > MOST_NODES or depth > MOST_DEPTH:
             raise pickle.UnpicklingError(

@@ -1,8 +1,8 @@
-"""What one training step costs, found without a GPU and without data: bytes and FLOPs.
+"""Computes the bytes and FLOPs of one training step, without a GPU and without data.
 
 The step runs on fake tensors, which have shapes, types and storages but no values. They are CPU
-tensors, since torch's CUDA build cannot run a fake backward pass without a driver; the counts are a
-GPU's all the same, because `GpuAutocast` chooses the types that CUDA's autocast would choose.
+tensors, because torch's CUDA build cannot run a fake backward pass without a driver. The counts are
+still those of a GPU, because `GpuAutocast` chooses the types that CUDA's autocast would choose.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-ALLOCATION = 512  # bytes: the step in which CUDA's caching allocator rounds up
+ALLOCATION = 512  # bytes: CUDA's caching allocator rounds up to multiples of this
 
-# What CUDA's autocast computes in float32 and the CPU's does not
-# (https://docs.pytorch.org/docs/stable/amp.html): of them, what networks and losses use here.
+# Operators that CUDA's autocast computes in float32 and the CPU's does not
+# (https://docs.pytorch.org/docs/stable/amp.html), as far as networks and losses use them here.
 _FLOAT32_ON_CUDA = frozenset(
     getattr(place, name)
     for place, names in {
@@ -58,11 +58,11 @@ _ATTENTION = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one process: the most bytes alive at once in a step, and its FLOPs, of which a
-    multiplication with its addition is two.
+    """The cost of a step of one process: the most bytes alive at once, and the FLOPs. A
+    multiplication with its addition counts as two FLOPs.
 
-    The bytes are those of tensors: the CUDA context, the workspace of kernels and fragmentation
-    come on top.
+    The bytes are only those of tensors. The CUDA context, the workspace of kernels and
+    fragmentation need additional memory.
     """
 
     peak_bytes: int
@@ -70,7 +70,7 @@ class StepCost:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that are alive; `peak` is the most since it was last set."""
+    """Adds up the storages that are alive; `peak` is the maximum since it was last set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def track(self, tree: Any) -> None:
-        """Counts the storages of all tensors in a tree of containers, each of them once."""
+        """Counts the storages of all tensors in a tree of containers, each storage once."""
         for leaf in tree_leaves(tree):
             if isinstance(leaf, Tensor):
                 self._add(leaf.untyped_storage())
@@ -106,12 +106,12 @@ class LiveBytes(TorchDispatchMode):
 
 
 class GpuAutocast(TorchFunctionMode):
-    """Within the CPU's autocast: takes those operators to float32 that CUDA's would."""
+    """Within the CPU's autocast, runs those operators in float32 that CUDA's autocast would."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs a function on promoted arguments if it is one of those."""
+        """Runs a function; if it is one of these operators, its arguments are promoted first."""
         kwargs = kwargs or {}
         if func in _FLOAT32_ON_CUDA and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map(_promoted, args), tree_map(_promoted, kwargs)
@@ -126,7 +126,7 @@ def _promoted(value: Any) -> Any:
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """All tensors made in the block have no values."""
+    """All tensors that are made in the block have no values."""
     with FakeTensorMode(), GpuAutocast():
         yield
 
@@ -134,7 +134,7 @@ def fake_tensors() -> Iterator[None]:
 def make_fake(module: nn.Module) -> None:
     """Replaces parameters and buffers by fake ones, within `fake_tensors`.
 
-    `Module.to` cannot: it swaps tensors to which the mode holds weak references.
+    `Module.to` cannot do this: it swaps tensors to which the mode has weak references.
     """
     for part in module.modules():
         for name, parameter in part._parameters.items():
@@ -147,7 +147,7 @@ def make_fake(module: nn.Module) -> None:
 
 
 def gradient_buckets(module: nn.Module, num_processes: int) -> list[Tensor]:
-    """What DistributedDataParallel holds beside a module: the gradients once more, all the time."""
+    """The extra memory of DistributedDataParallel: a second copy of the gradients, all the time."""
     if num_processes == 1:
         return []
     return [torch.empty_like(part) for part in module.parameters() if part.requires_grad]
@@ -158,9 +158,9 @@ def _empty_like(tensor: Tensor) -> Tensor:
 
 
 def cost_of_step(step: Callable[[], object], held: Any) -> StepCost:
-    """The cost of a step: its FLOPs from a first run, which makes the optimizer's states, and the
-    memory from a second one, since torch's counter of FLOPs holds on to what a checkpointed network
-    computes again.
+    """The cost of a step. The FLOPs come from a first run, which makes the optimizer's states. The
+    memory comes from a second run, because torch's counter of FLOPs keeps tensors alive that a
+    checkpointed network computes again.
 
     Args:
         step: a training step on fake tensors, within `fake_tensors`.

@@ -1,10 +1,10 @@
 """Signals that ask a command to end: Ctrl-C, SIGTERM (a preemption, `kill`), and SIGUSR1, which
-SLURM sends ahead of a time limit (`--signal=USR1@120`).
+SLURM sends before a time limit (`--signal=USR1@120`).
 
-Under `heard` each of them ends the command by `Stopped`. Inside `deferred`, which a training loop
-is in, they are only noted (`asked`). Not every process of a run gets the signal, so the processes
-tell each other with what they exchange in each step anyway, and each calls `agree` in the same
-step. The loop then looks at `agreed`, saves, and calls `stop`.
+Inside `heard`, each of them ends the command by `Stopped`. Inside `deferred`, which a training loop
+uses, they are only noted (`asked`). Not every process of a run gets the signal. So the processes
+tell each other in the exchange of each step, and each calls `agree` in the same step. The loop then
+reads `agreed`, saves, and calls `stop`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-INTERRUPTED, REQUEUE = 130, 143  # exit status: of Ctrl-C; what a job script starts again after
+INTERRUPTED, REQUEUE = 130, 143  # exit status: Ctrl-C; a job script restarts after the second
 STOPPED = {INTERRUPTED: signal.SIGINT, REQUEUE: signal.SIGTERM}
-IGNORE_SECONDS = 1.0  # a second Ctrl-C within them is the same request
+IGNORE_SECONDS = 1.0  # a second Ctrl-C within this time is the same request
 
 _deferred = False
 _asked: signal.Signals | None = None
@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
     """The command was asked to end by a signal.
 
     Args:
-        text: what was saved; "" if nothing is said of it.
+        text: what was saved; "" to say nothing about it.
     """
 
     def __init__(self, number: int, text: str = "") -> None:
@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def describe_stop(error: KeyboardInterrupt) -> str:
-    """The line that a command ends with: the signal, and what was saved."""
+    """The last line of a command: the signal, and what was saved."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     by = "" if number == signal.SIGINT else f" by {number.name}"
     return f"interrupted{by}{f'; {error}' if error.args else ''}"
@@ -53,8 +53,8 @@ def describe_stop(error: KeyboardInterrupt) -> str:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Inside, the signals raise `Stopped`, unless something else handles or ignores them already:
-    a launcher that stops its jobs in another way, `nohup`, a shell's background."""
+    """Inside, the signals raise `Stopped`, unless something else already handles or ignores them:
+    a launcher that stops its jobs in a different way, `nohup`, a shell's background."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -78,7 +78,7 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal is only noted, but for a second Ctrl-C."""
+    """Inside, a signal is only noted, except for a second Ctrl-C."""
     global _deferred
     before, _deferred = _deferred, True
     try:
@@ -93,7 +93,7 @@ def asked() -> bool:
 
 
 def agree() -> None:
-    """Every process of the run calls this in the same step."""
+    """Records the request to end; every process of the run must call this in the same step."""
     global _agreed
     _agreed = True
 
@@ -104,7 +104,7 @@ def agreed() -> bool:
 
 
 def stop() -> NoReturn:
-    """Ends the command, when everything is saved: another process may have got the signal."""
+    """Ends the command after everything is saved; another process may have got the signal."""
     raise Stopped(_asked or signal.SIGTERM)
 
 
@@ -122,10 +122,10 @@ def _hear(number: int, frame: Any) -> None:
         if int(os.environ.get("RANK", 0)) == 0:
             again = b"; again: ends at once" if number == signal.SIGINT else b""
             name = _asked.name.encode()
-            # print may be in the middle of a line of its own
+            # `print` may be interrupted in the middle of a line
             os.write(2, b"\n" + name + b": saves after this step and ends" + again + b"\n")
         return
-    # A launcher passes Ctrl-C on to processes that have got it from the terminal already.
+    # A launcher passes Ctrl-C on to processes that already got it from the terminal.
     alone = "LOCAL_RANK" not in os.environ
     if number == signal.SIGINT and alone and time.monotonic() - _asked_at > IGNORE_SECONDS:
         raise Stopped(number)

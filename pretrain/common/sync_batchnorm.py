@@ -1,10 +1,10 @@
-"""Which images share batch-norm statistics: all of the global batch, or groups of a fixed size.
+"""Which images share batch-norm statistics: the global batch, or groups of a fixed size.
 
-Over processes there are two versions, both with the state_dict names and the maths of torch's
-SyncBatchNorm (unbiased running variance over the global batch). `AllReduceBatchNorm` is written in
-plain operations, for CPUs. `KernelBatchNorm` calls torch's CUDA kernels. torch's own module, which
-refuses CPU tensors, leaves out processes without images by boolean masks, and each mask makes the
-host wait for the GPU: three times a layer. Here every process has images.
+For several processes there are two versions. Both have the state_dict names and the maths of
+torch's SyncBatchNorm (unbiased running variance over the global batch). `AllReduceBatchNorm` uses
+plain operations, for CPUs. `KernelBatchNorm` calls torch's CUDA kernels. torch's own module refuses
+CPU tensors. It also leaves out processes without images by boolean masks, and each mask makes the
+host wait for the GPU, three times per layer. Here every process has images.
 
 Legend: N images of this process, C channels, W processes.
 """
@@ -26,7 +26,7 @@ Norm = TypeVar("Norm", bound=_BatchNorm)
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over processes; the gradient of a sum that every process uses is itself summed."""
+    """Sum over processes. Every process uses the sum, so its gradient is also summed."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -90,10 +90,10 @@ class _KernelNorm(torch.autograd.Function):
         rate: float,
         eps: float,
     ) -> Tensor:
-        """x (N, C, ...); `running` mean and variance (C,) move by `rate`, in place."""
+        """x (N, C, ...); `running` mean and variance (C,) are updated by `rate`, in place."""
         x, channels = _dense(x), x.shape[1]
         mean, inverse_std = torch.batch_norm_stats(x, eps)
-        # The number of values goes with the statistics: one collective, and nothing to read.
+        # The number of values is sent with the statistics: one collective, and no wait to read it.
         own = torch.cat([mean, inverse_std, mean.new_full((1,), x.numel() // channels)])
         everyone = gather_rows(own[None])
         means, inverse_stds, counts = everyone.split([channels, channels, 1], dim=1)
@@ -124,7 +124,7 @@ class _KernelNorm(torch.autograd.Function):
 
 
 class KernelBatchNorm(AllReduceBatchNorm):
-    """The same on CUDA, by torch's kernels: for inputs of any dtype that these take."""
+    """`AllReduceBatchNorm` on CUDA, by torch's kernels, for inputs of any dtype they support."""
 
     def _over_processes(self, x: Tensor) -> Tensor:
         running = _running(self)
@@ -134,17 +134,18 @@ class KernelBatchNorm(AllReduceBatchNorm):
 
 
 def _dense(x: Tensor) -> Tensor:
-    """In a layout that the kernels read: channels first or last, without gaps."""
+    """The tensor in a layout that the kernels read: channels first or last, contiguous."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x if last else x.contiguous()
 
 
 class GroupBatchNorm(_BatchNorm):
-    """BatchNorm1d/2d with statistics of their own for every `group_size` images in a row.
+    """BatchNorm1d/2d with separate statistics for every `group_size` images in a row.
 
-    What N / group_size GPUs without SyncBN compute, on one GPU (MoCo's per-GPU statistics, after
-    the idea of its colab notebook's SplitBatchNorm). Running statistics move by the mean over the
-    groups. Raises ValueError when the groups do not divide the images, or nothing is tracked.
+    On one GPU it computes the same as N / group_size GPUs without SyncBN (MoCo's per-GPU
+    statistics, after the idea of SplitBatchNorm in its colab notebook). Running statistics are
+    updated by the mean over the groups. Raises ValueError if the groups do not divide the images,
+    or if there are no running statistics.
     """
 
     group_size: int
@@ -183,7 +184,7 @@ class _Running(NamedTuple):
 
 
 def _running(norm: _BatchNorm) -> _Running | None:
-    """The norm's buffers; None if it tracks nothing."""
+    """The norm's buffers; None if it has no running statistics."""
     mean, var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if mean is None or var is None or batches is None:
         return None
@@ -191,13 +192,13 @@ def _running(norm: _BatchNorm) -> _Running | None:
 
 
 def _rate(norm: _BatchNorm, running: _Running) -> float:
-    """Counts one more batch; by how much its statistics move the running ones."""
+    """Counts one more batch, and returns the weight of its statistics in the running ones."""
     running.batches.add_(1)
     return norm.momentum if norm.momentum is not None else 1.0 / float(running.batches)
 
 
 def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replaces every BatchNorm by one that synchronises; the model itself in a single process.
+    """Replaces every BatchNorm by one that synchronises; no change in a single process.
 
     Args:
         device: where the model will run; decides whether CUDA's kernels are used.
@@ -205,19 +206,19 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     kind = KernelBatchNorm if device.type == "cuda" else AllReduceBatchNorm
-    return _convert(model, lambda norm: _like(kind, norm))
+    return _convert(model, lambda norm: norm_like(kind, norm))
 
 
 def with_kernels(norm: AllReduceBatchNorm) -> KernelBatchNorm:
     """The same layer, with the same parameters and buffers, on CUDA's kernels."""
-    return _like(KernelBatchNorm, norm)
+    return norm_like(KernelBatchNorm, norm)
 
 
 def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
-    """Replaces every BatchNorm by one whose statistics are of `group_size` images."""
+    """Replaces every BatchNorm by one whose statistics are those of `group_size` images."""
 
     def grouped(norm: _BatchNorm) -> nn.Module:
-        ours = _like(GroupBatchNorm, norm)
+        ours = norm_like(GroupBatchNorm, norm)
         ours.group_size = group_size
         return ours
 
@@ -225,11 +226,11 @@ def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
 
 
 def _has_activation(module: nn.Module) -> bool:
-    """Whether it is one of timm's batch norms that end in dropout and an activation."""
+    """Whether the module is a batch norm of timm that ends with dropout and an activation."""
     return isinstance(module, _BatchNorm) and hasattr(module, "act")
 
 
-def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
+def norm_like(kind: type[Norm], norm: _BatchNorm) -> Norm:
     """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
@@ -238,19 +239,22 @@ def _like(kind: type[Norm], norm: _BatchNorm) -> Norm:
         affine=norm.affine,
         track_running_stats=norm.track_running_stats,
     )
-    # The parameter objects themselves: an optimiser may hold them.
+    # The same parameter objects are used, because an optimizer may refer to them.
     ours.weight, ours.bias = norm.weight, norm.bias
     ours.running_mean, ours.running_var = norm.running_mean, norm.running_var
     ours.num_batches_tracked = norm.num_batches_tracked
-    if _has_activation(norm):
-        _add_activation(ours, norm)
+    keep_activation(ours, norm)
     return ours.train(norm.training)
 
 
-def _add_activation(ours: _BatchNorm, norm: nn.Module) -> None:
-    """Lets `ours` end as timm's BatchNormAct2d does, without a name of its own in the state."""
-    drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
-    ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
+def keep_activation(ours: nn.Module, norm: _BatchNorm) -> None:
+    """Lets `ours` end as timm's BatchNormAct2d does, or a layer that took the place of one, without
+    a name of its own in the state."""
+    if _has_activation(norm):
+        drop, act = norm.get_submodule("drop"), norm.get_submodule("act")
+        ours.register_forward_hook(lambda module, inputs, output: act(drop(output)))
+    for hook in norm._forward_hooks.values():
+        ours.register_forward_hook(hook)
 
 
 def _convert(module: nn.Module, replace: Callable[[_BatchNorm], nn.Module]) -> nn.Module:

@@ -1,9 +1,9 @@
-"""Temporary files beside the files that they become: their names, and the removal of what a killed
-process left.
+"""Temporary files next to the files that they become: their names, and the removal of those that a
+killed process left.
 
-A file is written under a hidden name of its own and renamed when it is complete. Its writer holds
-the kernel's lock (flock) on it meanwhile, which a killed process loses: so nobody removes a file
-that is being written, also not in a folder that several commands share.
+A file is written under a hidden, temporary name and renamed when it is complete. Meanwhile its
+writer holds the kernel's lock (flock) on it, which a killed process loses. So nobody removes a file
+that is being written, even in a folder that several commands share.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What follows ".NAME.": eight signs and _; as earlier versions named it, without the _ (a digit
-# among the letters tells it from a word of a user, as in .config.yaml.original); and the number of
-# a process that wrote progress.json.
+# What follows ".NAME.": eight characters and _. Earlier versions wrote no _; then a digit must be
+# among the letters, to tell it from a user's word as in .config.yaml.original. The third form is
+# the number of a process that wrote progress.json.
 DRAWN = r"[a-z0-9_]{8}_|(?=[a-z_]*\d)[a-z0-9_]{8}|(?<=\.progress\.json\.)\d+"
 SOME_FILE = r".+\.[A-Za-z0-9]+"
 PART = ".part"  # follows a name without suffix, such as last_checkpoint
 
 
 def make_temporary(path: Path) -> tuple[int, str]:
-    """An empty, hidden file beside `path`: its descriptor, which holds its lock, and its name."""
+    """Makes an empty, hidden file next to `path`. Returns its locked descriptor and its name."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix="_")
     _lock(handle)
     return handle, name
@@ -34,7 +34,7 @@ def make_temporary(path: Path) -> tuple[int, str]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty, hidden folder beside `path`, which goes with all that is still in it."""
+    """An empty, hidden folder next to `path`; it is removed at the end with all its content."""
     name = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix="_")
     handle = os.open(name, os.O_RDONLY)
     try:
@@ -46,11 +46,11 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str = "") -> list[Path]:
-    """Removes what killed writers left half written in a folder and in those below it; returns the
-    paths. What cannot be removed stays: it is in nobody's way.
+    """Removes half-written files of killed writers in a folder and below it; returns their paths.
+    A file that cannot be removed stays, which does no harm.
 
     Args:
-        name: only of the file of this name in the folder itself, where others write as well.
+        name: remove only the temporaries of this file, directly in a folder that others also use.
     """
     wanted = re.escape(name) + f"({re.escape(PART)})?" if name else SOME_FILE
     pattern = re.compile(rf"\.({wanted})\.({DRAWN})")
@@ -70,7 +70,7 @@ def _prefix(path: Path) -> str:
 
 
 def _hidden_below(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):  # which follows no links
+    for place, folders, files in os.walk(folder):  # it does not follow links
         yield from (Path(place) / name for name in (*folders, *files) if name.startswith("."))
 
 
@@ -80,7 +80,7 @@ def _lock(handle: int) -> None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether a file or a folder is there, and nobody writes it."""
+    """Whether a file or a folder exists and nobody is writing it."""
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
         return False
     try:
@@ -91,7 +91,7 @@ def _is_left(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: who sweeps holds the folder's own lock
+    except OSError:  # a file system without locks; the caller holds the folder's lock
         pass
     finally:
         os.close(handle)

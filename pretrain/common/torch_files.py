@@ -1,9 +1,9 @@
-"""Checks a file of torch.save before torch reads it: that it is whole, and that reading it is safe.
+"""Checks a file of torch.save before torch reads it: it must be complete and safe to read.
 
-A torch file is a zip archive (before torch 1.6 several pickles in a row). The archive holds a
-checksum of each entry, which torch does not compare: weights that a disk or a copy has changed
-would be trained on. And torch's safe loader builds tuples in tuples of any depth; as a mapping's
-key their hash overflows the stack, which ends the process.
+A torch file is a zip archive (before torch 1.6, several pickles in a row). The archive has a
+checksum of each entry, but torch does not compare it, so a run would train on weights that a disk
+or a copy has changed. Also, torch's safe loader builds nested tuples of any depth. If such a tuple
+is the key of a mapping, its hash overflows the stack, which ends the process.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from pretrain.common.errors import InputError
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 1 << 20
-DEEPEST = 1000  # of tuples in tuples; real files have less than 10
-# With fewer steps that make a tuple no file nests deeply enough: it need not be looked through.
+DEEPEST = 1000  # allowed depth of nested tuples; real files have less than 10
+# A file with fewer steps that make a tuple cannot nest too deeply, so it is not searched.
 SAFE_TUPLES = 10_000
 TUPLES = (b"\x85", b"\x86", b"\x87", b"t")
-LEGACY_PICKLES = 5  # at the beginning of a file from before torch 1.6
+LEGACY_PICKLES = 5  # pickles at the beginning of a file from before torch 1.6
 REMEDY = "copy or download it again, or take an earlier checkpoint"
 
 
 def check_torch_file(path: Path) -> None:
-    """Reads the whole file once.
+    """Reads the complete file once.
 
     Raises:
-        InputError: truncated; a damaged directory; an entry with another checksum (the message
-            names it); compressed, which torch never does; nested deeply.
+        InputError: the file is truncated, its directory is damaged, an entry has a wrong checksum
+            (the message names it), it is compressed (torch never does that), or it is nested too
+            deeply.
     """
     with path.open("rb") as stream:
         if stream.read(2) != b"PK":
@@ -53,10 +54,10 @@ def check_torch_file(path: Path) -> None:
             _check_entries(path, archive)
     except InputError:
         raise
-    except Exception as error:  # zipfile raises many kinds for one cause: the file
+    except Exception as error:  # zipfile raises many kinds of errors for a bad file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} has a damaged zip directory ({reason}); {REMEDY}") from error
-    try:  # by torch's own reader: a file can be made so that two readers find two contents in it
+    try:  # use torch's own reader: in a forged file, two readers can find different content
         content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
     except Exception as error:
         reason = str(error).split("\n")[0].partition(". ")[0]
@@ -66,19 +67,19 @@ def check_torch_file(path: Path) -> None:
 
 
 def _has_directory(path: Path) -> bool:
-    """Whether the archive's end is there, damaged or not."""
+    """Whether the end of the archive exists, damaged or not."""
     try:
         return zipfile.is_zipfile(path)
-    except Exception:  # of a damaged end
+    except Exception:  # the end is damaged
         return True
 
 
 def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
-    """torch stores its tensors uncompressed: a packed file can unfold to any size."""
+    """Raises InputError for a compressed file, which could unfold to any size."""
     unfolded = sum(entry.file_size for entry in archive.infolist())
     if unfolded > path.stat().st_size:
         raise InputError(
-            f"{path} declares {unfolded} bytes, more than the file holds: it was zipped again with "
+            f"{path} declares {unfolded} bytes, more than the file has: it was zipped again with "
             "compression, which torch never does; unzip it, then zip -0 -r again.pth FOLDER"
         )
 
@@ -87,7 +88,7 @@ def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
     """Compares the checksums of all entries with their content."""
     entries = [entry for entry in archive.infolist() if entry.file_size]
     if entries and not any(entry.CRC for entry in entries):
-        # Of torch.serialization.set_crc32_options(False)
+        # Written after torch.serialization.set_crc32_options(False)
         logger.warning("%s was written without checksums: damage in it is not noticed", path)
         return
     for entry in entries:
@@ -98,29 +99,29 @@ def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
         except Exception as error:  # see `check_torch_file`
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{path} is damaged: its entry {entry.filename} is not what was written "
+                f"{path} is damaged: its entry {entry.filename} differs from what was written "
                 f"({reason}); {REMEDY}"
             ) from error
 
 
 def _check_nesting(path: Path, stream: BinaryIO, pickles: int) -> None:
-    """Looks through the pickles at the beginning of a stream."""
+    """Checks the pickles at the beginning of a stream for tuples that are nested too deeply."""
     for _ in range(pickles):
         try:
             deepest = _deepest_tuple(stream)
-        except Exception:  # a damaged pickle: torch comes no further
+        except Exception:  # a damaged pickle: torch stops here too
             return
         if deepest > DEEPEST:
             raise InputError(f"{path} nests tuples more than {DEEPEST} deep, which is refused")
 
 
 def _deepest_tuple(stream: BinaryIO) -> int:
-    """How deeply a pickle nests tuples; stops counting beyond DEEPEST.
+    """How deeply a pickle nests tuples; it stops counting beyond DEEPEST.
 
-    Follows the stack of the pickle's program, with the depth of a value in place of the value.
+    It follows the stack of the pickle's program, with the depth of a value in place of the value.
     """
     stack: list[int] = []
-    below: list[list[int]] = []  # what was on the stack at each mark
+    below: list[list[int]] = []  # the content of the stack at each mark
     memo: dict[Any, int] = {}
     deepest = 0
     for code, argument, _ in pickletools.genops(stream):

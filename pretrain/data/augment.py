@@ -1,9 +1,9 @@
 """Photometric augmentation of a batch on its device: `(N, 3, H, W)` float32 in [0, 1] in and out.
 
-`sample_params` draws every value of every image, `apply_augment` is deterministic. Each image has
-draws of its own, the order of the jitter's four operations included (torchvision's v2 transforms
-share one draw over a batch, pytorch/vision#8484). Order: jitter, grayscale, blur, solarise,
-flip, as in MoCo v2 `main_moco.py` and MoCo v3.
+`sample_params` draws every random value, and `apply_augment` is deterministic. Each image gets
+its own draws, including the order of the jitter's four operations (torchvision's v2 transforms
+share one draw over a batch, pytorch/vision#8484). The operations run in this order: jitter,
+grayscale, blur, solarise, flip, as in MoCo v2 `main_moco.py` and MoCo v3.
 
 Legend: N batch, H x W pixels. Operations run only on the images that drew them.
 """
@@ -21,8 +21,8 @@ from pretrain.common.errors import InputError, check_probability
 from pretrain.data import color
 from pretrain.data.blur import blur_rows, gaussian_blur
 
-LARGE = 2**16  # elements of an image that a CPU augments on its own
-CPU_PIECE = 2**21  # elements of smaller images that it augments together (8 MiB)
+LARGE = 2**16  # a CPU augments an image of this many elements alone
+CPU_PIECE = 2**21  # a CPU augments smaller images together, up to this many elements (8 MiB)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ViewRecipe:
 
     Defaults are SimCLR's (`tf2/data_util.py`: jitter 0.8, 0.8, 0.8, 0.2 with probability 0.8 in
     random order, grayscale 0.2, blur 0.5 with sigma from U(0.1, 2) px and a kernel of a tenth of
-    the image). MSCN's article names the operations, not their strengths: SimCLR's are our choice.
-    `blur_kernel` in pixels (odd); None is SimCLR's tenth of the image's side, made odd.
+    the image). MSCN's article names the operations but not their strengths; we chose SimCLR's.
+    `blur_kernel` is in pixels and odd; None means SimCLR's tenth of the image's side, made odd.
     """
 
     flip_prob: float = 0.5
@@ -56,9 +56,11 @@ class ViewRecipe:
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)} must not be negative")
         if not 0 <= self.hue <= 0.5:
-            raise InputError(f"hue {self.hue} is a share of the colour circle; give 0 to 0.5")
+            raise InputError(
+                f"hue {self.hue} must be a share of the colour circle; give a value from 0 to 0.5"
+            )
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise InputError(f"blur_sigma {self.blur_sigma} must be two rising positive values")
+            raise InputError(f"blur_sigma {self.blur_sigma} must be two increasing positive values")
 
     @classmethod
     def none(cls) -> ViewRecipe:
@@ -66,8 +68,8 @@ class ViewRecipe:
         return cls(flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0, blur_prob=0.0)
 
     def operations(self) -> ViewRecipe:
-        """The same operations with every probability 1: what a batch's draws are applied by, since
-        they alone say which images an operation touches."""
+        """The same operations, all with probability 1. A batch is augmented by this recipe, because
+        the draws alone decide which images an operation touches."""
         names = [field.name for field in fields(self) if field.name.endswith("_prob")]
         certain: dict[str, Any] = dict.fromkeys(names, 1.0)
         return replace(self, **certain)
@@ -96,12 +98,12 @@ class AugmentParams:
 
     @classmethod
     def cat(cls, parts: Sequence[AugmentParams]) -> AugmentParams:
-        """The draws of several batches, as those of one."""
+        """The draws of several batches, joined as if they were one batch."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def split(self, number: int) -> list[AugmentParams]:
-        """The draws of each `number` images that follow each other."""
+        """The draws, split into parts of `number` consecutive images."""
         parts = zip(*(getattr(self, field.name).split(number) for field in fields(self)))
         return [AugmentParams(*part) for part in parts]
 
@@ -143,9 +145,10 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` uint8, or float32 in [0, 1] -> a new tensor, float32 in [0, 1]. Draws that
-    are on the CPU cost a GPU no synchronisation: the images that an operation touches are known at
-    once. A CPU takes a few images at a time through all that stays within an image.
+    images `(N, 3, H, W)` uint8, or float32 in [0, 1] -> a new tensor, float32 in [0, 1]. Keep the
+    draws on the CPU: then the host knows at once which images an operation touches, and a GPU does
+    not have to synchronise. A CPU takes a few images at a time through all operations that work
+    within one image.
     """
     number = at_a_time(images)
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
@@ -170,8 +173,8 @@ def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> 
 
 
 def at_a_time(images: Tensor) -> int:
-    """How many images `(N, C, H, W)` pass together through operations that stay within an image: on
-    a CPU one, or several small ones, which its cache keeps meanwhile; on a GPU all."""
+    """How many of the images `(N, C, H, W)` pass together through operations that work within one
+    image. A CPU takes one image, or several small ones that fit its cache; a GPU takes all."""
     if images.device.type != "cpu" or len(images) < 2:
         return max(1, len(images))
     elements = images[0].numel()
@@ -179,12 +182,12 @@ def at_a_time(images: Tensor) -> int:
 
 
 def _update(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Replace, in place, the chosen images by `operation(images[rows], rows)`, which may return
-    what it was given, changed in place.
+    """Replace, in place, the chosen images by `operation(images[rows], rows)`. The operation may
+    change its argument in place and return it.
 
-    `rows` is on the device of the draws, so that it can index other draws.
+    `rows` is on the device of the draws, because operations use it to index other draws.
     """
-    if len(images) == 1 and images.device.type == "cpu":  # selecting it would be a copy
+    if len(images) == 1 and images.device.type == "cpu":  # indexing would copy it
         if chosen:
             changed = operation(images, torch.zeros(1, dtype=torch.long))
             if changed is not images:
@@ -206,8 +209,8 @@ def _blur(images: Tensor, params: AugmentParams, kernel_size: int) -> None:
 
 
 def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
-    """ColorJitter in place: for each place in the order, each operation on the images whose
-    operation at that place it is."""
+    """Apply ColorJitter in place. For each position in the order, each operation runs on the images
+    that drew it at that position."""
     if len(images) == 1 and images.device.type == "cpu":
         return _jitter_one(images, params, recipe)
     for place in range(len(color.JITTER)):
@@ -223,7 +226,7 @@ def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
 
 
 def _jitter_one(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
-    """`_jitter` of one image on a CPU, which need not look for the images of an operation."""
+    """`_jitter` of one image on a CPU, without the search for the images of an operation."""
     if not params.jitter:
         return
     names = list(color.JITTER)

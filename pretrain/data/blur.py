@@ -2,7 +2,7 @@
 
 Legend: N batch, C channels, H x W pixels, K kernel size (odd, pixels). The kernel is the one of
 `torchvision.transforms.v2.functional.gaussian_blur` (sampled at pixel centres, normalised), with
-its reflecting border. It is separable: two depthwise passes of K taps in place of K x K.
+its reflecting border. The kernel is separable: two depthwise passes of K taps replace K x K taps.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 
-REACH = 5.5  # sigmas; exp(-5.5^2 / 2) = 3e-7
+REACH = 5.5  # in sigmas: the kernel is cut there, since exp(-5.5^2 / 2) = 3e-7
 CPU_PIECE = 2**19  # elements of the pieces that a CPU blurs at once (2 MiB)
 LANES = 16  # planes that oneDNN's depthwise convolution computes at once, even if there are fewer
-FULL_LANES = 0.7  # share of them from which on its convolution of planes is the quicker one
+FULL_LANES = 0.7  # above this share of used lanes, the convolution of planes is faster
 
 
 def gaussian_kernels(sigma: Tensor, kernel_size: int) -> Tensor:
@@ -36,12 +36,12 @@ def check_kernel(kernel_size: int, size: int) -> None:
     if kernel_size // 2 >= size:
         raise InputError(
             f"blur kernel of {kernel_size} px is too large for images of {size} px;"
-            f" at most {2 * size - 1}"
+            f" give at most {2 * size - 1}"
         )
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Tensor:
-    """Blur each image with its own sigma, or all with one.
+    """Blur each image with its own sigma, or all images with one sigma.
 
     images `(N, C, H, W)` float32, sigma `(N,)` in pixels or one number -> `(N, C, H, W)`.
     Raises `InputError` when the kernel is even or does not fit the image.
@@ -59,12 +59,12 @@ def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Te
         return blurred
     if not isinstance(sigma, Tensor):
         sigma = torch.full((images.shape[0],), sigma, device=images.device)
-    sigma = sigma.to(images, non_blocking=True)  # a GPU takes it when it comes to it
+    sigma = sigma.to(images, non_blocking=True)  # the copy runs asynchronously
     return _blur_planes(images, gaussian_kernels(sigma, kernel_size))
 
 
 def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> None:
-    """Blur, in place, the images that are on a CPU and in `rows`.
+    """Blur, in place, the images number `rows` of a batch on a CPU.
 
     images `(N, C, H, W)` float32, rows `(M,)` int64, sigma `(M,)` in pixels. Raises `InputError`
     when the kernel is even or does not fit the image.
@@ -77,9 +77,9 @@ def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> 
 def _blur_in_pieces(
     images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int, out: Tensor
 ) -> None:
-    """Blur `images[rows]` into `out[rows]`, in pieces that fit a CPU's cache, each of similar
-    sigmas, with kernels as short as they may be: what is beyond `REACH` sigmas is below float32's
-    resolution."""
+    """Blur `images[rows]` into `out[rows]`, in pieces that fit a CPU's cache. The images of a piece
+    have similar sigmas, so its kernels can be short: the part beyond `REACH` sigmas is below
+    float32's resolution."""
     for picked in sigma.argsort().split(max(1, CPU_PIECE // images[0].numel())):
         kernels = gaussian_kernels(sigma[picked], _reach(float(sigma[picked[-1]]), kernel_size))
         places = rows[picked]
@@ -91,8 +91,8 @@ def _blur_in_pieces(
 
 
 def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int, out: Tensor) -> None:
-    """Blur images on a CPU into `out`, all with the sigma `(1,)`: to the kernel they are planes of
-    one image."""
+    """Blur images on a CPU into `out`, all with the same sigma `(1,)`. They are convolved as if
+    they were planes of one image."""
     kernel = gaussian_kernels(sigma, _reach(float(sigma), kernel_size))
     number = max(1, CPU_PIECE // images[0].numel())
     for first in range(0, len(images), number):
@@ -102,12 +102,12 @@ def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int, out: Tensor) ->
 
 
 def _reach(sigma: float, kernel_size: int) -> int:
-    """The size of the part of a kernel that float32 can tell from zero."""
+    """The size of the part of a kernel that differs from zero in float32."""
     return min(kernel_size, 2 * math.ceil(REACH * sigma) + 1)
 
 
 def _blur_planes(images: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes, plane beside plane."""
+    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes, each plane separately."""
     n, c, h, w = images.shape
     pad = kernels.shape[1] // 2
     kernels = kernels.repeat_interleave(c, dim=0)
@@ -122,10 +122,11 @@ def _blur_planes(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _blur_columns(images: Tensor, kernels: Tensor) -> Tensor:
-    """What `_blur_planes` returns, by a convolution whose lanes are neighbouring pixels.
+    """Returns the same as `_blur_planes`, by a convolution whose lanes are neighbouring pixels.
 
-    It is for a CPU and images too few to fill the lanes with planes: each pass runs along the
-    columns of all images beside each other, and they are transposed in between.
+    It is for a CPU when there are too few images to fill the lanes with planes. Each pass runs
+    along the columns of all images, placed next to each other; between the passes they are
+    transposed.
     """
     rows = _convolve_columns(images.permute(1, 3, 0, 2), kernels)
     return _convolve_columns(rows.permute(0, 3, 2, 1), kernels).permute(2, 0, 1, 3).contiguous()
@@ -140,7 +141,7 @@ def _convolve_columns(columns: Tensor, kernels: Tensor) -> Tensor:
     bordered[:, pad : pad + length] = columns
     bordered[:, :pad] = bordered[:, pad + 1 : 2 * pad + 1].flip(1)
     bordered[:, pad + length :] = bordered[:, length - 1 : pad + length - 1].flip(1)
-    # (C, N * M, 1, L), with N * M last in memory: the layout in which oneDNN takes it for its lanes
+    # (C, N * M, 1, L), with N * M last in memory: the layout that oneDNN maps to its lanes
     lanes = bordered.view(c, -1, n * m).transpose(1, 2).unsqueeze(2)
     weights = kernels.repeat_interleave(m, dim=0).view(n * m, 1, 1, k)
     with torch.autocast("cpu", enabled=False):

@@ -1,4 +1,4 @@
-"""From a pretraining config to its data: loader, views, and what the weights want of their input.
+"""From a pretraining config to its data: loader, views, and the input that the weights expect.
 
 Branches are 0 (VIEWS.A), 1 (VIEWS.B) and 2 (VIEWS.FOCAL), in this order of views.
 """
@@ -16,7 +16,7 @@ from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
 from pretrain.data.datasets import ImageDataset, first_of_each_class, open_images
 from pretrain.data.highpass import HighPass
-from pretrain.data.loader import CropLoader, batch_bytes, shared_bytes
+from pretrain.data.loader import Batch, CropLoader, batch_bytes, shared_bytes
 from pretrain.data.masking import MaskRecipe
 from pretrain.data.preprocess import Preprocess
 from pretrain.data.views import ViewMaker
@@ -39,7 +39,7 @@ def view_sizes(cfg: CfgNode) -> list[int]:
 
 
 def build_view_maker(cfg: CfgNode) -> ViewMaker:
-    """Augmentation, filter and mask of each view. Raises InputError for what does not fit SIZE."""
+    """Augmentation, filter and mask of each view. Raises InputError if one does not fit SIZE."""
     nodes = [view_nodes(cfg)[branch] for branch in branches(cfg)]
     maker = ViewMaker(
         [view_recipe(cfg, node) for node in nodes],
@@ -70,7 +70,7 @@ def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
 
 
 def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
-    """The masks of one branch; None where nothing can be masked."""
+    """The masks of one branch; None if nothing can be masked."""
     if masked_view_share(cfg, branch) == 0:
         return None
     return MaskRecipe(
@@ -103,7 +103,7 @@ def build_highpass(cfg: CfgNode) -> HighPass:
 
 
 def transfer_preprocess(cfg: CfgNode) -> Preprocess:
-    """What the weights want of their input downstream (HIGHPASS.AT_TRANSFER)."""
+    """The input that the weights expect in downstream tasks (HIGHPASS.AT_TRANSFER)."""
     everywhere = all(node.HIGHPASS for node in view_nodes(cfg) if node.COUNT)
     wanted = {"auto": everywhere, "yes": True, "no": False}[cfg.HIGHPASS.AT_TRANSFER]
     return Preprocess(highpass=build_highpass(cfg) if wanted else None)
@@ -114,7 +114,7 @@ class PretrainingData:
     """The data sets of a config, each of them opened once.
 
     Attributes:
-        named: each set that the config names, whole, by its name.
+        named: each complete set that the config names, by its name.
         train: DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class.
         monitor: bank and queries of the kNN monitor; None if the config has no monitor.
     """
@@ -128,7 +128,7 @@ def open_data(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> Pr
     """Opens the config's data sets. Raises InputError as `open_images` does.
 
     Args:
-        opened: sets by name that are taken as they are; what is opened here is added.
+        opened: sets that are already open, by name; the sets opened here are added.
     """
     sets, limit = cfg.DATASETS, cfg.DATASETS.LIMIT_PER_CLASS
     wanted = (sets.TRAIN, sets.KNN_TRAIN, sets.KNN_TEST) if sets.KNN_TRAIN else (sets.TRAIN,)
@@ -192,7 +192,8 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
     processes fill at most.
 
     Args:
-        num_workers: of each process; None: as many as this machine would start for the config.
+        num_workers: worker processes of each process; None means as many as this machine would
+            start for the config.
     """
     if num_workers is None:
         num_workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
@@ -203,19 +204,24 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:
     """The crops of the first `number` images (all, if there are fewer) that a run sees, as its
     loader makes them: V uint8 (N, 3, S, S)."""
+    return first_batch(cfg, images, number).crops
+
+
+def first_batch(cfg: CfgNode, images: ImageDataset, number: int) -> Batch:
+    """The crops of `first_crops`, with the images' places in the data set."""
     few = cfg.clone()
     few.defrost()
     few.SOLVER.BATCH_SIZE = min(number, len(images))
     few.DATALOADER.NUM_WORKERS, few.DATALOADER.CACHE_DECODED = 0, False
-    return next(iter(build_loader(few, images).epoch(0))).crops
+    return next(iter(build_loader(few, images).epoch(0)))
 
 
 def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:
-    """For each view the earlier view it shares with: view 0 if `shared`, else none; focal views
-    never share."""
+    """For each view, the earlier view that it shares with: view 0 if `shared`, otherwise None.
+    Focal views never share."""
     return [0 if shared and view and branch < 2 else None for view, branch in enumerate(branches)]
 
 
 def number_or_range(value: tuple[float, ...]) -> float | tuple[float, float]:
-    """A config tuple of one value as a number, of two as a range."""
+    """A config tuple: one value becomes a number, two values become a range."""
     return value[0] if len(value) == 1 else (value[0], value[1])

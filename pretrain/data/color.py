@@ -1,8 +1,8 @@
 """Colour operations with one factor per image: `(N, 3, H, W)` float32 in [0, 1] in and out.
 
-Each equals torchvision's `transforms.v2.functional` operation of the same name on float tensors,
-image by image. Legend: N batch, H x W pixels; a factor is `(N,)`. `out` takes the result; it may be
-the images themselves, and has their shape without gaps.
+Each operation equals torchvision's `transforms.v2.functional` operation of the same name on float
+tensors, image by image. Legend: N batch, H x W pixels; a factor is `(N,)`. The result is written to
+`out`, a contiguous tensor of the images' shape; it may be the images themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 # ITU-R 601-2 luma with torchvision's digits.
 LUMA = (0.2989, 0.587, 0.114)
-CPU_STRIP = 2**15  # pixels of a plane that the hue works on at once, on a CPU
+CPU_STRIP = 2**15  # pixels of a plane whose hue a CPU changes at once
 
 
 def luma(images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def adjust_hue(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Ten
     turned = torch.empty_like(pixels) if out is None else out.view(pixels.shape)
     strip = pixels.shape[2]
     if images.device.type == "cpu":
-        # Twenty temporary planes: kept in the cache, they cost a third of the time.
+        # If the twenty temporary planes stay in the cache, they cost a third of the time.
         strip = max(256, CPU_STRIP // len(images))
     for part, target in zip(pixels.split(strip, dim=2), turned.split(strip, dim=2)):
         _turn_hue(part, factor, target)
@@ -69,7 +69,7 @@ def adjust_hue(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Ten
 
 
 def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
-    """Hue of `(N, 3, P)` pixels into `out`, by HSV without the detour over S.
+    """Turn the hue of `(N, 3, P)` pixels and write them to `out`, by HSV without computing S.
 
     With V = max, C = max - min and h in sixths of a turn, R = min + C * clamp(|h - 3| - 1, 0, 1),
     G = min + C * clamp(2 - |h - 2|, 0, 1) and B = min + C * clamp(2 - |h - 4|, 0, 1).
@@ -78,7 +78,7 @@ def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
-    # Comparisons as 0 or 1, to choose by `lerp`: `where` is not vectorised on CPUs, 10 x slower.
+    # Comparisons give 0 or 1, and `lerp` chooses: `where` is not vectorised on CPUs, 10 x slower.
     is_red = torch.eq(high, red, out=torch.empty_like(high))
     is_green = torch.eq(high, green, out=torch.empty_like(high))
     around_green = (blue - red).add_(chroma, alpha=2.0)

@@ -22,11 +22,11 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
-# Both resample with the same antialiased filter, from the same box. pillow: from the whole image,
-# so that the filter reads the pixels around the box. torch: from the cut box, whose edge it repeats
-# as torchvision's RandomResizedCrop does; a worker then takes about two thirds of the time.
-# 99 % of the values of photographs are equal; further than 3 px from the crop's edge bilinear ones
-# differ by one level at most, see benchmarks/resize.py.
+# Both resample the same box with the same antialiased filter. "pillow" reads from the full image,
+# so its filter also reads the pixels around the box. "torch" reads from the cut box and repeats its
+# edge, as torchvision's RandomResizedCrop does; a worker then needs about two thirds of the time.
+# 99 % of the values of photographs are equal. With bilinear interpolation, values further than 3 px
+# from the crop's edge differ by one level at most, see benchmarks/resize.py.
 RESIZES = ("pillow", "torch")
 
 
@@ -49,9 +49,9 @@ class CropSpec:
         if self.size < 1:
             raise InputError(f"crop size {self.size} must be at least 1 px")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"crop scale {self.scale} must be two rising shares of the area")
+            raise InputError(f"crop scale {self.scale} must be two increasing shares of the area")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"crop ratio {self.ratio} must be two rising positive ratios")
+            raise InputError(f"crop ratio {self.ratio} must be two increasing positive ratios")
 
 
 def draw_crop_box(
@@ -76,7 +76,7 @@ def draw_crop_box(
 
 
 def central_box(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest central box whose aspect lies in `ratio`: torchvision's fallback."""
+    """The largest central box whose aspect is in `ratio`: torchvision's fallback."""
     w, h = width, height
     if width / height < ratio[0]:
         h = round(w / ratio[0])
@@ -90,7 +90,8 @@ def crop_image(image: Image.Image | np.ndarray, spec: CropSpec, draws: random.Ra
     """Draws and resamples one crop, `(S, S, 3)` uint8.
 
     Args:
-        image: an RGB image, which Pillow resizes, or its pixels (H, W, 3) uint8, which torch does.
+        image: an RGB image, which Pillow resizes, or its pixels (H, W, 3) uint8, which torch
+            resizes.
     """
     size = (spec.size, spec.size)
     if isinstance(image, Image.Image):
@@ -98,17 +99,18 @@ def crop_image(image: Image.Image | np.ndarray, spec: CropSpec, draws: random.Ra
         return np.asarray(image.resize(size, INTERPOLATIONS[spec.interpolation], box=box))
     height, width = image.shape[:2]
     left, top, right, bottom = draw_crop_box(width, height, spec, draws)
-    # The batch's axis first: else torch does not see that the channels are last in memory, and
-    # gives a result that has to be transposed.
+    # Add the batch axis first. Otherwise torch does not see that the channels are last in memory,
+    # and gives a result that has to be transposed.
     cut = torch.from_numpy(image[top:bottom, left:right])[None].permute(0, 3, 1, 2)
     resized = F.interpolate(cut, size, mode=spec.interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
 def central_part(image: Image.Image, most: int = 50) -> Image.Image:
-    """The centre of a very long image, at most `most` times as long as wide; others as they are.
+    """The centre of a very long image, at most `most` times as long as wide. Other images are
+    returned unchanged.
 
-    A centre crop sees no more of it, and resizing the whole of a strip could fill the memory.
+    A centre crop sees no more of the image, and resizing a complete strip could fill the memory.
     """
     limit = most * min(image.size)
     width, height = (min(side, limit) for side in image.size)

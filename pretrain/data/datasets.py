@@ -1,8 +1,8 @@
 """Image classification data by name: a spec such as `folder:FOLDER:SPLIT` in, images by index out.
 
     folder:FOLDER:SPLIT     FOLDER/SPLIT holds one folder of images per class, or images (labels -1)
-    folder:FOLDER           FOLDER itself does
-    imagenet:train|val      the same below ROOT/imagenet
+    folder:FOLDER           the same for FOLDER itself
+    imagenet:train|val      the same for ROOT/imagenet/train or val
     places205:train|val     the official lists and images below ROOT/places205 (places205.py)
     inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
     cifar10:train|test      torchvision's files below ROOT, cifar100 likewise
@@ -32,14 +32,14 @@ from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
 
-EMPTY: Mapping[str, int] = {}  # no MappingProxyType: spawned processes are sent data sets
+EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxyType
 
 
 class ImageDataset(ABC):
     """N images with labels, (N,) int64: `labels[i]` indexes `classes`, or is -1 if there are no
     classes.
 
-    `left_out` counts by suffix the files of the same folder that are not read as images.
+    `left_out` counts, by suffix, the files of the same folder that are not read as images.
     """
 
     labels: np.ndarray
@@ -54,12 +54,12 @@ class ImageDataset(ABC):
         """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
 
     def read_pixels(self, index: int) -> np.ndarray:
-        """The pixels (H, W, 3) uint8 of what `read` gives; raises what it raises."""
+        """The pixels (H, W, 3) uint8 of the image that `read` returns; raises the same errors."""
         return np.array(self.read(index))
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of what `read` gives. Raises `OSError` for a file whose header cannot be
-        read; a sound header says nothing of the pixels behind it."""
+        """(width, height) of the image that `read` returns. Raises `OSError` for a file whose
+        header cannot be read. A good header does not prove that the pixels can be decoded."""
         return self.read(index).size
 
     @abstractmethod
@@ -67,7 +67,7 @@ class ImageDataset(ABC):
         """A readable name of one image: its path, or data set and number."""
 
     def describe(self, name: str) -> str:
-        """The data set of this name in one line for the log: images, classes, what is left out."""
+        """One line for the log about the data set of this name: images, classes, files left out."""
         labelled = self.labels[self.labels >= 0]
         counts = np.bincount(labelled, minlength=len(self.classes)).tolist()
         return describe_images(name, len(self), counts, self.left_out)
@@ -83,7 +83,7 @@ class ImageDataset(ABC):
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What the data is; every file's size is asked for."""
+        """The identity of the data; computing it asks for the size of every file."""
         return fingerprint_of(self.origin, ClassLabels(self.labels, self.classes))
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
@@ -195,7 +195,7 @@ def datasets_root() -> Path:
 
 
 def sorting_hint(images: ImageDataset) -> str:
-    """The remedy for images without classes that are ImageNet's validation set; or ""."""
+    """The remedy if images without classes are ImageNet's validation set; otherwise ""."""
     if not len(images) or "ILSVRC2012_val_" not in images.name(0):
         return ""
     return (
@@ -210,8 +210,8 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     Args:
         limit_per_class: see `first_of_each_class`; None keeps all images.
 
-    Raises `InputError` for an unknown spec, a missing or empty folder (with the layout expected),
-    and what `read_places205` and `read_inat2018` raise.
+    Raises `InputError` for an unknown spec, for a missing or empty folder (with the layout
+    expected), and in the cases of `read_places205` and `read_inat2018`.
     """
     kind, colon, rest = spec.partition(":")
     if not colon and kind not in OPENERS:
@@ -226,8 +226,8 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
 
 
 def first_of_each_class(spec: str, dataset: ImageDataset, limit: int) -> ImageDataset:
-    """The first images of each class in sorted order (of the whole folder where there are no
-    classes), or in that of an official list: "a part of" a data set that everybody can take again.
+    """The first images of each class, in sorted order or in the order of an official list. If there
+    are no classes, it is the first images of the folder. Everybody can select the same part again.
 
     Raises InputError, which names the `spec`, for a limit below 1.
     """
@@ -239,7 +239,7 @@ def first_of_each_class(spec: str, dataset: ImageDataset, limit: int) -> ImageDa
 def describe_images(
     name: str, count: int, sizes: Sequence[int], left_out: Mapping[str, int] = EMPTY
 ) -> str:
-    """What a data set holds, in one line for the log.
+    """The content of a data set, in one line for the log.
 
     Args:
         sizes: the number of images of each class; empty without classes.
@@ -269,8 +269,8 @@ def _open_folder(rest: str) -> ImageDataset:
         folder, split = split, ""
     if not folder:
         raise InputError(
-            "data set 'folder:' names no folder; write folder:FOLDER:SPLIT, or folder:FOLDER for"
-            " the folder itself"
+            "data set 'folder:' does not name a folder; write folder:FOLDER:SPLIT, or folder:FOLDER"
+            " for the folder itself"
         )
     return FolderImages(scan_folder(datasets_root() / Path(folder).expanduser() / split))
 
@@ -291,7 +291,7 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
         name = f"cifar{number}"
         if split not in ("train", "test"):
             raise InputError(f"{name} has no split {split!r}; write {name}:train or {name}:test")
-        from torchvision import datasets  # heavy, and needed for these sets only
+        from torchvision import datasets  # a slow import, needed only for these sets
 
         reader = datasets.CIFAR10 if number == 10 else datasets.CIFAR100
         root = datasets_root()

@@ -1,12 +1,12 @@
 """One image file in, one 8-bit RGB PIL image out, or an `OSError` that names the file.
 
-All readers use this module: pretraining, classification, detection and segmentation. Images of 16
-bits a channel are divided by 256, so that they equal the 8-bit picture within one level. Images of
-32-bit integers or floats say nowhere which values are black and white: they are refused. So are
-images of more than `pixel_limit()` pixels, in every format.
+All readers use this module: pretraining, classification, detection and segmentation. Images with 16
+bits per channel are divided by 256, so they equal the 8-bit picture within one level. Images of
+32-bit integers or floats are refused, because they do not say which values are black and white.
+Images of more than `pixel_limit()` pixels are also refused, in every format.
 
-JPEG goes through torchvision's decoder, which is the quicker one here (`tools/bench.py loader`).
-Everything else, and what that decoder refuses (CMYK, a truncated file), goes through PIL.
+torchvision decodes JPEG files, because its decoder is faster here (`tools/bench.py loader`). PIL
+decodes all other files, and the JPEG files that torchvision refuses (CMYK, truncated ones).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 from pretrain.common.errors import InputError
 
 JPEG_START = b"\xff\xd8\xff"
-JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that the image's size follows
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the image's size follows these markers
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# What is often under a picture's name, by its first bytes
+# Other content that is often found in a file named like a picture, by its first bytes
 FOREIGN = (
     (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
     (b"<", "a page of markup (HTML, XML, SVG), not a picture; download the file itself again"),
@@ -39,37 +39,37 @@ FOREIGN = (
     (b"8BPS", "a Photoshop file of a kind that Pillow does not read; export it as PNG or JPEG"),
     (b"PK\x03\x04", "a zip archive; unpack it"),
 )
-DICOM = b"DICM"  # behind 128 bytes
+DICOM = b"DICM"  # after the first 128 bytes
 WIDTH, HEIGHT = 256, 257  # TIFF's tags of the stored size
-# Pillow takes PNG files whose text or colour profile is longer than 1 MB for attacks.
+# By default, Pillow refuses PNG files whose text or colour profile is longer than 1 MB as attacks.
 PNG_TEXT_BYTES = 64 << 20
 ORIENTATION = 0x0112  # EXIF: how the camera was held
-TURNED = (5, 6, 7, 8)  # its values that exchange width and height
-# TIFF's tags: bits of a sample, and what its least value is (0: white)
+TURNED = (5, 6, 7, 8)  # the values of ORIENTATION that exchange width and height
+# TIFF's tags: bits per sample, and the meaning of the smallest value (0: white)
 BITS, PHOTOMETRIC, LEAST_IS_WHITE = 258, 262, 0
 
 LIMIT_VARIABLE = "MSCN_MAX_IMAGE_PIXELS"
-PILLOW_LIMIT = 2 * 89_478_485  # where Pillow itself refuses, as long as nobody changes it
+PILLOW_LIMIT = 2 * 89_478_485  # Pillow itself refuses above this, unless a program changes it
 NO_SCALE = (
     "images of 32-bit integers or floats do not say which values are black and white",
     "convert all images with one range, in Python: Image.fromarray(((np.asarray(Image.open(FILE), "
     "float) - LOW) * 255 / (HIGH - LOW)).clip(0, 255).astype(np.uint8)).save(NEW_FILE)",
 )
-# What PIL's readers raise of damaged files is whatever their parsing stumbles over.
+# PIL's readers raise many kinds of errors for damaged files, depending on where parsing fails.
 FAULTS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, struct.error, zlib.error),
 )
-# Pillow warns from half of its limit on, with no file's name. Such images are simply read here.
+# Above half of its limit Pillow warns, without the file's name. We simply read such images.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PNG_TEXT_BYTES)
 
 
 class RefusedImage(OSError):
-    """A sound file of a kind that is not read: pixels without a scale, or too many of them.
+    """An undamaged file of a kind that is not read: its pixels have no scale, or are too many.
 
     Args:
-        detail: what was found: "mode I, values 0 to 65535", "182250000 pixels".
+        detail: what was found, such as "mode I, values 0 to 65535" or "182250000 pixels".
         refusal: the kind of images that is refused, and the remedy.
     """
 
@@ -84,11 +84,11 @@ class RefusedImage(OSError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its pixels.
+    """What a file's header says, before the pixels are decoded.
 
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
-            turned: whether the EXIF data exchange width and height of what is read without turning.
+            turned: whether turning the image by its EXIF data exchanges width and height.
         refused: (kind, remedy) if `decode_image` refuses such images, else None.
     """
 
@@ -99,12 +99,12 @@ class Header:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(width, height) as the pixels are stored, which pretraining and classification read."""
+        """(width, height) of the stored pixels; pretraining and classification read them so."""
         return (self.height, self.width) if self.turned else (self.width, self.height)
 
 
 def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.Image:
-    """Decodes a file as RGB, 8 bits a channel.
+    """Decodes a file as RGB, with 8 bits per channel.
 
     Args:
         fast: decode JPEG by torchvision, whose pixels differ from PIL's by one level at most.
@@ -112,18 +112,18 @@ def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.I
             does not. It needs `fast` to be False.
 
     Raises:
-        RefusedImage: the file is of a kind that is not read, with its mode and range of values or
-            its number of pixels, and the remedy. It is an OSError.
-        OSError: the file is missing, truncated or foreign. The message names the path.
+        RefusedImage: the file is of a kind that is not read. The message gives its mode and range
+            of values, or its number of pixels, and the remedy. It is an OSError.
+        OSError: the file is missing, truncated or not an image. The message names the path.
     """
     decoded = _decode(path, fast, turn)
     return Image.fromarray(decoded) if isinstance(decoded, np.ndarray) else decoded
 
 
 def decode_pixels(path: str) -> np.ndarray:
-    """The pixels (H, W, 3) uint8 of `decode_image(path)`, which may be written to.
+    """The pixels (H, W, 3) uint8 of `decode_image(path)`, as a writable array.
 
-    It saves the copies that a PIL image of a JPEG takes. Raises what `decode_image` raises.
+    It avoids the copies through a PIL image of a JPEG. Raises the same errors as `decode_image`.
     """
     decoded = _decode(path, fast=True, turn=False)
     return decoded if isinstance(decoded, np.ndarray) else np.array(decoded)
@@ -138,7 +138,7 @@ def _decode(path: str, fast: bool, turn: bool) -> Image.Image | np.ndarray:
             pixels = _decode_jpeg(content)
             if pixels is not None:
                 return pixels
-        return _to_rgb(_open(path, content), path, turn)
+        return to_rgb(_open(path, content), path, turn)
     except RefusedImage:
         raise
     except FAULTS as error:
@@ -146,7 +146,7 @@ def _decode(path: str, fast: bool, turn: bool) -> Image.Image | np.ndarray:
 
 
 def read_header(path: str) -> Header:
-    """Size and kind of an image without decoding it.
+    """Reads the size and kind of an image without decoding it.
 
     Raises OSError, with the path, for a file that is missing or is not an image.
     """
@@ -169,9 +169,9 @@ def read_header(path: str) -> Header:
 
 
 def refused_detail(path: str) -> str:
-    """What a refusal says of one file: "mode I, values 0 to 65535", or its number of pixels.
+    """The reason in a refusal of one file: "mode I, values 0 to 65535", or its number of pixels.
 
-    It decodes the pixels; "" for a file that is read, or is damaged behind its header.
+    It decodes the pixels. It is "" for a file that is read, or is damaged after its header.
     """
     try:
         decode_image(path)
@@ -183,7 +183,7 @@ def refused_detail(path: str) -> str:
 
 
 def largest_of_16_bits(path: str) -> int | None:
-    """The largest value of an image of one channel of 16 bits; None for all other files."""
+    """The largest value of an image with one 16-bit channel; None for all other files."""
     try:
         with Image.open(path) as image:
             if not _has_16_bits(image) or _depth(image) != 16:
@@ -205,7 +205,10 @@ def pixel_limit() -> int:
 @functools.cache
 def _limit(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise InputError(f"${LIMIT_VARIABLE} is {text!r}, which is not a number of pixels")
+        raise InputError(
+            f"${LIMIT_VARIABLE} is {text!r}, which is not a number of pixels; "
+            "give a positive whole number"
+        )
     # Pillow has one limit for the process, which must not be below ours.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
@@ -214,7 +217,7 @@ def _limit(text: str) -> int:
 
 def _named(path: str, error: Exception) -> OSError:
     """The error of a reader as an OSError with the path."""
-    if isinstance(error, UnidentifiedImageError):  # its own text names a buffer's address
+    if isinstance(error, UnidentifiedImageError):  # Pillow's text has only a memory address
         return OSError(f"{path} cannot be read as an image ({_foreign(path)})")
     if isinstance(error, FileNotFoundError):
         return OSError(f"{path} cannot be read: it does not exist")
@@ -237,11 +240,11 @@ def _foreign(path: str) -> str:
         return "a run of zeros: the copy or the download failed"
     if start.startswith(TIFF_STARTS):
         return "a TIFF of a kind that Pillow does not read, such as several channels of floats"
-    return "of no format that is known"
+    return "its format is unknown"
 
 
 def _open(path: str, content: bytes) -> Image.Image:
-    """PIL's image, not yet decoded, of a size within the limit."""
+    """PIL's image, not yet decoded. Raises RefusedImage if its size is above the limit."""
     pixel_limit()  # sets Pillow's own limit
     try:
         image = Image.open(io.BytesIO(content))
@@ -261,7 +264,7 @@ def _check_pixels(path: str, pixels: int) -> None:
 def too_large_image() -> tuple[str, str]:
     """The kind of images that have too many pixels, and the remedy."""
     return (
-        f"images of more than {pixel_limit()} pixels are not read",
+        f"images with more than {pixel_limit()} pixels are not read",
         f"make them smaller, or set ${LIMIT_VARIABLE} to a larger number",
     )
 
@@ -274,8 +277,8 @@ def _has_no_scale(image: Image.Image) -> bool:
 def _has_16_bits(image: Image.Image) -> bool:
     """Whether the image has one channel of 16 bits.
 
-    Pillow opens a PNG of 16 bits as mode I before its version 10, and a PGM file in all versions,
-    with values scaled to 16 bits. Neither format can hold more.
+    Pillow opens a 16-bit PNG as mode I before its version 10. It opens a PGM file so in all
+    versions, with values scaled to 16 bits. Neither format can hold more than 16 bits.
     """
     if image.mode == "I":
         return image.format in ("PNG", "PPM")
@@ -283,16 +286,25 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits of a sample of an image that `_has_16_bits`; scientific cameras write TIFFs of 12."""
+    """Bits per sample of an image that `_has_16_bits`; scientific cameras write 12-bit TIFFs."""
     return _tiff_tags(image).get(BITS, (16,))[0]
 
 
-def _to_rgb(image: Image.Image, path: str, turn: bool) -> Image.Image:
+def to_rgb(image: Image.Image, path: str, turn: bool = False) -> Image.Image:
+    """An opened image as RGB, 8 bits a channel.
+
+    Args:
+        path: names the image in messages.
+        turn: see `decode_image`.
+
+    Raises:
+        RefusedImage: see `decode_image`.
+    """
     if _has_no_scale(image):
         detail = f"mode {image.mode}, values {_value_range(image)}"
         raise RefusedImage(path, detail, NO_SCALE)
     sixteen, depth = _has_16_bits(image), _depth(image)
-    # PIL minds it up to 8 bits
+    # PIL itself inverts images of up to 8 bits
     inverted = _tiff_tags(image).get(PHOTOMETRIC) == LEAST_IS_WHITE
     if turn:
         image = ImageOps.exif_transpose(image)
@@ -317,7 +329,7 @@ def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
 
 
 def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
-    """(width, height) of a TIFF after its decoding; `size` is that in some versions of Pillow."""
+    """(width, height) of a TIFF after decoding; in some versions of Pillow, `size` is the same."""
     tags = _tiff_tags(image)
     width, height = tags.get(WIDTH), tags.get(HEIGHT)
     if not (isinstance(width, int) and isinstance(height, int)):
@@ -346,8 +358,8 @@ def _jpeg_pixels(content: bytes) -> int:
 
 
 def _decode_jpeg(content: bytes) -> np.ndarray | None:
-    """(H, W, 3) by torchvision; None if it refuses, so that PIL decides and words the error."""
-    from torchvision.io import ImageReadMode, decode_jpeg  # heavy import
+    """(H, W, 3) by torchvision; None if it refuses. Then PIL reads the file or raises the error."""
+    from torchvision.io import ImageReadMode, decode_jpeg  # a slow import
 
     try:
         data = torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """Small images decoded once and kept in memory: a data set in, one with quicker reads out.
 
-That can be done for images of one size that fit in the memory. For others the files are read each
-time, which is slower and gives the same numbers. N images of H x W pixels.
+This is possible if all images have one size and fit in the memory. Otherwise the files are read
+each time, which is slower and gives the same numbers. Legend: N images of H x W pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class SizesDiffer(InputError):
 
 
 def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
-    """The data set decoded in memory if that is possible; else itself, and a log line says why.
+    """The data set decoded in memory if that is possible. Otherwise it returns the data set itself,
+    and a log line gives the reason.
 
     Args:
         num_workers: loader processes of this process.
@@ -41,7 +42,7 @@ def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
     if not reason:
         try:
             return decoded_in_memory(dataset)
-        except SizesDiffer as error:  # the file's header said otherwise
+        except SizesDiffer as error:  # the header of a file gave another size
             reason = str(error)
     logger.info("DATALOADER.CACHE_DECODED is not used, images are read from files: %s", reason)
     return dataset
@@ -51,8 +52,8 @@ def copies(num_workers: int, processes: int | None = None) -> int:
     """How many copies of the decoded images this machine would hold.
 
     Args:
-        num_workers: loader processes of each process; those that are forked share its copy.
-        processes: of a run on this machine; None: as many as its launcher says.
+        num_workers: loader processes of each process; forked ones share its copy.
+        processes: the run's processes on this machine; None: the number that the launcher set.
     """
     if processes is None:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -62,16 +63,17 @@ def copies(num_workers: int, processes: int | None = None) -> int:
 
 
 def why_not_kept(dataset: ImageDataset, copies: int = 1) -> str:
-    """What keeps a data set from being decoded in memory; "" if nothing does.
+    """Why a data set cannot be decoded in memory; "" if it can.
 
-    The headers of all files are read, unless the first size already says that it is too much.
+    It reads the headers of all files, unless the first image's size already shows that the set is
+    too large.
     """
     first = ""
     found: tuple[int, int] | None = None
     for index in range(len(dataset)):
         try:
             size = dataset.size(index)
-        except OSError:  # an unreadable image stays one, see `decoded_in_memory`
+        except OSError:  # it stays unreadable, see `decoded_in_memory`
             continue
         if found is None:
             first, found = dataset.name(index), size
@@ -105,7 +107,7 @@ def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
             raise SizesDiffer(_sizes(dataset.name(index), sizes[0], first, sizes[1]))
         pixels[index] = image
     if pixels is None:
-        raise InputError(f"no image can be read; the last error: {list(unreadable.values())[-1:]}")
+        raise InputError(f"no image can be read; last error: {list(unreadable.values())[-1:]}")
     names = [dataset.name(index) for index in range(count)]
     return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
 
@@ -117,7 +119,7 @@ def _too_large(count: int, size: tuple[int, int], copies: int) -> str:
     more = f" in {copies} copies" if copies > 1 else ""
     return (
         f"{count} images of {size[0]}x{size[1]} px take {wanted / 2**30:.1f} GiB{more}, more than "
-        f"{MEMORY_SHARE:.0%} of the {free / 2**30:.1f} GiB of memory that are free"
+        f"{MEMORY_SHARE:.0%} of the {free / 2**30:.1f} GiB of free memory"
     )
 
 

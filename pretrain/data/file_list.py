@@ -1,8 +1,8 @@
 """Image files with their labels as a few arrays, which many processes can share.
 
-ImageNet has 1.28 million files. A list of as many Python strings would be copied by each loader
-process that reads it, page by page, since reading an object changes its reference count. Here all
-paths are one piece of bytes. N files.
+ImageNet has 1.28 million files. If their paths are a list of Python strings, each loader process
+that reads it copies it, page by page, because reading an object changes its reference count. Here
+all paths are in one bytes object. Legend: N files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class PackedPaths(Sequence[str]):
-    """Paths one after the other in one piece of bytes; path i is made when it is asked for."""
+    """Paths one after the other in one bytes object; path i is decoded when it is read."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         encoded = [os.fsencode(path) for path in paths]
@@ -34,14 +34,14 @@ class PackedPaths(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        places = range(len(self))[index]  # also counts from the end, and refuses what is outside
+        places = range(len(self))[index]  # handles negative indices and raises IndexError
         if isinstance(places, range):
             return [self[place] for place in places]
         begin, end = self._offsets[places : places + 2].tolist()
         return os.fsdecode(self._bytes[begin:end])
 
     def encoded(self) -> list[bytes]:
-        """All paths as bytes, which is quicker than one by one."""
+        """All paths as bytes, which is faster than reading them one by one."""
         ends = self._offsets.tolist()
         return [self._bytes[begin:end] for begin, end in zip(ends, ends[1:])]
 
@@ -52,7 +52,7 @@ class FileList:
 
     Attributes:
         labels: (N,) int64; all are -1 if the folder has no classes.
-        left_out: counts by suffix the files of the same folder that are not read as images.
+        left_out: counts, by suffix, the files of the same folder that are not read as images.
     """
 
     paths: PackedPaths

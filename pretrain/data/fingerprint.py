@@ -1,18 +1,18 @@
 """The identity of a split's data: images and their annotations in, a sha256 out.
 
-Two splits have the same fingerprint if they have the same images by name, size and annotation. It
-does not depend on the order of files, lists and annotations, nor on the folder that holds all of
-the images: names are relative to the deepest folder that does. It is the sha256 over some parts,
-each of which is a sha256 over all images in the order of their names:
+Two splits have the same fingerprint if they have the same images by name, size and annotation. The
+fingerprint does not depend on the order of files, lists and annotations. It does not depend on the
+place of the data either: names are relative to the deepest folder that contains all images. It is
+the sha256 of several parts, and each part is a sha256 over all images in the order of their names:
 
 - names, relative;
-- sizes of the files in bytes (of pixels in memory: their CRC-32);
-- content: a hash of `READ` files, evenly spaced, since files of some formats are equally long;
-- labels, and of detection sets boxes and masks: see `Annotations`.
+- sizes of the files in bytes (for pixels in memory: their CRC-32);
+- content: a hash of `READ` files, evenly spaced, because files of some formats are equally long;
+- labels, and for detection sets boxes and masks: see `Annotations`.
 
-To ask 1.28 million files for their size takes 3 seconds on a local disk whose entries are in
-memory, and minutes on a network file system. Above `ALL_SIZES` images, `SOME_SIZES` of them are
-asked, evenly spaced; names and labels are those of all images.
+Asking for the sizes of 1.28 million files takes 3 seconds on a local disk whose entries are in
+memory, and minutes on a network file system. If there are more than `ALL_SIZES` images, only the
+sizes of `SOME_SIZES` evenly spaced ones are used; names and labels are always used for all images.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from pretrain.data.origins import Origin, evenly
 
-FORMAT = 1  # of what is hashed: fingerprints of two formats cannot be compared
+FORMAT = 1  # version of the hashed content: fingerprints of two versions cannot be compared
 ALL_SIZES, SOME_SIZES, READ = 200_000, 50_000, 128
 ORDERING = ("names", "boxes")
 WORDS = {
@@ -45,12 +45,12 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a split holds.
+    """The identity of a split's content.
 
     Attributes:
-        objects: annotated ones; None: the images have labels alone.
+        objects: the number of annotated objects; None if the images have only labels.
         sha256: 64 hexadecimal digits.
-        parts: the first 16 digits of the sha256 of each part; {}: not known.
+        parts: the first 16 digits of the sha256 of each part; {} if they are not known.
     """
 
     images: int
@@ -60,7 +60,7 @@ class Fingerprint:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """What a record says of the split."""
+        """The fields about the split in a record."""
         return {
             "images": self.images,
             "objects": self.objects,
@@ -79,10 +79,10 @@ class Fingerprint:
 
 
 class Annotations(Protocol):
-    """What N images are annotated with.
+    """The annotations of N images.
 
     Attributes:
-        objects: the number of annotated objects; None: the images have labels alone.
+        objects: the number of annotated objects; None if the images have only labels.
         classes: the number of classes.
     """
 
@@ -93,21 +93,21 @@ class Annotations(Protocol):
     def classes(self) -> int: ...
 
     def keys(self) -> np.ndarray:
-        """uint64 (N,): equal for images that are annotated alike; they order equal names."""
+        """uint64 (N,): equal for images with equal annotations; they order images of equal name."""
         ...
 
     def parts(self, order: np.ndarray) -> dict[str, Sequence[bytes]]:
-        """By the name of the part what is hashed of it, with the images in this order."""
+        """The bytes to hash, by the name of the part, with the images in this order."""
         ...
 
 
 class ClassLabels:
-    """Labels of whole images; see `Annotations`.
+    """Labels of complete images; see `Annotations`.
 
     Args:
-        labels: (N,) numbers of classes, -1 for none; (N, C) for images with several labels: any
-            whole number for each class.
-        names: of the classes. Only those that occur count, and never their order.
+        labels: (N,) class numbers, -1 for none. For images with several labels: (N, C), one integer
+            for each class.
+        names: the class names. Only those that occur count, and their order does not.
     """
 
     objects = None
@@ -158,7 +158,8 @@ def fingerprint_of(origin: Origin, annotations: Annotations) -> Fingerprint:
 
 
 def read_fingerprint(content: Any) -> Fingerprint | None:
-    """What `Fingerprint.to_dict` or `facts` gave; None for anything else, or another format."""
+    """Reads the output of `Fingerprint.to_dict` or `facts`. Returns None for anything else, and for
+    another format."""
     if not isinstance(content, Mapping) or content.get("format", FORMAT) != FORMAT:
         return None
     parts = content.get("parts", {})
@@ -178,10 +179,10 @@ def read_fingerprint(content: Any) -> Fingerprint | None:
 def difference(
     then: Fingerprint, now: Fingerprint, sides: tuple[str, str] = ("then", "now")
 ) -> str:
-    """How two fingerprints differ, in a phrase with both counts; "" if they do not.
+    """How two fingerprints differ, in a phrase with both counts; "" if they are equal.
 
     Args:
-        sides: what the two are called.
+        sides: the names of the two in the phrase.
     """
     if then.sha256 == now.sha256:
         return ""
@@ -189,7 +190,7 @@ def difference(
         return f"{then.counts()} {sides[0]}, {now.counts()} {sides[1]}"
     known = [name for name in then.parts if name in now.parts]
     changed = [name for name in known if then.parts[name] != now.parts[name]]
-    for name in ORDERING:  # with others of these, what comes behind is in another order
+    for name in ORDERING:  # if these differ, the parts after them are ordered differently
         if name in changed:
             changed = [name]
             break
@@ -199,36 +200,37 @@ def difference(
 
 
 def check_training_data(path: Path, kept: Any, now: Fingerprint) -> None:
-    """Raises InputError if a file of training is of other data than this run.
+    """Raises InputError if a training checkpoint was made with different data than this run has.
 
     Args:
-        kept: what the file holds of its data; nothing, in those of older versions.
+        path: the checkpoint's file.
+        kept: what the file says about its data; files of older versions say nothing.
     """
     then = read_fingerprint(kept)
     if then is None:
         warn_once(
-            f"{path} does not say which data it was trained on, as older versions left it: the "
-            "run goes on without a comparison of the training data"
+            f"{path} does not say which data it was trained on (an older version wrote it): the "
+            "run continues without comparing the training data"
         )
     elif differ := difference(then, now):
         raise InputError(
-            f"{path} was trained on other training data ({differ}); restore that data, or start "
-            "again in another --output"
+            f"{path} was trained on different training data ({differ}); restore that data, or "
+            "start again with another --output"
         )
 
 
 def relative(names: Sequence[bytes]) -> list[bytes]:
-    """The names without the deepest folder that holds all of them."""
+    """The names without the deepest folder that contains all of them."""
     if not names:
         return []
-    first, last = min(names), max(names)  # what these share, all names between them share
+    first, last = min(names), max(names)  # all names between them share their common prefix
     shared = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
     begin = first.rfind(b"/", 0, shared) + 1
     return [name[begin:] for name in names]
 
 
 def by_name(labels: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The names that occur, sorted, and for each label its place among them as "<i8"; -1 stays."""
+    """The names that occur, sorted, and each label as its place among them ("<i8"); -1 stays -1."""
     used = sorted({int(label) for label in np.unique(labels) if label >= 0}, key=names.__getitem__)
     places = np.full(len(names) + 1, -1, "<i8")  # the last one is that of -1
     places[used] = np.arange(len(used))
@@ -236,7 +238,7 @@ def by_name(labels: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.nda
 
 
 def encoded(texts: Sequence[str] | Sequence[bytes]) -> bytes:
-    """Texts as bytes, which no other list of texts becomes: none holds a NUL."""
+    """Texts as bytes. Different lists give different bytes, because no text contains a NUL."""
     parts = [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts]
     return b"\0".join(parts)
 
@@ -253,7 +255,7 @@ def mixed(columns: np.ndarray) -> np.ndarray:
 def _ordered(
     order: np.ndarray, names: Sequence[bytes], sizes: np.ndarray, annotations: Annotations
 ) -> np.ndarray:
-    """The order by name; images of equal names in that of their sizes and annotations."""
+    """The order by name. Images of equal names are ordered by their sizes and annotations."""
     ordered = [names[row] for row in order.tolist()]
     new = np.array([one != other for one, other in zip(ordered, ordered[1:])], bool)
     if new.all():

@@ -1,7 +1,8 @@
 """A folder's images in class folders, or flat: a path in, the list of its files out.
 
-Names that begin with a dot, and folders and files that systems create (`__MACOSX`, `@eaDir`,
-`Thumbs.db`), are passed over at every depth. Files of other suffixes are left out and counted.
+Names that begin with a dot, and folders and files that operating systems create (`__MACOSX`,
+`@eaDir`, `Thumbs.db`), are skipped at every depth. Files that do not have the suffix of an image
+are left out and counted.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.data.file_list import FileList
 
-# In the order in which a file is chosen if several have one name (VOC's lists have no suffix)
+# If several files have the same name, the earlier suffix is chosen (VOC's lists have no suffix)
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".jfif", ".jpe", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".gif", ".apng", ".tga", ".pcx", ".sgi", ".qoi"),
     *(".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
-# What Windows, macOS, NAS systems (Synology, QNAP) and Linux leave in folders of pictures; names
-# that begin with a dot need no entry.
+# Files and folders that Windows, macOS, NAS systems (Synology, QNAP) and Linux create in folders of
+# pictures. Names that begin with a dot need no entry.
 SYSTEM_NAMES = {
     *("__macosx", "network trash folder", "temporary items", "icon\r"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled"),
@@ -35,33 +36,34 @@ SYSTEM_NAMES = {
     *("@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "lost+found", "__pycache__"),
     *("~snapshot", "paxheader", "paxheaders"),
 }
-# Windows' note of where a file came from, as WSL and Linux shares show it beside the file
+# Windows' note of a file's origin, which WSL and Linux shares show as a second file
 STREAM = ":zone.identifier"
-HIDDEN = "hidden or of the system"
+HIDDEN = "hidden or system files"
 NO_FILE = "neither a file nor a folder"
 NO_SUFFIX = "without a suffix"
-# Files that people keep beside their pictures: no image is lost with them
+# Files that people keep next to their pictures: no image is lost if they are left out
 COMPANIONS = {".txt", ".json", ".xml", ".csv", ".md", ".yaml", ".yml", ".html", HIDDEN}
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-LINKED = "links lead to folders that are read elsewhere, and were not followed"
+LINKED = "links were not followed, because the folders they point to are read elsewhere"
 
 
 def scan_folder(folder: Path) -> FileList:
-    """Lists a folder's images, sorted by class and path. Subfolders that hold images are classes;
-    without any, the folder's own images have no label. `left_out` counts the files that are not
-    read by suffix, and HIDDEN.
+    """Lists a folder's images, sorted by class and path. Subfolders that contain images are
+    classes. If there are none, the folder's own images have no label. `left_out` counts, by suffix,
+    the files that are not read, and the hidden ones as HIDDEN.
 
-    A folder that a link leads to is read once. One that is inside the scanned folder is read at its
-    own place, and one above it not at all; a warning counts such links.
+    If a link points to a folder, that folder is read once. A folder inside the scanned folder is
+    read at its own place, and a folder above it is not read; a warning counts such links.
 
-    Raises InputError for a folder that is missing, or holds no images, or holds images itself and
-    in subfolders, and for a class folder without images beside others that have some.
+    Raises InputError for a folder that is missing, that contains no images, or that contains images
+    both directly and in subfolders. Also raises it if some class folders have images and others
+    have none.
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
     if not folder.is_dir():
         raise InputError(
-            f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT is FOLDER/SPLIT, "
-            "folder:FOLDER the folder itself"
+            f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT means "
+            "FOLDER/SPLIT, and folder:FOLDER means the folder itself"
         )
     walk = _Walk(folder)
     flat, by_class = walk.read()
@@ -73,7 +75,7 @@ def scan_folder(folder: Path) -> FileList:
         _refuse_empty(folder, {n: part for n, part in by_class.items() if n not in full})
     if not flat and not full:
         more = f"; left out: {describe_left_out(left_out)}" if left_out else ""
-        raise InputError(f"image folder {folder} holds no images; {layout}{more}")
+        raise InputError(f"image folder {folder} contains no images; {layout}{more}")
     _report(folder, walk.links, full)
     if not full:
         return FileList.pack(flat, [-1] * len(flat), [], left_out)
@@ -83,36 +85,36 @@ def scan_folder(folder: Path) -> FileList:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is the system's, not the user's."""
+    """Whether a file or folder of this name belongs to the operating system, not to the user."""
     low = name.lower()
     return low.startswith(".") or low in SYSTEM_NAMES or low.endswith(STREAM)
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or of the system"."""
+    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or system files"."""
     ordered = sorted(left_out.items(), key=lambda item: (item[0] == HIDDEN, -item[1], item[0]))
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered)
 
 
 def loses_images(left_out: Mapping[str, int]) -> bool:
-    """Whether files were left out that may be pictures."""
+    """Whether some of the files that were left out may be pictures."""
     return bool(left_out.keys() - COMPANIONS)
 
 
 @functools.cache
 def readable_suffixes() -> tuple[str, ...]:
-    """IMAGE_SUFFIXES without those that this installation of Pillow cannot open."""
+    """The IMAGE_SUFFIXES that this installation of Pillow can open."""
     known = Image.registered_extensions()
     return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in known)
 
 
 @dataclass
 class _Part:
-    """What is below one class folder, or directly in the folder itself."""
+    """The content of one class folder at any depth, or the files directly in the scanned folder."""
 
     images: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    links: int = 0  # that were not followed
+    links: int = 0  # number of links that were not followed
 
 
 class _Walk:
@@ -120,15 +122,15 @@ class _Walk:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.own = folder, _Part()
-        self.links: list[str] = []  # that were not followed
+        self.links: list[str] = []  # links that were not followed
         self._by_class: dict[str, _Part] = {}
         self._suffixes = readable_suffixes()
         real = folder.resolve()
         self._seen = {_identity(str(path)) for path in (real, *real.parents)}
-        self._linked: list[tuple[str, _Part]] = []  # folders to be read after the real ones
+        self._linked: list[tuple[str, _Part]] = []  # linked folders, read after the real ones
 
     def read(self) -> tuple[list[str], dict[str, _Part]]:
-        """The folder's own images, and what is below each of its subfolders by sorted name."""
+        """The folder's own images, and the content of each of its subfolders by sorted name."""
         for path in sorted(self._list(str(self.folder), self.own)):
             self._below(path, self._class(path))
         while self._linked:
@@ -187,7 +189,7 @@ def _identity(path: str) -> tuple[int, int]:
 def _refuse_two_levels(folder: Path, flat: list[str], full: Mapping[str, _Part]) -> None:
     below = sum(len(part.images) for part in full.values())
     raise InputError(
-        f"image folder {folder} holds {len(flat)} images itself and {below} images in "
+        f"image folder {folder} contains {len(flat)} images directly and {below} images in "
         f"{len(full)} subfolders ({_first(list(full))}); put all images into class folders, or "
         "move the subfolders elsewhere to use the folder's own images"
     )
@@ -198,8 +200,8 @@ def _refuse_empty(folder: Path, empty: Mapping[str, _Part]) -> None:
     for name, part in empty.items():
         held = describe_left_out(part.left_out)
         if part.links:
-            held = "a link to a folder that is read elsewhere, or that contains this one"
-        remedy = "add images of the suffixes that are read, or remove the folder"
+            held = "a link to a folder that is read elsewhere, or that contains this folder"
+        remedy = "add images with a suffix that is read, or remove the folder"
         findings.refuse("class folders without images", f"{name} ({held or 'empty'})", remedy)
     findings.report()
 
@@ -209,7 +211,7 @@ def _report(folder: Path, links: list[str], full: Mapping[str, _Part]) -> None:
     for path in links:
         findings.note(LINKED, path)
     if len(full) > 1 and all(name.lower() in SPLITS for name in full):
-        kind = "class folders have the names of splits; write folder:FOLDER:SPLIT to read one split"
+        kind = "class folders are named like splits; write folder:FOLDER:SPLIT to read one split"
         findings.note(kind, ", ".join(full))
     findings.report()
 

@@ -1,4 +1,4 @@
-"""How many bytes of memory this process may still take, by the machine and its control groups."""
+"""How many bytes of memory this process may still use, given the machine and control groups."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")  # where Linux shows the limits of containers and of batch jobs
+CGROUPS = Path("/sys/fs/cgroup")  # Linux shows the limits of containers and batch jobs here
 MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
-    """Bytes that new data can take without swapping; None if that is not known.
+    """Bytes that new data can use without swapping; None if that is not known.
 
-    This is what Linux calls available, within the limit of this process's control group. Systems
-    without /proc tell the whole memory only.
+    This is the memory that Linux calls available, within the limit of this process's control group.
+    On systems without /proc it is the total memory of the machine.
     """
     sizes = [_of_machine(), *(_of_group(folder) for folder in _groups())]
     known = [size for size in sizes if size is not None]
@@ -32,7 +32,7 @@ def _of_machine() -> int | None:
 
 
 def _groups() -> list[Path]:
-    """The control group's folder as a container shows it, and as the host does."""
+    """The folders of the control group, as a container shows it and as the host shows it."""
     found = [CGROUPS, CGROUPS / "memory"]
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
@@ -43,7 +43,7 @@ def _groups() -> list[Path]:
 
 
 def _of_group(folder: Path) -> int | None:
-    """Limit less use; the page cache that can be dropped does not count as use."""
+    """The limit minus the used bytes; page cache that can be dropped does not count as used."""
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -1,7 +1,7 @@
 """MSCN's high-pass filter: image minus its Gaussian blur, `(N, C, H, W)` float32 in and out.
 
-After the filter the value 0 means "no information", so that a mask of zeros cuts no edge into an
-image (arXiv 2206.07700). The article names no filter; kernel 11 and sigma 5 are those of the
+After the filter the value 0 means "no information", so a mask of zeros does not create an edge in
+an image (arXiv 2206.07700). The article does not name a filter. Kernel 11 and sigma 5 come from the
 third-party MSCN (joycenerd/Saliency-Guided-Masking-for-ConvNets, `Dataset/random_mask_hp.py`).
 """
 
@@ -19,8 +19,9 @@ from pretrain.data.blur import check_kernel, gaussian_blur
 class HighPass:
     """The filter's settings; kernel size and sigma in pixels of the network's input.
 
-    Defaults: our choice, as the third-party MSCN (the article is silent), made for 224 px. An even
-    kernel, a sigma that is not positive or another border than "reflect" raises `InputError`.
+    The article gives no values; the defaults are our choice, those of the third-party MSCN, made
+    for 224 px. Raises `InputError` for an even kernel, a sigma that is not positive, or a border
+    that is not "reflect".
     """
 
     kernel_size: int = 11
@@ -43,7 +44,7 @@ class HighPass:
         return highpass(images, self.kernel_size, self.sigma)
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """Plain values, for a checkpoint's `preprocess`."""
+        """Plain Python values, for a checkpoint's `preprocess`."""
         return {
             "kernel_size": int(self.kernel_size),
             "sigma": float(self.sigma),
@@ -52,7 +53,7 @@ class HighPass:
 
 
 def highpass(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
-    """`x - GaussianBlur(x)` in float32, reflecting border, no clamp.
+    """`x - GaussianBlur(x)` in float32, with a reflecting border and without a clamp.
 
     images `(N, C, H, W)` -> float32, same shape. A constant image becomes 0. Raises `InputError`
     when the kernel does not fit the image.

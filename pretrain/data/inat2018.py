@@ -20,20 +20,20 @@ from pretrain.data.file_list import FileList
 from pretrain.data.official_lists import first_existing, listed_files
 
 IMAGES = "train_val2018"
-MOST_BYTES = 1 << 31  # of a JSON file; the official one has some hundred MB
+MOST_BYTES = 1 << 31  # the largest JSON file that is read; the official one has some hundred MB
 JSON_FILES = ("{}2018.json", "annotations/{}2018.json")
 
 
 def read_inat2018(folder: Path, split: str) -> FileList:
     """The images of "train" or "val" in the file's order; the label is the category's id.
 
-    Where ids leave gaps, as in a part of the set, it is the position among the ids. Categories of
-    the same name (a plant and a snail may share one) have their id added to it.
+    If the ids have gaps, as in a part of the set, the label is the position among the sorted ids.
+    If categories have the same name (a plant and a snail may share one), their id is added to it.
 
     Raises:
-        InputError: a file or the image folder is missing (with the layout expected), the JSON is
-            damaged or lacks something, a category is unknown, an image has no annotation, has two
-            categories, or is missing.
+        InputError: a file or the image folder is missing (the message shows the expected layout),
+            the JSON is damaged or incomplete, a category is unknown, or an image has no annotation,
+            has two categories, or is missing.
     """
     layout = f"{folder}/{{train2018.json, val2018.json, {IMAGES}/SUPERCATEGORY/ID/*.jpg}}"
     path = first_existing(folder, [at.format(split) for at in JSON_FILES], layout)
@@ -80,7 +80,7 @@ def _labels(
                 f" lists {ids}"
             )
         if labels.setdefault(image, index[category]) != index[category]:
-            raise InputError(f"{path}: image {image} has two categories, where one is expected")
+            raise InputError(f"{path}: image {image} has two categories; expected one")
     return labels
 
 

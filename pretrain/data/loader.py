@@ -1,8 +1,8 @@
 """Batches of random crops: an `ImageDataset` in, uint8 `Batch`es on the CPU out.
 
-Order and draws depend on (seed, epoch, sample, view) alone: not on the number of workers or of
-processes, and a loader that starts at a step gives what an uninterrupted one would have given.
-Several processes take disjoint parts of the same global batches.
+Order and draws depend only on (seed, epoch, sample, view), not on the number of workers or
+processes. A loader that starts at a later step gives the same batches as one that was not
+interrupted. Several processes take disjoint parts of the same global batches.
 
 Legend: V views, N batch of one process, S a view's crop side in pixels.
 """
@@ -30,28 +30,28 @@ from pretrain.data.decoded_cache import keep_decoded
 
 logger = logging.getLogger(__name__)
 
-# Images in a row that may be unreadable before a worker gives up finding a substitute.
+# A worker stops looking for a substitute after this many unreadable images in a row.
 MAX_SUBSTITUTES = 20
-# A worker decodes several images, of up to this many bytes together, before it crops them: decoder
-# and resize, taken in turn for each image, slow each other down by a tenth.
+# A worker decodes several images, up to this many bytes together, before it crops them: alternating
+# between decoding and resizing for each image is slower by a tenth.
 DECODED_BYTES = 8 << 20
-UNREADABLE = -1  # the index a worker reports when it gave up
+UNREADABLE = -1  # the index that a worker reports if it found no substitute
 MOST_AHEAD = 4  # batches that a worker prepares ahead, if the memory for them suffices
-AHEAD_BYTES = 2 << 30  # of the batches of one process that wait in shared memory
+AHEAD_BYTES = 2 << 30  # most bytes of one process's batches that wait in shared memory
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`crops` V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is `(N, S, S, 3)`;
-    `labels (N,)` int64 (-1 where there are no classes); `index (N,)` int64 of the images in the
-    data set."""
+    """One batch. `crops` are V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is
+    `(N, S, S, 3)`; `labels (N,)` are int64 (-1 if there are no classes); `index (N,)` int64 has the
+    images' positions in the data set."""
 
     crops: list[Tensor]
     labels: Tensor
     index: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device; from pinned memory the copy runs beside the host."""
+        """The batch on another device; from pinned memory the copy runs asynchronously."""
         return Batch(
             [crop.to(device, non_blocking=True) for crop in self.crops],
             self.labels.to(device, non_blocking=True),
@@ -60,22 +60,22 @@ class Batch:
 
 
 class CropLoader:
-    """Loads random crops of a data set, several from one decode.
+    """Loads random crops of a data set; each image is decoded once for all its crops.
 
     Args:
         crops: one spec per view.
-        same_crop: for each view None, or the index of an earlier view of its size whose crop it
-            shares.
+        same_crop: for each view None, or the index of an earlier view of the same size, whose crop
+            it shares.
         batch_size: images per process.
         max_corrupt: unreadable images this process may meet before the run stops.
         drop_last: leave out the images after the last full global batch of an epoch.
         cache_decoded: keep small images of one size decoded in memory, if they fit.
-        pin_memory: page-locked batches, for quick copies to a GPU; None: where CUDA is present.
-        resize: what resizes the crops, of `pretrain.data.crops.RESIZES`.
-        ahead_bytes: of shared memory that waiting batches may fill, see `batches_ahead`.
+        pin_memory: use page-locked batches, for quick copies to a GPU; None: if CUDA is present.
+        resize: the library that resizes the crops, one of `pretrain.data.crops.RESIZES`.
+        ahead_bytes: bytes of shared memory that waiting batches may fill, see `batches_ahead`.
 
-    Raises `InputError` for a `same_crop` that names no earlier view of the same size, and a data
-    set smaller than one batch.
+    Raises `InputError` if a `same_crop` does not name an earlier view of the same size, or if the
+    data set is smaller than one batch.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class CropLoader:
                 persistent_workers=True,
                 prefetch_factor=batches_ahead(crops, batch_size, num_workers, ahead_bytes),
                 worker_init_fn=start_worker,
-                # Its own generator: else each epoch would draw from torch's global one, and the
-                # run's randomness would depend on whether there are workers.
+                # With torch's global generator, each epoch would draw from it, and the run's
+                # randomness would depend on whether there are workers.
                 generator=torch.Generator().manual_seed(seed),
             )
 
@@ -138,8 +138,8 @@ class CropLoader:
     def steps(self, first: int, end: int) -> Iterator[Batch]:
         """The batches of steps `first` to `end` - 1, counted over all epochs.
 
-        The workers go from one epoch into the next without waiting. Raises `InputError` once more
-        than `max_corrupt` images were unreadable.
+        The workers do not wait between epochs. Raises `InputError` as soon as more than
+        `max_corrupt` images were unreadable.
         """
         self._order.span = (first, end)
         loaded: Iterator[Loaded]
@@ -153,7 +153,7 @@ class CropLoader:
                 raise InputError(
                     f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
                 )
-            if self._pin and self._workers is None:  # worker processes' batches are pinned already
+            if self._pin and self._workers is None:  # batches of workers are already pinned
                 crops = [crop.pin_memory() for crop in crops]
                 labels, index = labels.pin_memory(), index.pin_memory()
             yield Batch([crop.permute(0, 3, 1, 2) for crop in crops], labels, index)
@@ -163,7 +163,7 @@ class CropLoader:
             if name in self.corrupt:
                 continue
             self.corrupt.add(name)
-            logger.warning("unreadable image, another takes its place: %s", message)
+            logger.warning("unreadable image, replaced by another one: %s", message)
             if len(self.corrupt) > self.max_corrupt:
                 raise InputError(
                     f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt}"
@@ -172,18 +172,18 @@ class CropLoader:
 
 
 def batch_bytes(crops: Sequence[CropSpec], batch_size: int) -> int:
-    """Bytes of one batch's crops, which are nearly all of it: uint8, three channels."""
+    """Bytes of one batch's crops (uint8, three channels), which are nearly all of its bytes."""
     return batch_size * sum(3 * spec.size**2 for spec in crops)
 
 
 def batches_ahead(
     crops: Sequence[CropSpec], batch_size: int, num_workers: int, ahead_bytes: int = AHEAD_BYTES
 ) -> int:
-    """Batches that each of `num_workers` (1 or more) workers prepares ahead.
+    """The number of batches that each of `num_workers` (1 or more) workers prepares ahead.
 
-    They are `MOST_AHEAD`, or fewer if all workers' together would take more than `ahead_bytes`, but
-    at least one. They wait in shared memory (/dev/shm), of which a container has 64 MB by default
-    and many a cluster's node half of its memory.
+    It is `MOST_AHEAD`, or less if the batches of all workers would need more than `ahead_bytes`,
+    but at least one. The batches wait in shared memory (/dev/shm). A container has 64 MB of it by
+    default; a cluster's node often has half of its memory.
     """
     return max(1, min(MOST_AHEAD, ahead_bytes // (num_workers * batch_bytes(crops, batch_size))))
 
@@ -200,8 +200,8 @@ def shared_bytes(
 
 @dataclass
 class _Order(Sampler[list[tuple[int, int]]]):
-    """Yields the (epoch, sample) keys of each batch of one process, for the steps set in `span`
-    (first, end), which are counted over all epochs."""
+    """Yields the (epoch, sample) keys of each batch of one process. `span` (first, end) sets the
+    steps, which are counted over all epochs."""
 
     length: int
     batch_size: int
@@ -220,7 +220,7 @@ class _Order(Sampler[list[tuple[int, int]]]):
                 generator = np.random.default_rng((self.seed, epoch))
                 drawn, permutation = epoch, generator.permutation(self.length)
             taken = permutation[step * whole : (step + 1) * whole]
-            # Every W-th image: also a short last batch is spread over all processes.
+            # Every W-th image, so that a short last batch is also spread over all processes.
             yield [(epoch, sample) for sample in taken[self.rank :: self.world_size].tolist()]
 
     def __len__(self) -> int:
@@ -232,8 +232,8 @@ Loaded = tuple[list[Tensor], Tensor, Tensor, list[tuple[str, str]]]
 
 
 class _CropDataset(Dataset[Loaded]):
-    """Keys (epoch, sample) of a whole batch -> each view's crops `(N, S, S, 3)`, labels, indices,
-    and (name, message) of each unreadable image met."""
+    """From the keys (epoch, sample) of one batch to each view's crops `(N, S, S, 3)`, labels and
+    indices, and to (name, message) of each unreadable image."""
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ class _CropDataset(Dataset[Loaded]):
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
     ) -> tuple[int, Image.Image | np.ndarray]:
-        """The sample's image, or another one's where it is unreadable, with its index."""
+        """The sample's number and image; if it is unreadable, those of another sample."""
         decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
             return sample, decode(sample)
@@ -299,7 +299,7 @@ class _CropDataset(Dataset[Loaded]):
 
 
 def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:
-    """One integer for the draws of one view (-1: the substitute) of one sample, free of
+    """One integer for the draws of one view (-1: the substitute) of one sample. It has no
     collisions for epoch < 2^20, sample < 2^40, view < 2^10 - 1."""
     return (((seed << 20 | epoch) << 40 | sample) << 10) + view + 1
 
@@ -310,7 +310,7 @@ def _decoded_bytes(image: Image.Image | np.ndarray) -> int:
 
 
 def _unchanged(loaded: Any) -> Any:
-    """A batch as `_CropDataset` made it; torch types its collating functions for lists of items."""
+    """Returns a batch as `_CropDataset` made it, in place of torch's collating of items."""
     return loaded
 
 
@@ -324,6 +324,6 @@ def _check_crops(crops: Sequence[CropSpec], same_crop: Sequence[int | None]) -> 
             raise InputError(f"same_crop of view {view} is {source}; it must be an earlier view")
         if crops[source].size != crops[view].size:
             raise InputError(
-                f"views {source} and {view} share a crop and must have one size, not"
+                f"views {source} and {view} share a crop and must have the same size, not"
                 f" {crops[source].size} and {crops[view].size} px"
             )

@@ -1,8 +1,8 @@
 """MSCN's masks: `(N, C, H, W)` filtered images in, the same with masked pixels replaced out.
 
 A grid mask removes cells of a grid; a focal mask keeps one region and removes the rest (a random
-crop that is not resized). Both fall on all channels alike or on each on its own. A masked value is
-exactly 0 or noise, never pixel plus noise, and every other value stays bit for bit what it was
+crop that is not resized). Both mask all channels equally, or each channel independently. A masked
+value is exactly 0 or noise, never pixel plus noise, and all other values stay bit for bit the same
 (arXiv 2206.07700). Masks are boolean `(N, C, H, W)`, True = masked.
 
 Legend: N batch, C channels, H x W pixels, G cells along one axis.
@@ -21,11 +21,11 @@ from pretrain.common.errors import InputError, check_probability
 from pretrain.common.lookup import find
 from pretrain.data.blur import gaussian_blur
 
-# The channel masks of one image, where they are independent: all of the image's kind, each of a
-# kind of its own, or independent for grid masks only (the third-party MSCN).
+# The independent channel masks of one image: all have the image's kind ("same"), each has its own
+# kind ("mixed"), or only grid masks are independent ("grid", the third-party MSCN).
 CHANNEL_KINDS = ("same", "mixed", "grid")
 NOISES = ("none", "iid", "image", "cell", "patch")
-# What masked pixels become: MSCN's 0 or noise, and the fills of rival ConvNet masks.
+# What replaces masked pixels: MSCN's 0 or noise, or the fills of other ConvNet masking methods.
 FILLS = ("noise", "mean", "blur", "other")
 
 
@@ -33,12 +33,12 @@ FILLS = ("noise", "mean", "blur", "other")
 class MaskRecipe:
     """The mask of one branch. Lengths are pixels of the network's input.
 
-    Stated by the article: `ratio` 0.30 (fixed on the first rungs; 0.15 is best for ResNet-50 in
-    the end), `grid_size` 32 at 224 px, `focal_prob` 0.2, `channel_prob` 0.7, noise in the masked
-    region. Everything else is our choice, starting from the third-party MSCN
-    (`Dataset/random_mask_hp.py`) where it has a value: it draws `ratio` from U(0.05, 0.25).
+    The article states `ratio` 0.30 (fixed on the first rungs; 0.15 is best for ResNet-50 in the
+    end), `grid_size` 32 at 224 px, `focal_prob` 0.2, `channel_prob` 0.7, and noise in the masked
+    region. Everything else is our choice. We start from the third-party MSCN
+    (`Dataset/random_mask_hp.py`) if it has a value: it draws `ratio` from U(0.05, 0.25).
 
-    ratio: share of the grid's cells to mask, one number or a range drawn per image.
+    ratio: share of the grid's cells to mask; one number, or a range from which each image draws.
     random_phase: shift the grid by a random part of a cell. Our choice: no, as the third party.
     exact_count: mask the same number of cells in each image of equal ratio (rounded up or down at
         random, so that the mean is the ratio) instead of drawing each cell. Our choice: yes.
@@ -49,18 +49,19 @@ class MaskRecipe:
     fill: "noise" is MSCN's, see `noise`. Its rivals: "mean" gives each channel of a masked pixel
         the image's mean, "blur" the image's blurred pixels (both as the third party's switches of
         those names), "other" the next image of the batch (MixMask, arXiv 2210.11456).
-    blur_sigma: of fill "blur", relative to the image's side: 10 px at 224, as the third party.
+    blur_sigma: the sigma of fill "blur", relative to the image's side: 10 px at 224, as the third
+        party.
     noise: "none" leaves 0; "iid" draws each masked value; "image" draws one colour (a value for
         each channel) per image, "cell" one per cell of the grid; "patch" draws one patch of a
-        cell's size per batch, which fills every masked cell of every image: a fixed texture. What
-        a focal mask removes has no cells of its own: "cell" colours those of the grid there,
-        "patch" draws each value. The third party has "patch", but for a second patch that fills
+        cell's size per batch, which fills every masked cell of every image: a fixed texture. The
+        region that a focal mask removes has no cells: there "cell" colours the cells of the grid,
+        and "patch" draws each value. The third party has "patch", except that a second patch fills
         the cells of independent channels. Our choice: "iid".
     noise_std: standard deviation in units of the filtered image. Our choice: 0.18, as the third
         party's N(0, 0.18).
     noise_relative: `noise_std` is in units of the view's own standard deviation instead, over all
         its channels and pixels before the mask. Our choice: no, as the third party.
-    apply_prob: share of the images that are masked at all. Our choice: 1.
+    apply_prob: probability that an image is masked. Our choice: 1.
     """
 
     ratio: float | tuple[float, float] = 0.30
@@ -88,9 +89,13 @@ class MaskRecipe:
         for name in ("ratio", "focal_size"):
             low, high = _range(getattr(self, name))
             if not 0.0 <= low <= high <= 1.0:
-                raise InputError(f"mask {name} {getattr(self, name)} must lie in 0 to 1 and rise")
+                raise InputError(
+                    f"mask {name} {getattr(self, name)} must be in 0 to 1; a range must increase"
+                )
         if not 0 < self.focal_aspect[0] <= self.focal_aspect[1]:
-            raise InputError(f"mask focal_aspect {self.focal_aspect} must be two rising ratios")
+            raise InputError(
+                f"mask focal_aspect {self.focal_aspect} must be two increasing positive ratios"
+            )
         if self.grid_size < 1 or self.noise_std < 0 or self.blur_sigma <= 0:
             raise InputError(
                 f"mask grid_size {self.grid_size} must be at least 1 px, noise_std"
@@ -108,11 +113,11 @@ class MaskRecipe:
 
 @dataclass(frozen=True)
 class MaskParams:
-    """One batch's masks: `mask (N, C, H, W)` bool (True = masked), `fill` the masked values
-    (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0; "mean", "blur" or "other" where the images
-    themselves give them), and what was drawn: `applied (N,)`, `independent (N,)`, `focal (N, C)`,
-    all bool. `blur_sigma` is in pixels. `relative`: a fill of noise is in units of each image's
-    standard deviation."""
+    """One batch's masks. `mask (N, C, H, W)` is bool (True = masked). `fill` has the masked values
+    (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0), or is "mean", "blur" or "other" if they are
+    computed from the images. `applied (N,)`, `independent (N,)` and `focal (N, C)`, all bool, are
+    what was drawn. `blur_sigma` is in pixels. `relative`: a fill of noise is in units of each
+    image's standard deviation."""
 
     mask: Tensor
     fill: Tensor | str | None
@@ -123,7 +128,7 @@ class MaskParams:
     relative: bool = False
 
     def split(self, number: int) -> list[MaskParams]:
-        """The masks of each `number` images that follow each other (not for fill "other")."""
+        """The masks, split into parts of `number` consecutive images (not for fill "other")."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         parts = zip(*(value.split(number) for value in tensors.values()))
         return [replace(self, **dict(zip(tensors, part))) for part in parts]
@@ -134,8 +139,9 @@ def _range(value: float | tuple[float, float]) -> tuple[float, float]:
 
 
 class _Draws:
-    """Random numbers drawn on the generator's device and moved to the images' device while small,
-    so that a CPU generator costs a GPU neither synchronisation nor a transfer of whole masks."""
+    """Random numbers that are drawn on the generator's device and moved to the images' device while
+    they are small. A GPU then needs neither synchronisation nor a transfer of complete masks if the
+    generator is on the CPU."""
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:
         self.generator = generator
@@ -151,7 +157,8 @@ class _Draws:
         return self.uniform(*shape) * (high - low) + low
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, drawn where the images are: as large as they are."""
+        """Standard normal numbers, drawn on the images' device because they are as large as the
+        images."""
         generator = self.generator
         if generator.device.type != self.device.type:
             seed = int(torch.randint(2**62, (1,), generator=generator))
@@ -180,8 +187,8 @@ def sample_params(
         independent = independent & ~focal[:, 0]
     mixed = independent if recipe.channel_kinds == "mixed" else torch.zeros_like(independent)
     focal = torch.where(mixed[:, None], focal, focal[:, :1])
-    # A mask is the union of masked cells and of all that is outside a kept region: a grid mask
-    # keeps the whole image, a focal mask has no masked cells.
+    # A mask is the union of the masked cells and of everything outside a kept region. For a grid
+    # mask the kept region is the full image; a focal mask has no masked cells.
     channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
     outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])
     cells, shift = _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
@@ -194,7 +201,7 @@ def sample_params(
 
 
 def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
-    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor of the same kind."""
+    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor, same shape and type."""
     if params.fill is None:
         return images.masked_fill(params.mask, 0.0)
     fill = params.fill
@@ -206,7 +213,7 @@ def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
 
 
 def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
-    """The values of masked pixels that the images `(N, C, H, W)` themselves give."""
+    """The values of masked pixels, computed from the images `(N, C, H, W)` themselves."""
     if source == "mean":
         return images.mean(dim=(2, 3), keepdim=True)
     if source == "other":
@@ -223,9 +230,9 @@ def _noise(
     shift: Tensor | None,
     focal: Tensor,
 ) -> Tensor | None:
-    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None where it is 0.
+    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None if the noise is 0.
 
-    shift, focal: of the masks, see `_masked_cells` and `MaskParams`.
+    shift, focal: those of the masks, see `_masked_cells` and `MaskParams`.
     """
     n, c, h, w = shape
     if recipe.noise == "none":
@@ -247,7 +254,7 @@ def _noise(
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
-    """Values `(N, C, K)` drawn per channel -> those of the channel that each channel follows."""
+    """Values `(N, C, K)` drawn per channel -> for each channel, those of the channel it follows."""
     return drawn.gather(1, channel[:, :, None].expand_as(drawn))
 
 
@@ -258,14 +265,14 @@ def _masked_cells(
     channel: Tensor,
     wanted: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Grid masks `(N, C, H, W)`, empty where `wanted (N, C)` is False, and the grid's shift (see
-    `_places`). Channel c of an image uses the draws of `channel[n, c]`."""
+    """Grid masks `(N, C, H, W)` (nothing is masked if `wanted (N, C)` is False), and the grid's
+    shift (see `_places`). Channel c of image n uses the draws of `channel[n, c]`."""
     n, c, h, w = shape
     rows, columns = _grid(recipe, h, w)
     ratio = draws.between(*_range(recipe.ratio), n, 1, 1)
     scores = draws.uniform(n, c, rows * columns)
     if recipe.exact_count:
-        # Round up or down at random: 0.30 of 49 cells is 14.7, and its mean has to stay 14.7.
+        # Round up or down at random: 0.30 of 49 cells is 14.7, and the mean has to stay 14.7.
         count = (ratio * (rows * columns) + draws.uniform(n, c, 1)).floor()
         masked = scores.argsort(dim=2).argsort(dim=2) < count
     else:
@@ -278,9 +285,8 @@ def _masked_cells(
 
 
 def _grid(recipe: MaskRecipe, h: int, w: int) -> tuple[int, int]:
-    """Rows and columns of cells. A shifted grid can touch one cell more; those outside the image
-    are drawn all the same, so that each pixel is masked with the probability `ratio` whatever the
-    shift."""
+    """Rows and columns of cells. A shifted grid can touch one cell more. Cells outside the image
+    are drawn too, so each pixel is masked with the probability `ratio` for every shift."""
     cell = recipe.grid_size
     extra = cell - 1 if recipe.random_phase else 0
     return -(-(h + extra) // cell), -(-(w + extra) // cell)
@@ -289,7 +295,7 @@ def _grid(recipe: MaskRecipe, h: int, w: int) -> tuple[int, int]:
 def _places(
     shape: tuple[int, int, int, int], shift: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Row `(N, C, H)` and column `(N, C, W)` of each pixel, counted from where the grid begins:
+    """Row `(N, C, H)` and column `(N, C, W)` of each pixel, counted from the start of the grid:
     `shift (N, C, 2)` pixels above and left of the image (None: at its corner)."""
     n, c, h, w = shape
     y, x = (torch.arange(side, device=device).expand(n, c, side) for side in (h, w))
@@ -299,7 +305,8 @@ def _places(
 def _spread(
     values: Tensor, shape: tuple[int, int, int, int], cell: int, shift: Tensor | None
 ) -> Tensor:
-    """One value per cell `(N, C, rows, columns)` -> that of each pixel's cell `(N, C, H, W)`."""
+    """From one value per cell `(N, C, rows, columns)` to the value of each pixel's cell
+    `(N, C, H, W)`."""
     n, c, h, w = shape
     rows = values.shape[2]
     if shift is None:
@@ -318,8 +325,8 @@ def _outside(
     channel: Tensor,
     wanted: Tensor,
 ) -> Tensor:
-    """Focal masks `(N, C, H, W)`: True outside the kept region; empty where `wanted (N, C)` is
-    False. Channel c of an image uses the draws of `channel[n, c]`."""
+    """Focal masks `(N, C, H, W)`: True outside the kept region; nothing is masked if
+    `wanted (N, C)` is False. Channel c of image n uses the draws of `channel[n, c]`."""
     n, c, h, w = shape
     side = draws.between(*_range(recipe.focal_size), n, c, 1)
     low, high = (math.log(value) for value in recipe.focal_aspect)

@@ -1,7 +1,8 @@
 """Images that an official list names: a list in, its images with labels out, none of them missing.
 
-A list of millions is compared with one listing of each folder it names, which is what reading class
-folders costs too; no image is opened. One that is there but damaged is named when it is read.
+The check lists each folder that occurs in the list once, and compares. Even for millions of images
+this costs no more than reading class folders. It opens no image; a damaged one raises an error that
+names it when it is read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CLASSES = {"imagenet": 1000, "places205": 205, "inat2018": 8142}
 def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
     """The first of the places in `folder` that exists.
 
-    Raises InputError, which says what layout is expected.
+    Raises InputError with the expected layout if none exists.
     """
     for place in places:
         if (folder / place).exists():
@@ -52,10 +53,11 @@ def listed_files(
 ) -> FileList:
     """The files `folder / name` of an official list, in its order.
 
-    Raises InputError unless all of them exist: how many do not, and one of them.
+    Raises InputError if some do not exist, with their number and one of them.
 
     Args:
-        source: the list, and `layout`, what is expected on the disk: for the message.
+        source: the list's file, for the message.
+        layout: the layout that is expected on the disk, for the message.
     """
     _check_existence(source, folder, names, layout)
     paths = (os.path.join(folder, name) for name in names)
@@ -64,7 +66,7 @@ def listed_files(
 
 def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: str) -> None:
     if not names:
-        raise InputError(f"{source} names no images; expected {layout}")
+        raise InputError(f"{source} does not name any images; expected {layout}")
     wanted: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/"):
@@ -84,15 +86,17 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
         first = first or next((str(folder / parent / file) for file in lost), "")
     if missing:
         raise InputError(
-            f"{source} names {len(names)} images, {missing} of them do not exist, such as {first};"
+            f"{source} names {len(names)} images; {missing} of them do not exist, such as {first};"
             f" expected {layout}"
         )
 
 
 def part_of_whole(name: str, images: int, classes: int) -> str:
-    """What says that a built-in set, such as "imagenet:val", is a part of the official one; or "".
+    """A phrase if a built-in set, such as "imagenet:val", is only a part of the official set;
+    otherwise "".
 
-    A part is not an error: people cut sets down to try things. Its numbers are not comparable.
+    A part is not an error, because people use small parts to try things. But its results are not
+    comparable.
     """
     wanted = CLASSES.get(name.partition(":")[0])
     if wanted and classes != wanted:
@@ -105,7 +109,7 @@ def part_of_whole(name: str, images: int, classes: int) -> str:
 def _file_names(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL is in no file's name
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file's name contains a NUL
         return set()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:

@@ -1,8 +1,8 @@
 """Where the images of a set come from: files, or pixels in memory; their names, sizes and content.
 
-What a set's data is (`fingerprint.py`), which images two sets share (`shared_images.py`) and which
-features are kept of which images all ask here, so that a file is asked for its size once in a
-process. N images of the set; `rows` are numbers of some of them.
+Three modules use this one: the identity of a set (`fingerprint.py`), the images that two sets share
+(`shared_images.py`), and the stored features of images. So a process asks for a file's size only
+once. Legend: N images of the set; `rows` are the numbers of some of them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from pretrain.data.file_list import PackedPaths
 
 THREADS = 8  # on a network file system most of the time is waiting
-CHUNK = 1000  # files that a thread asks for at once
-MOST_BYTES = 2**20  # of a file that are read for its checksum, unless more are asked for
-GONE, UNASKED = -1, -2  # sizes: of a file that is not there, of one that was not looked at
+CHUNK = 1000  # files that a thread takes at once
+MOST_BYTES = 2**20  # bytes of a file that are read for its checksum by default
+GONE, UNASKED = -1, -2  # in place of a size: the file does not exist, or was not asked yet
 
 Found = TypeVar("Found")
 
@@ -39,8 +39,8 @@ class Origin(ABC):
 
     @abstractmethod
     def stamps(self, rows: np.ndarray) -> np.ndarray:
-        """int64 (n, 2): size in bytes and time of change in ns of each file, GONE for one that is
-        not there; (n, 1) of pixels in memory: their CRC-32."""
+        """int64 (n, 2): size in bytes and time of change in ns of each file, GONE for a missing
+        one. For pixels in memory it is their CRC-32, (n, 1)."""
 
     @abstractmethod
     def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
@@ -61,7 +61,7 @@ class Files(Origin):
         self._stamps: np.ndarray | None = None  # int64 (N, 2)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was asked: a process that is sent images asks for itself."""
+        """The state without the stamps: a process that receives images reads them itself."""
         return {**self.__dict__, "_stamps": None}
 
     def __len__(self) -> int:
@@ -90,9 +90,9 @@ class Files(Origin):
 
 
 class Pixels(Origin):
-    """Decoded images (N, H, W, 3) uint8 in memory, and their names."""
+    """Decoded images (N, H, W, 3) uint8 in memory, or N of different sizes, and their names."""
 
-    def __init__(self, pixels: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, pixels: np.ndarray | Sequence[np.ndarray], names: Sequence[str]) -> None:
         self._pixels, self._names = pixels, names
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class Pixels(Origin):
 
 
 class Part(Origin):
-    """Some images of another origin: image i is its image `indices[i]`."""
+    """Some images of another origin: image i is the image `indices[i]` of `whole`."""
 
     def __init__(self, whole: Origin, indices: Sequence[int] | np.ndarray) -> None:
         self.whole, self._indices = whole, np.asarray(indices, dtype=np.int64)
@@ -139,14 +139,14 @@ class Part(Origin):
 
 
 def evenly(count: int, most: int) -> Sequence[int]:
-    """Up to `most` numbers below `count`, first and last among them."""
+    """Up to `most` evenly spaced numbers below `count`, including the first and the last."""
     if count <= most:
         return range(count)
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _in_threads(work: Callable[[Any], Found], paths: Sequence[str | bytes]) -> list[Found]:
-    """What `work` returns of each path, in order."""
+    """The results of `work` for each path, in order."""
     if len(paths) <= CHUNK:
         return [work(path) for path in paths]
     parts = [paths[begin : begin + CHUNK] for begin in range(0, len(paths), CHUNK)]
@@ -158,7 +158,7 @@ def _in_threads(work: Callable[[Any], Found], paths: Sequence[str | bytes]) -> l
 def _stamp(path: str | bytes) -> tuple[int, int]:
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # the latter for a name with a NUL
+    except (OSError, ValueError):  # ValueError for a name with a NUL
         return GONE, GONE
     return status.st_size, status.st_mtime_ns
 
@@ -172,6 +172,6 @@ def _checksum(path: str, most: int) -> int:
 
 
 def _hash(content: bytes | memoryview) -> int:
-    """64 bits, which no two of a million different images share by chance."""
+    """A hash of 64 bits: among a million different images, no two are equal by chance."""
     found = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(found, "little", signed=True)

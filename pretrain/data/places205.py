@@ -3,9 +3,9 @@
     trainvalsplit_places205/{train,val}_places205.csv       lines `a/abbey/IMAGE.jpg 0`
     data/vision/torralba/deeplearning/images256/a/abbey/    the images
 
-The lists may also be in the folder itself, the images in `images256/` or below the archive's name
-`imagesPlaces205_resize/`. Class folders, as VISSL reads them, are `folder:places205:train`, with
-classes in alphabetical order.
+The lists may also be in the folder itself, and the images in `images256/` or in
+`imagesPlaces205_resize/`, the archive's folder. For class folders, as VISSL reads them, use
+`folder:places205:train`; their classes are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ IMAGE_FOLDERS = (IMAGES, f"imagesPlaces205_resize/{IMAGES}", "images256")
 def read_places205(folder: Path, split: str) -> FileList:
     """The images of "train" or "val" in the list's order, labels 0 to 204 as the list has them.
 
-    A class has the name of the folder of its first training image, without the letter ("abbey",
-    "apartment_building/outdoor"), in both splits; "class 7" where the training list has none.
+    In both splits, a class is named after the folder of its first training image, without the
+    letter ("abbey", "apartment_building/outdoor"). It is "class 7" if the training list has no
+    image of it.
 
     Raises:
-        InputError: a list or the image folder is missing (with the layout expected), a line is
-            not a path and a label, a label is out of range, an image is missing.
+        InputError: a list or the image folder is missing (the message shows the expected layout),
+            a line is not a path and a label, a label is out of range, or an image is missing.
     """
     layout = (
         f"{folder}/{{{LISTS[0].format('{train,val}')}, {IMAGES}/a/abbey/*.jpg, ...}};"
@@ -72,7 +73,9 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
                 if line := line.strip():
                     yield _parse(line, f"{path}, line {number}")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text ({error.reason}): damaged, or another file") from None
+        raise InputError(
+            f"{path} is not text ({error.reason}): it is damaged, or a different file"
+        ) from None
 
 
 def _parse(line: str, where: str) -> tuple[str, int]:

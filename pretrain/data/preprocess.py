@@ -1,7 +1,7 @@
-"""What a network's weights expect of their input: `(N, 3, H, W)` RGB images in, network input out.
+"""The input that a network's weights expect: `(N, 3, H, W)` RGB images in, network input out.
 
-These facts travel with the weights through every file: channel order, mean, standard deviation,
-value range, and MSCN's high-pass filter. `Preprocess.apply` applies them for pretraining,
+Every file of weights contains these facts: channel order, mean, standard deviation, value range,
+and MSCN's high-pass filter. `Preprocess.apply` applies them for pretraining,
 classification and segmentation; a detector applies them to images before padding
 (`transfer/detection/torchvision_engine/detector.py`, `transfer/detection/detectron2_engine.py`).
 """
@@ -51,16 +51,16 @@ class Preprocess:
         if min(self.std) <= 0:
             raise InputError(f"std {self.std} must be above 0")
         if self.value_range[0] >= self.value_range[1]:
-            raise InputError(f"value_range {self.value_range} must rise")
+            raise InputError(f"value_range {self.value_range} must be increasing")
 
     def affine(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Factor and shift `(1, 3, 1, 1)` that normalise images of their type, on their device."""
+        """Factor and shift `(1, 3, 1, 1)` that normalise these images, on the images' device."""
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         low, high = self.value_range
         mean = torch.tensor(self.mean, dtype=torch.float32).view(1, 3, 1, 1)
         std = torch.tensor(self.std, dtype=torch.float32).view(1, 3, 1, 1)
-        # (x / scale * (high - low) + low - mean) / std, as one product and one sum. Both factors
-        # are computed on the CPU: the host does not wait for a GPU to take six numbers.
+        # (x / scale * (high - low) + low - mean) / std, as one product and one sum. Both are
+        # computed on the CPU, so the host does not wait for a GPU to copy six numbers.
         factor, shift = (high - low) / scale / std, (low - mean) / std
         device = images.device
         return factor.to(device, non_blocking=True), shift.to(device, non_blocking=True)
@@ -68,8 +68,8 @@ class Preprocess:
     def normalise(self, images: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Range, channel order, mean and std, without the filter.
 
-        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape. `affine` of such
-        images saves its computation where there are many small batches.
+        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape. If there are
+        many small batches, compute `affine` once and pass it.
         """
         factor, shift = self.affine(images) if affine is None else affine
         images = images.float()
@@ -78,7 +78,7 @@ class Preprocess:
         return (images * factor).add_(shift)
 
     def apply(self, images: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Normalise, then filter: what the network sees. Shapes and types as in `normalise`."""
+        """Normalise, then filter: the network's input. Shapes and types are as in `normalise`."""
         images = self.normalise(images, affine)
         return images if self.highpass is None else self.highpass.apply(images)
 

@@ -1,7 +1,7 @@
 """Finds images of refused kinds among many: paths in, one InputError for all of them.
 
-Only headers are read (some 0.1 ms per local file), by several threads, because on a
-network file system most of the time is waiting.
+Several threads read only the headers (some 0.1 ms per local file), because on a network file system
+most of the time is waiting.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pretrain.data.decode import Header, largest_of_16_bits, read_header, refuse
 
 THREADS = 8
 QUIET_SECONDS = 2.0  # a shorter scan shows no progress bar
-JPEG = (".jpg", ".JPEG", ".jpeg", ".JPG")  # as most are written: millions are passed over at once
+JPEG = (".jpg", ".JPEG", ".jpeg", ".JPG")  # usual spellings, skipped at once
 # The formats whose pixels may be 32-bit integers or floats
 SCALELESS = (".tif", ".tiff", ".pfm")
 
 # The formats that may hold 16 bits
 DEEP = (".tif", ".tiff", ".png", ".pgm", ".jp2")
-DARK, DARK_SAMPLES = 4096, 8  # the largest value of 12 bits; files that are read
+DARK, DARK_SAMPLES = 4096, 8  # values of 12 bits are below DARK; number of files that are read
 IS_DARK = (
-    "all samples of the images of 16 bits hold values of 12 bits or less and are nearly black: "
-    "multiply them, so that white is near 65535"
+    "all sampled 16-bit images have values of 12 bits or less and are nearly black: multiply their "
+    "values, so that white is near 65535"
 )
 
 Item = TypeVar("Item")
@@ -33,14 +33,15 @@ Found = TypeVar("Found")
 
 
 def check_kinds(source: str, paths: Sequence[str]) -> None:
-    """Raises InputError for images whose pixels carry no scale: their number and the first ones.
+    """Raises InputError for images whose pixels have no scale, with their number and the first
+    ones.
 
-    Only files of the formats that can hold such pixels are opened, so that millions of JPEGs cost
-    nothing. Files that are not images are left to the reader. Warns of images of 16 bits that are
-    nearly black in all of a few samples.
+    It opens only files of formats that can have such pixels, so millions of JPEGs cost nothing.
+    Files that are not images are left to the reader. It warns if all of a few sampled 16-bit images
+    are nearly black.
 
     Args:
-        source: how the message names the set of images.
+        source: the name of the set of images in the message.
     """
     findings = Findings(source)
     kinds = KindCheck(findings)
@@ -54,7 +55,7 @@ def check_kinds(source: str, paths: Sequence[str]) -> None:
 
 
 def note_dark(findings: Findings, paths: Sequence[str]) -> None:
-    """Notes sets whose images of 16 bits come out nearly black: a few of them are read."""
+    """Adds a note if the 16-bit images of a set are nearly black. It reads a few of them."""
     deep = [path for path in paths if path.lower().endswith(DEEP)]
     sample = deep[:: max(1, len(deep) // DARK_SAMPLES)][:DARK_SAMPLES]
     largest = {path: largest_of_16_bits(path) for path in sample}
@@ -66,13 +67,13 @@ def note_dark(findings: Findings, paths: Sequence[str]) -> None:
 
 
 class KindCheck:
-    """Adds the images of refused kinds to findings, one after the other."""
+    """Adds images of refused kinds to findings, one after the other."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings, self._described = findings, 0
 
     def add(self, path: str, header: Header) -> bool:
-        """Whether images of the header's kind are read."""
+        """Adds the image if its kind is refused; returns whether its kind is read."""
         if header.refused is None:
             return True
         kind, remedy = header.refused
@@ -85,14 +86,14 @@ class KindCheck:
 
 
 def each(work: Callable[[Item], Found], items: Sequence[Item], title: str) -> Iterable[Found]:
-    """What `work` returns of each item, in order, by several threads, with a progress bar."""
+    """The results of `work` for each item, in order, by several threads, with a progress bar."""
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(work, items)
         yield from progress(found, desc=title, total=len(items), leave=False, delay=QUIET_SECONDS)
 
 
 def header_or_fault(path: str) -> Header | str:
-    """What a file says of its image, or the text of what makes it unreadable."""
+    """The header of a file, or the error's text if the file is unreadable."""
     try:
         return read_header(path)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Which images are in a training set and in a test set: where the images come from in, a count out.
+"""Which images are both in a training set and in a test set: two origins in, a count out.
 
-Equal images are found by their content, whatever their names. Only files of equal size are read,
-first their beginnings, then as a whole those whose beginnings are equal.
+Equal images are found by their content; their names do not matter. Only files of equal size are
+read: first their beginnings, then the complete files if the beginnings are equal.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from pretrain.data.origins import GONE, Files, Origin, Part, Pixels
 
-# At most so many images are compared by size, and so many files are read: some seconds on a local
-# disk. If one asks for it (tools/doctor.py), THOROUGH times as many.
+# At most MOST_IMAGES images are compared by size, and MOST_READ files are read, which takes some
+# seconds on a local disk. A thorough search (tools/doctor.py) allows THOROUGH times as many.
 MOST_IMAGES, MOST_READ, THOROUGH = 200_000, 20_000, 10
 BEGINNING, WHOLE = 2**14, 2**31  # bytes
 SHOWN = 2
@@ -24,11 +24,12 @@ SHOWN = 2
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Test images that are training images too.
+    """Test images that are also training images.
 
     Attributes:
-        count: how many; images: of the test set.
-        first: for some of them the name in the test set and that in the training set.
+        count: the number of shared images.
+        images: the number of images of the test set.
+        first: for some shared images, the name in the test set and the name in the training set.
     """
 
     count: int
@@ -36,22 +37,22 @@ class SharedImages:
     first: tuple[tuple[str, str], ...] = ()
 
     def text(self, train: str, test: str) -> str:
-        """A sentence on two sets of these names."""
+        """A sentence about the two sets, which are called by these names."""
         if not self.count:
             return f"no image of {test} is in {train}"
         pairs = ", ".join(f"{one} is {other}" for one, other in self.first)
         return (
-            f"{self.count} of the {self.images} images of {test} are in {train}, too (equal "
-            f"content, first: {pairs}): results on them say nothing of new images; remove them "
-            "from one of the two"
+            f"{self.count} of the {self.images} images of {test} are also in {train} (equal "
+            f"content, first: {pairs}): results on them say nothing about new images; remove them "
+            "from one of the two sets"
         )
 
 
 def not_compared(train: str, test: str) -> str:
-    """What is said of two sets that `find_shared` does not compare."""
+    """The message if `find_shared` does not compare two sets."""
     return (
-        f"{test} was not searched for images of {train}: too many images, or files of equal size "
-        f"(tools/doctor.py searches {THOROUGH} times as many as a run)"
+        f"{test} was not searched for images of {train}: there are too many images or files of "
+        f"equal size (tools/doctor.py searches {THOROUGH} times as many as a run)"
     )
 
 
@@ -94,10 +95,10 @@ def _hashes(origin: Origin, rows: np.ndarray, most: int) -> np.ndarray:
 def _pairs(
     train: Origin, test: Origin, ours: np.ndarray, hashes: np.ndarray, theirs: np.ndarray
 ) -> tuple[tuple[str, str], ...]:
-    """Names of test images `theirs`, and of the first of the training images `ours` that each is.
+    """Names of the test images `theirs`, each with the name of the first equal image of `ours`.
 
     Args:
-        hashes: of `ours`.
+        hashes: the hashes of `ours`.
     """
     if not len(theirs):
         return ()
@@ -111,7 +112,7 @@ def _pairs(
 
 
 def _kind(origin: Origin) -> type[Origin]:
-    """Whether they are files or pixels, which are compared with their kind alone."""
+    """Whether the images are files or pixels. Only images of the same kind can be compared."""
     while isinstance(origin, Part):
         origin = origin.whole
     return Pixels if isinstance(origin, Pixels) else Files

@@ -1,8 +1,8 @@
 """From crops to what the network sees: V crops uint8 `(N, 3, S, S)` in, V views float32 out.
 
-The order of operations is binding, because after the filter 0 has to mean "nothing": photometric
-augmentation in [0, 1]; normalise; high-pass filter; mask; noise in the masked pixels only. Nothing
-follows. Legend: V views, N batch, S a view's side in pixels.
+The order of operations is fixed, because after the filter 0 has to mean "nothing": photometric
+augmentation in [0, 1]; normalise; high-pass filter; mask; noise in the masked pixels only. No
+operation follows. Legend: V views, N batch, S a view's side in pixels.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ViewMaker:
 
     Args:
         recipes: one augmentation per view (`ViewRecipe.none()` for none).
-        highpasses: one filter per view; None leaves the normalised pixels.
+        highpasses: one filter per view; None keeps the normalised pixels.
         masks: one mask recipe per view; None masks nothing. Views are masked independently.
         preprocess: normalisation of all views (its `highpass` is not used here).
         same_view: for each view None, or the index of an earlier view whose augmented pixels it
             reuses before its own filter and mask (the article's "masks on the same view").
 
-    Raises `InputError` when the lists differ in length or `same_view` names no earlier view.
+    Raises `InputError` if the lists differ in length or a `same_view` is not an earlier view.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class ViewMaker:
         """Make the views of a batch, on the crops' device.
 
         V crops uint8 `(N, 3, S, S)` RGB -> V views float32 of the same shapes. `generator` is the
-        only source of randomness. It may be on the CPU while the crops are on a GPU, and is best
-        there: the draws are small, and the GPU then never waits for them.
+        only source of randomness. Keep it on the CPU even if the crops are on a GPU: the draws are
+        small, and then the GPU never waits for them.
         """
         if len(crops) != self.num_views:
-            raise InputError(f"got {len(crops)} crops an image for {self.num_views} views")
+            raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
         params, masks = self._draw(crops, generator)
         pixels = self._augmented(crops, params)
         return [self._masked(pixels[view], view, mask) for view, mask in enumerate(masks)]
@@ -95,15 +95,15 @@ class ViewMaker:
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
-        """The mask of each view (None where its branch has none) that `__call__` draws for these
-        crops from a generator in the same state. Draws alone: no view is made."""
+        """The mask of each view (None if its branch has none) that `__call__` draws for these crops
+        from a generator in the same state. It only draws, and makes no view."""
         return self._draw(crops, generator)[1]
 
     def _draw(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> tuple[dict[int, AugmentParams], list[MaskParams | None]]:
-        """All draws, view by view: the augmentation of each view that has one of its own, and the
-        mask of every view."""
+        """All draws, view by view: the augmentation of each view that does not reuse another view,
+        and the mask of every view."""
         params: dict[int, AugmentParams] = {}
         masks: list[MaskParams | None] = []
         for view, source in enumerate(self.same_view):
@@ -116,9 +116,9 @@ class ViewMaker:
     def _augmented(self, crops: Sequence[Tensor], params: dict[int, AugmentParams]) -> list[Tensor]:
         """Each view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1].
 
-        Views of one size whose recipes differ in probabilities alone pass through it together.
-        That is for GPUs, where the time is that of starting kernels. On a CPU each view is alone:
-        small batches stay in its cache.
+        Views of one size whose recipes differ only in probabilities are augmented together. This
+        is for GPUs, where starting kernels takes most of the time. On a CPU each view is augmented
+        alone, because small batches stay in its cache.
         """
         groups: dict[tuple[ViewRecipe, torch.Size, int | None], list[int]] = {}
         for view in params:
@@ -139,7 +139,7 @@ class ViewMaker:
     def _masked(self, images: Tensor, view: int, mask: MaskParams | None) -> Tensor:
         """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input.
 
-        On a CPU in pieces as well, unless the mask is filled with other images of the batch.
+        On a CPU this also runs in pieces, unless the mask is filled with other images of the batch.
         """
         preprocess = replace(self.preprocess, highpass=self.highpasses[view])
         affine = preprocess.affine(images)

@@ -1,8 +1,8 @@
 """A picture of what the network sees: crops and views of a few images, a PNG out.
 
-One row per image: its crops, then its views as the network gets them, rescaled for display. In a
-filtered view grey is 0, "no information". Legend: V views, N images, S side in pixels (of each
-view its own).
+Each row shows one image: its crops, then its views as the network gets them, rescaled for display.
+In a filtered view grey is 0, "no information". Legend: V views, N images, S side of a view in
+pixels.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def save_view_panel(
 ) -> Path:
     """Draw a panel of the first `rows` images of a batch and write it as PNG.
 
-    V crops uint8 `(N, 3, S, S)` on any device; the draws come from `seed` alone, so that a panel
-    neither depends on a run's randomness nor disturbs it. Returns the path.
+    `crops` are V tensors uint8 `(N, 3, S, S)` on any device. The draws come only from `seed`, so a
+    panel neither depends on a run's random state nor changes it. Returns the path.
     """
     crops = [crop[:rows].cpu() for crop in crops]
     views = maker(crops, torch.Generator().manual_seed(seed))
@@ -56,8 +56,8 @@ def save_png(image: Image.Image, path: str | Path) -> Path:
 def displayable(views: Tensor, preprocess: Preprocess, filtered: bool) -> Tensor:
     """Network input `(N, 3, S, S)` as colours in [0, 1].
 
-    Filtered input is shown around grey, scaled per image so that 99 % of its values fit; other
-    input has its normalisation undone.
+    Filtered input is shown around grey, scaled per image so that 99 % of its values fit. For other
+    input the normalisation is undone.
     """
     if filtered:
         reach = views.abs().flatten(1).quantile(0.99, dim=1).clamp(min=1e-6)
@@ -78,10 +78,10 @@ def draw_columns(
     largest: int | None = None,
     background: str = "white",
 ) -> Image.Image:
-    """Titled columns of images below a heading, a line of images for each of the N.
+    """Draws titled columns of images below a heading, with one row for each of the N images.
 
-    Small images are enlarged without smoothing; of those larger than `largest` pixels every
-    second, third, ... pixel is shown.
+    Small images are enlarged without smoothing. If an image is larger than `largest` pixels, only
+    every second, third, ... pixel is shown.
     """
     shown = [(title, _tiles(images, largest)) for title, images in columns]
     tall = max(tiles.shape[1] for _, tiles in shown)
@@ -104,7 +104,7 @@ def draw_columns(
 
 
 def _tiles(images: Tensor, largest: int | None) -> np.ndarray:
-    """Images `(N, 3, S, S)` in [0, 1] as uint8 `(N, T, T, 3)`, T the side drawn."""
+    """Images `(N, 3, S, S)` in [0, 1] as uint8 `(N, T, T, 3)`, T is the drawn side."""
     side = images.shape[-1]
     step = -(-side // largest) if largest else 1
     zoom = max(1, -(-SMALLEST_TILE // side))

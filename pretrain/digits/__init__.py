@@ -1,1 +1,1 @@
-"""The embedded data set: handwritten digits on photographs, with boxes and masks."""
+"""The built-in data set: handwritten digits on photographs, with boxes and masks."""

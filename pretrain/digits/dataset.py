@@ -1,13 +1,13 @@
-"""The embedded data set: handwritten digits on photographs, for demonstrations and tests.
+"""The built-in data set: handwritten digits on photographs, for demonstrations and tests.
 
-`make_digits` writes, for a seed and counts, below a folder (use it as $DETECTRON2_DATASETS):
+For a seed and counts, `make_digits` writes below a folder (use the folder as $DETECTRON2_DATASETS):
     digits_cls/{train,val,test}/<digit>/*.png  32 px crops, one digit each (folder:digits_cls:train)
     digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
     digits_coco/                               the same scenes with masks (coco:digits_coco:train)
     digits.json                                what was made: format, seed, counts
 The splits share neither digits nor parts of the photographs. The same seed and counts give the same
-bytes (with the same versions of Pillow and scikit-learn), and image i of a split is the same for
-all counts.
+bytes (with the same versions of Pillow and scikit-learn). Image i of a split is the same for all
+counts.
 """
 
 from __future__ import annotations
@@ -58,11 +58,18 @@ def make_digits(
     classification: Sequence[int] = CLASSIFICATION_COUNTS,
     scenes: Sequence[int] = SCENE_COUNTS,
 ) -> bool:
-    """Writes the data set below `output`; True when written, False when it was there already.
+    """Writes the data set below `output`. Returns True if it was written, False if it existed.
 
     classification, scenes: numbers of crops and of scenes for train, val, test.
     The set is made beside `output` and moved there when complete: a folder with digits is whole.
     Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
+
+    Example:
+        >>> import pretrain
+        >>> pretrain.make_digits("digits", classification=(40, 10, 10), scenes=(2, 1, 1))
+        True
+        >>> pretrain.make_digits("digits", classification=(40, 10, 10), scenes=(2, 1, 1))
+        False
     """
     output = Path(output)
     crop_counts, scene_counts = _counts(classification, "classification"), _counts(scenes, "scenes")
@@ -74,7 +81,7 @@ def make_digits(
         "scenes": scene_counts,
     }
     if _is_finished(output, facts):
-        _LOG.info("%s already holds this data set", output)
+        _LOG.info("%s already contains this data set", output)
         return False
     whole = output.absolute()
     try:
@@ -95,7 +102,7 @@ def make_digits(
 
 
 def draw_crop(split: str, digit: int, rng: np.random.Generator) -> np.ndarray:
-    """One classification image, uint8 (32, 32, 3), with a digit of the class wholly inside it."""
+    """One classification image, uint8 (32, 32, 3), with a digit of the class fully inside it."""
     pixels = draw_background(split, CROP_SIDE, _ZOOM, rng)
     pool = digit_pool(split)[digit]
     ink = pool[rng.integers(len(pool))]
@@ -111,18 +118,18 @@ def draw_crop(split: str, digit: int, rng: np.random.Generator) -> np.ndarray:
 
 def _whole_number(value: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise InputError(f"{what} of the digits must be a whole number from 0 up, not {value!r}")
+        raise InputError(f"{what} of the digits must be a whole number, 0 or more, not {value!r}")
     return int(value)
 
 
 def _counts(values: Sequence[int], what: str) -> list[int]:
     if len(values) != len(SPLITS):
-        raise InputError(f"{what} needs three counts (train, val, test), not {values!r}")
+        raise InputError(f"{what} needs three counts (train, val, test), got {values!r}")
     return [_whole_number(value, f"each {what} count") for value in values]
 
 
 def _is_finished(output: Path, facts: dict) -> bool:
-    """True for this very set, False for a free place; InputError for anything else in the way."""
+    """True if `output` has this data set, False if it is free; InputError for anything else."""
     if not output.exists():
         return False
     if not output.is_dir():
@@ -134,15 +141,13 @@ def _is_finished(output: Path, facts: dict) -> bool:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or found.get("format") != facts["format"]:
-        raise InputError(
-            f"{output} is not empty and holds no finished digits; choose another folder"
-        )
+        raise InputError(f"{output} is not empty and has no complete digits; choose another folder")
     if found == facts:
         return True
     changed = [key for key in facts if found.get(key) != facts[key]]
-    described = ", ".join(f"{key} {found.get(key)} (asked: {facts[key]})" for key in changed)
+    described = ", ".join(f"{key} {found.get(key)} (requested: {facts[key]})" for key in changed)
     raise InputError(
-        f"{output} holds other digits: {described}; choose another folder or remove it"
+        f"{output} contains different digits: {described}; choose another folder or remove it"
     )
 
 
@@ -183,7 +188,7 @@ def _write_scenes(root: Path, seed: int, counts: Sequence[int]) -> None:
 
 def _jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    # Full chroma resolution: thin coloured strokes would bleed under the usual 4:2:0.
+    # Full chroma resolution, because thin coloured strokes would blur with the usual 4:2:0.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 

@@ -18,21 +18,21 @@ SPLITS = ("train", "val", "test")
 NUM_CLASSES = 10
 VISIBLE_ALPHA = 0.5
 
-# Of the 1,797 digits 1,300 are for training; its last 200 are kept for validation.
+# There are 1,797 digits. The first 1,300 are for training; the last 200 of these are validation.
 _DIGIT_RANGES = {"train": (0, 1100), "val": (1100, 1300), "test": (1300, 1797)}
-# Left, top, right, bottom as fractions of a photograph: the test split owns the right 40 %, and
-# validation the lower third of the left part, so that no pixel serves two splits.
+# Left, top, right, bottom as fractions of a photograph. The test split has the right 40 %, and
+# validation has the lower third of the left part, so no pixel is in two splits.
 _REGIONS = {
     "train": (0.0, 0.0, 0.6, 0.67),
     "val": (0.0, 0.67, 0.6, 1.0),
     "test": (0.6, 0.0, 1.0, 1.0),
 }
-# The digits are in writer order; one fixed shuffle (not the user's seed) keeps the test digits of
-# one seed out of the training digits of every other.
+# The digits are ordered by writer. One fixed shuffle (not the user's seed) makes sure that no test
+# digit of one seed is a training digit of another seed.
 _SHUFFLE_SEED = 20220801
 _PAD = 2  # cells of empty margin around the 8x8 strokes, room for rotation
 _STROKE_LOW, _STROKE_HIGH = 0.2, 0.55  # ink levels that become alpha 0 and 1
-_MIN_CONTRAST = 0.25  # least difference of luma (0..1) between a digit and what is behind it
+_MIN_CONTRAST = 0.25  # least difference of luma (0..1) between a digit and its background
 
 
 @lru_cache(maxsize=None)
@@ -126,9 +126,9 @@ def luma(rgb: np.ndarray) -> float:
 
 
 def draw_colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour, float32 (3,) in 0..255, that stands out from uint8 (n, 3) pixels behind it.
+    """A random colour, float32 (3,) in 0..255, with a contrast to the uint8 (n, 3) pixels behind.
 
-    Only the mean brightness is compared: textures may still cross the strokes (a hard set).
+    Only the mean brightness is compared. Textures may still cross the strokes, so the set is hard.
     """
     reference = luma(behind)
     while True:
@@ -141,7 +141,7 @@ def draw_colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def paste(
     canvas: np.ndarray, alpha: np.ndarray, top: int, left: int, rng: np.random.Generator
 ) -> None:
-    """Blends a glyph of a random colour into uint8 (H, W, 3) `canvas` in place, wholly inside."""
+    """Blends a glyph of a random colour into uint8 (H, W, 3) `canvas` in place, fully inside."""
     height, width = alpha.shape
     behind = canvas[top : top + height, left : left + width]
     colour = draw_colour(behind[alpha >= VISIBLE_ALPHA], rng)

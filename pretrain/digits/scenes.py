@@ -28,7 +28,7 @@ SCENE_SIDE = 128
 _HEIGHTS = (24.0, 60.0)  # pixels of a digit in a scene
 _ZOOM = (1.0, 1.6)  # photo pixels per scene pixel
 _MAX_DIGITS = 4
-_MAX_OVERLAP = 0.1  # of the smaller of two boxes
+_MAX_OVERLAP = 0.1  # share of the area of the smaller of two boxes
 _PLACEMENT_TRIES = 20
 
 
@@ -42,7 +42,7 @@ class Scene:
 
 
 def draw_scene(split: str, rng: np.random.Generator) -> Scene:
-    """One scene with 1 to 4 digits that are wholly inside and cover each other only a little."""
+    """One scene with 1 to 4 digits that are fully inside and overlap only a little."""
     side = SCENE_SIDE
     pixels = draw_background(split, side, _ZOOM, rng)
     classes: list[int] = []
@@ -139,8 +139,8 @@ def coco_categories() -> list[dict]:
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     """Polygons [x0, y0, x1, y1, ...] that pycocotools fills to exactly the bool (H, W) mask.
 
-    One polygon per 4-connected part, along pixel edges. Holes are joined to the outline by a seam
-    that is walked there and back, which adds nothing under the even-odd rule.
+    There is one polygon per 4-connected part, along pixel edges. Holes are joined to the outline by
+    a seam that is followed in both directions, which adds nothing under the even-odd rule.
     """
     labels, count = ndimage.label(mask)
     polygons = []
@@ -182,7 +182,7 @@ def _trace_loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
 def _step(
     following: dict[tuple[int, int], list[tuple[int, int]]], corner: tuple[int, int]
 ) -> tuple[int, int]:
-    """Takes one edge that leaves `corner` out of the table and returns where it ends."""
+    """Removes one edge that starts at `corner` from the table and returns its end."""
     ends = following[corner]
     end = ends.pop()
     if not ends:
@@ -191,7 +191,7 @@ def _step(
 
 
 def _corners_only(loop: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Leaves out the points where a closed loop of unit steps goes straight on."""
+    """Removes the points at which a closed loop of unit steps does not turn."""
     around = zip(loop[-1:] + loop[:-1], loop, loop[1:] + loop[:1])
     return [
         here for before, here, after in around if (before[0] == here[0]) != (here[0] == after[0])

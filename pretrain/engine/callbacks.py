@@ -1,9 +1,7 @@
-"""What happens beside the training: metrics, progress bar, checkpoints, each a `Callback`."""
+"""The work around the training steps: metrics, progress bar, checkpoints, each a `Callback`."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from pretrain.engine.state import FILE_NAME, save_training
 
 
 class Metrics(Callback):
-    """Every N steps: mean loss and terms since the last row (over processes), rate, speed,
-    progress. Warns, once, of features that have collapsed in a method that can."""
+    """Writes a row every N steps: mean loss and terms since the last row (over processes), learning
+    rate, speed, progress. Warns once of collapsed features, for methods that can collapse."""
 
     def __init__(self, writer: MetricsWriter, every_steps: int, can_collapse: bool = False) -> None:
         self.writer = writer
@@ -30,11 +28,11 @@ class Metrics(Callback):
         self.can_collapse = can_collapse
 
     def start(self, training: Training) -> None:
-        """Goes on with what a resumed run had added up."""
+        """Continues with the sums of a resumed run."""
         self._unlogged = training.unlogged
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
-        """Adds up, without waiting for the device; writes when it is time."""
+        """Adds to the sums without waiting for the device; writes a row when it is due."""
         if outcome["taken"]:
             self._unlogged.add({"loss": outcome["loss"], **outcome["terms"]})
         if training.step % self.every_steps == 0 or training.step == training.total_steps:
@@ -76,13 +74,12 @@ class ProgressBar(Callback):
     """Steps done, time left, images per second and the loss, on the main process."""
 
     def start(self, training: Training) -> None:
-        """Opens the bar where the run stands."""
+        """Opens the bar at the run's present step."""
         self._bar = progress(
             desc="pretrain",
             total=training.total_steps,
             initial=training.step,
             unit="step",
-            mininterval=_seconds_between_updates(),
         )
         self._shown, self._step = time.monotonic(), training.step
         self._seconds = training.seconds
@@ -106,25 +103,26 @@ class ProgressBar(Callback):
 
 
 class ViewPanel(Callback):
-    """Draws `views.png` from the first batch, where the folder has none yet."""
+    """Draws `views.png` from the first batch, if the folder does not have it yet."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "views.png"
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
-        """Draws with a generator of its own, so that no training number depends on the picture."""
+        """Draws with a separate generator, so that no training number depends on the picture."""
         if is_main() and not self.path.exists():
             save_view_panel(training.make_views, outcome["crops"], self.path, seed=training.seed)
 
 
 class Checkpoint(Callback):
-    """Writes `checkpoint.pth` every few epochs or steps, at the end, and where the run is asked to
-    stop; may keep one by epoch. The one before stays as `checkpoint.prev.pth`.
+    """Writes `checkpoint.pth` every few epochs or steps, at the end, and when the run is asked to
+    stop. It can also keep checkpoints by epoch. The one before stays as `checkpoint.prev.pth`.
 
-    Called after what writes rows: those up to the checkpoint's step are on disk before it.
+    It is called after the callbacks that write rows, so the rows up to the checkpoint's step are on
+    disk before the checkpoint.
 
     Args:
-        writer: of the rows.
+        writer: the writer of the rows.
     """
 
     def __init__(
@@ -154,10 +152,10 @@ class Checkpoint(Callback):
             self._save(training, f"checkpoint_{training.epoch}.pth")
 
     def stop(self, training: Training) -> None:
-        """Writes what `step` has not written."""
+        """Writes the checkpoint if `step` has not written it."""
         if not self._due(training):
             self._save(training, FILE_NAME)
-        barrier()  # a process that has ended ends the others, and with them the writing
+        barrier()  # if a process ended now, the others would end while they write
 
     def end(self, training: Training) -> None:
         """Writes the final checkpoint."""
@@ -169,11 +167,6 @@ class Checkpoint(Callback):
     def _save(self, training: Training, name: str) -> None:
         self.writer.flush()
         save_training(training, self.facts, self.folder / name)
-
-
-def _seconds_between_updates() -> float:
-    """Of the bar; a log file wants few lines, unless tqdm's own variable says otherwise."""
-    return 0.5 if sys.stderr.isatty() else float(os.environ.get("TQDM_MININTERVAL", 20.0))
 
 
 def due(training: Training, every_epochs: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with a pretraining config, found before any process starts: one line each."""
+"""Finds errors in a pretraining config before any process starts; each message is one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from pretrain.backbones.vit import check_patches, is_vit
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError, check_probability
+from pretrain.common.loggers import check_loggers
 from pretrain.common.lookup import find
 from pretrain.data.crops import RESIZES
 from pretrain.data.datasets import ImageDataset, sorting_hint
@@ -23,9 +24,10 @@ from pretrain.optim.schedules import SCHEDULES, check_milestones
 
 
 def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
-    """The merged config of a file or a name below configs/, checked without data.
+    """The merged config of a file, or of a name below configs/, checked without data.
 
-    Raises InputError: no training data is given; see `load_config` and `check_config`.
+    Raises InputError if no training data is given, and in the cases of `load_config` and
+    `check_config`.
     """
     cfg = load_config(config, get_defaults(), overrides, "pretrain")
     if not cfg.DATASETS.TRAIN:
@@ -38,7 +40,7 @@ def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> C
 
 
 def check_config(cfg: CfgNode, num_processes: int) -> None:
-    """Raises InputError naming the key whose value cannot work, and the remedy."""
+    """Raises InputError if a value cannot work; the message names the key and the remedy."""
     find(cfg.METHOD.NAME, METHODS, "method", "METHOD.NAME")
     find(cfg.METHOD.BASE, dict.fromkeys(BASES), "base loss", "METHOD.BASE")
     find(cfg.METHOD.PAIRS, PAIRINGS, "set of pairs", "METHOD.PAIRS")
@@ -64,6 +66,7 @@ def check_config(cfg: CfgNode, num_processes: int) -> None:
         raise InputError("DATASETS.KNN_TRAIN and DATASETS.KNN_TEST go together; give both or none")
     if cfg.DATALOADER.PREFETCH_GIB <= 0:
         raise InputError(f"DATALOADER.PREFETCH_GIB {cfg.DATALOADER.PREFETCH_GIB} must be above 0")
+    check_loggers(cfg.LOGGER)
     if cfg.LOG.EVERY_STEPS < 1:
         raise InputError(f"LOG.EVERY_STEPS {cfg.LOG.EVERY_STEPS} must be at least 1")
 
@@ -75,8 +78,9 @@ def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
         return
     if not is_vit(trunk):
         raise InputError(
-            f"METHOD.NAME {cfg.METHOD.NAME} leaves patches out, which BACKBONE.NAME "
-            f"{cfg.BACKBONE.NAME} cannot; give a timm ViT such as vit_small_patch16_224"
+            f"METHOD.NAME {cfg.METHOD.NAME} leaves patches out, and BACKBONE.NAME "
+            f"{cfg.BACKBONE.NAME} does not support that; give a timm ViT such as "
+            "vit_small_patch16_224"
         )
     sizes = {"VIEWS.SIZE": cfg.VIEWS.SIZE}
     if cfg.VIEWS.FOCAL.COUNT:
@@ -93,7 +97,7 @@ def check_backbone(cfg: CfgNode, trunk: nn.Module) -> None:
 
 
 def _check_image_size(cfg: CfgNode, trunk: nn.Module) -> None:
-    """A dry run on the meta device: maps that shrink to nothing, outputs that are not pooled."""
+    """Finds maps that shrink to nothing and outputs without pooling, on the meta device."""
     side = cfg.VIEWS.SIZE
     try:
         output = trunk.to("meta").eval()(torch.empty(1, 3, side, side, device="meta"))
@@ -110,22 +114,22 @@ def _check_image_size(cfg: CfgNode, trunk: nn.Module) -> None:
 
 
 def check_images(cfg: CfgNode, images: ImageDataset) -> None:
-    """Raises InputError for training images that are too few, or lack the labels needed."""
+    """Raises InputError if there are too few training images, or needed labels are missing."""
     if len(images) < cfg.SOLVER.BATCH_SIZE:
         raise InputError(
             f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has {len(images)} images, less than one "
-            f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}; lower it"
+            f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}; lower the batch size"
         )
     if METHODS[cfg.METHOD.NAME].labels and not images.classes:
         raise InputError(
-            f"METHOD.NAME {cfg.METHOD.NAME} needs labels, DATASETS.TRAIN {cfg.DATASETS.TRAIN} has "
-            f"no class folders{sorting_hint(images)}"
+            f"METHOD.NAME {cfg.METHOD.NAME} needs labels, but DATASETS.TRAIN "
+            f"{cfg.DATASETS.TRAIN} has no class folders{sorting_hint(images)}"
         )
 
 
 def check_monitor(bank: ImageDataset, queries: ImageDataset) -> None:
-    """Raises InputError for images of the kNN monitor without labels, or with those of other
-    classes: a label is a number, which names a class of its own set only."""
+    """Raises InputError if images of the kNN monitor have no labels, or if the two sets have
+    different classes: a label is a number, and it means a class only within its own set."""
     for key, images in (("KNN_TRAIN", bank), ("KNN_TEST", queries)):
         if not images.classes:
             raise InputError(
@@ -136,12 +140,12 @@ def check_monitor(bank: ImageDataset, queries: ImageDataset) -> None:
         odd = sorted({*bank.classes} ^ {*queries.classes}) or bank.classes
         raise InputError(
             f"DATASETS.KNN_TRAIN has {len(bank.classes)} classes, DATASETS.KNN_TEST "
-            f"{len(queries.classes)}, which must be the same ones: see {', '.join(odd[:3])}"
+            f"{len(queries.classes)}; they must have the same classes: see {', '.join(odd[:3])}"
         )
 
 
 def batch_note(cfg: CfgNode) -> str | None:
-    """A warning where the batch is not the recipe's: what became of the learning rate."""
+    """A warning if the batch size is not the recipe's; it says how the learning rate was scaled."""
     solver = cfg.SOLVER
     batch, recipe = solver.BATCH_SIZE, solver.RECIPE_BATCH_SIZE
     if recipe in (0, batch):
@@ -149,25 +153,25 @@ def batch_note(cfg: CfgNode) -> str | None:
     rates = [solver.LR_PER_256 * size / 256 for size in (batch, recipe)]
     return (
         f"SOLVER.BATCH_SIZE {batch} is not the recipe's {recipe}: the learning rate was scaled "
-        f"linearly, to {rates[0]:g} from {rates[1]:g}; the loss sees another number of images, "
-        "so the recipe's accuracy is not to be expected"
+        f"linearly, to {rates[0]:g} from {rates[1]:g}; the loss sees a different number of images, "
+        "so do not expect the recipe's accuracy"
     )
 
 
 def queue_note(cfg: CfgNode, count: int) -> str | None:
-    """A warning if the queue of keys is longer than the data: what it then holds.
+    """A warning if the queue of keys is longer than the data, with the consequence and the remedy.
 
     Args:
-        count: of training images.
+        count: number of training images.
     """
     node = cfg.METHOD
     name = node.BASE if node.NAME == MSCN else node.NAME
     if name not in QUEUED or node.QUEUE_SIZE <= count:
         return None
     return (
-        f"METHOD.QUEUE_SIZE {node.QUEUE_SIZE} is longer than the {count} training images: an image "
-        "then meets old keys of its own as negatives; lower it to a multiple of SOLVER.BATCH_SIZE "
-        f"{cfg.SOLVER.BATCH_SIZE} below that number"
+        f"METHOD.QUEUE_SIZE {node.QUEUE_SIZE} is larger than the {count} training images: then "
+        "old keys of the same image become its negatives; lower it to a multiple of "
+        f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE} below that number"
     )
 
 
@@ -194,7 +198,8 @@ def _check_parts(cfg: CfgNode, num_processes: int) -> None:
     if name not in IN_PARTS:
         raise InputError(
             f"SOLVER.ACCUMULATE {parts}: the loss of {name} cannot be computed in parts; set it to "
-            f"1 and lower SOLVER.BATCH_SIZE, use more GPUs, or one of {', '.join(IN_PARTS)}"
+            "1 and lower SOLVER.BATCH_SIZE, use more GPUs, or use one of these methods: "
+            f"{', '.join(IN_PARTS)}"
         )
 
 
@@ -226,16 +231,18 @@ def _check_method(cfg: CfgNode, num_processes: int) -> None:
             "a process (SOLVER.BATCH_SIZE over the processes and SOLVER.ACCUMULATE)"
         )
     if name in MOMENTUM:
-        build_momentum(cfg)  # for what it refuses
+        build_momentum(cfg)  # raises InputError for a bad schedule
     if name == "msn":
         if not 0 <= node.MSN.PATCH_DROP < 1:
-            raise InputError(f"METHOD.MSN.PATCH_DROP {node.MSN.PATCH_DROP} must be 0 to below 1")
+            raise InputError(
+                f"METHOD.MSN.PATCH_DROP {node.MSN.PATCH_DROP} must be at least 0 and below 1"
+            )
         if node.MSN.PROTOTYPES < 2:
             raise InputError(f"METHOD.MSN.PROTOTYPES {node.MSN.PROTOTYPES} must be at least 2")
 
 
 def _check_counts(cfg: CfgNode) -> None:
-    """The numbers of views against what the method asks for."""
+    """Compares the numbers of views with the requirements of the method."""
     needs, views = METHODS[cfg.METHOD.NAME], cfg.VIEWS
     for branch, wanted in (("A", needs.a), ("B", needs.b)):
         count = views[branch].COUNT
@@ -245,13 +252,13 @@ def _check_counts(cfg: CfgNode) -> None:
             more = ", or METHOD.NAME mscn" if cfg.METHOD.NAME in BASES else ""
             raise InputError(
                 f"METHOD.NAME {cfg.METHOD.NAME} takes {needs.a or 'any'} and {needs.b or 0} views "
-                f"an image, VIEWS.A.COUNT and VIEWS.B.COUNT are {views.A.COUNT} and "
+                f"per image, but VIEWS.A.COUNT and VIEWS.B.COUNT are {views.A.COUNT} and "
                 f"{views.B.COUNT}; set VIEWS.{branch}.COUNT to {wanted}{more}"
             )
     if views.FOCAL.COUNT < 0 or (views.FOCAL.COUNT and not needs.focal):
         raise InputError(
-            f"VIEWS.FOCAL.COUNT {views.FOCAL.COUNT}: METHOD.NAME {cfg.METHOD.NAME} uses no focal "
-            "views; set it to 0"
+            f"VIEWS.FOCAL.COUNT {views.FOCAL.COUNT}: METHOD.NAME {cfg.METHOD.NAME} does not use "
+            "focal views; set it to 0"
         )
 
 
@@ -265,9 +272,9 @@ def _check_views(cfg: CfgNode) -> None:
             f"HIGHPASS.AT_TRANSFER {cfg.HIGHPASS.AT_TRANSFER!r} is unknown; known: auto, no, yes"
         )
     if cfg.VIEWS.SAME_VIEW and not cfg.VIEWS.SAME_CROP:
-        raise InputError("VIEWS.SAME_VIEW shares the crop too; set VIEWS.SAME_CROP True as well")
+        raise InputError("VIEWS.SAME_VIEW also shares the crop; set VIEWS.SAME_CROP True as well")
 
 
 def _check_share(key: str, value: float) -> None:
     if not 0 < value < 1:
-        raise InputError(f"{key} {value} must lie between 0 and 1")
+        raise InputError(f"{key} {value} must be between 0 and 1")

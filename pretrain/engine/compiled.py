@@ -1,4 +1,4 @@
-"""torch.compile of a network, which goes on uncompiled, and says so in one line, if that fails."""
+"""torch.compile of a network. If it fails, the network runs uncompiled and one log line says so."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 def compile_network(network: nn.Module) -> None:
-    """Lets the network's calls be compiled, the first time that a kind of input comes.
+    """Compiles the network's calls when each kind of input comes for the first time.
 
-    Names in the state stay as they are; copies made before are not compiled. Sums may be taken in
-    another order, so that numbers differ by rounding.
+    Names in the state stay the same; copies that were made before are not compiled. Sums may be
+    computed in a different order, so numbers differ by rounding.
     """
     plain = network._call_impl
     fast = torch.compile(plain)
@@ -24,7 +24,7 @@ def compile_network(network: nn.Module) -> None:
         try:
             return fast(*args, **options)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = " ".join(str(error).strip().splitlines()[:2])  # what, and why
+            reason = " ".join(str(error).strip().splitlines()[:2])  # the error and its reason
             logger.warning("SOLVER.COMPILE has no effect, torch.compile failed: %s", reason)
             network._compiled_call_impl = None
             return plain(*args, **options)

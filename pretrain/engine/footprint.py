@@ -4,8 +4,9 @@ out, in seconds, on any machine.
 The step is the whole one of a process: forward, loss, backward, clipping, optimizer with its
 states, momentum copies and queue. Its input are the views and the crops that they were made of; the
 making of the views is left out, whose memory is free again before the backward pass reaches the
-peak. The other processes are pretended, so that loss and queue meet the images of all. Batch
-norm is that of one process: synchronised, it keeps the same activations.
+peak, unless a side stream makes the next step's: these are counted then, without what their making
+takes for a moment. The other processes are pretended, so that loss and queue meet the images of
+all. Batch norm is that of one process: synchronised, it keeps the same activations.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from pretrain.engine.run import build_solver, convert_norms, total_steps
 from pretrain.methods.build import build_method
 from pretrain.methods.shared_encoder import SharedEncoder
 
-CLASSES = 1000  # of a classifier; ImageNet's, whose head is small beside any backbone
+CLASSES = 1000  # outputs of a classifier: ImageNet's, whose head is small next to any backbone
 
 
 def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNeeds:
-    """What a run needs of each of its GPUs.
+    """What a run needs from each of its GPUs.
 
     Args:
-        cfg: checked for `num_processes`.
-        num_images: for training; None: not known, but of a public data set as it is known.
+        cfg: a config checked for `num_processes`.
+        num_images: number of training images; None: not known, except for a public data set.
     """
     images = num_images or IMAGES.get(cfg.DATASETS.TRAIN)
     steps = cfg.SOLVER.MAX_STEPS or None
@@ -60,10 +61,10 @@ def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNe
 
 
 def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
-    """The cost of a training step of one of the processes, on the precision that the config wants.
+    """The cost of a training step of one process, in the precision that the config sets.
 
     Args:
-        cfg: checked for `num_processes`.
+        cfg: a config checked for `num_processes`.
     """
     images = cfg.SOLVER.BATCH_SIZE // num_processes
     own = cfg.clone()
@@ -109,12 +110,14 @@ def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
             method.after_step(0, 10)
 
         held = [list(method.parameters()), list(method.buffers()), views, crops]
+        if own.SOLVER.SIDE_STREAM:  # the next step's, since nothing makes it wait for this one
+            held.append([torch.empty_like(tensor) for tensor in (*views, *crops)])
         return cost_of_step(step, [held, gradient_buckets(method, num_processes)])
 
 
 @contextmanager
 def _one_of(num_processes: int) -> Iterator[None]:
-    """This process is the first of several, whose tensors it gathers without values."""
+    """Makes this process the first of several; it gathers their tensors without values."""
     if num_processes == 1:
         yield
         return

@@ -1,10 +1,11 @@
-"""A step whose batch is computed in parts and whose loss compares all of it (GradCache, Gao et al.,
-arXiv 2101.06983): the memory of one part, the negatives of the whole batch.
+"""A step that computes its batch in parts, with a loss that compares all images (GradCache, Gao et
+al., arXiv 2101.06983): it needs the memory of one part and has the negatives of the full batch.
 
-First the embeddings of all parts are computed without a graph, then the loss of all of them and its
-gradient with respect to the embeddings. At last each part is computed again, with a graph, and the
-gradient is passed on through it. The result is that of the whole batch, if batch norms see a part's
-images at a time. A network must give the same embeddings twice: it draws no random numbers.
+First the embeddings of all parts are computed without a graph. Then their loss and its gradient
+with respect to the embeddings are computed. Finally each part is computed again with a graph, and
+the gradient is passed through it. The result equals a step of the full batch in which batch norms
+see one part at a time. A network must give the same embeddings twice, so it must not draw random
+numbers.
 
 Legend: V views, N images in this process's batch, D embedding.
 """
@@ -33,17 +34,17 @@ def forward_backward_in_parts(
     autocast: Callable[[], AbstractContextManager[Any]],
     backward: Callable[[Tensor], None],
 ) -> dict[str, Any]:
-    """Loss and gradients of V views (N, 3, H, W); returns what the method's `forward` does.
+    """Loss and gradients of V views (N, 3, H, W); returns the same as the method's `forward`.
 
-    The gradients are added to those that the parameters hold. Running statistics move once, by the
-    mean over the parts, as those of `GroupBatchNorm` do.
+    The gradients are added to the present gradients of the parameters. Running statistics are
+    updated once, by the mean over the parts, as in `GroupBatchNorm`.
 
     Args:
-        model: the method, or its DistributedDataParallel, whose processes then exchange their
-            gradients with the last part only.
-        parts: their number, which divides N.
+        model: the method, or its DistributedDataParallel. Its processes then exchange their
+            gradients only with the last part.
+        parts: the number of parts, which divides N.
         autocast: makes the context of a forward pass.
-        backward: of a scalar loss; it may scale it.
+        backward: runs the backward pass of a scalar loss; it may scale the loss.
     """
     split = [[view.chunk(parts)[part] for view in views] for part in range(parts)]
     statistics = Statistics(method)
@@ -63,7 +64,7 @@ def forward_backward_in_parts(
         last = part == parts - 1
         with nullcontext() if last else _apart(model):
             with autocast():
-                # Linear in the embeddings, with the gradient as slope
+                # The loss is linear in the embeddings, with the gradient as slope
                 passed_on = model(given, branches, gradient=gradient)["loss"]
             passed_on.backward()
     statistics.put_mean()
@@ -71,12 +72,12 @@ def forward_backward_in_parts(
 
 
 def _apart(model: nn.Module) -> AbstractContextManager[Any]:
-    """Without an exchange of gradients between the processes."""
+    """A context in which the processes do not exchange gradients."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 class Statistics:
-    """The running statistics of a module, which each part moves from the same start."""
+    """The running statistics of a module; each part updates them from the same start."""
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = list(module.buffers())
@@ -84,12 +85,12 @@ class Statistics:
         self._moved: list[list[Tensor]] = []
 
     def take(self) -> None:
-        """Keeps what a part has made of them, and puts the start back."""
+        """Keeps the statistics after a part, and restores those of the start."""
         self._moved.append([buffer.clone() for buffer in self._buffers])
         self._put(self._first)
 
     def put_mean(self) -> None:
-        """Sets them to the mean over the parts; counts, which are equal, to one part's."""
+        """Sets them to the mean over the parts; counts are equal and are taken from one part."""
         self._put([_mean(values) for values in zip(*self._moved)])
 
     @torch.no_grad()

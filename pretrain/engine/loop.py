@@ -1,4 +1,4 @@
-"""The training loop: a `Training` (networks, data, progress) in, the same further on out.
+"""The training loop: it takes a `Training` (networks, data, progress) and advances it.
 
 Everything periodic (log, checkpoint, kNN) is a callback. Legend: V views, N images in this
 process's batch.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,13 +24,14 @@ from pretrain.data.loader import Batch
 from pretrain.data.views import ViewMaker
 from pretrain.engine.grad_cache import forward_backward_in_parts
 from pretrain.engine.nonfinite_guard import StepGuard
+from pretrain.engine.side_stream import SideStream
 from pretrain.methods.base import Method
 from pretrain.methods.shared_encoder import SharedEncoder
 from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
-    """What the loop needs of pretrain.data.loader.CropLoader."""
+    """The part of pretrain.data.loader.CropLoader that the loop needs."""
 
     steps_per_epoch: int
 
@@ -39,11 +41,11 @@ class Loader(Protocol):
 
 @dataclass
 class Unlogged:
-    """What this process has added up since the last row of metrics.jsonl.
+    """The sums of this process since the last row of metrics.jsonl.
 
     Attributes:
-        sums: the loss and the method's terms, over `count` steps that were taken.
-        step, seconds: of the training, when that row was written.
+        sums: the loss and the method's terms, summed over `count` steps that were not skipped.
+        step, seconds: those of the training when that row was written.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -52,13 +54,13 @@ class Unlogged:
     seconds: float = 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Adds one step's, without waiting for the device."""
+        """Adds the values of one step, without waiting for the device."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value
         self.count += 1
 
     def clear(self, step: int, seconds: float) -> None:
-        """Begins again after a row."""
+        """Starts again from zero after a row."""
         self.sums, self.count, self.step, self.seconds = {}, 0, step, seconds
 
 
@@ -78,13 +80,14 @@ class Training:
     total_steps: int
     batch_size: int  # global
     seed: int = 0
-    amp: torch.dtype | None = None  # of autocast; None: float32. float16 has its gradients scaled
-    base_lr: float = 0.0  # of parameters whose rate stays constant
-    weight_decay_at: Callable[[int], float] | None = None  # None: as the groups have it
+    amp: torch.dtype | None = None  # autocast's; None: float32. float16 gets scaled gradients
+    base_lr: float = 0.0  # for parameters whose learning rate stays constant
+    weight_decay_at: Callable[[int], float] | None = None  # None: that of the parameter groups
     clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
     parts: int = 1  # in which a process's batch is computed, see grad_cache.py
+    side: SideStream | None = None  # makes the views; None: the stream of the training
     step: int = 0  # steps done
-    seconds: float = 0.0  # of training, pauses for the monitor left out
+    seconds: float = 0.0  # training time without the monitor's pauses
     unlogged: Unlogged = field(default_factory=Unlogged)
 
     def __post_init__(self) -> None:
@@ -102,12 +105,12 @@ class Training:
 
     @property
     def images_seen(self) -> int:
-        """Images over all processes, counted each time they come."""
+        """Images of all processes, counted each time they are seen."""
         return self.step * self.batch_size
 
     @property
     def views_seen(self) -> int:
-        """Views over all processes: what the forward and backward passes cost."""
+        """Views of all processes; the cost of forward and backward passes depends on them."""
         return self.images_seen * len(self.branches)
 
     @property
@@ -117,7 +120,7 @@ class Training:
 
 
 class Callback:
-    """Called at the start, after each step, and at the end; each does nothing by default."""
+    """Called at the start, after each step, and at the end; each method does nothing by default."""
 
     def start(self, training: Training) -> None:
         """Before the first step of this process's run."""
@@ -136,9 +139,10 @@ class Callback:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator for one step's augmentation on this process, so that none needs to be saved.
+    """A generator for one step's augmentation on this process, so no generator has to be saved.
 
-    On the CPU also when training is on a GPU: the draws are small, and no kernel waits for them.
+    It is on the CPU even if training runs on a GPU: the draws are small, and no kernel waits for
+    them.
     """
     digest = hashlib.sha256(f"{seed} {rank()} {step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -147,7 +151,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def train(training: Training, callbacks: Sequence[Callback]) -> None:
     """Runs from `training.step` to `training.total_steps`.
 
-    Raises Stopped, once all callbacks have been told, if a process was asked to end meanwhile.
+    If a process is asked to end meanwhile, it calls `stop` of all callbacks and raises Stopped.
     """
     try:
         for callback in callbacks:
@@ -172,12 +176,12 @@ def train(training: Training, callbacks: Sequence[Callback]) -> None:
 
 
 def steps(training: Training) -> Iterator[dict[str, Any]]:
-    """Takes the steps up to `training.total_steps`; yields each one's outcome when it is done."""
+    """Takes the steps up to `training.total_steps`; yields the outcome of each finished step."""
     upcoming = prepared(training)
     following = next(upcoming, None)
     while following is not None:
         outcome = forward_backward(training, following)
-        # Launched while the device still computes the gradient, before anything waits for it.
+        # Start it while the device still computes the gradient, before the host waits for it.
         following = next(upcoming, None)
         outcome["taken"] = finish_step(training, outcome)
         yield outcome
@@ -190,21 +194,26 @@ class Prepared:
     crops: list[Tensor]
     views: list[Tensor]
     labels: Tensor
-    generator: torch.Generator  # for the method's own draws, after the views'
+    generator: torch.Generator  # for the draws of the method, after those of the views
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.crops, *self.views, self.labels]
 
 
 def prepared(training: Training) -> Iterator[Prepared]:
-    """The inputs of the steps from `training.step` on, one ahead of the training."""
+    """The inputs of the steps from `training.step` on, prepared one step ahead of the training."""
     first, end = training.step, training.total_steps
     for step, batch in enumerate(training.loader.steps(first, end), first):
         yield prepare(training, batch, step)
 
 
 def prepare(training: Training, batch: Batch, step: int) -> Prepared:
-    """Makes the views of one step."""
-    batch = batch.to(training.device)
-    generator = step_generator(training.seed, step)
-    views = training.make_views(batch.crops, generator)
+    """Makes the views of one step, on the side stream if the run has one."""
+    with nullcontext() if training.side is None else training.side.launched():
+        batch = batch.to(training.device)
+        generator = step_generator(training.seed, step)
+        views = training.make_views(batch.crops, generator)
     return Prepared(batch.crops, views, batch.labels, generator)
 
 
@@ -213,6 +222,8 @@ def forward_backward(training: Training, given: Prepared) -> dict[str, Any]:
 
     Returns the method's result, its loss detached, and the crops on the device.
     """
+    if training.side is not None:
+        training.side.hand_over(given.tensors())
     training.guard.before()
     if training.parts > 1:
         return {**_in_parts(training, given), "crops": given.crops}
@@ -246,9 +257,9 @@ def _autocast(training: Training) -> torch.autocast:
 
 
 def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
-    """Clips, updates weights and what follows them, and counts the step.
+    """Clips gradients, updates the weights and their momentum copies, and counts the step.
 
-    Returns False where the update was skipped, since loss or gradient was not finite.
+    Returns False if the update was skipped because loss or gradient was not finite.
     """
     step, scaler = training.step, training.scaler
     scaler.unscale_(training.optimizer)
@@ -257,7 +268,7 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
     if taken:
         set_rates(training.optimizer, training.lr_at(step), training.base_lr)
         set_weight_decay(training, step)
-        # Not `scaler.step`, which would read once more whether the gradients are finite.
+        # `scaler.step` would check a second time whether the gradients are finite.
         training.optimizer.step()
         training.method.after_step(step, training.total_steps)
     scaler.update()
@@ -268,7 +279,7 @@ def finish_step(training: Training, outcome: dict[str, Any]) -> bool:
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor:
     """Scales the gradients of groups with `clip` down to a total norm of `max_norm` (0 = off).
 
-    Returns the norm of all gradients before that, a scalar on their device.
+    Returns the norm of all gradients before the scaling, a scalar on their device.
     """
     kept: list[Tensor] = []
     clipped: list[Tensor] = []
@@ -288,7 +299,7 @@ def _gradients(params: Iterable[Tensor]) -> list[Tensor]:
 
 
 def set_weight_decay(training: Training, step: int) -> None:
-    """Weight decay of a step in the parameter groups that a schedule of it applies to."""
+    """Sets the weight decay of a step in the parameter groups that follow its schedule."""
     if training.weight_decay_at is None:
         return
     for group in training.optimizer.param_groups:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
-    """Indices of about `limit` images (0 = all), the first ones of each class, classes in turn."""
+    """Indices of about `limit` images (0 = all): the first ones of each class, in class order."""
     if limit == 0 or limit >= len(labels):
         return list(range(len(labels)))
     place: dict[int, int] = {}
@@ -46,9 +46,9 @@ def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side resized to 8/7 of `size` px, then the central square: 256 and 224.
+    """Resizes the shorter side to 8/7 of `size` px, then cuts the central square (256 and 224).
 
-    An image that already has the size is left as it is.
+    An image that already has this size is not changed.
     """
     if image.size == (size, size):
         return image
@@ -71,11 +71,11 @@ class LabelledImages:
     def read(
         cls, dataset: ImageDataset, size: int, limit: int, gray: bool = False
     ) -> LabelledImages:
-        """Reads up to `limit` images of a labelled data set, cropped to `size` px; `gray`: without
+        """Reads up to `limit` images of a labelled data set, cropped to `size` px. `gray` removes
         their colour.
 
-        Raises InputError for unreadable ones, which it counts: without them a score would be of
-        other images.
+        Raises InputError if some are unreadable, with their number: a score without them would be
+        a score of different images.
         """
         chosen = spread_evenly(dataset.labels.tolist(), limit)
         arrays, findings = [], Findings("data")
@@ -107,9 +107,10 @@ def trunk_features(
 
 
 class KnnMonitor(Callback):
-    """Every few epochs and at the end: kNN top-1 in percent, feature std and effective rank.
+    """Measures kNN top-1 in percent, feature std and effective rank, every few epochs and at the
+    end.
 
-    Runs on the main process alone; the others wait. Images are read once, then kept (150 kB each
+    It runs only on the main process; the others wait. Images are read once and kept (150 kB each
     at 224 px).
     """
 
@@ -128,7 +129,7 @@ class KnnMonitor(Callback):
         batch_size: int,
         can_collapse: bool = True,
     ) -> None:
-        """Args: can_collapse: whether the method's embeddings can, so that it is warned of."""
+        """Args: can_collapse: whether the method's embeddings can collapse; then it warns."""
         self.bank, self.queries = bank, queries
         self.writer = writer
         self.preprocess = preprocess
@@ -168,7 +169,7 @@ class KnnMonitor(Callback):
         barrier()
 
     def measure(self, trunk: nn.Module, device: torch.device) -> dict[str, float]:
-        """kNN top-1, and std and rank of the queries' features."""
+        """Returns kNN top-1, and std and rank of the queries' features."""
         bank, queries = (
             trunk_features(trunk, part.images, self.preprocess, device, self.batch_size)
             for part in (self._bank, self._queries)

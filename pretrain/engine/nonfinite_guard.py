@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped and logged; after too many, the run stops."""
+"""Skips and logs steps whose loss or gradient is not finite; after too many, the run stops."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class StepGuard:
-    """Says after each backward pass whether the step may be taken.
+    """Decides after each backward pass whether the step may be taken.
 
-    A skipped step changes nothing: neither weights nor optimizer, momentum copies, queues, and
-    batch-norm statistics are put back. Where gradients are scaled (float16), a scale that is too
-    large for them is part of the method: those steps are skipped, but not counted.
+    A skipped step changes nothing: weights, optimizer, momentum copies and queues stay the same,
+    and batch-norm statistics are restored. With scaled gradients (float16), a scale that is too
+    large is normal: such steps are skipped, but not counted.
 
     Args:
-        model: whose batch-norm statistics are kept.
+        model: the network whose batch-norm statistics are kept.
         max_skipped: steps that may be skipped before the run stops.
     """
 
@@ -44,7 +44,7 @@ class StepGuard:
         self._kept = [buffer.clone() for buffer in self._statistics]
 
     def before(self) -> None:
-        """Before the forward pass: keeps the batch-norm statistics."""
+        """Keeps the batch-norm statistics; called before the forward pass."""
         if self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
 
@@ -54,13 +54,13 @@ class StepGuard:
         """Whether step number `step` (from 1) may be taken, given its gradient's total norm.
 
         All processes agree, and learn whether one of them was asked to end. Waits for the device.
-        Raises NonFiniteLoss, with the step and the terms, once more than `max_skipped` steps were
-        not finite.
+        Raises NonFiniteLoss, with the step and the terms, as soon as more than `max_skipped` steps
+        were not finite.
         """
         values = torch.stack([outcome["loss"].detach().float(), norm.float()])
         finite = torch.isfinite(values).float()
         if asked():
-            finite /= 2  # travels with what is exchanged anyway: 0 is not finite, 1/2 is, and ends
+            finite /= 2  # sent with the same exchange: 0 means not finite, 1/2 finite and ending
         if world_size() > 1:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
         self.last, size, finite_loss, finite_norm = torch.cat([values, finite]).tolist()
@@ -80,7 +80,7 @@ class StepGuard:
         if self.skipped > self.max_skipped:
             raise NonFiniteLoss(
                 f"{found}, after {self.skipped - 1} skipped steps; lower SOLVER.LR_PER_256, "
-                "lengthen the warmup, or look at the views of that step"
+                "use a longer warmup, or look at the views of that step"
             )
         logger.warning("%s: step skipped (%d of %d)", found, self.skipped, self.max_skipped)
         return False

@@ -1,8 +1,8 @@
 """Batch-norm statistics estimated again after training: checkpoint in, a second checkpoint out.
 
-Running statistics come from masked, noisy views, while every frozen probe sees clean images.
+Running statistics come from masked, noisy views, but every frozen probe sees clean images.
 fvcore's precise BN (after Wu and Johnson, arXiv 2105.07576) averages them again over unmasked
-training images, filtered if the weights want it. Legend: N images, S side in pixels.
+training images, filtered if the weights expect it. Legend: N images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 
 def import_fvcore() -> ModuleType:
-    """fvcore.nn.precise_bn. Its package compiles losses by torch.jit.script as it is imported, of
-    which torch warns: nothing that a user could change."""
+    """Imports fvcore.nn.precise_bn. On import, its package compiles losses with torch.jit.script,
+    and torch warns about that; the warning is hidden, because a user cannot change it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import precise_bn
@@ -42,14 +42,14 @@ def import_fvcore() -> ModuleType:
 
 
 class PreciseBN(Callback):
-    """At the end writes FILE_NAME: the last checkpoint without its optimizer, with new statistics.
+    """Writes FILE_NAME at the end: the last checkpoint without its optimizer, with new statistics.
 
-    The main process does it, the others wait. A trunk without batch norm is left alone.
+    The main process does it, and the others wait. If a trunk has no batch norm, no file is written.
 
     Args:
         images: the training images; `num_images` of them are drawn from `seed`.
-        preprocess: what the weights want of their input.
-        build_trunk: makes a trunk of the run's kind, with ordinary batch norms.
+        preprocess: the preprocessing that the weights expect.
+        build_trunk: makes a trunk of the run's architecture, with ordinary batch norms.
         size: side of the central crops in pixels.
     """
 
@@ -77,7 +77,7 @@ class PreciseBN(Callback):
         self.seed = seed
 
     def end(self, training: Training) -> None:
-        """Estimates and writes."""
+        """Estimates the statistics and writes the file."""
         if is_main():
             trunk = self.estimate(training)
             if trunk is not None:
@@ -122,5 +122,5 @@ class PreciseBN(Callback):
     def _read(self, index: int) -> np.ndarray | None:
         try:
             return np.asarray(centre_crop(self.images.read(index), self.size))
-        except OSError:  # the loader has counted and named it
+        except OSError:  # the loader has already counted and logged it
             return None

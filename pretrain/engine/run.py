@@ -1,7 +1,7 @@
 """The only builder of pretraining: a config in, a run directory with `checkpoint.pth` out.
 
-Data and method are built by `data/build.py` and `methods/build.py`; everything else takes plain
-arguments. A resumed run is built from the config again, then restored by `state.py`.
+`data/build.py` and `methods/build.py` build data and method from the config; everything else takes
+plain arguments. A resumed run is built from the config again, then `state.py` restores it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from pretrain.engine.monitor import KnnMonitor
 from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE_BN_FILE
 from pretrain.engine.precise_bn import PreciseBN
+from pretrain.engine.side_stream import SideStream
 from pretrain.engine.state import FILE_NAME, is_complete, resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
@@ -71,10 +72,10 @@ def pretrain(
 
     Args:
         config_text: the merged config as YAML.
-        resume: continue from `output/checkpoint.pth` where there is one.
-        data: the config's data sets, if this process has opened them already.
+        resume: continue from `output/checkpoint.pth` if it exists.
+        data: the config's data sets, if this process has already opened them.
 
-    Raises InputError for what the config or the data cannot do.
+    Raises InputError if the config or the data does not work.
     """
     cfg = CfgNode.load_cfg(config_text)
     cfg.freeze()
@@ -92,16 +93,16 @@ def pretrain(
     facts = checkpoint_facts(cfg)
     if tf32 and distributed.is_main():
         logger.info(tf32)
-    # One process looks at the files, for all of them
+    # One process reads the files and sends the result to all
     fingerprint = distributed.from_main(None, lambda: data.train.fingerprint)
     facts["data"] = {"train": fingerprint.to_dict()}
     if found is not None:
         resume_training(training, facts, *found)
         done, total = training.step, training.total_steps
-        logger.info("continues at step %d (of %d) of %s", done, total, found[1])
+        logger.info("continuing at step %d of %d from %s", done, total, found[1])
     resume_step = training.step if found is not None else -1
     del found
-    if complete:  # but for a kill at the very end: no file of the run changes
+    if complete:  # no file changes, except after a kill at the very end
         if needs_precise_bn(cfg, folder):
             train(training, [build_precise_bn(cfg, folder, facts, data.train)])
     else:
@@ -116,12 +117,12 @@ def pretrain(
 
 def check_inputs(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> PretrainingData:
     """Opens the data sets and builds the view maker, so that bad input is found before any process
-    starts; returns the data.
+    starts. Returns the data.
 
     Args:
         opened: see `open_data`.
 
-    Raises InputError for what a config that passed `check_config` cannot do with its data.
+    Raises InputError if a config that passed `check_config` does not work with its data.
     """
     build_view_maker(cfg)
     with torch.device("meta"):
@@ -144,7 +145,7 @@ def build_training(
     """Networks, data and optimizer of one process, at step 0.
 
     Args:
-        images: the training images, if they have been opened already.
+        images: the training images, if they are already open.
     """
     distributed.seed_everything(cfg.SEED)
     images = train_images(cfg) if images is None else images
@@ -177,13 +178,14 @@ def build_training(
         weight_decay_at=build_weight_decay(cfg, total),
         clip_norm=cfg.SOLVER.CLIP_NORM,
         parts=cfg.SOLVER.ACCUMULATE,
+        side=SideStream(device) if cfg.SOLVER.SIDE_STREAM and device.type == "cuda" else None,
     )
 
 
 def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
-    """Replaces the method's batch norms: by some over the global batch, or over groups of
-    METHOD.BN_GROUP images. Also where a process holds one group of images: a branch of several
-    views passes as several groups, as it does on one GPU."""
+    """Replaces the method's batch norms by norms over the global batch, or over groups of
+    METHOD.BN_GROUP images. This is also needed if a process has only one group of images: a branch
+    of several views passes as several groups, as it does on one GPU."""
     if cfg.METHOD.BN_GROUP == 0:
         convert_sync_batchnorm(method, device)
     else:
@@ -212,7 +214,7 @@ def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
 
 
 def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
-    """step -> learning rate. Raises InputError when the warmup fills the run."""
+    """step -> learning rate. Raises InputError if the warmup is as long as the run."""
     solver = cfg.SOLVER
     total = total_steps(cfg, steps_per_epoch)
     common: dict[str, Any] = {
@@ -229,7 +231,7 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]
 
 
 def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | None:
-    """step -> weight decay; None where it does not change."""
+    """step -> weight decay; None if it does not change."""
     start, end = cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.FINAL_WEIGHT_DECAY
     if end < 0:
         return None
@@ -237,23 +239,23 @@ def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | Non
 
 
 def total_steps(cfg: CfgNode, steps_per_epoch: int) -> int:
-    """Steps of the whole run."""
+    """Number of steps of the run."""
     return cfg.SOLVER.MAX_STEPS or cfg.SOLVER.EPOCHS * steps_per_epoch
 
 
 def warmup_steps(cfg: CfgNode, steps_per_epoch: int, total_steps: int) -> int:
-    """Steps of the linear warmup. Raises InputError when it fills the run."""
+    """Steps of the linear warmup. Raises InputError if they are as many as those of the run."""
     steps = cfg.SOLVER.WARMUP_STEPS or round(cfg.SOLVER.WARMUP_EPOCHS * steps_per_epoch)
     if steps >= total_steps:
         raise InputError(
-            f"the warmup of {steps} steps fills the run of {total_steps}; lower "
+            f"the warmup of {steps} steps fills the run of {total_steps} steps; lower "
             "SOLVER.WARMUP_EPOCHS (or set SOLVER.WARMUP_STEPS)"
         )
     return steps
 
 
 def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
-    """The parts of a checkpoint that training does not change."""
+    """The entries of a checkpoint that training does not change."""
     return {
         "method": cfg.METHOD.NAME,
         "backbone": cfg.BACKBONE.NAME,
@@ -267,7 +269,7 @@ def build_callbacks(
 ) -> list[Callback]:
     """Monitor, metrics, progress bar, views.png, checkpoints: in the order of their calls. The rows
     of a step are written before the checkpoint of the step, so that a kill loses none."""
-    writer = MetricsWriter(folder, resume_step)
+    writer = MetricsWriter(folder, resume_step, loggers=cfg.LOGGER)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar(), ViewPanel(folder)]
     if data.monitor:
@@ -287,15 +289,15 @@ def build_callbacks(
 
 
 def needs_precise_bn(cfg: CfgNode, folder: Path) -> bool:
-    """Whether a run that has ended lacks the file of its statistics; one without batch norm looks
-    for them again each time."""
+    """Whether a finished run lacks the file of its statistics. This is always true for a run
+    without batch norm, which then looks for batch norms again."""
     return cfg.PRECISE_BN.IMAGES > 0 and not (folder / PRECISE_BN_FILE).is_file()
 
 
 def build_precise_bn(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], images: ImageDataset
 ) -> PreciseBN:
-    """Re-estimation of batch-norm statistics on the training images after the last step."""
+    """The callback that estimates batch-norm statistics on training images after the last step."""
     return PreciseBN(
         folder,
         facts,
@@ -312,7 +314,7 @@ def build_precise_bn(
 def build_monitor(
     cfg: CfgNode, sets: tuple[ImageDataset, ImageDataset], writer: MetricsWriter
 ) -> KnnMonitor:
-    """The kNN monitor of a bank and queries, on input as the weights want it downstream."""
+    """The kNN monitor of a bank and queries, with the input that the weights expect downstream."""
     return KnnMonitor(
         *sets,
         writer,

@@ -1,5 +1,5 @@
-"""A `Training` to a checkpoint file and back: continuation is exact, also in the middle of an
-epoch."""
+"""Writes a `Training` to a checkpoint file and reads it back. A continued run is exact, also in the
+middle of an epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training, Unlogged
 from pretrain.roles import ROLES
 
-FILE_NAME = "checkpoint.pth"  # in the folder of a run; what it held before is beside it
+FILE_NAME = "checkpoint.pth"  # in a run's folder; the one before it is kept next to it
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
 
 
 def save_training(training: Training, facts: dict[str, Any], path: Path) -> None:
-    """Writes the checkpoint atomically; every process takes part. That of the name FILE_NAME keeps
-    the one before it."""
+    """Writes the checkpoint atomically; every process must call it. If its name is FILE_NAME, the
+    checkpoint before it is kept."""
     unlogged = gather_objects(_describe_unlogged(training.unlogged))
     if is_main():
         content = describe_training(training, facts)
@@ -66,7 +66,7 @@ def save_training(training: Training, facts: dict[str, Any], path: Path) -> None
 
 
 def is_complete(saved: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is that of the last step."""
+    """Whether a checkpoint was written at the last step."""
     return saved["step"] >= saved["schedule"]["total_steps"]
 
 
@@ -76,9 +76,9 @@ def resume_training(
     """Restores networks, optimizer, progress and random state in place.
 
     Args:
-        saved: what the checkpoint at `path` holds.
+        saved: the content of the checkpoint at `path`.
 
-    Raises InputError when the checkpoint is of another config or other data.
+    Raises InputError if the checkpoint was made with a different config or different data.
     """
     check_same_config(saved["config"], facts["config"], path)
     if now := read_fingerprint(facts.get("data", {}).get("train")):
@@ -86,12 +86,12 @@ def resume_training(
     steps = saved["schedule"]["steps_per_epoch"]
     if steps != training.loader.steps_per_epoch:
         raise InputError(
-            f"{path} has {steps} steps an epoch, this run {training.loader.steps_per_epoch}: "
-            "the data set has changed; start again in another --output"
+            f"{path} has {steps} steps per epoch, this run {training.loader.steps_per_epoch}: "
+            "the data set has changed; start again with another --output"
         )
     training.method.load_state_dict(saved["model"])
     training.optimizer.load_state_dict(saved["optimizer"])
-    # A run may go on with another dtype on a different GPU: the scale then starts from its default.
+    # On a different GPU a run may continue with another dtype; the scale then has its default.
     if training.scaler.is_enabled() and "scaler" in saved:
         training.scaler.load_state_dict(saved["scaler"])
     training.step = saved["step"]
@@ -102,14 +102,14 @@ def resume_training(
 
 
 def _describe_unlogged(unlogged: Unlogged) -> dict[str, Any]:
-    """As tensors and builtins, on the CPU."""
+    """The sums as tensors and builtins, on the CPU."""
     sums = {name: torch.as_tensor(value).cpu() for name, value in unlogged.sums.items()}
     return {**vars(unlogged), "sums": sums}
 
 
 def _restore_unlogged(saved: list[dict[str, Any]], training: Training) -> Unlogged:
-    """This process's own, or the mean of all if they were another number. An older checkpoint has
-    none: the next row is then over the steps since it."""
+    """This process's sums, or the mean of all if the number of processes was different. An older
+    version's checkpoint has none; then the next row covers the steps since the checkpoint."""
     if not saved:
         return Unlogged(step=training.step, seconds=training.seconds)
     if len(saved) == world_size():
@@ -125,10 +125,10 @@ def _restore_unlogged(saved: list[dict[str, Any]], training: Training) -> Unlogg
 
 
 def check_same_config(saved: str, present: str, path: Path) -> None:
-    """Raises InputError naming the first keys in which two configs (YAML) differ.
+    """Raises InputError if two configs (YAML) differ, with the first keys that differ.
 
-    Keys of the machine and of watching may differ. Keys that an older version did not have count as
-    their defaults.
+    Keys of the machine and of monitoring may differ. Keys that an older version did not have count
+    as their defaults.
     """
     old = {**flat(get_defaults()), **flat(_config_in(saved, path))}
     new = flat(_config_in(present, path))
@@ -137,10 +137,10 @@ def check_same_config(saved: str, present: str, path: Path) -> None:
 
 
 def _config_in(text: str, path: Path) -> dict[str, Any]:
-    """The config (YAML) that a checkpoint holds, or that is compared with it."""
+    """Parses the config (YAML) of a checkpoint, or the one that is compared with it."""
     try:
         content = read_safe_yaml(text)
-    except (yaml.YAMLError, TypeError) as error:  # TypeError: not a text
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: it is not text
         raise InputError(f"the config in {path} cannot be read: {printable(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"the config in {path} cannot be read: it has no keys")

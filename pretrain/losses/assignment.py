@@ -28,7 +28,7 @@ def prototype_probabilities(z: Tensor, prototypes: Tensor, temperature: float) -
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     """Rows (N, K) raised to 1 / temperature and normalised again."""
-    # By logarithms: a tiny probability to the fourth power would underflow.
+    # Computed with logarithms: a tiny probability to the fourth power would underflow.
     return F.softmax(probabilities.log() / temperature, dim=1)
 
 
@@ -36,12 +36,13 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 def sinkhorn(probabilities: Tensor, rounds: int = SINKHORN_ROUNDS) -> Tensor:
     """Balances assignments (N, K) so that all prototypes get equal mass over the global batch.
 
-    Alternates prototypes summing to 1/K and images summing to 1/(W*N); rows sum to 1 at the end.
+    In turns, prototypes are scaled to sum to 1/K and images to sum to 1/(W*N). At the end rows sum
+    to 1.
     """
     images, count = probabilities.shape
     total = images * world_size()
     mass = probabilities / _sum_over_processes(probabilities.sum())
-    tiny = torch.finfo(mass.dtype).tiny  # a prototype that nothing reaches keeps mass 0
+    tiny = torch.finfo(mass.dtype).tiny  # a prototype without assignments keeps mass 0
     for _ in range(rounds):
         mass = mass / _sum_over_processes(mass.sum(dim=0)).clamp_min(tiny) / count
         mass = mass / mass.sum(dim=1, keepdim=True) / total
@@ -65,12 +66,12 @@ def msn_terms(
         targets: (N, D); no gradient reaches them.
         prototypes: (K, D).
         target_sharpening: temperature of the targets' sharpening (0.25).
-        balance: Sinkhorn on the targets.
+        balance: apply Sinkhorn to the targets.
 
     Returns:
         `assignment`: cross-entropy of targets and anchors, mean over A*N rows; `mean_entropy`:
-        log K minus the entropy of the mean prediction of the global batch, 0 when all prototypes
-        are used alike; `entropy`: mean entropy of the anchors' predictions.
+        log K minus the entropy of the mean prediction of the global batch, 0 if all prototypes
+        are used equally; `entropy`: mean entropy of the anchors' predictions.
     """
     predicted = prototype_probabilities(anchors.flatten(0, 1), prototypes, temperature)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Losses in float32, whatever precision the network ran in: a function in, the same guarded out."""
+"""Losses in float32 for a network of any precision: a function in, a function in float32 out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def full_precision(loss: Callable[..., Result]) -> Callable[..., Result]:
-    """Runs `loss` without autocast, its floating tensors in float32 or better.
+    """Runs `loss` without autocast, with its floating tensors in float32 or better.
 
     Softmaxes, variances and differences of near-equal numbers lose too much in bfloat16.
     """

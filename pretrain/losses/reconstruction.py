@@ -1,7 +1,7 @@
 """MAE's loss (arXiv 2111.06377): images and predicted patches in, one scalar out.
 
-Legend: N images, L patches of an image (row by row), P side of a patch in pixels; a patch's values
-lie as (P, P, 3).
+Legend: N images, L patches of an image (row by row), P side of a patch in pixels. The values of a
+patch are ordered as (P, P, 3).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 def removed_patch_error(
     predicted: Tensor, patches: Tensor, removed: Tensor, normalize: bool
 ) -> Tensor:
-    """Mean squared error of the removed patches alone.
+    """Mean squared error of only the removed patches.
 
     Args:
         predicted, patches: (N, L, P * P * 3).
         removed: (N, L) bool, True for a patch that the encoder did not see.
-        normalize: targets with mean 0 and (unbiased) variance 1 within each patch.
+        normalize: give targets mean 0 and (unbiased) variance 1 within each patch.
     """
     if normalize:
         mean = patches.mean(dim=-1, keepdim=True)

@@ -2,15 +2,15 @@
 
 Legend: N images in this process's batch, W processes, V views, D embedding.
 
-Statistics are those of the global batch of W*N images. As in `similarity`, the mean of a term over
-the processes, and of its gradient, is that of the whole batch.
+Statistics are those of the global batch of W*N images. As in `similarity`, a term's mean over the
+processes is the term of the global batch, and the same is true for its gradient.
 
-A process computes only its own R rows of a (D, D) matrix, about D / W, since these products in
-float32 are a large part of a step. `sum_over_processes` adds up what all rows contribute, so that
-every process has the loss L of the whole matrix. The gradient is that of L as well. Let L_p be the
-part of process p. All W processes hold the sum of the parts, so that its backward pass gives each
-part the gradient W. The backward pass of `gather_with_grad` adds up W dL_p/dz over p, which is
-W dL/dz, and the mean of DistributedDataParallel divides by W.
+A process computes only its own R rows of a (D, D) matrix, about D / W, because these products in
+float32 are a large part of a step. `sum_over_processes` adds the contributions of all rows, so
+every process has the loss L of the full matrix. The gradient is also that of L. Let L_p be the part
+of process p. All W processes have the sum of the parts, so its backward pass gives each part the
+gradient W. The backward pass of `gather_with_grad` adds up W dL_p/dz over p, which is W dL/dz, and
+the mean of DistributedDataParallel divides by W.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pretrain.common.distributed import gather_with_grad, rank, world_size
 from pretrain.losses.precision import full_precision
 
 VARIANCE_EPSILON = 1e-4  # VICReg main_vicreg.py
-BATCH_NORM_EPSILON = 1e-5  # torch's default, which Barlow's code has
+BATCH_NORM_EPSILON = 1e-5  # torch's default, which Barlow's code uses
 
 
 @full_precision
@@ -38,10 +38,10 @@ def invariance(z: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
 def variance_and_covariance(z: Tensor) -> tuple[Tensor, Tensor]:
     """VICReg's two terms of each view alone (arXiv 2105.04906, equations 1 to 4); z (V, N, D).
 
-    Variance: hinge at standard deviation 1, mean over dimensions and views. Covariance: squared
-    off-diagonal entries divided by D, *twice* the mean over views, so that two views have the
-    authors' sum (main_vicreg.py; divisor: the global batch less one). Each view counts once, in
-    however many pairs it is.
+    The variance term is a hinge at standard deviation 1, mean over dimensions and views. The
+    covariance term is the sum of squared off-diagonal entries divided by D. It is *twice* the mean
+    over views, so that two views give the authors' sum (main_vicreg.py; divisor: the global batch
+    minus one). Each view counts once, even if it is in several pairs.
     """
     hinges, redundancies = [], []
     dim = z.shape[2]
@@ -63,9 +63,9 @@ def barlow_pairs(
     """Barlow Twins (arXiv 2103.03230, equation 1), mean over `pairs` of views; z (V, N, D).
 
     Returns the terms `on_diagonal` and `off_diagonal`, the second already weighted. Each view is
-    batch-normalised without affine parameters over the global batch. Differs from the authors'
-    main.py in one point: their all-reduce of the correlation passes no gradient, so that W
-    processes get 1/W of the loss's gradient; this is the gradient of one process with all images.
+    batch-normalised without affine parameters over the global batch. It differs from the authors'
+    main.py in one point: their all-reduce of the correlation passes no gradient, so W processes get
+    1/W of the loss's gradient. Ours is the gradient of one process that has all images.
     """
     own = own_dimensions(z.shape[2])
     whitened = [batch_normalized(gather_with_grad(view)) for view in z.unbind()]
@@ -79,7 +79,7 @@ def barlow_pairs(
 
 
 def batch_normalized(rows: Tensor) -> Tensor:
-    """Rows (N, D) with mean 0 and (biased) variance 1 in each column, as an affine-free BN."""
+    """Rows (N, D) with mean 0 and (biased) variance 1 in each column: a BN without parameters."""
     centred = rows - rows.mean(dim=0)
     return centred * torch.rsqrt(centred.square().mean(dim=0) + BATCH_NORM_EPSILON)
 
@@ -92,7 +92,8 @@ def own_dimensions(dim: int) -> range:
 def columns(rows: Tensor, own: range) -> Tensor:
     """The columns `own` of rows (N, D): (N, R).
 
-    All of them are `rows` itself: the gradient of a slice would be a copy as large as they are.
+    If `own` has all columns, it returns `rows` itself: the gradient of a slice would be a copy of
+    the same size.
     """
     return rows if len(own) == rows.shape[1] else rows[:, own.start : own.stop]
 
@@ -107,8 +108,8 @@ def off_diagonal(rows: Tensor, first: int = 0) -> Tensor:
     """The entries (R * (D - 1),) of the rows `first`, `first + 1`, ... (R, D) of a (D, D) matrix
     that are not on its diagonal."""
     flat, period = rows.flatten(), rows.shape[1] + 1
-    last = first + (len(rows) - 1) * period  # the place of the last entry on the diagonal
+    last = first + (len(rows) - 1) * period  # place of the last diagonal entry
     between = flat[first + 1 : last + 1].view(-1, period)[:, :-1].flatten()
-    if len(rows) == rows.shape[1]:  # all rows, so that nothing is before or after
+    if len(rows) == rows.shape[1]:  # with all rows, nothing is before or after
         return between
     return torch.cat([flat[:first], between, flat[last + 1 :]])

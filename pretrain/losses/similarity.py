@@ -4,8 +4,8 @@ Legend: N images in this process's batch, W processes, V views, D embedding, K q
 
 Scaling under data parallelism: every process returns the mean over *its own* rows against the
 global batch, and `gather_with_grad` adds up the gradients of all processes. So the mean of the loss
-over the processes is the loss of the whole batch, and the gradients that DistributedDataParallel
-averages are the gradients of that loss. All is computed in float32 or better, also under autocast.
+over the processes is the loss of the global batch, and DistributedDataParallel averages the
+gradients of that loss. Everything is computed in float32 or better, also under autocast.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pretrain.losses.precision import full_precision
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (SimCLR, arXiv 2002.05709, equation 1) of two views (N, D) each, both directions.
+    """NT-Xent (SimCLR, arXiv 2002.05709, equation 1) of two views, (N, D) each, in both directions.
 
-    The mean over the 2N rows, as in the paper's formula; Google's code sums the two directions,
-    which is twice this. Negatives are both views of every other image of the global batch. Raises
-    ValueError on bad shapes.
+    It is the mean over the 2N rows, as in the paper's formula. Google's code sums the two
+    directions, which is twice this value. Negatives are both views of every other image of the
+    global batch. Raises ValueError on bad shapes.
     """
     if z1.shape != z2.shape:
         raise ValueError(f"the two views differ: {tuple(z1.shape)} and {tuple(z2.shape)}")
@@ -34,10 +34,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 @full_precision
 def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
-    """Mean over `pairs` of the two-view NT-Xent of that pair alone, for embeddings z (V, N, D).
+    """Mean over `pairs` of the two-view NT-Xent of each pair, for embeddings z (V, N, D).
 
-    Views outside a pair play no part in it, so that other views of an image are never its
-    negatives. Raises ValueError on bad shapes or pairs.
+    The loss of a pair uses only its two views, so other views of an image are never its negatives.
+    Raises ValueError on bad shapes or pairs.
     """
     if z.ndim != 3 or z.shape[1] == 0:
         raise ValueError(f"embeddings must be (V, N, D) with N > 0, got {tuple(z.shape)}")
@@ -46,7 +46,7 @@ def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: floa
     _check_temperature(temperature)
     z = F.normalize(z, dim=-1)
     everyone = _gather_views(z)
-    # Not `z[[a, b]]`: a list of indices is copied to the device, and the host waits for it.
+    # We avoid `z[[a, b]]`: it copies the indices to the device, and the host waits for the copy.
     losses = [
         _pair_loss(torch.stack([z[a], z[b]]), torch.stack([everyone[a], everyone[b]]), temperature)
         for a, b in pairs
@@ -58,8 +58,9 @@ def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: floa
 def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """MoCo's loss (arXiv 1911.05722, equation 1): cross-entropy of 1 positive and K negatives.
 
-    Queries q and their keys k (N, D), queue (D, K) of earlier keys, which get no gradient. q and k
-    are L2-normalised here, the queue is normalised already. Mean over this process's rows.
+    q (N, D) are the queries, k (N, D) their keys, and queue (D, K) earlier keys. Keys get no
+    gradient. q and k are L2-normalised here; the queue is already normalised. Returns the mean over
+    this process's rows.
     """
     _check_temperature(temperature)
     q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
@@ -72,8 +73,9 @@ def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> T
 def batch_contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
     """MoCo v3's loss of one direction: each query (N, D) against the keys of the global batch.
 
-    Keys (N, D) get no gradient; the positive is the same image's key; both are L2-normalised here.
-    Times 2 * temperature, as in the authors' code (moco-v3 moco/builder.py `contrastive_loss`).
+    Keys (N, D) get no gradient. The positive is the key of the same image. Queries and keys are
+    L2-normalised here. The loss is multiplied by 2 * temperature, as in the authors' code (moco-v3
+    moco/builder.py `contrastive_loss`).
     """
     _check_temperature(temperature)
     q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
@@ -95,7 +97,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 def normalized_error(p: Tensor, z: Tensor) -> Tensor:
     """BYOL's regression loss (arXiv 2006.07733, equation 2): mean |p/|p| - z/|z||^2 of rows (N, D).
 
-    Equal to 2 - 2 cosine. No gradient reaches z.
+    It equals 2 - 2 cosine. No gradient reaches z.
     """
     difference = F.normalize(p, dim=1) - F.normalize(z.detach(), dim=1)
     return difference.square().sum(dim=1).mean()
@@ -107,7 +109,7 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _gather_views(z: Tensor) -> Tensor:
-    """(V, N, D) of this process to (V, W*N, D) of all, in one collective."""
+    """From (V, N, D) of this process to (V, W*N, D) of all processes, in one collective."""
     views, images, dim = z.shape
     rows = gather_with_grad(z.transpose(0, 1).reshape(images, views * dim))
     return rows.view(-1, views, dim).transpose(0, 1)

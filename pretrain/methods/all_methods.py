@@ -1,19 +1,19 @@
-"""Methods by name, and what each asks of its views and its backbone."""
+"""Methods by name, and what each requires of its views and its backbone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The two-view losses that masking is put on (METHOD.BASE of mscn).
+# The two-view losses to which MSCN adds masking (METHOD.BASE of mscn).
 BASES = ("simclr", "moco_v1", "moco_v2", "moco_v3", "simsiam", "byol", "vicreg", "barlow")
 MSCN = "mscn"
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks for.
+    """The requirements of a method.
 
-    a, b: views of branches A and B, an exact number or None for one or more.
+    a, b: number of views of branches A and B; None means one or more.
     focal: whether it uses focal views.
     vit: whether its backbone must be a ViT whose patches can be left out.
     labels: whether it needs class folders.
@@ -38,5 +38,5 @@ METHODS: dict[str, Needs] = {
 # Methods with a momentum copy, with a queue of keys
 MOMENTUM = ("moco_v1", "moco_v2", "moco_v3", "byol", "msn")
 QUEUED = ("moco_v1", "moco_v2")
-# Methods whose loss is one of the embeddings of one network, which can be computed in parts
+# Methods whose loss depends only on the embeddings of one network: it can be computed in parts
 IN_PARTS = ("simclr", "vicreg", "barlow")

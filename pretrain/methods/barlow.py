@@ -25,7 +25,7 @@ class BarlowTwins(SharedEncoder):
         off_diagonal_weight: float = 0.0051,  # facebookresearch/barlowtwins main.py
         **options: Any,
     ) -> None:
-        """Args: options: of `PairMethod`."""
+        """Args: options: passed to `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.off_diagonal_weight = off_diagonal_weight
 

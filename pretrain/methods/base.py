@@ -1,4 +1,4 @@
-"""The interface between a method and the training loop: a loss of views, and work after a step.
+"""The interface between a method and the training loop: a loss of views, and work after each step.
 
 Legend: V views, N images in this process's batch, F trunk features.
 """
@@ -15,9 +15,9 @@ from pretrain.methods.pairs import Pairing, cross_pairs
 
 
 class Method(nn.Module):
-    """A trunk and what is trained with it.
+    """A trunk and the parts that are trained with it.
 
-    `trunk` is the backbone whose weights transfer, so that one prefix finds it in any checkpoint.
+    `trunk` is the backbone whose weights transfer. It has the same prefix in every checkpoint.
     """
 
     trunk: nn.Module
@@ -32,8 +32,8 @@ class Method(nn.Module):
         """V views (N, 3, H, W) of branches 0 (A), 1 (B) or 2 (focal), normalised and masked.
 
         Args:
-            labels: (N,) int64, -1 where unknown; only supervised training reads them.
-            generator: the method's own draws (masks of patches, the order of MoCo's shuffle).
+            labels: (N,) int64, -1 if unknown; only supervised training reads them.
+            generator: for the method's random draws (patch masks, the order of MoCo's shuffle).
 
         Returns:
             `loss`, detached `terms` to log by name, the trunk's detached `features` (N, F).
@@ -41,10 +41,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """After the optimizer's update in step 0..total_steps-1; not after a skipped one."""
+        """Called after the optimizer's update in step 0..total_steps-1, if it was not skipped."""
 
     def constant_rate(self) -> list[nn.Parameter]:
-        """Parameters whose learning rate stays at the base rate (SimSiam's predictor)."""
+        """Parameters whose learning rate stays at the base learning rate (SimSiam's predictor)."""
         return []
 
     def without_decay(self) -> list[nn.Parameter]:
@@ -53,12 +53,12 @@ class Method(nn.Module):
 
 
 class PairMethod(Method):
-    """A method of two views applied to pairs of more: trunk, projector, and which views meet.
+    """A two-view method, applied to pairs if there are more views. It has a trunk and a projector.
 
     Args:
-        pairing: the pairs of views that are compared; two views have one.
-        joint_forward: one pass over all views of a network, and so one set of batch-norm
-            statistics, else one for each branch.
+        pairing: selects the pairs of views that are compared; two views form one pair.
+        joint_forward: run all views of a network in one pass, with one set of batch-norm
+            statistics; otherwise run one pass for each branch.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PairMethod(Method):
 
 
 def outcome(terms: Mapping[str, Tensor], features: Tensor) -> dict[str, Any]:
-    """What `forward` returns, for a loss that is the sum of its terms."""
+    """The dictionary that `forward` returns, for a loss that is the sum of its terms."""
     return {
         "loss": torch.stack(list(terms.values())).sum(),
         "terms": {name: term.detach() for name, term in terms.items()},

@@ -1,4 +1,4 @@
-"""From a pretraining config to its method: trunk, heads and loss, untrained; or a trained trunk."""
+"""From a pretraining config to its untrained method (trunk, heads, loss), or to a trained trunk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pretrain.methods.vicreg import VICReg
 
 
 def loss_name(cfg: CfgNode) -> str:
-    """The method whose loss is used: METHOD.BASE for mscn, else METHOD.NAME itself."""
+    """The method whose loss is used: METHOD.BASE for mscn, otherwise METHOD.NAME itself."""
     return cfg.METHOD.BASE if cfg.METHOD.NAME == MSCN else cfg.METHOD.NAME
 
 
@@ -55,10 +55,9 @@ def trunk_width(cfg: CfgNode) -> int:
 
 
 def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
-    """The trained trunk of a run's checkpoint, and what it wants of its input.
+    """The trained trunk of a run's checkpoint, and the preprocessing that it expects.
 
-    Raises InputError for a file that is not a checkpoint, or that holds another backbone than the
-    config's.
+    Raises InputError for a file that is not a checkpoint, or whose backbone is not the config's.
     """
     saved = load_checkpoint(path)
     mark, trunk = "trunk.", build_trunk(cfg)
@@ -67,7 +66,8 @@ def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
         trunk.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"{path} does not hold the BACKBONE.NAME {cfg.BACKBONE.NAME} of its run's config"
+            f"{path} does not contain the BACKBONE.NAME {cfg.BACKBONE.NAME} of its run's config; "
+            "the file and the config must come from the same run"
         ) from error
     return trunk, Preprocess.from_dict(saved["preprocess"])
 
@@ -79,7 +79,20 @@ def build_momentum(cfg: CfgNode) -> Momentum:
 
 
 def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
-    """The method, of `num_classes` classes where it has a classifier."""
+    """The untrained method of a config: backbone, heads and loss, as one torch module.
+
+    Its `.trunk` is the backbone that is used downstream. The weights are drawn from torch's global
+    generator: call `torch.manual_seed` before it.
+
+    Args:
+        num_classes: of the labels, for the method `supervised`.
+
+    Example:
+        >>> import pretrain
+        >>> method = pretrain.build_method(pretrain.load_config("mscn_demo.yaml"))
+        >>> type(method).__name__, method.trunk.out_dim  # MSCN on SimCLR's loss; features
+        ('SimCLR', 128)
+    """
     name, node, trunk = loss_name(cfg), cfg.METHOD, build_trunk(cfg)
     if name == "supervised":
         return Supervised(trunk, feature_width(trunk), num_classes)

@@ -22,7 +22,7 @@ from pretrain.methods.target import Momentum, make_target, update_target
 class MomentumPredictor(PairMethod):
     """Trunk, projector and predictor against a momentum copy of trunk and projector, symmetric.
 
-    What BYOL and MoCo v3 share; a subclass says what the `direction_loss` is.
+    This is the common part of BYOL and MoCo v3; a subclass defines the `direction_loss`.
     """
 
     term = "loss"
@@ -35,7 +35,7 @@ class MomentumPredictor(PairMethod):
         momentum: Momentum,
         **options: Any,
     ) -> None:
-        """Args: options: of `PairMethod`."""
+        """Args: options: passed to `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.predictor = predictor
         self.target_trunk = make_target(trunk)
@@ -86,8 +86,9 @@ class MomentumPredictor(PairMethod):
 class BYOL(MomentumPredictor):
     """Each view's prediction against the target's projection of the other view.
 
-    Differs from the authors' code in that both networks start alike (theirs are drawn apart; they
-    report no difference) and in that there is no online linear classifier.
+    It differs from the authors' code in two points. Both networks start with the same weights
+    (theirs are initialised independently; they report no difference), and there is no online linear
+    classifier.
     """
 
     term = "regression"

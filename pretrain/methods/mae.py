@@ -1,5 +1,5 @@
-"""Masked autoencoder (He et al., arXiv 2111.06377): a ViT sees a quarter of the patches, a light
-decoder predicts the pixels of the rest.
+"""Masked autoencoder (He et al., arXiv 2111.06377): a ViT sees a quarter of the patches, and a
+light decoder predicts the pixels of the rest.
 
 Facts about the authors' code: facebookresearch/mae models_mae.py, CC-BY-NC; nothing is taken from
 it. Legend: N images in this process's batch, L patches of an image, K patches kept, D width.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(nn.Module):
-    """Kept tokens in, pixel predictions of all patches out; position embedding fixed."""
+    """Kept tokens in, pixel predictions of all patches out. The position embedding is fixed."""
 
     def __init__(
         self, in_dim: int, *, dim: int, depth: int, heads: int, side: int, patch: int
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        # timm asks for a class in its types, and takes whatever makes a module
+        # timm's type hint asks for a class, but any function that makes a module works
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.embed = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -58,8 +58,9 @@ class Decoder(nn.Module):
         self.apply(init_as_mae)
 
     def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
-        """tokens (N, 1 + K, in_dim), class token first; restore (N, L): the place of each patch
-        among the kept and then the removed ones. Returns (N, L, P * P * 3)."""
+        """`tokens` are (N, 1 + K, in_dim), class token first. `restore` (N, L) is the place of each
+        patch in the list of the kept patches followed by the removed ones. Returns
+        (N, L, P * P * 3)."""
         tokens = self.embed(tokens)
         hidden = restore.shape[1] + 1 - tokens.shape[1]
         masked = self.mask_token.to(tokens.dtype).expand(len(tokens), hidden, -1)
@@ -72,8 +73,8 @@ class MAE(Method):
     """A ViT on the visible patches, and the decoder.
 
     Args:
-        mask_ratio: share of the patches that is removed, drawn for each image.
-        normalize_pixels: targets normalised within each patch.
+        mask_ratio: share of the patches to remove; they are drawn for each image.
+        normalize_pixels: normalise the targets within each patch.
         image_size: side of the images in pixels.
     """
 
@@ -119,7 +120,7 @@ class MAE(Method):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Any]:
-        """See `Method.forward`, of one view. `features` are the class token over kept patches."""
+        """See `Method.forward`; one view. `features` are the class token over kept patches."""
         images = views[0]
         patches = patchify(images, self.patch)
         order = random_orders(len(images), patches.shape[1], generator, images.device)
@@ -132,7 +133,7 @@ class MAE(Method):
 
 
 def init_as_mae(module: nn.Module) -> None:
-    """Xavier-uniform linear layers with bias 0, layer norms 1 and 0."""
+    """Sets linear layers to Xavier-uniform weights and bias 0, and layer norms to 1 and 0."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

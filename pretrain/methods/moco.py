@@ -27,15 +27,15 @@ from pretrain.methods.target import Momentum, make_target, update_target
 class MoCo(PairMethod):
     """Queries against their keys and a queue of earlier keys; v1 and v2 differ in the projector.
 
-    Keys pass the momentum encoder in an order shuffled over all processes ("shuffling BN"), so
-    that a query and its key never share their batch-norm group; without groups the shuffle changes
-    nothing and is left out. With several key views an image, those of the first enter the queue.
+    Keys pass the momentum encoder in an order shuffled over all processes ("shuffling BN"). So a
+    query and its key never share their batch-norm group. Without groups the shuffle would change
+    nothing and is left out. If an image has several key views, only the first enters the queue.
 
     Args:
         queue_size: K, a multiple of the global batch.
         online: the branch (0 or 1) whose views are the queries.
         shuffle: whether batch-norm groups are smaller than the global batch.
-        options: of `PairMethod`.
+        options: passed to `PairMethod`.
     """
 
     queue: Tensor
@@ -107,7 +107,7 @@ class MoCo(PairMethod):
         assert self._keys is not None, "after_step follows a forward pass"
         keys = gather_rows(self._keys)
         length = self.queue.shape[1]
-        # On the device throughout: reading the pointer would make the host wait for a GPU.
+        # The pointer stays on the device: reading it would make the host wait for a GPU.
         places = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % length
         self.queue.index_copy_(1, places, keys.T)
         self.queue_ptr.add_(len(keys)).remainder_(length)
@@ -122,7 +122,7 @@ class MoCo(PairMethod):
 
 
 def shared_order(rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """A random order of `rows` rows, drawn by the first process and the same on all."""
+    """A random order of `rows` rows. The first process draws it, and all processes use it."""
     drawn_on = generator.device if generator is not None else torch.device("cpu")
     order = send(torch.randperm(rows, generator=generator, device=drawn_on), device)
     if world_size() > 1:

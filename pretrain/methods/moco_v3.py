@@ -17,11 +17,13 @@ from pretrain.methods.target import Momentum
 class MoCoV3(MomentumPredictor):
     """Each view's predictions against the momentum keys of the other view of all images.
 
-    The momentum of a step is applied after its update, where the authors apply the next step's
-    before the next forward pass: the same copies, at most one step's change of schedule apart.
+    We apply the momentum of a step after its update. The authors apply the momentum of the next
+    step before the next forward pass. The copies are the same, except that the schedule differs by
+    at most one step.
 
-    This is the authors' ResNet. For ViTs their predictor ends in a batch norm, positions are fixed
-    sine-cosine ones, weights are drawn otherwise and the patch embedding is frozen: not so here.
+    This is the authors' ResNet version. Their ViT version is not implemented. There the predictor
+    ends in a batch norm, position embeddings are fixed sine-cosine ones, weights are initialised
+    differently and the patch embedding is frozen.
     """
 
     term = "contrast"
@@ -36,7 +38,7 @@ class MoCoV3(MomentumPredictor):
         temperature: float = 1.0,
         **options: Any,
     ) -> None:
-        """Args: options: of `PairMethod`."""
+        """Args: options: passed to `PairMethod`."""
         super().__init__(trunk, projector, predictor, momentum, **options)
         self.temperature = temperature
 

@@ -1,5 +1,5 @@
 """Masked Siamese Networks (Assran et al., arXiv 2204.07141): masked ViT anchors are assigned to
-prototypes as an unmasked target view is.
+prototypes in the same way as an unmasked target view.
 
 Facts about the authors' code: facebookresearch/msn src/msn_train.py, src/deit.py, CC-BY-NC; nothing
 is taken from it. Legend: N images in this process's batch, L patches of an image, D embedding,
@@ -27,19 +27,19 @@ ANCHOR, TARGET, FOCAL = 0, 1, 2
 
 
 class MSN(Method):
-    """Anchor network (trained) and target network (its momentum copy), prototypes.
+    """The anchor network (trained), the target network (its momentum copy), and prototypes.
 
-    `trunk` is the *target's* ViT: its weights are what the authors evaluate and what transfers.
-    The views of branch A are anchors whose patches are dropped, focal views anchors without
-    dropping, the one view of branch B is the target. The position embedding of focal views is
-    resampled bicubically with antialiasing, as timm does; the authors' code has none.
+    `trunk` is the *target's* ViT, because the authors evaluate and transfer its weights. The views
+    of branch A are anchors with dropped patches, focal views are anchors without dropping, and the
+    one view of branch B is the target. The position embedding of focal views is resampled
+    bicubically with antialiasing, as in timm; the authors' code does not use antialiasing.
 
     Args:
-        patch_drop: share of an anchor's patches that is dropped. Drawn for each image; the
+        patch_drop: share of an anchor's patches that is dropped. It is drawn for each image; the
             authors' code draws once for a process's batch.
         sharpening: temperature of the targets' sharpening.
-        weights: of the mean-entropy and the entropy term.
-        balance: Sinkhorn on the targets.
+        weights: those of the mean-entropy and the entropy term.
+        balance: apply Sinkhorn to the targets.
     """
 
     trunk: VisionTransformer
@@ -129,7 +129,7 @@ class MSN(Method):
 
 
 def init_as_msn(trunk: VisionTransformer, projector: nn.Module) -> None:
-    """Draws again what timm and torch start otherwise: patch and class embedding, projector."""
+    """Initialises patch embedding, class embedding and projector as MSN does, unlike timm."""
     patches = trunk.patch_embed.proj
     nn.init.kaiming_normal_(patches.weight, mode="fan_in", nonlinearity="relu")
     assert trunk.cls_token is not None  # as `is_vit` asks

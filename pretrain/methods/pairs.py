@@ -1,6 +1,6 @@
 """Which views a loss compares: the branch of each view in, pairs or directions of views out.
 
-Branches are 0 (A) and 1 (B); views of another branch are in no pair.
+Branches are 0 (A) and 1 (B); views of other branches are not in any pair.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def cross_pairs(branches: Sequence[int]) -> Pairs:
 
 
 def all_pairs(branches: Sequence[int]) -> Pairs:
-    """Every two views, whatever their branch."""
+    """Every pair of two views, of the same or of different branches."""
     views = [view for view, branch in enumerate(branches) if branch in (0, 1)]
     return [(a, b) for a in views for b in views if a < b]
 
@@ -31,7 +31,7 @@ def pairs_of(pairing: Pairing, branches: Sequence[int]) -> Pairs:
     """The pairs of these branches. Raises ValueError when there are none."""
     pairs = pairing(branches)
     if not pairs:
-        raise ValueError(f"no pair of views among branches {list(branches)}")
+        raise ValueError(f"there is no pair of views among branches {list(branches)}")
     return pairs
 
 

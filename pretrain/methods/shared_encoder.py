@@ -17,10 +17,10 @@ from pretrain.methods.pairs import Pairs, pairs_of, views_in
 
 
 class SharedEncoder(PairMethod):
-    """Trunk and projector for all views; a subclass says what its `loss` of embeddings is."""
+    """Trunk and projector for all views; a subclass defines its `loss` of embeddings."""
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """Embeddings (V, N, D) to named scalar terms, whose sum is the loss."""
+        """From embeddings (V, N, D) to named scalar terms, whose sum is the loss."""
         raise NotImplementedError
 
     def forward(
@@ -34,8 +34,8 @@ class SharedEncoder(PairMethod):
         """See `Method.forward`. Raises ValueError when the branches give no pair.
 
         Args:
-            gradient: of a loss with respect to the embeddings of these views; the result's loss is
-                then one that has this gradient (see `pretrain/engine/grad_cache.py`).
+            gradient: the gradient of a loss with respect to the embeddings of these views; the
+                returned loss then has this gradient (see `pretrain/engine/grad_cache.py`).
         """
         features, z = self.embed(views, branches)
         if gradient is not None:
@@ -50,7 +50,7 @@ class SharedEncoder(PairMethod):
         return features[chosen[0]], torch.stack([z[view] for view in chosen])
 
     def compare(self, z: Tensor, branches: Sequence[int]) -> dict[str, Tensor]:
-        """The terms of the loss of what `embed` gave."""
+        """The terms of the loss, given the embeddings that `embed` returned."""
         place = {view: number for number, view in enumerate(self._compared(branches))}
         pairs = pairs_of(self.pairing, branches)
         return self.loss(z, [(place[a], place[b]) for a, b in pairs])

@@ -20,7 +20,7 @@ class SimCLR(SharedEncoder):
     def __init__(
         self, trunk: nn.Module, projector: nn.Module, *, temperature: float = 0.1, **options: Any
     ) -> None:
-        """Args: options: of `PairMethod`."""
+        """Args: options: passed to `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.temperature = temperature
 

@@ -22,14 +22,14 @@ from pretrain.methods.pairs import both_directions, pairs_of, views_in
 class SimSiam(PairMethod):
     """Trunk, projector, predictor; D(p1, z2) / 2 + D(p2, z1) / 2 for each pair of views.
 
-    The term `output_std` is what the authors watch for collapse: the mean over dimensions of the
-    standard deviation of z / |z|, near 1 / sqrt(D) when healthy and 0 when collapsed.
+    The authors watch the term `output_std` for collapse. It is the mean over dimensions of the
+    standard deviation of z / |z|: near 1 / sqrt(D) in a healthy run and 0 after a collapse.
     """
 
     def __init__(
         self, trunk: nn.Module, projector: nn.Module, predictor: nn.Module, **options: Any
     ) -> None:
-        """Args: options: of `PairMethod`."""
+        """Args: options: passed to `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.predictor = predictor
 

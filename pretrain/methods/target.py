@@ -1,4 +1,4 @@
-"""Momentum (EMA) copies of a network: online network in, a target that follows it out."""
+"""Momentum (EMA) copies of a network: an online network in, a target that follows it out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Momentum:
 
     def __init__(self, base: float, schedule: str = "constant", stretch: float = 1.0) -> None:
         if not 0 <= base <= 1:
-            raise InputError(f"METHOD.MOMENTUM {base} must lie in 0 to 1")
+            raise InputError(f"METHOD.MOMENTUM {base} must be in 0 to 1")
         if schedule not in SCHEDULES:
             raise InputError(
                 f"METHOD.MOMENTUM_SCHEDULE {schedule!r} is unknown; known: {', '.join(SCHEDULES)}"
@@ -55,7 +55,8 @@ def make_target(online: Network) -> Network:
 def update_target(target: nn.Module, online: nn.Module, momentum: float) -> None:
     """target = momentum * target + (1 - momentum) * online, parameters only.
 
-    Batch-norm statistics stay the target's own, as in MoCo and BYOL: its passes gather them.
+    The target keeps its own batch-norm statistics, as in MoCo and BYOL: its forward passes collect
+    them.
     """
     theirs: list[Tensor] = [*target.parameters()]
     ours: list[Tensor] = [*online.parameters()]

@@ -25,7 +25,7 @@ class VICReg(SharedEncoder):
         weights: tuple[float, float, float] = (25.0, 25.0, 1.0),
         **options: Any,
     ) -> None:
-        """Args: weights: of invariance, variance, covariance; options: of `PairMethod`."""
+        """Args: weights: those of invariance, variance, covariance; options: for `PairMethod`."""
         super().__init__(trunk, projector, **options)
         self.weights = weights
 

@@ -1,10 +1,10 @@
 """LARS (You et al., arXiv 1708.03888) in the two forms that the field's recipes use.
 
-Gradients in, new weights out. Weight decay is part of the gradient whose norm is taken (timm's and
-lightly's add up the two norms instead, which no recipe's authors do). The forms
-differ in where the learning rate enters: into the momentum buffer (google-research/simclr
-`lars_optimizer.py`, so that a falling rate does not scale down what was gathered before), or after
-it (BYOL, MoCo v3, VICReg, Barlow Twins).
+Gradients in, new weights out. Weight decay is part of the gradient whose norm is used (timm and
+lightly add up the two norms instead, which the authors of the recipes do not do). The forms differ
+in the place of the learning rate. In google-research/simclr `lars_optimizer.py` it is inside the
+momentum buffer, so a decreasing rate does not scale down earlier steps. In BYOL, MoCo v3, VICReg
+and Barlow Twins it is applied after the buffer.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.optim import Optimizer
 class LARS(Optimizer):
     """Momentum SGD whose step is scaled per tensor by trust_coefficient * |w| / |g|.
 
-    A parameter group with `adapt=False` (batch norm and biases) is plain momentum SGD; give it
-    weight_decay=0 as well, `param_groups` does both. The ratio is 1 where either norm is 0.
-    `momentum_holds_lr` chooses the form: Google's, or the others'. Raises ValueError on a negative
-    setting.
+    A parameter group with `adapt=False` (batch norm and biases) is plain momentum SGD. Also give it
+    weight_decay=0; `param_groups` does both. The ratio is 1 if either norm is 0.
+    `momentum_holds_lr` chooses the form: True is Google's, False is that of the others. Raises
+    ValueError on a negative setting.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class LARS(Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        # The _foreach calls do all tensors of a group in a few kernels: on a GPU one by one would
-        # cost ~1000 launches.
+        # The _foreach calls update all tensors of a group in a few kernels. On a GPU, updating them
+        # one by one would cost ~1000 launches.
         grads = [p.grad for p in params if p.grad is not None]  # none is missing, see `step`
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))

@@ -13,10 +13,11 @@ SCHEDULES = ("cosine", "step")
 
 
 def set_rates(optimizer: Optimizer, value: float, constant: float = 0.0) -> None:
-    """Gives each parameter group `value`, the schedule's at this step, times its own `lr_ratio`.
+    """Sets the learning rate of each group to `value`, the schedule's at this step, times the
+    group's `lr_ratio`.
 
-    Groups that have a true `constant_lr` take `constant` in place of `value`. Raises KeyError for a
-    group without `lr_ratio`: a ratio that is assumed would train at a wrong rate silently.
+    Groups whose `constant_lr` is true take `constant` in place of `value`. Raises KeyError for a
+    group without `lr_ratio`: with an assumed ratio it would silently train at a wrong rate.
     """
     for group in optimizer.param_groups:
         base = constant if group.get("constant_lr") else value
@@ -24,8 +25,8 @@ def set_rates(optimizer: Optimizer, value: float, constant: float = 0.0) -> None
 
 
 def scaled_lr(lr_per_256: float, batch_size: int) -> float:
-    """The linear scaling rule: `lr_per_256` is the rate for 256 images, `batch_size` the global
-    batch."""
+    """The linear scaling rule: `lr_per_256` is the learning rate for 256 images, `batch_size` is
+    the global batch size."""
     return lr_per_256 * batch_size / 256
 
 
@@ -38,12 +39,12 @@ def warmup_cosine(
     warmup_start: float = 0.0,
     final_fraction: float = 0.0,
 ) -> float:
-    """Rate of step 0..total_steps-1: linear up to `base_lr`, then half a cosine.
+    """Learning rate of step 0..total_steps-1: linear up to `base_lr`, then half a cosine.
 
-    The cosine ends at `final_fraction` of the rate. Warmup gives step s the rate (s + 1) /
-    warmup_steps of the way from `warmup_start` (a fraction of the rate) to the rate, so that no
-    step is spent at rate 0 (Google's SimCLR starts at 0). Raises ValueError when the warmup is not
-    shorter than the run.
+    The cosine ends at `final_fraction` of `base_lr`. In the warmup, step s has gone (s + 1) /
+    warmup_steps of the way from `warmup_start` (a fraction of `base_lr`) to `base_lr`. So no step
+    has rate 0 (Google's SimCLR starts at 0). Raises ValueError if the warmup is not shorter than
+    the run.
     """
     _check_warmup(warmup_steps, total_steps)
     if step < warmup_steps:
@@ -62,20 +63,22 @@ def warmup_steps_down(
     warmup_steps: int = 0,
     warmup_start: float = 0.0,
 ) -> float:
-    """Rate of step 0..total_steps-1: as `warmup_cosine` up, then times `factor` at each milestone.
+    """Learning rate of step 0..total_steps-1: the warmup of `warmup_cosine`, then times `factor` at
+    each milestone.
 
-    milestones: shares of the run (0 to 1); MoCo v1: 0.6 and 0.8. Raises ValueError as above.
+    milestones: shares of the run (0 to 1); MoCo v1: 0.6 and 0.8. Raises ValueError if the warmup is
+    not shorter than the run.
     """
     _check_warmup(warmup_steps, total_steps)
     if step < warmup_steps:
         return _warmed(step, base_lr, warmup_steps, warmup_start)
-    # A step past a milestone by rounding alone (0.6 * 200 epochs = 120.00000000000001) has passed.
+    # A milestone may be later only by rounding (0.6 * 200 epochs = 120.00000000000001).
     passed = sum(step >= share * total_steps - 1e-6 for share in milestones)
     return base_lr * factor**passed
 
 
 def half_cosine(progress: float, start: float, end: float) -> float:
-    """From `start` at progress 0 to `end` at progress 1, along half a cosine."""
+    """The value between `start` at progress 0 and `end` at progress 1, along half a cosine."""
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -85,11 +88,11 @@ def by_epoch(schedule: Callable[[float], float], steps_per_epoch: int) -> Callab
 
 
 def check_milestones(milestones: Sequence[float]) -> None:
-    """Raises InputError unless the milestones are rising shares of the run."""
+    """Raises InputError if the milestones are not increasing shares of the run."""
     rising = all(a < b for a, b in zip(milestones, milestones[1:]))
     if not milestones or not rising or not 0 < milestones[0] or not milestones[-1] < 1:
         raise InputError(
-            f"SOLVER.MILESTONES {tuple(milestones)} must be rising shares of the run, 0 to 1"
+            f"SOLVER.MILESTONES {tuple(milestones)} must be increasing shares of the run, 0 to 1"
         )
 
 

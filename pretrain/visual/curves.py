@@ -1,8 +1,8 @@
-"""How features spread over training: run directories in, a figure and plain numbers out.
+"""How features spread during training: run directories in, a figure and plain numbers out.
 
-From a run's metrics.jsonl: the kNN monitor's rows (feature_std, effective_rank, knn20_top1) and
-those of training (batch_feature_std, and SimSiam's output_std). A standard deviation of features
-(N, D) is near 1 / sqrt(D) when they are spread evenly, and 0 after a collapse.
+It reads from a run's metrics.jsonl the rows of the kNN monitor (feature_std, effective_rank,
+knn20_top1) and those of training (batch_feature_std, and SimSiam's output_std). The standard
+deviation of features (N, D) is near 1 / sqrt(D) if they are spread evenly, and 0 after a collapse.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TITLES = {
 }
 ACCURACY = r"knn(\d+)_top1"
 COLUMNS = 3
-SMALLEST_SHARE = 1e-5  # of the largest singular value; smaller ones are not drawn
-Colours = Mapping[str, Any]  # of each run's line
+SMALLEST_SHARE = 1e-5  # values below this share of the largest singular value are not drawn
+Colours = Mapping[str, Any]  # run -> the colour of its line
 
 
 @dataclass
 class Curve:
-    """One quantity over training; a value is None where it was not finite."""
+    """One quantity over training; a value is None if it was not finite."""
 
     steps: list[int] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass
 class Spectrum:
-    """Singular values of the centred features of some images, falling, as shares of their sum."""
+    """Singular values of the centred features of some images: decreasing shares of their sum."""
 
     images: int
     effective_rank: float
@@ -53,7 +53,7 @@ class Spectrum:
 
 @dataclass
 class RunCurves:
-    """What is drawn of one run: `curves` and `references` (1 / sqrt(D)) by quantity."""
+    """The data drawn for one run: `curves` and `references` (1 / sqrt(D)) by quantity."""
 
     run: str
     curves: dict[str, Curve]
@@ -71,11 +71,13 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
     """The curves of a pretraining run directory.
 
     Raises:
-        InputError: no metrics.jsonl, an unreadable one, or one without any of these quantities.
+        InputError: metrics.jsonl is missing or unreadable, or has none of these quantities.
     """
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
-        raise InputError(f"no {path}; --run takes an output folder of tools/train_ssl.py")
+        raise InputError(
+            f"{path} does not exist; give --run an output folder of tools/train_ssl.py"
+        )
     try:
         rows = read_metrics(path)
     except ValueError as error:
@@ -89,19 +91,21 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
                 curve.values.append(value)
     if not curves:
         known = ", ".join([*TITLES, "knn20_top1"])
-        raise InputError(f"{path} has no row with any of {known}: not of a pretraining run?")
+        raise InputError(
+            f"{path} has no row with any of {known}; give --run the folder of a pretraining run"
+        )
     return curves
 
 
 def write_curves(runs: Sequence[RunCurves], path: str | Path) -> Path:
-    """Writes what is drawn as JSON: a list with one entry per run."""
+    """Writes the drawn data as JSON: a list with one entry per run."""
     text = json.dumps([asdict(run) for run in runs], indent=1, allow_nan=False)
     atomic_write_text(path, text + "\n")
     return Path(path)
 
 
 def draw_curves(runs: Sequence[RunCurves], path: str | Path) -> Path:
-    """Writes one PNG: a panel per quantity that any run has, a line per run."""
+    """Writes one PNG with a panel for each quantity that any run has, and a line for each run."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -161,7 +165,7 @@ def _draw_spectra(axis: Axes, runs: Sequence[RunCurves], colours: Colours) -> No
     spectra = {run.run: run.spectrum for run in runs if run.spectrum is not None}
     top = max(spectrum.shares[0] for spectrum in spectra.values())
     for name, spectrum in spectra.items():
-        # Centring leaves a last value of rounding errors, which is not worth the room.
+        # After centring, the last value is only rounding errors, so it is not drawn.
         shown = [s if s > top * SMALLEST_SHARE else math.nan for s in spectrum.shares]
         axis.plot(range(1, len(shown) + 1), shown, color=colours[name])
     if top > 0:

@@ -1,8 +1,9 @@
 """Crops, views and masks of a few images side by side: tensors in, pictures to compare out.
 
-One row per image and three columns per view: its crop, the view as the network gets it (rescaled
-for display), and its mask: black where pixels are kept, white where all three channels are masked,
-else the colours of those that are. Legend: V views, N images, S side of a view in pixels.
+There is one row per image and three columns per view: its crop, the view as the network gets it
+(rescaled for display), and its mask. The mask is black for kept pixels, white if all three channels
+are masked, and otherwise has the colours of the masked channels. Legend: V views, N images, S side
+of a view in pixels.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from pretrain.data.masking import MaskParams
 from pretrain.data.views import ViewMaker
 from pretrain.data.views_picture import Column, displayable
 
-PAGE = "gainsboro"  # white is a masked pixel's
+PAGE = "gainsboro"  # white already means a masked pixel
 LEGEND = "mask: black is kept, white masked, a colour masked in that channel"
 
 
 def view_columns(maker: ViewMaker, crops: Sequence[Tensor], seed: int) -> list[Column]:
     """The columns of V crops uint8 `(N, 3, S, S)`; augmentation and masks are drawn from `seed`.
 
-    The same images, seed and number of images give the same draws under any config, so that
-    pictures of two configs can be compared image by image.
+    The same images, seed and number of images give the same draws with any config, so pictures of
+    two configs can be compared image by image.
     """
     views = maker(crops, torch.Generator().manual_seed(seed))
     masks = maker.masks_of(crops, torch.Generator().manual_seed(seed))
@@ -42,7 +43,7 @@ def view_columns(maker: ViewMaker, crops: Sequence[Tensor], seed: int) -> list[C
 
 
 def mask_colours(params: MaskParams | None, crop: Tensor) -> Tensor:
-    """A mask as an image `(N, 3, S, S)` of zeros (kept) and ones (masked), for crops of its shape;
+    """A mask as an image `(N, 3, S, S)` of zeros (kept) and ones (masked), in the shape of `crop`.
     None masks nothing."""
     return torch.zeros(crop.shape) if params is None else params.mask.float()
 

@@ -1,4 +1,4 @@
-"""From configs and run directories to pictures and their numbers: the part that reads configs."""
+"""From configs and run directories to pictures and their numbers. This module reads the configs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from PIL import Image
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.data.build import build_view_maker, first_crops, train_images
-from pretrain.data.datasets import FolderImages, ImageDataset, open_images
-from pretrain.data.folders import scan_folder
+from pretrain.data.datasets import ImageDataset
 from pretrain.data.views_picture import draw_columns, save_png
 from pretrain.defaults import get_defaults
 from pretrain.methods.build import load_trunk, trunk_width
@@ -20,17 +19,17 @@ from pretrain.visual.curves import RunCurves, read_curves
 from pretrain.visual.gallery import LEGEND, PAGE, stack_sheets, view_columns
 from pretrain.visual.spectrum import measure_spectrum
 
-LARGEST_TILE = 128  # px, where several configs share a picture
+LARGEST_TILE = 128  # px, if several configs share a picture
 
 
 def draw_views(
     configs: Mapping[str, CfgNode], images: ImageDataset | None, rows: int, folder: Path
 ) -> list[Path]:
-    """Writes views_NAME.png of each config and, of several, views.png with a block of rows for
-    each: the same images from the same seed. Returns the paths.
+    """Writes views_NAME.png for each config. For several configs it also writes views.png, with a
+    block of rows for each config: the same images from the same seed. Returns the paths.
 
     Args:
-        images: what to draw; None is DATASETS.TRAIN.
+        images: the images to draw; None is DATASETS.TRAIN.
         rows: number of images.
 
     Raises:
@@ -52,7 +51,7 @@ def draw_views(
 
 
 def check_comparable(configs: Mapping[str, CfgNode], own_images: bool) -> None:
-    """Raises InputError where configs would not show the same images and draws."""
+    """Raises InputError if the configs would not show the same images and draws."""
     seeds = {name: cfg.SEED for name, cfg in configs.items()}
     data = {
         name: (cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS) for name, cfg in configs.items()
@@ -64,8 +63,8 @@ def check_comparable(configs: Mapping[str, CfgNode], own_images: bool) -> None:
 
 
 def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves:
-    """A run directory's curves, with references where its config.yaml is there and, given images,
-    the spectrum of its checkpoint.pth where that is there."""
+    """A run directory's curves, with references if it has a config.yaml. If images are given, also
+    the spectrum of its checkpoint.pth, if that exists."""
     found = RunCurves(name, read_curves(run))
     if not (run / "config.yaml").is_file():
         return found
@@ -77,16 +76,3 @@ def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves
         trunk, preprocess = load_trunk(cfg, run / "checkpoint.pth")
         found.spectrum = measure_spectrum(trunk, images, preprocess, cfg.VIEWS.SIZE)
     return found
-
-
-def open_folder(images: str | None) -> ImageDataset | None:
-    """Images by a data set's name, or by a folder; None for None.
-
-    A folder is found as `folder:FOLDER` finds it, absolute or below the data sets' root, unless the
-    path exists as it is given, below the working directory.
-    """
-    if not images:
-        return None
-    if Path(images).is_dir():
-        return FolderImages(scan_folder(Path(images)))
-    return open_images(images if ":" in images else f"folder:{images}")

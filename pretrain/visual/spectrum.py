@@ -19,14 +19,14 @@ BATCH_SIZE = 64
 def measure_spectrum(
     trunk: nn.Module, dataset: ImageDataset, preprocess: Preprocess, size: int
 ) -> Spectrum:
-    """The spectrum of up to 512 images, spread evenly over the classes, as the kNN monitor sees
-    them: central squares of `size` px, prepared as the weights want it.
+    """The spectrum of up to 512 images, spread evenly over the classes. Like those of the kNN
+    monitor, they are central squares of `size` px, preprocessed as the weights expect.
 
     Raises:
-        InputError: fewer than two images, or an unreadable one.
+        InputError: there are less than two images, or one is unreadable.
     """
     if len(dataset) < 2:
-        raise InputError(f"a spectrum needs two images or more, --images has {len(dataset)}")
+        raise InputError(f"a spectrum needs two images or more, but --images has {len(dataset)}")
     images = LabelledImages.read(dataset, size, IMAGES).images
     device = process_device()
     features = trunk_features(trunk.to(device), images, preprocess, device, BATCH_SIZE)

@@ -165,7 +165,7 @@ def _load(path: Path, folder: Path) -> Any:
 
 
 def _moment(checkpoint: Any) -> Any:
-    """The step of a pretraining's checkpoint; the steps of a classifier's unfinished epoch."""
+    """The step of a pretraining checkpoint; of a classifier, the steps of its unfinished epoch."""
     return checkpoint.get("step"), [part["step"] for part in checkpoint.get("part", ())]
 
 

@@ -68,15 +68,15 @@ def test_the_memory_and_time_of_a_named_gpu(
     demo, few = ["--config", "mscn_demo.yaml", "--gpu"], ["SOLVER.MAX_STEPS", "9"]
     few += ["SOLVER.WARMUP_STEPS", "1", "DATALOADER.NUM_WORKERS", "2"]
     found = rows(capsys, *demo, "V100-16", *few)
-    assert "64 images a process" in found["memory v100-16"]["detail"]
+    assert "64 images per process" in found["memory v100-16"]["detail"]
     assert "9 steps" in found["compute v100-16"]["detail"] and "shared memory" in found
-    assert found["gpu"]["detail"].startswith("1 x v100-16, as --gpu says")
+    assert found["gpu"]["detail"].startswith("1 x v100-16 by --gpu")
     found = rows(capsys, *demo, "small", *few, status=2)
     assert "lower SOLVER.BATCH_SIZE" in found["memory small"]["detail"]
     assert "not calibrated" in found["compute small"]["detail"]
     detection = ["--config", "digits_voc.yaml", "--weights", "random", "--gpu", "small"]
     found = rows(capsys, *detection, status=2)
-    assert "8 images a process" in found["memory small"]["detail"]
+    assert "8 images per process" in found["memory small"]["detail"]
     assert main(["--config", "mscn_demo.yaml", "--gpu", "abacus"]) == 2
     assert "unknown GPU 'abacus' in --gpu; known: a10" in capsys.readouterr().err
 
@@ -156,7 +156,7 @@ def test_own_configs_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "knn" in rows(capsys, "--config", str(path), "PROTOCOL.K", "(5,)")["config"]["detail"]
     path.write_text("NOTHING: 1\n")
     assert main(["--config", str(path)]) == 2
-    assert "no config of any kind: its keys are NOTHING" in capsys.readouterr().err
+    assert "or a suite: its keys are NOTHING" in capsys.readouterr().err
 
 
 def test_an_own_config_with_a_typo_is_told_as_its_kind(
@@ -207,7 +207,7 @@ def test_cache_and_queue(
     assert "images are read from files: their sizes differ" in found["cache"]["detail"]
     assert "3.png has 21x20 px" in found["cache"]["detail"]
     assert found["queue"]["status"] == "warn"
-    assert "QUEUE_SIZE 6 is longer than the 4 training images" in found["queue"]["detail"]
+    assert "QUEUE_SIZE 6 is larger than the 4 training images" in found["queue"]["detail"]
     assert scanned == [tmp_path], "each folder is listed once"
     (tmp_path / "3.png").unlink()
     words[words.index("METHOD.QUEUE_SIZE") + 1] = "2"

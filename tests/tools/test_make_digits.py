@@ -31,7 +31,9 @@ def test_another_set_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(command) == 0
     assert main([*command, "--seed", "1"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and "seed 0 (asked: 1)" in error
+    assert (
+        error.startswith("error: ") and error.count("\n") == 1 and "seed 0 (requested: 1)" in error
+    )
 
 
 def test_usage_error_in_a_subprocess() -> None:

@@ -157,7 +157,7 @@ def test_a_list_of_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (root / "b/c.txt").write_text("\n".join(name.replace("_1", "_2") for name in names) + "\n")
     capsys.readouterr()
     assert run(root, same, *moved, out="out1", options=resume) == 2
-    refusal = "out1/trial_0 holds a run of other data: the training data (12 images"
+    refusal = "out1/trial_0 holds a run of different data: the training data (12 images"
     assert refusal in capsys.readouterr().err
     (root / "a.txt").write_text("\n".join(names[1:]) + "\n")
     opts = ("TRAIN.SPLIT_LIST", str(root / "a.txt"), "TRAIN.SPLIT_LINES", "0")
@@ -186,14 +186,14 @@ def test_no_top5_of_few_classes(root: Path) -> None:
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (("TRAIN.SPLIT_LIST", "absent.txt"), "no list of images at absent.txt"),
+        (("TRAIN.SPLIT_LIST", "absent.txt"), "absent.txt does not exist"),
         (("TRAIN.OPTIMIZER", "adan"), "TRAIN.OPTIMIZER"),
         (("TRAIN.HEAD", "linea"), "did you mean 'linear'"),
         (("TRAIN.HEAD_INIT", "ones"), "TRAIN.HEAD_INIT"),
         (("TRAIN.VIT_POOL", "all"), "TRAIN.VIT_POOL"),
         (("SOLVER.BATCH_SIZE", "99", "TRAIN.DROP_LAST", "True"), "36 training images do not fill"),
         (("SOLVER.LR_PER_256", "(0.1, 1.0)", "PROTOCOL.HOLDOUT", "2"), "PROTOCOL.HOLDOUT 2"),
-        (("TRAIN.NORM_BATCH", "1"), "TRAIN.NORM_BATCH must be 0 or 2"),
+        (("TRAIN.NORM_BATCH", "1"), "TRAIN.NORM_BATCH must be 0, or 2 or more"),
         (("PROTOCOL.NAME", "finetune", "SOLVER.BATCH_SIZE", "1"), "gives the batch norms of a"),
         (("TRAIN.NORM_BATCH", "4", "TRAIN.SYNC_BN", "True"), "exclude each other"),
         (("TRAIN.SOURCE_PRINTS", "best"), "TRAIN.SOURCE_PRINTS 'best'"),
@@ -207,7 +207,7 @@ def test_no_top5_of_few_classes(root: Path) -> None:
             ("DATASETS.TEST", "folder:other:test"),
             "the classes of folder:data:train and folder:oth",
         ),
-        (("DATASETS.TRAIN", "folder:single:train"), "has one class ('red')"),
+        (("DATASETS.TRAIN", "folder:single:train"), "has only one class ('red')"),
         (
             ("DATASETS.TRAIN", "places205:train"),
             "places205/{trainvalsplit_places205/{train,val}_places205.csv",

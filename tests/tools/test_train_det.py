@@ -69,7 +69,7 @@ def test_trains_evaluates_and_shows(
     other = ["--weights", "random", "--output", str(output), "--resume", *TINY]
     assert main([*command, *other, "SOLVER.GAMMA", "0.5"]) == 2
     text = capsys.readouterr().err.splitlines()[-1]
-    assert "SOLVER.GAMMA" in text and f"--weights {model} goes on from its detector" in text
+    assert "SOLVER.GAMMA" in text and f"--weights {model} starts from its trained detector" in text
 
     arrays = {k: v.numpy() for k, v in torch.load(model, weights_only=True)["model"].items()}
     zoo = tmp_path / "model_final_zoo.pkl"

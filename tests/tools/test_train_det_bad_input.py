@@ -144,13 +144,18 @@ def change(content: dict[str, Any], part: str, index: int, **values: Any) -> Non
         ("images", 1, {"file_name": "9.jpg"}, "9.jpg is missing"),
         ("images", 1, {"id": 1}, "the id 1 occurs twice in 'images'"),
         ("annotations", 1, {"id": 11}, "the id 11 occurs twice in 'annotations'"),
-        ("annotations", 1, {"image_id": 5}, "annotation 12 is of unknown image 5"),
+        ("annotations", 1, {"image_id": 5}, "annotation 12 has the unknown image 5"),
         ("annotations", 1, {"category_id": 5}, "annotation 12 has the unknown category 5"),
         ("annotations", 1, {"bbox": [30, 1, 5, 8]}, "annotation 12 (30, 1, 35, 9) in 20 x 10"),
         ("annotations", 1, {"area": "big"}, '(1: annotation 12 (area "big"))'),
         ("categories", 1, {"id": 3}, "the id 3 occurs twice in 'categories'"),
         ("categories", 1, {"name": "cat"}, "lists the name 'cat' twice"),
-        ("categories", 0, {"name": "catt"}, "the category 'catt', which is none of the 2 classes"),
+        (
+            "categories",
+            0,
+            {"name": "catt"},
+            "the category 'catt', which is not one of the 2 classes",
+        ),
     ],
 )
 def test_coco_file(
@@ -207,7 +212,7 @@ def test_a_sweep_over_several_files(tmp_path: Path, run: Run) -> None:
         "(0.1,)",
     )
     text = run(*COCO, *words, "TRANSFER.LR_SWEEP.MAX_ITER", "1")
-    assert "coco:c:train+coco:c:more is several COCO files, and TRANSFER.LR_SWEEP scores" in text
+    assert "coco:c:train+coco:c:more has several COCO files, but TRANSFER.LR_SWEEP scores" in text
 
 
 def test_a_test_mask_that_cannot_be_scored(tmp_path: Path, run: Run) -> None:

@@ -92,10 +92,10 @@ def test_runs_refuses_a_used_folder_and_resumes(
     assert main(arguments(folder)) == 0
     assert str(folder / "run" / "checkpoint.pth") in capsys.readouterr().out
     assert main(arguments(folder)) == 2
-    assert "is there already; add --resume to continue that run" in capsys.readouterr().err
+    assert "already exists; add --resume to continue that run" in capsys.readouterr().err
     assert main(["--resume", *arguments(folder)]) == 0
     said = capsys.readouterr().err
-    assert "continues at step 2 (of 2) of" in said and "from the beginning" not in said
+    assert "continuing at step 2 of 2 from" in said and "from the beginning" not in said
     assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
     assert "SEED (0 then, 3 now)" in capsys.readouterr().err
 
@@ -126,7 +126,7 @@ def test_interrupted(
         assert f"--resume continues at step 1 of {folder}/run/checkpoint.pth" in said
     assert main(["--resume", *arguments(folder, *more)]) == 0
     said = capsys.readouterr().err
-    assert f"continues at step 1 (of 4) of {folder}/run/checkpoint.pth" in said
+    assert f"continuing at step 1 of 4 from {folder}/run/checkpoint.pth" in said
     assert main(["--resume", "--output", str(folder / "other"), *arguments(folder)[:2]]) == 0
     assert (
         f"--resume: there was no run in {folder}/other; the run starts" in capsys.readouterr().err

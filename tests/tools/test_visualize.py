@@ -242,7 +242,7 @@ def test_spectrum_of_images(
         ("kernels --weights {}/gone.pth", "no weights file at {}/gone.pth"),
         ("kernels --weights {}/masked.yaml", "{}/masked.yaml is not a weights file"),
         ("kernels --weights x.pth --blank-below 1.5", "--blank-below 1.5 must lie in 0"),
-        ("spectrum --run {}/gone", "no {}/gone/metrics.jsonl; --run takes"),
+        ("spectrum --run {}/gone", "{}/gone/metrics.jsonl does not exist; give --run"),
         ("spectrum --run {}/photos --images {}/gone", "image folder {}/gone does not exist"),
         ("spectrum --run {}/photos --output {}/masked.yaml", "--output {}/masked.yaml is a file"),
     ],

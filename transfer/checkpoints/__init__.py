@@ -1,1 +1,1 @@
-"""Any checkpoint in, canonical backbone weights out, proven equal."""
+"""Reads any supported checkpoint into canonical backbone weights, and converts it with a proof."""

@@ -1,4 +1,4 @@
-"""Builds the frozen backbone of some weights, with what differs from the standard network."""
+"""Builds the frozen backbone of weights, including its differences from the standard network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torchvision.models.resnet import Bottleneck
 
 from pretrain.backbones.resnet import Trunk, build_resnet
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.timm_convnets import build_timm_convnet, is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.networks.vit_trunk import build_vit
 from transfer.checkpoints.originals.resnet import pad_same
@@ -19,14 +20,14 @@ from transfer.checkpoints.weights import COUNTER, Weights
 
 
 def build_frozen_backbone(weights: Weights) -> nn.Module:
-    """The trunk with the weights loaded strictly, in eval mode and without gradients.
+    """Returns the trunk with strictly loaded weights, in eval mode and without gradients.
 
     Returns:
         a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
         `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
         ViT's features are its class token after the last norm, or the mean of its patches if its
         name says so (see `vit_architectures`), a ConvNeXt's its last map's mean after the last
-        norm.
+        norm; another network of timm's gives what timm pools.
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)
@@ -36,13 +37,15 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
 
 
 def build_trunk(backbone: str, architecture: Mapping[str, Any]) -> nn.Module:
-    """An untrained trunk that computes as `Weights.architecture` says."""
+    """Returns an untrained trunk with the architecture of `Weights.architecture`."""
     vit = parse_vit(backbone)
     if vit is not None:
         return build_vit(vit, architecture)
     convnext = parse_convnext(backbone)
     if convnext is not None:
         return build_convnext(convnext, architecture)
+    if is_timm_convnet(backbone):
+        return build_timm_convnet(backbone)
     trunk = build_resnet(backbone)
     if architecture.get("stride_in_1x1"):
         stride_in_1x1(trunk)
@@ -59,7 +62,7 @@ def stride_in_1x1(network: nn.Module) -> None:
 
 
 class _SamePool(nn.MaxPool2d):
-    """A ResNet's max pooling, padded as TensorFlow's "SAME"."""
+    """A ResNet's max pooling with TensorFlow's "SAME" padding."""
 
     def __init__(self) -> None:
         super().__init__(3, 2)
@@ -69,7 +72,7 @@ class _SamePool(nn.MaxPool2d):
 
 
 def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
-    """The pooling, and where asked the convolutions that stride, padded by "SAME"."""
+    """Sets "SAME" padding for the pooling and, if requested, for convolutions with a stride."""
     if isinstance(trunk.maxpool, nn.MaxPool2d):
         trunk.maxpool = _SamePool()
     for module in trunk.modules() if convolutions else ():
@@ -81,7 +84,7 @@ def _pad_as_tensorflow(trunk: Trunk, convolutions: bool) -> None:
 
 @torch.no_grad()
 def padding_difference(weights: Weights, image: Tensor) -> float:
-    """How far torch's padding moves the pooled features, relative to the largest of them.
+    """Returns how much torch's padding changes the pooled features, relative to the largest one.
 
     Args:
         image: (1, 3, H, W), preprocessed, of even sides.

@@ -34,7 +34,7 @@ from transfer.checkpoints.writers import layout_of, suffixes_of, write_weights
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did and what it proved.
+    """The report of a conversion and its proof.
 
     Attributes:
         file: the local file of `path`, which may be remote.
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """What was read, in one line: format, method, backbone, identity."""
+        """One line about the input: format, method, backbone, identity."""
         ours = " (this project)" if self.format == "mscn" else ""
         method = self.weights.provenance.get("method")
         known = f", method {method}" if method else ""
@@ -64,8 +64,26 @@ class Report:
         """The rows above the tolerance."""
         return [row for rows in self.proofs.values() for row in rows if not row.passed]
 
+    def __str__(self) -> str:
+        """The report for people, over several lines."""
+        account = self.weights.account
+        lines = [f"{self.path}: {self.headline}"]
+        lines += [f"  {line}" for line in (account.lines() if account else ())]
+        for layout, rows in self.proofs.items():
+            lines.append(f"  {layout:>15} {'input':<28}{'stage':<8}{'max abs':>9}{'relative':>10}")
+            for row in rows:
+                mark = "" if row.passed else "  DIFFERS"
+                numbers = f"{row.max_abs:9.1e}{row.relative:10.1e}{mark}"
+                lines.append(f"  {'':>15} {row.inputs:<28}{row.stage:<8}{numbers}")
+        lines += [f"  warning: {warning}" for warning in (*self.weights.warnings, *self.notes)]
+        if self.written:
+            lines.append(f"wrote {self.written}, read back equal")
+        elif not self.failures:
+            lines.append("proven equal; nothing written (--check)")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
-        """The report for machines."""
+        """Returns the report for JSON."""
         account = self.weights.account
         assert account is not None, "weights that were read have an account"
         return {
@@ -137,7 +155,7 @@ def write_proven(report: Report, output: str | Path) -> Report:
     if report.failures or layout_of(output, report.weights.backbone) not in report.proofs:
         raise ProofError(f"nothing written to {output}: the conversion is not proven")
     if output.exists() and output.samefile(report.file):
-        raise InputError(f"{output} is the input; give the output another name")
+        raise InputError(f"{output} is the input; give the output a different name")
     output.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(output) as folder:
         draft = folder / output.name
@@ -150,36 +168,36 @@ def write_proven(report: Report, output: str | Path) -> Report:
 
 
 def _notes(weights: Weights, layouts: Iterable[str]) -> tuple[str, ...]:
-    """What the reader of an output must do that the tensors do not show."""
+    """Returns notes on what a user of the output must do that the tensors do not show."""
     notes = []
     if weights.preprocess.highpass is not None and "detectron2" in layouts:
         notes.append(
-            "these weights want their input high-pass filtered, which plain Detectron2 does not "
-            "do: it ignores the facts in the .pkl; tools/train_det.py applies the filter"
+            "these weights need high-pass filtered input, but plain Detectron2 does not filter: it "
+            "ignores the facts in the .pkl; tools/train_det.py applies the filter"
         )
     if weights.architecture.get("stride_in_1x1"):
         notes.append(
             "bottlenecks stride in their first 1x1 convolution: Detectron2 needs "
-            "MODEL.RESNETS.STRIDE_IN_1X1 True, torchvision's ResNet computes otherwise"
+            "MODEL.RESNETS.STRIDE_IN_1X1 True; torchvision's ResNet computes something different"
         )
     if weights.architecture.get("padding"):
         image = weights.preprocess.apply(photo(224, 224)[None])
         moved = padding_difference(weights, image)
         notes.append(
             f"trained with TensorFlow's padding ({weights.architecture['padding']}); with torch's, "
-            f"as every other tool runs it, the pooled features of a 224 px photo move by "
-            f"{100 * moved:.1f} % of the largest (none where all sides are odd)"
+            f"which all other tools use, the pooled features of a 224 px photo change by "
+            f"{100 * moved:.1f} % of the largest (not at all if all sides are odd)"
         )
     if "vitdet" in layouts:
         notes.append(
             "ViTDet uses neither class token nor last norm, and adds windows and relative "
-            "positions: proven are the shared tensors, not its features"
+            "positions: the proof covers the shared tensors, not its features"
         )
     if "last_norm_eps" in weights.architecture:
         eps = weights.architecture["last_norm_eps"]
         notes.append(f"the norm after pooling has eps {eps:g} (timm's: 1e-6)")
     if lacks := vitdet_lacks(weights.backbone):
-        notes.append(f"no .pkl for ViTDet: a {weights.backbone} has {lacks}, which ViTDet has not")
+        notes.append(f"no .pkl for ViTDet: a {weights.backbone} has {lacks}, but ViTDet does not")
     if "norm_eps" in weights.architecture:
         notes.append(f"the LayerNorms have an epsilon of {weights.architecture['norm_eps']:g}")
     if "num_heads" in weights.architecture:

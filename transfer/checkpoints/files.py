@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
 RANDOM = "random"  # the source that is an untrained backbone, and has no file
-REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:")
+REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", "package:")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Attributes: file: local; preprocess, known and architecture: what the place says beside the
-    file."""
+    """Attributes: file: local; preprocess, known, architecture and backbone: what the place says
+    beside the file."""
 
     file: Path
     preprocess: Preprocess | None = None
     known: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
+    backbone: str | None = None
 
 
 def is_remote(source: str | Path) -> bool:
-    """Whether a source is a name on a network rather than a path."""
+    """Returns whether a source is a name on a network, not a path."""
     return str(source).startswith(REMOTE)
 
 
@@ -88,7 +89,7 @@ def local_file(path: str | Path) -> Path:
 
 
 def _file_of(folder: Path) -> Path:
-    """The weights file of a folder that `save_pretrained` wrote."""
+    """Returns the weights file in a folder that `save_pretrained` wrote."""
     found = [folder / name for name in IN_FOLDERS if (folder / name).is_file()]
     if found:
         return found[0]
@@ -102,7 +103,7 @@ def _file_of(folder: Path) -> Path:
 
 
 def file_sha256(*paths: Path) -> str:
-    """sha256 of the files' bytes one after another, read in pieces of 4 MiB."""
+    """Returns the sha256 of the files' concatenated bytes, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -19,6 +19,7 @@ from transfer.checkpoints.formats.ours import check_version
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.provenance import facts_of_ours
 from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.weights import Weights
 
 PREFIX = "trunk."
 
@@ -44,8 +45,7 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
     raw = opened.raw
     model = raw.content.get("model")
     if raw.content.get("format") != FORMAT or not isinstance(model, Mapping):
-        weights = read_weights(opened)
-        return _pick(path, weights.state, weights.preprocess)
+        return first_layer_of(read_weights(opened), path)
     try:
         check_version(raw.content)
         preprocess = facts_of_ours(raw.content).preprocess
@@ -57,6 +57,15 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
         if isinstance(value, Tensor) and name.startswith(PREFIX)
     }
     return _pick(path, trunk, preprocess)
+
+
+def first_layer_of(weights: Weights, path: str = "the weights") -> FirstLayer:
+    """The first convolution's kernels of weights that are read; `path` names them in messages.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    return _pick(path, weights.state, weights.preprocess)
 
 
 def _pick(path: str, state: Mapping[str, Tensor], preprocess: Preprocess) -> FirstLayer:

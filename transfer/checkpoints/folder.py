@@ -1,4 +1,4 @@
-"""What the files beside a weights file say: a folder of Hugging Face transformers or of timm's hub.
+"""Reads the files next to a weights file, in a folder of Hugging Face transformers or timm's hub.
 
 `save_pretrained` writes `config.json` (the network), `model.safetensors` or `pytorch_model.bin`
 and, of the image processor, `preprocessor_config.json` (version 5 also: `processor_config.json`).
@@ -16,7 +16,7 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common import safe_json
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
-from transfer.checkpoints.networks.architectures import is_known
+from transfer.checkpoints.networks.architectures import is_read
 
 CONFIG = "config.json"
 # Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.
@@ -38,12 +38,18 @@ class Beside(NamedTuple):
     architecture: dict[str, Any]
     config: dict[str, Any]
 
+    @property
+    def backbone(self) -> str | None:
+        """timm's name of the network, if its config states it."""
+        name = self.config.get("architecture")
+        return name if isinstance(name, str) else None
+
 
 NOTHING = Beside(None, {}, {})
 
 
 def read_beside(file: Path) -> Beside:
-    """What is said beside a local file; nothing for suffixes that such folders do not have."""
+    """Returns the facts next to a local file; none for suffixes that such folders do not have."""
     return read_folder(file.parent) if file.suffix in (".safetensors", ".bin") else NOTHING
 
 
@@ -66,18 +72,24 @@ def read_folder(folder: Path) -> Beside:
     return Beside(preprocess_in(folder) or _of_timm(config), architecture, config)
 
 
-def check_architecture(source: str, name: str) -> None:
-    """Refuses networks that have a ResNet's tensors but compute otherwise (timm's resnetaa50)."""
+def check_architecture(source: str, name: str, is_read: Callable[[str], bool] = is_read) -> None:
+    """Raises InputError for networks that are not supported, by a name of timm's or torchvision's.
+
+    Args:
+        is_read: whether a backbone is; torchvision's RegNets have other names than timm's.
+    """
     plain = re.sub(r"^(tv_|gluon_)", "", name.partition(".")[0])
-    if not is_known(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
+    if not is_read(plain) and not any(re.fullmatch(vit, plain) for vit in VITS):
         known = ", ".join(BACKBONES)
         raise InputError(
-            f"{source} is a {name}; read are {known}, ConvNeXts, plain ViTs, DeiTs and DINO's"
+            f"{source} is a {name}, which is not supported; supported are {known}, plain "
+            "ViTs, DeiTs and DINO's, ConvNeXts, and of timm other ResNets, ResNeXts, RegNets and "
+            "EfficientNets"
         )
 
 
 def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
-    """timm's own config.json states mean and std itself."""
+    """Returns mean and std from timm's config.json."""
     stated = config.get("pretrained_cfg")
     stated = stated if isinstance(stated, Mapping) else {}
     if not (stated.get("mean") and stated.get("std")):
@@ -86,7 +98,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def preprocess_in(folder: Path) -> Preprocess | None:
-    """What the image processor's file in a folder says; None if there is none.
+    """Returns the content of the image processor's file in a folder; None if there is none.
 
     Raises:
         InputError: it is damaged, or its values are not a normalisation of three channels.
@@ -131,7 +143,7 @@ def _three(processor: Mapping[str, Any], key: str) -> tuple[float, ...]:
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    """A JSON file's object; None if there is no file.
+    """Returns a JSON file's object; None if there is no file.
 
     Raises:
         InputError: it is not a JSON object.
@@ -144,15 +156,15 @@ def read_json(file: Path) -> dict[str, Any] | None:
         raise InputError(f"{file} beside the weights is not JSON: {error}") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise InputError(f"{file} beside the weights holds a {kind}, not an object")
+        raise InputError(f"{file} beside the weights has a {kind}, not an object")
     return content
 
 
 def _wants(config: Mapping[str, Any], **wanted: Any) -> None:
-    """Raises InputError for settings that change what the network computes and are not read."""
+    """Raises InputError for unsupported settings that change what the network computes."""
     for key, value in wanted.items():
         if config.get(key, value) != value:
-            raise InputError(f"{CONFIG} says {key} {config[key]!r}; read is {value!r} only")
+            raise InputError(f"{CONFIG} says {key} {config[key]!r}; only {value!r} is supported")
 
 
 def _of_resnet(config: Mapping[str, Any]) -> dict[str, Any]:

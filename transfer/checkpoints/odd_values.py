@@ -1,4 +1,4 @@
-"""Values that no trained network has: errors for what cannot work, warnings for what looks odd."""
+"""Checks values that no trained network has: errors for invalid ones, warnings for unusual ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transfer.checkpoints.networks.architectures import shorten
 
 
 def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
-    """Looks at every tensor of a canonical state.
+    """Checks every tensor of a canonical state.
 
     Returns:
         warnings, each of which names the statistic and its tensors.

@@ -1,4 +1,4 @@
-"""A weights file that a process finds, reads and hashes once, however often it asks about it.
+"""A weights file that a process finds, reads and hashes only once.
 
 A run looks at its weights several times: whether they are a backbone or a whole detector, whether
 they fit the config, and what each trial starts from. A file has hundreds of megabytes, often on a
@@ -38,7 +38,7 @@ class OpenedWeights:
 
     @property
     def is_random(self) -> bool:
-        """Whether it is the untrained backbone, which has no file."""
+        """Whether the source is the untrained backbone, which has no file."""
         return self.source == RANDOM
 
     @cached_property
@@ -65,7 +65,7 @@ class OpenedWeights:
         return open_file(self.file, self.trust)
 
     def close(self) -> None:
-        """Gives the content's memory back; who asks for it again makes the file be read again."""
+        """Frees the content's memory; the file is read again if the content is needed again."""
         vars(self).pop("raw", None)
 
 

@@ -22,9 +22,12 @@ from transfer.checkpoints.build import stride_in_1x1
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.convnext import build_convnext, parse_convnext
+from transfer.checkpoints.networks.efficientnet_lite import REPEATS
+from transfer.checkpoints.networks.timm_convnets import build_timm_convnet, is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import Vit, parse_vit
 from transfer.checkpoints.networks.vit_trunk import NORM_EPS, build_vit
 from transfer.checkpoints.originals.convnext import SPELLINGS, PlainConvNext, TimmConvNext
+from transfer.checkpoints.originals.efficientnet_lite import PlainEfficientNetLite, TimmConvNet
 from transfer.checkpoints.originals.foreign_resnet import ROWS
 from transfer.checkpoints.originals.foreign_resnet import fill as fill_foreign
 from transfer.checkpoints.originals.huggingface import HfResNet
@@ -36,12 +39,12 @@ TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums abo
 
 
 class ProofError(Exception):
-    """The converted weights are not the source's; nothing was written."""
+    """The converted weights differ from the source; nothing was written."""
 
 
 @dataclass(frozen=True)
 class StageDifference:
-    """How far two networks are apart after one stage.
+    """The difference of two networks after one stage.
 
     Attributes:
         inputs: "random", "photo", ...
@@ -56,7 +59,7 @@ class StageDifference:
 
     @property
     def passed(self) -> bool:
-        """Whether the stage is equal up to rounding."""
+        """Whether the stage is equal except for rounding."""
         return self.relative <= TOLERANCE
 
 
@@ -144,6 +147,12 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return _plain_vit(tensors, layout, vit, weights.architecture)
     if layout in SPELLINGS:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
+    if layout == "efficientnet_lite":
+        return PlainEfficientNetLite(tensors, REPEATS[backbone])
+    if is_timm_convnet(backbone):
+        network = build_timm_convnet(backbone)
+        _fill(network, tensors)
+        return TimmConvNet(network).eval()
     if layout in ROWS:
         foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
@@ -181,6 +190,9 @@ def load_layout(
             named = network.network
         elif (convnext := parse_convnext(backbone)) is not None:
             network = TimmConvNext(build_convnext(convnext, architecture))
+            named = network.network
+        elif is_timm_convnet(backbone):
+            network = TimmConvNet(build_timm_convnet(backbone))
             named = network.network
         elif backbone in torchvision.models.list_models():
             network = TorchvisionResNet(backbone)
@@ -248,7 +260,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             continue
         if name not in tensors or tensors[name].shape != own.shape:
             shape = tuple(tensors[name].shape) if name in tensors else "missing"
-            raise ProofError(f"{name} is {shape}, where the layout has {tuple(own.shape)}")
+            raise ProofError(f"{name} is {shape}, but the layout has {tuple(own.shape)}")
         chosen[name] = tensors[name].float()
     network.load_state_dict(chosen, strict=False, assign=True)
     return network.eval().requires_grad_(False)

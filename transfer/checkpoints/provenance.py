@@ -1,4 +1,4 @@
-"""What a checkpoint says about its own making: preprocessing and provenance, None where silent."""
+"""What a checkpoint says about its training: preprocessing and provenance, None if it is silent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Facts(NamedTuple):
 
 
 def no_facts(content: Mapping[str, Any]) -> Facts:
-    """A file that says nothing: torchvision's preprocessing is assumed, and that is said."""
+    """Returns facts for a file without any: torchvision's preprocessing, with a warning."""
     return Facts(
         Preprocess(),
         {},
@@ -65,7 +65,7 @@ def stated(
 
 
 def _at(content: Any, path: tuple[str, ...]) -> Any:
-    """What is at a path of keys or attributes (parsed arguments); None if nothing is."""
+    """Returns the value at a path of keys or attributes (parsed arguments); None if none."""
     for key in path:
         if isinstance(content, Mapping):
             content = content.get(key)

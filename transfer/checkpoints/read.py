@@ -6,6 +6,7 @@ its `transfer` facts say is joined here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from transfer.checkpoints.files import RANDOM, Source
 from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
-from transfer.checkpoints.networks.architectures import is_known
+from transfer.checkpoints.networks.architectures import is_read
 from transfer.checkpoints.networks.convnext import said_of
+from transfer.checkpoints.networks.timm_convnets import is_timm_convnet
 from transfer.checkpoints.odd_values import check_values
 from transfer.checkpoints.opened import OpenedWeights, as_opened
 from transfer.checkpoints.provenance import Facts
+from transfer.checkpoints.readers.raw import RawFile
 from transfer.checkpoints.unmatched_keys import find_explained, sort_keys
 from transfer.checkpoints.weights import (
     COUNTER,
@@ -61,16 +64,30 @@ def read_weights(
 ) -> Weights:
     """Reads the trunk of any supported file.
 
+    `print(weights.account.lines())` says what became of every key of the file, `weights.warnings`
+    what should be known before the weights are trusted.
+
     Args:
-        path: a source (see `sources`), opened already or not; or "random": the untrained backbone
-            (`backbone` and `seed` say which).
+        path: a file, a folder that save_pretrained wrote, a URL, "timm:resnet50.a1_in1k",
+            "torchvision:resnet50/IMAGENET1K_V2" or "hf-hub:org/name", opened already or not; or
+            "random": the untrained backbone (`backbone` and `seed` say which).
         source: a format of `formats.all_formats.FORMATS`, or "auto" to detect it from the content.
-        backbone: what the weights must be; None takes what the file holds.
+        backbone: what the weights must be; None takes what the file holds. A network of timm's
+            that its tensors do not tell is read if this or the file names it.
         trust: reads pickles without restrictions, which can run code from the file.
         prefix: of the trunk's names; takes the file as format `generic`.
 
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
+
+    Example:
+        >>> import torch, torchvision, transfer
+        >>> torch.save(torchvision.models.resnet18().state_dict(), "resnet18.pth")
+        >>> weights = transfer.read_weights("resnet18.pth")
+        >>> weights.backbone, weights.preprocess.channel_order, len(weights.sha256)
+        ('resnet18', 'RGB', 64)
+        >>> weights.account.lines()[0]
+        '120 of 120 expected tensors used'
     """
     opened = as_opened(path, trust)
     if opened.is_random:
@@ -107,10 +124,11 @@ def read(
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:
-        found, keys = find_explained(find_format(raw, source, prefix), source, path)
+        travelling = parse_facts(raw.facts)
+        named = _named(raw, place, travelling, backbone)
+        found, keys = find_explained(find_format(raw, source, prefix, named), source, path)
         facts = found.format.beside(place.file, found.format.facts(found.content))
         facts = _with_place(facts, place)
-        travelling = parse_facts(raw.facts)
         if travelling is not None:
             facts = _merge(facts, travelling)
         check_facts(facts.known, facts.architecture, facts.backbone)
@@ -120,7 +138,7 @@ def read(
     account, state, name = keys or sort_keys(found, path)
     _check_agrees(facts.backbone, name, path)
     if backbone is not None and backbone != name:
-        raise InputError(f"{path} is a {name}, where a {backbone} is wanted")
+        raise InputError(f"{path} is a {name}, but a {backbone} is needed")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
     warnings = (*warnings, *check_values(state, path))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
@@ -135,17 +153,31 @@ def read(
     provenance["name"] = provenance["name"] or default_name(weights, path)
     if stated not in (None, weights.sha256):
         raise InputError(
-            f"{path}: its facts are of other weights (sha256 {str(stated)[:16]}, found "
+            f"{path}: its facts are of different weights (sha256 {str(stated)[:16]}, found "
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
 
 
+def _named(
+    raw: RawFile, place: Source, travelling: Mapping[str, Any] | None, wanted: str | None
+) -> str | None:
+    """The network of timm's that something says the file is of, and that its tensors do not tell:
+    its own facts, the place, a checkpoint of ours or of timm's training, or who asks for it."""
+    inside = (raw.content.get("backbone"), raw.content.get("arch"))
+    for name in ((travelling or {}).get("backbone"), place.backbone, *inside, wanted):
+        if isinstance(name, str) and is_timm_convnet(name):
+            return name
+    return None
+
+
 def _with_place(facts: Facts, place: Source) -> Facts:
-    """What a hub or a package says beside the file: it wins over what the format says."""
+    """Adds the facts of a hub or a package, which take precedence over the format's facts."""
     known = {**facts.known, **place.known}
     architecture = {**facts.architecture, **place.architecture}
     facts = facts._replace(known=known, architecture=architecture)
+    if place.backbone is not None and is_timm_convnet(place.backbone):
+        facts = facts._replace(backbone=place.backbone)
     if place.preprocess is None:
         return facts
     # What was said about the input is answered; other warnings stay.
@@ -154,7 +186,7 @@ def _with_place(facts: Facts, place: Source) -> Facts:
 
 
 def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
-    """Facts that travel with a file win over what its format makes known."""
+    """Adds the facts in a file, which take precedence over the facts of its format."""
     stated = {k: v for k, v in travelling.get("provenance", {}).items() if v is not None}
     preprocess, warnings = facts.preprocess, facts.warnings
     if "preprocess" in travelling:
@@ -165,21 +197,22 @@ def _merge(facts: Facts, travelling: dict[str, Any]) -> Facts:
 
 
 def _check_declared(backbone: str | None, path: str) -> None:
-    if backbone is not None and not is_known(backbone) and not backbone.startswith("vit_"):
+    if backbone is not None and not is_read(backbone) and not backbone.startswith("vit_"):
         raise InputError(
-            f"{path} is a {backbone}; only ResNets, ViTs and ConvNeXts are read: "
-            f"{', '.join(BACKBONES)}, vit_{{small,base,large}}_patch16_224 and the like, "
-            "convnext_{tiny,...}, convnextv2_{tiny,...}"
+            f"{path} is a {backbone}; only ResNets, ViTs, ConvNeXts, RegNets and EfficientNets are "
+            f"read: {', '.join(BACKBONES)}, vit_{{small,base,large}}_patch16_224 and the like, "
+            "convnext_{tiny,...}, convnextv2_{tiny,...}, and timm's names"
         )
 
 
 def _check_agrees(declared: str | None, found: str, path: str) -> None:
-    if declared in BACKBONES and declared != found:
+    known = declared is not None and (declared in BACKBONES or is_timm_convnet(declared))
+    if known and declared != found:
         raise InputError(f"{path} says it is a {declared}, but its tensors are a {found}'s")
 
 
 def _casts(tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:
-    """A warning where the source's numbers were not float32."""
+    """Returns a warning if the source's numbers were not float32."""
     kinds = {str(tensors[name].dtype) for name in account.used if not name.endswith(COUNTER)}
     other = sorted(kinds - {"torch.float32"})
     return (f"weights stored as {', '.join(other)} became float32",) if other else ()

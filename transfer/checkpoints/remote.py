@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
 
-from tqdm import tqdm
-
+from pretrain.common.cache_folder import cache_folder
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
+from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 from pretrain.data.preprocess import Preprocess
@@ -33,6 +33,8 @@ from transfer.checkpoints.folder import (
     check_architecture,
     read_folder,
 )
+from transfer.checkpoints.installed_package import find_in_package
+from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.readers.raw import open_file
 
 TIMEOUT_SECONDS = 30
@@ -49,11 +51,6 @@ def fetch(source: str) -> Source:
     """
     scheme, _, rest = source.partition(":")
     return SCHEMES[scheme](source, rest)
-
-
-def cache_folder() -> Path:
-    """`$MSCN_CACHE`, else `~/.cache/mscn`."""
-    return Path(os.environ.get("MSCN_CACHE") or Path.home() / ".cache" / "mscn")
 
 
 def download(url: str) -> Path:
@@ -87,8 +84,8 @@ def download(url: str) -> Path:
             )
         if not found.startswith(wanted):
             raise InputError(
-                f"{file} has the sha256 {found[:16]}, where {wanted[:16]} is stated: if the file "
-                "of this URL has changed, delete it, and it is downloaded again"
+                f"{file} has the sha256 {found[:16]}, but {wanted[:16]} is required: if the file "
+                "at this URL has changed, delete the local file, and it is downloaded again"
             )
     return file
 
@@ -113,7 +110,7 @@ def _stated_sha256(url: str, fragment: str, name: str) -> str:
     if fragment.startswith("sha256="):
         digits = fragment[len("sha256=") :].lower()
         if not re.fullmatch(r"[0-9a-f]{8,64}", digits):
-            raise InputError(f"{url}: #sha256= wants 8 to 64 hexadecimal digits behind it")
+            raise InputError(f"{url}: #sha256= needs 8 to 64 hexadecimal digits after it")
         return digits
     if fragment:
         raise InputError(f"{url}: #{fragment} is not known; give #sha256=DIGITS, or nothing")
@@ -145,8 +142,8 @@ def _check_whole(url: str, file: Path) -> None:
     except InputError as error:
         file.unlink()
         raise InputError(
-            f"{url}: the server does not say how long the file is, and what came is not whole "
-            f"({error}); try again"
+            f"{url}: the server does not say how long the file is, and the download is not "
+            f"complete ({error}); try again"
         ) from error
 
 
@@ -158,17 +155,17 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
         size = int(answer.headers.get("Content-Length") or 0)
         # Of an answer without a length, unless it is in chunks, the end may be anywhere.
         whole = size or getattr(answer, "chunked", False)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
+        with ProgressBar(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
             while piece := answer.read(1 << 20):
                 out.write(piece)
                 digest.update(piece)
                 done += len(piece)
                 bar.update(len(piece))
     if size and done != size:
-        raise InputError(f"{url}: {done} of {size} bytes came; try again")
+        raise InputError(f"{url}: only {done} of {size} bytes were downloaded; try again")
     if not digest.hexdigest().startswith(wanted):
         found = digest.hexdigest()[:16]
-        raise InputError(f"{url}: its sha256 begins {found}, where {wanted[:16]} is stated")
+        raise InputError(f"{url}: its sha256 begins with {found}, but {wanted[:16]} is required")
     return bool(whole)
 
 
@@ -196,7 +193,9 @@ def _from_hub(source: str, rest: str) -> Source:
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING
-    return Source(file, stated.preprocess, architecture=stated.architecture)
+    return Source(
+        file, stated.preprocess, architecture=stated.architecture, backbone=stated.backbone
+    )
 
 
 def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: str | None) -> Path:
@@ -233,7 +232,7 @@ def _from_torchvision(source: str, rest: str) -> Source:
     import torchvision
 
     model, _, name = rest.partition("/")
-    check_architecture(source, model)
+    check_architecture(source, model, is_known)
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
         names = ", ".join(known.__members__)
@@ -269,7 +268,7 @@ def _from_timm(source: str, rest: str) -> Source:
         raise InputError(
             f"{source}: timm has no such weights; it has {tags or 'none of this model'}"
         )
-    return Source(file, _preprocess(config.to_dict()), {"source": source})
+    return Source(file, _preprocess(config.to_dict()), {"source": source}, backbone=model)
 
 
 def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
@@ -285,4 +284,5 @@ SCHEMES: dict[str, Callable[[str, str], Source]] = {
     "torchvision": _from_torchvision,
     "timm": _from_timm,
     "detectron2": _from_zoo,
+    "package": find_in_package,
 }

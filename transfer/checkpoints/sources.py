@@ -2,8 +2,9 @@
 
 A source is a file, a folder that `save_pretrained` wrote, `https://...`,
 `hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`,
-`timm:resnet50.a1_in1k` or, of Detectron2's model zoo,
-`detectron2://ImageNetPretrained/MSRA/R-50.pkl`; the last five are remote.
+`timm:resnet50.a1_in1k`, of Detectron2's model zoo
+`detectron2://ImageNetPretrained/MSRA/R-50.pkl`, or `package:NAME` of an installed Python package;
+the last six are names, which `remote` turns into a file.
 """
 
 from __future__ import annotations
@@ -38,4 +39,6 @@ def _with_beside(file: Path) -> Source:
     from transfer.checkpoints.folder import read_beside  # loads torch
 
     beside = read_beside(file)
-    return Source(file, beside.preprocess, architecture=beside.architecture)
+    return Source(
+        file, beside.preprocess, architecture=beside.architecture, backbone=beside.backbone
+    )

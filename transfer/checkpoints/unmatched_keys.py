@@ -96,7 +96,8 @@ def sort_keys(found: Found, where: str) -> SortedKeys:
             state[canonical] = layout.convert(canonical, tensor)
     used = tuple(found.source_name(name) for name in state)
     state |= layout.adds
-    backbone, likeness = nearest_backbone(state, layout.split)
+    named = (found.backbone, 1.0) if found.backbone else None
+    backbone, likeness = named or nearest_backbone(state, layout.split)
     if likeness < (0.25 if layout.fills else 0.5):
         raise InputError(
             f"{where}: no known backbone has these {len(state)} tensors"
@@ -144,7 +145,7 @@ def check_complete(
     faults = {"missing": missing, "wrong shape": shaped, "unexplained": extra}
     if any(faults.values()):
         parts = [f"{len(keys)} {kind}: {shorten(keys)}" for kind, keys in faults.items() if keys]
-        raise InputError(f"{where}: not a whole {backbone} ({len(wanted)}): {'; '.join(parts)}")
+        raise InputError(f"{where}: not a complete {backbone} ({len(wanted)}): {'; '.join(parts)}")
     return len(wanted)
 
 
@@ -173,7 +174,7 @@ def _check_values_there(name: str, tensor: Tensor, where: str) -> None:
             "weights were loaded; save it again"
         )
     if tensor.layout != torch.strided:
-        raise InputError(f"{where}: {name} is a sparse tensor; save it by its to_dense()")
+        raise InputError(f"{where}: {name} is a sparse tensor; save its to_dense()")
 
 
 def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
@@ -182,6 +183,6 @@ def _canonical_tensor(name: str, tensor: Tensor, where: str) -> Tensor:
     if not tensor.is_floating_point():
         raise InputError(
             f"{where}: {name} is {tensor.dtype}, not floating point; give the network in "
-            "floating point (a quantised one is not read)"
+            "floating point (quantised networks are not supported)"
         )
     return tensor.detach().to(torch.float32).contiguous()

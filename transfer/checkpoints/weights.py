@@ -58,8 +58,8 @@ class KeyAccount:
         notes: what was done to names and which of several networks was taken, printable lines.
     """
 
-    used: tuple[str, ...]
-    dropped: Mapping[str, tuple[str, ...]]
+    used: tuple[str, ...] = field(repr=False)
+    dropped: Mapping[str, tuple[str, ...]] = field(repr=False)
     expected: int
     notes: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ class Weights:
         proof: how it is known that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 
-    state: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(repr=False)
     backbone: str
     preprocess: Preprocess
     provenance: Mapping[str, Any]

@@ -16,14 +16,14 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.checkpoint import atomic_write, save_weights
 from pretrain.common.errors import InputError
 from transfer.checkpoints.names.layouts import to_layout
-from transfer.checkpoints.networks.convnext import parse_convnext
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
-# suffix -> layout of a ResNet, of a ViT, of a ConvNeXt (None: it has none)
+# suffix -> layout of a ResNet, of a ViT, of timm's ConvNets (None: they have none)
 LAYOUTS = {
     ".pkl": ("detectron2", "vitdet", None),
     ".pth": ("torchvision", "timm", "timm"),
@@ -40,12 +40,12 @@ def layout_of(path: str | Path, backbone: str) -> str:
     suffix = Path(path).suffix
     if suffix not in LAYOUTS:
         known = ", ".join(LAYOUTS)
-        raise InputError(f"{path}: the suffix names the layout; {suffix!r} is none of {known}")
+        raise InputError(f"{path}: the suffix names the layout; {suffix!r} is not one of {known}")
     layout = LAYOUTS[suffix][_kind(backbone)]
     lacks = vitdet_lacks(backbone)
     if layout == "vitdet" and lacks:
         raise InputError(
-            f"{path} cannot become ViTDet's .pkl: a {backbone} has {lacks}, which ViTDet has not; "
+            f"{path} cannot become ViTDet's .pkl: a {backbone} has {lacks}, but ViTDet does not; "
             f"write {' or '.join(suffixes_of(backbone))}"
         )
     if layout is None:
@@ -64,7 +64,7 @@ def suffixes_of(backbone: str) -> list[str]:
 
 
 def _kind(backbone: str) -> int:
-    return 1 if parse_vit(backbone) else 2 if parse_convnext(backbone) else 0
+    return 0 if backbone in BACKBONES else 1 if parse_vit(backbone) else 2
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:

@@ -25,9 +25,9 @@ def write_artifacts(
     """Writes the files into `folder`; returns {artifact: file name}.
 
     Args:
-        names: of the M test images.
-        features: of the test images, (M, D); None: no spectrum is written.
-        draws: of the bootstrap; 0: no replicates are written.
+        names: names of the M test images.
+        features: features of the test images, (M, D); None: no spectrum is written.
+        draws: number of bootstrap draws; 0: no replicates are written.
     """
     artifacts = {}
     replicates = draw_replicates(score.outcomes, names, score.metrics, draws)

@@ -1,8 +1,8 @@
-"""How an image becomes the crop that a backbone sees, read by the processes of a loader.
+"""How an image becomes the crop that a backbone sees. The worker processes of a loader read crops.
 
-A crop is uint8 (3, S, S) in RGB, S its side in pixels. An image that cannot be read becomes a text
-that says why, because an exception raised in a loader's process arrives with that process's
-traceback in its message. `check_readable` names all such images of a data set at once.
+A crop is uint8 (3, S, S) in RGB, and S is its side in pixels. For an image that cannot be read, the
+worker returns a text that says why: if it raised an exception, the message would contain the
+worker's traceback. `check_readable` counts all such images of a data set at once.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ INTERPOLATIONS = {
 class ImageTransform:
     """Resizes the shorter side to `resize` px, then crops the central `size` x `size` px.
 
-    With `squash` the whole image is resized to size x size px instead, as VISSL does for VOC07.
-    With `gray` the image loses its colour first (see `pretrain.data.gray`).
+    With `squash` the full image is resized to size x size px instead, as VISSL does for VOC07.
+    With `gray` the image is first converted to grey (see `pretrain.data.gray`).
     """
 
     resize: int
@@ -79,7 +79,7 @@ class ImageTransform:
 
 
 class CropDataset(Dataset[Tensor | str]):
-    """Item i is the crop of the i-th of `indices`, or the text of what made it unreadable."""
+    """Item i is the crop of image `indices[i]`, or a text that says why it cannot be read."""
 
     def __init__(self, split: Split, indices: Sequence[int], transform: ImageTransform) -> None:
         self.split, self.indices, self.transform = split, indices, transform
@@ -103,7 +103,7 @@ def collate(items: Sequence[Tensor | str]) -> Tensor | str:
 
 
 def check_readable(splits: Sequence[Split], num_workers: int) -> None:
-    """Decodes every image of the splits once. All processes must call it: each takes a part.
+    """Decodes every image of the splits once. All processes must call it: each checks a part.
 
     Raises:
         InputError: some images are unreadable; the message counts them and names the first ones.
@@ -115,7 +115,7 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
             _Reading(split, mine),
             batch_size=64,
             **loader_processes(num_workers),
-            generator=torch.Generator(),  # leaves the global one alone: see `load`
+            generator=torch.Generator(),  # does not change the global one: see `load`
         )
         with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
             errors += [text for batch in batches for text in batch if text]
@@ -130,7 +130,7 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
 
 
 class _Reading(Dataset[str]):
-    """Item i is "" or the text of what made the i-th of `indices` unreadable."""
+    """Item i is "", or a text that says why image `indices[i]` cannot be read."""
 
     def __init__(self, split: Split, indices: Sequence[int]) -> None:
         self.split, self.indices = split, indices

@@ -9,8 +9,9 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config_values import Items, declare_lists
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
-# PROTOCOL.NAME -> the nodes that not every protocol reads. A protocol with FEATURES works on cached
-# features, one with SOLVER takes gradient steps, one with TRAIN trains on random crops.
+# PROTOCOL.NAME -> the nodes that this protocol reads, of those that only some protocols read. A
+# protocol with FEATURES works on cached features, one with SOLVER takes gradient steps, one with
+# TRAIN trains on random crops.
 READS = {
     "knn": ("FEATURES",),
     "linear": ("FEATURES", "SOLVER"),
@@ -21,7 +22,7 @@ READS = {
     "finetune": ("SOLVER", "TRAIN"),
 }
 
-# What the keys that are lists hold
+# The types of the items in keys that are lists
 LISTS = {
     "PROTOCOL.K": Items(int),
     "KNN.MORE_TEMPERATURES": Items(float),
@@ -48,43 +49,43 @@ def get_defaults() -> CfgNode:
     # svm, svm_lowshot: a detection set such as voc_2007_trainval
     cfg.DATASETS.TRAIN = ""
     cfg.DATASETS.TEST = ""
-    # The first images of each class, the same for all checkpoints and trials; 0: all
+    # Use only the first images of each class, the same for all checkpoints and trials; 0: all
     cfg.DATASETS.LIMIT_PER_CLASS = 0
     cfg.DATASETS.TEST_LIMIT_PER_CLASS = 0
 
     cfg.DATALOADER = CfgNode()
-    # Processes that decode images, per GPU; 0: none
+    # Worker processes that decode images, per GPU; 0: the main process decodes them
     cfg.DATALOADER.NUM_WORKERS = 2
     # Images per forward pass of the frozen backbone, per GPU
     cfg.DATALOADER.BATCH_SIZE = 256
-    # linear_crops, finetune: decode every image once before training, so that a broken one is named
-    # before hours of training and not after them
+    # linear_crops, finetune: decode every image once before training. A broken image is then
+    # reported before hours of training and not after them
     cfg.DATALOADER.CHECK_IMAGES = True
 
     cfg.BACKBONE = CfgNode()
-    # Architecture of `--weights random`; the backbone of any file is its own
+    # Architecture of `--weights random`. For a weights file, the file decides the architecture
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()
-    # On features of one centre crop: knn, linear, svm, svm_lowshot, kshot. On random crops: a probe
-    # of the frozen backbone (linear_crops) or all of it (finetune)
+    # knn, linear, svm, svm_lowshot and kshot work on features of one centre crop. linear_crops and
+    # finetune train on random crops: a probe of the frozen backbone, or the full network
     cfg.PROTOCOL.NAME = "knn"
     # Shorter side after resizing, then the side of the centre crop, in pixels
     cfg.PROTOCOL.RESIZE = 256
     cfg.PROTOCOL.IMAGE_SIZE = 224
     # bilinear or bicubic
     cfg.PROTOCOL.INTERPOLATION = "bilinear"
-    # A grey probe: training and test images lose their colour before they are resized (ITU-R 601,
-    # as PIL's mode L, in all three channels). Of protocols on frozen features
+    # A grey probe: training and test images are converted to grey before they are resized (ITU-R
+    # 601, as PIL's mode L, in all three channels). Only for protocols on frozen features
     cfg.PROTOCOL.GRAY = False
     # kNN: neighbourhood sizes and temperature (DINO's eval_knn.py)
     cfg.PROTOCOL.K = (10, 20, 100, 200)
     cfg.PROTOCOL.TEMPERATURE = 0.07
-    # linear: every feature to zero mean and unit variance over the training set, which is what
-    # MAE's BatchNorm1d(affine=False) before the head converges to
+    # linear: scale every feature to zero mean and unit variance over the training set. MAE's
+    # BatchNorm1d(affine=False) before the head converges to the same
     cfg.PROTOCOL.STANDARDIZE = True
-    # linear, linear_crops, finetune: share of the training images of each class on which the
-    # learning rate is chosen, if SOLVER.LR_PER_256 lists several
+    # linear, linear_crops, finetune: share of the training images of each class that is held out to
+    # choose the learning rate, if SOLVER.LR_PER_256 lists several
     cfg.PROTOCOL.HOLDOUT = 0.1
 
     cfg.KNN, cfg.QUALITY = _extras()
@@ -105,50 +106,53 @@ def get_defaults() -> CfgNode:
 
 
 def _extras() -> tuple[CfgNode, CfgNode]:
-    """The nodes KNN and QUALITY, whose keys add metrics and change none."""
+    """Returns the nodes KNN and QUALITY. Their keys add metrics and change no other metric."""
     knn, quality = CfgNode(), CfgNode()
-    # The same neighbours' votes at other temperatures, as knnK_T0.1_top1 beside knnK_top1 (0.1:
-    # Wu et al. 2018, lightly; VISSL calls it sigma)
+    # More temperatures for the votes of the same neighbours, recorded as knnK_T0.1_top1 in addition
+    # to knnK_top1 (0.1: Wu et al. 2018, lightly; VISSL calls it sigma)
     knn.MORE_TEMPERATURES = (0.1,)
-    # Test images whose two random crops give features/alignment and /uniformity; 0: no features/*
+    # Number of test images whose two random crops give features/alignment and /uniformity; 0: the
+    # run computes no features/*
     quality.IMAGES = 1000
     return knn, quality
 
 
 def _solver() -> CfgNode:
-    """The solver of the linear head of `linear`, and of what TRAIN trains."""
+    """Returns the solver keys of `linear`, and of the protocols that read TRAIN."""
     node = CfgNode()
-    # linear: momentum SGD with a cosine to 0; TRAIN has schedules of its own
+    # linear: momentum SGD with a cosine schedule to 0; for other protocols see TRAIN.SCHEDULE
     node.EPOCHS = 100
-    # Images per step, of all GPUs together
+    # Images per step, over all GPUs together
     node.BATCH_SIZE = 256
     # Learning rates of the head for a batch of 256, scaled linearly with the batch size. linear
-    # trains them at once, linear_crops and finetune one after the other
+    # tries them all at once, linear_crops and finetune one after the other
     node.LR_PER_256 = (0.01, 0.03, 0.1, 0.3, 1.0)
     node.MOMENTUM = 0.9
-    # L2 penalty. linear: on the weights, not on the bias; else on all but normalisation layers
+    # L2 penalty. linear: on the weights but not on the bias; other protocols: on all parameters
+    # except those of normalisation layers
     node.WEIGHT_DECAY = 0.0
     return node
 
 
 def _features() -> CfgNode:
-    """Number formats of frozen features; see `choose_formats` for auto."""
+    """Returns the number formats of frozen features; `choose_formats` explains auto."""
     node = CfgNode()
-    # Of the backbone's forward pass: fp32, bf16 or fp16 (autocast), or auto: bf16 on CUDA (fp16 if
-    # the GPU has no bf16), fp32 elsewhere (on CUDA torch's fp32 convolutions are TF32)
+    # Format of the backbone's forward pass: fp32, bf16 or fp16 (autocast), or auto: bf16 on CUDA
+    # (fp16 if the GPU has no bf16), fp32 elsewhere (on CUDA torch's fp32 convolutions are TF32)
     node.PRECISION = "auto"
-    # What features are kept as, in memory and in CACHE_DIR: fp32, fp16 (half the size: 5 GB for
-    # ImageNet and 2048 dimensions), or auto: fp16 after a bf16 or fp16 pass
+    # Format in which features are kept in memory and in CACHE_DIR: fp32, fp16 (half the size: 5 GB
+    # for ImageNet and 2048 dimensions), or auto: fp16 after a bf16 or fp16 pass, else fp32
     node.STORAGE = "auto"
     return node
 
 
 def _svm() -> CfgNode:
-    """VISSL's VOC07 protocol: keys of svm and svm_lowshot."""
+    """Returns the keys of svm and svm_lowshot, VISSL's VOC07 protocol."""
     node = CfgNode()
-    # The whole image resized to a square instead of a centre crop
+    # Resize the full image to a square instead of taking a centre crop
     node.SQUASH = True
-    # Side of the windows that the last map is averaged over, flattened; 0: averaged as a whole
+    # Side of the windows over which the last feature map is averaged before it is flattened; 0: the
+    # map is averaged over all its places
     node.WINDOW = 6
     node.COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
     # Folds of the cross-validation that chooses a class's cost
@@ -160,56 +164,63 @@ def _svm() -> CfgNode:
 
 
 def _kshot() -> CfgNode:
-    """Logistic regression on few labels (facebookresearch/msn logistic_eval.py): keys of kshot."""
+    """Returns the keys of kshot: logistic regression on few labels.
+
+    Source: facebookresearch/msn, logistic_eval.py.
+    """
     node = CfgNode()
     # Labelled images per class; trial t draws them with seed SEED + t
     node.SHOTS = (1, 2, 5)
-    # L2 penalty on the weights beside the sum of the images' losses (MSN's --lambd)
+    # L2 penalty on the weights, added to the sum of the images' losses (MSN's --lambd)
     node.PENALTY = 0.00025
     return node
 
 
 def _train() -> CfgNode:
-    """Training on random crops: keys of linear_crops and finetune."""
+    """Returns the keys of linear_crops and finetune, which train on random crops."""
     node = CfgNode()
     # Share of the image's area that a crop covers (torchvision's RandomResizedCrop)
     node.CROP_SCALE = (0.08, 1.0)
     node.FLIP_PROB = 0.5
-    # Leave out the images after the last full batch of an epoch
+    # Leave out the last batch of an epoch if it is not full
     node.DROP_LAST = False
-    # Train on the images of a list only: a file, a URL, simclr_1pct or simclr_10pct; "": on all
+    # Train only on the images of a list: a file, a URL, simclr_1pct or simclr_10pct; "": on all
     node.SPLIT_LIST = ""
     # How many images the list must name; 0: any number
     node.SPLIT_LINES = 0
-    # sgd or lars; the forms of LARS: matrices (MAE), all (apex's LARC), backbone (SimCLR)
+    # sgd or lars. Variants of LARS: matrices (MAE), all (apex's LARC), backbone (SimCLR)
     node.OPTIMIZER = "sgd"
     node.LARS = "matrices"
     node.NESTEROV = False
-    # finetune: the backbone's learning rate over the head's
+    # finetune: the backbone's learning rate divided by the head's
     node.BACKBONE_LR_RATIO = 1.0
-    # cosine to 0, or step: times GAMMA at each of the MILESTONES, in epochs
+    # cosine: to 0. step: the rate is multiplied by GAMMA at each of the MILESTONES, in epochs
     node.SCHEDULE = "cosine"
     node.MILESTONES = ()
     node.GAMMA = 0.1
     # The rate changes at the start of each epoch instead of at each step
     node.PER_EPOCH = False
     node.WARMUP_EPOCHS = 0
-    # linear, batchnorm_linear (MAE), layers (VISSL: on each of conv1, res2 ... res5 and res5avg)
+    # linear, batchnorm_linear (MAE), layers (VISSL: one on each of conv1, res2 ... res5, res5avg)
     node.HEAD = "linear"
     # normal (std 0.01, bias 0), zero, or uniform (torch's own)
     node.HEAD_INIT = "normal"
-    # A ViT's feature: its class token, or the mean of its patches (MAE's --global_pool)
+    # Feature of a ViT. token: its class token; patches: the mean of them (MAE's --global_pool)
     node.VIT_POOL = "token"
-    # Images that a batch norm in training sees at once: a process takes its images in parts of this
-    # size and adds up the gradients; 0: all at once
+    # Number of images over which a batch norm in training computes its statistics: a process splits
+    # its images into parts of this size and adds up the gradients; 0: all images at once
     node.NORM_BATCH = 0
-    # Batch norms in training see the images of all processes
+    # Batch norms in training compute their statistics over the images of all processes
     node.SYNC_BN = False
     # bfloat16 on a GPU (weights, head and loss in float32)
     node.AMP = True
-    # Epochs between tests on DATASETS.TEST, whose best is reported as top1_best; 0: only the last
+    # On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of
+    # mantissa): all of them without AMP, with it those of head and loss. False: PyTorch's default
+    node.TF32 = False
+    # Epochs between tests on DATASETS.TEST; the best is reported as top1_best. 0: test only after
+    # the last epoch
     node.EVAL_PERIOD = 1
-    # Which of top1 (last epoch) and top1_best the recipe's source printed; "": it is not known
+    # Which of top1 (last epoch) and top1_best the recipe's source printed; "": not known
     node.SOURCE_PRINTS = ""
     return node
 
@@ -218,13 +229,21 @@ def _if_read(node: str) -> Callable[[CfgNode], bool]:
     return lambda cfg: reads(cfg, node)
 
 
+def uses_tf32(cfg: CfgNode) -> bool:
+    """Whether training on random crops may round factors of float32 products to TF32."""
+    return reads(cfg, "TRAIN") and cfg.TRAIN.TF32
+
+
 def _rounds(cfg: CfgNode) -> bool:
-    """Whether features are rounded. If all is in fp32, FEATURES is left out of the hash, so that
-    records from before the node have the same identity; `auto` has been replaced by then."""
+    """Returns whether features are rounded.
+
+    If everything is in fp32, FEATURES is left out of the hash. Records from before this node
+    existed then have the same identity. `auto` has been replaced before this is called.
+    """
     return reads(cfg, "FEATURES") and set(cfg.FEATURES.values()) != {"fp32"}
 
 
-# What each key decides: this is the only list. A key that is not in it belongs to the protocol.
+# The role of each key: this is the only list. A key that is not in it belongs to the protocol.
 ROLES = Roles(
     get_defaults,
     {
@@ -233,18 +252,19 @@ ROLES = Roles(
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
         "BACKBONE": KeyRole(Role.WEIGHTS, Hashed.NOTHING),
-        # Metrics and an artifact beside the protocol's own; the metrics' names say which.
+        # They add metrics and an artifact to those of the protocol; the metrics' names say which.
         "KNN": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "QUALITY": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
-        # Another protocol than on colours; False as before the key was there
+        # A grey probe is a different protocol; False gives the hash from before the key existed
         "PROTOCOL.GRAY": only(lambda cfg: cfg.PROTOCOL.GRAY),
         "FEATURES": only(_rounds),
         "SVM": only(_if_read("SVM")),
         "KSHOT": only(_if_read("KSHOT")),
-        # TRAIN.SOURCE_PRINTS, which moves no number, has to stay in the hash: shipped configs have
-        # four different values of it, and no fixed value in its place gives all their hashes.
+        # TRAIN.SOURCE_PRINTS changes no number but has to stay in the hash: shipped configs have
+        # four different values of it, and no single fixed value would give all their hashes.
         "TRAIN": only(_if_read("TRAIN")),
+        "TRAIN.TF32": only(uses_tf32),
         "SOLVER": only(_if_read("SOLVER"), hashed=Hashed.DEFAULT),
     },
 )

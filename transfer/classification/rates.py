@@ -1,7 +1,7 @@
 """The choice of a learning rate on held-out training images, and checks of SGD's settings.
 
-The grid of rates grows if the best one is at its edge. The protocols that train share all of it:
-`linear` on features, and those on random crops.
+The grid of rates is extended if the best rate is at its edge. All protocols that train use this
+module: `linear` on features, and the protocols on random crops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pretrain.common.errors import InputError
 
 logger = logging.getLogger(__name__)
 MAX_EXTENSIONS = 3
-STEP = 3.0  # between neighbours beyond the edge
+STEP = 3.0  # factor between neighbours beyond the edge
 
 
 def check_rates(lrs: Sequence[float]) -> None:
@@ -24,12 +24,12 @@ def check_rates(lrs: Sequence[float]) -> None:
     if not lrs or not all(isinstance(lr, (int, float)) and 0 < lr < float("inf") for lr in lrs):
         raise InputError(
             f"SOLVER.LR_PER_256 {tuple(lrs)} must list rates above 0 (1.0e-3 in YAML, where 1e-3 "
-            "is a text)"
+            "is read as text)"
         )
 
 
 def check_momentum(momentum: float, weight_decay: float) -> None:
-    """Raises InputError, naming the key, for settings that no step can be made with."""
+    """Raises InputError, naming the key, for settings with which no step can be taken."""
     if not 0 <= momentum < 1:
         raise InputError(f"SOLVER.MOMENTUM {momentum} must be from 0 to below 1")
     if not 0 <= weight_decay < float("inf"):
@@ -40,16 +40,16 @@ def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> No
     """Raises InputError for a share outside (0, 1), or a class with a single image.
 
     Args:
-        names: of the classes, for the message.
+        names: names of the classes, for the message.
     """
     if not 0 < share < 1:
-        raise InputError(f"PROTOCOL.HOLDOUT {share} must lie between 0 and 1")
+        raise InputError(f"PROTOCOL.HOLDOUT {share} must be between 0 and 1")
     single = (labels.bincount() == 1).nonzero()
     if len(single):
         label = int(single[0])
         raise InputError(
             f"class {repr(names[label]) if names else label} has one training image: none is left "
-            "to choose the learning rate on; give one SOLVER.LR_PER_256"
+            "for choosing the learning rate; set SOLVER.LR_PER_256 to a single rate"
         )
 
 
@@ -58,7 +58,7 @@ def split_holdout(
 ) -> tuple[Tensor, Tensor]:
     """Returns the indices of the images that are kept, and of those that are held out.
 
-    Of each class `share` of the images are held out, at least one. Raises InputError as
+    A share of each class's images is held out, at least one image. Raises InputError as
     `check_holdout` does.
     """
     check_holdout(labels, share, names)
@@ -78,7 +78,7 @@ def search(
     """Returns the best learning rate, and {learning rate: its score} sorted by rate.
 
     If the best rate is at the edge and beats its neighbour, the grid is extended there by a factor
-    of 3, up to 3 times. Of rates with equal scores the smaller one wins.
+    of 3, up to 3 times. If rates have equal scores, the smaller rate wins.
 
     Args:
         score: maps learning rates to their scores (held-out top-1 in percent; higher is better).
@@ -100,7 +100,7 @@ def search(
 def selection_notes(
     best: float, scores: dict[float, float], given: Sequence[float]
 ) -> dict[str, object]:
-    """Returns what selection.json says: the choice, all scores, the rates added to the grid."""
+    """Returns the content of selection.json: the choice, all scores, rates added to the grid."""
     return {
         "lr_per_256": best,
         "held_out_top1": {f"{lr:g}": value for lr, value in scores.items()},

@@ -1,4 +1,4 @@
-"""Bootstrap replicates of a trial's metrics, computed from what was found on each test image.
+"""Bootstrap replicates of a trial's metrics, computed from the outcome on each test image.
 
 Legend: M test images, C classes, W draws (columns of the replicates' weights).
 """
@@ -21,9 +21,9 @@ def draw_replicates(
     """Returns replicates of every metric that has outcomes; None if none has, or for 0 draws.
 
     Args:
-        names: of the M test images. If they are paths, what all of them begin with is not a part
-            of an image's id, so that two machines draw alike.
-        metrics: the trial's, which the outcomes must give again.
+        names: names of the M test images. If they are paths, their common beginning is not a part
+            of an image's id, so two machines draw the same images.
+        metrics: the trial's metrics, which the outcomes must reproduce.
     """
     if not draws or not (outcomes.correct or outcomes.ranked):
         return None

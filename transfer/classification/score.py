@@ -1,4 +1,4 @@
-"""What one trial of a protocol found, on its way into the record and the files beside it.
+"""The result of one trial of a protocol, before it is written to the record and its artifacts.
 
 Legend: M test images, C classes.
 """
@@ -13,10 +13,10 @@ import numpy as np
 
 @dataclass
 class Outcomes:
-    """What a protocol found on each test image, by metric.
+    """The outcome on each test image, by metric.
 
     Attributes:
-        correct: metric -> bool (M,); the metric is the share that is right.
+        correct: metric -> bool (M,); the metric is the share of correct images.
         ranked: metric -> (scores (M, C), targets (M, C): 1 present, 0 absent, -1 left out); the
             metric is the mean over classes of the interpolated AP.
     """
@@ -34,10 +34,10 @@ class Score:
         per_class: {metric: {class: percent, or None if the class has no test image}}.
         curve: rows of curves.json.
         notes: content of selection.json, which says what was chosen or drawn.
-        outcomes: of each test image, for replicates.json.
-        views: images that went through the backbone; None: each image of both splits once.
-        seconds_before: wall clock of the trial before it was interrupted.
-        protocol: what the record's `protocol` says beside the config.
+        outcomes: outcome on each test image, for replicates.json.
+        views: number of images passed through the backbone; None: each image of both splits once.
+        seconds_before: wall-clock time of the trial before it was interrupted.
+        protocol: what the record's `protocol` has in addition to the config.
     """
 
     metrics: dict[str, float]

@@ -1,7 +1,7 @@
 """The labelled images of a training and a test split, opened by the names of their data sets.
 
-What does not fit together (classes that differ, images without labels) is refused here, before
-anything is computed. Legend: N images, C classes.
+Splits that do not fit together (different classes, images without labels) raise an error here,
+before anything is computed. Legend: N images, C classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Images(Protocol):
-    """Images that are read by their number, as `ImageDataset` reads its own."""
+    """Images that are read by their index, like those of `ImageDataset`."""
 
     def name(self, index: int) -> str:
         """Returns the image's name: the path of its file if it has one."""
@@ -50,11 +50,11 @@ class Split:
     """The labelled images of one split.
 
     Attributes:
-        name: of the data set.
-        images: N of them.
+        name: name of the data set.
+        images: the N images.
         labels: (N,) int64; (N, C) for images with several labels: 1 present, 0 absent, -1 ignored.
-        classes: their names in the order of the labels.
-        left_out: what the data set did not take, by reason (see `ImageDataset`).
+        classes: names of the classes, in the order of the labels.
+        left_out: what the data set does not use, by reason (see `ImageDataset`).
     """
 
     name: str
@@ -73,11 +73,11 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What the data is."""
+        """The fingerprint of images and labels."""
         return fingerprint_of(self.origin, ClassLabels(self.labels.numpy(), self.classes))
 
     def describe(self) -> str:
-        """Returns a line for the log: how many images and classes there are, what is left out."""
+        """Returns a line for the log: the numbers of images and classes, and what is left out."""
         if self.labels.dim() == 1:
             sizes = torch.bincount(self.labels, minlength=len(self.classes))
         else:
@@ -85,7 +85,7 @@ class Split:
         return describe_images(self.name, len(self), sizes.tolist(), self.left_out)
 
     def subset(self, indices: Sequence[int]) -> Split:
-        """Returns the split of the images of these indices, in their order."""
+        """Returns the split that has the images with these indices, in their order."""
         images = Chosen(self.images, tuple(indices))
         return replace(self, images=images, labels=self.labels[list(indices)])
 
@@ -123,7 +123,7 @@ class PhotoFiles:
         return self.files[index]
 
     def read(self, index: int) -> Image.Image:
-        """Returns the image in RGB by PIL's own decoder, not turned by its EXIF orientation.
+        """Returns the image in RGB, decoded by PIL; its EXIF orientation is ignored.
 
         Raises OSError, with the path, if the file cannot be read.
         """
@@ -133,33 +133,46 @@ class PhotoFiles:
 def open_splits(
     train: str, test: str, limit_per_class: int = 0, test_limit_per_class: int = 0
 ) -> tuple[Split, Split]:
-    """Opens both splits. A class without images, as in a part of a listed set, is left out.
+    """Opens both splits. A class without images, as in a part of a data set, is left out.
 
     Args:
         train: name of the training set; `test`: of the test set.
-        limit_per_class: the first images of each class that are taken; 0: all.
+        limit_per_class: how many of the first images of each class are used; 0: all.
         test_limit_per_class: the same for the test set.
 
     Raises:
         InputError: a name is empty or unknown, images are not in class folders, there are fewer
-            than two classes, the splits' classes differ, or a class has test images only.
+            than two classes, the splits' classes differ, or a class has only test images.
     """
     given = {"DATASETS.TRAIN folder:FOLDER:train": train, "DATASETS.TEST folder:FOLDER:val": test}
     if missing := [words for words, name in given.items() if not name]:
         raise InputError(f"the config leaves the data to you: add {' '.join(missing)}")
     first = open_split(train, limit_per_class)
     second = open_split(test, test_limit_per_class, "DATASETS.TEST_LIMIT_PER_CLASS")
-    if first.classes != second.classes:
-        here, there = set(first.classes), set(second.classes)
-        only = [f"{name!r} only in {train}" for name in sorted(here - there)[:3]]
-        only += [f"{name!r} only in {test}" for name in sorted(there - here)[:3]]
-        forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
-        why = "; the names differ in their form of accents (macOS's NFD): rename the folders"
-        raise InputError(
-            f"the classes of {train} and {test} differ: {'; '.join(only) or 'their order'}"
-            f"{why if forms[0] == forms[1] and only else ''}"
-        )
+    check_same_classes((train, first.classes), (test, second.classes))
     return _classes_with_images(first, second)
+
+
+def check_same_classes(
+    train: tuple[str, tuple[str, ...]], test: tuple[str, tuple[str, ...]]
+) -> None:
+    """Raises InputError unless both have the same classes in the same order.
+
+    Args:
+        train, test: the name that messages give it, and its classes.
+    """
+    (first, ours), (second, theirs) = train, test
+    if ours == theirs:
+        return
+    here, there = set(ours), set(theirs)
+    only = [f"{name!r} only in {first}" for name in sorted(here - there)[:3]]
+    only += [f"{name!r} only in {second}" for name in sorted(there - here)[:3]]
+    forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
+    why = "; the names differ only in how accents are encoded (macOS's NFD); rename the folders"
+    raise InputError(
+        f"the classes of {first} and {second} differ: {'; '.join(only) or 'their order'}"
+        f"{why if forms[0] == forms[1] and only else ''}"
+    )
 
 
 def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:
@@ -168,9 +181,14 @@ def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:
     unknown = test.labels[~there[test.labels]]
     if len(unknown):
         name = train.classes[int(unknown[0])]
-        raise InputError(f"{test.name} has images of the class {name!r}, {train.name} has none")
+        raise InputError(
+            f"{test.name} has images of the class {name!r}, but {train.name} has none; add "
+            "training images or remove the class"
+        )
     if there.sum() < 2:
-        raise InputError(f"{train.name} has images of one class: nothing to tell apart")
+        raise InputError(
+            f"{train.name} has images of only one class; classification needs at least two classes"
+        )
     classes = tuple(name for name, has in zip(train.classes, there) if has)
     position = there.cumsum(dim=0) - 1
     first, second = (
@@ -182,9 +200,9 @@ def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:
 def open_object_splits(train: str, test: str) -> tuple[Split, Split]:
     """Opens a detection set's splits (VOC or COCO); the labels are the classes of the objects.
 
-    A class is present if an object of it is not difficult, ignored if all are difficult or crowd,
-    and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there). A class
-    that no test image shows has no AP: it is left out of both splits, with a warning.
+    A class is present if one of its objects is not difficult, ignored if all of them are difficult
+    or crowd, and absent otherwise, as in VOC's ImageSets/Main/CLASS_trainval.txt (1, 0, -1 there).
+    A class that no test image shows has no AP: it is left out of both splits, with a warning.
 
     Raises:
         InputError: a name is empty, `transfer.datasets.registry.open_sets` refuses it, or no test
@@ -197,10 +215,12 @@ def open_object_splits(train: str, test: str) -> tuple[Split, Split]:
     splits = _object_labels(first), _object_labels(open_sets([test], like=first))
     shown = (splits[1].labels == 1).any(dim=0)
     if not shown.any():
-        raise InputError(f"{test} shows no object of the classes of {train}: nothing to test on")
+        raise InputError(
+            f"{test} has no objects of the classes of {train}; name a test set of the same classes"
+        )
     missing = [name for name, there in zip(first.classes, shown) if not there]
     if missing:
-        logger.warning("%s shows no %s: left out of the mean", test, ", ".join(missing))
+        logger.warning("%s has no %s: left out of the mean", test, ", ".join(missing))
     kept = tuple(name for name in first.classes if name not in missing)
     one, two = (replace(part, labels=part.labels[:, shown], classes=kept) for part in splits)
     return one, two
@@ -235,10 +255,12 @@ def open_split(
             f"{name} has no labels: classification needs one folder per class{sorting_hint(images)}"
         )
     if len(images.classes) < 2:
-        raise InputError(f"{name} has one class ({images.classes[0]!r}): nothing to tell apart")
+        raise InputError(
+            f"{name} has only one class ({images.classes[0]!r}); classification needs at least two"
+        )
     part = "" if limit_per_class else part_of_whole(name, len(images), len(images.classes))
     if part:
-        logger.warning("%s has %d images, a part: %s", name, len(images), part)
+        logger.warning("%s has only a part of the data, %d images: %s", name, len(images), part)
     check_kinds(name, images.files())
     labels = torch.from_numpy(images.labels)
     return Split(name, images, labels, tuple(images.classes), images.left_out)

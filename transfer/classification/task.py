@@ -1,8 +1,8 @@
 """Classification as a task: one protocol on one checkpoint.
 
-What is checked and scored is in `protocols`, one module each. Trials differ in their seed: SGD's
-order and the held-out images of a linear probe, and the weights themselves if they are `random`.
-kNN on given weights draws nothing: its trials agree.
+Checks and scores are in `protocols`, one module per protocol. Trials differ in their seed, which
+decides the order of SGD and the held-out images of a linear probe, and the weights themselves if
+they are `random`. kNN on given weights draws nothing, so all its trials agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.classification.artifacts import write_artifacts
 from transfer.classification.crops import ImageTransform
-from transfer.classification.defaults import ROLES, get_defaults, reads
+from transfer.classification.defaults import ROLES, get_defaults, reads, uses_tf32
 from transfer.classification.features.extract import Extracted, extract_splits
 from transfer.classification.features.formats import with_formats
 from transfer.classification.protocols.all_protocols import PROTOCOLS
@@ -59,7 +59,7 @@ class ClassificationTask(Task[ClassificationJob]):
         return load_config(config, get_defaults(), overrides, "classification")
 
     def decided(self, cfg: CfgNode, earlier: CfgNode) -> CfgNode:
-        """The machine decides about `auto`, and a list of images may have moved."""
+        """Takes over values that may differ: `auto`'s formats, and the path of an image list."""
         cfg = cfg.clone()
         cfg.defrost()
         for key, value in cfg.FEATURES.items():
@@ -71,20 +71,27 @@ class ClassificationTask(Task[ClassificationJob]):
         return cfg
 
     def task_in_records(self, cfg: CfgNode) -> str:
-        """The protocol's kind: each has metrics of its own."""
+        """Returns the name of the protocol: each protocol has different metrics."""
         return cfg.PROTOCOL.NAME
 
     def identity(self, job: ClassificationJob) -> str:
-        """The sha256 of the protocol, in which a list of images counts by its content."""
+        """Returns the protocol's sha256, which includes the content of a list of images."""
         return job.identity
 
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRAIN.TF32, of the protocols that train on random crops."""
+        return "TRAIN.TF32" if uses_tf32(cfg) else ""
+
     def backbone_name(self, cfg: CfgNode) -> None:
-        """Any backbone can be scored."""
+        """Returns None: any backbone can be scored."""
         return None
 
     def is_shortened(self, job: ClassificationJob) -> bool:
-        """Whether it trains on random crops for fewer epochs than the config file says, with
-        another batch, or on fewer images of a class."""
+        """Returns whether the job is shorter than its config file says.
+
+        It is if it trains on random crops for fewer epochs or with a different batch size, or on
+        fewer images of a class.
+        """
         cfg = job.cfg
         if not reads(cfg, "TRAIN"):
             return False
@@ -99,9 +106,9 @@ class ClassificationTask(Task[ClassificationJob]):
             check_batch(cfg.SOLVER.BATCH_SIZE, processes)
 
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
-        """Images a forward pass, and batch and rates of what is trained."""
+        """Returns the images per forward pass, and the batch size and rates of training."""
         solver, loader = cfg.SOLVER, cfg.DATALOADER
-        text = f"{loader.BATCH_SIZE} images a forward pass"
+        text = f"{loader.BATCH_SIZE} images per forward pass"
         if processes > 1:
             text += f" on each of {processes} processes"
         if reads(cfg, "SOLVER"):
@@ -110,13 +117,13 @@ class ClassificationTask(Task[ClassificationJob]):
         return text
 
     def cost(self, job: ClassificationJob, processes: int) -> Cost:
-        """Iterations are those of training on random crops; features take batches alone."""
+        """Returns the cost: iterations count training on random crops; features only batches."""
         steps = iterations(job.cfg, len(job.train_set))
         batch_size = job.cfg.DATALOADER.BATCH_SIZE * processes
         return Cost(steps, batch_size, evaluations(job.cfg))
 
     def open_data(self, request: Request, *, scan: bool = True) -> ClassificationJob:
-        """The config and both splits, as the protocol needs them."""
+        """Opens both splits as the protocol needs them; returns them with the config."""
         cfg = self.load_config(request.config, request.overrides)
         check_shared_keys(cfg)
         node = cfg.PROTOCOL
@@ -141,9 +148,10 @@ class ClassificationTask(Task[ClassificationJob]):
         )
 
     def read_weights(self, job: ClassificationJob, seed: int) -> Weights:
-        """Any backbone: a file's is its own, whatever BACKBONE.NAME says for `random`.
+        """Reads the weights of any backbone. BACKBONE.NAME only counts for `random` weights.
 
-        Raises InputError for a ViT whose patches do not tile the images.
+        Raises:
+            InputError: the image size is not a multiple of a ViT's patch size.
         """
         source, cfg = job.request.opened, job.cfg
         backbone = (cfg.BACKBONE.NAME or None) if source.is_random else None
@@ -157,7 +165,7 @@ class ClassificationTask(Task[ClassificationJob]):
         return found
 
     def describe(self, job: ClassificationJob) -> list[str]:
-        """Images and classes."""
+        """Returns lines with the numbers of images and classes."""
         return [
             f"training images of {job.train_set.describe()}",
             f"test images of {job.test_set.describe()}",
@@ -179,28 +187,28 @@ class ClassificationTask(Task[ClassificationJob]):
             return None
         score = protocol.score(job, extracted.bank, extracted.queries, trial.seed)
         score = replace(score, metrics={**score.metrics, **extracted.quality})
-        # A trial's cost is that of running it alone, also if the features are there already.
+        # A trial's cost is the cost of running only this trial, also if features exist already.
         seconds = time.perf_counter() - trial.begin - took + extracted.seconds
         job.begin_folder(trial, weights)
         return _outcome(job, trial, weights, score, seconds, extracted)
 
 
 def _is_same_list(one: CfgNode, other: CfgNode) -> bool:
-    """Whether TRAIN.SPLIT_LIST of two configs names the same images, perhaps at another place."""
+    """Returns whether TRAIN.SPLIT_LIST of two configs names the same images, at any path."""
     lists = [(cfg.TRAIN.SPLIT_LIST, cfg.TRAIN.SPLIT_LINES) for cfg in (one, other)]
     if not all(source for source, _ in lists):
         return False
     try:
         return len({list_sha256(read_list(source, lines)) for source, lines in lists}) == 1
-    except InputError:  # one of them is not there
+    except InputError:  # one of them does not exist
         return False
 
 
 def _extract(job: ClassificationJob, weights: Weights) -> Extracted:
-    """Extracts the features of both splits, and judges them."""
+    """Extracts the features of both splits, and measures their quality."""
     cfg = job.cfg
     if not cfg.CACHE_DIR:
-        logger.info("no CACHE_DIR: the features are kept in memory, and made again after a kill")
+        logger.info("no CACHE_DIR: features stay in memory; a resumed run extracts them again")
     return extract_splits(
         weights,
         job.train_set,
@@ -225,9 +233,9 @@ def _outcome(
     seconds: float,
     extracted: Extracted | None = None,
 ) -> Outcome:
-    """The score with the artifacts that it leaves in the trial's folder."""
+    """Returns the score with the artifacts that it writes into the trial's folder."""
     names = [job.test_set.images.name(index) for index in range(len(job.test_set))]
-    # An SVM's windows of a map make 4 times the dimensions.
+    # The windows of an SVM's feature map give 4 times the dimensions.
     spectrum = extracted is not None and not reads(job.cfg, "SVM")
     artifacts = write_artifacts(
         trial.folder,
@@ -252,6 +260,6 @@ def _outcome(
 
 
 def _extracted_views(job: ClassificationJob) -> int:
-    """Images that were extracted, and crops for the statistics of features."""
+    """Returns the number of extracted images, including crops for the features' quality."""
     train, test = len(job.train_set), len(job.test_set)
     return train + test + 2 * min(job.cfg.QUALITY.IMAGES, test)

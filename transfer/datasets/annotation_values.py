@@ -15,7 +15,7 @@ from typing import Any
 from pretrain.common.findings import Findings
 from pretrain.common.printable import printable
 
-TEXT = "numbers are written as text and were read as numbers"
+TEXT = "numbers are written as text; they were read as numbers"
 NOT_NUMBER = "values are not finite numbers"
 OTHER_TYPE = "ids are numbers in one list and text in another; they were matched by their digits"
 SHOWN_CHARACTERS = 60

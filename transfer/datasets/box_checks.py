@@ -22,7 +22,7 @@ BEYOND = (
     "annotated"
 )
 EXCHANGED = "boxes have a negative width or height"
-OUTSIDE = "boxes are wholly outside their image"
+OUTSIDE = "boxes are completely outside their image"
 NOT_FINITE = "boxes have numbers that are not finite"
 RELATIVE = "all boxes are below 1 px: relative coordinates?"
 REMEDY = "correct the boxes, or remove the objects"

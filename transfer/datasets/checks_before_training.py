@@ -21,7 +21,7 @@ from transfer.datasets.samples import DetectionSet
 MOST_CLASSES = 100  # that a log's table shows; of more, the largest
 LARGEST, NAMED = 12, 5
 WIDTH = 100  # characters of the table
-DENSE = "images have more objects than TEST.DETECTIONS_PER_IMAGE {}, so that not all can be found"
+DENSE = "images have more objects than TEST.DETECTIONS_PER_IMAGE {}, so not all can be found"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def check_trainable(data: DetectionSet) -> None:
     if not len(boxes):
         raise InputError(f"no image of {data.name} has an object to train on{_why(data)}")
     if not (boxes[:, :2] < boxes[:, 2:]).all(axis=1).any():
-        raise InputError(f"no object of {data.name} has a box with an area: nothing to train on")
+        raise InputError(
+            f"no object of {data.name} has a box with an area; training needs at least one"
+        )
 
 
 def check_masks(data: DetectionSet, remedy: str) -> None:
@@ -147,8 +149,8 @@ def check_one_file(data: DetectionSet) -> None:
     """Raises InputError for several COCO files, which cannot be scored on as one."""
     if data.layout == "coco" and data.annotation_file is None:
         raise InputError(
-            f"{data.name} is several COCO files, and TRANSFER.LR_SWEEP scores on images of one; "
-            "name one, or set TRANSFER.LR_SWEEP.RATES ()"
+            f"{data.name} has several COCO files, but TRANSFER.LR_SWEEP scores on images of one "
+            "file; name one file, or set TRANSFER.LR_SWEEP.RATES ()"
         )
 
 

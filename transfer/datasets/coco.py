@@ -29,6 +29,7 @@ from pretrain.common.safe_json import parse_json
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_annotations import AnnotationColumns
+from transfer.datasets.coco_cache import kept
 from transfer.datasets.coco_checks import check_entries, check_mask
 from transfer.datasets.coco_clear import find_clear, pack_samples
 from transfer.datasets.coco_records import (
@@ -46,7 +47,7 @@ from transfer.datasets.samples import Instance, Sample, note_like_names
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
 ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
-ROOT = "categories only hold others together, and were dropped"
+ROOT = "categories only group others, and were dropped"
 NOT_JSON = (
     (b"\x1f\x8b", "packed with gzip; unpack it"),
     (b"PK\x03\x04", "a zip archive; unpack it"),
@@ -84,7 +85,9 @@ def read_instances(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(
             content.get(key), (list, AnnotationColumns)
         ):
-            raise InputError(f"{path} has no list '{key}': not a COCO instances file")
+            raise InputError(
+                f"{path} has no list '{key}': it is not a COCO instances file; give such a file"
+            )
     if not content["images"]:
         raise InputError(f"{path} lists no image")
     check_entries(path, content)
@@ -93,7 +96,7 @@ def read_instances(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     try:
-        return read_object(path, {"annotations": AnnotationColumns})
+        return kept(path, lambda: read_object(path, {"annotations": AnnotationColumns}))
     except (ValueError, RecursionError):
         # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
         return parse_json(path.read_bytes())
@@ -107,7 +110,7 @@ def _refuse_packed(path: Path) -> None:
         if start.startswith(beginning):
             raise InputError(f"{path} is not valid JSON: it is {what}")
     if not start.strip(b"\0"):
-        raise InputError(f"{path} is empty, or holds zeros only; restore it")
+        raise InputError(f"{path} is empty, or has only zeros; restore it")
 
 
 def _exported(image_folder: Path) -> str:
@@ -204,7 +207,7 @@ def _category_index(
                 find_id(a["category_id"], categories) == key for a in content["annotations"]
             )
             raise InputError(
-                f"{path} has the category '{name}', which is none of the {len(known)} classes"
+                f"{path} has the category '{name}', which is not one of the {len(known)} classes"
                 f"{near_matches(name, known)}; remove or rename its objects ({count}), or "
                 "train on it"
             )

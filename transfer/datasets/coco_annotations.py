@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer.datasets.annotation_values import EXACT
-from transfer.datasets.coordinates import Coordinates, packed
+from transfer.datasets.coordinates import Coordinates, as_floats, packed
 
-PIECE = 1 << 20  # coordinates that are packed at once
+PIECE = 1 << 16  # coordinates that are packed at once
+# What it is made of, beside the odd records
+ARRAYS = (
+    *("ids", "image_ids", "category_ids", "boxes", "crowd", "areas"),
+    *("polygon_ends", "object_ends", "reach"),
+)
+NUMBERS = "numbers"
 _NUMBERS = {int, float}
 _NO_CROWD, _ODD = -1, -2  # in the column of the crowd flags: no key "iscrowd", an odd record
 
@@ -29,10 +35,13 @@ class AnnotationColumns(Sequence[Any]):
     Attributes:
         ids, image_ids, category_ids: int64 (n,); 0 for an odd record.
         boxes: float64 (n, 4), x, y, width, height.
-        crowd: int8 (n,), 0 or 1.
+        crowd: int8 (n,), 0 or 1, -1 without the flag, -2 for an odd record.
+        areas: float64 (n,), NaN without one.
         numbers: the coordinates of all polygons, one polygon after the other.
         polygon_ends: int64, where each polygon ends in `numbers`, behind a leading 0.
         object_ends: int64 (n + 1,), where each record's polygons end among all polygons, likewise.
+        reach: float64 (1,), the largest of `numbers` without its sign: then nobody has to look for
+            points that are far away, through all pages of a mapped file.
         odd: place -> the record itself, its run lengths packed.
     """
 
@@ -40,17 +49,34 @@ class AnnotationColumns(Sequence[Any]):
         columns = _Columns()
         for record in records:
             columns.add(record)
-        self.odd = columns.odd
+        self._take(columns.arrays(), columns.odd)
+
+    @classmethod
+    def of_parts(
+        cls, arrays: Mapping[str, np.ndarray], odd: Iterable[tuple[int, Any]]
+    ) -> AnnotationColumns:
+        """Those that `parts` was asked of; the arrays are not copied.
+
+        Raises KeyError if an array is missing.
+        """
+        made = cls.__new__(cls)
+        made._take(arrays, {place: _packed(record) for place, record in odd})
+        return made
+
+    def parts(self) -> tuple[dict[str, np.ndarray], list[tuple[int, Any]]]:
+        """All that they hold: arrays by name, and (place, record) of the odd records."""
+        arrays = {name: getattr(self, name) for name in ARRAYS} | {NUMBERS: self.numbers.values}
+        return arrays, [(place, self[place]) for place in self.odd]
+
+    def _take(self, arrays: Mapping[str, np.ndarray], odd: dict[int, Any]) -> None:
         self.ids, self.image_ids, self.category_ids = (
-            np.frombuffer(column, np.int64) for column in columns.keys
+            arrays[name] for name in ("ids", "image_ids", "category_ids")
         )
-        self.boxes = np.frombuffer(columns.boxes).reshape(-1, 4)
-        self.crowd = np.frombuffer(columns.crowd, np.int8)
-        self._areas = np.frombuffer(columns.areas)
-        columns.pack()
-        self.numbers = Coordinates(columns.pieces)
-        self.polygon_ends = np.frombuffer(columns.polygon_ends, np.int64)
-        self.object_ends = np.frombuffer(columns.object_ends, np.int64)
+        self.boxes, self.crowd, self.areas = arrays["boxes"], arrays["crowd"], arrays["areas"]
+        self.polygon_ends, self.object_ends = arrays["polygon_ends"], arrays["object_ends"]
+        self.reach = arrays["reach"]
+        self.numbers = Coordinates([arrays[NUMBERS]])
+        self.odd = odd
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,8 +93,8 @@ class AnnotationColumns(Sequence[Any]):
         }
         if self.crowd[place] != _NO_CROWD:
             record["iscrowd"] = int(self.crowd[place])
-        if not math.isnan(self._areas[place]):
-            record["area"] = float(self._areas[place])
+        if not math.isnan(self.areas[place]):
+            record["area"] = float(self.areas[place])
         first, last = self.object_ends[place : place + 2]
         ends = self.polygon_ends[first : last + 1].tolist()
         if len(ends) > 1:
@@ -113,70 +139,106 @@ def values(records: Sequence[Any], key: str) -> list[Any]:
 
 
 class _Columns:
-    """The columns as they grow."""
+    """The columns as they grow: arrays, and lists of what the last records gave."""
 
     def __init__(self) -> None:
-        self.keys = (array("q"), array("q"), array("q"))
-        self.boxes, self.areas, self.numbers = array("d"), array("d"), array("d")
+        self.keys, self.boxes, self.areas = array("q"), array("d"), array("d")
         self.crowd = array("b")
         self.polygon_ends, self.object_ends = array("q", [0]), array("q", [0])
         self.odd: dict[int, Any] = {}
-        self.pieces: list[np.ndarray] = []
-        self._packed = 0  # coordinates in the pieces
+        # As `Coordinates` packs them; a long array grows in place, where pieces would be copied.
+        self.numbers: array[int] | array[float] = array("i")
+        self.reach = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        # A list takes all values of a record at once, where an array converts one after the other.
+        self._keys: list[int] = []
+        self._boxes: list[float] = []
+        self._areas: list[float] = []
+        self._numbers: list[float] = []
 
     def add(self, record: Any) -> None:
         """Takes one record."""
         try:
-            usual = self._is_usual(record)
+            found = _usual_values(record)
         except (KeyError, OverflowError):
-            usual = False
-        if usual:
-            keys, box = (record["id"], record["image_id"], record["category_id"]), record["bbox"]
-            area, crowd = record.get("area", math.nan), record.get("iscrowd", _NO_CROWD)
-            for polygon in record.get("segmentation") or ():
-                self.numbers.extend(polygon)
-                self.polygon_ends.append(self._packed + len(self.numbers))
-            if len(self.numbers) >= PIECE:
-                self.pack()
-        else:
-            self.odd[len(self.crowd)] = _with_counts(record, list, _packed_counts)
-            keys, box, area, crowd = (0, 0, 0), (0, 0, 0, 0), math.nan, _ODD
-        for column, key in zip(self.keys, keys):
-            column.append(key)
-        self.boxes.extend(box)
-        self.areas.append(area)
+            found = None
+        if found is None:
+            self.odd[len(self.crowd)] = _packed(record)
+            found = (0, 0, 0), [0, 0, 0, 0], math.nan, _ODD, ()
+        keys, box, area, crowd, polygons = found
+        self._keys += keys
+        self._boxes += box
+        self._areas.append(area)
         self.crowd.append(crowd)
+        for polygon in polygons:
+            self._numbers += polygon
+            self.polygon_ends.append(len(self.numbers) + len(self._numbers))
         self.object_ends.append(len(self.polygon_ends) - 1)
+        if len(self._numbers) >= PIECE or len(self._boxes) >= PIECE:
+            self.pack()
 
     def pack(self) -> None:
-        """Makes a piece of the coordinates since the last one."""
-        self.pieces.append(packed(np.array(self.numbers)))
-        self._packed += len(self.numbers)
-        self.numbers = array("d")
+        """Moves the lists into the arrays."""
+        self.keys.extend(array("q", self._keys))
+        self.boxes.extend(array("d", self._boxes))
+        self.areas.extend(array("d", self._areas))
+        numbers = np.fromiter(self._numbers, np.float64, len(self._numbers))
+        self.reach = max(self.reach, float(np.abs(numbers).max(initial=0)))
+        piece = packed(numbers)
+        if piece.dtype == np.float64 and self.numbers.typecode == "i":
+            self.numbers = array("d", as_floats(np.frombuffer(self.numbers, np.int32)).tobytes())
+        self.numbers.frombytes((piece if self.numbers.typecode == "i" else numbers).tobytes())
+        self._clear()
 
-    @staticmethod
-    def _is_usual(record: Any) -> bool:
-        """Raises KeyError or OverflowError for some of the others."""
-        if type(record) is not dict or record.get("ignore"):
-            return False
-        for key in (record["id"], record["image_id"], record["category_id"]):
-            if type(key) is not int or not -EXACT < key < EXACT:
-                return False
-        box, mask = record["bbox"], record.get("segmentation")
-        if type(box) is not list or len(box) != 4 or not _are_numbers(box):
-            return False
-        if "area" in record and not _are_numbers([record["area"]]):
-            return False
-        if "iscrowd" in record and not (
-            type(crowd := record["iscrowd"]) is int and crowd in (0, 1)
-        ):
-            return False
-        if not mask:
-            return True
-        return type(mask) is list and all(
-            type(part) is list and len(part) >= 6 and len(part) % 2 == 0 and _are_numbers(part)
-            for part in mask
-        )
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All but the odd records, see `AnnotationColumns`."""
+        self.pack()
+        keys = np.frombuffer(self.keys, np.int64).reshape(-1, 3)
+        ids, image_ids, category_ids = map(np.ascontiguousarray, keys.T)
+        return {
+            "ids": ids,
+            "image_ids": image_ids,
+            "category_ids": category_ids,
+            "boxes": np.frombuffer(self.boxes).reshape(-1, 4),
+            "crowd": np.frombuffer(self.crowd, np.int8),
+            "areas": np.frombuffer(self.areas),
+            "polygon_ends": np.frombuffer(self.polygon_ends, np.int64),
+            "object_ends": np.frombuffer(self.object_ends, np.int64),
+            "reach": np.array([self.reach]),
+            NUMBERS: np.frombuffer(self.numbers, self.numbers.typecode),
+        }
+
+
+_Usual = tuple[tuple[int, int, int], list[float], float, int, Sequence[list[float]]]
+
+
+def _usual_values(record: Any) -> _Usual | None:
+    """Ids of the record, its image and its category, box, area, crowd flag and polygons; None if it
+    is odd. Raises KeyError or OverflowError for some of the odd ones."""
+    if type(record) is not dict or record.get("ignore"):
+        return None
+    keys = record["id"], record["image_id"], record["category_id"]
+    for key in keys:
+        if type(key) is not int or not -EXACT < key < EXACT:
+            return None
+    box, mask = record["bbox"], record.get("segmentation")
+    if type(box) is not list or len(box) != 4 or not _are_numbers(box):
+        return None
+    area, crowd = record.get("area", math.nan), record.get("iscrowd", _NO_CROWD)
+    if "area" in record and not (type(area) in _NUMBERS and math.isfinite(area)):
+        return None
+    if "iscrowd" in record and not (type(crowd) is int and crowd in (0, 1)):
+        return None
+    if not mask:
+        return keys, box, area, crowd, ()
+    if type(mask) is not list:
+        return None
+    for part in mask:
+        if type(part) is not list or len(part) < 6 or len(part) % 2 or not _are_numbers(part):
+            return None
+    return keys, box, area, crowd, mask
 
 
 def _with_counts(record: Any, kind: type, change: Callable[[Any], Any]) -> Any:
@@ -185,6 +247,11 @@ def _with_counts(record: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if not isinstance(mask, dict) or type(mask.get("counts")) is not kind:
         return record
     return {**record, "segmentation": {**mask, "counts": change(mask["counts"])}}
+
+
+def _packed(record: Any) -> Any:
+    """An odd record as it is kept."""
+    return _with_counts(record, list, _packed_counts)
 
 
 def _packed_counts(counts: list[Any]) -> Any:

@@ -26,13 +26,13 @@ KEYS = {
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
 NO_MASK = (
-    "objects have no mask, or a polygon with fewer than 3 points, where COCO's mask metrics need "
+    "objects have no mask, or a polygon with fewer than 3 points, but COCO's mask metrics need "
     "one"
 )
 EMPTY_MASK = (
     "masks have no pixel in their image: these objects count as never found in the mask metrics"
 )
-NO_MASK_REMEDY = "mend them, remove the annotations, or set MODEL.MASK_ON False"
+NO_MASK_REMEDY = "correct them, remove the annotations, or set MODEL.MASK_ON False"
 
 
 def check_entries(path: Path, content: Mapping[str, Any]) -> None:

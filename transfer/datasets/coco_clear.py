@@ -64,10 +64,10 @@ def pack_samples(
     place_of = {key: place for place, key in enumerate(images)}
     image = np.searchsorted(_numbers(images), records.image_ids[rows]) if first else rows
     image = np.concatenate([image, [place_of[key] for _, key, _ in others]]).astype(np.int64)
-    place = np.concatenate([rows, [place for place, _, _ in others]])
+    place = np.concatenate([rows, [place for place, _, _ in others]]).astype(np.int64)
     order = np.lexsort((place, image))
     instances = [instance for _, _, instance in others]
-    polygons, ends, numbers = _with_more_polygons(records, rows, instances)
+    polygons, ends, numbers = _with_more_polygons(records, place, instances)
     rles = {first + row: i.rle for row, i in enumerate(instances) if i.rle is not None}
     # In float32, as Detectron2 converts: else boxes differ in their last digits.
     low, size = np.split(records.boxes[rows].astype(np.float32), 2, axis=1)
@@ -86,30 +86,46 @@ def pack_samples(
         numbers,
         {int(back[row]): rle for row, rle in rles.items()},
     )
-    names = [str(folder / image.file_name) for image in listed]
+    names = _below(folder, [image.file_name for image in listed])
     sizes = [i.height for i in listed], [i.width for i in listed]
     return SampleColumns(ImageColumns.pack(names, list(images), *sizes), objects)
 
 
+def _below(folder: Path, names: Sequence[str]) -> list[str]:
+    """str(folder / name) of each name, without pathlib's work for those that are only a name."""
+    home = str(folder / "x")[:-1]
+    plain = (home + name if "/" not in name and name != "." else "" for name in names)
+    return [path or str(folder / name) for path, name in zip(plain, names)]
+
+
 def _with_far_points(records: AnnotationColumns) -> np.ndarray:
     """Places of the records with a polygon that is far from any image."""
+    if records.reach[0] < FAR_PX:
+        return np.zeros(0, np.int64)
     far = records.numbers.beyond(FAR_PX)
     polygons = np.searchsorted(records.polygon_ends, far, side="right") - 1
     return np.unique(np.searchsorted(records.object_ends, polygons, side="right") - 1)
 
 
 def _with_more_polygons(
-    records: AnnotationColumns, rows: np.ndarray, instances: Sequence[Instance]
+    records: AnnotationColumns, places: np.ndarray, instances: Sequence[Instance]
 ) -> tuple[np.ndarray, np.ndarray, Coordinates]:
-    """The polygons of the clear records, then those of the instances: the first polygon of each
-    object and the one behind its last, where each polygon ends, and all numbers."""
-    spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[rows]
-    own = [i.polygons or [] for i in instances]
-    lengths = [len(polygon) for polygons in own for polygon in polygons]
-    behind = len(records.polygon_ends) - 1 + np.cumsum([0, *map(len, own)])
-    spans = np.concatenate([spans, np.stack([behind[:-1], behind[1:]], axis=1)])
+    """The first polygon of each object and the one behind its last, where each polygon ends, and
+    the coordinates of all polygons: those of the records, then those of odd records.
+
+    Args:
+        places: of the objects' records; the last ones are those of `instances`.
+    """
+    usual = records.usual[places]
+    spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[places]
+    odd = [i.polygons or [] for i, kept in zip(instances, usual[-len(instances) :]) if not kept]
+    lengths = [len(polygon) for polygons in odd for polygon in polygons]
+    if not lengths:  # nothing is copied: the columns may be pages that several processes share
+        return spans, records.polygon_ends, records.numbers
+    behind = len(records.polygon_ends) - 1 + np.cumsum([0, *map(len, odd)])
+    spans[~usual] = np.stack([behind[:-1], behind[1:]], axis=1)
     ends = len(records.numbers) + np.cumsum(lengths, dtype=np.int64)
-    more = [number for polygons in own for polygon in polygons for number in polygon]
+    more = [number for polygons in odd for polygon in polygons for number in polygon]
     return spans, np.concatenate([records.polygon_ends, ends]), records.numbers.followed_by(more)
 
 

@@ -18,6 +18,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.data.decode import pixel_limit, too_large_image
 from transfer.datasets.annotation_values import (
+    EXACT,
     OTHER_TYPE,
     Id,
     as_id,
@@ -89,20 +90,27 @@ def read_images(content: Mapping[str, Any], findings: Findings) -> dict[Id, Imag
     found = {}
     for entry in content["images"]:
         key, name = as_id(entry["id"]), entry["file_name"]
-        where = f"images[id {shown(entry['id'])}]"
-        width, height = (_side(findings, where, entry, side) for side in ("width", "height"))
+        width, height = (_side(findings, entry, side) for side in ("width", "height"))
         if not isinstance(name, str) or not name:
-            findings.refuse(NAMES, f"{where} (file_name {shown(name)})", "correct the file")
+            where = f"{_where(entry)} (file_name {shown(name)})"
+            findings.refuse(NAMES, where, "correct the file")
         elif width and height and width * height > pixel_limit():
             kind, remedy = too_large_image()
-            findings.refuse(kind, f"{where} ({width} x {height})", remedy)
+            findings.refuse(kind, f"{_where(entry)} ({width} x {height})", remedy)
         elif width and height and key is not None:
             found[key] = Image(key, name, height, width)
     return {key: found[key] for key in sorted(found)}
 
 
-def _side(findings: Findings, where: str, entry: Mapping[str, Any], key: str) -> int | None:
+def _where(entry: Mapping[str, Any]) -> str:
+    return f"images[id {shown(entry['id'])}]"
+
+
+def _side(findings: Findings, entry: Mapping[str, Any], key: str) -> int | None:
     value = entry[key]
+    if type(value) is int and 0 < value < EXACT:
+        return value
+    where = _where(entry)
     number = None if value is None else read_number(findings, where, key, value)
     if number is None and value is not None:
         return None  # refused already
@@ -259,14 +267,14 @@ def _refuse_unlisted(
     value = shown(first[key])
     if kind == "image":
         raise InputError(
-            f"{path}: annotation {first['id']} is of unknown image {value}, which 'images' does "
-            f"not list {count}; list the image or remove them"
+            f"{path}: annotation {first['id']} has the unknown image {value}, which 'images' does "
+            f"not list {count}; list the image or remove these annotations"
         )
     ids = list(map(shown, known)) or ["none"]
     listing = ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
     raise InputError(
         f"{path}: annotation {first['id']} has the unknown category {value}; 'categories' lists "
-        f"{listing} {count}; list the category or remove them"
+        f"{listing} {count}; list the category or remove these annotations"
     )
 
 

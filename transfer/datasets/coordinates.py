@@ -22,20 +22,21 @@ class Coordinates:
 
     def __init__(self, pieces: Sequence[np.ndarray]) -> None:
         if any(piece.dtype == np.float64 for piece in pieces):
-            pieces = [_floats(piece) for piece in pieces]
-        self._values = np.concatenate(pieces) if pieces else np.zeros(0)
+            pieces = [as_floats(piece) for piece in pieces]
+        # One piece is not copied: it may be pages of a file that several processes share.
+        self._values = np.concatenate(pieces) if len(pieces) > 1 else (*pieces, np.zeros(0))[0]
 
     def __len__(self) -> int:
         return len(self._values)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return self._values.nbytes
+    def values(self) -> np.ndarray:
+        """All of them, as they are packed: `Coordinates([values])` is the same sequence."""
+        return self._values
 
     def part(self, begin: int, end: int) -> list[float]:
         """Those from `begin` to `end`, as floats."""
-        found: list[float] = _floats(self._values[begin:end]).tolist()
+        found: list[float] = as_floats(self._values[begin:end]).tolist()
         return found
 
     def hundredths(self, begin: int, end: int) -> np.ndarray:
@@ -61,7 +62,7 @@ def packed(values: np.ndarray) -> np.ndarray:
     if len(values) and np.abs(values).max() >= 2**31 / _SCALE - 1:
         return values.copy()
     hundredths = np.rint(values * _SCALE).astype(np.int32)
-    return hundredths if np.array_equal(_floats(hundredths), values) else values.copy()
+    return hundredths if np.array_equal(as_floats(hundredths), values) else values.copy()
 
 
 def as_hundredths(values: np.ndarray) -> np.ndarray:
@@ -71,5 +72,6 @@ def as_hundredths(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values * _SCALE, -(2.0**62), 2.0**62)).astype(np.int64)
 
 
-def _floats(values: np.ndarray) -> np.ndarray:
+def as_floats(values: np.ndarray) -> np.ndarray:
+    """What `packed` gave, as float64."""
     return values if values.dtype == np.float64 else values / _SCALE

@@ -54,7 +54,7 @@ def split_part(name: str) -> tuple[str, Part | None]:
         amount = float(found["amount"])
     except ValueError:
         amount = math.nan
-    wrong = f"data set '{name}': {found['amount']}{found['unit']} is no part; give "
+    wrong = f"data set '{name}': {found['amount']}{found['unit']} is not a valid part; give "
     if found["unit"] == SHOT and not (amount >= 1 and found["amount"].isdigit()):
         raise InputError(f"{wrong}@1shot or more")
     if found["unit"] == "%" and not 0 < amount <= 100:
@@ -85,7 +85,9 @@ def few_labels(
         return rows_of(samples, np.arange(len(samples)))
     if part.unit == SHOT:
         if draw is None:
-            raise InputError(f"@{part.amount:g}shot is for the training set of a detector only")
+            raise InputError(
+                f"@{part.amount:g}shot is only for the training set of a detector; remove it"
+            )
         return _few_objects(samples, int(part.amount), classes, draw)
     ids = [image.image_id for image in images_of(samples)]
     ranked = sorted(trainable_rows(objects_of(samples)).tolist(), key=lambda row: _rank(ids[row]))
@@ -104,7 +106,8 @@ def _few_objects(
         own = [(i, j) for i, j in objects if samples[i].instances[j].category == category]
         if len(own) < shots:
             raise InputError(
-                f"class '{name}' has {len(own)} objects, fewer than the {shots} of @{shots}shot"
+                f"class '{name}' has {len(own)} objects, fewer than the {shots} of @{shots}shot; "
+                "lower it"
             )
         own.sort(key=lambda place: (_rank(f"{draw} {name} {samples[place[0]].image_id}"), place))
         chosen.update(own[:shots])

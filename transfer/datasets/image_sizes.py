@@ -16,7 +16,7 @@ from transfer.datasets.samples import Sample
 
 UNREADABLE = "files cannot be read as images"
 UNREADABLE_REMEDY = "restore the files, or remove them and their annotations"
-OTHER_SIZE = "images have another size than their annotation says"
+OTHER_SIZE = "images have a different size from their annotation"
 OTHER_SIZE_TURNED = (
     "images are annotated in their stored size, and their EXIF orientation turns them"
 )

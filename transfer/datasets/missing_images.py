@@ -30,7 +30,7 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     the folder are followed, wherever they lead: data sets are often put together of links.
     """
     _check_inside(folder, names)
-    missing = [name for name in names if not os.path.isfile(folder / name)]
+    missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if not missing:
         return
     first = ", ".join(str(folder / name) for name in missing[1:SHOWN])
@@ -47,7 +47,7 @@ def _check_inside(folder: Path, names: Sequence[str]) -> None:
     if outside:
         raise InputError(
             f"{shown(outside[0], MOST)} leads out of {folder} ({len(outside)} of {len(names)} "
-            "images do); copy or link the images into the folder, or name the one that has them"
+            "images do); copy or link the images into the folder, or name the folder that has them"
         )
 
 
@@ -79,7 +79,8 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
     above = folder.parent
     if all(os.path.isfile(above / name) for name in missing):
         return (
-            f"; {above} holds them: the names begin with the folder's, give coco:FILE.json:{above}"
+            f"; {above} has them: the names begin with the folder's name, so give "
+            f"coco:FILE.json:{above}"
         )
     there = _index(folder)
     for name in missing:

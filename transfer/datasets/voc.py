@@ -32,10 +32,10 @@ VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
     "person pottedplant sheep sofa train tvmonitor".split()
 )
-NO_SIZE = "sizes are missing or 0, and were read from the images"
+NO_SIZE = "sizes are missing or 0; they were read from the images"
 DIFFICULT = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True}
 TRUE = ("true", "yes")
-WORDS = "<difficult> is neither 0 nor 1: True and yes were read as 1, everything else as 0"
+WORDS = "<difficult> is not 0 or 1: True and yes were read as 1, everything else as 0"
 
 
 def check_layout(folder: Path, split: str) -> Path:
@@ -65,7 +65,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     findings = Findings(str(folder / "Annotations"))
     files, names = _all_files(folder), set()
     if not files:
-        raise InputError(f"{folder / 'Annotations'} holds no .xml file")
+        raise InputError(f"{folder / 'Annotations'} has no .xml file; check the folder")
     for name, file in files:
         if file.fault:
             _refuse_fault(findings, name, file.fault)
@@ -174,7 +174,7 @@ class _Reader:
 
     def finish(self) -> None:
         """To be called after the last file, before the findings report."""
-        kind = f"objects have a class that is none of the {len(self.index)} classes"
+        kind = f"objects have a class that is not one of the {len(self.index)} classes"
         for name, count in self._unknown.items():
             where = f"'{name}' in {self._first[name]}{near_matches(name, self.index)}"
             self.findings.refuse(

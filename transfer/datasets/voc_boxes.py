@@ -55,7 +55,7 @@ def convert_box(found: VocObject, zero_based: bool, findings: Findings, place: s
     values = _numbers(found)
     if values is None:
         text = ", ".join(map(str, found.box))
-        kind = "boxes hold something that is not a number"
+        kind = "boxes have values that are not numbers"
         findings.refuse(kind, f"{place} ({text})", CORRECT)
         return None
     first = 0.0 if zero_based else 1.0

@@ -22,10 +22,10 @@ from transfer.datasets.voc_xml import MARK
 XML_SUFFIX = ".xml"
 PARTS = ("JPEGImages/", "Annotations/")  # a list may name files from the root on
 FLAGGED = (
-    "lines have a number behind the name, which is not used: each image is read with all its "
+    "lines have a number after the name, which is not used: each image is read with all its "
     "objects"
 )
-MORE_WORDS = "lines have more words behind the name, which are not used"
+MORE_WORDS = "lines have more words after the name, which are not used"
 TWICE = "images are listed more than once"
 
 

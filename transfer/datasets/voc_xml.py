@@ -31,7 +31,7 @@ DECLARATION = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\
 TEXT_DECLARATION = re.compile(r"^<\?xml[^>]*\?>")
 NOT_XML = "annotation files are not valid XML"
 UNREADABLE = "annotation files cannot be read"
-UNREADABLE_REMEDY = "restore them, or remove what is there in their place"
+UNREADABLE_REMEDY = "restore them, or remove what is at these paths"
 WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 
 

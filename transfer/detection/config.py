@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fvcore.common.config import CfgNode
 
 from pretrain.common.config import flat, load_config
+from pretrain.common.config_values import Items, declare_lists, declared_lists
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from pretrain.common.safe_yaml import has_inert
@@ -28,8 +29,8 @@ from transfer.datasets.checks_before_training import check_masks, check_trainabl
 from transfer.detection.config_checks import NAMES, check, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES
-from transfer.detection.torchvision_engine.architectures import is_vit
-from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.architectures import is_timm, is_vit
+from transfer.detection.torchvision_engine.meta_architectures import NUM_CLASSES, find_spec
 from transfer.detection.upstream_keys import ABSENT, NO_EFFECT_DEFAULTS, ONLY, SAME_AS_DEFAULT
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def all_defaults() -> CfgNode:
         for parent in parents:
             node = node.setdefault(parent, CfgNode())
         node[last] = value
+    declare_lists(cfg, {**declared_lists(cfg), "TEST.EXPECTED_RESULTS": Items(object)})
     return cfg
 
 
@@ -155,8 +157,8 @@ def protocol_sha256(cfg: CfgNode) -> str:
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
-    return DetectorSpec.from_config(cfg).backbone_name
+    """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
+    return find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg).backbone_name
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
@@ -183,15 +185,14 @@ def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
     Args:
         names: of the data sets that have these classes.
     """
-    wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    key = NUM_CLASSES[cfg.MODEL.META_ARCHITECTURE]
+    wanted = value_of(cfg, key)
     builtin = [name for name in names if ":" not in name]
     if builtin and found != wanted:
-        raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} classes"
-        )
+        raise InputError(f"{key} is {wanted}, but {', '.join(builtin)} has {found} classes")
     if found == wanted:
         return cfg
-    return changed(cfg, {"MODEL.ROI_HEADS.NUM_CLASSES": found})
+    return changed(cfg, {key: found})
 
 
 def with_preprocess(
@@ -218,7 +219,7 @@ def with_preprocess(
     if is_vit(cfg):
         heads = architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)
         facts |= vit_facts(cfg, positions, heads)
-    else:
+    elif not is_timm(cfg):
         facts["MODEL.RESNETS.STRIDE_IN_1X1"] = bool(architecture.get("stride_in_1x1"))
     for key, value in facts.items():
         if value_of(cfg, key) != value:

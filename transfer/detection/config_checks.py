@@ -15,15 +15,29 @@ from fvcore.common.config import CfgNode
 from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from pretrain.common.loggers import check_loggers
+from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
-from transfer.detection.torchvision_engine.architectures import ARCHITECTURES, is_vit
-from transfer.detection.torchvision_engine.detector import ROI_HEADS, DetectorSpec
+from transfer.detection.torchvision_engine.architectures import (
+    ARCHITECTURES,
+    BackboneNames,
+    is_timm,
+    is_vit,
+)
+from transfer.detection.torchvision_engine.detector import ROI_HEADS
+from transfer.detection.torchvision_engine.meta_architectures import (
+    META_ARCHITECTURES,
+    find_spec,
+)
 from transfer.detection.torchvision_engine.resnet import (
     BLOCKS_PER_STAGE,
     STEM_CHANNELS,
     ResNetSpec,
 )
+from transfer.detection.torchvision_engine.timm_convnet import has_layer_groups
+from transfer.training.build import make_clipping
 from transfer.training.precision import DTYPES
+from transfer.training.sampler import REPEATING
 from transfer.training.schedule import SHAPES, WARMUPS
 
 DETECTION, SEMANTIC = "detection", "semantic"
@@ -33,7 +47,8 @@ SCHEDULERS = {
     SEMANTIC: tuple(SHAPES),
 }
 NAMES: dict[str, Collection[Any]] = {
-    "MODEL.BACKBONE.NAME": ARCHITECTURES,
+    "MODEL.META_ARCHITECTURE": META_ARCHITECTURES,
+    "MODEL.BACKBONE.NAME": BackboneNames(ARCHITECTURES),
     "MODEL.RESNETS.DEPTH": BLOCKS_PER_STAGE,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
@@ -51,7 +66,9 @@ LEAST = {
     "TRANSFER.REPLICATES": 0,
 }
 ONE_OF: dict[str, Collection[Any]] = {
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", REPEATING),
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "TRANSFER.INIT": ("auto", "backbone", "detector"),
@@ -74,18 +91,46 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
+    if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
+        raise InputError(
+            f"DATALOADER.REPEAT_THRESHOLD {cfg.DATALOADER.REPEAT_THRESHOLD} must be above 0 and at "
+            f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: with 0 no class is rare (LVIS: "
+            "0.001)"
+        )
     for key, least in LEAST.items():
         if value_of(cfg, key) < least:
             raise InputError(f"{key} must be {least} or above, got {value_of(cfg, key)}")
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
+        sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
+        if len(sizes) != 2 or sizes[0] > sizes[1]:
+            raise InputError(
+                f"INPUT.MIN_SIZE_TRAIN {sizes} must be two sizes that do not fall, with "
+                "INPUT.MIN_SIZE_TRAIN_SAMPLING range"
+            )
+    make_crop(cfg)  # refuses what cannot be cut
     if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
-    _check_vitdet(cfg)
-    spec = DetectorSpec.from_config(cfg)  # refuses what no detector here can be
+    _check_layers_and_jitter(cfg)
+    # refuses what no detector here can be
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     _check_widths(cfg, spec.resnet)
     check_run(cfg, name)
+
+
+def make_crop(cfg: CfgNode) -> CropSpec | None:
+    """What is cut out of training images, None without INPUT.CROP; InputError for a wrong value."""
+    node = cfg.INPUT.CROP
+    if not node.ENABLED:
+        return None
+    if cfg.TRANSFER.LSJ.SCALES:
+        raise InputError(
+            "INPUT.CROP.ENABLED True and TRANSFER.LSJ.SCALES both cut; set one of them"
+        )
+    least, most = node.SIZE
+    return CropSpec(node.TYPE, (least, most))
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:
@@ -137,7 +182,7 @@ def _check_widths(cfg: CfgNode, resnet: ResNetSpec | None) -> None:
             )
 
 
-def _check_vitdet(cfg: CfgNode) -> None:
+def _check_layers_and_jitter(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for an impossible jitter, decay or image size."""
     node, decay = cfg.TRANSFER.LSJ, cfg.TRANSFER.LR_LAYER_DECAY
     if node.SCALES and not (len(node.SCALES) == 2 and 0 < node.SCALES[0] <= node.SCALES[1]):
@@ -146,9 +191,11 @@ def _check_vitdet(cfg: CfgNode) -> None:
         raise InputError(f"TRANSFER.LSJ.CROP_SIZE must be 1 or above, got {node.CROP_SIZE}")
     if not 0 < decay <= 1:
         raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
-    if decay < 1 and (not is_vit(cfg) or cfg.TRANSFER.OPTIMIZER != "AdamW"):
+    layered = is_vit(cfg) or is_timm(cfg) and has_layer_groups(cfg.MODEL.BACKBONE.NAME)
+    if decay < 1 and (not layered or cfg.TRANSFER.OPTIMIZER != "AdamW"):
         raise InputError(
-            f"TRANSFER.LR_LAYER_DECAY {decay} needs build_vit_sfp_backbone and AdamW; set 1"
+            f"TRANSFER.LR_LAYER_DECAY {decay} needs build_vit_sfp_backbone or a ConvNeXt, and "
+            "AdamW; set 1"
         )
     if is_vit(cfg):
         _check_square(cfg)
@@ -176,9 +223,13 @@ def check_run(cfg: CfgNode, name: str) -> None:
     of steps that are never reached and of a warm-up as long as the run.
     """
     check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
+    check_loggers(cfg.TRANSFER.LOGGER, "TRANSFER.LOGGER")
     solver = cfg.SOLVER
     _check_known(cfg, "SOLVER.LR_SCHEDULER_NAME", SCHEDULERS[cfg.TRANSFER.TASK])
     _check_known(cfg, "SOLVER.WARMUP_METHOD", tuple(WARMUPS))
+    make_clipping(cfg)  # refuses what cannot clip
+    if solver.NUM_DECAYS < 1:
+        raise InputError(f"SOLVER.NUM_DECAYS must be 1 or above, got {solver.NUM_DECAYS}")
     if solver.BASE_LR <= 0:
         raise InputError(f"SOLVER.BASE_LR {solver.BASE_LR} must be above 0")
     findings = Findings(name)
@@ -197,7 +248,7 @@ def check_steps(cfg: CfgNode, findings: Findings) -> None:
     those beyond it, which Detectron2 warns of and leaves out."""
     steps, last = tuple(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
     if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):
-        raise InputError(f"SOLVER.STEPS {steps} must rise")
+        raise InputError(f"SOLVER.STEPS {steps} must be increasing")
     if last in steps:
         raise InputError(
             f"SOLVER.STEPS {steps} has a step at SOLVER.MAX_ITER {last}, where no iteration is "

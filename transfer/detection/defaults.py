@@ -30,7 +30,14 @@ LISTS = {
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": Items(float),
     "MODEL.ROI_HEADS.IOU_LABELS": Items(int),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": Items(list),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": Items(float),
+    "MODEL.RETINANET.IN_FEATURES": Items(str),
+    "MODEL.RETINANET.IOU_THRESHOLDS": Items(float),
+    "MODEL.RETINANET.IOU_LABELS": Items(int),
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": Items(float, (4,)),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
+    "INPUT.CROP.SIZE": Items(float, (2,)),
     "DATASETS.TRAIN": Items(str),
     "DATASETS.TEST": Items(str),
     "SOLVER.STEPS": Items(int),
@@ -60,7 +67,10 @@ def make_defaults() -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True  # landscape with landscape, portrait with portrait
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # images without any object are not trained on
-    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # the only one
+    # TrainingSampler, or RepeatFactorTrainingSampler, which repeats images with rare classes (LVIS)
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0  # classes in a smaller share of the images are rare
+    cfg.DATALOADER.REPEAT_SQRT = True  # repeated by the root of what the threshold asks for
     cfg.SOLVER = _solver()
     cfg.TEST = CfgNode()
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
@@ -96,7 +106,8 @@ def make_transfer() -> CfgNode:
     node.CHECK_IMAGES = True  # compare all files' sizes with the annotations before training
     node.OPTIMIZER = "SGD"  # SGD, or AdamW (ViTDet's, and our small demo configs')
     # A ViT's block k of D learns at BASE_LR times this to the power of D - k, patches and positions
-    # at the power of D + 1, all else at BASE_LR (ViTDet: 0.7 for a ViT-B); 1: all at BASE_LR.
+    # at the power of D + 1, all else at BASE_LR (ViTDet: 0.7 for a ViT-B); 1: all at BASE_LR. Of a
+    # ConvNeXt its authors' groups of blocks count (`convnext_layer_factor`).
     node.LR_LAYER_DECAY = 1.0
     node.WEIGHT_DECAY_POS_EMBED = 0.0  # of a ViT's absolute positions (ViTDet's overrides)
     # Learning rates that are each tried in a short run on a part of the training images before the
@@ -107,6 +118,10 @@ def make_transfer() -> CfgNode:
     node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that judges
     # Of SOLVER.AMP: fp16 as Detectron2's, or bf16 without loss scaling (torchvision engine only).
     node.AMP_DTYPE = "fp16"
+    # On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of
+    # mantissa), in training and in the scores that follow it. False: PyTorch's default, which is
+    # full float32 for products, and TF32 for convolutions in float32.
+    node.TF32 = False
     # Micro-batches that a process takes one after the other for one step, where memory is short:
     # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
     node.ACCUMULATE = 1
@@ -118,7 +133,11 @@ def make_transfer() -> CfgNode:
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
+    # Who else shows these lines: tensorboard, wandb, trackio, mlflow, with commas; "": nobody.
+    # torchvision engine only; the other one has Detectron2's writers.
+    node.LOGGER = "tensorboard"
     node.VIT = _vit()
+    node.CONVNET = _convnet()
     node.LSJ = _jitter()
     node.SEMANTIC = _semantic()
     return node
@@ -140,6 +159,17 @@ def _vit() -> CfgNode:
     node.GLOBAL_BLOCKS = (2, 5, 8, 11)  # blocks, from 0, that attend over the whole image
     node.RELATIVE_POSITIONS = True  # learned from zero, along both axes
     node.DROP_PATH = 0.1  # of the last block in training; rises linearly from 0
+    return node
+
+
+def _convnet() -> CfgNode:
+    """timm's ConvNets under FPN. MODEL.RESNETS.NORM takes the place of their batch norms, and is ""
+    for a network without any; its other keys but OUT_FEATURES are not theirs."""
+    node = CfgNode()
+    node.DROP_PATH = 0.0  # of the last block in training; rises linearly from 0
+    node.OUT_NORM = (
+        False  # a LayerNorm, new, on each map, as in the detectors of ConvNeXt's authors
+    )
     return node
 
 
@@ -187,7 +217,7 @@ def _semantic() -> CfgNode:
 
 def _model() -> CfgNode:
     node = CfgNode()
-    node.META_ARCHITECTURE = "GeneralizedRCNN"  # the only one
+    node.META_ARCHITECTURE = "GeneralizedRCNN"  # two stages; or RetinaNet, one
     node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
     node.MASK_ON = False
     node.WEIGHTS = ""  # what --weights is where it is not given; overwritten by it
@@ -195,8 +225,10 @@ def _model() -> CfgNode:
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
     node.PIXEL_STD = [1.0, 1.0, 1.0]
     node.BACKBONE = CfgNode()
-    # build_resnet_backbone (C4), build_resnet_fpn_backbone; OURS: build_tiny_resnet_backbone,
-    # build_vit_sfp_backbone (ViTDet, see TRANSFER.VIT)
+    # build_resnet_backbone (C4), build_resnet_fpn_backbone, build_retinanet_resnet_fpn_backbone
+    # (p6 and p7 are convolutions of res5); OURS: build_tiny_resnet_backbone, build_vit_sfp_backbone
+    # (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant, ResNeXt, ConvNeXt, RegNet or
+    # EfficientNet, under FPN (see TRANSFER.CONVNET)
     node.BACKBONE.NAME = "build_resnet_backbone"
     node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
     node.RESNETS = _resnets()
@@ -204,7 +236,7 @@ def _model() -> CfgNode:
     node.FPN.IN_FEATURES = []
     node.FPN.OUT_CHANNELS = 256
     node.FPN.NORM = ""
-    node.FPN.FUSE_TYPE = "sum"  # the only one
+    node.FPN.FUSE_TYPE = "sum"  # or avg: of a map and the coarser one
     node.PROPOSAL_GENERATOR = CfgNode()
     node.PROPOSAL_GENERATOR.NAME = "RPN"  # the only one
     node.PROPOSAL_GENERATOR.MIN_SIZE = 0  # the only one
@@ -216,15 +248,17 @@ def _model() -> CfgNode:
     node.RPN = _rpn()
     node.ROI_HEADS = _roi_heads()
     node.ROI_BOX_HEAD = _box_head()
+    node.ROI_BOX_CASCADE_HEAD = _cascade_head()
     node.ROI_MASK_HEAD = _mask_head()
+    node.RETINANET = _retinanet()
     return node
 
 
 def _resnets() -> CfgNode:
     node = CfgNode()
-    node.DEPTH = 50  # 18, 34 (FPN only), 50, 101
+    node.DEPTH = 50  # 18, 34 (FPN only), 50, 101, 152
     node.OUT_FEATURES = ["res4"]
-    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, naiveSyncBN
+    node.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, naiveSyncBN; from scratch also GN, LN
     node.STRIDE_IN_1X1 = True  # False for torchvision's layout; the weights' facts replace it
     node.STEM_OUT_CHANNELS = 64
     node.RES2_OUT_CHANNELS = 256  # 64 for ResNet-18/34
@@ -245,8 +279,10 @@ def _rpn() -> CfgNode:
     node.BATCH_SIZE_PER_IMAGE = 256  # anchors in the loss
     node.POSITIVE_FRACTION = 0.5  # of them objects, at most
     node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
-    node.LOSS_WEIGHT = 1.0  # the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # or giou, diou, ciou: of the decoded boxes
+    node.SMOOTH_L1_BETA = 0.0  # of smooth_l1: the width of its quadratic part; 0: plain L1
+    node.BBOX_REG_LOSS_WEIGHT = 1.0  # of the boxes' loss, beside LOSS_WEIGHT
+    node.LOSS_WEIGHT = 1.0  # of both losses
     node.PRE_NMS_TOPK_TRAIN = 12000  # per feature map
     node.PRE_NMS_TOPK_TEST = 6000
     node.POST_NMS_TOPK_TRAIN = 2000  # per image
@@ -257,7 +293,8 @@ def _rpn() -> CfgNode:
 
 def _roi_heads() -> CfgNode:
     node = CfgNode()
-    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads
+    # Res5ROIHeads, Res5ROIHeadsExtraNorm (MoCo's: a norm after res5), StandardROIHeads,
+    # CascadeROIHeads (three box heads, each on the boxes of the one before)
     node.NAME = "Res5ROIHeads"
     node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
     node.IN_FEATURES = ["res4"]
@@ -275,17 +312,32 @@ def _box_head() -> CfgNode:
     node = CfgNode()
     node.NAME = ""  # FastRCNNConvFCHead for StandardROIHeads
     node.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-    node.SMOOTH_L1_BETA = 0.0  # plain L1; the only one
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # as of RPN
+    node.SMOOTH_L1_BETA = 0.0
+    node.BBOX_REG_LOSS_WEIGHT = 1.0
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0  # 0: adaptive
-    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.POOLER_TYPE = "ROIAlignV2"  # or ROIAlign, half a pixel off
     node.NUM_FC = 0
     node.FC_DIM = 1024
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_BBOX_REG = False  # the only one
-    node.TRAIN_ON_PRED_BOXES = False  # the only one
+    node.CLS_AGNOSTIC_BBOX_REG = False  # True: one box of a region for all classes
+    node.TRAIN_ON_PRED_BOXES = False  # True: the mask head learns on the refined boxes
+    return node
+
+
+def _cascade_head() -> CfgNode:
+    """Read where ROI_HEADS.NAME is CascadeROIHeads."""
+    node = CfgNode()
+    # A row for each stage; the later ones refine boxes that are close already.
+    node.BBOX_REG_WEIGHTS = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    node.IOUS = (0.5, 0.6, 0.7)  # of each stage: an object from it; the first as IOU_THRESHOLDS
     return node
 
 
@@ -294,21 +346,46 @@ def _mask_head() -> CfgNode:
     node.NAME = "MaskRCNNConvUpsampleHead"  # the only one
     node.POOLER_RESOLUTION = 14
     node.POOLER_SAMPLING_RATIO = 0
-    node.POOLER_TYPE = "ROIAlignV2"  # the only one
+    node.POOLER_TYPE = "ROIAlignV2"  # or ROIAlign
     node.NUM_CONV = 0
     node.CONV_DIM = 256
     node.NORM = ""
-    node.CLS_AGNOSTIC_MASK = False  # the only one
+    node.CLS_AGNOSTIC_MASK = False  # True: one mask of a box for all classes
+    return node
+
+
+def _retinanet() -> CfgNode:
+    """Read where META_ARCHITECTURE is RetinaNet."""
+    node = CfgNode()
+    node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
+    node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    node.NUM_CONVS = 4  # of each branch, the boxes' and the classes'
+    node.NORM = ""  # of these convolutions: GN, LN or none
+    node.IOU_THRESHOLDS = [0.4, 0.5]  # background below, object from
+    node.IOU_LABELS = [0, -1, 1]
+    node.PRIOR_PROB = 0.01  # of each class at each anchor before training
+    node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+    node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # as of RPN
+    node.SMOOTH_L1_LOSS_BETA = 0.1
+    node.FOCAL_LOSS_GAMMA = 2.0
+    node.FOCAL_LOSS_ALPHA = 0.25  # weight of an object's class; of all others one minus it
+    node.SCORE_THRESH_TEST = 0.05
+    node.TOPK_CANDIDATES_TEST = 1000  # per feature map
+    node.NMS_THRESH_TEST = 0.5
     return node
 
 
 def _input() -> CfgNode:
     node = CfgNode()
     node.MIN_SIZE_TRAIN = (800,)  # short edges, one is drawn per image; 0: no resizing
-    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # the only one
+    node.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or range: drawn from the first size to the second
     node.MAX_SIZE_TRAIN = 1333  # limit of the long edge
     node.MIN_SIZE_TEST = 800
     node.MAX_SIZE_TEST = 1333
+    node.CROP = CfgNode()  # cut out of a training image before it is resized
+    node.CROP.ENABLED = False
+    node.CROP.TYPE = "relative_range"  # or relative, absolute, absolute_range
+    node.CROP.SIZE = [0.9, 0.9]  # shares of height and width (absolute: pixels)
     node.RANDOM_FLIP = "horizontal"  # horizontal or none
     node.FORMAT = "BGR"  # channel order; the weights' facts replace it
     node.MASK_FORMAT = "polygon"  # or bitmask, for run-length annotations
@@ -317,7 +394,8 @@ def _input() -> CfgNode:
 
 def _solver() -> CfgNode:
     node = CfgNode()
-    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or WarmupCosineLR
+    # WarmupMultiStepLR, WarmupCosineLR, WarmupStepWithFixedGammaLR (steps of equal length)
+    node.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     node.MAX_ITER = 40000
     node.BASE_LR = 0.001
     node.BASE_LR_END = 0.0  # of WarmupCosineLR
@@ -329,6 +407,8 @@ def _solver() -> CfgNode:
     node.BIAS_LR_FACTOR = 1.0
     node.GAMMA = 0.1  # the rate is multiplied by it at each of STEPS
     node.STEPS = (30000,)
+    node.NUM_DECAYS = 3  # steps of WarmupStepWithFixedGammaLR
+    node.RESCALE_INTERVAL = False  # True: the schedule begins where the warm-up ends
     node.WARMUP_FACTOR = 1.0 / 1000
     node.WARMUP_ITERS = 1000
     node.WARMUP_METHOD = "linear"  # or constant
@@ -337,6 +417,12 @@ def _solver() -> CfgNode:
     # Number of processes that batch, rate and iterations are meant for; on another number they are
     # scaled, the batch of a process staying the same. 0: never scaled.
     node.REFERENCE_WORLD_SIZE = 0
+    node.CLIP_GRADIENTS = CfgNode()
+    node.CLIP_GRADIENTS.ENABLED = False
+    # value: each number of a gradient is cut; norm: a parameter's gradient is scaled down
+    node.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    node.CLIP_GRADIENTS.CLIP_VALUE = 1.0  # the largest value, or norm
+    node.CLIP_GRADIENTS.NORM_TYPE = 2.0  # of norm: 2 is the Euclidean one
     node.AMP = CfgNode()
     node.AMP.ENABLED = False  # mixed precision in training; evaluation is float32
     return node

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data import transforms as T
 from detectron2.engine import DefaultTrainer
+from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -35,7 +36,7 @@ def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             depth=cfg.TRANSFER.VIT.DEPTH,
         ),
     )
-    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+    return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR))
 
 
 def jitter_mapper(cfg: CfgNode) -> DatasetMapper:

@@ -61,17 +61,27 @@ def draw_detections(
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     cells = []
     for index in chosen:
-        sample, found = dataset.samples[index], predictions[index]
-        kept = np.flatnonzero(found.scores >= MIN_SCORE)[:MOST_BOXES]
-        categories = found.classes[kept].tolist()
-        labels = [
-            f"{dataset.classes[category]} {score:.2f}"
-            for category, score in zip(categories, found.scores[kept].tolist())
-        ]
-        masks = [] if found.rles is None else [_decode(found.rles[i]) for i in kept]
-        pixels = read_image(sample.file_name, "RGB")
-        cells.append(draw_objects(pixels, found.boxes[kept], labels, categories, masks))
+        pixels = read_image(dataset.samples[index].file_name, "RGB")
+        cells.append(draw_found(pixels, predictions[index], dataset.classes))
     save_sheet(cells, path)
+
+
+def draw_found(
+    pixels: np.ndarray,
+    found: Predictions,
+    classes: Sequence[str],
+    min_score: float = MIN_SCORE,
+    long_edge: int = CELL_PX,
+) -> Image.Image:
+    """Draws the first MOST_BOXES detections of at least `min_score` on uint8 RGB (H, W, 3)."""
+    kept = np.flatnonzero(found.scores >= min_score)[:MOST_BOXES]
+    categories = found.classes[kept].tolist()
+    labels = [
+        f"{classes[category]} {score:.2f}"
+        for category, score in zip(categories, found.scores[kept].tolist())
+    ]
+    masks = [] if found.rles is None else [_decode(found.rles[i]) for i in kept]
+    return draw_objects(pixels, found.boxes[kept], labels, categories, masks, long_edge)
 
 
 def draw_training_input(

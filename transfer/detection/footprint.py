@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 from pretrain.common.run_needs import RunNeeds
 from pretrain.common.step_cost import (
@@ -26,13 +27,17 @@ from pretrain.common.step_cost import (
 )
 from pretrain.data.preprocess import Preprocess
 from transfer.detection.scaling import for_processes
-from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.box_head import BoxPredictor
+from transfer.detection.torchvision_engine.box_losses import SMOOTH_L1, BoxLoss
+from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeROIHeads
+from transfer.detection.torchvision_engine.detector import BaseDetector, Detector
 from transfer.detection.torchvision_engine.engine import make_detector
 from transfer.detection.torchvision_engine.pooler import RoiPooler
+from transfer.detection.torchvision_engine.retinanet import RetinaNet
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
 from transfer.detection.torchvision_engine.rpn import RPN
-from transfer.detection.torchvision_engine.standard_roi_heads import StandardROIHeads
-from transfer.detection.torchvision_engine.structures import RoiSample, Targets
+from transfer.detection.torchvision_engine.standard_roi_heads import PooledHeads
+from transfer.detection.torchvision_engine.structures import BoxTargets, RoiSample, Targets
 from transfer.training.build import make_optimizer
 from transfer.training.loop import add
 from transfer.training.precision import DTYPES
@@ -98,7 +103,7 @@ def largest_image(cfg: CfgNode) -> tuple[int, int]:
     return min(short, long), long
 
 
-def _padded(detector: Detector, size: tuple[int, int]) -> tuple[int, int]:
+def _padded(detector: BaseDetector, size: tuple[int, int]) -> tuple[int, int]:
     if detector.square_size:
         return detector.square_size, detector.square_size
     step = max(detector.size_divisibility, 1)
@@ -106,15 +111,10 @@ def _padded(detector: Detector, size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _losses(detector: Detector, batch: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
+def _losses(detector: BaseDetector, batch: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
     """What `Detector.forward` does from the padded images on."""
     sizes = [(batch.shape[-2], batch.shape[-1])] * len(batch)
-    features = detector.backbone(batch)
-    maps = [features[name] for name in detector.spec.rpn.in_features]
-    boxes = [target.boxes for target in targets]
-    proposals, rpn_losses = detector.proposal_generator(maps, sizes, boxes)
-    _, losses = detector.roi_heads(features, proposals, sizes, targets)
-    return {**losses, **rpn_losses}
+    return detector.losses(detector.backbone(batch), sizes, targets)
 
 
 class _AnyMasks:
@@ -125,19 +125,44 @@ class _AnyMasks:
         return torch.empty(len(boxes), size, size, dtype=torch.bool)
 
 
-def _targets(detector: Detector) -> Targets:
-    masks = _AnyMasks() if detector.roi_heads.mask_head is not None else None
+def _targets(detector: BaseDetector) -> Targets:
+    masks = _AnyMasks() if detector.has_masks else None
     return Targets(torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long), masks)
 
 
-def _choose_by_count(detector: Detector) -> None:
+def _choose_by_count(detector: BaseDetector) -> None:
     """Makes each part that chooses boxes by their values take a fixed number of them."""
+    if isinstance(detector, RetinaNet):
+        detector.__class__ = _CountedRetinaNet
+        return
+    assert isinstance(detector, Detector)
     heads = detector.roi_heads
     detector.proposal_generator.__class__ = _CountedRPN
     heads.sampler.__class__ = _CountedSampler
-    if isinstance(heads, StandardROIHeads):
+    if isinstance(heads, PooledHeads):
         for pooler in (heads.box_pooler, heads.mask_pooler):
             pooler.__class__ = _EvenPooler
+    if isinstance(heads, CascadeROIHeads):
+        heads.__class__ = _CountedCascade
+    for module in heads.modules():
+        if isinstance(module, BoxPredictor):  # losses of overlaps choose boxes that meet
+            module.box_loss = BoxLoss(SMOOTH_L1, 0.0, module.coder)
+
+
+class _CountedRetinaNet(RetinaNet):
+    """All anchors are trained on, some of them with an object."""
+
+    def label_anchors(self, anchors: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
+        count = (len(targets), len(anchors))
+        return torch.empty(count, dtype=torch.long), torch.empty(*count, 4)
+
+    def losses_of(
+        self, logits: Tensor, deltas: Tensor, classes: Tensor, wanted: Tensor, anchors: Tensor
+    ) -> dict[str, Tensor]:
+        rows = torch.arange(OBJECTS * len(logits))
+        moved = deltas.flatten(0, 1)[rows] - wanted.flatten(0, 1)[rows]
+        focal = sigmoid_focal_loss(logits, torch.empty_like(logits), reduction="sum")
+        return {"loss_cls": focal, "loss_box_reg": moved.abs().sum()}
 
 
 class _CountedRPN(RPN):
@@ -146,7 +171,7 @@ class _CountedRPN(RPN):
         return torch.empty(count, dtype=torch.int8), torch.empty(*count, 4)
 
     def losses(
-        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
+        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
         used = torch.arange(self.spec.batch_size_per_image * len(logits))
         score = logits.flatten()[used]
@@ -171,6 +196,20 @@ class _CountedSampler(RoiSampler):
             )
             for truth in targets
         ]
+
+
+class _CountedCascade(CascadeROIHeads):
+    """No box is emptied, and as many hold an object in each stage as in the first."""
+
+    def _next_boxes(
+        self, predictor: BoxPredictor, deltas: Tensor, boxes: Sequence[Tensor], *rest: Any
+    ) -> list[Tensor]:
+        return [image.detach() for image in predictor.decode(deltas, boxes)]
+
+    def _label(self, boxes: Sequence[Tensor], *rest: Any) -> BoxTargets:
+        count, share = sum(map(len, boxes)), self.sampler.spec.positive_fraction
+        classes, rows = torch.empty(count, dtype=torch.long), torch.arange(int(count * share))
+        return BoxTargets(torch.cat(list(boxes)), classes, torch.empty(count, 4), rows)
 
 
 class _EvenPooler(RoiPooler):

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from pretrain.common.config import flat
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.architectures import PYRAMIDS, architecture, is_vit
+from transfer.detection.torchvision_engine.architectures import (
+    PYRAMIDS,
+    architecture,
+    is_timm,
+    is_vit,
+)
 
+# Keys that older records do not have, as they had their defaults.
+YOUNGER = (
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
+    "SOLVER.RESCALE_INTERVAL",
+)
 RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
 
 
 def batch_norms(cfg: CfgNode) -> set[str]:
     """Names of the norms in the detector whose statistics are those of a batch."""
+    # Of timm's networks those without batch norm leave MODEL.RESNETS.NORM empty.
     nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
     if architecture(cfg) in PYRAMIDS:
         nodes.append(cfg.MODEL.FPN)
-    if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
+    if not _retinanet(cfg) and cfg.MODEL.ROI_HEADS.NAME in ("StandardROIHeads", "CascadeROIHeads"):
         nodes.append(cfg.MODEL.ROI_BOX_HEAD)
     if cfg.MODEL.MASK_ON:
         nodes.append(cfg.MODEL.ROI_MASK_HEAD)
@@ -33,6 +48,25 @@ def _semantic(cfg: CfgNode) -> bool:
 
 def _amp(cfg: CfgNode) -> bool:
     return cfg.SOLVER.AMP.ENABLED
+
+
+def _changed(key: str) -> KeyRole:
+    """The role of a key that is younger than records that have a hash: it is of the protocol where
+    it is not at its default."""
+    default = flat(make_defaults())[key]
+    return only(lambda cfg: flat(cfg)[key] != default)
+
+
+def _retinanet(cfg: CfgNode) -> bool:
+    return cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+
+
+def _cascade(cfg: CfgNode) -> bool:
+    return cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
+
+
+def _repeats(cfg: CfgNode) -> bool:
+    return cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
 
 
 def _accumulates(cfg: CfgNode) -> bool:
@@ -58,6 +92,7 @@ ROLES = Roles(
         "TEST.EVAL_PERIOD": KeyRole(Role.WATCHING),
         "VIS_PERIOD": KeyRole(Role.WATCHING),
         "TRANSFER.LOG_PERIOD": KeyRole(Role.WATCHING, 0),
+        "TRANSFER.LOGGER": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "TRANSFER.DRAW_DETECTIONS": KeyRole(Role.WATCHING, 0),
         "TRANSFER.REPLICATES": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "TRANSFER.PROTOCOL": KeyRole(Role.WATCHING, Hashed.NOTHING),  # the name of the column
@@ -71,15 +106,28 @@ ROLES = Roles(
         "MODEL.ROI_HEADS.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
         "TRANSFER.SEMANTIC.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
         "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
+        **{key: _changed(key) for key in YOUNGER},
+        "MODEL.ROI_BOX_CASCADE_HEAD": only(_cascade),
+        "MODEL.RETINANET": only(_retinanet),
+        "MODEL.RETINANET.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
+        "INPUT.CROP": only(lambda cfg: cfg.INPUT.CROP.ENABLED),
+        "DATALOADER.REPEAT_THRESHOLD": only(_repeats),
+        "DATALOADER.REPEAT_SQRT": only(_repeats),
+        "SOLVER.CLIP_GRADIENTS": only(lambda cfg: cfg.SOLVER.CLIP_GRADIENTS.ENABLED),
+        "SOLVER.NUM_DECAYS": only(
+            lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR"
+        ),
         "SOLVER.AMP": only(_amp),
         "TRANSFER.AMP_DTYPE": only(_amp),
+        "TRANSFER.TF32": only(lambda cfg: cfg.TRANSFER.TF32),
         "TRANSFER.ACCUMULATE": only(_accumulates),
         "TRANSFER.INIT": only(lambda cfg: cfg.TRANSFER.INIT == "detector"),
         "TRANSFER.LR_SWEEP": only(lambda cfg: bool(cfg.TRANSFER.LR_SWEEP.RATES)),
         "TRANSFER.LSJ": only(lambda cfg: bool(cfg.TRANSFER.LSJ.SCALES)),
         "TRANSFER.VOC_COUNTS_FROM": only(lambda cfg: cfg.TRANSFER.VOC_COUNTS_FROM != "auto"),
         "TRANSFER.VIT": only(is_vit),
-        "TRANSFER.LR_LAYER_DECAY": only(is_vit),
+        "TRANSFER.CONVNET": only(is_timm),
+        "TRANSFER.LR_LAYER_DECAY": only(lambda cfg: is_vit(cfg) or is_timm(cfg)),
         "TRANSFER.WEIGHT_DECAY_POS_EMBED": only(is_vit),
         "TRANSFER.TASK": only(_semantic),
         "TRANSFER.SEMANTIC": only(_semantic),

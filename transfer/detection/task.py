@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.distributed import is_first_of_launcher, is_main, process_device, world_size
 from pretrain.common.errors import InputError
+from pretrain.common.loggers import DEFAULT as LOGGER
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn, split_part
@@ -26,7 +27,7 @@ from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
 from transfer.detection.config_checks import check_train_named
-from transfer.detection.data.jitter import import_shapely
+from transfer.detection.data.cut_polygons import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.coco import choose_evaluator
@@ -45,6 +46,8 @@ from transfer.detection.lr_sweep import FILE_NAME as SWEEP_FILE
 from transfer.detection.lr_sweep import check_sweep, choose_rate, iterations_of
 from transfer.detection.scaling import for_processes, training_line
 from transfer.detection.show import show_data
+from transfer.detection.torchvision_engine.architectures import is_timm
+from transfer.detection.torchvision_engine.meta_architectures import NUM_CLASSES
 from transfer.detection.weights.scored_detector import classes_to_score, with_detector
 from transfer.detection.weights.starting_weights import (
     read_starting_weights,
@@ -71,6 +74,10 @@ class DetectionTask(FineTuning[DetectionJob]):
         cfg = detection_config.load_detection_config(config, overrides)
         check_sweep(cfg)
         return cfg
+
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRANSFER.TF32."""
+        return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
     def backbone_name(self, cfg: CfgNode) -> str:
         """The trunk's name in pretrain.backbones."""
@@ -99,7 +106,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
-        if cfg.TRANSFER.LSJ.SCALES and cfg.MODEL.MASK_ON:
+        if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):
             import_shapely()  # missing, it would only show at the first image
         _check_sets(cfg, test_set, train_set, scan=scan)
         return Job(request, cfg, train_set, test_set, drawn_from=_whole(cfg, train_set))
@@ -121,7 +128,7 @@ class DetectionTask(FineTuning[DetectionJob]):
     def describe(self, job: DetectionJob) -> list[str]:
         """Images, objects and objects per class."""
         return [
-            *classes_from_data(job, "MODEL.ROI_HEADS.NUM_CLASSES"),
+            *classes_from_data(job, NUM_CLASSES[job.cfg.MODEL.META_ARCHITECTURE]),
             describe(job.train_set, "training"),
             describe(job.test_set, "test"),
         ]
@@ -215,8 +222,18 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
     """Raises InputError for what only the other engine does."""
     if engine != "detectron2":
         return
+    if is_timm(cfg):
+        raise InputError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} is a network of timm's, which needs "
+            "--engine torchvision"
+        )
     if cfg.TRANSFER.ACCUMULATE > 1:
         raise InputError("TRANSFER.ACCUMULATE above 1 needs --engine torchvision")
+    if cfg.TRANSFER.LOGGER != LOGGER:
+        raise InputError(
+            f"TRANSFER.LOGGER {cfg.TRANSFER.LOGGER!r} needs --engine torchvision; Detectron2 has "
+            "writers of its own"
+        )
     if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
         # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
         raise InputError(

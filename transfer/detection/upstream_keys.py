@@ -19,7 +19,7 @@ _OPTIMIZER = "transfer.training.build.make_optimizer"
 _SCHEDULE = "transfer.training.build.make_schedule"
 _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
 _BATCHES = "transfer.detection.torchvision_engine.engine.training_batches"
-_PREDICT = "transfer.detection.torchvision_engine.engine.predict"
+_TEST_MAPPER = "transfer.detection.torchvision_engine.engine.make_inference_mapper"
 _TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.task.DetectionTask.open_data"
 
@@ -29,7 +29,7 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL.BACKBONE": "FREEZE_AT",
         "MODEL.RESNETS": "DEPTH NORM STRIDE_IN_1X1 OUT_FEATURES",
     },
-    f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM"},
+    f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM FUSE_TYPE"},
     f"{_PARTS}.anchors.AnchorSpec.from_config": {
         "MODEL.ANCHOR_GENERATOR": "SIZES ASPECT_RATIOS OFFSET"
     },
@@ -37,8 +37,12 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL.RPN": (
             "IN_FEATURES IOU_THRESHOLDS BATCH_SIZE_PER_IMAGE POSITIVE_FRACTION BBOX_REG_WEIGHTS "
             "PRE_NMS_TOPK_TRAIN PRE_NMS_TOPK_TEST POST_NMS_TOPK_TRAIN POST_NMS_TOPK_TEST "
-            "NMS_THRESH CONV_DIMS"
+            "NMS_THRESH CONV_DIMS LOSS_WEIGHT"
         ),
+    },
+    f"{_PARTS}.box_losses.BoxLossSpec.from_config": {
+        "MODEL.RPN": "BBOX_REG_LOSS_TYPE SMOOTH_L1_BETA BBOX_REG_LOSS_WEIGHT",
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_LOSS_TYPE SMOOTH_L1_BETA BBOX_REG_LOSS_WEIGHT",
     },
     f"{_PARTS}.roi_sampler.RoiSamplerSpec.from_config": {
         "MODEL.ROI_HEADS": (
@@ -47,28 +51,39 @@ _READ: dict[str, dict[str, str]] = {
     },
     f"{_PARTS}.standard_roi_heads.StandardHeadsSpec.from_config": {
         "MODEL.ROI_HEADS": "NUM_CLASSES IN_FEATURES",
-        "MODEL.ROI_BOX_HEAD": "NAME",
+        "MODEL.ROI_BOX_HEAD": "NAME TRAIN_ON_PRED_BOXES",
+    },
+    f"{_PARTS}.cascade_roi_heads.CascadeHeadsSpec.from_config": {
+        "MODEL.ROI_BOX_CASCADE_HEAD": "IOUS BBOX_REG_WEIGHTS",
     },
     f"{_PARTS}.box_head.ConvFCHeadSpec.from_config": {
         "MODEL.ROI_BOX_HEAD": "NUM_FC FC_DIM NUM_CONV CONV_DIM NORM"
     },
     f"{_PARTS}.box_head.BoxPredictorSpec.from_config": {
-        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS CLS_AGNOSTIC_BBOX_REG",
         "MODEL.ROI_HEADS": "SCORE_THRESH_TEST NMS_THRESH_TEST",
         "TEST": "DETECTIONS_PER_IMAGE",
     },
     f"{_PARTS}.pooler.PoolerSpec.from_config": {
-        "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
-        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO",
+        "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
+        "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
     },
     f"{_PARTS}.mask_head.MaskHeadSpec.from_config": {
         "MODEL": "MASK_ON",
-        "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM",
+        "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK",
     },
     f"{_PARTS}.detector.DetectorSpec.from_config": {
         "MODEL": "PIXEL_MEAN PIXEL_STD",
         "MODEL.ROI_HEADS": "NAME",
     },
+    f"{_PARTS}.retinanet.RetinaNetSpec.from_config": {
+        "MODEL.RETINANET": (
+            "NUM_CLASSES IN_FEATURES NUM_CONVS NORM PRIOR_PROB IOU_THRESHOLDS BBOX_REG_WEIGHTS "
+            "FOCAL_LOSS_GAMMA FOCAL_LOSS_ALPHA BBOX_REG_LOSS_TYPE SMOOTH_L1_LOSS_BETA "
+            "SCORE_THRESH_TEST TOPK_CANDIDATES_TEST NMS_THRESH_TEST"
+        ),
+    },
+    f"{_PARTS}.engine.make_detector": {"MODEL": "META_ARCHITECTURE"},
     f"{_PARTS}.architectures.architecture": {"MODEL.BACKBONE": "NAME"},
     # Refused unless at the one value of the backbone.
     "transfer.detection.config_checks._check_widths": {
@@ -83,17 +98,26 @@ _READ: dict[str, dict[str, str]] = {
     _SCHEDULE: {
         "SOLVER": (
             "LR_SCHEDULER_NAME MAX_ITER BASE_LR_END GAMMA STEPS WARMUP_FACTOR WARMUP_ITERS "
-            "WARMUP_METHOD"
+            "WARMUP_METHOD NUM_DECAYS RESCALE_INTERVAL"
         ),
+    },
+    "transfer.training.build.make_clipping": {
+        "SOLVER.CLIP_GRADIENTS": "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     },
     "transfer.training.build.make_precision": {"SOLVER.AMP": "ENABLED"},
     "transfer.training.build.batch_indices": {"SOLVER": "IMS_PER_BATCH"},
     "transfer.detection.scaling.for_processes": {"SOLVER": "REFERENCE_WORLD_SIZE"},
     _MAPPER: {
-        "INPUT": "MIN_SIZE_TRAIN MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT",
+        "INPUT": (
+            "MIN_SIZE_TRAIN MIN_SIZE_TRAIN_SAMPLING MAX_SIZE_TRAIN RANDOM_FLIP FORMAT MASK_FORMAT"
+        ),
     },
-    _PREDICT: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
+    "transfer.detection.config_checks.make_crop": {"INPUT.CROP": "ENABLED TYPE SIZE"},
+    _TEST_MAPPER: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
     _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
+    "transfer.detection.torchvision_engine.engine.make_factors": {
+        "DATALOADER": "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
+    },
     _TO_END: {"TEST": "EVAL_PERIOD"},
     "transfer.detection.torchvision_engine.engine.TorchvisionEngine.fit": {
         "TEST.PRECISE_BN": "ENABLED NUM_ITER",
@@ -112,8 +136,6 @@ HONOURED = {
 
 ONLY: dict[str, Any] = {
     "VERSION": 2,
-    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-    "MODEL.FPN.FUSE_TYPE": "sum",
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -123,32 +145,17 @@ ONLY: dict[str, Any] = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.RPN.IOU_LABELS": [0, -1, 1],
-    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
-    "MODEL.RPN.LOSS_WEIGHT": 1.0,
     "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
+    "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
-    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
 }
 
 ABSENT: dict[str, Any] = {
     "MODEL.LOAD_PROPOSALS": False,
     "MODEL.KEYPOINT_ON": False,
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 1.0,
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 1.0,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-    "INPUT.CROP.ENABLED": False,
-    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
     "TEST.AUG.ENABLED": False,
     "FLOAT32_PRECISION": "",
 }
@@ -160,17 +167,11 @@ SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)
 _MACHINE = "where or how fast a run is, not what it computes"
 _FILES = "which files are written, not what is trained"
 _KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
-_SEMANTIC = "of another meta-architecture than GeneralizedRCNN (SemanticSegmentor, PanopticFPN)"
-_RETINANET = "of another meta-architecture than GeneralizedRCNN (RetinaNet)"
+_SEMANTIC = "of other meta-architectures (SemanticSegmentor, PanopticFPN)"
 _PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
-_REPEATS = "of another sampler than TrainingSampler"
 _FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
-_SCHEDULER = "of WarmupStepWithFixedGammaLR, which SOLVER.LR_SCHEDULER_NAME cannot be here"
-_CLIPPING = "of gradient clipping, which SOLVER.CLIP_GRADIENTS.ENABLED leaves out"
 _TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
-_CROP = "of random crops, which INPUT.CROP.ENABLED leaves out"
 _DEFORM = "of deformable convolutions, which MODEL.RESNETS.DEFORM_ON_PER_STAGE leaves out"
-_CASCADE = "of CascadeROIHeads, which MODEL.ROI_HEADS.NAME cannot be here"
 
 # (section, reason, keys with Detectron2's default)
 _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -179,18 +180,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "MODEL.ROI_BOX_HEAD",
         _FED_LOSS,
         {"FED_LOSS_FREQ_WEIGHT_POWER": 0.5, "FED_LOSS_NUM_CLASSES": 50},
-    ),
-    (
-        "MODEL.ROI_BOX_CASCADE_HEAD",
-        _CASCADE,
-        {
-            "BBOX_REG_WEIGHTS": (
-                (10.0, 10.0, 5.0, 5.0),
-                (20.0, 20.0, 10.0, 10.0),
-                (30.0, 30.0, 15.0, 15.0),
-            ),
-            "IOUS": (0.5, 0.6, 0.7),
-        },
     ),
     (
         "MODEL.ROI_KEYPOINT_HEAD",
@@ -232,29 +221,7 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "INSTANCES_CONFIDENCE_THRESH": 0.5,
         },
     ),
-    (
-        "MODEL.RETINANET",
-        _RETINANET,
-        {
-            "NUM_CLASSES": 80,
-            "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
-            "NUM_CONVS": 4,
-            "IOU_THRESHOLDS": [0.4, 0.5],
-            "IOU_LABELS": [0, -1, 1],
-            "PRIOR_PROB": 0.01,
-            "SCORE_THRESH_TEST": 0.05,
-            "TOPK_CANDIDATES_TEST": 1000,
-            "NMS_THRESH_TEST": 0.5,
-            "BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
-            "FOCAL_LOSS_GAMMA": 2.0,
-            "FOCAL_LOSS_ALPHA": 0.25,
-            "SMOOTH_L1_LOSS_BETA": 0.1,
-            "BBOX_REG_LOSS_TYPE": "smooth_l1",
-            "NORM": "",
-        },
-    ),
     ("MODEL.RESNETS", _DEFORM, {"DEFORM_MODULATED": False, "DEFORM_NUM_GROUPS": 1}),
-    ("INPUT.CROP", _CROP, {"TYPE": "relative_range", "SIZE": [0.9, 0.9]}),
     (
         "DATASETS",
         _PROPOSALS,
@@ -264,13 +231,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 2000,
             "PRECOMPUTED_PROPOSAL_TOPK_TEST": 1000,
         },
-    ),
-    ("DATALOADER", _REPEATS, {"REPEAT_THRESHOLD": 0.0, "REPEAT_SQRT": True}),
-    ("SOLVER", _SCHEDULER, {"NUM_DECAYS": 3, "RESCALE_INTERVAL": False}),
-    (
-        "SOLVER.CLIP_GRADIENTS",
-        _CLIPPING,
-        {"CLIP_TYPE": "value", "CLIP_VALUE": 1.0, "NORM_TYPE": 2.0},
     ),
     (
         "TEST",

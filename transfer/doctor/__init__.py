@@ -1,1 +1,1 @@
-"""What would stop a run, found before it starts: tools/doctor.py."""
+"""Finds what would stop a run before it starts; tools/doctor.py is the command."""

@@ -1,4 +1,4 @@
-"""Counts of the data that a config names, and a few images read whole: data sets in, rows out."""
+"""Adds rows about the data that a config names: counts, and whether a few images can be read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pretrain.data.shared_images import find_shared, not_compared
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.trials.data import RunData
 
-SAMPLES = 8  # images read from each split, evenly spaced
-HEADERS = 2000  # files of a folder whose headers are read, evenly spaced
+SAMPLES = 8  # images that are read from each split, evenly spaced
+HEADERS = 2000  # files in a folder whose headers are read, evenly spaced
 
 
 def check_split(
@@ -32,14 +32,14 @@ def check_split(
     left_out: Mapping[str, int] = EMPTY,
     files: Sequence[str] = (),
 ) -> None:
-    """Adds one row: the counts beside those of the whole set, and whether samples can be read.
+    """Adds one row: counts, compared with the official ones, and whether samples can be read.
 
     Args:
-        name: as in DATASETS; count, classes: of images and classes found.
+        name: name as in DATASETS; count, classes: numbers of images and classes found.
         read: decodes image i.
-        extra: more about it, such as the number of objects.
-        left_out: see `ImageDataset`; files that may be pictures make it a warning.
-        files: of the images; the headers of some are read.
+        extra: more text, such as the number of objects.
+        left_out: see `ImageDataset`; files that may be pictures make the row a warning.
+        files: files of the images; the headers of some are read.
     """
     lost = f"left out: {describe_left_out(left_out)}" if left_out else ""
     text = ", ".join(
@@ -57,7 +57,7 @@ def check_split(
 
 
 def check_shared(rows: Rows, data: RunData) -> None:
-    """Adds the row of test images that are training images too."""
+    """Adds the row about test images that are also training images."""
     found = find_shared(data.train.origin, data.test.origin, thorough=True)
     names = data.train.name, data.test.name
     if found is None:
@@ -67,7 +67,7 @@ def check_shared(rows: Rows, data: RunData) -> None:
 
 
 def _unreadable(read: Callable[[int], Image.Image], count: int) -> str:
-    """How many of the samples cannot be read, and the first ones; or ""."""
+    """Returns how many of the samples cannot be read, with the first ones; or ""."""
     found, samples = [], evenly(count, SAMPLES)
     for index in samples:
         try:

@@ -1,4 +1,4 @@
-"""Python, torch, GPUs, Detectron2 and the disk: nothing in, rows out."""
+"""Adds rows about Python, torch, GPUs, Detectron2 and the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain.data.datasets import datasets_root
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 LEAST_PYTHON, LEAST_TORCH = (3, 10), (2, 10)  # setup.cfg
-LOW_DISK_GIB = 10.0  # some checkpoints of a ResNet-50 detector with its optimiser, 0.3 GiB each
+LOW_DISK_GIB = 10.0  # a checkpoint of a ResNet-50 detector with its optimizer takes 0.3 GiB
 
 
 def check_environment(
@@ -26,10 +26,10 @@ def check_environment(
     """Adds a row for each part of the machine.
 
     Args:
-        output: where a run would write.
-        num_gpus: that a run would use.
-        engine: of detection: auto, detectron2 or torchvision; "": no detector is asked about.
-        asked: the GPU of another machine that the run would use; "": this machine's.
+        output: output folder of the run.
+        num_gpus: number of GPUs that the run would use.
+        engine: detection engine: auto, detectron2 or torchvision; "": the run is not a detection.
+        asked: the GPU of a different machine that the run would use; "": this machine's.
     """
     good = sys.version_info[:2] >= LEAST_PYTHON
     rows.add("python", OK if good else FAIL, platform.python_version())
@@ -39,9 +39,7 @@ def check_environment(
     text += f"; torchvision {metadata.version('torchvision')}"
     rows.add("torch", OK if found >= LEAST_TORCH else FAIL, text)
     if asked:
-        rows.add(
-            "gpu", OK, f"{num_gpus} x {asked}, as --gpu says; this machine's are not looked at"
-        )
+        rows.add("gpu", OK, f"{num_gpus} x {asked} by --gpu; this machine's GPUs are not checked")
     else:
         _check_gpus(rows, num_gpus)
     if engine:
@@ -57,7 +55,7 @@ def _check_gpus(rows: Rows, num_gpus: int) -> None:
     if count == 0:
         text = f"none: CUDA is absent, runs use {cores()} CPU cores"
         if num_gpus > 1:
-            text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes by torchrun"
+            text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes with torchrun"
         rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
         return
     each = [torch.cuda.get_device_properties(number) for number in range(count)]
@@ -71,11 +69,11 @@ def _check_gpus(rows: Rows, num_gpus: int) -> None:
 
 def _check_detectron2(rows: Rows, engine: str) -> None:
     if importlib.util.find_spec("detectron2") is not None:
-        rows.add("detectron2", OK, "importable: --engine auto takes it")
+        rows.add("detectron2", OK, "importable: --engine auto uses it")
     elif engine == "detectron2":
-        rows.add("detectron2", FAIL, "not installed, and --engine detectron2 asks for it")
+        rows.add("detectron2", FAIL, "not installed, but --engine detectron2 needs it; install it")
     else:
-        rows.add("detectron2", OK, "not installed: the torchvision engine does the same")
+        rows.add("detectron2", OK, "not installed: the torchvision engine computes the same")
 
 
 def _check_disk(rows: Rows, output: Path) -> None:

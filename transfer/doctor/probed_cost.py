@@ -1,4 +1,4 @@
-"""Time and memory of runs as rows: what the suite's probes measured, and what runs need."""
+"""Adds rows about the time and memory of runs: measured by the suite's probes, or computed."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from pretrain.common.progress import clock
 from pretrain.common.run_needs import Line
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 from transfer.suite.check import Checks
 from transfer.suite.estimate import estimate_jobs, timed_probe
 from transfer.suite.plan import Job
-from transfer.suite.view import clock
 
 PLACES = {
     "gpu": "GPU",
     "host": "host, by the main process; what a GPU needs cannot be measured without one",
 }
-FULL = 0.9  # share of the memory above which a longer run may well run out of it
+FULL = 0.9  # share of the memory above which a longer run may run out of it
 
 
 def add_estimates(
     rows: Rows, jobs: Sequence[Job], checks: Checks, seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Adds a row of time and one of memory for each job that could be probed.
+    """Adds a row about time and one about memory for each job that could be probed.
 
     Args:
-        seconds: of a probe; say: hears what is probed.
+        seconds: length of a probe; say: called with a line about each probe.
     """
     found = estimate_jobs(jobs, checks, timed_probe(seconds), say, hint="")
     total = memory_of_this_machine()
@@ -48,14 +48,14 @@ def add_estimates(
 
 
 def add_lines(rows: Rows, lines: Iterable[Line], suffix: str = "") -> None:
-    """Adds a row for each need, and the suffix to its name; one that is not met fails or warns."""
+    """Adds a row for each need; a need that is not met fails or warns. Names get the suffix."""
     for line in lines:
         bad = FAIL if line.fatal else WARN
         rows.add(f"{line.name}{suffix}", bad if line.problem else OK, line.detail)
 
 
 def memory_of_this_machine() -> int:
-    """Bytes of the smallest GPU, or of the host where there is none; 0: not known."""
+    """Returns the bytes of the smallest GPU, or of the host if there is no GPU; 0: not known."""
     count = torch.cuda.device_count()
     if count:
         return min(torch.cuda.get_device_properties(i).total_memory for i in range(count))

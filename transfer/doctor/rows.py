@@ -1,4 +1,4 @@
-"""The findings of the doctor: rows of a table, for people and for machines."""
+"""The findings of the doctor: rows of a table, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pretrain.common.errors import InputError
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 
-warned = logging.getLogger(findings.__name__)  # every input's oddities are logged there
+warned = logging.getLogger(findings.__name__)  # the logger of warnings about all inputs
 
 
 class _Collected(logging.Handler):
-    """Keeps what is logged, instead of printing it."""
+    """Keeps log records instead of printing them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See the class."""
+        """Keeps a record."""
         self.lines.append(record.getMessage())
 
 
@@ -47,7 +47,7 @@ class Rows(list):
 
     @contextmanager
     def about(self, name: str) -> Iterator[None]:
-        """An InputError of the block becomes a row that fails, a counted warning one that warns."""
+        """Turns an InputError of the block into a failing row, and its warnings into warnings."""
         found = _Collected()
         before, warned.handlers = warned.handlers, [found]
         try:
@@ -60,17 +60,17 @@ class Rows(list):
             self.add(name, WARN, line)
 
     def failures(self) -> list[Row]:
-        """What would stop a run."""
+        """Returns the rows that would stop a run."""
         return [row for row in self if row.status == FAIL]
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """An aligned table."""
+    """Returns an aligned table."""
     width = max(len(row.name) for row in rows)
     return "\n".join(f"{row.status:4}  {row.name:{width}}  {row.detail}" for row in rows)
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """{"ok": whether nothing fails, "checks": [{name, status, detail}]}."""
+    """Returns {"ok": whether nothing fails, "checks": [{name, status, detail}]}."""
     good = all(row.status != FAIL for row in rows)
     return json.dumps({"ok": good, "checks": [asdict(row) for row in rows]}, indent=1)

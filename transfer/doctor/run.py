@@ -1,6 +1,6 @@
-"""What would stop a run of a config: its data, weights, batch and memory, as rows.
+"""Checks a config's data, weights, batch and memory for anything that would stop a run.
 
-The only module of the doctor that reads configs.
+This is the only module of the doctor that reads configs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be examined; `probe_seconds` 0 measures nothing."""
+    """What the user wants to check; `probe_seconds` 0 measures nothing."""
 
     config: str | None = None
     weights: str | None = None
@@ -51,14 +51,14 @@ class Question:
     num_gpus: int = 1
     engine: str = "auto"
     probe_seconds: float = 0.0
-    gpu: Gpu | None = None  # that the run would use, on another machine; None: this machine's
+    gpu: Gpu | None = None  # GPU of a different machine for the run; None: this machine's
     overrides: tuple[str, ...] = ()
 
 
 def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
-    """Everything about the question, without changing anything.
+    """Returns all findings about the question, and changes nothing.
 
-    Raises InputError for a config that is not found, or of no kind.
+    Raises InputError for a config that is not found or not of a known kind.
     """
     rows = Rows()
     kind, path = kind_of(question.config, pretraining) if question.config else ("", "")
@@ -75,10 +75,13 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
 
 
 def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
-    """(pretrain, det, cls or suite; the config's path): by its folder, else by what it loads as.
+    """Returns (pretrain, det, cls or suite; the config's path).
 
-    Raises InputError if it is not found, or loads as none: what is wrong with it as the kind that
-    has most of its keys.
+    The kind follows from the folder, else from the kind as which the config loads.
+
+    Raises:
+        InputError: it is not found, or loads as none of them; then the message is about the kind
+            that has most of its keys.
     """
     path = find_config(config)
     for part in reversed(path.resolve().parts[:-1]):
@@ -99,14 +102,15 @@ def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
             if (shared := len(keys & set(flat(defaults())))) > known:
                 nearest, known = error, shared
     raise nearest or InputError(
-        f"{path} is no config of any kind: its keys are {', '.join(sorted(keys)[:3])}"
+        f"{path} is not a config of pretraining, detection, classification or a suite: its keys "
+        f"are {', '.join(sorted(keys)[:3])}"
     )
 
 
 def _run(
     rows: Rows, kind: str, path: str, question: Question, pretraining: Pretraining, say: Say
 ) -> None:
-    """The rows of one command."""
+    """Adds the rows of one command."""
     overrides, output = question.overrides, question.output / "doctor"
     weights = question.weights or RANDOM
     options = () if kind == "pretrain" else ("--weights", weights)
@@ -141,7 +145,7 @@ def _run(
 
 
 def _suite(rows: Rows, path: str, question: Question, pretraining: Pretraining, say: Say) -> None:
-    """All jobs of a suite, with the question's weights as one more checkpoint."""
+    """Adds rows for all jobs of a suite, with the question's weights as one more checkpoint."""
     weights = question.weights
     try:
         cfg = load_config(path, suite_defaults(), question.overrides, "suites")
@@ -166,7 +170,7 @@ def _suite(rows: Rows, path: str, question: Question, pretraining: Pretraining, 
 
 
 def _pretraining(rows: Rows, job: Job, pretraining: Pretraining, wanted: Gpu | None) -> None:
-    """Config, batch, learning rate, images, and the memory and time that the run needs."""
+    """Adds rows about config, batch, learning rate, images, and the run's memory and time."""
     with rows.about("config"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
         rows.add("config", OK, f"{job.config}: {cfg.METHOD.NAME}, {cfg.BACKBONE.NAME}")
@@ -199,7 +203,7 @@ def _images(rows: Rows, name: str, images: ImageDataset) -> None:
 
 
 def _cache(rows: Rows, cfg: CfgNode, images: ImageDataset, processes: int) -> None:
-    """Whether DATALOADER.CACHE_DECODED will be used, by the loader's own rule."""
+    """Adds a row that says whether DATALOADER.CACHE_DECODED will be used, by the loader's rule."""
     workers = usable_workers(cfg.DATALOADER.NUM_WORKERS)
     reason = why_not_kept(images, copies(workers, processes))
     text = f"not used, images are read from files: {reason}" if reason else "decoded images fit"

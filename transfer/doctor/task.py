@@ -1,4 +1,4 @@
-"""What would stop a run of train_det or train_cls: its config, batch, weights and data, as rows."""
+"""Adds rows about a run of train_det or train_cls: its config, batch, weights and data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
     """Adds the rows of a det or cls job; returns the backbone of its weights, if it is known.
 
     Args:
-        weights: what the user gave; None: nothing.
+        weights: weights that the user gave; None: none.
     """
     request = request_of(job, job.weights)
     task, cfg, builds = None, None, None
@@ -44,7 +44,7 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
     else:
         backbone = check_weights(rows, request.opened, builds)
     if task is not None and cfg is not None:
-        # Without weights that read, untrained ones stand in, so that the data is still looked at.
+        # If no weights can be read, random ones are used, and the data is still checked.
         stand_in = builds is None and backbone is None and weights != RANDOM
         words = ("BACKBONE.NAME", "resnet50")
         _check_data(rows, task, request_of(job, RANDOM, words) if stand_in else request)
@@ -52,9 +52,9 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
 
 
 def _check_data(rows: Rows, task: Task[Any], request: Request) -> None:
-    """Adds rows for both splits, and for weights that the task cannot begin with.
+    """Adds rows for both splits, and for weights from which the task cannot start.
 
-    All image files are looked at, where the task does so.
+    All image files are checked if the task does so.
     """
     opened, reads = None, False
     with rows.about("data"):
@@ -65,7 +65,7 @@ def _check_data(rows: Rows, task: Task[Any], request: Request) -> None:
             else:
                 _check_annotated(rows, data, trained=data is opened.train_set)
         check_shared(rows, opened.data)
-        # Of untrained weights there is nothing to read, but the name of their backbone.
+        # Untrained weights have no file, only the name of their backbone.
         reads = request.weights != RANDOM or task.backbone_name(opened.cfg) is None
     if opened is not None and reads and not rows.failures():
         with rows.about("weights"):
@@ -73,7 +73,7 @@ def _check_data(rows: Rows, task: Task[Any], request: Request) -> None:
 
 
 def _check_labelled(rows: Rows, split: Split) -> None:
-    """Adds the row of a split of labelled images."""
+    """Adds the row about a split of labelled images."""
     names = [split.images.name(index) for index in evenly(len(split), HEADERS)]
     check_split(
         rows,
@@ -87,7 +87,7 @@ def _check_labelled(rows: Rows, split: Split) -> None:
 
 
 def _check_annotated(rows: Rows, data: Any, trained: bool) -> None:
-    """Adds the rows of a DetectionSet or a SemanticSet.
+    """Adds the rows about a DetectionSet or a SemanticSet.
 
     Args:
         trained: whether it is the training set.

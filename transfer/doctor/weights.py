@@ -1,4 +1,4 @@
-"""Whether a weights file reads, and what its proof says: a path in, rows out."""
+"""Adds rows that say whether a weights file can be read, and what its proof says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 
 def check_weights(rows: Rows, source: OpenedWeights, wanted: str | None) -> str | None:
-    """Adds rows for the file, its proof and its warnings; returns its backbone, if it reads.
+    """Adds rows for the file, its proof and its warnings; returns its backbone if it is readable.
 
     Args:
         wanted: the backbone that the config builds; None: any.
@@ -24,7 +24,7 @@ def check_weights(rows: Rows, source: OpenedWeights, wanted: str | None) -> str 
     with rows.about("weights"):
         if kind_of(source) != BACKBONE:
             rows.add(
-                "weights", OK, f"{source}: a whole model of Detectron2, which is not converted"
+                "weights", OK, f"{source}: a complete Detectron2 model, which is not converted"
             )
             return None
         try:
@@ -55,7 +55,7 @@ def check_weights(rows: Rows, source: OpenedWeights, wanted: str | None) -> str 
 
 
 def _provers() -> dict[str, Prover]:
-    """Detectron2's own proof, where it is importable."""
+    """Returns the proof in Detectron2 itself, if it can be imported."""
     if importlib.util.find_spec("detectron2") is None:
         return {}
     from transfer.detection.detectron2_proof import prove_in_detectron2

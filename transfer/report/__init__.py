@@ -1,1 +1,1 @@
-"""The report: makes tables, figures and one HTML page of result records."""
+"""The report: makes tables, figures and one HTML page from result records."""

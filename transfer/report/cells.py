@@ -1,7 +1,7 @@
-"""One cell of the table: the trials of a checkpoint under a protocol, as one `Sample` per metric.
+"""A cell of the table: the trials of a checkpoint under a protocol, as one `Sample` per metric.
 
-Replicates join if every trial has them, of the same draws of the same images, and if they are of
-the record's own metric. What cannot be read is noted; the interval then covers trials alone.
+Replicates are used if every trial has them for the same draws of the same images, and if they match
+the record's metric. If they cannot be read, a note says so, and the interval covers only trials.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from transfer.results.read_records import RecordFile
 from transfer.results.replicates import Stored, read_replicates
 from transfer.results.statistics import summarize
 
-_TOLERANCE = 1e-4  # percent points between a record and its replicates' own full data
+_TOLERANCE = 1e-4  # percent points between a record and its replicates' value on the full data
 
 
 def trials_of(files: Sequence[RecordFile], notes: list[str]) -> Cell:
-    """The cell of one checkpoint: its trials, in their order, are the sample."""
+    """Returns the cell of one checkpoint, whose trials, in order, are the sample."""
     ordered = sorted(files, key=lambda file: (file.record["trial"], file.record["seed"]))
     return _cell(_samples(ordered, notes), ordered)
 
 
 def seeds_of(cells: Mapping[int, Cell]) -> Cell | None:
-    """The cell of a method, from {pretraining seed: the cell of its checkpoint}.
+    """Returns the cell of a method, from {pretraining seed: the cell of its checkpoint}.
 
-    A metric of fewer seeds than `LEAST_SEEDS` is left out; None if no metric has enough.
+    A metric with fewer seeds than `LEAST_SEEDS` is left out; None if no metric has enough.
     """
     samples = {}
     for metric in sorted({metric for cell in cells.values() for metric in cell.samples}):
@@ -44,7 +44,7 @@ def seeds_of(cells: Mapping[int, Cell]) -> Cell | None:
 
 
 def _cell(samples: dict[str, Sample], files: list[RecordFile]) -> Cell:
-    """A cell of samples; its costs are the means over the records."""
+    """Returns a cell of the samples; its costs are the means over the records."""
     records = [file.record for file in files]
     return Cell(
         summaries={
@@ -62,12 +62,12 @@ def _cell(samples: dict[str, Sample], files: list[RecordFile]) -> Cell:
 
 
 def _samples(files: Sequence[RecordFile], notes: list[str]) -> dict[str, Sample]:
-    """A sample per metric; a trial whose metric is null is left out of that metric's sample."""
+    """Returns a sample per metric; a trial whose metric is null is left out of its sample."""
     lost: list[str] = []
     stored = [_stored(file, lost) for file in files]
     if lost:
         more = f" and {len(lost) - 1} more trials" if len(lost) > 1 else ""
-        notes.append(f"{lost[0]}{more}; the intervals of this cell are over trials alone")
+        notes.append(f"{lost[0]}{more}; the intervals of this cell are only over trials")
     members: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
         for metric, value in file.record["metrics"].items():
@@ -81,7 +81,7 @@ def _samples(files: Sequence[RecordFile], notes: list[str]) -> dict[str, Sample]
 
 
 def _sample(values: Sequence[float], metric: str, stored: Sequence[Stored | None]) -> Sample:
-    """The trials' values, with their replicates where all have them of the same draws."""
+    """Returns the trials' values, with replicates if all trials have them for the same draws."""
     known = [one for one in stored if one is not None and metric in one.values]
     if len(known) < len(stored) or len({one.key for one in known}) > 1:
         return Sample(values)
@@ -93,7 +93,7 @@ def _sample(values: Sequence[float], metric: str, stored: Sequence[Stored | None
 
 
 def _pooled(samples: Mapping[int, Sample]) -> Sample:
-    """One checkpoint per pretraining seed -> a sample of the method: each seed counts once."""
+    """Returns a method's sample from one sample per pretraining seed: each seed counts once."""
     members = [samples[seed] for seed in sorted(samples)]
     values = [float(np.mean(sample.values)) for sample in members]
     replicates = [sample.replicates for sample in members if sample.replicates is not None]
@@ -120,6 +120,6 @@ def _stored(file: RecordFile, lost: list[str]) -> Stored | None:
         if metrics.get(name) is not None and not abs(value - metrics[name]) < _TOLERANCE
     ]
     if wrong:
-        lost.append(f"{path}: of another evaluation than the record ({wrong[0]})")
+        lost.append(f"{path}: from a different evaluation than the record ({wrong[0]})")
         return None
     return found

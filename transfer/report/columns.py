@@ -1,4 +1,4 @@
-"""The columns of the table: protocols with their labels, how they differ, and what is published."""
+"""The columns of the table: protocols with their labels, differences and published numbers."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ TASKS = (
 def make_protocols(
     members: Mapping[ProtocolKey, Sequence[RecordFile]], notes: list[str]
 ) -> list[Protocol]:
-    """Columns in the table's order, from the records of each protocol."""
+    """Returns the columns in the table's order, from the records of each protocol."""
     absent: list[Path] = []
     configs = {key: read_config(files, notes, absent) for key, files in members.items()}
     if absent:
         count = "a file" if len(absent) == 1 else f"{len(absent)} files"
         notes.append(f"config: {count} named by records not found, such as {absent[0]}")
     protocols = []
-    # What all records of each were run with, so that the header can say how two columns differ
+    # Overrides of all records of each protocol, for the header's text on how two columns differ
     given = {key: _common_overrides(files) for key, files in members.items()}
     for key, files in members.items():
         config = configs[key]
@@ -71,7 +71,7 @@ def make_protocols(
 def _label(
     key: ProtocolKey, given: Mapping[ProtocolKey, Sequence[str]], config: Recorded | None
 ) -> str:
-    """The column's title, with what tells it from others of that title, by their overrides."""
+    """Returns the column's title; overrides distinguish it from others with the same title."""
     title = _title(key)
     same = [k for k in given if (k.task, k.name, _title(k)) == (key.task, key.name, title)]
     here = [other for other in same if other.dataset == key.dataset]
@@ -80,7 +80,7 @@ def _label(
         parts.append(key.engine)
     if len({other.config_sha256 for other in here}) > 1:
         pairs = [pair for pair in given[key] if may_belong(key.task, pair.split()[0], config)]
-        # Data that all of them name was the user's to give: it tells none from the others
+        # The user had to set data that all of them name: it does not distinguish the columns
         data = {pair for pair in pairs if pair.split()[0] in left_to_user(key.name)}
         data = {pair for pair in data if all(pair in given[other] for other in here)}
         shown = printable(" ".join(pair for pair in pairs if pair not in data))
@@ -92,14 +92,14 @@ def _label(
 
 
 def _title(key: ProtocolKey) -> str:
-    """The config's name; with the user's data before it if the config has none of its own."""
+    """Returns the config's name; with the user's data before it if the config names no data."""
     return f"{task_name(key.dataset)} ({key.name})" if is_users_task(key.name) else key.name
 
 
 def _differs(
     protocol: Protocol, others: list[Protocol], configs: Mapping[ProtocolKey, Recorded | None]
 ) -> tuple[str, ...]:
-    """How it differs from each other column of the same task and data set, by config key."""
+    """Returns how a column differs from each other column of the same task and data set."""
     lines = []
     for other in others:
         same_data = (other.task, other.dataset) == (protocol.task, protocol.dataset)
@@ -109,12 +109,12 @@ def _differs(
         if protocol.config_sha256 == other.config_sha256:
             found: list[str] = []
         elif mine is None or theirs is None:
-            found = ["a config was not kept, so that the keys are not known"]
+            found = ["a config was not kept, so the different keys are not known"]
         else:
             found = difference(mine, theirs)
         if other.data != protocol.data:
             how = how_they_differ(protocol.fingerprints, other.fingerprints, ("here", "there"))
-            found = [how or "the data of one is unknown", *found]
+            found = [how or "the data of one column is unknown", *found]
         if other.engine != protocol.engine:
             found = [f"engine {protocol.engine} / {other.engine}", *found]
         lines.append(f"differs from {other.label}: {'; '.join(found) or 'no key'}")
@@ -124,7 +124,7 @@ def _differs(
 def _changed(
     key: ProtocolKey, overrides: Sequence[str], config: Recorded | None
 ) -> tuple[str, ...]:
-    """What is not the config's own protocol: overrides, and keys of an edited copy of the file."""
+    """Returns the changes from the shipped config: overrides, and keys of an edited copy."""
     named = {pair.split()[0]: pair for pair in overrides}
     asked = left_to_user(key.name)
     given = [p for k, p in named.items() if may_belong(key.task, k, config) and k not in asked]
@@ -133,13 +133,13 @@ def _changed(
 
 
 def _common_overrides(files: Iterable[RecordFile]) -> tuple[str, ...]:
-    """KEY VALUE pairs that all the records share, in the order of the first."""
+    """Returns the KEY VALUE pairs that all records share, in the order of the first."""
     lists = [_pairs(file.record["protocol"]["overrides"]) for file in files]
     return tuple(pair for pair in lists[0] if all(pair in other for other in lists))
 
 
 def _pairs(overrides: Sequence[str]) -> list[str]:
-    """ "KEY VALUE" texts: detection records them as such, classification as alternating words."""
+    """Returns "KEY VALUE" texts; classification records keys and values as separate texts."""
     if overrides and " " in overrides[0]:  # a key has no space
         return list(overrides)
     return [" ".join(overrides[i : i + 2]) for i in range(0, len(overrides), 2)]

@@ -1,4 +1,4 @@
-"""Two rows of the report, metric by metric: difference, interval, and whether it is resolved."""
+"""Compares two rows of the report for each metric: difference, interval, and the verdict."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ RESOLVED, OPEN = "resolved", "not resolved"
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of one protocol for two rows; `verdict` is what may be said.
+    """One metric of one protocol for two rows; `verdict` says what may be claimed.
 
-    spread: of the trials of the column; None if the two rows' own trials alone are known.
+    spread: spread of the trials in the column; None if only the two rows' own trials are used.
     """
 
     protocol: Protocol
@@ -33,7 +33,7 @@ class Pair:
 
     @property
     def trials(self) -> str:
-        """How the interval takes the trials."""
+        """Which spread of the trials the interval uses."""
         if self.found.estimate.covers in (None, IMAGES):
             return "–"
         if self.spread is None or not self.spread.is_equal:
@@ -42,7 +42,7 @@ class Pair:
 
 
 def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> list[Pair]:
-    """Every accuracy and AP that both rows have, first - second.
+    """Returns every accuracy and AP that both rows have, first - second.
 
     Raises:
         InputError: the two have no protocol in common.
@@ -66,7 +66,7 @@ def compare_rows(results: Results, first: Checkpoint, second: Checkpoint) -> lis
 
 
 def _on_other_data(results: Results, first: Checkpoint, second: Checkpoint) -> str:
-    """Why two rows that share a protocol's name do not share the protocol; "" if it is not that."""
+    """Returns the part of the message for rows with one protocol name but different data, or ""."""
     for one in results.protocols:
         for two in results.protocols:
             same = one.key._replace(data="") == two.key._replace(data="")
@@ -74,8 +74,9 @@ def _on_other_data(results: Results, first: Checkpoint, second: Checkpoint) -> s
                 sides = (f"of {first.label}", f"of {second.label}")
                 how = how_they_differ(one.fingerprints, two.fingerprints, sides)
                 return (
-                    f" on the same data: {one.name} was run on different data under the name "
-                    f"{one.dataset}: {how or 'the data of one is unknown'}; run one of them again"
+                    f" on the same data: {one.name} was run on different data with the name "
+                    f"{one.dataset}: {how or 'the data of one is unknown'}; run one of them again "
+                    "on the data of the other"
                 )
     return ""
 
@@ -83,15 +84,18 @@ def _on_other_data(results: Results, first: Checkpoint, second: Checkpoint) -> s
 def compare_cells(
     protocol: Protocol, metric: str, first: Sample, second: Sample, spread: Spread | None
 ) -> Pair:
-    """One column's two samples; for `spread` see `comparison.difference`."""
+    """Compares two samples of one column; for `spread` see `comparison.difference`."""
     found = compare(first, second, spread, certain=protocol.task in DETERMINISTIC_TASKS)
     verdict = _verdict(protocol, first, second, found)
     return Pair(protocol, metric, (first, second), spread, found, verdict)
 
 
 def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Comparison) -> str:
-    """What may be said: a difference of single trials says nothing about checkpoints, even if the
-    interval over the images leaves out 0."""
+    """Returns what may be claimed.
+
+    A difference of single trials says nothing about checkpoints, even if the interval over the
+    images does not contain 0.
+    """
     trials = min(len(first.values), len(second.values))
     if found.p is None:
         why = "one trial, no replicates" if trials == 1 else "the trials show no spread"
@@ -103,14 +107,14 @@ def _verdict(protocol: Protocol, first: Sample, second: Sample, found: Compariso
             return f"{OPEN}: fewer than {LEAST_TRIALS} trials"
     if not found.resolved:
         return OPEN
-    # Without replicates nothing is said of other images, however small the interval
+    # Without replicates nothing can be said about different images, even with a small interval
     return f"{RESOLVED}: on these test images" if found.estimate.covers == TRIALS else RESOLVED
 
 
 def compare_table(
     results: Results, first: Checkpoint, second: Checkpoint
 ) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of `compare_rows` as text; see it for the errors."""
+    """Returns (header, rows) of `compare_rows` as text, and raises its errors."""
     header = ["protocol", "metric", first.label, second.label, "difference", "95 % interval"]
     header += ["verdict", "detectable", "covers", "trials"]
     rows = []
@@ -136,9 +140,9 @@ def compare_table(
 
 
 def describe_units(first: Checkpoint, second: Checkpoint) -> str:
-    """What the comparison is about, and what its columns mean."""
+    """Returns a text that says what is compared, and what the columns mean."""
     return (
         f"{first.label} ({first.unit}) minus {second.label} ({second.unit}), percent points. "
-        "Resolved: the 95 % interval leaves out 0. Detectable: the smallest true difference that "
-        "these trials and images resolve in 80 of 100 times."
+        "Resolved: the 95 % interval does not contain 0. Detectable: the smallest true difference "
+        "that these trials and images resolve 80 % of the time."
     )

@@ -1,7 +1,7 @@
-"""Configs of protocols: as a record kept it, as it is shipped, and how two of them differ.
+"""Configs of protocols: the recorded config, the shipped config, and how two configs differ.
 
-A config file that was copied and edited keeps its name and needs no override. So a record's own
-config is compared with the one of that name below `configs/` of this checkout or installed wheel.
+A config file that was copied and edited has the same name and needs no override. A record's config
+is therefore compared with the config of that name below `configs/` of this checkout or wheel.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.own_data import SETS, left_open
 from transfer.results.read_records import RecordFile
 
-MAX_SHOWN = 8  # keys of a difference; more say that the two are different altogether
+MAX_SHOWN = 8  # most keys of a difference that are shown; with more, two configs are unrelated
 
-# Tasks that take no gradient step
+# Tasks without gradient steps
 NO_RATE = tuple(name for name, nodes in READS.items() if "SOLVER" not in nodes)
 SHIPPED_FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 DETECTION_TASKS = ("detection", "segmentation", "semantic")
@@ -37,14 +37,14 @@ Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000
 
 @dataclass(frozen=True)
 class Recorded:
-    """A protocol's config, completed with the defaults of keys that are younger than it."""
+    """A protocol's config, completed with the defaults of keys that were added later."""
 
     cfg: CfgNode
     roles: Roles
 
     @cached_property
     def flat(self) -> Flat:
-        """Every key with its value."""
+        """All keys with their values."""
         return flat(self.cfg)
 
     @cached_property
@@ -54,15 +54,15 @@ class Recorded:
 
 
 def recorded(content: Mapping[str, Any]) -> Recorded:
-    """The config of a record, from its parsed YAML; the keys say which package it is of."""
+    """Returns a record's config from its parsed YAML; the keys decide which package made it."""
     roles = DETECTION if {"MODEL", "TRANSFER"} & content.keys() else CLASSIFICATION
     return Recorded(roles.completed(content), roles)
 
 
 def may_belong(task: str, key: str, config: Recorded | None = None) -> bool:
-    """Whether two values of a key can make two protocols of a task.
+    """Returns whether different values of a key can make different protocols of a task.
 
-    config: of the record, if it is known; it says what is on.
+    config: the record's config, if it is known; it says which parts are used.
     """
     if config is not None:
         return config.roles.belongs(key, config.cfg)
@@ -73,9 +73,9 @@ def may_belong(task: str, key: str, config: Recorded | None = None) -> bool:
 def read_config(
     files: Sequence[RecordFile], notes: list[str], absent: list[Path]
 ) -> Recorded | None:
-    """The protocol's config, from the first record that has one; None if none has.
+    """Returns the protocol's config from the first record that has one; None if none has.
 
-    `absent` grows by files that records name and that are not there.
+    Files that records name and that do not exist are added to `absent`.
     """
     for path in filter(None, (file.artifact("config") for file in files)):
         if not path.exists():
@@ -86,16 +86,16 @@ def read_config(
             if not isinstance(content, Mapping):
                 raise ValueError("it is not a mapping")
             found = recorded(content)
-            found.protocol  # of a stranger's values it may raise
+            found.protocol  # it may raise for unexpected values
             return found
         except (*UNREADABLE, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = printable(" ".join(str(error).split()), 2 * MOST)
-            notes.append(f"{path}: config left out ({reason})")
+            notes.append(f"{path}: config ignored ({reason})")
     return None
 
 
 def difference(one: Recorded, other: Recorded) -> list[str]:
-    """ "KEY this / that" for each key of one of the protocols whose value differs."""
+    """Returns "KEY this / that" for each key of either protocol whose value differs."""
     lines = [
         printable(f"{key} {one.flat.get(key)} / {other.flat.get(key)}")
         for key in sorted({*one.protocol, *other.protocol})
@@ -107,9 +107,9 @@ def difference(one: Recorded, other: Recorded) -> list[str]:
 
 
 def learning_rate(task: str, config: Recorded | None, artifacts: Sequence[Path]) -> str:
-    """ "swept lr" or "fixed lr"; "" for tasks without one, or where it is not known.
+    """Returns "swept lr" or "fixed lr"; "" for tasks without a rate, or if it is not known.
 
-    artifacts: files of the first record that say so where the config does not travel.
+    artifacts: files of the first record that show it if the config was not kept.
     """
     if task in NO_RATE:
         return ""
@@ -125,10 +125,10 @@ def learning_rate(task: str, config: Recorded | None, artifacts: Sequence[Path])
 
 
 def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
-    """KEY -> "KEY value (shipped: value)" of each key that is not the shipped config's.
+    """Returns KEY -> "KEY value (shipped: value)" for each key that differs from the shipped one.
 
-    Empty if the config was not kept or none of its name is shipped. What the shipped config leaves
-    to the machine ("auto") or to its user is not a change.
+    It is empty if the config was not kept or no config of its name is shipped. Values that the
+    shipped config leaves to the machine ("auto") or to its user do not count as changes.
     """
     shipped = _shipped(name) if config is not None else None
     if config is None or shipped is None or config.roles is not shipped.roles:
@@ -142,16 +142,16 @@ def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
 
 
 def left_to_user(name: str) -> set[str]:
-    """The keys of the data that the shipped config of that name leaves to its user.
+    """Returns the data keys that the shipped config of that name leaves to its user.
 
-    A name that is not shipped, of a config of the user's own, claims no shipped data.
+    A name that is not shipped belongs to the user's own config, which has no shipped data.
     """
     shipped = _shipped(name)
     return set(SETS) if shipped is None else left_open(shipped.flat)
 
 
 def is_users_task(name: str) -> bool:
-    """Whether the shipped config of that name leaves its data open: then the data is the task."""
+    """Returns whether the shipped config leaves its data to the user: then the data is the task."""
     shipped = _shipped(name)
     return bool(shipped and left_open(shipped.flat))
 
@@ -168,5 +168,5 @@ def _shipped(name: str) -> Recorded | None:
 def _read(path: Path, roles: Roles) -> Recorded | None:
     try:
         return Recorded(load_config(str(path), roles.make_defaults()), roles)
-    except InputError:  # edited in this checkout: nothing to compare with
+    except InputError:  # edited in this checkout: there is nothing to compare with
         return None

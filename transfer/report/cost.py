@@ -1,8 +1,8 @@
-"""Quality against what it cost: each row beside its best rival at equal epochs, at equal compute.
+"""Quality against cost: each row with its best rival at equal epochs, and at equal compute.
 
-A method with more views an image does more work in an epoch: better at equal epochs may be worse at
-equal compute. Compute is measured GPU-seconds where both have them, else seconds (on one kind of
-machine only), and never views: a view's cost depends on its size.
+A method with more views per image does more work in an epoch: it may be better at equal epochs and
+worse at equal compute. Compute is measured in GPU-seconds if both rows have them, else in seconds
+(only on one kind of machine), and never in views: the cost of a view depends on its size.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that cou
 
 
 def compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTable:
-    """(header, rows) for one column, cheapest first; no rows where no cost is known.
+    """Returns (header, rows) for one column, cheapest first; no rows if no cost is known.
 
-    It is made once, and kept in `results.cost_tables` for the other outputs.
+    It is computed once, and kept in `results.cost_tables` for the other outputs.
     """
     place = protocol.key, metric
     if place not in results.cost_tables:
@@ -60,7 +60,7 @@ def _compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTabl
 
 
 class _Rivals:
-    """The rows of one column, each to be set beside the best of those that cost as much."""
+    """The rows of one column, to compare each with the best row of equal cost."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class _Rivals:
         self._gpu_seconds = np.array([row.gpu_seconds or 0.0 for row in self._rows])
 
     def best(self, place: int, equal: Callable[[int], np.ndarray]) -> str:
-        """ "+1.2 to simclr (not resolved)", by Holm's method; "–" where no other row is equal."""
+        """Returns "+1.2 to simclr (not resolved)", by Holm's method; "–" without an equal row."""
         others = np.flatnonzero(equal(place) & self._trained)
         others = others[others != place]
         if not len(others):
@@ -89,17 +89,17 @@ class _Rivals:
         rival = int(others[best])
         samples = self._samples[place], self._samples[rival]
         pair = compare_cells(self._protocol, self._metric, *samples, self._spread)
-        # The best was chosen after a look at all of them
+        # The best was chosen after looking at all of them
         resolved = self._column.against(place, others).resolved()[best]
         verdict = pair.verdict.split(":")[0] if resolved else OPEN
         return f"{pair.found.estimate.value:+.1f} to {self._rows[rival].label} ({verdict})"
 
     def of_epochs(self, place: int) -> np.ndarray:
-        """bool: the rows of as many epochs."""
+        """Returns bool (n,): the rows with equal epochs."""
         return _near(self._epochs[place], self._epochs, EPOCHS_APART)
 
     def of_compute(self, place: int) -> np.ndarray:
-        """bool: the rows of as many seconds; a GPU's seconds are not a CPU's."""
+        """Returns bool (n,): the rows with equal seconds; GPU and CPU seconds are never equal."""
         on_gpu, gpu_seconds = self._gpu_seconds > 0, self._gpu_seconds
         if on_gpu[place]:
             return on_gpu & _near(gpu_seconds[place], gpu_seconds, COMPUTE_APART)
@@ -107,7 +107,7 @@ class _Rivals:
 
 
 def _known(values: Iterable[float | None]) -> np.ndarray:
-    """float (n,); not a number where unknown, which is near nothing."""
+    """Returns float (n,); unknown values are NaN, which is not near any value."""
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 

@@ -46,9 +46,9 @@ _LATEX = {
 
 
 def to_csv(results: Results) -> str:
-    """Long form: one line per row, protocol and metric; published numbers last, by their unit.
+    """Returns CSV in long form: a line per row, protocol and metric; published numbers are last.
 
-    `data` tells results on different data of one name apart; it is empty where the data is unknown.
+    `data` tells results on different data of one name apart; it is empty if the data is unknown.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
@@ -73,7 +73,7 @@ def to_csv(results: Results) -> str:
 
 
 def no_formula(value: object) -> object:
-    """A cell that no spreadsheet runs: a text that begins like a formula gets a ' before it."""
+    """Returns a cell that no spreadsheet executes: a text like a formula gets a ' before it."""
     if not isinstance(value, str) or not value.startswith(FORMULA_STARTS):
         return value
     return value if all(map(_is_number, value.split())) else f"'{value}"
@@ -88,7 +88,7 @@ def _is_number(word: str) -> bool:
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Tables with booktabs: one per protocol, narrow enough for a page, comparison, costs."""
+    """Returns booktabs tables: one per protocol, narrow enough for a page, comparison, costs."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
     lines += [f"% flag: {flag}" for flag in find_flags(results)]
     for protocol in results.protocols:
@@ -99,12 +99,12 @@ def to_latex(results: Results, compared: Table | None = None, units: str = "") -
         header, costs = compute_rows(results, protocol, results.headline(protocol))
         if costs:
             lines += [f"% cost of pretraining: {protocol.label}", _tabular(header, [costs], 1)]
-    # A comment is one line; an empty line after each table, so that they stand below each other
+    # A comment is one line; an empty line after each table puts the tables below each other
     return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else f"{x}\n" for x in lines) + "\n"
 
 
 def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
-    """One table: checkpoints, below a rule methods, below another what others published."""
+    """Returns one table: checkpoints, then methods, then published numbers, with rules between."""
     metrics = results.headlines_of(protocol)
     measured = [
         [_measured_line(results, row, protocol, metrics) for row in rows]
@@ -128,7 +128,7 @@ def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
 def _measured_line(
     results: Results, row: Checkpoint, protocol: Protocol, metrics: Sequence[str]
 ) -> list[str]:
-    """Name, n and values of a row, [] where it was not run; n is beside each where they differ."""
+    """Returns name, n and values of a row, [] if it was not run; different n are in the cells."""
     cell = results.cell(row, protocol)
     if cell is None:
         return []
@@ -140,12 +140,12 @@ def _measured_line(
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX prints it in a table."""
+    """Escapes a text for a LaTeX table."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], left: int) -> str:
-    """`groups` of rows with a rule before each; the first `left` columns to the left."""
+    """Returns a table of `groups` of rows, each after a rule; `left` columns are left-aligned."""
     lines = [
         "\\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}",
         "\\toprule",
@@ -153,7 +153,7 @@ def _tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], l
     ]
     for rows in filter(None, groups):
         lines.append("\\midrule")
-        # A row that begins with [ would be the length of the line break before it
+        # LaTeX would read a [ at the start of a row as the length of the line break before it
         lines += ["{}" + " & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
 

@@ -1,4 +1,4 @@
-"""The report's flags: what a reader should know before believing a number, a line per doubt."""
+"""The report's flags: reasons to doubt a number, one line each."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from collections.abc import Sequence
 from transfer.report.configs import MAX_SHOWN
 from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.data_of_records import how_they_differ
-from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS, ProtocolKey
+from transfer.results.group import (
+    DETERMINISTIC_TASKS,
+    LEAST_TRIALS,
+    MANY_ROWS,
+    TRIALS_OF_MANY,
+    ProtocolKey,
+)
 from transfer.results.statistics import TRIALS
 
-# Right or wrong: with fewer, the interval by simulation misses the truth in up to 12 %
+# Least number of correct, and of wrong, images: with fewer, the interval misses the true value in
+# up to 12 % of simulations
 LEAST_DECIDING = 10
 BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")
 # MSRA's ResNet-50 under MoCo's VOC protocol (facebookresearch/moco, detection/README.md: AP 53.5,
-# standard deviation of a trial 0.2): five deviations off is another set-up, not bad luck. The
-# baseline's records are of the protocol's name; its weights are known by the format they came in.
+# standard deviation of a trial 0.2): a difference of five deviations means a different set-up, not
+# chance. The baseline's records have the protocol's name; the format identifies its weights.
 MSRA_PROTOCOL, MSRA_SOURCE, MSRA_AP, MSRA_REACH = "voc_mscn", "msra", 53.5, 1.0
 
 
 def find_flags(results: Results) -> list[str]:
-    """All doubts, by checkpoint and column."""
+    """Returns all flags, by checkpoint and column."""
     flags = []
     for protocol in results.protocols:
         cells = results.column(protocol)
         flags += _changed(protocol) + _shortened(protocol, cells)
-        few = []
         for row, cell in cells:
             flags += _below_random(results, row, protocol, cell)
             flags += _far_from_msra(row, protocol, cell)
             flags += _at_chance(row, protocol, cell)
             flags += _in_both(row, protocol, cell)
-            if len(cell.files) < LEAST_TRIALS and protocol.task not in DETERMINISTIC_TASKS:
-                few.append(f"{row.label} {len(cell.files)}")
         flags += _few_images_decide(protocol, cells)
-        if few:
-            flags.append(
-                f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
-                f"{LEAST_TRIALS}): {', '.join(few)}"
-            )
+        if protocol.task not in DETERMINISTIC_TASKS:
+            flags += _few_trials(protocol, cells)
     return flags + _different_data(results) + _unproved(results)
 
 
 def _different_data(results: Results) -> list[str]:
-    """Columns that differ in their data alone: which rows are in which, and how they differ."""
+    """Returns flags for columns that differ only in their data: their rows and differences."""
     groups: dict[ProtocolKey, list[Protocol]] = defaultdict(list)
     for protocol in results.protocols:
         groups[protocol.key._replace(data="")].append(protocol)
@@ -69,14 +70,14 @@ def _different_data(results: Results) -> list[str]:
         )
         how = "; ".join(filter(None, told))
         flags.append(
-            f"different data under one name ({key.name}, {key.dataset}), never averaged nor "
-            f"compared: {'; '.join(shown)}{f'; what differs: {how}' if how else ''}"
+            f"different data with one name ({key.name}, {key.dataset}), never averaged or "
+            f"compared: {'; '.join(shown)}{f'; the difference: {how}' if how else ''}"
         )
     return flags
 
 
 def _in_both(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]:
-    """Test images that are training images too, as the records counted them."""
+    """Returns flags for test images that are also training images, as the records counted them."""
     data = [file.record.get("data") or {} for file in cell.files]
     count = max((each.get("in_both") or 0 for each in data), default=0)
     if not count:
@@ -84,8 +85,8 @@ def _in_both(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]:
     images = protocol.fingerprints["test"].images
     finds = ", and kNN finds them" if protocol.task == "knn" else ""
     return [
-        f"{row.label}, {protocol.label}: {count} of the {images} test images are training images, "
-        f"too{finds}: the result says little of new images"
+        f"{row.label}, {protocol.label}: {count} of the {images} test images are also training "
+        f"images{finds}: the result says little about new images"
     ]
 
 
@@ -94,13 +95,33 @@ def _changed(protocol: Protocol) -> list[str]:
         words = list(protocol.changed)
         if len(words) > MAX_SHOWN:
             words[MAX_SHOWN:] = [f"and {len(words) - MAX_SHOWN} more keys"]
-        return [f"{protocol.label}: not the config's own protocol: {', '.join(words)}"]
+        return [f"{protocol.label}: differs from the config of this name: {', '.join(words)}"]
     if protocol.published and not protocol.config_known:
         return [
-            f"{protocol.label}: no config.yaml was kept, so that batch and schedule are not known "
-            "to be those of the published rows"
+            f"{protocol.label}: no config.yaml was kept, so it is not known whether batch size and "
+            "schedule are those of the published rows"
         ]
     return []
+
+
+def _few_trials(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
+    """Returns flags for rows with too few trials, and for many rows with few trials each."""
+    counts = {row.label: len(cell.files) for row, cell in cells}
+    few = [f"{label} {count}" for label, count in counts.items() if count < LEAST_TRIALS]
+    rows = [count for count in counts.values() if count >= LEAST_TRIALS]
+    flags = []
+    if few:
+        flags.append(
+            f"{protocol.label}: too few trials for a claim about a checkpoint (at least "
+            f"{LEAST_TRIALS}): {', '.join(few)}"
+        )
+    if len(rows) >= MANY_ROWS and min(rows) < TRIALS_OF_MANY:
+        flags.append(
+            f"{protocol.label}: {len(rows)} rows are compared, some with {min(rows)} trials; all "
+            f"pairs are corrected for, so {TRIALS_OF_MANY} trials each would resolve more "
+            "differences"
+        )
+    return flags
 
 
 def _shortened(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
@@ -125,14 +146,14 @@ def _below_random(results: Results, row: Checkpoint, protocol: Protocol, cell: C
                     low, high = _apart(mine, theirs)
                     flags.append(
                         f"{row.label}, {protocol.label}: {metric} {low} is below the random "
-                        f"initialisation ({other.label}, {high}): were the weights loaded, and "
-                        "normalised as they were trained?"
+                        f"initialisation ({other.label}, {high}): check that the weights were "
+                        "loaded, and that images are normalised as in their training"
                     )
     return flags
 
 
 def _apart(one: float, two: float) -> tuple[str, str]:
-    """Both with as many decimals, one or more, as show that they differ."""
+    """Returns both numbers with as many decimals (one or more) as show that they differ."""
     texts = ((f"{one:.{digits}f}", f"{two:.{digits}f}") for digits in range(1, 6))
     return next((pair for pair in texts if pair[0] != pair[1]), (repr(one), repr(two)))
 
@@ -146,12 +167,12 @@ def _far_from_msra(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]
         return []
     return [
         f"{row.label}, {protocol.label}: AP {value:.1f} is far from the {MSRA_AP} that MoCo "
-        "published for MSRA's weights: check batch, learning rate and data before other rows"
+        "published for MSRA's weights: check batch size, learning rate and data first"
     ]
 
 
 def _few_images_decide(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[str]:
-    """Accuracies near 0 or 100 % of few images, whose bootstrap has hardly anything to draw."""
+    """Returns flags for accuracies near 0 or 100 % on few images, where a bootstrap fails."""
     words = []
     for row, cell in cells:
         for metric, sample in cell.samples.items():
@@ -164,8 +185,8 @@ def _few_images_decide(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cel
     if len(words) > MAX_SHOWN:
         words[MAX_SHOWN:] = [f"and {len(words) - MAX_SHOWN} more"]
     return [
-        f"{protocol.label}: fewer than {LEAST_DECIDING} test images are right, or wrong, so that "
-        f"the interval may be too narrow: {', '.join(words)}"
+        f"{protocol.label}: fewer than {LEAST_DECIDING} test images are correct, or wrong, so the "
+        f"interval may be too narrow: {', '.join(words)}"
     ]
 
 
@@ -183,7 +204,7 @@ def _at_chance(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[str]:
         if low <= chance or summary.mean < 1.1 * chance:
             flags.append(
                 f"{row.label}, {protocol.label}: {metric} {summary.mean:.1f} is at chance "
-                f"({chance:.1f}): the features hold nothing, or were read wrongly"
+                f"({chance:.1f}): the features are useless, or were read wrongly"
             )
     return flags
 
@@ -194,9 +215,9 @@ def _unproved(results: Results) -> list[str]:
     if none:
         flags.append(
             f"converted without proof: {', '.join(none)}; python tools/convert_weights.py FILE "
-            "--check proves them, and a converted file carries that"
+            "--check proves them, and a converted file stores the proof"
         )
     unknown = [row.label for row in results.checkpoints if row.proof is None]
     if unknown:
-        flags.append(f"not known whether proved (records of schema 1): {', '.join(unknown)}")
+        flags.append(f"proof not known (records of schema 1): {', '.join(unknown)}")
     return flags

@@ -1,7 +1,7 @@
-"""Makes the report's table of records; `transfer/results/group.py` says which belong together.
+"""Makes the report's table from records; `transfer/results/group.py` says which belong together.
 
-Three or more checkpoints that differ in their pretraining's seed alone are rows of their own and,
-together, one more row of their method.
+Three or more checkpoints that differ only in their pretraining seed have one row each, and together
+one more row for their method.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _metrics(protocols: Sequence[Protocol], cells: Cells) -> dict[ProtocolKey, l
 
 
 def _add_spreads(results: Results) -> None:
-    """How trials spread in each column of a percentage, among checkpoints and among methods."""
+    """Adds the spread of trials in each column of percentages, for checkpoints and for methods."""
     for protocol in results.protocols:
         for rows in (results.checkpoints, results.methods):
             column = results.column(protocol, rows)

@@ -1,4 +1,4 @@
-"""The report as text: report.md, and the tables that the command prints.
+"""The report as text: report.md and the tables that the command prints.
 
 Percentages have one decimal; report.csv has all digits (`csv_and_latex.py`).
 """
@@ -24,7 +24,7 @@ from transfer.report.published import MARK
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
-# The backslash first: the others are escaped by it. Links keep their brackets apart from "(".
+# The backslash comes first, because it escapes the others. A link is broken before its "(".
 _MARKDOWN = {
     "\\": "\\\\",
     "&": "&amp;",
@@ -40,7 +40,7 @@ _FACTS = ["backbone", "pretrain", "views", "transfer"]
 
 
 def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) -> Table:
-    """The main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
+    """Returns the main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
     columns, rows = results.headlines(), results.checkpoints if rows is None else rows
     header = ["checkpoint", *_FACTS]
     header += [f"{protocol.label}: {metric}" for protocol, metric in columns]
@@ -49,14 +49,14 @@ def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) ->
 
 
 def method_rows(results: Results) -> Table:
-    """Methods of three or more pretraining seeds: n counts seeds, each the mean of its trials."""
+    """Returns methods with three or more pretraining seeds; n counts seeds, not their trials."""
     header, rows = headline_rows(results, results.methods)
     units = [row.unit for row in results.methods]
     return ["method", "unit", *header[1:]], [[r[0], u, *r[1:]] for u, r in zip(units, rows)]
 
 
 def to_terminal(results: Results) -> str:
-    """For a terminal, narrow: what rows are and cost, a table per protocol, then flags."""
+    """Returns narrow tables for a terminal: rows with costs, a table per protocol, flags."""
     rows = [[row.label, *_facts(results, row)] for row in results.checkpoints]
     parts = [aligned(["checkpoint", *_FACTS], rows)]
     if results.methods:
@@ -69,13 +69,13 @@ def to_terminal(results: Results) -> str:
 
 
 def _facts(results: Results, row: Checkpoint) -> list[str]:
-    """A row's texts in the columns `_FACTS`."""
+    """Returns a row's texts in the columns `_FACTS`."""
     seconds, _, views = costs(row)
     return [row.backbone, seconds, views, format_seconds(results.transfer_seconds(row))]
 
 
 def _headline_table(results: Results, protocol: Protocol) -> str:
-    """The main metrics of checkpoints and methods that have some of them."""
+    """Returns the main metrics of checkpoints and methods that have any of them."""
     metrics = results.headlines_of(protocol)
     rows = [
         [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
@@ -85,7 +85,7 @@ def _headline_table(results: Results, protocol: Protocol) -> str:
 
 
 def comparison_to_terminal(compared: Table, units: str) -> str:
-    """`compare_table`'s rows below a heading per protocol."""
+    """Returns the rows of `compare_table` with a heading per protocol."""
     header, rows = compared
     parts = [units]
     for label, group in groupby(rows, key=lambda row: row[0]):
@@ -94,7 +94,7 @@ def comparison_to_terminal(compared: Table, units: str) -> str:
 
 
 def to_markdown(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """The main table, flags, methods, a comparison, every metric of each protocol, the notes."""
+    """Returns the main table, flags, methods, a comparison, all metrics by protocol, and notes."""
     parts = ["# Transfer results", f"Percent; {SPREAD}. {COMPUTE}."]
     parts.append(markdown_table(*headline_rows(results)))
     flags = find_flags(results)
@@ -119,7 +119,7 @@ def _protocol_part(results: Results, protocol: Protocol) -> list[str]:
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in protocol.differs))
     parts.append(markdown_table(*protocol_rows(results, protocol)))
     if protocol.published:
-        parts.append(f"The same protocol as {MARK} by others, not measured here:")
+        parts.append(f"Numbers {MARK} by others for the same protocol, not measured here:")
         parts.append(markdown_table(*published_table(results, protocol)))
     metric = results.headline(protocol)
     header, rows = compute_rows(results, protocol, metric)
@@ -130,7 +130,7 @@ def _protocol_part(results: Results, protocol: Protocol) -> list[str]:
 
 
 def protocol_rows(results: Results, protocol: Protocol) -> Table:
-    """All metrics of one protocol as (header, rows), the cost of one trial last."""
+    """Returns all metrics of one protocol as (header, rows); the cost of one trial comes last."""
     metrics = results.metrics[protocol.key]
     rows = []
     for checkpoint, cell in results.column(protocol):
@@ -141,7 +141,7 @@ def protocol_rows(results: Results, protocol: Protocol) -> Table:
 
 
 def published_table(results: Results, protocol: Protocol) -> Table:
-    """What others published under this protocol, under the metrics that were measured here."""
+    """Returns published numbers for this protocol, in the columns of the measured metrics."""
     metrics = [
         metric
         for metric in results.metrics[protocol.key]
@@ -155,7 +155,7 @@ def published_table(results: Results, protocol: Protocol) -> Table:
 
 
 def describe_protocol(protocol: Protocol) -> str:
-    """One line that tells this protocol from others."""
+    """Returns one line that distinguishes this protocol from others."""
     text = f"data set {protocol.dataset}, engine {protocol.engine}, config {protocol.name}"
     changes = f" with {', '.join(protocol.overrides)}" if protocol.overrides else ""
     changes = printable(changes, MOST_OF_CHANGES)
@@ -164,7 +164,7 @@ def describe_protocol(protocol: Protocol) -> str:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Text columns for a terminal: the first `left` to the left, the others to the right."""
+    """Returns text columns for a terminal: the first `left` left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     lines = [
         "  ".join(
@@ -177,9 +177,9 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2)
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no link, no code, no cell of its own.
+    """Escapes a text so that Markdown shows it unchanged: no HTML, link, code or table cell.
 
-    Underscores and stars inside of words stay, since names of keys and metrics are full of them.
+    Underscores and stars inside words stay, because many names of keys and metrics have them.
     """
     for character, escaped in _MARKDOWN.items():
         text = text.replace(character, escaped)
@@ -187,7 +187,7 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
+    """Returns a Markdown table with a left-aligned first column and right-aligned others."""
     marks = ["---"] + ["---:"] * (len(header) - 1)
     lines = [
         [escape_markdown(text) for text in header],

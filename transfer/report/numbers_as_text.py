@@ -8,19 +8,20 @@ from transfer.results.statistics import BOTH, IMAGES, TRIALS, Summary
 BEST, CUT = "★", "†"
 SPREAD = (
     "mean ± sample standard deviation over n trials (none for a single trial) and the 95 % "
-    "interval over trials and test images; t[ ]: over trials alone, i[ ]: over test images alone, "
-    f"one trial. {BEST}: no other row of the column is resolved above (Holm over all pairs); none "
-    "for rows of too few trials, which take no part, and none where nothing is resolved"
+    "interval over trials and test images; t[ ]: over trials only, i[ ]: over test images only, "
+    f"one trial. {BEST}: no other row of the column is significantly better (Holm over all pairs); "
+    "rows with too few trials are not compared and have no mark, and no row has one if no "
+    "difference is resolved"
 )
 COMPUTE = (
-    "Compute: time and views of pretraining; transfer is the time of all the row's protocols, one "
-    "trial of each"
+    "Compute: time and views of pretraining; transfer is the time of one trial of each protocol of "
+    "the row"
 )
 _PREFIX = {TRIALS: "t", IMAGES: "i", BOTH: ""}
 
 
 def format_summary(summary: Summary | None, plus_minus: str = "±", count: bool = True) -> str:
-    """ "51.3 ± 0.4 (n=3)", "51.3 (n=1)", or "–" where nothing was run."""
+    """Returns "51.3 ± 0.4 (n=3)", "51.3 (n=1)", or "–" if nothing was run."""
     if summary is None:
         return "–"
     spread = "" if summary.std is None else f" {plus_minus} {summary.std:.1f}"
@@ -28,7 +29,7 @@ def format_summary(summary: Summary | None, plus_minus: str = "±", count: bool 
 
 
 def format_interval(summary: Summary | None) -> str:
-    """ "[50.1, 52.4]", with t or i before it where it covers trials or images alone; or ""."""
+    """Returns "[50.1, 52.4]", with t or i before it if it covers only trials or images; or ""."""
     if summary is None or summary.low is None or summary.covers is None:
         return ""
     return f"{_PREFIX[summary.covers]}[{summary.low:.1f}, {summary.high:.1f}]"
@@ -37,7 +38,7 @@ def format_interval(summary: Summary | None) -> str:
 def format_cell(
     results: Results, checkpoint: Checkpoint, protocol: Protocol, metric: str, count: bool = True
 ) -> str:
-    """A table's cell: value, spread, interval and marks; without n where not `count`."""
+    """Returns a table's cell: value, spread, interval and marks; n only if `count`."""
     cell = results.cell(checkpoint, protocol)
     summary = cell.summaries.get(metric) if cell else None
     words = format_summary(summary, count=count), format_interval(summary)
@@ -47,7 +48,7 @@ def format_cell(
 
 
 def format_seconds(seconds: float | None) -> str:
-    """A duration in its natural unit; "–" where unknown."""
+    """Returns a duration in a natural unit; "–" if unknown."""
     if seconds is None:
         return "–"
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -57,7 +58,7 @@ def format_seconds(seconds: float | None) -> str:
 
 
 def format_count(count: float | None) -> str:
-    """12,345 as "12.3k"; "–" where unknown."""
+    """Returns 12,345 as "12.3k"; "–" if unknown."""
     if count is None:
         return "–"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -67,7 +68,7 @@ def format_count(count: float | None) -> str:
 
 
 def costs(checkpoint: Checkpoint) -> tuple[str, str, str]:
-    """Pretraining compute as (seconds, GPU-seconds, views); nothing for untrained weights."""
+    """Returns pretraining compute as texts (seconds, GPU-seconds, views)."""
     if checkpoint.untrained:
         return "none", "none", "0"
     return (

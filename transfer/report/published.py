@@ -1,7 +1,7 @@
 """Numbers that others published, each with its source, from published.csv.
 
-The file has only rows whose protocol is that of one of our configs (the column `configs` names
-them). A shortened or changed run of a config follows another protocol and is shown none.
+The file has only rows whose protocol is the same as in one of our configs (the column `configs`
+names them). A shortened or changed run of a config has a different protocol, so none are shown.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ MARK = "published"
 
 @dataclass(frozen=True)
 class Published:
-    """One method as a source reports it: metric -> percent."""
+    """The numbers of one method in one source: metric -> percent."""
 
     label: str
     metrics: dict[str, float]
-    trials: str  # "5", or "" where the source does not say
+    trials: str  # "5", or "" if the source does not say
     source: str
 
 
 def published_rows(config: str, path: Path = FILE) -> list[Published]:
-    """The rows for a config's name, in the file's order; none for other protocols."""
+    """Returns the rows for a config's name, in the file's order; none for other protocols."""
     rows: dict[tuple[str, str, str], Published] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for line in csv.DictReader(stream):

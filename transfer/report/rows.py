@@ -1,4 +1,4 @@
-"""The rows of the table: one per checkpoint, and one per method of enough pretraining seeds."""
+"""The rows of the table: one per checkpoint, and one per method with enough pretraining seeds."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Seeds = dict[int, Checkpoint]  # by pretraining seed
 def checkpoint_rows(
     groups: Mapping[tuple[CheckpointKey, ProtocolKey], Sequence[RecordFile]],
 ) -> list[Checkpoint]:
-    """The untrained backbones, then supervised ones, then the others, each by name."""
+    """Returns the untrained backbones, then supervised ones, then the others, each by name."""
     facts = {key: members[0].record["checkpoint"] for (key, _), members in groups.items()}
     names = Counter(key.name for key in facts)
-    # Records of schema 1 do not say; another one of the same weights may
+    # Records of schema 1 do not say it; a newer record of the same weights may
     proofs = {
         key: file.record["checkpoint"]["proof"]
         for (key, _), members in groups.items()
@@ -59,14 +59,14 @@ def checkpoint_rows(
 
 
 def note_equal_weights(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """A note for each checkpoint that has several rows, told by its weights."""
+    """Returns a note for each checkpoint that has several rows, identified by its weights."""
     rows: dict[str, list[Checkpoint]] = defaultdict(list)
     for row in checkpoints:
         if not row.untrained:
             rows[row.sha256].append(row)
     return [
-        f"{' and '.join(row.label for row in same)} are one checkpoint under {len(same)} names: "
-        f"their weights are equal (sha256 {sha256[:7]}); --name gives it one row in later runs"
+        f"{' and '.join(row.label for row in same)} are one checkpoint with {len(same)} names: "
+        f"their weights are equal (sha256 {sha256[:7]}); use one --name for it in later runs"
         for sha256, same in rows.items()
         if len(same) > 1
     ]
@@ -78,7 +78,7 @@ def pool_methods(
     cells: Cells,
     notes: list[str],
 ) -> list[Checkpoint]:
-    """One row per method with enough seeds; its cells are added to `cells`."""
+    """Returns one row per method with enough seeds; its cells are added to `cells`."""
     seeds_by_method = _seeds_by_method(checkpoints, notes)
     names = Counter(key.method for key in seeds_by_method)
     rows = []
@@ -99,7 +99,7 @@ def pool_methods(
 
 
 def _seeds_by_method(checkpoints: Sequence[Checkpoint], notes: list[str]) -> dict[MethodKey, Seeds]:
-    """The methods that may be pooled; two checkpoints of one seed forbid it, and are noted."""
+    """Returns methods that may be pooled; two checkpoints with one seed prevent it, with a note."""
     methods: dict[MethodKey, Seeds] = defaultdict(dict)
     unclear = set()
     for row in checkpoints:
@@ -107,11 +107,11 @@ def _seeds_by_method(checkpoints: Sequence[Checkpoint], notes: list[str]) -> dic
             continue
         first = methods[row.of_method].setdefault(row.seed, row)
         if first.sha256 != row.sha256:
-            # Such as batch norm's statistics estimated again
+            # For example, batch norm's statistics were estimated again
             unclear.add(row.of_method)
             notes.append(
-                f"method {row.method}: {first.label} and {row.label} are of one pretraining seed; "
-                "not pooled"
+                f"method {row.method}: {first.label} and {row.label} have the same pretraining "
+                "seed; the method is not pooled"
             )
     return {
         key: seeds

@@ -1,4 +1,4 @@
-"""The report's table of numbers: checkpoints are rows, protocols are columns, with a cell for both.
+"""The report's table of numbers: rows are checkpoints, columns are protocols.
 
 `from_records.build_results` fills it; all four outputs and the page's figures are drawn from it.
 """
@@ -21,7 +21,7 @@ from transfer.results.statistics import Summary
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A row. Costs are the pretraining's, None where unknown."""
+    """A row. Costs are those of the pretraining, None if unknown."""
 
     key: CheckpointKey
     label: str
@@ -33,21 +33,21 @@ class Checkpoint:
     seconds: float | None
     gpu_seconds: float | None
     views: int | None
-    source: str | None = None  # the format that the weights were read from
+    source: str | None = None  # the format of the weights file
     proof: str | None = None  # transfer.results.record.PROOFS
-    seed: int | None = None  # of the pretraining
-    of_method: MethodKey | None = None  # whose seeds it is one of
-    seeds: int = 0  # pretraining seeds behind the row of a method; 0: one checkpoint
+    seed: int | None = None  # seed of the pretraining
+    of_method: MethodKey | None = None  # the method to which the checkpoint belongs
+    seeds: int = 0  # number of pretraining seeds in a method's row; 0: one checkpoint
 
     @property
     def unit(self) -> str:
-        """What a claim about this row is about."""
+        """The subject of a claim about this row."""
         return f"method ({self.seeds} pretraining seeds)" if self.seeds else "checkpoint"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A group of columns, one per metric. The six fields after `key` are those of the key."""
+    """A group of columns, one per metric. The six fields after `key` are the fields of the key."""
 
     key: ProtocolKey
     task: str
@@ -58,10 +58,10 @@ class Protocol:
     data: str
     overrides: tuple[str, ...]
     label: str
-    rate: str = ""  # "swept lr", "fixed lr", or "" where there is none
-    differs: tuple[str, ...] = ()  # from the other protocols of its task and data, one line each
+    rate: str = ""  # "swept lr", "fixed lr", or "" if there is none
+    differs: tuple[str, ...] = ()  # differences from protocols of the same task and data, in lines
     published: tuple[Published, ...] = ()
-    changed: tuple[str, ...] = ()  # "KEY value" of what is not as in the shipped config
+    changed: tuple[str, ...] = ()  # "KEY value" of each difference from the shipped config
     config_known: bool = True  # whether a record kept its config
     # "train" and "test"; {}: the data is unknown
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
@@ -95,23 +95,23 @@ class Results:
     cells: Cells
     notes: list[str]
     methods: list[Checkpoint] = field(default_factory=list)
-    # (protocol, metric) -> keys of rows that none is resolved above; () where all are equal
+    # (protocol, metric) -> keys of rows that no row beats significantly; () if all are equal
     best: dict[tuple[ProtocolKey, str], frozenset[CheckpointKey]] = field(default_factory=dict)
-    # (protocol, metric, whether of methods) -> how the trials of all rows of the column spread
+    # (protocol, metric, whether of methods) -> spread of the trials in all rows of the column
     spreads: dict[tuple[ProtocolKey, str, bool], Spread | None] = field(default_factory=dict)
-    # (protocol, metric) -> what `cost.compute_rows` made of all rows
+    # (protocol, metric) -> result of `cost.compute_rows`
     cost_tables: dict[tuple[ProtocolKey, str], CostTable] = field(default_factory=dict)
 
     def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
-        """Whether the row carries the mark in this column."""
+        """Returns whether the row has the mark in this column."""
         return checkpoint.key in self.best.get((protocol.key, metric), ())
 
     def spread(
         self, protocol: Protocol, metric: str, first: Checkpoint, second: Checkpoint
     ) -> Spread | None:
-        """Of the trials of the column that both rows belong to.
+        """Returns the spread of trials in the column that has both rows.
 
-        None for a method beside a checkpoint: pretraining seeds are not fine-tuning trials.
+        None for a method and a checkpoint: pretraining seeds are not fine-tuning trials.
         """
         of_methods = {bool(first.seeds), bool(second.seeds)}
         if len(of_methods) > 1:
@@ -119,35 +119,35 @@ class Results:
         return self.spreads.get((protocol.key, metric, of_methods.pop()))
 
     def cell(self, checkpoint: Checkpoint, protocol: Protocol) -> Cell | None:
-        """The cell, or None where nothing was run."""
+        """Returns the cell, or None if nothing was run."""
         return self.cells.get((checkpoint.key, protocol.key))
 
     def column(
         self, protocol: Protocol, rows: Sequence[Checkpoint] | None = None
     ) -> list[tuple[Checkpoint, Cell]]:
-        """Those of `rows` (None: all checkpoints) that something was run of, with their cells."""
+        """Returns those of `rows` (None: all checkpoints) that have a cell, with their cells."""
         wanted = self.checkpoints if rows is None else rows
         found = ((row, self.cell(row, protocol)) for row in wanted)
         return [(row, cell) for row, cell in found if cell]
 
     def of_rows(self, checkpoints: Sequence[Checkpoint], methods: Sequence[Checkpoint]) -> Results:
-        """The same columns with some of the rows; notes are shared, marks are those of all rows."""
+        """Returns the same columns with some of the rows; notes and marks are those of all rows."""
         rows = list(checkpoints), list(methods)
         return replace(self, checkpoints=rows[0], methods=rows[1], cost_tables={})
 
     def headlines(self) -> list[tuple[Protocol, str]]:
-        """The columns of the main table: the metrics that papers print, by protocol."""
+        """Returns the columns of the main table: the metrics that papers print, by protocol."""
         return [(p, metric) for p in self.protocols for metric in self.headlines_of(p)]
 
     def headlines_of(self, protocol: Protocol) -> list[str]:
-        """A protocol's columns of the main table."""
+        """Returns a protocol's columns of the main table."""
         return headlines(protocol.task, self.metrics[protocol.key])
 
     def headline(self, protocol: Protocol) -> str:
-        """The one metric that summarises a protocol."""
+        """Returns the one metric that summarises a protocol."""
         return self.headlines_of(protocol)[0]
 
     def transfer_seconds(self, checkpoint: Checkpoint) -> float:
-        """Seconds of all protocols, one trial of each (the mean over trials)."""
+        """Returns the seconds of one trial (the mean over trials) of each protocol, summed."""
         cells = (self.cell(checkpoint, protocol) for protocol in self.protocols)
         return math.fsum(cell.seconds for cell in cells if cell)

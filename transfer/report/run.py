@@ -1,4 +1,4 @@
-"""Writes report.html, report.md, report.csv and report.tex of the records below some folders."""
+"""Writes report.html, report.md, report.csv and report.tex for the records below some folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transfer.results.read_records import read_records
 
 @dataclass(frozen=True)
 class Written:
-    """What the command prints: the main tables, the comparison (or ""), one line per note."""
+    """The texts that the command prints: main tables, comparison (or ""), one line per note."""
 
     page: Path
     table: str
@@ -43,7 +43,8 @@ def write_report(
         pictures: whether views and detections, which show data, are embedded.
 
     Raises:
-        InputError: no record with a number, contradicting ones, or an unknown name in `pair`.
+        InputError: no record has a number, records contradict each other, or a name in `pair` is
+            unknown.
     """
     records = read_records(folders)
     results = build_results(records.files)

@@ -1,9 +1,9 @@
-"""The samples of one column against each other: which pairs differ, by Holm's method.
+"""Compares all pairs of samples in one column: which pairs differ, by Holm's method.
 
-A column of 500 rows has 124,750 pairs. `Column` therefore keeps the differences of one sample to
-many as arrays, and Holm's method asks each pair only whether its p value is below a level: one
-quantile per number of degrees of freedom answers that for all pairs at once. The numbers are those
-of `comparison.compare`, pair by pair, up to the rounding of floats.
+A column of 500 rows has 124,750 pairs. `Column` therefore keeps the differences between one sample
+and many others as arrays. Holm's method only needs to know whether each p value is below a level:
+one quantile per number of degrees of freedom answers this for all pairs at once. The numbers equal
+those of `comparison.compare` for each pair, except for the rounding of floats.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SOURCES = 2  # trials and images
 class Differences:
     """m differences in percent points, with the sources of chance of each.
 
-    values: (m,). variances, df: (m, 2); a variance of 0 is a source that is not there.
+    values: (m,). variances, df: (m, 2); a variance of 0 means that there is no such source.
     """
 
     values: np.ndarray
@@ -43,13 +43,13 @@ class Differences:
 
     @staticmethod
     def joined(parts: Sequence[Differences]) -> Differences:
-        """All of them, one after the other."""
+        """Returns the concatenation of all parts."""
         columns = zip(*((part.values, part.variances, part.df) for part in parts))
         return Differences(*(np.concatenate(column) for column in columns))
 
     @staticmethod
     def of(estimates: Sequence[Estimate]) -> Differences:
-        """Those of estimates that were made one by one."""
+        """Returns the differences of estimates that were made one by one."""
         empty = Source(0.0, 1.0)
         padded = [(*found.sources, empty, empty)[:_SOURCES] for found in estimates]
         return Differences(
@@ -59,14 +59,14 @@ class Differences:
         )
 
     def taken(self, places: np.ndarray) -> Differences:
-        """Those at some places."""
+        """Returns the differences at some places."""
         return Differences(self.values[places], self.variances[places], self.df[places])
 
     def resolved(self) -> np.ndarray:
-        """bool (m,): the differences that Holm's method calls different from 0, all m tested.
+        """Returns bool (m,): which of all m differences Holm's method calls different from 0.
 
-        It goes on from the smallest p value to the next as long as p is below alpha / (m - k), k
-        being the number before. As many as are below a level may all go before the next level.
+        It goes from the smallest p value to the next as long as p is below alpha / (m - k), with k
+        the number of smaller ones. All p values below one level can be accepted in one round.
         """
         total, known = len(self.values), (self.variances > 0).any(axis=1)
         distinct, places = np.unique(self.df, return_inverse=True)
@@ -84,7 +84,7 @@ class Differences:
 
 
 class Column:
-    """Samples of one protocol and metric; those of the same draws are stacked.
+    """Samples of one protocol and metric; samples with the same draws are stacked.
 
     spread, certain: see `comparison.difference`.
     """
@@ -116,21 +116,21 @@ class Column:
         if stack is None or not stacked.any():
             return found
         together = stack.against(int(self._place[index]), self._place[others[stacked]])
-        # The two parts, back in the order that was asked for
+        # The two parts, back in the requested order
         order = np.argsort(np.argsort(stacked, kind="stable"))
         return Differences.joined([found, together]).taken(order)
 
     def _stack(self, indices: Sequence[int]) -> _Stack | None:
-        """None for a sample alone."""
+        """Returns None for a single sample."""
         samples = [self.samples[index] for index in indices]
         return _Stack(samples, self._spread, self._certain) if len(samples) > 1 else None
 
 
 class _Stack:
-    """k samples of the same B draws, or of none: their means, and what chance adds to each.
+    """k samples with the same B draws, or without draws: means, and variances by source of chance.
 
-    means, parts, weights, df: (k,). drawn: (k, B), the means over trials. contained: (k,), of
-    the images' variance what the trials' part has already. A part that is not known is nan.
+    means, parts, weights, df: (k,). drawn: (k, B), the means over trials. contained: (k,), the part
+    of the images' variance that the trials' part already contains. Unknown parts are nan.
     """
 
     def __init__(self, samples: Sequence[Sample], spread: Spread | None, certain: bool) -> None:
@@ -141,7 +141,7 @@ class _Stack:
         self.several = np.array(counts) > 1
         parts = [variance_parts(sample.values, None).trials for sample in samples]
         self.parts = np.array([math.nan if part is None else part for part in parts])
-        # A weight of 0 is a row without chance in it
+        # A weight of 0 means a row whose result is deterministic
         weights = [0.0 if count is None else 1 / count for count in chances(counts, certain)]
         self.weights, self.df = np.array(weights), np.maximum(np.array(counts) - 1.0, 1.0)
         replicates = [s.replicates for s in samples if s.replicates is not None and _has_draws(s)]
@@ -150,7 +150,7 @@ class _Stack:
         self.images = samples[0].images
 
     def against(self, place: int, others: np.ndarray) -> Differences:
-        """As `comparison.difference`, one by one."""
+        """Returns the same as `comparison.difference` for each pair."""
         trials, df = self._trials(place, others)
         images, known = np.zeros_like(trials), 1.0
         if self.drawn is not None:
@@ -162,12 +162,12 @@ class _Stack:
         return Differences(self.means[place] - self.means[others], variances, dfs)
 
     def _trials(self, place: int, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The variance by the trials, 0 where unknown, and its degrees of freedom."""
+        """Returns the variance by the trials, 0 if unknown, and its degrees of freedom."""
         if self._pooled is not None:
             variance = self._pooled.variance * (self.weights[place] + self.weights[others])
             return variance, np.full(len(others), float(self._pooled.df))
         one, two = np.full(len(others), self.parts[place]), self.parts[others]
-        if self._certain:  # a single trial beside several adds nothing
+        if self._certain:  # a single trial compared with several adds no variance
             one = np.where(self.several[others], np.nan_to_num(one), one)
             two = np.nan_to_num(two) if self.several[place] else two
         variance = np.nan_to_num(one + two)
@@ -175,7 +175,7 @@ class _Stack:
         return variance, variance**2 / np.where(variance > 0, spread, 1.0) + (variance == 0)
 
     def _images(self, apart: np.ndarray, contained: np.ndarray) -> np.ndarray:
-        """The variance by the images, of differences (m, B)."""
+        """Returns the variance by the images of differences (m, B)."""
         together = apart.var(axis=1, ddof=1)
         few = self.images / (self.images - 1) if self.images else 1.0
         variance = np.maximum(together - contained, 0.0) * few
@@ -183,11 +183,11 @@ class _Stack:
 
 
 def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> list[bool]:
-    """Which samples no other is resolved above, over all pairs of a column, by Holm's method.
+    """Returns which samples no other sample beats significantly, by Holm's method over all pairs.
 
-    The highest mean was chosen after a look at all, hence all pairs and not only its own. None
-    where no pair is resolved, and never a sample of fewer trials than `least_trials`: it takes no
-    part, so that nothing is claimed of it; its trials still tell how trials spread.
+    All pairs of the column are corrected for, because the highest mean was chosen after looking at
+    all of them. If no pair is resolved, no sample is marked. A sample with fewer trials than
+    `least_trials` is not compared and never marked, but its trials count for the spread of trials.
     """
     tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
     if len(tested) < 2:
@@ -203,12 +203,12 @@ def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = Fa
 
 
 def _alike(sample: Sample) -> tuple[object, ...]:
-    """What samples share that are compared by their stack."""
+    """Returns the key that samples of one stack share."""
     if sample.replicates is None:
         return ()
     return (sample.draws, sample.replicates.shape[1], sample.images)
 
 
 def _has_draws(sample: Sample) -> bool:
-    """Whether its draws are enough to be compared; see `comparison.LEAST_DRAWS`."""
+    """Returns whether a sample has enough draws; see `comparison.LEAST_DRAWS`."""
     return sample.replicates is not None and sample.replicates.shape[1] >= LEAST_DRAWS

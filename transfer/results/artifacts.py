@@ -1,8 +1,8 @@
-"""Writes what a record shows beside its numbers: files in the run's folder that the report reads.
+"""Writes the artifacts of a record: files in the run's folder that the report shows.
 
-`kernels.png` is drawn from the backbone's weights and `curves.json` written from rows of scalars.
-`views.png` and `pretrain_curves.json` are copied from the folder of the pretraining run that the
-checkpoint is in. A record names all of them relative to itself.
+`kernels.png` is drawn from the backbone's weights, and `curves.json` is written from rows of
+scalars. `views.png` and `pretrain_curves.json` are copied from the checkpoint's folder, if it is
+the folder of a pretraining run. A record has the paths of all artifacts relative to itself.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
 def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
     """Writes the first layer's kernels as one PNG and returns its path.
 
-    (K, 3, h, w): a ResNet's `conv1`, a ViT's patches. Each kernel is scaled by its own largest
-    absolute value, so that 0 is mid grey and shape shows whatever the norm; nearest-neighbour
-    enlarged to about `cell` px. Channels are shown in RGB, whatever order the network reads.
+    The kernels are (K, 3, h, w): a ResNet's `conv1` or a ViT's patch embedding. Each kernel is
+    divided by its largest absolute value: 0 is mid grey, and small kernels are visible too. It is
+    enlarged by nearest neighbour to about `cell` px. Channels are shown in RGB, also if the network
+    reads BGR.
     """
     from PIL import Image
 
@@ -57,10 +58,10 @@ def write_curves(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Path:
 
 
 def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dict[str, str]:
-    """Copies what the pretraining run left beside `weights_path` into `folder`.
+    """Copies artifacts of the pretraining run from the folder of `weights_path` into `folder`.
 
-    Looks for views.png and metrics.jsonl in the file's folder; returns {artifact: file name} of
-    what was there ({} for "random" or weights that lie elsewhere).
+    It looks for views.png and metrics.jsonl; returns {artifact: file name} of the files found ({}
+    for "random", or for weights outside a pretraining run's folder).
     """
     source = Path(weights_path).parent
     found: dict[str, str] = {}
@@ -70,7 +71,7 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
     if (source / "views.png").is_file():
         shutil.copyfile(source / "views.png", Path(folder) / "views.png")
         found["views"] = "views.png"
-    # metrics.jsonl alone may be anybody's; views.png or a config beside it mark a run of ours
+    # metrics.jsonl alone may be from any program; views.png or a config mark a run of ours
     if (source / "metrics.jsonl").is_file() and (source / "config.yaml").is_file():
         rows = [row for row in read_metrics(source / "metrics.jsonl") if "step" in row]
         write_curves(Path(folder) / "pretrain_curves.json", rows)
@@ -79,10 +80,10 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
 
 
 def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:
-    """Returns at most `limit` of `rows`, evenly spaced, the first and the last kept.
+    """Returns at most `limit` of `rows`, evenly spaced, including the first and the last.
 
-    Rare rows (an evaluation every few epochs) carry other names than the frequent ones, so each
-    set of names is thinned on its own.
+    Rare rows (an evaluation every few epochs) have different names from the frequent ones, so each
+    set of names is thinned separately.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):

@@ -1,8 +1,9 @@
 """Two samples of trials on one test set: whether they differ, and Holm's correction over many.
 
-A difference is "resolved" when its 95 % interval leaves 0 out. Draw b of the images is the same in
-both samples, so that images which are hard for both cancel. Trials are independent, whatever their
-seeds: their spread is that of the whole column (`pooled`), or of the two samples alone (Welch).
+A difference is "resolved" if its 95 % interval does not contain 0. Draw b of the images is the same
+in both samples, so images that are hard for both cancel out. Trials are independent, also if their
+seeds are equal: their spread is that of all rows of the column (`pooled`), or of the two samples
+only (Welch).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from transfer.results.statistics import (
 )
 
 POWER = 0.8
-LEAST_P = 1e-12  # of two sources; smaller ones need quantiles that no float holds
-LEAST_DRAWS = 100  # shared by both samples; fewer say little about a variance
+LEAST_P = 1e-12  # with two sources; smaller ones need quantiles that a float cannot represent
+LEAST_DRAWS = 100  # shared by both samples; fewer draws estimate a variance badly
 
 
 @dataclass(frozen=True)
 class Sample:
-    """n trials: their values; replicates (n, B) or None, of the images `draws` names.
+    """n trials: their values, and replicates (n, B) or None, of the images that `draws` identifies.
 
-    `images` is the number of those, None for many.
+    `images` is the number of these images; None for many.
     """
 
     values: Sequence[float]
@@ -50,7 +51,7 @@ class Comparison:
 
     Attributes:
         p: two-sided; None without a standard error.
-        detectable: the smallest true difference that such a comparison resolves in 80 of 100 times.
+        detectable: the smallest true difference that such a comparison resolves 80 % of the time.
     """
 
     estimate: Estimate
@@ -59,14 +60,14 @@ class Comparison:
 
     @property
     def resolved(self) -> bool:
-        """Whether the 95 % interval leaves out 0."""
+        """Whether the 95 % interval does not contain 0."""
         return self.p is not None and self.p < 1 - CONFIDENCE
 
 
 def compare(
     first: Sample, second: Sample, spread: Spread | None = None, certain: bool = False
 ) -> Comparison:
-    """`difference`, whose arguments it takes, with its p value and what it could detect."""
+    """Returns `difference` of the arguments, with its p value and the detectable difference."""
     found = difference(first, second, spread, certain)
     return Comparison(found, p_value(found), detectable(found))
 
@@ -74,13 +75,14 @@ def compare(
 def difference(
     first: Sample, second: Sample, spread: Spread | None = None, certain: bool = False
 ) -> Estimate:
-    """The difference of the two means, over the same draws of the test images where known.
+    """Returns the difference of the two means, over the same draws of the test images if known.
 
     Args:
-        spread: of the trials of the column that both are rows of (`spread_of`). None: the two are
-            rows of no common column, or it shows no spread; their own trials alone are known then.
-        certain: the task has no chance in it on given weights (kNN), so that one trial beside
-            several (other initialisations, other pretraining seeds) adds no variance of its own.
+        spread: spread of the trials in the column that has both rows (`spread_of`). None: the two
+            rows have no common column, or it shows no spread; only their own trials are used then.
+        certain: the task is deterministic on given weights (kNN). If one side has one trial and the
+            other several (different initialisations or pretraining seeds), the single trial adds no
+            variance.
     """
     pair = _shared(first, second)
     counts = [len(first.values), len(second.values)]
@@ -100,20 +102,21 @@ def difference(
 
 
 def spread_of(samples: Sequence[Sample]) -> Spread | None:
-    """The spread of the trials of a column's rows about their means; see `pooled`."""
-    return pooled_spread([sample.values for sample in samples])
+    """Returns the spread of the trials of a column's rows around their means; see `pooled`."""
+    steps = [100 / sample.images if sample.images else 0.0 for sample in samples]
+    return pooled_spread([sample.values for sample in samples], steps)
 
 
 def chances(counts: Sequence[int], certain: bool) -> list[int | None]:
-    """The numbers of trials, None for a single one of a task that has no chance in it."""
+    """Returns the numbers of trials; None for a single trial of a deterministic task."""
     return [None if certain and count == 1 else count for count in counts]
 
 
 def p_value(found: Estimate) -> float | None:
-    """Two-sided, of the hypothesis that the true value is 0: where the interval just reaches it."""
+    """Returns the two-sided p value for a true value of 0: there the interval just reaches 0."""
     if found.se is None:
         return None
-    # Of one source this is Student's test; of two the answer lies between those of each alone
+    # With one source this is Student's test; with two, p is between the p values of each alone
     ratio = abs(found.value) / found.se
     ends = [float(2 * stdtr(source.df, -ratio)) for source in found.sources]
     if max(ends) - min(ends) <= LEAST_P:
@@ -125,25 +128,28 @@ def p_value(found: Estimate) -> float | None:
         return reach - abs(found.value)
 
     low, high = max(min(ends), LEAST_P), max(ends)
-    if beyond(low) <= 0 or beyond(high) >= 0:  # the latter by rounding alone
+    if beyond(low) <= 0 or beyond(high) >= 0:  # the latter only by rounding
         return low if beyond(low) <= 0 else high
     return float(brentq(beyond, low, high, xtol=LEAST_P))
 
 
 def detectable(found: Estimate, power: float = POWER) -> float | None:
-    """The smallest true difference whose test at 5 % finds it with the given power.
+    """Returns the smallest true difference that a test at 5 % finds with the given power.
 
     For one source it is SE times the noncentrality at which Student's noncentral t exceeds the
     critical value with that probability (J. Cohen, Statistical Power Analysis, 2nd edition, 1988,
-    chapter 2); the other tail is too rare to count. Sources add as in the interval.
+    chapter 2); the other tail is negligible. Several sources add up as in the interval.
     """
 
     return found.combined(lambda df: _noncentrality(min(df, 1e6), power))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values, in the given order; comparing each with alpha keeps the rate of any false
-    claim among them below alpha (S. Holm, Scandinavian Journal of Statistics 6(2), 1979)."""
+    """Returns adjusted p values, in the given order.
+
+    If each is compared with alpha, the probability of any false claim among them is below alpha (S.
+    Holm, Scandinavian Journal of Statistics 6(2), 1979).
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -151,13 +157,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-@lru_cache(maxsize=4096)  # the pairs of a column have few different df
+@lru_cache(maxsize=4096)  # the pairs of a column have only few different df
 def _noncentrality(df: float, power: float) -> float:
     return float(nctdtrinc(df, 1 - power, float(stdtrit(df, (1 + CONFIDENCE) / 2))))
 
 
 def _shared(first: Sample, second: Sample) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both samples' replicates on the draws that they have in common."""
+    """Returns both samples' replicates on the draws that they have in common."""
     if first.replicates is None or second.replicates is None or first.draws != second.draws:
         return None
     count = min(first.replicates.shape[1], second.replicates.shape[1])

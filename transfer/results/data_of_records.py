@@ -1,6 +1,6 @@
-"""What data a record is of: its field `data` as fingerprints, and how two runs' data differ.
+"""The data of a record: its field `data` as fingerprints, and how the data of two runs differ.
 
-Records of versions before it do not say: their data is unknown.
+Records of older versions do not have this field: their data is unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SPLITS = {"train": "training", "test": "test"}
 
 
 def known_data(content: Any) -> dict[str, Fingerprint]:
-    """The splits of a record's field `data`, or of a trial's data.json; {} if it is unknown."""
+    """Returns the splits in a record's field `data`, or in a trial's data.json; {} if unknown."""
     if not isinstance(content, Mapping):
         return {}
     found = {split: read_fingerprint(content.get(split)) for split in SPLITS}
@@ -23,7 +23,7 @@ def known_data(content: Any) -> dict[str, Fingerprint]:
 
 
 def data_key(record: Mapping[str, Any]) -> str:
-    """Equal for records of the same training and test data: a sha256, or "" if it is unknown."""
+    """Returns a sha256 that identifies a record's training and test data, or "" if unknown."""
     known = known_data(record.get("data"))
     if not known:
         return ""
@@ -35,10 +35,10 @@ def how_they_differ(
     other: Mapping[str, Fingerprint],
     sides: tuple[str, str] = ("then", "now"),
 ) -> str:
-    """Which splits are of different data, with both counts, in a phrase; "" if none is.
+    """Returns a phrase that names the splits with different data and both counts; "" if none.
 
     Args:
-        sides: what `one` and `other` are called.
+        sides: names of `one` and `other` in the phrase.
     """
     both = [split for split in SPLITS if split in one and split in other]
     told = {split: difference(one[split], other[split], sides) for split in both}

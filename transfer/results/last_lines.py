@@ -1,4 +1,4 @@
-"""What a command of several trials prints last: its results, or where --resume would go on."""
+"""The last lines that a command of trials prints: its results, or where --resume would continue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from transfer.results.record import FILE_NAME, read_record
 
 
 def last_lines(folders: Sequence[Path]) -> list[str]:
-    """A line with the headline metrics of each trial's record, which holds them all; for several
-    trials another line of mean and spread, over the trials in which a metric has a value."""
+    """Returns a line per trial with its record's path and headline metrics.
+
+    For several trials, a last line has mean and spread over the trials in which a metric has a
+    value.
+    """
     records = [read_record(folder / FILE_NAME) for folder in folders]
     lines = [
         f"{folder / FILE_NAME}: {', '.join(headline_texts(record['task'], record['metrics']))}"
@@ -31,12 +34,12 @@ def last_lines(folders: Sequence[Path]) -> list[str]:
 
 
 def where_resume_continues(output: str | Path, trials: range, saved: Sequence[str]) -> str:
-    """What --resume will do, for a command that was interrupted.
+    """Returns a text that says what --resume will do after a command was interrupted.
 
     Args:
-        output: with a folder trial_T for each trial.
-        trials: of the command.
-        saved: file names (or glob patterns) in a trial's folder that its training continues from.
+        output: folder with a folder trial_T for each trial.
+        trials: numbers of the command's trials.
+        saved: file names (or glob patterns) in a trial's folder from which its training continues.
     """
     folders = [Path(output) / f"trial_{trial}" for trial in trials]
     begun = [folder for folder in folders if not (folder / FILE_NAME).is_file()]
@@ -45,6 +48,6 @@ def where_resume_continues(output: str | Path, trials: range, saved: Sequence[st
         return done
     files = [file for pattern in saved for file in begun[0].glob(pattern)]
     if not files:
-        return f"{done}; nothing was saved yet of {begun[0]}: --resume starts it from the beginning"
+        return f"{done}; nothing was saved yet in {begun[0]}: --resume starts it from the beginning"
     newest = max(files, key=lambda file: file.stat().st_mtime)
     return f"{done}; --resume continues from {newest}"

@@ -1,4 +1,4 @@
-"""Metrics by their names: their order, and which of them summarise a task, as papers print them."""
+"""Metrics by their names: their order, and the headline metrics of a task, as papers print them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ HEADLINES = {
 
 
 def is_percent(metric: str) -> bool:
-    """Whether a metric is an accuracy or AP; `features/*` are statistics in units of their own."""
+    """Returns whether a metric is an accuracy or AP; `features/*` are statistics in other units."""
     return not metric.startswith("features/")
 
 
 def headlines(task: str, names: Iterable[str]) -> list[str]:
-    """Those of `names` that stand for the task; else the first one in order."""
+    """Returns the headline metrics of the task in `names`; if none, the first name in order."""
     known = sorted_metrics(names)
     return [name for name in HEADLINES.get(task, ()) if name in known] or known[:1]
 
 
 def headline_texts(task: str, metrics: Mapping[str, float | None]) -> list[str]:
-    """["top1 81.20", ...]: what a command prints last of a record's or an evaluation's `metrics`.
+    """Returns ["top1 81.20", ...], the headline metrics of a record or an evaluation.
 
-    A metric without a value (null, not a number) is left out if others of the task have one;
-    if none has, the first is shown as "n/a".
+    A metric without a value (null, not a number) is left out if other headline metrics have one; if
+    none has a value, the first is shown as "n/a".
     """
     known = {n: v for n, v in metrics.items() if v is not None and not math.isnan(v)}
     texts = [f"{name} {known[name]:.2f}" for name in headlines(task, known)]
@@ -43,7 +43,7 @@ def headline_texts(task: str, metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def sorted_metrics(names: Iterable[str]) -> list[str]:
-    """Accuracies first; features/* are statistics beside them."""
+    """Returns the names with accuracies first, then the statistics features/*."""
     return sorted(set(names), key=lambda name: (not is_percent(name), _rank(name), _natural(name)))
 
 
@@ -52,7 +52,7 @@ def _rank(name: str) -> int:
 
 
 def _natural(name: str) -> tuple:
-    """knn20_top1 after knn10_top1 and before knn100_top1, top1 of all k before top5."""
+    """Sorts knn20_top1 between knn10_top1 and knn100_top1, and top1 of all k before top5."""
     head, _, tail = name.rpartition("_")
     digits = "".join(c for c in head if c.isdecimal())
     return tail, int(digits or 0), name

@@ -1,6 +1,6 @@
-"""Raises records of older schemas to the present one, so that they are still read.
+"""Converts records of older schemas to the current one, so they can still be read.
 
-Schema 1 did not know `checkpoint.proof`: it becomes null, or "random" for untrained weights.
+Schema 1 had no `checkpoint.proof`: it becomes null, or "random" for untrained weights.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def migrate(record: Any) -> Any:
-    """Raises an older record step by step; anything but a record of a known schema stays as it is.
+    """Converts an older record step by step; anything else is returned unchanged.
 
-    The steps are for well-formed records: a malformed one is found by the validation that follows.
+    The steps expect well-formed records: the validation that follows finds malformed ones.
     """
     while isinstance(record, Mapping) and _version(record) in STEPS:
         record = STEPS[record["schema"]](record)

@@ -1,7 +1,7 @@
-"""Data that a shipped config leaves to its user: giving it follows the config and changes nothing.
+"""Data that a shipped config leaves to its user: setting it does not count as a changed config.
 
 Such configs are `configs/*/own_*.yaml` and others without data. This module says which of their
-keys are the user's, and how a report names the task after the user's data.
+keys the user sets, and how a report names the task after the user's data.
 """
 
 from __future__ import annotations
@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 SETS = ("DATASETS.TRAIN", "DATASETS.TEST")
-# What follows from a detection set of one's own: its classes, and how many there are.
-FOLLOWING = ("TRANSFER.CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES")
+# Keys that depend on the user's detection set: its classes and their number.
+FOLLOWING = (
+    "TRANSFER.CLASSES",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.RETINANET.NUM_CLASSES",
+)
 
 
 def left_open(shipped: Mapping[str, Any]) -> set[str]:
-    """Keys of a config as shipped, {"A.B": value}, that its user is to fill in."""
+    """Returns the keys of a shipped config, {"A.B": value}, that its user must set."""
     found = {key for key in SETS if key in shipped and not shipped[key]}
     return found | set(FOLLOWING) if found else found
 
 
 def task_name(dataset: str) -> str:
-    """What the user calls the data: the folder of `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and
-    `folder:FOLDER[:SPLIT]`, the file of `coco:FILE.json:IMAGES`, else the name itself."""
+    """Returns a short name of the data set.
+
+    It is the folder of `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `folder:FOLDER[:SPLIT]`, the
+    file of `coco:FILE.json:IMAGES`, and otherwise the name itself.
+    """
     kind, _, rest = dataset.partition(":")
     if kind not in ("voc", "coco", "folder") or not rest:
         return dataset

@@ -1,7 +1,7 @@
-"""All valid result records below some folders, each run once.
+"""Reads all valid result records below some folders, each run once.
 
 Two records of one run (`transfer.results.group.RunKey`) with different metrics or status contradict
-and are refused. Of copies one counts, that with the most artifacts beside it.
+each other and raise an error. Of several copies, the one with the most artifacts counts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,33 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.printable import MOST, printable, printable_tree, shown
 from transfer.results.group import RunKey, run_of
 from transfer.results.record import FILE_NAME, read_record
+
+if TYPE_CHECKING:
+    import pandas
+
+# Column of the table -> field of the record.
+COLUMNS = {
+    "checkpoint": "checkpoint.name",
+    "method": "checkpoint.method",
+    "backbone": "checkpoint.backbone",
+    "pretrain_epochs": "checkpoint.pretrain_epochs",
+    "task": "task",
+    "dataset": "dataset",
+    "protocol": "protocol.name",
+    "engine": "protocol.engine",
+    "trial": "trial",
+    "seed": "seed",
+    "status": "status",
+    "seconds": "seconds",
+    "gpu_seconds": "gpu_seconds",
+    "started": "started",
+}
 
 
 @dataclass(frozen=True)
@@ -28,35 +49,66 @@ class RecordFile:
     path: Path
 
     def artifact(self, name: str) -> Path | None:
-        """The artifact's path (file or folder), or None where the record has none of that name."""
+        """Returns the artifact's path (file or folder), or None if the record has none."""
         relative = self.record["artifacts"].get(name)
         return self.path.parent / relative if relative else None
 
     def shown(self) -> RecordFile:
-        """The same with every text printable and cut, for tables and pages; paths stay."""
+        """Returns a copy with printable, shortened texts for tables and pages; paths are kept."""
         artifacts = self.record["artifacts"]
         return replace(self, record={**printable_tree(self.record), "artifacts": artifacts})
 
 
 @dataclass(frozen=True)
 class Records:
-    """`files` in order of their paths; `notes`: one line per file that was left out, and why."""
+    """`files` in order of their paths; `notes` say which files were left out, and why."""
 
     files: list[RecordFile]
     notes: list[str]
 
+    def frame(self) -> pandas.DataFrame:
+        """A pandas table with a row for each record, sorted by task, protocol, checkpoint, trial.
 
-def read_records(folders: Sequence[str | Path]) -> Records:
-    """Reads every record.json below `folders`.
+        Its columns are COLUMNS, `path`, and one for each metric that a record has, in percent; a
+        record without that metric has NaN there.
 
-    A file that is malformed, truncated, foreign (no record of ours) or of a future schema is left
-    out with a note that names it and says why. Copies count once: the one with the most artifacts
-    is kept, the others are noted. Records of older schemas are read.
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InputError(
+                "a table of records needs pandas, which is not installed: python -m pip install "
+                "pandas"
+            ) from None
+        rows = [_row(file) for file in self.files]
+        names = [*COLUMNS, "path"]
+        names += sorted({name for row in rows for name in row} - set(names))
+        order = ["task", "protocol", "checkpoint", "trial"]
+        return pandas.DataFrame(rows, columns=names).sort_values(order, ignore_index=True)
+
+
+def read_records(folders: str | Path | Sequence[str | Path]) -> Records:
+    """Reads every record.json below some folders, or one; `.frame()` makes a pandas table.
+
+    A file that is malformed, truncated, from a different program or of a future schema is left out;
+    a note names it and says why. Copies count once: the one with the most artifacts is kept, and
+    the others are noted. Records of older schemas are read.
 
     Raises:
-        InputError: a folder that does not exist or cannot be read, no valid record, or two that
-            contradict.
+        InputError: a folder does not exist or cannot be read, there is no valid record, or two
+            records contradict each other.
+
+    Example:
+        >>> import transfer
+        >>> short = {"PROTOCOL.K": (5,), "QUALITY.IMAGES": 0, "BACKBONE.NAME": "tiny_resnet"}
+        >>> _ = transfer.run_protocol("knn_digits.yaml", "random", "runs/knn", overrides=short)
+        >>> table = transfer.read_records("runs").frame()  # needs pandas
+        >>> table[["checkpoint", "protocol", "trial"]].values.tolist()
+        [['random_tiny_resnet', 'knn_digits', 0]]
     """
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     files: list[RecordFile] = []
     notes: list[str] = []
     for path in _record_paths(folders):
@@ -72,11 +124,11 @@ def read_records(folders: Sequence[str | Path]) -> Records:
             continue
         if not _same(file, kept[key], whole=False):
             raise InputError(
-                f"{kept[key].path} and {file.path} contradict: same checkpoint, protocol, trial "
-                "and seed, other metrics or status; remove one, or give the checkpoints different "
-                "names"
+                f"{kept[key].path} and {file.path} contradict each other: they have the same "
+                "checkpoint, protocol, trial and seed, but different metrics or status; remove "
+                "one, or give the checkpoints different names"
             )
-        # A copy may have been made without its artifacts: the one that has more of them counts
+        # A copy may have been made without its artifacts: the one with more artifacts counts
         first, other = sorted((kept[key], file), key=_artifacts, reverse=True)
         kept[key] = first
         words = (
@@ -89,19 +141,32 @@ def read_records(folders: Sequence[str | Path]) -> Records:
     return Records(list(kept.values()), notes)
 
 
+def _row(file: RecordFile) -> dict[str, Any]:
+    """The columns of one record's row, the metrics last."""
+    record = file.record
+    found = {name: _at(record, key) for name, key in COLUMNS.items()}
+    return {**found, "path": str(file.path), **record["metrics"]}
+
+
+def _at(record: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        record = record[part]
+    return record
+
+
 def _record_paths(folders: Sequence[str | Path]) -> list[Path]:
-    """Distinct files (a folder may lie in another, or be linked), sorted within each folder."""
+    """Returns distinct files, sorted within each folder; folders may be nested or linked."""
     found: dict[Path, Path] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise InputError(f"results folder {folder} does not exist")
+            raise InputError(f"results folder {folder} does not exist; check the path")
         for path in sorted(_files(folder)):
             found.setdefault(path.resolve(), path)
     return list(found.values())
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every record.json below; linked folders too, each folder once, so that loops end."""
+    """Yields every record.json below, also in linked folders; each folder once, so loops end."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror or error})")
@@ -112,20 +177,20 @@ def _files(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(place))
-        if FILE_NAME in (*files, *names):  # also a folder of that name: the note says what it is
+        if FILE_NAME in (*files, *names):  # also a folder of that name: a note says that it is one
             yield Path(place) / FILE_NAME
 
 
 def _readable(file: RecordFile, notes: list[str]) -> RecordFile:
-    """The record without the artifacts that are not to be opened, each of which is noted.
+    """Returns the record without artifacts that must not be opened; each of them is noted.
 
-    These are links out of the record's folder, FIFOs and devices, and names that no file has.
+    These are links out of the record's folder, FIFOs and devices, and invalid file names.
     """
     kept = {}
     for name, relative in file.record["artifacts"].items():
         why = _why_not_opened(file.path.parent, relative)
         if why:
-            notes.append(f"{file.path}: the artifact {shown(name)} {why}, and was left out")
+            notes.append(f"{file.path}: the artifact {shown(name)} {why} and was left out")
         else:
             kept[name] = relative
     return replace(file, record={**file.record, "artifacts": kept})
@@ -138,14 +203,14 @@ def _why_not_opened(folder: Path, relative: str) -> str:
             return "is a link out of the record's folder"
         mode = os.stat(place).st_mode
     except FileNotFoundError:
-        return ""  # counted by whoever looks for it
+        return ""  # code that looks for the artifact counts it as missing
     except (OSError, ValueError) as error:
         return f"cannot be a file ({getattr(error, 'strerror', None) or error})"
     return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is not a regular file"
 
 
 def _artifacts(file: RecordFile) -> int:
-    """How many of the files that the record names are there."""
+    """Returns how many of the files that the record names exist."""
     paths = map(file.artifact, file.record["artifacts"])
     return sum(path is not None and path.exists() for path in paths)
 

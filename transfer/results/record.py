@@ -1,13 +1,13 @@
 """The result record: one JSON file per run, written once and never changed.
 
 It says which checkpoint was tested, how, with which metrics and at which cost. Reading a record
-needs no torch, so that a report over many of them starts quickly.
+does not need torch, so a report over many records starts quickly.
 
 Units: metrics in percent; seconds of wall clock; gpu_seconds = seconds x GPUs (0 on a CPU);
-views_seen = images that went through the backbone for training or extraction, each pass counted.
-`data` says of both splits {"train", "test"} how many images, objects and classes they have, and the
-fingerprint of their content (`pretrain/data/fingerprint.py`); `in_both` counts the test images that
-are training images too, null if nobody looked. Records of versions before it have no `data`.
+views_seen = images passed through the backbone for training or extraction, counted in each pass.
+`data` has, for both splits {"train", "test"}, the numbers of images, objects and classes, and the
+fingerprint of their content (`pretrain/data/fingerprint.py`); `in_both` is the number of test
+images that are also training images, null if they were not compared. Older records have no `data`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 FILE_NAME = "record.json"
-MOST_BYTES = 16 * MEGABYTE  # of a record; the numbers per class of LVIS take some hundred kB
-MOST = 1e15  # of any number: seconds of 30 million years; sums and figures stay finite
-SLACK = 1e-6  # of a percentage, for its last digits
+MOST_BYTES = 16 * MEGABYTE  # largest record; the metrics per class of LVIS need some hundred kB
+MOST = 1e15  # largest number (30 million years in seconds); sums and figures stay finite
+SLACK = 1e-6  # tolerance of a percentage, for rounding
 # "shortened": the protocol was cut (fewer iterations, a part of the data) to fit a budget.
 STATUSES = ("done", "shortened", "failed")
-# How it is known that the backbone is the checkpoint's: read from a file of our own pretraining, or
-# from one that our converter wrote after its proof; "none": read from another project's file.
+# Why the backbone is known to equal the checkpoint's: it was read from a file of our pretraining,
+# or from one that our converter wrote after its proof; "none": from another project's file.
 PROOFS = ("own", "converted", "random", "none")
 
 _TEXT, _NUMBER, _WHOLE = "a text", "a number >= 0", "a whole number >= 0"
@@ -70,8 +70,8 @@ _FIELDS: dict[str, str] = {
     "views_seen": _WHOLE,
     "status": "one of " + ", ".join(STATUSES),
 }
-# Of record["data"]["train"] and ["test"]. Records of versions before it have no "data": what they
-# were measured on is not known. "in_both" counts the test images that are training images too.
+# Fields of record["data"]["train"] and ["test"]. Older records have no "data": the data on which
+# they were measured is not known. "in_both" counts the test images that are also training images.
 _SPLIT_FIELDS = {
     "images": _WHOLE,
     "objects": _WHOLE + " or null",
@@ -100,12 +100,12 @@ def make_record(
     views_seen: int,
     status: str = "done",
 ) -> dict[str, Any]:
-    """Returns a validated record of one run; raises InputError where a field is malformed.
+    """Returns a validated record of one run; raises InputError if a field is malformed.
 
     `protocol` has the keys name, config_sha256, engine, engine_version, overrides (list of
     texts). `per_class` is {metric: {class: percent}}. `artifacts` are paths relative to the
     record. `data` has the keys train, test and in_both (see `_SPLIT_FIELDS`); None: not known.
-    A metric that is NaN (AP of a size no object has) is stored as null.
+    A metric that is NaN (the AP of a size that no object has) is stored as null.
     """
     from pretrain.common.environment import describe_environment, describe_hardware
 
@@ -135,23 +135,23 @@ def make_record(
 
 
 def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
-    """Writes `folder`/record.json atomically; InputError if invalid or already there."""
+    """Writes `folder`/record.json atomically; InputError if it is invalid or already exists."""
     from pretrain.common.checkpoint import atomic_write_text
 
     path = Path(folder) / FILE_NAME
     validate(record, str(path))
     if path.exists():
-        raise InputError(f"{path}: a record is never overwritten; choose another --output")
+        raise InputError(f"{path} exists and is never overwritten; choose another --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return path
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Returns the record in `path` in the present schema, whichever version wrote it.
+    """Returns the record in `path` in the current schema, for any version that wrote it.
 
     Raises:
-        InputError: names the file and the malformed field, or a schema from the future.
+        InputError: a field is malformed, or the schema is from a newer version.
     """
     try:
         record = read_json(path, MOST_BYTES)
@@ -165,7 +165,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def check_trials(first: int, trials: int) -> None:
-    """Raises InputError unless a command for trials `first` to `trials` - 1 has one to run."""
+    """Raises InputError if there is no trial from `first` to `trials` - 1."""
     if trials < 1:
         raise InputError(f"--trials must be 1 or above, got {trials}")
     if not 0 <= first < trials:
@@ -175,7 +175,7 @@ def check_trials(first: int, trials: int) -> None:
 
 
 def takes_fewer(limit: int, full: int) -> bool:
-    """Whether a limit of images is lower than that of the config file; 0: all of them."""
+    """Returns whether a limit of images is lower than the config file's; 0 means all images."""
     return 0 < limit and (full == 0 or limit < full)
 
 
@@ -289,7 +289,7 @@ def _check_numbers(values: Any, key: str, where: str) -> None:
 
 
 def _check_encoded(record: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for what cannot be written, or not be walked, in fields of any name."""
+    """Raises InputError if any field cannot be written as JSON or cannot be traversed."""
     try:
         check_depth(record)
         json.dumps(record, ensure_ascii=False, allow_nan=False).encode()

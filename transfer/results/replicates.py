@@ -1,11 +1,11 @@
-"""Bootstrap replicates: what each metric would be on other draws of the test images.
+"""Bootstrap replicates: the value of each metric on different draws of the test images.
 
-The evaluator computes each metric under every draw, and `replicates.json` beside the record keeps
-them. A draw takes as many images as the test set has, with replacement: it is a weight per image,
-0, 1, 2, ... It reweights images and keeps everything else, matches and classes too: a class without
-an object in a draw keeps its score on the full data there, since nothing can be said about it.
-Draws come from one seed over the sorted ids, so that draw b of two checkpoints, or of two trials,
-is of the same images.
+The evaluator computes each metric under every draw and writes the values to `replicates.json` next
+to the record. A draw takes as many images as the test set has, with replacement: each image has a
+weight of 0, 1, 2, ... Only these weights change; matches and classes stay the same. A class without
+an object in a draw keeps its score on the full data in this draw, because it has no score there.
+Draws come from one seed over the sorted ids, so draw b of two checkpoints, or of two trials, has
+the same images.
 
 Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
 Legend: n test images, B draws.
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 FILE_NAME = "replicates.json"
 DRAWS, SEED = 200, 0
-_DIGITS = 6  # of a percentage; more than float32 has
+_DIGITS = 6  # digits of a percentage; more than float32 has
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Replicates:
     """Collects the metrics of one evaluation.
 
     Attributes:
-        ids: of the images, sorted.
+        ids: ids of the images, sorted.
         weights: int32 (n, 1 + B), how often each image is in each draw; column 0 is the full data.
         full, values: metric -> its value on the full data, and on the draws, float64 (B,).
     """
@@ -54,28 +54,28 @@ class Replicates:
 
     @classmethod
     def draw(cls, image_ids: Sequence[int | str], draws: int = DRAWS) -> Replicates:
-        """The draws of a test set; its images may come in any order."""
+        """Draws the weights for a test set; its images may be in any order."""
         ids: list[Any] = sorted(image_ids)
         assert len(set(ids)) == len(ids), "two test images have one id"
         weights = draw_weights(len(ids), draws)
         return cls(ids, np.concatenate([np.ones((len(ids), 1), np.int32), weights], axis=1))
 
     def rows(self, image_ids: Sequence[int | str]) -> np.ndarray:
-        """Rows of `weights`, int64, of images in another order."""
+        """Returns the rows of `weights` (int64) for images in a given order."""
         places = {image_id: row for row, image_id in enumerate(self.ids)}
         return np.array([places[image_id] for image_id in image_ids], dtype=np.int64)
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Takes the percentages (1 + B,) of some metrics, in the order of `weights`' columns."""
+        """Adds the percentages (1 + B,) of some metrics, in the order of `weights`' columns."""
         for name, values in metrics.items():
             self.full[name] = float(values[0])
             self.values[name] = np.asarray(values[1:], dtype=np.float64)
 
     def check(self, metrics: dict[str, float]) -> None:
-        """Drops, with a warning, what is not the evaluator's metric on the full data."""
+        """Drops, with a warning, metrics whose value on the full data is not the evaluator's."""
         for name in [name for name in self.full if not _equal(self.full[name], metrics[name])]:
             logger.warning(
-                "%s is %.6f, its reweighted form %.6f: no replicates of it",
+                "%s is %.6f, but its reweighted form is %.6f: its replicates are not written",
                 name,
                 metrics[name],
                 self.full[name],
@@ -101,16 +101,19 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file's content; draw b of two files is of the same images where `key` agrees."""
+    """A file's content; draw b of two files has the same images if their `key` is equal."""
 
     key: tuple[int, str]  # seed, sha256 of the sorted ids
     images: int
     full: dict[str, float]
-    values: dict[str, np.ndarray]  # (B,), NaN where the metric is not defined
+    values: dict[str, np.ndarray]  # (B,), NaN if the metric is not defined
 
 
 def draw_weights(images: int, draws: int, seed: int = SEED) -> np.ndarray:
-    """int32 (n, B): column b says how often draw b takes each image. Fewer draws are the first."""
+    """Returns int32 (n, B): column b says how often draw b takes each image.
+
+    A smaller number of draws gives the first columns of a larger number.
+    """
     rng = np.random.default_rng(seed)
     columns = [
         np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(draws)
@@ -119,12 +122,12 @@ def draw_weights(images: int, draws: int, seed: int = SEED) -> np.ndarray:
 
 
 def ids_sha256(ids: Sequence[int | str]) -> str:
-    """Identity of a list of sorted image ids."""
+    """Returns the identity of a list of sorted image ids."""
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
 
 
 def read_replicates(path: str | Path) -> Stored:
-    """The replicates in `path`; InputError names the file and what is wrong with it."""
+    """Returns the replicates in `path`; InputError names the file and the problem."""
     try:
         content = read_json(path)
         if content["schema"] != SCHEMA:
@@ -141,10 +144,12 @@ def read_replicates(path: str | Path) -> Stored:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise InputError(f"{path}: no file of replicates ({printable(repr(error))})") from error
+        raise InputError(f"{path}: not a replicates file ({printable(repr(error))})") from error
     for name, numbers in values.items():
         if numbers.shape != (draws,):
-            raise InputError(f"{path}: {printable(name)} has not {draws} draws but {numbers.shape}")
+            raise InputError(
+                f"{path}: {printable(name)} has the shape {numbers.shape}, expected {draws} draws"
+            )
     return Stored(key, images, full, values)
 
 

@@ -1,9 +1,9 @@
-"""Scores of many reweighted copies of a test set at once: exact, no image is copied.
+"""Exact scores of many reweighted copies of a test set at once, without copying images.
 
-From the outcome of every detection or prediction, and from weights per image and draw, they follow
-as one score per draw. Weight w of an image has the effect of w copies that follow one another: w
-hits in a row raise precision, so that the envelope sees their end alone, and w misses are between
-two hits wherever they are counted.
+The outcome of every detection or prediction, and weights per image and draw, give one score per
+draw. An image of weight w counts as w copies of it in a row. Successive hits raise precision, so
+the precision envelope depends only on the last of the w hits; the order of misses between two hits
+does not matter.
 
 Legend: n images, W draws (columns of `weights`), d detections, m hits among them, T thresholds.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
-_CELLS = 2**20  # of one array: draws are taken in blocks that stay below
+_CELLS = 2**20  # most cells of one array: draws are computed in blocks below this size
 
 
 def reweighted_ap(
@@ -24,16 +24,16 @@ def reweighted_ap(
     weights: np.ndarray,
     levels: np.ndarray | None,
 ) -> np.ndarray:
-    """AP in [0, 1] of one class, float64 (T, W); NaN in draws that hold none of its objects.
+    """Returns one class's AP in [0, 1], float64 (T, W); NaN in draws that have none of its objects.
 
     Args:
-        images: int (d,), row in `weights` of each detection, by falling score.
-        right: bool (T, d), whether it is a hit. Each hit is an object of its own.
+        images: int (d,), row in `weights` of each detection, by descending score.
+        right: bool (T, d), whether it is a hit. Each hit is a different object.
         counted: bool (T, d), whether it is a hit or a miss.
         positives: int (n,), objects of the class in each image.
         weights: int (n, W).
-        levels: of recall, rising from 0 to 1: AP is the mean of the precision envelope over them
-            (VOC07, COCO); None: the area under it (VOC12, VISSL's SVMs).
+        levels: recall levels, increasing from 0 to 1: AP is the mean of the precision envelope at
+            these levels (VOC07, COCO); None: the area under it (VOC12, VISSL's SVMs).
     """
     there = np.flatnonzero(positives)
     objects = positives[there] @ weights[there]
@@ -48,9 +48,9 @@ def reweighted_ap(
 
 
 def keep_classes(table: np.ndarray) -> np.ndarray:
-    """Fills, in place, what a draw does not define (NaN) with column 0, the full data's value.
+    """Replaces, in place, undefined values of a draw (NaN) by column 0, the full data's value.
 
-    table (..., W). A mean over classes is then over the same ones in each draw.
+    table (..., W). A mean over classes then has the same classes in each draw.
     """
     np.copyto(table, table[..., :1], where=np.isnan(table))
     return table
@@ -65,14 +65,14 @@ def _block(
     weights: np.ndarray,
     levels: np.ndarray | None,
 ) -> np.ndarray:
-    """`reweighted_ap` of some draws, which have `objects` (W,); 0 without hits.
+    """Returns `reweighted_ap` of some draws, which have `objects` (W,); 0 without hits.
 
-    any_hits: places of the detections that are hits at some threshold.
+    any_hits: indices of the detections that are hits at any threshold.
     """
     scores = np.zeros((len(right), len(objects)))
     if not len(any_hits):
         return scores
-    # Thresholds share the sums over all detections, and each takes off those it does not count
+    # Thresholds share the sums over all detections; each subtracts those it does not count
     total = np.cumsum(_sums(images, any_hits, weights), axis=0)
     most = weights[images[any_hits]].sum(axis=0).max()
     share = _recall_shares(most, objects, levels)
@@ -91,7 +91,7 @@ def _block(
 
 
 def _sums(images: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weights of the detections after one of the places `ends` and up to the next, (m, W)."""
+    """Returns the weights of the detections from one of the places `ends` to the next, (m, W)."""
     starts = np.concatenate([[0], ends + 1])
     images = images[: starts[-1]]
     ones = np.ones(len(images), weights.dtype)
@@ -100,11 +100,11 @@ def _sums(images: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 @np.errstate(invalid="ignore", divide="ignore")
 def _recall_shares(most: int, objects: np.ndarray, levels: np.ndarray | None) -> np.ndarray:
-    """Share of the recall axis up to 0, 1, ..., `most` of the `objects` (W,): (most + 1, W)."""
+    """Returns the share of the recall axis up to 0, 1, ..., `most` objects, (most + 1, W)."""
     if levels is None:
         return np.arange(most + 1)[:, None] / objects
     need = np.ceil(levels[:, None] * objects).astype(np.int64)
-    # Recall is a quotient, from which the product may be off by a rounding
+    # Recall is a quotient; the product may differ from it by a rounding error
     need += need / objects < levels[:, None]
     need -= (need - 1) / objects >= levels[:, None]
     cells = np.minimum(need, most + 1) * len(objects) + np.arange(len(objects))

@@ -1,20 +1,21 @@
-"""Means, intervals and variances of some trials on one test set, with its bootstrap replicates.
+"""Means, intervals and variances of trials on one test set, with its bootstrap replicates.
 
-All in the metric's own unit (percent). Two things were drawn: the trials, and the test images,
-which every trial shares. The interval covers both. Its variance is that of a bootstrap that
-resamples trials and images independently (the pigeonhole bootstrap of A. Owen, Annals of Applied
-Statistics 1(2), 2007), in closed form and without its two biases: with s^2 the variance of n trials
-and r_i the replicates of trial i,
+All numbers have the metric's unit (percent). Two things were drawn at random: the trials, and the
+test images, which all trials share. The interval covers both. Its variance is that of a bootstrap
+that resamples trials and images independently (the pigeonhole bootstrap of A. Owen, Annals of
+Applied Statistics 1(2), 2007), in closed form and without its two biases: with s^2 the variance of
+n trials and r_i the replicates of trial i,
 
     SE^2 = s^2 / n  +  Var(mean_i r_i)  -  (mean_i Var(r_i) - Var(mean_i r_i)) / (n - 1)
 
-Resampling trials would give (n - 1) / n of the first term. The last term is how trials differ by
-image, which the first two both contain. The two sources, trials (n - 1 degrees of freedom) and
-images (m - 1 or B - 1, whichever is less), have a quantile t of Student's each, and the interval
-reaches as far as sqrt(t_1^2 V_1 + t_2^2 V_2): at least the confidence that it says, whatever the
-two variances are (S. Banerjee, Sankhya 23(3), 1961). One quantile for the sum, by Satterthwaite's
-degrees of freedom, would claim too much of 3 trials: of equal checkpoints it would resolve 8 %
-where it should 5 %. Draws of m images have (m - 1) / m of their variance, which is taken out too.
+Resampling trials would give (n - 1) / n of the first term. The last term is the interaction of
+trials and images, which the first two terms both contain. The two sources are trials (n - 1 degrees
+of freedom) and images (m - 1 or B - 1, whichever is smaller). Each has its own Student quantile t,
+and the half width of the interval is sqrt(t_1^2 V_1 + t_2^2 V_2): the confidence is at least the
+stated one for any two variances (S. Banerjee, Sankhya 23(3), 1961). A single quantile for the sum,
+by Satterthwaite's degrees of freedom, would claim too much with 3 trials: for equal checkpoints it
+would resolve 8 % instead of 5 %. Draws of m images have (m - 1) / m of their variance, which is
+corrected too.
 
 Legend: n trials, m test images, B bootstrap draws of them.
 """
@@ -35,7 +36,7 @@ TRIALS, IMAGES, BOTH = "trials", "images", "trials and images"
 
 @dataclass(frozen=True)
 class Source:
-    """Something drawn by chance: the variance that it gives, known to `df` degrees of freedom."""
+    """A source of chance: its variance, known to `df` degrees of freedom."""
 
     variance: float
     df: float
@@ -43,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its independent sources of chance (none: no error is known), and their names."""
+    """A number, its independent sources of chance (empty: no error is known), and their names."""
 
     value: float
     sources: tuple[Source, ...]
@@ -55,27 +56,27 @@ class Estimate:
         return math.sqrt(sum(s.variance for s in self.sources)) if self.sources else None
 
     def reach(self, confidence: float = CONFIDENCE) -> float | None:
-        """Half of the two-sided interval."""
+        """Returns half of the width of the two-sided interval."""
         return self.combined(lambda df: float(stdtrit(df, (1 + confidence) / 2)))
 
     def combined(self, quantile: Callable[[float], float]) -> float | None:
-        """sqrt(sum of quantile(df)^2 variance) over the sources; None without any."""
+        """Returns sqrt(sum of quantile(df)^2 variance) over the sources; None without a source."""
         if not self.sources:
             return None
         return math.sqrt(sum(quantile(s.df) ** 2 * s.variance for s in self.sources))
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-        """The two-sided interval; None without a source."""
+        """Returns the two-sided interval; None without a source."""
         reach = self.reach(confidence)
         return None if reach is None else (self.value - reach, self.value + reach)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """`n` values: mean, sample standard deviation, half width of the t interval over them alone.
+    """`n` values: mean, sample standard deviation, half width of the t interval over the values.
 
     `std` and `half_width` are None for one value: a single trial shows no spread. `low` and `high`
-    are the 95 % interval over what `covers` says; None where nothing is known.
+    are the 95 % interval over the sources named in `covers`; None if nothing is known.
     """
 
     mean: float
@@ -89,9 +90,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Parts:
-    """Variance of a mean: a part by trials, with n - 1 degrees of freedom, and one by images.
+    """Variance of a mean: a part by trials, with n - 1 degrees of freedom, and a part by images.
 
-    `known` numbers show the images' part: the draws, or the images where those are fewer.
+    The images' part is estimated from `known` numbers: the draws, or the images if they are fewer.
     """
 
     trials: float | None
@@ -110,7 +111,7 @@ def summarize(
     """Summarises one or more trials; replicates are (n, B), draw b of the same images in all.
 
     Args:
-        images: their number, None for many.
+        images: number of test images, None for many.
         percent: cut the interval to 0..100, which accuracies and APs cannot leave.
     """
     assert len(values), "no values to summarise"
@@ -130,7 +131,7 @@ def summarize(
 def estimate(
     values: Sequence[float], replicates: np.ndarray | None = None, images: int | None = None
 ) -> Estimate:
-    """The mean over trials with its standard error, over trials, images, or both."""
+    """Returns the mean over trials with its standard error, over trials, images, or both."""
     mean, _ = _moments(values)
     parts = variance_parts(values, replicates, images)
     return combine(mean, [parts], parts.images)
@@ -142,9 +143,9 @@ def variance_parts(
     images: int | None = None,
     exact: bool = False,
 ) -> Parts:
-    """The variance of the mean of `values`; `images` is without what the trials' part contains.
+    """Returns the variance of the mean of `values`; `images` excludes what the trials contain.
 
-    exact: a single value has no chance in it (kNN on given weights), so that its part is 0.
+    exact: a single value is deterministic (kNN on given weights), so the trials' part is 0.
     """
     count, (_, std) = len(values), _moments(values)
     trials = (0.0 if exact else None) if std is None else std**2 / count
@@ -156,9 +157,10 @@ def variance_parts(
 
 
 def images_variance(drawn: np.ndarray, contained: float, images: int | None) -> float | None:
-    """Variance over the draws (B,) without what the trials' part contains of it, at least 0.
+    """Returns the variance over the draws (B,) minus `contained`, at least 0.
 
-    None where all draws give one number (100 % right): they say nothing of the images.
+    `contained` is what the trials' part already has. The result is None if all draws give the same
+    number (100 % correct): they say nothing about the images.
     """
     variance = float(drawn.var(ddof=1))
     if variance <= ROUNDING**2:
@@ -167,7 +169,7 @@ def images_variance(drawn: np.ndarray, contained: float, images: int | None) -> 
 
 
 def interaction(replicates: np.ndarray) -> float:
-    """Variance of the mean over n trials, (n, B), that comes from how trials differ by image."""
+    """Returns the part of the variance of the mean over n trials, (n, B), by their interaction."""
     if len(replicates) < 2:
         return 0.0
     each = float(replicates.var(axis=1, ddof=1).mean())
@@ -180,12 +182,12 @@ def combine(
 ) -> Estimate:
     """Adds the trials' parts and one part by images (which two samples share).
 
-    A part that is unknown in one sample is unknown in the sum. Where the trials agree exactly and
-    the images say nothing there is no source of error: 0 would claim certainty. The trials of two
-    samples have one quantile, with Welch's degrees of freedom (B. Welch, Biometrika 34, 1947).
+    A part that is unknown in one sample is unknown in the sum. If the trials agree exactly and the
+    images say nothing, there is no source of error, because 0 would claim certainty. The trials of
+    two samples have one quantile, with Welch's degrees of freedom (B. Welch, Biometrika 34, 1947).
 
     Args:
-        pooled: the trials' source if more rows than these tell it; takes the place of their parts.
+        pooled: the trials' source if more rows than these are known; it replaces their parts.
     """
     known = [p.trials for p in parts if p.trials is not None]
     trials = sum(known) if len(known) == len(parts) else None
@@ -208,7 +210,7 @@ def _covers(trials: float | None, images: float | None) -> str:
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, None for one value."""
+    """Returns mean and sample standard deviation, None for one value."""
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None

@@ -1,1 +1,1 @@
-"""Semantic segmentation transfer: an FCN from backbone weights to record.json."""
+"""Semantic segmentation transfer: trains an FCN from backbone weights and writes a record."""

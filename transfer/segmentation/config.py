@@ -1,7 +1,7 @@
-"""Configs of semantic segmentation: YAML and overrides in, a checked config and arguments out.
+"""Configs of semantic segmentation: loads and checks them, and makes the arguments of a segmenter.
 
-The defaults are detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), so that one
-command reads one kind of file; keys of boxes are ignored here.
+The defaults are detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one
+command reads one kind of file; keys about boxes are ignored here.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ AT_LEAST_ONE = (
     "TRANSFER.SEMANTIC.CROP_SIZE",
 )
 ONE_OF = {
-    # Of detection alone: silence would be worse.
+    # Only for detection: they must not be ignored silently.
     "SOLVER.AMP.ENABLED": (False,),
     "SOLVER.REFERENCE_WORLD_SIZE": (0,),
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+    "INPUT.CROP.ENABLED": (False,),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice",),
     "TRANSFER.ACCUMULATE": (1,),
     "TRANSFER.LR_SWEEP.RATES": ((),),
     "TRANSFER.INIT": ("auto", "backbone"),
@@ -54,7 +57,7 @@ ONE_OF = {
     "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
     "TRANSFER.SEMANTIC.LOSS_OVER": LOSS_OVER,
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
-    # Statistics of the batch, over all processes or not; the others have no protocol here.
+    # Statistics of the batch, over all processes or not; other norms have no protocol here.
     "MODEL.RESNETS.NORM": ("BN", "SyncBN"),
     "MODEL.BACKBONE.FREEZE_AT": (0,),
     "TEST.PRECISE_BN.ENABLED": (False,),
@@ -62,7 +65,7 @@ ONE_OF = {
 
 
 def load_segmentation_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The merged, frozen, checked config of a file or a name below configs/.
+    """Returns the merged, frozen, checked config of a file or a name below configs/.
 
     Raises InputError for unknown keys and for values that this project does not support.
     """
@@ -91,27 +94,28 @@ def check(cfg: CfgNode) -> None:
         raise InputError(f"TRANSFER.SEMANTIC.NUM_CLASSES {node.NUM_CLASSES} must be 2 to 255")
     if len(node.SCALE_RANGE) != 2 or not 0 < node.SCALE_RANGE[0] <= node.SCALE_RANGE[1]:
         raise InputError(
-            f"TRANSFER.SEMANTIC.SCALE_RANGE {node.SCALE_RANGE} must be two rising factors above 0"
+            f"TRANSFER.SEMANTIC.SCALE_RANGE {node.SCALE_RANGE} must be two factors above 0, the "
+            "smaller one first"
         )
     if not 0 <= node.DROPOUT < 1:
         raise InputError(f"TRANSFER.SEMANTIC.DROPOUT {node.DROPOUT} must be from 0 to below 1")
     if cfg.SEED < 0:
-        raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
+        raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError(missing_data(cfg, ("semseg", "coco")))
-    with torch.device("meta"):  # takes no time, and draws nothing from the global generator
+    with torch.device("meta"):  # is quick and does not use the global generator
         trunk = build_resnet(backbone_name(cfg))
     dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, e.g. "resnet50"."""
+    """Returns the trunk's name in pretrain.backbones, such as "resnet50"."""
     pattern = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
     return pattern.format(cfg.MODEL.RESNETS.DEPTH)
 
 
 def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """Plain arguments of `build_segmenter`, but for what the weights decide."""
+    """Returns the arguments of `build_segmenter`, except those that the weights decide."""
     node = cfg.TRANSFER.SEMANTIC
     return {
         "backbone": backbone_name(cfg),
@@ -132,7 +136,7 @@ def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
 
 
 def train_transform(cfg: CfgNode) -> TrainTransform:
-    """What is drawn for a training image."""
+    """Returns the random transform of training images."""
     node = cfg.TRANSFER.SEMANTIC
     return TrainTransform(
         short_edges=tuple(cfg.INPUT.MIN_SIZE_TRAIN),
@@ -146,7 +150,7 @@ def train_transform(cfg: CfgNode) -> TrainTransform:
 
 
 def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
-    """NUM_CLASSES from the data for names with a folder; a mismatch otherwise is an error."""
+    """Sets NUM_CLASSES from data sets that name a folder; for others, a mismatch is an error."""
     found, wanted = len(train_set.classes), cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     if found == wanted:
         return cfg
@@ -154,7 +158,7 @@ def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
     if builtin:
         raise InputError(
             f"TRANSFER.SEMANTIC.NUM_CLASSES is {wanted}, but {', '.join(builtin)} has {found} "
-            "classes with the background"
+            "classes including the background; set it to this number"
         )
     cfg = changed(cfg, {"TRANSFER.SEMANTIC.NUM_CLASSES": found})
     check(cfg)
@@ -162,9 +166,10 @@ def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
 
 
 def warn_about(architecture: Mapping[str, Any]) -> None:
-    """Warns where the segmenter computes otherwise than the weights' own network."""
+    """Warns if the segmenter computes differently from the weights' original network."""
     if architecture.get("padding"):
         logger.warning(
-            "these weights were trained with TensorFlow's padding; a segmenter pads as torch does, "
-            "which moves their features a little (tools/convert_weights.py --check says how much)"
+            "these weights were trained with TensorFlow's padding, but a segmenter pads as torch "
+            "does, which changes their features a little (tools/convert_weights.py --check says "
+            "how much)"
         )

@@ -4,12 +4,12 @@ DATASETS.TRAIN and DATASETS.TEST name a built-in set (below), `semseg:FOLDER:SPL
 absolute or below the data sets' root; the last colon separates), or detection's
 `coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg folder holds
 JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does. A mask is a
-PNG of one number per pixel, or with a palette: 0..K-1, background included, and 255 for pixels that
-are neither trained on nor scored.
+PNG with one number per pixel, or with a palette: 0..K-1, including the background, and 255 for
+pixels that are not used in training or scores.
 
-VOC12aug: SBD's masks, converted, are in SegmentationClassAug/; train_aug.txt lists the 1,464 images
-of train and the 9,118 that SBD adds. An image's mask is the one of SegmentationClass where there is
-one, else that of SegmentationClassAug (as open-mmlab/mmsegmentation, pascal_voc12_aug.py).
+VOC12aug: SBD's converted masks are in SegmentationClassAug/; train_aug.txt lists the 1,464 images
+of train and the 9,118 that SBD adds. An image's mask is in SegmentationClass if it exists there,
+else in SegmentationClassAug (as in open-mmlab/mmsegmentation, pascal_voc12_aug.py).
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ PREFIX, OBJECTS = "semseg", "coco"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
-READ_MASKS = 25_000  # files, whose content is compared when data is: those of ADE20K and fewer
+READ_MASKS = 25_000  # most mask files whose content is compared; ADE20K has fewer
 CLASSES = (BACKGROUND, *VOC_CLASSES)
-WHOLE = 2**30  # bytes; no mask is larger
+WHOLE = 2**30  # bytes; every mask is smaller
 # name -> folder below the root, split
 BUILTIN = {
     "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
@@ -58,31 +58,31 @@ BUILTIN = {
 }
 _HINTS = {
     "train_aug": " (train_aug.txt lists 10,582 images: those of train.txt and SBD's 9,118, whose "
-    "masks lie in SegmentationClassAug)"
+    "masks are in SegmentationClassAug)"
 }
 
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """An image and its mask: a file, or the objects that it is drawn from."""
+    """An image and its mask: a file, or objects from which the mask is drawn."""
 
     file_name: str
-    mask_name: str  # without a mask file: whatever an error should name
+    mask_name: str  # without a mask file: the name for error messages
     image_id: str
     objects: Sample | None = None
 
     def mask(self) -> np.ndarray:
-        """uint8 (H, W) of class numbers; InputError for a file that is not one."""
+        """Returns class numbers, uint8 (H, W); InputError for a file that is not a mask."""
         return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
 
 
 class MaskFiles:
     """Files of masks as `pretrain.data.fingerprint.Annotations`.
 
-    Of more than `READ_MASKS` files, so many are read, evenly spaced.
+    If there are more than `READ_MASKS` files, only `READ_MASKS` of them are read, evenly spaced.
 
     Args:
-        names: of the classes; their order says what the numbers in the masks mean.
+        names: names of the classes, in the order of the numbers in the masks.
     """
 
     objects = None
@@ -104,7 +104,7 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class SemanticSet:
-    """A split; `classes[i]` names the pixels of number i."""
+    """A split; `classes[i]` is the name of the class with number i."""
 
     name: str
     samples: tuple[SemanticSample, ...]
@@ -120,7 +120,7 @@ class SemanticSet:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What the data is; the files of masks are read."""
+        """The fingerprint of the data; it reads the mask files."""
         objects = [sample.objects for sample in self.samples if sample.objects is not None]
         if not objects:
             masks = Files([sample.mask_name for sample in self.samples])
@@ -129,18 +129,18 @@ class SemanticSet:
         return fingerprint_of(self.origin, labels)
 
     def limited(self, count: int) -> SemanticSet:
-        """The first `count` images (0: all images)."""
+        """Returns the first `count` images (0: all images)."""
         return self if count <= 0 else replace(self, samples=self.samples[:count])
 
 
 def open_sets(
     names: Sequence[str], classes: Sequence[str] = (), like: SemanticSet | None = None
 ) -> SemanticSet:
-    """One SemanticSet of all the named splits, one after the other.
+    """Returns one SemanticSet of all named splits, one after the other.
 
-    `classes` lists the classes by hand; `like` (the training set) gives them to a test set. Else
-    they are VOC's, or those of FOLDER/classes.txt (one per line), or the numbers in all masks.
-    Raises InputError for a missing file, showing the expected tree.
+    `classes` lists the classes explicitly; with `like` (the training set) a test set has the same
+    classes. Otherwise they are VOC's, or those in FOLDER/classes.txt (one per line), or the numbers
+    in all masks. Raises InputError for a missing file; the message shows the expected tree.
     """
     if not names:
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
@@ -157,7 +157,7 @@ def open_sets(
 
 def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
     if not all(name.startswith(f"{OBJECTS}:") for name in names):
-        raise InputError(f"data sets {', '.join(names)} mix masks and objects")
+        raise InputError(f"data sets {', '.join(names)} mix masks and objects; use only one kind")
     if classes and classes[0] != BACKGROUND:
         raise InputError(f"TRANSFER.CLASSES must begin with {BACKGROUND!r}, got {classes[0]!r}")
     found = registry.open_sets(names, classes[1:])
@@ -170,7 +170,7 @@ def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet
 
 
 def locate(name: str) -> tuple[Path, str]:
-    """Folder and split of a name. Raises InputError for an unknown or malformed one."""
+    """Returns folder and split of a name. Raises InputError for an unknown or malformed name."""
     kind, _, rest = name.partition(":")
     if kind == PREFIX:
         text, _, split = rest.rpartition(":")
@@ -183,7 +183,7 @@ def locate(name: str) -> tuple[Path, str]:
 
 
 def read_split(folder: Path, split: str) -> list[SemanticSample]:
-    """All images of a split, in the order of its list file, every file checked to be there."""
+    """Returns all images of a split, in the order of its list file; every file must exist."""
     listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     for needed in (folder, folder / "JPEGImages", listing):
         if not needed.exists():
@@ -209,12 +209,14 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """uint8 (H, W) of class numbers; InputError, with the path, for anything else."""
+    """Returns class numbers, uint8 (H, W); InputError, with the path, for any other file."""
     try:
         with Image.open(path) as image:
             mode, mask = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"mask {path} cannot be read ({error}): truncated or damaged") from None
+        raise InputError(
+            f"mask {path} cannot be read ({error}): truncated or damaged; replace it"
+        ) from None
     if mode not in ("P", "L"):
         raise InputError(
             f"mask {path} has colours ({mode}), not class numbers; save it as 8-bit grey or with "
@@ -224,12 +226,12 @@ def read_mask(path: str) -> np.ndarray:
 
 
 def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
-    """Raises InputError for a number that is neither a class nor 255."""
+    """Raises InputError for a number that is not a class and not 255."""
     wrong = np.setdiff1d(mask, np.r_[np.arange(num_classes), IGNORE])
     if wrong.size:
         raise InputError(
-            f"mask {path} holds the number {wrong[0]}, but there are {num_classes} classes "
-            f"(0 to {num_classes - 1}; {IGNORE} is ignored)"
+            f"mask {path} has the number {wrong[0]}, but there are {num_classes} classes "
+            f"(0 to {num_classes - 1}; {IGNORE} is ignored); correct the mask or the classes"
         )
 
 

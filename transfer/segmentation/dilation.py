@@ -1,7 +1,7 @@
-"""Trunks at a finer stride: a ResNet in, the same weights with dilated convolutions out.
+"""Gives a ResNet trunk a finer stride by dilated convolutions, with the same weights.
 
-A stage that halved its input's resolution keeps it, and its 3x3 convolutions reach twice as far
-instead (Chen et al., DeepLab). Names and shapes of the weights stay.
+A stage that halved the resolution of its input now keeps it, and its 3x3 convolutions reach twice
+as far (Chen et al., DeepLab). Names and shapes of the weights do not change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pretrain.common.errors import InputError
 
 
 def total_stride(trunk: Trunk) -> int:
-    """Input pixels per feature, along one axis."""
+    """Returns the number of input pixels per feature, along one axis."""
     (stem,) = _convs(trunk, "conv1")
     stride = stem.stride[0] * (1 if isinstance(trunk.maxpool, nn.Identity) else 2)
     return stride * 2 ** len(_striding(trunk))
@@ -24,19 +24,21 @@ def dilate(trunk: Trunk, output_stride: int, contract: bool) -> None:
     """Gives the trunk the stride `output_stride`, in place, by dilating its last stages.
 
     Args:
-        contract: the convolution that lost its stride keeps the dilation of the stage before. Then
-            every convolution sees what it saw, and the old features are among the new ones;
-            torchvision and mmseg do so. False dilates it like the rest of its stage.
+        contract: the convolution that lost its stride keeps the dilation of the previous stage.
+            Then every convolution has the same inputs as before, and the old features are a subset
+            of the new ones; torchvision and mmseg do so. False: it is dilated like the rest of its
+            stage.
 
     Raises:
-        InputError: a stride that no number of stages gives.
+        InputError: no number of dilated stages gives this stride.
     """
     striding, total = _striding(trunk), total_stride(trunk)
     options = [total // 2**count for count in range(len(striding) + 1)]
     if output_stride not in options:
         known = ", ".join(map(str, options))
         raise InputError(
-            f"TRANSFER.SEMANTIC.OUTPUT_STRIDE {output_stride} is unknown; this backbone's: {known}"
+            f"TRANSFER.SEMANTIC.OUTPUT_STRIDE {output_stride} is not possible; this backbone has: "
+            f"{known}"
         )
     dilation = 1
     for stage in striding[len(striding) - options.index(output_stride) :]:
@@ -45,7 +47,7 @@ def dilate(trunk: Trunk, output_stride: int, contract: bool) -> None:
 
 
 def _striding(trunk: Trunk) -> list[nn.Sequential]:
-    """The stages that halve the resolution; none follows that does not."""
+    """Returns the stages that halve the resolution; they are the last stages."""
     stages = [getattr(trunk, name) for name in trunk.stages]
     return [stage for stage in stages if stage[0].stride == 2]
 
@@ -54,7 +56,7 @@ def _dilate_stage(stage: nn.Sequential, before: int, after: int, contract: bool)
     for index, block in enumerate(stage):
         reach = before if contract and index == 0 else after
         last = ("conv3",) if isinstance(block, Bottleneck) else ()
-        for conv in _convs(block, "conv1", "conv2", *last):  # of the main path, in order
+        for conv in _convs(block, "conv1", "conv2", *last):  # the main path, in order
             strided = conv.stride[0] > 1
             conv.stride = (1, 1)
             if conv.kernel_size[0] > 1:

@@ -1,7 +1,7 @@
 """Pictures of class maps: PIL images, and PNG files for a record or a user.
 
-The background (class 0) is left as it is, every other class is tinted in its colour, pixels without
-a label are grey.
+The background (class 0) is not changed, every other class is tinted in its colour, and pixels
+without a label are grey.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from transfer.segmentation.data import IGNORE, SemanticSet
 
 
 def drawn_images(size: int, count: int) -> list[int]:
-    """Indices of `count` images, evenly spread over a set (fewer where it has fewer)."""
+    """Returns indices of `count` images, evenly spaced over a set (fewer if it has fewer)."""
     return np.linspace(0, size - 1, min(count, size)).round().astype(int).tolist()
 
 
 def draw_map(
     pixels: np.ndarray, classes: np.ndarray, names: tuple[str, ...], long_edge: int | None = None
 ) -> Image.Image:
-    """uint8 RGB (H, W, 3) tinted by a map (H, W), with the names of its classes in a corner."""
+    """Returns an image, uint8 RGB (H, W, 3), tinted by a map (H, W) and with its classes' names."""
     pixels = np.array(pixels)
     pixels[classes == IGNORE] = 128
     found = [int(c) for c in np.unique(classes) if 0 < c < len(names)]
     masks = [classes == c for c in found]
-    # One small box per class, in the upper left corner of its pixels, carries the name.
+    # A small box in the upper left corner of each class's pixels has the class's name.
     corners = [np.argwhere(mask)[0] for mask in masks]
     boxes = np.array([[x, y, x + 1, y + 1] for y, x in corners], dtype=float).reshape(-1, 4)
     labels = [names[c] for c in found]
@@ -39,7 +39,7 @@ def draw_map(
 
 
 def draw_predictions(dataset: SemanticSet, maps: Mapping[int, np.ndarray], path: Path) -> None:
-    """Writes a sheet: each image as labelled beside the image as predicted."""
+    """Writes a sheet that shows each image with its labels next to its predictions."""
     cells = []
     for index in sorted(maps):
         sample = dataset.samples[index]

@@ -1,8 +1,9 @@
-"""Scores of class maps: confusion matrices in, mIoU and pixel accuracy in percent out.
+"""Scores of class maps: computes mIoU and pixel accuracy, in percent, from confusion matrices.
 
-K classes. A confusion matrix is int64 (K, K): [i, j] counts pixels of class i that were called j;
-pixels without a label (255) count nowhere. The sums are over all images before anything is
-divided, as VOC defines its segmentation score. Names are those of Detectron2's SemSegEvaluator.
+Legend: K classes. A confusion matrix is int64 (K, K): [i, j] counts pixels of class i that were
+predicted as j; pixels without a label (255) are not counted. Matrices are summed over all images
+before the division, as VOC defines its segmentation score. Names are those of Detectron2's
+SemSegEvaluator.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NAMES = ("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC")
 
 
 def confusion(mask: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 (K, K) of two class maps (H, W); `predicted` holds classes only."""
+    """Returns int64 (K, K) of two class maps (H, W); `predicted` has only classes."""
     labelled = mask < num_classes
     pairs = mask[labelled].astype(np.int64) * num_classes + predicted[labelled]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -27,10 +28,10 @@ def confusion(mask: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.n
 def summarize(
     total: np.ndarray, classes: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics, per_class) of a summed confusion matrix, in percent.
+    """Returns (metrics, per_class) of a summed confusion matrix, in percent.
 
-    The mean IoU is over classes that occur, in the masks or in the predictions; the mean accuracy
-    over those in the masks. What has no pixel to divide by is NaN.
+    The mean IoU is over classes that occur in the masks or in the predictions; the mean accuracy is
+    over those in the masks. A value without any pixel is NaN.
     """
     one = Replicates([0], np.ones((1, 1), np.int32))
     metrics = {name: float(value[0]) for name, value in draw_metrics(total[None], one).items()}
@@ -43,10 +44,10 @@ def summarize(
 
 
 def draw_metrics(matrices: np.ndarray, replicates: Replicates) -> dict[str, np.ndarray]:
-    """Each metric, in percent, under each of the replicates' weights, (W,).
+    """Returns each metric, in percent, for each of the replicates' weights, (W,).
 
-    matrices (n, K, K): one per image, in the order of the replicates' ids. Where a draw has no
-    pixel of a class, the class keeps its full data's score.
+    matrices (n, K, K): one per image, in the order of the replicates' ids. If a draw has no pixel
+    of a class, the class keeps its score on the full data.
     """
     totals = np.tensordot(replicates.weights, matrices, axes=(0, 0)).astype(np.float64)
     iou, accuracy = (keep_classes(values.T) for values in _rates(totals))  # (K, W)
@@ -63,7 +64,7 @@ def draw_metrics(matrices: np.ndarray, replicates: Replicates) -> dict[str, np.n
 
 
 def _rates(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU and accuracy in percent by class, NaN without pixels; (..., K, K) -> (..., K) each."""
+    """Maps (..., K, K) to IoU and accuracy by class, (..., K), in percent; NaN without pixels."""
     hits = np.diagonal(totals, axis1=-2, axis2=-1)
     labelled, called = totals.sum(axis=-1), totals.sum(axis=-2)
     return 100.0 * _ratio(hits, labelled + called - hits), 100.0 * _ratio(hits, labelled)
@@ -75,6 +76,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """(K, W) -> (W,): the mean over the classes that the full data, column 0, has."""
+    """Maps (K, W) to (W,): the mean over the classes of the full data, column 0."""
     present = values[~np.isnan(values[:, 0])]
     return present.mean(axis=0) if len(present) else np.full(values.shape[1], np.nan)

@@ -1,7 +1,8 @@
-"""A fully convolutional segmenter: images in, one class per pixel out.
+"""A fully convolutional segmenter, which predicts one class per pixel.
 
-A dilated ResNet, a head of a few 3x3 convolutions and a 1x1 classifier, bilinear upsampling to the
-input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN of mmseg's fcn_r50-d8.py).
+It has a dilated ResNet, a head of a few 3x3 convolutions with a 1x1 classifier, and bilinear
+upsampling to the input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN, mmseg's
+fcn_r50-d8.py).
 
 Legend: N images, C channels, K classes; H, W original pixels; h, w the network's input.
 """
@@ -28,8 +29,9 @@ LOSS_OVER = ("labelled", "all")
 class FcnHead(nn.Module):
     """3x3 convolutions, each with BN and ReLU, then dropout and a 1x1 classifier.
 
-    `concat`: one more (undilated) convolution sees the head's input beside what the others made
-    of it. Convolutions start kaiming_normal fan_out, the classifier normal 0.01, as mmseg's.
+    `concat`: one more (undilated) convolution takes the head's input concatenated with the output
+    of the others. Initialisation is as in mmseg: kaiming_normal fan_out for convolutions, normal
+    0.01 for the classifier.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class FcnHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h', w') -> scores (N, K, h', w')."""
+        """Maps (N, C, h', w') to scores (N, K, h', w')."""
         y = self.convs(x)
         if self.conv_cat is not None:
             y = self.conv_cat(torch.cat([x, y], dim=1))
@@ -70,11 +72,11 @@ def _conv(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
 
 
 class Segmenter(nn.Module):
-    """In training: a batch of dicts (`transforms.py`) -> losses. Else: -> class maps.
+    """Maps a batch of dicts (`transforms.py`) to losses in training, and else to class maps.
 
-    Each image is normalised and filtered on its own, then padded, with zeros (the mean) below and
-    on the right, to the batch's size; padding is not trained on. In training that is at least
-    `crop_size`, so that batches do not differ in size.
+    Each image is normalised and filtered separately, then padded with zeros (the mean) below and on
+    the right to the batch's size; the loss ignores padding. In training the size is at least
+    `crop_size`, so all batches have the same size.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Segmenter(nn.Module):
         self.aux_weight, self.loss_over = aux_weight, loss_over
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Tensor]:
-        """Losses by name, or a list of uint8 maps (H, W) in original pixels."""
+        """Returns losses by name, or a list of uint8 maps (H, W) in original pixels."""
         if not self.training:
             return [self._predict(item) for item in batch]
         images, masks = self.collate(batch)
@@ -108,7 +110,7 @@ class Segmenter(nn.Module):
         return losses
 
     def scores(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, h, w) -> scores at the features' resolution, of the head and of the second one."""
+        """Maps (N, 3, h, w) to the scores of both heads at the resolution of the features."""
         maps = self.backbone.forward_stages(images)
         *_, before, last = self.backbone.stages
         scores = [self.head(maps[last])]
@@ -117,7 +119,7 @@ class Segmenter(nn.Module):
         return scores
 
     def collate(self, batch: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-        """float32 (N, 3, h, w) and int64 (N, h, w), on the model's device."""
+        """Returns images float32 (N, 3, h, w) and masks int64 (N, h, w), on the model's device."""
         height = max(self.crop_size, *(item["image"].shape[1] for item in batch))
         width = max(self.crop_size, *(item["image"].shape[2] for item in batch))
         padded, masks = [], []
@@ -138,7 +140,7 @@ class Segmenter(nn.Module):
 
     def _predict(self, item: Mapping[str, Any]) -> Tensor:
         image = self._input(item["image"])
-        # To the input's size first, as mmseg: matters where the test images were resized.
+        # First to the input's size, as in mmseg: it matters if the test images were resized.
         scores = self._upsample(self.scores(image)[0], image.shape[-2:])
         scores = self._upsample(scores, (item["height"], item["width"]))
         return scores[0].argmax(dim=0).to(torch.uint8)
@@ -150,10 +152,10 @@ class Segmenter(nn.Module):
 
 
 def pixel_loss(scores: Tensor, masks: Tensor, over: str) -> Tensor:
-    """Cross entropy of scores (N, K, h, w) and masks int64 (N, h, w); a mean over this process.
+    """Returns the cross entropy of scores (N, K, h, w) and masks int64 (N, h, w) in this process.
 
-    `over` "labelled": the sum over labelled pixels divided by their number (0 without any);
-    "all": divided by N h w, as mmseg does, so that a crop with much padding counts less.
+    `over` "labelled": the sum over labelled pixels divided by their number (0 without any); "all":
+    divided by N h w, as mmseg does, so a crop with much padding counts less.
     """
     total = F.cross_entropy(scores, masks, ignore_index=IGNORE, reduction="sum")
     count = masks.numel() if over == "all" else (masks != IGNORE).sum().clamp(min=1)
@@ -179,15 +181,15 @@ def build_segmenter(
     align_corners: bool,
     loss_over: str,
 ) -> Segmenter:
-    """The segmenter, untrained.
+    """Returns the untrained segmenter.
 
     Args:
-        architecture: see `transfer.checkpoints.weights.Weights`; TensorFlow's padding is not kept
-            (a dilated convolution has no such padding), which the caller warns about.
+        architecture: see `transfer.checkpoints.weights.Weights`; TensorFlow's padding is not kept,
+            because a dilated convolution has no such padding; the caller warns about it.
     """
     trunk = build_trunk(backbone, {k: v for k, v in architecture.items() if k != "padding"})
     if not isinstance(trunk, Trunk):
-        raise InputError(f"an FCN needs a ResNet, not a {backbone}")
+        raise InputError(f"an FCN needs a ResNet, not a {backbone}; give weights of a ResNet")
     dilate(trunk, output_stride, contract_dilation)
     head = FcnHead(
         trunk.out_dim,
@@ -215,13 +217,13 @@ def build_segmenter(
 
 
 def stage_width(trunk: Trunk, stage: str) -> int:
-    """Channels of a stage's output."""
+    """Returns the number of channels of a stage's output."""
     convs = [m for m in getattr(trunk, stage)[-1].modules() if isinstance(m, nn.Conv2d)]
     return convs[-1].out_channels
 
 
 def load_backbone(model: Segmenter, state: Mapping[str, Tensor], where: str) -> None:
-    """Copies a trunk's tensors, every one of them; InputError where a key or a shape differs."""
+    """Copies all tensors of a trunk; InputError if a key or a shape differs."""
     missing, unexpected = [], []
     try:
         missing, unexpected = model.backbone.load_state_dict(dict(state), strict=False)

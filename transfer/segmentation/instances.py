@@ -1,7 +1,8 @@
-"""Class maps from objects: a sample of a COCO set with masks in, one class number per pixel out.
+"""Makes class maps from objects: a sample of a COCO set with masks gives one class per pixel.
 
-Category c becomes number c + 1, 0 is the background. A pixel of two objects of different classes,
-and a crowd region, belong to no one class: they are ignored, as in torchvision's reference script.
+Category c becomes number c + 1; 0 is the background. Pixels of two objects of different classes,
+and crowd regions, do not have a single class: they are ignored, as in torchvision's reference
+script.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ IGNORE = 255
 
 
 def class_map(sample: Sample) -> np.ndarray:
-    """uint8 (H, W) of the whole image; objects without a mask are left out."""
+    """Returns uint8 (H, W) of the complete image; objects without a mask are left out."""
     found = np.zeros((sample.height, sample.width), np.uint8)
     crowd = np.zeros(found.shape, bool)
     for instance in sample.instances:

@@ -1,7 +1,7 @@
-"""Pictures of what a segmenter is trained on, before it is trained.
+"""Pictures of the training images of a segmenter, to look at before the training.
 
-They are PNG files of the first training images, scaled, cropped, flipped and jittered as the
-segmenter gets them, and tinted by their masks.
+They are PNG files of the first training images, scaled, cropped, flipped and jittered as in
+training, and tinted by their masks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transfer.segmentation.training import training_batches
 
 
 def show_data(cfg: CfgNode, train_set: SemanticSet, folder: Path, count: int) -> list[Path]:
-    """Writes `count` training images as drawn, tinted, into the folder; returns their paths."""
+    """Writes `count` transformed, tinted training images into the folder; returns their paths."""
     paths: list[Path] = []
     for batch in training_batches(cfg, train_set):
         for item in batch:

@@ -1,6 +1,6 @@
-"""Semantic segmentation as a task: an FCN is fine-tuned from weights and scored.
+"""Semantic segmentation as a task: fine-tunes an FCN from weights and scores it.
 
-The config and the files are detection's. Trial t uses seed SEED + t.
+The config and the files are the same as for detection. Trial t uses seed SEED + t.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SegmentationJob = Job[SemanticSet]
 
 
 class SegmentationTask(FineTuning[SegmentationJob]):
-    """Class maps of whole images."""
+    """Predicts class maps of complete images."""
 
     name = "semantic"
 
@@ -56,12 +56,16 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         """See `Task.load_config`."""
         return segmentation_config.load_segmentation_config(config, overrides)
 
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """TRANSFER.TF32."""
+        return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
+
     def backbone_name(self, cfg: CfgNode) -> str:
-        """The trunk's name in pretrain.backbones."""
+        """Returns the trunk's name in pretrain.backbones."""
         return segmentation_config.backbone_name(cfg)
 
     def open_data(self, request: Request, *, scan: bool = True) -> SegmentationJob:
-        """The config, with the number of classes, and both data sets."""
+        """Opens both data sets; returns them with the config, which has the number of classes."""
         cfg = self.load_config(request.config, request.overrides)
         limit = cfg.TRANSFER.LIMIT_IMAGES
         train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
@@ -70,20 +74,21 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
 
     def prepare(self, request: Request, *, scan: bool = True) -> SegmentationJob:
-        """Also the engine."""
+        """Checks also the engine."""
         if request.engine not in ("auto", ENGINE):
             raise InputError(
-                f"--engine {request.engine}: semantic segmentation runs on the {ENGINE} engine only"
+                f"--engine {request.engine}: semantic segmentation only runs on {ENGINE}; leave "
+                "the option out"
             )
         return super().prepare(request, scan=scan)
 
     def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
-        """The weights of the config's backbone."""
+        """Reads the weights of the config's backbone."""
         name = self.backbone_name(job.cfg)
         return read_weights(job.request.opened, backbone=name, seed=seed)
 
     def describe(self, job: SegmentationJob) -> list[str]:
-        """The number of classes, if the data decides about it."""
+        """Returns a line with the number of classes if the data decides it."""
         return classes_from_data(job, "TRANSFER.SEMANTIC.NUM_CLASSES")
 
     def run_trial(self, job: SegmentationJob, trial: Trial) -> Outcome | None:
@@ -91,7 +96,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         trial.log_to_folder()
         weights = self.weights_of_trial(job, trial)
         segmentation_config.warn_about(weights.architecture)
-        # The architecture's padding is warned about above, in this task's words.
+        # `warn_about` above has this task's warning about the architecture's padding.
         strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
         cfg = with_preprocess(job.cfg, weights.preprocess, strides)
         cfg = config_of_trial(cfg, job.request, trial)
@@ -138,11 +143,13 @@ class SegmentationTask(FineTuning[SegmentationJob]):
 
 
 def open_trained(request: Request) -> tuple[CfgNode, SemanticSet]:
-    """What --eval-only scores: the config and the test set, with the classes of the segmenter in
-    `request.weights`. The training set is opened only if neither the file nor TRANSFER.CLASSES
-    names the classes.
+    """Returns the config and the test set that --eval-only scores.
 
-    Raises InputError if the file is not a segmenter, or the data does not fit it.
+    The classes are those of the segmenter in `request.weights`. The training set is opened only if
+    neither the file nor TRANSFER.CLASSES names the classes.
+
+    Raises:
+        InputError: the file is not a segmenter, or the data does not fit it.
     """
     cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
     named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
@@ -159,7 +166,7 @@ def _check_images(*sets: SemanticSet) -> None:
 
 
 def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:
-    """Trains, unless a resumed run had finished training already."""
+    """Trains, unless a resumed run had already finished its training."""
     model_file = folder / MODEL_FILE
     if job.request.resume and (done := finished_model(folder, read_segmenter)) is not None:
         return Fitted(model_file, done.seconds or 0.0)
@@ -183,7 +190,7 @@ def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> 
 def _write_artifacts(
     job: SegmentationJob, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
 ) -> dict[str, str]:
-    """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
+    """Writes the artifacts for the report; returns {name: path below the folder}."""
     total = {"classes": job.test_set.classes, "confusion": matrices.sum(axis=0).tolist()}
     (folder / "inference").mkdir(exist_ok=True)
     atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")

@@ -1,7 +1,7 @@
-"""Training and predicting: a config in, model_final.pth and confusion matrices out.
+"""Trains a segmenter, which gives model_final.pth, and predicts, which gives confusion matrices.
 
-The loop, the schedule, the files and the order of the images are those of `transfer/training`: a
-run resumes at an iteration, sees the same images with the same draws, and ends with the same
+The loop, the schedule, the files and the order of the images are those of `transfer/training`. A
+run that is resumed at an iteration has the same images and random draws, and gives the same
 weights.
 """
 
@@ -36,9 +36,9 @@ from transfer.training.sampler import rank_share
 
 logger = logging.getLogger(__name__)
 
-# Scores in the middle of training: (confusion matrices, iteration) -> metrics in percent.
+# Scores during training: (confusion matrices, iteration) -> metrics in percent.
 Evaluate = Callable[[np.ndarray, int], dict[str, float]]
-KEPT_PART, KIND = "head.classifier.", "segmenter"  # what tells a segmenter's file from others
+KEPT_PART, KIND = "head.classifier.", "segmenter"  # every segmenter's file has this tensor prefix
 
 
 def fit(
@@ -72,7 +72,7 @@ def fit(
 
 
 def make_started_segmenter(cfg: CfgNode, weights: Weights) -> nn.Module:
-    """The segmenter of a config with the weights' backbone, its batch norms as the config says."""
+    """Returns a config's segmenter with the weights' backbone and the config's batch norms."""
     segmenter = make_segmenter(cfg, weights.preprocess, weights.architecture)
     load_backbone(segmenter, weights.state, cfg.MODEL.WEIGHTS)
     if cfg.MODEL.RESNETS.NORM == "SyncBN":
@@ -81,14 +81,14 @@ def make_started_segmenter(cfg: CfgNode, weights: Weights) -> nn.Module:
 
 
 def make_segmenter(cfg: CfgNode, preprocess: Preprocess, architecture: Any) -> Segmenter:
-    """The segmenter of a config, untrained; the weights give its input and where it strides."""
+    """Returns a config's untrained segmenter; the weights decide its input and its strides."""
     return build_segmenter(
         **segmenter_arguments(cfg), preprocess=preprocess, architecture=architecture
     )
 
 
 def load_segmenter(cfg: CfgNode, model_file: Path | OpenedWeights) -> Segmenter:
-    """A trained segmenter, on the config's device; InputError where file and config differ."""
+    """Returns a trained segmenter on the config's device; InputError if file and config differ."""
     content = read_segmenter(model_file)
     model = make_segmenter(cfg, content.preprocess or Preprocess(), content.architecture)
     try:
@@ -100,14 +100,14 @@ def load_segmenter(cfg: CfgNode, model_file: Path | OpenedWeights) -> Segmenter:
 
 
 def read_segmenter(source: Path | OpenedWeights) -> ModelFile:
-    """Reads model_final.pth; InputError when it is not a whole segmenter."""
+    """Reads model_final.pth; InputError if it is not a complete segmenter."""
     return read_model(source, KEPT_PART, KIND)
 
 
 def training_batches(
     cfg: CfgNode, train_set: SemanticSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
-    """This process's endless batches, from the given one on."""
+    """Returns this process's endless batches, starting at the given one."""
     batches = batch_indices(cfg, [False] * len(train_set), False, start_batch)
     mapper = TrainMapper(train_transform(cfg), cfg.TRANSFER.SEMANTIC.NUM_CLASSES, cfg.SEED)
     device = process_device(cfg.MODEL.DEVICE)
@@ -117,10 +117,10 @@ def training_batches(
 def predict(
     model: nn.Module, cfg: CfgNode, test_set: SemanticSet, keep: frozenset[int] = frozenset()
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Confusion matrices int64 (n, K, K) of all test images, in their order, on every process.
+    """Returns confusion matrices int64 (n, K, K) of all test images, in order, on every process.
 
-    Returns also the class maps of the images whose indices are in `keep`. Each process predicts a
-    share, one image at a time, so that no size is padded.
+    It also returns the class maps of the images whose indices are in `keep`. Each process predicts
+    a share, one image at a time, so no image is padded.
     """
     num_classes = cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     share = rank_share(len(test_set), rank(), world_size())

@@ -1,9 +1,9 @@
-"""One image with its mask -> one input of the segmenter.
+"""Transforms an image and its mask to an input of the segmenter.
 
 An input is a dict: "image" uint8 (3, h, w) RGB, "mask" uint8 (h, w), "image_id", "file_name",
 "height" and "width" of the original image. For training it is scaled, cropped to at most CROP x
-CROP, flipped and jittered; for testing it is resized, with the mask in original pixels. The model
-normalises and pads (`fcn.py`), since the high-pass filter comes between the two.
+CROP, flipped and jittered; for testing it is resized, and the mask keeps its original size. The
+model normalises and pads (`fcn.py`), because the high-pass filter is between the two.
 
 Legend: H, W original pixels; h, w those of the network's input.
 """
@@ -23,19 +23,19 @@ from transfer.detection.data.transforms import Geometry, read_image, resized_sha
 from transfer.segmentation.data import IGNORE, SemanticSample, check_values
 
 CROP_TRIES = 10
-# Of mmseg's PhotoMetricDistortion; each change is made to half of the images.
-BRIGHTNESS = 32.0  # of 255
-FACTORS = (0.5, 1.5)  # of contrast and of saturation
+# The values of mmseg's PhotoMetricDistortion; each change is made to half of the images.
+BRIGHTNESS = 32.0  # largest change, of 255
+FACTORS = (0.5, 1.5)  # range of the factors on contrast and on saturation
 HUE_DEGREES = 36  # OpenCV's 8-bit hue counts 2 degrees: 18 of 180
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """What is drawn for a training image.
+    """The random transform of a training image.
 
-    `short_edges` and `max_size` give the size that a factor from `scale_range` multiplies; a short
-    edge of 0 is the image's own size. A crop in which one class has `crop_max_share` or more of the
-    labelled pixels is drawn again (up to 10 times) where that is below 1.
+    `short_edges` and `max_size` give a size, which is multiplied by a factor from `scale_range`; a
+    short edge of 0 means the image's original size. If `crop_max_share` is below 1, a crop in which
+    one class has this share or more of the labelled pixels is drawn again (up to 10 times).
     """
 
     short_edges: Sequence[int]
@@ -49,7 +49,7 @@ class TrainTransform:
     def __call__(
         self, pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (H, W, 3), (H, W) -> uint8 (h, w, 3), (h, w) with h, w <= crop_size."""
+        """Maps uint8 (H, W, 3), (H, W) to uint8 (h, w, 3), (h, w) with h, w <= crop_size."""
         height, width = mask.shape
         geometry = Geometry(height, width, *self.draw_size(height, width, rng), flip=False)
         pixels, mask = geometry.image(pixels), geometry.mask(mask)
@@ -62,7 +62,7 @@ class TrainTransform:
         return np.ascontiguousarray(pixels), np.ascontiguousarray(mask)
 
     def draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
-        """The size that the whole image is scaled to."""
+        """Draws the size to which the full image is scaled."""
         short_edge = int(rng.choice(np.asarray(self.short_edges)))
         ratio = rng.uniform(*self.scale_range)
         if short_edge == 0:
@@ -71,11 +71,11 @@ class TrainTransform:
         return resized_shape(height, width, *edges)
 
     def draw_crop(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns of the crop, uniform over all crops inside the image."""
+        """Draws rows and columns of the crop, uniform over all crops inside the image."""
         crop = self._crop(mask.shape, rng)
         for _ in range(CROP_TRIES if self.crop_max_share < 1.0 else 0):
             counts = np.bincount(mask[crop].reshape(-1), minlength=256)[:IGNORE]
-            # A crop of one class alone is refused too, whatever the share (mmseg's rule).
+            # A crop with only one class is also rejected, for any share (mmseg's rule).
             if counts.max() < self.crop_max_share * counts.sum():
                 break
             crop = self._crop(mask.shape, rng)
@@ -88,10 +88,10 @@ class TrainTransform:
 
 
 def jitter(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation and hue as mmseg's PhotoMetricDistortion draws them.
+    """Changes brightness, contrast, saturation and hue, drawn as in mmseg's PhotoMetricDistortion.
 
-    uint8 RGB (h, w, 3) in and out. Contrast scales around 0, comes second or last; the colour
-    space is PIL's 8-bit HSV, whose hue has 256 steps where OpenCV's has 180.
+    Input and output are uint8 RGB (h, w, 3). Contrast scales around 0 and comes second or last. The
+    colour space is PIL's 8-bit HSV, whose hue has 256 steps; OpenCV's has 180.
     """
     if rng.random() < 0.5:
         pixels = _clip(pixels.astype(np.float32) + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
@@ -117,7 +117,7 @@ def _clip(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrainMapper:
-    """Draws the transform of a training image from (seed, position) and applies it.
+    """Draws the transform of a training image from (seed, position), and applies it.
 
     `position` counts samples since the start of training, over all processes, as in detection.
     """
@@ -134,7 +134,7 @@ class TrainMapper:
 
 @dataclass(frozen=True)
 class InferenceMapper:
-    """Resizes a test image (`short_edge` 0: not at all), not its mask; `position` is ignored."""
+    """Resizes a test image (not if `short_edge` is 0) but not its mask; ignores `position`."""
 
     short_edge: int
     max_size: int
@@ -149,12 +149,12 @@ class InferenceMapper:
 
 
 def read_pair(sample: SemanticSample, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 RGB (H, W, 3) and the mask (H, W); InputError where they do not fit."""
+    """Returns uint8 RGB (H, W, 3) and the mask (H, W); InputError if their sizes differ."""
     pixels, mask = read_image(sample.file_name, "RGB"), sample.mask()
     if pixels.shape[:2] != mask.shape:
         raise InputError(
-            f"mask {sample.mask_name} has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
-            f"{pixels.shape[1]} x {pixels.shape[0]}"
+            f"mask {sample.mask_name} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image "
+            f"has {pixels.shape[1]} x {pixels.shape[0]}; give both the same size"
         )
     check_values(mask, num_classes, sample.mask_name)
     return pixels, mask

@@ -1,1 +1,1 @@
-"""Checkpoints x tasks x trials: plan and launch."""
+"""Runs many checkpoints on many tasks with several trials: the plan, its checks and its launch."""

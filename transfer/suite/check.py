@@ -1,8 +1,8 @@
-"""Looks at every job's config, data and weights before the first one starts.
+"""Checks the config, data and weights of every job before the first job starts.
 
-It finds what each job of a plan costs, or what is wrong with it. The doctor looks at a single run
-by the same functions. Pretraining is looked at through functions that the command hands in, since
-only `pretrain` knows its configs.
+The result is the cost of each job in a plan, or its problem. The doctor checks a single run with
+the same functions. The command passes in the functions that check pretraining, because only
+`pretrain` can read its configs.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from transfer.trials.tasks import task_of
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What only `pretrain` knows; the first two raise InputError."""
+    """Functions that only `pretrain` can provide; the first two raise InputError."""
 
     load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
-    # A config, and data sets by name that are open already, to which it adds those that it opens
+    # Arguments: a config, and the open data sets by name, to which it adds those that it opens
     check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], PretrainingData]
     defaults: Callable[[], CfgNode]
-    batch_note: Callable[[CfgNode], str | None]  # a warning, where the batch is not the recipe's
-    # Two configs as YAML, and where the first one was found; raises InputError where they differ.
+    batch_note: Callable[[CfgNode], str | None]  # a warning if the batch is not the recipe's
+    # Arguments: two configs as YAML, and the path of the first; raises InputError if they differ
     check_same: Callable[[str, str, Path], None]
-    # What a run needs of its GPUs, from a config, processes and training images (None: not known)
+    # What a run needs from its GPUs, given a config, processes and training images (None: unknown)
     needs: Callable[[CfgNode, int, int | None], RunNeeds]
-    # A warning about the queue of keys, from the number of training images
+    # A warning about the queue of keys, given the number of training images
     queue_note: Callable[[CfgNode, int], str | None] = lambda cfg, count: None
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a task's config and data say of its cost; 0: there is none, or it is not known."""
+    """The cost of a task by its config and data; 0: there is none, or it is not known."""
 
-    backbone: str | None = None  # that the config builds; None: whatever the weights are
+    backbone: str | None = None  # the backbone that the config builds; None: the weights decide
     untrained: str = ""  # the backbone of `random` weights
-    iterations: int = 0  # det, cls that trains on crops: of the optimiser, a trial
+    iterations: int = 0  # optimizer steps per trial, of det, and of cls that trains on crops
     batch_size: int = 0  # images at once
     train_images: int = 0
     test_images: int = 0
-    evaluations: int = 1  # passes over the test images, a trial
+    evaluations: int = 1  # passes over the test images per trial
 
 
 @dataclass(frozen=True)
 class Known:
-    """Of weights; None where they do not exist yet, or are drawn anew by each trial."""
+    """Facts of weights; None if they do not exist yet, or if each trial draws new weights."""
 
     backbone: str | None = None
     sha256: str | None = None
@@ -72,21 +72,21 @@ class Known:
 
 @dataclass
 class Checks:
-    """By job name: facts, what is wrong, and the backbone of the weights where it is known."""
+    """By job name: facts, problems, and the backbone of the weights if it is known."""
 
     facts: dict[str, Checked] = field(default_factory=dict)
-    problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (what it is about, what)
+    problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (subject, problem)
     backbones: dict[str, str | None] = field(default_factory=dict)
 
     def raise_problems(self) -> None:
-        """Raises Problems with each line once."""
+        """Raises Problems, with each line only once."""
         if self.problems:
             unique = dict.fromkeys(self.problems.values())
             raise Problems(*(f"{about}: {what}" for about, what in unique))
 
 
 def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
-    """Raises Problems for the configs and overrides that do not load, of all jobs together."""
+    """Raises Problems for all configs and overrides that do not load, over all jobs together."""
     found = Collector()
     for job in jobs:
         with found.about(_subject(job)):
@@ -98,15 +98,15 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
 
 
 def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
-    """Opens the data of what is not done, and all weights, each of them once.
+    """Opens the data of the jobs that are not done, and all weights, each of them once.
 
-    Records and checkpoints that are there must be of the configs and weights of now.
+    Existing records and checkpoints must match the current configs and weights.
     """
     checks = Checks()
     made: dict[str, Known | InputError] = {}  # by weights
     makers: dict[str, Job] = {}
     tasks: dict[str, Checked | InputError] = {}
-    opened: dict[str, ImageDataset] = {}  # of all pretraining jobs: a folder is listed once
+    opened: dict[str, ImageDataset] = {}  # shared by all pretraining jobs: a folder is listed once
     for job in (job for job in jobs if job.kind == "pretrain"):
         cfg = pretraining.load(job.config, job.overrides, job.processes)
         weights = str(job.output / "backbone.pkl")
@@ -143,20 +143,20 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
         checks.facts[job.name] = facts
         has = known.backbone
         if facts.backbone and has and not same_trunk(has, facts.backbone):
-            what = f"{job.weights} is a {has}, where {job.config} builds a {facts.backbone}"
+            what = f"{job.weights} is a {has}, but {job.config} builds a {facts.backbone}"
             checks.problems[job.name] = (job.name, f"{what}; list its checkpoints by name")
     return checks
 
 
 def _check_folder(job: Job, known: Known, maker: Job | None) -> None:
-    """Raises InputError for results that are not of the job as it is now."""
+    """Raises InputError if existing results do not match the job."""
     if maker is not None:
         check_weights_stay(job, maker)
     check_task_folder(job, task_of_job(job), known.sha256)
 
 
 def _outcome(function: Callable[..., Any], *args: Any) -> Any:
-    """What the function returns, or the InputError that it raises."""
+    """Returns the function's result, or the InputError that it raises."""
     try:
         return function(*args)
     except InputError as error:
@@ -164,16 +164,16 @@ def _outcome(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def task_of_job(job: Job) -> Task[Any]:
-    """The task of a det or cls job."""
+    """Returns the task of a det or cls job."""
     return task_of(job.kind, job.config, job.overrides)
 
 
 def request_of(job: Job, weights: str, words: Sequence[str] = ()) -> Request:
-    """What a det or cls job asks for; it takes up what is there.
+    """Returns the request of a det or cls job, which continues from existing results.
 
     Args:
-        weights: the job's own, or those that stand in for them.
-        words: further overrides.
+        weights: the job's weights, or weights that replace them in a check.
+        words: additional overrides.
     """
     return Request(
         config=job.config,
@@ -186,18 +186,18 @@ def request_of(job: Job, weights: str, words: Sequence[str] = ()) -> Request:
 
 
 def check_task(job: Job, backbone: str | None) -> Checked:
-    """Opens the data of a det or cls job, and says what its trials cost.
+    """Opens the data of a det or cls job, and returns the cost of its trials.
 
-    Files of images are not looked at. Weights that a job will make are stood in for.
+    It does not check image files. Weights that another job will make are replaced by random ones.
 
     Args:
-        backbone: of the weights, if it is known.
+        backbone: backbone of the weights, if it is known.
     """
     task = task_of_job(job)
     weights, words = stand_in(job, backbone)
     prepared = task.prepare(request_of(job, weights, words), scan=False)
     builds = task.backbone_name(prepared.cfg)
-    if builds is None:  # then the weights decide, and with them whether the images fit
+    if builds is None:  # the weights decide the backbone, and whether the images fit it
         task.read_weights(prepared, prepared.cfg.SEED)
     task.check_processes(prepared.cfg, job.processes)
     cost = task.cost(prepared, job.processes)
@@ -213,12 +213,12 @@ def check_task(job: Job, backbone: str | None) -> Checked:
 
 
 def stand_in(job: Job, backbone: str | None) -> tuple[str, tuple[str, ...]]:
-    """The job's weights, or until they exist untrained ones, with the overrides they need."""
+    """Returns the job's weights, or random ones until they exist, with the overrides they need."""
     if not job.needs or Path(job.weights).exists():
         return job.weights, ()
     if job.kind == "det":
         return RANDOM, ()
-    # A trunk that only timm knows is stood in for by the field's usual one.
+    # A backbone that only timm knows is replaced by the most common one.
     return RANDOM, ("BACKBONE.NAME", backbone if backbone in BACKBONES else "resnet50")
 
 
@@ -231,11 +231,11 @@ def _known(weights: str) -> Known:
 
     opened = OpenedWeights(weights)
     if kind_of(opened) != BACKBONE:
-        return Known()  # a whole detector: the task that starts from it looks at it
+        return Known()  # a complete detector: the task that starts from it checks it
     found = read_weights(opened)
     return Known(found.backbone, found.sha256)
 
 
 def _subject(job: Job) -> str:
-    """What a problem of the job's config is a problem of: the task, or the pretraining."""
+    """Returns the subject of a problem with the job's config: the task, or the pretraining."""
     return job.name if job.kind == "pretrain" else job.name.rpartition("/")[0]

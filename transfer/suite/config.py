@@ -1,6 +1,6 @@
-"""The entries of a suite config, checked: mappings in, the same mappings out.
+"""Reads and checks the entries of a suite config.
 
-All that is wrong with a suite is told at once, one line each.
+All problems of a suite are reported together, in one line each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pretrain.common.printable import shown
 from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.sources import check_source
 
-# A task's command -> its script, and the folder of its configs.
+# Command of a task -> its script, and the folder of its configs
 TOOLS = {"det": ("train_det.py", "detection"), "cls": ("train_cls.py", "classification")}
 NEEDED = {
     "PRETRAIN": ("name", "config"),
@@ -39,23 +39,23 @@ Entry = dict[str, Any]
 
 
 class Problems(InputError):
-    """Several things wrong at once; printed as one line each."""
+    """Several problems at once, printed in one line each."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The lines, as they were given."""
+        """The lines, one per problem."""
         return self.args
 
 
 class Collector:
-    """Gathers InputErrors, each with the name of what it is about, to raise them together."""
+    """Collects InputErrors, each with the name of its subject, to raise them together."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     @contextmanager
     def about(self, name: str = "") -> Iterator[None]:
-        """Keeps an InputError of the block, as "NAME: message"."""
+        """Collects an InputError of the block, as "NAME: message"."""
         try:
             yield
         except InputError as error:
@@ -79,8 +79,8 @@ def read_entries(
     """Returns PRETRAIN, weights by name (CHECKPOINTS, then `given`), and TASKS.
 
     Raises:
-        Problems: an entry without a key or with an unknown one, a name twice, an unknown command,
-            config or checkpoint, or a checkpoint's file that does not exist.
+        Problems: an entry lacks a key or has an unknown one, a name is used twice, a command,
+            config or checkpoint is unknown, or a checkpoint's file does not exist.
     """
     found = Collector()
     pretrain = _section(cfg, "PRETRAIN", _check_pretrain, found)
@@ -111,7 +111,7 @@ def read_entries(
 def _section(
     cfg: CfgNode, key: str, check: Callable[[Entry], None], found: Collector
 ) -> list[Entry]:
-    """The entries that are well-formed; what is wrong with the others goes to `found`."""
+    """Returns the well-formed entries; the problems of the others are added to `found`."""
     entries = []
     for number, entry in enumerate(cfg[key]):
         with found.about():
@@ -154,12 +154,12 @@ def _check_task(entry: Entry) -> None:
 
 
 def _check_names(key: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
-    """Names become folders: plain, each once, and not the suite's own."""
+    """Raises InputError for names that cannot be folders, are used twice, or are reserved."""
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{key}: the name {name!r} stands twice; each needs its own")
+            raise InputError(f"{key}: the name {name!r} is used twice; use each name only once")
         if name in reserved or not re.fullmatch(r"\w[\w.+-]*", name):
             raise InputError(
-                f"{key}: {name!r} cannot name a folder of the suite; use letters, digits and "
-                f"._+-, and none of {', '.join(RESERVED)}"
+                f"{key}: {name!r} cannot be the name of a folder in the suite; use letters, digits "
+                f"and ._+-, but not {', '.join(RESERVED)}"
             )

@@ -6,15 +6,15 @@ from fvcore.common.config import CfgNode
 
 
 def suite_defaults() -> CfgNode:
-    """A fresh CfgNode of a suite's defaults."""
+    """Returns a new CfgNode with a suite's defaults."""
     cfg = CfgNode()
-    # Pretraining runs, each a config name or {name, config, overrides: [KEY, VALUE, ...]}; their
-    # checkpoints are converted to Detectron2's format with proof, and join CHECKPOINTS.
+    # Pretraining runs, each a config name or {name, config, overrides: [KEY, VALUE, ...]}. Their
+    # checkpoints are converted to Detectron2's format with proof, and are added to CHECKPOINTS.
     cfg.PRETRAIN = []
-    # Weights that exist: {name, weights}; `random` is untrained. --checkpoint adds more.
+    # Existing weights: {name, weights}; `random` means untrained. --checkpoint adds more.
     cfg.CHECKPOINTS = []
     # {name, command: det | cls, config, overrides: [...], trials: 1, checkpoints: [names] (all)}.
-    # A learning-rate sweep is a task with the override TRANSFER.LR_SWEEP.RATES: a protocol of its
-    # own, which the records name.
+    # A learning-rate sweep is a task with the override TRANSFER.LR_SWEEP.RATES: a different
+    # protocol, which the records name.
     cfg.TASKS = []
     return cfg

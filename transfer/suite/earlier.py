@@ -1,8 +1,8 @@
-"""Checks, before anything starts, that a job's folder matches what the suite asks for now.
+"""Checks, before anything starts, that the contents of a job's folder match the suite.
 
-A record counts as done and a checkpoint is continued, so either must be of the config and the
-weights that the suite names now. Configs are compared as they were asked for: no data is opened,
-and what the data, the weights and the machine have decided is left out.
+A job with a record counts as done, and a checkpoint is continued. Both must therefore be from the
+config and the weights that the suite names now. Configs are compared as the user wrote them: no
+data is opened, and values that the data, the weights and the machine decide are left out.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from transfer.trials.task import CONFIG_FILE, Task
 
 
 def check_task_folder(job: Job, task: Task[Any], sha256: str | None) -> None:
-    """Raises InputError for a trial of another protocol, config, seed, or of other weights.
+    """Raises InputError for a trial of a different protocol, config, seed or weights.
 
     Args:
-        sha256: of the weights; None: not known, or drawn by each trial from its own seed.
+        sha256: sha256 of the weights; None: not known, or each trial draws them from its seed.
     """
     cfg = task.load_config(job.config, job.overrides)
     protocol = task.protocol_name(cfg, job.config)
@@ -33,8 +33,8 @@ def check_task_folder(job: Job, task: Task[Any], sha256: str | None) -> None:
         found = read_record(path)["protocol"]["name"] if path.exists() else protocol
         if found != protocol:
             raise InputError(
-                f"{path} is of the protocol {found}, not {protocol}; give the task another name, "
-                "or another --output"
+                f"{path} has the protocol {found}, not {protocol}; give the task a different name, "
+                "or choose another --output"
             )
         check_folder(task, path.parent, cfg, cfg.SEED + trial, job.weights, sha256)
 
@@ -42,7 +42,7 @@ def check_task_folder(job: Job, task: Task[Any], sha256: str | None) -> None:
 def check_pretraining_folder(
     job: Job, cfg: CfgNode, check_same: Callable[[str, str, Path], None]
 ) -> None:
-    """Raises InputError for a checkpoint of another config.
+    """Raises InputError for a checkpoint of a different config.
 
     Args:
         check_same: `pretrain.engine.state.check_same_config`.
@@ -53,10 +53,10 @@ def check_pretraining_folder(
 
 
 def check_weights_stay(job: Job, maker: Job) -> None:
-    """Raises InputError where `job` has a record of weights that `maker` would make again."""
+    """Raises InputError if `job` has a record of weights that `maker` would make again."""
     done = [path for path in job.results if path.exists()]
     if done and not maker.results[0].exists():
         raise InputError(
-            f"{done[0]} is of weights that {maker.name} would make anew; put {maker.results[0]} "
-            "back, or take the record away"
+            f"{done[0]} is from weights that {maker.name} would make again; restore "
+            f"{maker.results[0]}, or remove the record"
         )

@@ -1,8 +1,8 @@
-"""The time and memory of each job: probes and what the configs say in, seconds and bytes out.
+"""Estimates the time and memory of each job from probes and the configs, in seconds and bytes.
 
-A probe gives seconds per iteration (of training) or per batch (of features); the whole follows by
-multiplication. What a probe did not reach is named in the note, never guessed. One probe serves all
-checkpoints of a task that have one backbone.
+A probe measures seconds per iteration (of training) or per batch (of features); multiplication
+gives the total. The note names the stages that a probe did not reach; they are never guessed. One
+probe is used for all checkpoints of a task that have the same backbone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from transfer.suite.plan import Job, command_of
 from transfer.suite.probe import Measured, probe
 
 FEATURES = "features of "
-EPOCH, TESTING = "epoch ", "testing on "  # of what trains on random crops
-# A probe makes its features itself, and does not spend its time on reading every image
+EPOCH, TESTING = "epoch ", "testing on "  # progress bars of training on random crops
+# A probe extracts its features without a cache, and skips the check of every image
 CLS_WORDS = ("CACHE_DIR", "", "DATALOADER.CHECK_IMAGES", "False")
-TIMED = {"pretrain": "pretrain", "det": "train"}  # the bar of each kind of job; cls: all
-ALL_SECONDS, LEAST_SECONDS, MOST_SECONDS = 120.0, 5.0, 30.0  # of all probes together, of each
-Probe = Callable[[Sequence[str], str, int], Measured]  # command, stage, number of probes in all
+TIMED = {"pretrain": "pretrain", "det": "train"}  # the timed bar of each kind of job; cls: all
+ALL_SECONDS, LEAST_SECONDS, MOST_SECONDS = 120.0, 5.0, 30.0  # for all probes; limits for each
+Probe = Callable[[Sequence[str], str, int], Measured]  # command, stage, total number of probes
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one job; None where it was not measured, and the note says why."""
+    """The estimate of one job; None if it was not measured: the note says why."""
 
     state: str  # "done" or "to do"
     seconds: float | None = None
@@ -44,12 +44,12 @@ def estimate_jobs(
     say: Callable[[str], None],
     hint: str = "; --probe-seconds 0 leaves them out",
 ) -> dict[str, Estimate]:
-    """An Estimate for each job's name.
+    """Returns an Estimate for each job's name.
 
     Args:
         run_probe: see `timed_probe`; None measures nothing.
-        say: hears what is probed, since that takes a while.
-        hint: how the command of the user goes without probes, the end of each such line.
+        say: called with a line about each probe, because probes take time.
+        hint: end of each such line, which says how the user's command can skip the probes.
     """
     wanted: dict[tuple, Job] = {}
     found: dict[str, Estimate] = {}
@@ -77,8 +77,8 @@ def estimate_jobs(
 
 
 def _without_probe(job: Job, checks: Checks) -> Estimate | None:
-    """What needs no probe; None for the rest."""
-    if job.name in checks.problems:  # also where it has results: they are of something else
+    """Returns the estimate of a job that needs no probe; None for other jobs."""
+    if job.name in checks.problems:  # also if it has results: they do not match the job
         return Estimate("to do", note=f"not estimated: {checks.problems[job.name][1]}")
     if job.is_done():
         return Estimate("done")
@@ -88,13 +88,13 @@ def _without_probe(job: Job, checks: Checks) -> Estimate | None:
 
 
 def _probe_key(job: Job, checks: Checks) -> tuple:
-    """Of jobs that one probe serves."""
+    """Returns a key that is equal for jobs that share one probe."""
     untrained = checks.facts.get(job.name, Checked()).untrained
     return (job.kind, job.config, job.overrides, checks.backbones.get(job.name) or untrained)
 
 
 def timed_probe(seconds: float | None) -> Probe | None:
-    """The probe of about so many seconds; None: as many as leave a plan short; 0: no probe."""
+    """Returns a probe of about `seconds`; None: chosen to keep a plan short; 0: no probe."""
     if seconds is not None and seconds <= 0:
         return None
 
@@ -106,7 +106,7 @@ def timed_probe(seconds: float | None) -> Probe | None:
 
 
 def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
-    """The job's command for one trial, without a feature cache, on weights that exist."""
+    """Returns the job's command for one trial, without a feature cache, on existing weights."""
     overrides = job.overrides
     options: tuple[str, ...] = ()
     if job.kind != "pretrain":
@@ -117,7 +117,7 @@ def probe_command(job: Job, backbone: str | None) -> tuple[str, ...]:
 
 
 def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
-    """The time of what is left of a job, from one probe."""
+    """Returns the estimated time of the rest of a job, from one probe."""
     memory: tuple[int | None, str | None] = (None, None)
     if measured.memory_bytes:
         memory = (measured.memory_bytes, "gpu" if measured.on_gpu else "host")
@@ -140,7 +140,7 @@ def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
 
 @dataclass(frozen=True)
 class Rate:
-    """What a probe says of a progress bar: its name, how many units it has, seconds for one."""
+    """A probe's result for a progress bar: its name, total units, and seconds per unit."""
 
     name: str
     total: int
@@ -148,7 +148,7 @@ class Rate:
 
 
 def trials_left(job: Job) -> int:
-    """Trials without a record; 1 of what has no trials."""
+    """Returns the number of trials without a record; 1 for a job without trials."""
     return sum(not path.exists() for path in job.results) if job.trials > 1 else 1
 
 
@@ -162,7 +162,7 @@ def _pretraining(
 
 def _detection(job: Job, facts: Checked, start: float, stages: Sequence[Rate]) -> tuple[float, str]:
     stage = stages[0]
-    # Above what prediction takes, which has no backward pass.
+    # An upper bound for prediction, which has no backward pass.
     predicted = facts.evaluations * facts.test_images / max(1, facts.batch_size)
     trial = start + stage.unit_seconds * (facts.iterations + predicted)
     note = f"{stage.unit_seconds:.3g} s an iteration; a test image as a training image"
@@ -183,7 +183,7 @@ def _classification(
             batches = math.ceil(facts.test_images / max(1, facts.batch_size))
             total += stage.unit_seconds * batches
             last = "the features"
-        if job.weights != RANDOM:  # these are drawn anew
+        if job.weights != RANDOM:  # each trial draws new random weights
             note += ", which serve all trials"
     if job.weights == RANDOM or not stage.name.startswith(FEATURES):
         total *= job.trials
@@ -193,7 +193,7 @@ def _classification(
 def _random_crops(
     job: Job, facts: Checked, start: float, stages: Sequence[Rate]
 ) -> tuple[float, str]:
-    """Of a linear probe or fine-tuning that sees the images anew in each epoch."""
+    """Returns the estimate of a protocol that reads the images again in each epoch."""
     steps = next((stage for stage in stages if stage.name.startswith(EPOCH)), None)
     if steps is None:
         return start, f"not reached: training; {stages[0].name!r} was"

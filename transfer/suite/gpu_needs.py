@@ -1,7 +1,7 @@
-"""What the jobs of a plan need of a GPU, before one is at hand: a line for each need of each job.
+"""Computes without a GPU what the jobs of a plan need from one: a line for each need of each job.
 
-Counted are the jobs that train a network or a detector; conversions, probes on features and
-semantic segmentation are not.
+It covers jobs that train a network or a detector, but not conversions, probes on features and
+semantic segmentation.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from transfer.suite.plan import Job
 def needs_of_jobs(
     jobs: Sequence[Job], checks: Checks, pretraining: Pretraining, gpu: Gpu, here: bool
 ) -> dict[str, list[Line]]:
-    """The lines of each job that is not done, by its name.
+    """Returns the lines of each job that is not done, by its name.
 
-    Jobs of one config, as many processes and as many trials are looked at once.
+    Jobs with the same config and the same numbers of processes and trials are computed once.
 
     Args:
-        here: whether the GPU is this machine's.
+        here: whether the jobs run on this machine's GPU.
     """
     known: dict[tuple, list[Line]] = {}
     found: dict[str, list[Line]] = {}
@@ -56,10 +56,10 @@ def _lines(
 
 
 def loader_lines(cfg: CfgNode, job: Job, here: bool) -> Iterator[Line]:
-    """What the loaders of a pretraining need of one of its machines.
+    """Yields what the loaders of a pretraining run need from one of its machines.
 
     Args:
-        here: whether that is this machine. Of another one the cores are not known, so that each
+        here: whether that is this machine. The cores of a different machine are not known, so each
             process has as many workers as the config asks for.
     """
     workers = None if here else cfg.DATALOADER.NUM_WORKERS
@@ -69,7 +69,7 @@ def loader_lines(cfg: CfgNode, job: Job, here: bool) -> Iterator[Line]:
 
 
 def needs_of_detector(job: Job) -> RunNeeds | None:
-    """What a det job needs, for all its trials; None of semantic segmentation, not counted here."""
+    """Returns what a det job needs for all its trials; None for semantic segmentation."""
     task = task_of_job(job)
     if not isinstance(task, DetectionTask):
         return None
@@ -78,7 +78,7 @@ def needs_of_detector(job: Job) -> RunNeeds | None:
 
 
 def check_needs(found: Mapping[str, Sequence[Line]]) -> None:
-    """Raises InputError for the first need without which a job would fail."""
+    """Raises InputError for the first need that is not met and would make a job fail."""
     for job, lines in found.items():
         for line in lines:
             if line.problem and line.fatal:

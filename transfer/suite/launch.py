@@ -1,9 +1,9 @@
-"""Jobs in, finished jobs out: starts what is ready, watches it, and never stops for a failure.
+"""Runs the jobs of a plan: starts the jobs that are ready and watches them until all have ended.
 
-How a command is started (a local process, a SLURM job) is a launcher's business: `local.py`,
-`slurm.py`. A failed job does not stop the others; those that need it are skipped. An interrupt
-(Ctrl-C, SIGTERM) stops the running commands and is passed on; the same suite command continues
-later, since every command is started with `--resume` and leaves checkpoints.
+A launcher starts commands as local processes (`local.py`) or as SLURM jobs (`slurm.py`). A failed
+job does not stop the others; the jobs that need it are skipped. An interrupt (Ctrl-C, SIGTERM)
+stops the running commands and is raised again. The same suite command continues later, because
+every command is started with `--resume` and writes checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transfer.suite.log_tail import last_line
 from transfer.suite.plan import Job
 
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 30.0  # for a command to stop by itself, as SLURM's KillWait
+GRACE_SECONDS = 30.0  # time for a command to stop by itself, as SLURM's KillWait
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
@@ -33,24 +33,24 @@ class Process(Protocol):
     """A command that was started."""
 
     def poll(self) -> int | None:
-        """Its exit status, or None while it runs (or waits in a queue)."""
+        """Returns the exit status, or None while the command runs (or waits in a queue)."""
         ...
 
     def state(self) -> str:
-        """ "running", or what keeps it from running."""
+        """Returns "running", or the state that keeps the command from running."""
         ...
 
     def interrupt(self) -> None:
-        """Asks it to stop; what it has checkpointed stays."""
+        """Asks the command to stop; its checkpoints are kept."""
         ...
 
     def kill(self) -> None:
-        """Stops it at once."""
+        """Stops the command immediately."""
         ...
 
 
 class Launcher(Protocol):
-    """Starts commands; `slots` is how many it takes at once."""
+    """Starts commands; `slots` is the largest number of commands at once."""
 
     slots: int
 
@@ -71,28 +71,28 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """Since its start, waiting in a queue included."""
+        """Seconds since its start, including the time in a queue."""
         return time.monotonic() - self.started
 
 
-# What happened to a job ("started", "done", "failed", "skipped"), and a word about it.
+# Arguments: the event ("started", "done", "failed", "skipped"), the job, a detail
 Tell = Callable[[str, Job, str], None]
-Show = Callable[[Sequence[Running], int], None]  # what runs now, how many wait
+Show = Callable[[Sequence[Running], int], None]  # running jobs, number of waiting jobs
 
 
 def run_jobs(
     jobs: Sequence[Job], launcher: Launcher, *, logs: Path, tell: Tell, show: Show
 ) -> dict[str, str]:
-    """Runs the jobs that are not done; returns each name's state: done, skipped or failed.
+    """Runs the jobs that are not done; returns each job's state: done, skipped or failed.
 
     Args:
         logs: folder for one log file per job.
-        tell: receives each event once; show: receives what runs, several times a second.
+        tell: called once for each event; show: called with the running jobs several times a second.
     """
     logs.mkdir(parents=True, exist_ok=True)
     states: dict[str, str] = {}
     for job in jobs:
-        # Weights that are made anew may not be those of a record: its command compares them.
+        # Weights that are made again may differ from those of a record: its command compares them.
         if job.is_done() and all(states.get(need) == DONE for need in job.needs):
             states[job.name] = DONE
             tell(DONE, job, "already done")
@@ -115,7 +115,7 @@ def run_jobs(
 
 
 def stop(running: Sequence[Running]) -> None:
-    """Asks all to stop, waits, and kills what is left; a second interrupt kills at once."""
+    """Asks all jobs to stop, waits, and kills the rest; a second interrupt kills immediately."""
     for item in running:
         item.process.interrupt()
     deadline = time.monotonic() + GRACE_SECONDS
@@ -124,7 +124,7 @@ def stop(running: Sequence[Running]) -> None:
             time.sleep(0.1)
     finally:
         for item in running:
-            item.process.kill()  # also of what an ended command has left behind
+            item.process.kill()  # also the child processes that a finished command has left
 
 
 def _start_ready(
@@ -158,13 +158,13 @@ def _start_ready(
 
 
 def _metrics(job: Job) -> list[str]:
-    """What the job's last record scores, as texts."""
+    """Returns the headline metrics of the job's last record, as texts."""
     path = job.results[-1]
     if path.name != FILE_NAME:
         return []
     try:
         record = read_record(path)
-    except InputError as error:  # the report tells it as well
+    except InputError as error:  # the report has the same message
         return [str(error)]
     return headline_texts(record["task"], record["metrics"])
 
@@ -172,15 +172,15 @@ def _metrics(job: Job) -> list[str]:
 def _finish(item: Running, status: int, tell: Tell) -> str:
     job, took = item.job, f"{item.seconds:.0f} s"
     if status == 0 and job.leaves_mark:
-        with suppress(OSError):  # told below: without its mark it is not done
+        with suppress(OSError):  # reported below: without its mark the job is not done
             job.mark.write_text(" ".join(job.command) + "\n", encoding="utf-8")
     if status == 0 and job.is_done():
         tell(DONE, job, ", ".join([f"in {took}", *_metrics(job)]))
         return DONE
-    reason = last_line(item.log) if status else "it ended well, but left no result"
-    if status < 0:  # it could not say so itself; the kernel's way out of too little memory is KILL
-        memory = ", as where the host's memory is full" if -status == signal.SIGKILL else ""
+    reason = last_line(item.log) if status else "it ended without an error, but wrote no result"
+    if status < 0:  # it could not log this itself; the kernel sends KILL if memory is full
+        memory = ", perhaps because the host's memory is full" if -status == signal.SIGKILL else ""
         name = f"signal {-status} ({signal.strsignal(-status)})"
-        reason = f"ended by {name}{memory}; last seen: {reason}"
+        reason = f"ended by {name}{memory}; last line of its log: {reason}"
     tell(FAILED, job, f"after {took}: {reason} (see {item.log})")
     return FAILED

@@ -16,8 +16,8 @@ from transfer.suite.plan import Job
 class LocalLauncher:
     """See `transfer.suite.launch.Launcher`.
 
-    Slot s of jobs that take G GPUs sees GPUs s * G to s * G + G - 1 of `gpus`, and wraps around
-    where there are more slots than GPUs, which then are shared.
+    If a job takes G GPUs, slot s uses the GPUs s * G to s * G + G - 1 of `gpus`. If there are more
+    slots than GPUs, the count wraps around and slots share GPUs.
     """
 
     def __init__(
@@ -25,14 +25,16 @@ class LocalLauncher:
     ) -> None:
         """
         Args:
-            gpus: names of the GPUs as CUDA_VISIBLE_DEVICES takes them; empty: the CPU.
-            slots: commands at once; None: as many as the GPUs serve, or one.
+            gpus: names of the GPUs as in CUDA_VISIBLE_DEVICES; empty: the CPU.
+            slots: commands at once; None: as many as the GPUs allow, or one.
 
         Raises:
-            InputError: fewer GPUs than a job takes, or no slot.
+            InputError: there are fewer GPUs than a job takes, or no slot.
         """
         if gpus_per_job < 1 or (gpus_per_job > 1 and gpus_per_job > len(gpus)):
-            raise InputError(f"--gpus-per-job {gpus_per_job}: this machine has {len(gpus)} GPUs")
+            raise InputError(
+                f"--gpus-per-job {gpus_per_job}: this machine has {len(gpus)} GPUs; lower it"
+            )
         self.groups = [
             gpus[first : first + gpus_per_job]
             for first in range(0, len(gpus) - gpus_per_job + 1, gpus_per_job)
@@ -42,7 +44,7 @@ class LocalLauncher:
             raise InputError(f"--jobs {slots}: give 1 or more")
 
     def start(self, job: Job, log: Path, slot: int) -> LocalProcess:
-        """Starts the command in a process group of its own: a terminal's Ctrl-C is ours to pass."""
+        """Starts the command in its own process group: the suite passes on a terminal's Ctrl-C."""
         environment = dict(os.environ)
         if self.groups:
             group = self.groups[slot % len(self.groups)]
@@ -60,7 +62,7 @@ class LocalProcess:
         environment: dict[str, str],
         ignored: Sequence[signal.Signals] = (),
     ) -> None:
-        """`ignored`: signals that the command does not hear."""
+        """`ignored`: signals that the command ignores."""
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
@@ -75,24 +77,24 @@ class LocalProcess:
 
     @property
     def pid(self) -> int:
-        """Of the command itself."""
+        """The process id of the command itself."""
         return self.process.pid
 
     def poll(self) -> int | None:
-        """Its exit status, or None."""
+        """Returns the exit status, or None while the command runs."""
         return self.process.poll()
 
     def state(self) -> str:
-        """It runs from the start."""
+        """Returns "running": a local command never waits."""
         return "running"
 
     def interrupt(self) -> None:
-        """As Ctrl-C would, to the command alone: it stops its own workers."""
+        """Sends SIGINT only to the command, which stops its workers itself."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
     def stop(self, grace_seconds: float) -> None:
-        """Interrupts it, and kills what is left after a while."""
+        """Interrupts the command, and kills its remaining processes after `grace_seconds`."""
         try:
             self.interrupt()
             self.process.wait(grace_seconds)
@@ -102,7 +104,7 @@ class LocalProcess:
             self.kill()
 
     def kill(self) -> None:
-        """The command with all that it started."""
+        """Kills the command and all processes that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -114,7 +116,7 @@ def _ignore(numbers: Sequence[signal.Signals]) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

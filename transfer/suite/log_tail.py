@@ -1,4 +1,4 @@
-"""The end of a command's log: what it said last."""
+"""The last line of a command's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TAIL_BYTES = 8192
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log; a progress bar's states count as lines of their own."""
+    """Returns the last line of a log; each state of a progress bar counts as a line."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))

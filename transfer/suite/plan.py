@@ -1,4 +1,4 @@
-"""A suite config in, the list of jobs out: pretraining, conversion, checkpoints x tasks.
+"""Makes the list of jobs of a suite config: pretraining, conversion, checkpoints x tasks.
 
 Folders below the suite's output: `pretrain/NAME/`, `TASK/NAME/trial_T/`, `logs/`, `report/`.
 """
@@ -25,37 +25,37 @@ class Job:
 
     name: str
     command: tuple[str, ...]
-    output: Path  # the folder that the command writes to
-    results: tuple[Path, ...]  # all present: the job is done
+    output: Path  # the folder into which the command writes
+    results: tuple[Path, ...]  # if all exist, the job is done
     needs: tuple[str, ...] = ()  # names of jobs that come first
-    leaves_mark: bool = False  # its results appear before it ends, so a mark says that it ended
-    # What the command is about, for checks and estimates: pretrain, convert, det or cls.
+    leaves_mark: bool = False  # results appear before the command ends: a mark says that it ended
+    # The kind of the command, for checks and estimates: pretrain, convert, det or cls.
     kind: str = ""
     config: str = ""  # path
     overrides: tuple[str, ...] = ()
-    weights: str = ""  # of det and cls: a file that exists or that `needs` will make, or a source
+    weights: str = ""  # for det and cls: an existing file, a file that `needs` makes, or a source
     trials: int = 1
     gpus: int = 1  # processes on each node, one per GPU
     nodes: int = 1
 
     @property
     def processes(self) -> int:
-        """Of the command, over all nodes."""
+        """The number of the command's processes on all nodes."""
         return self.gpus * self.nodes
 
     @property
     def mark(self) -> Path:
-        """The file that says that the command ended well."""
+        """The file that says that the command ended without an error."""
         return self.output / "finished.txt"
 
     @property
     def progress_folder(self) -> Path:
-        """Where the command keeps its progress.json; see `pretrain.common.progress`."""
+        """The folder of the command's progress.json; see `pretrain.common.progress`."""
         trial = re.fullmatch(r"trial_(\d+)", self.results[0].parent.name) if self.results else None
         return progress_folder(self.output, int(trial[1])) if trial else self.output
 
     def is_done(self) -> bool:
-        """Whether the job's results are all there."""
+        """Returns whether all results of the job exist."""
         wanted = (*self.results, self.mark) if self.leaves_mark else self.results
         return all(path.exists() for path in wanted)
 
@@ -74,8 +74,8 @@ def plan(
         output: the suite's folder.
         given: more checkpoints, name -> file (or source), from the command line.
         gpus_per_job: `--num-gpus` of the commands that train.
-        nodes: that each of them runs on.
-        only: names of the tasks that are wanted; empty: all.
+        nodes: number of nodes for each of these commands.
+        only: names of the tasks to run; empty: all.
 
     Raises:
         InputError: see `entries.read_entries`.
@@ -97,9 +97,9 @@ def plan(
 
 
 def split_trials(jobs: Sequence[Job], slots: int) -> list[Job]:
-    """Trials of detection as jobs of their own, where slots would stay empty otherwise.
+    """Splits detection jobs into one job per trial if slots would otherwise stay empty.
 
-    Those of classification stay together: they share the features, which take most of the time.
+    Trials of classification stay together: they share the features, which take most of the time.
     """
     tasks = [job for job in jobs if job.kind in TOOLS and not job.is_done()]
     if len(tasks) >= slots:
@@ -128,7 +128,7 @@ def command_of(
     options: tuple[str, ...] = (),
     gpus: int = 1,
 ) -> tuple[str, ...]:
-    """The command line of one run; kind: pretrain, det or cls."""
+    """Returns the command line of one run; kind: pretrain, det or cls."""
     script = TOOLS[kind][0] if kind in TOOLS else "train_ssl.py"
     if gpus > 1:
         options = (*options, "--num-gpus", str(gpus))
@@ -159,7 +159,7 @@ def _pretrain_jobs(entry: Entry, output: Path, gpus: int, nodes: int) -> tuple[J
         gpus=gpus,
         nodes=nodes,
     )
-    # Beside the checkpoint, so that the tasks find the run's pictures and curves.
+    # In the checkpoint's folder, where the tasks find the run's pictures and curves.
     converted = folder / "backbone.pkl"
     command = (*_python("convert_weights.py"), str(folder / "checkpoint.pth"), str(converted))
     convert = Job(

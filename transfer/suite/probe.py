@@ -1,8 +1,8 @@
-"""Measures a command's speed on this machine: it runs for a while in a temporary folder.
+"""Measures a command's speed on this machine by running it for a short time in a temporary folder.
 
-The real command line runs on the real data; what its progress.json says becomes seconds per unit,
-beside the memory that it took. The batch, the images, their decoding and the augmentation are those
-of the run. Only the run is cut short, as soon as its rate is steady.
+The real command line runs on the real data, with the run's batch, images, decoding and
+augmentation. Its progress.json gives seconds per unit; its memory is measured too. The run is
+stopped as soon as its rate is steady.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from transfer.suite.log_tail import last_line
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 5.0
-LEAST_UPDATES = 3  # of a bar, before its rate is believed
-STEADY_UPDATES, STEADY = 6, 0.05  # of a bar whose later half goes as the whole does, relatively
-# Of the wanted seconds, before a steady rate ends a probe: batches that workers have prepared while
-# the first one took long come faster than those that follow.
+LEAST_UPDATES = 3  # of a progress bar, before its rate is used
+# Updates before a rate can be steady; largest relative difference between the rate of the later
+# half and the rate of all updates
+STEADY_UPDATES, STEADY = 6, 0.05
+# Share of the requested seconds before a steady rate ends a probe: batches that workers have
+# prepared during a slow first step arrive faster than later ones.
 LEAST_SHARE = 1 / 3
-PATIENCE_SECONDS = 180.0  # for a start or a step that takes long, beside the wanted seconds
+PATIENCE_SECONDS = 180.0  # for a slow start or step, in addition to the requested seconds
 
 
 @dataclass
 class Stage:
-    """One progress bar: `total` units; seen from `begin` (`first` done) to `last` (`done`)."""
+    """A progress bar of `total` units, seen from `begin` (`first` done) to `last` (`done`)."""
 
     name: str
     total: int
@@ -45,16 +47,16 @@ class Stage:
     seen: list[tuple[float, int]] = field(default_factory=list)  # (when, units done)
 
     def note(self, now: float, done: int) -> None:
-        """An update of the bar."""
+        """Notes an update of the bar."""
         if self.updates == 0 and self.first == 0:
-            # The first units hold what is done once: kernels chosen, workers started.
+            # The first units include work that is done once: choosing kernels, starting workers.
             self.begin, self.first = now, done
         self.last, self.done = now, done
         self.seen.append((now, done))
         self.updates += 1
 
     def is_steady(self) -> bool:
-        """Whether the later half of the updates goes as fast as all of them."""
+        """Returns whether the later half of the updates has the same rate as all updates."""
         if self.updates < STEADY_UPDATES or self.unit_seconds is None:
             return False
         when, done = self.seen[len(self.seen) // 2]
@@ -63,12 +65,12 @@ class Stage:
 
     @property
     def left_seconds(self) -> float:
-        """Until its end, at its rate."""
+        """Seconds until the end of the bar, at its rate."""
         return (self.total - self.done) * (self.unit_seconds or 0.0)
 
     @property
     def unit_seconds(self) -> float | None:
-        """Between the first and the last update that were seen; None before there are two."""
+        """Seconds per unit between the first and the last update; None before there are two."""
         if self.done <= self.first:
             return None
         return (self.last - self.begin) / (self.done - self.first)
@@ -76,31 +78,32 @@ class Stage:
 
 @dataclass
 class Measured:
-    """A probe's result. `failure` is the command's last line where it failed."""
+    """A probe's result. `failure` is the command's last line if it failed."""
 
     stages: list[Stage] = field(default_factory=list)
-    start_seconds: float = 0.0  # before the first stage that was timed
-    seconds: float | None = None  # of the whole command, where it ended within the probe
-    memory_bytes: int = 0  # the most that was seen: of the GPUs if there are any, else of the host
+    start_seconds: float = 0.0  # before the first timed stage
+    seconds: float | None = None  # of the complete command, if it ended within the probe
+    memory_bytes: int = 0  # peak memory: of the GPUs if there are any, else of the host
     on_gpu: bool = False
     failure: str = ""
 
 
 def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measured:
-    """Runs `command` for about `seconds` from where `stage` begins, and stops it.
+    """Runs `command` for about `seconds` after `stage` begins, and stops it.
 
-    Sooner, where the rate is steady and the stage would not end within the probe.
+    It stops earlier if the rate is steady and the stage would not end within the probe.
 
     Args:
         command: the value of its --output is replaced by a temporary folder.
-        stage: the bar that is to be timed; others (a scan of the images) are waited for. "": any.
+        stage: the progress bar to time; the probe waits for earlier ones (such as a scan of the
+            images). "": any bar.
     """
     with _stopped_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
         words = list(command)
         words[words.index("--output") + 1] = str(Path(folder) / "run")
         log = Path(folder) / "log"
         memory = Memory()
-        # The state is to change several times within the probe.
+        # The state must change several times within the probe.
         process = LocalProcess(words, log, {**os.environ, PERIOD_VARIABLE: str(POLL_SECONDS)})
         try:
             return _watch(process, memory, Path(folder), stage, seconds)
@@ -110,7 +113,7 @@ def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measu
 
 @contextmanager
 def _stopped_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and a closed terminal, too, leave no command running and no folder behind."""
+    """Makes SIGTERM and a closed terminal end the probe like Ctrl-C, which cleans up."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -128,7 +131,7 @@ def _stopped_as_by_ctrl_c() -> Iterator[None]:
 def _watch(
     process: LocalProcess, memory: Memory, folder: Path, stage: str, seconds: float
 ) -> Measured:
-    """`folder` holds the command's log, and its output in `run`."""
+    """Watches the command until the probe ends; `folder` has its log, and its output in `run`."""
     result, log = Measured(), folder / "log"
     start = time.monotonic()
     while True:
@@ -150,7 +153,7 @@ def _watch(
 
 
 def _is_enough(result: Measured, since: float, seconds: float) -> bool:
-    """Whether the present stage has shown its rate, `since` seconds after the first one began."""
+    """Returns whether the current stage's rate is known, `since` seconds after the first began."""
     if not result.stages or result.stages[-1].updates < LEAST_UPDATES:
         return False
     stage = result.stages[-1]
@@ -171,8 +174,11 @@ def _note(result: Measured, bar: Progress, now: float) -> None:
 
 
 class Memory:
-    """The most memory in use since the start: on the GPUs beyond what was in use before, else the
-    host's by the process itself. Other programs on the same GPU would be counted in."""
+    """The peak memory since the start.
+
+    On GPUs it is the increase over the memory in use before, which includes other programs that
+    start on the same GPU. Without GPUs it is the host memory of the process itself.
+    """
 
     def __init__(self) -> None:
         import torch
@@ -198,7 +204,7 @@ class Memory:
 
 
 def _resident_peak(pid: int) -> int:
-    """Bytes; 0 where the system does not say (no /proc), or the process has ended."""
+    """Returns bytes; 0 if the system does not say (no /proc), or if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

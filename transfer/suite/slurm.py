@@ -1,11 +1,12 @@
 """Jobs of a suite as SLURM jobs, submitted through submitit (extra `slurm`).
 
-A SLURM job runs one command. When it is preempted or its time ends, the command is stopped, the
-job is requeued, and the same command continues from its checkpoint (`--resume`). On several nodes
-each runs torchrun, and they meet at the first one. Jobs outlive a suite that is killed: the next
-one takes them up, since two commands in one folder would spoil each other's files.
+A SLURM job runs one command. When it is preempted or its time ends, the command is stopped, the job
+is requeued, and the same command continues from its checkpoint (`--resume`). With several nodes,
+each node runs torchrun, and all connect to the first one. Jobs continue to run if the suite is
+killed. The next suite waits for them instead of starting them again, because two commands in one
+folder would damage each other's files.
 
-The folder of the logs must lie on a file system that the nodes share.
+The folder of the logs must be on a file system that the nodes share.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from transfer.suite.launch import GRACE_SECONDS
 from transfer.suite.local import LocalProcess
 from transfer.suite.plan import Job
 
-MAX_TIMEOUTS = 50  # requeues after the time limit; those after a preemption are not counted
-QUEUE_SECONDS = 10.0  # between two looks at the queue
-LOST_SECONDS = 60.0  # out of the queue without a result: the job was cancelled or its node died
+MAX_TIMEOUTS = 50  # most requeues after the time limit; requeues after preemption do not count
+QUEUE_SECONDS = 10.0  # between two queries of the queue
+LOST_SECONDS = 60.0  # out of the queue without a result: the job was cancelled or its node failed
 UNLIMITED = 10_000
-# submitit's own names of what holds for every cluster; the rest goes to SLURM.
+# submitit's names of the options that every cluster has; other options are passed to SLURM.
 SHARED = {"time": "timeout_min", "gpus_per_node": "gpus_per_node", "cpus_per_task": "cpus_per_task"}
 
 
@@ -55,16 +56,16 @@ class Command:
             words = torchrun(words, self.nodes, self.gpus, place.node, head, place.job_id)
             if place.node > 0:
                 log = log.with_suffix(f".node{place.node}.log")
-        # SLURM signals every process of a job; the command is stopped by `checkpoint` alone.
+        # SLURM signals every process of a job, but only `checkpoint` may stop the command.
         ignored = (signal.SIGUSR1, signal.SIGUSR2)
         self.process = LocalProcess(words, log, dict(os.environ), ignored)
-        # Not wait(): a signal's handler could not wait for the process in the midst of it.
+        # Not wait(): during wait(), a signal handler could not wait for the process.
         while (status := self.process.poll()) is None:
             time.sleep(0.5)
         return status
 
     def checkpoint(self) -> Any:
-        """Called by submitit on preemption: stops the command, and says what to run afterwards."""
+        """Called by submitit on preemption: stops the command, and returns what to run next."""
         import submitit
 
         if self.process is not None:
@@ -75,10 +76,10 @@ class Command:
 def torchrun(
     words: tuple[str, ...], nodes: int, processes: int, node: int, head: str, job_id: str
 ) -> tuple[str, ...]:
-    """The command of node `node` of `nodes`: torchrun, meeting the others at the host `head`.
+    """Returns the command of node `node` of `nodes`: torchrun, connected at the host `head`.
 
-    The port follows from the job's number, so that two jobs on one node do not meet. The static
-    rendezvous keeps rank 0, which prints, on node 0; c10d's would choose it by chance.
+    The port depends on the job's number, so two jobs on one node use different ports. The static
+    rendezvous keeps rank 0, which prints, on node 0; c10d's would choose a random node.
     """
     python, *rest = words
     number = int("".join(filter(str.isdigit, job_id)) or 0)
@@ -101,9 +102,9 @@ class SlurmLauncher:
     ) -> None:
         """
         Args:
-            folder: of submitit's files, shared by the nodes.
-            options: of sbatch under submitit's names: partition, time (minutes), constraint,
-                account, qos, mem, cpus_per_task, gpus_per_node, ...
+            folder: folder of submitit's files, shared by the nodes.
+            options: options of sbatch with submitit's names: partition, time (minutes),
+                constraint, account, qos, mem, cpus_per_task, gpus_per_node, ...
             slots: jobs in the queue at once; None: all.
             cluster: "slurm", or submitit's "local" for tests.
 
@@ -131,9 +132,9 @@ class SlurmLauncher:
         self._left = self._left_behind(folder) if cluster == "slurm" else {}
 
     def start(self, job: Job, log: Path, slot: int) -> SlurmProcess:
-        """Submits the job, or takes up the one that a killed suite has left in the queue.
+        """Submits the job, or waits for the one that a killed suite has left in the queue.
 
-        One that SLURM refuses has failed, with SLURM's words in its log.
+        If SLURM refuses the job, it has failed, and its log has SLURM's message.
         """
         import submitit
 
@@ -146,8 +147,8 @@ class SlurmLauncher:
             process.job = left
             if left.submission().function.words != command.words:
                 process.fail(
-                    f"SLURM job {left.job_id} of an earlier suite still runs another command for "
-                    f"this: wait for it, or scancel {left.job_id}"
+                    f"SLURM job {left.job_id} of an earlier suite still runs a different command "
+                    f"for this job; wait for it, or run: scancel {left.job_id}"
                 )
             return process
         self.executor.update_parameters(**self._parameters(job.name, nodes, gpus))
@@ -158,7 +159,7 @@ class SlurmLauncher:
         return process
 
     def _of_same_trials(self, log: str) -> Any | None:
-        """A job left behind of all trials where `log` is that of one, or the other way round."""
+        """Returns an earlier job for all trials if `log` is for one trial, or vice versa."""
         mine = _name_of(log)
         for other, job in self._left.items():
             theirs = _name_of(other)
@@ -167,7 +168,7 @@ class SlurmLauncher:
         return None
 
     def _left_behind(self, folder: Path) -> dict[str, Any]:
-        """submitit's jobs of an earlier suite that are still in the queue, by their logs."""
+        """Returns submitit's jobs of an earlier suite that are still queued, by their logs."""
         import submitit
 
         if not folder.is_dir():
@@ -180,7 +181,7 @@ class SlurmLauncher:
             )
         found: dict[str, Any] = {}
         for number, state in states.items():
-            if (folder / number).is_dir() and state != "COMPLETING":  # which no more works
+            if (folder / number).is_dir() and state != "COMPLETING":  # which has already ended
                 command: Any = submitit.SlurmJob(folder / "%j", number).submission().function
                 tasks = range(command.nodes)
                 found[command.log] = submitit.SlurmJob(folder / "%j", number, tasks)
@@ -195,7 +196,7 @@ class SlurmLauncher:
 class SlurmProcess:
     """See `transfer.suite.launch.Process`."""
 
-    job: Any  # submitit's
+    job: Any  # submitit's job
 
     def __init__(self, log: Path, queue: Queue, cluster: str) -> None:
         self.log, self.queue, self.cluster = log, queue, cluster
@@ -203,7 +204,7 @@ class SlurmProcess:
         self.seen = time.monotonic()  # in the queue
 
     def poll(self) -> int | None:
-        """The command's exit status; 1, with a line in the log, for a job that SLURM has lost."""
+        """Returns the exit status; 1, with a line in the log, for a job that SLURM has lost."""
         if self.status is None:
             if self._has_result() or (self.cluster == "local" and self.job.done()):
                 self.status = self._result()
@@ -212,7 +213,7 @@ class SlurmProcess:
         return self.status
 
     def state(self) -> str:
-        """SLURM's word for it: pending, running, completing, ..."""
+        """Returns SLURM's state of the job: pending, running, completing, ..."""
         if self.status is not None:
             return "ended"
         return self.queue.states().get(self.job.job_id, "running").lower()
@@ -224,7 +225,7 @@ class SlurmProcess:
             self.status = 130
 
     def kill(self) -> None:
-        """SLURM kills a cancelled job by itself (KillWait)."""
+        """Does nothing: SLURM itself kills a cancelled job (KillWait)."""
 
     def _has_result(self) -> bool:
         return self.job.task(0).paths.result_pickle.exists()
@@ -232,7 +233,7 @@ class SlurmProcess:
     def _result(self) -> int:
         try:
             return int(self.job.task(0).result())
-        except Exception as error:  # whatever the job raised, or submitit says of its end
+        except Exception as error:  # any error of the job, or submitit's message about its end
             self.fail(str(error))
             return 1
 
@@ -247,22 +248,22 @@ class SlurmProcess:
             )
 
     def fail(self, reason: str) -> None:
-        """Ends it with status 1, and the reason as the last line of its log."""
+        """Ends the job with status 1 and writes the reason as the last line of its log."""
         self.status = 1
         with self.log.open("a", encoding="utf-8") as file:
             file.write(" ".join(reason.split()) + "\n")
 
 
 class Queue:
-    """The states of this user's SLURM jobs, looked up for all at once and not too often."""
+    """The states of this user's SLURM jobs, queried for all at once and not too often."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
-        self.answered = False  # at the last look
+        self.answered = False  # whether squeue answered the last query
         self._looked = float("-inf")
 
     def states(self) -> dict[str, str]:
-        """job id -> state; as it was where squeue does not answer."""
+        """Returns job id -> state; the previous states if squeue does not answer."""
         if time.monotonic() - self._looked > QUEUE_SECONDS:
             self._looked = time.monotonic()
             command = ["squeue", "--noheader", "--format=%i %T", "--user", getpass.getuser()]
@@ -277,10 +278,10 @@ class Queue:
 
 
 def parse_options(items: list[str]) -> dict[str, str]:
-    """KEY=VALUE texts -> {key: value}; InputError for anything else."""
+    """Parses KEY=VALUE texts to {key: value}; InputError for anything else."""
     options = dict(item.split("=", 1) for item in items if "=" in item)
     if len(options) != len(items):
-        raise InputError(f"--slurm takes distinct KEY=VALUE, got {' '.join(items)}")
+        raise InputError(f"--slurm needs KEY=VALUE with different keys, got {' '.join(items)}")
     return options
 
 
@@ -292,7 +293,7 @@ def _value(text: str) -> Any:
 
 
 def _name_of(log: str) -> str:
-    """Of a log's job, ended as `launch` ends each part of a name."""
+    """Returns the name of a log's job, with the ending that `launch` gives each part of a name."""
     return f"{log.removesuffix('.log')}__"
 
 

@@ -1,6 +1,6 @@
-"""What a running suite shows: one line per job on a terminal, plain lines in a log, or JSON lines.
+"""Shows a running suite: one line per job on a terminal, plain lines in a log, or JSON lines.
 
-In: events, and what runs now. Out: text on a stream. Times in seconds.
+The views receive events and the running jobs, and write text to a stream. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
-from pretrain.common.progress import Progress, read_progress
+from pretrain.common.progress import Progress, clock, read_progress
+from pretrain.common.verbosity import is_quiet
 from transfer.suite.launch import FAILED, Running
 from transfer.suite.plan import Job
 
 REPAINT_SECONDS = 1.0
-REPORT_SECONDS = 60.0  # between two lines about the same job, where nothing is repainted
+REPORT_SECONDS = 60.0  # between two lines about the same job, if lines are not repainted
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is; `eta` is that of the trial's present stage, None while it is unknown."""
+    """The progress of a job; `eta` is for the trial's current stage, None while it is unknown."""
 
     job: str
     state: str
@@ -39,7 +40,7 @@ class JobProgress:
     last: str = ""
 
     def line(self) -> str:
-        """For people."""
+        """Returns the progress as a line of text."""
         parts = [f"{self.job}: {self.state} {clock(self.seconds)}"]
         if self.trials > 1:
             parts.append(f"trial {self.trial + 1} of {self.trials}")
@@ -52,7 +53,7 @@ class JobProgress:
 
 
 def progress_of(item: Running) -> JobProgress:
-    """Read from the job's progress.json and from the records that it has written."""
+    """Reads the progress from the job's progress.json and the records that it has written."""
     job = item.job
     bar = read_progress(job.progress_folder) or Progress("", 0, 0)
     done = sum(path.exists() for path in job.results) if job.trials > 1 else 0
@@ -75,7 +76,7 @@ def _short(value: float | str) -> str:
 
 
 class TextView:
-    """Lines about jobs; on a terminal the lines of what runs are repainted below them."""
+    """Lines about jobs; on a terminal, the lines of running jobs are repainted below them."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
@@ -84,14 +85,16 @@ class TextView:
         self.reported: dict[str, float] = {}
 
     def tell(self, event: str, job: Job, detail: str) -> None:
-        """An event's line, which stays."""
+        """Writes an event's line, which is not repainted."""
         self._erase()
         word = event.upper() if event == FAILED else event
         self._write(f"{job.name}: {word} {detail}\n")
         self.reported[job.name], self.shown_at = time.monotonic(), -math.inf
 
     def show(self, running: Sequence[Running], waiting: int) -> None:
-        """The state of what runs: repainted, or a line a minute for each job."""
+        """Shows running jobs: repainted, or one line per minute and job; nothing with --quiet."""
+        if is_quiet():
+            return
         now = time.monotonic()
         if self.terminal and now - self.shown_at >= REPAINT_SECONDS:
             self.shown_at = now
@@ -107,12 +110,12 @@ class TextView:
                 self._write(f"{progress_of(item).line()}\n")
 
     def end(self, states: dict[str, str]) -> None:
-        """Takes the painted lines away; the events above say it all."""
+        """Removes the repainted lines; the lines of the events above stay."""
         self._erase()
 
     def interrupted(self) -> None:
-        """Says how to go on."""
-        self._write("interrupted; the same command continues\n")
+        """Says how to continue."""
+        self._write("interrupted; run the same command again to continue\n")
 
     def _erase(self) -> None:
         if self.painted:
@@ -124,18 +127,18 @@ class TextView:
 
 
 class JsonView:
-    """One JSON object per line: events, the progress of what runs, and an end with all states."""
+    """One JSON object per line: events, progress of running jobs, and an end with all states."""
 
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
         self.stream, self.every_seconds = stream or sys.stdout, every_seconds
         self.shown_at = -math.inf
 
     def tell(self, event: str, job: Job, detail: str) -> None:
-        """{"event": ..., "job": ..., "detail": ...}."""
+        """Writes {"event": ..., "job": ..., "detail": ...}."""
         self._write({"event": event, "job": job.name, "detail": detail})
 
     def show(self, running: Sequence[Running], waiting: int) -> None:
-        """{"event": "progress", ...} of each job, the fields of `JobProgress`."""
+        """Writes {"event": "progress", ...} for each job, with the fields of `JobProgress`."""
         if time.monotonic() - self.shown_at < self.every_seconds:
             return
         self.shown_at = time.monotonic()
@@ -143,11 +146,11 @@ class JsonView:
             self._write({"event": "progress", **asdict(progress_of(item))})
 
     def end(self, states: dict[str, str]) -> None:
-        """{"event": "end", "states": {job: done, failed or skipped}}."""
+        """Writes {"event": "end", "states": {job: done, failed or skipped}}."""
         self._write({"event": "end", "states": states})
 
     def interrupted(self) -> None:
-        """{"event": "interrupted"}: the same command continues."""
+        """Writes {"event": "interrupted"}; the same command continues later."""
         self._write({"event": "interrupted"})
 
     def _write(self, content: dict) -> None:
@@ -155,7 +158,7 @@ class JsonView:
 
 
 def _size(terminal: TextIO) -> tuple[int, int]:
-    """Columns and rows; the usual ones where it does not say (0), or is gone."""
+    """Returns columns and rows; default values if the terminal does not say (0) or is gone."""
     try:
         size = os.get_terminal_size(terminal.fileno())
     except OSError:
@@ -164,17 +167,7 @@ def _size(terminal: TextIO) -> tuple[int, int]:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """A terminal that was closed, or a reader that has ended, stops no job."""
+    """Writes text; a closed terminal or a reader that has ended does not stop the jobs."""
     with suppress(OSError):
         stream.write(text)
         stream.flush()
-
-
-def clock(seconds: float) -> str:
-    """42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,1 +1,1 @@
-"""Fine-tuning, shared by the downstream tasks: the loop, its state and files, schedule, batches."""
+"""Fine-tuning for all downstream tasks: the loop, its state and files, schedule, batches."""

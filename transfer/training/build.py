@@ -1,12 +1,13 @@
-"""A fine-tuning run from a config's SOLVER keys: optimiser, schedule, precision, batches, the run.
+"""Sets up and runs fine-tuning from a config's SOLVER keys: optimizer, schedule, batches.
 
-The keys are Detectron2's, with its meaning of each. The tasks that train by iterations (detection,
-segmentation) bring a model and batches; `begin_training` and `train_to_end` do the rest. Only this
-module of the folder reads a config.
+Keys and their meanings are Detectron2's. The tasks that train by iterations (detection,
+segmentation) provide a model and batches; `begin_training` and `train_to_end` do the rest. No other
+module in this folder reads a config.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,15 @@ from pretrain.common.distributed import (
 from pretrain.common.errors import InputError
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.weights import Weights
+from transfer.training.clipping import Clipping
 from transfer.training.loop import Periodic, train
 from transfer.training.metrics import open_metrics
-from transfer.training.optimizer import build_optimizer, param_groups, vit_layer_factor
+from transfer.training.optimizer import (
+    build_optimizer,
+    convnext_layer_factor,
+    param_groups,
+    vit_layer_factor,
+)
 from transfer.training.precision import DTYPES, Precision
 from transfer.training.sampler import GroupedBatches
 from transfer.training.schedule import Schedule, check_steps
@@ -49,15 +56,15 @@ def begin_training(
     load: Callable[[Model, Mapping[str, Tensor]], object],
     data: Callable[[], Fingerprint] | None = None,
 ) -> TrainingState:
-    """Seeds the process, builds the model on its device with its optimiser, and resumes.
+    """Seeds the process, builds the model on its device with its optimizer, and resumes.
 
     Args:
-        build_model: gives the model with the weights that it starts from; called once seeded.
-        weights: whose facts travel with the model.
+        build_model: returns the model with its initial weights; called after seeding.
+        weights: the initial weights; their facts are stored with the model.
         classes: names of the predictors' classes, written into the model's files.
-        resume: go on from the folder's last checkpoint, if it has one.
-        load: puts a checkpoint's state_dict into the model.
-        data: gives the fingerprint of the training images, and is called by the first process.
+        resume: continue from the folder's last checkpoint, if it has one.
+        load: loads a checkpoint's state_dict into the model.
+        data: returns the fingerprint of the training images; only the first process calls it.
     """
     seed_everything(cfg.SEED + rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -88,10 +95,10 @@ def train_to_end(
     """Trains from `run.start_iter` on, with metrics.json, checkpoints and evaluations in between.
 
     Args:
-        batches: this process's, from the one of `run.start_iter` on.
-        evaluate: iteration -> metrics of the model as it is then.
+        batches: batches of this process, starting with iteration `run.start_iter`.
+        evaluate: iteration -> metrics of the model at this iteration.
     """
-    with open_metrics(run.output, run.start_iter) as metrics:
+    with open_metrics(run.output, run.start_iter, cfg.TRANSFER.LOGGER) as metrics:
 
         def save(iteration: int) -> None:
             metrics.flush()  # the rows up to the checkpoint's iteration are on disk before it
@@ -107,7 +114,7 @@ def train_to_end(
             log_period=cfg.TRANSFER.LOG_PERIOD,
             precision=run.precision,
             accumulate=cfg.TRANSFER.ACCUMULATE,
-            # Evaluated first: a run that is killed in between evaluates again, not never.
+            # Evaluate before saving: if the run is killed in between, it evaluates again.
             callbacks=[
                 Periodic(
                     cfg.TEST.EVAL_PERIOD,
@@ -120,7 +127,10 @@ def train_to_end(
 
 
 def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates."""
+    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates.
+
+    Both clip gradients if the config asks for that.
+    """
     solver = cfg.SOLVER
     groups = param_groups(
         model,
@@ -130,21 +140,41 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         base_lr=solver.BASE_LR,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
-        layer_factor=partial(
-            vit_layer_factor, decay=cfg.TRANSFER.LR_LAYER_DECAY, depth=cfg.TRANSFER.VIT.DEPTH
-        ),
+        layer_factor=layer_factor_of(model, cfg),
+        flat_as_norms="backbone.bottom_up.network.",
     )
-    return build_optimizer(
+    optimizer = build_optimizer(
         groups,
         name=cfg.TRANSFER.OPTIMIZER,
         base_lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
     )
+    clipping = make_clipping(cfg)
+    if clipping is not None:
+        clipping.add_to(optimizer)
+    return optimizer
+
+
+def make_clipping(cfg: CfgNode) -> Clipping | None:
+    """What clips gradients, None without SOLVER.CLIP_GRADIENTS; InputError for a wrong value."""
+    node = cfg.SOLVER.CLIP_GRADIENTS
+    return Clipping(node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE) if node.ENABLED else None
+
+
+def layer_factor_of(model: nn.Module, cfg: CfgNode) -> Callable[[str], float]:
+    """What the rates of a ViT's or a ConvNeXt's layers are multiplied by, from their names."""
+    decay = cfg.TRANSFER.LR_LAYER_DECAY
+    third = re.compile(r"backbone\.bottom_up\.network\.stages\.2\.blocks\.(\d+)\..*")
+    places = [third.fullmatch(name) for name, _ in model.named_parameters()]
+    blocks = 1 + max((int(place[1]) for place in places if place), default=-1)
+    if blocks:
+        return partial(convnext_layer_factor, decay=decay, blocks=blocks)
+    return partial(vit_layer_factor, decay=decay, depth=cfg.TRANSFER.VIT.DEPTH)
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:
-    """The learning rate's factor over iterations."""
+    """Returns the schedule of the learning rate's factor over iterations."""
     solver = cfg.SOLVER
     return Schedule(
         name=solver.LR_SCHEDULER_NAME,
@@ -155,30 +185,40 @@ def make_schedule(cfg: CfgNode) -> Schedule:
         warmup_factor=solver.WARMUP_FACTOR,
         warmup_method=solver.WARMUP_METHOD,
         end_factor=solver.BASE_LR_END / solver.BASE_LR,
+        num_decays=solver.NUM_DECAYS,
+        rescale=solver.RESCALE_INTERVAL,
     )
 
 
 def make_precision(cfg: CfgNode) -> Precision:
-    """float32, or the dtype of SOLVER.AMP."""
+    """Returns float32, or the dtype of SOLVER.AMP."""
     dtype = DTYPES[cfg.TRANSFER.AMP_DTYPE] if cfg.SOLVER.AMP.ENABLED else None
     return Precision(dtype, process_device(cfg.MODEL.DEVICE).type)
 
 
 def batch_indices(
-    cfg: CfgNode, wide: Sequence[bool], grouping: bool, start_batch: int
+    cfg: CfgNode,
+    wide: Sequence[bool],
+    grouping: bool,
+    start_batch: int,
+    factors: Tensor | None = None,
 ) -> GroupedBatches:
-    """This process's share of the endless batches, from `start_batch` on.
+    """Returns this process's share of the endless batches, starting at batch `start_batch`.
 
     Args:
-        wide: whether each image is wider than it is high.
-        grouping: wide images share batches with wide ones only.
+        wide: for each image whether it is wider than high.
+        grouping: whether wide images share batches only with wide ones.
+        factors: how often each image comes in an epoch; None: once.
 
     Raises:
         InputError: a batch does not divide among the processes.
     """
     total, processes = cfg.SOLVER.IMS_PER_BATCH, world_size()
     if total % processes:
-        raise InputError(f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes")
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH {total} is not a multiple of {processes} processes; set it to a "
+            "multiple"
+        )
     return GroupedBatches(
         wide,
         batch_size=total // processes,
@@ -187,4 +227,5 @@ def batch_indices(
         world_size=processes,
         grouping=grouping,
         start_batch=start_batch,
+        factors=factors,
     )

@@ -1,8 +1,7 @@
 """Files of a model in training: the last two checkpoints, `last_checkpoint`, `model_final.pth`.
 
-They hold tensors and builtins only, so that `weights_only=True` reads them, and Detectron2 loads
-them ({"model": state_dict, ...}). `last_checkpoint` holds the newest file's name, as Detectron2
-writes it.
+They hold only tensors and builtins, so `weights_only=True` can read them, and Detectron2 can load
+them ({"model": state_dict, ...}). `last_checkpoint` holds the newest file's name, as in Detectron2.
 """
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ NUMBERED, KEPT = re.compile(r"model_\d+\.pth"), 2
 
 @dataclass(frozen=True)
 class Fitted:
-    """The trained model's file, and the wall-clock seconds of training, resumed parts included."""
+    """The trained model's file, and the wall-clock seconds of training, including resumed parts."""
 
     model_file: Path
     seconds: float
 
 
 def save_training(output: Path, state: Mapping[str, Any]) -> Path:
-    """Writes model_NNNNNNN.pth, points `last_checkpoint` to it, and keeps the one before.
+    """Writes model_NNNNNNN.pth, points `last_checkpoint` to it, and keeps the previous checkpoint.
 
     `state` has "model", "optimizer", "iteration" (the last one finished), "rng", "seconds", and
-    perhaps "classes" (names).
+    optionally "classes" (names).
     """
     path = output / f"model_{state['iteration']:07d}.pth"
     atomic_write(path, lambda file: torch.save(dict(state), file))
@@ -62,13 +61,13 @@ def save_training(output: Path, state: Mapping[str, Any]) -> Path:
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """The periodic checkpoints of a run, the newest first."""
+    """Returns the periodic checkpoints of a run, newest first."""
     found = (path for path in output.glob("model_*.pth") if NUMBERED.fullmatch(path.name))
     return sorted(found, key=lambda path: int(path.stem.partition("_")[2]), reverse=True)
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """What `last_checkpoint` names: the newest checkpoint of a run, in the end model_final.pth."""
+    """Returns the file that `last_checkpoint` names: the newest checkpoint or model_final.pth."""
     marker = output / LAST
     if not marker.is_file():
         return None
@@ -77,8 +76,10 @@ def last_checkpoint(output: Path) -> Path | None:
 
 
 def name_newest_whole(output: Path) -> None:
-    """Lets `last_checkpoint` name the newest checkpoint that is whole: Detectron2 goes on from what
-    it names. Every process calls this."""
+    """Makes `last_checkpoint` name the newest intact checkpoint, from which Detectron2 continues.
+
+    Every process calls this.
+    """
     present = checkpoints(output)
     if not present:
         return
@@ -89,10 +90,10 @@ def name_newest_whole(output: Path) -> None:
 
 
 def load_newest_training(output: Path) -> tuple[dict[str, Any], Path] | None:
-    """The checkpoint that a run goes on from, and its file: of those that can be read the newest;
-    None: there is none.
+    """Returns the newest readable checkpoint of a run and its file; None if the run has none.
 
-    Raises InputError if none of those that are there can be read.
+    Raises:
+        InputError: there are checkpoints, but none of them can be read.
     """
     present = checkpoints(output)
     if not present:
@@ -102,7 +103,7 @@ def load_newest_training(output: Path) -> tuple[dict[str, Any], Path] | None:
 
 
 def checked_training(state: Any, path: Path) -> dict[str, Any]:
-    """What was read from `path`, if it is a periodic checkpoint; else InputError."""
+    """Returns the content read from `path` if it is a periodic checkpoint; else InputError."""
     if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
         raise InputError(f"{path} is not a checkpoint of a model in training")
     return state
@@ -118,12 +119,14 @@ def write_model(
     seconds: float,
     classes: Sequence[str] | None = None,
 ) -> Path:
-    """Writes model_final.pth with the facts about its input. The last checkpoint stays until the
-    model was scored (`forget_last_checkpoint`): its file may be damaged before.
+    """Writes model_final.pth with the facts about its input.
+
+    The last checkpoint is kept until the model has been scored (`forget_last_checkpoint`), because
+    model_final.pth may be damaged before that.
 
     Args:
-        seconds: what the training took.
-        classes: names of the predictors' classes, in their order; None: not known.
+        seconds: duration of the training.
+        classes: names of the predictors' classes, in order; None: not known.
     """
     path = output / MODEL_FILE
     facts = json.dumps(
@@ -150,8 +153,10 @@ def forget_last_checkpoint(output: Path) -> None:
 
 
 def read_tried(path: Path) -> dict[str, Any]:
-    """What a file says of the learning rates that were tried; nothing if it is missing or damaged:
-    they are then tried again."""
+    """Returns the learning rates that a file says were tried.
+
+    Returns {} if the file is missing or damaged: the rates are then tried again.
+    """
     try:
         content = read_json(path)
     except FileNotFoundError:
@@ -164,10 +169,10 @@ def read_tried(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A whole model as it is on disk; what is not known of it is None.
+    """A complete model read from disk; fields that are not known are None.
 
-    `architecture` is that of `transfer.checkpoints.weights.Weights`; `classes` are the names of the
-    predictors' classes, in their order.
+    `architecture` is as in `transfer.checkpoints.weights.Weights`; `classes` are the names of the
+    predictors' classes, in order.
     """
 
     state: dict[str, Tensor]
@@ -178,24 +183,27 @@ class ModelFile:
 
 
 def read_model(
-    source: str | Path | OpenedWeights, part: str = "roi_heads.", kind: str = "detector"
+    source: str | Path | OpenedWeights,
+    part: str | tuple[str, ...] = ("roi_heads.", "head.cls_score."),
+    kind: str = "detector",
 ) -> ModelFile:
-    """Reads a whole model: model_final.pth, ours or Detectron2's, or a `.pkl` of its zoo.
+    """Reads a complete model: our model_final.pth, Detectron2's, or a `.pkl` of its model zoo.
 
-    Pickles are read by the restricted unpickler, before Detectron2 opens them without one.
+    The restricted unpickler reads pickles first: Detectron2 itself opens them without restrictions.
 
     Args:
-        part: what the name of some tensor of every `kind` of model begins with.
+        part: prefix of the name of at least one tensor in every model of this `kind`; or several
+            prefixes, of which one is enough.
 
     Raises:
-        InputError: unreadable, or not a whole model.
+        InputError: the file is unreadable, or not a complete model.
     """
     raw = as_opened(source).raw
     path, content = raw.path, raw.content
     model = content.get("model")
     if not isinstance(model, Mapping) or not any(str(name).startswith(part) for name in model):
         zoo = ", or a .pkl of Detectron2's model zoo" if kind == "detector" else ""
-        raise InputError(f"{path} is not a {kind}: give the {MODEL_FILE} of a finished run{zoo}")
+        raise InputError(f"{path} is not a {kind}; give the {MODEL_FILE} of a finished run{zoo}")
     state = {name: value for name, value in model.items() if isinstance(value, Tensor)}
     if "transfer" not in content:
         # A periodic checkpoint of ours has "classes".
@@ -207,10 +215,10 @@ def read_model(
 
 
 def _with_facts(path: Path, state: dict[str, Tensor], text: Any) -> ModelFile:
-    """The model with the facts that `write_model` stored.
+    """Returns the model with the facts that `write_model` stored.
 
     Raises:
-        InputError: a fact is missing, or of another kind.
+        InputError: a fact is missing or has the wrong type.
     """
     try:
         facts = parse_json(text) if isinstance(text, str) else None
@@ -225,15 +233,18 @@ def _with_facts(path: Path, state: dict[str, Tensor], text: Any) -> ModelFile:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{path} has damaged 'transfer' facts ({reason}); take the file from its run again"
+            f"{path} has damaged 'transfer' facts ({reason}); copy the file from its run again"
         ) from error
 
 
 def finished_model(output: Path, read: Callable[[Path], ModelFile]) -> ModelFile | None:
-    """The model of a run whose training is over; None: there is none, or it is damaged and a
-    checkpoint is there to go on from.
+    """Returns the model of a run whose training has finished.
 
-    Raises InputError as `read` does, if there is no checkpoint.
+    Returns None if there is no such model, or if it is damaged but the training can continue from a
+    checkpoint.
+
+    Raises:
+        InputError: `read` raises it and there is no checkpoint.
     """
     path = output / MODEL_FILE
     if not path.is_file():
@@ -243,7 +254,7 @@ def finished_model(output: Path, read: Callable[[Path], ModelFile]) -> ModelFile
     except InputError as error:
         if not checkpoints(output):
             raise
-        logger.warning("%s: the training goes on from %s", error, checkpoints(output)[0].name)
+        logger.warning("%s: the training continues from %s", error, checkpoints(output)[0].name)
         return None
 
 

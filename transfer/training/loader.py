@@ -1,8 +1,8 @@
-"""Data loaders: batches of samples that a task's mapper reads in worker processes.
+"""Data loaders: a task's mapper reads batches of samples in worker processes.
 
-A mapper takes a sample and its position in the training's order, and gives the dict that the task's
-model takes. An image that cannot be read stops the run with one line that names it, also from a
-worker process.
+A mapper takes a sample and its position in the training order, and returns the input dict of the
+task's model. An image that cannot be read stops the run with one line that names it, also if a
+worker process reads it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pretrain.common.resources import loader_processes
 from transfer.datasets.samples import is_compact
 from transfer.training.sampler import Batch
 
-Item = TypeVar("Item")  # a sample of a task: an image with what is annotated on it
+Item = TypeVar("Item")  # a sample of a task: an image with its annotations
 
 
 class PackedSamples:
-    """Samples as one byte array, so that forked workers share the memory.
+    """Samples in one byte array, whose memory forked workers share.
 
-    A list of Python objects would be copied, page by page, as their reference counts change: about
-    a gigabyte per worker for COCO.
+    A list of Python objects would be copied page by page because their reference counts change:
+    about a gigabyte per worker for COCO.
     """
 
     def __init__(self, samples: Sequence[Any]) -> None:
@@ -44,12 +44,12 @@ class PackedSamples:
 
 
 class MappedSamples(Dataset[Any]):
-    """(position, index) -> input dict, or the InputError that reading it raised."""
+    """Maps (position, index) to an input dict, or to the InputError that was raised."""
 
     def __init__(
         self, samples: Sequence[Item], mapper: Callable[[Item, int], dict[str, Any]]
     ) -> None:
-        # Columns are arrays already, which forked workers share.
+        # Columns are already arrays, which forked workers share.
         self.samples: Any = samples if is_compact(samples) else PackedSamples(samples)
         self.mapper = mapper
 
@@ -58,7 +58,7 @@ class MappedSamples(Dataset[Any]):
         try:
             return self.mapper(self.samples[index], position)
         except InputError as error:
-            # Raised in a worker it would arrive wrapped in a traceback: `load` raises it instead.
+            # An error raised in a worker would arrive with a traceback: `load` raises it instead.
             return error
 
 
@@ -69,11 +69,12 @@ def load(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Iterates over `batches`, mapped by `num_workers` processes (0: in this one).
+    """Iterates over `batches`, mapped by `num_workers` processes (0: by this process).
 
-    Tensors are in pinned memory if `device` is a GPU, which then copies them while it works.
+    If `device` is a GPU, tensors are in pinned memory, so the GPU can copy them while it computes.
 
-    Raises InputError for an image that cannot be read, when its turn comes.
+    Raises:
+        InputError: an image cannot be read; raised when its batch is reached.
     """
     loader = DataLoader(
         MappedSamples(samples, mapper),
@@ -81,8 +82,8 @@ def load(
         **loader_processes(num_workers),
         collate_fn=_as_list,
         pin_memory=device.type == "cuda",
-        # Without its own generator a loader would draw a number from the global one, which
-        # training samples regions with: then an evaluation in between would change the training.
+        # Without its own generator a loader would draw a number from the global generator, which
+        # training uses to sample regions: an evaluation in between would change the training.
         generator=torch.Generator(),
     )
     for batch in loader:

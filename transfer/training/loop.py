@@ -1,9 +1,9 @@
 """The training loop of the downstream tasks: steps in parts, checked losses, periodic work.
 
 A model takes a part of a batch and returns a dict of losses. `steps` is the loop itself, which the
-trainer of classification calls once an epoch; `train` adds metrics.json and periodic work.
-Iterations count from 0; "every P iterations" means after iterations P - 1, 2 P - 1, ..., as
-Detectron2 counts.
+trainer of classification calls once per epoch; `train` adds metrics.json and periodic work.
+Iterations count from 0; "every P iterations" means after iterations P - 1, 2 P - 1, ..., as in
+Detectron2.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ REMEDY = "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
 
 @dataclass(frozen=True)
 class Step:
-    """An optimiser step that was taken.
+    """A finished optimizer step.
 
     Attributes:
-        losses: of this process, by name.
-        data_time: seconds of waiting for the batch; time: of the whole step, the waiting included.
+        losses: losses of this process, by name.
+        data_time: seconds of waiting for the batch; time: seconds of the full step, including the
+            waiting.
     """
 
     iteration: int
@@ -53,13 +54,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Periodic:
-    """Something done after every `period` iterations (0: never), but not after the last one."""
+    """Work that is done after every `period` iterations (0: never), except after the last one."""
 
     period: int
     action: Callable[[int], None]
 
     def due(self, iteration: int, max_iter: int) -> bool:
-        """Whether it is done after this iteration."""
+        """Returns whether the work is done after this iteration."""
         done = iteration + 1
         return self.period > 0 and done % self.period == 0 and done < max_iter
 
@@ -81,10 +82,10 @@ def train(
     """Runs iterations `start_iter` .. `schedule.max_iter` - 1, each batch in `accumulate` parts.
 
     Args:
-        save: keeps the model as it is after an iteration; called where the run is asked to end.
+        save: saves the model after an iteration; called when the run is asked to end.
 
     Raises:
-        FloatingPointError: a loss is not finite; it names iteration and losses.
+        FloatingPointError: a loss is not finite; the message names iteration and losses.
         Stopped: a process was asked to end, and the model was saved.
     """
     last = schedule.max_iter - 1
@@ -107,7 +108,7 @@ def train(
                     step.iteration,
                     total_loss=step.loss,
                     **step.losses,
-                    # The highest is the heads', where a ViT's layers learn at falling rates.
+                    # If a ViT's layers have different rates, the highest is the heads' rate.
                     lr=max(group["lr"] for group in optimizer.param_groups),
                     data_time=step.data_time,
                     time=step.time,
@@ -119,7 +120,7 @@ def train(
             if agreed() and step.iteration < last:
                 save(step.iteration)
                 stop()
-    if asked():  # what follows the training can be done by the resumed run as well
+    if asked():  # a resumed run can do the work that follows the training
         stop()
 
 
@@ -135,14 +136,14 @@ def steps(
     place: Callable[[int], str] = "iteration {}".format,
     remedy: str = REMEDY,
 ) -> Iterator[Step]:
-    """Takes the steps of `iterations`; yields each one when it is done.
+    """Takes the steps of `iterations`; yields each step after it is taken.
 
     Args:
-        batches: of each iteration the parts of this process's batch.
-        rate_at: iteration -> what `set_rates` multiplies each parameter group's own rate by.
+        batches: for each iteration the parts of this process's batch.
+        rate_at: iteration -> factor that `set_rates` applies to each parameter group's rate.
         mean: see `take_step`.
-        place, remedy: how the error of a loss that is not finite names an iteration, and what it
-            advises.
+        place: maps an iteration to its name in the error about a loss that is not finite.
+        remedy: the advice in this error.
     """
     model.train()
     for iteration in iterations:
@@ -172,20 +173,21 @@ def take_step(
     mean: bool = True,
     remedy: str = REMEDY,
 ) -> dict[str, float]:
-    """One optimiser step on the sum of the model's losses, which are returned as numbers.
+    """Takes one optimizer step on the sum of the model's losses; returns the losses as numbers.
 
     Args:
-        mean: losses and gradients are the means over the batch's parts, what as many processes
-            would have computed but for batch norm's statistics. False: they are sums, if the model
-            gives each part its share of the batch's loss.
+        mean: True: losses and gradients are means over the batch's parts. They equal those of one
+            process per part, except for batch norm's statistics. False: they are sums, for a model
+            that gives each part its share of the batch's loss.
 
-    Raises FloatingPointError, on every process, when a loss of one of them is not finite.
+    Raises:
+        FloatingPointError: a loss on any process is not finite; all processes raise it.
     """
     precision, divisor = precision or Precision(), len(parts) if mean else 1
     optimizer.zero_grad()
     rows = []
     for done, part in enumerate(parts, start=1):
-        # Several processes add up their gradients once, with the last part.
+        # Processes add up their gradients only once, with the last part.
         more = done < len(parts)
         with model.no_sync() if more and isinstance(model, Distributed) else nullcontext():
             with precision.autocast():
@@ -200,19 +202,20 @@ def take_step(
 
 
 def check_finite(losses: Mapping[str, Tensor], place: str, remedy: str) -> dict[str, float]:
-    """The losses as numbers. All processes learn here whether one of them was asked to end.
+    """Returns the losses as numbers, and tells all processes if one of them was asked to end.
 
-    Raises FloatingPointError, on every process, when a loss of one of them is not finite.
+    Raises:
+        FloatingPointError: a loss on any process is not finite; all processes raise it.
     """
     values = torch.stack(list(losses.values()))
-    # All processes stop together: of those that went on, each would wait for the others for ever.
+    # All processes stop together: a process that continued would wait for the others for ever.
     finite = torch.isfinite(values).all().float()
     if asked():
-        # Travels with what is exchanged anyway: with any loss that is not finite, the mean over W
-        # processes is below 1 still, since (W - 1) (1 + 1 / 2W) < W.
+        # The request to end is sent with the flag for finite losses. If any loss is not finite, the
+        # mean over W processes is still below 1, because (W - 1) (1 + 1 / 2W) < W.
         finite *= 1 + 1 / (2 * world_size())
     finite = all_reduce_mean(finite)
-    # One transfer from the device for all losses; before the step, so that a bad one does no harm.
+    # One transfer from the device for all losses, before the step: a bad loss changes no weights.
     *numbers, share = torch.cat([values, finite[None]]).tolist()
     found = dict(zip(losses, numbers))
     if share < 1:
@@ -225,11 +228,11 @@ def check_finite(losses: Mapping[str, Tensor], place: str, remedy: str) -> dict[
 
 
 def add(losses: Iterable[Tensor]) -> Tensor:
-    """The sum of losses, from the first to the last."""
+    """Returns the sum of losses, added in their order."""
     return reduce(torch.add, losses)
 
 
 def micro_batches(batch: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """The batch in `count` parts of equal size; what does not fill a part is left out."""
+    """Returns the batch in `count` parts of equal size; a remainder is left out."""
     size = len(batch) // count
     return [batch[part * size : (part + 1) * size] for part in range(count)]

@@ -1,6 +1,6 @@
-"""Optimisers of fine-tuning, and which parameters share a weight decay and a learning rate.
+"""Optimizers of fine-tuning, and the parameter groups that share weight decay and learning rate.
 
-The groups are Detectron2's (solver/build.py); the rates of a ViT's layers are ViTDet's.
+The groups are as in Detectron2 (solver/build.py); the rates of a ViT's layers are as in ViTDet.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ def param_groups(
     bias_lr_factor: float = 1.0,
     weight_decay_pos_embed: float | None = None,
     layer_factor: Callable[[str], float] = lambda name: 1.0,
+    flat_as_norms: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal weight decay and learning rate, in the model's order.
+    """Returns trainable parameters in groups of equal weight decay and rate, in the model's order.
 
-    `weight_decay_bias` None leaves biases alone: then those of norm layers count as norms.
-    `weight_decay_pos_embed` is of parameters named `pos_embed` (None: as the others'), and
-    `layer_factor` gives what the rate of a parameter is multiplied by, from its full name.
+    With `weight_decay_bias` None, biases have no special decay; in norm layers they count as norms.
+    `weight_decay_pos_embed` applies to parameters named `pos_embed` (None: no special decay).
+    `layer_factor` maps a parameter's full name to the factor on its rate. Parameters of one
+    dimension whose names begin with `flat_as_norms` count as norms (layer scales and response norms
+    of a ConvNeXt).
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -44,7 +47,8 @@ def param_groups(
                 continue
             seen.add(id(parameter))
             decay, rate = weight_decay, base_lr * layer_factor(f"{path}.{name}")
-            if isinstance(module, NORMS):
+            flat = flat_as_norms is not None and parameter.dim() <= 1
+            if isinstance(module, NORMS) or flat and path.startswith(flat_as_norms or ""):
                 decay = weight_decay_norm
             if name == "bias":
                 decay = decay if weight_decay_bias is None else weight_decay_bias
@@ -59,10 +63,10 @@ def param_groups(
 
 
 def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
-    """What ViTDet multiplies a parameter's learning rate by: `decay` per layer below the heads.
+    """Returns ViTDet's factor on a parameter's learning rate: `decay` per layer below the heads.
 
-    Block k of `depth` is k + 1 layers above the patches and positions; the pyramid and all that is
-    no backbone is above the last block. As Detectron2's get_vit_lr_decay_rate.
+    Block k of `depth` is k + 1 layers above the patches and positions; the pyramid and everything
+    outside the backbone are above the last block. The same as Detectron2's get_vit_lr_decay_rate.
     """
     layer = depth + 1
     block = re.match(r"backbone\..*\bblocks\.(\d+)\.", name)
@@ -73,13 +77,38 @@ def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
     return decay ** (depth + 1 - layer)
 
 
+def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
+    """What ConvNeXt's authors multiply a parameter's rate by in a detector: `decay` per group below
+    the heads, counted from the stem.
+
+    The groups are the stem, the first stage, the second, every three blocks of the third, and the
+    last; a downsampling layer goes with the stage behind it, but that of the third is with its
+    first blocks, and that of the last with the last. All else, the norms of the maps too, is above.
+    As facebookresearch/ConvNeXt object_detection/mmcv_custom/layer_decay_optimizer_constructor.py.
+
+    Args:
+        name: timm's behind `backbone.bottom_up.network.`.
+        blocks: of the third stage: 9 make 6 groups, 27 make 12.
+    """
+    last = 3 + -(-blocks // 3)
+    group = last + 1
+    place = re.match(r"backbone\.bottom_up\.network\.(?:(stem)|stages\.(\d)\.(\w+)\.(\d+))\.", name)
+    if place and place[1]:
+        group = 0
+    elif place:
+        stage, block = int(place[2]), int(place[4])
+        inside = stage == 2 and place[3] == "blocks"
+        group = last if stage == 3 else 3 + block // 3 if inside else stage + 1
+    return decay ** (last + 1 - group)
+
+
 def build_optimizer(
     groups: list[dict[str, Any]], *, name: str, base_lr: float, momentum: float, nesterov: bool
 ) -> torch.optim.Optimizer:
-    """SGD as Detectron2's, or AdamW as ViTDet's (betas 0.9 and 0.999).
+    """Returns SGD as in Detectron2, or AdamW as in ViTDet (betas 0.9 and 0.999).
 
-    Each group's own rate becomes its `lr_ratio`, which `set_rates` multiplies a schedule's factor
-    by. Raises InputError for an unknown name.
+    Each group's rate becomes its `lr_ratio`, which `set_rates` multiplies by a schedule's factor.
+    Raises InputError for an unknown name.
     """
     groups = [{**group, "lr_ratio": group["lr"]} for group in groups]
     if name == "SGD":

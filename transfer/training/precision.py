@@ -1,8 +1,8 @@
 """Mixed precision of a training step: its autocast context and its scaled backward pass.
 
 float16 has too few exponents for small gradients, so losses are multiplied before the backward pass
-and gradients divided after it (torch's GradScaler, as Detectron2's AMPTrainer does); a step whose
-gradients overflow is left out. bfloat16 has the exponents of float32 and needs none of that.
+and gradients divided after it (torch's GradScaler, as in Detectron2's AMPTrainer); a step whose
+gradients overflow is skipped. bfloat16 has the exponents of float32 and does not need this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Precision:
-    """How a training step computes; without a dtype, plainly in float32."""
+    """The precision of a training step; without a dtype, it computes in float32."""
 
     def __init__(self, dtype: torch.dtype | None = None, device_type: str = "cpu") -> None:
         """Args: device_type: "cuda" or "cpu", where the model is."""
@@ -25,7 +25,7 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device_type, enabled=dtype is torch.float16)
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Around the forward pass and the losses, not around the backward pass."""
+        """Returns the context for the forward pass and the losses, not for the backward pass."""
         enabled = self.dtype is not None
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled)
 
@@ -34,15 +34,15 @@ class Precision:
         self._scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimiser's step on the unscaled gradients."""
+        """Takes the optimizer's step on the unscaled gradients."""
         self._scaler.step(optimizer)
         self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scaler's state; empty where nothing is scaled."""
+        """Returns the scaler's state; empty if nothing is scaled."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues with a scale; an empty state (a run that did not scale) changes nothing."""
+        """Restores a scale; an empty state (from a run without scaling) changes nothing."""
         if state:
             self._scaler.load_state_dict(state)

@@ -1,8 +1,8 @@
-"""What changes while a model is fine-tuned, and its way to disk and back, for every task.
+"""The state of a model in fine-tuning, and how it is saved and restored, for every task.
 
-`gather_state` and `restore_state` are the content that every file of a run in training has: weights
-that move, optimiser, random states of all processes. `TrainingState` keeps it in Detectron2's files
-by iterations. Every process calls these alike; the first one writes.
+`gather_state` and `restore_state` handle the content that all training checkpoints have: trained
+weights, optimizer, random states of all processes. `TrainingState` keeps it in files by iteration,
+as Detectron2 does. All processes call these functions; the first one writes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -25,33 +25,49 @@ from transfer.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[Mapping[str, Tensor]], object]  # puts a state_dict into a model
+Load = Callable[[Mapping[str, Tensor]], object]  # loads a state_dict into a model
+
+
+class HasRunning(Protocol):
+    """A model that keeps numbers of its training from step to step, each process its own."""
+
+    running: dict[str, float]
 
 
 def gather_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """What a run needs to go on bit for bit; every process takes part."""
+    """Returns what a run needs to continue bit for bit; every process must call it."""
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "rng": gather_objects(rng_state()),
+        **({"running": gather_objects(dict(model.running))} if has_running(model) else {}),
     }
 
 
-def restore_state(state: Mapping[str, Any], path: Path, load: Load, optimizer: Optimizer) -> None:
-    """Puts back what `gather_state` gave; `path` is the file that it was read from."""
+def has_running(model: nn.Module) -> TypeGuard[HasRunning]:
+    """Returns whether a model has numbers of its training that its state_dict does not hold."""
+    return hasattr(model, "running")
+
+
+def restore_state(
+    state: Mapping[str, Any], path: Path, load: Load, model: nn.Module, optimizer: Optimizer
+) -> None:
+    """Restores what `gather_state` returned; `path` is the file from which it was read."""
     load(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if len(state["rng"]) == world_size():
         set_rng_state(state["rng"][rank()])
+        if has_running(model) and "running" in state:
+            model.running.update(state["running"][rank()])
     else:
-        logger.warning("%s was written by another number of processes", path)
+        logger.warning("%s was written by a different number of processes", path)
 
 
 class TrainingState:
-    """A model in training, counted by iterations.
+    """A model in training by iterations.
 
     Attributes:
-        start_iter: the iteration to begin with, 0 unless restored.
+        start_iter: first iteration to run, 0 unless restored.
     """
 
     def __init__(
@@ -68,10 +84,10 @@ class TrainingState:
     ) -> None:
         """
         Args:
-            data: of the training images; None: it is not compared.
-            weights: whose facts travel with the model.
-            precision: with its loss scale.
-            classes: names that are written into the model's files.
+            data: fingerprint of the training images; None: it is not compared.
+            weights: the initial weights; their facts are stored with the model.
+            precision: precision of the steps, with its loss scale.
+            classes: names of the classes, written into the model's files.
         """
         self.classes, self.data = classes, data
         self.model, self.optimizer = model, optimizer
@@ -81,10 +97,10 @@ class TrainingState:
         self._begin = time.perf_counter()
 
     def restore(self, load: Load) -> None:
-        """Goes on from the folder's last checkpoint, if it has one, or from the one before it if
-        that is damaged.
+        """Continues from the folder's last checkpoint, or from the previous one if it is damaged.
 
-        Raises InputError if it was trained on other data.
+        Without a checkpoint it does nothing. Raises InputError if the checkpoint was trained on
+        different data.
         """
         found = model_files.load_newest_training(self.output)
         if found is None:
@@ -92,19 +108,21 @@ class TrainingState:
         state, path = found
         if self.data is not None:
             check_training_data(path, state.get("data"), self.data)
-        restore_state(state, path, load, self.optimizer)
+        restore_state(state, path, load, self.model, self.optimizer)
         self.precision.load_state_dict(state.get("grad_scaler", {}))
         self.start_iter = state["iteration"] + 1
         self._seconds_before = state["seconds"]
         logger.info("resumed from %s at iteration %d", path, self.start_iter)
 
     def seconds(self) -> float:
-        """Wall-clock seconds so far, those before a resume included."""
+        """Returns the wall-clock seconds so far, including those before a resume."""
         return self._seconds_before + time.perf_counter() - self._begin
 
     def save(self, iteration: int) -> None:
-        """Writes a checkpoint after `iteration`, and keeps the one before; every process takes
-        part."""
+        """Writes a checkpoint after `iteration`, and keeps the previous one.
+
+        Every process must call it.
+        """
         state = {
             **gather_state(self.model, self.optimizer),
             "iteration": iteration,

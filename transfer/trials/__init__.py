@@ -1,1 +1,1 @@
-"""What a transfer task is, the loop over its trials, and whether a folder is of this run."""
+"""The interface of a transfer task, the loop over its trials, and checks of existing folders."""

@@ -1,6 +1,6 @@
-"""What the commands do that train or score a task's model, from the request to the last lines.
+"""Runs the commands that train or score a task's model, from the request to the last lines printed.
 
-Input is checked before processes are launched; each of these then prepares for itself.
+The command checks the input before it launches processes; then each process opens the data itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from pretrain.common.distributed import (
     is_first_of_launcher,
     is_main,
     launch,
+    process_device,
     under_torchrun,
 )
 from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
+from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
 from pretrain.common.safe_json import read_json
 from transfer.results.last_lines import last_lines, where_resume_continues
@@ -41,10 +43,11 @@ EVALUATION = "evaluation.json"
 
 
 def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
-    """What a command that trains does: checks the input, then runs all trials.
+    """Runs a command that trains: checks the input, then runs all trials.
 
-    Returns what is printed last; nothing in a process of torchrun but the first. A single process
-    goes on with what it has opened for the checks; those that are launched open it themselves.
+    Returns the last lines to print; under torchrun, only the first process returns any. A single
+    process continues with the data that it has opened for the checks; launched processes open the
+    data themselves.
     """
     check_gpus(num_gpus)
     trials = range(request.first_trial, request.trials)
@@ -70,34 +73,39 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
 
 
 def run_request(task: Task[Any], request: Request, job: Job[Any] | None = None) -> list[Path]:
-    """Joins the processes and runs all trials: what a launched process calls.
+    """Joins the processes and runs all trials. A launched process calls this.
 
     Args:
-        job: as this process has prepared it; None: it is prepared here, and the command has looked
-            at every image file before.
+        job: the job if this process has prepared it; None: it is prepared here, without a scan of
+            the image files, which the command has already checked.
     """
     with _processes():
         job = job or task.prepare(request, scan=False)
+        if key := task.tf32_key(job.cfg):
+            logger.info("%s", allow_tf32(process_device(), key))
         for line in task.describe(job):
             logger.info("%s", line)
         return run_trials(task, job)
 
 
 def show_command(task: Task[Any], request: Request, count: int) -> list[str]:
-    """What a command does that shows `count` of the images that are trained on."""
+    """Runs a command that shows `count` of the training images."""
     with _one_writer(request.output):
         return [str(path) for path in task.show_data(request, count)]
 
 
 def _one_writer(*folders: str | Path) -> AbstractContextManager[None]:
-    """The first process holds the folders. Commands of one output may run different trials at the
-    same time, so that each trial has a lock of its own."""
+    """Locks the folders in the first process.
+
+    Several commands with one output may run different trials at the same time, so each trial has
+    its own lock.
+    """
     return one_writer(*folders if is_first_of_launcher() else ())
 
 
 @contextmanager
 def _processes() -> Iterator[None]:
-    """Inside, this process is one of a launcher's, and logs."""
+    """Joins the launcher's processes and sets up logging, for the duration of the context."""
     init_distributed()
     try:
         setup_logging()
@@ -107,7 +115,7 @@ def _processes() -> Iterator[None]:
 
 
 def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
-    """What a command does that scores a trained model; see `run_command`."""
+    """Runs a command that scores a trained model; see `run_command`."""
     check_gpus(num_gpus)
     with _one_writer(request.output), keep_progress(request.output):
         task.check_trained(request)
@@ -131,9 +139,9 @@ def evaluate_request(task: Task[Any], request: Request) -> Scored | None:
 
 
 def write_evaluation(request: Request, scored: Scored) -> None:
-    """Writes evaluation.json into the output: the scores of the model's file that it names.
+    """Writes evaluation.json into the output: the model's file and its scores.
 
-    What has no value (the AP of sizes that no object has) is null, as in a record.
+    A metric without a value (such as the AP of a size that no object has) is null, as in a record.
     """
     content = {
         "model": scored.model,

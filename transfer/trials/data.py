@@ -1,6 +1,6 @@
-"""The data of a run: both splits' fingerprints, and how many test images are training images too.
+"""The data of a run: both splits' fingerprints, and how many test images are also training images.
 
-They are in a trial's folder from its start on (`data.json`), and in its record.
+They are written to a trial's folder at its start (`data.json`), and to its record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transfer.results.data_of_records import known_data
 
 
 class OpenedSet(Protocol):
-    """A split, as far as its data goes; see `transfer.trials.task.ImageSet`."""
+    """The identity of a split's data; see `transfer.trials.task.ImageSet`."""
 
     @property
     def name(self) -> str: ...
@@ -35,14 +35,14 @@ class OpenedSet(Protocol):
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is tested on."""
+    """The training data and the test data of a run."""
 
     train: OpenedSet
     test: OpenedSet
 
     @classmethod
     def of(cls, train: OpenedSet, test: OpenedSet) -> RunData:
-        """Of two opened splits; nothing is read yet."""
+        """Makes the data of two opened splits; nothing is read yet."""
         return cls(train, test)
 
     @cached_property
@@ -52,11 +52,11 @@ class RunData:
 
     @cached_property
     def shared(self) -> SharedImages | None:
-        """Test images that are training images too; None where there are too many to compare."""
+        """Test images that are also training images; None if there are too many to compare."""
         return find_shared(self.train.origin, self.test.origin)
 
     def warn_of_shared(self) -> None:
-        """Warns if there are such images, or if nobody has looked."""
+        """Warns if there are such images, or if the images were not compared."""
         names = self.train.name, self.test.name
         if self.shared is None:
             warn_once(not_compared(*names))
@@ -64,27 +64,27 @@ class RunData:
             warn_once(self.shared.text(*names))
 
     def to_json(self) -> str:
-        """For a trial's folder, see `read_data`."""
+        """Returns the text of a trial's data.json, which `read_data` reads."""
         return json.dumps({split: found.to_dict() for split, found in self.known.items()}) + "\n"
 
     def facts(self) -> dict[str, Any]:
-        """The field `data` of a record."""
+        """Returns the field `data` of a record."""
         splits = {split: found.facts() for split, found in self.known.items()}
         return {**splits, "in_both": None if self.shared is None else self.shared.count}
 
 
 def read_data(path: Path) -> dict[str, Fingerprint]:
-    """The splits that `RunData.to_json` wrote; {} if there is no such file, or, with a warning, if
-    it is damaged."""
+    """Returns the splits that `RunData.to_json` wrote.
+
+    Returns {} if there is no such file, or, with a warning, if it is damaged.
+    """
     try:
         content = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        warn_once(
-            f"{path} is damaged, and what it says of the data is left out: {printable(error)}"
-        )
+        warn_once(f"{path} is damaged, so the run's data is not compared: {printable(error)}")
         return {}
     if not (found := known_data(content)):
-        warn_once(f"{path} names no data of a run, and is left out")
+        warn_once(f"{path} has no data of a run and is ignored")
     return found

@@ -1,8 +1,8 @@
-"""Checks that what is in a trial's folder belongs to the requested run; the only place that does.
+"""Checks that the contents of a trial's folder belong to the requested run; only this module does.
 
-An existing record counts as the result, and an existing checkpoint is continued. From another
-config or from other weights, either would be reported under the wrong name. The commands ask before
-they start, and a suite asks for all of its jobs.
+An existing record counts as the result, and an existing checkpoint is continued. If it came from a
+different config or different weights, it would be reported under the wrong name. The commands check
+this before they start, and a suite checks it for all of its jobs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SHOWN = 12  # digits of a sha256 in a message
 
 
 def check_trial_folders(task: Task[Any], job: Job[Any]) -> None:
-    """Reads the weights, and compares with them and with the job what is in the trials' folders.
+    """Reads the weights, and compares them and the job with the contents of the trials' folders.
 
-    Weights that are RANDOM are drawn by each trial from its own seed.
+    Each trial draws RANDOM weights from its own seed.
 
     Raises:
         InputError: see `check_folder` and `Task.read_weights`.
@@ -62,76 +62,79 @@ def check_folder(
     identity: str | None = None,
     data: Mapping[str, Fingerprint] | None = None,
 ) -> None:
-    """Raises InputError for a record or a checkpoint of another config, seed, other data or other
-    weights.
+    """Checks that a record or a checkpoint in a trial's folder belongs to this run.
 
     Args:
-        cfg: of the run; what the data and the weights decide may be missing in it.
-        source: of the weights.
-        sha256: of the weights; None: not known.
-        identity: of the protocol, where the data has been opened; compared with a record's.
+        cfg: config of the run; values that the data and the weights decide may be missing in it.
+        source: source of the weights.
+        sha256: sha256 of the weights; None: not known.
+        identity: identity of the protocol, to compare with a record's; None: the data has not been
+            opened.
         data: fingerprints of both splits; None: the data has not been opened.
+
+    Raises:
+        InputError: the config, the seed, the data or the weights differ.
     """
     if not _is_begun(task, folder):
         return
     record = read_record(folder / FILE_NAME) if (folder / FILE_NAME).exists() else None
     if (folder / CONFIG_FILE).is_file():
         old = task.read_config(folder / CONFIG_FILE)
-        # A record knows its seed; an older config of classification has that of the first trial.
+        # A record has its trial's seed; an older classification config has the first trial's seed.
         then = old.SEED if record is None else record["seed"]
         keys = task.untrained if source == RANDOM else ()
         found = differences(
             _compared(task, old, then, keys), _compared(task, task.decided(cfg, old), seed, keys)
         )
         trained = next(folder.glob("model_final.pth"), None)
-        further = f"--weights {trained} goes on from its detector" if trained else ""
+        further = f"--weights {trained} starts from its trained detector" if trained else ""
         check_no_differences(found, f"{folder} holds a run of", further)
     if data is not None:
         _check_data(folder, record, data)
     if record is not None and identity not in (None, record["protocol"]["config_sha256"]):
         raise InputError(
-            f"{folder} holds a run of another config or other data, by its identity; take the same "
-            "ones, or another --output"
+            f"{folder} holds a run with a different config or different data (the sha256 of its "
+            "protocol differs); use the same config and data, or choose another --output"
         )
     before = _weights_of(folder, record)
     if sha256 is not None and before not in (None, sha256):
         raise InputError(
-            f"{folder} holds a run of other weights ({before[:SHOWN]} then, {sha256[:SHOWN]} now); "
-            "take the same ones, or another --output"
+            f"{folder} holds a run of different weights ({before[:SHOWN]} then, {sha256[:SHOWN]} "
+            "now); use the same weights, or choose another --output"
         )
 
 
 def _check_data(
     folder: Path, record: dict[str, Any] | None, data: Mapping[str, Fingerprint]
 ) -> None:
-    """Raises InputError for a run of other data; warns of one that an older version began."""
+    """Raises InputError for a run on different data; warns if the run's data is not known."""
     then = read_data(folder / DATA_FILE) or known_data((record or {}).get("data"))
     if not then:
         warn_once(
-            f"{folder} does not say which data its run is of, as an older version or damage left "
-            "it: it is taken up without a comparison of the data"
+            f"{folder} does not say which data its run uses (an older version wrote it, or it is "
+            "damaged): the run continues without a comparison of the data"
         )
     elif differ := how_they_differ(then, data):
         raise InputError(
-            f"{folder} holds a run of other data: {differ}; restore that data, or give another "
-            "--output"
+            f"{folder} holds a run of different data: {differ}; restore that data, or choose "
+            "another --output"
         )
 
 
 def _is_begun(task: Task[Any], folder: Path) -> bool:
-    """Whether a command would skip the trial, or go on with it."""
+    """Returns whether a command would skip the trial or continue it."""
     patterns = (FILE_NAME, *task.saved, *task.marks)
     return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _compared(task: Task[Any], cfg: CfgNode, seed: int, keys: tuple[str, ...]) -> dict[str, Any]:
-    """What must be equal: the protocol's keys, the seed, and the given keys."""
+    """Returns what must be equal: the protocol's keys, the seed, and the given keys."""
     more = {key: value for key, value in flat(cfg).items() if key in keys}
     return {**task.roles.protocol(cfg), "SEED": seed, **more}
 
 
 def _weights_of(folder: Path, record: dict[str, Any] | None) -> str | None:
-    """The sha256 of the weights that a trial began with, if it is known."""
+    """Returns the sha256 of the weights that a trial started from, if it is known."""
     if record is not None:
         return record["checkpoint"]["sha256"]
     mark = folder / WEIGHTS_FILE

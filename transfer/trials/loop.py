@@ -1,7 +1,7 @@
-"""The loop over trials, and what each of them leaves: artifacts and a record.
+"""The loop over trials, which writes the artifacts and the record of each trial.
 
-Trial t is in trial_t/ and uses seed SEED + t. What has a record is skipped. A record is written
-last, by the first process: it means that the trial is complete.
+Trial t is in trial_t/ and uses seed SEED + t. A trial that has a record is skipped. The first
+process writes the record last: it means that the trial is complete.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def _write_trial(task: Task[Any], job: Job[Any], trial: Trial, outcome: Outcome)
     task.tidy(trial)
     write_record(trial.folder, record)
     logger.info("trial %d: %s", trial.number, format_metrics(record["metrics"]))
-    logger.info("%.0f s in all", time.perf_counter() - trial.begin)
+    logger.info("trial took %.0f s", time.perf_counter() - trial.begin)
 
 
 def _write_artifacts(request: Request, folder: Path, outcome: Outcome) -> dict[str, str]:
-    """Writes what every task shows beside its numbers; returns {name: path below the folder}."""
+    """Writes the artifacts that all tasks have; returns {name: path below the folder}."""
     draw_kernels(outcome.weights, folder / "kernels.png")
     artifacts = {"config": CONFIG_FILE, "kernels": "kernels.png"}
     if outcome.curve:
@@ -86,7 +86,7 @@ def _write_artifacts(request: Request, folder: Path, outcome: Outcome) -> dict[s
 
 
 def format_metrics(metrics: Mapping[str, float | None]) -> str:
-    """ "bbox/AP 12.34, bbox/AP50 ..."; "n/a" for the AP of sizes that no object has."""
+    """Returns "bbox/AP 12.34, bbox/AP50 ..."; "n/a" for the AP of a size that no object has."""
     known = {name: value for name, value in metrics.items() if value is not None}
     texts = {name: f"{value:.2f}" for name, value in known.items() if not math.isnan(value)}
     return ", ".join(f"{name} {texts.get(name, 'n/a')}" for name in metrics)

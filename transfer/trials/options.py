@@ -1,6 +1,6 @@
-"""The options that every command of trials has, and the request that they make.
+"""The options that all commands for trials have, and the request that is made from them.
 
-Nothing is imported here before a request is made, so that `--help` is quick.
+The task's modules are imported only when a request is made, so `--help` is quick.
 """
 
 from __future__ import annotations
@@ -18,27 +18,47 @@ if TYPE_CHECKING:
 def add_options(
     parser: argparse.ArgumentParser, *, weights: str, needs_weights: bool, output: str
 ) -> None:
-    """Adds the options of a command of trials.
+    """Adds the options of a command that runs trials.
 
     Args:
-        weights: what --weights may be, for --help.
-        needs_weights: whether --weights must be given.
-        output: default folder of the trials.
+        weights: help text of --weights, which says what it may be.
+        needs_weights: whether --weights is required.
+        output: default output folder of the trials.
     """
     add = parser.add_argument
     add("--config", required=True, help="a path, or a name below configs/")
     add("--weights", required=needs_weights, help=weights)
-    add("--output", default=output, help=f"folder of the trials (default: {output})")
-    add("--name", help="the row's name in a report (default: from the weights)")
-    add("--num-gpus", type=int, default=1, help="processes to start, one per GPU")
-    add("--trials", type=int, default=1, help="trial t uses seed SEED + t")
-    add("--first-trial", type=int, default=0, metavar="T", help="leaves out those before it (0)")
-    add("--resume", action="store_true", help="continues; skips trials that have a record")
+    add("--output", default=output, help=f"output folder of the trials (default: {output})")
+    add("--name", help="name of the row in a report (default: from the weights)")
+    add(
+        "--num-gpus",
+        type=int,
+        default=1,
+        help="number of processes to start, one per GPU (default: 1)",
+    )
+    add(
+        "--trials",
+        type=int,
+        default=1,
+        help="number of trials; trial t uses seed SEED + t (default: 1)",
+    )
+    add(
+        "--first-trial",
+        type=int,
+        default=0,
+        metavar="T",
+        help="skip the trials before T (default: 0)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="continue an earlier run; trials that have a record are skipped",
+    )
     add_trust(parser)
 
 
 def request_of(args: argparse.Namespace, engine: str = "auto") -> Request:
-    """What the parsed options ask for; see `Request`."""
+    """Returns the request that the parsed options describe; see `Request`."""
     from transfer.trials.task import Request
 
     return Request(

@@ -1,8 +1,8 @@
-"""The interface of a transfer task, and what passes between it and the loop over trials.
+"""The interface of a transfer task, and the objects that it exchanges with the loop over trials.
 
-A command makes a `Request`. The task checks it and opens its data, which gives a `Job`; then the
-loop (`loop.py`) lets the task run each `Trial`, and writes its `Outcome` as a record. Detection,
-segmentation and classification implement `Task`; `tasks.py` names them.
+A command makes a `Request`. The task checks it and opens its data, which gives a `Job`. Then the
+loop (`loop.py`) calls the task to run each `Trial`, and writes its `Outcome` as a record.
+Detection, segmentation and classification implement `Task`; `tasks.py` lists them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from transfer.trials.data import RunData
 
 logger = logging.getLogger(__name__)
 
-# In the folder of a trial: its config, the sha256 of the weights that it began with, and what data
-# it began on.
+# Files in a trial's folder: its config, the sha256 of the weights from which it started, and the
+# fingerprints of its data.
 CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.yaml", "weights.sha256", "data.json"
 
 
@@ -47,10 +47,10 @@ class Request:
     Attributes:
         config: a path, or a name below configs/.
         weights: a file or a source of a checkpoint, or "random".
-        name: of the row in a report; None: from the weights.
-        engine: of detection: auto, detectron2 or torchvision.
-        overrides: KEY VALUE pairs of the config, one after the other.
-        first_trial: the trials before it are another command's.
+        name: name of the row in a report; None: from the weights.
+        engine: detection engine: auto, detectron2 or torchvision.
+        overrides: overrides of the config: KEY, VALUE, KEY, VALUE and so on.
+        first_trial: number of the first trial; another command may run the trials before it.
     """
 
     config: str
@@ -65,16 +65,16 @@ class Request:
 
     @cached_property
     def opened(self) -> OpenedWeights:
-        """The file of `weights`, which is read once in each process."""
+        """The opened file of `weights`; each process reads it once."""
         return OpenedWeights(self.weights)
 
     def folders(self) -> dict[int, Path]:
-        """The folder of each trial that the command runs, by the trial's number."""
+        """Returns {number of a trial: its folder} for the trials that the command runs."""
         numbers = range(self.first_trial, self.trials)
         return {number: Path(self.output) / f"trial_{number}" for number in numbers}
 
     def check(self) -> None:
-        """Raises InputError for no trials and, in the first process, for a used folder."""
+        """Raises InputError if there are no trials or, in the first process, for a used folder."""
         check_trials(self.first_trial, self.trials)
         if is_first_of_launcher():
             output_folder(self.output, self.resume)
@@ -85,7 +85,7 @@ class ImageSet(Protocol):
 
     @property
     def name(self) -> str:
-        """As in DATASETS."""
+        """The name in DATASETS."""
         ...
 
     @property
@@ -100,7 +100,7 @@ class ImageSet(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What the data is."""
+        """The fingerprint of the data."""
         ...
 
     def __len__(self) -> int:
@@ -113,11 +113,11 @@ SetT = TypeVar("SetT", bound=ImageSet)
 
 @dataclass(frozen=True)
 class Job(Generic[SetT]):
-    """Everything that the trials share; the config is without the facts of the weights.
+    """Everything that all trials share; the config does not have the facts of the weights.
 
     Attributes:
-        drawn_from: gives the training set that the trials draw their images or objects from; None:
-            all of them train on `train_set`.
+        drawn_from: returns the training set from which the trials draw their images or objects;
+            None: all of them train on `train_set`.
     """
 
     request: Request
@@ -128,7 +128,7 @@ class Job(Generic[SetT]):
 
     @cached_property
     def data(self) -> RunData:
-        """What data the trials are of, whichever part of it one of them draws."""
+        """The data of all trials, before a trial draws a part of it."""
         train = self.train_set if self.drawn_from is None else self.drawn_from()
         return RunData.of(train, self.test_set)
 
@@ -138,7 +138,7 @@ JobT = TypeVar("JobT", bound=Job)
 
 @dataclass
 class Trial:
-    """One trial in progress: its number, folder, seed, and when it began."""
+    """One trial in progress: its number, folder, seed and start time."""
 
     number: int
     folder: Path
@@ -149,14 +149,16 @@ class Trial:
     begin: float = field(default_factory=time.perf_counter)
 
     def log_to_folder(self) -> None:
-        """Makes the folder, and writes the log into it as well from here on."""
+        """Creates the folder; from now on the log is also written into it."""
         if is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             setup_logging(self.folder)
 
     def write_config(self, cfg: CfgNode, weights: Weights, job: Job[Any]) -> None:
-        """Writes the trial's config, and beside it the identities of weights and data: all of them
-        mark the folder as this run's."""
+        """Writes the trial's config and the identities of its weights and data into its folder.
+
+        Together they mark the folder as this run's folder.
+        """
         if is_main():
             atomic_write_text(self.folder / DATA_FILE, job.data.to_json())
             atomic_write_text(self.folder / CONFIG_FILE, dump_yaml(cfg))
@@ -165,15 +167,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial found, on its way into the record.
+    """The result of a trial, before it is written to the record.
 
     Attributes:
-        metrics: in percent; per_class: {metric: {class: percent}}.
-        artifacts: {name: path below the trial's folder}, beside those of every task.
+        metrics: metrics in percent; per_class: {metric: {class: percent}}.
+        artifacts: {name: path below the trial's folder}, without the artifacts that all tasks have.
         curve: rows with a "step", for curves.json.
-        seconds: wall clock of the trial; on_gpu: whether they were a GPU's.
-        views_seen: images that went through the backbone, each pass counted.
-        protocol: what the record's `protocol` says beside name, config and engine.
+        seconds: wall-clock time of the trial; on_gpu: whether it ran on a GPU.
+        views_seen: number of images passed through the backbone, counted again in each pass.
+        protocol: what the record's `protocol` has in addition to name, config and engine.
     """
 
     weights: Weights
@@ -191,7 +193,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a trained model scored: see `Outcome`; `model` is its file."""
+    """The scores of a trained model, see `Outcome`; `model` is its file."""
 
     model: str
     metrics: Mapping[str, float]
@@ -200,8 +202,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial takes: iterations of the optimiser (0: nothing is trained step by step), images
-    at once over all processes, and passes over the test images."""
+    """The cost of a trial.
+
+    It has the iterations of the optimizer (0: no gradient steps), the number of images at once in
+    all processes together, and the number of passes over the test images.
+    """
 
     iterations: int
     batch_size: int
@@ -209,14 +214,14 @@ class Cost:
 
 
 class Task(Protocol[JobT]):
-    """What a transfer task does; every process calls its methods alike.
+    """The interface of a transfer task; all processes call its methods in the same order.
 
     Attributes:
-        name: in `tasks.TASKS`.
-        roles: what each key of its configs decides.
-        saved: files (or patterns) in a trial's folder that the trial continues from.
-        marks: further files that --resume takes up, and that must be of the same run.
-        untrained: keys that say which backbone "random" weights are, beside the protocol's.
+        name: name in `tasks.TASKS`.
+        roles: the role of each key of its configs.
+        saved: files (or patterns) in a trial's folder from which the trial continues.
+        marks: further files that --resume reads and that must be from the same run.
+        untrained: keys, besides the protocol's, that select the backbone of "random" weights.
     """
 
     name: str
@@ -227,79 +232,90 @@ class Task(Protocol[JobT]):
 
     @abstractmethod
     def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
-        """The merged, frozen config; InputError for a key or a value that is not supported."""
+        """Returns the merged, frozen config; InputError for an unsupported key or value."""
         ...
 
     def read_config(self, path: Path) -> CfgNode:
-        """The config that an earlier trial has written; its values are not checked."""
+        """Returns the config that an earlier trial has written; its values are not checked."""
         return load_config(str(path), self.roles.make_defaults())
 
     def decided(self, cfg: CfgNode, earlier: CfgNode) -> CfgNode:
-        """`cfg` with what data, weights or machine decide taken over from an earlier run's config,
-        so that the two can be compared before these are known."""
+        """Returns `cfg` with values from an earlier run's config, to compare the two.
+
+        The values are those that data, weights or machine decide, which are not known yet.
+        """
         return cfg
 
     def task_in_records(self, cfg: CfgNode) -> str:
-        """The name of the task in records."""
+        """Returns the name of the task in records."""
         return self.name
 
     def protocol_name(self, cfg: CfgNode, config: str) -> str:
-        """The protocol's name in records."""
+        """Returns the protocol's name in records."""
         return Path(config).stem
 
     def identity(self, job: JobT) -> str:
-        """The sha256 of the protocol."""
+        """Returns the sha256 of the protocol."""
         return self.roles.sha256(job.cfg)
+
+    def tf32_key(self, cfg: CfgNode) -> str:
+        """The key that lets float32 matrix products round to TF32, if it is on; else ""."""
+        return ""
 
     @abstractmethod
     def backbone_name(self, cfg: CfgNode) -> str | None:
-        """The backbone that the config builds; None: whatever the weights are."""
+        """Returns the backbone that the config builds; None: the weights decide."""
         ...
 
     @abstractmethod
     def is_shortened(self, job: JobT) -> bool:
-        """Whether the overrides train for less than the config file says, or on fewer images."""
+        """Returns whether the overrides shorten the config file's training or its data."""
         ...
 
     @abstractmethod
     def check_processes(self, cfg: CfgNode, processes: int) -> None:
-        """Raises InputError unless the batch divides among so many processes."""
+        """Raises InputError unless the batch divides among this number of processes."""
         ...
 
     @abstractmethod
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
-        """Batch and learning rate on so many processes, in a line; ": no" in it says that the
-        result is not comparable with others of the config's protocol."""
+        """Returns a line with the batch size and learning rate on this number of processes.
+
+        ": no" in it means that the result is not comparable with others of the config's protocol.
+        """
         ...
 
     @abstractmethod
     def cost(self, job: JobT, processes: int) -> Cost:
-        """What a trial takes on so many processes."""
+        """Returns the cost of a trial on this number of processes."""
         ...
 
     @abstractmethod
     def open_data(self, request: Request, *, scan: bool = True) -> JobT:
-        """The config and both data sets, checked to fit each other.
+        """Returns the config and both data sets, after a check that they fit each other.
 
-        `scan` also looks at every image file, where a task does so; that takes longest.
+        With `scan`, a task may also check every image file, which takes the longest.
 
-        Raises InputError for whatever would stop the run later.
+        Raises:
+            InputError: the run would stop later with this config or data.
         """
         ...
 
     def prepare(self, request: Request, *, scan: bool = True) -> JobT:
-        """`open_data`, and whatever else of the request can be checked without reading weights."""
+        """Calls `open_data` and checks everything else that does not need the weights."""
         request.check()
         return self.open_data(request, scan=scan)
 
     @abstractmethod
     def read_weights(self, job: JobT, seed: int) -> Weights:
-        """What a trial of that seed begins with; InputError unless the config can use it."""
+        """Returns a trial's initial weights; InputError unless the config can use them."""
         ...
 
     def weights_of_trial(self, job: JobT, trial: Trial) -> Weights:
-        """`read_weights` at the start of a trial: says what is odd about them, and lets the file's
-        content go once the last trial has its tensors."""
+        """Calls `read_weights` at the start of a trial, and logs what is unusual about the weights.
+
+        It frees the file's content after the last trial has its tensors.
+        """
         weights = self.read_weights(job, trial.seed)
         if trial.number == job.request.trials - 1:
             job.request.opened.close()
@@ -309,27 +325,30 @@ class Task(Protocol[JobT]):
 
     @abstractmethod
     def describe(self, job: JobT) -> Sequence[str]:
-        """What is said of the data in the log: one line for each split."""
+        """Returns the log lines about the data: one for each split."""
         ...
 
     @abstractmethod
     def run_trial(self, job: JobT, trial: Trial) -> Outcome | None:
-        """Trains and scores; None on every process but the first."""
+        """Trains and scores; returns None on every process except the first."""
         ...
 
     def tidy(self, trial: Trial) -> None:
-        """Removes what only a killed trial would need; called before the record is written."""
+        """Removes files that only a resumed trial needs; called before the record is written."""
         return None
 
     def check_trained(self, request: Request) -> None:
-        """Raises InputError unless the data and the trained model in `request.weights` fit the
-        config, or if the task cannot score a model by itself."""
-        raise InputError(f"{request.config} has no trained model that could be scored")
+        """Checks that the data and the trained model in `request.weights` fit the config.
+
+        Raises:
+            InputError: they do not fit, or the task cannot score a trained model.
+        """
+        raise InputError(f"the task of {request.config} has no trained model to score")
 
     def evaluate(self, request: Request) -> Scored | None:
-        """Scores the trained model in `request.weights`; None on every process but the first."""
-        raise InputError(f"{request.config} has no trained model that could be scored")
+        """Scores the trained model in `request.weights`; None on every process except the first."""
+        raise InputError(f"the task of {request.config} has no trained model to score")
 
     def show_data(self, request: Request, count: int) -> list[Path]:
-        """Writes pictures of what is trained on into the output folder; returns their paths."""
-        raise InputError(f"{request.config} has no pictures of what is trained on")
+        """Writes pictures of the training images into the output folder; returns their paths."""
+        raise InputError(f"the task of {request.config} has no pictures of its training data")

@@ -1,6 +1,6 @@
-"""The tasks by name: `TASKS`, and which of them a command's config is for.
+"""The tasks by name, `TASKS`, and the choice of the task for a command's config.
 
-A task's module is imported when it is asked for: it loads torch.
+A task's module loads torch, so it is imported only when the task is used.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ TASKS = {**FINE_TUNING, "classification": _classification}
 
 
 def task_of(command: str, config: str, overrides: Sequence[str] = ()) -> Task[Any]:
-    """The task of a command ("det" or "cls"); a config of `det` says which one it is for.
+    """Returns the task of a command ("det" or "cls"); for `det`, the config names the task.
 
-    Nothing else of the config is checked. Raises InputError for an unknown TRANSFER.TASK.
+    Nothing else in the config is checked. Raises InputError for an unknown TRANSFER.TASK.
     """
     if command == "cls":
         return TASKS["classification"]()

@@ -63,7 +63,7 @@ def test_vits_are_made_for_the_views_and_take_others() -> None:
     [
         ({"name": "vit_tiny_patch16"}, "unknown backbone.*did you mean .*'vit_tiny_patch16_224'"),
         ({"name": "resnet19"}, "BACKBONE.NAME; known: resnet101.*timm's models .did you mean"),
-        ({"name": "convnext_atto", "patch_size": 8}, "PATCH_SIZE 8 is for ViTs, convnext_atto"),
+        ({"name": "convnext_atto", "patch_size": 8}, "PATCH_SIZE 8 is for ViTs, but convnext_atto"),
     ],
 )
 def test_bad_settings_are_refused(options: dict, match: str) -> None:

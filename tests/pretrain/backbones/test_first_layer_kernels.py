@@ -94,7 +94,7 @@ def test_first_layer_is_the_one_that_reads_colours() -> None:
     )
     with pytest.raises(InputError, match="no convolution with 3 input channels among 1"):
         first_layer({"fc.weight": torch.zeros(3, 3)})
-    with pytest.raises(InputError, match="stem.weight holds values that are not finite"):
+    with pytest.raises(InputError, match="stem.weight has values that are not finite"):
         first_layer({"stem.weight": torch.full((8, 3, 2, 2), float("nan"))})
 
 

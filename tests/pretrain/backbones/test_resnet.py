@@ -110,7 +110,7 @@ def test_checkpointing_is_for_training_alone() -> None:
     with torch.no_grad():  # a momentum copy
         trunk.train()(images)
     assert trunk.bn1.num_batches_tracked == trunk.layer3[0].bn1.num_batches_tracked == 1
-    with pytest.raises(InputError, match="BACKBONE.CHECKPOINTING True: vit_tiny.* cannot"):
+    with pytest.raises(InputError, match="BACKBONE.CHECKPOINTING True: vit_tiny.* does not"):
         build_backbone("vit_tiny_patch16_224", checkpointing=True)
 
 

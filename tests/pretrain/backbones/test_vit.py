@@ -160,7 +160,7 @@ def test_sine_cosine_positions_are_maes() -> None:
     )
     theirs = utils.get_2d_sine_cosine_positional_embedding(64, 5)  # angles in float32
     np.testing.assert_allclose(sine_cosine_positions(64, 5, 5)[0], theirs, rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="that 4 divides, got 10"):
+    with pytest.raises(InputError, match="a multiple of 4, got 10"):
         sine_cosine_positions(10, 2, 2)
 
 

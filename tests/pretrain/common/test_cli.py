@@ -45,7 +45,7 @@ def test_short_names(
 
 @pytest.mark.parametrize("paths", [["a", "b", "./a"], ["a.pth", "a.pkl"]])
 def test_paths_that_cannot_be_told_apart(paths: list[str]) -> None:
-    with pytest.raises(InputError, match="given twice|by their suffixes only"):
+    with pytest.raises(InputError, match="given twice|only by their suffixes"):
         short_names(paths)
 
 
@@ -210,3 +210,28 @@ def test_a_worker_that_dies_while_a_failure_is_told_does_not_interrupt_it(
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert capsys.readouterr().err == "error: the loss is not finite\n"
+
+
+def test_quiet_and_verbose_are_options_of_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They reach the processes that a command starts, and end with it."""
+    monkeypatch.delenv("MSCN_LOG", raising=False)
+    seen: list[str | None] = []
+
+    @tool
+    def main(argv: Sequence[str] | None = None) -> None:
+        parser = make_parser("All of it.", "x --quiet")
+        parser.add_argument("--config")
+        args = parser.parse_args(argv)
+        assert not hasattr(args, "quiet")
+        seen.append(os.environ.get("MSCN_LOG"))
+
+    assert [main(["--quiet", "SEED", "1"]), main(["--config", "a", "--verbose"]), main([])] == [
+        0
+    ] * 3
+    assert seen == ["QUIET", "DEBUG", None] and "MSCN_LOG" not in os.environ
+    with pytest.raises(SystemExit):
+        main(["--quiet", "--verbose"])
+    parser = make_parser("All of it.", "x", overrides=False)
+    add_command(parser.add_subparsers(dest="command"), "views", "Views.", "x views")
+    parser.parse_args(["views", "--quiet"])
+    assert os.environ.pop("MSCN_LOG") == "QUIET"

@@ -46,7 +46,7 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
         ("SOLVER: 3", [], "SOLVER is a section"),
         ("SOLVER: {EPOCHS: many}", [], "SOLVER.EPOCHS must be int, got str 'many'"),
         ("SOLVER: {EPOCHS: }", [], "top.yaml: SOLVER.EPOCHS has no value; give it one"),
-        ("- a", [], "a config is a mapping"),
+        ("- a", [], "a config must map keys to values"),
         ("a: [", [], "not readable as YAML"),
         ("_BASE_: top.yaml", [], "loops back"),
         ("_BASE_: gone.yaml", [], "names a missing file"),

@@ -30,7 +30,7 @@ def test_names() -> None:
 
 def test_memory_has_room_for_workspace() -> None:
     memory, _ = gpu_lines(needs(65.0), GPUS["a100-80"])
-    assert "65.0 GiB at 512 images a process, 71.5 with 10%" in memory.detail
+    assert "65.0 GiB at 512 images per process, 71.5 with 10%" in memory.detail
     assert not memory.problem
     memory, _ = gpu_lines(needs(75.0), GPUS["a100-80"])  # fits without workspace only
     assert memory.problem == "lower SOLVER.BATCH_SIZE" and memory.problem in memory.detail
@@ -42,15 +42,15 @@ def test_hours_name_their_source_or_are_not_given() -> None:
     _, compute = gpu_lines(needs(65.0, half=False), GPUS["v100-32"])
     assert "36 to 58 hours" in compute.text and "float32: 367 images/s" in compute.text
     _, compute = gpu_lines(needs(65.0), GPUS["t4"])
-    assert compute.text.endswith("hours unknown: t4 is not calibrated")
+    assert compute.text.endswith("hours unknown, because t4 is not calibrated")
     _, compute = gpu_lines(needs(65.0, steps=None), GPUS["a100-80"])
-    assert "images are not known" in compute.text
+    assert "images is not known" in compute.text
 
 
 def test_shared_memory_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_needs, "free_shared_memory", lambda: 64 * 2**20)
     shared, host = machine_lines(2 * GIB, GIB // 8, 8, 100 * GIB)
-    assert "16.0 GiB for the batches" in shared.text and "--shm-size" in shared.problem
+    assert "16.0 GiB for the waiting batches" in shared.text and "--shm-size" in shared.problem
     assert "18.0 GiB for batches" in host.text and not host.problem
     shared, host = machine_lines(2 * GIB, GIB // 8, 8, GIB, here=False)
     assert not shared.fatal and "NUM_WORKERS" in host.problem

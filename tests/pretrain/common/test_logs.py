@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
@@ -10,15 +11,64 @@ import pytest
 from pretrain.common.logs import progress, read_metrics, setup_logging
 
 
-def test_bars_inside_of_bars_leave_no_escape_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """In a file; both are there, since a suite reads them from its jobs' logs."""
-    with progress(total=2, desc="outer", mininterval=0) as outer:
+def test_in_a_file_a_bar_is_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole lines, for bars inside of bars as well; what leaves no trace has no last one."""
+    monkeypatch.setattr("pretrain.common.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("pretrain.common.progress.SHORT_SECONDS", 0.0)
+    with progress(total=2, desc="outer", unit="step") as outer:
         for _ in range(2):
-            for _ in progress(range(3), desc="inner", leave=False, mininterval=0):
+            for _ in progress(range(3), desc="inner", leave=False):
                 pass
+            outer.set_postfix(loss="0.50")
             outer.update()
     said = capsys.readouterr().err
-    assert "\x1b" not in said and said.count("inner: 100%") == 2 and "outer: 100%" in said
+    assert not {"\x1b", "\r"} & set(said) and "█" not in said
+    lines = [line[8:].strip() for line in said.splitlines()]  # without the time
+    assert [line.partition(",")[0] for line in lines] == [
+        *(f"inner: {n} of 3 it{share}" for n, share in ((1, " (33 %)"), (2, " (66 %)"), (3, ""))),
+        "outer: 1 of 2 step (50 %)",
+        *(f"inner: {n} of 3 it{share}" for n, share in ((1, " (33 %)"), (2, " (66 %)"), (3, ""))),
+        "outer: 2 of 2 step",
+        "outer: 2 of 2 step",
+    ]
+    assert "took 0 s" in lines[-1] and lines[-1].endswith("loss 0.50") and "/s" in lines[-1]
+
+
+def test_short_stages_and_quiet_commands_say_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(progress("abc", desc="short")) == ["a", "b", "c"]
+    monkeypatch.setattr("pretrain.common.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setenv("MSCN_LOG", "QUIET")
+    assert list(progress("abc", desc="quiet")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_a_bar_is_drawn() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    for _ in progress(range(3), desc="stage", file=terminal, mininterval=0):
+        pass
+    assert "stage: 100%" in terminal.getvalue() and "\r" in terminal.getvalue()
+
+
+def test_quiet_on_the_terminal_is_whole_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSCN_LOG", "QUIET")
+    setup_logging(tmp_path)
+    logging.getLogger("transfer.x").info("all is well")
+    logging.getLogger("transfer.x").warning("not quite")
+    logging.getLogger("fvcore.nn").info("a library's chatter")
+    said, kept = capsys.readouterr().err, (tmp_path / "log.txt").read_text()
+    assert "not quite" in said and "all is well" not in said
+    assert "not quite" in kept and "all is well" in kept and "chatter" not in kept
+    assert "transfer.x" not in kept
 
 
 @pytest.mark.parametrize("value, shown", [("", False), ("DEBUG", True), ("debug", True)])

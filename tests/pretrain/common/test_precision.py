@@ -55,7 +55,7 @@ from pretrain.common.precision import allow_tf32
 
 for device, capability in ("cpu", (8, 0)), ("cuda:0", (7, 5)), ("cuda:0", (8, 0)):
     torch.cuda.get_device_capability = lambda device: capability
-    print(allow_tf32(torch.device(device)))
+    print(allow_tf32(torch.device(device), "A.KEY"))
     print(torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision)
     print(torch.backends.cudnn.conv.fp32_precision)
 """
@@ -66,7 +66,7 @@ def test_tf32_is_set_for_products_only_where_a_gpu_has_it() -> None:
     command = [sys.executable, "-c", TF32]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     said, products, convolutions = lines[::3], lines[1::3], lines[2::3]
-    parts = ("no effect on this device", "no effect on this GPU", "round their factors")
+    parts = ("A.KEY has no effect on this device", "no effect on this GPU", "round their factors")
     assert all(part in line for part, line in zip(parts, said, strict=True))
     assert products == ["highest none", "highest none", "high tf32"]
     assert convolutions == ["tf32"] * 3, "PyTorch's own default"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 from torch.utils.data import DataLoader
 
@@ -13,6 +16,45 @@ from pretrain.common.resources import loader_processes
 def test_workers_are_at_most_one_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "cores", lambda: 2)
     assert [resources.usable_workers(wanted) for wanted in (0, 1, 2, 8)] == [0, 1, 2, 2]
+
+
+def test_processes_of_a_launcher_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert [resources.usable_workers(wanted) for wanted in (0, 1, 8)] == [0, 1, 2]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert resources.usable_workers(8) == 1
+
+
+@pytest.mark.parametrize(
+    "files, share",
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        (
+            {"cpu.max": "400000 100000", "a/cpu.max": "max 100000", "a/b/cpu.max": "200000 100000"},
+            2,
+        ),
+        ({"a/cpu.max": "100000 100000", "a/b/cpu.max": "200000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu.max": "nonsense"}, None),
+    ],
+)
+def test_the_share_of_a_container(
+    files: dict[str, str], share: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the group itself, or of one around it; versions 2 and 1 of cgroups."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text("0::/a/b\n")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "OWN_CGROUP", tmp_path / "own")
+    assert resources._cgroup_share() == share
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert resources.cores() == (8 if share is None else math.ceil(share))
 
 
 class Unsendable:

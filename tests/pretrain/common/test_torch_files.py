@@ -102,7 +102,7 @@ def test_a_file_without_checksums_is_read_with_a_warning(
 def test_a_checkpoint_without_a_version_is_refused(version: Any, tmp_path: Path) -> None:
     content = {"format": checkpoint.FORMAT, "version": version}
     torch.save({k: v for k, v in content.items() if v is not None}, tmp_path / "x.pth")
-    with pytest.raises(InputError, match="x.pth is damaged: it states no format version"):
+    with pytest.raises(InputError, match="x.pth is damaged: it has no format version"):
         checkpoint.load_checkpoint(tmp_path / "x.pth")
 
 

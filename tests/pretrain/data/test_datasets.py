@@ -90,7 +90,7 @@ def test_bad_spec(spec: str, match: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty" / "class").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no images; expected"):
+    with pytest.raises(InputError, match="contains no images; expected"):
         open_images(f"folder:{tmp_path / 'empty'}")
 
 

@@ -48,7 +48,7 @@ def test_16_bits_equal_the_8_bit_picture(
 @pytest.mark.parametrize("mode, dtype", [("I;16", "<u2"), ("I;16B", ">u2"), ("I;16L", "<u2")])
 def test_each_16_bit_mode(tmp_path: Path, mode: str, dtype: str) -> None:
     image = Image.frombytes(mode, (12, 10), RAMP.astype(dtype).tobytes())
-    found = np.asarray(decode._to_rgb(image, "x", turn=False)).astype(int)
+    found = np.asarray(decode.to_rgb(image, "x", turn=False)).astype(int)
     assert np.abs(found - eight_bit()).max() <= 1
 
 
@@ -56,7 +56,7 @@ def test_a_16_bit_png_that_pillow_opens_as_32_bits(tmp_path: Path) -> None:
     """As Pillow did before its version 10."""
     image = Image.fromarray(RAMP.astype(np.int32))
     image.format = "PNG"
-    found = np.asarray(decode._to_rgb(image, "x", turn=False)).astype(int)
+    found = np.asarray(decode.to_rgb(image, "x", turn=False)).astype(int)
     assert np.abs(found - eight_bit()).max() <= 1
 
 

@@ -51,7 +51,7 @@ def test_system_folders_are_passed_over_at_every_depth(tmp_path: Path, name: str
 def test_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/a.jpg", "dog/b.jpg", f"cat/{name}", name)
     assert found(tmp_path) == {"cat": ["cat/a.jpg"], "dog": ["dog/b.jpg"]}
-    assert scan_folder(tmp_path).left_out == {"hidden or of the system": 2}
+    assert scan_folder(tmp_path).left_out == {"hidden or system files": 2}
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -64,7 +64,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_images_on_two_levels_are_refused_with_both_counts(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg", "rejected/d.jpg", "rejected/e.jpg")
-    with pytest.raises(InputError, match=r"holds 3 images itself and 2 images in 1 subfolders"):
+    with pytest.raises(
+        InputError, match=r"contains 3 images directly and 2 images in 1 subfolders"
+    ):
         scan_folder(tmp_path)
 
 
@@ -80,13 +82,13 @@ def test_empty_classes_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "bird").mkdir()
     with pytest.raises(InputError) as caught:
         scan_folder(tmp_path)
-    wanted = "(3: bird (empty), fish (2 .heic), owl (1 hidden or of the system))"
+    wanted = "(3: bird (empty), fish (2 .heic), owl (1 hidden or system files))"
     assert wanted in str(caught.value) and "cat" not in str(caught.value).partition("(3")[2]
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "n01.tar", "n02.tar", "read.txt")
-    with pytest.raises(InputError, match="holds no images; .*left out: 2 .tar, 1 .txt"):
+    with pytest.raises(InputError, match="contains no images; .*left out: 2 .tar, 1 .txt"):
         scan_folder(tmp_path)
 
 
@@ -125,7 +127,10 @@ def test_links_into_the_folder_or_above_are_not_followed(
     wanted = ["cat/a.jpg", "cat/elsewhere/c.jpg", "cat/elsewhere/deep/d.jpg"]
     assert found(root) == {"cat": wanted, "dog": ["dog/b.jpg"]}
     (record,) = caplog.records
-    assert "links lead to folders that are read elsewhere" in record.message
+    assert (
+        "links were not followed, because the folders they point to are read elsewhere"
+        in record.message
+    )
     assert "(4, first: " in record.message and "cat/above" in record.message
 
 
@@ -151,7 +156,7 @@ def test_a_link_to_a_folder_around_the_set_does_not_read_the_set_twice(tmp_path:
 def test_a_folder_of_splits_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "train/cat/a.jpg", "val/cat/b.jpg")
     assert set(found(tmp_path)) == {"train", "val"}
-    assert "have the names of splits; write folder:FOLDER:SPLIT" in caplog.text
+    assert "are named like splits; write folder:FOLDER:SPLIT" in caplog.text
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +175,7 @@ def test_what_was_loaded_is_said(classes_folder: Path) -> None:
     name = f"folder:{classes_folder}:train"
     assert open_images(name).describe("pets") == (
         "pets: 24 images, 2 classes (11 to 13 images a class); left out: 1 .heic, 1 hidden or "
-        "of the system"
+        "system files"
     )
     assert (
         open_images(name, 5)

@@ -109,7 +109,7 @@ def test_places_elsewhere(places: Path) -> None:
         ("a/abbey/x.jpg -1", "label -1 is out of range"),
         ("a/abbey/x.jpg", "'a/abbey/x.jpg' is not a path and a label"),
         ("a/abbey/x.jpg abbey", "is not a path and a label, such as 'a/abbey/x.jpg 0'"),
-        ("a/abbey/x.jpg 0", "5 images, 1 of them do not exist, such as .*/a/abbey/x.jpg; expected"),
+        ("a/abbey/x.jpg 0", "5 images; 1 of them do not exist, such as .*/a/abbey/x.jpg; expected"),
         ("z/zoo/y.jpg 3", "1 of them do not exist, such as .*/z/zoo/y.jpg"),
     ],
 )
@@ -128,7 +128,7 @@ def test_bad_places_folders(places: Path) -> None:
     with pytest.raises(InputError, match="train_places205.csv is not text"):
         open_images("places205:train")
     path.write_text("\n")
-    with pytest.raises(InputError, match="names no images"):
+    with pytest.raises(InputError, match="does not name any images"):
         open_images("places205:train")
     path.unlink()
     with pytest.raises(InputError, match=f"train_places205.csv does not exist; expected.*{tree}"):
@@ -170,7 +170,7 @@ def edit(inat: Path, part: str, entry: dict[str, Any] | None, index: int = 0) ->
         ("annotations", {"image_id": 99, "category_id": 0}, "1 images have no .*Plantae/0/10.jpg"),
         ("annotations", {"image_id": 10}, "not in the format of iNaturalist 2018.*category_id"),
         ("annotations", None, "not in the format of iNaturalist 2018.*annotations"),
-        ("images", {"id": 12, "file_name": "train_val2018/a/2/x.jpg"}, "4 images, 1 .*a/2/x.jpg"),
+        ("images", {"id": 12, "file_name": "train_val2018/a/2/x.jpg"}, "4 images; 1 .*a/2/x.jpg"),
         ("images", {"id": 12}, "not in the format of iNaturalist 2018.*file_name"),
         ("categories", {"id": 7, "name": "x"}, "category 2, out of range: .*3 ids from 0 to 7"),
     ],

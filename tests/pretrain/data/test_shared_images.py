@@ -40,7 +40,7 @@ def test_files_are_compared_by_content(tmp_path: Path) -> None:
     )
     text = found.text("folder:t", "folder:v")
     assert text.startswith(
-        f"3 of the 5 images of folder:v are in folder:t, too (equal content, first: "
+        f"3 of the 5 images of folder:v are also in folder:t (equal content, first: "
         f"{folder}/test/z is {folder}/train/b, {folder}/test/c is"
     )
     none = find_shared(train, Part(test, [0, 2]))

@@ -147,7 +147,7 @@ def test_checks() -> None:
         ViewMaker([ViewRecipe()] * 2, **good)
     with pytest.raises(InputError, match="earlier view"):
         ViewMaker([ViewRecipe()], same_view=[0], **good)
-    with pytest.raises(InputError, match="got 2 crops an image for 1 views"):
+    with pytest.raises(InputError, match="got 2 crops per image for 1 views"):
         ViewMaker([ViewRecipe()], **good)([torch.zeros(1, 3, 8, 8).byte()] * 2, generator())
 
 

@@ -180,7 +180,7 @@ def test_scenes_hold_visible_digits_that_hardly_overlap() -> None:
 def test_the_same_set_is_recognised_and_another_refused(made: Path, tmp_path: Path) -> None:
     before = _hashes(made)
     assert make_digits(made, seed=3, **SMALL) is False
-    with pytest.raises(InputError, match=r"other digits: seed 3 \(asked: 5\)"):
+    with pytest.raises(InputError, match=r"different digits: seed 3 \(requested: 5\)"):
         make_digits(made, seed=5, **SMALL)
     assert _hashes(made) == before
     (tmp_path / "foreign.txt").write_text("x")

@@ -32,7 +32,7 @@ MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
         (("METHOD.NAME", "mae"), 1, "set VIEWS.B.COUNT to 0$"),
         (("METHOD.NAME", "msn"), 1, "set VIEWS.B.COUNT to 1$"),
         (("VIEWS.A.COUNT", 0), 1, "VIEWS.A.COUNT 0 must be at least 1"),
-        (("VIEWS.FOCAL.COUNT", 2), 1, "METHOD.NAME mscn uses no focal views"),
+        (("VIEWS.FOCAL.COUNT", 2), 1, "METHOD.NAME mscn does not use focal views"),
         (("METHOD.NAME", "simclrr"), 1, "did you mean 'simclr'"),
         (("METHOD.NAME", "mscm"), 1, "did you mean 'mscn'"),
         (("METHOD.BASE", "mae"), 1, "unknown base loss 'mae'"),
@@ -87,7 +87,7 @@ def test_the_monitor_compares_labels_of_one_list_of_classes() -> None:
     check_monitor(images("cat", "dog"), images("cat", "dog"))
     with pytest.raises(InputError, match="DATASETS.KNN_TEST has no class folders"):
         check_monitor(images("cat"), images())
-    with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2, .*: see bee$"):
+    with pytest.raises(InputError, match="KNN_TRAIN has 3 classes, .*KNN_TEST 2; .*: see bee$"):
         check_monitor(images("ant", "bee", "cat"), images("ant", "cat"))
 
 
@@ -120,6 +120,6 @@ def test_a_backbone_without_pooled_features_is_refused(
 def test_a_queue_longer_than_the_data(tiny_config: Callable[..., CfgNode], name: str) -> None:
     base = ("METHOD.BASE", "moco_v2") if name == "mscn" else ()
     cfg = tiny_config("METHOD.NAME", name, *base, "METHOD.QUEUE_SIZE", 64)
-    assert "METHOD.QUEUE_SIZE 64 is longer than the 63 training images" in queue_note(cfg, 63)
+    assert "METHOD.QUEUE_SIZE 64 is larger than the 63 training images" in queue_note(cfg, 63)
     assert queue_note(cfg, 64) is None
     assert queue_note(tiny_config("METHOD.QUEUE_SIZE", 64), 63) is None, "SimCLR has no queue"

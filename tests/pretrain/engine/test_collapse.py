@@ -32,7 +32,7 @@ def test_a_collapse_is_warned_of(
     """The first two are a trained and an untrained ResNet-18's (docs/results/first_run.md)."""
     assert warn_of_collapse(std, 512, rank) == collapsed
     assert [record.levelname for record in caplog.records] == ["WARNING"] * collapsed
-    assert all("0.044 when spread evenly" in record.message for record in caplog.records)
+    assert all("0.044 if spread evenly" in record.message for record in caplog.records)
 
 
 def test_training_warns_once_from_its_batches(

@@ -51,7 +51,7 @@ def test_it_is_refused_on_other_data(
     image = sorted((tmp_path / "moved/mine").rglob("*.png"))[0]
     Image.new("RGB", (9, 9)).save(image)
     with pytest.raises(
-        InputError, match="checkpoint.pth was trained on other .*content: the sizes"
+        InputError, match="checkpoint.pth was trained on different .*content: the sizes"
     ):
         pretrain(text, str(run), True)
     image.unlink()

@@ -43,7 +43,7 @@ def test_schedules_end_at_one() -> None:
 @pytest.mark.parametrize(
     "base, schedule, match",
     [
-        (1.5, "constant", "METHOD.MOMENTUM 1.5 must lie in 0 to 1"),
+        (1.5, "constant", "METHOD.MOMENTUM 1.5 must be in 0 to 1"),
         (-0.1, "constant", "METHOD.MOMENTUM -0.1"),
         (0.9, "cosin", "METHOD.MOMENTUM_SCHEDULE 'cosin' is unknown; known: constant, cosine"),
     ],

@@ -54,7 +54,7 @@ def test_rows_become_curves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, "no .*metrics.jsonl; --run takes"),
+        (None, "metrics.jsonl does not exist; give --run"),
         ("", "metrics.jsonl has no row with any of feature_std, effective_rank"),
         ('{"step": 1, "loss": 2.0}\n', "has no row with any of"),
         ('{"iteration": 1, "feature_std": 2.0}\n', "has no row with any of"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.common.errors import InputError
-from pretrain.visual.run import describe_run, open_folder
+from pretrain.data.pictures import open_pictures
+from pretrain.visual.run import describe_run
 
 METRICS = '{"step": 1, "output_std": 0.2, "batch_feature_std": 0.1}\n'
 CONFIG = """
@@ -38,22 +39,9 @@ def test_a_damaged_config_is_named(run: Path) -> None:
 
 def test_a_damaged_checkpoint_is_named(run: Path) -> None:
     (run / "config.yaml").write_text("BACKBONE: {NAME: tiny_resnet}")
-    images = open_folder(f"folder:{Path(__file__).parents[3] / 'docs' / 'images'}")
+    images = open_pictures(f"folder:{Path(__file__).parents[3] / 'docs' / 'images'}")
     assert len(images) >= 1
     assert describe_run(run, "a", images).spectrum is None, "no checkpoint, no spectrum"
     (run / "checkpoint.pth").write_bytes(b"PK")
     with pytest.raises(InputError, match="checkpoint.pth is truncated"):
         describe_run(run, "a", images)
-
-
-def test_images_by_spec_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = Path(__file__).parents[3] / "docs"
-    monkeypatch.chdir(docs)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(docs))
-    by_folder, by_spec = open_folder("images"), open_folder("folder:images")
-    assert len(by_folder) == len(by_spec) >= 1
-    assert open_folder(None) is None
-    monkeypatch.chdir(tmp_path)
-    assert len(open_folder("images")) == len(by_spec), "found below the root, as folder:images"
-    with pytest.raises(InputError, match="image folder .*/docs/nowhere does not exist"):
-        open_folder("nowhere")

@@ -60,7 +60,7 @@ def test_at_most_512_images() -> None:
 
 
 def test_images_that_give_no_spectrum() -> None:
-    with pytest.raises(InputError, match="two images or more, --images has 1"):
+    with pytest.raises(InputError, match="two images or more, but --images has 1"):
         measure_spectrum(nn.Flatten(), images(1), Preprocess(), 16)
     broken = images(3)
     broken.unreadable[2] = "image 2 is cut off"
@@ -85,5 +85,7 @@ def test_loads_the_trained_trunk(cfg: CfgNode, tmp_path: Path) -> None:
     batch = torch.randn(2, 3, 16, 16)
     assert torch.equal(trunk.eval()(batch), trained.eval()(batch))
     cfg.BACKBONE.NAME = "resnet18"
-    with pytest.raises(InputError, match="checkpoint.pth does not hold the BACKBONE.NAME resnet18"):
+    with pytest.raises(
+        InputError, match="checkpoint.pth does not contain the BACKBONE.NAME resnet18"
+    ):
         load_trunk(cfg, path)

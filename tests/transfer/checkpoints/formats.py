@@ -457,6 +457,7 @@ CASES: dict[str, Case] = {
 
 
 ATTO, ATTO_V2 = "convnext_atto", "convnextv2_atto"
+LITE = "tf_efficientnet_lite0"
 NORM = ("head.norm.weight", "head.norm.bias")
 CASES |= {
     "hf ResNet": Case("hf_resnet", TINY, nets.hf_resnet, kind="safetensors"),
@@ -584,6 +585,9 @@ CASES |= {
     ),
     "hf DINOv3 ConvNeXt": Case("hf_dinov3_convnext", ATTO, nets.hf_dinov3),
     "hf 4 DINOv3 ConvNeXt": Case("hf_dinov3_convnext", ATTO, lambda s: nets.hf_dinov3(s, head="")),
+    "EfficientNet-Lite": Case(
+        "efficientnet_lite", LITE, lambda s: nets.lukemelas(s) | linear("_fc", 1000, 1280)
+    ),
     "mm ConvNeXt": Case("mm", ATTO, nets.mm_convnext, epochs=300),
 }
 

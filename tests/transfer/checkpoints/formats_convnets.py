@@ -224,3 +224,29 @@ def twice(state: State) -> dict[str, Tensor]:
     """DINOv3 stores the last norm under two names."""
     own = fair(state)
     return own | {f"norms.3.{leaf}": own[f"norm.{leaf}"].clone() for leaf in ("weight", "bias")}
+
+
+# ---- EfficientNet-Lite: canonical (timm's) names -> lukemelas', by substitution
+
+
+def lukemelas(state: State) -> dict[str, Tensor]:
+    """Blocks are counted through the network, and each part is named after what it does."""
+    blocks: list[str] = []
+    out = {}
+    for name, tensor in state.items():
+        block = re.fullmatch(r"blocks\.(\d\.\d)\.(\w+)\.(\w+)", name)
+        if block is None:
+            for word, own in (("bn2.", "_bn1."), ("bn1.", "_bn0."), ("conv_", "_conv_")):
+                if name.startswith(word):
+                    out[name.replace(word, own)] = tensor
+            continue
+        if block[1] not in blocks:
+            blocks.append(block[1])
+        order = ["conv_dw", "bn1", "conv_pw", "bn2"]
+        parts = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+        if len(blocks) > 1:
+            order = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+            parts = ["_expand_conv", "_bn0", *parts]
+        number = blocks.index(block[1])
+        out[f"_blocks.{number}.{parts[order.index(block[2])]}.{block[3]}"] = tensor
+    return out

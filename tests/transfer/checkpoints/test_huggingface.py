@@ -147,7 +147,10 @@ def test_version_5s_processor_and_flipped_channels(tmp_path: Path) -> None:
     "files, message",
     [
         ({"config": {**RESNET, "downsample_in_first_stage": True}}, "downsample_in_first_stage"),
-        ({"config": {**RESNET, "hidden_act": "silu"}}, "hidden_act 'silu'; read is 'relu'"),
+        (
+            {"config": {**RESNET, "hidden_act": "silu"}},
+            "hidden_act 'silu'; only 'relu' is supported",
+        ),
         (
             {"config": RESNET, "preprocessor_config": {"image_mean": [0.5], "image_std": [1]}},
             "preprocessor_config.json.*image_mean is .0.5., not three numbers",
@@ -186,9 +189,13 @@ def test_a_folder_of_timms_hub(tmp_path: Path, builders: Any) -> None:
     inside = {**config, "model_type": "timm_wrapper"}
     again = read_weights(str(folder_of(tmp_path / "wrapped", wrapped, config=inside)))
     assert again.sha256 == weights.sha256 and again.preprocess == weights.preprocess
-    blurred = {**config, "architecture": "resnetblur50"}
-    with pytest.raises(InputError, match="config.json is a resnetblur50; read are"):
-        read_weights(str(folder_of(tmp_path / "c", state, config=blurred)))
+    for name, message in (
+        ("densenet121", "config.json is a densenet121, which is not supported"),
+        ("resnetblur50", "says it is a resnetblur50, but its tensors are a tiny_resnet's"),
+    ):
+        other = {**config, "architecture": name}
+        with pytest.raises(InputError, match=message):
+            read_weights(str(folder_of(tmp_path / name, state, config=other)))
     assert not any("states no preprocessing" in line for line in weights.warnings)
     bare = read_weights(str(folder_of(tmp_path / "b", builders.trained_state("tiny_resnet"))))
     assert bare.preprocess.mean == IMAGENET_MEAN

@@ -98,7 +98,7 @@ def test_arrays_of_every_byte_order_and_precision(
 def test_a_sparse_or_an_empty_tensor_is_named(state: State, tmp_path: Path) -> None:
     key = "layer2.0.conv1.weight"
     for value, message in (
-        (state[key].to_sparse(), f"{key} is a sparse tensor; save it by its to_dense"),
+        (state[key].to_sparse(), f"{key} is a sparse tensor; save its to_dense"),
         (torch.empty_like(state[key], device="meta"), f"{key} has no values .device meta"),
         (state[key].to(torch.int8), "torch.int8, not floating point; give the network in"),
     ):
@@ -147,9 +147,9 @@ def test_what_weights_are_made_from_is_named(
     [
         ({}, r"no tensors with names \(its keys: none\)"),
         ({"state_dict": {}, "epoch": 1}, r"no tensors with names \(its keys: state_dict, epoch\)"),
-        ({"optimizer": OPTIMIZER, "epoch": 1}, "the state of an optimizer and no network"),
-        (OPTIMIZER, "the state of an optimizer and no network"),
-        ([torch.ones(3), torch.ones(2)], r"holds a list, .*torch\.save\(model\.state_dict\(\)"),
+        ({"optimizer": OPTIMIZER, "epoch": 1}, "only the state of an optimizer, no network"),
+        (OPTIMIZER, "only the state of an optimizer, no network"),
+        ([torch.ones(3), torch.ones(2)], r"has a list, .*torch\.save\(model\.state_dict\(\)"),
     ],
 )
 def test_a_file_without_a_network_says_so(content: Any, message: str, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_forced_source(files: dict) -> None:
 
 
 def test_wanted_backbone(files: dict) -> None:
-    with pytest.raises(InputError, match="tiny_resnet, where a resnet18 is wanted"):
+    with pytest.raises(InputError, match="tiny_resnet, but a resnet18 is needed"):
         read_weights(str(files["torchvision"]), backbone="resnet18")
 
 
@@ -167,14 +167,14 @@ def test_resnext_is_refused(tmp_path: Path) -> None:
         network = torchvision.models.resnext50_32x4d()
     small = {k: torch.zeros(()).expand(v.shape) for k, v in network.state_dict().items()}
     torch.save(small, path)
-    with pytest.raises(InputError, match="not a whole .*wrong shape: layer1.0.conv"):
+    with pytest.raises(InputError, match="not a complete .*wrong shape: layer1.0.conv"):
         read_weights(str(path))
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([1, 2], "holds a list"),
+        ([1, 2], "has a list"),
         ({}, "none of the known formats"),
         ({"conv1.weight": 3}, "not a tensor"),
     ],

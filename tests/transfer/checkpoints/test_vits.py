@@ -105,7 +105,7 @@ def test_proven_written_and_read_back(case: str, tmp_path: Path) -> None:
     assert plain or any("no .pkl for ViTDet" in note for note in report.notes)
     if not plain:
         with pytest.raises(
-            InputError, match="cannot become ViTDet's .pkl: a vit_tiny.* has .*, which ViTDet"
+            InputError, match="cannot become ViTDet's .pkl: a vit_tiny.* has .*, but ViTDet"
         ):
             write_proven(report, tmp_path / "out.pkl")
     write_proven(report, tmp_path / "out.pth")

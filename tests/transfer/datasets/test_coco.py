@@ -102,13 +102,13 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
     [
         ({"image_id": 1}, "unknown image 1"),
         ({"category_id": 1}, "unknown category 1"),
-        ({"image_id": None}, "annotation 1 is of unknown image null"),
+        ({"image_id": None}, "annotation 1 has the unknown image null"),
         ({"category_id": [30]}, r"unknown category \[30\]; 'categories' lists 4, 30"),
         (
             {"bbox": [21.5, 2, 3, 4]},
-            r"wholly outside .*annotation 1 \(21.5, 2, 24.5, 6\) in 20 x 10",
+            r"completely outside .*annotation 1 \(21.5, 2, 24.5, 6\) in 20 x 10",
         ),
-        ({"bbox": [1, -9, 3, 4]}, "boxes are wholly outside their image"),
+        ({"bbox": [1, -9, 3, 4]}, "boxes are completely outside their image"),
         ({"bbox": [1, 2, -3, 4]}, r"negative width or height \(1: annotation 1 \(1, 2, -2, 6\)"),
         (
             {"bbox": [1, float("nan"), 3, 4]},
@@ -148,10 +148,10 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
         ({"segmentation": [{"size": [10, 20], "counts": [200]}]}, "run lengths are inside a list"),
         (
             {"segmentation": {"size": [20, 10], "counts": "x"}},
-            r"another size.*\[20, 10\].*\[10, 20\]",
+            r"different size.*\[20, 10\].*\[10, 20\]",
         ),
         ({"segmentation": {"size": [10, 20]}}, r"cannot be read \(1: annotation 1 \(counts null"),
-        ({"segmentation": {"size": None, "counts": [200]}}, r"another size.*annotation 1 \(null"),
+        ({"segmentation": {"size": None, "counts": [200]}}, r"different size.*annotation 1 \(null"),
     ],
 )
 def test_bad_annotation(folder: Path, change: dict, message: str) -> None:
@@ -160,7 +160,7 @@ def test_bad_annotation(folder: Path, change: dict, message: str) -> None:
 
 
 def test_annotations_of_unlisted_images_are_counted(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"x\.json: annotation 2 is of unknown image 8.*2 such"):
+    with pytest.raises(InputError, match=r"x\.json: annotation 2 has the unknown image 8.*2 such"):
         read(folder, annotation(), annotation(2, image_id=8), annotation(3, image_id=8))
 
 
@@ -193,7 +193,7 @@ def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
     classes = ("cat", "dog")
     read_coco(folder / "x.json", folder, whole, classes, scored=("bbox",))
     with pytest.raises(
-        InputError, match=r"have no mask, or a polygon with fewer.*\(1: annotation 1\); mend"
+        InputError, match=r"have no mask, or a polygon with fewer.*\(1: annotation 1\); correct"
     ):
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
@@ -247,7 +247,7 @@ def test_missing_keys(folder: Path, part: str, key: str) -> None:
 
 
 def test_class_outside_the_training_set(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InputError, match="category 'dog', which is none of the 1 classes"):
+    with pytest.raises(InputError, match="category 'dog', which is not one of the 1 classes"):
         read_coco(folder / "x.json", folder, content(annotation()), ("cat",))
     assert not caplog.records
     other = annotation(category_id=4)
@@ -291,7 +291,7 @@ def test_bad_files(folder: Path) -> None:
         ),
         (b"\n<!DOCTYPE html>", "is a page of markup"),
         (b"", "is empty"),
-        (bytes(80), "is empty, or holds zeros only"),
+        (bytes(80), "is empty, or has only zeros"),
     ],
 )
 def test_what_is_there_in_place_of_json(folder: Path, start: bytes, what: str) -> None:
@@ -440,7 +440,7 @@ def test_a_root_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> No
     assert read_classes([whole]) == ("cat", "dog")
     sample, _ = read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
     assert sample.instances[0].category == 1
-    assert "only hold others together, and were dropped (1: 'pets' (id 0))" in caplog.text
+    assert "only group others, and were dropped (1: 'pets' (id 0))" in caplog.text
     same = rooted(annotation(), root={**ROOT, "name": "dog"})
     for category in same["categories"][1:]:
         category["supercategory"] = "dog"

@@ -133,7 +133,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("part", ["0%", "101%", "1.2.3%", ".%", "0shot", "1.5shot", "..shot"])
 def test_no_part(part: str) -> None:
-    with pytest.raises(InputError, match=f"coco_2017_train@{part}': {part} is no part"):
+    with pytest.raises(InputError, match=f"coco_2017_train@{part}': {part} is not a valid part"):
         locate(f"coco_2017_train@{part}")
     with pytest.raises(InputError, match="names two parts"):
         locate("coco_2017_train@5%@1%")
@@ -150,7 +150,7 @@ def test_sets_of_both_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         drawn = [open_sets([f"{name}@1shot"], draw=draw) for draw in (0, 0, 1)]
         assert drawn[0] == drawn[1] and drawn[0].samples != drawn[2].samples
         assert sum(len(sample.instances) for sample in drawn[2].samples) == 10
-        with pytest.raises(InputError, match="training set of a detector only"):
+        with pytest.raises(InputError, match="only for the training set of a detector"):
             open_sets([f"{name}@1shot"])
         both = open_sets([f"{name}@25%", f"{kind}:digits_{kind}:test"])
         assert len(both) == 6, "each name has its own part"

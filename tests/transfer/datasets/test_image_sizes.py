@@ -52,7 +52,7 @@ def test_each_kind_of_fault_is_counted_with_its_first_files(tmp_path: Path) -> N
     with pytest.raises(InputError) as caught:
         check_image_sizes([sample(good), sample(bad, 10, 20), sample(bad, 10, 20)])
     assert str(caught.value) == (
-        "image files: images have another size than their annotation says "
+        "image files: images have a different size from their annotation "
         f"(1: {bad} has 20 x 10 pixels, not 10 x 20); "
         "correct the annotations, or restore the images"
     )
@@ -77,7 +77,7 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
 
 def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(OSError, match=r"a\.png is refused: images of more than"):
+    with pytest.raises(OSError, match=r"a\.png is refused: images with more than"):
         header_size(save(tmp_path, "a.png"))
 
 

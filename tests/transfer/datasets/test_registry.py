@@ -47,7 +47,7 @@ def test_several_splits_and_limit() -> None:
 def test_test_set_takes_the_training_classes() -> None:
     train = open_sets(["coco:digits_coco:train"])
     assert open_sets(["coco:digits_coco:test"], like=train).classes == train.classes
-    with pytest.raises(InputError, match="none of the 1 classes"):
+    with pytest.raises(InputError, match="not one of the 1 classes"):
         open_sets(["coco:digits_coco:test"], ("0",))
 
 
@@ -127,7 +127,7 @@ def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path:
             ["coco:digits_coco/annotations/instances_train.json:imgs"],
             r"/imgs is missing, the folder of images of coco:",
         ),
-        (["imgs:x:y"], "'imgs:x:y' is no detection data set; give voc:FOLDER:SPLIT, coco:"),
+        (["imgs:x:y"], "'imgs:x:y' is not a detection data set; give voc:FOLDER:SPLIT, coco:"),
         (["voc_2007_test"], "is missing; expected .*VOC2007.*trainval and test"),
         (["coco_2017_val"], "instances_val2017.json is missing"),
         (["voc:digits_voc:train", "coco:digits_coco:train"], "mix VOC and COCO"),

@@ -59,9 +59,9 @@ def test_one_line_list_and_empty_image(tmp_path: Path) -> None:
     [
         ({"x1": 9, "x2": 7}, "negative width or height"),
         ({"y1": 9, "y2": 3}, "negative width or height"),
-        ({"x1": 23, "x2": 30}, "wholly outside their image"),
-        ({"y1": "nan"}, "not a number"),
-        ({"y2": "many"}, "not a number"),
+        ({"x1": 23, "x2": 30}, "completely outside their image"),
+        ({"y1": "nan"}, "not numbers"),
+        ({"y2": "many"}, "not numbers"),
     ],
 )
 def test_impossible_boxes_are_refused(tmp_path: Path, change: dict, kind: str) -> None:
@@ -169,7 +169,7 @@ def test_a_size_that_is_0_or_missing_is_read_from_the_image(
     )
     (sample,) = read_voc(tmp_path, "train", ("cat",))
     assert (sample.width, sample.height) == (20, 10)
-    assert "sizes are missing or 0, and were read from the images (1: a.xml)" in caplog.text
+    assert "sizes are missing or 0; they were read from the images (1: a.xml)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_unknown_classes_are_counted_with_the_nearest_names(tmp_path: Path) -> N
     with pytest.raises(InputError) as caught:
         read_voc(tmp_path, "train", ("cat",))
     text = str(caught.value)
-    assert "none of the 1 classes (3, first: 'catt' in a.xml" in text
+    assert "not one of the 1 classes (3, first: 'catt' in a.xml" in text
     assert "did you mean 'cat'" in text and "'zebra' in b.xml" in text
 
 
@@ -266,7 +266,7 @@ def test_missing_split_shows_the_layout(tmp_path: Path) -> None:
 
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
-    with pytest.raises(InputError, match="holds no .xml"):
+    with pytest.raises(InputError, match="has no .xml"):
         read_classes(tmp_path)
 
 

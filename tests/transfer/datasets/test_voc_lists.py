@@ -80,7 +80,7 @@ def test_more_words_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     line = "/JPEGImages/a.jpg /SegmentationClassAug/b.png\n"
     names, _, findings = read(tmp_path, line, "a", "b")
     findings.report()
-    assert names == ["a"] and "more words behind the name, which are not used (1:" in caplog.text
+    assert names == ["a"] and "more words after the name, which are not used (1:" in caplog.text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])

@@ -12,7 +12,7 @@ from typing import Any
 from pretrain.data.highpass import HighPass
 from transfer.detection.config import changed
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
+from transfer.detection.torchvision_engine.meta_architectures import find_spec
 
 STANDARD = {
     "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
@@ -35,9 +35,11 @@ R18 = {"MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
 LEVELS = [[32], [64], [128], [256], [512]]  # one size of anchors on each map of a pyramid
 
 
-def make_spec(keys: Mapping[str, Any], highpass: HighPass | None = None) -> DetectorSpec:
-    return DetectorSpec.from_config(changed(make_defaults(), keys), highpass)
+def make_spec(keys: Mapping[str, Any], highpass: HighPass | None = None) -> Any:
+    """A `DetectorSpec`, or the spec of the meta-architecture that the keys name."""
+    cfg = changed(make_defaults(), keys)
+    return find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg, highpass)
 
 
-def make_detector(keys: Mapping[str, Any], highpass: HighPass | None = None) -> Detector:
+def make_detector(keys: Mapping[str, Any], highpass: HighPass | None = None) -> Any:
     return make_spec(keys, highpass).build()

@@ -138,10 +138,23 @@ def test_precise_bn(runs: tuple[CaseRun, CaseRun]) -> None:
 
 @pytest.mark.parametrize(
     "topic",
-    ["geometry", "orders", "mapped", "jitter", "jitter_polygons", "jitter_bitmasks", "naive_sync"],
+    [
+        "geometry",
+        "orders",
+        "repeats",
+        "clipped",
+        "mapped",
+        "crops",
+        "crops_polygons",
+        "jitter",
+        "jitter_polygons",
+        "jitter_bitmasks",
+        "crops_bitmasks",
+        "naive_sync",
+    ],
 )
 def test_equal_bit_for_bit(topic: str, tmp_path: Path) -> None:
-    if topic in ("jitter_polygons", "jitter_bitmasks"):
+    if topic.endswith(("_polygons", "_bitmasks")):
         pytest.importorskip("shapely", reason="shapely, which cuts polygons, is not installed")
     found = our_inputs.TOPICS[topic](make_folder(tmp_path / "ours"))
     golden = their_inputs.TOPICS[topic](make_folder(tmp_path / "theirs"))

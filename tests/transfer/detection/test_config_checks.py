@@ -105,8 +105,9 @@ def test_c4_proposes_on_the_named_stage() -> None:
         ("voc_fpn", "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "known: WarmupMultiStepLR, Warm"),
         ("voc_fpn", "SOLVER.LR_SCHEDULER_NAME", "Cosine", "SOLVER.LR_SCHEDULER_NAME 'Cosine'"),
         ("voc_fpn", "SOLVER.WARMUP_METHOD", "exp", "SOLVER.WARMUP_METHOD 'exp' is unknown"),
+        ("voc_fpn", "SOLVER.NUM_DECAYS", "0", "SOLVER.NUM_DECAYS must be 1 or above, got 0"),
         ("voc_fpn", "SOLVER.BASE_LR", "0", "SOLVER.BASE_LR 0.0 must be above 0"),
-        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must rise"),
+        ("voc_fpn", "SOLVER.STEPS", "(20, 10)", r"SOLVER.STEPS \(20, 10\) must be increasing"),
         ("voc_fpn", "SOLVER.STEPS", "(24000,)", "at SOLVER.MAX_ITER 24000, where .* stops"),
     ],
 )
@@ -133,6 +134,21 @@ def test_what_a_run_can_live_with_is_warned_of(
         load_detection_config("voc_fpn.yaml", [*common.split(), *words.split()])
     (line,) = [record.getMessage() for record in caplog.records]
     assert message in line and line.startswith("voc_fpn.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("CLIP_TYPE", "full_model", "CLIP_TYPE 'full_model' is unknown; known: value, norm"),
+        ("CLIP_VALUE", "0", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE 0.0 must be above 0"),
+        ("NORM_TYPE", "-1", "SOLVER.CLIP_GRADIENTS.NORM_TYPE -1.0 must be above 0"),
+    ],
+)
+def test_clipping_that_cannot_be(key: str, value: str, message: str) -> None:
+    words = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", f"SOLVER.CLIP_GRADIENTS.{key}", value]
+    with pytest.raises(InputError, match=message):
+        load_detection_config("voc_fpn.yaml", words)
+    load_detection_config("voc_fpn.yaml", words[2:])
 
 
 def test_steps_of_another_schedule_are_not_looked_at() -> None:

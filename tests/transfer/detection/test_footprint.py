@@ -97,3 +97,22 @@ def test_a_step_is_that_of_a_part_of_a_process_batch() -> None:
     assert (needs.images, needs.steps, needs.processes, needs.half) == (2, 200, 2, False)
     two = load_detection_config("digits_voc.yaml", (*small, "SOLVER.IMS_PER_BATCH", "2"))
     assert needs.cost.flops == step_cost(two).flops
+
+
+@pytest.mark.slow
+def test_a_cascade_pools_and_classifies_three_times() -> None:
+    words: tuple[str, ...] = ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64")
+    words += ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True", "SOLVER.IMS_PER_BATCH", "1")
+    one = step_cost(load_detection_config("voc_fpn.yaml", words), size=(64, 64))
+    heads = (*words, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads")
+    heads += (
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE",
+        "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+        "giou",
+    )
+    three = step_cost(load_detection_config("voc_fpn.yaml", heads), size=(64, 64))
+    # Of each of 512 boxes: 7 x 7 x 256 numbers to 1024, these to 1024, then 21 scores and 4 deltas;
+    # forward, and backward to weights and inputs; a multiplication and an addition are two.
+    stage = 512 * (7 * 7 * 256 * 1024 + 1024 * 1024 + 1024 * 25) * 2 * 3
+    assert three.flops - one.flops == pytest.approx(2 * stage, rel=0.01)

@@ -70,9 +70,15 @@ def check_sketch(
     assert not len(off) or off[worst] <= tolerance, (names[worst], off[worst])
 
 
-@pytest.mark.parametrize("topic", ["geometry", "orders", "mapped", "jitter", "jitter_polygons"])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        *("geometry", "orders", "repeats", "clipped", "mapped"),
+        *("crops", "crops_polygons", "jitter", "jitter_polygons"),
+    ],
+)
 def test_input_is_equal_bit_for_bit(topic: str, tmp_path: Path) -> None:
-    if topic == "jitter_polygons":
+    if topic in ("crops_polygons", "jitter_polygons"):
         pytest.importorskip("shapely", reason="shapely, which cuts polygons, is not installed")
     found, golden = TOPICS[topic](tmp_path), read(topic)
     assert set(found) == set(golden)

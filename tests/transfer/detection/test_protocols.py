@@ -9,7 +9,9 @@ import torch
 
 from pretrain.common.config import find_config
 from transfer.detection.config import load_detection_config, protocol_name, protocol_sha256
+from transfer.detection.torchvision_engine.architectures import is_vit
 from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.weights.starting_weights import has_batch_norm
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detection"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem.startswith(("coco_m", "coco_s")))
@@ -18,6 +20,7 @@ NAMES += sorted(
 )
 for small in ("coco_mini_overfit", "coco_mini_fpn"):  # no protocol of the field
     NAMES.remove(small)
+NO_BATCH_NORM = ("coco_mscn_convnext_fpn",)  # LayerNorms, which train too
 BASELINES = {
     "voc_supervised": "voc_mscn",
     "voc_supervised_msra": "voc_mscn",
@@ -53,7 +56,9 @@ def test_batch_norm_trains_in_every_protocol() -> None:
     """A random backbone could not train otherwise, and a baseline shares its base's norm."""
     for name in NAMES:
         cfg = load_detection_config(name)
-        assert cfg.MODEL.RESNETS.NORM in ("naiveSyncBN", "SyncBN"), name
+        norms = ("naiveSyncBN", "SyncBN") if name not in NO_BATCH_NORM else ("",)
+        assert cfg.MODEL.RESNETS.NORM in norms, name
+        assert has_batch_norm(cfg) or is_vit(cfg) or name in NO_BATCH_NORM
         assert cfg.MODEL.BACKBONE.FREEZE_AT == 0, name
 
 

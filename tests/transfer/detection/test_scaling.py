@@ -105,6 +105,7 @@ def test_identity() -> None:
         ("SOLVER.IMS_PER_BATCH", "8"),
         ("SOLVER.AMP.ENABLED", "True"),
         ("TRANSFER.ACCUMULATE", "2"),
+        ("TRANSFER.TF32", "True"),
     ):
         assert protocol_sha256(load(*pair)) != base, pair
     frozen = ("MODEL.RESNETS.NORM", "FrozenBN")

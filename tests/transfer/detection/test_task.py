@@ -84,7 +84,9 @@ def check_that_only_the_same_run_goes_on(output: Path) -> None:
     mark = output / "trial_0" / "weights.sha256"
     kept = mark.read_text()
     mark.write_text("0" * 64)
-    with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
+    with pytest.raises(
+        InputError, match="trial_0 holds a run of different weights .000000000000 then"
+    ):
         check_trial_folders(TASK, TASK.prepare(request(output, *same, resume=True)))
     mark.write_text(kept)
 
@@ -216,7 +218,7 @@ def test_a_trial_draws_its_own_objects(
     ]
     assert fitted == [open_sets([name], draw=draw) for draw in (4, 5)] and fitted[0] != fitted[1]
     assert len({record["protocol"]["config_sha256"] for record in records}) == 1
-    with pytest.raises(InputError, match="training set of a detector only"):
+    with pytest.raises(InputError, match="only for the training set of a detector"):
         TASK.prepare(request(tmp_path / "x", "DATASETS.TEST", "voc:digits_voc:test@1shot"))
 
 

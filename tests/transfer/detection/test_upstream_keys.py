@@ -22,7 +22,7 @@ from transfer.detection.config import (
 )
 from transfer.detection.config_checks import value_of
 from transfer.detection.defaults import make_defaults
-from transfer.detection.torchvision_engine.detector import DetectorSpec
+from transfer.detection.torchvision_engine.meta_architectures import find_spec
 from transfer.detection.upstream_keys import (
     ABSENT,
     HONOURED,
@@ -48,11 +48,35 @@ ALLOWED = {
     "MODEL.RPN.IN_FEATURES": ["p3"],
     "MODEL.RPN.IOU_THRESHOLDS": [0.4, 0.7],
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
+    "MODEL.FPN.FUSE_TYPE": "avg",
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.RETINANET.IN_FEATURES": ["p3", "p5"],
+    "MODEL.RETINANET.NORM": "GN",
+    "MODEL.RETINANET.PRIOR_PROB": 0.1,
+    "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.6],
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": 0.5,
+    "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": "diou",
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou",
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5, 0.7, 0.9],
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": [[10.0, 10.0, 5.0, 5.0]] * 3,
     "MODEL.ROI_BOX_HEAD.NORM": "BN",
     "MODEL.ROI_MASK_HEAD.NORM": "BN",
 }
 MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_BOX_HEAD.NUM_FC": 1, "MODEL.FPN.NORM": "GN"}
 C4 = {"MODEL.MASK_ON": True}
+# Where a key is read only by some detectors: what makes such a one of the FPN.
+CASCADE = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+}
+RETINANET = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.MASK_ON": False,
+}
+READ_BY = {"MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE, "MODEL.RETINANET.": RETINANET}
 FROM_RES3 = {
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RPN.IN_FEATURES": ["p3", "p4"],
@@ -115,11 +139,14 @@ def test_another_value_builds_another_detector(key: str) -> None:
     """Of the box head's name there is only one, which test_config_checks.py holds."""
     # An FPN reads each key but the NAME of C4's heads; from res3, so that its maps can be others.
     base = C4 if key == "MODEL.ROI_HEADS.NAME" else {**specs.FPN, **MASKS, **FROM_RES3}
+    for prefix, keys in READ_BY.items():
+        base = {**base, **keys} if key.startswith(prefix) else base
     cfg = changed(make_defaults(), base)
     value = value_of(cfg, key)
     new = other(key, list(value) if isinstance(value, tuple) else value)
-    before = DetectorSpec.from_config(cfg)
-    assert DetectorSpec.from_config(changed(cfg, {key: ALLOWED.get(key, new)})) != before
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE)
+    before = spec.from_config(cfg)
+    assert spec.from_config(changed(cfg, {key: ALLOWED.get(key, new)})) != before
 
 
 @pytest.mark.parametrize("key", [*ONLY, *ABSENT])
@@ -142,11 +169,11 @@ def test_keys_without_effect_are_accepted_and_leave_no_trace(tmp_path: Path) -> 
 
 
 def test_all_unsupported_keys_are_named_at_once(tmp_path: Path) -> None:
-    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.LOSS_WEIGHT": 2.0, "TEST.AUG.ENABLED": True}
-    write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"})
+    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.HEAD_NAME": "Other", "TEST.AUG.ENABLED": True}
+    write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "NoSuchHeads"})
     with pytest.raises(InputError) as error:
         load_detection_config(str(tmp_path / "top.yaml"))
-    assert all(key in str(error.value) for key in (*keys, "'CascadeROIHeads'"))
+    assert all(key in str(error.value) for key in (*keys, "'NoSuchHeads'"))
     assert "\n" not in str(error.value)
     load_detection_config(
         str(tmp_path / "top.yaml"),

@@ -86,7 +86,7 @@ def test_files_that_are_left_out(tmp_path: Path) -> None:
     for extra in ("notes.txt", ".hidden"):
         (tmp_path / "n01" / extra).write_text("x")
     status, detail = split_row(f"folder:{tmp_path}")
-    assert status == OK and "left out: 1 .txt, 1 hidden or of the system" in detail
+    assert status == OK and "left out: 1 .txt, 1 hidden or system files" in detail
     (tmp_path / "n01" / "a.heic").write_text("x")
     status, detail = split_row(f"folder:{tmp_path}")
     assert status == WARN and "left out: 1 .heic, 1 .txt" in detail

@@ -186,7 +186,7 @@ def test_two_checkpoints_of_one_seed_are_not_pooled(tmp_path: Path, write_run: W
             write_run(name, "linear", {"top1": 60.0}, pictures=False, checkpoint=facts)
     results = results_of(tmp_path)
     assert not results.methods and len(results.checkpoints) == 6
-    assert any("mscn0 and mscn0_precise_bn are of one" in note for note in results.notes)
+    assert any("mscn0 and mscn0_precise_bn have the same" in note for note in results.notes)
 
 
 def test_an_unfinished_run_is_no_seed_of_the_others(tmp_path: Path, write_run: Writer) -> None:

@@ -142,9 +142,20 @@ def test_few_trials_shortened_and_overrides(tmp_path: Path, write_run: Writer) -
     flags = flags_of(tmp_path)
     assert "too few trials for a claim about a checkpoint (at least 3): a 1" in flags
     assert "voc_mscn: shortened schedule or data: a (trial 0)" in flags
-    assert "not the config's own protocol: SOLVER.IMS_PER_BATCH 8" in flags
+    assert "differs from the config of this name: SOLVER.IMS_PER_BATCH 8" in flags
     assert "NUM_WORKERS" not in flags
     assert not results_of(tmp_path).protocols[0].published  # another protocol than the published
+
+
+def test_many_rows_ask_for_five_trials(tmp_path: Path, write_run: Writer) -> None:
+    for name, value in zip("abcd", (40.0, 41.0, 42.0, 43.0)):
+        for trial in range(3 if name == "a" else 5):
+            write_run(name, "linear", {"top1": value + trial / 10}, trial=trial)
+    asked = "linear_photos: 4 rows are compared, some with 3 trials"
+    assert asked in flags_of(tmp_path)
+    for trial in (3, 4):
+        write_run("a", "linear", {"top1": 40.0 + trial / 10}, trial=trial)
+    assert "rows compete" not in flags_of(tmp_path)
 
 
 def test_an_edited_copy_of_a_config_is_another_protocol(tmp_path: Path, write_run: Writer) -> None:
@@ -152,14 +163,14 @@ def test_an_edited_copy_of_a_config_is_another_protocol(tmp_path: Path, write_ru
     shipped = yaml.safe_load(dump_yaml(load_config("voc_mscn.yaml", make_defaults())))
     write_run("a", "detection", {"bbox/AP": 40.0}, protocol="voc_mscn", config=shipped)
     assert results_of(tmp_path).protocols[0].published
-    assert "not the config's own" not in flags_of(tmp_path)
+    assert "differs from the config of this name" not in flags_of(tmp_path)
     edited = {**shipped, "SOLVER": {**shipped["SOLVER"], "MAX_ITER": 100, "IMS_PER_BATCH": 2}}
     edited["MODEL"] = {**shipped["MODEL"], "WEIGHTS": "a.pth"}  # no part of a protocol
     path = tmp_path / "runs/detection/voc_mscn/a/trial_0/config.yaml"
     path.write_text(yaml.safe_dump(edited))
     assert (
-        "voc_mscn, fixed lr: not the config's own protocol: SOLVER.IMS_PER_BATCH 2 (shipped: 16), "
-        "SOLVER.MAX_ITER 100 (shipped: 24000)" in flags_of(tmp_path)
+        "voc_mscn, fixed lr: differs from the config of this name: SOLVER.IMS_PER_BATCH 2 "
+        "(shipped: 16), SOLVER.MAX_ITER 100 (shipped: 24000)" in flags_of(tmp_path)
     )
     assert not results_of(tmp_path).protocols[0].published
 
@@ -172,8 +183,8 @@ def test_data_that_a_config_asks_for_is_no_change(tmp_path: Path, write_run: Wri
     for more, flagged in (([], False), (["PROTOCOL.IMAGE_SIZE", "64"], True)):
         record["protocol"]["overrides"] = words + more
         path.write_text(json.dumps(record))
-        assert ("not the config's own" in flags_of(tmp_path)) == flagged
-    assert "own protocol: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
+        assert ("differs from the config of this name" in flags_of(tmp_path)) == flagged
+    assert "config of this name: PROTOCOL.IMAGE_SIZE 64" in flags_of(tmp_path)
     assert not left_to_user("voc_mscn")
 
 
@@ -200,8 +211,8 @@ def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, n
     for more, flagged in (([], False), ([key, "0.5"], True)):
         record["protocol"]["overrides"] = words + more
         path.write_text(json.dumps(record))
-        assert ("not the config's own" in flags_of(tmp_path)) == flagged
-    assert f"own protocol: {key} 0.5" in flags_of(tmp_path)
+        assert ("differs from the config of this name" in flags_of(tmp_path)) == flagged
+    assert f"config of this name: {key} 0.5" in flags_of(tmp_path)
     (column,) = results_of(tmp_path).protocols
     assert column.label.startswith(f"shelves ({name})") and "[" not in column.label
     assert f"shelves ({name})" in to_markdown(results_of(tmp_path))
@@ -248,12 +259,12 @@ def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:
         ([], ""),
         (
             ["SOLVER.BASE_LR", "1.0"],
-            "my shelves: not the config's own protocol: SOLVER.BASE_LR 1.0",
+            "my shelves: differs from the config of this name: SOLVER.BASE_LR 1.0",
         ),
     ):
         record["protocol"]["overrides"] = data + words
         path.write_text(json.dumps(record))
-        found = [line for line in find_flags(results_of(tmp_path)) if "config's own" in line]
+        found = [line for line in find_flags(results_of(tmp_path)) if "config of this name" in line]
         assert found == ([flag] if flag else [])
     assert results_of(tmp_path).protocols[0].label == "my shelves"
 
@@ -301,7 +312,7 @@ def test_watching_a_run_leaves_it_in_its_column(tmp_path: Path, write_run: Write
         path.write_text(json.dumps(record))
     (protocol,) = results_of(tmp_path).protocols
     assert protocol.config_sha256 == sha256 and protocol.published
-    assert "not the config's own protocol" not in flags_of(tmp_path)
+    assert "differs from the config of this name" not in flags_of(tmp_path)
 
 
 def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writer) -> None:
@@ -408,10 +419,10 @@ def test_broken_replicates_and_configs_are_noted(tmp_path: Path, write_run: Writ
     results = results_of(tmp_path)
     summary = results.cell(results.checkpoints[0], results.protocols[0]).summaries["top1"]
     assert summary.covers == "trials" and summary.n == 3
-    assert any("replicates.json: no file of replicates" in note for note in results.notes)
-    assert any("config.yaml: config left out" in note for note in results.notes)
+    assert any("replicates.json: not a replicates file" in note for note in results.notes)
+    assert any("config.yaml: config ignored" in note for note in results.notes)
     other = path.parent.parent / "trial_1/replicates.json"
     (path.parent / "replicates.json").write_text(other.read_text())
-    assert any("of another evaluation" in note for note in results_of(tmp_path).notes)
+    assert any("from a different evaluation" in note for note in results_of(tmp_path).notes)
     (path.parent / "replicates.json").unlink()
     assert any("cannot be read" in note for note in results_of(tmp_path).notes)

@@ -142,6 +142,6 @@ def test_one_checkpoint_under_two_names(tmp_path: Path, write_run: Callable[...,
         "other",
     ]
     assert results.notes == [
-        "mine and mscn_resnet50_100ep are one checkpoint under 2 names: their weights are equal "
-        "(sha256 abababa); --name gives it one row in later runs"
+        "mine and mscn_resnet50_100ep are one checkpoint with 2 names: their weights are equal "
+        "(sha256 abababa); use one --name for it in later runs"
     ]

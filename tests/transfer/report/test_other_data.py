@@ -51,9 +51,7 @@ def test_the_flag_says_which_rows_and_how_they_differ(write_run: Writer) -> None
     write_run("one", "knn", {"knn20_top1": 50.0}, data=data())
     write_run("two", "knn", {"knn20_top1": 60.0}, data=data("c", 90))
     path = write_run("old", "knn", {"knn20_top1": 70.0})
-    (flag,) = [
-        f for f in find_flags(results(path)) if f.startswith("different data under one name")
-    ]
+    (flag,) = [f for f in find_flags(results(path)) if f.startswith("different data with one name")]
     assert "(train 500 images, test 100 images): one" in flag
     assert "(train 500 images, test 90 images): two" in flag
     assert "[data unknown] (data unknown): old" in flag
@@ -96,4 +94,4 @@ def test_old_records_stay_together(write_run: Writer) -> None:
 def test_test_images_among_the_training_images_are_flagged(write_run: Writer) -> None:
     path = write_run("one", "knn", {"knn20_top1": 50.0}, data=data(in_both=7))
     flags = " ".join(find_flags(results(path)))
-    assert "7 of the 100 test images are training images, too, and kNN finds them" in flags
+    assert "7 of the 100 test images are also training images, and kNN finds them" in flags

@@ -56,7 +56,7 @@ def touch(path: Path, time: int = 0) -> Path:
 
 def test_where_it_continues(tmp_path: Path) -> None:
     said = where_resume_continues(tmp_path, range(2), SAVED)
-    nothing = "nothing was saved yet of {}: --resume starts it from the beginning"
+    nothing = "nothing was saved yet in {}: --resume starts it from the beginning"
     assert said == f"0 of 2 trials are done; {nothing.format(tmp_path / 'trial_0')}"
     touch(tmp_path / "trial_0/record.json")
     touch(tmp_path / "trial_1/config.yaml")  # is no progress

@@ -11,7 +11,7 @@ from scipy import stats
 
 from transfer.results.comparison import Sample
 from transfer.results.comparison import difference as difference_of_samples
-from transfer.results.comparison import p_value
+from transfer.results.comparison import p_value, spread_of
 from transfer.results.pooled import Spread, pooled_spread
 from transfer.results.statistics import Estimate
 
@@ -106,3 +106,31 @@ def test_intervals_cover_and_pooling_finds_more() -> None:
         by_pairs += stats.ttest_rel(values[1], values[0]).pvalue < 0.05 / 6
     assert 0.92 <= held / repetitions <= 0.98
     assert found / repetitions > 0.75 and by_pairs < 0.7 * found
+
+
+def test_trials_that_agree_by_the_steps_of_the_images_do_not_tell_the_rows_apart() -> None:
+    """Rows of one spread, rounded to the steps of 400 images: many rows of two trials agree
+    exactly, and without the step every such column would fall to Welch's wide intervals."""
+    draws, step = np.random.default_rng(7), 100 / 400
+    rejected, without, held, repetitions = 0, 0, 0, 400
+    for _ in range(repetitions):
+        rows = np.round(draws.normal(50.0, 0.3, (6, 2)) / step) * step
+        samples = [Sample(row.tolist(), images=400) for row in rows]
+        spread, plain = spread_of(samples), pooled_spread(rows.tolist())
+        if spread is None or plain is None:
+            continue
+        assert (spread.variance, spread.df) == (plain.variance, plain.df)
+        rejected += not spread.is_equal
+        without += not plain.is_equal
+        low, high = difference_of_samples(samples[0], samples[1], spread).interval() or (0, 0)
+        held += low <= 0 <= high
+    assert rejected / repetitions < 0.05 < 0.5 < without / repetitions
+    assert 0.92 <= held / repetitions <= 0.98
+
+
+def test_the_step_hides_no_row_that_spreads_more() -> None:
+    rows = [[50.0, 50.0, 50.0], [50.25, 50.25, 50.5], [40.0, 60.0, 50.0]]
+    spread = pooled_spread(rows, [0.25] * 3)
+    assert spread is not None and not spread.is_equal
+    with pytest.raises(ValueError):
+        pooled_spread(rows, [0.25])

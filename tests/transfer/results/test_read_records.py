@@ -47,7 +47,7 @@ def test_contradictions_are_refused_with_both_names(tmp_path: Path) -> None:
 def test_a_shortened_run_is_no_copy_of_a_whole_one(tmp_path: Path) -> None:
     write_record(tmp_path / "a", _record())
     write_record(tmp_path / "b", _record(status="shortened"))
-    with pytest.raises(InputError, match="contradict: .*, other metrics or status; remove one"):
+    with pytest.raises(InputError, match="contradict each other: .*; remove one"):
         read_records([tmp_path])
 
 

@@ -142,10 +142,10 @@ def test_damaged_pairs_name_their_file(tmp_path: Path) -> None:
     sample = SemanticSample(str(image), str(mask), "i")
     Image.fromarray(np.full((6, 8), 3, np.uint8)).save(mask)
     read_pair(sample, 4)
-    with pytest.raises(InputError, match="m.png holds the number 3, but there are 3 classes"):
+    with pytest.raises(InputError, match="m.png has the number 3, but there are 3 classes"):
         read_pair(sample, 3)
     Image.fromarray(np.zeros((6, 9), np.uint8)).save(mask)
-    with pytest.raises(InputError, match="m.png has 9 x 6 pixels, its image 8 x 6"):
+    with pytest.raises(InputError, match="m.png has 9 x 6 pixels, but its image has 8 x 6"):
         read_pair(sample, 3)
     Image.new("RGB", (8, 6)).save(mask)
     with pytest.raises(InputError, match=r"m.png has colours \(RGB\), not class numbers"):
@@ -180,7 +180,7 @@ def test_objects_become_class_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert test.classes == train.classes and len(test) == 2
     with pytest.raises(InputError, match="must begin with 'background', got '0'"):
         open_sets(["coco:digits_coco:train"], list("0123456789"))
-    with pytest.raises(InputError, match="mix masks and objects"):
+    with pytest.raises(InputError, match="mix masks and objects; use"):
         open_sets(["coco:digits_coco:train", "semseg:x:y"])
 
 

@@ -103,7 +103,7 @@ def test_contracted_keeps_the_old_features(name: str) -> None:
 
 
 def test_a_stride_that_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match="OUTPUT_STRIDE 64 is unknown.*32, 16, 8, 4"):
+    with pytest.raises(InputError, match="OUTPUT_STRIDE 64 is not possible.*32, 16, 8, 4"):
         dilate(build_resnet("resnet18"), 64, contract=True)
 
 

@@ -146,7 +146,7 @@ def test_resnet18_with_highpass_by_the_command(
     assert len(list((tmp_path / "score").glob("input_*.png"))) == 3
     given = ["--weights", "random", "--engine", "detectron2"]
     assert train_det.main([*command, *given, *TINY]) == 2
-    assert "torchvision engine only" in capsys.readouterr().err
+    assert "only runs on torchvision" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_identity_is_of_the_protocol_alone() -> None:
 @pytest.mark.parametrize(
     "override, message",
     [
-        (("TRANSFER.SEMANTIC.OUTPUT_STRIDE", "12"), "OUTPUT_STRIDE 12 is unknown.*8, 4, 2"),
+        (("TRANSFER.SEMANTIC.OUTPUT_STRIDE", "12"), "OUTPUT_STRIDE 12 is not possible.*8, 4, 2"),
         (("TRANSFER.SEMANTIC.SCALE_RANGE", "(2.0, 0.5)"), "SCALE_RANGE"),
         (("TRANSFER.SEMANTIC.LOSS_OVER", "none"), "LOSS_OVER 'none' is not supported.*labelled"),
         (("MODEL.RESNETS.NORM", "FrozenBN"), "NORM 'FrozenBN' is not supported.*BN, SyncBN"),

@@ -156,7 +156,7 @@ def test_records_of_other_weights_are_not_taken_for_done(
     torch.save(resnet18().state_dict(), tmp_path / "r18.pth")
     assert main(command) == 2
     (line,) = errors(capsys)
-    assert line.startswith("knn/mine: ") and "of other weights" in line
+    assert line.startswith("knn/mine: ") and "of different weights" in line
 
 
 def write_knn(folder: Path, weights: str, *overrides: str) -> None:
@@ -192,7 +192,7 @@ def test_records_of_another_config_are_not_taken_for_done(
         assert told in capsys.readouterr().out, "a plan tells it as well"
     (tmp_path / "suite.yaml").write_text(SUITE.replace("knn_digits", "linear_digits"))
     assert main([*suite, "--task", "knn"]) == 2
-    assert "of the protocol knn_digits, not linear_digits" in errors(capsys)[0]
+    assert "has the protocol knn_digits, not linear_digits" in errors(capsys)[0]
 
 
 def test_detection_and_pretraining_of_another_config_are_not_continued(
@@ -228,7 +228,9 @@ def test_a_detector_that_began_with_other_weights_is_not_continued(
     given = ["--task", "boxes", "--checkpoint", f"mine={tmp_path / 'r18.pth'}"]
     assert main([*suite, *given]) == 2
     (line,) = errors(capsys)
-    assert line.startswith("boxes/mine: ") and "a run of other weights (000000000000 then" in line
+    assert (
+        line.startswith("boxes/mine: ") and "a run of different weights (000000000000 then" in line
+    )
 
 
 def test_records_of_weights_that_are_made_anew(
@@ -239,7 +241,7 @@ def test_records_of_weights_that_are_made_anew(
     write_knn(tmp_path / "out" / "knn" / "mine" / "trial_0", "random")
     assert main([*suite, "--task", "knn"]) == 2
     (line,) = [line for line in errors(capsys) if line.startswith("knn/mine: ")]
-    assert "pretrain/mine would make anew" in line
+    assert "pretrain/mine would make again" in line
 
 
 def make_valid_record(weights: Weights) -> dict:

@@ -192,6 +192,18 @@ def test_one_probe_for_all_checkpoints_of_a_task(tmp_path: Path) -> None:
     assert text.endswith("3 of 4 jobs to do; 2 of them estimated, 20 s one after the other")
 
 
+def test_a_plan_says_if_many_checkpoints_have_few_trials(tmp_path: Path) -> None:
+    def plan_of(rows: str, kind: str, trials: int) -> str:
+        jobs = [Job(f"boxes/{row}", (), tmp_path, (), kind=kind, trials=trials) for row in rows]
+        return plan_text(jobs, {job.name: Estimate("todo") for job in jobs})
+
+    said = "boxes: 4 checkpoints with 3 trials each: all pairs are corrected for; 5 trials"
+    assert said in plan_of("abcd", "det", 3)
+    assert "boxes: 4 checkpoints with 1 trial each" in plan_of("abcd", "det", 1)
+    for quiet in (plan_of("abc", "det", 3), plan_of("abcd", "det", 5), plan_of("abcd", "cls", 1)):
+        assert "checkpoints with" not in quiet
+
+
 def test_weights_that_a_job_will_make_are_stood_in_for(tmp_path: Path) -> None:
     later = dict(needs=("convert/a",), weights=str(tmp_path / "a.pkl"), config="c.yaml")
     words = probe_command(job("cls", **later), "resnet18")

@@ -45,9 +45,9 @@ def test_failures_do_not_stop_the_rest_and_done_jobs_are_skipped(
     assert states == {**expected, **dict.fromkeys(("empty", "unwritable", "killed"), "failed")}
     details = {(event, name): detail for event, name, detail in events}
     assert "told why" in details["failed", "bad"]
-    assert "left no result" in details["failed", "empty"]
-    assert "ended by signal 9 (Killed), as where" in details["failed", "killed"]
-    assert "last seen: at 3 of 9" in details["failed", "killed"]
+    assert "wrote no result" in details["failed", "empty"]
+    assert "ended by signal 9 (Killed), perhaps" in details["failed", "killed"]
+    assert "last line of its log: at 3 of 9" in details["failed", "killed"]
     assert "could not be started" in details["failed", "unwritable"]
     assert "bad failed" in details["skipped", "after_bad"]
     events.clear()

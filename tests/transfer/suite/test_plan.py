@@ -70,9 +70,15 @@ def test_processes_and_chosen_tasks(tmp_path: Path) -> None:
         ),
         ("PRETRAIN: [mscn_dmo.yaml]", "did you mean 'mscn_demo.yaml'"),
         ("TASKS: [{name: a, command: cls, config: knn_digits.yaml, trials: 0}]", "1 or more"),
-        ("TASKS: [{name: a/b, command: cls, config: knn_digits.yaml}]", "cannot name a folder"),
-        ("TASKS: [{name: logs, command: cls, config: knn_digits.yaml}]", "cannot name a folder"),
-        ("CHECKPOINTS: [{name: given, weights: random}]", "the name 'given' stands twice"),
+        (
+            "TASKS: [{name: a/b, command: cls, config: knn_digits.yaml}]",
+            "cannot be the name of a folder",
+        ),
+        (
+            "TASKS: [{name: logs, command: cls, config: knn_digits.yaml}]",
+            "cannot be the name of a folder",
+        ),
+        ("CHECKPOINTS: [{name: given, weights: random}]", "the name 'given' is used twice"),
         (
             "CHECKPOINTS: [{name: b, weights: gone.pth}]",
             "checkpoint b: no weights file at gone.pth",

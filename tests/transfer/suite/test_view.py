@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from pretrain.common.progress import FILE_NAME, Progress
+from pretrain.common.progress import FILE_NAME, Progress, clock
 from transfer.suite.launch import Running
 from transfer.suite.plan import Job
-from transfer.suite.view import JsonView, TextView, clock, progress_of
+from transfer.suite.view import JsonView, TextView, progress_of
 
 BAR = Progress("train", 30, 100, rate=1.0, eta=70.0, elapsed=30.0, metrics={"loss": 0.83})
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 
-from transfer.training.sampler import GroupedBatches, rank_share, training_order
+from transfer.training.sampler import (
+    GroupedBatches,
+    rank_share,
+    repeat_factors,
+    repeated_order,
+    training_order,
+)
 
 
 def take(batches: GroupedBatches, count: int) -> list:
@@ -57,6 +64,35 @@ def test_resumes_at_any_batch() -> None:
     whole = take(GroupedBatches(landscape, batch_size=2, seed=3), 12)
     later = GroupedBatches(landscape, batch_size=2, seed=3, start_batch=5)
     assert take(later, 7) == whole[5:]
+
+
+def test_rare_classes_are_repeated_by_the_root_of_their_rarity() -> None:
+    images, classes = np.array([0, 0, 1, 2, 3, 3, 3]), np.array([0, 0, 0, 0, 0, 1, 1])
+    factors = repeat_factors(images, classes, 5, threshold=0.8, sqrt=True)
+    # Class 0 is in 4 of 5 images, class 1 in one of them; the last image has no object.
+    torch.testing.assert_close(factors, torch.tensor([1.0, 1.0, 1.0, 2.0, 1.0]))
+    factors = repeat_factors(images, classes, 5, threshold=0.8, sqrt=False)
+    torch.testing.assert_close(factors, torch.tensor([1.0, 1.0, 1.0, 4.0, 1.0]))
+
+
+def test_a_fraction_of_a_repeat_comes_in_that_share_of_the_epochs() -> None:
+    factors, epochs = torch.tensor([1.0, 2.25, 1.0]), 400
+    order = list(itertools.islice(repeated_order(factors, 0), int(4.25 * epochs)))
+    assert abs(order.count(1) / epochs - 2.25) < 0.1
+    assert abs(order.count(0) / epochs - 1.0) < 0.05
+
+
+def test_repeats_are_resumed_and_shared_by_ranks() -> None:
+    factors, wide = torch.tensor([1.5, 1.0, 3.25, 1.0]), [True, False, True, False]
+    whole = list(itertools.islice(repeated_order(factors, 3), 60))
+    for rank in range(2):
+        keys = {"batch_size": 2, "seed": 3, "rank": rank, "world_size": 2, "factors": factors}
+        flat = [
+            i for batch in take(GroupedBatches(wide, grouping=False, **keys), 9) for _, i in batch
+        ]
+        assert flat == whole[rank::2][:18]
+        grouped = take(GroupedBatches(wide, **keys), 12)
+        assert take(GroupedBatches(wide, start_batch=5, **keys), 7) == grouped[5:]
 
 
 def test_shares_cover_the_test_set() -> None:

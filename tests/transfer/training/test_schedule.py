@@ -56,5 +56,5 @@ def test_unknown_names() -> None:
 
 def test_steps() -> None:
     assert check_steps([3, 5, 9], 8) == (3, 5)
-    with pytest.raises(InputError, match="must rise"):
+    with pytest.raises(InputError, match="must be increasing"):
         check_steps([5, 3], 8)

@@ -53,7 +53,7 @@ def test_weights_momentum_and_draws_go_on(tmp_path: Path) -> None:
     again, its_optimizer = make()
     torch.rand(7)
     state = torch.load(tmp_path / "state", weights_only=True)
-    restore_state(state, tmp_path / "state", again.load_state_dict, its_optimizer)
+    restore_state(state, tmp_path / "state", again.load_state_dict, again, its_optimizer)
     train(again, its_optimizer, 3)
     assert same(whole, again)
 
@@ -64,7 +64,7 @@ def worker(rank: int, folder: str) -> None:
     torch.manual_seed(rank)
     state = gather_state(model, optimizer)
     expected = torch.rand(3)
-    restore_state(state, Path(folder), model.load_state_dict, optimizer)
+    restore_state(state, Path(folder), model.load_state_dict, model, optimizer)
     assert torch.equal(torch.rand(3), expected), "another process's random state"
     if rank == 0:
         torch.save(state, f"{folder}/two")
@@ -76,8 +76,8 @@ def test_each_process_gets_its_own_draws(tmp_path: Path, caplog: pytest.LogCaptu
     model, optimizer = make()
     torch.manual_seed(4)
     with caplog.at_level(logging.WARNING):
-        restore_state(state, tmp_path / "two", model.load_state_dict, optimizer)
-    assert "two was written by another number of processes" in caplog.text
+        restore_state(state, tmp_path / "two", model.load_state_dict, model, optimizer)
+    assert "two was written by a different number of processes" in caplog.text
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(4)))
 
 
@@ -109,7 +109,7 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     content = read_model(fitted.model_file, part="0.", kind="pair of layers")
     assert content.classes == ("a", "b") and content.preprocess == weights.preprocess
     assert torch.equal(content.state["2.bias"], again.state_dict()["2.bias"])
-    with pytest.raises(InputError, match="is not a detector: give the model_final.pth"):
+    with pytest.raises(InputError, match="is not a detector; give the model_final.pth"):
         read_model(fitted.model_file)
 
 
@@ -182,3 +182,23 @@ def flipped(path: Path) -> bytes:
     )
     content[entry.header_offset + 30 + name + extra] ^= 1
     return bytes(content)
+
+
+class Averaging(nn.Linear):
+    """A model that keeps a number of its training outside of its state_dict."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.running = {"mean": 1.0}
+
+
+def test_running_numbers_are_kept_beside_the_weights(tmp_path: Path) -> None:
+    model, again = Averaging(), Averaging()
+    model.running["mean"] = 0.1 + 0.2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.save(gather_state(model, optimizer), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    assert set(state["model"]) == {"weight", "bias"}
+    its = torch.optim.SGD(again.parameters(), lr=0.1)
+    restore_state(state, tmp_path / "state", again.load_state_dict, again, its)
+    assert again.running == {"mean": 0.1 + 0.2}

@@ -5,9 +5,20 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from transfer.trials.command import write_evaluation
-from transfer.trials.task import Request, Scored
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+
+from pretrain.common.config import load_config
+from transfer.classification.task import ClassificationTask
+from transfer.detection.task import DetectionTask
+from transfer.segmentation.task import SegmentationTask
+from transfer.trials import command
+from transfer.trials.command import run_request, write_evaluation
+from transfer.trials.task import Request, Scored, Task
 
 
 def refuse(constant: str) -> None:
@@ -26,3 +37,48 @@ def test_an_evaluation_is_strict_json_where_a_metric_has_no_value(tmp_path: Path
         "metrics": {"bbox/AP": 12.5, "bbox/APl": None},
         "per_class": {"bbox/AP": {"cat": None, "dog": 9}},
     }
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "key"),
+    [
+        (DetectionTask(), "coco_mscn.yaml", "TRANSFER.TF32"),
+        (SegmentationTask(), "voc12aug_fcn.yaml", "TRANSFER.TF32"),
+        (ClassificationTask(), "finetune_flowers5.yaml", "TRAIN.TF32"),
+    ],
+)
+def test_tf32_is_asked_for_before_the_trials_and_is_a_protocol_of_its_own(
+    task: Task[Any],
+    config: str,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def allow(device: torch.device, key: str) -> str:
+        asked.append((device.type, key))
+        return f"{key} was asked for"
+
+    def read(*words: str) -> CfgNode:
+        folder = {"detection": "detection", "segmentation": "segmentation"}
+        place = folder.get(task.name, "classification")
+        return load_config(config, task.roles.make_defaults(), words, place)
+
+    monkeypatch.setattr(command, "allow_tf32", allow)
+    monkeypatch.setattr(command, "run_trials", lambda task, job: [])
+    monkeypatch.setattr(type(task), "describe", lambda self, job: [])
+    plain, tf32 = read(), read(key, "True")
+    for cfg in (plain, tf32):
+        job: Any = SimpleNamespace(cfg=cfg)
+        run_request(task, Request(config, "random", "x"), job)
+    assert asked == [("cpu", key)] and f"{key} was asked for" in capsys.readouterr().err
+    assert task.roles.sha256(plain) != task.roles.sha256(tf32)
+
+
+def test_tf32_is_nothing_to_protocols_on_frozen_features() -> None:
+    task = ClassificationTask()
+    cfg = load_config(
+        "knn_imagenet.yaml", task.roles.make_defaults(), ("TRAIN.TF32", "True"), "classification"
+    )
+    assert task.tf32_key(cfg) == ""

@@ -62,7 +62,7 @@ def test_the_doctor_finds_test_images_among_the_training_images(
     check_shared(rows, job.data)
     (row,) = rows
     assert (row.name, row.status) == ("data in both", WARN)
-    assert row.detail.startswith("60 of the 60 images of folder:digits_cls:train are in")
+    assert row.detail.startswith("60 of the 60 images of folder:digits_cls:train are also in")
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"train": 1}', "\x00", "1" * 5000])

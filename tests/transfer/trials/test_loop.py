@@ -161,7 +161,9 @@ def test_a_killed_trial_is_of_its_weights(tmp_path: Path) -> None:
     run_command(Nothing(), request(tmp_path), num_gpus=1)
     (tmp_path / "trial_0/record.json").unlink()
     (tmp_path / "trial_0/weights.sha256").write_text("0" * 64)
-    with pytest.raises(InputError, match="trial_0 holds a run of other weights .000000000000 then"):
+    with pytest.raises(
+        InputError, match="trial_0 holds a run of different weights .000000000000 then"
+    ):
         run_command(Nothing(), request(tmp_path, resume=True), num_gpus=1)
     (tmp_path / "trial_0/half.pth").unlink()  # now there is nothing to go on from
     run_command(Nothing(), request(tmp_path, resume=True), num_gpus=1)
@@ -176,9 +178,9 @@ def test_a_trial_is_of_its_data(tmp_path: Path) -> None:
     for values, told in (
         ((9, 2), r"the training data \(3 images then and now, but different content: the sizes"),
         ((1, 9), r"the test data \(3 images then and now, but different content"),
-        ((9, 9), "the training data .*; the test data .*; restore that data, or give another"),
+        ((9, 9), "the training data .*; the test data .*; restore that data, or choose"),
     ):
-        with pytest.raises(InputError, match=f"trial_0 holds a run of other data: {told}"):
+        with pytest.raises(InputError, match=f"trial_0 holds a run of different data: {told}"):
             run_command(Nothing(values=values), request(tmp_path, resume=True), num_gpus=1)
     (tmp_path / "trial_0/data.json").unlink()  # then the record says it
     with pytest.raises(InputError, match=r"test data \(3 images then and now, but different cont"):
@@ -199,7 +201,7 @@ def test_a_folder_of_an_older_version_is_taken_up_with_a_warning(
     del record["data"]
     path.write_text(json.dumps(record))
     run_command(Nothing(values=(9, 9)), request(tmp_path, resume=True), num_gpus=1)
-    assert "trial_0 does not say which data its run is of" in capfd.readouterr().err
+    assert "trial_0 does not say which data its run uses" in capfd.readouterr().err
 
 
 def test_test_images_that_are_training_images_are_counted(
@@ -208,7 +210,7 @@ def test_test_images_that_are_training_images_are_counted(
     run_command(Nothing(values=(7, 7)), request(tmp_path), num_gpus=1)
     assert read_record(tmp_path / "trial_0/record.json")["data"]["in_both"] == 1
     assert (
-        "1 of the 3 images of test are in train, too (equal content, first: 0 is 0)"
+        "1 of the 3 images of test are also in train (equal content, first: 0 is 0)"
         in capfd.readouterr().err
     )
 
@@ -242,7 +244,7 @@ def test_tasks_are_found_by_their_names() -> None:
 
 
 def test_a_task_without_a_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mine.yaml has no trained model that could be scored"):
+    with pytest.raises(InputError, match="mine.yaml has no trained model to score"):
         command.evaluate_command(Nothing(), request(tmp_path), num_gpus=1)
     with pytest.raises(InputError, match="mine.yaml has no pictures"):
         Nothing().show_data(request(tmp_path), 1)

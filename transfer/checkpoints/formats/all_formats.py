@@ -12,6 +12,7 @@ from transfer.checkpoints.formats.lightning import LIGHTNING
 from transfer.checkpoints.formats.other_frameworks import FOREIGN
 from transfer.checkpoints.formats.ours import FLAT, OURS
 from transfer.checkpoints.formats.simclr_ports import PORTS
+from transfer.checkpoints.formats.timm_convnets import TIMM_CONVNETS
 from transfer.checkpoints.formats.toolboxes import TOOLBOXES
 from transfer.checkpoints.formats.vits import VITS
 
@@ -28,6 +29,7 @@ FORMATS: dict[str, KeyFormat] = {
         *TOOLBOXES,
         *HUGGINGFACE,
         *CONVNEXT,
+        *TIMM_CONVNETS,
         *FLAT,
         GENERIC,
     )

@@ -70,7 +70,7 @@ def _check_moco_v3(content: Mapping[str, Any]) -> None:
 def _check_linear(content: Mapping[str, Any]) -> None:
     names = set(content["state_dict"])
     if names <= {"module.linear.weight", "module.linear.bias"}:
-        raise InputError("it holds a linear classifier only, no backbone")
+        raise InputError("it has only a linear classifier, no backbone; give the backbone's file")
 
 
 META = (

@@ -13,17 +13,21 @@ from transfer.checkpoints.formats.all_formats import FORMATS
 from transfer.checkpoints.formats.generic import GENERIC, find_generic, flatten, trunks
 from transfer.checkpoints.formats.key_format import Found, match
 from transfer.checkpoints.formats.refused_networks import made_from, refuse_networks
+from transfer.checkpoints.formats.timm_convnets import NAMED, find_named
 from transfer.checkpoints.formats.unwrap import unwrap
 from transfer.checkpoints.readers.not_weights import zero3_remedy
 from transfer.checkpoints.readers.raw import RawFile
 
 
-def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -> Found:
+def find_format(
+    raw: RawFile, source: str = "auto", prefix: str | None = None, backbone: str | None = None
+) -> Found:
     """The format of a file, detected or forced, with its flat tensors.
 
     Args:
         source: "auto", or a name of `FORMATS`.
         prefix: of the trunk: takes the file as format `generic`.
+        backbone: a name of `timm_convnets.is_timm_convnet` that the file may be of.
 
     Raises:
         InputError: unknown source, no format fits, or the tensors are none.
@@ -32,6 +36,10 @@ def find_format(raw: RawFile, source: str = "auto", prefix: str | None = None) -
     if prefix is not None and source not in ("auto", GENERIC.name):
         raise InputError(f"--prefix is for the format {GENERIC.name}, not for {source}")
     auto = prefix is None and source == "auto"
+    if backbone is not None and prefix is None and source in ("auto", NAMED.name):
+        plain = unwrap(raw.content)
+        if raw.kind in NAMED.kinds and (found := find_named(plain.content, backbone)) is not None:
+            return replace(found, notes=(*plain.notes(), *found.notes))
     refused = _refusal(_all_names(raw.content)) if auto else None
     if refused is not None:
         return _beside_refused(raw, refused)
@@ -172,7 +180,7 @@ def _no_network(content: Mapping[str, Any]) -> str | None:
         return None
     states = [key for key, value in content.items() if _is_map(value) and "param_groups" in value]
     if "param_groups" in content or states:
-        what = "the state of an optimizer and no network"
+        what = "only the state of an optimizer, no network"
     else:
         what = "no tensors with names"
     keys = ", ".join(map(str, list(content)[:4])) or "none"

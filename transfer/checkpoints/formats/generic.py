@@ -218,10 +218,10 @@ def as_generic(
     pattern = rf"(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern}"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
-    said = f"no known format explains the whole file; the {trunk.backbone} {where} is taken"
+    said = f"no known format explains the complete file; the {trunk.backbone} {where} is used"
     if outside:
         groups = ", ".join(f"`{name}` {count}" for name, count in _groups(outside, trunk).items())
-        said += f"; {len(outside)} tensors outside the trunk were left ({groups})"
+        said += f"; {len(outside)} tensors outside the trunk were ignored ({groups})"
     silent = known.preprocess == Preprocess() and not known.warnings
     assumed = no_facts({}).warnings if silent else ()
     detectron2 = (DETECTRON2,) if trunk.layout.name == "detectron2" else ()
@@ -368,7 +368,7 @@ def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
     if heads:
         raise InputError(
             f"it is a detector or a segmenter ({shorten(heads)}), whose backbone was fine-tuned; "
-            f"{place} takes the {trunk.backbone} all the same"
+            f"{place} uses the {trunk.backbone} anyway"
         )
 
 

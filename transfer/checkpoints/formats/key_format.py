@@ -22,7 +22,8 @@ from transfer.checkpoints.provenance import Facts, no_facts
 
 Flat = Mapping[str, Any]
 
-CLASS, TEXT = "model class", "description"  # kinds of evidence; no released file was at hand
+# Kinds of evidence: where a format's example in the tests comes from.
+CLASS, TEXT, RELEASED = "model class", "description", "released file"
 DDP = "module."
 
 
@@ -33,7 +34,8 @@ class KeyFormat:
     Attributes:
         name: for `--source`; title: for people.
         evidence: what the tests' example was made from: CLASS, names and shapes from the project's
-            own instantiated class; TEXT, its source as read.
+            own instantiated class; TEXT, its source as read; RELEASED, files that the project
+            released, which the tests read.
         kinds: the containers of `RawFile.kind` it comes in.
         containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
             be there; names in the others are prefixed by their path. An empty path is the file.
@@ -85,6 +87,7 @@ class Found:
         prefix: of the trunk in this file; tensors: all of the file's names -> tensors, without
             the parts that wrappers put into names (`formats.unwrap`).
         notes: what was done to the names, printable lines.
+        backbone: the network, where its name and not its tensors tell (`timm_convnets`).
     """
 
     format: KeyFormat
@@ -93,6 +96,7 @@ class Found:
     layout: Layout
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    backbone: str | None = None
 
     def canonical(self, name: str) -> str | None:
         """The canonical name of a source name; None where the layout has none."""

@@ -8,7 +8,7 @@ from typing import Any
 from pretrain.common.checkpoint import FORMAT, VERSION
 from pretrain.common.errors import InputError
 from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, with_ddp
-from transfer.checkpoints.networks.architectures import is_known
+from transfer.checkpoints.networks.architectures import is_read
 from transfer.checkpoints.provenance import Facts, facts_of_ours, no_facts
 
 
@@ -24,8 +24,10 @@ def _check_ours(content: Mapping[str, Any]) -> None:
         return
     check_version(content)
     backbone = content.get("backbone")
-    if isinstance(backbone, str) and not is_known(backbone):
-        raise InputError(f"it is a {backbone}; only ResNets, ViTs and ConvNeXts are read")
+    if isinstance(backbone, str) and not is_read(backbone):
+        raise InputError(
+            f"it is a {backbone}; only ResNets, ViTs, ConvNeXts, RegNets and EfficientNets are read"
+        )
 
 
 def _facts(content: Mapping[str, Any]) -> Facts:

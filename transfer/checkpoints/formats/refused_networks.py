@@ -57,6 +57,11 @@ REFUSED_VITS = (
     ),
 )
 
+# What makes a network of timm's known that has other networks' tensors (`timm_convnets`).
+NAME_IT = (
+    'give it as timm:NAME, or as model.safetensors beside a config.json {"architecture": "NAME"}, '
+    "as timm's hub does"
+)
 _ANYWHERE = r"(.*\.)?"  # below any prefix
 # ConvNets: patterns that all match a name below any prefix, what the network is, why it is not read
 REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -114,12 +119,22 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"(blocks\.0\.0\.conv_(dw|pwl?)|features\.\d\.0\.block\.0\.0)\.weight",),
         "an EfficientNet or a MobileNet",
-        "only ResNets, ConvNeXts and ViTs are read",
+        f"which one, its tensors do not tell; {NAME_IT}",
     ),
     (
-        (r"s1\.b1\.conv1\.conv\.weight|trunk_output\.block1\..*",),
+        (r"_blocks\.\d+\._se_reduce\.weight",),
+        "an EfficientNet with squeeze and excitation, in lukemelas' names",
+        "of these only EfficientNet-Lite's are read",
+    ),
+    (
+        (r"s1\.b1\.conv1\.conv\.weight",),
         "a RegNet",
-        "only ResNets, ConvNeXts and ViTs are read",
+        f"which one, its tensors do not tell; {NAME_IT}",
+    ),
+    (
+        (r"trunk_output\.block1\..*",),
+        "torchvision's RegNet",
+        "of RegNets timm's are read",
     ),
     (
         (r"features\.denseblock1\..*",),

@@ -1,6 +1,6 @@
 """Canonical names <-> the names and shapes that a layout stores a trunk under.
 
-Canonical are torchvision's names for a ResNet and timm's for a ViT and a ConvNeXt.
+Canonical are torchvision's names for a ResNet and timm's for a ViT and the other ConvNets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from pretrain.common.lookup import find
-from transfer.checkpoints.names import convnext
+from transfer.checkpoints.names import convnext, efficientnet_lite
 from transfer.checkpoints.names import other_frameworks as foreign
 from transfer.checkpoints.names import vit
 from transfer.checkpoints.names.resnet import (
@@ -139,11 +139,24 @@ def _vit(name: str, names: Collection[str]) -> Layout:
     return Layout(name, *names_and_marks, split=table.split, join=table.join, adds=table.added())
 
 
+def _efficientnet_lite(names: Collection[str]) -> Layout:
+    back = efficientnet_lite.table(names)
+    forth = {canonical: own for own, canonical in back.items()}
+    return Layout("efficientnet_lite", forth.get, back.get, efficientnet_lite.LANDMARKS)
+
+
+def _timm_convnet(names: Collection[str]) -> Layout:
+    """timm's own names, whatever they are: the network's name says what should be there."""
+    return Layout("timm_convnet", same, same, tuple(names))
+
+
 # Names in a file -> the layout: some layouts number layers over the whole network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
     "canonical": _canonical,
     **{name: partial(_convnext, name) for name in convnext.SPELLINGS},
+    "efficientnet_lite": _efficientnet_lite,
+    "timm_convnet": _timm_convnet,
     "simclr": partial(_table, "simclr", foreign.simclr, foreign.to_torch, {}),
     "simclr_tf2": partial(_table, "simclr_tf2", foreign.simclr_tf2, foreign.to_torch, {}),
     "byol": partial(_table, "byol", foreign.byol, foreign.to_torch, {}),

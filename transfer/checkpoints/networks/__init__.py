@@ -1,1 +1,1 @@
-"""Which tensors each backbone has, and the networks of those that are not ResNets."""
+"""The tensors of each backbone, and the networks of backbones that are not ResNets."""

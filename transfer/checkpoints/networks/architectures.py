@@ -1,4 +1,4 @@
-"""Which tensors a backbone has, by names and shapes, and which backbone is nearest to a file."""
+"""Names and shapes of a backbone's tensors, and the backbone that is nearest to a file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from transfer.checkpoints.networks.convnext import (
     convnext_shapes,
     parse_convnext,
 )
+from transfer.checkpoints.networks.efficientnet_lite import efficientnet_lite_candidates
+from transfer.checkpoints.networks.timm_convnets import is_timm_convnet, timm_convnet_shapes
 from transfer.checkpoints.networks.vit_architectures import (
     Shapes,
     parse_vit,
@@ -27,16 +29,21 @@ Split = Callable[[Shapes], Shapes]
 
 
 def same_trunk(one: str, other: str) -> bool:
-    """Whether names are equal, or of ViTs that differ only in the images they were trained on."""
+    """Returns whether names are equal, or are of ViTs that differ only in their image size."""
     vits = [vit._replace(image_size=0) for vit in map(parse_vit, (one, other)) if vit is not None]
     return one == other or (len(vits) == 2 and vits[0] == vits[1])
 
 
 def is_known(backbone: str) -> bool:
-    """Whether weights of this backbone are read."""
+    """Returns whether weights of this backbone are supported, and known by their tensors."""
     if parse_convnext(backbone) is not None:
         return True
     return backbone in BACKBONES or parse_vit(backbone) is not None
+
+
+def is_read(backbone: str) -> bool:
+    """Whether weights of this backbone are read, if only because its name is known."""
+    return is_known(backbone) or is_timm_convnet(backbone)
 
 
 @lru_cache
@@ -47,6 +54,8 @@ def _shapes(backbone: str) -> Shapes:
     convnext = parse_convnext(backbone)
     if convnext is not None:
         return convnext_shapes(convnext)
+    if backbone not in BACKBONES and is_timm_convnet(backbone):
+        return timm_convnet_shapes(backbone)
     with torch.device("meta"):
         state = find(backbone, BACKBONES, "backbone")().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -63,12 +72,12 @@ def expected_shapes(backbone: str, counters: bool) -> Shapes:
 
 
 def whole(shapes: Shapes) -> Shapes:
-    """The shapes themselves: of a layout that stores tensors as they are."""
+    """Returns the shapes unchanged, for a layout that stores tensors as they are."""
     return shapes
 
 
 def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple[str, float]:
-    """The backbone that shares most names and shapes with `state`.
+    """Returns the backbone that shares most names and shapes with `state`.
 
     Args:
         state: canonical names; other entries count against every backbone alike.
@@ -80,7 +89,8 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
     """
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if _counts(name)}
     scores = {}
-    for backbone in [*BACKBONES, *vit_candidates(found), *convnext_candidates(found)]:
+    others = (vit_candidates, convnext_candidates, efficientnet_lite_candidates)
+    for backbone in [*BACKBONES, *(name for kind in others for name in kind(found))]:
         wanted = split(expected_shapes(backbone, counters=False))
         shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
         scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
@@ -89,7 +99,7 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
 
 
 def shorten(keys: list[str], most: int = 4) -> str:
-    """The first keys, and how many more there are."""
+    """Returns a text with the first keys and the number of the others."""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + more
 

@@ -45,7 +45,7 @@ class ConvNext(NamedTuple):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each stage."""
+        """The channels of each stage."""
         return tuple(self.width * 2**stage for stage in range(len(self.depths)))
 
     @property
@@ -55,7 +55,7 @@ class ConvNext(NamedTuple):
 
 
 def parse_convnext(backbone: str) -> ConvNext | None:
-    """The parts of a name such as convnext_tiny or convnextv2_base; None for another backbone."""
+    """Parses a name such as convnext_tiny or convnextv2_base; None for a different backbone."""
     match = re.fullmatch(r"convnext(v2)?_(\w+)", backbone)
     sizes = V2 if match and match[1] else V1
     if not match or match[2] not in sizes:
@@ -64,7 +64,7 @@ def parse_convnext(backbone: str) -> ConvNext | None:
 
 
 def convnext_shapes(network: ConvNext) -> Shapes:
-    """Canonical names -> shapes of its tensors (convnext_tiny: 180)."""
+    """Returns canonical names -> shapes of its tensors (convnext_tiny: 180)."""
     shapes: Shapes = {"stem.0.weight": (network.width, 3, 4, 4), "stem.0.bias": (network.width,)}
     shapes |= _pair("stem.1", network.width)
     inputs = network.width
@@ -97,7 +97,7 @@ def _block(name: str, width: int, network: ConvNext) -> Shapes:
 
 
 def convnext_candidates(found: Shapes) -> list[str]:
-    """Names of the ConvNeXts that the found tensors speak for, by version and first width."""
+    """Returns the names of the ConvNeXts that fit the tensors, by version and first width."""
     if not any(re.match(r"stages\.\d+\.blocks\.\d+\.conv_dw\.", name) for name in found):
         return []
     second = any(".mlp.grn." in name for name in found)
@@ -108,7 +108,7 @@ def convnext_candidates(found: Shapes) -> list[str]:
 
 
 def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> ConvNeXt:
-    """timm's ConvNeXt of these sizes, without classifier: the last map's mean, after a norm."""
+    """Returns timm's ConvNeXt of these sizes, without classifier: the normalised mean map."""
     from timm.models.convnext import ConvNeXt
 
     trunk = ConvNeXt(
@@ -127,11 +127,11 @@ def build_convnext(network: ConvNext, architecture: Mapping[str, Any]) -> ConvNe
 
 
 def said_of(fills: Mapping[str, float]) -> tuple[str, ...]:
-    """What a user should know of the parts that a file lacks."""
+    """Returns warnings about parts that a file lacks."""
     if LAST_NORM[0] not in fills:
         return ()
     return (
-        "the file has no norm after pooling (FCMAE and SparK train none): features are normalised "
+        "the file has no norm after pooling (FCMAE and SparK have none): features are normalised "
         "over their channels without scale and shift, as timm does",
     )
 

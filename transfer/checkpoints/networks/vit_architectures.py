@@ -80,7 +80,7 @@ class Vit(NamedTuple):
 
 
 def parse_vit(backbone: str) -> Vit | None:
-    """The parts of a name such as vit_small_patch16_224; None for another backbone."""
+    """Parses a name such as vit_small_patch16_224; None for a different backbone."""
     match = _NAME.fullmatch(backbone)
     if not match:
         return None
@@ -100,7 +100,7 @@ def parse_vit(backbone: str) -> Vit | None:
 
 
 def vit_name(width: int, patch_size: int, image_size: int) -> str:
-    """A plain ViT's name; a width that no known size has is named by its number."""
+    """Returns a plain ViT's name; a width without a known size is named by its number."""
     size = next((size.name for size in SIZES if size.width == width), width)
     return f"vit_{size}_patch{patch_size}_{image_size}"
 
@@ -127,12 +127,12 @@ def vit_heads(backbone: str, architecture: Mapping[str, Any]) -> int:
     """
     vit = parse_vit(backbone)
     if vit is None:
-        raise InputError(f"{backbone} is not a ViT")
+        raise InputError(f"{backbone} is not a ViT; give the name of a ViT")
     return int(architecture.get("num_heads", vit.heads))
 
 
 def vitdet_lacks(backbone: str) -> str:
-    """What of a ViT the network of ViTDet does not have, for a message; "" for a plain ViT."""
+    """Returns the parts of a ViT that ViTDet does not have, for a message; "" for a plain ViT."""
     vit = parse_vit(backbone)
     if vit is None:
         return ""
@@ -149,7 +149,7 @@ def vitdet_lacks(backbone: str) -> str:
 
 
 def vit_shapes(vit: Vit) -> Shapes:
-    """Names -> shapes of all tensors but heads."""
+    """Returns names -> shapes of all tensors except those of heads."""
     width = vit.width
     hidden = vit.hidden or 4 * width
     shapes: Shapes = {"cls_token": (1, 1, width)} if vit.class_token else {}
@@ -183,7 +183,7 @@ def vit_shapes(vit: Vit) -> Shapes:
 
 
 def vit_candidates(found: Shapes) -> list[str]:
-    """Names of the ViTs, one a size, that the found names and shapes speak for.
+    """Returns the names of the ViTs, one per size, that fit the found names and shapes.
 
     A single tensor that is lost or has a wrong shape does not change the answer, but for tokens:
     registers or a class token that are lost leave the tensors of another whole ViT.
@@ -219,13 +219,13 @@ def vit_candidates(found: Shapes) -> list[str]:
 
 
 def _side(found: Shapes, name: str, axes: int, axis: int, otherwise: int) -> int:
-    """A side of a tensor, or what is assumed if it is not there or has other axes."""
+    """Returns a side of a tensor, or a default if it is missing or has different axes."""
     shape = found.get(name, ())
     return shape[axis] if len(shape) == axes else otherwise
 
 
 def _mlp(found: Shapes) -> tuple[int, bool]:
-    """What most blocks' MLPs say: width of the hidden layer, and whether it is gated."""
+    """Returns the width of the hidden layer in most blocks' MLPs, and whether it is gated."""
     kinds: Counter[tuple[int, bool]] = Counter()
     for name, shape in found.items():
         head = name.removesuffix("fc2.weight")

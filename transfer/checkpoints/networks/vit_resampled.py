@@ -24,7 +24,7 @@ def _offset(table: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _bicubic(table: Tensor, rows: int, columns: int) -> Tensor:
-    """The rule of transformers' ViTs."""
+    """Resamples positions by the rule of transformers' ViTs."""
     return F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False)
 
 
@@ -50,7 +50,7 @@ class ResampledVit(VisionTransformer):
             find(rule, RESAMPLE, "resampling of positions")
 
     def _pos_embed(self, patches: Tensor) -> Tensor:
-        """(N, rows, columns, D) -> tokens with positions (N, prefix + L, D)."""
+        """Maps (N, rows, columns, D) to tokens with positions (N, prefix + L, D)."""
         count, rows, columns, _ = patches.shape
         side = self.patch_embed.grid_size
         if not self.rule or (rows, columns) == tuple(side):
@@ -82,7 +82,7 @@ class RotaryAttention(nn.Module):
         self.turns: tuple[Tensor, Tensor] | None = None  # of this batch, set by the network
 
     def forward(self, tokens: Tensor, **masks: Any) -> Tensor:
-        """(N, prefix + L, D) -> same."""
+        """Maps (N, prefix + L, D) to the same shape."""
         count, length, width = tokens.shape
         parts = self.qkv(tokens).view(count, length, 3, self.num_heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
@@ -106,7 +106,7 @@ class RotaryVit(VisionTransformer):
         self.rope.register_buffer("periods", 100.0 ** (torch.arange(size) / size))
 
     def _pos_embed(self, patches: Tensor) -> Tensor:
-        """(N, rows, columns, D) -> tokens (N, prefix + L, D); tells the blocks how to rotate."""
+        """Maps (N, rows, columns, D) to tokens (N, prefix + L, D); sets the blocks' rotation."""
         turns = rotations(self.get_buffer("rope.periods"), *patches.shape[1:3])
         for attention in self._attentions():
             attention.turns = turns

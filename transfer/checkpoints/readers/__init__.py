@@ -1,1 +1,1 @@
-"""File containers: bytes in, a `RawFile` of plain mappings out. Nothing here knows key names."""
+"""Reads file containers into a `RawFile` of plain mappings, without interpreting key names."""

@@ -1,4 +1,4 @@
-"""What a file or folder is, if it holds no weights: a path in, one sentence with a next step out.
+"""Describes a file or folder that has no weights: one sentence with the next step for the user.
 
 Told by the first bytes, never by the name: what people hold in place of a checkpoint is a page that
 a download led to, a pointer to the file, an archive around it, or another framework's file.
@@ -48,7 +48,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.tar"
 
 
 def what_it_is(file: Path) -> str | None:
-    """What a file is instead of weights, and the next step; None for what may be weights."""
+    """Returns what a file is instead of weights, and the next step; None if it may be weights."""
     beside = file.resolve().parent
     if file.suffix == ".distcp" or file.name == ".metadata":
         return f"a part of {what_folder_is(beside)}"
@@ -71,7 +71,7 @@ def what_it_is(file: Path) -> str | None:
 
 
 def what_folder_is(folder: Path) -> str:
-    """What a folder is, and which file to give."""
+    """Returns what a folder is, and which file the user should give."""
     if (folder / ".metadata").is_file() or any(folder.glob("*.distcp")):
         return (
             "a sharded save of torch.distributed.checkpoint; join it: python -m "
@@ -97,7 +97,7 @@ def what_folder_is(folder: Path) -> str:
 
 
 def zero3_remedy(file: Path) -> str:
-    """What to do with one process's file of DeepSpeed's ZeRO 3."""
+    """Returns the remedy for one process's file of DeepSpeed's ZeRO 3."""
     return f"one process's part of a DeepSpeed run with ZeRO 3; {_join(file.parent)}"
 
 
@@ -117,7 +117,7 @@ def _gzip(file: Path) -> str:
 
 
 def _members(file: Path) -> str:
-    """The first names in a tar archive, in brackets."""
+    """Returns the first names in a tar archive, in brackets."""
     try:
         with tarfile.open(file) as archive:
             names = [member.name for _, member in zip(range(3), archive)]
@@ -127,7 +127,7 @@ def _members(file: Path) -> str:
 
 
 def _zip(file: Path) -> str | None:
-    """What a zip is that torch.save did not write; None for one that it did, or a damaged one."""
+    """Returns what a zip is that torch.save did not write; None for torch's or a damaged zip."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -158,7 +158,7 @@ def _zip(file: Path) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """What a text is; None for content that is not a text."""
+    """Returns what a text is; None for content that is not a text."""
     try:
         text = head.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""numpy's arrays, scalars and dtypes out of a pickle, without numpy's own rebuilding.
+"""Reads numpy's arrays, scalars and dtypes from a pickle, without numpy's own functions.
 
 A pickle rebuilds an array by numpy's functions and then sets states, which numpy checks little: a
 wrong one ends the process. Here the pickle gets stand-ins that check each part, and no object of
@@ -150,7 +150,7 @@ def _is_order(order: str, axes: Any, dimensions: int) -> bool:
 
 
 def _unit(stated: Any) -> str:
-    """The unit of dates, (None or an empty dict, (name, count, 1, 1)), as numpy's names have it."""
+    """Returns numpy's name for the unit of dates, (None or an empty dict, (name, count, 1, 1))."""
     inner = stated[1] if type(stated) is tuple and len(stated) == 2 and not stated[0] else None
     if type(inner) is not tuple or len(inner) != 4 or type(inner[1]) is not int:
         raise NotPlain("a numpy dtype of dates without a unit")
@@ -162,7 +162,7 @@ def _unit(stated: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    """A short name of anything that a pickle holds; its content may be huge, and is not shown."""
+    """Returns a short name of any object in a pickle; its content may be huge and is not shown."""
     if type(value) is str:
         return ascii(value[:20])
     return value.__name__ if isinstance(value, type) else f"({type(value).__name__})"

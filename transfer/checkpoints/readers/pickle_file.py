@@ -43,11 +43,11 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 
 def _check_size(content: Any, file: Path) -> None:
-    """An array can be declared larger than its data; touching it would exhaust the memory."""
+    """Raises InputError for an array declared larger than its data: it would fill the memory."""
     arrays = {id(array): array for array in _arrays(content)}
     declared = sum(array.nbytes for array in arrays.values())
     if declared > file.stat().st_size:
-        raise InputError(f"{file} declares {declared} bytes of arrays, more than the file holds")
+        raise InputError(f"{file} declares {declared} bytes of arrays, more than the file has")
 
 
 def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:

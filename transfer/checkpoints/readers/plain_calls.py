@@ -1,4 +1,4 @@
-"""What stands for Python's own classes and functions that a pickle calls: plain values in and out.
+"""Replacements for Python's classes and functions that a pickle calls; they make plain values.
 
 A pickle of plain values calls few of them (`set`, `bytes` and `OrderedDict` in old protocols). With
 other arguments even harmless ones do harm: `bytes(10**12)` takes the memory, `str` of lists that
@@ -39,11 +39,11 @@ def checked_key(key: Any, depth: int = 0) -> Any:
         for one in key:
             checked_key(one, depth + 1)
         return key
-    raise NotPlain(f"a mapping with a key that is no name or number ({type(key).__name__})")
+    raise NotPlain(f"a mapping with a key that is not a name or number ({type(key).__name__})")
 
 
 def no_bytes(value: Any = b"") -> bytes:
-    """`bytes` as old pickles of empty ones call it; a number would be a length in memory."""
+    """Replaces `bytes`, which old pickles call for empty bytes; a number would allocate memory."""
     if type(value) not in (bytes, bytearray):
         raise NotPlain(f"a call of bytes with a value of the kind {type(value).__name__}")
     spend(len(value))
@@ -51,7 +51,7 @@ def no_bytes(value: Any = b"") -> bytes:
 
 
 def made_bytearray(value: Any = b"", encoding: Any = "latin1") -> bytearray:
-    """`bytearray` as pickles call it: of bytes, or of a text in latin1."""
+    """Replaces `bytearray` as pickles call it: with bytes, or with a text in latin1."""
     if type(value) is str and encoding in ("latin1", "latin-1"):
         spend(len(value))
         value = value.encode("latin1")
@@ -59,7 +59,7 @@ def made_bytearray(value: Any = b"", encoding: Any = "latin1") -> bytearray:
 
 
 def encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """`_codecs.encode` as old pickles of bytes use it; other codecs are of no use here."""
+    """Replaces `_codecs.encode` as old pickles of bytes use it; other codecs are not needed."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         name = encoding[:20] if type(encoding) is str else type(encoding).__name__
         raise ForbiddenGlobal(f"_codecs.encode to {name!r}")

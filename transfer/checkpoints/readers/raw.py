@@ -1,4 +1,4 @@
-"""Opens any weights file by its first bytes, never by its name alone.
+"""Opens any weights file by its first bytes, never only by its name.
 
 A torch zip starts with `PK`, an old torch file and a Detectron2 file are pickles, a safetensors
 file starts with the length of its JSON header, a TensorFlow index ends with LevelDB's magic.
@@ -58,7 +58,7 @@ class RawFile:
         digest = file_sha256(*_files(self.path, self.kind))
         if _stamps(self.path, self.kind) != self.stamps:
             raise InputError(
-                f"{self.path} was changed while it was read; wait until it is complete, or take a "
+                f"{self.path} was changed while it was read; wait until it is complete, or use a "
                 "copy of it"
             )
         return digest
@@ -69,7 +69,7 @@ def _files(path: Path, kind: str) -> list[Path]:
 
 
 def _stamps(path: Path, kind: str) -> tuple[tuple[int, int], ...]:
-    """Size in bytes and time of the last change in ns of each file."""
+    """Returns the size in bytes and the time of the last change in ns of each file."""
     stats = [file.stat() for file in _files(path, kind)]
     return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
 
@@ -98,7 +98,7 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     content = by_name(content)
     if not isinstance(content, Mapping):
         raise InputError(
-            f"{file} holds a {type(content).__name__}, not a mapping of names to weights; save the "
+            f"{file} has a {type(content).__name__}, not a mapping of names to weights; save the "
             "network's state_dict: torch.save(model.state_dict(), 'weights.pth')"
         )
     return RawFile(file, kind, content, facts, stamps)
@@ -126,14 +126,14 @@ def by_name(value: Any, depth: int = 0) -> Any:
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
-    """An array of numbers as a tensor: of either byte order, any strides and any precision."""
+    """Converts an array of numbers to a tensor, for any byte order, strides and precision."""
     kind = "f8" if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
     native = array.astype(np.dtype(kind).newbyteorder("="), copy=False)
     return torch.from_numpy(np.require(native, requirements=["C", "ALIGNED", "WRITEABLE"]))
 
 
 def _leads_to_tensors(values: Iterable[Any], depth: int = 0) -> bool:
-    """Whether a mapping among the values has tensors; an optimizer's state does not count."""
+    """Returns whether a mapping in the values has tensors; an optimizer's state does not count."""
     for one in values:
         if isinstance(one, Mapping) and "param_groups" not in one and depth < DEPTH:
             inner = one.values()
@@ -163,6 +163,6 @@ def sniff(file: Path) -> str:
     if is_bundle(file):
         return "tensorflow"
     raise InputError(
-        f"{file} is not a weights file: neither torch (.pth), pickle (.pkl), .safetensors nor "
-        "TensorFlow (.index) (or its beginning is lost)"
+        f"{file} is not a weights file of a known kind: torch (.pth), pickle (.pkl), .safetensors "
+        "or TensorFlow (.index), or its beginning is damaged"
     )

@@ -1,4 +1,4 @@
-"""How much a file's pickle may make by calls: in proportion to the file.
+"""Limits how much a file's pickle may create by calls, in proportion to the file's size.
 
 A pickle of some kilobytes can name a long text once and have it copied a million times. Whatever
 copies its arguments asks here first. Real files copy each of their bytes twice at most (a text to

@@ -1,4 +1,4 @@
-"""The sentences for files that a loader refuses: an error in, what it means and the way out."""
+"""Messages for files that a loader refuses: what the error means, and the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARDS = re.compile(r"torch\.distributed\S*(DTensor|ShardedTensor|_shard)\S*")
 
 
 def refusal(file: Path, name: str) -> str:
-    """The sentence for an object that is not built from a stranger's file.
+    """Returns the message for an object that is not built from an untrusted file.
 
     Args:
         name: of the object, or what it is.
@@ -40,12 +40,12 @@ def refusal(file: Path, name: str) -> str:
 
 
 def not_plain(file: Path, what: str) -> str:
-    """The sentence for content that no file of weights needs; `what` says what the file holds."""
+    """Returns the message for content that no weights file needs; `what` names the content."""
     return f"{file} holds {what}, which is refused; {TRUST}"
 
 
 def refused_name(message: str) -> str | None:
-    """What torch's safe loader did not build; None if it failed for another reason."""
+    """Returns what torch's safe loader did not build; None if it failed for a different reason."""
     inner = re.search(r"(a numpy [^;]*?)(\. |$|\n| Please)", message)
     if inner:
         return inner[1]
@@ -56,5 +56,5 @@ def refused_name(message: str) -> str | None:
 
 
 def is_cut(error: Exception) -> bool:
-    """Whether an error says that a file ends too early."""
+    """Returns whether an error says that a file ends too early."""
     return isinstance(error, EOFError) or _CUT.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""The two errors of a restricted reader: a name that could run code, content that is not plain."""
+"""Two errors of a restricted reader: a name that could run code, and content that is not plain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import pickle
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
-    """A pickle asked for something outside the table; the message is its name."""
+    """A pickle needs a name that is not in the table of allowed names; the message is the name."""
 
 
 class NotPlain(pickle.UnpicklingError):
-    """Something that no file of weights needs, such as an array of objects; the message says what
-    the file holds."""
+    """Content that no weights file needs, such as an array of objects; the message names it."""

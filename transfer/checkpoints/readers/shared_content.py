@@ -1,4 +1,4 @@
-"""Refuses content whose containers share their parts so much that no walk over it would end.
+"""Refuses content whose containers share parts so often that traversing it would never end.
 
 The names of tensors are paths through mappings, and what looks for a network follows each path. A
 file of some kilobytes can hold mappings of mappings that are all the same object: more paths than
@@ -26,7 +26,7 @@ def check_sharing(content: Any, file: Path) -> None:
     if count > COPIES * paths.values + BEYOND:
         raise InputError(
             f"{file} holds containers that share their content, with {count:.1e} paths to "
-            f"{paths.values} values, which is refused; save the network's state_dict alone"
+            f"{paths.values} values, which is refused; save only the network's state_dict"
         )
 
 
@@ -39,7 +39,7 @@ class _Paths:
         self._below: dict[tuple[int, int], int] = {}
 
     def below(self, value: Any, depth: int) -> int:
-        """How many paths lead to values below a container; 1 for a value that is none."""
+        """Returns the number of paths to values below a container; 1 for a plain value."""
         if not _is_container(value) or depth > DEPTH:
             return 1
         key = id(value), depth

@@ -30,7 +30,7 @@ STRING, BFLOAT16 = 7, 14
 
 
 class Damaged(Exception):
-    """The bytes are no tensor bundle; the message says where."""
+    """The bytes are not a tensor bundle; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_index(file: Path) -> dict[str, Entry]:
 def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
     if entry.dtype not in DTYPES or entry.sliced:
         what = "is in slices" if entry.sliced else f"has TensorFlow's type {entry.dtype}"
-        raise InputError(f"{file}: {name} {what}, which is not read")
+        raise InputError(f"{file}: {name} {what}, which is not supported")
     dtype = np.dtype(DTYPES[entry.dtype])
     if math.prod(entry.shape) * dtype.itemsize != entry.size:
         raise InputError(f"{file}: {name} has {entry.size} bytes for the shape {entry.shape}")
@@ -112,7 +112,7 @@ def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
         raise InputError(f"{file}: {file.stem}.data-{entry.shard:05d}-of-... is not beside it")
     shard = shards[entry.shard]
     if entry.offset + entry.size > shard.stat().st_size:
-        raise InputError(f"{shard} is truncated: {name} lies beyond its end")
+        raise InputError(f"{shard} is truncated: {name} is beyond its end; copy it again")
     with shard.open("rb") as stream:
         stream.seek(entry.offset)
         array = np.frombuffer(bytearray(stream.read(entry.size)), dtype=dtype)

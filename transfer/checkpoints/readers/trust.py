@@ -26,7 +26,7 @@ def add_trust(parser: ArgumentParser) -> None:
         action=_Trust,
         nargs=0,
         default=False,
-        help="read weights files that can run code; only for files whose maker you know",
+        help="read weights files that can run code; use it only if you know who made the file",
     )
 
 

@@ -1,4 +1,4 @@
-"""Frozen features of a backbone: how they are extracted, kept on disk, and judged.
+"""Frozen features of a backbone: how they are extracted, kept on disk and evaluated.
 
-Every protocol that trains no network works on them; their number formats are in `formats`.
+Every protocol that does not train the network uses them; `formats` has their number formats.
 """

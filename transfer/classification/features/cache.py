@@ -1,11 +1,11 @@
 """Features (N, D) that are filled batch by batch, in memory or on disk below CACHE_DIR/KEY.
 
-On disk, features.npy is made at its full size and filled in place; a journal names each batch that
-is in it, with the crc32 of its bytes. One rule serves a complete cache, a killed extraction, a torn
-file and a file of other weights: a batch that has no line, or whose bytes do not fit its line, is
-computed again. Features are mapped from the file and never read into memory as a whole. A batch
-does not depend on the process that computed it, so that an extraction may continue with another
-number of processes.
+On disk, features.npy is created at its full size and filled in place. A journal has one line for
+each batch in it, with the crc32 of the batch's bytes. One rule covers a complete cache, a killed
+extraction, a torn file and a file of different weights: a batch that has no line, or whose bytes do
+not match its line, is computed again. Features are memory-mapped from the file and never read into
+memory in full. A batch does not depend on the process that computed it, so an extraction may
+continue with a different number of processes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureTable:
-    """Features of N images in memory. Batch b is the rows from b * batch_size on.
+    """Features of N images in memory. Batch b starts at row b * batch_size.
 
     Attributes:
         pending: numbers of the batches that have not been computed yet, in order.
-        seconds: that the other batches took.
+        seconds: time that the computed batches took.
     """
 
     def __init__(self, rows: int, batch_size: int) -> None:
@@ -71,10 +71,10 @@ class FeatureTable:
 
 
 class KeptTable(FeatureTable):
-    """Features of N images on disk; begins with what an earlier run left in the folder."""
+    """Features of N images on disk; starts from what an earlier run left in the folder."""
 
     def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
-        """Takes over what is in `folder`, CACHE_DIR/KEY, which `locked` holds if it is writable."""
+        """Reads what is in `folder`, CACHE_DIR/KEY. The caller holds its lock if it is writable."""
         super().__init__(rows, batch_size)
         self._file, self._journal = folder / "features.npy", folder / "journal.jsonl"
         self._lines: dict[int, dict[str, Any]] = {}  # batch -> {batch, crc32, seconds}
@@ -90,30 +90,34 @@ class KeptTable(FeatureTable):
         return _as_tensor(self._mapped())
 
     def _take_over(self) -> None:
-        """Takes over the batches whose bytes fit the journal, and their size; else ValueError."""
+        """Takes over the batches whose bytes match the journal, and the batch size.
+
+        Raises:
+            ValueError: the folder has nothing that can be used.
+        """
         head, *entries = _read_lines(self._journal)
         if head["key"] != self._file.parent.name:
-            raise ValueError("features of other weights or images")
+            raise ValueError("features of different weights or images")
         found, mine = FeatureTable(self.rows, head["batch_size"]), self.batch_size
         mapped = self._mapped()
         lines = {line["batch"]: line for line in entries}
         good = {b: line for b, line in lines.items() if _is_whole(mapped[found.span(b)], line)}
         left = [b for b in found.pending if b not in good]
         if left and found.batch_size != mine:
-            raise ValueError(f"begun with batches of {found.batch_size}, not {mine}")
+            raise ValueError(f"begun with a batch size of {found.batch_size}, not {mine}")
         if len(good) < len(lines):
             torn = len(lines) - len(good)
-            logger.warning("%s: %d batches are torn: computed again", self._file, torn)
+            logger.warning("%s: %d batches are damaged and are computed again", self._file, torn)
         self.batch_size, self.pending, self._lines = found.batch_size, left, good
         self.seconds = sum(line["seconds"] for line in good.values())
         if left and good:
             total = len(good) + len(left)
-            logger.info("%s: going on after %d of %d batches", self._file, len(good), total)
+            logger.info("%s: continuing after %d of %d batches", self._file, len(good), total)
 
     def _mapped(self) -> np.memmap:
         mapped = np.load(self._file, mmap_mode="r")
         if mapped.ndim != 2 or len(mapped) != self.rows:
-            raise ValueError(f"{mapped.shape} features of {self.rows} images")
+            raise ValueError(f"features have the shape {mapped.shape}, expected {self.rows} rows")
         return mapped
 
     def _write(self, batch: int, values: Tensor, seconds: float) -> None:
@@ -129,17 +133,17 @@ class KeptTable(FeatureTable):
         except OSError as error:
             raise InputError(
                 f"CACHE_DIR {self._file.parent.parent} cannot be written ({error.strerror}); free "
-                "some space or give another; the batches before this one are kept"
+                "some space or set a different folder; the batches before this one are kept"
             ) from error
 
     def _begin(self, array: np.ndarray) -> None:
-        """Makes the file, unless batches of it are used, and a journal that lists only these."""
+        """Creates the file, unless its batches are reused, and a journal that lists only these."""
         if not self._lines:
             draft = self._file.with_suffix(".draft")
             shape = (self.rows, array.shape[1])
             _check_space(self._file.parent, self.rows * array[0].nbytes)
             np.lib.format.open_memmap(draft, "w+", array.dtype, shape)
-            os.replace(draft, self._file)  # a reader of the old one keeps it
+            os.replace(draft, self._file)  # a process that reads the old file keeps it
         self._offset = self._mapped().offset
         head = {"key": self._file.parent.name, "batch_size": self.batch_size}
         lines = [json.dumps(line) for line in (head, *self._lines.values())]
@@ -153,7 +157,7 @@ class KeptTable(FeatureTable):
 
 @contextmanager
 def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[FeatureTable]:
-    """Opens the features of a folder, CACHE_DIR/KEY, for one run at a time; None: in memory.
+    """Opens the features in a folder, CACHE_DIR/KEY, for one run at a time; None: in memory.
 
     Raises:
         InputError: CACHE_DIR cannot be written.
@@ -161,13 +165,13 @@ def open_table(folder: Path | None, rows: int, batch_size: int) -> Iterator[Feat
     if folder is None:
         yield FeatureTable(rows, batch_size)
         return
-    refusal = f"CACHE_DIR {folder.parent} cannot be written; give another"
+    refusal = f"CACHE_DIR {folder.parent} cannot be written; set a different folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{refusal} ({error.strerror})") from error
     waiting = f"waiting for another run that extracts the features of {folder}"
-    ours = os.access(folder, os.W_OK)  # a colleague's can be read
+    ours = os.access(folder, os.W_OK)  # a colleague's folder may be readable only
     with locked(folder, waiting) if ours else nullcontext():
         if ours:
             sweep(folder)
@@ -182,12 +186,12 @@ def _crc(array: np.ndarray) -> int:
 
 
 def _is_whole(values: np.ndarray, line: dict[str, Any]) -> bool:
-    """Whether a batch is as it was written, in numbers: features of NaN would end the protocol."""
+    """Returns whether a batch's bytes are as written and finite: NaN would end the protocol."""
     return _crc(values) == line["crc32"] and bool(np.isfinite(values).all())
 
 
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
-    """Returns the journal's lines but for the last one if a kill has cut it off."""
+    """Returns the journal's lines, without a last line that a kill has cut off."""
     lines = []
     for text in journal.read_text(encoding="utf-8").split("\n"):
         try:
@@ -198,7 +202,7 @@ def _read_lines(journal: Path) -> list[dict[str, Any]]:
 
 
 def _as_tensor(mapped: np.memmap) -> Tensor:
-    with warnings.catch_warnings():  # torch has no read-only tensors; nobody writes to these
+    with warnings.catch_warnings():  # torch has no read-only tensors; no code writes to these
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(mapped)
 
@@ -207,11 +211,11 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"CACHE_DIR {folder.parent}: the features take {_size(needed)}, and "
-            f"{_size(free)} are free; give another folder, or FEATURES.STORAGE fp16"
+            f"CACHE_DIR {folder.parent}: the features need {_size(needed)}, but only "
+            f"{_size(free)} are free; set a different folder, or FEATURES.STORAGE fp16"
         )
 
 
 def _size(size: int) -> str:
-    """Bytes in a unit that does not round them to nothing."""
+    """Returns a number of bytes in a unit that does not round it to 0."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

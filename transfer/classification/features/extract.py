@@ -3,9 +3,9 @@
 Legend: N images of the split, D feature dimensions, B images of a batch, W processes, S side of the
 crop in pixels.
 
-The features depend on weights, images, transform and number formats alone, so that one extraction
-serves all trials and, through the cache, later runs. The cache's folder is named by a sha256 over
-all of them, which includes the sizes of the files and the times of their last change.
+The features depend only on weights, images, transform and number formats, so all trials use one
+extraction and, through the cache, later runs do too. The name of the cache's folder is a sha256
+over all of them, which includes the sizes of the files and the times of their last change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from transfer.classification.splits import Split
 
 logger = logging.getLogger(__name__)
 
-# Images of 16 bits were once read differently. A JPEG cannot hold them: its features stay valid.
+# 16-bit images were once read differently. A JPEG cannot be 16-bit: its features stay valid.
 DECODING, JPEG_SUFFIXES = 2, (".jpg", ".jpeg")
 
 
@@ -55,8 +55,8 @@ class Features:
     Attributes:
         values: (N, D) float32 or float16, which must not be written to: with a cache they are
             mapped from its file. (0, 0) on the other processes.
-        labels: of the split, (N,) int64 or (N, C).
-        seconds: that it takes to compute them, also if they came from the cache.
+        labels: labels of the split, (N,) int64 or (N, C).
+        seconds: time that it takes to compute the features, also if they came from the cache.
     """
 
     values: Tensor
@@ -72,10 +72,10 @@ class Extracted:
     """The features that all trials on the same weights share.
 
     Attributes:
-        sha256: of the weights.
-        bank: features of the training images; `queries`: of the test images.
+        sha256: sha256 of the weights.
+        bank: features of the training images; `queries`: features of the test images.
         quality: see `feature_quality`; {} if it was not asked for.
-        seconds: that all of it takes to compute, also if some came from the cache.
+        seconds: time that it takes to compute everything, also if some of it came from the cache.
     """
 
     sha256: str
@@ -94,11 +94,12 @@ def extract_splits(
     quality_images: int,
     **options: Any,
 ) -> Extracted:
-    """Extracts the features of both splits, and judges those of the test images.
+    """Extracts the features of both splits, and measures the quality of the test images' features.
 
     Args:
-        quality_images: test images of which two random crops are compared; 0: no quality.
-        options: of `extract_features`.
+        quality_images: number of test images of which two random crops are compared; 0: the
+            quality is not measured.
+        options: keyword arguments of `extract_features`.
     """
     bank = extract_features(weights, train, transform, **options)
     queries = extract_features(weights, test, transform, **options)
@@ -135,15 +136,15 @@ def extract_features(
     """Returns the pooled features of every image of `split`, in the split's order.
 
     Args:
-        window: above 0, the last map is averaged over windows of this side at stride 1 and
-            flattened, as VISSL pools it (6 at 224 px: 2 x 2 windows). 0: the trunk's own output.
-        precision: of the forward pass, fp32, or bf16 or fp16 (autocast).
-        storage: what the features are kept as, fp32 or fp16.
-        label: what the progress bar and the log call them.
+        window: if above 0, the last map is averaged over windows of this side at stride 1 and
+            flattened, as VISSL pools it (6 at 224 px: 2 x 2 windows). 0: the trunk's output.
+        precision: format of the forward pass: fp32, or bf16 or fp16 (autocast).
+        storage: format in which the features are kept: fp32 or fp16.
+        label: the features' name in the progress bar and the log.
 
-    Each of several processes takes every W-th batch. The batches are the same as with one process,
-    and so are the features, bit for bit if each process has as many threads. With a cache folder a
-    killed extraction continues where it was, with any W.
+    Each of W processes computes every W-th batch. The batches are the same as with one process, and
+    so are the features, bit for bit if each process has the same number of threads. With a cache
+    folder a killed extraction continues where it stopped, with any W.
 
     Raises:
         InputError: images are unreadable (all are counted), features are not finite or too large
@@ -159,7 +160,7 @@ def extract_features(
         if pending:
             rows = list(range(len(split)))
             plan = [rows[b * batch_size : (b + 1) * batch_size] for b in pending]
-            # Padded to a multiple of W, so that every process has a batch for each gathering
+            # Padded to a multiple of W: every process needs a batch for each gathering
             plan += [plan[0]] * (-len(plan) % world_size())
             loader = DataLoader(
                 CropDataset(split, rows, transform),
@@ -167,13 +168,13 @@ def extract_features(
                 **loader_processes(num_workers),
                 collate_fn=collate,
                 pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # leaves the global one alone: see `load`
+                generator=torch.Generator(),  # does not change the global one: see `load`
             )
             forward = _Forward(weights, split, device, window, precision, storage)
             try:
                 _fill(table, pending, loader, forward, batch_size, f"{label} of {split.name}")
             except UnreadableImage:
-                check_readable([split], num_workers)  # names all of them
+                check_readable([split], num_workers)  # its message counts all of them
                 raise
         elif kept:
             logger.info("%s of %s: %s", label, split.name, kept)
@@ -189,7 +190,7 @@ def _fill(
     batch_size: int,
     desc: str,
 ) -> None:
-    """Runs the loader's batches, one per process in each round, into the first process's table."""
+    """Computes the loader's batches, one per process in each round, into process 0's table."""
     start, count = time.perf_counter(), world_size()
     with progress(loader, desc=desc, unit="batch") as batches:
         for turn, images in enumerate(batches):
@@ -220,7 +221,7 @@ def _gather(images: Tensor | str, forward: _Forward, batch_size: int) -> Sequenc
 
 
 def _stop_together(problem: InputError | None) -> None:
-    """Raises a problem of one process in all of them, so that none waits for it in vain."""
+    """Raises a problem of one process in all processes: otherwise they would wait for ever."""
     for found in gather_objects(problem):
         if found is not None:
             raise found
@@ -248,7 +249,7 @@ class _Forward:
     def __call__(self, images: Tensor | str) -> Tensor:
         name = self.split.name
         if isinstance(images, str):
-            raise UnreadableImage(f"unreadable image in {name}: {images}; remove it")
+            raise UnreadableImage(f"unreadable image in {name}: {images}; repair or remove it")
         inputs = self.preprocess.apply(images.to(self.device, non_blocking=True))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         lowered = self.precision != "fp32"
@@ -260,29 +261,32 @@ class _Forward:
         if pooled.isfinite().all():
             raise InputError(
                 f"a feature of {name} is {pooled.abs().max():g}, too large for FEATURES.STORAGE "
-                "fp16: set it to fp32"
+                "fp16; set FEATURES.STORAGE to fp32"
             )
         if self.precision == "fp16":
             raise InputError(
-                f"the features of {name} are not finite: too large on their way for "
+                f"the features of {name} are not finite: values in the network are too large for "
                 "FEATURES.PRECISION fp16 (set it to fp32), or the weights have diverged"
             )
-        raise InputError(f"the features of {name} are not finite: the weights have diverged")
+        raise InputError(
+            f"the features of {name} are not finite: the weights have diverged; use an earlier "
+            "checkpoint"
+        )
 
 
 def _pooled(model: nn.Module, inputs: Tensor, window: int) -> Tensor:
-    """Averages the last map (n, c, h, w) over windows; (n, c * places of a window), flattened.
+    """Averages the last map (n, c, h, w) over windows; returns (n, c * positions of the window).
 
     Raises:
         InputError: the backbone has no map, or its last map is smaller than a window.
     """
     if not isinstance(model, Trunk):
-        raise InputError("SVM.WINDOW needs a ResNet's map; set it to 0 for others")
+        raise InputError("SVM.WINDOW needs the feature map of a ResNet; set it to 0")
     last = list(model.forward_stages(inputs).values())[-1]
     if min(last.shape[2:]) < window:
         raise InputError(
-            f"SVM.WINDOW {window} is larger than the last map of {tuple(last.shape[2:])}: use "
-            "larger images, or 0"
+            f"SVM.WINDOW {window} is larger than the last map {tuple(last.shape[2:])}; set a "
+            "larger PROTOCOL.IMAGE_SIZE, or SVM.WINDOW 0"
         )
     return F.avg_pool2d(last, window, stride=1).flatten(1)
 
@@ -296,7 +300,7 @@ def _content_key(
     precision: str,
     storage: str,
 ) -> str:
-    """Returns the sha256 of all that the features depend on: weights, crops, files, formats."""
+    """Returns the sha256 of everything the features depend on: weights, crops, files, formats."""
     facts = {
         "weights": weights.sha256,
         "architecture": dict(weights.architecture),

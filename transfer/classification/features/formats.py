@@ -1,7 +1,7 @@
-"""The number formats of features: of the backbone's forward pass, and of what is kept.
+"""The number formats of features: one for the backbone's forward pass, one for storage.
 
-`auto` in a config stands for formats that depend on the machine. They are chosen before anything is
-recorded, so that a record says what was used.
+`auto` in a config means formats that depend on the machine. They are chosen before anything is
+recorded, so a record says which formats were used.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PRECISIONS, STORAGES = ("auto", *DTYPES), ("auto", "fp32", "fp16")
 
 
 def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[str, str]:
-    """Returns the formats that `auto` stands for on this device; other names stay as they are.
+    """Returns the formats that `auto` means on this device; other names stay as they are.
 
-    Forward passes are bf16 on CUDA, or fp16 where the GPU has no bf16, and fp32 elsewhere. Features
-    of such passes are kept in fp16, because the rounding of the pass (2^-8 in bf16) is not finer
-    than fp16's (2^-11); those of fp32 passes are kept in fp32.
+    Forward passes are bf16 on CUDA, or fp16 if the GPU has no bf16, and fp32 elsewhere. Features of
+    bf16 and fp16 passes are kept in fp16, because the rounding of the pass (2^-8 in bf16) is not
+    finer than fp16's (2^-11). Features of fp32 passes are kept in fp32.
 
     Raises:
-        InputError: an unknown name.
+        InputError: the name of a format is unknown.
     """
     find(precision, dict.fromkeys(PRECISIONS), "precision", "FEATURES.PRECISION")
     find(storage, dict.fromkeys(STORAGES), "storage", "FEATURES.STORAGE")
@@ -37,7 +37,7 @@ def choose_formats(precision: str, storage: str, device: torch.device) -> tuple[
 
 
 def with_formats(cfg: CfgNode, device: torch.device) -> CfgNode:
-    """Returns a copy of the config in which FEATURES says what is used on this device."""
+    """Returns a copy of the config in which FEATURES has the formats used on this device."""
     cfg = cfg.clone()
     cfg.defrost()
     node = cfg.FEATURES

@@ -1,15 +1,15 @@
-"""Numbers that say how good frozen features are, beside a protocol's accuracy.
+"""Numbers that say how good frozen features are, in addition to a protocol's accuracy.
 
-None of them is an accuracy or in percent. Legend: M test images, D dimensions, P pairs.
+None of them is an accuracy or a percentage. Legend: M test images, D dimensions, P pairs.
 
 - features/norm: mean L2 norm of the centre crops' features.
-- features/std: mean over dimensions of the std of the unit features; 1 / sqrt(D) when spread evenly
-  (Chen, He 2021, SimSiam).
+- features/std: mean over dimensions of the std of the unit features; 1 / sqrt(D) if they are spread
+  evenly (Chen, He 2021, SimSiam).
 - features/rank: RankMe (Garrido et al. 2023), the effective rank of the (M, D) matrix, not centred.
 - features/alignment: mean squared distance of the unit features of two random crops of an image;
   features/uniformity: log of the mean of exp(-2 squared distance) over pairs of images (Wang, Isola
-  2020, alpha 2 and t 2). Lower is better for both. Their positive pairs are two augmentations of an
-  image, so that no labels are needed; ours differ only in crop and flip.
+  2020, alpha 2 and t 2). Lower is better for both. As there, a positive pair is two augmentations
+  of an image, so no labels are needed; here the two differ only in crop and flip.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ CHUNK = 4096  # rows of a product
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """A data set's images, each a random resized crop, flipped or not, the same in every run."""
+    """A random resized crop of each image, flipped or not; the same crops in every run."""
 
     images: Images
     view: int
     spec: CropSpec
 
     def name(self, index: int) -> str:
-        """Returns the image's name, and which crop of it this is."""
+        """Returns the image's name, with the number and the settings of the crop."""
         return f"{self.images.name(index)} (random crop {self.view}, {self.spec})"
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from that are cropped."""
+        """The origin of the images that are cropped."""
         return self.images.origin
 
     def read(self, index: int) -> Image.Image:
@@ -61,8 +61,8 @@ def pair_splits(split: Split, images: int, size: int, interpolation: str) -> tup
     """Returns two splits: a first and a second random crop of the same images of the split.
 
     Args:
-        images: how many, taken evenly over the split; all of it if it has fewer.
-        size: of a crop, in pixels.
+        images: number of images, taken evenly over the split; all images if it has fewer.
+        size: side of a crop, in pixels.
     """
     count = min(images, len(split))
     chosen = split.subset([place * len(split) // count for place in range(count)])
@@ -74,11 +74,11 @@ def pair_splits(split: Split, images: int, size: int, interpolation: str) -> tup
 
 
 def feature_quality(features: Tensor, pairs: Sequence[Tensor]) -> dict[str, float]:
-    """Returns the numbers of the module's docstring; a single pair has only the first three.
+    """Returns the numbers that the module's docstring lists; a single pair has only three of them.
 
     Args:
-        features: (M, D) of the centre crops.
-        pairs: (P, D) of the first random crops, and of the second ones.
+        features: features (M, D) of the centre crops.
+        pairs: features (P, D) of the first random crops, then those of the second random crops.
     """
     values = {
         "features/norm": features.float().norm(dim=1).mean().item(),
@@ -87,14 +87,15 @@ def feature_quality(features: Tensor, pairs: Sequence[Tensor]) -> dict[str, floa
     }
     if len(pairs[0]) > 1:
         values["features/alignment"] = alignment(*pairs)
-        values["features/uniformity"] = sum(uniformity(z) for z in pairs) / 2  # as their code
+        # The mean of both crops, as the paper's code does
+        values["features/uniformity"] = sum(uniformity(z) for z in pairs) / 2
     return values
 
 
 def rank_me(features: Tensor) -> float:
     """Returns exp(entropy) of the singular values of (M, D), as shares of their sum plus 1e-7.
 
-    They come from the eigenvalues of the smaller Gram matrix in float64, which takes memory for
+    They come from the eigenvalues of the smaller Gram matrix in float64, which needs memory for
     min(M, D) squared numbers.
     """
     short = features if features.shape[1] <= features.shape[0] else features.T
@@ -107,12 +108,12 @@ def rank_me(features: Tensor) -> float:
 
 
 def alignment(x: Tensor, y: Tensor) -> float:
-    """Returns the mean squared distance of positive pairs, the rows (P, D) made unit vectors."""
+    """Returns the mean squared distance of positive pairs, rows (P, D) scaled to unit norm."""
     difference = normalize(x.float(), dim=1) - normalize(y.float(), dim=1)
     return difference.pow(2).sum(dim=1).mean().item()
 
 
 def uniformity(x: Tensor) -> float:
-    """Returns log mean exp(-2 squared distance) over all pairs of the rows (P, D), made unit."""
+    """Returns log mean exp(-2 squared distance) over all pairs of rows (P, D) of unit norm."""
     distances = pdist(normalize(x.float(), dim=1))
     return distances.pow(2).mul(-2).exp().mean().log().item()

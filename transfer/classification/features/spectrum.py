@@ -1,9 +1,9 @@
-"""The spectrum of frozen features, written to spectrum.json for a report's figure:
+"""Writes the spectrum of frozen features to spectrum.json, for a figure of the report:
 
     {schema, images, dimensions, index: [1, 2, ...], singular_values: [...]}
 
-The singular values are those of the centred features, as shares of their sum, falling. `index` says
-which ones are kept: the first ones, then fewer and fewer, evenly on a logarithmic axis.
+The singular values are those of the centred features, as shares of their sum, in descending order.
+`index` says which ones are kept: the first ones, then ever fewer, evenly on a logarithmic axis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pretrain.common.collapse_statistics import singular_values
 
 SCHEMA = 1
 FILE_NAME = "spectrum.json"
-MOST_IMAGES = 4096  # taken evenly over all: this takes seconds on one core for 2048 dimensions
+MOST_IMAGES = 4096  # taken evenly over all; takes seconds on one core for 2048 dimensions
 MOST_VALUES = 96
 
 

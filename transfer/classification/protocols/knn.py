@@ -1,9 +1,10 @@
 """The protocol `knn`: each test image is classified by a weighted vote of its nearest neighbours.
 
-The neighbours are training images, compared by the cosine of their features; a vote weighs
+The neighbours are training images, compared by the cosine of their features. A vote has the weight
 exp(similarity / T) with T = 0.07, as in facebookresearch/dino eval_knn.py. Metrics are called
-knnK_top1 at the protocol's temperature and knnK_T0.1_top1 at another one. `pretrain.common.knn`
-says how ties are broken. Legend: N bank (training) images, M test images, D dimensions, C classes.
+knnK_top1 at the protocol's temperature and, for example, knnK_T0.1_top1 at a different one.
+`pretrain.common.knn` says how ties are broken.
+Legend: N bank (training) images, M test images, D dimensions, C classes.
 """
 
 from __future__ import annotations
@@ -28,20 +29,21 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.score import Outcomes, Score
 
-# Below it the votes overflow: exp(1 / T), that of an equal image, summed over thousands of images
+# At lower ones the votes overflow: an equal image votes with exp(1 / T), summed over thousands
 LOWEST_TEMPERATURE = 0.0125
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens the data; raises InputError for a neighbourhood or temperature without a vote."""
-    check_temperatures(cfg.PROTOCOL.TEMPERATURE, cfg.KNN.MORE_TEMPERATURES)
+    """Opens the data; raises InputError for a K or a temperature that gives no vote."""
+    check_temperatures([cfg.PROTOCOL.TEMPERATURE], "PROTOCOL.TEMPERATURE")
+    check_temperatures(cfg.KNN.MORE_TEMPERATURES, "KNN.MORE_TEMPERATURES")
     data = open_labelled(cfg)
     check_k(cfg.PROTOCOL.K, len(data.train), data.train.name)
     return data
 
 
 def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
-    """Scores every k and temperature by one search; the bank stays where it is mapped."""
+    """Scores every k and temperature by one search; the bank stays memory-mapped."""
     protocol, classes = job.cfg.PROTOCOL, job.train_set.classes
     metrics, correct = evaluate_knn(
         bank.values,
@@ -69,16 +71,15 @@ def check_k(k: Sequence[int], bank_size: int, bank_name: str) -> None:
     if max(k) > bank_size:
         raise InputError(
             f"PROTOCOL.K asks for {max(k)} neighbours, but {bank_name} has {bank_size} images; "
-            "leave the larger k out"
+            "remove the larger values"
         )
 
 
-def check_temperatures(temperature: float, more: Sequence[float]) -> None:
-    """Raises InputError for a temperature that no vote can be computed with."""
-    for key, values in (("PROTOCOL.TEMPERATURE", [temperature]), ("KNN.MORE_TEMPERATURES", more)):
-        for value in values:
-            if not LOWEST_TEMPERATURE <= value < float("inf"):
-                raise InputError(f"{key} {value} must be {LOWEST_TEMPERATURE} or more")
+def check_temperatures(temperatures: Sequence[float], name: str) -> None:
+    """Raises InputError, with `name` in it, for a temperature that no vote can be computed with."""
+    for value in temperatures:
+        if not LOWEST_TEMPERATURE <= value < float("inf"):
+            raise InputError(f"{name} {value} must be {LOWEST_TEMPERATURE} or more")
 
 
 def evaluate_knn(
@@ -93,14 +94,14 @@ def evaluate_knn(
     num_classes: int,
     device: torch.device | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": right (M,) bool on the CPU, ...}).
+    """Returns ({"knn20_top1": percent, ...}, {"knn20_top1": correct (M,) bool on the CPU, ...}).
 
-    Every k and temperature is answered from one search. Top-5 is told from six classes on.
+    One search serves every k and temperature. Top-5 is reported if there are six or more classes.
 
     Args:
         bank: (N, D), in memory or mapped from a file.
         queries: (M, D).
-        device: of the search; None: that of the queries.
+        device: device of the search; None: the queries' device.
 
     Raises:
         InputError: labels are outside 0..C-1.
@@ -121,7 +122,7 @@ def evaluate_knn(
             rank = label_rank(votes, wanted)
             for top in (1, 5) if num_classes > 5 else (1,):
                 correct[f"{name}_top{top}"] = rank < top
-    # In one copy, since each makes the host wait for a GPU.
+    # In one copy, because the host waits for the GPU at each copy.
     correct = dict(zip(correct, torch.stack(list(correct.values())).cpu()))
     metrics = {name: 100.0 * int(right.sum()) / len(right) for name, right in correct.items()}
     return metrics, correct

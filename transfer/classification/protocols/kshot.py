@@ -2,7 +2,7 @@
 
 The classifier is that of facebookresearch/msn's logistic_eval.py: each feature vector minus its
 mean, divided by its norm; multinomial logistic loss plus an L2 penalty; no intercept. The solver
-there is cyanure, here it is scikit-learn's L-BFGS: the objective is convex, so that both end at the
+there is cyanure, here it is scikit-learn's L-BFGS: the objective is convex, so both converge to the
 same classifier. Each trial draws its own images. Legend: N images, M test images, D features, C
 classes.
 """
@@ -36,7 +36,7 @@ MAX_ITER = 1000
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens the data and draws every trial's images: the features of no others are extracted."""
+    """Opens the data and draws every trial's images: only their features are extracted."""
     check_shots(cfg.KSHOT.SHOTS, cfg.KSHOT.PENALTY)
     data = open_labelled(cfg)
     labels, most = data.train.labels.numpy(), max(cfg.KSHOT.SHOTS)
@@ -69,7 +69,7 @@ PROTOCOL = OnFeatures(names=("kshot",), check=check, score=score)
 
 
 def standardize_rows(values: np.ndarray) -> np.ndarray:
-    """Returns each row (D,) minus its mean, at norm 1; a constant row becomes 0."""
+    """Returns each row (D,) minus its mean, divided by its norm; a constant row becomes 0."""
     centred = values - values.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
@@ -77,13 +77,13 @@ def standardize_rows(values: np.ndarray) -> np.ndarray:
 def draw_shots(labels: np.ndarray, shots: int, seed: int, names: Sequence[str] = ()) -> np.ndarray:
     """Returns the indices (C * shots,) of `shots` images of each class, class by class.
 
-    With the same seed, a larger number of shots has the images of a smaller one, and more.
+    With the same seed, a larger number of shots contains all images of a smaller one.
 
     Args:
-        names: of the classes, for the message.
+        names: names of the classes, for the message.
 
     Raises:
-        InputError: a class has fewer images.
+        InputError: a class has fewer images than `shots`.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     chosen = []
@@ -104,8 +104,8 @@ def fit_and_predict(
     """Fits the classifier; returns the scores (M, C) of the test images.
 
     Args:
-        penalty: half of it times the squared weights is added to the sum of the images' losses
-            (MSN's --lambd, which it divides by N because cyanure takes the mean of the losses).
+        penalty: penalty / 2 times the sum of the squared weights is added to the sum of the images'
+            losses (MSN's --lambd, which it divides by N because cyanure uses the mean loss).
     """
     model = LogisticRegression(C=1.0 / penalty, fit_intercept=False, tol=1e-5, max_iter=MAX_ITER)
     with warnings.catch_warnings():
@@ -116,7 +116,7 @@ def fit_and_predict(
 
 
 def check_shots(shots: Sequence[int], penalty: float) -> None:
-    """Raises InputError for settings that no classifier can be fitted with."""
+    """Raises InputError for settings with which no classifier can be fitted."""
     check_counts("KSHOT.SHOTS", shots, "numbers of images")
     if not 0 < penalty < float("inf"):
         raise InputError(f"KSHOT.PENALTY {penalty} must be above 0")

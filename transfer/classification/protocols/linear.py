@@ -1,8 +1,8 @@
 """The protocol `linear`: a linear classifier trained by SGD on frozen features of centre crops.
 
-Heads for L learning rates train at once: their weights are side by side in (D, L * C), so that one
-matmul serves all of them, and the gradient of softmax cross-entropy is written out. The learning
-rate is chosen on a held-out part of the training images; the test images are used once.
+Heads for L learning rates train at once: their weights are side by side in (D, L * C), so one
+matmul computes all of them. The gradient of softmax cross-entropy is written out. The learning rate
+is chosen on a held-out part of the training images; the test images are used once.
 Legend: N training images, M test images, D dimensions, C classes, L learning rates, B batch.
 """
 
@@ -38,11 +38,11 @@ from transfer.classification.rates import (
 )
 from transfer.classification.score import Outcomes, Score
 
-LOGITS = 2**26  # numbers that are held at once, 256 MiB
+LOGITS = 2**26  # most logits in memory at once, 256 MiB
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens the data; raises InputError for what cannot be trained, or leaves no rate to choose."""
+    """Opens the data; raises InputError if it cannot be trained on or no rate can be chosen."""
     make_solver(cfg)
     data = open_labelled(cfg)
     if len(cfg.SOLVER.LR_PER_256) > 1:
@@ -94,7 +94,7 @@ PROTOCOL = OnFeatures(names=("linear",), check=check, score=score)
 
 
 def make_solver(cfg: CfgNode) -> Solver:
-    """Reads SOLVER; raises InputError for settings that no step can be made with."""
+    """Reads SOLVER; raises InputError for settings with which no step can be taken."""
     node = cfg.SOLVER
     check_rates(node.LR_PER_256)
     return Solver(node.EPOCHS, node.BATCH_SIZE, node.MOMENTUM, node.WEIGHT_DECAY)
@@ -102,7 +102,7 @@ def make_solver(cfg: CfgNode) -> Solver:
 
 @dataclass(frozen=True)
 class Solver:
-    """Momentum SGD with a cosine to 0, no warmup; `weight_decay` leaves the bias alone."""
+    """Momentum SGD with a cosine schedule to 0 and no warmup; the bias has no weight decay."""
 
     epochs: int
     batch_size: int
@@ -117,13 +117,13 @@ class Solver:
 
 @dataclass(frozen=True)
 class Heads:
-    """L linear classifiers, and the loss while they were trained.
+    """L linear classifiers, and their training loss.
 
     Attributes:
         weight: (D, L * C).
         bias: (L * C,).
         num_classes: C.
-        curve: of each epoch {"step": its number, "loss": mean loss of the first classifier}.
+        curve: for each epoch {"step": its number, "loss": mean loss of the first classifier}.
     """
 
     weight: Tensor
@@ -141,7 +141,7 @@ class Heads:
     ) -> Tensor:
         """Returns whether the label of each of R `rows` is among the T `tops` highest, (T, L, R).
 
-        The rows are taken in parts: all logits of iNaturalist's 8,142 classes would fill a GPU.
+        The rows are computed in parts: all logits of iNaturalist's 8,142 classes would fill a GPU.
         """
         parts = []
         for index in rows.split(max(1, LOGITS // self.weight.shape[1])):
@@ -152,11 +152,11 @@ class Heads:
 
 
 def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
-    """Shifts and scales all features given by the mean and variance of each dimension of `train`.
+    """Shifts and scales all given features by the mean and variance of each dimension of `train`.
 
-    This is done in place: Places205's features are 20 GB, and a copy would be as much again. The
-    map is that of BatchNorm1d(affine=False, eps) in evaluation, with the statistics of the whole
-    training set; MAE's main_linprobe.py puts such a layer before the head.
+    This is done in place: Places205's features are 20 GB, and a copy would need 20 GB more. The
+    result equals BatchNorm1d(affine=False, eps) in evaluation, with the statistics of the complete
+    training set; MAE's main_linprobe.py has such a layer before the head.
     """
     mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
     scale = (variance + eps).rsqrt()
@@ -179,8 +179,8 @@ def train_heads(
 
     Args:
         lrs: L learning rates for a batch of 256.
-        generator: draws the order of the images, on the CPU.
-        rows: numbers of the images that are trained on; None: all.
+        generator: CPU generator that draws the order of the images.
+        rows: indices of the images to train on; None: all.
     """
     device = features.device
     rows = torch.arange(len(features), device=device) if rows is None else rows
@@ -202,8 +202,8 @@ def train_heads(
             flat = (batch @ weight + bias).unflatten(1, (heads, num_classes))
             log_p = flat.log_softmax(dim=2)
             losses.append(-(log_p[:, 0] * target).sum(dim=1).mean())
-            # d mean CE / d logits, (B, L * C). Below 1e-17 a probability moves nothing, but left to
-            # become a denormal number it makes the CPU's matmul 10 times slower
+            # d mean CE / d logits, (B, L * C). A probability below 1e-17 changes nothing, but if it
+            # became a denormal number, the CPU's matmul would be 10 times slower
             delta = log_p.clamp(min=-40).exp() - target[:, None]
             delta = (delta / len(index)).flatten(1)
             done = (epoch * steps_per_epoch + step) / total
@@ -213,7 +213,7 @@ def train_heads(
                 speed.mul_(solver.momentum).add_(gradient)
                 value.sub_(lr * speed)
         means.append(torch.stack(losses).mean())
-    # Read at the end, since each reading would make the host wait for a GPU.
+    # Read at the end, because the host would wait for the GPU at each reading.
     values = torch.stack(means).tolist()
     curve = [{"step": step, "loss": loss} for step, loss in enumerate(values, start=1)]
     return Heads(weight, bias, num_classes, curve)
@@ -243,7 +243,7 @@ def choose_lr(
             num_classes=num_classes,
             generator=generator,
             rows=kept,
-            desc=f"choosing among {len(rates)} learning rates",
+            desc=f"choosing from {len(rates)} learning rates",
         )
         return (100.0 * heads.hits(features, labels, held)[0].double().mean(dim=1)).tolist()
 

@@ -1,8 +1,8 @@
 """What a classification protocol is: a check of a config and its data, and the score of a trial.
 
-A check opens the data sets and refuses what the protocol cannot work with before anything is
-computed. A score is the result of one trial: on cached features, or of a network that it trains.
-Both read the config.
+A check opens the data sets and raises an error for anything that the protocol cannot use, before
+anything is computed. A score is the result of one trial, either on cached features or of a network
+that the protocol trains. Both read the config.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from transfer.trials.task import Job, Trial
 
 @dataclass
 class KeptFeatures:
-    """The features of the trial before, which serve the next one if its weights are the same."""
+    """The features of the previous trial, which the next trial uses if its weights are the same."""
 
     extracted: Extracted | None = None
 
 
 @dataclass(frozen=True)
 class ClassificationJob(Job[Split]):
-    """Everything that the trials share.
+    """Everything that all trials share.
 
     Attributes:
-        transform: how a test image becomes a crop; a training image too if features are used.
-        device: of features and of training.
+        transform: how a test image becomes a crop; also a training image if features are used.
+        device: device of feature extraction and of training.
         identity: the protocol's sha256.
-        drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
-        kept: what one trial leaves to the next.
+        drawn: for protocols that draw training images: seed of a trial -> indices of its images.
+        kept: what one trial passes to the next.
     """
 
     transform: ImageTransform
@@ -60,14 +60,14 @@ class ClassificationJob(Job[Split]):
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a protocol's trials, as its check left them.
+    """The images of a protocol's trials, as its check returns them.
 
     Attributes:
         train: the training images that the protocol uses, perhaps not all of DATASETS.TRAIN.
         test: the test images.
         identity: the config whose sha256 is the protocol's identity.
-        drawn: for protocols that draw training images: seed of a trial -> numbers of its images.
-        drawn_from: the images that they are drawn from; None: none are drawn.
+        drawn: for protocols that draw training images: seed of a trial -> indices of its images.
+        drawn_from: the images from which they are drawn; None: the protocol draws none.
     """
 
     train: Split
@@ -83,7 +83,7 @@ Check = Callable[[CfgNode, int], Data]
 
 @dataclass(frozen=True)
 class OnFeatures:
-    """A protocol on cached features of a frozen backbone, scored by the first process alone.
+    """A protocol on cached features of a frozen backbone; only the first process scores it.
 
     Attributes:
         names: values of PROTOCOL.NAME.
@@ -99,7 +99,7 @@ class OnFeatures:
 
 @dataclass(frozen=True)
 class Training:
-    """A protocol that trains a network on the images; every process takes part in its score.
+    """A protocol that trains a network on the images; all processes compute its score together.
 
     Attributes:
         names: values of PROTOCOL.NAME.
@@ -113,7 +113,7 @@ class Training:
 
 
 def check_shared_keys(cfg: CfgNode) -> None:
-    """Raises InputError for values, of keys that all protocols have, that none can work with."""
+    """Raises InputError for bad values of the keys that all protocols have."""
     loader, images = cfg.DATALOADER, cfg.QUALITY.IMAGES
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or more")
@@ -123,8 +123,8 @@ def check_shared_keys(cfg: CfgNode) -> None:
         raise InputError(f"QUALITY.IMAGES {images} must be 0 (no features/*) or more")
     if cfg.PROTOCOL.GRAY and reads(cfg, "TRAIN"):
         raise InputError(
-            f"PROTOCOL.GRAY True is for protocols on frozen features; {cfg.PROTOCOL.NAME} trains "
-            "on random crops, which keep their colour: set it to False, or PROTOCOL.NAME to linear"
+            f"PROTOCOL.GRAY True is only for protocols on frozen features, but {cfg.PROTOCOL.NAME} "
+            "trains on random crops in colour; set it to False, or PROTOCOL.NAME to linear"
         )
     if loader.BATCH_SIZE < 1 or loader.NUM_WORKERS < 0:
         raise InputError(
@@ -141,7 +141,7 @@ def open_labelled(cfg: CfgNode) -> Data:
 
 
 def check_counts(key: str, values: Sequence[float], what: str) -> None:
-    """Raises InputError unless a key lists whole numbers of 1 or more; `what` says of what."""
+    """Raises InputError unless a key lists whole numbers of 1 or more; `what` names them."""
     if not values or not all(isinstance(value, int) and value >= 1 for value in values):
         raise InputError(f"{key} {tuple(values)} must list {what} of 1 or more")
 

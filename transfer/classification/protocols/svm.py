@@ -37,7 +37,7 @@ LOW_SHOT = "svm_lowshot"
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens a detection set's images; raises InputError for what no SVM can be trained on."""
+    """Opens a detection set's images; raises InputError if no SVM can be trained on them."""
     node, low_shot = cfg.SVM, cfg.PROTOCOL.NAME == LOW_SHOT
     if not node.COSTS or not all(0 < cost < float("inf") for cost in node.COSTS):
         raise InputError(f"SVM.COSTS {tuple(node.COSTS)} must list numbers above 0")
@@ -55,7 +55,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
 
 
 def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:
-    """Scores by mAP; the low-shot protocol for each number of positive images of a class."""
+    """Scores by mAP; the low-shot protocol gives one mAP per number of positive images."""
     if job.cfg.PROTOCOL.NAME == LOW_SHOT:
         return _score_low_shot(job, bank, queries, seed)
     node, names = job.cfg.SVM, job.train_set.classes
@@ -99,8 +99,8 @@ class SvmResult(NamedTuple):
 
     Attributes:
         per_class: AP of each class in percent.
-        costs: the one that was chosen for each class.
-        scores: (M, C) of the test images, NaN for those that are ignored.
+        costs: the cost that was chosen for each class.
+        scores: scores (M, C) of the test images; NaN for ignored images.
     """
 
     per_class: np.ndarray
@@ -147,7 +147,7 @@ def evaluate_svm(
 ) -> SvmResult:
     """Trains one SVM per class and tests it; its cost is chosen by cross-validation.
 
-    In training an ignored image counts as a negative one, in testing it is left out, as in VISSL.
+    As in VISSL, an ignored image counts as negative in training and is left out in testing.
 
     Args:
         values: (N, D), not normalised yet; `test_values`: (M, D).
@@ -175,14 +175,14 @@ def sample_shots(
 ) -> np.ndarray:
     """Draws the images of a low-shot run; returns its targets (N, C).
 
-    Of each class, `shots` positive images and (C - 1) times as many negative ones keep their
+    For each class, `shots` positive images and (C - 1) times as many negative ones keep their
     target; the other images are ignored.
 
     Args:
-        names: of the classes, for the message.
+        names: names of the classes, for the message.
 
     Raises:
-        InputError: a class has fewer positive images.
+        InputError: a class has fewer positive images than `shots`.
     """
     rng = np.random.default_rng((seed, shots))
     out = np.full_like(targets, -1)
@@ -193,7 +193,7 @@ def sample_shots(
                 name = repr(names[c]) if names else c
                 raise InputError(
                     f"SVM.SHOTS {shots}: class {name} has {len(there)} positive training images; "
-                    "leave the larger numbers out"
+                    "remove the larger numbers"
                 )
             out[rng.choice(there, min(count, len(there)), replace=False), c] = label
     return out
@@ -212,9 +212,9 @@ def evaluate_low_shot(
 
     Ignored images are left out of training; as test images their score is NaN.
 
-    The caller reports the best cost's mAP, as VISSL does: with few shots there is no image to
-    choose a cost on but the test images. VISSL takes the cost with the best mean over its draws;
-    the best of each draw, as here, is never below it.
+    The caller reports the best cost's mAP, as VISSL does: with few shots there are no images left
+    on which a cost could be chosen, except the test images. VISSL takes the cost with the best mean
+    over its draws; the best of each draw, as here, is never below it.
     """
     values, test_values = normalize(values), normalize(test_values)
     out = np.zeros((len(costs), targets.shape[1]))
@@ -240,7 +240,7 @@ def check_targets(
         if positives < folds:
             raise InputError(
                 f"class {name} has {positives} positive training images, fewer than the {folds} "
-                "folds of SVM.FOLDS: lower it, or train on more images"
+                "folds of SVM.FOLDS; lower it, or train on more images"
             )
         if not (test_targets[:, c] == 1).any():
             raise InputError(f"class {name} has no positive test image: its AP is not defined")

@@ -1,8 +1,8 @@
-"""The protocols `linear_crops` and `finetune`: a network trained on random crops of the images.
+"""The protocols `linear_crops` and `finetune`: a network is trained on random crops of the images.
 
-`linear_crops` trains a linear head on a frozen backbone, `finetune` trains all of it. If
+`linear_crops` trains a linear head on a frozen backbone; `finetune` trains the full network. If
 SOLVER.LR_PER_256 lists several rates, each is tried on a part of the training images and tested on
-the rest of them; then the best one trains on all of them. How a network is trained is in
+the rest of them; then the best one is used to train on all of them. The training itself is in
 `transfer.classification.training`, which does not read the config.
 """
 
@@ -61,7 +61,7 @@ PRINTED = ("", "top1", "top1_best", "both")
 
 @dataclass(frozen=True)
 class Shared:
-    """What all training runs of a trial share: those that try a learning rate, and the last."""
+    """What all training runs of a trial share: the runs that try a rate, and the final run."""
 
     job: ClassificationJob
     trial: Trial
@@ -69,7 +69,7 @@ class Shared:
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Checks the settings, then the data: the images that TRAIN.SPLIT_LIST names if it is set."""
+    """Checks the settings, then opens the data; TRAIN.SPLIT_LIST selects images if it is set."""
     check_config(cfg)
     data = listed_part(open_labelled(cfg))
     check_batches(cfg, data.train)
@@ -77,7 +77,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Raises InputError for settings that cannot be trained with."""
+    """Raises InputError for settings with which training is not possible."""
     _recipe(cfg)
     _crop(cfg)
     train = cfg.TRAIN
@@ -88,17 +88,20 @@ def check_config(cfg: CfgNode) -> None:
     if not 0 <= train.GAMMA < float("inf"):
         raise InputError(f"TRAIN.GAMMA {train.GAMMA} must be 0 or more")
     if train.SYNC_BN and train.NORM_BATCH:
-        raise InputError("TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other: set one to 0")
+        raise InputError(
+            "TRAIN.SYNC_BN and TRAIN.NORM_BATCH exclude each other; set SYNC_BN False or "
+            "NORM_BATCH 0"
+        )
     if train.SOURCE_PRINTS not in PRINTED:
         raise InputError(
             f"TRAIN.SOURCE_PRINTS {train.SOURCE_PRINTS!r} is unknown; known: {PRINTED[1:]} or ''"
         )
     if min(train.NORM_BATCH, train.EVAL_PERIOD) < 0 or train.NORM_BATCH == 1:
-        raise InputError("TRAIN.NORM_BATCH must be 0 or 2 and more, TRAIN.EVAL_PERIOD 0 or more")
+        raise InputError("TRAIN.NORM_BATCH must be 0, or 2 or more; TRAIN.EVAL_PERIOD 0 or more")
 
 
 def check_batches(cfg: CfgNode, train: Split) -> None:
-    """Raises InputError if the training images do not fill a batch, or leave no rate to choose."""
+    """Raises InputError if the images do not fill a batch, or if no rate can be chosen on them."""
     count = len(train)
     if len(cfg.SOLVER.LR_PER_256) > 1:
         generator = torch.Generator().manual_seed(cfg.SEED)
@@ -113,10 +116,10 @@ def check_batches(cfg: CfgNode, train: Split) -> None:
 
 
 def iterations(cfg: CfgNode, images: int) -> int:
-    """Returns the optimizer's steps in a trial on this number of training images.
+    """Returns the number of optimizer steps in a trial on this number of training images.
 
-    The steps for the rates that are tried count, those for rates that extend the grid do not.
-    0 for protocols that do not train on crops.
+    It includes the steps for the listed rates that are tried, but not those for rates that extend
+    the grid. It is 0 for protocols that do not train on crops.
     """
     if not reads(cfg, "TRAIN"):
         return 0
@@ -132,9 +135,9 @@ def evaluations(cfg: CfgNode) -> int:
 
 
 def listed_part(data: Data) -> Data:
-    """Returns the data with the training images that TRAIN.SPLIT_LIST names; without it, all.
+    """Returns the data with the training images that TRAIN.SPLIT_LIST names; without it, with all.
 
-    In the protocol's identity the list is represented by its content, so that it may be anywhere.
+    The protocol's identity has the content of the list, so the list file may be at any path.
 
     Raises:
         InputError: as `read_list` and `part_of` do, and if the list leaves a class out.
@@ -152,7 +155,8 @@ def listed_part(data: Data) -> Data:
     if len(left_out):
         raise InputError(
             f"{source} names no image of {len(left_out)} of the {len(part.classes)} classes, such "
-            f"as {part.classes[int(left_out[0])]!r}: no test image of theirs could be right"
+            f"as {part.classes[int(left_out[0])]!r}, so their test images could never be correct; "
+            "give a list that has images of all classes"
         )
     return replace(data, train=part, identity=identity)
 
@@ -165,9 +169,9 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
         FloatingPointError: the loss is not finite.
     """
     cfg, loader, shared = job.cfg, job.cfg.DATALOADER, Shared(job, trial, weights)
-    # A backbone or a batch that does not fit the heads is refused before anything is written.
+    # An error about a backbone or a batch that does not fit the heads comes before any writing.
     _least_share(cfg, _model(shared))
-    logger.info("%s takes random crops: no cached features are used", cfg.PROTOCOL.NAME)
+    logger.info("%s trains on random crops: it uses no cached features", cfg.PROTOCOL.NAME)
     marks = (STATE_FILE, f"lr_*/{STATE_FILE}", RATES_FILE)
     started = any(any(trial.folder.glob(mark)) for mark in marks)
     if loader.CHECK_IMAGES and not (job.request.resume and started):
@@ -207,7 +211,7 @@ PROTOCOL = Training(names=("linear_crops", "finetune"), check=check, score=score
 def _metrics(
     heads: list[str], hits: torch.Tensor, done: Progress, classes: int, best: bool
 ) -> dict[str, float]:
-    """Returns metrics of the last epoch, and *_best of the epoch with the best top-1 in testing."""
+    """Returns metrics of the last epoch, and *_best of the epoch with the best test top-1."""
     metrics: dict[str, float] = {}
     for head, top1, top5 in zip(heads, *percentages(hits)):
         found = {"top1": top1, "top5": top5}
@@ -241,10 +245,10 @@ def _choose(shared: Shared, lrs: list[float]) -> tuple[float, dict[float, float]
 def _run(
     shared: Shared, lr: float, train: Split, test: Split, folder: Path, eval_period: int
 ) -> tuple[Progress, torch.Tensor, list[str]]:
-    """Trains once; returns what was done, hits of the last test (M, H, 2), the H heads' names."""
+    """Trains once; returns the progress, hits of the last test (M, H, 2), names of the H heads."""
     job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
     trainer, images = make_training(shared, lr, train)
-    # The networks of the rates before have drawn from it, if this process has built them.
+    # The networks of earlier rates have drawn from it, if this process has built them.
     torch.manual_seed(shared.trial.seed)
     done, hits = fit(
         trainer,
@@ -268,7 +272,7 @@ def _run(
 
 
 def make_training(shared: Shared, lr: float, train: Split) -> tuple[Trainer, TrainImages]:
-    """Returns what trains the network at a learning rate per 256 images, and what feeds it."""
+    """Returns the trainer at a learning rate per 256 images, and the batches that it trains on."""
     cfg, loader = shared.job.cfg, shared.job.cfg.DATALOADER
     model = _model(shared)
     images = TrainImages(
@@ -296,7 +300,7 @@ def make_training(shared: Shared, lr: float, train: Split) -> tuple[Trainer, Tra
 
 
 def _least_share(cfg: CfgNode, model: Classifier) -> int:
-    """Returns how many images each process needs in a batch: two for a batch norm of its own.
+    """Returns how many images each process needs in a batch: 2 if batch norms are not synchronised.
 
     Raises:
         InputError: the batch gives a batch norm a single image.
@@ -307,8 +311,8 @@ def _least_share(cfg: CfgNode, model: Classifier) -> int:
     alone = processes == 1 or not cfg.TRAIN.SYNC_BN
     if (batch // processes if alone else batch) < 2:
         raise InputError(
-            f"SOLVER.BATCH_SIZE {batch} over {processes} gives the batch norms of a process one "
-            "image, whose statistics say nothing; give it 2 images or more for each process"
+            f"SOLVER.BATCH_SIZE {batch} on {processes} gives the batch norms of a process a single "
+            "image, which has no useful statistics; set it to 2 or more images for each process"
         )
     return 2 if alone else 1
 

@@ -1,1 +1,1 @@
-"""What trains on random crops of the images: linear probes and fine-tuning."""
+"""Training on random crops of the images: linear probes and fine-tuning."""

@@ -1,4 +1,4 @@
-"""The learning rate by trial: full runs on a part of the training images, one after the other."""
+"""Chooses the learning rate by full runs on a part of the training images, one after the other."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def choose_rate(
     identity: str,
     resume: bool,
 ) -> tuple[float, dict[float, float], list[Progress]]:
-    """Returns (the best rate, {rate: held-out top-1 percent}, what was run for it).
+    """Returns (the best rate, {rate: held-out top-1 percent}, the progress of each run).
 
-    A rate at which the loss is not finite scores 0. Finished runs are kept in `rates.json`, so
-    that a resumed trial repeats none.
+    A rate at which the loss is not finite scores 0. Finished runs are kept in `rates.json`, and a
+    resumed trial does not repeat them.
 
     Args:
-        run: (rate, folder of its state) -> what was done, and its last test (M, H, 2) on held-out
-            images; of several heads the last one counts.
-        identity: of the protocol and weights; a file of another is not read.
+        run: (rate, folder of its state) -> its progress, and its last test (M, H, 2) on held-out
+            images; if there are several heads, the last one counts.
+        identity: identity of protocol, weights and seed; a file with a different one is not read.
     """
     file = folder / FILE
     stored = read_tried(file) if resume else {}
@@ -73,7 +73,7 @@ def choose_rate(
 
 
 def _is_complete(entry: Any) -> bool:
-    """Whether a rate's entry in the file is as `choose_rate` writes it, in types."""
+    """Returns whether a rate's entry in the file has the types that `choose_rate` writes."""
     return isinstance(entry, dict) and all(
         type(entry.get(name)) in (int, float) and math.isfinite(entry[name])
         for name in ("top1", "views", "seconds")

@@ -1,8 +1,8 @@
-"""All epochs of a training run: trained, tested, kept on disk after each one, continued from there.
+"""All epochs of a training run: each is trained, tested and saved, and a run can be resumed.
 
-The file `training.pth` holds what a run needs to go on from its last epoch, or from the step at
-which it was asked to end, bit for bit: weights that move, optimizer, random-number states, and what
-was measured so far. `training.prev.pth` is what it held before.
+The file `training.pth` has what a run needs to continue bit for bit from its last epoch, or from
+the step at which it was asked to end: trained weights, optimizer, random-number states, and the
+results so far. `training.prev.pth` is the file from the save before.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ STATE_FILE = "training.pth"
 
 @dataclass
 class Progress:
-    """What a run has done.
+    """What a run has done so far.
 
     Attributes:
-        epochs: how many are over; rows: one per epoch for curves.json.
-        best: of each head {"epoch", "top1", "top5"} of its highest top-1.
-        views: images trained and tested on; seconds: wall clock; before: of it, what was spent
-            before the run was resumed.
+        epochs: number of finished epochs; rows: one per epoch for curves.json.
+        best: for each head {"epoch", "top1", "top5"} of its highest top-1.
+        views: number of images used in training and tests; seconds: wall-clock time; before: the
+            part of `seconds` that was spent before the run was resumed.
     """
 
     epochs: int = 0
@@ -66,19 +66,20 @@ def fit(
     data: Fingerprint | None = None,
     desc: str = "training",
 ) -> tuple[Progress, Tensor]:
-    """Trains to the last epoch; returns what was done, and the last test (M, H, 2).
+    """Trains to the last epoch; returns the progress, and the last test (M, H, 2).
 
     Args:
         test: one pass over the test images (see `Trainer.evaluate`).
-        eval_period: epochs between tests, the last epoch is tested always; 0: it alone.
+        eval_period: epochs between tests. The last epoch is always tested; 0: only the last epoch.
         state: folder of `training.pth`.
-        facts: what makes a run the same run; a file with others is refused.
+        facts: what identifies the run; a file with different facts raises an error.
         resume: continue from the file, if there is one.
-        data: of the training images; a file of other data is refused. None: it is not compared.
-        frozen_state: the checkpoint's tensors, which a frozen backbone must still hold.
+        data: fingerprint of the training images; a file with different data raises an error. None:
+            it is not compared.
+        frozen_state: the checkpoint's tensors, which a frozen backbone must still have.
 
     Raises:
-        InputError: the file is of another run.
+        InputError: the file was written by a different run.
         FloatingPointError: the loss is not finite.
         RuntimeError: the frozen backbone has changed.
     """
@@ -115,12 +116,12 @@ def fit(
 
 
 def metric_name(head: str, metric: str) -> str:
-    """`top1`, or `res5_top1` where there are several heads."""
+    """Returns `top1`, or `res5_top1` if there are several heads."""
     return f"{head}_{metric}" if head else metric
 
 
 def percentages(hits: Tensor) -> tuple[list[float], list[float]]:
-    """Top-1 and top-5 of each head, in percent, from (M, H, 2) bool."""
+    """Returns top-1 and top-5 of each head, in percent, from (M, H, 2) bool."""
     top1, top5 = (100.0 * hits.sum(dim=0).double() / len(hits)).T.tolist()
     return top1, top5
 
@@ -141,7 +142,7 @@ def _check_frozen(trainer: Trainer, state: Mapping[str, Tensor]) -> None:
     if changed:
         raise RuntimeError(
             f"the frozen backbone has changed: {len(changed)} tensors differ from the checkpoint, "
-            f"such as {changed[0]}"
+            f"for example {changed[0]}"
         )
 
 
@@ -167,7 +168,7 @@ def _save(
 def _restore(
     trainer: Trainer, file: Path, facts: Mapping[str, Any], data: Fingerprint | None
 ) -> Progress:
-    """What was done; of an epoch that was begun the trainer knows. Nothing if nothing was saved."""
+    """Returns the progress of finished epochs, and tells the trainer about an unfinished one."""
     present = [path for path in (file, previous_of(file)) if path.is_file()]
     if not present:
         return Progress()
@@ -177,9 +178,11 @@ def _restore(
     if content["facts"] != dict(facts):
         other = [key for key in facts if content["facts"].get(key) != facts[key]]
         raise InputError(
-            f"{file} is of another run (its {', '.join(other)} differ); give another --output"
+            f"{file} was written by a different run (its {', '.join(other)} differ); choose "
+            "another --output"
         )
-    restore_state(content, file, trainer.trained.load_state_dict, trainer.optimizer)
+    trained = trainer.trained
+    restore_state(content, file, trained.load_state_dict, trained, trainer.optimizer)
     done = Progress(**content["progress"])
     done.before = done.seconds
     trainer.done = _own_part(content.get("part", []))
@@ -189,7 +192,7 @@ def _restore(
 
 
 def _own_part(parts: list[dict[str, Any]]) -> EpochPart:
-    """This process's, or the mean of all if they were another number."""
+    """Returns this process's part, or the mean of all if the number of processes has changed."""
     if not parts:  # of an older version
         return EpochPart()
     if len(parts) == world_size():

@@ -1,4 +1,4 @@
-"""Linear classifiers on a backbone's features, and the features that they take.
+"""Linear classifiers on a backbone's features, and the features that they use.
 
 Legend: N images, C channels of a map, D features, K classes, S side of the image in pixels.
 
@@ -7,8 +7,8 @@ Legend: N images, C channels of a map, D features, K classes, S side of the imag
                       (facebookresearch/mae main_linprobe.py)
     layers            one head on each of conv1, res2 ... res5: the map averaged over windows ->
                       BatchNorm2d -> flattened -> linear (facebookresearch/vissl, head `eval_mlp`);
-                      the same on the pooled features (res5avg), and linear alone on them
-                      (res5avg_linear, VISSL's head `mlp`)
+                      also one such head on the pooled features (res5avg), and one linear layer
+                      without batch norm on them (res5avg_linear, VISSL's head `mlp`)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 
 # VISSL's LINEAR_EVAL_FEAT_POOL_OPS_MAP for 224 px: side of the map -> window, stride, padding, and
-# the side of what comes out
+# side of the output
 VISSL_WINDOWS = {
     "conv1": (112, (10, 10, 4), 12),
     "res2": (56, (16, 8, 0), 6),
@@ -35,11 +35,11 @@ VISSL_WINDOWS = {
 }
 INITS = ("normal", "zero", "uniform")
 VIT_POOLS = ("token", "patches")
-Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # of a trunk of the kind that it takes
+Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # (trunk, images) -> {name: features}
 
 
 class Heads(nn.Module):
-    """One classifier per kind of feature; `names` prefix the metrics ("" where there is one)."""
+    """One classifier per kind of feature; `names` prefix the metrics ("" if there is only one)."""
 
     def __init__(self, names: list[str], heads: list[nn.Module]) -> None:
         super().__init__()
@@ -47,30 +47,31 @@ class Heads(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Features of each head -> logits (N, K) of each head."""
+        """Returns the logits (N, K) of each head, given the features of each head."""
         return [head(values) for head, values in zip(self.heads, features)]
 
 
 def pooled(trunk: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The trunk's own output (N, D): the averaged last map, a ViT's class token."""
+    """Returns the trunk's output (N, D): the averaged last map, or a ViT's class token."""
     return {"": trunk(images)}
 
 
 def patches(trunk: Any, images: Tensor) -> dict[str, Tensor]:
-    """The mean of the patch tokens of a ViT (timm's), then a layer norm that is not trained (N, D).
+    """Returns the mean of a timm ViT's patch tokens after a layer norm without parameters (N, D).
 
-    MAE's `--global_pool`; the trunk's own last norm must have been taken away.
+    This is MAE's `--global_pool`; the last norm of the trunk must have been removed.
     """
     tokens = trunk.forward_features(images)[:, trunk.num_prefix_tokens :].mean(dim=1)
     return {"": F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)}
 
 
 def layers(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
-    """The maps of the stem and of each stage, averaged as VISSL does: (N, C, h, h). Then the last
-    one averaged as a whole, (N, C, 1, 1) for a head with batch norm and (N, C) for one without.
+    """Returns the features that VISSL probes.
 
-    Where a map has another side than at 224 px, it is averaged to the same h (or its own side,
-    where that is smaller) by adaptive windows.
+    They are the maps of the stem and of each stage, averaged over windows as VISSL does, (N, C, h,
+    h), and the last map averaged over all positions: (N, C, 1, 1) for a head with batch norm and
+    (N, C) for one without. A map whose side differs from its side at 224 px is averaged to the same
+    h by adaptive windows, or to its own side if that is smaller.
     """
     x = trunk.relu(trunk.bn1(trunk.conv1(images)))
     maps = {"conv1": vissl_pool(x, "conv1")}
@@ -85,7 +86,7 @@ def layers(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
 
 
 def vissl_pool(x: Tensor, name: str) -> Tensor:
-    """(N, C, H, H) -> (N, C, h, h) with the window of the layer `name`."""
+    """Averages (N, C, H, H) to (N, C, h, h) with the window of the layer `name`."""
     side, (window, stride, padding), pooled_side = VISSL_WINDOWS[name]
     if x.shape[-1] == x.shape[-2] == side:
         return F.avg_pool2d(x, window, stride, padding)
@@ -94,17 +95,17 @@ def vissl_pool(x: Tensor, name: str) -> Tensor:
 
 
 def check_kinds(head: str, init: str, vit_pool: str) -> None:
-    """Raises InputError for a name that is unknown."""
+    """Raises InputError for an unknown name."""
     find(head, HEADS, "head", "TRAIN.HEAD")
     find(init, dict.fromkeys(INITS), "start of the head", "TRAIN.HEAD_INIT")
     find(vit_pool, dict.fromkeys(VIT_POOLS), "pooling of a ViT", "TRAIN.VIT_POOL")
 
 
 def choose_features(kind: str, trunk: nn.Module, vit_pool: str) -> Extract:
-    """What the heads of this kind take. InputError where the backbone has no such features."""
+    """Returns the function that extracts this kind's features; InputError if the trunk has none."""
     if kind == "layers":
         if not isinstance(trunk, Trunk):
-            raise InputError("TRAIN.HEAD layers needs a ResNet: no other maps are probed")
+            raise InputError("TRAIN.HEAD layers needs a ResNet; set it to linear for this backbone")
         return layers
     if vit_pool == "patches" and hasattr(trunk, "num_prefix_tokens"):  # a ViT
         return patches
@@ -114,10 +115,10 @@ def choose_features(kind: str, trunk: nn.Module, vit_pool: str) -> Extract:
 def build_heads(
     kind: str, features: dict[str, Tensor], num_classes: int, init: str, seed: int
 ) -> Heads:
-    """Heads for features like the given ones (of any N), drawn from `seed`.
+    """Returns heads for features of the given shapes (with any N), initialised from `seed`.
 
     Args:
-        init: "normal" (std 0.01, bias 0), "zero", or torch's own ("uniform", as VISSL).
+        init: "normal" (std 0.01, bias 0), "zero", or torch's default ("uniform", as VISSL).
     """
     make = HEADS[kind]
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
-"""Lists of the image files that make up a part of a training set, and the part that they name.
+"""Lists of image files that select a part of a training set.
 
-The official ImageNet splits of 1 % and 10 % (google-research/simclr imagenet_subsets/) hold one
-bare file name per line, such as n01440764_10026.JPEG.
+The official ImageNet splits of 1 % and 10 % (google-research/simclr imagenet_subsets/) have one
+file name without a folder per line, such as n01440764_10026.JPEG.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transfer.checkpoints.files import is_remote
 from transfer.classification.splits import Split
 
 OFFICIAL_URL = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/"
-# A short name for the official list -> its file there
+# A short name of an official list -> its file there
 OFFICIAL = {"simclr_1pct": "1percent.txt", "simclr_10pct": "10percent.txt"}
 
 
@@ -24,11 +24,11 @@ def read_list(source: str, lines: int = 0) -> list[str]:
     """Returns the file names in a list.
 
     Args:
-        source: a file, a URL (downloaded once), or a name of OFFICIAL.
-        lines: how many names there must be; 0: any number.
+        source: a file, a URL (downloaded once), or a name in OFFICIAL.
+        lines: required number of names; 0: any number.
 
     Raises:
-        InputError: the list is missing, empty or not text, cannot be downloaded, has a different
+        InputError: the list is missing, empty or not text, cannot be downloaded, has the wrong
             number of names, or has a name twice.
     """
     source = OFFICIAL_URL + OFFICIAL[source] if source in OFFICIAL else source
@@ -38,20 +38,20 @@ def read_list(source: str, lines: int = 0) -> list[str]:
         raise InputError(f"{source} is not a text file of image names ({error})") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise InputError(f"{source} lists no images")
+        raise InputError(f"{source} lists no images; TRAIN.SPLIT_LIST needs one file name per line")
     if lines and len(names) != lines:
         raise InputError(
-            f"{source} lists {len(names)} images, where TRAIN.SPLIT_LINES says {lines}: not the "
-            "split that is meant, or not whole"
+            f"{source} lists {len(names)} images, but TRAIN.SPLIT_LINES expects {lines}; the list "
+            "is incomplete or a different one: download it again, or set TRAIN.SPLIT_LINES 0"
         )
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{source} lists {name} {count} times; an image belongs there once")
+        raise InputError(f"{source} lists {name} {count} times; keep each image once")
     return names
 
 
 def list_sha256(names: Sequence[str]) -> str:
-    """Returns a list's identity: the sha256 of its names, in whichever order and file they are."""
+    """Returns a list's identity: the sha256 of its sorted names, independent of the file's path."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
@@ -59,8 +59,8 @@ def part_of(split: Split, names: Sequence[str], source: str) -> Split:
     """Returns the images of `split` that a list names, in the split's order.
 
     Args:
-        names: bare file names, or paths that end in CLASS/FILE.
-        source: of the list, for the message.
+        names: file names without folders, or paths that end in CLASS/FILE.
+        source: path or name of the list, for the message.
 
     Raises:
         InputError: the split lacks some of the names, or several of its images have one of them.
@@ -73,12 +73,15 @@ def part_of(split: Split, names: Sequence[str], source: str) -> Split:
     missing = [name for name in names if name not in places]
     if missing:
         raise InputError(
-            f"{source} names {len(missing)} of {len(names)} images that {split.name} lacks, "
-            f"such as {missing[0]}"
+            f"{len(missing)} of the {len(names)} images in {source} are not in {split.name}, such "
+            f"as {missing[0]}; check that the list and DATASETS.TRAIN belong together"
         )
     unclear = [name for name in names if len(places[name]) > 1]
     if unclear:
-        raise InputError(f"{source}: {split.name} has several images of the name {unclear[0]}")
+        raise InputError(
+            f"{source}: {split.name} has several images with the name {unclear[0]}; list paths "
+            "that end in CLASS/FILE"
+        )
     return split.subset(sorted(places[name][0] for name in names))
 
 
@@ -86,7 +89,7 @@ def _local(source: str) -> Path:
     if not is_remote(source):
         if not Path(source).is_file():
             known = ", ".join(OFFICIAL)
-            raise InputError(f"no list of images at {source}; give a file, a URL, or {known}")
+            raise InputError(f"{source} does not exist; give a list's file, its URL, or {known}")
         return Path(source)
     from transfer.checkpoints.remote import download
 

@@ -1,7 +1,7 @@
-"""Batches of random crops for training: a split in, (images, labels) on the device out.
+"""Makes batches of random crops of a split for training: (images, labels) on the device.
 
-Order, crops and flips depend on (seed, epoch, image) alone, not on the number of workers or
-processes; several processes take disjoint parts of the same global batches.
+Order, crops and flips depend only on (seed, epoch, image), not on the number of workers or
+processes; several processes use disjoint parts of the same global batches.
 Legend: N images of this process in a batch, S side of the crop in pixels.
 """
 
@@ -25,13 +25,16 @@ from pretrain.data.loader import CropLoader
 from transfer.classification.splits import Split
 
 logger = logging.getLogger(__name__)
-FLIPS = 1  # tells the flips' draws of an epoch from those of its order
+FLIPS = 1  # separates the random draws of an epoch's flips from those of its order
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` uint8 (N, 3, S, S) RGB and `labels` (N,) on the device; `total`: images of this
-    step in all processes together."""
+    """A batch of this process, on the device.
+
+    `images` are uint8 (N, 3, S, S) in RGB, `labels` (N,); `total` is the number of images of this
+    step in all processes together.
+    """
 
     images: Tensor
     labels: Tensor
@@ -42,12 +45,13 @@ class TrainImages:
     """Random resized crops and flips of a split, epoch by epoch.
 
     Args:
-        batch_size: images per step, of all processes together.
+        batch_size: images per step, in all processes together.
         drop_last: leave out the images after the last full batch of an epoch.
-        min_share: a last batch that gives a process fewer images is left out anyway (batch norm
-            in training needs 2).
+        min_share: a last batch that gives a process fewer images than this is always left out
+            (batch norm in training needs 2).
 
-    Raises InputError where the batch does not divide, or the images do not fill one.
+    Raises:
+        InputError: the batch does not divide among the processes, or the images do not fill it.
     """
 
     def __init__(
@@ -78,10 +82,10 @@ class TrainImages:
             drop_last=drop_last or rest < min_share * world_size(),
         )
         self.steps_per_epoch = self.loader.steps_per_epoch
-        self.used = min(self.count, self.steps_per_epoch * batch_size)  # images of an epoch
+        self.used = min(self.count, self.steps_per_epoch * batch_size)  # images per epoch
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of epoch number `epoch`, counted from 0, from step `start_step` on."""
+        """Yields the batches of an epoch, starting at step `start_step`; both count from 0."""
         draws = np.random.default_rng((self.seed, epoch, FLIPS)).random(self.count)
         flips = torch.from_numpy(draws < self.flip_prob)
         for step, loaded in enumerate(self.loader.epoch(epoch, start_step), start_step):
@@ -92,7 +96,7 @@ class TrainImages:
             yield Batch(images, batch.labels, self.total(step))
 
     def total(self, step: int) -> int:
-        """Images of a step of an epoch, counted from 0, in all processes together."""
+        """Returns the images in a step of an epoch (counted from 0), in all processes together."""
         return min(self.batch_size, self.count - step * self.batch_size)
 
 
@@ -100,12 +104,13 @@ def check_batch(batch_size: int, processes: int) -> None:
     """Raises InputError unless the global batch divides among the processes."""
     if batch_size % processes:
         raise InputError(
-            f"SOLVER.BATCH_SIZE {batch_size} is not a multiple of {processes} processes"
+            f"SOLVER.BATCH_SIZE {batch_size} is not a multiple of {processes} processes; set it to "
+            "a multiple"
         )
 
 
 class _Labelled(ImageDataset):
-    """A split as the pretraining loader reads data sets."""
+    """A split in the form of a data set, as the pretraining loader reads it."""
 
     def __init__(self, split: Split) -> None:
         self.images = split.images

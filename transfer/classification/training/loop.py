@@ -1,4 +1,4 @@
-"""A classifier in training: what its steps compute, one epoch of them, one pass over a test split.
+"""A classifier in training: the loss of a step, one epoch of steps, one pass over a test split.
 
 The loop itself is `transfer/training/loop.py`. Legend: N images of this process in a step, W
 processes, M test images, H heads, K classes.
@@ -48,7 +48,7 @@ class Part:
 
     Attributes:
         inputs: uint8 images (N, 3, S, S); with a frozen backbone the features of each head.
-        weight: what the sum of the images' losses is multiplied by.
+        weight: factor on the sum of the images' losses.
     """
 
     inputs: Any
@@ -57,11 +57,11 @@ class Part:
 
 
 class Losses(nn.Module):
-    """What a step trains: a part of a batch in, the loss of all heads together out.
+    """Computes the loss of all heads together on a part of a batch.
 
     Args:
-        trained: gives the logits (N, K) of each head.
-        prepare: a part's inputs -> what `trained` takes.
+        trained: module that returns the logits (N, K) of each head.
+        prepare: maps a part's inputs to the input of `trained`.
     """
 
     def __init__(self, trained: nn.Module, prepare: Callable[[Any], Any]) -> None:
@@ -69,7 +69,7 @@ class Losses(nn.Module):
         self.trained, self.prepare = trained, prepare
 
     def forward(self, part: Part) -> dict[str, Tensor]:
-        """{"loss": cross-entropy, summed over the part's images and the heads, times its weight}"""
+        """Returns {"loss": weight times the cross-entropy, summed over images and heads}."""
         logits = self.trained(self.prepare(part.inputs))
         losses = [F.cross_entropy(out.float(), part.labels, reduction="sum") for out in logits]
         return {"loss": add(losses) * part.weight}
@@ -77,8 +77,11 @@ class Losses(nn.Module):
 
 @dataclass
 class EpochPart:
-    """What is done of an epoch: steps, this process's losses times the images of their steps, and
-    these images' number."""
+    """Progress within an epoch.
+
+    It has the number of steps, the sum of this process's losses, each times the images of its step,
+    and the number of these images.
+    """
 
     step: int = 0
     loss: float = 0.0
@@ -87,16 +90,17 @@ class EpochPart:
 
 @dataclass
 class Trainer:
-    """A classifier, what feeds it and what moves it.
+    """A classifier with its data preparation, optimizer and schedule.
 
     Attributes:
-        model: on the device; schedule: step number -> the head's learning rate.
-        norm_batch: images that a batch norm in training sees at once: the images of a process are
-            taken in parts of at most so many, and their gradients added up. 0: all at once.
-        chunk: images per forward pass of a frozen backbone, which moves no number.
+        model: the classifier on the device; schedule: step number -> the head's learning rate.
+        norm_batch: number of images over which a batch norm in training computes its statistics: a
+            process splits its images into parts of at most this size and adds up their gradients.
+            0: all images at once.
+        chunk: images per forward pass of a frozen backbone; it changes no result.
         amp: mixed precision of the backbone on a GPU, in the dtype of `amp_dtype`.
-        done: of the present epoch.
-        save: keeps the trainer as it is; called after a step at which the run is asked to end.
+        done: progress in the current epoch.
+        save: saves the trainer's state; called after a step at which the run is asked to end.
     """
 
     model: Classifier
@@ -121,11 +125,11 @@ class Trainer:
     def epoch(self, images: TrainImages, epoch: int, epochs: int) -> dict[str, float]:
         """Trains one epoch, or the rest of it if `done` says so.
 
-        Returns {"loss": mean over its images and heads' sum, "lr": its last rate}.
+        Returns {"loss": sum over heads, averaged over the epoch's images, "lr": its last rate}.
 
         Raises:
-            FloatingPointError: a loss is not finite; with epoch and step.
-            Stopped: a process was asked to end, and `save` has kept the trainer.
+            FloatingPointError: a loss is not finite; the message has the epoch and the step.
+            Stopped: a process was asked to end, and `save` has saved the trainer.
         """
         self.model.train()
         done, count = self.done, images.steps_per_epoch
@@ -156,19 +160,19 @@ class Trainer:
                     self.save()
                     stop()
         self._share_statistics()
-        # Not `torch.tensor`, whose copy to a GPU the host waits for.
+        # Not `torch.tensor`: the host would wait for its copy to the GPU.
         mean = torch.full((), done.loss / done.seen, dtype=torch.float64, device=self.device)
         mean = all_reduce_mean(mean)
         self.done = EpochPart()
         return {"loss": float(mean), "lr": self.schedule(first + count - 1)}
 
     def parts(self, batch: Batch) -> list[Part]:
-        """This process's batch in parts of at most `norm_batch` images."""
+        """Returns this process's batch in parts of at most `norm_batch` images."""
         images, labels, frozen = batch.images, batch.labels, self.model.frozen
         inputs = self._frozen_features(images) if frozen else images
         count = math.ceil(len(labels) / self.norm_batch) if self.norm_batch else 1
-        # The mean over the global batch, whatever its share in this process: DDP divides the sum of
-        # the processes' gradients by W.
+        # The mean over the global batch, for any share in this process: DDP divides the sum of the
+        # processes' gradients by W.
         weight = world_size() / batch.total
         slices = [
             slice(int(rows[0]), int(rows[-1]) + 1)
@@ -183,9 +187,10 @@ class Trainer:
     def evaluate(
         self, split: Split, transform: ImageTransform, batch_size: int, num_workers: int
     ) -> Tensor:
-        """Whether each image's label is its first, and among its five first: (M, H, 2) bool.
+        """Returns whether each image's label is top-1, and whether it is in top-5: (M, H, 2) bool.
 
-        The same on every process, in the split's order. Raises InputError for an unreadable image.
+        The result is the same on every process, in the split's order. Raises InputError for an
+        unreadable image.
         """
         self.model.eval()
         mine = rank_share(len(split), rank(), world_size())
@@ -196,13 +201,15 @@ class Trainer:
             **loader_processes(num_workers),
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # a test leaves the global one alone: see `load`
+            generator=torch.Generator(),  # a test does not change the global one: see `load`
         )
         parts, done = [torch.zeros(0, len(self.model.names), 2, dtype=torch.bool)], 0
         with progress(loader, desc=f"testing on {split.name}", leave=False) as batches:
             for images in batches:
                 if isinstance(images, str):
-                    raise InputError(f"unreadable image in {split.name}: {images}")
+                    raise InputError(
+                        f"unreadable image in {split.name}: {images}; repair or remove it"
+                    )
                 rows = slice(mine.start + done, mine.start + done + len(images))
                 labels = send(split.labels[rows], self.device)
                 with self.precision.autocast():
@@ -224,14 +231,14 @@ class Trainer:
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def _share_statistics(self) -> None:
-        """Batch-norm statistics of training are the first process's, as DDP keeps them."""
+        """Copies the first process's batch-norm statistics to all processes, as DDP keeps them."""
         if world_size() > 1:
             for buffer in self.trained.buffers():
                 dist.broadcast(buffer, 0)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, K) -> (N, 2) bool: the label is first, among the first five."""
+    """Maps logits (N, K) to (N, 2) bool: the label is top-1, the label is in top-5."""
     return torch.stack([hits(logits, labels), hits(logits, labels, 5)], dim=1)
 
 

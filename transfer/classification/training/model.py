@@ -1,4 +1,4 @@
-"""A backbone with its heads: weights in, a classifier out that is trained in part or whole."""
+"""Builds a classifier from weights: a backbone, frozen or trained, with new heads."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from transfer.classification.training.heads import (
 
 
 class Classifier(nn.Module):
-    """Images (N, 3, S, S), preprocessed, -> logits (N, K) of each head.
+    """Maps preprocessed images (N, 3, S, S) to logits (N, K) of each head.
 
-    A frozen backbone stays in eval mode, whatever `train()` says: batch norm in training mode would
-    move its statistics, which belong to the checkpoint. `names` are those of the heads.
+    A frozen backbone stays in eval mode also after `train()`: batch norm in training mode would
+    change its statistics, which belong to the checkpoint. `names` are the names of the heads.
     """
 
     def __init__(self, trunk: nn.Module, extract: Extract, heads: Heads, frozen: bool) -> None:
@@ -34,23 +34,23 @@ class Classifier(nn.Module):
         trunk.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode of the heads, and of the backbone unless it is frozen."""
+        """Sets the training mode of the heads, and of the backbone unless it is frozen."""
         super().train(mode)
         if self.frozen:
             self.trunk.eval()
         return self
 
     def trained(self) -> nn.Module:
-        """The part that moves: the heads, or all of it."""
+        """The part that is trained: the heads, or the full classifier."""
         return self.heads if self.frozen else self
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """What each head takes, without a gradient where the backbone is frozen."""
+        """Returns the features of each head, without a gradient if the backbone is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return list(self.extract(self.trunk, images).values())
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The heads compute in float32, also under autocast."""
+        """Returns the logits of each head. The heads compute in float32, also under autocast."""
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.heads([values.float() for values in features])
@@ -67,7 +67,7 @@ def build_classifier(
     vit_pool: str = "token",
     seed: int = 0,
 ) -> Classifier:
-    """The weights' backbone with new heads (see `heads`), drawn from `seed`, on the CPU."""
+    """Returns the weights' backbone with new heads (see `heads`) from `seed`, on the CPU."""
     check_kinds(head, init, vit_pool)
     trunk = build_frozen_backbone(weights)
     extract = choose_features(head, trunk, vit_pool)
@@ -81,12 +81,14 @@ def build_classifier(
 
 
 def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the trunk's tensors, batch-norm statistics included, that are not bit-equal to the
-    checkpoint's."""
+    """Returns the names of the trunk's tensors that are not bit-equal to the checkpoint's.
+
+    Batch-norm statistics are included.
+    """
     now = trunk.state_dict()
     return [name for name, tensor in state.items() if name in now and not equal(now[name], tensor)]
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are bit-equal; they may be on different devices."""
+    """Returns whether two tensors are bit-equal; they may be on different devices."""
     return torch.equal(one.detach().cpu(), other.detach().cpu())

@@ -1,12 +1,13 @@
 """The optimizer and the learning-rate schedule of a classifier, from a recipe's settings.
 
-A new recipe of these parts is a YAML in configs/classification/ (`_BASE_: linear_crops.yaml`).
+A new recipe that needs only these parts is a YAML in configs/classification/ (`_BASE_:
+linear_crops.yaml`).
 
-The three forms of LARS that linear recipes use (all without decay of what they do not adapt):
+Linear recipes use three forms of LARS; none of them decays parameters that it does not adapt:
     matrices  weights of two dimensions and more; facebookresearch/mae util/lars.py
     all       every parameter, as apex's LARC with clip=False; facebookresearch/simsiam
-    backbone  the backbone's matrices, with the rate inside the momentum buffer; the head is plain
-              momentum SGD, as google-research/simclr excludes `head_supervised`
+    backbone  the backbone's matrices, with the rate inside the momentum buffer; the head is trained
+              by plain momentum SGD, because google-research/simclr excludes `head_supervised`
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Recipe:
     """How a classifier is trained. Raises InputError, naming the config's key, for a bad setting.
 
     Attributes:
-        batch_size: of all processes together.
-        weight_decay: on everything but normalisation layers; with LARS see the module.
-        backbone_lr_ratio: the backbone's learning rate over the head's.
+        batch_size: images per step in all processes together.
+        weight_decay: on all parameters except normalisation layers; for LARS see the module.
+        backbone_lr_ratio: the backbone's learning rate divided by the head's.
         per_epoch: the rate changes at the start of each epoch instead of at each step.
         milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
     """
@@ -88,15 +89,15 @@ class Recipe:
             check_milestones([epoch / self.epochs for epoch in self.milestones])
         except InputError:
             raise InputError(
-                f"TRAIN.MILESTONES {self.milestones} must be rising epochs below SOLVER.EPOCHS "
-                f"{self.epochs}; give both"
+                f"TRAIN.MILESTONES {self.milestones} must be increasing epochs below SOLVER.EPOCHS "
+                f"{self.epochs}; change either of them"
             ) from None
 
 
 def make_schedule(
     recipe: Recipe, lr_per_256: float, steps_per_epoch: int
 ) -> Callable[[int], float]:
-    """Step number -> the head's learning rate, warmup included."""
+    """Returns a function from step number to the head's learning rate, including warmup."""
     settings: dict[str, Any] = {
         "base_lr": scaled_lr(lr_per_256, recipe.batch_size),
         "total_steps": recipe.epochs * steps_per_epoch,
@@ -111,7 +112,7 @@ def make_schedule(
 
 
 def make_optimizer(recipe: Recipe, model: Classifier) -> Optimizer:
-    """The optimizer of all trainable parameters; `set_rates` gives it its learning rates."""
+    """Returns the optimizer of all trainable parameters; `set_rates` sets its learning rates."""
     return build_optimizer(
         parameter_groups(recipe, model),
         recipe.optimizer,
@@ -123,7 +124,7 @@ def make_optimizer(recipe: Recipe, model: Classifier) -> Optimizer:
 
 
 def parameter_groups(recipe: Recipe, model: Classifier) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal treatment: head or backbone, decayed, adapted."""
+    """Returns the trainable parameters, grouped by: head or backbone, decayed, adapted."""
     kinds = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
     norms = [module for module in model.modules() if isinstance(module, kinds)]
     of_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}

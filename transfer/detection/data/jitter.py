@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
-from pretrain.common.errors import InputError
+from transfer.detection.data.cut_polygons import cut_polygons
 from transfer.detection.data.transforms import Geometry, Random, resize
 
 
@@ -51,23 +50,9 @@ class JitteredGeometry(Geometry):
 
         Raises InputError where shapely is not installed.
         """
-        geometry = import_shapely()
-        # `buffer(0)` mends polygons that cross themselves, as Detectron2 does.
-        window = geometry.box(
-            self.left, self.top, self.left + self.new_width, self.top + self.new_height
-        ).buffer(0.0)
-        parts = []
-        for polygon in polygons:
-            whole = geometry.Polygon(self._scaled(np.asarray(polygon))).buffer(0.0)
-            if not whole.is_valid:
-                continue
-            cut = whole.intersection(window)
-            for part in getattr(cut, "geoms", [cut]):
-                # A touching corner or edge leaves a point or a line.
-                if isinstance(part, geometry.Polygon) and part.is_valid and not part.is_empty:
-                    corners = np.asarray(part.exterior.coords)[:-1]  # the last repeats the first
-                    parts.append((corners - (self.left, self.top)).reshape(-1))
-        return parts
+        window = (self.left, self.top, self.new_width, self.new_height)
+        whole = [self._scaled(np.asarray(polygon)) for polygon in polygons]
+        return [part.reshape(-1) for part in cut_polygons(whole, *window)]
 
     def _cut(self, pixels: np.ndarray, method: Image.Resampling) -> np.ndarray:
         flipped = pixels[:, ::-1] if self.flip else pixels
@@ -119,15 +104,3 @@ class JitterSpec:
             left=left,
             top=top,
         )
-
-
-def import_shapely() -> ModuleType:
-    """shapely.geometry; InputError where it is not installed."""
-    try:
-        import shapely.geometry
-    except ImportError:
-        raise InputError(
-            "TRANSFER.LSJ with MODEL.MASK_ON cuts polygons with shapely, which is not installed: "
-            "pip install shapely"
-        ) from None
-    return shapely.geometry

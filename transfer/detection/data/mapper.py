@@ -19,8 +19,9 @@ import torch
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import Instance, Sample
+from transfer.detection.data.crop import CroppedSpec
 from transfer.detection.data.jitter import JitterSpec
-from transfer.detection.data.transforms import Geometry, GeometrySpec, read_image
+from transfer.detection.data.transforms import Geometry, GeometrySpec, ordered, read_image
 
 MIN_SIDE_PX = 1e-5  # boxes with a shorter side are dropped (detection_utils.py)
 
@@ -33,7 +34,7 @@ class TrainMapper:
     like depends on nothing else, so a resumed run and any number of workers see the same.
     """
 
-    geometry: GeometrySpec | JitterSpec
+    geometry: GeometrySpec | JitterSpec | CroppedSpec
     channel_order: str
     mask_format: str | None  # "polygon", "bitmask", or None without masks
     seed: int
@@ -77,7 +78,13 @@ class InferenceMapper:
     channel_order: str
 
     def __call__(self, sample: Sample, position: int) -> dict[str, Any]:
-        pixels = read_sized(sample, self.channel_order)
+        return self._resized(sample, read_sized(sample, self.channel_order))
+
+    def item(self, sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
+        """The same of an image that is at hand: uint8 (H, W, 3) RGB."""
+        return self._resized(sample, ordered(pixels, self.channel_order))
+
+    def _resized(self, sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
         geometry = self.geometry.draw(sample.height, sample.width, np.random.default_rng(0))
         return _described(sample, geometry.image(pixels))
 

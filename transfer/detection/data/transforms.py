@@ -32,6 +32,11 @@ def read_image(path: str, channel_order: str) -> np.ndarray:
         pixels = np.asarray(decode_image(path, fast=False, turn=True))
     except OSError as error:
         raise InputError(f"image {error}") from None
+    return ordered(pixels, channel_order)
+
+
+def ordered(pixels: np.ndarray, channel_order: str) -> np.ndarray:
+    """RGB pixels (H, W, 3) in "RGB" or "BGR" order."""
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
 
@@ -109,15 +114,23 @@ class Geometry:
 
 @dataclass(frozen=True)
 class GeometrySpec:
-    """What may be drawn: short edges in pixels (one is chosen), the long edge's limit, flips."""
+    """What may be drawn: short edges in pixels, the long edge's limit, flips.
+
+    One of the short edges is chosen; with `between` one from the first to the second.
+    """
 
     short_edges: Sequence[int]
     max_size: int
     flip_probability: float = 0.0
+    between: bool = False
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Geometry:
         """Draws the size, then the flip."""
-        short_edge = int(rng.choice(np.asarray(self.short_edges)))
+        if self.between:
+            least, most = self.short_edges
+            short_edge = int(rng.integers(least, most + 1))
+        else:
+            short_edge = int(rng.choice(np.asarray(self.short_edges)))
         flip = bool(rng.random() < self.flip_probability)
         return Geometry(
             height, width, *resized_shape(height, width, short_edge, self.max_size), flip

@@ -10,7 +10,7 @@ Legend: k detections; boxes XYXY in pixels of the original image, 0-based and ha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.errors import InputError
 from transfer.datasets.samples import DetectionSet
+
+RESULT_KEYS = ("image_id", "category_id", "bbox", "score")  # of COCO's result format
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,43 @@ def to_coco_results(
                 result["segmentation"] = prediction.rles[i]
             results.append(result)
     return results
+
+
+def from_coco_results(
+    results: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]
+) -> list[Predictions]:
+    """The inverse of `to_coco_results`: one Predictions per image, images and detections in the
+    order of the results. Boxes are float32, whose last bit the way through XYWH may change.
+
+    Raises:
+        InputError: a result lacks a key, or has a category that is not listed.
+    """
+    by_image: dict[int | str, list[Mapping[str, Any]]] = {}
+    for place, result in enumerate(results):
+        if not isinstance(result, Mapping) or not {*RESULT_KEYS} <= set(result):
+            raise InputError(f"result {place} has not all of {', '.join(RESULT_KEYS)}: {result}")
+        if result["category_id"] not in category_ids:
+            raise InputError(
+                f"result {place} has the category_id {result['category_id']!r}, which the data set "
+                "does not have"
+            )
+        by_image.setdefault(result["image_id"], []).append(result)
+    return [_of_image(image_id, rows, category_ids) for image_id, rows in by_image.items()]
+
+
+def _of_image(
+    image_id: int | str, rows: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]
+) -> Predictions:
+    boxes = np.array([row["bbox"] for row in rows], dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    has_masks = all("segmentation" in row for row in rows)
+    return Predictions(
+        image_id=image_id,
+        boxes=boxes,
+        scores=np.array([row["score"] for row in rows], dtype=np.float32),
+        classes=np.array([category_ids.index(row["category_id"]) for row in rows], dtype=np.int64),
+        rles=[row["segmentation"] for row in rows] if has_masks else None,
+    )
 
 
 def write_results(

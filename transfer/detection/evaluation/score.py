@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import MOST, evaluate_coco
@@ -18,7 +19,15 @@ from transfer.results.replicates import Replicates
 
 RESULTS_FILE = "coco_instances_results.json"
 
-Scores = tuple[dict[str, float], dict[str, dict[str, float]]]
+
+class Scores(NamedTuple):
+    """Attributes: metrics: {name: percent}; per_class: {metric: {class: percent}}.
+
+    The AP of a class or a size that no object has is NaN.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
 
 
 def score(
@@ -38,34 +47,72 @@ def score(
     `max_detections` above 100 is COCO's maximum of an image and class (TEST.DETECTIONS_PER_IMAGE).
     `draws` above 0 also writes that many bootstrap replicates of each metric there.
     """
-    ids = [sample.image_id for sample in dataset.samples]
-    replicates = Replicates.draw(ids, draws) if draws else None
+    replicates = Replicates.draw(_ids(dataset), draws) if draws else None
     pr_curves = PrecisionRecall()
-    results = write_results(folder / RESULTS_FILE, predictions, dataset)
+    scores = scores_of(
+        dataset,
+        predictions,
+        write_results(folder / RESULTS_FILE, predictions, dataset),
+        with_masks=with_masks,
+        voc_metric=voc_metric,
+        voc_exact=voc_exact,
+        coco_evaluator=coco_evaluator,
+        max_detections=max_detections,
+        replicates=replicates,
+        pr_curves=pr_curves,
+    )
+    pr_curves.write(folder)
+    if replicates is not None:
+        replicates.check(scores.metrics)
+        replicates.write(folder)
+    return scores
+
+
+def scores_of(
+    dataset: DetectionSet,
+    predictions: Sequence[Predictions],
+    results: Sequence[dict[str, Any]],
+    *,
+    with_masks: bool,
+    voc_metric: int = 2007,
+    voc_exact: bool = False,
+    coco_evaluator: str = "auto",
+    max_detections: int = MOST,
+    replicates: Replicates | None = None,
+    pr_curves: PrecisionRecall | None = None,
+) -> Scores:
+    """What `score` returns; writes nothing.
+
+    Args:
+        results: the predictions in COCO's result format, which a COCO set is scored by; a VOC set
+            is scored by the `predictions`.
+    """
     if dataset.layout == "voc":
-        scores = evaluate_voc(
-            dataset,
-            predictions,
-            metric=voc_metric,
-            exact=voc_exact,
-            replicates=replicates,
-            pr_curves=pr_curves,
+        return Scores(
+            *evaluate_voc(
+                dataset,
+                predictions,
+                metric=voc_metric,
+                exact=voc_exact,
+                replicates=replicates,
+                pr_curves=pr_curves,
+            )
         )
-    else:
-        assert dataset.annotation_file is not None, "a COCO test set is one file"
-        scores = evaluate_coco(
+    assert dataset.annotation_file is not None, "a COCO test set is one file"
+    return Scores(
+        *evaluate_coco(
             dataset.annotation_file,
             results,
             kinds=("bbox", "segm") if with_masks else ("bbox",),
             classes=dict(zip(dataset.category_ids, dataset.classes)),
-            image_ids=ids,
+            image_ids=_ids(dataset),
             evaluator=coco_evaluator,
             max_detections=max_detections,
             replicates=replicates,
             pr_curves=pr_curves,
         )
-    pr_curves.write(folder)
-    if replicates is not None:
-        replicates.check(scores[0])
-        replicates.write(folder)
-    return scores
+    )
+
+
+def _ids(dataset: DetectionSet) -> list[int | str]:
+    return [sample.image_id for sample in dataset.samples]

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,11 @@ class AnchorSpec:
             sizes=_rows(node.SIZES), aspect_ratios=_rows(node.ASPECT_RATIOS), offset=node.OFFSET
         )
 
-    def rows(self, maps: int) -> list[list[tuple[float, ...]]]:
+    def rows(self, maps: int, taken: str = RPN_IN) -> list[list[tuple[float, ...]]]:
         """Sizes and aspect ratios, each with one row for each of `maps` feature maps.
+
+        Args:
+            taken: the key that names these maps.
 
         Raises InputError if rows and maps do not pair up, or if the maps would differ in their
         number of anchors: one head serves them all.
@@ -46,7 +50,7 @@ class AnchorSpec:
             if len(given) not in (1, maps):
                 raise InputError(
                     f"MODEL.ANCHOR_GENERATOR.{key} has {len(given)} rows for {maps} feature maps "
-                    "(MODEL.RPN.IN_FEATURES); give one row, or one per map"
+                    f"({taken}); give one row, or one per map"
                 )
             rows.append(list(given) * (maps // len(given)))
         counts = {len(row) * len(ratio_row) for row, ratio_row in zip(*rows)}

@@ -13,15 +13,35 @@ from pretrain.common.lookup import find
 ARCHITECTURES = {
     "build_resnet_backbone": "C4",  # proposals on res4, res5 is the second stage
     "build_resnet_fpn_backbone": "FPN",
+    "build_retinanet_resnet_fpn_backbone": "FPN",  # p6 and p7 are convolutions of res5
     "build_tiny_resnet_backbone": "TINY",  # one map of stride 8, for the digits
     "build_vit_sfp_backbone": "VIT",  # ViTDet: a simple feature pyramid on a plain ViT
 }
 PYRAMIDS = ("FPN", "VIT")
+BUILDER = "build_"  # what all names begin with that are not timm's
+
+
+class BackboneNames(dict[str, str]):
+    """`ARCHITECTURES`, which contains also every name that may be one of timm's."""
+
+    def __contains__(self, name: object) -> bool:
+        own = super().__contains__(name)
+        return own or isinstance(name, str) and not name.startswith(BUILDER)
 
 
 def architecture(cfg: CfgNode) -> str:
-    """Returns "C4", "FPN", "TINY" or "VIT"; raises InputError for an unknown backbone."""
+    """Returns "C4", "FPN", "TINY" or "VIT"; raises InputError for an unknown backbone.
+
+    A network of timm's has a pyramid, FPN; whether timm knows the name is asked when it is built.
+    """
+    if is_timm(cfg):
+        return "FPN"
     return find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
+
+
+def is_timm(cfg: CfgNode) -> bool:
+    """Whether the backbone's name is not one of ours or Detectron2's, and so one of timm's."""
+    return not cfg.MODEL.BACKBONE.NAME.startswith(BUILDER)
 
 
 def is_vit(cfg: CfgNode) -> bool:

@@ -10,11 +10,17 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import gather_with_grad, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
-from pretrain.common.sync_batchnorm import AllReduceBatchNorm, with_kernels
+from pretrain.common.sync_batchnorm import (
+    AllReduceBatchNorm,
+    keep_activation,
+    norm_like,
+    with_kernels,
+)
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -142,17 +148,46 @@ def use_kernels(module: nn.Module, device: torch.device) -> None:
                 setattr(parent, name, with_kernels(child))
 
 
-def freeze(module: nn.Module) -> None:
-    """Stop a module's parameters and turn every batch norm below it into FrozenBatchNorm2d."""
-    for parameter in module.parameters():
+def freeze(module: nn.Module, part: str = "") -> None:
+    """Stop a module's parameters and turn every batch norm below it into FrozenBatchNorm2d.
+
+    Args:
+        part: of the module, the name of the submodule that is meant; "": all of it.
+    """
+    for parameter in module.get_submodule(part).parameters():
         parameter.requires_grad = False
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                setattr(parent, name, _frozen(child))
+    _replace(module, _frozen, part)
 
 
-def _frozen(layer: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
+# Norms that take the weights of a batch norm.
+BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
+
+
+def with_batch_norm(module: nn.Module, name: str) -> None:
+    """Puts the norm of that name, of `BATCH_NORMS`, in the place of each batch norm below a module.
+
+    The new layers have the old ones' settings, tensors and, in timm's networks, activations. A
+    module without batch norm stays as it is, whatever the name.
+    """
+    if name == "BN":
+        return
+    kind = NORM_LAYERS[name] if name in BATCH_NORMS else None
+    if isinstance(kind, type) and issubclass(kind, _BatchNorm):
+        batch_norm: type[_BatchNorm] = kind
+        _replace(module, lambda layer: norm_like(batch_norm, layer))
+    elif kind is FrozenBatchNorm2d:
+        _replace(module, _frozen)
+
+
+def _replace(module: nn.Module, make: Callable[[_BatchNorm], nn.Module], part: str = "") -> None:
+    """Replaces each batch norm below a part of a module, the part itself if it is one."""
+    for name, child in list(module.named_modules()):
+        inside = not part or name == part or name.startswith(f"{part}.")
+        if name and inside and isinstance(child, _BatchNorm):
+            module.set_submodule(name, make(child))
+
+
+def _frozen(layer: _BatchNorm) -> FrozenBatchNorm2d:
     frozen = FrozenBatchNorm2d(layer.num_features, layer.eps)
     mean, var = layer.running_mean, layer.running_var
     if mean is None or var is None:
@@ -161,4 +196,5 @@ def _frozen(layer: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
     frozen.bias = layer.bias.detach().clone()
     frozen.running_mean, frozen.running_var = mean, var
     frozen.num_batches_tracked = layer.num_batches_tracked
+    keep_activation(frozen, layer)
     return frozen

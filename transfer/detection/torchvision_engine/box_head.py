@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.batchnorm import check_norm
 from transfer.detection.torchvision_engine.box_coding import BoxCoder
+from transfer.detection.torchvision_engine.box_losses import BoxLoss, BoxLossSpec, weighted
 from transfer.detection.torchvision_engine.boxes import clip
 from transfer.detection.torchvision_engine.layers import (
     ConvNorm,
@@ -26,11 +27,7 @@ from transfer.detection.torchvision_engine.layers import (
     init_xavier,
 )
 from transfer.detection.torchvision_engine.places import nms_in_groups, places
-from transfer.detection.torchvision_engine.structures import (
-    Detections,
-    RoiSample,
-    foreground_rows,
-)
+from transfer.detection.torchvision_engine.structures import BoxTargets, Detections
 
 
 class BoxHead(nn.Module, ABC):
@@ -147,6 +144,10 @@ class BoxPredictorSpec:
     # Of the deltas x, y, w, h. The usual 10, 10, 5, 5 are the inverse of their spread over the
     # proposals of an object, so that targets have about unit variance.
     bbox_reg_weights: tuple[float, ...]
+    # One box of a region for all classes. Class-specific ones are Girshick's; a cascade refines a
+    # box before its class is known (Cai & Vasconcelos 2018, section 3.1).
+    class_agnostic: bool
+    box_loss: BoxLossSpec
     score_thresh: float
     nms_thresh: float  # IoU, within a class
     detections_per_image: int
@@ -156,6 +157,8 @@ class BoxPredictorSpec:
         """Reads the config."""
         return cls(
             bbox_reg_weights=tuple(cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
+            class_agnostic=cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG,
+            box_loss=BoxLossSpec.from_config(cfg, "ROI_BOX_HEAD"),
             score_thresh=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
             nms_thresh=cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
@@ -163,43 +166,65 @@ class BoxPredictorSpec:
 
 
 class BoxPredictor(nn.Module):
-    """`cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of K classes)."""
+    """`cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of B boxes of a region: one
+    per class, or one for all)."""
 
     def __init__(self, spec: BoxPredictorSpec, *, inputs: int, num_classes: int) -> None:
         """Args: inputs: length of the vectors."""
         super().__init__()
         self.spec = spec
         self.cls_score = nn.Linear(inputs, num_classes + 1)
-        self.bbox_pred = nn.Linear(inputs, num_classes * 4)
+        self.num_boxes = 1 if spec.class_agnostic else num_classes
+        self.bbox_pred = nn.Linear(inputs, self.num_boxes * 4)
         # Girshick 2015, section 2.3. Small deltas: the first boxes are the proposals themselves.
         init_normal(self.cls_score, 0.01)
         init_normal(self.bbox_pred, 0.001)
         self.num_classes = num_classes
         self.coder = BoxCoder(spec.bbox_reg_weights)
+        self.box_loss = BoxLoss(spec.box_loss.kind, spec.box_loss.beta, self.coder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(r, inputs) -> logits (r, K + 1), deltas (r, 4 * K)."""
+        """(r, inputs) -> logits (r, K + 1), deltas (r, 4 * B)."""
         return self.cls_score(x), self.bbox_pred(x)
 
-    def losses(
-        self, logits: Tensor, deltas: Tensor, samples: Sequence[RoiSample]
-    ) -> dict[str, Tensor]:
-        """Logits (r, K + 1), deltas (r, 4 * K) of the sampled boxes -> loss_cls, loss_box_reg.
+    def losses(self, logits: Tensor, deltas: Tensor, truth: BoxTargets) -> dict[str, Tensor]:
+        """Logits (r, K + 1), deltas (r, 4 * B) of the sampled boxes -> loss_cls, loss_box_reg.
 
-        The first is the mean cross-entropy; the second the L1 distance of the true class's deltas.
+        The first is the mean cross-entropy; the second the distance of the true class's box.
         """
-        classes = torch.cat([sample.classes for sample in samples])
-        boxes = torch.cat([sample.boxes for sample in samples])
-        gt_boxes = torch.cat([sample.gt_boxes for sample in samples])
-        foreground = foreground_rows(samples)
-        predicted = deltas.view(-1, self.num_classes, 4)[foreground, classes[foreground]]
-        wanted = self.coder.encode(boxes[foreground], gt_boxes[foreground])
+        classes, rows = truth.classes, truth.foreground
+        if self.num_boxes > 1:
+            predicted = deltas.view(-1, self.num_boxes, 4)[rows, classes[rows]]
+        else:
+            predicted = deltas[rows]
+        wanted = self.box_loss.targets(truth.boxes[rows], truth.gt_boxes[rows])
         # Divided by all r boxes, not by those in the foreground: each of these then weighs the
         # same, whether its image has one or many.
-        count = max(classes.numel(), 1.0)
+        distance = self.box_loss(predicted, wanted, truth.boxes, rows) / max(classes.numel(), 1.0)
         # A mean over nothing would be NaN; the product keeps the parameters in the graph.
         loss_cls = F.cross_entropy(logits, classes) if classes.numel() else logits.sum() * 0.0
-        return {"loss_cls": loss_cls, "loss_box_reg": (predicted - wanted).abs().sum() / count}
+        return {
+            "loss_cls": loss_cls,
+            "loss_box_reg": weighted(distance, self.spec.box_loss.weight),
+        }
+
+    def decode(self, deltas: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Deltas (r, 4 * B) of N images' boxes (n, 4) -> N tensors of boxes (n, 4 * B)."""
+        counts = [len(image) for image in boxes]
+        return self.coder.decode(deltas, torch.cat(list(boxes))).split(counts)
+
+    def boxes_of_true_classes(
+        self, deltas: Tensor, boxes: Sequence[Tensor], classes: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Deltas (r, 4 * B) of N images' boxes (n, 4), true classes (r,) -> N tensors (n, 4): the
+        refined box of each one's class; of background that of the last class."""
+        counts = [len(image) for image in boxes]
+        refined = self.coder.decode(deltas, torch.cat(list(boxes)))
+        if self.num_boxes > 1:
+            rows = torch.arange(len(refined), device=refined.device)
+            last = self.num_boxes - 1
+            refined = refined.view(-1, self.num_boxes, 4)[rows, classes.clamp(0, last)]
+        return refined.split(counts)
 
     def detect(
         self,
@@ -208,19 +233,19 @@ class BoxPredictor(nn.Module):
         proposals: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Detections]:
-        """Logits (r, K + 1) and deltas (r, 4 * K) of N images' proposals -> N detections."""
-        counts = [len(boxes) for boxes in proposals]
-        boxes = self.coder.decode(deltas, torch.cat(list(proposals))).split(counts)
-        scores = F.softmax(logits, dim=-1).split(counts)
-        return [self._select(*image) for image in zip(boxes, scores, image_sizes)]
+        """Logits (r, K + 1) and deltas (r, 4 * B) of N images' proposals -> N detections."""
+        boxes = self.decode(deltas, proposals)
+        scores = F.softmax(logits, dim=-1).split([len(image) for image in proposals])
+        return [self.select(*image) for image in zip(boxes, scores, image_sizes)]
 
-    def _select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
-        """Boxes (n, 4 * K), scores (n, K + 1) of one image -> the best after NMS per class."""
+    def select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
+        """Boxes (n, 4 * B), scores (n, K + 1) of one image -> the best after NMS per class."""
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         scores = scores[:, :-1]  # without the background's
-        boxes = clip(boxes.reshape(-1, 4), size).view(-1, self.num_classes, 4)
+        boxes = clip(boxes.reshape(-1, 4), size).view(-1, self.num_boxes, 4)
         ((rows, classes),) = places([(scores > self.spec.score_thresh) & finite[:, None]])
-        boxes, scores = boxes[rows, classes], scores[rows, classes]
+        boxes = boxes[rows, classes] if self.num_boxes > 1 else boxes[rows, 0]
+        scores = scores[rows, classes]
         kept = nms_in_groups(boxes.float(), scores, classes, self.spec.nms_thresh)
         kept = kept[: self.spec.detections_per_image]
         return Detections(boxes[kept], scores[kept], classes[kept])

@@ -1,6 +1,7 @@
-"""The detector, and its spec: a backbone, a region proposal network and a second stage.
+"""The detector of two stages: a backbone, a region proposal network and a second stage.
 
 `DetectorSpec.from_config(cfg).build()` makes one. In training it returns losses, else detections.
+What it shares with a detector of one stage (`retinanet.py`) is in `BaseSpec` and `BaseDetector`.
 
 N images of a batch, each float32 or uint8 (3, h, w) on 0..255 in the configured channel order.
 An element of a batch: {"image", "height", "width" (original), and for training "boxes" float32
@@ -12,6 +13,7 @@ Specification: detectron2 `modeling/meta_arch/rcnn.py`, `structures/image_list.p
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.data.highpass import HighPass
 from transfer.detection.torchvision_engine.architectures import architecture
+from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeHeadsSpec
 from transfer.detection.torchvision_engine.fpn import FPN, FPNSpec
 from transfer.detection.torchvision_engine.postprocess import postprocess
 from transfer.detection.torchvision_engine.res5_roi_heads import Res5HeadsSpec
@@ -50,22 +53,54 @@ ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
     "Res5ROIHeads": Res5HeadsSpec,
     "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
     "StandardROIHeads": StandardHeadsSpec,
+    "CascadeROIHeads": CascadeHeadsSpec,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorSpec:
-    """All that makes a detector: `DetectorSpec.from_config(cfg).build()`.
+class BaseSpec(ABC):
+    """What the specs of all detectors have; `meta_architectures.META_ARCHITECTURES` names them."""
+
+    backbone: BackboneSpec
+    pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
+    pixel_std: tuple[float, ...]
+    highpass: HighPass | None = None  # of the weights, not of the config
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, cfg: CfgNode, highpass: HighPass | None = None) -> BaseSpec:
+        """Reads the config; raises InputError, naming the key, for what no detector here can be."""
+
+    @abstractmethod
+    def build(self) -> BaseDetector:
+        """The detector, untrained and in training mode."""
+
+    @property
+    def architecture(self) -> str:
+        """The backbone's kind, a key of BACKBONES."""
+        return next(kind for kind, spec in BACKBONES.items() if isinstance(self.backbone, spec))
+
+    @property
+    def resnet(self) -> ResNetSpec | None:
+        """The backbone's ResNet-18 to -152; None of a ViT or of the tiny ResNet."""
+        backbone = self.backbone.bottom_up if isinstance(self.backbone, FPNSpec) else self.backbone
+        return backbone if isinstance(backbone, ResNetSpec) else None
+
+    @property
+    def backbone_name(self) -> str:
+        """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
+        return self.backbone.trunk_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSpec(BaseSpec):
+    """MODEL.META_ARCHITECTURE GeneralizedRCNN: all that makes a detector of two stages.
 
     The spec of each part is beside its module; `dataclasses.replace` gives a variant.
     """
 
-    backbone: BackboneSpec
     rpn: RPNSpec
     roi_heads: RoiHeadsSpec
-    pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
-    pixel_std: tuple[float, ...]
-    highpass: HighPass | None = None  # of the weights, not of the config
 
     @classmethod
     def from_config(cls, cfg: CfgNode, highpass: HighPass | None = None) -> DetectorSpec:
@@ -90,55 +125,60 @@ class DetectorSpec:
         """Raises InputError for maps that the backbone has not."""
         self.backbone.check_maps(self.rpn.in_features, self.roi_heads.in_features)
 
-    @property
-    def architecture(self) -> str:
-        """Its kind, a key of BACKBONES."""
-        return next(kind for kind, spec in BACKBONES.items() if isinstance(self.backbone, spec))
-
-    @property
-    def resnet(self) -> ResNetSpec | None:
-        """The backbone's ResNet-18 to -101; None of a ViT or of the tiny ResNet."""
-        backbone = self.backbone.bottom_up if isinstance(self.backbone, FPNSpec) else self.backbone
-        return backbone if isinstance(backbone, ResNetSpec) else None
-
-    @property
-    def backbone_name(self) -> str:
-        """The trunk's name in pretrain.backbones, or timm's of a ViT, e.g. "resnet50"."""
-        return self.backbone.trunk_name
-
     def build(self) -> Detector:
         """The detector, untrained and in training mode."""
         return Detector(self)
 
 
-class Detector(nn.Module):
-    """Children `backbone`, `proposal_generator`, `roi_heads`: the state dict is Detectron2's."""
+class BaseDetector(nn.Module, ABC):
+    """What all detectors share: the batch's pixels, and where losses and detections come from.
 
+    Child `backbone`; what it makes is handed to `losses` in training, to `find` else.
+    """
+
+    spec: BaseSpec
     pixel_mean: Tensor
     pixel_std: Tensor
+    has_masks = False
 
-    def __init__(self, spec: DetectorSpec) -> None:
+    def __init__(self, spec: BaseSpec, used: Sequence[str]) -> None:
+        """Args: used: the backbone's maps that something is made of."""
         super().__init__()
-        self.spec = spec
+        self.highpass = spec.highpass
+        self.used = frozenset(used)
         # In Detectron2's order, so that a seed gives the same random weights in both.
         self.backbone = spec.backbone.build()
-        maps = {"channels": self.backbone.channels, "strides": self.backbone.strides}
-        self.proposal_generator = RPN(spec.rpn, **maps)
-        self.roi_heads = spec.roi_heads.build(**maps)
         self.size_divisibility = self.backbone.size_divisibility
         self.square_size = self.backbone.square_size
         for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
             # Not persistent: they are the weights' facts, which a model file holds apart.
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
+    @abstractmethod
+    def losses(
+        self,
+        features: dict[str, Tensor],
+        sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Targets],
+    ) -> dict[str, Tensor]:
+        """The backbone's maps, N sizes (height, width), N ground truths -> scalar losses."""
+
+    @abstractmethod
+    def find(
+        self, features: dict[str, Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """The backbone's maps, N sizes -> N detections in pixels of the network's input."""
+
     @property
     def leaves_unused(self) -> bool:
         """Whether a pyramid makes a map that nothing uses: its layers then get no gradient."""
         if not isinstance(self.backbone, (FPN, SimpleFeaturePyramid)):
             return False
-        *own, top = self.backbone.out_features  # the top map is made of the one before it
-        used = {*self.spec.rpn.in_features, *self.spec.roi_heads.in_features}
-        return bool(set(own[:-1]) - used) or not used & {own[-1], top}
+        *own, below, top = self.backbone.out_features  # the top map is made of the one before it
+        layers_on_top = isinstance(self.backbone, FPN) and self.backbone.top_block is not None
+        if set(own) - self.used or (layers_on_top and top not in self.used):
+            return True
+        return not self.used & {below, top}
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +186,8 @@ class Detector(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Detections]:
-        """In training the scalar losses loss_cls, loss_box_reg, (loss_mask,) loss_rpn_cls,
-        loss_rpn_loc; else N detections in the original images' pixels, without gradients.
+        """In training the scalar losses, else N detections in the original images' pixels, without
+        gradients.
 
         Raises:
             InputError: masks are trained and an image with objects brings none.
@@ -158,20 +198,12 @@ class Detector(nn.Module):
         targets = [Targets.from_sample(sample, self.device) for sample in batch]
         self._check_masks(batch, targets)
         images, sizes = self.preprocess([sample["image"] for sample in batch])
-        features = self.backbone(images)
-        proposals, rpn_losses = self.proposal_generator(
-            self._rpn_maps(features), sizes, [target.boxes for target in targets]
-        )
-        _, losses = self.roi_heads(features, proposals, sizes, targets)
-        return {**losses, **rpn_losses}
+        return self.losses(self.backbone(images), sizes, targets)
 
     def _detect(self, batch: Sequence[Mapping[str, Any]]) -> list[Detections]:
         images, sizes = self.preprocess([sample["image"] for sample in batch])
-        features = self.backbone(images)
-        proposals, _ = self.proposal_generator(self._rpn_maps(features), sizes)
-        detections, _ = self.roi_heads(features, proposals, sizes)
         results = []
-        for found, sample, size in zip(detections, batch, sizes):
+        for found, sample, size in zip(self.find(self.backbone(images), sizes), batch, sizes):
             original = (sample.get("height", size[0]), sample.get("width", size[1]))
             results.append(postprocess(found, size, original))
         return results
@@ -202,14 +234,10 @@ class Detector(nn.Module):
 
     def _normalise(self, image: Tensor) -> Tensor:
         image = (image - self.pixel_mean) / self.pixel_std
-        highpass = self.spec.highpass
-        return image if highpass is None else highpass.apply(image[None])[0]
-
-    def _rpn_maps(self, features: dict[str, Tensor]) -> list[Tensor]:
-        return [features[name] for name in self.spec.rpn.in_features]
+        return image if self.highpass is None else self.highpass.apply(image[None])[0]
 
     def _check_masks(self, batch: Sequence[Mapping[str, Any]], targets: Sequence[Targets]) -> None:
-        if self.roi_heads.mask_head is None:
+        if not self.has_masks:
             return
         for sample, target in zip(batch, targets):
             if len(target.boxes) and target.masks is None:
@@ -217,3 +245,44 @@ class Detector(nn.Module):
                     f"{sample.get('file_name', 'an image')} has objects without a segmentation; "
                     "set MODEL.MASK_ON False or use annotations with masks"
                 )
+
+
+class Detector(BaseDetector):
+    """Children `backbone`, `proposal_generator`, `roi_heads`: the state dict is Detectron2's.
+
+    Its losses are loss_cls, loss_box_reg, (loss_mask,) loss_rpn_cls, loss_rpn_loc; of a cascade
+    loss_cls_stage0, ...
+    """
+
+    spec: DetectorSpec
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__(spec, (*spec.rpn.in_features, *spec.roi_heads.in_features))
+        self.spec = spec
+        maps = {"channels": self.backbone.channels, "strides": self.backbone.strides}
+        self.proposal_generator = RPN(spec.rpn, **maps)
+        self.roi_heads = spec.roi_heads.build(**maps)
+        self.has_masks = spec.roi_heads.mask_head is not None
+
+    def losses(
+        self,
+        features: dict[str, Tensor],
+        sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Targets],
+    ) -> dict[str, Tensor]:
+        """See `BaseDetector`."""
+        proposals, rpn_losses = self.proposal_generator(
+            self._rpn_maps(features), sizes, [target.boxes for target in targets]
+        )
+        _, losses = self.roi_heads(features, proposals, sizes, targets)
+        return {**losses, **rpn_losses}
+
+    def find(
+        self, features: dict[str, Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """See `BaseDetector`."""
+        proposals, _ = self.proposal_generator(self._rpn_maps(features), sizes)
+        return self.roi_heads(features, proposals, sizes)[0]
+
+    def _rpn_maps(self, features: dict[str, Tensor]) -> list[Tensor]:
+        return [features[name] for name in self.spec.rpn.in_features]

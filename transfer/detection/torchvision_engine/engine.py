@@ -8,7 +8,7 @@ it builds takes plain arguments; optimiser, loop and files are those of `transfe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,24 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
-from transfer.datasets.samples import DetectionSet
+from transfer.datasets.samples import DetectionSet, Sample
+from transfer.detection.config_checks import make_crop
+from transfer.detection.data.crop import CroppedSpec
 from transfer.detection.data.jitter import JitterSpec
 from transfer.detection.data.mapper import InferenceMapper, TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
 from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.torchvision_engine.batchnorm import use_kernels
-from transfer.detection.torchvision_engine.detector import Detector, DetectorSpec
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.load import load_model, load_starting_weights
+from transfer.detection.torchvision_engine.meta_architectures import find_spec
 from transfer.detection.torchvision_engine.precise_bn import update_bn_stats
 from transfer.training.build import batch_indices, begin_training, train_to_end
 from transfer.training.files import Fitted, read_model
 from transfer.training.loader import load
 from transfer.training.loop import micro_batches
-from transfer.training.sampler import rank_share
+from transfer.training.sampler import REPEATING, rank_share, repeat_factors
 
 logger = logging.getLogger(__name__)
 
@@ -96,34 +99,37 @@ class TorchvisionEngine:
         return predict(detector.to(process_device(cfg.MODEL.DEVICE)), cfg, test_set)
 
 
-def make_started_detector(cfg: CfgNode, weights: Weights) -> Detector:
+def make_started_detector(cfg: CfgNode, weights: Weights) -> BaseDetector:
     """The detector of a config with the weights that it starts from; logs what was loaded."""
     detector = make_detector(cfg, weights.preprocess)
     loaded = load_starting_weights(detector, weights)
-    for line in loaded.lines():
-        logger.info("weights: %s", line)
+    logger.info("weights: %s", loaded.line())
     for line in loaded.names():
         logger.debug("weights, %s", line)
     return detector
 
 
-def make_detector(cfg: CfgNode, preprocess: Preprocess) -> Detector:
+def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
     """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
-    detector = DetectorSpec.from_config(cfg, preprocess.highpass).build()
+    spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg, preprocess.highpass)
+    detector = spec.build()
     use_kernels(detector, process_device(cfg.MODEL.DEVICE))
     return detector
 
 
 def make_train_mapper(cfg: CfgNode) -> TrainMapper:
-    """Reads, resizes and flips training images, or jitters their size."""
-    flip, jitter = 0.5 if cfg.INPUT.RANDOM_FLIP == "horizontal" else 0.0, cfg.TRANSFER.LSJ
-    geometry: GeometrySpec | JitterSpec
+    """Reads, resizes and flips training images, crops them before, or jitters their size."""
+    node, jitter = cfg.INPUT, cfg.TRANSFER.LSJ
+    flip = 0.5 if node.RANDOM_FLIP == "horizontal" else 0.0
+    between = node.MIN_SIZE_TRAIN_SAMPLING == "range"
+    geometry: GeometrySpec | JitterSpec | CroppedSpec
+    geometry = GeometrySpec(node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, flip, between)
     if jitter.SCALES:
         geometry = JitterSpec(tuple(jitter.SCALES), jitter.CROP_SIZE, flip)
-    else:
-        geometry = GeometrySpec(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, flip)
-    masks = cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
-    return TrainMapper(geometry, cfg.INPUT.FORMAT, masks, cfg.SEED)
+    elif (crop := make_crop(cfg)) is not None:
+        geometry = CroppedSpec(crop, geometry)
+    masks = node.MASK_FORMAT if cfg.MODEL.MASK_ON else None
+    return TrainMapper(geometry, node.FORMAT, masks, cfg.SEED)
 
 
 def training_batches(
@@ -136,30 +142,66 @@ def training_batches(
         raise InputError(f"no image of {train_set.name} has an object to train on")
     samples = train_set.samples
     batches = batch_indices(
-        cfg, train_set.wide(), cfg.DATALOADER.ASPECT_RATIO_GROUPING, start_batch
+        cfg,
+        train_set.wide(),
+        cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        start_batch,
+        make_factors(cfg, train_set),
     )
     device = process_device(cfg.MODEL.DEVICE)
     return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS, device)
 
 
+def make_factors(cfg: CfgNode, train_set: DetectionSet) -> torch.Tensor | None:
+    """How often each image is repeated, if DATALOADER.SAMPLER_TRAIN repeats them; crowd regions
+    count as objects, as in Detectron2."""
+    node, objects = cfg.DATALOADER, train_set.objects
+    if node.SAMPLER_TRAIN != REPEATING:
+        return None
+    return repeat_factors(
+        objects.image, objects.category, len(train_set), node.REPEAT_THRESHOLD, node.REPEAT_SQRT
+    )
+
+
+def make_inference_mapper(cfg: CfgNode) -> InferenceMapper:
+    """Resizes test images."""
+    geometry = GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST)
+    return InferenceMapper(geometry, cfg.INPUT.FORMAT)
+
+
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
     """Predictions of all test images, in their order, on every process; each predicts a share."""
-    share = rank_share(len(test_set), rank(), world_size())
-    mapper = InferenceMapper(
-        GeometrySpec((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT
-    )
-    batches = [[(0, index)] for index in share]
-    device = process_device(cfg.MODEL.DEVICE)
-    loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
+    mapper, device = make_inference_mapper(cfg), process_device(cfg.MODEL.DEVICE)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return predict_samples(detector, mapper, test_set.samples, workers, device)
+
+
+def predict_samples(
+    detector: nn.Module,
+    mapper: InferenceMapper,
+    samples: Sequence[Sample],
+    num_workers: int,
+    device: torch.device,
+) -> list[Predictions]:
+    """See `predict`."""
+    batches = [[(0, index)] for index in rank_share(len(samples), rank(), world_size())]
+    loader = load(samples, mapper, batches, num_workers, device)
+    return gather_items(predict_items(detector, loader, len(batches)))
+
+
+def predict_items(
+    detector: nn.Module, batches: Iterable[list[dict[str, Any]]], count: int
+) -> list[Predictions]:
+    """Predictions of what an `InferenceMapper` made, in `count` batches."""
     found: list[Predictions] = []
     training = detector.training
     detector.eval()
     with torch.no_grad():
-        for batch in progress(loader, desc="predict", total=len(batches), leave=False):
+        for batch in progress(batches, desc="predict", total=count, leave=False):
             for item, detections in zip(batch, detector(batch)):
                 found.append(_to_predictions(item["image_id"], detections))
     detector.train(training)
-    return gather_items(found)
+    return found
 
 
 def _to_predictions(image_id: int | str, detections: Any) -> Predictions:

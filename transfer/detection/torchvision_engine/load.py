@@ -20,8 +20,9 @@ from transfer.checkpoints.names.layouts import to_detectron2
 from transfer.checkpoints.names.vit import UNUSED, VITDET, to_vitdet
 from transfer.checkpoints.networks.vit_architectures import vit_heads
 from transfer.checkpoints.weights import COUNTER, Weights
-from transfer.detection.torchvision_engine.detector import Detector
+from transfer.detection.torchvision_engine.detector import BaseDetector
 from transfer.detection.torchvision_engine.simple_pyramid import SimplePyramidSpec
+from transfer.detection.torchvision_engine.timm_convnet import NETWORK, TimmConvNet
 from transfer.detection.weights.detector_file import DERIVED, DetectorWeights
 from transfer.detection.weights.matched_parts import PREFIXES, part_of
 
@@ -47,14 +48,16 @@ class LoadReport:
     expected_missing: list[str]
     unexpected: list[str]
 
-    def lines(self) -> list[str]:
-        """Three lines for the log, with counts by part; `names` has every tensor."""
-        return [
+    def line(self) -> str:
+        """One line for the log, with counts by part; `names` has every tensor."""
+        parts = [
             f"{len(self.matched)} tensors loaded",
             f"{len(self.expected_missing)} left at their initialisation as expected"
             + _by_part(self.expected_missing),
-            f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected),
         ]
+        if self.unexpected:
+            parts.append(f"{len(self.unexpected)} unexpected" + _by_part(self.unexpected))
+        return "; ".join(parts)
 
     def names(self) -> list[str]:
         """A line for each fate with the tensors' names, for those who ask for more."""
@@ -62,7 +65,7 @@ class LoadReport:
         return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
 
-def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
+def load_starting_weights(detector: BaseDetector, weights: Weights) -> LoadReport:
     """Copies what training starts from: a backbone, or the fitting parts of a whole detector."""
     if isinstance(weights, DetectorWeights):
         return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
@@ -70,7 +73,7 @@ def load_starting_weights(detector: Detector, weights: Weights) -> LoadReport:
 
 
 def load_backbone(
-    detector: Detector, weights: Weights, *, allow_unexpected: bool = False
+    detector: BaseDetector, weights: Weights, *, allow_unexpected: bool = False
 ) -> LoadReport:
     """Copies a backbone into `backbone` and, for C4, into the res5 head.
 
@@ -82,7 +85,8 @@ def load_backbone(
     if weights.backbone != wanted:
         raise InputError(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
-            "the config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' backbone"
+            "the config (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' "
+            "backbone"
         )
     if isinstance(detector.spec.backbone, SimplePyramidSpec):
         return _load_vit(detector, detector.spec.backbone.vit.heads, weights, allow_unexpected)
@@ -93,13 +97,20 @@ def load_backbone(
             resnet.stride_in_1x1,
             strides,
         )
-    placed = {_place(detector, name): tensor for name, tensor in weights.state.items()}
+    network = timm_network(detector)
+    if network is not None and strides:
+        raise InputError(
+            f"the weights' bottlenecks stride in their first convolution, and those of timm's "
+            f"{wanted} do not; take MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
+        )
+    kept = {k: v for k, v in weights.state.items() if not (network and network.is_left_out(k))}
+    placed = {_place(detector, name): tensor for name, tensor in kept.items()}
     own = {key for key in detector.state_dict() if _in_trunk(detector, key)}
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
 def _load_vit(
-    detector: Detector, own_heads: int, weights: Weights, allow_unexpected: bool
+    detector: BaseDetector, own_heads: int, weights: Weights, allow_unexpected: bool
 ) -> LoadReport:
     heads = vit_heads(weights.backbone, weights.architecture)
     if heads != own_heads:
@@ -118,7 +129,7 @@ def _load_vit(
     return _load(detector, placed, required=own, allow_unexpected=allow_unexpected)
 
 
-def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
+def load_model(detector: BaseDetector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
     """Copies a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
 
     Raises:
@@ -133,8 +144,10 @@ def load_model(detector: Detector, state: Mapping[str, Tensor | np.ndarray]) -> 
     return _load(detector, placed, required=own, allow_unexpected=False)
 
 
-def _place(detector: Detector, name: str) -> str:
-    """The detector's name of a torchvision tensor; its own name if it has no place."""
+def _place(detector: BaseDetector, name: str) -> str:
+    """The detector's name of a backbone's tensor; its own name if it has no place."""
+    if timm_network(detector) is not None:
+        return f"{NETWORK}{name}"
     theirs = to_detectron2(name)
     if theirs is None:
         return name
@@ -145,14 +158,26 @@ def _place(detector: Detector, name: str) -> str:
     return f"backbone.{theirs}"
 
 
-def _in_trunk(detector: Detector, key: str) -> bool:
+def timm_network(detector: BaseDetector) -> TimmConvNet | None:
+    """The network of timm's under its pyramid; None if it has another backbone."""
+    bottom_up = getattr(detector.backbone, "bottom_up", None)
+    return bottom_up if isinstance(bottom_up, TimmConvNet) else None
+
+
+def _in_trunk(detector: BaseDetector, key: str) -> bool:
+    if timm_network(detector) is not None:
+        return key.startswith(NETWORK)
     if detector.spec.architecture == "FPN":
         return key.startswith("backbone.bottom_up.")
     return key.startswith(("backbone.", "roi_heads.res5.")) and not key.startswith(EXTRA_NORM)
 
 
 def _load(
-    detector: Detector, placed: Mapping[str, Tensor], *, required: set[str], allow_unexpected: bool
+    detector: BaseDetector,
+    placed: Mapping[str, Tensor],
+    *,
+    required: set[str],
+    allow_unexpected: bool,
 ) -> LoadReport:
     own = detector.state_dict()
     matched = sorted(name for name in placed if name in own)

@@ -27,6 +27,7 @@ class MaskHeadSpec:
     num_conv: int
     conv_dim: int  # channels
     norm: str  # of the convolutions
+    class_agnostic: bool  # one mask of a box for all classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskHeadSpec | None:
@@ -34,7 +35,12 @@ class MaskHeadSpec:
         if not cfg.MODEL.MASK_ON:
             return None
         node = cfg.MODEL.ROI_MASK_HEAD
-        return cls(num_conv=node.NUM_CONV, conv_dim=node.CONV_DIM, norm=node.NORM)
+        return cls(
+            num_conv=node.NUM_CONV,
+            conv_dim=node.CONV_DIM,
+            norm=node.NORM,
+            class_agnostic=node.CLS_AGNOSTIC_MASK,
+        )
 
     def __post_init__(self) -> None:
         """Raises InputError for an unknown norm."""
@@ -56,15 +62,17 @@ class MaskHead(nn.Module):
             self.convolutions.append(name)
             channels = spec.conv_dim
         self.deconv = nn.ConvTranspose2d(channels, spec.conv_dim, kernel_size=2, stride=2)
-        # A mask for each class: classes do not compete for a pixel, the box head chose already.
-        self.predictor = nn.Conv2d(spec.conv_dim, num_classes, 1)
+        # A mask for each class: classes do not compete for a pixel, the box head chose already. One
+        # for all of them is nearly as good (He et al. 2017, section 4.2).
+        masks = 1 if spec.class_agnostic else num_classes
+        self.predictor = nn.Conv2d(spec.conv_dim, masks, 1)
         for name in self.convolutions:
             init_msra(getattr(self, name))
         init_msra(self.deconv)
         init_normal(self.predictor, 0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(r, C, P, P) -> logits (r, K, M, M)."""
+        """(r, C, P, P) -> logits (r, K, M, M), or (r, 1, M, M) for all classes."""
         for name in self.convolutions:
             x = getattr(self, name)(x)
         return self.predictor(F.relu(self.deconv(x)))
@@ -74,7 +82,7 @@ def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
     """Mean binary cross-entropy of the true class's masks.
 
     Args:
-        logits: (r, K, M, M) of all foreground boxes of the batch, image by image.
+        logits: (r, K or 1, M, M) of all foreground boxes of the batch, image by image.
         samples: those boxes; r in all.
     """
     masks = [
@@ -85,7 +93,7 @@ def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
     if not masks:
         return logits.sum() * 0  # keeps every parameter in the graph, as DDP needs
     classes = torch.cat([sample.classes for sample in samples])
-    chosen = logits[torch.arange(len(classes), device=classes.device), classes]
+    chosen = _of_classes(logits, classes)
     target = torch.cat(masks).to(torch.float32)
     return F.binary_cross_entropy_with_logits(chosen, target, reduction="mean")
 
@@ -97,5 +105,12 @@ def _masks_of(sample: RoiSample) -> GroundTruthMasks:
 
 
 def mask_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
-    """(r, K, M, M), predicted classes (r,) -> their probabilities (r, M, M)."""
-    return logits[torch.arange(len(classes), device=classes.device), classes].sigmoid()
+    """(r, K or 1, M, M), predicted classes (r,) -> their probabilities (r, M, M)."""
+    return _of_classes(logits, classes).sigmoid()
+
+
+def _of_classes(logits: Tensor, classes: Tensor) -> Tensor:
+    """(r, K or 1, M, M), classes (r,) -> the mask of each one's class (r, M, M)."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits[torch.arange(len(classes), device=classes.device), classes]

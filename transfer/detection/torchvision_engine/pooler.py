@@ -15,10 +15,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.boxes import area
 
 # Lin et al. 2017: a box of ImageNet's crop size belongs on the map of ResNet's stride-16 level.
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
+POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,22 @@ class PoolerSpec:
 
     resolution: int  # side of the output
     sampling_ratio: int  # samples along a side of each output cell; 0: as many as it has pixels
+    # Whether pixels are areas, whose centres are at one half. Before Detectron2 they were points.
+    aligned: bool
 
     @classmethod
     def from_config(cls, node: CfgNode) -> PoolerSpec:
-        """Reads the node of the head that the pooler serves."""
-        return cls(resolution=node.POOLER_RESOLUTION, sampling_ratio=node.POOLER_SAMPLING_RATIO)
+        """Reads the node of the head that the pooler serves; InputError for an unknown kind."""
+        if node.POOLER_TYPE not in POOLERS:
+            raise InputError(
+                f"POOLER_TYPE {node.POOLER_TYPE!r} of MODEL.ROI_BOX_HEAD or MODEL.ROI_MASK_HEAD is "
+                f"not supported; known: {', '.join(POOLERS)}"
+            )
+        return cls(
+            resolution=node.POOLER_RESOLUTION,
+            sampling_ratio=node.POOLER_SAMPLING_RATIO,
+            aligned=POOLERS[node.POOLER_TYPE],
+        )
 
 
 def assign_levels(boxes: Tensor, lowest: int, highest: int) -> Tensor:
@@ -48,7 +61,7 @@ class RoiPooler:
     def __init__(self, spec: PoolerSpec, strides: Sequence[int]) -> None:
         """Args: strides: of the maps, rising powers of two."""
         self.resolution, self.sampling_ratio = spec.resolution, spec.sampling_ratio
-        self.strides = tuple(strides)
+        self.strides, self.aligned = tuple(strides), spec.aligned
 
     def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Maps (N, C, H, W), N tensors of boxes (., 4) -> (r, C, P, P), image by image."""
@@ -67,7 +80,7 @@ class RoiPooler:
 
     def _pool(self, feature: Tensor, rois: Tensor, stride: int) -> Tensor:
         size = (self.resolution, self.resolution)
-        options = (size, 1.0 / stride, self.sampling_ratio, True)
+        options = (size, 1.0 / stride, self.sampling_ratio, self.aligned)
         if feature.dtype == torch.bfloat16:
             # Its 8 bits would move boxes by several pixels; fp16 moves them as in Detectron2.
             return roi_align(feature.float(), rois, *options).to(feature.dtype)

@@ -12,14 +12,24 @@ from dataclasses import dataclass
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.batchnorm import check_norm, make_norm
-from transfer.detection.torchvision_engine.box_head import BoxPredictorSpec, find_box_head
+from transfer.detection.torchvision_engine.box_head import (
+    BoxPredictor,
+    BoxPredictorSpec,
+    find_box_head,
+)
 from transfer.detection.torchvision_engine.mask_head import MaskHeadSpec, mask_loss
 from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
 from transfer.detection.torchvision_engine.resnet import make_stage
 from transfer.detection.torchvision_engine.roi_heads import RoiHeads, RoiHeadsSpec
 from transfer.detection.torchvision_engine.roi_sampler import RoiSamplerSpec
-from transfer.detection.torchvision_engine.structures import RoiSample, foreground_rows
+from transfer.detection.torchvision_engine.structures import (
+    BoxTargets,
+    Detections,
+    RoiSample,
+    foreground_rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,11 @@ class Res5HeadsSpec(RoiHeadsSpec):
         model, node = cfg.MODEL, cfg.MODEL.ROI_HEADS
         if model.ROI_BOX_HEAD.NAME:  # such heads have none, so that only its name is checked
             find_box_head(model.ROI_BOX_HEAD.NAME, node.NAME)
+        if model.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES:
+            raise InputError(
+                "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES True needs MODEL.ROI_HEADS.NAME "
+                f"StandardROIHeads, not {node.NAME}"
+            )
         return cls(
             in_features=tuple(node.IN_FEATURES),
             num_classes=node.NUM_CLASSES,
@@ -70,6 +85,8 @@ class Res5ROIHeads(RoiHeads):
     and the norm brings them to one before the new predictor.
     """
 
+    box_predictor: BoxPredictor
+
     def __init__(self, spec: Res5HeadsSpec, *, inputs: int, stride: int) -> None:
         """Args: inputs, stride: channels and pixels per cell of res4."""
         channels = 2 * inputs
@@ -83,7 +100,8 @@ class Res5ROIHeads(RoiHeads):
         )
         if spec.extra_norm:
             res5.add_module("norm", make_norm(spec.norm, channels) or nn.Identity())
-        super().__init__(spec, inputs=channels, channels=channels)
+        predictor = BoxPredictor(spec.predictor, inputs=channels, num_classes=spec.num_classes)
+        super().__init__(spec, box_predictor=predictor, channels=channels)
         self.res5 = res5
         self.pooler = RoiPooler(spec.pooler, (stride,))
         (self.feature,) = spec.in_features
@@ -91,15 +109,25 @@ class Res5ROIHeads(RoiHeads):
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         return self.res5(self.pooler([features[self.feature]], boxes))
 
-    def _box_vectors(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        return self._mask_features(features, boxes).mean(dim=(2, 3))
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Detections]:
+        vectors = self._mask_features(features, proposals).mean(dim=(2, 3))
+        logits, deltas = self.box_predictor(vectors)
+        return self.box_predictor.detect(logits, deltas, proposals, image_sizes)
 
     def _losses(
-        self, features: dict[str, Tensor], samples: Sequence[RoiSample]
+        self,
+        features: dict[str, Tensor],
+        samples: Sequence[RoiSample],
+        image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
         shared = self._mask_features(features, [sample.boxes for sample in samples])
         logits, deltas = self.box_predictor(shared.mean(dim=(2, 3)))
-        losses = self.box_predictor.losses(logits, deltas, samples)
+        losses = self.box_predictor.losses(logits, deltas, BoxTargets.of(samples))
         if self.mask_head is not None:
             logits = self.mask_head(shared[foreground_rows(samples)])
             losses["loss_mask"] = mask_loss(logits, [sample.foreground() for sample in samples])

@@ -26,7 +26,13 @@ from transfer.detection.torchvision_engine.feature_map_checks import (
 )
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_msra
 
-BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BLOCKS_PER_STAGE = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 STEM_CHANNELS = 64
 FREEZE_AT = range(6)  # 0: nothing, 1: the stem, 2: stem and res2, ..., 5: all
 # The tiny ResNet's stem, and its stages as (inputs, outputs, stride) of their only block.
@@ -81,7 +87,7 @@ class ResNetSpec:
         if self.depth < 50:
             raise InputError(
                 f"MODEL.RESNETS.DEPTH {self.depth} has no C4 detector (its res5 head is made of "
-                "bottleneck blocks); use an FPN config, or depth 50 or 101"
+                "bottleneck blocks); use an FPN config, or depth 50, 101 or 152"
             )
         out = self.out_features
         check_known(OUT, out, STAGES[:-1])  # res5 is the second stage

@@ -1,7 +1,7 @@
 """The frame of the second stage: it pools features of the proposals, classifies and refines them.
 
-N images, r sampled boxes of an image, G ground-truth boxes, K classes. The two second stages are in
-`res5_roi_heads.py` (C4 detectors) and `standard_roi_heads.py` (all others).
+N images, r sampled boxes of an image, G ground-truth boxes, K classes. The second stages are in
+`res5_roi_heads.py` (C4 detectors), `standard_roi_heads.py` and `cascade_roi_heads.py` (all others).
 Specification: detectron2 `modeling/roi_heads/roi_heads.py`.
 """
 
@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
-from transfer.detection.torchvision_engine.box_head import BoxPredictor, BoxPredictorSpec
+from transfer.detection.torchvision_engine.box_head import BoxPredictorSpec
 from transfer.detection.torchvision_engine.feature_map_checks import ROI_IN, check_named
 from transfer.detection.torchvision_engine.mask_head import (
     MaskHead,
@@ -30,7 +30,7 @@ from transfer.detection.torchvision_engine.structures import Detections, RoiSamp
 
 @dataclass(frozen=True, kw_only=True)
 class RoiHeadsSpec(ABC):
-    """What both second stages have; `detector.ROI_HEADS` names them."""
+    """What all second stages have; `detector.ROI_HEADS` names them."""
 
     architectures: ClassVar[tuple[str, ...]]  # of the detectors that can have such heads
 
@@ -57,18 +57,16 @@ class RoiHeadsSpec(ABC):
 
 
 class RoiHeads(nn.Module, ABC):
-    """The frame of both second stages. Children `box_predictor` and, with masks, `mask_head`."""
+    """The frame of all second stages. Children `box_predictor` and, with masks, `mask_head`."""
 
-    def __init__(self, spec: RoiHeadsSpec, *, inputs: int, channels: int) -> None:
+    def __init__(self, spec: RoiHeadsSpec, *, box_predictor: nn.Module, channels: int) -> None:
         """Args:
-        inputs: length of a box's vector, for the predictor.
+        box_predictor: a `BoxPredictor`, or one for each stage of a cascade.
         channels: of a box's features, for the mask head.
         """
         super().__init__()
         self.sampler = RoiSampler(spec.sampler, spec.num_classes)
-        self.box_predictor = BoxPredictor(
-            spec.predictor, inputs=inputs, num_classes=spec.num_classes
-        )
+        self.box_predictor = box_predictor
         self.mask_head: MaskHead | None = None
         if spec.mask_head is not None:
             self.mask_head = MaskHead(
@@ -91,9 +89,8 @@ class RoiHeads(nn.Module, ABC):
             targets: N ground truths, in training.
         """
         if self.training:
-            return [], self._losses(features, self.sampler(proposals, targets))
-        logits, deltas = self.box_predictor(self._box_vectors(features, proposals))
-        detections = self.box_predictor.detect(logits, deltas, proposals, image_sizes)
+            return [], self._losses(features, self.sampler(proposals, targets), image_sizes)
+        detections = self._detect(features, proposals, image_sizes)
         if self.mask_head is not None:
             # Of the detections only: their boxes are better than the proposals, and fewer.
             self._add_masks(self.mask_head, features, detections)
@@ -110,8 +107,13 @@ class RoiHeads(nn.Module, ABC):
             image.masks = masks
 
     @abstractmethod
-    def _box_vectors(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Maps and N tensors of boxes (., 4) -> (r, inputs of the predictor)."""
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Detections]:
+        """Maps and N proposals (n, 4) -> N detections without masks."""
 
     @abstractmethod
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
@@ -119,6 +121,9 @@ class RoiHeads(nn.Module, ABC):
 
     @abstractmethod
     def _losses(
-        self, features: dict[str, Tensor], samples: Sequence[RoiSample]
+        self,
+        features: dict[str, Tensor],
+        samples: Sequence[RoiSample],
+        image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
         """Maps and N samples -> loss_cls, loss_box_reg and, with masks, loss_mask."""

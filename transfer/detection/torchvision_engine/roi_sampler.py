@@ -81,15 +81,23 @@ class RoiSampler:
         if self.spec.proposal_append_gt:
             boxes = torch.cat([boxes, targets.boxes])
         (threshold,) = self.spec.iou_thresholds
-        index, labels = match(
-            pairwise_iou(targets.boxes, boxes),
-            low=threshold,
-            high=threshold,
-            allow_low_quality=False,
-        )
-        if len(targets.boxes):
-            classes = targets.classes[index]
-            classes[labels == 0] = self.num_classes
-        else:
-            classes = torch.full_like(index, self.num_classes)
-        return boxes, index, classes
+        return boxes, *label_boxes(boxes, targets, threshold, self.num_classes)
+
+
+def label_boxes(
+    boxes: Tensor, targets: Targets, threshold: float, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """One image's boxes (m, 4) -> the row of the ground truth of each, int64 (m,), and its class
+    (m,), which is `num_classes`, the background, below the IoU `threshold`."""
+    index, labels = match(
+        pairwise_iou(targets.boxes, boxes),
+        low=threshold,
+        high=threshold,
+        allow_low_quality=False,
+    )
+    if len(targets.boxes):
+        classes = targets.classes[index]
+        classes[labels == 0] = num_classes
+    else:
+        classes = torch.full_like(index, num_classes)
+    return index, classes

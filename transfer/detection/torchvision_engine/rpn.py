@@ -20,6 +20,12 @@ from torch import Tensor, nn
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.anchors import AnchorGenerator, AnchorSpec
 from transfer.detection.torchvision_engine.box_coding import BoxCoder
+from transfer.detection.torchvision_engine.box_losses import (
+    BoxLoss,
+    BoxLossSpec,
+    check_weight,
+    weighted,
+)
 from transfer.detection.torchvision_engine.boxes import clip, nonempty, pairwise_iou
 from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN, check_named
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
@@ -42,6 +48,8 @@ class RPNSpec:
     batch_size_per_image: int
     positive_fraction: float  # of the sampled anchors; at most
     bbox_reg_weights: tuple[float, ...]  # of the deltas x, y, w, h
+    box_loss: BoxLossSpec
+    loss_weight: float  # of both losses among the detector's
     pre_nms_topk_train: int  # per feature map
     pre_nms_topk_test: int
     post_nms_topk_train: int  # per image
@@ -60,6 +68,8 @@ class RPNSpec:
             batch_size_per_image=node.BATCH_SIZE_PER_IMAGE,
             positive_fraction=node.POSITIVE_FRACTION,
             bbox_reg_weights=tuple(node.BBOX_REG_WEIGHTS),
+            box_loss=BoxLossSpec.from_config(cfg, "RPN"),
+            loss_weight=node.LOSS_WEIGHT,
             pre_nms_topk_train=node.PRE_NMS_TOPK_TRAIN,
             pre_nms_topk_test=node.PRE_NMS_TOPK_TEST,
             post_nms_topk_train=node.POST_NMS_TOPK_TRAIN,
@@ -74,6 +84,7 @@ class RPNSpec:
         if not dims or any(width != -1 for width in dims):
             raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
         check_thresholds("MODEL.RPN.IOU_THRESHOLDS", self.iou_thresholds, 2)
+        check_weight("MODEL.RPN.LOSS_WEIGHT", self.loss_weight)
         self.anchors.rows(len(self.in_features))
 
 
@@ -119,6 +130,7 @@ class RPN(nn.Module):
         self.rpn_head = RPNHead(width, anchors.num_anchors, len(spec.conv_dims))
         self.anchor_generator = anchors
         self.coder = BoxCoder(spec.bbox_reg_weights)
+        self.box_loss = BoxLoss(spec.box_loss.kind, spec.box_loss.beta, self.coder)
 
     def forward(
         self,
@@ -141,8 +153,11 @@ class RPN(nn.Module):
         logits, deltas = self.rpn_head(features)
         losses: dict[str, Tensor] = {}
         if self.training:
-            labels, targets = self.label_anchors(torch.cat(anchors), gt_boxes)
-            losses = self.losses(torch.cat(logits, 1), torch.cat(deltas, 1), labels, targets)
+            all_anchors = torch.cat(anchors)
+            labels, targets = self.label_anchors(all_anchors, gt_boxes)
+            losses = self.losses(
+                torch.cat(logits, 1), torch.cat(deltas, 1), labels, targets, all_anchors
+            )
         with torch.no_grad():
             proposals, finite = self.propose(anchors, logits, deltas, image_sizes)
         if self.training:
@@ -155,7 +170,8 @@ class RPN(nn.Module):
     @torch.no_grad()
     def label_anchors(self, anchors: Tensor, gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Anchors (R, 4), N ground truths (G, 4) -> sampled labels (N, R) of 1, 0 and IGNORE, and
-        the deltas (N, R, 4) that lead to the matched ground truth, of use where the label is 1."""
+        what their loss compares with (N, R, 4), see `BoxLoss.targets`: of use where the label is
+        1."""
         low, high = self.spec.iou_thresholds
         # Low quality too: else an object that no anchor fits well would never be learned.
         matched_rows = [
@@ -175,23 +191,25 @@ class RPN(nn.Module):
             sampled[negative] = 0
             matched = boxes[index] if len(boxes) else torch.zeros_like(anchors)
             all_labels.append(sampled)
-            all_targets.append(self.coder.encode(anchors, matched))
+            all_targets.append(self.box_loss.targets(anchors, matched))
         return torch.stack(all_labels), torch.stack(all_targets)
 
     def losses(
-        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor
+        self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) -> scalar losses."""
+        """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) and anchors (R, 4) ->
+        scalar losses."""
         used, positive = places([labels >= 0, labels == 1])
         classification = F.binary_cross_entropy_with_logits(
             logits[used], labels[used].to(torch.float32), reduction="sum"
         )
-        localisation = (deltas[positive] - targets[positive]).abs().sum()
+        localisation = self.box_loss(deltas[positive], targets[positive], anchors, positive[1])
         # A constant, also if fewer anchors were sampled: each weighs the same in every batch.
         normaliser = self.spec.batch_size_per_image * len(labels)
+        weight = self.spec.loss_weight
         return {
-            "loss_rpn_cls": classification / normaliser,
-            "loss_rpn_loc": localisation / normaliser,
+            "loss_rpn_cls": weighted(classification / normaliser, weight),
+            "loss_rpn_loc": weighted(localisation / normaliser, self.spec.box_loss.weight * weight),
         }
 
     def propose(

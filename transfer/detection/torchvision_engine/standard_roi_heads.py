@@ -7,13 +7,15 @@ Specification: detectron2 `modeling/roi_heads/roi_heads.py`, class StandardROIHe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer.detection.torchvision_engine.box_head import (
     BoxHeadSpec,
+    BoxPredictor,
     BoxPredictorSpec,
     find_box_head,
 )
@@ -21,7 +23,11 @@ from transfer.detection.torchvision_engine.mask_head import MaskHeadSpec, mask_l
 from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
 from transfer.detection.torchvision_engine.roi_heads import RoiHeads, RoiHeadsSpec
 from transfer.detection.torchvision_engine.roi_sampler import RoiSamplerSpec
-from transfer.detection.torchvision_engine.structures import RoiSample
+from transfer.detection.torchvision_engine.structures import (
+    BoxTargets,
+    Detections,
+    RoiSample,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,8 @@ class StandardHeadsSpec(RoiHeadsSpec):
     box_head: BoxHeadSpec
     box_pooler: PoolerSpec
     mask_pooler: PoolerSpec
+    # The mask head learns on the boxes that the box head predicts, as it will be used.
+    train_on_pred_boxes: bool
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> StandardHeadsSpec:
@@ -47,9 +55,10 @@ class StandardHeadsSpec(RoiHeadsSpec):
             box_head=find_box_head(cfg.MODEL.ROI_BOX_HEAD.NAME, node.NAME).from_config(cfg),
             box_pooler=PoolerSpec.from_config(cfg.MODEL.ROI_BOX_HEAD),
             mask_pooler=PoolerSpec.from_config(cfg.MODEL.ROI_MASK_HEAD),
+            train_on_pred_boxes=cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES,
         )
 
-    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> StandardROIHeads:
+    def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> PooledHeads:
         """See `RoiHeadsSpec`."""
         return StandardROIHeads(
             self,
@@ -58,13 +67,21 @@ class StandardHeadsSpec(RoiHeadsSpec):
         )
 
 
-class StandardROIHeads(RoiHeads):
-    """Box head and mask head, each with a pooler, over the same maps (FPN, the tiny model)."""
+class PooledHeads(RoiHeads):
+    """The frame of the heads that have a pooler each, for boxes and for masks, over the same maps
+    (FPN, the tiny model). Child `box_head`."""
 
-    def __init__(self, spec: StandardHeadsSpec, *, channels: int, strides: Sequence[int]) -> None:
+    def __init__(
+        self,
+        spec: StandardHeadsSpec,
+        *,
+        box_head: nn.Module,
+        box_predictor: nn.Module,
+        channels: int,
+        strides: Sequence[int],
+    ) -> None:
         """Args: channels, strides: of the maps, which are all as wide."""
-        box_head = spec.box_head.build(channels, spec.box_pooler.resolution)  # first, as upstream
-        super().__init__(spec, inputs=box_head.out_dim, channels=channels)
+        super().__init__(spec, box_predictor=box_predictor, channels=channels)
         self.box_head = box_head
         self.box_pooler = RoiPooler(spec.box_pooler, strides)
         self.mask_pooler = RoiPooler(spec.mask_pooler, strides)
@@ -73,22 +90,68 @@ class StandardROIHeads(RoiHeads):
     def _maps(self, features: dict[str, Tensor]) -> list[Tensor]:
         return [features[name] for name in self.in_features]
 
-    def _box_vectors(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        return self.box_head(self.box_pooler(self._maps(features), boxes))
-
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         return self.mask_pooler(self._maps(features), boxes)
 
-    def _losses(
+    def _mask_losses(
         self, features: dict[str, Tensor], samples: Sequence[RoiSample]
     ) -> dict[str, Tensor]:
-        vectors = self._box_vectors(features, [sample.boxes for sample in samples])
-        logits, deltas = self.box_predictor(vectors)
-        losses = self.box_predictor.losses(logits, deltas, samples)
-        if self.mask_head is not None:
-            chosen = [sample.foreground() for sample in samples]
-            logits = self.mask_head(
-                self._mask_features(features, [sample.boxes for sample in chosen])
-            )
-            losses["loss_mask"] = mask_loss(logits, chosen)
-        return losses
+        """{"loss_mask"} of the sampled boxes that hold an object; {} without masks."""
+        if self.mask_head is None:
+            return {}
+        chosen = [sample.foreground() for sample in samples]
+        logits = self.mask_head(self._mask_features(features, [sample.boxes for sample in chosen]))
+        return {"loss_mask": mask_loss(logits, chosen)}
+
+
+class StandardROIHeads(PooledHeads):
+    """Box head, predictor and mask head."""
+
+    box_predictor: BoxPredictor
+
+    def __init__(self, spec: StandardHeadsSpec, *, channels: int, strides: Sequence[int]) -> None:
+        """Args: channels, strides: of the maps, which are all as wide."""
+        # Made in upstream's order: a seed then draws the same weights.
+        head = spec.box_head.build(channels, spec.box_pooler.resolution)
+        predictor = BoxPredictor(spec.predictor, inputs=head.out_dim, num_classes=spec.num_classes)
+        super().__init__(
+            spec, box_head=head, box_predictor=predictor, channels=channels, strides=strides
+        )
+        self.train_on_pred_boxes = spec.train_on_pred_boxes
+
+    def _predict(
+        self, features: dict[str, Tensor], boxes: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Maps and N tensors of boxes (n, 4) -> logits (r, K + 1), deltas (r, 4 * B)."""
+        return self.box_predictor(self.box_head(self.box_pooler(self._maps(features), boxes)))
+
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Detections]:
+        logits, deltas = self._predict(features, proposals)
+        return self.box_predictor.detect(logits, deltas, proposals, image_sizes)
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        samples: Sequence[RoiSample],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        logits, deltas = self._predict(features, [sample.boxes for sample in samples])
+        losses = self.box_predictor.losses(logits, deltas, BoxTargets.of(samples))
+        if self.train_on_pred_boxes:
+            samples = self._refined(deltas, samples)
+        return {**losses, **self._mask_losses(features, samples)}
+
+    @torch.no_grad()
+    def _refined(self, deltas: Tensor, samples: Sequence[RoiSample]) -> list[RoiSample]:
+        """The samples with the boxes that the predictor makes of them."""
+        boxes = self.box_predictor.boxes_of_true_classes(
+            deltas,
+            [sample.boxes for sample in samples],
+            torch.cat([sample.classes for sample in samples]),
+        )
+        return [replace(sample, boxes=moved) for sample, moved in zip(samples, boxes)]

@@ -72,6 +72,26 @@ def foreground_rows(samples: Sequence[RoiSample]) -> Tensor:
     )
 
 
+@dataclass(frozen=True)
+class BoxTargets:
+    """The boxes of all images that a box head is trained on, image by image, and their objects."""
+
+    boxes: Tensor  # (r, 4)
+    classes: Tensor  # int64 (r,); num_classes = background
+    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    foreground: Tensor  # int64: the rows where it is not
+
+    @staticmethod
+    def of(samples: Sequence[RoiSample]) -> BoxTargets:
+        """Those of the sampled proposals."""
+        return BoxTargets(
+            torch.cat([sample.boxes for sample in samples]),
+            torch.cat([sample.classes for sample in samples]),
+            torch.cat([sample.gt_boxes for sample in samples]),
+            foreground_rows(samples),
+        )
+
+
 @dataclass
 class Detections:
     """What was found in one image, sorted by falling score."""

@@ -41,17 +41,25 @@ from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha25
 from transfer.detection.config import all_defaults, preprocess_of
 from transfer.detection.config_checks import value_of
 from transfer.detection.engine import CONFIG_FILE
+from transfer.detection.torchvision_engine.architectures import is_timm
+from transfer.detection.torchvision_engine.timm_convnet import NETWORK, layout_of
 from transfer.training.files import ModelFile, read_model
 
 logger = logging.getLogger(__name__)
 
-# Kinds of files: a GeneralizedRCNN, another model of Detectron2, and every file without its heads.
+# Kinds of files: a detector that is built here, another model of Detectron2, and every file without
+# their heads.
 DETECTOR, OTHER_MODEL, BACKBONE = "detector", "other model", "backbone"
-HEADS = ("proposal_generator.", "roi_heads.")  # every GeneralizedRCNN has both
+# What every GeneralizedRCNN has, both of them, and every RetinaNet.
+HEADS = ("proposal_generator.", "roi_heads.")
+DENSE_HEADS = ("head.cls_score.", "head.bbox_pred.")
 # Prefixes of a backbone's tensors in a detector: FPN's, C4's, and those of C4's last stage.
 IN_DETECTOR = ("backbone.bottom_up.", "backbone.", "roi_heads.")
 # Old models also saved these; here they follow from the config.
-DERIVED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+DERIVED = (
+    *("pixel_mean", "pixel_std"),
+    *("proposal_generator.anchor_generator.", "anchor_generator."),
+)
 SHOWN = 10  # class names that a message lists
 
 # Keys of the config beside a file: those that decide how its network's input is computed,
@@ -70,6 +78,8 @@ COMPARED = (
     "MODEL.RPN.IN_FEATURES",
     "MODEL.RPN.BBOX_REG_WEIGHTS",
     "MODEL.ROI_HEADS.IN_FEATURES",
+    "MODEL.RETINANET.IN_FEATURES",
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
@@ -108,8 +118,9 @@ def kind_of(source: OpenedWeights) -> str:
     """
     model = source.raw.content.get("model")
     names = [str(name) for name in model] if isinstance(model, Mapping) else []
-    if all(any(name.startswith(head) for name in names) for head in HEADS):
-        return DETECTOR
+    for heads in (HEADS, DENSE_HEADS):
+        if all(any(name.startswith(head) for name in names) for head in heads):
+            return DETECTOR
     # The converter writes a ViT alone under ViTDet's names too: they do not show which it is.
     others = (name for name in names if not name.startswith(VITDET))
     if any(name.startswith("backbone.") and _canonical(name) for name in others):
@@ -137,7 +148,7 @@ def read_detector(source: OpenedWeights, cfg: CfgNode) -> DetectorWeights:
         InputError: the file is unreadable, is not a detector, or its backbone is not a whole ResNet
             or ViT.
     """
-    model = read_model(source, HEADS[1])
+    model = read_model(source)
     tensors = _tensors(model)
     weights = _backbone(source, model, tensors, cfg)
     classes = named_classes(model, source.file)
@@ -158,16 +169,11 @@ def _backbone(
     source: OpenedWeights, model: ModelFile, tensors: Mapping[str, Tensor], cfg: CfgNode
 ) -> Weights:
     """The backbone among a model's tensors, complete; the values of all tensors are checked."""
-    state = {own: v for name, v in tensors.items() if (own := _canonical(name)) is not None}
-    backbone, likeness = nearest_backbone(state)
-    if likeness < 0.5:
-        raise InputError(
-            f"{source}: the backbone of this detector is not a ResNet or ViT that is known here"
-        )
+    state, backbone, left_out = _named(source, tensors, cfg)
     unused = {
         name: torch.empty(shape, device="meta")
         for name, shape in expected_shapes(backbone, counters=False).items()
-        if name.startswith(UNUSED)
+        if name.startswith(left_out)
     }
     check_complete({**unused, **state}, backbone, str(source))
     warnings = check_values(tensors, str(source))
@@ -178,6 +184,29 @@ def _backbone(
     return Weights(
         state, backbone, stated.preprocess, provenance, None, warnings, stated.architecture
     )
+
+
+def _named(
+    source: OpenedWeights, tensors: Mapping[str, Tensor], cfg: CfgNode
+) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """The backbone's tensors under their canonical names, which backbone it is, and what the names
+    of those begin with that a detector leaves out.
+
+    A network of timm's is the one that the config names.
+    """
+    start = len(NETWORK)
+    of_timm = {name[start:]: v for name, v in tensors.items() if name.startswith(NETWORK)}
+    if is_timm(cfg) and of_timm:
+        backbone = cfg.MODEL.BACKBONE.NAME
+        return of_timm, backbone, tuple(f"{part}." for part in layout_of(backbone).after)
+    state = {own: v for name, v in tensors.items() if (own := _canonical(name)) is not None}
+    backbone, likeness = nearest_backbone(state)
+    if likeness < 0.5:
+        what = "not a ResNet or ViT that is known here"
+        if of_timm:
+            what = "a network of timm's: set MODEL.BACKBONE.NAME to its name"
+        raise InputError(f"{source}: the backbone of this detector is {what}")
+    return state, backbone, UNUSED
 
 
 def _canonical(name: str) -> str | None:

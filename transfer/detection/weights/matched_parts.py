@@ -21,6 +21,7 @@ BACKBONE_PART = "backbone"
 # of its ResNet.
 PREFIXES = {
     "backbone.fpn_": "FPN",
+    "backbone.top_block.": "FPN",
     "backbone.simfp_": "simple feature pyramid",
     "backbone.": BACKBONE_PART,
     "proposal_generator.": "RPN",
@@ -30,8 +31,14 @@ PREFIXES = {
     "roi_heads.box_predictor.": "box predictor",
     "roi_heads.mask_head.predictor.": "mask predictor",
     "roi_heads.mask_head.": "mask head",
+    "head.cls_score.": "class predictor",
+    "head.": "dense head",
 }
-PREDICTORS = ("box predictor", "mask predictor")  # their width is the number of classes
+PREDICTORS = (
+    "box predictor",
+    "mask predictor",
+    "class predictor",
+)  # their width is the number of classes
 OPTIONAL = ("extra norm", "mask head", "mask predictor")  # not every detector has them
 
 Shapes = Mapping[str, "tuple[int, ...]"]
@@ -132,7 +139,10 @@ def reordered(
     for name, value in tensors.items():
         if part_of(name) not in PREDICTORS:
             continue
-        if "cls_score." in name and len(value) == count + 1:  # the background comes last
+        if part_of(name) == "class predictor":
+            if len(value) % count == 0:  # a row for each class of each anchor of a place
+                moved[name] = value.unflatten(0, (-1, count))[:, rows].flatten(0, 1)
+        elif "cls_score." in name and len(value) == count + 1:  # the background comes last
             moved[name] = value[torch.cat([rows, torch.tensor([count])])]
         elif "bbox_pred." in name and len(value) == 4 * count:
             moved[name] = value.unflatten(0, (count, 4))[rows].flatten(0, 1)

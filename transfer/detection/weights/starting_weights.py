@@ -17,13 +17,16 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.networks.architectures import same_trunk
+from transfer.checkpoints.networks.timm_convnets import is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.detection.config import backbone_name, changed, vit_facts, with_preprocess
-from transfer.detection.torchvision_engine.architectures import architecture, is_vit
+from transfer.detection.torchvision_engine.architectures import architecture, is_timm, is_vit
+from transfer.detection.torchvision_engine.batchnorm import BATCH_NORMS
 from transfer.detection.torchvision_engine.engine import make_detector
+from transfer.detection.torchvision_engine.timm_convnet import layout_of
 from transfer.detection.weights.detector_file import (
     BACKBONE,
     DETECTOR,
@@ -39,8 +42,6 @@ from transfer.detection.weights.matched_parts import BACKBONE_PART, in_class_ord
 logger = logging.getLogger(__name__)
 
 INSTEAD = "TRANSFER.INIT backbone takes its backbone alone"
-# Norms that take the weights of a batch norm: every ResNet that can be read here has one.
-BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
@@ -96,14 +97,16 @@ def read_starting_weights(
 def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
     """Reads a file that holds a backbone, or draws `random` weights, of the config's backbone."""
     name = backbone_name(cfg)
-    norm = "FrozenBN" if parse_vit(name) else cfg.MODEL.RESNETS.NORM
-    if source.is_random and norm == "FrozenBN" and not parse_vit(name):
+    norm = cfg.MODEL.RESNETS.NORM if has_batch_norm(cfg) else None
+    if source.is_random and norm == "FrozenBN":
         logger.warning(
             "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
         )
-    weights = read_weights(source, backbone=name if source.is_random else None, seed=seed)
+    # What a file holds is compared later, but a name may be needed to read it.
+    wanted = name if source.is_random or is_timm_convnet(name) else None
+    weights = read_weights(source, backbone=wanted, seed=seed)
     check_backbone(source, weights, cfg)
-    if norm not in BATCH_NORMS:
+    if norm is not None and norm not in BATCH_NORMS:
         if not source.is_random:
             raise InputError(
                 f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {source}: set one "
@@ -113,13 +116,20 @@ def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
     return weights
 
 
+def has_batch_norm(cfg: CfgNode) -> bool:
+    """Whether the config's backbone has batch norms, in whose place MODEL.RESNETS.NORM is."""
+    if is_timm(cfg):
+        return layout_of(cfg.MODEL.BACKBONE.NAME).batch_norms
+    return not is_vit(cfg)
+
+
 def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
     """An untrained ResNet's tensors without what the norm of that name ("": none) does not have."""
     kept = {name: value for name, value in state.items() if not name.endswith(STATISTICS)}
     return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
 
 
-def check_backbone(source: OpenedWeights, weights: Weights, cfg: CfgNode) -> None:
+def check_backbone(source: OpenedWeights | str, weights: Weights, cfg: CfgNode) -> None:
     """Raises InputError unless the weights are of the config's backbone."""
     name = backbone_name(cfg)
     lacks = vitdet_lacks(weights.backbone)
@@ -130,7 +140,8 @@ def check_backbone(source: OpenedWeights, weights: Weights, cfg: CfgNode) -> Non
     if not same_trunk(weights.backbone, name):
         raise InputError(
             f"{source} is a {weights.backbone}, where the config builds a {name}: choose other "
-            "weights, or a config (MODEL.RESNETS.DEPTH, TRANSFER.VIT) of their backbone"
+            "weights, or a config of their backbone (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, "
+            "TRANSFER.VIT)"
         )
 
 

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 14, 30, 40
 
 @dataclass(frozen=True)
 class Axis:
-    """From `low` to `high`, linear or logarithmic (base 10)."""
+    """An axis from `low` to `high`, linear or logarithmic (base 10)."""
 
     label: str
     low: float
@@ -23,7 +23,7 @@ class Axis:
     log: bool = False
 
     def part(self, value: float) -> float:
-        """0 at `low`, 1 at `high`."""
+        """Returns a value's position on the axis: 0 at `low`, 1 at `high`."""
         if self.log:
             span = math.log10(self.high / self.low)
             return math.log10(max(value, self.low) / self.low) / span
@@ -31,7 +31,7 @@ class Axis:
 
 
 def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool = False) -> Axis:
-    """An axis over `values` with about five round ticks.
+    """Returns an axis over `values` with about five round ticks.
 
     `tight` ends at the outermost values instead of at ticks. A logarithmic axis needs values
     above 0.
@@ -49,7 +49,7 @@ def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool 
 
 
 def _log_axis(low: float, high: float, label: str) -> Axis:
-    """Whole decades; 1, 2 and 5 of each where the range is short."""
+    """Returns an axis of complete decades, with ticks at 1, 2 and 5 of each if it is short."""
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     if last == first:
         last += 1
@@ -73,12 +73,12 @@ class Frame:
     y: Axis
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Data to pixels; larger `y` is higher."""
+        """Converts data to pixels; larger `y` is higher."""
         across = LEFT + self.x.part(x) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - self.y.part(y) * (HEIGHT - TOP - BOTTOM)
 
     def draw(self) -> str:
-        """Grid, tick labels and axis labels: the y axis' above it, to be read without turning."""
+        """Draws grid, tick labels and axis labels; the y axis has its horizontal label above it."""
         bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
         parts = [text(4, 12, self.y.label, css="tick axis")]
         for value in self.y.ticks:
@@ -94,7 +94,7 @@ class Frame:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` round values from at most `low` to at least `high`, step 1, 2 or 5 x 10^k."""
+    """Returns about `count` values that cover `low` to `high`, in steps of 1, 2 or 5 x 10^k."""
     if high <= low:
         low, high = low - (abs(low) * 0.05 or 1), high + (abs(high) * 0.05 or 1)
     raw = (high - low) / count

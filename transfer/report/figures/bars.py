@@ -1,4 +1,4 @@
-"""Horizontal bars: one number per checkpoint, and the differences of two checkpoints by class."""
+"""Horizontal bars: one number per checkpoint, or the differences of two checkpoints by class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bar:
 
 
 def bar_chart(bars: Sequence[Bar], title: str) -> str:
-    """Bars from 0, with whiskers where there are any."""
+    """Draws bars from 0, with whiskers if there are any."""
     left, right = 160, 112
     height = ROW * len(bars) + 6
     ends = [bar.value if bar.high is None else max(bar.value, bar.high) for bar in bars]
@@ -56,7 +56,7 @@ def difference_chart(
     first: tuple[str, int],
     second: tuple[str, int],
 ) -> str:
-    """Sorted bars of first - second, without a sign: to the side of the one that is higher.
+    """Draws sorted bars of first - second, without a sign, on the side of the higher checkpoint.
 
     `differences` are (class, percentage points); `first` and `second` (label, series).
     """
@@ -77,7 +77,7 @@ def difference_chart(
         parts.append(text(4, y + 13, shorten(name, 16)))
         end = (middle + width + 5, "start") if value >= 0 else (middle - width - 5, "end")
         parts.append(text(end[0], y + 13, words, end[1], "value small"))
-    # One path per side: a page holds this figure for each two checkpoints
+    # One path per side: a page has this figure for each pair of checkpoints
     parts += [f'<path class="bar {style_of(side[1])}" d="{d}"/>' for side, d in boxes.items() if d]
     parts.append(f'<path class="axis" d="M{middle} {head - 4}V{height - 4}"/>')
     return "".join([*parts, "</svg>"])

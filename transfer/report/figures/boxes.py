@@ -1,4 +1,4 @@
-"""Boxes over a thumbnail: one detector's view of one image."""
+"""Boxes over a thumbnail: the detections of one checkpoint on one image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from transfer.report.figures.svg import open_svg, shorten, text
 
 SIDE = 192.0  # long edge of the drawing
-CHARACTER, LINE = 5.2, 9.0  # size of a label's character, about
-Drawn = tuple[Sequence[float], str, bool | None]  # box, label, right or wrong or neither
+CHARACTER, LINE = 5.2, 9.0  # approximate size of a label's character
+Drawn = tuple[Sequence[float], str, bool | None]  # box, label, right (None: does not count)
 
 
 def box_figure(
@@ -19,12 +19,12 @@ def box_figure(
     picture: str = "",
     offset: tuple[float, float] = (0, 0),
 ) -> str:
-    """What was found, and the annotated objects thin and dotted below it.
+    """Draws the detected boxes over the annotated objects, which are thin and dotted.
 
     Args:
-        size: of the image in pixels, which the boxes (XYXY) are in.
+        size: size of the image in pixels, the unit of the boxes (XYXY).
         picture: id of an `<image>` element in the page, or "" for none.
-        offset: of this image's thumbnail in it, in its pixels.
+        offset: position of this image's thumbnail in the picture, in its pixels.
     """
     scale = SIDE / max(size)
     width, height = size[0] * scale, size[1] * scale
@@ -45,7 +45,7 @@ def _path(box: Sequence[float], scale: float) -> str:
 
 
 def _labels(found: Sequence[Drawn], scale: float, width: float) -> list[str]:
-    """Class and score at the top of each box; the surest first, others step down below them."""
+    """Writes class and score at the top of each box; the highest score is placed first."""
     placed: list[tuple[float, float, float]] = []
     parts = []
     for box, label, _ in found:

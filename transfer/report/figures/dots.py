@@ -1,4 +1,4 @@
-"""Many small groups side by side: AP by size, AP by class; a row per group, a mark per series."""
+"""Dot charts for many small groups (AP by size or class): a row per group, a mark per series."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEFT, RIGHT, TOP, ROW = 118, 16, 24, 19
 
 @dataclass(frozen=True)
 class Dots:
-    """One row: (checkpoint's label, its series, value) of each that has a value."""
+    """One row: (checkpoint's label, its series, value) for each checkpoint that has a value."""
 
     label: str
     values: Sequence[tuple[str, int, float]]
 
 
 def dot_chart(rows: Sequence[Dots], title: str, unit: str = "percent") -> str:
-    """A common scale from 0 (or below) at the top; a thin line joins a row's extremes."""
+    """Draws the rows with a common scale from 0 (or below); a thin line joins a row's extremes."""
     values = [value for row in rows for _, _, value in row.values]
     scale = axis([0.0, *values], unit)
     height = TOP + ROW * len(rows) + 8

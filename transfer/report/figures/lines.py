@@ -11,9 +11,9 @@ from transfer.report.figures.svg import group, mark, open_svg, short, style_of, 
 
 Point = TypeVar("Point", bound=tuple)
 
-MARKS = 6  # per curve: shapes tell curves apart without hiding them
-MOST_POINTS = 100  # of one curve, which is about 330 px wide
-MOST_OF_BAND = 34  # a page holds many; every third of 101 recalls
+MARKS = 6  # per curve: enough to identify a curve by shape without hiding it
+MOST_POINTS = 100  # points of one curve, which is about 330 px wide
+MOST_OF_BAND = 34  # points of a band: every third of 101 recalls, because a page has many bands
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def line_chart(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """The curves that have points; the legend is the page's.
+    """Draws the curves that have points; the page has the legend.
 
-    On a logarithmic axis points at or below 0 are left out.
+    On a logarithmic axis, points at or below 0 are left out.
     """
     kept = [_positive(line, log_x, log_y) for line in lines]
     kept = [replace(line, points=_thinned(line.points, MOST_POINTS)) for line in kept]
@@ -59,7 +59,7 @@ def _positive(line: Line, log_x: bool, log_y: bool) -> Line:
 
 
 def _thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most `most` of them, evenly spaced, the first and the last kept."""
+    """Returns at most `most` points, evenly spaced, including the first and the last."""
     count = min(most, len(points))
     return [points[round(i * (len(points) - 1) / max(1, count - 1))] for i in range(count)]
 
@@ -75,7 +75,7 @@ def _curve(line: Line, frame: Frame) -> str:
     around = " ".join(f"{short(x)},{short(y)}" for x, y in edge)
     parts += [f'<polygon class="band {style_of(line.series)}" points="{around}"/>'] * bool(band)
     few = len(spots) <= MARKS
-    # Marks of different series start at different places, so that equal curves show both
+    # Marks of different series start at different places: then equal curves are both visible
     places = range(len(spots)) if few else _spread(len(spots), line.series)
     for index in places:
         x, y = line.points[index]

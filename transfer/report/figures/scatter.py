@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from transfer.report.figures.axes import HEIGHT, RIGHT, TOP, WIDTH, Frame, axis
 from transfer.report.figures.svg import group, mark, open_svg, shorten, text, tip
 
-CHARACTER = 6.3  # px of one character of a label, about
+CHARACTER = 6.3  # approximate width of a label's character in px
 LINE = 12.0
-MOST_LABELS = 6  # more would stand beside each other's marks: the page's legend names them
+MOST_LABELS = 6  # more labels would overlap other marks: then only the page's legend has names
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
 def scatter_chart(
     points: Sequence[Point], title: str, x_label: str, y_label: str, *, from_zero: bool = False
 ) -> str:
-    """Marks with their names, of few points: labels move around their mark until they hide nothing.
+    """Draws marks; with few points also names, placed around their mark to overlap least.
 
     `from_zero`: the x axis starts at 0.
     """
@@ -64,7 +64,7 @@ def _ends(value: float, spread: float | None) -> tuple[float, ...]:
 
 
 def _whiskers(point: Point, frame: Frame) -> list[Box]:
-    """Left or lower end, then right or upper end, in pixels, of each whisker there is."""
+    """Returns the ends of each whisker in pixels: left or lower end, then right or upper end."""
     found = []
     if point.x_spread:
         ends = [(point.x - point.x_spread, point.y), (point.x + point.x_spread, point.y)]
@@ -76,7 +76,7 @@ def _whiskers(point: Point, frame: Frame) -> list[Box]:
 
 
 def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> Box:
-    """The first place around (x, y) that overlaps least with what is taken or outside."""
+    """Returns the first place around (x, y) with the least overlap with taken or outside areas."""
     tries = []
     for down in (0.0, -LINE, LINE, -2 * LINE, 2 * LINE, -3 * LINE, 3 * LINE):
         for left in (x + 9, x - 9 - width, x - width / 2):

@@ -1,1 +1,1 @@
-"""The HTML page of a report: its figures, galleries, pictures and the template around them."""
+"""The HTML page of a report: its figures, galleries, pictures and template."""

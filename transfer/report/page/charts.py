@@ -1,7 +1,7 @@
 """Figures of the table's numbers: bars, AP by size, probe against detection, cost.
 
-Every function returns a `Group`: charts with a heading and a legend, or the reason why there are
-none.
+Every function returns a `Group`: charts with a heading and a legend, or the reason why there is no
+chart.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Chart:
 class Group:
     """Figures under one heading; `rows` are the checkpoints of the legend.
 
-    `missing` is why there is no chart, and what would bring one.
+    `missing` says why there is no chart, and what is needed for one.
     """
 
-    name: str  # of its anchor
+    name: str  # name of its anchor
     heading: str
     words: str
     charts: list[Chart]
@@ -52,7 +52,7 @@ class Group:
 
 
 def overview(results: Results) -> Group:
-    """A bar chart per headline metric."""
+    """Returns a bar chart per headline metric."""
     charts = []
     for protocol, metric in results.headlines():
         bars = []
@@ -65,13 +65,13 @@ def overview(results: Results) -> Group:
     return Group(
         "overview",
         "Headline numbers",
-        "Bars start at 0; whiskers are the 95 % intervals of the table, where there are any.",
+        "Bars start at 0; whiskers are the 95 % intervals of the table, if there are any.",
         charts,
     )
 
 
 def by_size(results: Results) -> Group:
-    """AP of small, medium and large objects."""
+    """Returns charts of the AP of small, medium and large objects."""
     charts, drawn = [], []
     for protocol, kind in product(results.protocols, ("bbox", "segm")):
         rows = []
@@ -89,12 +89,12 @@ def by_size(results: Results) -> Group:
         "COCO's sizes: small is below 32 x 32 pixels, large above 96 x 96. Means over trials.",
         charts,
         _ordered(results, drawn),
-        "Only COCO's evaluator gives it, for sizes that the test set has objects of.",
+        "Only COCO's evaluator computes it, for the sizes of objects in the test set.",
     )
 
 
 def linear_against_detection(results: Results) -> Group:
-    """Linear top-1 against box AP, a mark per checkpoint that has both."""
+    """Returns charts of linear top-1 against box AP, with a mark per checkpoint that has both."""
     linear = [(p, m) for p, m in results.headlines() if p.task == "linear"]
     detection = [(p, m) for p, m in results.headlines() if m == "bbox/AP"]
     charts, unnamed = [], set()
@@ -114,16 +114,16 @@ def linear_against_detection(results: Results) -> Group:
     return Group(
         "scatter",
         "Linear probe against detection",
-        "Whether a good linear probe means a good detector. Percent; whiskers are one sample "
+        "Does a good linear probe mean a good detector? Percent; whiskers are one sample "
         "standard deviation." + (cut if len(charts) > MAX_SCATTERS else ""),
         charts[:MAX_SCATTERS],
         _of_series(results, unnamed),
-        missing="Needs two checkpoints that both a linear probe and a detector were run on.",
+        missing="Needs two checkpoints with results of both a linear probe and a detector.",
     )
 
 
 def cost_against_quality(results: Results) -> Group:
-    """The first headline metric of each protocol against the measured cost of pretraining."""
+    """Returns charts of each protocol's first headline metric against pretraining cost."""
     charts, seen, unnamed = [], set(), set()
     for protocol, metric in results.headlines():
         if protocol.key in seen:
@@ -142,8 +142,8 @@ def cost_against_quality(results: Results) -> Group:
     return Group(
         "cost",
         "Cost against quality",
-        "Cost is the measured time of pretraining: GPU time where it ran on GPUs, else wall-clock "
-        "time on the processors that it had. Untrained weights cost nothing.",
+        "Cost is the measured time of pretraining: GPU time if it ran on GPUs, else wall-clock "
+        "time on its processors. Untrained weights cost nothing.",
         charts,
         _of_series(results, unnamed),
         "Needs two checkpoints, one of them with a measured pretraining time.",
@@ -151,7 +151,7 @@ def cost_against_quality(results: Results) -> Group:
 
 
 def _without_names(points: Sequence[Point]) -> set[int]:
-    """Series of a chart that leaves its marks to the legend."""
+    """Returns the series of a chart without labels at its marks: the legend names them."""
     return {point.series for point in points} if len(points) > MOST_LABELS else set()
 
 
@@ -162,7 +162,7 @@ def _of_series(results: Results, wanted: set[int]) -> list[Checkpoint]:
 def _cost_points(
     found: Sequence[tuple[int, Checkpoint, Summary]], gpu: bool
 ) -> tuple[list[Point], str]:
-    """Points and the axis' label; GPU and other time are never on one axis."""
+    """Returns points and the label of the axis; GPU and other times are never on one axis."""
     costs: dict[int, float] = {}
     for series, row, _ in found:
         cost = row.gpu_seconds if gpu else (None if row.gpu_seconds else row.seconds)
@@ -184,7 +184,7 @@ def _cost_points(
 def _summaries(
     results: Results, protocol: Protocol, metric: str
 ) -> Iterable[tuple[int, Checkpoint, Summary]]:
-    """(series, checkpoint, summary) of those that have the metric."""
+    """Returns (series, checkpoint, summary) of the checkpoints that have the metric."""
     for series, row in enumerate(results.checkpoints):
         cell = results.cell(row, protocol)
         summary = cell.summaries.get(metric) if cell else None

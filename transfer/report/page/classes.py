@@ -1,6 +1,6 @@
-"""Numbers per class: all checkpoints beside each other, and the differences of each two.
+"""Numbers per class: all checkpoints side by side, and the differences of each pair.
 
-The records hold them as {metric: {class: percent}}. Values are means over trials.
+The records have them as {metric: {class: percent}}. Values are means over trials.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from transfer.report.figures.dots import Dots, dot_chart
 from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Cell, Protocol, Results
 
-MOST_CLASSES = 24  # in one figure; the widest gaps first
+MOST_CLASSES = 24  # in one figure; the largest differences first
 MOST_DIFFERENCES = 12
 
 Values = dict[int, dict[str, float]]  # series -> class -> percent
 
 
 def by_class(results: Results) -> Group:
-    """A row per class and a mark per checkpoint, the classes that differ most."""
+    """Returns charts with a row per class and a mark per checkpoint: classes that differ most."""
     charts: list[Chart] = []
     drawn: set[int] = set()
     for protocol in results.protocols:
@@ -46,7 +46,7 @@ def by_class(results: Results) -> Group:
     return Group(
         "classes",
         "By class",
-        "Means over trials, the best class at the top.",
+        "Means over trials; the best class is at the top.",
         charts,
         [row for series, row in enumerate(results.checkpoints) if series in drawn],
         "No record has numbers per class.",
@@ -54,7 +54,7 @@ def by_class(results: Results) -> Group:
 
 
 def class_differences(results: Results) -> dict[tuple[int, int], list[Chart]]:
-    """{(first, second) series: charts} of each two checkpoints, first < second."""
+    """Returns {(first, second) series: charts} for each pair of checkpoints, first < second."""
     charts: dict[tuple[int, int], list[Chart]] = {}
     labels = [row.label for row in results.checkpoints]
     for protocol in results.protocols:
@@ -74,7 +74,7 @@ def class_differences(results: Results) -> dict[tuple[int, int], list[Chart]]:
 
 
 def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
-    """The first metric that has classes, headlines before others, and its values by checkpoint."""
+    """Returns the first metric with classes (headlines first), and its values by checkpoint."""
     cells = {
         series: cell
         for series, row in enumerate(results.checkpoints)
@@ -89,7 +89,7 @@ def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
 
 
 def _class_means(cell: Cell, metric: str) -> dict[str, float]:
-    """Of the classes that have a value in every trial."""
+    """Returns means over trials for the classes that have a value in every trial."""
     trials = [(entry.record["per_class"] or {}).get(metric) or {} for entry in cell.files]
     return {
         name: _mean([trial[name] for trial in trials])
@@ -99,7 +99,7 @@ def _class_means(cell: Cell, metric: str) -> dict[str, float]:
 
 
 def _common(values: Values) -> list[str]:
-    """Classes that all have, in the first one's order."""
+    """Returns the classes that all checkpoints have, in the order of the first."""
     found = list(values.values())
     return [name for name in found[0] if all(name in other for other in found)] if found else []
 

@@ -1,7 +1,7 @@
-"""The data of the page's comparison: every two rows, metric by metric.
+"""The data of the page's comparison: every pair of rows, for each metric.
 
-The page's script only chooses and prints; every number and every word on a difference is made
-here.
+The page's script only selects and prints; this module makes all numbers and texts about a
+difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transfer.results.metrics import is_percent
 
 
 def pair_data(results: Results) -> dict[str, Any]:
-    """JSON-ready: `columns` by protocol and metric, `pairs` of row numbers to differences.
+    """Returns data for JSON: `columns` by protocol and metric, `pairs` of row numbers.
 
     Rows are those of `every_row`, with their `labels` and `units`; metrics are those in percent.
     columns: [{protocol, metric, headline, texts: [one per row, "" where not run]}]; pairs: {"0-1":
@@ -58,14 +58,14 @@ def pair_data(results: Results) -> dict[str, Any]:
 
 
 def every_row(results: Results) -> list[Checkpoint]:
-    """The checkpoints, by the numbers of their series, then the methods."""
+    """Returns the checkpoints, by the numbers of their series, then the methods."""
     return [*results.checkpoints, *results.methods]
 
 
 def default_pair(results: Results, wanted: tuple[str, ...] = ()) -> tuple[int, int] | None:
-    """(first, second) rows to show first: `wanted` labels, else the two with most in common.
+    """Returns the pair of rows to show first: `wanted` labels, else the two with most in common.
 
-    Trained checkpoints come before untrained ones; None where no two have a protocol in common.
+    Trained checkpoints are preferred; None if no two rows have a protocol in common.
     """
     labels = [row.label for row in every_row(results)]
     if wanted:
@@ -75,7 +75,7 @@ def default_pair(results: Results, wanted: tuple[str, ...] = ()) -> tuple[int, i
         pair = (results.checkpoints[one], results.checkpoints[two])
         common = [p for p in results.protocols if all(results.cell(row, p) for row in pair)]
         if common:
-            # The later row first: baselines stand at the top of the table
+            # The later row comes first: baselines are at the top of the table
             shared[two, one] = (not any(row.untrained for row in pair), len(common))
     return max(shared, key=lambda key: shared[key], default=None)
 
@@ -87,7 +87,7 @@ def _numbers(pair: Pair) -> tuple[float, float | None, float | None, str, float 
 
 
 def _covers(pair: Pair) -> str:
-    """What the interval is over, and how it takes the trials."""
+    """Returns what the interval covers, and which spread of the trials it uses."""
     words = pair.found.estimate.covers or ""
     return words if pair.trials == "–" else f"{words}; {pair.trials}"
 

@@ -1,6 +1,6 @@
 """Figures of artifacts: learning curves, precision-recall, feature spectra.
 
-Precision and recall are means over the trials, the others are of the first trial that has the file.
+Precision and recall are means over the trials; other figures show the first trial with the file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from transfer.report.page.artifacts import Artifacts, drawable
 from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
-MOST_METRICS = 40  # precision-recall curves of one file
-MAX_CHARTS = 6  # of one protocol's learning curves
-# Scalars that are not a result: where the run was, not how well it went
+MOST_METRICS = 40  # most precision-recall curves of one file
+MAX_CHARTS = 6  # most charts of one protocol's learning curves
+# Scalars that are not results: they say how far the run was
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
 _NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
 _DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
@@ -27,7 +27,7 @@ Members = list[tuple[int, Checkpoint, Any]]  # series, checkpoint, the artifact'
 
 
 def learning_curves(results: Results, artifacts: Artifacts) -> list[Group]:
-    """Pretraining (one group), then fine-tuning (a group per protocol)."""
+    """Returns curves of pretraining (one group), then of training (a group per protocol)."""
     groups = [
         _curve_group(
             "Learning curves: pretraining", _pretraining(results, artifacts), artifacts.notes
@@ -42,7 +42,7 @@ def learning_curves(results: Results, artifacts: Artifacts) -> list[Group]:
 
 
 def precision_recall(results: Results, artifacts: Artifacts) -> Group:
-    """Precision against recall, a chart per protocol and metric."""
+    """Returns precision against recall, with a chart per protocol and metric."""
     charts, drawn = [], []
     for protocol in results.protocols:
         members = []
@@ -63,8 +63,8 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
         "precision-recall",
         "Precision and recall",
         "Interpolated precision at each recall, mean over classes and trials; a band spans the "
-        "trials. The mean height of a curve is the AP that it is named after (VOC's 2007 metric "
-        "takes eleven points of it).",
+        "trials. The mean height of a curve is the AP in its name (VOC's 2007 metric uses eleven "
+        "points of it).",
         charts,
         [row for row in results.checkpoints if row in drawn],
         "Not stored by these runs; detection runs store pr_curves.json.",
@@ -72,7 +72,7 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
 
 
 def spectra(results: Results, artifacts: Artifacts) -> Group:
-    """Singular values of frozen features, a chart per data set and pooling."""
+    """Returns singular values of frozen features, with a chart per data set and pooling."""
     charts, drawn, seen = [], [], set()
     for protocol in results.protocols:
         members = _members(results, protocol, artifacts, "spectrum", _spectrum_content)
@@ -90,7 +90,7 @@ def spectra(results: Results, artifacts: Artifacts) -> Group:
         "spectrum",
         "Feature spectrum",
         "Singular values of the centred test features, as shares of the largest. A curve that "
-        "falls early uses few dimensions.",
+        "falls early means that few dimensions are used.",
         charts,
         [row for row in results.checkpoints if row in drawn],
         "Not stored by these runs; classification runs on whole images store spectrum.json.",
@@ -98,7 +98,7 @@ def spectra(results: Results, artifacts: Artifacts) -> Group:
 
 
 def over_trials(label: str, series: int, metric: str, trials: Sequence[dict[str, Any]]) -> Line:
-    """The mean of the trials that have the metric at the first one's recalls, and their range."""
+    """Returns mean and range of the trials that have the metric at the first trial's recalls."""
     found = [trial for trial in trials if metric in trial["mean"]]
     found = [trial for trial in found if trial["recall"] == found[0]["recall"]]
     if not found:
@@ -112,7 +112,7 @@ def over_trials(label: str, series: int, metric: str, trials: Sequence[dict[str,
 
 
 def _pretraining(results: Results, artifacts: Artifacts) -> Members:
-    """Of each checkpoint once, whatever was run on it."""
+    """Returns the pretraining curves of each checkpoint, once."""
     members: Members = []
     for protocol in results.protocols:
         known = {series for series, _, _ in members}
@@ -153,7 +153,7 @@ def _curve_group(title: str, members: Members, notes: list[str]) -> Group:
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:
-    """The rows of scalars that have a step, each with what of it can be drawn."""
+    """Returns the rows that have a step, each with the scalars that can be drawn."""
     found = []
     for row in content:
         kept = {name: value for name, value in row.items() if _is_drawable(value)}
@@ -173,7 +173,7 @@ def _is_drawable(value: Any) -> bool:
 def _pr_content(content: Any) -> dict[str, Any]:
     recall, mean = content["recall"], content["mean"]
     if len(mean) > MOST_METRICS:
-        raise ValueError(f"{len(mean)} curves are more than a page shows, {MOST_METRICS}")
+        raise ValueError(f"{len(mean)} curves; a page shows at most {MOST_METRICS}")
     for name, values in mean.items():
         if len(values) != len(recall):
             raise ValueError(f"{name} has {len(values)} values for {len(recall)} recalls")

@@ -1,8 +1,8 @@
-"""Detections of two checkpoints on the same test images, the biggest disagreements first.
+"""Detections of two checkpoints on the same test images, the largest disagreements first.
 
-The artifact "gallery" holds the boxes that a run found on a fixed few test images, "gallery_sheet"
-their thumbnails. Each protocol, image and checkpoint has a panel; each pair of checkpoints has an
-order of the images, by how differently the two see them, whatever the annotations say. A sheet is
+The artifact "gallery" has the boxes that a run found on a few fixed test images, "gallery_sheet"
+has their thumbnails. Each protocol, image and checkpoint has a panel. Each pair of checkpoints has
+an order of the images by their disagreement, which does not depend on the annotations. A sheet is
 embedded once per protocol, because all its checkpoints were tested on the same images.
 """
 
@@ -20,11 +20,11 @@ from transfer.report.page.artifacts import Artifacts, drawable
 from transfer.report.page.pictures import PICTURE_FAULTS, data_uri, read_picture
 from transfer.report.rows_columns_cells import Protocol, Results
 
-MIN_SCORE = 0.3  # of a drawn box; the order of the images is made of all that are stored
+MIN_SCORE = 0.3  # least score of a drawn box; all stored boxes decide the order of the images
 MOST_BOXES = 8
 MIN_IOU = 0.5
-MOST_IMAGES, MOST_STORED = 200, 1000  # of one file; its boxes of one image are paired with others'
-MOST_OF_SHEET = 4_000_000  # bytes
+MOST_IMAGES, MOST_STORED = 200, 1000  # most images of a file, and boxes of an image
+MOST_OF_SHEET = 4_000_000  # most bytes of a sheet
 
 Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
 
@@ -44,11 +44,14 @@ class Gallery:
     sheet_size: tuple[int, int]
     panels: dict[int, list[Markup]] = field(repr=False)
     orders: dict[str, list[list[float]]] = field(repr=False)
-    trials: dict[int, str] = field(default_factory=dict)  # series -> which trial it is
+    trials: dict[int, str] = field(default_factory=dict)  # series -> text that names its trial
 
 
 def collect_galleries(results: Results, artifacts: Artifacts, pictures: bool) -> list[Gallery]:
-    """One per protocol that two checkpoints or more have boxes of; no sheet without `pictures`."""
+    """Returns one for each protocol with boxes of two or more checkpoints.
+
+    Without `pictures` they have no sheet.
+    """
     galleries: list[Gallery] = []
     for protocol in results.protocols:
         gallery = _gallery(results, protocol, artifacts, pictures, len(galleries))
@@ -70,7 +73,7 @@ def _gallery(
             found[series] = content
     if len(found) < 2:
         return None
-    # Trials cut to other images, or an older choice, have other ids: only common ones compare
+    # Shortened trials, or an older choice of images, have different ids: only common ids compare
     common = set.intersection(*({image["id"] for image in c["images"]} for c in found.values()))
     images = {
         series: [image for image in content["images"] if image["id"] in common]
@@ -114,7 +117,7 @@ def _order(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> list[list[fl
 def _sheet(
     results: Results, protocol: Protocol, artifacts: Artifacts, found: dict[int, dict[str, Any]]
 ) -> tuple[str, tuple[int, int], int]:
-    """(data URI, size in pixels, series whose cells are on it) of the first checkpoint's sheet."""
+    """Returns the first checkpoint's sheet: data URI, size in pixels, series of its cells."""
     for series, content in found.items():
         cell = results.cell(results.checkpoints[series], protocol)
         path = artifacts.path(cell, "gallery_sheet")
@@ -123,7 +126,7 @@ def _sheet(
         try:
             data, image = read_picture(path)
             if len(data) > MOST_OF_SHEET:
-                raise ValueError(f"{len(data)} bytes are more than a page embeds, {MOST_OF_SHEET}")
+                raise ValueError(f"{len(data)} bytes; a page embeds at most {MOST_OF_SHEET}")
             return data_uri(data, str(image.format).lower()), image.size, series
         except PICTURE_FAULTS as error:
             artifacts.fail(path, "thumbnails", error)
@@ -150,7 +153,7 @@ def _panel(
 
 
 def _checked(content: Any) -> dict[str, Any]:
-    """Raises ValueError, or what else a wrong type raises, for what cannot be drawn."""
+    """Returns the content; raises ValueError, or a wrong type's error, if it cannot be drawn."""
     classes, images = content["classes"], content["images"]
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ValueError("the classes are not a list of texts")
@@ -169,7 +172,7 @@ def _checked(content: Any) -> dict[str, Any]:
 
 
 def _check_boxes(boxes: Any, category: int, classes: int) -> None:
-    """Raises ValueError unless each box is six numbers, of which one is a class."""
+    """Raises ValueError unless each box has six numbers, of which one is a class."""
     if not isinstance(boxes, list) or len(boxes) > MOST_STORED:
         raise ValueError(f"the boxes are not a list of at most {MOST_STORED}")
     for box in boxes:
@@ -180,10 +183,10 @@ def _check_boxes(boxes: Any, category: int, classes: int) -> None:
 
 
 def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:
-    """Scores of the boxes that only one has, plus score differences of those that both have.
+    """Returns the scores of boxes that only one has, plus score differences of common boxes.
 
-    Both have a box where the classes agree and the boxes overlap by an IoU of 0.5 or more; each
-    box is paired once, those that overlap most first. Symmetric, and 0 for equal lists.
+    A box is common if the classes agree and the boxes overlap by an IoU of 0.5 or more. Each box is
+    paired once; pairs with the largest overlap come first. Symmetric, and 0 for equal lists.
     """
     overlaps = [(iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(two)]
     left, right = set(range(len(one))), set(range(len(two)))
@@ -199,11 +202,11 @@ def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:
 
 
 def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
-    """Whether each found box is right, in the order of falling scores.
+    """Returns whether each found box is right, in the order of descending scores.
 
-    `truth` are (x1, y1, x2, y2, class, counts). Right: the object of the class that overlaps most,
-    by an IoU of 0.5 or more, that no surer box took. None: it is on an object that does not
-    count (crowd, difficult).
+    `truth` are (x1, y1, x2, y2, class, counts). A box is right if the object of its class with the
+    largest overlap has an IoU of 0.5 or more, and no box with a higher score was matched to it.
+    None: the box is on an object that does not count (crowd, difficult).
     """
     free = set(range(len(truth)))
     results: list[bool | None] = []
@@ -225,7 +228,7 @@ def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
 
 
 def iou(one: Box, two: Box) -> float:
-    """Intersection over union of two boxes, half-open pixels."""
+    """Returns the intersection over union of two boxes, in half-open pixels."""
     width = min(one[2], two[2]) - max(one[0], two[0])
     height = min(one[3], two[3]) - max(one[1], two[1])
     if width <= 0 or height <= 0:

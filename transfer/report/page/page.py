@@ -1,8 +1,8 @@
 """Renders the report as one self-contained HTML page.
 
-Nothing is fetched: style and script are inlined, pictures are data URIs, figures are SVG. The
-script sorts, filters and shows two rows beside each other; without it every number of a single row
-is still there.
+The page loads nothing from elsewhere: style and script are inlined, pictures are data URIs, figures
+are SVG. The script sorts, filters and compares two rows; without it, the page still shows every
+number of each row.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from transfer.report.rows_columns_cells import Protocol, Results
 from transfer.results.metrics import is_percent
 
 TEMPLATES = Path(__file__).with_name("templates")
-MOST_WORDS = 90  # characters on how a column differs in its head; the full text is above the table
+MOST_WORDS = 90  # characters of a difference in a column's head; the full text is above the table
 NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """(protocol's key, metric) -> percent; `source` is its number in the page's list."""
+    """Values by (protocol's key, metric) in percent; `source` is its number in the page's list."""
 
     label: str
     values: dict[tuple[tuple[str, ...], str], float]
@@ -59,10 +59,10 @@ def render_page(
 ) -> str:
     """Returns the HTML.
 
-    `pair` are the labels of two rows to compare first. `pictures` off leaves out all images that
-    show data (kernels stay).
+    `pair` has the labels of two rows to compare first. Without `pictures`, images that show data
+    are left out (kernels stay).
     """
-    artifacts = Artifacts(results.notes)  # the notes grow by what cannot be drawn
+    artifacts = Artifacts(results.notes)  # it adds notes about artifacts that cannot be drawn
     shown = shown_rows(results, pair)
     drawn = {**_drawn(shown, artifacts, pictures), **_compared(shown, tuple(pair))}
     artifacts.finish()
@@ -96,7 +96,7 @@ def render_page(
 
 
 def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, Any]:
-    """Figures and pictures, and why some are absent."""
+    """Returns figures and pictures, and why some are missing."""
     figures = [
         charts.overview(results),
         charts.linear_against_detection(results),
@@ -123,7 +123,7 @@ def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, 
 
 
 def _compared(results: Results, pair: tuple[str, ...]) -> dict[str, Any]:
-    """What the script needs to show any two rows."""
+    """Returns the data that the script needs to compare any two rows."""
     return {
         "pair": default_pair(results, pair),
         "pairs": pair_data(results),
@@ -141,9 +141,9 @@ def _order(gallery: Gallery) -> dict[str, object]:
 
 
 def published_on_page(results: Results) -> tuple[list[PublishedRow], list[str]]:
-    """One row per method and source, over all columns that it has a number for; the sources.
+    """Returns one row per method and source, over all columns with a number, and the sources.
 
-    Two sources may print different numbers of one method, so that each keeps its row.
+    Two sources may print different numbers for one method, so each has its own row.
     """
     rows: dict[tuple[str, str], PublishedRow] = {}
     sources: list[str] = []
@@ -160,7 +160,7 @@ def published_on_page(results: Results) -> tuple[list[PublishedRow], list[str]]:
 
 
 def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], list[list[str]]]]:
-    """(protocol, metric, header, lines) of the protocols that have rows of known cost."""
+    """Returns (protocol, metric, header, lines) of protocols that have rows with a known cost."""
     tables = []
     for protocol in results.protocols:
         metric = results.headline(protocol)
@@ -170,7 +170,7 @@ def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], li
 
 
 def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, int]]:
-    """Each protocol once with its number of columns, for the upper header row."""
+    """Returns each protocol once with its number of columns, for the upper header row."""
     groups: list[tuple[Protocol, int]] = []
     for protocol, _ in columns:
         if groups and groups[-1][0] is protocol:
@@ -204,5 +204,5 @@ def _environment() -> Environment:
 
 
 def _embedded(data: object) -> Markup:
-    """JSON inside `<script>`: no `<` that could end it."""
+    """Returns JSON for a `<script>`, without any `<` that could end it."""
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

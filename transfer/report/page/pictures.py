@@ -15,10 +15,10 @@ from pretrain.data.decode import FAULTS as DECODING_FAULTS
 from transfer.report.page.artifacts import FAULTS, Artifacts
 from transfer.report.rows_columns_cells import Results
 
-MAX_BYTES = 250_000  # of one picture
-MAX_TOTAL = 1_200_000  # of all: ten checkpoints under eight protocols stay below 5 MB with the rest
+MAX_BYTES = 250_000  # for one picture
+MAX_TOTAL = 1_200_000  # for all: a page of ten checkpoints and eight protocols stays below 5 MB
 MAX_SIDE = 1200
-FORMATS = ("PNG", "JPEG")  # what our commands write; others have readers that start programs
+FORMATS = ("PNG", "JPEG")  # our commands write these; readers of other formats start programs
 MOST_BYTES, MOST_PIXELS = 64 * MEGABYTE, 4e7
 PICTURE_FAULTS = (*FAULTS, *DECODING_FAULTS, Image.DecompressionBombError)
 TITLES = {
@@ -36,13 +36,13 @@ class Picture:
     label: str
     alt: str
     uri: str
-    small: bool  # drawn by the pixel: not to be smoothed when enlarged
+    small: bool  # drawn pixel by pixel: must not be smoothed when enlarged
 
 
 def collect_pictures(results: Results, kinds: Sequence[str], artifacts: Artifacts) -> list[Picture]:
-    """One picture of each kind per checkpoint, from its first trial.
+    """Returns one picture of each kind per checkpoint, from its first trial.
 
-    Detections are one per protocol too, where no test images are stored to show side by side.
+    Detections have one per protocol, if there are no stored test images to show side by side.
     """
     found = [place for kind in kinds for place in _find(results, kind, artifacts)]
     limit = min(MAX_BYTES, MAX_TOTAL // max(1, len(found)))
@@ -51,7 +51,7 @@ def collect_pictures(results: Results, kinds: Sequence[str], artifacts: Artifact
 
 
 def _find(results: Results, kind: str, artifacts: Artifacts) -> list[tuple[str, str, Path]]:
-    """(kind, label, file) of each picture."""
+    """Returns (kind, label, file) of each picture."""
     found: dict[str, Path] = {}
     for checkpoint in results.checkpoints:
         for protocol in results.protocols:
@@ -78,9 +78,9 @@ def _load(path: Path, kind: str, label: str, limit: int, artifacts: Artifacts) -
 
 
 def read_picture(path: Path) -> tuple[bytes, Image.Image]:
-    """The bytes of a PNG or JPEG file, and its decoded image.
+    """Returns the bytes of a PNG or JPEG file, and its decoded image.
 
-    Raises one of PICTURE_FAULTS for another format, a damaged file, and one that is too large.
+    Raises one of PICTURE_FAULTS for a different format, a damaged file or a file that is too large.
     """
     data = read_regular(path, MOST_BYTES)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -91,12 +91,12 @@ def read_picture(path: Path) -> tuple[bytes, Image.Image]:
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """An image inside the page; `mime` is png or jpeg."""
+    """Returns the data URI of an image; `mime` is png or jpeg."""
     return f"data:image/{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def _encoded(data: bytes, image: Image.Image, limit: int) -> tuple[bytes, str]:
-    """The file's own bytes where they are at most `limit`; else smaller and compressed."""
+    """Returns the file's bytes if they are at most `limit`; else a smaller, compressed image."""
     if len(data) <= limit and image.format == "PNG":
         return data, "png"
     for side, quality in ((MAX_SIDE, 85), (MAX_SIDE, 70), (MAX_SIDE, 50), (800, 50), (500, 40)):

@@ -1,4 +1,4 @@
-"""Where the numbers come from: machines, versions of packages, and one line per run."""
+"""The provenance of the numbers: machines, versions of packages, and one line per run."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from transfer.report.rows_columns_cells import Results
 
-# Of the environment; what else is in a record stays there
+# The fields of a record's environment that are shown
 VERSIONS = ("mscn", "git_commit", "python", "torch", "torchvision", "detectron2", "cuda")
 
 
 def newest(results: Results) -> str:
-    """The start of the newest run, as "2026-11-25 12:56 UTC" or as the record has it."""
+    """Returns the start of the newest run, as "2026-11-25 12:56 UTC" or as in the record."""
     latest = max((record["started"] for record in _records(results)), default="")
     moment, zone = latest[:16].replace("T", " "), latest[19:]
     return f"{moment} UTC" if zone in ("+00:00", "Z") else latest
 
 
 def machines(results: Results) -> list[tuple[str, int]]:
-    """(description, runs) of each distinct hardware."""
+    """Returns (description, runs) of each distinct hardware."""
     return _counted(_machine(record["hardware"]) for record in _records(results))
 
 
 def versions(results: Results) -> list[tuple[str, str]]:
-    """(package, "2.14.1 (20 runs), 2.13.0 (4 runs)") where more than one; else the version."""
+    """Returns (package, its version), or several as "2.14.1 (20 runs), 2.13.0 (4 runs)"."""
     rows = []
     for name in VERSIONS:
         found = _counted(str(record["environment"].get(name, "")) for record in _records(results))
@@ -38,7 +38,7 @@ def versions(results: Results) -> list[tuple[str, str]]:
 
 
 def runs(results: Results) -> list[dict[str, Any]]:
-    """One line per record, for those who check."""
+    """Returns one line per record, for readers who check the numbers."""
     lines = []
     for checkpoint in results.checkpoints:
         for protocol in results.protocols:
@@ -65,7 +65,7 @@ def _records(results: Results) -> list[dict[str, Any]]:
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
-    """ "8 x NVIDIA A100", "CPU AMD EPYC, 2 cores"."""
+    """Returns "8 x NVIDIA A100" or "CPU AMD EPYC, 2 cores"."""
     device, count = str(hardware.get("device", "unknown")), hardware.get("count", 1)
     if device != "cpu":
         return device if count == 1 else f"{count} x {device}"

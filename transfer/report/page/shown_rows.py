@@ -1,7 +1,7 @@
-"""Which rows the page draws and compares, where there are too many to do so with all.
+"""Selects the rows that the page draws and compares if there are too many rows.
 
-Figures grow with the rows, and the comparison of each two with their square: 500 checkpoints would
-make a page of gigabytes, of which a reader could tell 16 apart. The page's tables hold every row.
+Figures grow with the number of rows, and comparisons with its square: 500 checkpoints would give a
+page of gigabytes, with marks of which a reader can distinguish 16. The page's tables have all rows.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from transfer.report.rows_columns_cells import Checkpoint, Results
 
-MOST_ROWS = 32  # checkpoints, and as many methods; marks repeat from the 17th on
+MOST_ROWS = 32  # most checkpoints, and most methods; marks repeat from the 17th on
 MOST_BASELINES = 8
 
 
 def shown_rows(results: Results, pair: Sequence[str] = ()) -> Results:
-    """The same results with at most `MOST_ROWS` checkpoints and methods; all where they fit.
+    """Returns the results with at most `MOST_ROWS` checkpoints and methods.
 
     First come the rows whose labels are in `pair`, then untrained and supervised backbones, then
     those that are first, second, ... in any headline column.
@@ -26,7 +26,7 @@ def shown_rows(results: Results, pair: Sequence[str] = ()) -> Results:
 
 
 def words_on_shown(results: Results, shown: Results) -> str:
-    """What the page says of the rows that it leaves to its tables; "" where it draws all."""
+    """Returns the page's text about rows that are only in its tables; "" if it draws all rows."""
     parts = [
         f"{len(some)} of {len(rows)} {what}"
         for what, some, rows in (
@@ -38,8 +38,8 @@ def words_on_shown(results: Results, shown: Results) -> str:
     if not parts:
         return ""
     return (
-        f"Drawn and compared on this page: {' and '.join(parts)}, which are baselines and those "
-        "with the highest means of the headline columns. The tables hold every row, and "
+        f"This page draws and compares {' and '.join(parts)}: baselines and those with the highest "
+        "means in the headline columns. The tables have every row, and "
         "tools/report.py DIR --output OUT --compare A B compares any two."
     )
 

@@ -151,5 +151,5 @@ def test_train_cls_says_what_was_taken(
     words = f"--config knn_digits.yaml --weights {path} --output {tmp_path / 'out'} PROTOCOL.K [3]"
     assert train_cls.main(words.split()) == 0
     said = "".join(capsys.readouterr())
-    assert "the tiny_resnet below `net.` is taken" in said
+    assert "the tiny_resnet below `net.` is used" in said
     assert "left, as copies: `net_ema.` (different)" in said

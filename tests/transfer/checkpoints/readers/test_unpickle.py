@@ -167,7 +167,7 @@ def test_a_compressed_torch_file_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as packed:
         for name, data in parts.items():
             packed.writestr(name, data)
-    with pytest.raises(InputError, match="y.pth declares 4.* more than the file holds"):
+    with pytest.raises(InputError, match="y.pth declares 4.* more than the file has"):
         open_file(tmp_path / "y.pth")
 
 

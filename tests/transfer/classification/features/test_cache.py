@@ -76,7 +76,7 @@ def test_a_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
         "transfer.classification.features.cache.os.access", lambda path, mode: False
     )
     (tmp_path / "key").mkdir()
-    with pytest.raises(InputError, match="CACHE_DIR .* cannot be written; give another"):
+    with pytest.raises(InputError, match="CACHE_DIR .* cannot be written; set a different folder"):
         with open_table(tmp_path / "key", 2, 2):
             pass
     monkeypatch.undo()

@@ -218,7 +218,7 @@ def test_a_killed_extraction_goes_on_after_its_last_batch(
     reads.clear()
     again = extract_features(weights, split, TRANSFORM, **options)
     assert reads == [4] and torch.equal(again.values, whole.values)
-    assert "going on after 2 of 3 batches" in caplog.text
+    assert "continuing after 2 of 3 batches" in caplog.text
     assert again.seconds > before > 0
 
 
@@ -260,9 +260,10 @@ def test_features_too_large_for_fp16(folder: Path) -> None:
         if name.endswith(("bn1.weight", "bn2.weight")):
             value.mul_(1e4)
     split = open_split(f"folder:{folder}:images")
-    with pytest.raises(InputError, match="too large for FEATURES.STORAGE fp16: set it to fp32"):
+    message = "too large for FEATURES.STORAGE fp16; set FEATURES.STORAGE to fp32"
+    with pytest.raises(InputError, match=message):
         extract_features(weights, split, TRANSFORM, device=CPU, storage="fp16")
-    with pytest.raises(InputError, match="not finite: too large .* FEATURES.PRECISION fp16"):
+    with pytest.raises(InputError, match="values .* are too large for FEATURES.PRECISION fp16"):
         extract_features(weights, split, TRANSFORM, device=CPU, precision="fp16")
 
 
@@ -276,7 +277,7 @@ def test_cache_folders_that_cannot_serve(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         "transfer.classification.features.cache.shutil.disk_usage", lambda path: full
     )
-    with pytest.raises(InputError, match="CACHE_DIR .*cache: the features take .* 0.0 MB are free"):
+    with pytest.raises(InputError, match="CACHE_DIR .*cache: the features need .* 0.0 MB are free"):
         path = str(folder / "cache")
         extract_features(weights, split, TRANSFORM, device=CPU, cache_dir=path)
 

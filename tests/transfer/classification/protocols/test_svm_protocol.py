@@ -73,8 +73,8 @@ def test_classes_without_a_test_image(
     train, test = open_object_splits("train", "test")
     assert train.classes == test.classes == ("p", "r")
     assert train.labels.tolist() == [[1, 0], [0, 1]] and test.labels.tolist() == [[0, 1], [1, 0]]
-    assert "test shows no q: left out of the mean" in caplog.text
-    with pytest.raises(InputError, match="hard shows no object of the classes of train"):
+    assert "test has no q: left out of the mean" in caplog.text
+    with pytest.raises(InputError, match="hard has no objects of the classes of train"):
         open_object_splits("train", "hard")
 
 
@@ -115,7 +115,7 @@ def test_windows_of_the_last_map(digits: Path) -> None:
     whole = extract_features(weights, split, transform, window=8, **options).values
     mean = extract_features(weights, split, transform, **options).values
     assert torch.allclose(whole, mean, atol=1e-5)
-    with pytest.raises(InputError, match="WINDOW 9 is larger than the last map of .8, 8."):
+    with pytest.raises(InputError, match="WINDOW 9 is larger than the last map .8, 8."):
         extract_features(weights, split, transform, window=9, **options)
 
 
@@ -167,7 +167,7 @@ def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert "fewer than the 59 folds of SVM.FOLDS" in line("svm_voc07.yaml", "SVM.FOLDS", "59")
     assert "SVM.COSTS (0.0,)" in line("svm_voc07.yaml", "SVM.COSTS", "(0.0,)")
     assert "SVM.SHOTS 96" in line("svm_voc07_lowshot.yaml", "SVM.SHOTS", "(96,)")
-    assert "is no detection data set; give voc:" in line(
+    assert "is not a detection data set; give voc:" in line(
         "svm_voc07.yaml", "DATASETS.TRAIN", "cifar10:train"
     )
 

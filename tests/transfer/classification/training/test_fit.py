@@ -117,7 +117,9 @@ def test_without_resume_it_starts_again_and_another_run_is_refused(
     run(make(LARC, 3.0), tmp_path, folder, epochs=1)
     again, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2)
     assert len(again.rows) == 2 and again.before == 0
-    with pytest.raises(InputError, match=f"{STATE_FILE} is of another run .its config"):
+    with pytest.raises(
+        InputError, match=f"{STATE_FILE} was written by a different run .its config"
+    ):
         run(make(LARC, 3.0), tmp_path, folder, facts={"config": "b"}, resume=True)
     (tmp_path / STATE_FILE).write_bytes(b"torn")
     run(make(LARC, 3.0), tmp_path, folder, resume=True, epochs=2)  # from the one before
@@ -196,7 +198,9 @@ def test_a_run_goes_on_with_its_own_training_data(
 ) -> None:
     own, other = (Fingerprint(12, None, 2, letter * 64) for letter in "ab")
     run(make(LARC, 3.0), tmp_path, folder, epochs=1, data=own)
-    with pytest.raises(InputError, match=f"{STATE_FILE} was trained on other training data .12 im"):
+    with pytest.raises(
+        InputError, match=f"{STATE_FILE} was trained on different training data .12 im"
+    ):
         run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=other, resume=True)
     again, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2, data=own, resume=True)
     assert again.before > 0

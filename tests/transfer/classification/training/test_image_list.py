@@ -41,7 +41,7 @@ def test_the_listed_part(tmp_path: Path, train: Split) -> None:
     "names, lines, message",
     [
         ((), 0, "lists no images"),
-        (("a.png", "b.png"), 3, "lists 2 images, where TRAIN.SPLIT_LINES says 3"),
+        (("a.png", "b.png"), 3, "lists 2 images, but TRAIN.SPLIT_LINES expects 3"),
         (("a.png", "b.png", "a.png"), 3, "lists a.png 2 times"),
     ],
 )
@@ -51,12 +51,14 @@ def test_bad_lists(tmp_path: Path, names: tuple[str, ...], lines: int, message: 
 
 
 def test_names_that_the_set_lacks_or_has_twice(tmp_path: Path, train: Split) -> None:
-    with pytest.raises(InputError, match="list names 2 of 3 images that .* lacks, such as x.png"):
+    with pytest.raises(
+        InputError, match="2 of the 3 images in .*list are not in .*, such as x.png"
+    ):
         part_of(train, ["train_red_3.png", "x.png", "y.png"], "list")
     copy = tmp_path / "images/train/dark/train_red_3.png"
     copy.write_bytes((tmp_path / "images/train/red/train_red_3.png").read_bytes())
     doubled = open_split(f"folder:{tmp_path}/images:train")
-    with pytest.raises(InputError, match="several images of the name train_red_3.png"):
+    with pytest.raises(InputError, match="several images with the name train_red_3.png"):
         part_of(doubled, ["train_red_3.png"], "list")
     assert len(part_of(doubled, ["red/train_red_3.png"], "list")) == 1
 
@@ -73,9 +75,9 @@ def test_official_names_are_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(remote, "download", download)
     assert len(read_list("simclr_1pct", 12811)) == 12811
     assert asked == [splits.OFFICIAL_URL + "1percent.txt"]
-    with pytest.raises(InputError, match="1percent.txt lists 12811 images, .* says 128116"):
+    with pytest.raises(InputError, match="1percent.txt lists 12811 images, .* expects 128116"):
         read_list("simclr_1pct", 128116)
     with pytest.raises(
-        InputError, match="no list of images at 1pct.txt; give a file, a URL, or sim"
+        InputError, match="1pct.txt does not exist; give a list.s file, its URL, or sim"
     ):
         read_list("1pct.txt")

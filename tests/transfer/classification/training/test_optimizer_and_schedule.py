@@ -98,7 +98,7 @@ def test_groups(
         ({"warmup_epochs": 5}, "TRAIN.WARMUP_EPOCHS 5"),
         (
             {"schedule": "step", "milestones": (3, 5)},
-            "TRAIN.MILESTONES .3, 5. .*EPOCHS 5; give both",
+            "TRAIN.MILESTONES .3, 5. .*EPOCHS 5; change either",
         ),
         ({"schedule": "step"}, "TRAIN.MILESTONES"),
     ],

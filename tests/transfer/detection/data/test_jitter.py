@@ -12,7 +12,8 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import Instance, Sample
-from transfer.detection.data.jitter import JitteredGeometry, JitterSpec, import_shapely
+from transfer.detection.data.cut_polygons import import_shapely
+from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
 
 # 10 x 20 pixels, mirrored, enlarged to 30 x 40, of which 16 x 16 from row 5, column 7 are left.

@@ -55,6 +55,22 @@ CONV4_FC1 = {
     "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
 }
 FPN_R18 = {**FPN, **TORCHVISION_LAYOUT, **specs.R18, "MODEL.RESNETS.NORM": "FrozenBN"}
+RETINANET = {
+    **TORCHVISION_LAYOUT,
+    **specs.R18,
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.NORM": "FrozenBN",
+    "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.OUT_CHANNELS": 64,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[x, x * 2 ** (1 / 3)] for x in (32, 64, 128, 256, 512)],
+    "MODEL.RETINANET.NUM_CLASSES": 5,
+    "MODEL.RETINANET.NUM_CONVS": 2,
+    "MODEL.RETINANET.SCORE_THRESH_TEST": 0.3,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 30,
+}
 CASES: dict[str, dict[str, Any]] = {
     # MoCo's and MSCN's VOC and COCO detectors
     "c4_voc": {
@@ -137,6 +153,67 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4"],
         "MODEL.RPN.IN_FEATURES": ["res3"],
     },
+    # Other losses of boxes, and one box and one mask of a region for all classes
+    "fpn_giou": {
+        **FPN_R18,
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 2.0,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 10.0,
+    },
+    "fpn_agnostic": {
+        **FPN_R18,
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.RPN.LOSS_WEIGHT": 0.5,
+        "MODEL.RPN.SMOOTH_L1_BETA": 0.1111,
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0,
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True,
+    },
+    "fpn_ciou_pred_boxes": {
+        **FPN_R18,
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE": "diou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou",
+        "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True,
+    },
+    # Group norm everywhere, as it is trained from scratch
+    "fpn_gn": {
+        **FPN_R18,
+        **CONV4_FC1,
+        "MODEL.RESNETS.NORM": "GN",
+        "MODEL.FPN.NORM": "GN",
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_MASK_HEAD.NORM": "GN",
+    },
+    "fpn_r152": {
+        **FPN,
+        **TORCHVISION_LAYOUT,
+        "MODEL.RESNETS.DEPTH": 152,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.MASK_ON": False,
+    },
+    # RetinaNet, its smooth L1 and its anchors; with another fusion, GIoU and GN in its head
+    "retinanet": {**RETINANET},
+    "retinanet_giou": {
+        **RETINANET,
+        "MODEL.FPN.FUSE_TYPE": "avg",
+        "MODEL.RETINANET.NORM": "GN",
+        "MODEL.RETINANET.NUM_CONVS": 1,
+        "MODEL.RETINANET.IN_FEATURES": ["p3", "p4", "p5", "p7"],
+        "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": "giou",
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[48, 96]],
+        "MODEL.RETINANET.FOCAL_LOSS_ALPHA": 0.4,
+        "MODEL.RETINANET.FOCAL_LOSS_GAMMA": 1.5,
+    },
+    "cascade": {
+        **FPN_R18,
+        **CONV4_FC1,
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.3,
+    },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {
         **specs.VIT,
@@ -159,7 +236,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
 ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
-SLOW = ("c4_rpn_on_res3",)  # compared with the real Detectron2 only, without a golden file
+SLOW = (
+    "c4_rpn_on_res3",
+    "fpn_r152",
+)  # compared with the real Detectron2 only, without a golden file
 PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
 # Standard deviation of a layer's output over the root mean square of its input, by part of the name
 # (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.

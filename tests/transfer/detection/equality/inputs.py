@@ -28,6 +28,10 @@ SHAPES = [
 RESIZES = [(31, 47, 20, 1333), (23, 19, 41, 1333), (12, 90, 30, 100), (16, 16, 16, 1333)]
 # Large-scale jitter: least and largest factor, side of the square, and the seeds that are drawn.
 JITTER_SCALES, JITTER_SIZE, JITTER_SEEDS = (0.3, 2.5), 40, range(6)
+# INPUT.CROP's type and size; sizes of training, of which each draws one between both
+CROPS = [("relative_range", (0.4, 0.6)), ("relative", (0.5, 0.7)), ("absolute", (24, 400))]
+CROPS += [("absolute_range", (16, 30))]
+CROP_SIZES = (30, 50)
 # The keys of SOLVER that a schedule is made of: MoCo's VOC in full, and two short ones.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "voc_24k": {"max_iter": 24000, "steps": (18000, 22000), "warmup_iters": 100},
@@ -37,7 +41,18 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 SCHEDULES["constant_warmup"] |= {"warmup_method": "constant", "warmup_factor": 0.25}
 SCHEDULES["cosine"] |= {"lr_scheduler_name": "WarmupCosineLR"}
+SCHEDULES["equal_steps"] = {"max_iter": 100, "warmup_iters": 4, "num_decays": 6}
+SCHEDULES["equal_steps"] |= {"lr_scheduler_name": "WarmupStepWithFixedGammaLR", "gamma": 0.5}
+SCHEDULES["rescaled"] = {"max_iter": 90, "steps": (60, 80), "warmup_iters": 30}
+SCHEDULES["rescaled_cosine"] = {**SCHEDULES["cosine"], "warmup_iters": 30}
+for _name in ("rescaled", "rescaled_cosine"):
+    SCHEDULES[_name]["rescale_interval"] = True
+# What clips gradients: type, value, norm, and the optimiser
+CLIPPINGS = [("value", 0.3, 2.0), ("norm", 0.7, 2.0), ("norm", 0.7, 1.0)]
 ORDERS = [(11, 5, 4, 0, 1), (11, 5, 4, 1, 2), (40, 0, 3, 0, 1)]  # size, seed, batch, rank, world
+# threshold, root, seed, batch, rank, world
+REPEATS = [(0.5, True, 5, 2, 0, 1), (0.5, False, 6, 3, 0, 2), (0.5, False, 6, 3, 1, 2)]
+REPEATS += [(0.05, True, 5, 2, 0, 1)]
 # name: ((height, width), [(class, xmin, ymin, xmax, ymax, difficult)]) in VOC's convention
 VOC_IMAGES = {
     "one_box": ((48, 64), [("cat", 5, 7, 40, 30, 0)]),
@@ -46,6 +61,12 @@ VOC_IMAGES = {
     "nothing": ((30, 40), []),
     "wide": ((12, 150), [("ant", 2, 3, 149, 4, 0)]),
 }
+
+
+def rare_classes(images: int = 23) -> list[list[int]]:
+    """The classes of each image's objects; later classes are rarer, and some images have none."""
+    rng = np.random.default_rng(3)
+    return [(rng.geometric(0.5, rng.integers(0, 4)) - 1).tolist() for _ in range(images)]
 
 
 def pixels(height: int, width: int, seed: int) -> np.ndarray:

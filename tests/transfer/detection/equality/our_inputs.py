@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from tests.transfer.detection.equality import inputs
@@ -18,12 +19,15 @@ from tests.transfer.detection.equality.two_processes import over_two_processes
 from transfer.datasets.coco import read_coco, read_json
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import read_voc
+from transfer.detection.data.crop import CroppedGeometry, CroppedSpec, CropSpec
 from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
 from transfer.detection.data.transforms import Geometry, GeometrySpec, Random, resized_shape
+from transfer.detection.defaults import make_defaults
 from transfer.detection.evaluation.voc import evaluate_voc
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
-from transfer.training.sampler import GroupedBatches
+from transfer.training.build import make_optimizer
+from transfer.training.sampler import GroupedBatches, repeat_factors
 from transfer.training.schedule import Schedule, check_steps
 
 
@@ -49,14 +53,66 @@ def orders(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def repeats(folder: Path) -> dict[str, np.ndarray]:
+    """How often images with rare classes come, and the first batches."""
+    arrays, found = {}, inputs.rare_classes()
+    images = np.array([image for image, classes in enumerate(found) for _ in classes])
+    classes = np.array([each for classes in found for each in classes])
+    for number, (threshold, sqrt, seed, batch, rank, world) in enumerate(inputs.REPEATS):
+        factors = repeat_factors(images, classes, len(found), threshold, sqrt)
+        batches = GroupedBatches(
+            inputs.landscape(len(found)),
+            **{"batch_size": batch, "seed": seed, "rank": rank, "world_size": world},
+            factors=factors,
+        )
+        first = itertools.islice(iter(batches), 60)
+        arrays[f"{number}/factors"] = factors.numpy()
+        arrays[f"{number}/order"] = np.array([[image for _, image in group] for group in first])
+    return arrays
+
+
 def rates(folder: Path) -> dict[str, np.ndarray]:
     """The factor on the base rate at every iteration."""
     arrays = {}
     for name, solver in inputs.SCHEDULES.items():
         fields = {"lr_scheduler_name": "WarmupMultiStepLR", **solver}
-        fields["steps"] = check_steps(fields["steps"], fields["max_iter"])
+        fields["steps"] = check_steps(fields.get("steps", ()), fields["max_iter"])
+        fields["rescale"] = fields.pop("rescale_interval", False)
         schedule = Schedule(name=fields.pop("lr_scheduler_name"), **fields)
         arrays[name] = np.array([schedule.factor(i) for i in range(schedule.max_iter)])
+    return arrays
+
+
+def clipped(folder: Path) -> dict[str, np.ndarray]:
+    """Parameters after steps with clipped gradients."""
+    cfg = make_defaults()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.NESTEROV = True, True
+
+    def make(clipping: tuple[str, float, float], model: nn.Module) -> torch.optim.Optimizer:
+        node = cfg.SOLVER.CLIP_GRADIENTS
+        node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE = clipping
+        return make_optimizer(cfg, model)
+
+    return steps_with(make)
+
+
+def steps_with(
+    make: Callable[[tuple[str, float, float], nn.Module], torch.optim.Optimizer],
+) -> dict[str, np.ndarray]:
+    """What an optimiser of each of CLIPPINGS makes of a small model in four steps."""
+    arrays = {}
+    for number, clipping in enumerate(inputs.CLIPPINGS):
+        model, rng = nn.Linear(5, 4), np.random.default_rng(number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.from_numpy(rng.random(parameter.shape)))
+        optimizer = make(clipping, model)
+        for _ in range(4):
+            for parameter in model.parameters():
+                draw = rng.uniform(-1, 1, parameter.shape).astype(np.float32)
+                parameter.grad = torch.from_numpy(draw)
+            optimizer.step()
+        arrays |= {f"{number}/{k}": v.detach().numpy() for k, v in model.named_parameters()}
     return arrays
 
 
@@ -135,6 +191,49 @@ def jitter_bitmasks(folder: Path) -> dict[str, np.ndarray]:
     return jitter(folder, "bitmask")
 
 
+def crops(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]:
+    """What the detector is given of cropped images, whose draws are those of numpy's old seeds."""
+    inputs.write_coco(folder / "coco")
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    samples = read_coco(path, images, read_json(path, images), inputs.CLASSES)
+    arrays = {}
+    for seed, (kind, size) in enumerate(inputs.CROPS):
+        resizing = GeometrySpec(inputs.CROP_SIZES, inputs.MAX_SIZE, 0.5, between=True)
+        spec = CroppedSpec(CropSpec(kind, size), resizing)
+        mapper = TrainMapper(_SeededCrop(seed, spec), "RGB", mask_format, 0)
+        for sample in samples:
+            if sample.trainable():
+                arrays |= _mapped_image(f"{seed}/{sample.image_id}", mapper, sample)
+    return arrays
+
+
+class _OldDraws(np.random.RandomState):
+    """numpy's old generator with the new one's name for whole numbers."""
+
+    def integers(self, low: int, high: int) -> int:
+        return int(self.randint(low, high))
+
+
+class _SeededCrop:
+    """As `_Seeded`."""
+
+    def __init__(self, seed: int, spec: CroppedSpec) -> None:
+        self.seed, self.spec = seed, spec
+
+    def draw(self, height: int, width: int, rng: Random) -> CroppedGeometry:
+        return self.spec.draw(height, width, _OldDraws(self.seed))
+
+
+def crops_polygons(folder: Path) -> dict[str, np.ndarray]:
+    """The same with polygons, which are cut, and boxes around what is left of them."""
+    return crops(folder, "polygon")
+
+
+def crops_bitmasks(folder: Path) -> dict[str, np.ndarray]:
+    """The same with the cut polygons filled."""
+    return crops(folder, "bitmask")
+
+
 def voc_metrics(folder: Path, ties: bool = False) -> dict[str, np.ndarray]:
     """AP, AP50 and AP75 of random detections by both metrics."""
     arrays = {}
@@ -165,8 +264,13 @@ def naive_sync(folder: Path) -> dict[str, np.ndarray]:
 TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "geometry": geometry,
     "orders": orders,
+    "repeats": repeats,
     "rates": rates,
+    "clipped": clipped,
     "mapped": mapped,
+    "crops": crops,
+    "crops_polygons": crops_polygons,
+    "crops_bitmasks": crops_bitmasks,
     "jitter": jitter,
     "jitter_polygons": jitter_polygons,
     "jitter_bitmasks": jitter_bitmasks,

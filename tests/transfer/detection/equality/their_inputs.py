@@ -17,15 +17,16 @@ from detectron2.data import transforms as T
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.datasets import load_coco_json, load_voc_instances
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.solver import build_lr_scheduler
+from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
 import transfer.detection.detectron2_plugin  # noqa: F401  (adds the node TRANSFER)
 from tests.transfer.detection.equality import inputs
+from tests.transfer.detection.equality.our_inputs import steps_with
 from tests.transfer.detection.equality.two_processes import over_two_processes
 from transfer.detection.detectron2_recipe import jitter_mapper
 
@@ -65,6 +66,23 @@ def orders(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def repeats(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    arrays, found = {}, inputs.rare_classes()
+    wide = inputs.landscape(len(found))
+    dicts = [{"annotations": [{"category_id": each} for each in classes]} for classes in found]
+    for number, (threshold, sqrt, seed, batch, rank, world) in enumerate(inputs.REPEATS):
+        make = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+        factors = make(dicts, threshold, sqrt=sqrt)
+        sampler = RepeatFactorTrainingSampler(factors, seed=seed)
+        sampler._rank, sampler._world_size = rank, world
+        items = ({"height": 4, "width": 5 if wide[i] else 4, "index": i} for i in sampler)
+        first = itertools.islice(iter(AspectRatioGroupedDataset(items, batch)), 60)
+        arrays[f"{number}/factors"] = factors.numpy()
+        arrays[f"{number}/order"] = np.array([[item["index"] for item in group] for group in first])
+    return arrays
+
+
 def rates(folder: Path) -> dict[str, np.ndarray]:
     """See our_inputs."""
     arrays = {}
@@ -74,13 +92,27 @@ def rates(folder: Path) -> dict[str, np.ndarray]:
             setattr(cfg.SOLVER, key.upper(), value)
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         scheduler = build_lr_scheduler(cfg, optimizer)
-        found = []
-        for _ in range(cfg.SOLVER.MAX_ITER):
-            found.append(optimizer.param_groups[0]["lr"])
+        found = [optimizer.param_groups[0]["lr"]]
+        # Not behind the end, where StepWithFixedGammaParamScheduler has no value.
+        for _ in range(cfg.SOLVER.MAX_ITER - 1):
             optimizer.step()
             scheduler.step()
+            found.append(optimizer.param_groups[0]["lr"])
         arrays[name] = np.array(found)
     return arrays
+
+
+def clipped(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    cfg = get_cfg()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.NESTEROV = True, True
+
+    def make(clipping: tuple[str, float, float], model: nn.Module) -> torch.optim.Optimizer:
+        node = cfg.SOLVER.CLIP_GRADIENTS
+        node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE = clipping
+        return build_optimizer(cfg, model)
+
+    return steps_with(make)
 
 
 def mapped(folder: Path) -> dict[str, np.ndarray]:
@@ -154,6 +186,38 @@ def jitter(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray
     return arrays
 
 
+def crops(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]:
+    """See our_inputs; the mapper is the one that DefaultTrainer makes."""
+    inputs.write_coco(folder / "coco")
+    path, images = folder / "coco" / "instances_train.json", folder / "coco" / "train"
+    dicts = filter_images_with_only_crowd_annotations(load_coco_json(str(path), str(images)))
+    arrays = {}
+    for seed, (kind, size) in enumerate(inputs.CROPS):
+        cfg = get_cfg()
+        cfg.INPUT.FORMAT = "RGB"
+        cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, kind, list(size)
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = inputs.CROP_SIZES, "range"
+        cfg.INPUT.MAX_SIZE_TRAIN = inputs.MAX_SIZE
+        cfg.MODEL.MASK_ON = mask_format is not None
+        cfg.INPUT.MASK_FORMAT = mask_format or "polygon"
+        mapper = DatasetMapper(cfg, is_train=True)
+        for entry in dicts:
+            np.random.seed(seed)
+            key = f"{seed}/{entry['image_id']}"
+            arrays |= _mapped_image(key, mapper, _plain_classes(entry, True))
+    return arrays
+
+
+def crops_polygons(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return crops(folder, "polygon")
+
+
+def crops_bitmasks(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    return crops(folder, "bitmask")
+
+
 def jitter_polygons(folder: Path) -> dict[str, np.ndarray]:
     """See our_inputs."""
     return jitter(folder, "polygon")
@@ -217,8 +281,13 @@ def naive_sync(folder: Path) -> dict[str, np.ndarray]:
 TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "geometry": geometry,
     "orders": orders,
+    "repeats": repeats,
     "rates": rates,
+    "clipped": clipped,
     "mapped": mapped,
+    "crops": crops,
+    "crops_polygons": crops_polygons,
+    "crops_bitmasks": crops_bitmasks,
     "jitter": jitter,
     "jitter_polygons": jitter_polygons,
     "jitter_bitmasks": jitter_bitmasks,

@@ -29,7 +29,8 @@ class Theirs:
         return build_model(detectron2_config(keys))
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        with EventStorage():
+        # TorchScript rewrites the focal loss at its third call, and rounds its gradients otherwise.
+        with EventStorage(), torch.jit.optimized_execution(False):
             return model(to_detectron2(batch, model))
 
     def detect(self, model: nn.Module, batch: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
@@ -105,7 +106,7 @@ def to_detectron2(batch: list[dict[str, Any]], model: nn.Module) -> list[dict[st
         instances.gt_boxes = Boxes(sample.pop("boxes"))
         instances.gt_classes = sample.pop("classes")
         polygons = sample.pop("polygons")
-        if hasattr(model.roi_heads, "mask_head"):
+        if hasattr(getattr(model, "roi_heads", None), "mask_head"):
             instances.gt_masks = PolygonMasks(polygons)
         converted.append({**sample, "instances": instances})
     return converted

@@ -12,16 +12,22 @@ from transfer.detection.torchvision_engine.box_head import (
     BoxPredictorSpec,
     ConvFCHeadSpec,
 )
+from transfer.detection.torchvision_engine.box_losses import BoxLossSpec
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
-from transfer.detection.torchvision_engine.structures import RoiSample, Targets
+from transfer.detection.torchvision_engine.structures import BoxTargets, RoiSample, Targets
 
 K = 3
+
+
+L1 = BoxLossSpec(kind="smooth_l1", beta=0.0, weight=1.0)
 
 
 def make_predictor(score_thresh: float = 0.05) -> BoxPredictor:
     torch.manual_seed(0)
     spec = BoxPredictorSpec(
         bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+        class_agnostic=False,
+        box_loss=L1,
         score_thresh=score_thresh,
         nms_thresh=0.5,
         detections_per_image=6,
@@ -58,14 +64,15 @@ def test_losses() -> None:
         if label < K:
             wanted = predictor.coder.encode(boxes[row][None], truth[row][None])[0]
             distance += (deltas[row, 4 * label : 4 * label + 4] - wanted).abs().sum().item()
-    found = predictor.losses(logits, deltas, samples)
+    found = predictor.losses(logits, deltas, BoxTargets.of(samples))
     assert found["loss_cls"].item() == pytest.approx(entropy / 10, rel=1e-5)
     assert found["loss_box_reg"].item() == pytest.approx(distance / 10, rel=1e-5)
 
 
 def test_losses_without_boxes_are_zero_with_a_gradient() -> None:
     predictor = make_predictor()
-    found = predictor.losses(*predictor(torch.zeros(0, 8)), [make_sample(0, 0)])
+    truth = BoxTargets.of([make_sample(0, 0)])
+    found = predictor.losses(*predictor(torch.zeros(0, 8)), truth)
     sum(found.values()).backward()
     assert found["loss_cls"].item() == 0.0 and found["loss_box_reg"].item() == 0.0
     assert predictor.cls_score.weight.grad is not None

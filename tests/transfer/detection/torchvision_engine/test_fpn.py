@@ -16,7 +16,14 @@ def test_fpn() -> None:
     resnet_spec = ResNetSpec(
         depth=18, norm="BN", freeze_at=0, stride_in_1x1=False, out_features=stages
     )
-    spec = FPNSpec(bottom_up=resnet_spec, in_features=stages, out_channels=8, norm="")
+    spec = FPNSpec(
+        bottom_up=resnet_spec,
+        in_features=stages,
+        out_channels=8,
+        norm="",
+        p6_and_p7=False,
+        mean=False,
+    )
     fpn = spec.build().eval()
     resnet = fpn.bottom_up
     x = torch.randn(1, 3, 64, 96)

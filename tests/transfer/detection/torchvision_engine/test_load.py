@@ -85,7 +85,7 @@ def test_fpn_and_tiny() -> None:
         maps = trunk_of(weights).forward_stages(x)
         for stage, value in trunk(x).items():
             assert torch.equal(value, maps[f"layer{int(stage[3]) - 1}"])
-        assert len(report.lines()) == 3
+        assert "unexpected" not in report.line()
         assert not set(report.matched) & set(report.expected_missing)
 
 
@@ -145,15 +145,13 @@ def test_whole_model_of_other_classes() -> None:
 def test_the_log_counts_by_part_and_names_on_demand() -> None:
     """One short line, however many tensors there are; all their names in another one."""
     report = load_backbone(make_detector(FPN18), make_weights("resnet18"))
-    loaded, left, unexpected = report.lines()
     count = len(report.expected_missing)
     # A lateral and an output convolution on each of 4 levels, the RPN's three, one fc layer, the
     # predictor's two: weight and bias of each.
-    assert left == (
-        f"{count} left at their initialisation as expected: FPN 16, RPN 6, box head 2, "
-        "box predictor 4"
+    assert count == 28 and report.line() == (
+        f"{len(report.matched)} tensors loaded; {count} left at their initialisation as expected: "
+        "FPN 16, RPN 6, box head 2, box predictor 4"
     )
-    assert count == 28 and loaded == f"{len(report.matched)} tensors loaded"
-    assert unexpected == "0 unexpected"
+    assert replace(report, unexpected=["a", "b"]).line().endswith("; 2 unexpected: a 1, b 1")
     (line,) = report.names()
     assert line.count(",") == count - 1 and "proposal_generator.rpn_head.conv.weight" in line

@@ -31,7 +31,7 @@ def make_sample(classes: list[int]) -> RoiSample:
 
 @pytest.mark.parametrize("num_conv", [0, 2])
 def test_output_is_twice_the_input(num_conv: int) -> None:
-    spec = MaskHeadSpec(num_conv=num_conv, conv_dim=6, norm="")
+    spec = MaskHeadSpec(num_conv=num_conv, conv_dim=6, norm="", class_agnostic=False)
     head = MaskHead(spec, channels=5, num_classes=K)
     assert head(torch.randn(2, 5, 7, 7)).shape == (2, K, 14, 14)
     names = {name.split(".")[0] for name, _ in head.named_parameters()}
@@ -53,7 +53,11 @@ def test_loss_against_a_loop() -> None:
 
 
 def test_loss_of_nothing_is_zero_with_a_gradient() -> None:
-    head = MaskHead(MaskHeadSpec(num_conv=1, conv_dim=6, norm=""), channels=5, num_classes=K)
+    head = MaskHead(
+        MaskHeadSpec(num_conv=1, conv_dim=6, norm="", class_agnostic=False),
+        channels=5,
+        num_classes=K,
+    )
     loss = mask_loss(head(torch.zeros(0, 5, 7, 7)), [make_sample([])])
     loss.backward()
     assert loss.item() == 0.0

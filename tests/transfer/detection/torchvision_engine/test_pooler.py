@@ -34,7 +34,7 @@ def test_every_box_is_pooled_from_its_map() -> None:
         torch.tensor([square(20.0), square(230.0)]),
         torch.tensor([square(130.0), square(30.0), square(460.0)]),
     ]
-    pooler = RoiPooler(PoolerSpec(resolution=7, sampling_ratio=0), (4, 8, 16, 32))
+    pooler = RoiPooler(PoolerSpec(resolution=7, sampling_ratio=0, aligned=True), (4, 8, 16, 32))
     found = pooler(maps, boxes)
     levels = [[0, 2], [1, 0, 3]]
     row = 0
@@ -48,12 +48,12 @@ def test_every_box_is_pooled_from_its_map() -> None:
 
 def test_one_map_and_no_boxes() -> None:
     feature = torch.randn(1, 3, 16, 16)
-    pooler = RoiPooler(PoolerSpec(resolution=5, sampling_ratio=0), (8,))
+    pooler = RoiPooler(PoolerSpec(resolution=5, sampling_ratio=0, aligned=True), (8,))
     box = torch.tensor([square(500.0)])
     expected = roi_align(feature, [box], 5, 1 / 8, 0, aligned=True)
     assert torch.equal(pooler([feature], [box]), expected)
     assert pooler([feature], [torch.zeros(0, 4)]).shape == (0, 3, 5, 5)
-    pooler = RoiPooler(PoolerSpec(resolution=5, sampling_ratio=0), (4, 8))
+    pooler = RoiPooler(PoolerSpec(resolution=5, sampling_ratio=0, aligned=True), (4, 8))
     assert pooler([feature, feature], [torch.zeros(0, 4)]).shape == (0, 3, 5, 5)
 
 

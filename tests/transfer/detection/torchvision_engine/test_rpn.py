@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transfer.detection.torchvision_engine.anchors import AnchorSpec
+from transfer.detection.torchvision_engine.box_losses import BoxLossSpec
 from transfer.detection.torchvision_engine.boxes import pairwise_iou
 from transfer.detection.torchvision_engine.rpn import RPN, RPNHead, RPNSpec
 
@@ -24,6 +25,8 @@ def make_rpn() -> RPN:
         batch_size_per_image=16,
         positive_fraction=0.5,
         bbox_reg_weights=(1.0, 1.0, 1.0, 1.0),
+        box_loss=BoxLossSpec(kind="smooth_l1", beta=0.0, weight=1.0),
+        loss_weight=1.0,
         pre_nms_topk_train=20,
         pre_nms_topk_test=10,
         post_nms_topk_train=12,
@@ -100,7 +103,7 @@ def test_losses_against_sums() -> None:
             if label == 1:
                 difference = deltas[image, place] - targets[image, place]
                 localisation += difference.abs().sum().item()
-    found = rpn.losses(logits, deltas, labels, targets)
+    found = rpn.losses(logits, deltas, labels, targets, torch.zeros(30, 4))
     # Divided by the constant 16 * 2 images, not by the number of labels used.
     assert found["loss_rpn_cls"].item() == pytest.approx(classification / 32, rel=1e-5)
     assert found["loss_rpn_loc"].item() == pytest.approx(localisation / 32, rel=1e-5)

@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         state = {k: v for k, v in make_state("voc_fpn.yaml").items()}
         start(save(tmp_path / "fpn50.pth", state), "voc_mscn.yaml")
     broken = {name: value for name, value in tiny.items() if "res3.0.conv1" not in name}
-    with pytest.raises(InputError, match="not a whole tiny_resnet .*missing: layer2.0.conv1"):
+    with pytest.raises(InputError, match="not a complete tiny_resnet .*missing: layer2.0.conv1"):
         start(save(tmp_path / "broken.pth", broken))
     none = {name: value for name, value in tiny.items() if not name.startswith("backbone.")}
     with pytest.raises(InputError, match="is not a ResNet or ViT that is known here"):

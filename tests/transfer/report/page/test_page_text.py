@@ -112,6 +112,6 @@ def test_feature_statistics_are_not_percent(tmp_path: Path, write_run: Writer) -
         write_run(name, "knn", {"knn20_top1": 50.0, "features/std": 0.0123, "features/rank": 71.25})
     page = write_report([tmp_path], tmp_path / "out").page.read_text(encoding="utf-8")
     assert "0.0123" in page and "71.2</span>" in page
-    assert "percent, features/ in units of their own" in page
+    assert "percent, features/ in different units" in page
     data = json.loads(re.search('id="pairs">(.*?)</script>', page, flags=re.S)[1])
     assert [column["metric"] for column in data["columns"]] == ["knn20_top1"]

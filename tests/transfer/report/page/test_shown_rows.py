@@ -54,7 +54,7 @@ def test_all_are_drawn_if_they_fit(many: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_page_says_so_and_its_tables_hold_all(many: Path) -> None:
     page = write_report([many], many / "out", pair=("m5", "m11")).page.read_text()
-    assert page.count("Drawn and compared on this page: 6 of 12 checkpoints") == 3
+    assert page.count("This page draws and compares 6 of 12 checkpoints") == 3
     main = page.partition('id="main"')[2].partition("</table>")[0]
     assert all(f'data-sort="{name}"' in main for name in ("untrained", "m1", "m6", "m11"))
     picks = re.findall(r'class="pick[^>]*value="(\d+)" aria-label="compare ([^"]*)"', main)

@@ -124,7 +124,7 @@
     document.getElementById("second-head").textContent = data.labels[b];
     document.getElementById("pair-words").textContent = data.labels[a] + " (" + data.units[a] + ") minus " +
       data.labels[b] + " (" + data.units[b] + "), percentage points. Detectable: the smallest true " +
-      "difference that these trials and images resolve in 80 of 100 times.";
+      "difference that these trials and images resolve 80 % of the time.";
     all("#pair th[aria-sort]").forEach(function (header) { header.setAttribute("aria-sort", "none"); });
     if (!every.checked) {
       rows = rows.filter(function (found) { return data.columns[found[0]].headline; });

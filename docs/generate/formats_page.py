@@ -1,0 +1,65 @@
+"""The page of checkpoint formats, from the table of formats that the converter reads."""
+
+from __future__ import annotations
+
+from docs.generate.markdown_table import NOTICE, code, table
+from transfer.checkpoints.formats.all_formats import FORMATS
+from transfer.checkpoints.formats.generic import GENERIC
+from transfer.checkpoints.formats.key_format import CLASS, DDP, RELEASED, TEXT, KeyFormat
+
+EVIDENCE = {CLASS: "class", TEXT: "text", RELEASED: "released"}
+MOST_PREFIXES = 3
+INTRODUCTION = """# Checkpoint formats
+
+The {total} formats that `--weights` and `tools/convert_weights.py` read. A format is found from the
+content of the file alone; `--source NAME` of the converter forces one. What happens to the keys of
+a file, and what is proven, is in [the guide on checkpoints](checkpoints.md).
+
+**Evidence** says where the tests' example of the format comes from.
+
+- **class** ({classes} formats): names and shapes that the project's own model class gave.
+- **text** ({texts} formats): our reading of the project's source code.
+- **released** ({released}): files that the project released, which the tests read and score.
+
+No released file of any other project was at hand. If you have one, try
+`python tools/convert_weights.py FILE --check`, and please report what it says.
+
+"""
+CLOSING = """
+The prefix is what comes before the names of the backbone; at most three are shown. DDP's `module.`
+may come before each of them. In BYOL's file the container is `experiment_state`; its reader calls
+the online network in it `trunk`.
+"""
+
+
+def formats_page() -> str:
+    """The whole page."""
+    kinds = [entry.evidence for entry in FORMATS.values()]
+    text = INTRODUCTION.format(
+        total=len(kinds),
+        classes=kinds.count(CLASS),
+        texts=kinds.count(TEXT),
+        released=kinds.count(RELEASED),
+    )
+    heads = ("`--source`", "project", "container", "prefix of the backbone", "evidence")
+    rows = [_row(entry) for entry in FORMATS.values()]
+    return NOTICE + text + table(heads, rows) + CLOSING
+
+
+def _row(entry: KeyFormat) -> tuple[str, ...]:
+    name = code(entry.name) + (" (only by `--source`)" if entry.forced else "")
+    if entry is GENERIC:
+        return name, entry.title, "any", "any", EVIDENCE[entry.evidence]
+    place = " > ".join(entry.containers[0])
+    container = code(place) if place else "the file itself"
+    return name, entry.title, container, _prefixes(entry), EVIDENCE[entry.evidence]
+
+
+def _prefixes(entry: KeyFormat) -> str:
+    plain = [
+        prefix
+        for prefix in entry.prefixes
+        if not (prefix.startswith(DDP) and prefix[len(DDP) :] in entry.prefixes)
+    ]
+    shown = [code(prefix) if prefix else "none" for prefix in plain[:MOST_PREFIXES]]
+    return ", ".join(shown) + (", ..." if len(plain) > MOST_PREFIXES else "")

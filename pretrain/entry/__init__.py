@@ -1,0 +1,1 @@
+"""The Python entry of pretraining: what `import pretrain` offers, thin over the commands' parts."""

@@ -1,0 +1,47 @@
+"""Polygons of an object cut to a window, by shapely, as Detectron2's CropTransform cuts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import ModuleType
+
+import numpy as np
+
+from pretrain.common.errors import InputError
+
+
+def cut_polygons(
+    polygons: Iterable[np.ndarray], left: int, top: int, width: int, height: int
+) -> list[np.ndarray]:
+    """Polygons, each float64 (n, 2) -> the parts of them within the window, each (m, 2) and
+    counted from its corner; none is common.
+
+    Raises InputError where shapely is not installed.
+    """
+    geometry = import_shapely()
+    # `buffer(0)` mends polygons that cross themselves, as Detectron2 does.
+    window = geometry.box(left, top, left + width, top + height).buffer(0.0)
+    parts = []
+    for polygon in polygons:
+        whole = geometry.Polygon(polygon).buffer(0.0)
+        if not whole.is_valid:
+            continue
+        cut = whole.intersection(window)
+        for part in getattr(cut, "geoms", [cut]):
+            # A touching corner or edge leaves a point or a line.
+            if isinstance(part, geometry.Polygon) and part.is_valid and not part.is_empty:
+                corners = np.asarray(part.exterior.coords)[:-1]  # the last repeats the first
+                parts.append(corners - (left, top))
+    return parts
+
+
+def import_shapely() -> ModuleType:
+    """shapely.geometry; InputError where it is not installed."""
+    try:
+        import shapely.geometry
+    except ImportError:
+        raise InputError(
+            "INPUT.CROP and TRANSFER.LSJ with MODEL.MASK_ON cut polygons with shapely, which is "
+            "not installed: pip install shapely"
+        ) from None
+    return shapely.geometry

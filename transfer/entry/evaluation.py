@@ -1,0 +1,109 @@
+"""Scores predictions on a detection set: boxes and masks in, average precision out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretrain.common.errors import InputError
+from pretrain.common.safe_json import read_json
+from transfer.datasets.registry import open_sets
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.predictions import (
+    Predictions,
+    from_coco_results,
+    to_coco_results,
+)
+from transfer.detection.evaluation.score import Scores, scores_of
+
+MOST_BYTES = 2**31  # of a file of results
+
+
+def evaluate(
+    predictions: Iterable[Predictions | Mapping[str, Any]] | str | Path,
+    dataset: str | DetectionSet,
+    *,
+    classes: Sequence[str] = (),
+    voc_metric: int = 2007,
+    max_detections: int = 100,
+) -> Scores:
+    """Average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
+    `.per_class`. The metrics are COCO's or Pascal VOC's, as the data set's layout asks for.
+
+    Args:
+        predictions: of `ImageDetector.predict`, which was given the same data set; or rows in
+            COCO's result format (image_id, category_id, bbox [x, y, width, height] in pixels,
+            score, perhaps segmentation), of any program; or a JSON file of such rows. Masks are
+            scored if every prediction has one. In a VOC set an image's id is the stem of its file,
+            a class's id is its place among `classes`, from 1.
+        dataset: such as "voc:FOLDER:SPLIT", "coco:FILE.json:IMAGES" or "coco_2017_val".
+        classes: the classes in the order that the predictions have them (`ImageDetector.classes`);
+            (): the data set's own.
+        voc_metric: 2007 (11-point AP) or 2012 (area under the curve), of a VOC set.
+        max_detections: of an image and class, above 100, of a COCO set.
+
+    Raises:
+        InputError: the data set cannot be read, or a prediction is of an image or a class that it
+            does not have.
+
+    Example:
+        >>> import transfer
+        >>> detector = transfer.build_detector("digits_voc.yaml", "random", classes="0123456789")
+        >>> found = detector.predict("voc:digits_voc:test")
+        >>> scores = transfer.evaluate(found, "voc:digits_voc:test", classes=detector.classes)
+        >>> sorted(scores.metrics), len(scores.per_class["bbox/AP"])
+        (['bbox/AP', 'bbox/AP50', 'bbox/AP75'], 10)
+    """
+    data = dataset if isinstance(dataset, DetectionSet) else open_sets([dataset], classes)
+    if isinstance(predictions, (str, Path)):
+        predictions = _read_rows(Path(predictions))
+    given = list(predictions)
+    rows = [row for row in given if not isinstance(row, Predictions)]
+    if rows and len(rows) < len(given):
+        raise InputError("the predictions are partly rows of COCO's format; give one kind")
+    found = from_coco_results(rows, data.category_ids) if rows else given
+    found = [one for one in found if isinstance(one, Predictions)]
+    _check_images(found, data)
+    _check_classes(found, data)
+    results = [dict(row) for row in rows] or to_coco_results(found, data.category_ids)
+    with_masks = bool(found) and all(one.rles is not None for one in found)
+    with_masks = with_masks and data.layout == "coco"
+    return scores_of(
+        data,
+        found,
+        results,
+        with_masks=with_masks,
+        voc_metric=voc_metric,
+        max_detections=max_detections,
+    )
+
+
+def _read_rows(path: Path) -> list[Any]:
+    try:
+        content = read_json(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)} cannot be read as predictions: {error}") from error
+    if not isinstance(content, list):
+        raise InputError(f"{os.fspath(path)} is not a list of results in COCO's format")
+    return content
+
+
+def _check_images(predictions: Sequence[Predictions], data: DetectionSet) -> None:
+    known = {sample.image_id for sample in data.samples}
+    for one in predictions:
+        if one.image_id not in known:
+            raise InputError(
+                f"a prediction is of the image {one.image_id!r}, which {data.name} does not have; "
+                "its ids are such as " + repr(next(iter(known), None))
+            )
+
+
+def _check_classes(predictions: Sequence[Predictions], data: DetectionSet) -> None:
+    most = max((int(one.classes.max()) for one in predictions if len(one.classes)), default=0)
+    if most >= len(data.classes):
+        raise InputError(
+            f"a prediction is of class number {most}, but {data.name} has {len(data.classes)} "
+            "classes: give the detector's own as `classes`"
+        )
