@@ -103,7 +103,7 @@ def test_a_damaged_file_names_the_tensor(state: dict, tmp_path: Path) -> None:
     for key in ("stem.conv.weight", "s1.b1.conv2.bn.running_var", "s4.b7.conv3.conv.weight"):
         lost = {name: value for name, value in state.items() if name != key}
         torch.save(lost, tmp_path / "lost.pth")
-        with pytest.raises(InputError, match=f"not a whole {NAME} .*1 missing: {key}"):
+        with pytest.raises(InputError, match=f"not a complete {NAME} .*1 missing: {key}"):
             read_weights(str(tmp_path / "lost.pth"), backbone=NAME)
         torch.save({**lost, f"{key}x": state[key]}, tmp_path / "more.pth")
         with pytest.raises(InputError, match=f"1 unexplained: {key}x"):
@@ -120,7 +120,7 @@ def test_another_network_is_not_taken_for_the_one_that_is_asked_for(
     tmp_path: Path, builders: ModuleType
 ) -> None:
     torch.save(builders.trained_state("tiny_resnet"), tmp_path / "r.pth")
-    with pytest.raises(InputError, match=f"r.pth is a tiny_resnet, where a {NAME} is wanted"):
+    with pytest.raises(InputError, match=f"r.pth is a tiny_resnet, but a {NAME} is needed"):
         read_weights(str(tmp_path / "r.pth"), backbone=NAME)
 
 

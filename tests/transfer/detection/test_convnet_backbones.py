@@ -122,12 +122,13 @@ def test_a_wrong_pair_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="r.pth is a tiny_resnet, where .* convnext_atto: choose"):
         read_backbone(OpenedWeights(tmp_path / "r.pth"), cfg, seed=0)
     torch.save(files.trained_state(ATTO), tmp_path / "c.pth")
-    for keys, name in (
-        (LITE, "tf_efficientnet_lite0"),
-        (("MODEL.BACKBONE.NAME", "convnext_femto"), "convnext_femto"),
+    femto = ("MODEL.BACKBONE.NAME", "convnext_femto")
+    for keys, reason in (
+        (LITE, "but a tf_efficientnet_lite0 is needed"),
+        (femto, "where the config builds a convnext_femto: choose other weights"),
     ):
         other = load_detection_config(CONFIG, keys)
-        needed = f"c.pth is a {ATTO}, but a {name} is needed"
+        needed = f"c.pth is a {ATTO}, {reason}"
         with pytest.raises(InputError, match=needed) as caught:
             read_backbone(OpenedWeights(tmp_path / "c.pth"), other, seed=0)
         assert "\n" not in str(caught.value)
