@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from pretrain.common.printable import printable
 from transfer.checkpoints.convert import Report
+from transfer.results.group import ProtocolKey, cell_of, why_left_out
 from transfer.results.metrics import headlines
 
 USAGE = """```python
@@ -81,15 +83,21 @@ def _proof(report: Report) -> str:
 
 
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each protocol and headline metric, the mean over its trials."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    """A row for each protocol and headline metric, the mean over its trials: the records that a
+    report averages, too. Protocols of one name are told apart by their configs' sha256."""
+    found: dict[tuple[ProtocolKey, str], list[float]] = {}
     for record in records:
+        if why_left_out(record) is not None:
+            continue
+        _, protocol = cell_of(record)
         for name in headlines(record["task"], record["metrics"]):
-            key = (record["protocol"]["name"], record["dataset"], name)
             if (value := record["metrics"].get(name)) is not None:
-                found.setdefault(key, []).append(value)
+                found.setdefault((protocol, name), []).append(value)
+    names = Counter((key.name, key.dataset) for key in {key for key, _ in found})
     lines = ["| protocol | data | metric | mean | trials |", "|---|---|---|---|---|"]
-    for (protocol, data, name), values in sorted(found.items()):
-        cells = [printable(protocol), printable(data), name, f"{mean(values):.2f}", len(values)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+    for (key, name), values in sorted(found.items()):
+        apart = f" [{key.engine}, config {key.config_sha256[:7]}, data {key.data[:7] or 'unknown'}]"
+        protocol_name = key.name + (apart if names[key.name, key.dataset] > 1 else "")
+        cells = [printable(protocol_name), printable(key.dataset), name, f"{mean(values):.2f}"]
+        lines.append(f"| {' | '.join([*cells, str(len(values))])} |")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ import transfer
 from pretrain.digits.dataset import make_digits
 from tools.convert_weights import main
 from transfer.checkpoints.writers import write_weights
+from transfer.entry.conversion import prove_conversion
+from transfer.entry.model_card import write_card
 
 COMMIT = "0" * 40
 
@@ -127,6 +130,33 @@ def test_the_folder_is_uploaded_and_read_back(
     assert f"| knn_digits | folder:digits_cls:test | knn5_top1 | {value:.2f} | 1 |" in card
     assert json.loads(hub.files["config.json"])["mscn"]["sha256"] == sha256
     assert main([source, "hf-hub:me/net"]) == 0 and hub.tokens == {"Bearer good"}, "written again"
+
+
+def test_a_card_averages_what_a_report_does(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials of one protocol, not of another one of its name, and no failed run."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "digits"))
+    make_digits(tmp_path / "digits", classification=(60, 10, 10), scenes=(1, 1, 1))
+    own = {
+        "PROTOCOL.K": (5,),
+        "QUALITY.IMAGES": 0,
+        "DATASETS.TRAIN": f"folder:{tmp_path}/digits/digits_cls:train",
+    }
+    records = transfer.run_protocol("knn_digits.yaml", source, tmp_path / "runs", overrides=own)
+    record = records.files[0].record
+
+    def changed(value: float, config: str = "", **fields: object) -> dict[str, Any]:
+        protocol = {**record["protocol"], "config_sha256": config or "a" * 64}
+        return {**record, "protocol": protocol, "metrics": {"knn5_top1": value}, **fields}
+
+    report = prove_conversion(source, [".safetensors"])
+    rows = [changed(50.0), changed(60.0, trial=1), changed(90.0, status="failed")]
+    assert "| knn5_top1 | 55.00 | 2 |" in write_card("me/net", report, rows)
+    card = write_card("me/net", report, [*rows, changed(70.0, "b" * 64)])
+    lines = [line for line in card.splitlines() if "knn5_top1" in line]
+    assert ["config aaaaaaa" in line for line in lines] == [True, False]
+    assert lines[0].endswith("| 55.00 | 2 |") and lines[1].endswith("| 70.00 | 1 |")
 
 
 @pytest.mark.parametrize(
