@@ -1,8 +1,7 @@
 # The project as an image, for a CPU or for NVIDIA GPUs:
 #
 #   docker build -t mscn .
-#   docker build -t mscn --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
-#       --build-arg TORCH_INDEX=https://pypi.org/simple .
+#   docker build -t mscn --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 --build-arg TORCH_INDEX= .
 #   docker run --gpus all --shm-size=16g -v /data:/data -e DETECTRON2_DATASETS=/data -v "$PWD/runs:/home/mscn/runs" \
 #       mscn mscn-train-det --config voc_mscn.yaml --weights /data/moco_v2.pkl --output runs/voc
 #
@@ -11,7 +10,8 @@ ARG BASE=ubuntu:24.04
 # hadolint ignore=DL3006
 FROM ${BASE}
 
-# Where PyTorch comes from: by default its builds without CUDA, which are much smaller.
+# Where PyTorch comes from: by default its builds without CUDA, which are much smaller; empty: pip's own
+# index, whose builds are with CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 # Security updates of the base's own Python are wanted, so no version is fixed.
@@ -25,7 +25,7 @@ ENV PATH=/opt/mscn/bin:$PATH
 
 WORKDIR /src
 COPY constraints.txt ./
-RUN pip install --no-cache-dir -c constraints.txt --index-url "${TORCH_INDEX}" torch torchvision
+RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch torchvision
 COPY . .
 RUN pip install --no-cache-dir -c constraints.txt ".[fast,vitdet]"
 
