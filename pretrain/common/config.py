@@ -224,6 +224,14 @@ def check_no_differences(found: Sequence[str], what: str, further: str = "") -> 
         )
 
 
+def has_section(path: Path, name: str) -> bool:
+    """Whether the file or one of its bases has a section (or key) of this name at the top.
+
+    Raises InputError as `base_chain` does.
+    """
+    return any(name in content for _, content in base_chain(path))
+
+
 def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
     """Yields (file, content) from the given file up to its last base; contents are unchecked.
 

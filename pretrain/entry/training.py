@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.checkpoint import load_checkpoint
+from pretrain.common.checkpoint import load_checkpoint, previous_of
 from pretrain.common.cli import interrupt_says, note_fresh_start, output_folder
 from pretrain.common.config import dump_yaml, override_words
 from pretrain.common.distributed import check_gpus, is_first_of_launcher, launch, under_torchrun
@@ -17,7 +17,7 @@ from pretrain.common.progress import keep_progress
 from pretrain.engine.checks import load_checked
 from pretrain.engine.run import check_inputs, pretrain
 
-CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.prev.pth"
+CHECKPOINT = "checkpoint.pth"
 
 
 def run_pretraining(
@@ -68,14 +68,14 @@ def run_pretraining(
             data = check_inputs(cfg)
             output_folder(folder, resume)
             if resume:
-                note_fresh_start(folder, [CHECKPOINT, PREVIOUS])
+                note_fresh_start(folder, [CHECKPOINT, previous_of(Path(CHECKPOINT)).name])
         launch(pretrain, processes, (dump_yaml(cfg), str(folder), resume, data))
     return folder / CHECKPOINT
 
 
 def _saved(checkpoint: Path) -> str:
     """Where --resume will go on."""
-    newest = next((f for f in (checkpoint, checkpoint.with_name(PREVIOUS)) if f.is_file()), None)
+    newest = next((f for f in (checkpoint, previous_of(checkpoint)) if f.is_file()), None)
     if newest is None:
         return "nothing was saved yet: --resume starts at step 0"
     try:

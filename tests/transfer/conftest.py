@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from transfer.results.record import read_record
+from transfer.training import loop
+
+Interrupted = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -30,3 +35,24 @@ def check_trials(tmp_path: Path) -> Callable[[Callable[..., list[Path]]], None]:
         assert path.parent.name == "trial_1" and read_record(path)["metrics"] == second["metrics"]
 
     return check
+
+
+@pytest.fixture
+def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """A block that a Ctrl-C before the step of an iteration of the training loop has to end."""
+
+    @contextmanager
+    def interrupted(iteration: int) -> Iterator[None]:
+        take_step = loop.take_step
+
+        def stop(model: Any, parts: Any, optimizer: Any, place: str, **options: Any) -> Any:
+            if place == f"iteration {iteration}":
+                raise KeyboardInterrupt
+            return take_step(model, parts, optimizer, place, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "take_step", stop)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return interrupted

@@ -22,6 +22,7 @@ import numpy as np
 
 from pretrain.common.cache_folder import cache_folder
 from pretrain.common.locks import locked
+from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep, temporary_folder
 from transfer.checkpoints.files import file_sha256
 from transfer.datasets.coco_annotations import ARRAYS, NUMBERS, AnnotationColumns
@@ -99,12 +100,12 @@ def _read(folder: Path, path: Path) -> dict[str, Any] | None:
     if not folder.is_dir():
         return None
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text())
+        sums = read_json(folder / CHECKSUMS)
         names = [f"{name}.npy" for name in (*ARRAYS, NUMBERS)]
         for name in (*names, REST):
             if file_sha256(folder / name) != sums[name]:
                 raise ValueError(f"{name} has changed")
-        rest = json.loads((folder / REST).read_text())
+        rest = json.loads((folder / REST).read_text())  # its bytes are those that were written
         # As plain arrays: np.memmap takes microseconds for each access.
         arrays = {Path(name).stem: np.asarray(np.load(folder / name, "r")) for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.common.config import base_chain, find_config, override_words
+from pretrain.common.config import find_config, has_section, override_words
 from transfer.checkpoints.files import RANDOM
 from transfer.report.run import Written, write_report
 from transfer.results.read_records import Records, read_records
@@ -102,5 +102,4 @@ def make_report(
 
 def _command_of(config: str) -> str:
     """The command that a config is for: det if a file of its chain has the section MODEL."""
-    chain = base_chain(find_config(config))
-    return "det" if any("MODEL" in content for _, content in chain) else "cls"
+    return "det" if has_section(find_config(config), "MODEL") else "cls"

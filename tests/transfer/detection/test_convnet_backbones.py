@@ -16,6 +16,7 @@ from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
 from tests.transfer.checkpoints import builders as files
 from tests.transfer.checkpoints.formats_convnets import lukemelas
+from tests.transfer.conftest import Interrupted
 from tests.transfer.detection.test_task import TINY, model_of
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights, read_weights
@@ -33,7 +34,6 @@ from transfer.detection.weights.starting_weights import (
     with_init,
 )
 from transfer.results.record import read_record
-from transfer.training import loop
 from transfer.training.build import make_optimizer
 from transfer.training.optimizer import convnext_layer_factor
 from transfer.trials.command import evaluate_request
@@ -60,7 +60,7 @@ def request(weights: object, output: Path, *more: str, resume: bool = False) -> 
 
 
 def test_from_our_checkpoint_to_a_record_and_back(
-    digits: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Path, tmp_path: Path, checkpoint: Path, interrupted_at: Interrupted
 ) -> None:
     """Killed on the way, it ends with the weights of a run that was not."""
     (path,) = run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "a")))
@@ -68,17 +68,8 @@ def test_from_our_checkpoint_to_a_record_and_back(
     assert record["checkpoint"]["backbone"] == ATTO and record["checkpoint"]["source"] == "mscn"
     log = (path.parent / "log.txt").read_text()
     assert "unexpected" not in log and "[102.0, 127.5, 153.0], which the weights" in log
-    take_step = loop.take_step
-
-    def stop_at_4(model, parts, optimizer, place, **options):
-        if place == "iteration 4":
-            raise KeyboardInterrupt
-        return take_step(model, parts, optimizer, place, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "take_step", stop_at_4)
-        with pytest.raises(KeyboardInterrupt):
-            run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "b")))
+    with interrupted_at(4):
+        run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "b")))
     run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "b", resume=True)))
     expected, found = model_of(tmp_path / "a"), model_of(tmp_path / "b")
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pretrain.common.distributed import launch
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from tests.transfer.conftest import Interrupted
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import (
@@ -104,21 +105,13 @@ AMP = ("SOLVER.AMP.ENABLED", "True", "TRANSFER.AMP_DTYPE")
     ids=" ".join,
 )
 def test_resumed_run_ends_with_the_same_weights(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
+    digits: Path, tmp_path: Path, interrupted_at: Interrupted, mode: tuple[str, ...]
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
     run_trials(TASK, TASK.prepare(request(tmp_path / "a", *mode)))
-    take_step, killed = loop.take_step, tmp_path / "b"
-
-    def stop_at_4(model, parts, optimizer, place, **options):
-        if place == "iteration 4":
-            raise KeyboardInterrupt
-        return take_step(model, parts, optimizer, place, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "take_step", stop_at_4)
-        with pytest.raises(KeyboardInterrupt):
-            run_trials(TASK, TASK.prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
+    killed = tmp_path / "b"
+    with interrupted_at(4):
+        run_trials(TASK, TASK.prepare(request(killed, *mode, "TEST.EVAL_PERIOD", "2")))
     state = torch.load(model_files.last_checkpoint(killed / "trial_0"), weights_only=True)
     assert bool(state["grad_scaler"]) == ("fp16" in mode)
     with pytest.raises(InputError, match="--resume"):

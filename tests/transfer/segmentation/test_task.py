@@ -15,6 +15,7 @@ from pretrain.common.distributed import launch
 from pretrain.common.errors import InputError
 from pretrain.data.highpass import HighPass
 from pretrain.data.preprocess import Preprocess
+from tests.transfer.conftest import Interrupted
 from tools import train_det
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.writers import write_weights
@@ -25,7 +26,6 @@ from transfer.results.replicates import read_replicates
 from transfer.segmentation.config import load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.task import SegmentationTask
-from transfer.training import loop
 from transfer.training.build import make_schedule
 from transfer.trials.command import evaluate_request, run_request
 from transfer.trials.loop import run_trials
@@ -85,21 +85,13 @@ def test_run_directory_and_record(semseg: Path, tmp_path: Path) -> None:
 
 
 def test_resumed_run_ends_with_the_same_weights(
-    semseg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    semseg: Path, tmp_path: Path, interrupted_at: Interrupted
 ) -> None:
     """Whatever happens in between: a kill, and evaluations that only one of the runs makes."""
     run_trials(TASK, TASK.prepare(request(tmp_path / "a")))
-    take_step, killed = loop.take_step, tmp_path / "b"
-
-    def stop_at_4(model, parts, optimizer, place, **options):
-        if place == "iteration 4":
-            raise KeyboardInterrupt
-        return take_step(model, parts, optimizer, place, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "take_step", stop_at_4)
-        with pytest.raises(KeyboardInterrupt):
-            run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
+    killed = tmp_path / "b"
+    with interrupted_at(4):
+        run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2")))
     with pytest.raises(InputError, match="--resume"):
         TASK.prepare(request(killed))
     run_trials(TASK, TASK.prepare(request(killed, "TEST.EVAL_PERIOD", "2", resume=True)))

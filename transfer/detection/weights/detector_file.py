@@ -23,7 +23,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from pretrain.common.config import base_chain, load_keys
+from pretrain.common.config import has_section, load_keys
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
 from pretrain.data.preprocess import Preprocess
@@ -302,7 +302,7 @@ def _read_config(path: Path) -> CfgNode | None:
     if not path.is_file():
         return None
     try:
-        if not any("MODEL" in content for _, content in base_chain(path)):
+        if not has_section(path, "MODEL"):
             return None  # of another program; Detectron2's "lazy" configs have a section `model`
         return load_keys(path, all_defaults(), (*INPUT, *COMPARED, CLASSES))
     except InputError as error:
