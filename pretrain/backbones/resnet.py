@@ -117,6 +117,12 @@ def _torchvision(block: type[nn.Module], layers: list[int], **options: int) -> T
     return _large(ResNet(block, layers, **options))
 
 
+def _resnext(layers: list[int], groups: int, width: int) -> Trunk:
+    """Bottlenecks whose 3x3 convolution has groups of `width` channels in the first stage (Xie et
+    al. 2017)."""
+    return _torchvision(Bottleneck, layers, groups=groups, width_per_group=width)
+
+
 def _large(network: ResNet) -> Trunk:
     stages = ("layer1", "layer2", "layer3", "layer4")
     return Trunk(widths_of=network, stages=stages, maxpool=True)
@@ -138,8 +144,14 @@ BACKBONES: dict[str, Callable[[], Trunk]] = {
     "resnet101": partial(_torchvision, Bottleneck, [3, 4, 23, 3]),
     "resnet152": partial(_torchvision, Bottleneck, [3, 8, 36, 3]),
     "wide_resnet50_2": partial(_torchvision, Bottleneck, [3, 4, 6, 3], width_per_group=128),
+    "wide_resnet101_2": partial(_torchvision, Bottleneck, [3, 4, 23, 3], width_per_group=128),
     "resnet50w2": partial(_times, 2),
     "resnet50w4": partial(_times, 4),
+    "resnext50_32x4d": partial(_resnext, [3, 4, 6, 3], 32, 4),
+    "resnext101_32x4d": partial(_resnext, [3, 4, 23, 3], 32, 4),
+    "resnext101_32x8d": partial(_resnext, [3, 4, 23, 3], 32, 8),
+    "resnext101_64x4d": partial(_resnext, [3, 4, 23, 3], 64, 4),
+    "resnext152_32x8d": partial(_resnext, [3, 8, 36, 3], 32, 8),
 }
 
 

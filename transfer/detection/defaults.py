@@ -262,9 +262,10 @@ def _resnets() -> CfgNode:
     node.STRIDE_IN_1X1 = True  # False for torchvision's layout; the weights' facts replace it
     node.STEM_OUT_CHANNELS = 64
     node.RES2_OUT_CHANNELS = 256  # 64 for ResNet-18/34
-    node.NUM_GROUPS = 1  # the only one
-    node.WIDTH_PER_GROUP = 64  # the only one
-    node.RES5_DILATION = 1  # the only one
+    node.NUM_GROUPS = 1  # of the 3x3 convolutions; ResNeXt: 32
+    node.WIDTH_PER_GROUP = 64  # their channels in res2, of each group (32x4d: 4; wide: 128)
+    # 2: res5 dilates where it would stride; build_resnet_backbone with StandardROIHeads on res5
+    node.RES5_DILATION = 1
     return node
 
 

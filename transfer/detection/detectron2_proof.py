@@ -93,7 +93,7 @@ def _build_resnet(weights: Weights) -> nn.Module:
     node.STRIDE_IN_1X1 = bool(weights.architecture.get("stride_in_1x1"))
     node.STEM_OUT_CHANNELS = size.stem
     node.RES2_OUT_CHANNELS = size.stem * (4 if size.bottleneck else 1)
-    node.WIDTH_PER_GROUP = size.width
+    node.NUM_GROUPS, node.WIDTH_PER_GROUP = size.groups, size.width // size.groups
     node.OUT_FEATURES = ["stem", *STAGES]
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     return build_resnet_backbone(cfg, ShapeSpec(channels=3))

@@ -27,7 +27,10 @@ _OPEN = "transfer.detection.task.DetectionTask.open_data"
 _READ: dict[str, dict[str, str]] = {
     f"{_PARTS}.resnet.ResNetSpec.from_config": {
         "MODEL.BACKBONE": "FREEZE_AT",
-        "MODEL.RESNETS": "DEPTH NORM STRIDE_IN_1X1 OUT_FEATURES",
+        "MODEL.RESNETS": "DEPTH OUT_FEATURES RES5_DILATION",
+    },
+    f"{_PARTS}.resnet.BottleneckSpec.from_config": {
+        "MODEL.RESNETS": "NORM STRIDE_IN_1X1 NUM_GROUPS WIDTH_PER_GROUP",
     },
     f"{_PARTS}.fpn.FPNSpec.from_config": {"MODEL.FPN": "IN_FEATURES OUT_CHANNELS NORM FUSE_TYPE"},
     f"{_PARTS}.anchors.AnchorSpec.from_config": {
@@ -139,9 +142,6 @@ ONLY: dict[str, Any] = {
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 0,
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
-    "MODEL.RESNETS.NUM_GROUPS": 1,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
-    "MODEL.RESNETS.RES5_DILATION": 1,
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.RPN.IOU_LABELS": [0, -1, 1],

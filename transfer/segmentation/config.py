@@ -18,6 +18,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.detection.config import changed, load_merged
 from transfer.detection.config_checks import SEMANTIC, check_run, missing_data, value_of
+from transfer.detection.torchvision_engine.resnet import TinyResNetSpec, trunk_name
 from transfer.segmentation.dilation import dilate
 from transfer.segmentation.fcn import LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# MODEL.BACKBONE.NAME -> the trunk's name; "": that of MODEL.RESNETS
 BACKBONES = {
-    "build_resnet_backbone": "resnet{}",
-    "build_tiny_resnet_backbone": "tiny_resnet",
+    "build_resnet_backbone": "",
+    "build_tiny_resnet_backbone": TinyResNetSpec.trunk_name,
 }
 AT_LEAST_ONE = (
     "SOLVER.MAX_ITER",
     "SOLVER.IMS_PER_BATCH",
+    "MODEL.RESNETS.NUM_GROUPS",
+    "MODEL.RESNETS.WIDTH_PER_GROUP",
     "TRANSFER.LOG_PERIOD",
     "TRANSFER.SEMANTIC.HEAD_CONVS",
     "TRANSFER.SEMANTIC.HEAD_CHANNELS",
@@ -60,6 +64,7 @@ ONE_OF = {
     # Statistics of the batch, over all processes or not; other norms have no protocol here.
     "MODEL.RESNETS.NORM": ("BN", "SyncBN"),
     "MODEL.BACKBONE.FREEZE_AT": (0,),
+    "MODEL.RESNETS.RES5_DILATION": (1,),  # TRANSFER.SEMANTIC.OUTPUT_STRIDE dilates
     "TEST.PRECISE_BN.ENABLED": (False,),
 }
 
@@ -110,8 +115,9 @@ def check(cfg: CfgNode) -> None:
 
 def backbone_name(cfg: CfgNode) -> str:
     """Returns the trunk's name in pretrain.backbones, such as "resnet50"."""
-    pattern = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
-    return pattern.format(cfg.MODEL.RESNETS.DEPTH)
+    node = cfg.MODEL.RESNETS
+    name = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
+    return name or trunk_name(node.DEPTH, node.NUM_GROUPS, node.WIDTH_PER_GROUP)
 
 
 def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:

@@ -170,9 +170,12 @@ def test_vits_are_known_by_their_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["wide_resnet50_2", pytest.param("resnet50w2", marks=pytest.mark.slow)]
+    "name",
+    ["wide_resnet50_2", "resnext50_32x4d", pytest.param("resnet50w2", marks=pytest.mark.slow)],
 )
-def test_wide_resnets_are_known_and_proven(name: str, builders: ModuleType, tmp_path) -> None:
+def test_wide_resnets_and_resnexts_are_known_and_proven(
+    name: str, builders: ModuleType, tmp_path
+) -> None:
     path = builders.torchvision(tmp_path / "w.pth", builders.trained_state(name))
     report = check(str(path), (".pkl", ".pth"))
     assert report.weights.backbone == name and not report.failures

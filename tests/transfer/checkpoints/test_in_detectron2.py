@@ -23,6 +23,7 @@ from transfer.detection.detectron2_proof import prove_in_detectron2  # noqa: E40
 
 BACKBONES = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "resnet50w2"),
+    *("resnext50_32x4d", "resnext101_32x8d"),
     *("vit_tiny_patch16_64", "vit_small_patch16_64"),
 )
 

@@ -250,8 +250,8 @@ def test_a_repository_of_transformers_says_its_preprocessing(
         ("hf-hub:name", "give hf-hub:ORG/NAME"),
         ("torchvision:resnet50/V9", "it has IMAGENET1K_V1, IMAGENET1K_V2"),
         (
-            "torchvision:resnext50_32x4d/IMAGENET1K_V1",
-            "is a resnext50_32x4d, which is not supported; supported are",
+            "torchvision:densenet121/IMAGENET1K_V1",
+            "is a densenet121, which is not supported; supported are",
         ),
         ("timm:resnet51", "no model 'resnet51'"),
         ("timm:densenet121.ra_in1k", "is a densenet121, which is not supported"),

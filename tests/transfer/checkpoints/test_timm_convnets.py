@@ -41,9 +41,16 @@ def state(network: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def test_names() -> None:
-    for name in ("resnext50_32x4d", "resnet50d", "regnety_016", "efficientnet_b0", "seresnet50"):
+    for name in ("resnext101_32x16d", "resnet50d", "regnety_016", "efficientnet_b0", "seresnet50"):
         assert is_timm_convnet(name)
-    for name in ("resnet50", "vit_tiny_patch16_224", "convnext_tiny", "densenet121", "nothing"):
+    for name in (
+        "resnet50",
+        "resnext50_32x4d",
+        "vit_tiny_patch16_224",
+        "convnext_tiny",
+        "densenet121",
+        "nothing",
+    ):
         assert not is_timm_convnet(name)
 
 

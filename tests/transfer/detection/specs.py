@@ -1,7 +1,7 @@
 """Detectors of tests from a few config keys; every other key is at its default.
 
-`FPN`, `TINY` and `VIT` are the keys that make a detector of such a kind of the defaults, which are
-those of a C4 detector.
+`FPN`, `C5`, `TINY` and `VIT` are the keys that make a detector of such a kind of the defaults,
+which are those of a C4 detector.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ FPN = {
     "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
 }
 TINY = {**STANDARD, "MODEL.BACKBONE.NAME": "build_tiny_resnet_backbone"}
+C5 = {
+    **STANDARD,
+    "MODEL.RESNETS.OUT_FEATURES": ["res5"],
+    "MODEL.RPN.IN_FEATURES": ["res5"],
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res5"],
+}
 VIT = {**PYRAMID, "MODEL.BACKBONE.NAME": "build_vit_sfp_backbone"}
 R18 = {"MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
 LEVELS = [[32], [64], [128], [256], [512]]  # one size of anchors on each map of a pyramid

@@ -225,7 +225,7 @@ def test_mask_targets_of_both_forms() -> None:
         assert torch.equal(BitMasks(bitmaps).crop(index, boxes_tensor, size), expected)
 
 
-@pytest.mark.parametrize("case", ["fpn_r18", "vitdet"])
+@pytest.mark.parametrize("case", ["fpn_r18", "vitdet", "c5_resnext"])
 def test_our_file_is_read_by_their_checkpointer(case: str, tmp_path: Path) -> None:
     from detectron2.checkpoint import DetectionCheckpointer
 

@@ -18,6 +18,52 @@ def load(*words: str, config: str = "voc_fpn.yaml") -> DetectorSpec:
     return DetectorSpec.from_config(load_detection_config(config, words))
 
 
+C5 = (
+    *("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", "['res5']"),
+    *("MODEL.RPN.IN_FEATURES", "['res5']", "MODEL.ROI_HEADS.IN_FEATURES", "['res5']"),
+)
+
+
+def test_a_whole_resnet_without_a_pyramid() -> None:
+    spec = load(*ONE_ROW, *C5, "MODEL.RESNETS.RES5_DILATION", "2")
+    assert spec.architecture == "C5" and spec.resnet is spec.backbone
+    detector = spec.build()
+    assert detector.roi_heads.box_pooler.strides == (16,) and not detector.leaves_unused
+    on_res4 = [
+        *("MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']"),
+        *("MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.ROI_HEADS.IN_FEATURES", "['res4']"),
+    ]
+    assert load(*ONE_ROW, *C5, *on_res4).build().leaves_unused, "res5 has no gradient"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("MODEL.RESNETS.OUT_FEATURES ['res4']", "needs res5: only with .*Res5ROIHeads"),
+        (
+            "MODEL.RESNETS.OUT_FEATURES ['res4','res5'] MODEL.RPN.IN_FEATURES ['res4','res5']",
+            "RPN.IN_FEATURES .* must be one map",
+        ),
+        ("MODEL.RESNETS.RES5_DILATION 4", "RES5_DILATION 4 is not supported; known: 1, 2"),
+        ("MODEL.RESNETS.NUM_GROUPS 0", "NUM_GROUPS must be 1 or above, got 0"),
+        (
+            "MODEL.BACKBONE.NAME build_resnet_fpn_backbone MODEL.RESNETS.RES5_DILATION 2 "
+            "MODEL.RESNETS.OUT_FEATURES ['res2','res3','res4','res5']",
+            "RES5_DILATION 2 makes no pyramid",
+        ),
+        (
+            "MODEL.ROI_HEADS.NAME Res5ROIHeads MODEL.RESNETS.RES5_DILATION 2 "
+            "MODEL.RESNETS.OUT_FEATURES ['res4'] MODEL.RPN.IN_FEATURES ['res4'] "
+            "MODEL.ROI_HEADS.IN_FEATURES ['res4']",
+            "RES5_DILATION 2 needs MODEL.ROI_HEADS.NAME StandardROIHeads",
+        ),
+    ],
+)
+def test_what_no_such_detector_can_be(words: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(*ONE_ROW, *C5, *words.split(" "))
+
+
 @pytest.mark.parametrize(
     ("words", "rpn", "roi", "stages", "unused"),
     [

@@ -76,7 +76,16 @@ RETINANET = {
     "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
     "MODEL.MASK_ON": False,
 }
-READ_BY = {"MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE, "MODEL.RETINANET.": RETINANET}
+C5 = {
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RPN.IN_FEATURES": ["res5"],
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res5"],
+}
+READ_BY = {
+    "MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE,
+    "MODEL.RETINANET.": RETINANET,
+    "MODEL.RESNETS.RES5_DILATION": C5,
+}
 FROM_RES3 = {
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RPN.IN_FEATURES": ["p3", "p4"],

@@ -23,7 +23,7 @@ from transfer.detection.config import protocol_sha256
 from transfer.detection.task import DetectionTask
 from transfer.results.record import read_record
 from transfer.results.replicates import read_replicates
-from transfer.segmentation.config import load_segmentation_config
+from transfer.segmentation.config import backbone_name, load_segmentation_config
 from transfer.segmentation.evaluation import NAMES
 from transfer.segmentation.task import SegmentationTask
 from transfer.training.build import make_schedule
@@ -204,6 +204,8 @@ def test_identity_is_of_the_protocol_alone() -> None:
         (("TRANSFER.SEMANTIC.SCALE_RANGE", "(2.0, 0.5)"), "SCALE_RANGE"),
         (("TRANSFER.SEMANTIC.LOSS_OVER", "none"), "LOSS_OVER 'none' is not supported.*labelled"),
         (("MODEL.RESNETS.NORM", "FrozenBN"), "NORM 'FrozenBN' is not supported.*BN, SyncBN"),
+        (("MODEL.RESNETS.RES5_DILATION", "2"), "RES5_DILATION 2 is not supported"),
+        (("MODEL.RESNETS.NUM_GROUPS", "0"), "NUM_GROUPS must be 1 or above, got 0"),
         (("TRANSFER.SEMANTIC.CROP_SIZES", "3"), "unknown key TRANSFER.SEMANTIC.CROP_SIZES"),
     ],
 )
@@ -217,6 +219,13 @@ def test_shipped_configs_load_and_say_what_they_are() -> None:
     for path in sorted(folder.glob("*.yaml")):
         load_segmentation_config(str(path))
         assert path.read_text().startswith("# "), f"{path} has no header"
+
+
+def test_groups_and_widths_name_the_backbone() -> None:
+    words = ("MODEL.RESNETS.NUM_GROUPS", "32", "MODEL.RESNETS.WIDTH_PER_GROUP", "4")
+    assert backbone_name(load_segmentation_config("voc12aug_fcn.yaml", words)) == "resnext50_32x4d"
+    wide = load_segmentation_config("voc12aug_fcn.yaml", ("MODEL.RESNETS.WIDTH_PER_GROUP", "128"))
+    assert backbone_name(wide) == "wide_resnet50_2"
 
 
 def test_published_schedules_by_hand() -> None:

@@ -18,13 +18,14 @@ from pretrain.common.lookup import find
 
 class Size(NamedTuple):
     """Attributes: blocks: of each stage; stem: its channels; width: of the first bottleneck;
-    large: whether the stem is 7x7 with pooling."""
+    large: whether the stem is 7x7 with pooling; groups: of the bottlenecks' 3x3 convolutions."""
 
     bottleneck: bool
     blocks: tuple[int, ...]
     stem: int
     width: int
     large: bool = True
+    groups: int = 1
 
 
 SIZES: dict[str, Size] = {
@@ -35,8 +36,14 @@ SIZES: dict[str, Size] = {
     "resnet101": Size(True, (3, 4, 23, 3), 64, 64),
     "resnet152": Size(True, (3, 8, 36, 3), 64, 64),
     "wide_resnet50_2": Size(True, (3, 4, 6, 3), 64, 128),
+    "wide_resnet101_2": Size(True, (3, 4, 23, 3), 64, 128),
     "resnet50w2": Size(True, (3, 4, 6, 3), 128, 128),
     "resnet50w4": Size(True, (3, 4, 6, 3), 256, 256),
+    "resnext50_32x4d": Size(True, (3, 4, 6, 3), 64, 128, groups=32),
+    "resnext101_32x4d": Size(True, (3, 4, 23, 3), 64, 128, groups=32),
+    "resnext101_32x8d": Size(True, (3, 4, 23, 3), 64, 256, groups=32),
+    "resnext101_64x4d": Size(True, (3, 4, 23, 3), 64, 256, groups=64),
+    "resnext152_32x8d": Size(True, (3, 8, 36, 3), 64, 256, groups=32),
 }
 
 
@@ -53,10 +60,23 @@ class NormedConv(nn.Conv2d):
     """A convolution without bias that owns its batch norm, as Detectron2's wrapper does."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, same: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        same: bool = False,
+        groups: int = 1,
     ) -> None:
-        padding = 0 if same else kernel // 2
-        super().__init__(inputs, outputs, kernel, stride, padding=padding, bias=False)
+        super().__init__(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=0 if same else kernel // 2,
+            groups=groups,
+            bias=False,
+        )
         self.norm = nn.BatchNorm2d(outputs)
         self.same = same
 
@@ -86,6 +106,7 @@ class Block(nn.Module):
 
     Args:
         width: of a bottleneck's 3x3 convolution; None: a block of two.
+        groups: of that convolution.
         stride_in_1x1: a bottleneck strides in its first convolution instead of the 3x3.
     """
 
@@ -95,6 +116,7 @@ class Block(nn.Module):
         outputs: int,
         stride: int,
         width: int | None,
+        groups: int,
         stride_in_1x1: bool,
         same: bool,
     ) -> None:
@@ -104,7 +126,7 @@ class Block(nn.Module):
         if width is not None:
             first, second = (stride, 1) if stride_in_1x1 else (1, stride)
             self.conv1 = NormedConv(inputs, width, 1, first, same)
-            self.conv2 = NormedConv(width, width, 3, second, same)
+            self.conv2 = NormedConv(width, width, 3, second, same, groups)
             self.conv3: NormedConv | None = NormedConv(width, outputs, 1, 1, same)
         else:
             self.conv1 = NormedConv(inputs, outputs, 3, stride, same)
@@ -142,7 +164,8 @@ class Detectron2ResNet(nn.Module):
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and index > 0 else 1
-                blocks.append(Block(inputs, outputs, stride, width, stride_in_1x1, same))
+                shape = (inputs, outputs, stride, width, size.groups)
+                blocks.append(Block(*shape, stride_in_1x1, same))
                 inputs = outputs
             self.add_module(f"res{index + 2}", nn.Sequential(*blocks))
 

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.lookup import find
 
 ARCHITECTURES = {
-    "build_resnet_backbone": "C4",  # proposals on res4, res5 is the second stage
+    "build_resnet_backbone": "C4",  # proposals on res4, res5 is the second stage; or C5, see below
     "build_resnet_fpn_backbone": "FPN",
     "build_retinanet_resnet_fpn_backbone": "FPN",  # p6 and p7 are convolutions of res5
     "build_tiny_resnet_backbone": "TINY",  # one map of stride 8, for the digits
@@ -30,13 +30,16 @@ class BackboneNames(dict[str, str]):
 
 
 def architecture(cfg: CfgNode) -> str:
-    """Returns "C4", "FPN", "TINY" or "VIT"; raises InputError for an unknown backbone.
+    """Returns "C4", "C5", "FPN", "TINY" or "VIT"; raises InputError for an unknown backbone.
 
+    A ResNet without a pyramid is C4 with the heads whose second stage is res5, and C5 with any
+    others, which a whole ResNet is below.
     A network of timm's has a pyramid, FPN; whether timm knows the name is asked when it is built.
     """
     if is_timm(cfg):
         return "FPN"
-    return find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
+    kind = find(cfg.MODEL.BACKBONE.NAME, ARCHITECTURES, "MODEL.BACKBONE.NAME")
+    return "C5" if kind == "C4" and "Res5" not in cfg.MODEL.ROI_HEADS.NAME else kind
 
 
 def is_timm(cfg: CfgNode) -> bool:

@@ -31,7 +31,12 @@ from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeHeads
 from transfer.detection.torchvision_engine.fpn import FPN, FPNSpec
 from transfer.detection.torchvision_engine.postprocess import postprocess
 from transfer.detection.torchvision_engine.res5_roi_heads import Res5HeadsSpec
-from transfer.detection.torchvision_engine.resnet import ResNetSpec, TinyResNetSpec
+from transfer.detection.torchvision_engine.resnet import (
+    C5ResNetSpec,
+    ResNet,
+    ResNetSpec,
+    TinyResNetSpec,
+)
 from transfer.detection.torchvision_engine.roi_heads import RoiHeadsSpec
 from transfer.detection.torchvision_engine.rpn import RPN, RPNSpec
 from transfer.detection.torchvision_engine.simple_pyramid import (
@@ -44,6 +49,7 @@ from transfer.detection.torchvision_engine.structures import Detections, Targets
 BackboneSpec = ResNetSpec | FPNSpec | TinyResNetSpec | SimplePyramidSpec
 BACKBONES: dict[str, type[BackboneSpec]] = {
     "C4": ResNetSpec,
+    "C5": C5ResNetSpec,
     "FPN": FPNSpec,
     "TINY": TinyResNetSpec,
     "VIT": SimplePyramidSpec,
@@ -78,7 +84,7 @@ class BaseSpec(ABC):
     @property
     def architecture(self) -> str:
         """The backbone's kind, a key of BACKBONES."""
-        return next(kind for kind, spec in BACKBONES.items() if isinstance(self.backbone, spec))
+        return next(kind for kind, spec in BACKBONES.items() if type(self.backbone) is spec)
 
     @property
     def resnet(self) -> ResNetSpec | None:
@@ -171,7 +177,9 @@ class BaseDetector(nn.Module, ABC):
 
     @property
     def leaves_unused(self) -> bool:
-        """Whether a pyramid makes a map that nothing uses: its layers then get no gradient."""
+        """Whether the backbone has layers for maps that nothing uses: they get no gradient."""
+        if isinstance(self.backbone, ResNet):
+            return max(self.backbone.stages) > max(self.used)
         if not isinstance(self.backbone, (FPN, SimpleFeaturePyramid)):
             return False
         *own, below, top = self.backbone.out_features  # the top map is made of the one before it

@@ -36,6 +36,12 @@ def check_known(key: str, names: Sequence[str], known: Sequence[str]) -> None:
         raise InputError(f"{key} {list(names)} names a map twice")
 
 
+def check_one(key: str, names: Sequence[str]) -> None:
+    """One map of a ResNet is named."""
+    if len(names) > 1:
+        raise InputError(f"{key} {list(names)} must be one map: those of a ResNet differ in width")
+
+
 def check_equal(key: str, names: Sequence[str], wanted: Sequence[str]) -> None:
     """There is only one choice."""
     if list(names) != list(wanted):

@@ -71,6 +71,11 @@ class FPNSpec:
         if taken != STAGES[-len(taken) :]:
             raise InputError(f"{FPN_IN} {list(taken)} must be consecutive stages up to res5")
         check_known(OUT, out, STAGES)
+        if isinstance(self.bottom_up, ResNetSpec) and self.bottom_up.res5_dilation != 1:
+            raise InputError(
+                f"MODEL.RESNETS.RES5_DILATION {self.bottom_up.res5_dilation} makes no pyramid: "
+                "res5 would be as fine as res4; set MODEL.BACKBONE.NAME build_resnet_backbone"
+            )
         missing = [name for name in taken if name not in out]
         if missing:
             raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}")

@@ -19,12 +19,21 @@ class ConvNorm(nn.Conv2d):
         kernel_size: int,
         *,
         stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
         norm: str = "",
         bias: bool = False,
         relu: bool = False,
     ) -> None:
         super().__init__(
-            inputs, outputs, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias
+            inputs,
+            outputs,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
         )
         self.norm = make_norm(norm, outputs)
         self.relu = relu

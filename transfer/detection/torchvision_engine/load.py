@@ -29,7 +29,6 @@ from transfer.detection.weights.matched_parts import PREFIXES, part_of
 logger = logging.getLogger(__name__)
 
 EXTRA_NORM = "roi_heads.res5.norm."
-BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,17 @@ def load_backbone(
     if weights.backbone != wanted:
         raise InputError(
             f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
-            "the config (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, TRANSFER.VIT) of the weights' "
-            "backbone"
+            "the config (MODEL.BACKBONE.NAME; DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of "
+            "MODEL.RESNETS; TRANSFER.VIT) of the weights' backbone"
         )
     if isinstance(detector.spec.backbone, SimplePyramidSpec):
         return _load_vit(detector, detector.spec.backbone.vit.heads, weights, allow_unexpected)
     strides, resnet = bool(weights.architecture.get("stride_in_1x1")), detector.spec.resnet
-    if resnet is not None and resnet.stride_in_1x1 != strides and wanted in BOTTLENECKS:
+    built = None if resnet is None or resnet.depth < 50 else resnet.blocks.stride_in_1x1
+    if built is not None and built != strides:
         logger.warning(
             "MODEL.RESNETS.STRIDE_IN_1X1 is %s, but these weights were trained with %s",
-            resnet.stride_in_1x1,
+            built,
             strides,
         )
     network = timm_network(detector)

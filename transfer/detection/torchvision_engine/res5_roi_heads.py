@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
-from transfer.detection.torchvision_engine.batchnorm import check_norm, make_norm
+from transfer.detection.torchvision_engine.batchnorm import make_norm
 from transfer.detection.torchvision_engine.box_head import (
     BoxPredictor,
     BoxPredictorSpec,
@@ -21,7 +21,7 @@ from transfer.detection.torchvision_engine.box_head import (
 )
 from transfer.detection.torchvision_engine.mask_head import MaskHeadSpec, mask_loss
 from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
-from transfer.detection.torchvision_engine.resnet import make_stage
+from transfer.detection.torchvision_engine.resnet import BottleneckSpec, make_stage
 from transfer.detection.torchvision_engine.roi_heads import RoiHeads, RoiHeadsSpec
 from transfer.detection.torchvision_engine.roi_sampler import RoiSamplerSpec
 from transfer.detection.torchvision_engine.structures import (
@@ -39,8 +39,7 @@ class Res5HeadsSpec(RoiHeadsSpec):
     architectures = ("C4",)
 
     pooler: PoolerSpec
-    norm: str  # of res5, as of the backbone
-    stride_in_1x1: bool  # of res5, as of the backbone
+    blocks: BottleneckSpec  # of res5, as of the backbone
     extra_norm: bool  # a norm after res5
 
     @classmethod
@@ -61,15 +60,9 @@ class Res5HeadsSpec(RoiHeadsSpec):
             predictor=BoxPredictorSpec.from_config(cfg),
             mask_head=MaskHeadSpec.from_config(cfg),
             pooler=PoolerSpec.from_config(model.ROI_BOX_HEAD),
-            norm=model.RESNETS.NORM,
-            stride_in_1x1=model.RESNETS.STRIDE_IN_1X1,
+            blocks=BottleneckSpec.from_config(cfg),
             extra_norm=node.NAME == "Res5ROIHeadsExtraNorm",
         )
-
-    def __post_init__(self) -> None:
-        """Raises InputError for values that make no heads."""
-        super().__post_init__()
-        check_norm("MODEL.RESNETS.NORM", self.norm)
 
     def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> Res5ROIHeads:
         """See `RoiHeadsSpec`."""
@@ -95,11 +88,10 @@ class Res5ROIHeads(RoiHeads):
             depth=50,  # three blocks, as in every bottleneck ResNet's last stage
             stage=5,
             inputs=inputs,
-            norm=spec.norm,
-            stride_in_1x1=spec.stride_in_1x1,
+            blocks=spec.blocks,
         )
         if spec.extra_norm:
-            res5.add_module("norm", make_norm(spec.norm, channels) or nn.Identity())
+            res5.add_module("norm", make_norm(spec.blocks.norm, channels) or nn.Identity())
         predictor = BoxPredictor(spec.predictor, inputs=channels, num_classes=spec.num_classes)
         super().__init__(spec, box_predictor=predictor, channels=channels)
         self.res5 = res5

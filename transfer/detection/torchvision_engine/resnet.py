@@ -1,7 +1,8 @@
 """ResNets in Detectron2's layout and names, which return the maps of their stages res2, res3, ...
 
 N batch. Input (N, 3, H, W), normalised; outputs (N, channels, H / stride, W / stride). With
-stride_in_1x1=False the bottlenecks are torchvision's, number for number.
+stride_in_1x1=False the bottlenecks are torchvision's, number for number; so are those of a ResNeXt
+(groups) and of a wide ResNet (width_per_group).
 Specification: detectron2 `modeling/backbone/resnet.py`.
 """
 
@@ -23,6 +24,7 @@ from transfer.detection.torchvision_engine.feature_map_checks import (
     STAGES,
     check_equal,
     check_known,
+    check_one,
 )
 from transfer.detection.torchvision_engine.layers import ConvNorm, init_msra
 
@@ -34,10 +36,50 @@ BLOCKS_PER_STAGE = {
     152: (3, 8, 36, 3),
 }
 STEM_CHANNELS = 64
+USUAL_WIDTH = 64  # of the 3x3 convolution in res2, in one group
+DILATIONS = (1, 2)  # of res5; Detectron2 asserts it
 FREEZE_AT = range(6)  # 0: nothing, 1: the stem, 2: stem and res2, ..., 5: all
 # The tiny ResNet's stem, and its stages as (inputs, outputs, stride) of their only block.
 TINY_STEM_CHANNELS = 32
 TINY_STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2))
+
+
+def trunk_name(depth: int, groups: int, width_per_group: int) -> str:
+    """The name in pretrain.backbones, which has the usual ones of these: "resnet50",
+    "resnext50_32x4d", "wide_resnet50_2"."""
+    if groups > 1:
+        return f"resnext{depth}_{groups}x{width_per_group}d"
+    if width_per_group != USUAL_WIDTH:
+        return f"wide_resnet{depth}_{width_per_group / USUAL_WIDTH:g}"
+    return f"resnet{depth}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckSpec:
+    """What all bottlenecks of a ResNet have in common."""
+
+    norm: str
+    stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
+    groups: int  # of the 3x3 convolution; ResNeXt: 32
+    width_per_group: int  # channels of a group in res2; each later stage doubles them
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> BottleneckSpec:
+        """Reads the node MODEL.RESNETS; raises InputError for an unknown norm or no channels."""
+        node = cfg.MODEL.RESNETS
+        return cls(
+            norm=node.NORM,
+            stride_in_1x1=node.STRIDE_IN_1X1,
+            groups=node.NUM_GROUPS,
+            width_per_group=node.WIDTH_PER_GROUP,
+        )
+
+    def __post_init__(self) -> None:
+        """Raises InputError for an unknown norm or no channels."""
+        check_norm("MODEL.RESNETS.NORM", self.norm)
+        for key, value in (("NUM_GROUPS", self.groups), ("WIDTH_PER_GROUP", self.width_per_group)):
+            if value < 1:
+                raise InputError(f"MODEL.RESNETS.{key} must be 1 or above, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +88,10 @@ class ResNetSpec:
     what an FPN is built on."""
 
     depth: int
-    norm: str
+    blocks: BottleneckSpec
     freeze_at: int  # see FREEZE_AT
-    stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
     out_features: tuple[str, ...]  # the stages whose maps are returned
+    res5_dilation: int  # 2: res5 dilates its 3x3 convolutions, and does not stride
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ResNetSpec:
@@ -57,11 +99,11 @@ class ResNetSpec:
         node = cfg.MODEL.RESNETS
         return cls(
             depth=node.DEPTH,
-            norm=node.NORM,
+            blocks=BottleneckSpec.from_config(cfg),
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-            stride_in_1x1=node.STRIDE_IN_1X1,
             # Nothing here takes the stem's map, which Detectron2's configs may name.
             out_features=tuple(name for name in node.OUT_FEATURES if name != "stem"),
+            res5_dilation=node.RES5_DILATION,
         )
 
     def __post_init__(self) -> None:
@@ -69,8 +111,18 @@ class ResNetSpec:
         if self.depth not in BLOCKS_PER_STAGE:
             known = tuple(BLOCKS_PER_STAGE)
             raise InputError(f"MODEL.RESNETS.DEPTH {self.depth} is not supported; known: {known}")
-        check_norm("MODEL.RESNETS.NORM", self.norm)
         _check_freeze_at(self.freeze_at)
+        if self.res5_dilation not in DILATIONS:
+            raise InputError(
+                f"MODEL.RESNETS.RES5_DILATION {self.res5_dilation} is not supported; known: "
+                f"{', '.join(map(str, DILATIONS))}"
+            )
+        usual = (self.blocks.groups, self.blocks.width_per_group) == (1, USUAL_WIDTH)
+        if self.depth < 50 and not (usual and self.res5_dilation == 1):
+            raise InputError(
+                f"MODEL.RESNETS.DEPTH {self.depth} has no bottleneck blocks: NUM_GROUPS must be 1, "
+                f"WIDTH_PER_GROUP {USUAL_WIDTH} and RES5_DILATION 1; or set depth 50, 101 or 152"
+            )
 
     @property
     def res2_channels(self) -> int:
@@ -80,7 +132,7 @@ class ResNetSpec:
     @property
     def trunk_name(self) -> str:
         """Its name in pretrain.backbones, e.g. "resnet50"."""
-        return f"resnet{self.depth}"
+        return trunk_name(self.depth, self.blocks.groups, self.blocks.width_per_group)
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
         """Raises InputError for maps that a C4 detector has not; see `features`."""
@@ -89,15 +141,18 @@ class ResNetSpec:
                 f"MODEL.RESNETS.DEPTH {self.depth} has no C4 detector (its res5 head is made of "
                 "bottleneck blocks); use an FPN config, or depth 50, 101 or 152"
             )
+        if self.res5_dilation != 1:
+            raise InputError(
+                f"MODEL.RESNETS.RES5_DILATION {self.res5_dilation} needs MODEL.ROI_HEADS.NAME "
+                "StandardROIHeads: the res5 of a C4 detector works on single boxes, and Detectron2 "
+                "does not dilate it"
+            )
         out = self.out_features
         check_known(OUT, out, STAGES[:-1])  # res5 is the second stage
         if "res4" not in out:
             raise InputError(f"{OUT} {list(out)} needs res4, which Res5ROIHeads pool from")
         check_known(RPN_IN, rpn, out)
-        if len(rpn) > 1:
-            raise InputError(
-                f"{RPN_IN} {list(rpn)} must be one map: those of a ResNet differ in width"
-            )
+        check_one(RPN_IN, rpn)
         check_equal(ROI_IN, roi, ("res4",))
 
     def build(self) -> ResNet:
@@ -106,7 +161,7 @@ class ResNetSpec:
         All four stages are made and the later ones dropped, as upstream does: the layers that
         follow then draw the same random weights for a seed.
         """
-        stem = Stem(STEM_CHANNELS, norm=self.norm)
+        stem = Stem(STEM_CHANNELS, norm=self.blocks.norm)
         stages: dict[str, nn.Sequential] = {}
         inputs = STEM_CHANNELS
         for number, name in enumerate(STAGES):
@@ -114,14 +169,33 @@ class ResNetSpec:
                 depth=self.depth,
                 stage=number + 2,
                 inputs=inputs,
-                norm=self.norm,
-                stride_in_1x1=self.stride_in_1x1,
+                blocks=self.blocks,
+                dilation=self.res5_dilation if name == "res5" else 1,
             )
             inputs = self.res2_channels * 2**number
         kept = {name: stage for name, stage in stages.items() if name <= max(self.out_features)}
         resnet = ResNet(stem, kept, out_features=self.out_features)
         resnet.freeze(self.freeze_at)
         return resnet
+
+
+@dataclass(frozen=True, kw_only=True)
+class C5ResNetSpec(ResNetSpec):
+    """A whole ResNet, on one of whose maps is a box head; with a dilated res5 this is the backbone
+    of the detectors that Detectron2 calls DC5."""
+
+    def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
+        """Raises InputError for maps that such a detector has not; see `features`."""
+        out = self.out_features
+        check_known(OUT, out, STAGES)
+        if "res5" not in out:
+            raise InputError(
+                f"{OUT} {list(out)} needs res5: only with MODEL.ROI_HEADS.NAME Res5ROIHeads the "
+                "backbone ends before it"
+            )
+        for key, names in ((RPN_IN, rpn), (ROI_IN, roi)):
+            check_known(key, names, out)
+            check_one(key, names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +267,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()
-        self.outputs = outputs
+        self.outputs, self.stride = outputs, stride
         project = inputs != outputs
         self.shortcut = ConvNorm(inputs, outputs, 1, stride=stride, norm=norm) if project else None
 
@@ -223,17 +297,34 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 convolutions; the stride lies on the 3x3, or on the first 1x1 (MSRA's)."""
+    """1x1, 3x3, 1x1 convolutions; the stride is in the 3x3, or in the first 1x1 (MSRA's)."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, stride: int, norm: str, stride_in_1x1: bool
+        self,
+        inputs: int,
+        outputs: int,
+        middle: int,
+        *,
+        stride: int,
+        spec: BottleneckSpec,
+        dilation: int,
     ) -> None:
+        """Args: middle: channels of the 3x3 convolution, of all its groups."""
+        norm = spec.norm
         super().__init__(inputs, outputs, stride=stride, norm=norm)
-        middle = outputs // 4
         # In the 1x1 as MSRA (He et al. 2015); in the 3x3, as torchvision, no pixel is skipped.
-        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(inputs, middle, 1, stride=first, norm=norm, relu=True)
-        self.conv2 = ConvNorm(middle, middle, 3, stride=second, norm=norm, relu=True)
+        self.conv2 = ConvNorm(
+            middle,
+            middle,
+            3,
+            stride=second,
+            groups=spec.groups,
+            dilation=dilation,
+            norm=norm,
+            relu=True,
+        )
         self.conv3 = ConvNorm(middle, outputs, 1, norm=norm)
         self._init_convolutions(self.conv1, self.conv2, self.conv3)
 
@@ -243,22 +334,24 @@ class Bottleneck(Block):
 
 
 def make_stage(
-    *, depth: int, stage: int, inputs: int, norm: str, stride_in_1x1: bool
+    *, depth: int, stage: int, inputs: int, blocks: BottleneckSpec, dilation: int = 1
 ) -> nn.Sequential:
-    """The blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the stride."""
-    width = 64 * 2 ** (stage - 2)
-    outputs = width if depth < 50 else 4 * width
-    blocks: list[Block] = []
+    """The blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the stride, which
+    a dilated stage leaves out."""
+    factor = 2 ** (stage - 2)
+    outputs = (64 if depth < 50 else 256) * factor
+    middle = blocks.groups * blocks.width_per_group * factor
+    made: list[Block] = []
     for index in range(BLOCKS_PER_STAGE[depth][stage - 2]):
-        stride = 2 if index == 0 and stage > 2 else 1  # before res2 the stem has pooled
+        # Before res2 the stem has pooled.
+        stride = 2 if index == 0 and stage > 2 and dilation == 1 else 1
         if depth < 50:
-            blocks.append(BasicBlock(inputs, outputs, stride=stride, norm=norm))
+            made.append(BasicBlock(inputs, outputs, stride=stride, norm=blocks.norm))
         else:
-            blocks.append(
-                Bottleneck(inputs, outputs, stride=stride, norm=norm, stride_in_1x1=stride_in_1x1)
-            )
+            options = {"stride": stride, "dilation": dilation}
+            made.append(Bottleneck(inputs, outputs, middle, spec=blocks, **options))
         inputs = outputs
-    return nn.Sequential(*blocks)
+    return nn.Sequential(*made)
 
 
 class ResNet(nn.Module):
@@ -279,10 +372,10 @@ class ResNet(nn.Module):
         self.channels: dict[str, int] = {}
         for name, stage in stages.items():
             self.add_module(name, stage)
-            stride *= 1 if name == "res2" else 2
+            first, last = stage[0], stage[-1]
+            assert isinstance(first, Block) and isinstance(last, Block)
+            stride *= first.stride
             self.strides[name] = stride
-            last = stage[-1]
-            assert isinstance(last, Block)
             self.channels[name] = last.outputs
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

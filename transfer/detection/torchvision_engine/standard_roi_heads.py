@@ -32,9 +32,9 @@ from transfer.detection.torchvision_engine.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class StandardHeadsSpec(RoiHeadsSpec):
-    """MODEL.ROI_HEADS.NAME StandardROIHeads: those of pyramids and of the tiny model."""
+    """MODEL.ROI_HEADS.NAME StandardROIHeads: all but those of C4 detectors."""
 
-    architectures = ("FPN", "TINY", "VIT")
+    architectures = ("C5", "FPN", "TINY", "VIT")
 
     box_head: BoxHeadSpec
     box_pooler: PoolerSpec
@@ -68,8 +68,8 @@ class StandardHeadsSpec(RoiHeadsSpec):
 
 
 class PooledHeads(RoiHeads):
-    """The frame of the heads that have a pooler each, for boxes and for masks, over the same maps
-    (FPN, the tiny model). Child `box_head`."""
+    """The frame of the heads that have a pooler each, for boxes and for masks, over the same maps.
+    Child `box_head`."""
 
     def __init__(
         self,

@@ -129,13 +129,15 @@ def kind_of(source: OpenedWeights) -> str:
 
 
 def architecture_of(names: Iterable[str]) -> str:
-    """ "FPN", "C4", "TINY" or "VIT", as `config.architecture`."""
+    """ "FPN", "C4", "C5", "TINY" or "VIT", as `architectures.architecture`."""
     prefixes = {".".join(name.split(".")[:2]) for name in names}
     if VITDET.rstrip(".") in prefixes:
         return "VIT"
     if "backbone.bottom_up" in prefixes:
         return "FPN"
-    return "C4" if "roi_heads.res5" in prefixes else "TINY"
+    if "roi_heads.res5" in prefixes:
+        return "C4"
+    return "C5" if "backbone.res5" in prefixes else "TINY"
 
 
 def read_detector(source: OpenedWeights, cfg: CfgNode) -> DetectorWeights:

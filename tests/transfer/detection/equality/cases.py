@@ -71,6 +71,13 @@ RETINANET = {
     "MODEL.RETINANET.SCORE_THRESH_TEST": 0.3,
     "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 30,
 }
+RESNEXT = {"MODEL.RESNETS.NUM_GROUPS": 32, "MODEL.RESNETS.WIDTH_PER_GROUP": 4}
+C5 = {
+    **specs.C5,
+    **MASK_HEADS,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128]],
+    "MODEL.RESNETS.RES5_DILATION": 2,
+}
 CASES: dict[str, dict[str, Any]] = {
     # MoCo's and MSCN's VOC and COCO detectors
     "c4_voc": {
@@ -193,6 +200,24 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.RESNETS.NORM": "FrozenBN",
         "MODEL.MASK_ON": False,
     },
+    # Detectron2's DC5: heads on a dilated res5. Groups, and wide bottlenecks
+    "c5_resnext": {**C5, **RESNEXT, **TORCHVISION_LAYOUT, "MODEL.RESNETS.NORM": "BN"},
+    "c5_frozen": {
+        **C5,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.RESNETS.STRIDE_IN_1X1": True,
+        "MODEL.RESNETS.OUT_FEATURES": ["res4", "res5"],
+        "MODEL.RPN.IN_FEATURES": ["res4"],
+    },
+    "fpn_resnext": {**FPN, **RESNEXT, **TORCHVISION_LAYOUT, "MODEL.RESNETS.NORM": "SyncBN"},
+    "c4_resnext": {**C4, **RESNEXT, **TORCHVISION_LAYOUT, "MODEL.RESNETS.NORM": "FrozenBN"},
+    "c4_wide": {
+        **C4,
+        **TORCHVISION_LAYOUT,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 128,
+    },
     # RetinaNet, its smooth L1 and its anchors; with another fusion, GIoU and GN in its head
     "retinanet": {**RETINANET},
     "retinanet_giou": {
@@ -236,10 +261,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 # ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
 ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
-SLOW = (
-    "c4_rpn_on_res3",
-    "fpn_r152",
-)  # compared with the real Detectron2 only, without a golden file
+# Compared with the real Detectron2 only, without a golden file
+SLOW = ("c4_rpn_on_res3", "fpn_r152", "c5_frozen", "fpn_resnext", "c4_resnext", "c4_wide")
 PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
 # Standard deviation of a layer's output over the root mean square of its input, by part of the name
 # (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.

@@ -39,6 +39,15 @@ KINDS = {
         "MODEL.MASK_ON": True,
         "MODEL.FPN.OUT_CHANNELS": 16,
     },
+    "C5": {
+        **specs.C5,
+        "MODEL.RESNETS.RES5_DILATION": 2,
+        "MODEL.RESNETS.NUM_GROUPS": 32,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 3,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    },
     "TINY": {
         **specs.TINY,
         "MODEL.ANCHOR_GENERATOR.SIZES": ((16, 32),),

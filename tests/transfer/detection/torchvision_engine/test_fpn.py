@@ -7,14 +7,15 @@ from dataclasses import replace
 import torch
 
 from transfer.detection.torchvision_engine.fpn import FPNSpec
-from transfer.detection.torchvision_engine.resnet import ResNetSpec
+from transfer.detection.torchvision_engine.resnet import BottleneckSpec, ResNetSpec
 
 
 def test_fpn() -> None:
     torch.manual_seed(0)
     stages = ("res2", "res3", "res4", "res5")
+    blocks = BottleneckSpec(norm="BN", stride_in_1x1=False, groups=1, width_per_group=64)
     resnet_spec = ResNetSpec(
-        depth=18, norm="BN", freeze_at=0, stride_in_1x1=False, out_features=stages
+        depth=18, blocks=blocks, freeze_at=0, out_features=stages, res5_dilation=1
     )
     spec = FPNSpec(
         bottom_up=resnet_spec,

@@ -28,6 +28,13 @@ SMALL = {
     "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
 }
 TINY = {**specs.TINY, **SMALL}
+C5 = {
+    **specs.C5,
+    **SMALL,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RESNETS.NUM_GROUPS": 32,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+}
 FPN18 = {**specs.FPN, **specs.R18, **SMALL, "MODEL.ANCHOR_GENERATOR.SIZES": specs.LEVELS}
 
 
@@ -72,9 +79,10 @@ def test_c4_features_equal_torchvision_bit_for_bit() -> None:
     assert torch.equal(res5, maps["layer4"])
 
 
-def test_fpn_and_tiny() -> None:
+def test_fpn_c5_and_tiny() -> None:
     for keys, name, attribute in (
         (FPN18, "resnet18", "bottom_up"),
+        (C5, "resnext50_32x4d", None),
         (TINY, "tiny_resnet", None),
     ):
         weights = make_weights(name)
