@@ -187,7 +187,7 @@ def _jitter() -> CfgNode:
 
 
 def _semantic() -> CfgNode:
-    """Semantic segmentation with an FCN head; read where TASK is semantic, by our engine alone.
+    """Semantic segmentation; read where TASK is semantic, by our engine alone.
 
     Detectron2's own keys serve where they mean the same: MODEL.RESNETS, SOLVER, INPUT.MIN_SIZE_*
     (0: the original size), INPUT.MAX_SIZE_*, INPUT.RANDOM_FLIP. Defaults are MoCo's (arXiv
@@ -195,7 +195,11 @@ def _semantic() -> CfgNode:
     """
     node = CfgNode()
     node.NUM_CLASSES = 21  # background counts; set from the data for semseg: and coco: names
-    node.OUTPUT_STRIDE = 16  # pixels per feature; the last stages dilate where others stride
+    # fcn, or linear: a probe of the frozen backbone (dropout, batch norm, 1x1 convolution), which
+    # reads none of the keys HEAD_* and AUX_*. MODEL.BACKBONE.FREEZE_AT 5 freezes the backbone
+    node.HEAD = "fcn"
+    # Of a ResNet: pixels per feature; the last stages dilate where others stride
+    node.OUTPUT_STRIDE = 16
     # False: all 3x3 convolutions of a dilated stage dilate, as MoCo. True: the one that lost its
     # stride does not, as torchvision's replace_stride_with_dilation and mmseg's contract_dilation.
     node.CONTRACT_DILATION = False
@@ -210,6 +214,8 @@ def _semantic() -> CfgNode:
     node.LOSS_OVER = "labelled"  # the mean is over labelled pixels, or over "all", as mmseg
     node.SCALE_RANGE = (0.5, 2.0)  # a factor on the training size, drawn uniformly
     node.CROP_SIZE = 513  # pixels, of a square; smaller images are padded
+    # Test images are scored in overlapping windows of CROP_SIZE, this many pixels apart; 0: whole
+    node.WINDOW_STRIDE = 0
     node.CROP_MAX_SHARE = 1.0  # below 1: crops are drawn again, up to 10 times, above this share
     node.COLOR_JITTER = False  # brightness, contrast, saturation, hue, as mmseg
     return node
@@ -228,9 +234,11 @@ def _model() -> CfgNode:
     # build_resnet_backbone (C4), build_resnet_fpn_backbone, build_retinanet_resnet_fpn_backbone
     # (p6 and p7 are convolutions of res5); OURS: build_tiny_resnet_backbone, build_vit_sfp_backbone
     # (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant, ResNeXt, ConvNeXt, RegNet or
-    # EfficientNet, under FPN (see TRANSFER.CONVNET)
+    # EfficientNet, under FPN (see TRANSFER.CONVNET). With TRANSFER.SEMANTIC.HEAD linear: `any`, for
+    # what the weights hold, or the name of `random` weights' network, such as resnet50
     node.BACKBONE.NAME = "build_resnet_backbone"
-    node.BACKBONE.FREEZE_AT = 2  # 0: nothing, 1: the stem, 2: stem and res2, ...
+    # 0: nothing, 1: the stem, 2: stem and res2, ... 5: all of a ResNet; other networks: 0 or 5
+    node.BACKBONE.FREEZE_AT = 2
     node.RESNETS = _resnets()
     node.FPN = CfgNode()
     node.FPN.IN_FEATURES = []

@@ -25,6 +25,8 @@ YOUNGER = (
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
     "SOLVER.RESCALE_INTERVAL",
+    "TRANSFER.SEMANTIC.HEAD",
+    "TRANSFER.SEMANTIC.WINDOW_STRIDE",
 )
 RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
 
@@ -44,6 +46,11 @@ def batch_norms(cfg: CfgNode) -> set[str]:
 
 def _semantic(cfg: CfgNode) -> bool:
     return cfg.TRANSFER.TASK != "detection"
+
+
+def is_linear_probe(cfg: CfgNode) -> bool:
+    """Whether a linear head is trained on frozen features: of any network, by one protocol."""
+    return _semantic(cfg) and cfg.TRANSFER.SEMANTIC.HEAD == "linear"
 
 
 def _amp(cfg: CfgNode) -> bool:
@@ -99,6 +106,7 @@ ROLES = Roles(
         "MODEL.WEIGHTS": KeyRole(Role.WEIGHTS, ""),
         "MODEL.PIXEL_MEAN": KeyRole(Role.WEIGHTS, RGB_MEAN),
         "MODEL.PIXEL_STD": KeyRole(Role.WEIGHTS, RGB_STD),
+        "MODEL.BACKBONE.NAME": only(lambda cfg: not is_linear_probe(cfg), hashed="any"),
         "MODEL.RESNETS.STRIDE_IN_1X1": KeyRole(Role.WEIGHTS, False),
         "INPUT.FORMAT": KeyRole(Role.WEIGHTS, "RGB"),
         "TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": KeyRole(Role.WEIGHTS, 0),

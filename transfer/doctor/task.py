@@ -46,7 +46,7 @@ def check_run_of_task(rows: Rows, job: Job, weights: str | None) -> str | None:
     if task is not None and cfg is not None:
         # If no weights can be read, random ones are used, and the data is still checked.
         stand_in = builds is None and backbone is None and weights != RANDOM
-        words = ("BACKBONE.NAME", "resnet50")
+        words = [word for key in task.untrained for word in (key, "resnet50")]
         _check_data(rows, task, request_of(job, RANDOM, words) if stand_in else request)
     return backbone
 

@@ -1,7 +1,9 @@
 """Configs of semantic segmentation: loads and checks them, and makes the arguments of a segmenter.
 
-The defaults are detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one
-command reads one kind of file; keys about boxes are ignored here.
+Two kinds of head are trained: an FCN on a ResNet that the config names, and a linear probe on the
+frozen backbone that the weights hold. The defaults are detection's
+(`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one command reads one kind of file;
+keys about boxes are ignored here.
 """
 
 from __future__ import annotations
@@ -13,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain.backbones.resnet import build_resnet
+from pretrain.backbones.resnet import BACKBONES as RESNETS
+from pretrain.backbones.resnet import Trunk
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from transfer.checkpoints.build import build_trunk
+from transfer.checkpoints.networks.architectures import is_read
 from transfer.detection.config import changed, load_merged
 from transfer.detection.config_checks import SEMANTIC, check_run, missing_data, value_of
+from transfer.detection.defaults import make_defaults
+from transfer.detection.roles import is_linear_probe
 from transfer.detection.torchvision_engine.resnet import TinyResNetSpec, trunk_name
 from transfer.segmentation.dilation import dilate
-from transfer.segmentation.fcn import LOSS_OVER
+from transfer.segmentation.fcn import FCN, LINEAR, LOSS_OVER
 from transfer.segmentation.transforms import TrainTransform
 
 if TYPE_CHECKING:
@@ -33,6 +40,10 @@ BACKBONES = {
     "build_resnet_backbone": "",
     "build_tiny_resnet_backbone": TinyResNetSpec.trunk_name,
 }
+ANY = "any"  # in place of a backbone's name: what the weights hold
+ALL_FROZEN = 5  # MODEL.BACKBONE.FREEZE_AT: Detectron2's number of a ResNet's stem and stages
+# What a linear probe does not have
+FCN_KEYS = ("HEAD_CONVS", "HEAD_CHANNELS", "HEAD_DILATION", "HEAD_CONCAT", "AUX_WEIGHT")
 AT_LEAST_ONE = (
     "SOLVER.MAX_ITER",
     "SOLVER.IMS_PER_BATCH",
@@ -59,11 +70,12 @@ ONE_OF = {
     "TRANSFER.LSJ.SCALES": ((),),
     "TRANSFER.TASK": (SEMANTIC,),
     "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
+    "TRANSFER.SEMANTIC.HEAD": (FCN, LINEAR),
     "TRANSFER.SEMANTIC.LOSS_OVER": LOSS_OVER,
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
     # Statistics of the batch, over all processes or not; other norms have no protocol here.
     "MODEL.RESNETS.NORM": ("BN", "SyncBN"),
-    "MODEL.BACKBONE.FREEZE_AT": (0,),
+    "MODEL.BACKBONE.FREEZE_AT": (0, ALL_FROZEN),
     "MODEL.RESNETS.RES5_DILATION": (1,),  # TRANSFER.SEMANTIC.OUTPUT_STRIDE dilates
     "TEST.PRECISE_BN.ENABLED": (False,),
 }
@@ -102,29 +114,81 @@ def check(cfg: CfgNode) -> None:
             f"TRANSFER.SEMANTIC.SCALE_RANGE {node.SCALE_RANGE} must be two factors above 0, the "
             "smaller one first"
         )
+    if not 0 <= node.WINDOW_STRIDE <= node.CROP_SIZE:
+        raise InputError(
+            f"TRANSFER.SEMANTIC.WINDOW_STRIDE {node.WINDOW_STRIDE} must be 0 to TRANSFER.SEMANTIC."
+            f"CROP_SIZE {node.CROP_SIZE}: windows further apart leave pixels out"
+        )
     if not 0 <= node.DROPOUT < 1:
         raise InputError(f"TRANSFER.SEMANTIC.DROPOUT {node.DROPOUT} must be from 0 to below 1")
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError(missing_data(cfg, ("semseg", "coco")))
+    if is_linear_probe(cfg):
+        _check_probe(cfg)
+    name = backbone_name(cfg)
+    if name is not None:
+        check_backbone(cfg, name)
+
+
+def _check_probe(cfg: CfgNode) -> None:
+    """Raises InputError for a key that a linear probe does not have."""
+    node, defaults = cfg.TRANSFER.SEMANTIC, make_defaults().TRANSFER.SEMANTIC
+    if cfg.MODEL.BACKBONE.FREEZE_AT != ALL_FROZEN:
+        raise InputError(
+            f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} must be {ALL_FROZEN} with "
+            "TRANSFER.SEMANTIC.HEAD linear, which probes a frozen backbone"
+        )
+    for key in FCN_KEYS:
+        if node[key] != defaults[key]:
+            raise InputError(
+                f"TRANSFER.SEMANTIC.{key} {node[key]} has no effect with TRANSFER.SEMANTIC.HEAD "
+                "linear; leave it out"
+            )
+
+
+def check_backbone(cfg: CfgNode, name: str) -> None:
+    """Raises InputError if a backbone has no map of features of the config's stride."""
+    if name not in RESNETS:
+        return
     with torch.device("meta"):  # is quick and does not use the global generator
-        trunk = build_resnet(backbone_name(cfg))
+        trunk = build_trunk(name, {})
+    assert isinstance(trunk, Trunk)
+    node = cfg.TRANSFER.SEMANTIC
     dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
 
 
+<<<<<<< HEAD
 def backbone_name(cfg: CfgNode) -> str:
     """Returns the trunk's name in pretrain.backbones, such as "resnet50"."""
     node = cfg.MODEL.RESNETS
     name = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
     return name or trunk_name(node.DEPTH, node.NUM_GROUPS, node.WIDTH_PER_GROUP)
+=======
+def backbone_name(cfg: CfgNode) -> str | None:
+    """Returns the trunk's name, such as "resnet50"; None: what the weights of a probe hold."""
+    name = cfg.MODEL.BACKBONE.NAME
+    if is_linear_probe(cfg):
+        if name != ANY and not is_read(name):
+            raise InputError(
+                f"MODEL.BACKBONE.NAME {name!r} is unknown for a linear probe; known: {ANY}, "
+                f"{', '.join(RESNETS)}, vit_base_patch16_224 and the like, and timm's ConvNets"
+            )
+        return None if name == ANY else name
+    pattern = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
+    return pattern.format(cfg.MODEL.RESNETS.DEPTH)
+>>>>>>> part-F
 
 
 def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Returns the arguments of `build_segmenter`, except those that the weights decide."""
     node = cfg.TRANSFER.SEMANTIC
     return {
-        "backbone": backbone_name(cfg),
+        "backbone": _known_backbone(cfg),
+        "head": node.HEAD,
+        "frozen": cfg.MODEL.BACKBONE.FREEZE_AT == ALL_FROZEN,
+        "window_stride": node.WINDOW_STRIDE,
         "num_classes": node.NUM_CLASSES,
         "output_stride": node.OUTPUT_STRIDE,
         "contract_dilation": node.CONTRACT_DILATION,
@@ -139,6 +203,16 @@ def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
         "align_corners": node.ALIGN_CORNERS,
         "loss_over": node.LOSS_OVER,
     }
+
+
+def _known_backbone(cfg: CfgNode) -> str:
+    name = backbone_name(cfg)
+    if name is None:
+        raise InputError(
+            f"MODEL.BACKBONE.NAME {ANY} does not say which network a trained probe has; give its "
+            "run's config.yaml, or add MODEL.BACKBONE.NAME and the network's name"
+        )
+    return name
 
 
 def train_transform(cfg: CfgNode) -> TrainTransform:

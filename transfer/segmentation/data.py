@@ -5,7 +5,8 @@ absolute or below the data sets' root; the last colon separates), or detection's
 `coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg folder holds
 JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does. A mask is a
 PNG with one number per pixel, or with a palette: 0..K-1, including the background, and 255 for
-pixels that are not used in training or scores.
+pixels that are not used in training or scores. ADE20K and Cityscapes are read as their archives
+unpack (`official_layouts.py`).
 
 VOC12aug: SBD's converted masks are in SegmentationClassAug/; train_aug.txt lists the 1,464 images
 of train and the 9,118 that SBD adds. An image's mask is in SegmentationClass if it exists there,
@@ -39,6 +40,7 @@ from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
 from transfer.segmentation.instances import IGNORE, class_map
+from transfer.segmentation.official_layouts import LAYOUTS, read_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +66,24 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """An image and its mask: a file, or objects from which the mask is drawn."""
+    """An image and its mask: a file, or objects from which the mask is drawn.
+
+    Attributes:
+        numbers: 256 bytes, number in the mask's file -> number of a class; None: they are equal.
+    """
 
     file_name: str
     mask_name: str  # without a mask file: the name for error messages
     image_id: str
     objects: Sample | None = None
+    numbers: bytes | None = None
 
     def mask(self) -> np.ndarray:
         """Returns class numbers, uint8 (H, W); InputError for a file that is not a mask."""
-        return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
+        if self.objects is not None:
+            return class_map(self.objects)
+        mask = read_mask(self.mask_name)
+        return mask if self.numbers is None else np.frombuffer(self.numbers, np.uint8)[mask]
 
 
 class MaskFiles:
@@ -148,7 +158,7 @@ def open_sets(
         return _open_objects(names, tuple(classes) or (like.classes if like else ()))
     samples: list[SemanticSample] = []
     for name in names:
-        samples += read_split(*locate(name))
+        samples += _read_official(name) if name in LAYOUTS else read_split(*locate(name))
     found = tuple(classes) or (like.classes if like else _classes(names, samples))
     if len(set(found)) != len(found):
         raise InputError(f"a class is listed twice: {', '.join(found)}")
@@ -169,6 +179,12 @@ def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet
     return SemanticSet(found.name, samples, (BACKGROUND, *found.classes))
 
 
+def _read_official(name: str) -> list[SemanticSample]:
+    layout = LAYOUTS[name]
+    pairs = read_pairs(layout, datasets_root())
+    return [SemanticSample(*pair, numbers=layout.numbers) for pair in pairs]
+
+
 def locate(name: str) -> tuple[Path, str]:
     """Returns folder and split of a name. Raises InputError for an unknown or malformed name."""
     kind, _, rest = name.partition(":")
@@ -178,7 +194,8 @@ def locate(name: str) -> tuple[Path, str]:
             raise InputError(f"data set '{name}' needs the form {PREFIX}:FOLDER:SPLIT")
         folder = Path(text).expanduser()
         return (folder if folder.is_absolute() else datasets_root() / folder), split
-    folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
+    places = BUILTIN | {known: (layout.folder, "") for known, layout in LAYOUTS.items()}
+    folder_name, split = find(name, places, "semantic segmentation data set")
     return datasets_root() / folder_name, split
 
 
@@ -248,6 +265,12 @@ def _tree(folder: Path, split: str) -> str:
 def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[str, ...]:
     if all(name in BUILTIN for name in names):
         return CLASSES
+    folders = {LAYOUTS[name].folder if name in LAYOUTS else "" for name in names}
+    if len(folders) > 1:
+        raise InputError(f"data sets {', '.join(names)} have different classes; use only one kind")
+    if names[0] in LAYOUTS:
+        layout = LAYOUTS[names[0]]
+        return layout.classes(datasets_root() / layout.folder)
     listed = {locate(name)[0] / CLASSES_FILE for name in names}
     files = sorted(path for path in listed if path.is_file())
     if files:

@@ -2,7 +2,8 @@
 
 It has a dilated ResNet, a head of a few 3x3 convolutions with a 1x1 classifier, and bilinear
 upsampling to the input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN, mmseg's
-fcn_r50-d8.py).
+fcn_r50-d8.py). The head of a linear probe (`linear_head.py`) also goes on other networks; then, and
+wherever the config says so, the backbone is frozen.
 
 Legend: N images, C channels, K classes; H, W original pixels; h, w the network's input.
 """
@@ -22,8 +23,12 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
 from transfer.segmentation.data import IGNORE
 from transfer.segmentation.dilation import dilate
+from transfer.segmentation.feature_maps import feature_maps, map_width, padded, side_unit
+from transfer.segmentation.linear_head import LinearHead
+from transfer.segmentation.sliding_windows import mean_over_windows
 
 LOSS_OVER = ("labelled", "all")
+FCN, LINEAR = "fcn", "linear"
 
 
 class FcnHead(nn.Module):
@@ -77,12 +82,16 @@ class Segmenter(nn.Module):
     Each image is normalised and filtered separately, then padded with zeros (the mean) below and on
     the right to the batch's size; the loss ignores padding. In training the size is at least
     `crop_size`, so all batches have the same size.
+
+    With `frozen` the backbone has no gradients and is never in training mode, so that no tensor of
+    it changes, the statistics of its batch norms included. With a `window_stride` above 0 a test
+    image is scored in windows of `crop_size`.
     """
 
     def __init__(
         self,
-        backbone: Trunk,
-        head: FcnHead,
+        backbone: nn.Module,
+        head: FcnHead | LinearHead,
         aux_head: FcnHead | None,
         preprocess: Preprocess,
         *,
@@ -90,46 +99,67 @@ class Segmenter(nn.Module):
         align_corners: bool,
         aux_weight: float = 0.0,
         loss_over: str = "labelled",
+        frozen: bool = False,
+        window_stride: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.aux_head = backbone, head, aux_head
-        self.preprocess = preprocess
+        self.preprocess, self.side_unit = preprocess, side_unit(backbone)
         self.crop_size, self.align_corners = crop_size, align_corners
         self.aux_weight, self.loss_over = aux_weight, loss_over
+        self.frozen, self.window_stride = frozen, window_stride
+        if frozen:
+            backbone.requires_grad_(False)
+            self.train(self.training)
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Sets the mode of all parts, but a frozen backbone's only to evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Tensor]:
         """Returns losses by name, or a list of uint8 maps (H, W) in original pixels."""
         if not self.training:
             return [self._predict(item) for item in batch]
         images, masks = self.collate(batch)
-        scores = [self._upsample(s, images.shape[-2:]) for s in self.scores(images)]
+        scores = self.pixel_scores(images)
         losses = {"loss_sem_seg": pixel_loss(scores[0], masks, self.loss_over)}
         if self.aux_head is not None:
             aux = pixel_loss(scores[1], masks, self.loss_over)
             losses["loss_aux"] = self.aux_weight * aux
         return losses
 
+    def pixel_scores(self, images: Tensor) -> list[Tensor]:
+        """Maps (N, 3, h, w) to the scores (N, K, h, w) of both heads."""
+        height, width = images.shape[-2:]
+        images = padded(images, self.side_unit)
+        scores = [self._upsample(s, images.shape[-2:]) for s in self.scores(images)]
+        return [s[..., :height, :width] for s in scores]
+
     def scores(self, images: Tensor) -> list[Tensor]:
         """Maps (N, 3, h, w) to the scores of both heads at the resolution of the features."""
-        maps = self.backbone.forward_stages(images)
-        *_, before, last = self.backbone.stages
-        scores = [self.head(maps[last])]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps = feature_maps(self.backbone, images)
+        scores = [self.head(maps[-1])]
         if self.aux_head is not None and self.training:
-            scores.append(self.aux_head(maps[before]))
+            scores.append(self.aux_head(maps[-2]))
         return scores
 
     def collate(self, batch: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Returns images float32 (N, 3, h, w) and masks int64 (N, h, w), on the model's device."""
         height = max(self.crop_size, *(item["image"].shape[1] for item in batch))
         width = max(self.crop_size, *(item["image"].shape[2] for item in batch))
-        padded, masks = [], []
+        inputs, masks = [], []
         for item in batch:
             image = self._input(item["image"])
             margins = (0, width - image.shape[-1], 0, height - image.shape[-2])
-            padded.append(F.pad(image, margins))
+            inputs.append(F.pad(image, margins))
             mask = item["mask"].to(image.device, non_blocking=True).long()
             masks.append(F.pad(mask, margins, value=IGNORE))
-        images, stem = torch.cat(padded), self.backbone.get_parameter("conv1.weight")
+        images = torch.cat(inputs)
+        stem = next(weight for weight in self.backbone.parameters() if weight.dim() == 4)
         if stem.is_contiguous(memory_format=torch.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, torch.stack(masks)
@@ -141,7 +171,11 @@ class Segmenter(nn.Module):
     def _predict(self, item: Mapping[str, Any]) -> Tensor:
         image = self._input(item["image"])
         # First to the input's size, as in mmseg: it matters if the test images were resized.
-        scores = self._upsample(self.scores(image)[0], image.shape[-2:])
+        if self.window_stride:
+            sizes = (self.crop_size, self.window_stride)
+            scores = mean_over_windows(image, lambda part: self.pixel_scores(part)[0], *sizes)
+        else:
+            scores = self.pixel_scores(image)[0]
         scores = self._upsample(scores, (item["height"], item["width"]))
         return scores[0].argmax(dim=0).to(torch.uint8)
 
@@ -170,6 +204,9 @@ def build_segmenter(
     num_classes: int,
     output_stride: int,
     contract_dilation: bool,
+    head: str = FCN,
+    frozen: bool = False,
+    window_stride: int = 0,
     head_convs: int,
     head_channels: int,
     head_dilation: int,
@@ -188,31 +225,38 @@ def build_segmenter(
             because a dilated convolution has no such padding; the caller warns about it.
     """
     trunk = build_trunk(backbone, {k: v for k, v in architecture.items() if k != "padding"})
-    if not isinstance(trunk, Trunk):
-        raise InputError(f"an FCN needs a ResNet, not a {backbone}; give weights of a ResNet")
-    dilate(trunk, output_stride, contract_dilation)
-    head = FcnHead(
-        trunk.out_dim,
-        head_channels,
-        num_classes,
-        num_convs=head_convs,
-        dilation=head_dilation,
-        concat=head_concat,
-        dropout=dropout,
-    )
+    classifier: FcnHead | LinearHead
     aux_head = None
-    if aux_weight > 0:
+    if isinstance(trunk, Trunk):
+        dilate(trunk, output_stride, contract_dilation)
+    elif head == FCN:
+        raise InputError(f"an FCN needs a ResNet, not a {backbone}; give weights of a ResNet")
+    if head == LINEAR:
+        classifier = LinearHead(map_width(trunk), num_classes, dropout=dropout)
+    else:
+        classifier = FcnHead(
+            map_width(trunk),
+            head_channels,
+            num_classes,
+            num_convs=head_convs,
+            dilation=head_dilation,
+            concat=head_concat,
+            dropout=dropout,
+        )
+    if isinstance(trunk, Trunk) and aux_weight > 0:
         inputs = stage_width(trunk, trunk.stages[-2])
         aux_head = FcnHead(inputs, aux_channels, num_classes, num_convs=1, dropout=dropout)
     return Segmenter(
         trunk,
-        head,
+        classifier,
         aux_head,
         preprocess,
         crop_size=crop_size,
         align_corners=align_corners,
         aux_weight=aux_weight,
         loss_over=loss_over,
+        frozen=frozen,
+        window_stride=window_stride,
     )
 
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation as a task: fine-tunes an FCN from weights and scores it.
+"""Semantic segmentation as a task: trains an FCN or a linear probe on weights and scores it.
 
 The config and the files are the same as for detection. Trial t uses seed SEED + t.
 """
@@ -21,13 +21,14 @@ from pretrain.common.errors import InputError
 from pretrain.data.refused_kinds import check_kinds
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
-from transfer.detection.config import with_preprocess
+from transfer.detection.config import changed, with_preprocess
 from transfer.detection.fine_tuning import (
     FineTuning,
     classes_from_data,
     config_of_trial,
     training_curve,
 )
+from transfer.detection.roles import is_linear_probe
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.data import SemanticSet, open_sets
@@ -51,6 +52,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
     """Predicts class maps of complete images."""
 
     name = "semantic"
+    untrained = ("MODEL.BACKBONE.NAME",)
 
     def load_config(self, config: str, overrides: Sequence[str] = ()) -> CfgNode:
         """See `Task.load_config`."""
@@ -60,8 +62,8 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         """TRANSFER.TF32."""
         return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
-    def backbone_name(self, cfg: CfgNode) -> str:
-        """Returns the trunk's name in pretrain.backbones."""
+    def backbone_name(self, cfg: CfgNode) -> str | None:
+        """Returns the trunk's name; None: a linear probe takes what the weights hold."""
         return segmentation_config.backbone_name(cfg)
 
     def open_data(self, request: Request, *, scan: bool = True) -> SegmentationJob:
@@ -83,9 +85,16 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return super().prepare(request, scan=scan)
 
     def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
-        """Reads the weights of the config's backbone."""
-        name = self.backbone_name(job.cfg)
-        return read_weights(job.request.opened, backbone=name, seed=seed)
+        """Reads the weights of the config's backbone, or of any one for a linear probe."""
+        name, opened = self.backbone_name(job.cfg), job.request.opened
+        if opened.is_random and name is None:
+            raise InputError(
+                "weights 'random' need a backbone: add MODEL.BACKBONE.NAME and a name, such as "
+                "resnet50 or vit_small_patch16_224"
+            )
+        weights = read_weights(opened, backbone=name, seed=seed)
+        segmentation_config.check_backbone(job.cfg, weights.backbone)
+        return weights
 
     def describe(self, job: SegmentationJob) -> list[str]:
         """Returns a line with the number of classes if the data decides it."""
@@ -99,6 +108,8 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         # `warn_about` above has this task's warning about the architecture's padding.
         strides = {k: v for k, v in weights.architecture.items() if k != "padding"}
         cfg = with_preprocess(job.cfg, weights.preprocess, strides)
+        if is_linear_probe(cfg):
+            cfg = changed(cfg, {"MODEL.BACKBONE.NAME": weights.backbone})
         cfg = config_of_trial(cfg, job.request, trial)
         trial.write_config(cfg, weights, job)
         fitted = _fit(job, cfg, weights, trial.folder)

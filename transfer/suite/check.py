@@ -15,6 +15,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import BACKBONES
+from pretrain.common.config import flat
 from pretrain.common.errors import InputError
 from pretrain.common.run_needs import RunNeeds
 from pretrain.data.build import PretrainingData
@@ -203,7 +204,7 @@ def check_task(job: Job, backbone: str | None) -> Checked:
     cost = task.cost(prepared, job.processes)
     return Checked(
         backbone=builds,
-        untrained=builds or prepared.cfg.BACKBONE.NAME,
+        untrained=builds or flat(prepared.cfg)[task.untrained[0]],
         iterations=cost.iterations,
         batch_size=cost.batch_size,
         train_images=len(prepared.train_set),
@@ -216,10 +217,11 @@ def stand_in(job: Job, backbone: str | None) -> tuple[str, tuple[str, ...]]:
     """Returns the job's weights, or random ones until they exist, with the overrides they need."""
     if not job.needs or Path(job.weights).exists():
         return job.weights, ()
-    if job.kind == "det":
+    task = task_of_job(job)
+    if task.backbone_name(task.load_config(job.config, job.overrides)) is not None:
         return RANDOM, ()
     # A backbone that only timm knows is replaced by the most common one.
-    return RANDOM, ("BACKBONE.NAME", backbone if backbone in BACKBONES else "resnet50")
+    return RANDOM, (task.untrained[0], backbone if backbone in BACKBONES else "resnet50")
 
 
 def _known(weights: str) -> Known:

@@ -20,6 +20,14 @@ NAMES += sorted(
 )
 for small in ("coco_mini_overfit", "coco_mini_fpn"):  # no protocol of the field
     NAMES.remove(small)
+# Their titles say what is trained.
+FROZEN = {
+    "voc_ericsson_frozen": 4,
+    "voc_ericsson_finetune": 2,
+    "voc_frozen_fpn": 5,
+    "coco_bob_frozen": 5,
+}
+NAMES += [name for name in FROZEN if name not in NAMES]
 NO_BATCH_NORM = ("coco_mscn_convnext_fpn",)  # LayerNorms, which train too
 BASELINES = {
     "voc_supervised": "voc_mscn",
@@ -53,9 +61,16 @@ def test_builds(name: str) -> None:
 
 
 def test_batch_norm_trains_in_every_protocol() -> None:
-    """A random backbone could not train otherwise, and a baseline shares its base's norm."""
+    """A random backbone could not train otherwise, and a baseline shares its base's norm.
+
+    Protocols on a frozen backbone have frozen norms.
+    """
     for name in NAMES:
         cfg = load_detection_config(name)
+        if name in FROZEN:
+            assert cfg.MODEL.RESNETS.NORM == "FrozenBN", name
+            assert cfg.MODEL.BACKBONE.FREEZE_AT == FROZEN[name], name
+            continue
         norms = ("naiveSyncBN", "SyncBN") if name not in NO_BATCH_NORM else ("",)
         assert cfg.MODEL.RESNETS.NORM in norms, name
         assert has_batch_norm(cfg) or is_vit(cfg) or name in NO_BATCH_NORM
