@@ -16,7 +16,7 @@ from tests.transfer.report import conftest as synthetic_records
 from tools.report import main
 
 write_run = synthetic_records.write_run
-VOID = {"meta", "link", "input", "img", "br"}
+VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class _Checker(HTMLParser):
