@@ -18,7 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "results", nargs="+", metavar="RESULTS_DIR", help="searched for record.json"
     )
     parser.add_argument("--output", required=True, help="folder of the four files")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two checkpoint names")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="two rows: labels, names in the records, or folders of the runs",
+    )
     parser.add_argument("--title", default="Transfer results", help="the page's heading")
     parser.add_argument(
         "--no-pictures",

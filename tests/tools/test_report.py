@@ -16,7 +16,7 @@ from tests.transfer.report import conftest as synthetic_records
 from tools.report import main
 
 write_run = synthetic_records.write_run
-VOID = {"meta", "link", "input", "img", "br"}
+VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class _Checker(HTMLParser):
@@ -85,8 +85,10 @@ def test_page_is_self_contained(runs: Path, tmp_path: Path) -> None:
     assert not re.search(r"https?://|@import|url\(", page)
     assert "<h1>A &amp; B</h1>" in page and "&lt;simclr&gt;" in page and "<simclr>" not in page
     text = re.sub(r"\s+", " ", page)
-    assert '<span class="mean">60.5</span> <span class="std">± 0.7</span>' in text
-    assert 'data-sort="15.0"><span class="mean">15.0</span> <span class="n">n=1</span>' in text
+    mean, n = '<span class="mean">60.5</span> <span class="spread">', '<span class="n">n=2</span>'
+    assert f'{mean}<span class="std">± 0.7</span> {n}</span>' in text
+    alone = '<span class="mean">15.0</span> <span class="spread"><span class="n">n=1</span></span>'
+    assert f'data-sort="15.0">{alone}' in text
     assert "color-scheme: light dark" in page and page.count("<svg") >= 5
     assert page.count("data:image/png") == 5  # two views, two kernels, one sheet of detections
 

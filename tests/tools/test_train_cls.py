@@ -51,8 +51,11 @@ def test_knn(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pretrain.common.progress.SHORT_SECONDS", 0.0)
+    (root / "data/class_names.txt").write_text("bright\tbright things, lamps\n")
     assert main(_argv(root)) == 0
     record = read_record(root / "out/trial_0/record.json")
+    readable = root / "out/trial_0" / record["artifacts"]["class_names"]
+    assert json.loads(readable.read_text()) == {"bright": "bright things"}
     names = {f"knn{k}{t}_top1" for k in (3, 5) for t in ("", "_T0.1")}
     accuracies = {n: v for n, v in record["metrics"].items() if not n.startswith("features/")}
     assert accuracies == dict.fromkeys(names, 100.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +21,7 @@ def write_artifacts(
     names: Sequence[str],
     features: Tensor | None,
     draws: int,
+    class_names: Mapping[str, str],
 ) -> dict[str, str]:
     """Writes the files into `folder`; returns {artifact: file name}.
 
@@ -28,6 +29,7 @@ def write_artifacts(
         names: names of the M test images.
         features: features of the test images, (M, D); None: no spectrum is written.
         draws: number of bootstrap draws; 0: no replicates are written.
+        class_names: {class: its readable name}, for the report's figures; {}: none is known.
     """
     artifacts = {}
     replicates = draw_replicates(score.outcomes, names, score.metrics, draws)
@@ -38,4 +40,8 @@ def write_artifacts(
     if score.notes:
         atomic_write_text(folder / "selection.json", json.dumps(score.notes, indent=1) + "\n")
         artifacts["selection"] = "selection.json"
+    if class_names:
+        text = json.dumps(dict(class_names), ensure_ascii=False, indent=1) + "\n"
+        atomic_write_text(folder / "class_names.json", text)
+        artifacts["class_names"] = "class_names.json"
     return artifacts

@@ -19,6 +19,7 @@ from pretrain.common.config import load_config
 from pretrain.common.distributed import is_main, process_device
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.class_names import readable_class_names
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
@@ -35,6 +36,7 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.protocols.train_on_crops import evaluations, iterations
 from transfer.classification.score import Score
+from transfer.classification.splits import Split
 from transfer.classification.training.choose_rate import FILE as RATES_FILE
 from transfer.classification.training.image_list import list_sha256, read_list
 from transfer.classification.training.images import check_batch
@@ -243,6 +245,7 @@ def _outcome(
         names=names,
         features=extracted.queries.values if extracted is not None and spectrum else None,
         draws=job.cfg.REPLICATES,
+        class_names=_class_names(job.test_set, names[0]),
     )
     return Outcome(
         weights=weights,
@@ -257,6 +260,14 @@ def _outcome(
         views_seen=_extracted_views(job) if score.views is None else score.views,
         protocol=score.protocol,
     )
+
+
+def _class_names(test_set: Split, first: str) -> dict[str, str]:
+    """Returns readable names of the classes; {} for images with several labels."""
+    if test_set.labels.ndim > 1:
+        return {}
+    its_class = test_set.classes[int(test_set.labels[0])]
+    return readable_class_names(first, its_class, test_set.classes)
 
 
 def _extracted_views(job: ClassificationJob) -> int:

@@ -82,7 +82,7 @@ def make_report(
     Returns the page's path, the tables as text (`print(made.table)`) and notes.
 
     Args:
-        compare: the names of two rows, whose difference is shown.
+        compare: the names of two rows, whose difference is shown (see `row_named`).
         pictures: whether views and detections are shown, which show the data.
 
     Raises:

@@ -19,7 +19,7 @@ CSV_FIELDS = (
     "pretrain_views,task,dataset,protocol,engine,config_sha256,overrides,metric,mean,std,n,"
     "t95_half_width,values,transfer_seconds,transfer_gpu_seconds,transfer_views,shortened,"
     "low95,high95,interval_covers,best,unit,learning_rate,source,metric_unit,"
-    "data"
+    "data,mean_rank"
 ).split(",")
 PERCENT = "percent"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -49,6 +49,7 @@ def to_csv(results: Results) -> str:
     """Returns CSV in long form: a line per row, protocol and metric; published numbers are last.
 
     `data` tells results on different data of one name apart; it is empty if the data is unknown.
+    `mean_rank` is over the protocols that all ranked checkpoints share.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_FIELDS, lineterminator="\n")
@@ -90,11 +91,11 @@ def _is_number(word: str) -> bool:
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
     """Returns booktabs tables: one per protocol, narrow enough for a page, comparison, costs."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
-    lines += [f"% flag: {flag}" for flag in find_flags(results)]
     for protocol in results.protocols:
         lines += _protocol_lines(results, protocol)
     if compared:
         lines += [f"% {units}", _tabular(compared[0], [compared[1]], 2)]
+    lines += [f"% flag: {flag}" for flag in find_flags(results)]
     for protocol in results.protocols:
         header, costs = compute_rows(results, protocol, results.headline(protocol))
         if costs:
@@ -107,10 +108,12 @@ def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
     """Returns one table: checkpoints, then methods, then published numbers, with rules between."""
     metrics = results.headlines_of(protocol)
     measured = [
-        [_measured_line(results, row, protocol, metrics) for row in rows]
+        [
+            _measured_line(results, row, protocol, metrics)
+            for row in results.by_result(protocol, rows)
+        ]
         for rows in (results.checkpoints, results.methods)
     ]
-    measured = [[line for line in lines if line] for lines in measured]
     theirs = [
         [f"{row.label} ({MARK})", row.trials or "–"]
         + [f"{row.metrics[m]:.1f}" if m in row.metrics else "–" for m in metrics]
@@ -213,5 +216,6 @@ def _csv_row(
         "",
         PERCENT if is_percent(metric) else "",
         protocol.data,
+        results.mean_ranks.get(checkpoint.key, ""),
     )
     return dict(zip(CSV_FIELDS, values))

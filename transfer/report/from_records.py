@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from transfer.report.cells import trials_of
 from transfer.report.columns import make_protocols
+from transfer.report.ranking import rank_checkpoints
 from transfer.report.rows import checkpoint_rows, note_equal_weights, pool_methods
 from transfer.report.rows_columns_cells import Cells, Protocol, Results
 from transfer.results.all_pairs import best_of
@@ -47,6 +48,10 @@ def build_results(files: Sequence[RecordFile]) -> Results:
     _add_spreads(results)
     for protocol, metric in results.headlines():
         results.best[protocol.key, metric] = _best(results, protocol, metric)
+    ranking = rank_checkpoints(results)
+    if ranking.rows:
+        results.mean_ranks.update(ranking.means())
+        results.ranked_on.extend(ranking.tasks)
     return results
 
 

@@ -18,7 +18,9 @@ from transfer.report.numbers_as_text import (
     costs,
     format_cell,
     format_count,
+    format_rank,
     format_seconds,
+    words_on_rank,
 )
 from transfer.report.published import MARK
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
@@ -41,8 +43,8 @@ _FACTS = ["backbone", "pretrain", "views", "transfer"]
 
 def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) -> Table:
     """Returns the main table as (header, rows) of plain text; `rows` None: one per checkpoint."""
-    columns, rows = results.headlines(), results.checkpoints if rows is None else rows
-    header = ["checkpoint", *_FACTS]
+    columns, rows = results.headlines(), results.by_rank(rows)
+    header = ["checkpoint", *_fact_heads(results)]
     header += [f"{protocol.label}: {metric}" for protocol, metric in columns]
     cells = ([format_cell(results, row, *column) for column in columns] for row in rows)
     return header, [[row.label, *_facts(results, row), *line] for row, line in zip(rows, cells)]
@@ -51,27 +53,33 @@ def headline_rows(results: Results, rows: Sequence[Checkpoint] | None = None) ->
 def method_rows(results: Results) -> Table:
     """Returns methods with three or more pretraining seeds; n counts seeds, not their trials."""
     header, rows = headline_rows(results, results.methods)
-    units = [row.unit for row in results.methods]
+    units = [row.unit for row in results.by_rank(results.methods)]
     return ["method", "unit", *header[1:]], [[r[0], u, *r[1:]] for u, r in zip(units, rows)]
 
 
 def to_terminal(results: Results) -> str:
     """Returns narrow tables for a terminal: rows with costs, a table per protocol, flags."""
-    rows = [[row.label, *_facts(results, row)] for row in results.checkpoints]
-    parts = [aligned(["checkpoint", *_FACTS], rows)]
+    rows = [[row.label, *_facts(results, row)] for row in results.by_rank()]
+    parts = [aligned(["checkpoint", *_fact_heads(results)], rows)]
     if results.methods:
         rows = [[row.label, row.unit, *_facts(results, row)] for row in results.methods]
-        parts.append(aligned(["method", "unit", *_FACTS], rows))
+        parts.append(aligned(["method", "unit", *_fact_heads(results)], rows))
     for protocol in results.protocols:
         parts.append(f"{protocol.task}: {protocol.label}\n{_headline_table(results, protocol)}")
     parts.append("\n".join(f"flag: {flag}" for flag in find_flags(results)))
     return "\n\n".join(filter(None, parts))
 
 
+def _fact_heads(results: Results) -> list[str]:
+    return [*(["rank"] if results.mean_ranks else []), *_FACTS]
+
+
 def _facts(results: Results, row: Checkpoint) -> list[str]:
-    """Returns a row's texts in the columns `_FACTS`."""
+    """Returns a row's texts in the columns `_fact_heads`."""
     seconds, _, views = costs(row)
-    return [row.backbone, seconds, views, format_seconds(results.transfer_seconds(row))]
+    transfer = format_seconds(results.transfer_seconds(row))
+    rank = [format_rank(results, row)] if results.mean_ranks else []
+    return [*rank, row.backbone, seconds, views, transfer]
 
 
 def _headline_table(results: Results, protocol: Protocol) -> str:
@@ -79,7 +87,8 @@ def _headline_table(results: Results, protocol: Protocol) -> str:
     metrics = results.headlines_of(protocol)
     rows = [
         [row.label, *(format_cell(results, row, protocol, metric) for metric in metrics)]
-        for row, _ in results.column(protocol, [*results.checkpoints, *results.methods])
+        for rows in (results.checkpoints, results.methods)
+        for row in results.by_result(protocol, rows)
     ]
     return aligned(["", *metrics], rows, left=1)
 
@@ -94,17 +103,18 @@ def comparison_to_terminal(compared: Table, units: str) -> str:
 
 
 def to_markdown(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Returns the main table, flags, methods, a comparison, all metrics by protocol, and notes."""
+    """Returns the main table, methods, a comparison, flags, all metrics by protocol, and notes."""
     parts = ["# Transfer results", f"Percent; {SPREAD}. {COMPUTE}."]
     parts.append(markdown_table(*headline_rows(results)))
-    flags = find_flags(results)
-    if flags:
-        parts += ["## Flags", "\n".join(f"- {escape_markdown(flag)}" for flag in flags)]
+    parts += [escape_markdown(words_on_rank(results))]
     if results.methods:
         parts += ["## Methods", "n counts pretraining seeds, each the mean of its trials."]
         parts.append(markdown_table(*method_rows(results)))
     if compared:
         parts += ["## Comparison", escape_markdown(units), markdown_table(*compared)]
+    flags = find_flags(results)
+    if flags:
+        parts += ["## Flags", "\n".join(f"- {escape_markdown(str(flag))}" for flag in flags)]
     for protocol in results.protocols:
         parts += _protocol_part(results, protocol)
     if results.notes:
@@ -133,7 +143,7 @@ def protocol_rows(results: Results, protocol: Protocol) -> Table:
     """Returns all metrics of one protocol as (header, rows); the cost of one trial comes last."""
     metrics = results.metrics[protocol.key]
     rows = []
-    for checkpoint, cell in results.column(protocol):
+    for checkpoint, cell in results.column(protocol, results.by_result(protocol)):
         row = [format_cell(results, checkpoint, protocol, metric) for metric in metrics]
         cost = [format_seconds(cell.seconds), format_count(cell.views)]
         rows.append([checkpoint.label, *row, *cost])

@@ -67,6 +67,31 @@ def format_count(count: float | None) -> str:
     return f"{count:.0f}"
 
 
+def format_rank(results: Results, row: Checkpoint) -> str:
+    """Returns the mean rank as "1.5"; "–" if the row is not ranked."""
+    rank = results.mean_ranks.get(row.key)
+    return "–" if rank is None else f"{rank:.1f}"
+
+
+def words_on_rank(results: Results) -> str:
+    """Returns what the column "rank" means; "" if no row has a rank."""
+    if not results.mean_ranks:
+        return ""
+    tasks = results.ranked_on
+    part = f"{len(tasks)} of {len(results.protocols)} protocols" + (
+        "" if len(tasks) == len(results.protocols) else ", those that all ranked rows have"
+    )
+    unranked = len(results.checkpoints) - len(results.mean_ranks)
+    rest = ""
+    if unranked:
+        rest = f"; not ranked: {unranked} with fewer than half of the protocols"
+    return (
+        f"Rank: the mean of the row's ranks by the first metric of {part} "
+        f"({', '.join(task.label for task in tasks)}){rest}. Small differences of rank may be "
+        f"chance: {BEST} says which rows are beaten"
+    )
+
+
 def costs(checkpoint: Checkpoint) -> tuple[str, str, str]:
     """Returns pretraining compute as texts (seconds, GPU-seconds, views)."""
     if checkpoint.untrained:

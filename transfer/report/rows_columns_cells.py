@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from pretrain.data.fingerprint import Fingerprint
 from transfer.report.published import Published
 from transfer.results.comparison import Sample
@@ -86,6 +88,22 @@ CostTable = tuple[list[str], list[list[str]]]  # header, rows
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """The checkpoints that are ranked, and the tasks that all of them have.
+
+    ranks: float (tasks, checkpoints); 1 is the best, equal values share the mean of their places.
+    """
+
+    rows: list[Checkpoint]
+    tasks: list[Protocol]
+    ranks: np.ndarray
+
+    def means(self) -> dict[CheckpointKey, float]:
+        """Returns the mean rank of each checkpoint over the tasks."""
+        return {row.key: float(rank) for row, rank in zip(self.rows, self.ranks.mean(axis=0))}
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything that the report shows in numbers."""
 
@@ -101,6 +119,9 @@ class Results:
     spreads: dict[tuple[ProtocolKey, str, bool], Spread | None] = field(default_factory=dict)
     # (protocol, metric) -> result of `cost.compute_rows`
     cost_tables: dict[tuple[ProtocolKey, str], CostTable] = field(default_factory=dict)
+    # mean rank over the protocols `ranked_on`; a checkpoint without one is not ranked
+    mean_ranks: dict[CheckpointKey, float] = field(default_factory=dict)
+    ranked_on: list[Protocol] = field(default_factory=list)
 
     def is_best(self, checkpoint: Checkpoint, protocol: Protocol, metric: str) -> bool:
         """Returns whether the row has the mark in this column."""
@@ -134,6 +155,22 @@ class Results:
         """Returns the same columns with some of the rows; notes and marks are those of all rows."""
         rows = list(checkpoints), list(methods)
         return replace(self, checkpoints=rows[0], methods=rows[1], cost_tables={})
+
+    def by_rank(self, rows: Sequence[Checkpoint] | None = None) -> list[Checkpoint]:
+        """Returns the rows (None: all checkpoints), the best first; those without rank are last."""
+        wanted = self.checkpoints if rows is None else rows
+        return sorted(wanted, key=lambda row: self.mean_ranks.get(row.key, math.inf))
+
+    def by_result(
+        self, protocol: Protocol, rows: Sequence[Checkpoint] | None = None
+    ) -> list[Checkpoint]:
+        """Returns those of `rows` (None: all checkpoints) that have a cell, the best first."""
+
+        def place(found: tuple[Checkpoint, Cell]) -> float:
+            summary = found[1].summaries.get(self.headline(protocol))
+            return math.inf if summary is None else -summary.mean
+
+        return [row for row, _ in sorted(self.column(protocol, rows), key=place)]
 
     def headlines(self) -> list[tuple[Protocol, str]]:
         """Returns the columns of the main table: the metrics that papers print, by protocol."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import one_writer
-from pretrain.common.lookup import find
 from transfer.report.compare import compare_table, describe_units
 from transfer.report.csv_and_latex import to_csv, to_latex
 from transfer.report.from_records import build_results
 from transfer.report.markdown_and_terminal import comparison_to_terminal, to_markdown, to_terminal
 from transfer.report.page.page import render_page
+from transfer.report.row_named import row_named
 from transfer.results.read_records import read_records
 
 
@@ -39,12 +39,12 @@ def write_report(
     """Reads all records below `folders` and writes the four files into `output`.
 
     Args:
-        pair: names of two checkpoints or methods to compare, or none.
+        pair: names of two checkpoints or methods to compare (see `row_named`), or none.
         pictures: whether views and detections, which show data, are embedded.
 
     Raises:
         InputError: no record has a number, records contradict each other, or a name in `pair` is
-            unknown.
+            unknown or belongs to several rows.
     """
     records = read_records(folders)
     results = build_results(records.files)
@@ -55,8 +55,8 @@ def write_report(
         )
     compared, units = None, ""
     if pair:
-        rows = {row.label: row for row in (*results.checkpoints, *results.methods)}
-        chosen = [find(name, rows, "checkpoint", "--compare") for name in pair]
+        chosen = [row_named(results, name) for name in pair]
+        pair = [row.label for row in chosen]
         compared, units = compare_table(results, *chosen), describe_units(*chosen)
     output = Path(output)
     with one_writer(output):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from transfer.report.figures.axes import Axis, axis, ticks
-from transfer.report.figures.bars import Bar, bar_chart, difference_chart
+from transfer.report.figures.bars import Bar, bar_chart
 from transfer.report.figures.dots import Dots, dot_chart
 from transfer.report.figures.lines import Line, line_chart
 from transfer.report.figures.scatter import Point, scatter_chart
@@ -117,17 +117,18 @@ def test_bars_are_proportional() -> None:
     assert end - start == pytest.approx(4 / 20 * one, abs=0.2)
 
 
-def test_differences_lie_on_the_side_of_the_higher() -> None:
-    rows = [("cat", -1.0), ("dog", 4.0), ("fish & chips", 2.0), ("ox", 0.0)]
-    root = ElementTree.fromstring(difference_chart(rows, "t", ("A", 2), ("B", 5)))
-    sides = {p.get("class"): p.get("d") for p in root.iter("path") if "bar" in p.get("class", "")}
-    reach = {css: [float(x) for x in re.findall(r"h(-?[\d.]+)v", d)] for css, d in sides.items()}
-    assert set(reach) == {"bar c2", "bar c5"}
-    dog, fish, ox = reach["bar c2"]  # sorted
-    (cat,) = reach["bar c5"]
-    assert dog == pytest.approx(2 * fish) == pytest.approx(-4 * cat, abs=0.2) and ox == 0
-    assert "A higher" in _texts(root) and "B higher" in _texts(root)
-    assert _texts(root)[2:] == ["dog", "4.0", "fish & chips", "2.0", "ox", "0.0", "cat", "1.0"]
+def test_no_axis_shows_impossible_numbers() -> None:
+    """A precision is not below 0 and not above 1, also if all values are equal."""
+    for values in ([0.0, 0.0], [0.0, 1e-5], [1.0, 1.0], [0.96, 1.0], [0.2, 0.7]):
+        found = axis(values, "precision", most=1.0)
+        assert 0 <= found.low <= min(values) and max(values) <= found.high <= 1, values
+        assert len(found.ticks) > 1 and found.low < found.high
+    assert axis([0.0, 0.0], "loss").low == 0 and axis([3.0, 3.0], "loss").low >= 0
+    below = axis([-2.0, 1.0], "loss")
+    assert below.low <= -2 and below.high >= 1  # a loss may be negative
+    points = [Point("a", 0, 50.0, 1.0, None, 3.0), Point("b", 1, 60.0, 4.0, None, 0.1)]
+    ticks_of = _texts(ElementTree.fromstring(scatter_chart(points, "t", "x", "y")))
+    assert not [text for text in ticks_of if text.startswith("-")]
 
 
 def test_dots_share_a_scale() -> None:

@@ -24,7 +24,7 @@ from transfer.report.configs import (
     recorded,
 )
 from transfer.report.csv_and_latex import to_csv, to_latex
-from transfer.report.flags import find_flags
+from transfer.report.flags import Flag, find_flags
 from transfer.report.from_records import build_results
 from transfer.report.markdown_and_terminal import to_markdown
 from transfer.report.page.page import published_on_page
@@ -42,7 +42,23 @@ def results_of(folder: Path) -> Results:
 
 
 def flags_of(folder: Path) -> str:
-    return "\n".join(find_flags(results_of(folder)))
+    return "\n".join(map(str, find_flags(results_of(folder))))
+
+
+def all_flags(folder: Path) -> list[Flag]:
+    return [flag for line in find_flags(results_of(folder)) for flag in line.flags]
+
+
+def test_a_column_has_one_line(tmp_path: Path, write_run: Writer) -> None:
+    for name, value in (("a", 12.0), ("b", 13.0), ("zero", 20.0)):
+        method = "random" if name == "zero" else "simclr"
+        write_run(name, "detection", {"bbox/AP": value}, method=method, status="shortened")
+        write_run(name, "linear", {"top1": value}, method=method)
+    linear, detection = find_flags(results_of(tmp_path))
+    assert (linear.column, linear.kinds) == ("linear_photos", "too few trials")
+    assert detection.kinds == "shortened, below the random initialisation (2 times), too few trials"
+    assert str(detection).startswith("detection_photos: shortened schedule or data: ")
+    assert str(detection).count(" · ") == len(detection.flags) - 1 == 3
 
 
 def test_clean_results_raise_no_flag(tmp_path: Path, write_run: Writer) -> None:
@@ -60,9 +76,9 @@ def test_accuracies_that_few_images_decide(tmp_path: Path, write_run: Writer) ->
         scores = (np.arange(100) < right) * 100.0
         write_run(name, "linear", {"top1": 0.0}, pictures=False, scores=scores)
         write_run(name, "detection", {"bbox/AP": 0.0}, pictures=False, scores=scores)
-    (flag,) = [f for f in find_flags(results_of(tmp_path)) if "may be too narrow" in f]
-    assert "fewer than 10 test images" in flag and flag.startswith("linear_photos")
-    assert flag.endswith(
+    (flag,) = [f for f in all_flags(tmp_path) if "may be too narrow" in f.text]
+    assert "fewer than 10 test images" in flag.text and flag.column == "linear_photos"
+    assert flag.text.endswith(
         "a top1 91.0 of 100 images, c top1 9.0 of 100 images, " "d top1 100.0 of 100 images"
     )
 
@@ -70,7 +86,7 @@ def test_accuracies_that_few_images_decide(tmp_path: Path, write_run: Writer) ->
 def test_detection_below_the_random_row(tmp_path: Path, write_run: Writer) -> None:
     write_run("a", "detection", {"bbox/AP": 12.0})
     write_run("zero", "detection", {"bbox/AP": 20.0}, method="random")
-    assert "a, detection_photos: bbox/AP 12.0 is below the random" in flags_of(tmp_path)
+    assert "detection_photos: a: bbox/AP 12.0 is below the random" in flags_of(tmp_path)
 
 
 def test_flags_tell_close_numbers_apart(tmp_path: Path, write_run: Writer) -> None:
@@ -92,8 +108,8 @@ def test_msra_far_from_its_number(
     torchvision = {"source": "torchvision:resnet50", "backbone": "resnet50"}
     write_run("imagenet", "detection", {"bbox/AP": 40.0}, checkpoint=torchvision, **options)
     flags = flags_of(tmp_path)
-    assert ("R-50, voc_mscn: AP" in flags and "far from the 53.5" in flags) == far
-    assert "imagenet, voc_mscn: AP" not in flags
+    assert (" · R-50: AP" in flags and "far from the 53.5" in flags) == far
+    assert "imagenet: AP" not in flags
 
 
 def test_knn_at_chance(tmp_path: Path, write_run: Writer) -> None:
@@ -105,8 +121,8 @@ def test_knn_at_chance(tmp_path: Path, write_run: Writer) -> None:
     accuracy = {"knn20_top1": {c: 23.3 for c in "abcde"}}
     write_run("few", "knn", {"knn20_top1": 0}, per_class=accuracy, scores=right)
     flags = flags_of(tmp_path)
-    assert "bad, knn_photos: knn20_top1 20.5 is at chance (20.0)" in flags
-    assert "few, knn_photos: knn20_top1 23.3 is at chance" in flags and "good" not in flags
+    assert "knn_photos: bad: knn20_top1 20.5 is at chance (20.0)" in flags
+    assert " · few: knn20_top1 23.3 is at chance" in flags and "good" not in flags
 
 
 def test_proof(tmp_path: Path, write_run: Writer) -> None:
@@ -141,7 +157,7 @@ def test_few_trials_shortened_and_overrides(tmp_path: Path, write_run: Writer) -
     path.write_text(json.dumps({**record, "protocol": protocol, "status": "shortened"}))
     flags = flags_of(tmp_path)
     assert "too few trials for a claim about a checkpoint (at least 3): a 1" in flags
-    assert "voc_mscn: shortened schedule or data: a (trial 0)" in flags
+    assert " · shortened schedule or data: a (trial 0)" in flags
     assert "differs from the config of this name: SOLVER.IMS_PER_BATCH 8" in flags
     assert "NUM_WORKERS" not in flags
     assert not results_of(tmp_path).protocols[0].published  # another protocol than the published
@@ -259,12 +275,12 @@ def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:
         ([], ""),
         (
             ["SOLVER.BASE_LR", "1.0"],
-            "my shelves: differs from the config of this name: SOLVER.BASE_LR 1.0",
+            "differs from the config of this name: SOLVER.BASE_LR 1.0",
         ),
     ):
         record["protocol"]["overrides"] = data + words
         path.write_text(json.dumps(record))
-        found = [line for line in find_flags(results_of(tmp_path)) if "config of this name" in line]
+        found = [f.text for f in all_flags(tmp_path) if "config of this name" in f.text]
         assert found == ([flag] if flag else [])
     assert results_of(tmp_path).protocols[0].label == "my shelves"
 

@@ -51,7 +51,8 @@ def test_the_flag_says_which_rows_and_how_they_differ(write_run: Writer) -> None
     write_run("one", "knn", {"knn20_top1": 50.0}, data=data())
     write_run("two", "knn", {"knn20_top1": 60.0}, data=data("c", 90))
     path = write_run("old", "knn", {"knn20_top1": 70.0})
-    (flag,) = [f for f in find_flags(results(path)) if f.startswith("different data with one name")]
+    lines = map(str, find_flags(results(path)))
+    (flag,) = [line for line in lines if line.startswith("different data with one name")]
     assert "(train 500 images, test 100 images): one" in flag
     assert "(train 500 images, test 90 images): two" in flag
     assert "[data unknown] (data unknown): old" in flag
@@ -88,10 +89,10 @@ def test_the_same_data_is_one_column_and_is_compared(write_run: Writer) -> None:
 def test_old_records_stay_together(write_run: Writer) -> None:
     write_run("one", "knn", {"knn20_top1": 50.0})
     found = results(write_run("two", "knn", {"knn20_top1": 60.0}))
-    assert len(found.protocols) == 1 and not [f for f in find_flags(found) if "data" in f]
+    assert len(found.protocols) == 1 and not [f for f in find_flags(found) if "data" in str(f)]
 
 
 def test_test_images_among_the_training_images_are_flagged(write_run: Writer) -> None:
     path = write_run("one", "knn", {"knn20_top1": 50.0}, data=data(in_both=7))
-    flags = " ".join(find_flags(results(path)))
+    flags = " ".join(map(str, find_flags(results(path))))
     assert "7 of the 100 test images are also training images, and kNN finds them" in flags

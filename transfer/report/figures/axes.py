@@ -30,11 +30,22 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool = False) -> Axis:
+def axis(
+    values: Sequence[float],
+    label: str,
+    *,
+    log: bool = False,
+    tight: bool = False,
+    most: float | None = None,
+) -> Axis:
     """Returns an axis over `values` with about five round ticks.
 
-    `tight` ends at the outermost values instead of at ticks. A logarithmic axis needs values
-    above 0.
+    It shows no number that the quantity cannot have: nothing below 0 if no value is, and nothing
+    above `most`, the largest possible value (1 for a precision, 100 for percent).
+
+    Args:
+        tight: the axis ends at the outermost values instead of at ticks.
+        log: logarithmic; it needs values above 0.
     """
     low, high = min(values), max(values)
     if log:
@@ -45,6 +56,8 @@ def axis(values: Sequence[float], label: str, *, log: bool = False, tight: bool 
     if tight and high > low:
         return Axis(label, low, high, [t for t in ticks(low, high, 5) if low <= t <= high])
     marks = ticks(low, high, 5)
+    possible = [t for t in marks if (t >= 0 or low < 0) and (most is None or t <= max(most, high))]
+    marks = possible if len(possible) > 1 else [0.0, most or 1.0]
     return Axis(label, marks[0], marks[-1], marks)
 
 

@@ -1,4 +1,4 @@
-"""Horizontal bars: one number per checkpoint, or the differences of two checkpoints by class."""
+"""Horizontal bars: one number per checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from transfer.report.figures.axes import WIDTH
 from transfer.report.figures.svg import group, mark, open_svg, shorten, style_of, text, tip
 
 ROW = 26
-THIN_ROW = 18
 
 
 @dataclass(frozen=True)
@@ -47,37 +46,4 @@ def bar_chart(bars: Sequence[Bar], title: str) -> str:
             end = max(end, high)
         row.append(text(end + 6, y + 16, bar.words, css="value"))
         parts.append(group(bar.series, "".join(row)))
-    return "".join([*parts, "</svg>"])
-
-
-def difference_chart(
-    differences: Sequence[tuple[str, float]],
-    title: str,
-    first: tuple[str, int],
-    second: tuple[str, int],
-) -> str:
-    """Draws sorted bars of first - second, without a sign, on the side of the higher checkpoint.
-
-    `differences` are (class, percentage points); `first` and `second` (label, series).
-    """
-    middle, head = 250, 26
-    rows = sorted(differences, key=lambda row: (-row[1], row[0]))
-    scale = 92 / max([abs(value) for _, value in rows] + [1e-9])
-    height = head + THIN_ROW * len(rows) + 6
-    parts = [open_svg(WIDTH, height, title)]
-    parts += [mark(second[1], middle - 8, 10), mark(first[1], middle + 8, 10)]
-    parts.append(text(middle - 18, 14, f"{shorten(second[0], 18)} higher", "end"))
-    parts.append(text(middle + 18, 14, f"{shorten(first[0], 14)} higher"))
-    boxes = {first: "", second: ""}
-    for index, (name, value) in enumerate(rows):
-        y, width, words = head + index * THIN_ROW, abs(value) * scale, f"{abs(value):.1f}"
-        side = first if value >= 0 else second
-        reach = width if value >= 0 else -width
-        boxes[side] += f"M{middle} {y + 2}h{reach:.1f}v{THIN_ROW - 5}h{-reach:.1f}z"
-        parts.append(text(4, y + 13, shorten(name, 16)))
-        end = (middle + width + 5, "start") if value >= 0 else (middle - width - 5, "end")
-        parts.append(text(end[0], y + 13, words, end[1], "value small"))
-    # One path per side: a page has this figure for each pair of checkpoints
-    parts += [f'<path class="bar {style_of(side[1])}" d="{d}"/>' for side, d in boxes.items() if d]
-    parts.append(f'<path class="axis" d="M{middle} {head - 4}V{height - 4}"/>')
     return "".join([*parts, "</svg>"])

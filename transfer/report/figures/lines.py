@@ -37,10 +37,11 @@ def line_chart(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    most: float | None = None,
 ) -> str:
     """Draws the curves that have points; the page has the legend.
 
-    On a logarithmic axis, points at or below 0 are left out.
+    On a logarithmic axis, points at or below 0 are left out. `most` is the largest possible y.
     """
     kept = [_positive(line, log_x, log_y) for line in lines]
     kept = [replace(line, points=_thinned(line.points, MOST_POINTS)) for line in kept]
@@ -48,7 +49,7 @@ def line_chart(
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points]
     ys += [y for line in kept for _, *ends in line.band for y in ends]
-    frame = Frame(axis(xs, x_label, log=log_x, tight=True), axis(ys, y_label, log=log_y))
+    frame = Frame(axis(xs, x_label, log=log_x, tight=True), axis(ys, y_label, log=log_y, most=most))
     curves = [group(line.series, _curve(line, frame)) for line in kept]
     return "".join([open_svg(WIDTH, HEIGHT, title), frame.draw(), *curves, "</svg>"])
 

@@ -60,17 +60,20 @@ Box = tuple[float, float, float, float]
 
 
 def _ends(value: float, spread: float | None) -> tuple[float, ...]:
-    return (value,) if spread is None else (value - spread, value + spread)
+    """Returns the ends of a whisker; that of a value of 0 or more does not go below 0."""
+    if spread is None:
+        return (value,)
+    return (max(value - spread, min(0.0, value)), value + spread)
 
 
 def _whiskers(point: Point, frame: Frame) -> list[Box]:
     """Returns the ends of each whisker in pixels: left or lower end, then right or upper end."""
     found = []
     if point.x_spread:
-        ends = [(point.x - point.x_spread, point.y), (point.x + point.x_spread, point.y)]
+        ends = [(x, point.y) for x in _ends(point.x, point.x_spread)]
         found.append((*frame.place(*ends[0]), *frame.place(*ends[1])))
     if point.y_spread:
-        ends = [(point.x, point.y - point.y_spread), (point.x, point.y + point.y_spread)]
+        ends = [(point.x, y) for y in _ends(point.y, point.y_spread)]
         found.append((*frame.place(*ends[0]), *frame.place(*ends[1])))
     return found
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Any
 
 from markupsafe import Markup
 
-from transfer.report.figures.bars import difference_chart
 from transfer.report.figures.dots import Dots, dot_chart
+from transfer.report.page.artifacts import Artifacts
 from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Cell, Protocol, Results
 
@@ -21,7 +22,7 @@ MOST_DIFFERENCES = 12
 Values = dict[int, dict[str, float]]  # series -> class -> percent
 
 
-def by_class(results: Results) -> Group:
+def by_class(results: Results, artifacts: Artifacts) -> Group:
     """Returns charts with a row per class and a mark per checkpoint: classes that differ most."""
     charts: list[Chart] = []
     drawn: set[int] = set()
@@ -30,6 +31,7 @@ def by_class(results: Results) -> Group:
         names = _common(values)
         if not names:
             continue
+        readable = _readable(results, protocol, artifacts)
         gaps = {name: _gap([found[name] for found in values.values()]) for name in names}
         shown = sorted(names, key=lambda name: (-gaps[name], name))[:MOST_CLASSES]
         rows = []
@@ -38,7 +40,7 @@ def by_class(results: Results) -> Group:
                 (results.checkpoints[series].label, series, found[name])
                 for series, found in values.items()
             ]
-            rows.append(Dots(name, labels))
+            rows.append(Dots(readable.get(name, name), labels))
         cut = f", the {len(shown)} of {len(names)} classes that differ most"
         title = f"{protocol.label}: {metric} by class{cut if len(shown) < len(names) else ''}"
         charts.append(Chart(title, Markup(dot_chart(rows, title))))
@@ -53,24 +55,31 @@ def by_class(results: Results) -> Group:
     )
 
 
-def class_differences(results: Results) -> dict[tuple[int, int], list[Chart]]:
-    """Returns {(first, second) series: charts} for each pair of checkpoints, first < second."""
-    charts: dict[tuple[int, int], list[Chart]] = {}
-    labels = [row.label for row in results.checkpoints]
+def class_differences(results: Results, artifacts: Artifacts) -> dict[str, list[dict[str, Any]]]:
+    """Returns the differences by class of each pair of checkpoints, for JSON.
+
+    {"0-1": [{title, rows: [[class, first - second], ...]}]} with the lower series first; a table
+    per protocol, the largest difference first. The script draws them with the sign of its table.
+    """
+    tables: dict[str, list[dict[str, Any]]] = {}
     for protocol in results.protocols:
         metric, values = class_values(results, protocol)
+        readable = _readable(results, protocol, artifacts)
         for one, two in combinations(sorted(values), 2):
             names = _common({one: values[one], two: values[two]})
             if not names:
                 continue
-            rows = [(name, values[one][name] - values[two][name]) for name in names]
-            shown = sorted(rows, key=lambda row: -abs(row[1]))[:MOST_DIFFERENCES]
+            rows: list[tuple[str, float]] = [
+                (readable.get(name, name), round(values[one][name] - values[two][name], 4))
+                for name in names
+            ]
+            largest = sorted(rows, key=lambda row: -abs(row[1]))[:MOST_DIFFERENCES]
+            shown = sorted(largest, key=lambda row: (-row[1], row[0]))
             cut = f", the {len(shown)} largest of {len(rows)}" if len(shown) < len(rows) else ""
             title = f"{protocol.label}: difference in {metric} by class{cut}"
             title += " (means over trials, not tested)"
-            svg = difference_chart(shown, title, (labels[one], one), (labels[two], two))
-            charts.setdefault((one, two), []).append(Chart(title, Markup(svg)))
-    return charts
+            tables.setdefault(f"{one}-{two}", []).append({"title": title, "rows": shown})
+    return tables
 
 
 def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
@@ -86,6 +95,21 @@ def class_values(results: Results, protocol: Protocol) -> tuple[str, Values]:
     metric = next(iter(ordered or sorted(known)), "")
     means = {series: _class_means(cell, metric) for series, cell in cells.items()}
     return metric, {series: found for series, found in means.items() if found}
+
+
+def _readable(results: Results, protocol: Protocol, artifacts: Artifacts) -> dict[str, str]:
+    """Returns {class: name for readers} from the column's records; {} if none has the file."""
+    for _, cell in results.column(protocol):
+        found = artifacts.read(cell, "class_names", _names)
+        if found:
+            return found
+    return {}
+
+
+def _names(content: Any) -> dict[str, str]:
+    if not all(isinstance(name, str) for name in content.values()):
+        raise ValueError("a name is not a text")
+    return dict(content)
 
 
 def _class_means(cell: Cell, metric: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ difference.
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import Any
 
@@ -65,7 +66,8 @@ def every_row(results: Results) -> list[Checkpoint]:
 def default_pair(results: Results, wanted: tuple[str, ...] = ()) -> tuple[int, int] | None:
     """Returns the pair of rows to show first: `wanted` labels, else the two with most in common.
 
-    Trained checkpoints are preferred; None if no two rows have a protocol in common.
+    Trained checkpoints are preferred, then those with the best ranks, of which the better comes
+    first. None if no two rows have a protocol in common.
     """
     labels = [row.label for row in every_row(results)]
     if wanted:
@@ -75,8 +77,11 @@ def default_pair(results: Results, wanted: tuple[str, ...] = ()) -> tuple[int, i
         pair = (results.checkpoints[one], results.checkpoints[two])
         common = [p for p in results.protocols if all(results.cell(row, p) for row in pair)]
         if common:
-            # The later row comes first: baselines are at the top of the table
-            shared[two, one] = (not any(row.untrained for row in pair), len(common))
+            ranks = [results.mean_ranks.get(row.key, math.inf) for row in pair]
+            # The later row comes first if the ranks do not say it: baselines are named first
+            order = (one, two) if ranks[0] < ranks[1] else (two, one)
+            trained = not any(row.untrained for row in pair)
+            shared[order] = (trained, len(common), -sum(ranks))
     return max(shared, key=lambda key: shared[key], default=None)
 
 

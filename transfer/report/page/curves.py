@@ -5,6 +5,7 @@ Precision and recall are means over the trials; other figures show the first tri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from transfer.report.page.charts import Chart, Group
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 
 MOST_METRICS = 40  # most precision-recall curves of one file
+_SAME = 1e-6  # largest difference of two curves that are drawn as one
 MAX_CHARTS = 6  # most charts of one protocol's learning curves
 # Scalars that are not results: they say how far the run was
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
@@ -56,8 +58,10 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
                 over_trials(row.label, series, metric, trials) for series, row, trials in members
             ]
             title = f"{protocol.label}: {metric}"
-            svg = line_chart(lines, f"{title}, precision against recall", "recall", "precision")
-            charts.append(Chart(title, Markup(svg)))
+            if has_curve(lines):
+                words = f"{title}, precision against recall"
+                svg = line_chart(lines, words, "recall", "precision", most=1.0)
+                charts.append(Chart(title, Markup(svg)))
         drawn += [row for _, row, _ in members]
     return Group(
         "precision-recall",
@@ -78,7 +82,7 @@ def spectra(results: Results, artifacts: Artifacts) -> Group:
         members = _members(results, protocol, artifacts, "spectrum", _spectrum_content)
         lines = [Line(row.label, series, points) for series, row, points in members]
         shown = tuple((line.series, tuple(line.points)) for line in lines)
-        if not lines or shown in seen:  # kNN and a linear probe on the same features
+        if not has_curve(lines) or shown in seen:  # kNN and a linear probe on the same features
             continue
         seen.add(shown)
         title = f"{protocol.label}: spectrum of the features of {protocol.dataset}"
@@ -138,18 +142,46 @@ def _members(
 
 def _curve_group(title: str, members: Members, notes: list[str]) -> Group:
     names = {name for _, _, rows in members for row in rows for name in row if _is_drawn(name)}
-    ordered = sorted(names, key=_importance)
-    charts = []
-    for name in ordered[:MAX_CHARTS]:
+    drawn: list[tuple[str, list[Line]]] = []
+    single = []
+    for name in sorted(names, key=_importance):
         lines = [Line(row.label, series, _points(rows, name)) for series, row, rows in members]
-        if any(line.points for line in lines):
-            svg = line_chart(lines, f"{title}: {name} by step", "step", name)
-            charts.append(Chart(name, Markup(svg)))
-    if len(ordered) > MAX_CHARTS:
-        notes.append(f"{title}: curves not drawn: {', '.join(ordered[MAX_CHARTS:])}")
+        if not has_curve(lines):
+            single.append(name)
+            continue
+        same = next((n for n, (_, others) in enumerate(drawn) if _are_equal(lines, others)), None)
+        if same is None:
+            drawn.append((name, lines))
+        else:  # such as "loss" and "nt_xent", if a method has one loss
+            drawn[same] = (f"{drawn[same][0]} = {name}", drawn[same][1])
+    charts = []
+    for name, lines in drawn[:MAX_CHARTS]:
+        svg = line_chart(lines, f"{title}: {name} by step", "step", name)
+        charts.append(Chart(name, Markup(svg)))
+    if len(drawn) > MAX_CHARTS:
+        notes.append(f"{title}: curves not drawn: {', '.join(n for n, _ in drawn[MAX_CHARTS:])}")
+    if single:
+        notes.append(f"{title}: not drawn, because they have one value: {', '.join(single)}")
     anchor = "curves-" + "".join(c if c.isalnum() else "-" for c in title.lower())
     rows = [row for _, row, _ in members]
     return Group(anchor, title, "First trial.", charts, rows, contents="Learning curves")
+
+
+def has_curve(lines: Sequence[Line]) -> bool:
+    """Returns whether any of the lines has two points or more, and is not only a mark."""
+    return any(len(line.points) > 1 for line in lines)
+
+
+def _are_equal(lines: Sequence[Line], others: Sequence[Line]) -> bool:
+    """Returns whether two scalars have the same curves, up to the rounding of float32."""
+    return all(
+        len(one.points) == len(two.points)
+        and all(
+            a[0] == b[0] and math.isclose(a[1], b[1], rel_tol=_SAME, abs_tol=_SAME)
+            for a, b in zip(one.points, two.points)
+        )
+        for one, two in zip(lines, others, strict=True)
+    )
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ number of each row.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from transfer.report.cost import compute_rows
 from transfer.report.figures.svg import key, shorten
@@ -28,9 +29,11 @@ from transfer.report.numbers_as_text import (
     format_count,
     format_interval,
     format_seconds,
+    words_on_rank,
 )
 from transfer.report.page import charts, provenance
 from transfer.report.page.artifacts import Artifacts
+from transfer.report.page.blocks import Block, column_blocks
 from transfer.report.page.classes import by_class, class_differences
 from transfer.report.page.comparison import default_pair, every_row, pair_data
 from transfer.report.page.curves import learning_curves, precision_recall, spectra
@@ -64,20 +67,20 @@ def render_page(
     """
     artifacts = Artifacts(results.notes)  # it adds notes about artifacts that cannot be drawn
     shown = shown_rows(results, pair)
-    drawn = {**_drawn(shown, artifacts, pictures), **_compared(shown, tuple(pair))}
+    drawn = _drawn(shown, artifacts, pictures) | _compared(shown, tuple(pair), artifacts)
     artifacts.finish()
     published, sources = published_on_page(results)
     template = _environment().get_template("report.html")
     return template.render(
         title=title,
         results=results,
-        rows=every_row(results),
+        rows=[*results.by_rank(), *results.by_rank(results.methods)],
         number={row.key: series for series, row in enumerate(shown.checkpoints)},
         compared={row.key: place for place, row in enumerate(every_row(shown))},
         shown=every_row(shown),
         cut=words_on_shown(results, shown),
-        headlines=results.headlines(),
-        groups=_grouped(results.headlines()),
+        blocks=column_blocks(results),
+        words_on_rank=words_on_rank(results),
         tasks=list(dict.fromkeys(protocol.task for protocol in results.protocols)),
         published=published,
         sources=sources,
@@ -85,7 +88,6 @@ def render_page(
         spread=SPREAD,
         compute=COMPUTE,
         compute_tables=_compute_tables(results),
-        gpu=any(row.gpu_seconds for row in results.checkpoints),
         newest=provenance.newest(results),
         machines=provenance.machines(results),
         versions=provenance.versions(results),
@@ -102,7 +104,7 @@ def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, 
         charts.linear_against_detection(results),
         charts.cost_against_quality(results),
         charts.by_size(results),
-        by_class(results),
+        by_class(results, artifacts),
         precision_recall(results, artifacts),
         spectra(results, artifacts),
         *learning_curves(results, artifacts),
@@ -122,12 +124,11 @@ def _drawn(results: Results, artifacts: Artifacts, pictures: bool) -> dict[str, 
     }
 
 
-def _compared(results: Results, pair: tuple[str, ...]) -> dict[str, Any]:
+def _compared(results: Results, pair: tuple[str, ...], artifacts: Artifacts) -> dict[str, Any]:
     """Returns the data that the script needs to compare any two rows."""
     return {
         "pair": default_pair(results, pair),
-        "pairs": pair_data(results),
-        "differences": class_differences(results),
+        "pairs": {**pair_data(results), "classes": class_differences(results, artifacts)},
     }
 
 
@@ -169,17 +170,6 @@ def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], li
     return tables
 
 
-def _grouped(columns: Sequence[tuple[Protocol, str]]) -> list[tuple[Protocol, int]]:
-    """Returns each protocol once with its number of columns, for the upper header row."""
-    groups: list[tuple[Protocol, int]] = []
-    for protocol, _ in columns:
-        if groups and groups[-1][0] is protocol:
-            groups[-1] = (protocol, groups[-1][1] + 1)
-        else:
-            groups.append((protocol, 1))
-    return groups
-
-
 @cache
 def _environment() -> Environment:
     """Made once: compiling the templates takes longer than a small report."""
@@ -193,6 +183,8 @@ def _environment() -> Environment:
         interval=format_interval,
         differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
         embedded=_embedded,
+        breakable=_breakable,
+        having=_having,
     )
     environment.tests["percent"] = is_percent
     environment.globals.update(
@@ -201,6 +193,19 @@ def _environment() -> Environment:
         inlined=lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
     )
     return environment
+
+
+def _having(rows: Sequence[PublishedRow], block: Block) -> list[PublishedRow]:
+    """Returns the published rows with a number in any column of the block."""
+    places = {(protocol.key, metric) for protocol, metric in block.columns}
+    return [row for row in rows if places & row.values.keys()]
+
+
+def _breakable(name: str, length: int = 10) -> Markup:
+    """Returns a name that may break behind each _ and / if it is long, to keep columns narrow."""
+    if len(name) <= length:
+        return Markup(escape(name))
+    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
 
 
 def _embedded(data: object) -> Markup:

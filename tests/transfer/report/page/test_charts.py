@@ -51,7 +51,7 @@ def test_nothing_is_drawn_from_nothing(tmp_path: Path, write_run: Writer) -> Non
         linear_against_detection(results),
         cost_against_quality(results),
         by_size(results),
-        by_class(results),
+        by_class(results, artifacts),
         precision_recall(results, artifacts),
         spectra(results, artifacts),
         *learning_curves(results, artifacts),
@@ -115,10 +115,9 @@ def test_classes_are_means_over_trials(tmp_path: Path, write_run: Writer) -> Non
         0: {"cat": 15.0, "dog": 50.0},
         1: {"cat": 25.0, "dog": 45.0},
     }
-    assert len(by_class(results).charts) == 1
-    ((pair, charts),) = class_differences(results).items()
-    texts = re.findall(">([^<>]+)</text>", charts[0].svg)
-    assert pair == (0, 1) and texts == ["b higher", "a higher", "dog", "5.0", "cat", "10.0"]
+    assert len(by_class(results, Artifacts([])).charts) == 1
+    ((pair, tables),) = class_differences(results, Artifacts([])).items()
+    assert pair == "0-1" and tables[0]["rows"] == [("dog", 5.0), ("cat", -10.0)]
 
 
 def test_only_the_largest_of_many_classes(tmp_path: Path, write_run: Writer) -> None:
@@ -126,11 +125,26 @@ def test_only_the_largest_of_many_classes(tmp_path: Path, write_run: Writer) -> 
         classes = {f"class{i}": 50.0 + sign * i / 2 for i in range(40)}
         write_run(name, "linear", {"top1": 50.0}, per_class={"top1": classes})
     results = _results(tmp_path)
-    (chart,) = by_class(results).charts
+    (chart,) = by_class(results, Artifacts([])).charts
     assert "24 of 40" in chart.title and "class16" in chart.svg and ">class15<" not in chart.svg
-    (chart,) = class_differences(results)[0, 1]
-    assert "12 largest of 40" in chart.title and ">class28<" in chart.svg
-    assert ">class27<" not in chart.svg
+    (table,) = class_differences(results, Artifacts([]))["0-1"]
+    assert "12 largest of 40" in table["title"]
+    assert [name for name, _ in table["rows"]] == [f"class{i}" for i in range(39, 27, -1)]
+
+
+def test_classes_have_readable_names(tmp_path: Path, write_run: Writer) -> None:
+    for name, value in (("a", 10.0), ("b", 25.0)):
+        classes = {"top1": {"n01443537": value, "n02012849": 50.0, "dog": 3.0}}
+        path = write_run(name, "linear", {"top1": 30.0}, per_class=classes)
+    _add_artifact(path, "class_names", {"n01443537": "goldfish", "n02012849": "crane"})
+    results, artifacts = _results(tmp_path), Artifacts([])
+    (chart,) = by_class(results, artifacts).charts
+    (table,) = class_differences(results, artifacts)["0-1"]
+    assert [name for name, _ in table["rows"]] == ["crane", "dog", "goldfish"]
+    assert ">goldfish<" in chart.svg and "n01443537" not in chart.svg
+    _add_artifact(path, "class_names", {"n01443537": 3})
+    by_class(results, artifacts)
+    assert len(artifacts.notes) == 1 and "a name is not a text" in artifacts.notes[0]
 
 
 def test_precision_is_the_mean_over_trials(tmp_path: Path, write_run: Writer) -> None:
@@ -170,6 +184,28 @@ def test_curves_of_artifacts(tmp_path: Path, write_run: Writer) -> None:
     pretraining, detection = learning_curves(results, artifacts)
     assert pretraining.heading == "Learning curves: pretraining"
     assert [chart.title for chart in detection.charts] == ["loss"]
+
+
+def test_a_curve_is_drawn_once_and_a_point_is_not_a_curve(
+    tmp_path: Path, write_run: Writer
+) -> None:
+    for name, gap in (("a", 0.0), ("b", 0.5)):
+        path = write_run(name, "linear", {"top1": 1.0}, pictures=False)
+        rows = [
+            {"step": i, "loss": 2 - i / 9, "nt_xent": 2 - i / 9, "part": i + gap} for i in (1, 2)
+        ]
+        rows[0]["knn"] = 40.0
+        _add_artifact(path, "curves", rows)
+    artifacts = Artifacts([])
+    (linear,) = learning_curves(_results(tmp_path), artifacts)
+    assert [chart.title for chart in linear.charts] == ["loss = nt_xent", "part"]
+    assert artifacts.notes == [
+        "Learning curves: linear_photos: not drawn, because they have one value: knn"
+    ]
+    _add_artifact(path, "curves", [{"step": 0, "loss": 1.0}])
+    (path.parent.parent.parent / "a/trial_0/curves.json").write_text('[{"step": 3, "loss": 2}]')
+    (group,) = learning_curves(_results(tmp_path), Artifacts([]))
+    assert not group.charts
 
 
 def test_pairs(tmp_path: Path, write_run: Writer) -> None:

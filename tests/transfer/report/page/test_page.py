@@ -22,12 +22,21 @@ CLICK = """(() => { const found = Array.from(document.querySelectorAll("#main bu
   return found.closest("th").getAttribute("aria-sort"); })()"""
 SET = """(() => { const part = document.getElementById("%s"); part.value = "%s";
   part.dispatchEvent(new Event("%s")); })()"""
+BY_CLASS = """Array.from(document.querySelectorAll(".by-class tr")).map(row => {
+  const bar = row.querySelector(".bar").getBoundingClientRect();
+  const track = row.querySelector(".track").getBoundingClientRect();
+  const middle = (track.left + track.right) / 2;
+  return [row.cells[0].textContent, row.cells[1].textContent,
+    Math.abs(bar.left - middle) < 1 ? "right" : Math.abs(bar.right - middle) < 1 ? "left" : "?"];
+})"""
 PAIR = """Array.from(document.querySelectorAll("#pair tbody tr"))
   .map(row => Array.from(row.cells).map(cell => cell.textContent).join(" | "))"""
 
 
 def test_sorting(browser: Browser) -> None:
-    assert browser.run(ORDER) == "zero mscn simclr"
+    assert browser.run(ORDER) == "simclr zero mscn"  # by rank
+    assert browser.run(CLICK % "rank") == "descending"
+    assert browser.run(ORDER) == "mscn zero simclr"
     assert browser.run(CLICK % "top1") == "descending"
     assert browser.run(ORDER) == "simclr zero mscn"  # as numbers: 9.5 is the smallest
     assert browser.run(CLICK % "top1") == "ascending"
@@ -42,7 +51,7 @@ def test_sorting(browser: Browser) -> None:
 
 def test_filters(browser: Browser) -> None:
     browser.run(SET % ("filter", "SIM", "input"))
-    assert browser.run(ORDER) == "mscn simclr"  # the method of both is simclr
+    assert browser.run(ORDER) == "simclr mscn"  # the method of both is simclr
     browser.run(SET % ("filter", "zero", "input"))
     assert browser.run(ORDER) == "zero"
     assert "1 of 3 checkpoints" in browser.run("document.getElementById('status').textContent")
@@ -50,7 +59,7 @@ def test_filters(browser: Browser) -> None:
     browser.run(SET % ("task", "detection", "change"))
     shown = browser.run("""Array.from(document.querySelectorAll("#main thead tr:last-child th"))
         .filter(head => !head.hidden).map(head => head.textContent)""")
-    assert shown == ["checkpoint", "bbox/AP", "pretrain", "views", "transfer"]
+    assert shown == ["checkpoint", "rank", "bbox/AP", "pretrain", "views", "transfer"]
 
 
 def test_published_rows_can_be_put_away(browser: Browser) -> None:
@@ -58,7 +67,7 @@ def test_published_rows_can_be_put_away(browser: Browser) -> None:
     assert browser.run(height) > 100
     browser.run("document.getElementById('published').click()")
     assert browser.run(height) == 0
-    assert browser.run(ORDER) == "zero mscn simclr"
+    assert browser.run(ORDER) == "simclr zero mscn"
 
 
 def test_comparing_two_rows(browser: Browser) -> None:
@@ -73,8 +82,16 @@ def test_comparing_two_rows(browser: Browser) -> None:
     words = browser.run("document.getElementById('pair-words').textContent")
     assert words.startswith("simclr (checkpoint) minus mscn (checkpoint), percentage points")
     figures = browser.run("document.getElementById('pair-charts').innerText")
-    assert "voc_mscn: difference in bbox/AP by class" in figures and "<bird>" in figures
+    assert "voc_mscn: difference in bbox/AP by class" in figures
+    assert browser.run(BY_CLASS) == [
+        ["cat & dog", "+4.0", "right"],
+        ["<bird>", "\u22122.5", "left"],
+    ]
     browser.run("document.getElementById('swap').click()")
+    assert browser.run(BY_CLASS) == [
+        ["<bird>", "+2.5", "right"],
+        ["cat & dog", "\u22124.0", "left"],
+    ]
     assert browser.run(PAIR)[0].startswith("linear_photos: top1 | −38.5 | ")
     assert browser.run(PAIR)[0].endswith(" | 10.0 ± 0.7 (n=2) | 48.5 (n=1)")
     browser.run("document.getElementById('every').click()")
@@ -83,7 +100,7 @@ def test_comparing_two_rows(browser: Browser) -> None:
     browser.run("document.querySelector('[data-row=\"0\"] .pick').click()")
     assert browser.run(labels) == ["simclr", "zero"]
     ticked = "Array.from(document.querySelectorAll('.pick:checked')).map(box => box.value)"
-    assert browser.run(ticked) == ["0", "2"]
+    assert sorted(browser.run(ticked)) == ["0", "2"]
     browser.run("document.getElementById('only').click()")
     opacity = """[".r0", ".r1", ".r2"]
       .map(row => getComputedStyle(figures.querySelector(row)).opacity)"""
@@ -213,3 +230,65 @@ def test_a_wide_table_fits_the_sheet(browser: Browser, tmp_path: Path) -> None:
     browser.resize(1032, 700)
     browser.emulate(media="print")
     assert browser.run("main.getBoundingClientRect().right") <= 1033
+
+
+SEEN = """Array.from(document.querySelectorAll(".results tbody td.num")).map(cell => {
+  const box = cell.getBoundingClientRect(), frame = cell.closest(".scroll").getBoundingClientRect();
+  return box.left >= frame.left - 1 && box.right <= frame.right + 1 && box.right <= 1280; })"""
+BLOCK = """Array.from(document.querySelectorAll("%s tbody tr:not([hidden]) .name"))
+  .map(name => name.textContent).join(" ")"""
+
+
+def test_every_headline_is_on_the_screen(browser: Browser, tmp_path: Path) -> None:
+    """Eight protocols with 13 headline metrics at 1,280 px; blocks are sorted together."""
+    write = make_writer(tmp_path / "runs")
+    columns = {
+        "imagenet_linear": ("linear", ["top1"]),
+        "inat18_linear": ("linear", ["top1"]),
+        "flowers5_kshot": ("kshot", ["shots1_top1", "shots5_top1"]),
+        "imagenet_finetune": ("finetune", ["top1"]),
+        "voc_detection_long": ("detection", ["bbox/AP", "bbox/AP50"]),
+        "coco_detection_fpn": ("detection", ["bbox/AP", "bbox/AP50", "segm/AP"]),
+        "ade20k_upernet": ("semantic", ["sem_seg/mIoU", "sem_seg/pACC"]),
+        "knn_imagenet": ("knn", ["knn20_top1"]),
+    }
+    names = ("supervised_imagenet", "mscn_simclr_100ep", "moco_v2_800ep_pretrain")
+    for number, name in enumerate(names):
+        for place, (protocol, (task, metrics)) in enumerate(columns.items()):
+            for trial in range(3):
+                # The first is the best at the most tasks, the second only at the last
+                gain = [2.0, 3.0 if task == "semantic" else 1.0, 0.0][number]
+                scores = 50 + np.random.default_rng([place, trial]).normal(0, 9, 80) + gain
+                options = {"protocol": protocol, "scores": scores, "pictures": False}
+                write(name, task, dict.fromkeys(metrics, 0.0), trial, **options)
+    page = write_report([tmp_path / "runs"], tmp_path / "out").page
+    browser.resize(1280, 900)
+    browser.open(page)
+    seen = browser.run(SEEN)
+    assert len(seen) == 3 * (1 + 13 + 3) and all(seen)
+    assert browser.run("document.querySelectorAll('.results').length") == 2
+    by_rank = "supervised_imagenet mscn_simclr_100ep moco_v2_800ep_pretrain"
+    assert browser.run(BLOCK % "#main") == browser.run(BLOCK % "#main-2") == by_rank
+    browser.run("""Array.from(document.querySelectorAll("#main-2 button.sort"))
+      .find(button => button.textContent.startsWith("sem_seg/mIoU")).click()""")
+    by_miou = "mscn_simclr_100ep supervised_imagenet moco_v2_800ep_pretrain"
+    assert browser.run(BLOCK % "#main") == browser.run(BLOCK % "#main-2") == by_miou
+    arrows = "document.querySelectorAll('.results [aria-sort$=\"cending\"]').length"
+    assert browser.run(arrows) == 1
+    # A task that is in the second block only: the first one keeps the ranks and the boxes to tick
+    browser.run(SET % ("task", "semantic", "change"))
+    heads = """Array.from(document.querySelectorAll(".results thead tr:last-child th"))
+      .filter(head => head.getClientRects().length).map(head => head.innerText)"""
+    shown = browser.run(heads)
+    assert shown[:2] == ["checkpoint", "rank"] and len(shown) == 2 + 1 + 2 + 3
+    for width in (768, 400):
+        browser.resize(width, 900, mobile=width < 500)
+        assert browser.run("document.documentElement.scrollWidth") == width
+
+
+def test_pictures_without_a_box_say_so(browser: Browser) -> None:
+    captions = """Array.from(document.querySelectorAll("#pair-images figcaption"))
+      .map(caption => caption.textContent)"""
+    found = browser.run(captions)
+    assert found[0] == "simclr, its only trial: no box with a score of 0.3 or more"
+    assert found[1] == "mscn, its only trial"

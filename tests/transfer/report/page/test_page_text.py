@@ -60,9 +60,13 @@ def test_intervals_and_marks(page: str) -> None:
 
 
 def test_flags(page: str) -> None:
-    flags = page[page.index('class="flags"') : page.index("</ul>", page.index('class="flags"'))]
-    assert "good, voc_mscn" in flags and "below the random initialisation" in flags
-    assert "too few trials" in flags
+    flags = page[page.index('class="flags"') : page.index("</div>", page.index('class="flags"'))]
+    lines = re.findall("<summary>(.*?)</summary>", flags)
+    below = "below the random initialisation (2 times)"
+    assert f"<b>voc_mscn</b>: no config was kept, {below}, too few trials" in lines
+    assert len(lines) == len(set(line.partition("</b>")[0] for line in lines))
+    assert re.search(r"<li>good: bbox/AP \d+\.\d is below the random initialisation", flags)
+    assert page.index('id="results"') < page.index('id="compare"') < page.index('id="flags"')
 
 
 def test_a_method_is_a_row_of_its_own(page: str) -> None:

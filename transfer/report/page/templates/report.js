@@ -25,21 +25,35 @@
     return sign * (isNaN(x) || isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y);
   }
 
+  // The main table may have several blocks, whose rows stay in one order
+  var blocks = all("table.results");
+
+  function place(row) { return row.getAttribute("data-place"); }
+
   function sortBy(table, header) {
     var index = header.cellIndex, body = table.tBodies[0];
     var before = header.getAttribute("aria-sort");
-    var first = header.classList.contains("num") ? "descending" : "ascending";
+    var first = header.getAttribute("data-first") ||
+      (header.classList.contains("num") ? "descending" : "ascending");
     var other = first === "ascending" ? "descending" : "ascending";
     var order = before === first ? other : first;
-    all("th", header.parentNode).forEach(function (cell) {
-      if (cell.hasAttribute("aria-sort")) { cell.setAttribute("aria-sort", "none"); }
+    var tables = blocks.indexOf(table) < 0 ? [table] : blocks;
+    tables.forEach(function (part) {
+      all("th[aria-sort]", part).forEach(function (cell) { cell.setAttribute("aria-sort", "none"); });
     });
     header.setAttribute("aria-sort", order);
     var sign = order === "ascending" ? 1 : -1;
     Array.prototype.slice.call(body.rows)
       .sort(function (a, b) { return compare(key(a, index), key(b, index), sign); })
       .forEach(function (row) { body.appendChild(row); });
-    say("Sorted by " + header.textContent.trim() + ", " + order + ".");
+    tables.forEach(function (part) {
+      if (part === table) { return; }
+      var rows = {};
+      all("tr", part.tBodies[0]).forEach(function (row) { rows[place(row)] = row; });
+      all("tr", body).forEach(function (row) { part.tBodies[0].appendChild(rows[place(row)]); });
+    });
+    var button = header.querySelector("button");
+    say("Sorted by " + (button.getAttribute("aria-label") || button.textContent.trim()) + ", " + order + ".");
   }
 
   all("table.sortable button.sort").forEach(function (button) {
@@ -53,8 +67,11 @@
 
   function applyFilters() {
     var wanted = filter.value.trim().toLowerCase(), chosen = task ? task.value : "";
-    all("#main [data-task]").forEach(function (cell) {
+    all(".results [data-task]").forEach(function (cell) {
       cell.hidden = chosen !== "" && cell.getAttribute("data-task") !== chosen;
+    });
+    blocks.forEach(function (part, number) {  // the first one has the boxes to tick
+      part.parentNode.hidden = number > 0 && !part.querySelector("thead .num:not([hidden])");
     });
     all("tr[data-name]").forEach(function (row) {
       row.hidden = row.getAttribute("data-name").indexOf(wanted) < 0;
@@ -69,9 +86,11 @@
   if (task) { task.addEventListener("change", applyFilters); }
   var published = document.getElementById("published");
   if (published) {
-    published.addEventListener("change", function () {
-      document.querySelector("#main tbody.published").hidden = !published.checked;
-    });
+    var showPublished = function () {
+      all(".results tbody.published").forEach(function (part) { part.hidden = !published.checked; });
+    };
+    published.addEventListener("change", showPublished);
+    showPublished();
   }
 
   // Theme: the system's, light or dark; kept where the browser keeps things for local files
@@ -124,7 +143,8 @@
     document.getElementById("second-head").textContent = data.labels[b];
     document.getElementById("pair-words").textContent = data.labels[a] + " (" + data.units[a] + ") minus " +
       data.labels[b] + " (" + data.units[b] + "), percentage points. Detectable: the smallest true " +
-      "difference that these trials and images resolve 80 % of the time.";
+      "difference that these trials and images resolve 80 % of the time. Bars by class: to the right, " +
+      data.labels[a] + " is higher.";
     all("#pair th[aria-sort]").forEach(function (header) { header.setAttribute("aria-sort", "none"); });
     if (!every.checked) {
       rows = rows.filter(function (found) { return data.columns[found[0]].headline; });
@@ -151,6 +171,36 @@
     return rows.length;
   }
 
+  // Differences by class, as bars with the sign of the table: the first's gain is on the right
+  var MIDDLE = 50, REACH = 32;  // percent of the drawing's width
+
+  function classTable(found, sign, a, b) {
+    var figure = made("figure"), table = made("table"), most = 0;
+    figure.appendChild(table);
+    table.className = "by-class";
+    table.appendChild(made("caption", found.title));
+    var body = table.createTBody();
+    var rows = found.rows.map(function (row) { return [row[0], sign * row[1]]; });
+    if (sign < 0) { rows.reverse(); }
+    rows.forEach(function (row) { most = Math.max(most, Math.abs(row[1])); });
+    rows.forEach(function (row) {
+      var line = body.insertRow();
+      cell(line, row[0], "class");
+      cell(line, "", "track");
+      var width = most ? REACH * Math.abs(row[1]) / most : 0, bar = made("span");
+      bar.className = "bar";
+      bar.style.background = "var(--c" + (row[1] < 0 ? b : a) % 8 + ")";
+      bar.style.left = (row[1] < 0 ? MIDDLE - width : MIDDLE) + "%";
+      bar.style.width = width + "%";
+      var words = made("span", signed(row[1]));
+      words.className = "words";
+      words.style[row[1] < 0 ? "right" : "left"] = (MIDDLE + width) + "%";
+      line.lastChild.appendChild(bar);
+      line.lastChild.appendChild(words);
+    });
+    return figure;
+  }
+
   // Test images of the pair, in the order of their disagreement; figures are the page's templates
   var FIRST_IMAGES = 6;
 
@@ -169,6 +219,9 @@
       caption.appendChild(document.querySelector('#main tr[data-row="' + series + '"] svg.key').cloneNode(true));
       caption.appendChild(document.createTextNode(data.labels[series] + ", " + gallery.trials[series]));
       figure.appendChild(document.getElementById("panel-" + number + "-" + series + "-" + found[0]).content.cloneNode(true));
+      if (!figure.querySelector(".right, .wrong, .aside")) {
+        caption.appendChild(document.createTextNode(": no box with a score of " + data.least + " or more"));
+      }
     });
     row.appendChild(two);
     return row;
@@ -200,14 +253,17 @@
 
   function showPair(quiet) {
     var a = Number(first.value), b = Number(second.value), low = Math.min(a, b), high = Math.max(a, b);
-    var found = fillTable(a, b), place = document.getElementById("pair-charts");
-    var charts = document.getElementById("pair-" + low + "-" + high);
-    place.textContent = "";
-    if (charts) { place.appendChild(charts.content.cloneNode(true)); }
+    var found = fillTable(a, b), charts = document.getElementById("pair-charts");
+    charts.textContent = "";
+    (data.classes[low + "-" + high] || []).forEach(function (table) {
+      charts.appendChild(classTable(table, a < b ? 1 : -1, a, b));
+    });
     showImages(a, b);
     all(".pick").forEach(function (box) {
       box.checked = Number(box.value) === a || Number(box.value) === b;
-      box.closest("tr").classList.toggle("picked", box.checked);
+      all('.results tr[data-row="' + box.value + '"]').forEach(function (row) {
+        row.classList.toggle("picked", box.checked);
+      });
     });
     root.classList.toggle("only", only.checked);
     rule.textContent = ".only #figures .r" + a + ", .only #figures .r" + b + " { opacity: 1; }";
@@ -234,7 +290,9 @@
         showPair(false);
       } else {
         say("Tick another row to compare it.");
-        box.closest("tr").classList.remove("picked");
+        all('.results tr[data-row="' + box.value + '"]').forEach(function (row) {
+          row.classList.remove("picked");
+        });
       }
     });
   });

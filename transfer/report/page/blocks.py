@@ -1,0 +1,82 @@
+"""The main table in blocks, so that each fits on a screen of 1280 px without scrolling sideways.
+
+If all columns fit, there is one block. If not, classification has its own, and so have detection
+and segmentation; a group with too many columns is split between protocols. The rows of all blocks
+are in the same order, and the page sorts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transfer.report.configs import DETECTION_TASKS
+from transfer.report.rows_columns_cells import Protocol, Results
+
+MOST_COLUMNS = 11  # of 78 px at least, beside a name of 220 px
+MOST_ON_ONE_LINE = 6  # columns in which value, deviation and n fit beside each other
+COSTS = ("pretrain", "views", "transfer")
+COSTS_ON_GPU = ("pretrain", "GPU time", "views", "transfer")
+
+Column = tuple[Protocol, str]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some columns: whole protocols with their headline metrics, then the costs or ()."""
+
+    columns: list[Column]
+    costs: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> list[tuple[Protocol, int]]:
+        """Each protocol once with its number of columns, for the upper header row."""
+        protocols = list(dict.fromkeys(protocol.key for protocol, _ in self.columns))
+        members = [[p for p, _ in self.columns if p.key == key] for key in protocols]
+        return [(found[0], len(found)) for found in members]
+
+    @property
+    def width(self) -> int:
+        """The number of columns beside the names."""
+        return len(self.columns) + len(self.costs)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the parts of a cell are below each other."""
+        return self.width > MOST_ON_ONE_LINE
+
+    @property
+    def tasks(self) -> str:
+        """The block's tasks, for its caption."""
+        return ", ".join(dict.fromkeys(protocol.task for protocol, _ in self.columns))
+
+
+def column_blocks(results: Results) -> list[Block]:
+    """Returns the headline columns with the costs behind them."""
+    gpu = any(row.gpu_seconds for row in results.checkpoints)
+    costs = COSTS_ON_GPU if gpu else COSTS
+    columns = results.headlines()
+    if len(columns) + len(costs) <= MOST_COLUMNS:
+        return [Block(columns, costs)]
+    images = [column for column in columns if column[0].task not in DETECTION_TASKS]
+    boxes = [column for column in columns if column[0].task in DETECTION_TASKS]
+    blocks = [Block(part) for members in (images, boxes) for part in _split(members)]
+    if blocks[-1].width + len(costs) <= MOST_COLUMNS:
+        return [*blocks[:-1], Block(blocks[-1].columns, costs)]
+    return [*blocks, Block([], costs)]
+
+
+def _split(columns: Sequence[Column]) -> list[list[Column]]:
+    """Returns parts of about equal numbers of columns; a protocol is never divided."""
+    groups = [
+        [column for column in columns if column[0].key == key]
+        for key in dict.fromkeys(protocol.key for protocol, _ in columns)
+    ]
+    aim = len(columns) / max(1, -(-len(columns) // MOST_COLUMNS))
+    parts: list[list[Column]] = []
+    for group in groups:
+        full = parts and (len(parts[-1]) >= aim or len(parts[-1]) + len(group) > MOST_COLUMNS)
+        if not parts or full:
+            parts.append([])
+        parts[-1] += group
+    return parts
