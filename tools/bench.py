@@ -76,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     result, text = run(args)
     print(json.dumps(result, indent=1) if args.json else text)
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
+        from pretrain.common.checkpoint import atomic_write_text
+
         text = json.dumps(result, indent=1) + "\n"
-        (args.output / f"bench_{args.kind}.json").write_text(text)
+        atomic_write_text(args.output / f"bench_{args.kind}.json", text)
 
 
 def _refuse_unused(args: argparse.Namespace) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pretrain.common.printable import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK = (*FULL, errno.EIO, errno.EROFS)  # a disk that is full, fails, or cannot be written
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 MOST_OF_MESSAGE = 1900  # characters of one line
 # Errors of the operating system, and what a user can do about them
 REMEDIES = {
@@ -16,7 +22,7 @@ REMEDIES = {
         "free some space and run the command again, with --resume if it has that, or give "
         "another folder"
     ),
-    (errno.EROFS, errno.EACCES, errno.EPERM): "give a folder where this user may read and write",
+    (errno.EROFS, *FORBIDDEN): "give a folder where this user may read and write",
     (errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT): (
         "it was there before, and is not there now; bring it back and run the command again, "
         "with --resume if it has that"
@@ -33,6 +39,7 @@ REMEDIES = {
     (errno.ENOMEM, errno.EAGAIN): "the host's memory or its number of processes is used up; stop "
     "other programs, or lower DATALOADER.NUM_WORKERS",
 }
+OTHER_REMEDY = "give another path"  # for a file that the system refuses for another reason
 LOST_PEER = re.compile(
     r"gloo/|Connection (closed|reset) by peer|NCCL|ncclRemoteError|DistStore|TCPStore|"
     r"[Ss]ocket [Tt]imeout|wait timeout|Broken pipe"
@@ -74,15 +81,16 @@ def failure(error: BaseException) -> str:
     if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
         return _worker_died("its connection broke off")
     if type(error).__name__ == "ChildFailedError":
-        return "one of the processes failed; its own message is above"
+        return _process_line(error)
     if (found_os := refused_by_system(error)) is not None:
         return _system_line(found_os)
     return _memory_line(error) or _peer_line(error)
 
 
 def _system_line(error: OSError) -> str:
-    remedy = next(text for codes, text in REMEDIES.items() if error.errno in codes)
-    name = "a file" if error.filename is None else error.filename
+    found = (text for codes, text in REMEDIES.items() if error.errno in codes)
+    remedy = next(found, OTHER_REMEDY)
+    name = "a file, or standard output" if error.filename is None else error.filename
     return f"{name}: {error.strerror}; {remedy}"
 
 
@@ -107,6 +115,19 @@ def _peer_line(error: BaseException) -> str:
     )
 
 
+def _process_line(error: BaseException) -> str:
+    """The line of the command that launched the processes of a run, of which one failed."""
+    for number, failed in getattr(error, "failures", {}).items():
+        if failed.exitcode < 0:  # it could not say this itself
+            name = signal.Signals(-failed.exitcode).name
+            return (
+                f"process {number} of this run was ended by {name}; if nobody did that, the host's "
+                "memory is full: lower DATALOADER.NUM_WORKERS; --resume continues from the last "
+                "checkpoint"
+            )
+    return "one of the processes failed; its own message is above"
+
+
 def _worker_died(how: str) -> str:
     if "Bus error" in how:
         return (
@@ -128,21 +149,34 @@ def _in_loader(error: BaseException) -> bool:
 
 
 def refused_by_system(error: BaseException | None) -> OSError | None:
-    """The system's error (see REMEDIES) that is `error`, or the disk failure that led to it; None:
-    there is another cause."""
-    if isinstance(error, OSError) and any(error.errno in codes for codes in REMEDIES):
-        return error
+    """The system's error that is `error`, or the disk failure that led to it; None: there is
+    another cause. A system's error is one of REMEDIES, or any that names a file."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.filename is not None or any(error.errno in codes for codes in REMEDIES):
+            return error
     return disk_failure(error)
 
 
-def disk_failure(error: BaseException | None) -> OSError | None:
+def disk_failure(error: BaseException | None, codes: tuple[int, ...] = DISK) -> OSError | None:
     """The error of a disk that is full, fails or cannot be written, if it is `error` or led to it;
     None: there is another cause.
 
     torch.save raises its own RuntimeError if the file cannot take all bytes.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (*FULL, errno.EIO, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in codes:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+@contextmanager
+def named_file(path: str | Path) -> Iterator[None]:
+    """Gives an OSError that is raised inside this file's name if it has none, as that of a write
+    to an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

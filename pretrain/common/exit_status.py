@@ -1,6 +1,7 @@
 """How a command ends: its exit status, and one line on stderr that gives the reason.
 
-0: success. 2: bad input. 1: a failed run; only an error in the program prints a traceback. 130:
+0: success. 2: bad input. 1: a failed run, and a disk that is full or cannot be written, whoever
+noticed it; only an error in the program prints a traceback. 130:
 Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume continues. 141: the reader of the
 output has ended.
 """
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pretrain.common.errors import InputError, failure
+from pretrain.common.errors import DISK, FORBIDDEN, InputError, disk_failure, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
 from pretrain.common.verbosity import is_verbose
 
@@ -30,13 +31,13 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             because the command that launched it prints this.
     """
     try:
-        with heard():
+        with heard(), _threads_say_one_line():
             status = work() or 0
             sys.stdout.flush()
             return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if disk_failure(error, (*DISK, *FORBIDDEN)) else 2
     except KeyboardInterrupt as error:
         if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the other processes stop too
             print(describe_stop(error), file=sys.stderr)
@@ -52,6 +53,26 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             if not line or is_verbose():
                 logging.getLogger("mscn").exception("the run failed")
         return 1
+
+
+@contextmanager
+def _threads_say_one_line() -> Iterator[None]:
+    """A thread that ends by a failure, such as TensorBoard's writer on a full disk, says one line
+    instead of a traceback; the command itself goes on, and decides what that means."""
+    before = threading.excepthook
+
+    def say(args: threading.ExceptHookArgs) -> None:
+        line = failure(args.exc_value) if args.exc_value else ""
+        if line and not is_verbose():
+            logging.getLogger("mscn").warning("a thread of this command ended: %s", line)
+        else:
+            before(args)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

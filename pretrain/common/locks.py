@@ -209,9 +209,14 @@ def _open_current(path: Path, what: str) -> TextIO:
 
 
 def _write_holder(handle: TextIO) -> None:
-    handle.truncate(0)
-    handle.write(json.dumps(asdict(Holder.of_this_process())) + "\n")
-    handle.flush()
+    try:
+        handle.truncate(0)
+        handle.write(json.dumps(asdict(Holder.of_this_process())) + "\n")
+        handle.flush()
+    except OSError:
+        with suppress(OSError):  # nobody can hold an empty file that is not there
+            os.unlink(handle.name)
+        raise
 
 
 def _holder(path: Path) -> Holder:

@@ -8,12 +8,14 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.distributed import is_main
+from pretrain.common.errors import named_file
 from pretrain.common.loggers import DEFAULT, Loggers
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
@@ -42,7 +44,7 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
         handlers[0].setLevel(logging.WARNING)
     if output_dir is not None and is_main():
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
+        handlers.append(LogFile(Path(output_dir) / "log.txt", encoding="utf-8"))
     verbose = is_verbose()
     for handler in handlers:
         handler.setFormatter(PrintableFormatter(VERBOSE_FORMAT if verbose else FORMAT, "%H:%M:%S"))
@@ -52,6 +54,27 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.WARNING)
     for name in OWN:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose and is_main() else logging.NOTSET)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that a full disk cuts off with one warning, instead of a traceback for each line:
+    no run ends for its log."""
+
+    _cut_off = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Says once that the file lacks lines."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._cut_off:
+            self._cut_off = True
+            logger.warning("%s lacks lines from here on: %s", self.baseFilename, error.strerror)
+
+    def close(self) -> None:
+        """Closes the file; lines for which there is no room are lost."""
+        with suppress(OSError):
+            super().close()
 
 
 class MetricsWriter:
@@ -79,9 +102,9 @@ class MetricsWriter:
         self._step_name = step_name
         self._loggers = None
         self._file = None
+        self._path = path = Path(output_dir) / file_name
         if not is_main():
             return
-        path = Path(output_dir) / file_name
         _drop_after(path, resume_step, step_name)
         self._file = path.open("a", encoding="utf-8")
         self._loggers = Loggers(loggers, Path(output_dir), resume_step)
@@ -91,22 +114,25 @@ class MetricsWriter:
         if self._file is None or self._loggers is None:
             return
         values = {name: _jsonable(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
-        self._file.flush()
+        with named_file(self._path):
+            self._file.write(json.dumps({self._step_name: step, **values}) + "\n")
+            self._file.flush()
         finite = {name: value for name, value in values.items() if value is not None}
         self._loggers.write(step, finite)
 
     def flush(self) -> None:
         """What was written survives a kill from here on; loggers write in the background."""
         if self._file is not None and self._loggers is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with named_file(self._path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
             self._loggers.flush()
 
     def close(self) -> None:
         """Flushes and closes the file, and ends the run in its loggers."""
         if self._file is not None:
-            self._file.close()
+            with named_file(self._path):
+                self._file.close()
         if self._loggers is not None:
             self._loggers.close()
 

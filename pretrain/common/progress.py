@@ -124,10 +124,13 @@ def forget_progress(folder: Path) -> None:
 
 def _write(file: Path, content: bytes) -> None:
     temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
-    with suppress(OSError):
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(file)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _content(file: Path) -> bytes | None:

@@ -34,15 +34,31 @@ def make_temporary(path: Path) -> tuple[int, str]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty, hidden folder next to `path`; it is removed at the end with all its content."""
-    name = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix="_")
+    """An empty, hidden folder next to `path`; it is removed at the end with all its content.
+
+    An error of the system about a file in it names `path`, which is the file that was asked for.
+    """
+    with _named(path, ""):
+        name = tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix="_")
     handle = os.open(name, os.O_RDONLY)
     try:
         _lock(handle)
-        yield Path(name)
+        with _named(path, name):
+            yield Path(name)
     finally:
         os.close(handle)
         shutil.rmtree(name, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path, temporary: str) -> Iterator[None]:
+    """Names `path` in an error about `temporary` or a file below it, or about no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename or temporary).startswith(temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sweep(folder: Path, name: str = "") -> list[Path]:

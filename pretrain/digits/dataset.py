@@ -84,20 +84,17 @@ def make_digits(
         _LOG.info("%s already contains this data set", output)
         return False
     whole = output.absolute()
-    try:
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        sweep(whole.parent, whole.name)
-        with temporary_folder(whole) as folder:
-            partial = folder / whole.name
-            partial.mkdir()
-            _write_classification(partial / "digits_cls", seed, crop_counts)
-            _write_scenes(partial, seed, scene_counts)
-            (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
-            if output.is_dir():
-                output.rmdir()  # empty, as checked above
-            partial.rename(whole)
-    except OSError as error:
-        raise InputError(f"cannot write the digits to {output}: {error}") from error
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    sweep(whole.parent, whole.name)
+    with temporary_folder(whole) as folder:
+        partial = folder / whole.name
+        partial.mkdir()
+        _write_classification(partial / "digits_cls", seed, crop_counts)
+        _write_scenes(partial, seed, scene_counts)
+        (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
+        if output.is_dir():
+            output.rmdir()  # empty, as checked above
+        partial.rename(whole)
     return True
 
 

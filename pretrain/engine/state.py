@@ -21,6 +21,7 @@ from pretrain.common.safe_yaml import read_safe_yaml
 from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training, Unlogged
+from pretrain.optim.restored import restore_optimizer
 from pretrain.roles import ROLES
 
 FILE_NAME = "checkpoint.pth"  # in a run's folder; the one before it is kept next to it
@@ -90,7 +91,7 @@ def resume_training(
             "the data set has changed; start again with another --output"
         )
     training.method.load_state_dict(saved["model"])
-    training.optimizer.load_state_dict(saved["optimizer"])
+    restore_optimizer(training.optimizer, saved["optimizer"], path)
     # On a different GPU a run may continue with another dtype; the scale then has its default.
     if training.scaler.is_enabled() and "scaler" in saved:
         training.scaler.load_state_dict(saved["scaler"])

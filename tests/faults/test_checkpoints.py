@@ -9,21 +9,25 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from pretrain.common.checkpoint import load_checkpoint
+from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from tests.faults.fuzzing import bytes_of, fuzz
 from tests.faults.mutations import edited_bytes, edited_tree
 from tests.transfer.checkpoints import builders
+from tests.transfer.checkpoints import formats_foreign as foreign
 from transfer.checkpoints.read import read
 from transfer.checkpoints.readers import tf_bundle
 from transfer.training.files import read_model, write_model
@@ -220,12 +224,44 @@ def edited_tf_index(draw: DrawFn, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["model.ckpt-250228", "sharded", "sliced"])
 def test_tensorflow_bundle(name: str, tmp_path: Path) -> None:
+    """Files of TensorFlow itself: the reader accepts what it supports of them, which is no
+    backbone, so that the commands refuse it."""
     for shard in TF_SEEDS.glob(f"{name}.data-*"):
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
     data = (TF_SEEDS / f"{name}.index").read_bytes()
-    cases = edited_bytes([data]) | edited_tf_index(data)
     file = tmp_path / f"{name}.index"  # a refusal may be of a shard that the index names
-    fuzz(f"TensorFlow {name}", cases, bytes_of, read_file, file, FEW // 3, named=name)
+    file.write_bytes(data)
+    if name == "sliced":
+        with pytest.raises(InputError, match="is in slices"):
+            tf_bundle.read_tf_bundle(file)
+    else:
+        assert tf_bundle.read_tf_bundle(file)[0]
+
+    def both(file: Path) -> None:
+        with suppress(InputError):
+            read_file(file)
+        tf_bundle.read_tf_bundle(file)
+
+    cases = edited_bytes([data]) | edited_tf_index(data)
+    fuzz(f"TensorFlow {name}", cases, bytes_of, both, file, FEW // 3, named=name)
+
+
+def test_tensorflow_backbone(tmp_path: Path) -> None:
+    """A ResNet-50 as SimCLR's authors store it: whole, it is accepted by every step."""
+    with torch.device("meta"):
+        names = torchvision.models.resnet50().state_dict()
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in names.items()}
+    largest = max(value.numel() for value in state.values())
+    numbers = torch.rand(largest, generator=torch.Generator().manual_seed(0)) + 0.5
+    tensors = foreign.simclr(state)
+    shared = numbers.numpy().tobytes()
+    data = foreign.write_bundle(tmp_path / "seed", tensors, tf_bundle._masked_crc32c, shared)
+    (tmp_path / "seed.data-00000-of-00001").rename(tmp_path / "model.data-00000-of-00001")
+    file, index = tmp_path / "model.index", data.read_bytes()
+    file.write_bytes(index)
+    assert read(str(file)).weights.backbone == "resnet50"
+    cases = edited_bytes([index]) | edited_tf_index(index)
+    fuzz("TensorFlow, a backbone", cases, bytes_of, read_file, file, FEW // 6, named="model")
 
 
 def test_model_final(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from pretrain.defaults import get_defaults
 from pretrain.engine.checks import load_checked
 from tests.faults.fuzzing import bytes_of, fuzz
 from tests.faults.mutations import edited_bytes, edited_tree
+from tests.transfer.results.test_record import RECORD as EXAMPLE
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.classification.training.image_list import read_list
 from transfer.datasets.coco import read_coco, read_json
@@ -40,44 +41,7 @@ from transfer.suite.defaults import suite_defaults
 from transfer.suite.plan import plan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECORD: dict[str, Any] = {
-    "schema": 2,
-    "checkpoint": {
-        "name": "mscn",
-        "sha256": "0" * 64,
-        "source": "mscn",
-        "method": "mscn",
-        "backbone": "resnet18",
-        "pretrain_epochs": 2,
-        "pretrain_seed": 0,
-        "pretrain_config_sha256": "1" * 64,
-        "pretrain_seconds": 3.5,
-        "pretrain_gpu_seconds": 0.0,
-        "pretrain_views": 10,
-        "proof": "own",
-    },
-    "task": "knn",
-    "dataset": "folder:x:test",
-    "protocol": {
-        "name": "knn",
-        "config_sha256": "2" * 64,
-        "engine": "torch",
-        "engine_version": "2",
-        "overrides": ["A", "1"],
-    },
-    "trial": 0,
-    "seed": 0,
-    "metrics": {"knn20_top1": 55.5, "features/rank": 7.0},
-    "per_class": {"knn20_top1": {"a": 1.0, "b": None}},
-    "artifacts": {"curves": "curves.json"},
-    "started": "2026-01-01T00:00:00+00:00",
-    "seconds": 2.0,
-    "gpu_seconds": 0.0,
-    "views_seen": 5,
-    "hardware": {"device": "cpu"},
-    "environment": {"torch": "2"},
-    "status": "done",
-}
+RECORD: dict[str, Any] = {**EXAMPLE, "per_class": {"knn20_top1": {"a": 1.0, "b": None}}}
 
 
 def as_json(tree: Any) -> bytes:

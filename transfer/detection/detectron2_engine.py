@@ -28,6 +28,7 @@ from torch import nn
 from pretrain.common.checkpoint import atomic_write
 from pretrain.common.distributed import (
     barrier,
+    from_main,
     gather_items,
     gather_objects,
     is_main,
@@ -47,6 +48,7 @@ from transfer.detection.engine import Evaluate
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 from transfer.detection.weights.detector_file import DetectorWeights
 from transfer.training import files as model_files
+from transfer.training.checkpointed_data import CheckpointedData
 from transfer.training.files import Fitted
 
 TRAIN, TEST = "transfer_train", "transfer_test"
@@ -81,7 +83,13 @@ class Detectron2Engine:
         trainer = Trainer(theirs, weights.preprocess.highpass, evaluate)
         if resume:
             model_files.name_newest_whole(output)
+        kept = CheckpointedData(
+            trainer.checkpointer, from_main(None, lambda: train_set.fingerprint)
+        )
+        resumed = resume and trainer.checkpointer.has_checkpoint()
         trainer.resume_or_load(resume=resume)
+        if resumed:
+            kept.warn_if_unknown()
         try:
             with deferred():
                 trainer.train()

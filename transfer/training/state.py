@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from pretrain.common.checkpoint import rng_state, set_rng_state
 from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
 from pretrain.data.fingerprint import Fingerprint, check_training_data
+from pretrain.optim.restored import restore_optimizer
 from transfer.checkpoints.weights import Weights
 from transfer.training import files as model_files
 from transfer.training.precision import Precision
@@ -54,7 +55,7 @@ def restore_state(
 ) -> None:
     """Restores what `gather_state` returned; `path` is the file from which it was read."""
     load(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    restore_optimizer(optimizer, state["optimizer"], path)
     if len(state["rng"]) == world_size():
         set_rng_state(state["rng"][rank()])
         if has_running(model) and "running" in state:

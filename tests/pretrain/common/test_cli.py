@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +95,84 @@ def test_failures(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(RuntimeError("shapes differ")) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "shapes differ" in said
+
+
+REFUSALS = {
+    errno.ENOSPC: (1, "free some space"),
+    errno.EDQUOT: (1, "free some space"),
+    errno.EROFS: (1, "give a folder where this user may read and write"),
+    errno.EACCES: (1, "give a folder where this user may read and write"),
+    errno.ENOENT: (1, "bring it back"),
+    errno.EIO: (1, "continues from what was saved before"),
+    errno.ENOTDIR: (1, "give another path"),
+    errno.EINVAL: (1, "give another path"),  # such as a colon in a name on a FAT disk
+    errno.ELOOP: (1, "give another path"),
+    errno.ENXIO: (1, "give another path"),
+}
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_what_the_system_refuses_is_one_line(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, remedy = REFUSALS[number]
+    assert failing(OSError(number, os.strerror(number), "/out/x")) == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: /out/x: {os.strerror(number)}; ") and remedy in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 1), (errno.ENOENT, 2)],
+)
+def test_bad_input_that_a_disk_caused_is_a_failed_run(
+    number: int, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever notices the full disk: the status is that of a failure, not that of a wrong word."""
+    try:
+        try:
+            raise OSError(number, os.strerror(number), "/out/x")
+        except OSError:
+            raise InputError("/out cannot be written; give another --output") from None
+    except InputError as error:
+        assert failing(error) == status
+    assert capsys.readouterr().err == "error: /out cannot be written; give another --output\n"
+
+
+def test_a_thread_that_finds_the_disk_full_says_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TensorBoard's writer does; an error of the program in a thread keeps its traceback."""
+    logging.basicConfig(force=True)
+
+    def throw(error: Exception) -> None:
+        raise error
+
+    @tool
+    def main(argv: object = None) -> None:
+        for error in (OSError(errno.ENOSPC, "No space left", "events"), ValueError("a bug")):
+            thread = threading.Thread(target=throw, args=(error,))
+            thread.start()
+            thread.join()
+
+    before = threading.__excepthook__
+    monkeypatch.setattr(threading, "excepthook", before)  # not pytest's
+    assert main() == 0 and threading.excepthook is before
+    said = capsys.readouterr().err
+    assert "a thread of this command ended: events: No space left; free some space" in said
+    assert said.count("Traceback") == 1 and "a bug" in said
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    code = "from pretrain.common.cli import tool; raise SystemExit(tool(lambda argv: print(1))())"
+    command = [sys.executable, "-c", code]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[3], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr.startswith("error: a file, or standard output: No space left on device")
+    assert "Traceback" not in done.stderr and done.returncode != 0
 
 
 def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:

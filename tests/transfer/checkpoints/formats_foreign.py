@@ -172,8 +172,15 @@ def separius(state: State) -> dict[str, Any]:
 # ---- a writer of TensorFlow's bundles, from the format's description
 
 
-def write_bundle(prefix: Path, tensors: State, checksum: Callable[[bytes], int]) -> Path:
-    """PREFIX.index and one data file; `checksum` is the masked CRC-32C of LevelDB."""
+def write_bundle(
+    prefix: Path, tensors: State, checksum: Callable[[bytes], int], shared: bytes = b""
+) -> Path:
+    """PREFIX.index and one data file; `checksum` is the masked CRC-32C of LevelDB.
+
+    Args:
+        shared: becomes the data file, and every tensor begins at its first byte, so that a large
+            network has a small file; b"": each tensor has its own values.
+    """
     types_ = {torch.float32: 1, torch.int64: 9}
     entries, data = [(b"", b"\x08\x01\x1a\x02\x08\x01")], b""
     for name in sorted(tensors):
@@ -181,10 +188,10 @@ def write_bundle(prefix: Path, tensors: State, checksum: Callable[[bytes], int])
         raw = value.tobytes()
         dims = b"".join(b"\x12" + blob(b"\x08" + varint(side)) for side in value.shape)
         proto = b"\x08" + varint(types_[tensors[name].dtype]) + b"\x12" + blob(dims)
-        proto += b"\x20" + varint(len(data)) + b"\x28" + varint(len(raw))
+        proto += b"\x20" + varint(0 if shared else len(data)) + b"\x28" + varint(len(raw))
         entries.append((name.encode(), proto))
-        data += raw
-    prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(data)
+        data += b"" if shared else raw
+    prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(shared or data)
     table, handles = b"", []
     for block in (entries, [], [(b"~", None)]):
         block = [(key, handles[0] if value is None else value) for key, value in block]

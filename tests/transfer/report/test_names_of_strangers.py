@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_records_configs_data import RECORD
+from tests.transfer.results.test_record import RECORD
 from transfer.report.csv_and_latex import no_formula
 from transfer.report.markdown_and_terminal import escape_markdown
 from transfer.report.run import write_report

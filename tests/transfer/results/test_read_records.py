@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,18 +10,13 @@ from pathlib import Path
 import pytest
 
 from pretrain.common.errors import InputError
+from tests.transfer.results.test_record import RECORD
 from transfer.results.read_records import read_records
 from transfer.results.record import write_record
 
-_SPEC = importlib.util.spec_from_file_location(
-    "records", Path(__file__).with_name("test_record.py")
-)
-_RECORDS = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_RECORDS)
-
 
 def _record(**changes: object) -> dict:
-    return {**copy.deepcopy(_RECORDS.RECORD), **changes}
+    return {**copy.deepcopy(RECORD), **changes}
 
 
 def test_merges_folders_and_drops_copies(tmp_path: Path) -> None:

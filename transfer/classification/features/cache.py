@@ -10,6 +10,7 @@ continue with a different number of processes.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -213,9 +214,11 @@ def _check_space(folder: Path, needed: int) -> None:
         raise InputError(
             f"CACHE_DIR {folder.parent}: the features need {_size(needed)}, but only "
             f"{_size(free)} are free; set a different folder, or FEATURES.STORAGE fp16"
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _size(size: int) -> str:
     """Returns a number of bytes in a unit that does not round it to 0."""
+    if size < 1e5:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -277,7 +277,7 @@ def test_cache_folders_that_cannot_serve(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         "transfer.classification.features.cache.shutil.disk_usage", lambda path: full
     )
-    with pytest.raises(InputError, match="CACHE_DIR .*cache: the features need .* 0.0 MB are free"):
+    with pytest.raises(InputError, match="CACHE_DIR .*cache: the features need .* 0.0 kB are free"):
         path = str(folder / "cache")
         extract_features(weights, split, TRANSFORM, device=CPU, cache_dir=path)
 
