@@ -32,10 +32,10 @@ COMPARED = {
 }
 MEASURES = ("linear", "knn20", "linear_gray", "knn20_gray")  # measures that all rows have
 READING = (
-    "Accuracies: mean ± sample standard deviation over n seeds. Differences: 95 % interval over "
-    "seeds alone, by one standard deviation pooled over the rows (each row's own where Bartlett's "
-    "test rejects that they spread alike). Resolved, on these test images: by "
-    "Holm's method over the column's differences of rows with at least "
+    "Accuracies are mean ± sample standard deviation over n seeds. Differences have a 95 % "
+    "interval over seeds alone, with one standard deviation pooled over the rows (or each row's "
+    'own, if Bartlett\'s test rejects equal spreads). "Resolved" refers to these test images and '
+    "follows Holm's method over the column's differences of rows with at least "
     f"{LEAST_SEEDS} seeds."
 )
 
@@ -64,7 +64,12 @@ def write_report(results: Path, target: Path, order: Sequence[str] = ()) -> list
 
 def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str]:
     """The tables as Markdown lines."""
-    lines = [f"![measured, and published beside it]({picture})", "", READING, ""]
+    lines = [
+        f"![our results, and the published ones on a separate axis]({picture})",
+        "",
+        READING,
+        "",
+    ]
     measures = measured(by_name)
     lines += ["| row | views | " + " | ".join(f"{m} | difference" for m in measures) + " | n |"]
     lines += ["|---|---|" + "---|---|" * len(measures) + "---|"]

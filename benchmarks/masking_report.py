@@ -1,4 +1,4 @@
-"""Rows of the masking experiment in, its table, verdicts and figure in docs/results/masking.md out.
+"""Writes the table, verdicts and figure of the masking experiment into docs/results/masking.md.
 
 The comparisons and the possible conclusions were fixed before the first result. This module is that
 rule. Runs count up to the first missing one of the fixed order, so no run can be dropped.
@@ -34,11 +34,11 @@ TITLES = {
     "1_crops": "(1) crops alone",
     "2_simclr": "(2) SimCLR",
     "3_plain_mask": "(3) SimCLR, plain mask on B",
-    "4_mscn": "(4) MSCN as the third party",
-    "5_image_noise": "(5) = 4, a colour of noise per image",
+    "4_mscn": "(4) MSCN as in the third-party code",
+    "5_image_noise": "(5) = 4, one colour of noise per image",
     "6_unfiltered": "(6) = 4 without the filter",
     "7_simclr_filtered": "(7) SimCLR with the filter, no mask",
-    "8_cell_noise": "(8) = 4, a colour of noise per cell, relative to the view",
+    "8_cell_noise": "(8) = 4, one colour of noise per cell, relative to the view",
 }
 GATE = ("2_simclr", "1_crops")
 PRIMARY = (("4_mscn", "2_simclr"), ("4_mscn", "7_simclr_filtered"))
@@ -111,7 +111,8 @@ def plan() -> list[tuple[str, int, str]]:
 def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list[Row]:
     """The rows of the runs up to the first missing one of the order.
 
-    Raises InputError if a row has another recipe or is of another run, or if a run is there twice.
+    Raises InputError if a row has a different recipe or does not belong to the plan, or if a run
+    occurs twice.
     """
     found: dict[tuple[str, int, str], Row] = {}
     for row in rows:
@@ -151,17 +152,19 @@ def report_lines(
 ) -> list[str]:
     """The page's text about the runs so far, as Markdown lines."""
     total = len(TITLES) * SEEDS
-    whole = len(rows) // len(TITLES)
-    so_far = f"**{len(rows)} of {total} runs so far**, in the fixed order: {whole} of {SEEDS} seeds"
-    lines = [f"**All {total} runs.**" if len(rows) == total else f"{so_far} whole."]
+    complete = len(rows) // len(TITLES)
+    so_far = (
+        f"**{len(rows)} of {total} runs so far**, in the fixed order: {complete} of {SEEDS} seeds"
+    )
+    lines = [f"**All {total} runs.**" if len(rows) == total else f"{so_far} are complete."]
     lines += ["", *value_lines(rows, floors)]
     if not rows:
         return lines
     by_endpoint = {endpoint: values_of(rows, endpoint) for endpoint in ENDPOINTS}
     compared = {endpoint: compare_all(values) for endpoint, values in by_endpoint.items()}
     lines += ["", f"![the seeds of each row]({picture})", "", *difference_lines(compared)]
-    until = "" if len(rows) == total else f", until all {total} runs are in"
-    title = f"**What the rule allows to say{until}:**"
+    until = "" if len(rows) == total else f", until all {total} runs are done"
+    title = f"**What the rule allows us to say{until}:**"
     lines += ["", *spread_lines(by_endpoint), "", title, ""]
     return [*lines, *verdict_lines(compared[MAIN])]
 
@@ -269,10 +272,10 @@ def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
         if spread is None:
             continue
         test = "" if spread.equal_p is None else f", Bartlett's p {spread.equal_p:.2f}"
-        test += "" if spread.is_equal else ", so that differences are Welch's"
+        test += "" if spread.is_equal else ", so the differences use Welch's method"
         parts.append(f"{ENDPOINTS[endpoint]} {spread.std:.2f} ({spread.df} df{test})")
     if not parts:
-        return ["One seed of a row shows no spread: no interval yet."]
+        return ["One seed of a row has no spread, so there are no intervals yet."]
     return [f"Pooled standard deviation over seeds: {'; '.join(parts)}."]
 
 
@@ -284,15 +287,15 @@ def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
     gate = main[GATE]
     if gate.interval is None or gate.interval[0] <= 0:
         return [
-            f"- The gate is closed: {short(GATE)} is {shown(gate)} on the grey linear probe, so "
-            "that SimCLR's augmentation is not shown to help. Nothing is concluded of masking."
+            f"- The gate is closed: {short(GATE)} is {shown(gate)} on the grey linear probe, "
+            "so SimCLR's augmentation is not shown to help. Nothing is concluded about masking."
         ]
     lines = [f"- The gate is open: {short(GATE)} is {shown(gate)}, above 0."]
     lines += [f"- {short(pair)} is {shown(main[pair])}: {verdict(main[pair])}." for pair in PRIMARY]
     if all(verdict(main[pair]) == GAIN for pair in PRIMARY):
         lines.append("- Masks help at this scale: MSCN is above SimCLR with the filter.")
     else:
-        lines.append('- "Masks help" may not be said: it is not resolved.')
+        lines.append('- The page may not say "masks help": it is not resolved.')
     return lines
 
 

@@ -1,8 +1,9 @@
-"""Records of real_weights.yaml in, the table of docs/results/real_weights.md out: for each task the
-released weights beside random ones, their difference, and how little would have shown it.
+"""Writes the table of docs/results/real_weights.md from the records of real_weights.yaml.
 
-`python -m benchmarks.real_weights_report [FOLDER]` writes it; FOLDER (default: the records that are
-kept beside the page) holds a folder for each task of the suite, as run_suite.py makes them.
+The table compares, for each task, the released weights with random ones: their difference, and how
+few images and trials would have shown it. `python -m benchmarks.real_weights_report [FOLDER]`
+writes it. FOLDER has a folder for each task of the suite, as run_suite.py makes them; by default it
+is the folder of records next to the page.
 """
 
 from __future__ import annotations

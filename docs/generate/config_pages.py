@@ -30,20 +30,20 @@ from transfer.detection import roles as detection_roles
 ROOT = Path(__file__).resolve().parents[2]
 LINES = "_lines_of_keys"
 ROLE_NOTE = """
-The **role** says what a key decides:
+The column **role** says what a key affects:
 
-- *protocol*: the numbers. Two values are two protocols, and a report never averages them; a
-  pretraining run is resumed with the same value only. "If used" means that this holds only in
-  configs in which the key has an effect.
-- *data*: it follows from the data sets.
-- *weights*: the checkpoint's own facts replace it.
-- *machine*: where a run is done, and how fast.
-- *watching*: what is shown, kept or measured beside the result.
-- *trial*: which of several runs it is.
+- *protocol*: the key changes the results. Two values are two protocols, which a report never
+  averages, and a pretraining run can be resumed only with the same value. "If used" means that this
+  is true only for configs in which the key has an effect.
+- *data*: the value follows from the data sets.
+- *weights*: the value is replaced by what the checkpoint states.
+- *machine*: the key says where a run is made, and how fast.
+- *watching*: the key says what is shown, kept or measured in addition to the result.
+- *trial*: the key says which of several trials this is.
 
-An unknown key in a YAML file, or a value of another type, is an error that names the file, the key
-and its near matches. The texts are the comments of {file}. An empty unit means that the value has
-none, or that the text says it.
+If a YAML file has an unknown key or a value of a different type, the command ends with an error
+that names the file, the key and similar keys. The texts are the comments of {file}. If the unit is
+empty, the value has no unit, or the text gives it.
 """
 UNITS = (
     ("px", r"px|pixels?"),

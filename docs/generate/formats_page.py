@@ -11,24 +11,24 @@ EVIDENCE = {CLASS: "class", TEXT: "text", RELEASED: "released"}
 MOST_PREFIXES = 3
 INTRODUCTION = """# Checkpoint formats
 
-The {total} formats that `--weights` and `tools/convert_weights.py` read. A format is found from the
-content of the file alone; `--source NAME` of the converter forces one. What happens to the keys of
-a file, and what is proven, is in [the guide on checkpoints](checkpoints.md).
+This page lists the {total} formats that `--weights` and `tools/convert_weights.py` read. The format
+is found from the content of the file alone; `--source NAME` of the converter forces one. [The guide
+on checkpoints](checkpoints.md) says what happens to the keys of a file, and what is proven.
 
-**Evidence** says where the tests' example of the format comes from.
+The column **evidence** says where the tests' example of the format comes from.
 
 - **class** ({classes} formats): names and shapes that the project's own model class gave.
 - **text** ({texts} formats): our reading of the project's source code.
 - **released** ({released}): files that the project released, which the tests read and score.
 
-No released file of any other project was at hand. If you have one, try
-`python tools/convert_weights.py FILE --check`, and please report what it says.
+We had no released file of any other project. If you have one, try
+`python tools/convert_weights.py FILE --check`, and please report the result.
 
 """
 CLOSING = """
-The prefix is what comes before the names of the backbone; at most three are shown. DDP's `module.`
-may come before each of them. In BYOL's file the container is `experiment_state`; its reader calls
-the online network in it `trunk`.
+The prefix is the part of a name before the backbone's own names; at most three prefixes are shown.
+DDP's `module.` may come before each of them. In BYOL's file the container is `experiment_state`;
+the reader calls the online network in it `trunk`.
 """
 
 

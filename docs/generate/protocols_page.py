@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS, RESULTS = ROOT / "configs", ROOT / "docs" / "results"
 INTRODUCTION = """# Protocols and recipes
 
-Every YAML file that ships with the project, as its own opening comment describes it. A **protocol**
-is a task, a data set and all settings that move its numbers; a report compares only results of one
-protocol. Give a file's name to `--config`; a name is found below `configs/`.
+This page lists every config of this repository. The texts are the comments at the top of the files.
+A **protocol** is a task, a data set and all settings that change its numbers; a report compares
+only results of one protocol. To use a config, give its name to `--config`; the file is found below
+`configs/`.
 
-**Published** numbers are those of others, with their source. **Run by us** says what this project
-has measured with the file. "Not reproduced" means that nobody has run it here at its full size: the
-code was tested on small data of the same layout.
+**Published** numbers are those of other authors, with their source. **Run by us** says what we have
+measured with the config. "Not reproduced" means that we have not run it at its full size; the code
+was tested on small data with the same layout.
 
 """
 SECTIONS: tuple[tuple[str, str, str], ...] = (

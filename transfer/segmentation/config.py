@@ -159,13 +159,6 @@ def check_backbone(cfg: CfgNode, name: str) -> None:
     dilate(trunk, node.OUTPUT_STRIDE, node.CONTRACT_DILATION)
 
 
-<<<<<<< HEAD
-def backbone_name(cfg: CfgNode) -> str:
-    """Returns the trunk's name in pretrain.backbones, such as "resnet50"."""
-    node = cfg.MODEL.RESNETS
-    name = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
-    return name or trunk_name(node.DEPTH, node.NUM_GROUPS, node.WIDTH_PER_GROUP)
-=======
 def backbone_name(cfg: CfgNode) -> str | None:
     """Returns the trunk's name, such as "resnet50"; None: what the weights of a probe hold."""
     name = cfg.MODEL.BACKBONE.NAME
@@ -176,9 +169,9 @@ def backbone_name(cfg: CfgNode) -> str | None:
                 f"{', '.join(RESNETS)}, vit_base_patch16_224 and the like, and timm's ConvNets"
             )
         return None if name == ANY else name
-    pattern = find(cfg.MODEL.BACKBONE.NAME, BACKBONES, "MODEL.BACKBONE.NAME")
-    return pattern.format(cfg.MODEL.RESNETS.DEPTH)
->>>>>>> part-F
+    node = cfg.MODEL.RESNETS
+    known = find(name, BACKBONES, "MODEL.BACKBONE.NAME")
+    return known or trunk_name(node.DEPTH, node.NUM_GROUPS, node.WIDTH_PER_GROUP)
 
 
 def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
