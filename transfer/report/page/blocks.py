@@ -31,9 +31,7 @@ class Block:
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
         """Each protocol once with its number of columns, for the upper header row."""
-        protocols = list(dict.fromkeys(protocol.key for protocol, _ in self.columns))
-        members = [[p for p, _ in self.columns if p.key == key] for key in protocols]
-        return [(found[0], len(found)) for found in members]
+        return grouped(self.columns)
 
     @property
     def width(self) -> int:
@@ -49,6 +47,17 @@ class Block:
     def tasks(self) -> str:
         """The block's tasks, for its caption."""
         return ", ".join(dict.fromkeys(protocol.task for protocol, _ in self.columns))
+
+
+def grouped(columns: Sequence[Column]) -> list[tuple[Protocol, int]]:
+    """Returns each protocol once with its number of columns; a protocol's columns are together."""
+    groups: list[tuple[Protocol, int]] = []
+    for protocol, _ in columns:
+        if groups and groups[-1][0].key == protocol.key:
+            groups[-1] = (protocol, groups[-1][1] + 1)
+        else:
+            groups.append((protocol, 1))
+    return groups
 
 
 def column_blocks(results: Results) -> list[Block]:
