@@ -27,6 +27,7 @@ from functools import cached_property
 import numpy as np
 
 from pretrain.common.errors import InputError
+from transfer.report.numbers_as_text import some_of
 from transfer.report.ranking import headline_mean, shared
 from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.all_pairs import beats
@@ -188,7 +189,7 @@ def _task(results: Results, protocol: Protocol, notes: list[str]) -> TaskRanks |
     having = [(row, cell) for row, cell in column if metric in cell.samples]
     lacking = [row.label for row, cell in column if metric not in cell.samples]
     if lacking:
-        notes.append(f"{protocol.label}: no {metric} of {', '.join(lacking)}: not ranked there")
+        notes.append(f"{protocol.label}: no {metric} of {some_of(lacking)}: not ranked there")
     if len(having) < 2:
         only = ", ".join(row.label for row, _ in having)
         notes.append(f"{protocol.label}: one checkpoint only ({only}): not a task here")
@@ -220,7 +221,7 @@ def _note_unknown(
     if words:
         notes.append(
             f"{protocol.label}: the uncertainty of these rows is known in part only, so that their "
-            f"ranks look more certain than they are: {', '.join(words)}"
+            f"ranks look more certain than they are: {some_of(words)}"
         )
 
 
@@ -307,10 +308,10 @@ def _note_left_out(
         if row not in rows
     }
     if counts:
-        names = ", ".join(f"{label} ({count} of {len(tasks)})" for label, count in counts.items())
+        names = some_of([f"{label} ({count} of {len(tasks)})" for label, count in counts.items()])
         notes.append(f"not ranked overall, because of fewer than half of the tasks: {names}")
     unused = [task.label for task in tasks if task not in ranked_on]
     if unused:
         notes.append(
-            f"not in the overall rank, because a ranked row lacks them: {', '.join(unused)}"
+            f"not in the overall rank, because a ranked checkpoint lacks them: {some_of(unused)}"
         )

@@ -12,7 +12,7 @@ from transfer.report.leaderboard.board import DRAWS, SEED, Leaderboard, TaskRank
 from transfer.report.leaderboard.correlations import LEAST_ROWS, Correlation
 from transfer.report.leaderboard.wide import WideTable, to_latex, to_markdown
 from transfer.report.markdown_and_terminal import Table, aligned, escape_markdown, markdown_table
-from transfer.report.numbers_as_text import BEST, costs, format_seconds
+from transfer.report.numbers_as_text import BEST, costs, format_seconds, some_of
 from transfer.report.rows_columns_cells import Checkpoint
 
 MOST_ROWS = 32  # most checkpoints that are set against each other
@@ -24,7 +24,7 @@ CSV_FIELDS = (
 
 def words_on_ranks(board: Leaderboard) -> str:
     """Returns what the overall table is made of."""
-    names = ", ".join(task.label for task in board.ranked_on)
+    names = some_of([task.label for task in board.ranked_on])
     return (
         f"Mean rank over {len(board.ranked_on)} tasks that all ranked checkpoints have ({names}). "
         f"Intervals are the central 95 % of {DRAWS} bootstrap draws (seed {SEED}): 'these tasks' "

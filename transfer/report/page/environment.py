@@ -18,6 +18,8 @@ from transfer.results.metrics import is_percent
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_WORDS = 90  # characters of a difference in a column's head; the full text is below the table
 
+MOST_OF_HEAD = 60  # characters of a label in the head of a narrow column
+
 
 @cache
 def environment() -> Environment:
@@ -33,6 +35,7 @@ def environment() -> Environment:
         differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
         embedded=_embedded,
         breakable=_breakable,
+        head=_head,
     )
     found.tests["percent"] = is_percent
     found.globals.update(
@@ -43,11 +46,21 @@ def environment() -> Environment:
     return found
 
 
-def _breakable(name: str, length: int = 10) -> Markup:
-    """Returns a name that may break behind each _ and / if it is long, to keep columns narrow."""
+def _head(label: str) -> str:
+    """Returns a column's label, in the middle cut to `MOST_OF_HEAD` characters.
+
+    Overrides make labels long, and the end tells them apart; the full text is below the table.
+    """
+    if len(label) <= MOST_OF_HEAD:
+        return label
+    return f"{label[: MOST_OF_HEAD // 2]} … {label[-MOST_OF_HEAD // 3 :]}"
+
+
+def _breakable(name: str, length: int = 8) -> Markup:
+    """Returns a name that may break behind _ / . and : if it is long, to keep columns narrow."""
     if len(name) <= length:
         return Markup(escape(name))
-    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
+    return Markup(re.sub(r"([_/.:])", r"\1<wbr>", str(escape(name))))
 
 
 def _embedded(data: object) -> Markup:
