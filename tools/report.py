@@ -24,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("A", "B"),
         help="two rows: labels, names in the records, or folders of the runs",
     )
+    parser.add_argument(
+        "--leaderboard",
+        action="store_true",
+        help="also ranks all checkpoints over all tasks: leaderboard.html, .md, .csv and .tex",
+    )
     parser.add_argument("--title", default="Transfer results", help="the page's heading")
     parser.add_argument(
         "--no-pictures",
@@ -39,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pair=args.compare or (),
         title=args.title,
         pictures=not args.no_pictures,
+        leaderboard=args.leaderboard,
     )
     for note in written.notes:
         print(f"note: {note}")
@@ -46,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if written.comparison:
         print(f"\n{written.comparison}")
     print(f"\n{written.page}")
+    if written.leaderboard:
+        print(written.leaderboard)
     return 0
 
 

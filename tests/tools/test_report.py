@@ -124,6 +124,8 @@ def test_bad_input(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "empty").mkdir()
     assert "no valid record.json" in error_of(str(tmp_path / "empty"))
     assert "did you mean 'mscn'" in error_of(str(runs), "--compare", "mscm", "untrained")
+    one_task = error_of(str(runs / "linear"), "--leaderboard")
+    assert "a leaderboard needs two tasks or more, and the records have 1 (linear" in one_task
     path = runs / "linear/linear/mscn/trial_0/record.json"
     record = copy.deepcopy(json.loads(path.read_text()))
     record["metrics"]["top1"] = 1.0

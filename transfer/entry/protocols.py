@@ -76,6 +76,7 @@ def make_report(
     compare: Sequence[str] = (),
     title: str = "Transfer results",
     pictures: bool = True,
+    leaderboard: bool = False,
 ) -> Written:
     """Writes report.html, .md, .csv and .tex of all records below some folders.
 
@@ -84,9 +85,11 @@ def make_report(
     Args:
         compare: the names of two rows, whose difference is shown (see `row_named`).
         pictures: whether views and detections are shown, which show the data.
+        leaderboard: whether all checkpoints are ranked over all tasks, too (leaderboard.html).
 
     Raises:
-        InputError: no record is there, records contradict, or no row has such a name.
+        InputError: no record is there, records contradict, no row has such a name, or a
+            leaderboard has too few checkpoints or tasks.
 
     Example:
         >>> import transfer
@@ -97,7 +100,9 @@ def make_report(
         report/report.html
     """
     places = [folders] if isinstance(folders, (str, Path)) else folders
-    return write_report(places, output, pair=compare, title=title, pictures=pictures)
+    return write_report(
+        places, output, pair=compare, title=title, pictures=pictures, leaderboard=leaderboard
+    )
 
 
 def _command_of(config: str) -> str:

@@ -94,12 +94,12 @@ def to_latex(results: Results, compared: Table | None = None, units: str = "") -
     for protocol in results.protocols:
         lines += _protocol_lines(results, protocol)
     if compared:
-        lines += [f"% {units}", _tabular(compared[0], [compared[1]], 2)]
+        lines += [f"% {units}", tabular(compared[0], [compared[1]], 2)]
     lines += [f"% flag: {flag}" for flag in find_flags(results)]
     for protocol in results.protocols:
         header, costs = compute_rows(results, protocol, results.headline(protocol))
         if costs:
-            lines += [f"% cost of pretraining: {protocol.label}", _tabular(header, [costs], 1)]
+            lines += [f"% cost of pretraining: {protocol.label}", tabular(header, [costs], 1)]
     # A comment is one line; an empty line after each table puts the tables below each other
     return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else f"{x}\n" for x in lines) + "\n"
 
@@ -125,7 +125,7 @@ def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
     if measured[1]:
         lines.append("% methods: n counts pretraining seeds, each the mean of its trials")
     lines += [f"% {MARK}: {row.label}: {row.source}" for row in protocol.published]
-    return [*lines, _tabular([protocol.label, "n", *metrics], [*measured, theirs], 1)]
+    return [*lines, tabular([protocol.label, "n", *metrics], [*measured, theirs], 1)]
 
 
 def _measured_line(
@@ -147,7 +147,7 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], left: int) -> str:
+def tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], left: int) -> str:
     """Returns a table of `groups` of rows, each after a rule; `left` columns are left-aligned."""
     lines = [
         "\\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}",

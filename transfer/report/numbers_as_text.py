@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.statistics import BOTH, IMAGES, TRIALS, Summary
 
 BEST, CUT = "★", "†"
+MOST_NAMES, MOST_OF_NAMES = 3, 300  # names in a sentence, and their characters if there are more
 SPREAD = (
     "mean ± sample standard deviation over n trials (none for a single trial) and the 95 % "
     "interval over trials and test images; t[ ]: over trials only, i[ ]: over test images only, "
@@ -73,6 +76,13 @@ def format_rank(results: Results, row: Checkpoint) -> str:
     return "–" if rank is None else f"{rank:.1f}"
 
 
+def some_of(names: Sequence[str]) -> str:
+    """Returns the names in one text; of many, the first ones and the number of the others."""
+    if len(names) <= MOST_NAMES or len(", ".join(names)) <= MOST_OF_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} more"
+
+
 def words_on_rank(results: Results) -> str:
     """Returns what the column "rank" means; "" if no row has a rank."""
     if not results.mean_ranks:
@@ -87,7 +97,7 @@ def words_on_rank(results: Results) -> str:
         rest = f"; not ranked: {unranked} with fewer than half of the protocols"
     return (
         f"Rank: the mean of the row's ranks by the first metric of {part} "
-        f"({', '.join(task.label for task in tasks)}){rest}. Small differences of rank may be "
+        f"({some_of([task.label for task in tasks])}){rest}. Small differences of rank may be "
         f"chance: {BEST} says which rows are beaten"
     )
 

@@ -8,14 +8,10 @@ checkpoints that were run on at least half of the tasks, and the tasks that all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Ranking, Results
-from transfer.results.statistics import ROUNDING
-
-MOST_PAIRS = 4_000_000  # pairs of values that are compared at once, 32 MB
+from transfer.results.ranks import ranks_of
 
 
 def rank_checkpoints(results: Results) -> Ranking:
@@ -50,20 +46,3 @@ def headline_mean(results: Results, row: Checkpoint, task: Protocol) -> float | 
     cell = results.cell(row, task)
     summary = cell.summaries.get(results.headline(task)) if cell else None
     return None if summary is None else summary.mean
-
-
-def ranks_of(values: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-    """Returns the ranks along the last axis, in the values' shape: 1 is the largest value.
-
-    Equal values (up to rounding) share the mean of their places, as in `scipy.stats.rankdata`,
-    whose module takes a second to import.
-    """
-    given = np.asarray(values, np.float64)
-    rows = given.reshape(-1, given.shape[-1])
-    ranks, step = np.empty_like(rows), max(1, MOST_PAIRS // max(1, rows.shape[1] ** 2))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        apart = part[:, None, :] - part[:, :, None]  # [., i, j]: j minus i
-        higher, lower = (apart > ROUNDING).sum(-1), (apart < -ROUNDING).sum(-1)
-        ranks[start : start + step] = (1 + higher + rows.shape[1] - lower) / 2
-    return ranks.reshape(given.shape)

@@ -12,6 +12,7 @@ from pretrain.common.locks import one_writer
 from transfer.report.compare import compare_table, describe_units
 from transfer.report.csv_and_latex import to_csv, to_latex
 from transfer.report.from_records import build_results
+from transfer.report.leaderboard.write import leaderboard_texts
 from transfer.report.markdown_and_terminal import comparison_to_terminal, to_markdown, to_terminal
 from transfer.report.page.page import render_page
 from transfer.report.row_named import row_named
@@ -26,6 +27,7 @@ class Written:
     table: str
     comparison: str
     notes: list[str]
+    leaderboard: Path | None = None
 
 
 def write_report(
@@ -35,16 +37,18 @@ def write_report(
     pair: Sequence[str] = (),
     title: str = "Transfer results",
     pictures: bool = True,
+    leaderboard: bool = False,
 ) -> Written:
     """Reads all records below `folders` and writes the four files into `output`.
 
     Args:
         pair: names of two checkpoints or methods to compare (see `row_named`), or none.
         pictures: whether views and detections, which show data, are embedded.
+        leaderboard: whether leaderboard.html, .md, .csv and .tex are written, too.
 
     Raises:
         InputError: no record has a number, records contradict each other, or a name in `pair` is
-            unknown or belongs to several rows.
+            unknown or belongs to several rows; or a leaderboard has too few checkpoints or tasks.
     """
     records = read_records(folders)
     results = build_results(records.files)
@@ -58,6 +62,7 @@ def write_report(
         chosen = [row_named(results, name) for name in pair]
         pair = [row.label for row in chosen]
         compared, units = compare_table(results, *chosen), describe_units(*chosen)
+    ranked = leaderboard_texts(results, title) if leaderboard else None
     output = Path(output)
     with one_writer(output):
         page = render_page(results, title, pair, pictures)
@@ -65,5 +70,13 @@ def write_report(
         texts["tex"] = to_latex(results, compared, units)
         for suffix, text in texts.items():
             atomic_write_text(output / f"report.{suffix}", text)
-    comparison = comparison_to_terminal(compared, units) if compared else ""
-    return Written(output / "report.html", to_terminal(results), comparison, results.notes)
+        for suffix, text in (ranked.files if ranked else {}).items():
+            atomic_write_text(output / f"leaderboard.{suffix}", text)
+    table = "\n\n".join([to_terminal(results), *([ranked.terminal] if ranked else [])])
+    return Written(
+        page=output / "report.html",
+        table=table,
+        comparison=comparison_to_terminal(compared, units) if compared else "",
+        notes=results.notes,
+        leaderboard=output / "leaderboard.html" if ranked else None,
+    )

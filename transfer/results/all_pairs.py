@@ -183,23 +183,40 @@ class _Stack:
 
 
 def best_of(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> list[bool]:
-    """Returns which samples no other sample beats significantly, by Holm's method over all pairs.
+    """Returns which samples no other sample beats significantly, by `beats`.
 
-    All pairs of the column are corrected for, because the highest mean was chosen after looking at
-    all of them. If no pair is resolved, no sample is marked. A sample with fewer trials than
-    `least_trials` is not compared and never marked, but its trials count for the spread of trials.
+    If no pair is resolved, no sample is marked. A sample with fewer trials than `least_trials` is
+    never marked.
+    """
+    found = beats(samples, least_trials, certain)
+    if not found.any():
+        return [False] * len(samples)
+    below: list[bool] = np.asarray(found.any(axis=0)).tolist()
+    return [
+        len(sample.values) >= least_trials and not is_below
+        for sample, is_below in zip(samples, below)
+    ]
+
+
+def beats(samples: Sequence[Sample], least_trials: int = 1, certain: bool = False) -> np.ndarray:
+    """Returns bool (k, k): [i, j] says that sample i is significantly higher than sample j.
+
+    All pairs of the column are corrected for by Holm's method, because the highest mean was chosen
+    after looking at all of them. A sample with fewer trials than `least_trials` is not compared,
+    but its trials count for the spread of trials.
     """
     tested = [i for i, sample in enumerate(samples) if len(sample.values) >= least_trials]
+    above = np.zeros((len(samples), len(samples)), bool)
     if len(tested) < 2:
-        return [False] * len(samples)  # no pair
+        return above  # no pair
     column = Column(samples, spread_of(samples), certain)
     found = Differences.joined([column.against(i, tested[:n]) for n, i in enumerate(tested)][1:])
     first = np.repeat(tested, range(len(tested)))
     second = np.concatenate([tested[:n] for n in range(1, len(tested))])
-    lower = np.where(found.values > 0, second, first)
-    below = set(lower[found.resolved()].tolist())
-    best = set(tested) - below if below else set()
-    return [i in best for i in range(len(samples))]
+    resolved, higher = found.resolved(), found.values > 0
+    above[first[resolved & higher], second[resolved & higher]] = True
+    above[second[resolved & ~higher], first[resolved & ~higher]] = True
+    return above
 
 
 def _alike(sample: Sample) -> tuple[object, ...]:

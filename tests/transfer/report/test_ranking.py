@@ -1,17 +1,11 @@
-"""Ranks by task and over the shared tasks, beside scipy's, and what is done about gaps."""
+"""Ranks over the shared tasks, and what is done about gaps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-from scipy import stats
-
-from transfer.report import ranking
 from transfer.report.from_records import build_results
-from transfer.report.ranking import ranks_of
 from transfer.report.rows_columns_cells import Results
 from transfer.results.read_records import read_records
 
@@ -20,14 +14,6 @@ Writer = Callable[..., Path]
 
 def _results(root: Path) -> Results:
     return build_results(read_records([root]).files)
-
-
-@pytest.mark.parametrize("most", [10, 1000, 10**6])
-def test_ranks_are_scipys(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(ranking, "MOST_PAIRS", most)
-    values = np.random.default_rng(0).integers(0, 6, (5, 40, 7)).astype(float)  # many ties
-    assert (ranks_of(values) == stats.rankdata(-values, axis=-1)).all()
-    assert ranks_of([50.0, 50.0 + 1e-12, 20.0]).tolist() == [1.5, 1.5, 3.0]
 
 
 def test_mean_ranks_are_over_shared_tasks(tmp_path: Path, write_run: Writer) -> None:

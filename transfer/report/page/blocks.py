@@ -31,9 +31,7 @@ class Block:
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
         """Each protocol once with its number of columns, for the upper header row."""
-        protocols = list(dict.fromkeys(protocol.key for protocol, _ in self.columns))
-        members = [[p for p, _ in self.columns if p.key == key] for key in protocols]
-        return [(found[0], len(found)) for found in members]
+        return grouped(self.columns)
 
     @property
     def width(self) -> int:
@@ -51,31 +49,42 @@ class Block:
         return ", ".join(dict.fromkeys(protocol.task for protocol, _ in self.columns))
 
 
+def grouped(columns: Sequence[Column]) -> list[tuple[Protocol, int]]:
+    """Returns each protocol once with its number of columns; a protocol's columns are together."""
+    groups: list[tuple[Protocol, int]] = []
+    for protocol, _ in columns:
+        if groups and groups[-1][0].key == protocol.key:
+            groups[-1] = (protocol, groups[-1][1] + 1)
+        else:
+            groups.append((protocol, 1))
+    return groups
+
+
 def column_blocks(results: Results) -> list[Block]:
-    """Returns the headline columns with the costs behind them."""
+    """Returns the headline columns with the costs behind them; the first block also has ranks."""
     gpu = any(row.gpu_seconds for row in results.checkpoints)
     costs = COSTS_ON_GPU if gpu else COSTS
-    columns = results.headlines()
-    if len(columns) + len(costs) <= MOST_COLUMNS:
+    columns, first = results.headlines(), MOST_COLUMNS - bool(results.mean_ranks)
+    if len(columns) + len(costs) <= first:
         return [Block(columns, costs)]
     images = [column for column in columns if column[0].task not in DETECTION_TASKS]
     boxes = [column for column in columns if column[0].task in DETECTION_TASKS]
-    blocks = [Block(part) for members in (images, boxes) for part in _split(members)]
+    blocks = [Block(part) for members in (images, boxes) for part in _split(members, first)]
     if blocks[-1].width + len(costs) <= MOST_COLUMNS:
         return [*blocks[:-1], Block(blocks[-1].columns, costs)]
     return [*blocks, Block([], costs)]
 
 
-def _split(columns: Sequence[Column]) -> list[list[Column]]:
-    """Returns parts of about equal numbers of columns; a protocol is never divided."""
+def _split(columns: Sequence[Column], most: int) -> list[list[Column]]:
+    """Returns parts of about equal numbers of columns, at most `most`; no protocol is divided."""
     groups = [
         [column for column in columns if column[0].key == key]
         for key in dict.fromkeys(protocol.key for protocol, _ in columns)
     ]
-    aim = len(columns) / max(1, -(-len(columns) // MOST_COLUMNS))
+    aim = len(columns) / max(1, -(-len(columns) // most))
     parts: list[list[Column]] = []
     for group in groups:
-        full = parts and (len(parts[-1]) >= aim or len(parts[-1]) + len(group) > MOST_COLUMNS)
+        full = parts and (len(parts[-1]) >= aim or len(parts[-1]) + len(group) > most)
         if not parts or full:
             parts.append([])
         parts[-1] += group

@@ -131,8 +131,13 @@ def cost_against_quality(results: Results) -> Group:
         seen.add(protocol.key)
         found = list(_summaries(results, protocol, metric))
         for gpu in (True, False):
-            points, label = _cost_points(found, gpu)
-            if points:
+            costs, label = cost_points([(series, row) for series, row, _ in found], gpu)
+            if costs:
+                points = [
+                    Point(row.label, series, costs[series], value.mean, None, value.std)
+                    for series, row, value in found
+                    if series in costs
+                ]
                 title = f"{protocol.label}: {metric} against {label}"
                 svg = scatter_chart(
                     points, title, label, f"{protocol.label}: {metric}", from_zero=True
@@ -159,26 +164,23 @@ def _of_series(results: Results, wanted: set[int]) -> list[Checkpoint]:
     return [row for series, row in enumerate(results.checkpoints) if series in wanted]
 
 
-def _cost_points(
-    found: Sequence[tuple[int, Checkpoint, Summary]], gpu: bool
-) -> tuple[list[Point], str]:
-    """Returns points and the label of the axis; GPU and other times are never on one axis."""
+def cost_points(rows: Iterable[tuple[int, Checkpoint]], gpu: bool) -> tuple[dict[int, float], str]:
+    """Returns {series: cost of pretraining} and the label of the axis, ({}, "") for no figure.
+
+    GPU time and other times are never on one axis. A figure needs two rows and a cost above 0.
+    """
     costs: dict[int, float] = {}
-    for series, row, _ in found:
+    for series, row in rows:
         cost = row.gpu_seconds if gpu else (None if row.gpu_seconds else row.seconds)
         if row.untrained:
             costs[series] = 0.0
         elif cost:
             costs[series] = cost
     if len(costs) < 2 or not any(costs.values()):
-        return [], ""
+        return {}, ""
     unit, size = ("hours", 3600.0) if max(costs.values()) >= 7200 else ("minutes", 60.0)
-    points = [
-        Point(row.label, series, costs[series] / size, value.mean, None, value.std)
-        for series, row, value in found
-        if series in costs
-    ]
-    return points, f"{'GPU ' if gpu else ''}{unit} of pretraining" + ("" if gpu else " (no GPU)")
+    label = f"{'GPU ' if gpu else ''}{unit} of pretraining" + ("" if gpu else " (no GPU)")
+    return {series: cost / size for series, cost in costs.items()}, label
 
 
 def _summaries(

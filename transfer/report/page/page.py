@@ -7,44 +7,25 @@ number of each row.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
-
 from transfer.report.cost import compute_rows
-from transfer.report.figures.svg import key, shorten
 from transfer.report.flags import find_flags
-from transfer.report.markdown_and_terminal import describe_protocol
-from transfer.report.numbers_as_text import (
-    COMPUTE,
-    SPREAD,
-    costs,
-    format_count,
-    format_interval,
-    format_seconds,
-    words_on_rank,
-)
+from transfer.report.numbers_as_text import COMPUTE, SPREAD, words_on_rank
 from transfer.report.page import charts, provenance
 from transfer.report.page.artifacts import Artifacts
 from transfer.report.page.blocks import Block, column_blocks
 from transfer.report.page.classes import by_class, class_differences
 from transfer.report.page.comparison import default_pair, every_row, pair_data
 from transfer.report.page.curves import learning_curves, precision_recall, spectra
+from transfer.report.page.environment import environment
 from transfer.report.page.gallery import MIN_SCORE, Gallery, collect_galleries
 from transfer.report.page.pictures import TITLES, collect_pictures
 from transfer.report.page.shown_rows import shown_rows, words_on_shown
 from transfer.report.rows_columns_cells import Protocol, Results
-from transfer.results.metrics import is_percent
 
-TEMPLATES = Path(__file__).with_name("templates")
-MOST_WORDS = 90  # characters of a difference in a column's head; the full text is above the table
 NO_GALLERY = "Needs two checkpoints under one protocol; detection runs store gallery.json."
 
 
@@ -70,7 +51,7 @@ def render_page(
     drawn = _drawn(shown, artifacts, pictures) | _compared(shown, tuple(pair), artifacts)
     artifacts.finish()
     published, sources = published_on_page(results)
-    template = _environment().get_template("report.html")
+    template = environment().get_template("report.html")
     return template.render(
         title=title,
         results=results,
@@ -83,6 +64,7 @@ def render_page(
         words_on_rank=words_on_rank(results),
         tasks=list(dict.fromkeys(protocol.task for protocol in results.protocols)),
         published=published,
+        published_in=_having,
         sources=sources,
         flags=find_flags(results),
         spread=SPREAD,
@@ -170,44 +152,7 @@ def _compute_tables(results: Results) -> list[tuple[Protocol, str, list[str], li
     return tables
 
 
-@cache
-def _environment() -> Environment:
-    """Made once: compiling the templates takes longer than a small report."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        seconds=format_seconds,
-        count=format_count,
-        costs=costs,
-        interval=format_interval,
-        differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
-        embedded=_embedded,
-        breakable=_breakable,
-        having=_having,
-    )
-    environment.tests["percent"] = is_percent
-    environment.globals.update(
-        key=lambda series: Markup(key(series)),
-        describe=describe_protocol,
-        inlined=lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
-    )
-    return environment
-
-
 def _having(rows: Sequence[PublishedRow], block: Block) -> list[PublishedRow]:
     """Returns the published rows with a number in any column of the block."""
     places = {(protocol.key, metric) for protocol, metric in block.columns}
     return [row for row in rows if places & row.values.keys()]
-
-
-def _breakable(name: str, length: int = 10) -> Markup:
-    """Returns a name that may break behind each _ and / if it is long, to keep columns narrow."""
-    if len(name) <= length:
-        return Markup(escape(name))
-    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
-
-
-def _embedded(data: object) -> Markup:
-    """Returns JSON for a `<script>`, without any `<` that could end it."""
-    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

@@ -9,7 +9,7 @@
     return Array.prototype.slice.call((within || document).querySelectorAll(selector));
   }
 
-  function say(text) { status.textContent = text; }
+  function say(text) { if (status) { status.textContent = text; } }
 
   all(".scripted").forEach(function (part) { part.hidden = false; });
 
@@ -82,7 +82,7 @@
       (chosen ? ", columns of " + chosen : "") + "." : "");
   }
 
-  filter.addEventListener("input", applyFilters);
+  if (filter) { filter.addEventListener("input", applyFilters); }
   if (task) { task.addEventListener("change", applyFilters); }
   var published = document.getElementById("published");
   if (published) {

@@ -1,0 +1,255 @@
+"""The leaderboard beside slow references: loops over draws, scipy, and rows that are equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pretrain.common.errors import InputError
+from transfer.report.from_records import build_results
+from transfer.report.leaderboard.board import (
+    Leaderboard,
+    interval,
+    make_leaderboard,
+    mean_rank_draws,
+    z_scores,
+)
+from transfer.report.leaderboard.correlations import correlations
+from transfer.report.rows_columns_cells import Results
+from transfer.results.drawn_means import draw_means
+from transfer.results.read_records import read_records
+
+Writer = Callable[..., Path]
+TASKS = {"linear": "top1", "detection": "bbox/AP", "svm": "mAP", "semantic": "sem_seg/mIoU"}
+GAINS = {"best": 6.0, "good": 3.0, "also": 3.1, "worst": 0.0, "random": -20.0}
+
+
+def _results(root: Path) -> Results:
+    return build_results(read_records([root]).files)
+
+
+def _write(write: Writer, task: str, name: str, gain: float, trials: int = 3) -> None:
+    """Trials of one row on 80 images that are equally hard for all rows of the task."""
+    place = list(TASKS).index(task)
+    hard = np.random.default_rng(place).normal(0, 10, 80)
+    for trial in range(trials):
+        seed = [place, trial, *name.encode()]
+        scores = 50 + gain + hard + np.random.default_rng(seed).normal(0, 2, 80)
+        write(
+            name,
+            task,
+            {TASKS[task]: 0.0},
+            trial,
+            method="random" if name == "random" else "simclr",
+            scores=scores,
+            pictures=False,
+        )
+
+
+@pytest.fixture
+def board(tmp_path: Path, write_run: Writer) -> Leaderboard:
+    """Five rows; "random" lacks one task."""
+    for task in TASKS:
+        for name, gain in GAINS.items():
+            if (task, name) != ("semantic", "random"):
+                _write(write_run, task, name, gain, 1 if task == "svm" else 3)
+    return make_leaderboard(_results(tmp_path), draws=400)
+
+
+def test_overall_is_a_loop_over_draws(board: Leaderboard) -> None:
+    """Ranks of each draw by scipy, one draw and one task after the other."""
+    tasks = [task for task in board.tasks if len(task.rows) == 5]
+    assert board.ranked_on == tasks and len(tasks) == 3
+    labels = [one.row.label for one in board.overall]
+    rng = np.random.default_rng(0)
+    for task in board.tasks:  # the draws of trials and images come before those of tasks
+        cells = [board.results.cell(row, task.protocol) for row in task.rows]
+        samples = [cell.samples[task.metric] for cell in cells if cell]
+        again = draw_means(samples, task.protocol.task == "svm", 400, rng)
+        assert (again == board.drawn[task.label]).all()
+    taken = rng.integers(3, size=(400, 3))
+    here, alike = [], []
+    for draw in range(400):
+        by_task = []
+        for task in tasks:
+            ranks = stats.rankdata(-board.drawn[task.label][draw])
+            by_task.append({row.label: rank for row, rank in zip(task.rows, ranks)})
+        for tasks_taken, places in ((range(3), here), (taken[draw], alike)):
+            chosen = [by_task[number] for number in tasks_taken]
+            means = [np.mean([ranks[label] for ranks in chosen]) for label in labels]
+            places.append(stats.rankdata(np.round(means, 9)))
+    for place, one in enumerate(board.overall):
+        own = [
+            1 + sum(other > mean for other in task.means)
+            for task in tasks
+            for row, mean in zip(task.rows, task.means)
+            if row is one.row
+        ]
+        assert one.rank == pytest.approx(np.mean(own))
+        assert one.here == interval(np.array(here)[:, place])
+        assert one.alike == interval(np.array(alike)[:, place])
+        assert one.here[0] <= one.place <= one.here[1]
+        assert one.alike[0] <= one.place <= one.alike[1]
+        assert one.rank_interval[0] <= one.rank <= one.rank_interval[1]
+    assert sum(one.first for one in board.overall) == pytest.approx(1.0)
+    assert labels[0] == "best" and labels[-1] == "random"
+    assert board.overall[0].first > 0.99
+
+
+def test_other_tasks_are_a_loop_over_draws() -> None:
+    draws = np.random.default_rng(0)
+    ranks = draws.random((3, 50, 4))
+    taken = draws.integers(3, size=(50, 3))
+    expected = [np.mean([ranks[task, b] for task in taken[b]], axis=0) for b in range(50)]
+    assert mean_rank_draws(ranks, taken) == pytest.approx(np.array(expected))
+    assert mean_rank_draws(ranks) == pytest.approx(ranks.mean(axis=0))
+
+
+def test_z_scores_are_scipys(board: Leaderboard) -> None:
+    draws = np.random.default_rng(0).normal(50, 9, (4, 6))
+    assert z_scores(draws) == pytest.approx(stats.zscore(draws, axis=1))
+    assert (z_scores(np.full((2, 3), 7.0)) == 0).all()
+    means = [{row.label: m for row, m in zip(t.rows, t.means)} for t in board.ranked_on]
+    for one in board.overall:
+        z = [stats.zscore([m[o.row.label] for o in board.overall]) for m in means]
+        place = board.overall.index(one)
+        assert one.z == pytest.approx(np.mean([task[place] for task in z]))
+
+
+def test_wins_and_groups_follow_the_tests_of_the_report(board: Leaderboard) -> None:
+    rows = {row.label: row for row in board.rows}
+    assert board.wins(rows["best"], rows["random"]).tasks == 3
+    for one in board.rows:
+        for two in board.rows:
+            if one is two:
+                continue
+            found, back = board.wins(one, two), board.wins(two, one)
+            assert found.tasks == back.tasks == found.higher + back.higher
+            assert found.resolved <= found.higher and (not found.resolved or not back.resolved)
+    for task in board.tasks:
+        best = {
+            row.label for row in task.rows if board.results.is_best(row, task.protocol, task.metric)
+        }
+        unbeaten = {row.label for n, row in enumerate(task.rows) if not task.beats[:, n].any()}
+        assert best == unbeaten  # the stars
+        for a, first in enumerate(task.letters):
+            for b, second in enumerate(task.letters):
+                apart = task.beats[a, b] or task.beats[b, a]
+                assert bool(set(first) & set(second)) == (not apart)
+        for number, (low, high) in enumerate(task.places()):
+            assert low <= number + 1 <= high
+    (linear,) = [task for task in board.tasks if task.metric == "top1"]
+    assert linear.rows[0].label == "best" and linear.letters[-1] not in linear.letters[0]
+
+
+def test_correlations_are_scipys_with_wide_intervals(board: Leaderboard) -> None:
+    found = correlations(board)
+    assert len(found) == 6
+    for one in found:
+        common = [row for row in one.one.rows if row in one.two.rows]
+        first = [one.one.means[one.one.rows.index(row)] for row in common]
+        second = [one.two.means[one.two.rows.index(row)] for row in common]
+        assert one.rows == len(common)
+        assert one.rho == pytest.approx(stats.spearmanr(first, second).statistic)
+        assert one.tau == pytest.approx(stats.kendalltau(first, second).statistic)
+        assert -1 <= one.rho_interval[0] <= one.rho <= one.rho_interval[1] <= 1
+        assert one.tau_interval[0] <= one.tau <= one.tau_interval[1]
+
+
+def test_equal_rows_tie(tmp_path: Path, write_run: Writer) -> None:
+    """Two rows with the same records, up to their names: one place, one letter, no win."""
+    for task in ("linear", "detection"):
+        for name in ("worst", "best"):
+            _write(write_run, task, name, GAINS[name])
+        for path in sorted((tmp_path / "runs" / task / task / "best").rglob("record.json")):
+            twin = Path(str(path).replace("/best/", "/twin/"))
+            twin.parent.mkdir(parents=True)
+            for file in path.parent.iterdir():
+                (twin.parent / file.name).write_bytes(file.read_bytes())
+            record = json.loads(path.read_text())
+            record["checkpoint"].update(name="twin", sha256="e" * 64)
+            twin.write_text(json.dumps(record))
+    board = make_leaderboard(_results(tmp_path), draws=300)
+    ranked = {one.row.label: one for one in board.overall}
+    assert ranked["best"].rank == ranked["twin"].rank == 1.5
+    assert ranked["best"].place == ranked["twin"].place == 1.5
+    assert ranked["best"].here == ranked["twin"].here == (1.0, 2.0)
+    assert ranked["best"].z == ranked["twin"].z
+    rows = {row.label: row for row in board.rows}
+    assert (board.wins(rows["best"], rows["twin"]).higher) == 0
+    for task in board.tasks:
+        assert task.letters[0] == task.letters[1] == "a"
+
+
+def test_intervals_hold_the_true_place() -> None:
+    """Of 300 made-up leaderboards of four rows and five tasks, the true order known, whose places
+    are ranked from drawn means as `board` ranks them: 95 % or more of the intervals hold it."""
+    draws, held, total = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        truth = draws.normal(0, 1.0, (5, 4)) + np.array([1.5, 1.0, 0.5, 0.0])
+        error = 0.7
+        seen = truth + draws.normal(0, error, truth.shape)
+        drawn = seen[:, None, :] + draws.normal(0, error, (5, 300, 4))
+        ranks = np.array([stats.rankdata(-one, axis=1) for one in drawn])
+        places = stats.rankdata(mean_rank_draws(ranks), axis=1)
+        true = stats.rankdata(stats.rankdata(-truth, axis=1).mean(axis=0))
+        for row in range(4):
+            low, high = interval(places[:, row])
+            held += np.floor(low) <= true[row] <= np.ceil(high)
+            total += 1
+    assert held / total >= 0.95
+
+
+def test_gaps_are_named(tmp_path: Path, write_run: Writer) -> None:
+    for task in TASKS:
+        for name in ("best", "good"):
+            _write(write_run, task, name, GAINS[name], 1)
+    _write(write_run, "linear", "worst", 0.0)
+    write_run("best", "knn", {"knn20_top1": 5.0}, pictures=False)
+    write_run("good", "knn", {"knn200_top1": 5.0}, pictures=False)
+    board = make_leaderboard(_results(tmp_path), draws=50)
+    notes = "\n".join(board.notes)
+    assert "not ranked overall, because of fewer than half of the tasks: worst (1 of 4)" in notes
+    assert "knn_photos: no knn20_top1 of good: not ranked there" in notes
+    assert "knn_photos: one checkpoint only (best): not a task here" in notes
+    assert "the uncertainty of these rows is known in part only" in notes
+    assert [row.label for row in board.rows] == ["best", "good", "worst"]
+
+
+@pytest.mark.parametrize(
+    "rows, why",
+    [
+        ([("a", "linear", "top1"), ("a", "svm", "mAP")], r"two checkpoints or more.* 1 \(a\)"),
+        ([("a", "linear", "top1"), ("b", "linear", "top1")], "two tasks or more"),
+        ([("a", "linear", "top1"), ("b", "svm", "mAP")], "two checkpoints have the same metric"),
+        (
+            [
+                *(("a", "knn", "knn20_top1"), ("b", "knn", "knn5_top1")),
+                *(("a", "svm", "mAP"), ("b", "svm", "map")),
+            ],
+            "same metric; knn_photos: no knn20_top1 of b: not ranked there",
+        ),
+    ],
+)
+def test_too_little_is_said_in_one_line(
+    tmp_path: Path, write_run: Writer, rows: list[tuple[str, str, str]], why: str
+) -> None:
+    for name, task, metric in rows:
+        write_run(name, task, {metric: 50.0}, pictures=False)
+    with pytest.raises(InputError, match=why) as error:
+        make_leaderboard(_results(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_without_shared_tasks_there_is_no_rank(tmp_path: Path, write_run: Writer) -> None:
+    for task, names in (("linear", "ab"), ("svm", "ac"), ("detection", "bc")):
+        for name in names:
+            write_run(name, task, {TASKS[task]: 50.0 + ord(name) / 9}, pictures=False)
+    board = make_leaderboard(_results(tmp_path))
+    assert not board.overall and "no overall rank" in board.notes[-1]
+    assert len(board.tasks) == 3 and len(board.rows) == 3

@@ -1,0 +1,47 @@
+"""Groups of rows that no test tells apart, as letters: the compact letter display.
+
+Two rows share a letter exactly if their difference is not resolved. The groups are the largest sets
+of rows of which no two are resolved; the first letter is that of the best rows. They are found by
+inserting the resolved pairs one by one and absorbing groups that are parts of others (H.-P. Piepho,
+Journal of Computational and Graphical Statistics 13(2), 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MOST_GROUPS = 200  # more are not readable, and their number may double with each pair
+
+
+def letter_groups(beats: np.ndarray, means: Sequence[float]) -> list[str]:
+    """Returns the letters of each row, such as "ab"; "" for all if there are too many groups.
+
+    Args:
+        beats: bool (k, k), whether row i is significantly higher than row j.
+        means: of the k rows, for the order of the letters.
+    """
+    groups = [frozenset(range(len(means)))]
+    for one, two in zip(*np.nonzero(beats)):
+        split = []
+        for group in groups:
+            both = one in group and two in group
+            split += [group - {one}, group - {two}] if both else [group]
+        unique = set(split)
+        groups = [group for group in unique if not any(group < other for other in unique)]
+        if len(groups) > min(MOST_GROUPS, 26**2):
+            return [""] * len(means)
+    order = sorted(groups, key=lambda g: sorted((-means[row] for row in g)))
+    names = [_name(place) for place in range(len(order))]
+    return [
+        "".join(name for name, group in zip(names, order) if row in group)
+        for row in range(len(means))
+    ]
+
+
+def _name(place: int) -> str:
+    """Returns a, b, ..., z, a1, b1, ..."""
+    turn, letter = divmod(place, len(LETTERS))
+    return LETTERS[letter] + (str(turn) if turn else "")
