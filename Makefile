@@ -41,6 +41,12 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report $(if $(TESTS),--fail-under=0)
 
+# Small faults planted in a copy of the code, which the tests have to notice; MUTANTS of each part.
+MUTANTS ?= 50
+mutation: $(VENV)/.installed-test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[mutation]"
+	$(BIN)/python -m benchmarks.mutation --mutants $(MUTANTS) --output runs/mutation.json
+
 # Damaged and hostile inputs at length: FAULTS_CASES for each reader, FAULTS_KILLS for each trainer; the
 # counts go to runs/faults.jsonl, of which `python -m tests.faults.counts` makes the tables.
 test-faults: export FAULTS_CASES ?= 10000
