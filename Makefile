@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults docs notebook lint format hardware gpu-check soak clean
+.PHONY: install demo test test-slow test-faults coverage mutation docs notebook lint format hardware gpu-check soak clean
 
 $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,22 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# Lines of pretrain and transfer that the tests run, in the processes that they start as well; below
+# 92 % it fails. TESTS=tests/transfer/results: some tests only, without a limit.
+coverage: export COVERAGE_RCFILE = $(CURDIR)/setup.cfg
+coverage: $(VENV)/.installed-test
+	mkdir -p runs/coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report $(if $(TESTS),--fail-under=0)
+
+# Small faults planted in a copy of the code, which the tests have to notice; MUTANTS of each part.
+MUTANTS ?= 50
+mutation: $(VENV)/.installed-test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[mutation]"
+	$(BIN)/python -m benchmarks.mutation --mutants $(MUTANTS) --output runs/mutation.json
 
 # Damaged and hostile inputs at length: FAULTS_CASES for each reader, FAULTS_KILLS for each trainer; the
 # counts go to runs/faults.jsonl, of which `python -m tests.faults.counts` makes the tables.

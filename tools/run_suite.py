@@ -139,6 +139,7 @@ def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace)
 def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
     """Runs what is not done, then the report."""
     from pretrain.common.locks import one_writer
+    from transfer.results.record import FILE_NAME
     from transfer.suite.launch import DONE, run_jobs
     from transfer.suite.view import JsonView, TextView
 
@@ -154,13 +155,28 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
         view.interrupted()
         return 130
     view.end(states)
-    report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
-    channel = 2 if args.json else None  # standard error: JSON stands alone on standard output
-    done = subprocess.run([*report, "--output", str(output / "report")], stdout=channel)
+    reported = write_report(output, args.json) if any(output.rglob(FILE_NAME)) else 0
     failed = [name for name, state in states.items() if state != DONE]
     for name in failed:
         print(f"{states[name]}: {name}", file=sys.stderr)
-    return 1 if failed or done.returncode else 0
+    if failed:
+        print(
+            f"error: {len(failed)} of {len(states)} jobs are not done; the reasons are above and "
+            f"in {output / 'logs'}; the same command continues when they are removed",
+            file=sys.stderr,
+        )
+    return 1 if failed or reported else 0
+
+
+def write_report(output: Path, as_json: bool) -> int:
+    """Runs the report over the records below a folder; returns its exit status.
+
+    Without a record it would say only that, which is never the reason: so it is not run then.
+    """
+    report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
+    channel = 2 if as_json else None  # standard error: JSON stands alone on standard output
+    done = subprocess.run([*report, "--output", str(output / "report")], stdout=channel)
+    return done.returncode
 
 
 def stop(number: int, frame: Any) -> None:

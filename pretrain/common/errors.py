@@ -51,7 +51,13 @@ class InputError(Exception):
 
     Each argument is one line; usually there is only one. Messages quote names and values from
     files, so each line is made printable, and cut, when it is shown.
+
+    Attributes:
+        status: the exit status of a command that it ends. Input that was good when the training
+            began, such as an image that is deleted meanwhile, is a failed run (1).
     """
+
+    status = 2
 
     def __str__(self) -> str:
         return "\nerror: ".join(printable(line, MOST_OF_MESSAGE) for line in self.args)

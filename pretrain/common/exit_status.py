@@ -1,7 +1,8 @@
 """How a command ends: its exit status, and one line on stderr that gives the reason.
 
-0: success. 2: bad input. 1: a failed run, and a disk that is full or cannot be written, whoever
-noticed it; only an error in the program prints a traceback. 130:
+0: success. 2: bad input. 1: a failed run, also if the cause is an image that disappeared during the
+training, or a disk that is full or cannot be written, whoever noticed it; only an error in the
+program prints a traceback. 130:
 Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume continues. 141: the reader of the
 output has ended.
 """
@@ -37,7 +38,7 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if disk_failure(error, (*DISK, *FORBIDDEN)) else 2
+        return 1 if disk_failure(error, (*DISK, *FORBIDDEN)) else error.status
     except KeyboardInterrupt as error:
         if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the other processes stop too
             print(describe_stop(error), file=sys.stderr)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from pretrain.common.errors import InputError
+
 INTERRUPTED, REQUEUE = 130, 143  # exit status: Ctrl-C; a job script restarts after the second
 STOPPED = {INTERRUPTED: signal.SIGINT, REQUEUE: signal.SIGTERM}
 IGNORE_SECONDS = 1.0  # a second Ctrl-C within this time is the same request
@@ -78,11 +80,15 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal is only noted, except for a second Ctrl-C."""
+    """Inside, a training runs: a signal is only noted, except for a second Ctrl-C, and bad input is
+    a failed run, since it was good when the command began."""
     global _deferred
     before, _deferred = _deferred, True
     try:
         yield
+    except InputError as error:
+        error.status = 1
+        raise
     finally:
         _deferred = before
 

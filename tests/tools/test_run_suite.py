@@ -44,8 +44,10 @@ def test_a_suite_runs_goes_on_after_a_failure_and_skips_what_is_done(
     command = ["--config", str(tmp_path / "suite.yaml"), "--output", str(output), "--json"]
     command += ["--jobs", "2"]
     assert main(command) == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = capsys.readouterr()
+    lines = [json.loads(line) for line in told.out.splitlines()]
     assert lines[-1]["states"] == {"knn/untrained": "done", "broken/untrained": "failed"}
+    assert told.err.splitlines()[-1].startswith("error: 1 of 2 jobs are not done; the reasons are")
     assert (output / "knn" / "untrained" / "trial_0" / "record.json").is_file()
     (finished,) = [line for line in lines if line["event"] == "done"]
     assert "knn5_top1 " in finished["detail"]

@@ -170,6 +170,20 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
             pass
 
 
+def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Holder:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Holder, "of_this_process", full)
+    with pytest.raises(InputError, match="run cannot be written: No space left on device"):
+        with one_writer(tmp_path / "run"):
+            pass
+    with pytest.raises(InputError, match="cannot be written"):
+        with one_writer_of(tmp_path / "weights.pkl"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture()
 def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(handle: object, how: int) -> None:
@@ -208,3 +222,19 @@ def test_without_the_kernels_locks_the_file_decides(
     with one_writer(tmp_path):
         assert Holder.read(tmp_path / ".lock") == Holder.of_this_process()
     assert os.listdir(tmp_path) == []
+
+
+def test_an_error_in_a_temporary_folder_names_what_was_asked_for(tmp_path: Path) -> None:
+    wanted = tmp_path / "weights.pkl"
+    with pytest.raises(OSError) as caught:
+        with temporary_folder(wanted) as folder:
+            raise OSError(errno.ENOSPC, "No space left", str(folder / "weights.pkl"))
+    assert caught.value.filename == str(wanted) and caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError) as caught:
+        with temporary_folder(wanted):
+            raise OSError(errno.ENOENT, "No such file", "/elsewhere")
+    assert caught.value.filename == "/elsewhere"
+    with pytest.raises(OSError) as caught:
+        with temporary_folder(tmp_path / "gone" / "weights.pkl"):
+            pass
+    assert caught.value.filename == str(tmp_path / "gone" / "weights.pkl")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from pretrain.common.logs import progress, read_metrics, setup_logging
+from pretrain.common.logs import LogFile, MetricsWriter, progress, read_metrics, setup_logging
 
 
 def test_in_a_file_a_bar_is_plain_lines(
@@ -97,3 +99,37 @@ def test_rows_of_a_log_are_a_step_and_numbers(
     path.write_text("\n".join([*lines, '{"step": 4, "a": NaN}', '{"a": 1}', '{"step": 5, "a"']))
     assert read_metrics(path) == [{"step": 1, "a": 0.5, "b": None}, {"step": 4, "a": None}]
     assert "3 lines cannot be read and are left out (2, 3, 5)" in caplog.text
+
+
+def test_a_full_disk_cuts_the_log_off_with_one_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """/dev/full is a disk without a free byte."""
+    handler = LogFile("/dev/full")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    own = logging.getLogger("a run on a full disk")
+    own.addHandler(handler)
+    try:
+        for _ in range(3):
+            own.warning("a line")
+    finally:
+        own.removeHandler(handler)
+        handler.close()
+    lost = [text for text in caplog.messages if "/dev/full lacks lines from here on: No " in text]
+    assert len(lost) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_row_for_which_there_is_no_room_names_its_file(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, loggers="")
+    writer._file = Full()
+    with pytest.raises(OSError, match="No space left") as caught:
+        writer.write(1, loss=2.0)
+    assert caught.value.filename == str(tmp_path / "metrics.jsonl")

@@ -128,3 +128,17 @@ def test_a_run_that_was_finished_keeps_its_file(tmp_path: Path, trains: bool) ->
         if trains:
             result.write_text("second")
     assert (file.read_text() == "{}") is not trains
+
+
+def test_a_full_disk_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with keep_progress(tmp_path):
+        for _ in ProgressBar(range(3), file=quiet()):
+            pass
+    assert not list(tmp_path.iterdir())

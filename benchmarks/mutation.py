@@ -1,0 +1,233 @@
+"""Whether the tests notice small faults: mutants of the code whose numbers everything rests on.
+
+mutmut (the extra `mutation`) changes one operator, number, name or argument at a time and runs the
+tests that reach it. A seeded sample of the mutants of each part is tried, in a copy of the tree, so
+that the working tree is never touched:
+
+    python -m benchmarks.mutation --output benchmarks/results/mutation.json
+    python -m benchmarks.mutation masking losses --mutants 20
+
+Mutants of texts in a `raise` are left out: what a message says is read, not computed. A mutant that
+survives is shown with its lines; those that change nothing are listed in docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_file import write_result
+from pretrain.common.config import CHECKOUT
+from pretrain.common.errors import InputError
+
+NOTHING = "no.such.mutant"
+SURVIVED, UNREACHED, TIMEOUTS = (0,), (33, 34), (36, 24, -24, 152, 255)
+CHECKPOINTS, RESULTS = "tests/transfer/checkpoints", "tests/transfer/results"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that are mutated, and the tests that have to notice it."""
+
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+PARTS = {
+    "masking": Part(("pretrain/data/masking.py",), ("tests/pretrain/data/test_masking.py",)),
+    "losses": Part(
+        tuple(
+            f"pretrain/losses/{name}.py"
+            for name in ("assignment", "reconstruction", "redundancy", "similarity")
+        ),
+        ("tests/pretrain/losses",),
+    ),
+    "conversion": Part(
+        ("transfer/checkpoints/names/resnet.py", "transfer/checkpoints/names/other_frameworks.py"),
+        (f"{CHECKPOINTS}/names", f"{CHECKPOINTS}/test_key_lists.py"),
+    ),
+    "evaluation": Part(
+        tuple(
+            f"transfer/detection/evaluation/{name}.py"
+            for name in ("coco", "coco_matches", "voc", "pr_curves")
+        ),
+        ("tests/transfer/detection/evaluation",),
+    ),
+    "statistics": Part(
+        ("transfer/results/statistics.py", "transfer/results/pooled.py"),
+        (f"{RESULTS}/test_statistics.py", f"{RESULTS}/test_pooled.py"),
+    ),
+    "identity": Part(
+        ("pretrain/data/fingerprint.py", "transfer/results/group.py"),
+        ("tests/pretrain/data/test_fingerprint.py", f"{RESULTS}/test_group.py"),
+    ),
+    "unpickler": Part(
+        tuple(
+            f"transfer/checkpoints/readers/{name}.py"
+            for name in ("unpickle", "plain_calls", "numpy_pickle")
+        ),
+        tuple(
+            f"{CHECKPOINTS}/readers/{name}.py"
+            for name in ("test_unpickle", "test_numpy_pickle", "test_hostile_calls")
+        ),
+    ),
+}
+
+
+def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
+    """Tries a sample of a part's mutants in a copy of the tree; returns counts and survivors."""
+    _configure(part, tree)
+    shutil.rmtree(tree / "mutants", ignore_errors=True)
+    _mutmut(tree, [NOTHING])  # makes all mutants, and finds the tests that reach them
+    if not _codes(part, tree):
+        raise InputError(f"mutmut made no mutant of {part.code[0]}; see its output above")
+    candidates = sorted(name for name in _codes(part, tree) if not _is_text(name, part, tree))
+    chosen = random.Random(seed).sample(candidates, min(number, len(candidates)))
+    _mutmut(tree, chosen)
+    codes = _codes(part, tree)
+    kinds = Counter(_kind(codes[name]) for name in chosen)
+    left = sorted(name for name in chosen if _kind(codes[name]) in ("survived", "unreached"))
+    caught = kinds["caught"] + kinds["timeout"]
+    return {
+        "mutants": len(codes),
+        "candidates": len(candidates),
+        "tried": len(chosen),
+        "caught": caught,
+        "share": round(caught / max(len(chosen), 1), 3),
+        **{kind: kinds[kind] for kind in ("timeout", "survived", "unreached")},
+        "survivors": {name: _difference(name, part, tree) for name in left},
+    }
+
+
+def _kind(code: int | None) -> str:
+    """What a mutant's exit code means; not run counts as survived."""
+    if code is None or code in SURVIVED:
+        return "survived"
+    if code in UNREACHED:
+        return "unreached"
+    return "timeout" if code in TIMEOUTS else "caught"
+
+
+def _configure(part: Part, tree: Path) -> None:
+    lists = {
+        "paths_to_mutate": part.code,
+        "tests_dir": part.tests,
+        "also_copy": sorted(path.name for path in tree.iterdir() if path.name != "mutants"),
+    }
+    text = (CHECKOUT / "setup.cfg").read_text() + "\n[mutmut]\n"
+    for key, values in lists.items():
+        text += f"{key} =\n" + "".join(f"    {value}\n" for value in values)
+    (tree / "setup.cfg").write_text(text)
+
+
+def _mutmut(tree: Path, names: Sequence[str]) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode and NOTHING not in names:
+        print(done.stdout.decode(errors="replace")[-2000:], file=sys.stderr)
+
+
+def _codes(part: Part, tree: Path) -> dict[str, int | None]:
+    """The exit code of the tests for each mutant; None: not tried."""
+    codes: dict[str, int | None] = {}
+    for file in part.code:
+        meta = tree / "mutants" / f"{file}.meta"
+        if meta.exists():
+            codes |= json.loads(meta.read_text())["exit_code_by_key"]
+    return codes
+
+
+def _functions(name: str, part: Part, tree: Path) -> tuple[ast.AST, ast.AST]:
+    """The functions before and after the mutation."""
+    module, _, function = name.rpartition(".")
+    file = tree / "mutants" / f"{module.replace('.', '/')}.py"
+    original = f"{function.rpartition('_')[0]}_orig"
+    found = {
+        node.name: node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name in (function, original)
+    }
+    return found[original], found[function]
+
+
+class _WithoutMessages(ast.NodeTransformer):
+    """Empties the texts of errors that are raised."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:  # noqa: N802 (ast's name)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                part.value = ""
+        return node
+
+
+def _is_text(name: str, part: Part, tree: Path) -> bool:
+    """Whether a mutant changes only what an error says."""
+    before, after = (
+        ast.dump(_WithoutMessages().visit(node)).replace(name.rpartition(".")[2], "")
+        for node in _functions(name, part, tree)
+    )
+    original = f"{name.rpartition('.')[2].rpartition('_')[0]}_orig"
+    return before.replace(original, "") == after
+
+
+def _difference(name: str, part: Part, tree: Path) -> list[str]:
+    """The changed lines, `-` before and `+` after."""
+    before, after = (ast.unparse(node).splitlines()[1:] for node in _functions(name, part, tree))
+    lines = difflib.unified_diff(before, after, n=0, lineterm="")
+    return [line for line in lines if line[:3] not in ("---", "+++") and line[0] in "+-"]
+
+
+def _copied_tree(folder: Path) -> Path:
+    """A copy of what git knows or would add."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True).stdout
+    for name in filter(None, names.decode().split("\0")):
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    return folder
+
+
+def main() -> None:
+    """Tries the parts that are named (all), prints a table, and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--mutants", type=int, default=50, help="of each part (50)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
+    parser.add_argument("--output", type=Path, help="JSON file, with the survivors")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _copied_tree(Path(folder))
+        for name in args.parts or PARTS:
+            found[name] = one = try_part(PARTS[name], tree, args.mutants, args.seed)
+            print(f"{name:12s} {one['caught']:4d} of {one['tried']:4d} caught", flush=True)
+            for mutant, lines in one["survivors"].items():
+                print(f"    {mutant}\n" + "\n".join(f"        {line}" for line in lines))
+    tried, caught = (sum(one[key] for one in found.values()) for key in ("tried", "caught"))
+    print(f"{caught} of {tried} caught ({100 * caught / max(tried, 1):.0f} %)")
+    if args.output:
+        write_result(args.output, {"seed": args.seed, "parts": found})
+
+
+if __name__ == "__main__":
+    main()
