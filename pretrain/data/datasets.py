@@ -13,7 +13,6 @@ colon separates FOLDER from SPLIT.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -31,6 +30,7 @@ from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
+from pretrain.data.root import datasets_root as datasets_root
 
 EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxyType
 
@@ -187,11 +187,6 @@ class SubsetImages(ImageDataset):
 
     def name(self, index: int) -> str:
         return self.whole.name(self.indices[index])
-
-
-def datasets_root() -> Path:
-    """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
-    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
 def sorting_hint(images: ImageDataset) -> str:

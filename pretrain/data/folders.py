@@ -19,6 +19,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.data.file_list import FileList
+from pretrain.data.root import root_hint
 
 # If several files have the same name, the earlier suffix is chosen (VOC's lists have no suffix)
 IMAGE_SUFFIXES = (
@@ -63,7 +64,7 @@ def scan_folder(folder: Path) -> FileList:
     if not folder.is_dir():
         raise InputError(
             f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT means "
-            "FOLDER/SPLIT, and folder:FOLDER means the folder itself"
+            f"FOLDER/SPLIT, and folder:FOLDER means the folder itself{root_hint(folder)}"
         )
     walk = _Walk(folder)
     flat, by_class = walk.read()

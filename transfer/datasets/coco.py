@@ -26,6 +26,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
 from pretrain.common.safe_json import parse_json
+from pretrain.data.root import root_hint
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_annotations import AnnotationColumns
@@ -64,7 +65,7 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{needed} is missing; expected {image_folder.parent}/"
                 f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; {ANY_PAIR}"
-                f"{_exported(image_folder)}"
+                f"{_exported(image_folder)}{root_hint(needed)}"
             )
     return read_instances(path)
 

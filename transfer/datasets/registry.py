@@ -1,7 +1,7 @@
 """Opens detection data sets by their names, as DetectionSets.
 
 The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
-`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file with any folder of
+`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file and any folder of
 images (paths are absolute or below the data sets' root; the last colon separates, or that after
 .json); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
 All sets of a run have the same classes in the same order. The classes are those of the training
@@ -20,7 +20,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
-from pretrain.data.datasets import datasets_root
+from pretrain.data.root import datasets_root, root_hint
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.sample_columns import joined
@@ -238,5 +238,7 @@ def _pair(location: Location) -> tuple[Path, Path]:
     pair = location.annotation_file, location.images
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():
-            raise InputError(f"{path} is missing, the {what} of coco:{pair[0]}:{pair[1]}")
+            raise InputError(
+                f"{path} is missing, the {what} of coco:{pair[0]}:{pair[1]}{root_hint(path)}"
+            )
     return pair

@@ -1,9 +1,9 @@
 """Reads a data set in Pascal VOC's layout.
 
 Such a folder has JPEGImages/, Annotations/ and ImageSets/Main/SPLIT.txt. Boxes are converted in
-`voc_boxes.py`: VOC counts pixels from 1, many tools from 0. A set in which any coordinate is below 1
-is read as counted from 0. All files in Annotations/ decide that, so that every split of a folder is
-read alike.
+`voc_boxes.py`: VOC counts pixels from 1, many tools from 0. If any coordinate of a set is below
+1, it is read as counted from 0. All files in Annotations/ decide this, so every split of a folder
+is read in the same way.
 
 Objects marked difficult are kept with their flag: they are trained on, and ignored when scoring (as
 Detectron2 does, data/datasets/pascal_voc.py). Which boxes are taken: `box_checks.py`.
@@ -21,6 +21,7 @@ from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
 from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
+from pretrain.data.root import root_hint
 from transfer.datasets.box_checks import BoxCheck
 from transfer.datasets.image_sizes import header_size
 from transfer.datasets.samples import Instance, Sample, note_like_names
@@ -39,19 +40,19 @@ WORDS = "<difficult> is not 0 or 1: True and yes were read as 1, everything else
 
 
 def check_layout(folder: Path, split: str) -> Path:
-    """The split's list file. Raises InputError, showing the expected tree, where a part lacks."""
+    """The split's list file. Raises InputError with the expected tree if a part is missing."""
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     for needed in (folder, folder / "JPEGImages", folder / "Annotations", listing):
         if not needed.exists():
             raise InputError(
                 f"{needed} is missing; expected {folder}/{{JPEGImages/*.jpg, Annotations/*.xml, "
-                f"ImageSets/Main/{split}.txt}}{_merged(folder)}"
+                f"ImageSets/Main/{split}.txt}}{_merged(folder)}{root_hint(needed)}"
             )
     return listing
 
 
 def _merged(folder: Path) -> str:
-    """The remedy where only one of VOC2007's archives was unpacked, or each by itself."""
+    """The remedy if only one of VOC2007's archives was unpacked, or each in a separate folder."""
     if folder.name != "VOC2007":
         return ""
     return " (VOC2007 must hold trainval and test, merged)"

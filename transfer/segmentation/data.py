@@ -30,10 +30,10 @@ from pretrain.common.logs import progress
 from pretrain.common.lookup import find
 from pretrain.common.printable import shown
 from pretrain.common.regular_file import MEGABYTE, read_regular
-from pretrain.data.datasets import datasets_root
 from pretrain.data.fingerprint import Fingerprint, encoded, fingerprint_of
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.origins import Files, evenly
+from pretrain.data.root import datasets_root, root_hint
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.samples import Objects, Sample, object_labels_of
@@ -204,7 +204,7 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
     listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     for needed in (folder, folder / "JPEGImages", listing):
         if not needed.exists():
-            raise InputError(f"{needed} is missing; {_tree(folder, split)}")
+            raise InputError(f"{needed} is missing; {_tree(folder, split)}{root_hint(needed)}")
     images = FileIndex(folder / "JPEGImages", IMAGE_SUFFIXES)
     masks = [FileIndex(folder / place, [".png"]) for place in MASK_FOLDERS]
     findings = Findings(str(listing))

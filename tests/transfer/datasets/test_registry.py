@@ -122,7 +122,7 @@ def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path:
         (["voc:digits_voc"], "needs the form voc:FOLDER:SPLIT"),
         (["coco:x.json"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
         (["coco:x.json:"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
-        (["coco:x.json:imgs"], r"x.json is missing, the file of coco:.*/x.json:.*/imgs$"),
+        (["coco:x.json:imgs"], r"x.json is missing, the file of coco:.*/x.json:.*/imgs; "),
         (
             ["coco:digits_coco/annotations/instances_train.json:imgs"],
             r"/imgs is missing, the folder of images of coco:",

@@ -1,0 +1,28 @@
+"""The folder that data sets' names refer to, and the remedy if data is missing there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "DETECTRON2_DATASETS"
+
+
+def datasets_root() -> Path:
+    """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
+    return Path(os.environ.get(VARIABLE) or "datasets").expanduser()
+
+
+def root_hint(missing: Path) -> str:
+    """The end of a message about a missing path: how to name the folder that has the data.
+
+    Returns "" for a path outside the root, since the name then was an absolute path.
+    """
+    root = datasets_root()
+    if root != missing and root not in missing.parents:
+        return ""
+    verb = "correct" if os.environ.get(VARIABLE) else "set"
+    return (
+        f"; data is looked for in {root.absolute()}: put it there, or {verb} the environment "
+        f"variable {VARIABLE}"
+    )
