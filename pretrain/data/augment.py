@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError, check_probability
 from pretrain.data import color
 from pretrain.data.blur import blur_rows, gaussian_blur
@@ -154,9 +155,10 @@ def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> 
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     pieces = list(zip(out.split(number), params.split(number), strict=True))
     for given, (piece, drawn) in zip(images.split(number), pieces, strict=True):
-        piece.copy_(given)
         if images.dtype == torch.uint8:
-            piece.div_(255.0)
+            torch.div(given, 255.0, out=piece)
+        else:
+            piece.copy_(given)
         if recipe.jitter_prob > 0:
             _jitter(piece, drawn, recipe)
         if recipe.gray_prob > 0:
@@ -210,19 +212,41 @@ def _blur(images: Tensor, params: AugmentParams, kernel_size: int) -> None:
 
 def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
     """Apply ColorJitter in place. For each position in the order, each operation runs on the images
-    that drew it at that position."""
+    that drew it at that position: they are brought next to each other, and take it in place."""
     if len(images) == 1 and images.device.type == "cpu":
         return _jitter_one(images, params, recipe)
+    rows = params.jitter.nonzero().squeeze(1)
+    if len(rows) == 0:
+        return
+    counts, places, factors = _arranged(params, rows)
+    places, factors = send(places, images.device), send(factors, images.device)
+    changed = images
     for place in range(len(color.JITTER)):
-        for number, (name, adjust) in enumerate(color.JITTER.items()):
-            if getattr(recipe, name) == 0:
-                continue
-            factor: Tensor = getattr(params, name)
-            _update(
-                images,
-                params.jitter & (params.order[:, place] == number),
-                lambda x, rows: adjust(x, factor[rows].to(x.device, non_blocking=True), x),
-            )
+        changed = changed.index_select(0, places[place])
+        parts = zip(changed.split(counts[place]), factors[place].split(counts[place]))
+        for (name, adjust), (part, factor) in zip(color.JITTER.items(), parts):
+            if getattr(recipe, name) != 0 and len(part):
+                adjust(part, factor, part)
+    images.index_copy_(0, places[-1], changed)
+
+
+def _arranged(params: AugmentParams, rows: Tensor) -> tuple[list[list[int]], Tensor, Tensor]:
+    """How the images number `rows (M,)` are arranged for each position in their order, so that the
+    images of the first operation of `color.JITTER` come first, then those of the second, and so on.
+
+    Returns the number of images of each operation at each position; the place of each image in the
+    arrangement before, and at last its number, `(5, M)`; and each image's factor `(4, M)`.
+    """
+    counts, places, factors = [], [], []
+    values = torch.stack([getattr(params, name) for name in color.JITTER], dim=1)[rows]
+    before = rows  # where each of the images is found
+    for operations in params.order[rows].unbind(dim=1):
+        order = operations.argsort(stable=True)
+        places.append(before[order])
+        counts.append(torch.bincount(operations, minlength=len(color.JITTER)).tolist())
+        factors.append(values[order, operations[order]])
+        before = order.argsort()
+    return counts, torch.stack([*places, rows[order]]), torch.stack(factors)
 
 
 def _jitter_one(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:

@@ -11,7 +11,10 @@ Legend: N batch, C channels, H x W pixels, G cells along one axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,8 +119,8 @@ class MaskParams:
     """One batch's masks. `mask (N, C, H, W)` is bool (True = masked). `fill` has the masked values
     (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0), or is "mean", "blur" or "other" if they are
     computed from the images. `applied (N,)`, `independent (N,)` and `focal (N, C)`, all bool, are
-    what was drawn. `blur_sigma` is in pixels. `relative`: a fill of noise is in units of each
-    image's standard deviation."""
+    what was drawn, on the generator's device. `blur_sigma` is in pixels. `relative`: a fill of
+    noise is in units of each image's standard deviation."""
 
     mask: Tensor
     fill: Tensor | str | None
@@ -138,32 +141,80 @@ def _range(value: float | tuple[float, float]) -> tuple[float, float]:
     return (value, value) if isinstance(value, (int, float)) else (value[0], value[1])
 
 
-class _Draws:
-    """Random numbers that are drawn on the generator's device and moved to the images' device while
-    they are small. A GPU then needs neither synchronisation nor a transfer of complete masks if the
-    generator is on the CPU."""
+@dataclass(frozen=True)
+class _Normal:
+    """Standard normal numbers of a shape: `drawn`, or still to be drawn from `seed`."""
 
-    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self.generator = generator
-        self.device = device
+    shape: tuple[int, ...]
+    drawn: Tensor | None = None
+    seed: int = 0
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1) of the given shape."""
-        drawn = torch.rand(shape, generator=self.generator, device=self.generator.device)
-        return send(drawn, self.device)
+    def on(self, device: torch.device, out: Tensor | None = None) -> Tensor:
+        """The numbers, written to `out` if it is given."""
+        if self.drawn is not None:
+            return self.drawn if out is None else out.copy_(self.drawn)
+        generator = torch.Generator(device).manual_seed(self.seed)
+        return torch.randn(self.shape, generator=generator, device=device, out=out)
 
-    def between(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers in [low, high)."""
-        return self.uniform(*shape) * (high - low) + low
 
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, drawn on the images' device because they are as large as the
-        images."""
-        generator = self.generator
-        if generator.device.type != self.device.type:
-            seed = int(torch.randint(2**62, (1,), generator=generator))
-            generator = torch.Generator(self.device).manual_seed(seed)
-        return torch.randn(shape, generator=generator, device=self.device)
+@dataclass(frozen=True)
+class MaskDraws:
+    """What is drawn of the masks of one batch, or of several batches one after the other.
+
+    Tensors are on the generator's device and small: a GPU then needs neither synchronisation nor
+    a transfer of complete masks if the generator is on the CPU. Each channel has the numbers of the
+    channel that it follows. K is the number of the grid's cells.
+
+    applied, independent, focal: see `MaskParams`.
+    box: `(N, C, 4)`, first row and row after the last, then the columns, of the kept region in
+        pixels; the full image if nothing is masked outside a region.
+    scores, limit: `(N, C, K)` and `(N, C, 1)`; a cell is masked if its score, or with
+        `MaskRecipe.exact_count` the rank of its score, is below the limit.
+    shift: `(N, C, 2)`, see `_places`; None if the grid starts at the image's corner.
+    noise, patches: normal numbers of each batch, see `_noise`. They are as large as the images, so
+        they are drawn on the images' device.
+    """
+
+    applied: Tensor
+    independent: Tensor
+    focal: Tensor
+    box: Tensor
+    scores: Tensor
+    limit: Tensor
+    shift: Tensor | None
+    noise: tuple[_Normal, ...] = ()
+    patches: tuple[_Normal, ...] = ()
+
+    @classmethod
+    def cat(cls, parts: Sequence[MaskDraws]) -> MaskDraws:
+        """The draws of several batches of one recipe, joined."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], tuple):
+                return tuple(chain.from_iterable(values))
+            return None if values[0] is None else torch.cat(values)
+
+        return cls(**{field.name: joined(field.name) for field in fields(cls)})
+
+    def to(self, device: torch.device) -> MaskDraws:
+        """The draws with the numbers that make the masks on `device`, sent in one copy."""
+        if self.box.device == device:
+            return self
+        shift = () if self.shift is None else (self.shift.to(self.box.dtype),)
+        parts = [part.flatten(1) for part in (self.box, self.scores, self.limit, *shift)]
+        sent = send(torch.cat(parts, dim=1), device)
+        channels = self.box.shape[1]
+        split = [
+            part.unflatten(1, (channels, -1))
+            for part in sent.split([part.shape[1] for part in parts], dim=1)
+        ]
+        box, scores, limit = split[:3]
+        return replace(
+            self, box=box, scores=scores, limit=limit, shift=split[3].long() if shift else None
+        )
 
 
 def sample_params(
@@ -177,27 +228,78 @@ def sample_params(
     shape `(N, C, H, W)`; `device` is the images' (default: the generator's). Raises `InputError`
     when the grid is larger than the image.
     """
+    device = device if device is not None else generator.device
+    return make_masks(recipe, shape, draw_masks(recipe, shape, generator, device), device)
+
+
+def draw_masks(
+    recipe: MaskRecipe,
+    shape: tuple[int, int, int, int],
+    generator: torch.Generator,
+    device: torch.device,
+) -> MaskDraws:
+    """Draw the numbers that `make_masks` turns into the masks of a batch; arguments and errors are
+    those of `sample_params`."""
     n, c, h, w = shape
     recipe.check(min(h, w))
-    draws = _Draws(generator, device if device is not None else generator.device)
-    applied = draws.uniform(n) < recipe.apply_prob
-    independent = draws.uniform(n) < recipe.channel_prob
-    focal = draws.uniform(n, c) < recipe.focal_prob
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    def normal(*shape: int) -> _Normal:
+        if generator.device.type == device.type:
+            return _Normal(shape, torch.randn(shape, generator=generator, device=generator.device))
+        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+        return _Normal(shape, seed=int(seed))
+
+    applied = uniform(n) < recipe.apply_prob
+    independent = uniform(n) < recipe.channel_prob
+    focal = uniform(n, c) < recipe.focal_prob
     if recipe.channel_kinds == "grid":
         independent = independent & ~focal[:, 0]
     mixed = independent if recipe.channel_kinds == "mixed" else torch.zeros_like(independent)
     focal = torch.where(mixed[:, None], focal, focal[:, :1])
+    channel = torch.where(independent[:, None], torch.arange(c, device=focal.device), 0)
+    box = _of_channel(_draw_boxes(recipe, shape, uniform), channel)
+    full = torch.tensor([0, h, 0, w], dtype=box.dtype, device=box.device)
+    scores, limit, shift = _draw_cells(recipe, shape, uniform)
     # A mask is the union of the masked cells and of everything outside a kept region. For a grid
     # mask the kept region is the full image; a focal mask has no masked cells.
-    channel = torch.where(independent[:, None], torch.arange(c, device=draws.device), 0)
-    outside = _outside(recipe, shape, draws, channel, focal & applied[:, None])
-    cells, shift = _masked_cells(recipe, shape, draws, channel, ~focal & applied[:, None])
-    mask = outside.logical_or_(cells)
+    return MaskDraws(
+        applied,
+        independent,
+        focal,
+        torch.where((focal & applied[:, None])[:, :, None], box, full),
+        _of_channel(scores, channel),
+        _of_channel(limit, channel) * (~focal & applied[:, None])[:, :, None],
+        None if shift is None else _of_channel(shift, channel),
+        *_draw_noise(recipe, shape, normal),
+    )
+
+
+def make_masks(
+    recipe: MaskRecipe,
+    shape: tuple[int, int, int, int],
+    draws: MaskDraws,
+    device: torch.device,
+) -> MaskParams:
+    """The masks `(N, C, H, W)` that were drawn, of one batch or of several, on the images' device.
+    The draws must be of this recipe, except for `MaskRecipe.apply_prob`, which they contain."""
+    sent = draws.to(device)
+    mask = _outside(shape, sent.box).logical_or_(_masked_cells(recipe, shape, sent))
     fill: Tensor | str | None = recipe.fill
     if fill == "noise":
-        fill = _noise(recipe, shape, draws, shift, focal)
-    sigma = recipe.blur_sigma * min(h, w)
-    return MaskParams(mask, fill, applied, independent, focal, sigma, recipe.noise_relative)
+        fill = _noise(recipe, shape, sent)
+    sigma = recipe.blur_sigma * min(shape[2:])
+    return MaskParams(
+        mask,
+        fill,
+        draws.applied,
+        draws.independent,
+        draws.focal,
+        sigma,
+        recipe.noise_relative,
+    )
 
 
 def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
@@ -223,34 +325,52 @@ def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
     return gaussian_blur(images, blur_sigma, 2 * max(reach, 1) + 1)
 
 
-def _noise(
-    recipe: MaskRecipe,
-    shape: tuple[int, int, int, int],
-    draws: _Draws,
-    shift: Tensor | None,
-    focal: Tensor,
-) -> Tensor | None:
-    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None if the noise is 0.
-
-    shift, focal: those of the masks, see `_masked_cells` and `MaskParams`.
-    """
+def _draw_noise(
+    recipe: MaskRecipe, shape: tuple[int, int, int, int], normal: Callable[..., _Normal]
+) -> tuple[tuple[_Normal, ...], tuple[_Normal, ...]]:
+    """`MaskDraws.noise` and `MaskDraws.patches` of a batch."""
     n, c, h, w = shape
-    if recipe.noise == "none":
-        return None
+    if recipe.fill != "noise" or recipe.noise == "none":
+        return (), ()
     if recipe.noise == "image":
-        noise = draws.normal(n, c, 1, 1)
-    elif recipe.noise == "cell":
-        noise = _spread(draws.normal(n, c, *_grid(recipe, h, w)), shape, recipe.grid_size, shift)
-    else:
-        noise = draws.normal(n, c, h, w)
+        return (normal(n, c, 1, 1),), ()
+    if recipe.noise == "cell":
+        return (normal(n, c, *_grid(recipe, h, w)),), ()
+    noise, cell = normal(n, c, h, w), recipe.grid_size
+    return (noise,), (normal(c, cell, cell),) if recipe.noise == "patch" else ()
+
+
+def _noise(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraws) -> Tensor | None:
+    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None if the noise is 0."""
+    if not draws.noise:
+        return None
+    device, c = draws.box.device, shape[1]
+    noise = _joined(draws.noise, device)
+    if recipe.noise == "cell":
+        noise = _spread(noise, shape, recipe.grid_size, draws.shift)
     if recipe.noise == "patch":
         cell = recipe.grid_size
-        patch = draws.normal(c, cell, cell)
-        y, x = (place % cell for place in _places(shape, shift, draws.device))
-        every = torch.arange(c, device=draws.device)[None, :, None, None]
-        tiled = patch[every, y[:, :, :, None], x[:, :, None, :]]
-        noise = torch.where(focal[:, :, None, None], noise, tiled)
+        y, x = (place % cell for place in _places(shape, draws.shift, device))
+        every = torch.arange(c, device=device)[None, :, None, None]
+        patches = torch.stack([patch.on(device) for patch in draws.patches])
+        of_batch = torch.arange(len(patches)).repeat_interleave(
+            torch.tensor([part.shape[0] for part in draws.noise])
+        )
+        batch = send(of_batch, device)[:, None, None, None]
+        tiled = patches[batch, every, y[:, :, :, None], x[:, :, None, :]]
+        noise = torch.where(send(draws.focal, device)[:, :, None, None], noise, tiled)
     return noise.mul_(recipe.noise_std)
+
+
+def _joined(parts: Sequence[_Normal], device: torch.device) -> Tensor:
+    """The numbers of several batches, one after the other."""
+    if len(parts) == 1:
+        return parts[0].on(device)
+    sizes = [part.shape[0] for part in parts]
+    joined = torch.empty(sum(sizes), *parts[0].shape[1:], device=device)
+    for part, target in zip(parts, joined.split(sizes)):
+        part.on(device, target)
+    return joined
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
@@ -258,30 +378,29 @@ def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
     return drawn.gather(1, channel[:, :, None].expand_as(drawn))
 
 
-def _masked_cells(
-    recipe: MaskRecipe,
-    shape: tuple[int, int, int, int],
-    draws: _Draws,
-    channel: Tensor,
-    wanted: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """Grid masks `(N, C, H, W)` (nothing is masked if `wanted (N, C)` is False), and the grid's
-    shift (see `_places`). Channel c of image n uses the draws of `channel[n, c]`."""
+def _draw_cells(
+    recipe: MaskRecipe, shape: tuple[int, int, int, int], uniform: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Scores, limit and shift of `MaskDraws`, as if all channels were independent and masked."""
     n, c, h, w = shape
     rows, columns = _grid(recipe, h, w)
-    ratio = draws.between(*_range(recipe.ratio), n, 1, 1)
-    scores = draws.uniform(n, c, rows * columns)
+    low, high = _range(recipe.ratio)
+    limit = uniform(n, 1, 1) * (high - low) + low
+    scores = uniform(n, c, rows * columns)
     if recipe.exact_count:
         # Round up or down at random: 0.30 of 49 cells is 14.7, and the mean has to stay 14.7.
-        count = (ratio * (rows * columns) + draws.uniform(n, c, 1)).floor()
-        masked = scores.argsort(dim=2).argsort(dim=2) < count
-    else:
-        masked = scores < ratio
-    masked = (_of_channel(masked, channel) & wanted[:, :, None]).view(n, c, rows, columns)
-    shift = None
-    if recipe.random_phase:
-        shift = _of_channel((draws.uniform(n, c, 2) * recipe.grid_size).long(), channel)
-    return _spread(masked, shape, recipe.grid_size, shift), shift
+        limit = (limit * (rows * columns) + uniform(n, c, 1)).floor()
+    shift = (uniform(n, c, 2) * recipe.grid_size).long() if recipe.random_phase else None
+    return scores, limit.expand(n, c, 1), shift
+
+
+def _masked_cells(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraws) -> Tensor:
+    """Grid masks `(N, C, H, W)`."""
+    scores = draws.scores
+    if recipe.exact_count:
+        scores = scores.argsort(dim=2).argsort(dim=2)
+    masked = (scores < draws.limit).view(*scores.shape[:2], *_grid(recipe, *shape[2:]))
+    return _spread(masked, shape, recipe.grid_size, draws.shift)
 
 
 def _grid(recipe: MaskRecipe, h: int, w: int) -> tuple[int, int]:
@@ -318,26 +437,26 @@ def _spread(
     return values.gather(2, y[:, :, :, None].expand(n, c, h, w))
 
 
-def _outside(
-    recipe: MaskRecipe,
-    shape: tuple[int, int, int, int],
-    draws: _Draws,
-    channel: Tensor,
-    wanted: Tensor,
+def _draw_boxes(
+    recipe: MaskRecipe, shape: tuple[int, int, int, int], uniform: Callable[..., Tensor]
 ) -> Tensor:
-    """Focal masks `(N, C, H, W)`: True outside the kept region; nothing is masked if
-    `wanted (N, C)` is False. Channel c of image n uses the draws of `channel[n, c]`."""
+    """`MaskDraws.box`, as if all channels were independent and had focal masks."""
     n, c, h, w = shape
-    side = draws.between(*_range(recipe.focal_size), n, c, 1)
+    low, high = _range(recipe.focal_size)
+    side = uniform(n, c, 1) * (high - low) + low
     low, high = (math.log(value) for value in recipe.focal_aspect)
-    stretch = draws.between(low, high, n, c, 1).div(2.0).exp()  # sqrt(width / height)
+    stretch = (uniform(n, c, 1) * (high - low) + low).div(2.0).exp()  # sqrt(width / height)
     tall = (side / stretch * h).round().clamp(1, h)
     wide = (side * stretch * w).round().clamp(1, w)
-    top = (draws.uniform(n, c, 1) * (h - tall + 1)).floor()
-    left = (draws.uniform(n, c, 1) * (w - wide + 1)).floor()
-    box = _of_channel(torch.cat([top, top + tall, left, left + wide], dim=2), channel)
+    top = (uniform(n, c, 1) * (h - tall + 1)).floor()
+    left = (uniform(n, c, 1) * (w - wide + 1)).floor()
+    return torch.cat([top, top + tall, left, left + wide], dim=2)
+
+
+def _outside(shape: tuple[int, int, int, int], box: Tensor) -> Tensor:
+    """Focal masks `(N, C, H, W)`: True outside the box `(N, C, 4)`."""
     top, bottom, left, right = box.split(1, dim=2)
-    y, x = torch.arange(h, device=draws.device), torch.arange(w, device=draws.device)
-    outside_y = ((y < top) | (y >= bottom)) & wanted[:, :, None]
-    outside_x = ((x < left) | (x >= right)) & wanted[:, :, None]
+    y, x = (torch.arange(side, device=box.device) for side in shape[2:])
+    outside_y = (y < top) | (y >= bottom)
+    outside_x = (x < left) | (x >= right)
     return outside_y[:, :, :, None] | outside_x[:, :, None, :]

@@ -7,7 +7,7 @@ operation follows. Legend: V views, N batch, S a view's side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,7 +18,7 @@ from pretrain.data import augment, masking
 from pretrain.data.augment import AugmentParams, ViewRecipe
 from pretrain.data.blur import check_kernel
 from pretrain.data.highpass import HighPass
-from pretrain.data.masking import MaskParams, MaskRecipe
+from pretrain.data.masking import MaskDraws, MaskParams, MaskRecipe
 from pretrain.data.preprocess import Preprocess
 
 
@@ -89,32 +89,51 @@ class ViewMaker:
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
         params, masks = self._draw(crops, generator)
-        pixels = self._augmented(crops, params)
-        return [self._masked(pixels[view], view, mask) for view, mask in enumerate(masks)]
+        pixels: dict[int, Tensor] = {}
+        made: dict[int, Tensor] = {}
+        for views, images in self._augmented(crops, params):
+            pixels.update(zip(views, images.chunk(len(views))))
+            for alike, part in self._finished_alike(views, images):
+                finished = self._finish(part, alike, [masks[view] for view in alike])
+                made.update(zip(alike, finished.chunk(len(alike))))
+        for view, source in enumerate(self.same_view):
+            if source is not None:
+                pixels[view] = pixels[source]
+                made[view] = self._finish(pixels[view], [view], [masks[view]])
+        return [made[view] for view in range(self.num_views)]
 
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
         """The mask of each view (None if its branch has none) that `__call__` draws for these crops
         from a generator in the same state. It only draws, and makes no view."""
-        return self._draw(crops, generator)[1]
+        drawn = self._draw(crops, generator)[1]
+        return [
+            None if recipe is None or draws is None else _masks(recipe, crop, draws)
+            for recipe, crop, draws in zip(self.masks, crops, drawn)
+        ]
 
     def _draw(
         self, crops: Sequence[Tensor], generator: torch.Generator
-    ) -> tuple[dict[int, AugmentParams], list[MaskParams | None]]:
+    ) -> tuple[dict[int, AugmentParams], list[MaskDraws | None]]:
         """All draws, view by view: the augmentation of each view that does not reuse another view,
         and the mask of every view."""
         params: dict[int, AugmentParams] = {}
-        masks: list[MaskParams | None] = []
-        for view, source in enumerate(self.same_view):
+        masks: list[MaskDraws | None] = []
+        for view, (crop, source) in enumerate(zip(crops, self.same_view)):
             if source is None:
-                number = len(crops[view])
-                params[view] = augment.sample_params(self.recipes[view], number, generator)
-            masks.append(self._draw_mask(crops[view], view, generator))
+                params[view] = augment.sample_params(self.recipes[view], len(crop), generator)
+            recipe, drawn = self.masks[view], None
+            if recipe is not None:
+                drawn = masking.draw_masks(recipe, _shape(crop), generator, crop.device)
+            masks.append(drawn)
         return params, masks
 
-    def _augmented(self, crops: Sequence[Tensor], params: dict[int, AugmentParams]) -> list[Tensor]:
-        """Each view's photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1].
+    def _augmented(
+        self, crops: Sequence[Tensor], params: dict[int, AugmentParams]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1]. Yields views and
+        their pixels, one view after the other.
 
         Views of one size whose recipes differ only in probabilities are augmented together. This
         is for GPUs, where starting kernels takes most of the time. On a CPU each view is augmented
@@ -125,22 +144,44 @@ class ViewMaker:
             alone = view if crops[view].device.type == "cpu" else None
             recipe = self.recipes[view] if alone is not None else self.recipes[view].operations()
             groups.setdefault((recipe, crops[view].shape, alone), []).append(view)
-        pixels: dict[int, Tensor] = {}
         for (recipe, _, _), views in groups.items():
+            views = [view for alike in self._alike(views) for view in alike]
             together = torch.cat([crops[view] for view in views]) if views[1:] else crops[views[0]]
             drawn = AugmentParams.cat([params[view] for view in views])
-            images = augment.apply_augment(together, drawn, recipe)
-            pixels.update(zip(views, images.chunk(len(views))))
-        for view, source in enumerate(self.same_view):
-            if source is not None:
-                pixels[view] = pixels[source]
-        return [pixels[view] for view in range(self.num_views)]
+            yield views, augment.apply_augment(together, drawn, recipe)
 
-    def _masked(self, images: Tensor, view: int, mask: MaskParams | None) -> Tensor:
-        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` -> the network's input.
+    def _alike(self, views: Sequence[int]) -> list[list[int]]:
+        """The views in groups that have the same filter, and masks that differ only in their
+        probability. A mask of other images of the batch has a group of its own."""
+        groups: dict[tuple[HighPass | None, MaskRecipe | None, int | None], list[int]] = {}
+        for view in views:
+            mask = self.masks[view]
+            alone = view if mask is not None and mask.fill == "other" else None
+            certain = None if mask is None else replace(mask, apply_prob=1.0)
+            groups.setdefault((self.highpasses[view], certain, alone), []).append(view)
+        return list(groups.values())
+
+    def _finished_alike(
+        self, views: list[int], images: Tensor
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Groups of views that are normalised, filtered and masked together, with their pixels:
+        parts of `images`, which has those of all views in this order."""
+        groups = self._alike(views)
+        number = len(images) // len(views)
+        yield from zip(groups, images.split([number * len(alike) for alike in groups]))
+
+    def _finish(
+        self, images: Tensor, views: Sequence[int], draws: Sequence[MaskDraws | None]
+    ) -> Tensor:
+        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` of views that `_alike` groups,
+        one after the other -> the network's input.
 
         On a CPU this also runs in pieces, unless the mask is filled with other images of the batch.
         """
+        view = views[0]
+        recipe = self.masks[view]
+        drawn = [part for part in draws if part is not None]
+        mask = _masks(recipe, images, MaskDraws.cat(drawn)) if recipe is not None else None
         preprocess = replace(self.preprocess, highpass=self.highpasses[view])
         affine = preprocess.affine(images)
         from_batch = mask is not None and mask.fill == "other"
@@ -156,11 +197,12 @@ class ViewMaker:
             target.copy_(made if part is None else masking.apply_mask(made, part))
         return out
 
-    def _draw_mask(
-        self, images: Tensor, view: int, generator: torch.Generator
-    ) -> MaskParams | None:
-        recipe = self.masks[view]
-        if recipe is None:
-            return None
-        shape = (images.shape[0], images.shape[1], images.shape[2], images.shape[3])
-        return masking.sample_params(recipe, shape, generator, images.device)
+
+def _masks(recipe: MaskRecipe, images: Tensor, draws: MaskDraws) -> MaskParams:
+    """The masks of images `(N, C, H, W)`, on their device."""
+    return masking.make_masks(recipe, _shape(images), draws, images.device)
+
+
+def _shape(images: Tensor) -> tuple[int, int, int, int]:
+    n, c, h, w = images.shape
+    return n, c, h, w

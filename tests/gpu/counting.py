@@ -15,8 +15,8 @@ from tests.gpu.pretend_cuda import PretendCuda
 # The numbers as they are stored, in this order; those of views are pretraining's alone.
 ORDER = (
     *("images", "views_synchronisations", "synchronisations", "large_pageable_copies"),
-    *("collectives", "host_to_device_copies", "view_kernels", "kernels", "model_mib", "peak_mib"),
-    *("gflop", "dtypes", "places"),
+    *("collectives", "host_to_device_copies", "view_kernels", "view_gb", "kernels", "model_mib"),
+    *("peak_mib", "gflop", "dtypes", "places"),
 )
 
 

@@ -131,6 +131,36 @@ def test_live_memory_and_its_peak(cuda: PretendCuda) -> None:
         assert cuda.live == 0
 
 
+@pytest.mark.parametrize(
+    "code, moved",
+    [
+        (lambda x: x + 1.0, 4096 + 4096),
+        (lambda x: x.add_(1.0), 4096 + 4096),
+        (lambda x: x.zero_(), 4096),
+        (lambda x: torch.add(x, x[:1], out=torch.empty_like(x)), 4096 + 64 + 4096),
+        (lambda x: x * torch.ones(16).to(CUDA).expand(64, 16), 64 + 4096 + 64 + 4096),
+        (lambda x: x[:8].clone(), 512 + 512),
+        (lambda x: x[:8].copy_(torch.ones(8, 16)), 512),
+        (lambda x: x.to(torch.float16), 4096 + 2048),
+        (lambda x: x.index_select(0, torch.arange(4, device=CUDA)), 32 + 32 + 256 + 256),
+        (
+            lambda x: x.index_copy_(0, torch.arange(4, device=CUDA), torch.ones(4, 16).to(CUDA)),
+            32 + 256 + 32 + 256 + 256,
+        ),
+        (lambda x: x.view(16, 64).t(), 0),
+        (lambda x: torch.empty_like(x), 0),
+    ],
+)
+def test_bytes_that_kernels_move(
+    cuda: PretendCuda, code: Callable[[Tensor], object], moved: int
+) -> None:
+    with cuda:
+        x = torch.ones(64, 16, device=CUDA)
+        cuda.reset()
+        code(x)
+        assert cuda.moved == moved
+
+
 def test_flops_and_dtypes(cuda: PretendCuda) -> None:
     with cuda, torch.no_grad():
         half = torch.zeros(4, 5, device=CUDA, dtype=torch.bfloat16)

@@ -6,9 +6,9 @@ stay what they are, so that draws made there have values.
 
 An operation that would fail on a GPU fails here: tensors on two devices, or a CPU generator for a
 draw on the GPU. What would be slow there is counted, with its file and line: places where the host
-waits for the device (a synchronisation), copies from the host's memory, kernels, collectives of
-processes, FLOPs, and the memory of live tensors (in steps of 512 bytes, as torch's caching
-allocator; no workspace of a library, no fragmentation).
+waits for the device (a synchronisation), copies from the host's memory, kernels and the bytes that
+they read and write, collectives of processes, FLOPs, and the memory of live tensors (in steps of
+512 bytes, as torch's caching allocator; no workspace of a library, no fragmentation).
 
 It needs the runtime of `tests/gpu/runtime` below it. Without one, torch looks for a driver as soon
 as a tensor is sliced, autocast or a generator is made for "cuda", or a gradient is computed.
@@ -16,6 +16,7 @@ as a tensor is sliced, autocast or a generator is made for "cuda", or a gradient
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections import Counter
@@ -52,6 +53,9 @@ WAITING = {
     "aten::repeat_interleave",
     "torchvision::nms",
 }
+# Operations that write their first argument without reading it.
+WRITES_FIRST = ("aten::fill_", "aten::zero_", "aten::normal_", "aten::uniform_", "aten::random_")
+ROWS = ("aten::index_select", "aten::index_copy_")
 NO_KERNEL = ("aten::detach", "aten::alias", "aten::lift", "aten::empty", "prim::", "c10d::")
 
 
@@ -156,6 +160,7 @@ class PretendCuda(TorchDispatchMode):
         self.large_pageable: Counter[str] = Counter()  # those that wait for pageable memory
         self.convolutions: Counter[str] = Counter()  # and matmuls, of dtypes
         self.flops = 0
+        self.moved = 0  # bytes that kernels read and write
         self.peak = self.live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -183,8 +188,11 @@ class PretendCuda(TorchDispatchMode):
         name = func._schema.name
         self._check_devices(name, [t for t in tensors if not isinstance(t, CudaTensor)], on_device)
         self._check_generator(name, kwargs.get("generator"))
+        before = self.kernels[name]
         self._count(func, name, args, on_device)
         out = tree_map(self._wrap, self._compute(func, name, args, kwargs, to_device))
+        if self.kernels[name] > before:
+            self._move_by(func, name, args, kwargs, out)
         packet = func._overloadpacket
         if packet in flop_registry:
             self.flops += flop_registry[packet](*args, **kwargs, out_val=out)
@@ -223,7 +231,9 @@ class PretendCuda(TorchDispatchMode):
             self._from_host(source, non_blocking)
         self.kernels["aten::_to_copy"] += 1
         options["device"] = self.device
-        return self._wrap(aten._to_copy.default(self._unwrap(source), **options))
+        out = self._wrap(aten._to_copy.default(self._unwrap(source), **options))
+        self._move(source, out)
+        return out
 
     def _copy_into(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
         """`Tensor.copy_`."""
@@ -233,6 +243,7 @@ class PretendCuda(TorchDispatchMode):
         if not isinstance(source, CudaTensor):
             self._from_host(source, non_blocking)
         self.kernels["aten::copy_"] += 1
+        self._move(source, target)
         target.inner.copy_(self._unwrap(source).to(self.device))
         return target
 
@@ -283,6 +294,22 @@ class PretendCuda(TorchDispatchMode):
             self._wait(name.removeprefix("aten::"))
         if name in ("aten::convolution", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
             self.convolutions[f"{name.removeprefix('aten::')} {on_device[-1].dtype}"] += 1
+
+    def _move_by(self, func: Any, name: str, args: tuple, kwargs: dict[str, Any], out: Any) -> None:
+        if name in ROWS:  # of the largest tensor only some rows are touched
+            rows = args[3] if name == "aten::index_copy_" else out
+            self._move(rows, rows, args[2])
+            return
+        written = {argument.name for argument in func._schema.arguments if argument.is_out}
+        read = [value for key, value in kwargs.items() if key not in written]
+        self._move(args[1 if name.startswith(WRITES_FIRST) else 0 :], read, out)
+
+    def _move(self, *tensors: Any) -> None:
+        """Counts the bytes of tensors on the device, of one that is expanded once."""
+        for tensor in _tensors_in(tensors):
+            if isinstance(tensor, CudaTensor):
+                sizes = zip(tensor.shape, tensor.stride())
+                self.moved += math.prod(n for n, stride in sizes if stride) * tensor.itemsize
 
     def _wait(self, why: str) -> None:
         self.synchronisations[f"{why}, {place()}"] += 1

@@ -63,11 +63,14 @@ def measure(case: str, values: bool = False, overrides: Sequence[str] = ()) -> d
             batch_of_crops = crops(cfg, images)
             cuda.reset()
             given = loop.prepare(training, batch_of_crops, step)
-            views = (sum(cuda.synchronisations.values()), sum(cuda.kernels.values()))
+            of_views = {
+                "views_synchronisations": sum(cuda.synchronisations.values()),
+                "view_kernels": sum(cuda.kernels.values()),
+                "view_gb": round(cuda.moved / 1e9, 2),
+            }
             outcome = loop.forward_backward(training, given)
             taken = loop.finish_step(training, outcome)
             assert taken and training.step == step + 1
-        of_views = {"views_synchronisations": views[0], "view_kernels": views[1]}
         return counted(cuda, images, model, of_views)
 
 
