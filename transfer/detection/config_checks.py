@@ -53,11 +53,18 @@ NAMES: dict[str, Collection[Any]] = {
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
 }
+# Of nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles (cocodataset.org, "Keypoint
+# Evaluation"); pycocotools' own defaults, to which a test compares them.
+COCO_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
+    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
 LEAST = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "SOLVER.WARMUP_ITERS": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MIN_SIZE_TEST": 0,
@@ -117,7 +124,27 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     # refuses what no detector here can be
     spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     _check_widths(cfg, spec.resnet)
+    oks_sigmas(cfg)  # refuses another number than that of keypoints
     check_run(cfg, name)
+
+
+def oks_sigmas(cfg: CfgNode) -> tuple[float, ...]:
+    """How far off each keypoint may be, in COCO's metric: TEST.KEYPOINT_OKS_SIGMAS, or COCO's own;
+    () without keypoints. Raises InputError for another number than that of the keypoints."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return ()
+    key, count = "TEST.KEYPOINT_OKS_SIGMAS", cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    given = tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    sigmas = given or COCO_SIGMAS
+    if len(sigmas) != count:
+        what = f"{len(given)} numbers" if given else f"empty, which means COCO's {len(COCO_SIGMAS)}"
+        raise InputError(
+            f"{key} is {what}, but MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {count}: give a number "
+            "for each keypoint"
+        )
+    if min(sigmas) <= 0:
+        raise InputError(f"{key} {list(sigmas)} must be numbers above 0")
+    return sigmas
 
 
 def make_crop(cfg: CfgNode) -> CropSpec | None:
@@ -149,7 +176,7 @@ def check_train_named(cfg: CfgNode) -> None:
 
 def own_data_kinds(cfg: CfgNode) -> tuple[str, ...]:
     """The kinds of names for one's own data that can hold what the config trains on."""
-    return ("coco",) if cfg.MODEL.MASK_ON else ("voc", "coco")
+    return ("coco",) if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON else ("voc", "coco")
 
 
 def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
