@@ -19,6 +19,13 @@ from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import read_numbers, shown
 from transfer.datasets.samples import DetectionSet, Sample
 
+# How far off each keypoint of a person may be in COCO's metric (cocodataset.org, "Keypoint
+# Evaluation"): nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles. They are
+# pycocotools' own, to which a test compares them.
+COCO_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
+    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
 COUNT = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
 NOT_TRIPLES = "keypoints are not {0} times x, y, visibility ({1} {0})"
 BAD_VISIBILITY = "visibilities of keypoints are not 0, 1 or 2"

@@ -16,6 +16,7 @@ from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.loggers import check_loggers
+from transfer.datasets.keypoints import COCO_SIGMAS
 from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import (
@@ -53,12 +54,6 @@ NAMES: dict[str, Collection[Any]] = {
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
 }
-# Of nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles (cocodataset.org, "Keypoint
-# Evaluation"); pycocotools' own defaults, to which a test compares them.
-COCO_SIGMAS = (
-    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
-    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
-)
 LEAST = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,

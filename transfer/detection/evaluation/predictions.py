@@ -95,8 +95,21 @@ def from_coco_results(
                 f"result {place} has the category_id {result['category_id']!r}, which the data set "
                 "does not have"
             )
+        _check_keypoints(place, result, results[0])
         by_image.setdefault(result["image_id"], []).append(result)
     return [_of_image(image_id, rows, category_ids) for image_id, rows in by_image.items()]
+
+
+def _check_keypoints(place: int, result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Raises InputError for keypoints that are not x, y, score of as many as the first result's."""
+    if "keypoints" not in result or "keypoints" not in first:
+        return
+    found, others = result["keypoints"], first["keypoints"]
+    if not isinstance(found, list) or not found or len(found) % 3 or len(found) != len(others):
+        raise InputError(
+            f"result {place} has keypoints that are not x, y, score of each of the keypoints that "
+            f"the first result has: {str(found)[:60]}"
+        )
 
 
 def _of_image(

@@ -13,10 +13,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
+import transfer
+from pretrain.common.errors import InputError
 from tests.transfer.detection.evaluation.test_draws import SIDE, repeated
+from transfer.datasets.keypoints import COCO_SIGMAS
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.config_checks import COCO_SIGMAS
 from transfer.detection.evaluation.coco import FAST, choose_evaluator, evaluate_coco
 from transfer.detection.evaluation.predictions import (
     Predictions,
@@ -169,6 +171,21 @@ def test_truth_as_prediction_scores_100(tmp_path: Path, evaluator: str) -> None:
     annotated = json.loads((tmp_path / "data/people.json").read_text())["annotations"]
     first = next(a for a in annotated if not a["iscrowd"])
     assert stored[0]["keypoints"] == first["keypoints"]
+
+
+def test_evaluate_scores_keypoints_that_every_prediction_has(tmp_path: Path) -> None:
+    dataset = people(tmp_path / "data")
+    _, rows = random_people(12, seed=4)
+    scores = transfer.evaluate(rows, dataset, oks_sigmas=SIGMAS)
+    assert 0 < scores.metrics["keypoints/AP"] < 100
+    plain = [{k: v for k, v in row.items() if k != "keypoints"} for row in rows]
+    assert "keypoints/AP" not in transfer.evaluate(plain, dataset).metrics
+    with pytest.raises(InputError, match="have 4 keypoints, and oks_sigmas 17 numbers"):
+        transfer.evaluate(rows, dataset)
+    for wrong in (rows[1]["keypoints"][:-3], rows[1]["keypoints"][:-1], [], "x"):
+        damaged = [rows[0], {**rows[1], "keypoints": wrong}]
+        with pytest.raises(InputError, match="result 1 has keypoints that are not x, y, score"):
+            transfer.evaluate(damaged, dataset, oks_sigmas=SIGMAS)
 
 
 def test_nothing_found_is_0(tmp_path: Path, evaluator: str) -> None:
