@@ -3,7 +3,8 @@
 For a seed and counts, `make_digits` writes below a folder (use the folder as $DETECTRON2_DATASETS):
     digits_cls/{train,val,test}/<digit>/*.png  32 px crops, one digit each (folder:digits_cls:train)
     digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
-    digits_coco/                               the same scenes with masks (coco:digits_coco:train)
+    digits_coco/                               the same scenes with masks (coco:digits_coco:train),
+                                               and with keypoints (person_keypoints_train.json)
     digits.json                                what was made: format, seed, counts
 The splits share neither digits nor parts of the photographs. The same seed and counts give the same
 bytes (with the same versions of Pillow and scikit-learn). Image i of a split is the same for all
@@ -16,7 +17,7 @@ import io
 import json
 import logging
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -38,6 +39,8 @@ from pretrain.digits.scenes import (
     coco_annotations,
     coco_categories,
     draw_scene,
+    keypoint_annotations,
+    keypoint_categories,
     voc_annotation,
 )
 
@@ -179,8 +182,13 @@ def _write_scenes(root: Path, seed: int, counts: Sequence[int]) -> None:
             (voc / "JPEGImages" / name).write_bytes(jpeg)
             (voc / "Annotations" / f"{image_id:06d}.xml").write_text(voc_annotation(scene, name))
         (voc / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{n:06d}\n" for n in drawn))
-        annotations = json.dumps(_coco_document(drawn)) + "\n"
-        (coco / "annotations" / f"instances_{split}.json").write_text(annotations)
+        written = {
+            "instances": _coco_document(drawn, coco_annotations, coco_categories()),
+            "person_keypoints": _coco_document(drawn, keypoint_annotations, keypoint_categories()),
+        }
+        for kind, document in written.items():
+            text = json.dumps(document) + "\n"
+            (coco / "annotations" / f"{kind}_{split}.json").write_text(text)
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:
@@ -190,10 +198,14 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _coco_document(scenes: dict[int, Scene]) -> dict:
+def _coco_document(
+    scenes: dict[int, Scene],
+    annotate: Callable[[Scene, int, int], list[dict]],
+    categories: list[dict],
+) -> dict:
     annotations: list[dict] = []
     for image_id, scene in scenes.items():
-        annotations += coco_annotations(scene, image_id, first_id=len(annotations) + 1)
+        annotations += annotate(scene, image_id, len(annotations) + 1)
     images = [
         {"id": n, "file_name": f"{n:06d}.jpg", "height": SCENE_SIDE, "width": SCENE_SIDE}
         for n in scenes
@@ -204,5 +216,5 @@ def _coco_document(scenes: dict[int, Scene]) -> dict:
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": coco_categories(),
+        "categories": categories,
     }

@@ -25,6 +25,7 @@ from pretrain.digits.render import (
 )
 
 SCENE_SIDE = 128
+KEYPOINTS = ("top", "bottom", "left", "right")  # the ends of a digit
 _HEIGHTS = (24.0, 60.0)  # pixels of a digit in a scene
 _ZOOM = (1.0, 1.6)  # photo pixels per scene pixel
 _MAX_DIGITS = 4
@@ -134,6 +135,39 @@ def coco_categories() -> list[dict]:
         {"id": digit + 1, "name": str(digit), "supercategory": "digit"}
         for digit in range(NUM_CLASSES)
     ]
+
+
+def keypoint_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
+    """As `coco_annotations`, of one class, with the ends of each digit's visible pixels as
+    keypoints x, y, 2: those of `KEYPOINTS`."""
+    annotations = coco_annotations(scene, image_id, first_id)
+    for annotation, mask in zip(annotations, scene.masks):
+        keypoints = [value for x, y in mask_ends(mask) for value in (x, y, 2)]
+        annotation |= {"category_id": 1, "keypoints": keypoints, "num_keypoints": len(KEYPOINTS)}
+    return annotations
+
+
+def keypoint_categories() -> list[dict]:
+    """The one category, with the keypoints' names and the two lines that join them."""
+    category = {"id": 1, "name": "digit", "supercategory": "digit"}
+    return [{**category, "keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [3, 4]]}]
+
+
+def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
+    """(x, y) of the uppermost, lowest, leftmost and rightmost true pixel of a bool (H, W) mask; of
+    several the middle one."""
+    y, x = np.nonzero(mask)
+    ends = []
+    for along, across, value in (
+        (y, x, y.min()),
+        (y, x, y.max()),
+        (x, y, x.min()),
+        (x, y, x.max()),
+    ):
+        there = np.sort(across[along == value])
+        middle = int(there[len(there) // 2])
+        ends.append((middle, int(value)) if along is y else (int(value), middle))
+    return ends
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:

@@ -58,8 +58,9 @@ NOT_JSON = (
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
 
-def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
-    """The parsed file. Raises InputError when it, or the image folder, is missing or malformed."""
+def read_json(path: Path, image_folder: Path, keypoints: bool = False) -> dict[str, Any]:
+    """The parsed file; see `read_instances`. Raises InputError when it, or the image folder, is
+    missing or malformed."""
     for needed in (path, image_folder):
         if not needed.exists():
             raise InputError(
@@ -67,13 +68,16 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
                 f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; {ANY_PAIR}"
                 f"{_exported(image_folder)}{root_hint(needed)}"
             )
-    return read_instances(path)
+    return read_instances(path, keypoints)
 
 
-def read_instances(path: Path) -> dict[str, Any]:
-    """The content of the file, checked to be one of COCO's instances files."""
+def read_instances(path: Path, keypoints: bool = False) -> dict[str, Any]:
+    """The content of the file, checked to be one of COCO's instances files.
+
+    `keypoints`: they are needed: the annotations stay records, since columns have no keypoints.
+    """
     try:
-        content = _parsed(path)
+        content = parse_json(path.read_bytes()) if keypoints else _parsed(path)
     except UnicodeDecodeError as error:
         _refuse_packed(path)
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
@@ -152,10 +156,12 @@ def read_coco(
     classes: Sequence[str],
     *,
     scored: Sequence[str] = (),
+    keypoints: int = 0,
 ) -> Sequence[Sample]:
     """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
 
     `scored`: what is to be scored on the file, of "bbox" and "segm"; masks need more of it.
+    `keypoints`: how many an object has; 0: they are not read.
 
     Raises InputError for a category with objects outside `classes`, missing images, and all that
     contradicts itself, counted.
@@ -170,7 +176,14 @@ def read_coco(
         clear = find_clear(records, images, index)
     others: list[tuple[int, Id, Instance]] = []
     for found in read_annotations(
-        content, path, images, categories, findings, scored=bool(scored), clear=clear
+        content,
+        path,
+        images,
+        categories,
+        findings,
+        scored=bool(scored),
+        clear=clear,
+        keypoints=keypoints,
     ):
         if "segm" in scored:
             height, width = found.image.height, found.image.width
@@ -227,7 +240,14 @@ def _instance(found: Annotation, index: Mapping[Id, int], findings: Findings) ->
             findings.note(NO_POLYGON, found.where)
             return None
     category = index[found.category_id]
-    return Instance(_corners(found.bbox), category, found.crowd, polygons=polygons, rle=rle)
+    keypoints = None if found.keypoints is None else _from_corner(found.keypoints)
+    box = _corners(found.bbox)
+    return Instance(box, category, found.crowd, polygons=polygons, rle=rle, keypoints=keypoints)
+
+
+def _from_corner(keypoints: Sequence[float]) -> tuple[float, ...]:
+    """COCO names the pixel that a keypoint is in; its centre is half a pixel from its corner."""
+    return tuple(v + 0.5 if place % 3 < 2 else v for place, v in enumerate(keypoints))
 
 
 def _corners(bbox: Box) -> Box:

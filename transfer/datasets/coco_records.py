@@ -8,7 +8,7 @@ what is not is refused; both are counted in Findings. Everything is found here, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from transfer.datasets.annotation_values import (
 from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
 from transfer.datasets.coco_annotations import values
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
+from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
 NO_AREA = "objects have no 'area' (missing or null): that of their mask, else of their box is taken"
@@ -64,6 +65,7 @@ class Annotation:
 
     `place` is its number in the file's list, from 0. `area` is the annotated one, else the mask's
     or the box's. `segmentation` holds all polygons, short ones too, or compressed run lengths.
+    `keypoints` are x, y, visibility of each one, as annotated; None if they are not asked for.
     """
 
     place: int
@@ -74,6 +76,7 @@ class Annotation:
     area: float
     crowd: bool
     segmentation: Segmentation | None
+    keypoints: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,11 +183,13 @@ def read_annotations(
     *,
     scored: bool = False,
     clear: ClearRecords | None = None,
+    keypoints: int = 0,
 ) -> Iterator[Annotation]:
     """All annotations in the file's order, without those that are refused, and the clear ones.
 
     `scored`: the file is a test set: missing areas and crowd flags are noted.
     `clear`: records that were judged all at once, see `coco_clear.py`.
+    `keypoints`: how many an object has; 0: they are not read.
 
     Raises InputError for annotations of an image or a category that is not listed.
     """
@@ -208,6 +213,9 @@ def read_annotations(
             continue  # its record was refused
         image = images[image_id]
         found = _read(entry, place, where, image, category_id, findings, boxes, scored)
+        if found is not None and keypoints:
+            points = read_keypoints(findings, where, entry.get("keypoints"), keypoints)
+            found = replace(found, keypoints=points)
         if found is not None:
             corners.add(found)
             yield found

@@ -23,6 +23,7 @@ from pretrain.common.lookup import find, near_matches
 from pretrain.data.root import datasets_root, root_hint
 from transfer.datasets import coco, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
+from transfer.datasets.keypoints import read_keypoint_names
 from transfer.datasets.sample_columns import joined
 from transfer.datasets.samples import DetectionSet, Sample
 from transfer.datasets.voc_boxes import COUNTS_FROM
@@ -42,13 +43,16 @@ class Location:
     is_pair: bool = False  # named as file and folder, in any layout
 
 
-# name -> layout, folder below the root, split, number of classes
+# name -> layout, folder below the root, split, number of classes, and what a COCO file's name
+# begins with
 BUILTIN = {
-    "voc_2007_trainval": ("voc", "VOC2007", "trainval", 20),
-    "voc_2007_test": ("voc", "VOC2007", "test", 20),
-    "voc_2012_trainval": ("voc", "VOC2012", "trainval", 20),
-    "coco_2017_train": ("coco", "coco", "train2017", 80),
-    "coco_2017_val": ("coco", "coco", "val2017", 80),
+    "voc_2007_trainval": ("voc", "VOC2007", "trainval", 20, ""),
+    "voc_2007_test": ("voc", "VOC2007", "test", 20, ""),
+    "voc_2012_trainval": ("voc", "VOC2012", "trainval", 20, ""),
+    "coco_2017_train": ("coco", "coco", "train2017", 80, "instances"),
+    "coco_2017_val": ("coco", "coco", "val2017", 80, "instances"),
+    "keypoints_coco_2017_train": ("coco", "coco", "train2017", 1, "person_keypoints"),
+    "keypoints_coco_2017_val": ("coco", "coco", "val2017", 1, "person_keypoints"),
 }
 
 FORMS = {
@@ -82,8 +86,8 @@ def locate(name: str) -> Location:
             f"unknown detection data set {name!r}{near_matches(name, BUILTIN)}; give "
             f"{', '.join(FORMS.values())} for your own, or one of {', '.join(sorted(BUILTIN))}"
         )
-    layout, folder_name, split, num_classes = BUILTIN[name]
-    return _location(layout, datasets_root() / folder_name, split, num_classes)
+    layout, folder_name, split, num_classes, begin = BUILTIN[name]
+    return _location(layout, datasets_root() / folder_name, split, num_classes, begin)
 
 
 def is_detection_name(name: str) -> bool:
@@ -99,11 +103,13 @@ def open_sets(
     scored: Sequence[str] = (),
     draw: int | None = None,
     voc_counts_from: str = "auto",
+    keypoints: int = 0,
 ) -> DetectionSet:
     """One DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
     `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
+    `keypoints`: how many an object has; 0: as many as those of `like`, or they are not read.
     `draw`: which draw of the names that end in @Kshot; each of them draws for itself. Without one
     they are refused: to a test set or a classifier the lost labels would be wrong labels.
     `voc_counts_from`: see TRANSFER.VOC_COUNTS_FROM in `detection/defaults.py`.
@@ -125,7 +131,8 @@ def open_sets(
     name = "+".join(names)
     if layouts == {"voc"}:
         return _open_voc(name, locations, tuple(classes) or _classes(locations), draw, zero_based)
-    return _open_coco(name, locations, tuple(classes), scored, draw)
+    keypoints = keypoints or (like.num_keypoints if like else 0)
+    return _open_coco(name, locations, tuple(classes), scored, draw, keypoints)
 
 
 def class_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -136,10 +143,12 @@ def class_names(names: Sequence[str]) -> tuple[str, ...]:
     return _classes(locations)
 
 
-def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
+def _location(
+    layout: str, folder: Path, split: str, num_classes: int | None, begin: str = "instances"
+) -> Location:
     if layout == "voc":
         return Location(layout, folder, split, num_classes=num_classes)
-    annotation_file = folder / "annotations" / f"instances_{split}.json"
+    annotation_file = folder / "annotations" / f"{begin}_{split}.json"
     images = folder / split
     return Location(layout, folder, split, annotation_file, images, num_classes)
 
@@ -215,21 +224,44 @@ def _open_coco(
     classes: tuple[str, ...],
     scored: Sequence[str],
     draw: int | None,
+    keypoints: int,
 ) -> DetectionSet:
     pairs = [_pair(place) for place in locations]
-    contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
+    contents: list[Mapping[str, Any]] = [coco.read_json(*pair, keypoints > 0) for pair in pairs]
+    keypoint_names = _keypoint_names(pairs, contents, keypoints)
     classes = classes or coco.read_classes(contents)
     parts: list[Sequence[Sample]] = []
     ids: dict[str, int | str] = {}
     for place, pair, content in zip(locations, pairs, contents):
-        read = coco.read_coco(*pair, content, classes, scored=scored)
+        read = coco.read_coco(*pair, content, classes, scored=scored, keypoints=keypoints)
         parts.append(few_labels(read, place.part, classes, draw))
         ids.update({name: key for key, name in coco.read_categories(content, classes).items()})
     # A class of the training set that a test file does not list gets an id no category has.
     lowest = min([0, *(key for key in ids.values() if isinstance(key, int))])
     category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
-    annotation_file = pairs[0][0] if len(pairs) == 1 else None
-    return DetectionSet(name, "coco", joined(parts), classes, category_ids, annotation_file)
+    return DetectionSet(
+        name,
+        "coco",
+        joined(parts),
+        classes,
+        category_ids,
+        annotation_file=pairs[0][0] if len(pairs) == 1 else None,
+        num_keypoints=keypoints,
+        keypoint_names=keypoint_names,
+    )
+
+
+def _keypoint_names(
+    pairs: Sequence[tuple[Path, Path]], contents: Sequence[Mapping[str, Any]], count: int
+) -> tuple[str, ...]:
+    """Of all the files, () without keypoints. Raises InputError if they differ."""
+    if not count:
+        return ()
+    found = [read_keypoint_names(pair[0], content, count) for pair, content in zip(pairs, contents)]
+    if any(names != found[0] for names in found):
+        files = ", ".join(str(pair[0]) for pair in pairs)
+        raise InputError(f"{files} name different keypoints; train on those of one kind")
+    return found[0]
 
 
 def _pair(location: Location) -> tuple[Path, Path]:

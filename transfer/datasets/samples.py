@@ -2,8 +2,8 @@
 
 These are the plain types that the VOC and the COCO reader fill and everything else reads.
 Boxes are XYXY in pixels of the original image, 0-based and half-open, with the annotated numbers:
-x1 <= x2, and they may reach beyond the image (see `box_checks.py`). VOC's 1-based inclusive boxes become
-this in `voc.py`, and go back in `detection/evaluation/voc.py`.
+x1 <= x2, and they may reach beyond the image (see `box_checks.py`). VOC's 1-based inclusive boxes
+become this in `voc.py`, and go back in `detection/evaluation/voc.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from pretrain.common.findings import Findings
 from pretrain.data.fingerprint import Fingerprint, fingerprint_of
 from pretrain.data.origins import Files, Origin
-from transfer.datasets.fingerprint import ObjectLabels, mask_checksums
+from transfer.datasets.fingerprint import ObjectLabels, keypoint_checksums, mask_checksums
 
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
@@ -50,7 +50,9 @@ class Instance:
     """One annotated object.
 
     `polygons` holds flat lists x, y, x, y, ... in pixels of the original image; `rle` is a COCO
-    run-length mask of the whole image. At most one of the two is set.
+    run-length mask of the whole image. At most one of the two is set. `keypoints` holds x, y, v of
+    each keypoint, v its visibility (`keypoints.py`): x and y count from a corner of the image as
+    the boxes do, half a pixel more than the whole numbers of COCO's pixels.
     """
 
     box: tuple[float, float, float, float]
@@ -59,6 +61,7 @@ class Instance:
     difficult: bool = False
     polygons: list[list[float]] | None = None
     rle: dict[str, Any] | None = None
+    keypoints: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Sample:
     instances: tuple[Instance, ...]
 
     def trainable(self) -> bool:
-        """Whether at least one object is not a crowd region: images without one are not trained on."""
+        """Whether at least one object is not a crowd region: others are not trained on."""
         return any(not instance.crowd for instance in self.instances)
 
 
@@ -147,11 +150,12 @@ def objects_of(samples: Sequence[Sample]) -> Objects:
 
 
 def mask_checksums_of(samples: Sequence[Sample]) -> np.ndarray:
-    """int64: what `mask_checksums` gives of all their objects."""
+    """int64: what `mask_checksums` gives of all their objects, and `keypoint_checksums`."""
     if is_compact(samples):
         return samples.mask_checksums()
     found = [instance for sample in samples for instance in sample.instances]
-    return mask_checksums([i.polygons for i in found], [i.rle for i in found])
+    masks = mask_checksums([i.polygons for i in found], [i.rle for i in found])
+    return masks ^ keypoint_checksums([i.keypoints for i in found])
 
 
 def object_labels_of(
@@ -185,6 +189,8 @@ class DetectionSet:
 
     `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
     `layout` is "voc" or "coco" and decides which evaluator scores predictions on the set.
+    `num_keypoints` is 0 if keypoints were not asked for; `keypoint_names` is () if no category
+    names them.
     """
 
     name: str
@@ -193,6 +199,8 @@ class DetectionSet:
     classes: tuple[str, ...]
     category_ids: tuple[int | str, ...]
     annotation_file: Path | None = None
+    num_keypoints: int = 0
+    keypoint_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -26,6 +26,7 @@ from pretrain.common.findings import warn_once
 from pretrain.common.safe_yaml import has_inert
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.checks_before_training import check_masks, check_trainable
+from transfer.datasets.keypoints import check_keypoints
 from transfer.detection.config_checks import NAMES, check, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES
@@ -164,11 +165,13 @@ def backbone_name(cfg: CfgNode) -> str:
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
 
-    Raises InputError also when masks are asked of a data set that has none, or has them in another
-    form than MASK_FORMAT says, and when no image has an object to train on.
+    Raises InputError also when masks or keypoints are asked of a data set that has none, or has
+    masks in another form than MASK_FORMAT says, and when no image has an object to train on.
     """
     cfg = with_num_classes(cfg, len(train_set.classes), cfg.DATASETS.TRAIN)
     check_trainable(train_set)
+    if cfg.MODEL.KEYPOINT_ON:
+        check_keypoints(train_set, mirrored=cfg.INPUT.RANDOM_FLIP == "horizontal")
     if cfg.MODEL.MASK_ON:
         check_masks(train_set, "annotate or remove them, or set MODEL.MASK_ON False")
     if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and train_set.has_run_lengths():

@@ -16,6 +16,7 @@ from pretrain.common.distributed import check_device
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.loggers import check_loggers
+from transfer.datasets.keypoints import COCO_SIGMAS
 from transfer.detection.data.crop import CropSpec
 from transfer.detection.evaluation.coco import EVALUATORS as COCO_EVALUATORS
 from transfer.detection.torchvision_engine.architectures import (
@@ -58,6 +59,7 @@ LEAST = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "SOLVER.WARMUP_ITERS": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MIN_SIZE_TEST": 0,
@@ -117,7 +119,27 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     # refuses what no detector here can be
     spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     _check_widths(cfg, spec.resnet)
+    oks_sigmas(cfg)  # refuses another number than that of keypoints
     check_run(cfg, name)
+
+
+def oks_sigmas(cfg: CfgNode) -> tuple[float, ...]:
+    """How far off each keypoint may be, in COCO's metric: TEST.KEYPOINT_OKS_SIGMAS, or COCO's own;
+    () without keypoints. Raises InputError for another number than that of the keypoints."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return ()
+    key, count = "TEST.KEYPOINT_OKS_SIGMAS", cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    given = tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    sigmas = given or COCO_SIGMAS
+    if len(sigmas) != count:
+        what = f"{len(given)} numbers" if given else f"empty, which means COCO's {len(COCO_SIGMAS)}"
+        raise InputError(
+            f"{key} is {what}, but MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {count}: give a number "
+            "for each keypoint"
+        )
+    if min(sigmas) <= 0:
+        raise InputError(f"{key} {list(sigmas)} must be numbers above 0")
+    return sigmas
 
 
 def make_crop(cfg: CfgNode) -> CropSpec | None:
@@ -149,7 +171,7 @@ def check_train_named(cfg: CfgNode) -> None:
 
 def own_data_kinds(cfg: CfgNode) -> tuple[str, ...]:
     """The kinds of names for one's own data that can hold what the config trains on."""
-    return ("coco",) if cfg.MODEL.MASK_ON else ("voc", "coco")
+    return ("coco",) if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON else ("voc", "coco")
 
 
 def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:

@@ -36,11 +36,13 @@ LISTS = {
     "MODEL.RETINANET.IOU_THRESHOLDS": Items(float),
     "MODEL.RETINANET.IOU_LABELS": Items(int),
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": Items(float, (4,)),
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": Items(int),
     "INPUT.MIN_SIZE_TRAIN": Items(int),
     "INPUT.CROP.SIZE": Items(float, (2,)),
     "DATASETS.TRAIN": Items(str),
     "DATASETS.TEST": Items(str),
     "SOLVER.STEPS": Items(int),
+    "TEST.KEYPOINT_OKS_SIGMAS": Items(float),
     "TRANSFER.CLASSES": Items(str),
     "TRANSFER.LR_SWEEP.RATES": Items(float),
     "TRANSFER.VIT.GLOBAL_BLOCKS": Items(int),
@@ -74,6 +76,8 @@ def make_defaults() -> CfgNode:
     cfg.SOLVER = _solver()
     cfg.TEST = CfgNode()
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    # How far off each keypoint may be in COCO's metric (OKS); (): COCO's own numbers
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = []
     cfg.TEST.EVAL_PERIOD = 0  # iterations between evaluations; 0: at the end only
     cfg.TEST.PRECISE_BN = CfgNode()
     cfg.TEST.PRECISE_BN.ENABLED = False  # recompute BN statistics after the last iteration
@@ -226,6 +230,7 @@ def _model() -> CfgNode:
     node.META_ARCHITECTURE = "GeneralizedRCNN"  # two stages; or RetinaNet, one
     node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
     node.MASK_ON = False
+    node.KEYPOINT_ON = False
     node.WEIGHTS = ""  # what --weights is where it is not given; overwritten by it
     # Pixel statistics on 0..255 in INPUT.FORMAT order. The weights' own facts replace them.
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
@@ -258,6 +263,7 @@ def _model() -> CfgNode:
     node.ROI_BOX_HEAD = _box_head()
     node.ROI_BOX_CASCADE_HEAD = _cascade_head()
     node.ROI_MASK_HEAD = _mask_head()
+    node.ROI_KEYPOINT_HEAD = _keypoint_head()
     node.RETINANET = _retinanet()
     return node
 
@@ -360,6 +366,24 @@ def _mask_head() -> CfgNode:
     node.CONV_DIM = 256
     node.NORM = ""
     node.CLS_AGNOSTIC_MASK = False  # True: one mask of a box for all classes
+    return node
+
+
+def _keypoint_head() -> CfgNode:
+    """Read where KEYPOINT_ON is True, with StandardROIHeads or CascadeROIHeads."""
+    node = CfgNode()
+    node.NAME = "KRCNNConvDeconvUpsampleHead"  # the only one
+    node.POOLER_RESOLUTION = 14
+    node.POOLER_SAMPLING_RATIO = 0
+    node.POOLER_TYPE = "ROIAlignV2"  # or ROIAlign
+    node.CONV_DIMS = tuple(512 for _ in range(8))  # channels of the 3x3 convolutions
+    node.NUM_KEYPOINTS = 17  # of an object; COCO's persons have 17
+    # Training images with fewer labelled keypoints, of all their objects, are left out.
+    node.MIN_KEYPOINTS_PER_IMAGE = 1
+    # The loss is divided by the number of labelled keypoints that it is made of, or (False) by the
+    # number of images, keypoints and boxes with an object at most; then LOSS_WEIGHT 4 is usual.
+    node.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS = True
+    node.LOSS_WEIGHT = 1.0
     return node
 
 

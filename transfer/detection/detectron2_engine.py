@@ -267,6 +267,7 @@ def _to_predictions(image_id: int | str, instances: Any) -> Predictions:
         scores=instances.scores.numpy(),
         classes=instances.pred_classes.numpy(),
         rles=None if masks is None else encode_masks(masks),
+        keypoints=instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else None,
     )
 
 

@@ -27,6 +27,7 @@ from detectron2.structures import BoxMode
 from torch import nn
 
 import transfer.detection.detectron2_vit  # noqa: F401  (registers the backbone)
+from transfer.datasets.keypoints import flip_pairs
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, Instance, Sample
 from transfer.detection.defaults import make_transfer
@@ -88,7 +89,10 @@ def register_datasets(cfg: CfgNode) -> None:
     """
     draw = max(cfg.SEED, 0)
     first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
-    train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=draw, **first)
+    count = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
+    train_set = open_sets(
+        cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=draw, keypoints=count, **first
+    )
     for names, number in ((cfg.DATASETS.TRAIN, draw), (cfg.DATASETS.TEST, None)):
         for name in names:
             if ":" in name or "@" in name:
@@ -100,8 +104,13 @@ def register(name: str, dataset: DetectionSet) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [to_dict(sample) for sample in dataset.samples])
+    count = dataset.num_keypoints
+    DatasetCatalog.register(name, lambda: [to_dict(sample, count) for sample in dataset.samples])
     metadata: dict[str, Any] = {"thing_classes": list(dataset.classes)}
+    if count:
+        names = dataset.keypoint_names or tuple(map(str, range(count)))
+        metadata["keypoint_names"] = names
+        metadata["keypoint_flip_map"] = flip_pairs(dataset.keypoint_names)
     if dataset.layout == "coco":
         metadata["evaluator_type"] = "coco"
         metadata["json_file"] = str(dataset.annotation_file)
@@ -110,23 +119,25 @@ def register(name: str, dataset: DetectionSet) -> None:
     MetadataCatalog.get(name).set(**metadata)
 
 
-def to_dict(sample: Sample) -> dict[str, Any]:
-    """One image in Detectron2's standard form."""
+def to_dict(sample: Sample, keypoints: int = 0) -> dict[str, Any]:
+    """One image in Detectron2's standard form; `keypoints`: how many an object has."""
     return {
         "file_name": sample.file_name,
         "image_id": sample.image_id,
         "height": sample.height,
         "width": sample.width,
-        "annotations": [_annotation(instance) for instance in sample.instances],
+        "annotations": [_annotation(instance, keypoints) for instance in sample.instances],
     }
 
 
-def _annotation(instance: Instance) -> dict[str, Any]:
+def _annotation(instance: Instance, keypoints: int) -> dict[str, Any]:
     annotation: dict[str, Any] = {
         "bbox": list(instance.box),
         "bbox_mode": BoxMode.XYXY_ABS,
         "category_id": instance.category,
         "iscrowd": int(instance.crowd),
     }
+    if keypoints:
+        annotation["keypoints"] = list(instance.keypoints or (0.0,) * (3 * keypoints))
     mask = instance.polygons or instance.rle
     return {**annotation, "segmentation": mask} if mask else annotation

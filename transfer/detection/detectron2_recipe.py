@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.engine import DefaultTrainer
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
@@ -43,6 +44,7 @@ def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
     """Large-scale jitter as Detectron2's projects/ViTDet/configs/common/coco_loader_lsj.py."""
     side, scales = cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.SCALES
     flip = [T.RandomFlip(horizontal=True)] if cfg.INPUT.RANDOM_FLIP == "horizontal" else []
+    flips = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN) if cfg.MODEL.KEYPOINT_ON else None
     return DatasetMapper(
         is_train=True,
         augmentations=[
@@ -52,6 +54,8 @@ def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
         ],
         image_format=cfg.INPUT.FORMAT,
         use_instance_mask=cfg.MODEL.MASK_ON,
+        use_keypoint=cfg.MODEL.KEYPOINT_ON,
+        keypoint_hflip_indices=flips,
         instance_mask_format=cfg.INPUT.MASK_FORMAT,
         recompute_boxes=cfg.MODEL.MASK_ON,
     )

@@ -1,4 +1,4 @@
-"""Pictures of boxes and masks: detections on test images, annotations on training input.
+"""Pictures of boxes, masks and keypoints: detections on test images, annotations on training input.
 
 The pictures are PIL images, and PNG files for a record or a user to look at. Boxes are XYXY in
 pixels of the image drawn on.
@@ -22,6 +22,7 @@ from transfer.detection.evaluation.predictions import Predictions
 CELL_PX = 320  # long edge of one image in the sheet
 MIN_SCORE = 0.3  # a detector trained for minutes is seldom surer
 MOST_BOXES = 20
+DOT_PX = 3  # half a keypoint's diameter
 
 
 def draw_objects(
@@ -31,8 +32,10 @@ def draw_objects(
     categories: Sequence[int],
     masks: Sequence[np.ndarray] = (),
     long_edge: int = CELL_PX,
+    keypoints: Sequence[np.ndarray] = (),
 ) -> Image.Image:
-    """Draws boxes (n, 4), labels and bool masks (n of (H, W)) on uint8 RGB (H, W, 3).
+    """Draws boxes (n, 4), labels, bool masks (n of (H, W)) and dots at keypoints (n of (k, 2)) on
+    uint8 RGB (H, W, 3).
 
     The image is scaled so that its long edge has `long_edge` pixels; one colour per category.
     """
@@ -51,6 +54,10 @@ def draw_objects(
         place = (left + 2, max(0.0, top - 14))
         draw.rectangle(draw.textbbox(place, label, font=font), fill=_colour(category))
         draw.text(place, label, fill="black", font=font)
+    for points, category in zip(keypoints, categories):
+        for x, y in (np.asarray(points) * scale).tolist():
+            dot = (x - DOT_PX, y - DOT_PX, x + DOT_PX, y + DOT_PX)
+            draw.ellipse(dot, _colour(category), "black")
     return image
 
 
@@ -81,20 +88,24 @@ def draw_found(
         for category, score in zip(categories, found.scores[kept].tolist())
     ]
     masks = [] if found.rles is None else [_decode(found.rles[i]) for i in kept]
-    return draw_objects(pixels, found.boxes[kept], labels, categories, masks, long_edge)
+    points = [] if found.keypoints is None else list(found.keypoints[kept, :, :2])
+    return draw_objects(pixels, found.boxes[kept], labels, categories, masks, long_edge, points)
 
 
 def draw_training_input(
     item: Mapping[str, Any], classes: Sequence[str], channel_order: str
 ) -> Image.Image:
-    """A mapped training image as the detector gets it, with its boxes and masks."""
+    """A mapped training image as the detector gets it, with its boxes, masks and labelled
+    keypoints."""
     pixels = item["image"].permute(1, 2, 0).numpy()
     if channel_order == "BGR":
         pixels = pixels[:, :, ::-1]
     categories = item["classes"].tolist()
     labels = [classes[category] for category in categories]
     long_edge = max(pixels.shape[:2])
-    return draw_objects(pixels, item["boxes"].numpy(), labels, categories, _masks(item), long_edge)
+    boxes, found = item["boxes"].numpy(), item.get("keypoints")
+    points = [] if found is None else [one[one[:, 2] > 0, :2].numpy() for one in found]
+    return draw_objects(pixels, boxes, labels, categories, _masks(item), long_edge, points)
 
 
 def save_sheet(cells: Sequence[Image.Image], path: Path, columns: int = 4) -> None:

@@ -32,6 +32,7 @@ from transfer.detection.torchvision_engine.box_losses import SMOOTH_L1, BoxLoss
 from transfer.detection.torchvision_engine.cascade_roi_heads import CascadeROIHeads
 from transfer.detection.torchvision_engine.detector import BaseDetector, Detector
 from transfer.detection.torchvision_engine.engine import make_detector
+from transfer.detection.torchvision_engine.keypoint_head import KeypointHead
 from transfer.detection.torchvision_engine.pooler import RoiPooler
 from transfer.detection.torchvision_engine.retinanet import RetinaNet
 from transfer.detection.torchvision_engine.roi_sampler import RoiSampler
@@ -127,7 +128,8 @@ class _AnyMasks:
 
 def _targets(detector: BaseDetector) -> Targets:
     masks = _AnyMasks() if detector.has_masks else None
-    return Targets(torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long), masks)
+    boxes, classes = torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long)
+    return Targets(boxes, classes, masks, torch.empty(OBJECTS, 1, 3))
 
 
 def _choose_by_count(detector: BaseDetector) -> None:
@@ -140,8 +142,11 @@ def _choose_by_count(detector: BaseDetector) -> None:
     detector.proposal_generator.__class__ = _CountedRPN
     heads.sampler.__class__ = _CountedSampler
     if isinstance(heads, PooledHeads):
-        for pooler in (heads.box_pooler, heads.mask_pooler):
-            pooler.__class__ = _EvenPooler
+        for pooler in (heads.box_pooler, heads.mask_pooler, heads.keypoint_pooler):
+            if pooler is not None:
+                pooler.__class__ = _EvenPooler
+        if heads.keypoint_head is not None:
+            heads.keypoint_head.__class__ = _CountedKeypointHead
     if isinstance(heads, CascadeROIHeads):
         heads.__class__ = _CountedCascade
     for module in heads.modules():
@@ -210,6 +215,17 @@ class _CountedCascade(CascadeROIHeads):
         count, share = sum(map(len, boxes)), self.sampler.spec.positive_fraction
         classes, rows = torch.empty(count, dtype=torch.long), torch.arange(int(count * share))
         return BoxTargets(torch.cat(list(boxes)), classes, torch.empty(count, 4), rows)
+
+
+class _CountedKeypointHead(KeypointHead):
+    """All boxes with an object have all keypoints inside."""
+
+    def visible(self, samples: Sequence[RoiSample]) -> list[RoiSample]:
+        return list(samples)
+
+    def loss(self, logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
+        maps = logits.flatten(0, 1).flatten(1)
+        return F.cross_entropy(maps, torch.empty(len(maps), dtype=torch.long), reduction="sum")
 
 
 class _EvenPooler(RoiPooler):

@@ -68,6 +68,10 @@ def _retinanet(cfg: CfgNode) -> bool:
     return cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
 
 
+def _keypoints(cfg: CfgNode) -> bool:
+    return cfg.MODEL.KEYPOINT_ON
+
+
 def _cascade(cfg: CfgNode) -> bool:
     return cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
 
@@ -116,6 +120,9 @@ ROLES = Roles(
         "MODEL.RPN.CONV_DIMS": only(lambda cfg: list(cfg.MODEL.RPN.CONV_DIMS) != [-1]),
         **{key: _changed(key) for key in YOUNGER},
         "MODEL.ROI_BOX_CASCADE_HEAD": only(_cascade),
+        "MODEL.KEYPOINT_ON": only(_keypoints),
+        "MODEL.ROI_KEYPOINT_HEAD": only(_keypoints),
+        "TEST.KEYPOINT_OKS_SIGMAS": only(_keypoints),
         "MODEL.RETINANET": only(_retinanet),
         "MODEL.RETINANET.NUM_CLASSES": KeyRole(Role.DATA, Hashed.VALUE),
         "INPUT.CROP": only(lambda cfg: cfg.INPUT.CROP.ENABLED),

@@ -22,11 +22,12 @@ from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn, split_part
 from transfer.datasets.image_sizes import check_image_sizes
+from transfer.datasets.keypoints import check_same_keypoints
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
-from transfer.detection.config_checks import check_train_named
+from transfer.detection.config_checks import check_train_named, oks_sigmas
 from transfer.detection.data.cut_polygons import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
@@ -65,7 +66,7 @@ DetectionJob = Job[DetectionSet]
 
 
 class DetectionTask(FineTuning[DetectionJob]):
-    """Detectors: boxes, and with MODEL.MASK_ON masks."""
+    """Detectors: boxes, with MODEL.MASK_ON masks, and with MODEL.KEYPOINT_ON keypoints."""
 
     name = "detection"
 
@@ -97,12 +98,18 @@ class DetectionTask(FineTuning[DetectionJob]):
         check_train_named(cfg)
         limit = cfg.TRANSFER.LIMIT_IMAGES
         first = {"voc_counts_from": cfg.TRANSFER.VOC_COUNTS_FROM}
-        train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES, draw=cfg.SEED, **first)
-        train_set = train_set.limited(limit)
+        train_set = open_sets(
+            cfg.DATASETS.TRAIN,
+            cfg.TRANSFER.CLASSES,
+            draw=cfg.SEED,
+            keypoints=_keypoints(cfg),
+            **first,
+        ).limited(limit)
         kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         test_set = open_sets(cfg.DATASETS.TEST, like=train_set, scored=kinds, **first)
         test_set = test_set.limited(limit)
         cfg = detection_config.with_data(cfg, train_set)
+        check_same_keypoints(train_set, test_set)
         check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
@@ -200,11 +207,16 @@ def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, Detec
     cfg = detection_config.load_detection_config(request.config, request.overrides)
     kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     classes = classes_to_score(cfg, request.opened)
-    test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds)
+    test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds, keypoints=_keypoints(cfg))
     test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
     cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
     _check_sets(cfg, test_set, scan=scan)
     return with_detector(cfg, request.opened, request.config), test_set
+
+
+def _keypoints(cfg: CfgNode) -> int:
+    """How many keypoints the objects have; 0 for a detector without."""
+    return cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
 
 
 def _check_sets(
@@ -323,6 +335,7 @@ def _score(
         voc_exact=cfg.TRANSFER.VOC_EXACT,
         coco_evaluator=cfg.TRANSFER.COCO_EVALUATOR,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        oks_sigmas=oks_sigmas(cfg),
         draws=draws,
     )
 

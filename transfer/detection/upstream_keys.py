@@ -70,11 +70,23 @@ _READ: dict[str, dict[str, str]] = {
     f"{_PARTS}.pooler.PoolerSpec.from_config": {
         "MODEL.ROI_BOX_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
         "MODEL.ROI_MASK_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
+        "MODEL.ROI_KEYPOINT_HEAD": "POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE",
     },
     f"{_PARTS}.mask_head.MaskHeadSpec.from_config": {
         "MODEL": "MASK_ON",
         "MODEL.ROI_MASK_HEAD": "NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK",
     },
+    f"{_PARTS}.keypoint_head.KeypointHeadSpec.from_config": {
+        "MODEL": "KEYPOINT_ON",
+        "MODEL.ROI_KEYPOINT_HEAD": (
+            "CONV_DIMS NUM_KEYPOINTS NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS LOSS_WEIGHT"
+        ),
+    },
+    f"{_PARTS}.engine.training_images": {
+        "MODEL.ROI_KEYPOINT_HEAD": "MIN_KEYPOINTS_PER_IMAGE",
+        "DATALOADER": "FILTER_EMPTY_ANNOTATIONS",
+    },
+    "transfer.detection.config_checks.oks_sigmas": {"TEST": "KEYPOINT_OKS_SIGMAS"},
     f"{_PARTS}.detector.DetectorSpec.from_config": {
         "MODEL": "PIXEL_MEAN PIXEL_STD",
         "MODEL.ROI_HEADS": "NAME",
@@ -117,7 +129,7 @@ _READ: dict[str, dict[str, str]] = {
     },
     "transfer.detection.config_checks.make_crop": {"INPUT.CROP": "ENABLED TYPE SIZE"},
     _TEST_MAPPER: {"INPUT": "MIN_SIZE_TEST MAX_SIZE_TEST"},
-    _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS"},
+    _BATCHES: {"DATALOADER": "ASPECT_RATIO_GROUPING"},
     "transfer.detection.torchvision_engine.engine.make_factors": {
         "DATALOADER": "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
     },
@@ -148,11 +160,11 @@ ONLY: dict[str, Any] = {
     "MODEL.ROI_HEADS.IOU_LABELS": [0, 1],
     "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": "KRCNNConvDeconvUpsampleHead",
 }
 
 ABSENT: dict[str, Any] = {
     "MODEL.LOAD_PROPOSALS": False,
-    "MODEL.KEYPOINT_ON": False,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
@@ -166,7 +178,6 @@ SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)
 # Reasons.
 _MACHINE = "where or how fast a run is, not what it computes"
 _FILES = "which files are written, not what is trained"
-_KEYPOINTS = "of the keypoint head, which MODEL.KEYPOINT_ON leaves out"
 _SEMANTIC = "of other meta-architectures (SemanticSegmentor, PanopticFPN)"
 _PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
 _FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
@@ -180,21 +191,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "MODEL.ROI_BOX_HEAD",
         _FED_LOSS,
         {"FED_LOSS_FREQ_WEIGHT_POWER": 0.5, "FED_LOSS_NUM_CLASSES": 50},
-    ),
-    (
-        "MODEL.ROI_KEYPOINT_HEAD",
-        _KEYPOINTS,
-        {
-            "NAME": "KRCNNConvDeconvUpsampleHead",
-            "POOLER_RESOLUTION": 14,
-            "POOLER_SAMPLING_RATIO": 0,
-            "POOLER_TYPE": "ROIAlignV2",
-            "CONV_DIMS": (512,) * 8,
-            "NUM_KEYPOINTS": 17,
-            "MIN_KEYPOINTS_PER_IMAGE": 1,
-            "NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": True,
-            "LOSS_WEIGHT": 1.0,
-        },
     ),
     (
         "MODEL.SEM_SEG_HEAD",
@@ -237,7 +233,6 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "compared with the results after a run, which nothing here does",
         {"EXPECTED_RESULTS": []},
     ),
-    ("TEST", "of COCO's keypoint metric", {"KEYPOINT_OKS_SIGMAS": []}),
     (
         "TEST.AUG",
         _TEST_AUG,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.safe_json import read_json
+from transfer.datasets.keypoints import COCO_SIGMAS
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.predictions import (
@@ -28,6 +29,7 @@ def evaluate(
     classes: Sequence[str] = (),
     voc_metric: int = 2007,
     max_detections: int = 100,
+    oks_sigmas: Sequence[float] = (),
 ) -> Scores:
     """Average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
     `.per_class`. The metrics are COCO's or Pascal VOC's, as the data set's layout asks for.
@@ -35,14 +37,15 @@ def evaluate(
     Args:
         predictions: of `ImageDetector.predict`, which was given the same data set; or rows in
             COCO's result format (image_id, category_id, bbox [x, y, width, height] in pixels,
-            score, perhaps segmentation), of any program; or a JSON file of such rows. Masks are
-            scored if every prediction has one. In a VOC set an image's id is the stem of its file,
-            a class's id is its place among `classes`, from 1.
+            score, perhaps segmentation and keypoints), of any program; or a JSON file of such rows.
+            Masks and keypoints are scored if every prediction has them. In a VOC set an image's id
+            is the stem of its file, a class's id is its place among `classes`, from 1.
         dataset: such as "voc:FOLDER:SPLIT", "coco:FILE.json:IMAGES" or "coco_2017_val".
         classes: the classes in the order that the predictions have them (`ImageDetector.classes`);
             (): the data set's own.
         voc_metric: 2007 (11-point AP) or 2012 (area under the curve), of a VOC set.
         max_detections: of an image and class, above 100, of a COCO set.
+        oks_sigmas: of a COCO set, how far off each keypoint may be; (): COCO's own of its 17.
 
     Raises:
         InputError: the data set cannot be read, or a prediction is of an image or a class that it
@@ -70,6 +73,8 @@ def evaluate(
     results = [dict(row) for row in rows] or to_coco_results(found, data.category_ids)
     with_masks = bool(found) and all(one.rles is not None for one in found)
     with_masks = with_masks and data.layout == "coco"
+    with_keypoints = bool(found) and all(one.keypoints is not None for one in found)
+    sigmas = _sigmas(found, oks_sigmas) if with_keypoints and data.layout == "coco" else ()
     return scores_of(
         data,
         found,
@@ -77,7 +82,20 @@ def evaluate(
         with_masks=with_masks,
         voc_metric=voc_metric,
         max_detections=max_detections,
+        oks_sigmas=sigmas,
     )
+
+
+def _sigmas(found: Sequence[Predictions], given: Sequence[float]) -> tuple[float, ...]:
+    """A number for each keypoint of the predictions."""
+    (count,) = {one.keypoints.shape[1] for one in found if one.keypoints is not None}
+    sigmas = tuple(given) or COCO_SIGMAS
+    if len(sigmas) != count:
+        raise InputError(
+            f"the predictions have {count} keypoints, and oks_sigmas {len(sigmas)} numbers: give "
+            "one for each keypoint"
+        )
+    return sigmas
 
 
 def _read_rows(path: Path) -> list[Any]:

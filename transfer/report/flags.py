@@ -23,7 +23,7 @@ from transfer.results.statistics import TRIALS
 # up to 12 % of simulations
 LEAST_DECIDING = 10
 BETWEEN = " · "  # between two flags of a line
-BOXES = ("bbox/AP", "segm/AP", "sem_seg/mIoU")
+BOXES = ("bbox/AP", "segm/AP", "keypoints/AP", "sem_seg/mIoU")
 # MSRA's ResNet-50 under MoCo's VOC protocol (facebookresearch/moco, detection/README.md: AP 53.5,
 # standard deviation of a trial 0.2): a difference of five deviations means a different set-up, not
 # chance. The baseline's records have the protocol's name; the format identifies its weights.

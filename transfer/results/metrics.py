@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-ORDER = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
+ORDER = (
+    *("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
+    *("keypoints/AP", "keypoints/AP50", "keypoints/AP75"),
+)
 HEADLINES = {
     "knn": ("knn20_top1",),
     "linear": ("top1",),
@@ -14,7 +17,7 @@ HEADLINES = {
     "kshot": ("shots1_top1", "shots5_top1"),
     "svm": ("mAP",),
     "svm_lowshot": ("shots1_mAP", "shots96_mAP"),
-    "detection": ("bbox/AP", "bbox/AP50", "segm/AP"),
+    "detection": ("bbox/AP", "bbox/AP50", "segm/AP", "keypoints/AP"),
     "segmentation": ("segm/AP", "bbox/AP"),
     "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
 }

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.detection.data.transforms import read_image
-from transfer.detection.draw import draw_objects, save_sheet
+from transfer.detection.draw import CELL_PX, draw_objects, save_sheet
 from transfer.segmentation.data import IGNORE, SemanticSet
 
 
@@ -34,8 +34,8 @@ def draw_map(
     corners = [np.argwhere(mask)[0] for mask in masks]
     boxes = np.array([[x, y, x + 1, y + 1] for y, x in corners], dtype=float).reshape(-1, 4)
     labels = [names[c] for c in found]
-    edges = {} if long_edge is None else {"long_edge": long_edge}
-    return draw_objects(pixels, boxes, labels, found, masks, **edges)
+    edge = CELL_PX if long_edge is None else long_edge
+    return draw_objects(pixels, boxes, labels, found, masks, edge)
 
 
 def draw_predictions(dataset: SemanticSet, maps: Mapping[int, np.ndarray], path: Path) -> None:

@@ -25,6 +25,7 @@ from pretrain.digits.render import (
 from pretrain.digits.scenes import (
     coco_annotations,
     draw_scene,
+    mask_ends,
     mask_polygons,
     voc_annotation,
 )
@@ -149,6 +150,22 @@ def test_coco_annotations_agree_with_pycocotools(made: Path) -> None:
         top, left, bottom, right = tight_box(mask)
         assert annotation["bbox"] == [left, top, right - left, bottom - top]
         assert annotation["area"] == mask.sum() > 0
+
+
+def test_keypoints_are_the_ends_of_the_boxes(made: Path) -> None:
+    folder = made / "digits_coco/annotations"
+    document = json.loads((folder / "person_keypoints_train.json").read_text())
+    assert [c["keypoints"] for c in document["categories"]] == [["top", "bottom", "left", "right"]]
+    others = json.loads((folder / "instances_train.json").read_text())["annotations"]
+    for annotation, same in zip(document["annotations"], others, strict=True):
+        assert annotation["bbox"] == same["bbox"] and annotation["num_keypoints"] == 4
+        x, y, width, height = annotation["bbox"]
+        (_, top, _), (_, low, _), (left, _, _), (right, _, _) = np.reshape(
+            annotation["keypoints"], (4, 3)
+        ).tolist()
+        assert [left, top, right, low] == [x, y, x + width - 1, y + height - 1]
+    mask = np.array([[0, 1, 1], [1, 1, 0], [0, 1, 0]], bool)
+    assert mask_ends(mask) == [(2, 0), (1, 2), (0, 1), (2, 0)]
 
 
 def test_voc_boxes_are_one_based_and_inclusive(made: Path) -> None:

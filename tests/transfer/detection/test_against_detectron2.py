@@ -150,6 +150,7 @@ def test_precise_bn(runs: tuple[CaseRun, CaseRun]) -> None:
         "jitter_polygons",
         "jitter_bitmasks",
         "crops_bitmasks",
+        "keypoints",
         "naive_sync",
     ],
 )
@@ -225,7 +226,7 @@ def test_mask_targets_of_both_forms() -> None:
         assert torch.equal(BitMasks(bitmaps).crop(index, boxes_tensor, size), expected)
 
 
-@pytest.mark.parametrize("case", ["fpn_r18", "vitdet", "c5_resnext"])
+@pytest.mark.parametrize("case", ["fpn_r18", "vitdet", "c5_resnext", "fpn_keypoints"])
 def test_our_file_is_read_by_their_checkpointer(case: str, tmp_path: Path) -> None:
     from detectron2.checkpoint import DetectionCheckpointer
 

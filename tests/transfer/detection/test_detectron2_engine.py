@@ -30,6 +30,7 @@ PATCHES_OF_8 = (
     [
         ("digits_voc.yaml", ()),
         ("digits_coco.yaml", ()),
+        ("digits_keypoints.yaml", ()),
         ("digits_vitdet.yaml", ()),
         ("digits_vitdet.yaml", PATCHES_OF_8),
     ],
@@ -53,7 +54,8 @@ def test_record_and_a_model_that_both_engines_read(
     assert len((path.parent / "metrics.json").read_text().splitlines()) >= 1
     scores = {}
     model = str(path.parent / "model_final.pth")
-    assert read_model(Path(model)).classes == tuple("0123456789")
+    classes = ("digit",) if "keypoints" in config else tuple("0123456789")
+    assert read_model(Path(model)).classes == classes
     for engine in ("detectron2", "torchvision"):
         output = tmp_path / engine
         request = Request(config, model, str(output), engine=engine, overrides=(*TINY, *more))
@@ -137,6 +139,7 @@ def test_plain_detectron2_takes_every_config(digits: Path) -> None:
             with EventStorage():
                 losses = build_model(cfg)(batch)
             assert ("loss_mask" in losses) == cfg.MODEL.MASK_ON
+            assert ("loss_keypoint" in losses) == cfg.MODEL.KEYPOINT_ON
 
 
 def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:

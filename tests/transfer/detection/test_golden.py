@@ -26,6 +26,7 @@ SKETCH = {"gradients": 0.02, "changes": 0.1, "precise": 0.001}  # of each tensor
 # rounding that moves the parameter.
 ADAMW_CHANGES = 0.2
 BOX_PX, SCORE = 0.002, 1e-5
+KEYPOINTS_OFF = 0.1  # share of keypoints
 MASK_PIXELS = 0.002  # share of pixels at the threshold
 
 
@@ -56,6 +57,11 @@ def test_detector(case: str) -> None:
         elif key.endswith("masks"):
             wrong = np.unpackbits(value ^ expected).sum()
             assert wrong <= math.ceil(MASK_PIXELS * 8 * expected.size), key
+        elif key.endswith("keypoints"):
+            # Another order of sums may move the highest place of a flat map.
+            off = np.abs(value - expected)[..., :2].max(axis=-1) > BOX_PX
+            assert off.mean() <= KEYPOINTS_OFF, key
+            np.testing.assert_allclose(value[..., 2], expected[..., 2], rtol=1e-3, err_msg=key)
         elif key.startswith("found"):
             atol = BOX_PX if key.endswith("boxes") else SCORE
             np.testing.assert_allclose(value, expected, rtol=0.0, atol=atol, err_msg=key)
@@ -74,7 +80,7 @@ def check_sketch(
     "topic",
     [
         *("geometry", "orders", "repeats", "clipped", "mapped"),
-        *("crops", "crops_polygons", "jitter", "jitter_polygons"),
+        *("crops", "crops_polygons", "jitter", "jitter_polygons", "keypoints"),
     ],
 )
 def test_input_is_equal_bit_for_bit(topic: str, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ ALLOWED = {
     "MODEL.FPN.FUSE_TYPE": "avg",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlign",
     "MODEL.RETINANET.IN_FEATURES": ["p3", "p5"],
     "MODEL.RETINANET.NORM": "GN",
     "MODEL.RETINANET.PRIOR_PROB": 0.1,
@@ -85,6 +86,7 @@ READ_BY = {
     "MODEL.ROI_BOX_CASCADE_HEAD.": CASCADE,
     "MODEL.RETINANET.": RETINANET,
     "MODEL.RESNETS.RES5_DILATION": C5,
+    "MODEL.ROI_KEYPOINT_HEAD.": {"MODEL.KEYPOINT_ON": True},
 }
 FROM_RES3 = {
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
@@ -178,7 +180,7 @@ def test_keys_without_effect_are_accepted_and_leave_no_trace(tmp_path: Path) -> 
 
 
 def test_all_unsupported_keys_are_named_at_once(tmp_path: Path) -> None:
-    keys = {"MODEL.KEYPOINT_ON": True, "MODEL.RPN.HEAD_NAME": "Other", "TEST.AUG.ENABLED": True}
+    keys = {"MODEL.LOAD_PROPOSALS": True, "MODEL.RPN.HEAD_NAME": "Other", "TEST.AUG.ENABLED": True}
     write(tmp_path, {**keys, "MODEL.ROI_HEADS.NAME": "NoSuchHeads"})
     with pytest.raises(InputError) as error:
         load_detection_config(str(tmp_path / "top.yaml"))

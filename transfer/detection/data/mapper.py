@@ -4,8 +4,9 @@ A Sample of `transfer/datasets` becomes a dict as Detectron2's models take it: "
 (3, H, W) in INPUT.FORMAT order, "height" and "width" of the original image, "image_id",
 "file_name"; for training also "boxes" float32 (n, 4) XYXY in resized pixels, "classes" int64 (n,)
 and, with masks, "polygons" (n lists of float64 arrays x, y, x, y, ...) or "bitmasks" bool
-(n, H, W). Semantics of Detectron2's DatasetMapper: crowd regions are dropped, boxes clipped,
-objects without area filtered, polygons left unclipped.
+(n, H, W), with keypoints "keypoints" float32 (n, K, 3): x, y, visibility. Semantics of Detectron2's
+DatasetMapper: crowd regions are dropped, boxes clipped, objects without area filtered, polygons
+left unclipped, keypoints outside the image no longer labelled.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class TrainMapper:
     channel_order: str
     mask_format: str | None  # "polygon", "bitmask", or None without masks
     seed: int
+    # The place of each of K keypoints in a mirrored image (`flip_order`); None without keypoints
+    keypoint_order: tuple[int, ...] | None = None
 
     def __call__(self, sample: Sample, position: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, position])
@@ -62,6 +65,9 @@ class TrainMapper:
         moved: dict[str, Any] = {"polygons": masks}
         if self.mask_format == "bitmask" and masks is not None:
             moved = {"polygons": None, "bitmasks": _stack(masks, geometry)}
+        if self.keypoint_order is not None:
+            keypoints = _keypoints(instances, geometry, self.keypoint_order)
+            moved["keypoints"] = torch.from_numpy(keypoints.astype(np.float32)[kept])
         return {
             **_described(sample, geometry.image(pixels)),
             "boxes": torch.from_numpy(boxes[kept]),
@@ -108,6 +114,21 @@ def _described(sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
         "image_id": sample.image_id,
         "file_name": sample.file_name,
     }
+
+
+def _keypoints(
+    instances: Sequence[Instance], geometry: Geometry, order: tuple[int, ...]
+) -> np.ndarray:
+    """float64 (n, K, 3) in the new image; those outside it, and not labelled ones, are zeros."""
+    none = (0.0,) * (3 * len(order))
+    keypoints = np.array([i.keypoints or none for i in instances], np.float64)
+    keypoints = keypoints.reshape(len(instances), len(order), 3)
+    points = geometry.points(keypoints[..., :2]).reshape(keypoints[..., :2].shape)
+    size = np.array([geometry.new_width, geometry.new_height])
+    inside = ((points >= 0) & (points <= size)).all(axis=-1)
+    keypoints[..., :2] = points
+    keypoints[~inside | (keypoints[..., 2] == 0)] = 0
+    return keypoints[:, list(order)] if geometry.flip else keypoints
 
 
 def _polygons(instance: Instance, geometry: Geometry, sample: Sample) -> list[np.ndarray]:

@@ -1,10 +1,11 @@
-"""COCO average precision of boxes and masks, by pycocotools or faster-coco-eval.
+"""COCO average precision of boxes, masks and keypoints, by pycocotools or faster-coco-eval.
 
 Detections in COCO's result format are scored against an annotation file, whose ids they have:
-{"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/..."} and AP per
-class, in percent. No detections is AP 0; a size or class that no object has is NaN (pycocotools'
--1), as in Detectron2 (evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in
-C++ and gives the same numbers; tests compare all of them to 1e-9.
+{"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/...",
+"keypoints/..." (of which COCO has no APs)} and AP per class, in percent. No detections is AP 0; a
+size or class that no object has is NaN (pycocotools' -1), as in Detectron2
+(evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in C++ and gives the same
+numbers; tests compare all of them to 1e-9.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import importlib.util
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ from transfer.detection.evaluation.coco_truth import as_object, read_truth
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
-# name -> rows of IoU thresholds .50, .55, ..., and the place of the area range
+# name -> rows of IoU (of keypoints: OKS) thresholds .50, .55, ..., and the area range
 NAMES = {
-    "AP": (slice(None), 0),
-    "AP50": (slice(0, 1), 0),
-    "AP75": (slice(5, 6), 0),
-    "APs": (slice(None), 1),
-    "APm": (slice(None), 2),
-    "APl": (slice(None), 3),
+    "AP": (slice(None), "all"),
+    "AP50": (slice(0, 1), "all"),
+    "AP75": (slice(5, 6), "all"),
+    "APs": (slice(None), "small"),
+    "APm": (slice(None), "medium"),
+    "APl": (slice(None), "large"),
 }
+KEYPOINTS = "keypoints"
 MOST = 100  # detections of an image and class that COCO's metrics take
 FAST = "faster_coco_eval"
 EVALUATORS = ("auto", "pycocotools", FAST)
@@ -69,21 +71,24 @@ def evaluate_coco(
     image_ids: Sequence[Id] | None = None,
     evaluator: str = "pycocotools",
     max_detections: int = MOST,
+    oks_sigmas: Sequence[float] = (),
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """(metrics, per_class) in percent.
 
-    `kinds` are of "bbox" and "segm"; `classes` maps the file's category ids to names; `image_ids`
-    restricts the evaluation (None: all images of the file); `evaluator` is one of EVALUATORS;
-    `max_detections` above 100 takes that many of an image and class, as Detectron2's
-    `max_dets_per_image` does, fewer change nothing; `replicates`, drawn of these images, takes the
-    metrics under its weights, `pr_curves` precision by recall.
+    `kinds` are of "bbox", "segm" and "keypoints", which takes `oks_sigmas`, a number for each
+    keypoint (20 detections of an image and class count at most, as COCO has it); `classes` maps the
+    file's category ids to names; `image_ids` restricts the evaluation (None: all images of the
+    file); `evaluator` is one of EVALUATORS; `max_detections` above 100 takes that many boxes and
+    masks of an image and class, as Detectron2's `max_dets_per_image` does, fewer change nothing;
+    `replicates`, drawn of these images, takes the metrics under its weights, `pr_curves` precision
+    by recall.
 
     Raises InputError for an annotation file that cannot be scored.
     """
     coco, coco_eval = _classes_of(choose_evaluator(evaluator))
-    truth = read_truth(annotation_file, classes)
+    truth = read_truth(annotation_file, classes, len(oks_sigmas))
     truth_object, numbers = truth.as_object(coco), None
     if image_ids is not None:
         numbers = truth.image_numbers(image_ids)
@@ -93,9 +98,12 @@ def evaluate_coco(
     per_class: dict[str, dict[str, float]] = {}
     for kind in kinds:
         evaluation = coco_eval(truth_object, _found(truth_object, found, kind), kind)
-        evaluation.params.maxDets = [1, 10, max(max_detections, MOST)]
+        if kind == KEYPOINTS:
+            evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
+        else:
+            evaluation.params.maxDets = [1, 10, max(max_detections, MOST)]
         _evaluate(evaluation, numbers)
-        metrics.update({f"{kind}/{name}": _mean(evaluation, *part) for name, part in NAMES.items()})
+        metrics.update({f"{kind}/{name}": value for name, value in _means(evaluation)})
         per_class[f"{kind}/AP"] = _per_class(evaluation, names)
         if replicates is not None:
             ids = [truth.images[number - 1] for number in evaluation.params.imgIds]
@@ -139,11 +147,14 @@ def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
         return truth.loadRes(results)
 
 
-def _mean(evaluation: Any, thresholds: slice, area: int) -> float:
-    """The mean that `summarize` takes, which pycocotools knows for 100 detections only."""
-    precision = evaluation.eval["precision"][thresholds, :, :, area, -1]
-    valid = precision[precision > -1]
-    return _percent(np.mean(valid) if valid.size else -1.0)
+def _means(evaluation: Any) -> Iterator[tuple[str, float]]:
+    """The means that `summarize` takes, which pycocotools knows for 100 detections only."""
+    areas = list(evaluation.params.areaRngLbl)
+    for name, (thresholds, area) in NAMES.items():
+        if area in areas:
+            precision = evaluation.eval["precision"][thresholds, :, :, areas.index(area), -1]
+            valid = precision[precision > -1]
+            yield name, _percent(np.mean(valid) if valid.size else -1.0)
 
 
 def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:

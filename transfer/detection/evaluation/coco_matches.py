@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 MISS, HIT, IGNORED = 0, 1, 2
-ENTRY = [("pair", int), ("score", float), ("area", float), ("crowd", bool)]
+ENTRY = [("pair", int), ("score", float), ("area", float), ("crowd", bool), ("bare", bool)]
 
 _CELLS = 2**20  # of one array: pairs are taken in parts that stay below
 
@@ -25,10 +25,15 @@ def entries(annotations: Any, params: Any) -> np.ndarray:
     """Detections or objects as ENTRY, by pair and falling score.
 
     Pair k * (number of images) + i is of the k-th of `params.catIds` and the i-th of `.imgIds`.
+    `bare` is an object without a labelled keypoint, if keypoints are scored.
     """
+    of_keypoints = params.iouType == "keypoints"
     first = {category: k * len(params.imgIds) for k, category in enumerate(params.catIds)}
     values = [
-        (first[a["category_id"]] + i, a.get("score", 0), a["area"], bool(a.get("iscrowd")))
+        (
+            *(first[a["category_id"]] + i, a.get("score", 0), a["area"], bool(a.get("iscrowd"))),
+            of_keypoints and a.get("num_keypoints") == 0,
+        )
         for i, image_id in enumerate(params.imgIds)
         for a in annotations.imgToAnns.get(image_id, ())
         if a["category_id"] in first
@@ -44,8 +49,9 @@ def ranks(pairs: np.ndarray) -> np.ndarray:
 
 
 def uncounted(table: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """bool (A, D): a crowd, or its area is outside the range, of `areas` (A, 2)."""
-    return table["crowd"] | (table["area"] < areas[:, :1]) | (table["area"] > areas[:, 1:])
+    """bool (A, D): a crowd, or bare, or its area is outside the range, of `areas` (A, 2)."""
+    left_out = table["crowd"] | table["bare"]
+    return left_out | (table["area"] < areas[:, :1]) | (table["area"] > areas[:, 1:])
 
 
 def outcomes(evaluation: Any, found: np.ndarray, objects: np.ndarray) -> np.ndarray:

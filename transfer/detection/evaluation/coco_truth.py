@@ -64,22 +64,25 @@ class Truth:
         return found
 
 
-def read_truth(path: Path, classes: Collection[Id]) -> Truth:
+def read_truth(path: Path, classes: Collection[Id], keypoints: int = 0) -> Truth:
     """The objects of the file.
 
     Args:
         path: the JSON file.
         classes: its categories that are scored also if they have no object.
+        keypoints: how many an object has; 0: they are not read.
 
     Raises:
         InputError: as `read_coco` does.
     """
-    content, findings = read_instances(path), Findings(str(path))
+    content, findings = read_instances(path, keypoints > 0), Findings(str(path))
     images = read_images(content, findings)
     used = used_categories(content)
     names = {key: name for key, name in all_categories(content)}
     kept = {key: name for key, name in names.items() if (key, name) in used or key in classes}
-    annotations = list(read_annotations(content, path, images, names, findings, scored=True))
+    annotations = list(
+        read_annotations(content, path, images, names, findings, scored=True, keypoints=keypoints)
+    )
     if findings.refused:  # what is only noted was said when the data set was opened
         findings.report()
     order, numbers = _numbered(images), _numbered(kept)
@@ -90,7 +93,7 @@ def read_truth(path: Path, classes: Collection[Id]) -> Truth:
         ],
         "categories": [{"id": numbers[key], "name": name} for key, name in kept.items()],
         "annotations": [
-            _record(number, annotation, order, numbers)
+            _record(number, annotation, order, numbers, keypoints)
             for number, annotation in enumerate(annotations, start=1)
         ],
     }
@@ -111,6 +114,7 @@ def _record(
     found: Annotation,
     images: Mapping[Id, int],
     categories: Mapping[Id, int],
+    keypoints: int,
 ) -> dict[str, Any]:
     record = {
         "id": number,
@@ -122,6 +126,10 @@ def _record(
     }
     if found.segmentation is not None:
         record["segmentation"] = found.segmentation
+    if keypoints:
+        points = found.keypoints or (0.0,) * (3 * keypoints)
+        record["keypoints"] = list(points)
+        record["num_keypoints"] = sum(v > 0 for v in points[2::3])
     return record
 
 

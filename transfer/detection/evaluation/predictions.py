@@ -26,9 +26,11 @@ RESULT_KEYS = ("image_id", "category_id", "bbox", "score")  # of COCO's result f
 
 @dataclass(frozen=True)
 class Predictions:
-    """Detections of one image: boxes float32 (k, 4), scores (k,), classes int (k,), perhaps masks.
+    """Detections of one image: boxes float32 (k, 4), scores (k,), classes int (k,), perhaps masks
+    and keypoints.
 
-    `rles` are compressed run lengths with text counts, ready for JSON.
+    `rles` are compressed run lengths with text counts, ready for JSON. `keypoints` are float32
+    (k, K, 3): x, y in pixels, counted as boxes are, and a score.
     """
 
     image_id: int | str
@@ -36,6 +38,7 @@ class Predictions:
     scores: np.ndarray
     classes: np.ndarray
     rles: list[dict[str, Any]] | None = None
+    keypoints: np.ndarray | None = None
 
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
@@ -66,6 +69,10 @@ def to_coco_results(
             }
             if prediction.rles is not None:
                 result["segmentation"] = prediction.rles[i]
+            if prediction.keypoints is not None:
+                # COCO names a pixel by whole numbers, whose centre is half a pixel further.
+                found = prediction.keypoints[i] - np.array([0.5, 0.5, 0], np.float32)
+                result["keypoints"] = found.flatten().tolist()
             results.append(result)
     return results
 
@@ -88,8 +95,21 @@ def from_coco_results(
                 f"result {place} has the category_id {result['category_id']!r}, which the data set "
                 "does not have"
             )
+        _check_keypoints(place, result, results[0])
         by_image.setdefault(result["image_id"], []).append(result)
     return [_of_image(image_id, rows, category_ids) for image_id, rows in by_image.items()]
+
+
+def _check_keypoints(place: int, result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Raises InputError for keypoints that are not x, y, score of as many as the first result's."""
+    if "keypoints" not in result or "keypoints" not in first:
+        return
+    found, others = result["keypoints"], first["keypoints"]
+    if not isinstance(found, list) or not found or len(found) % 3 or len(found) != len(others):
+        raise InputError(
+            f"result {place} has keypoints that are not x, y, score of each of the keypoints that "
+            f"the first result has: {str(found)[:60]}"
+        )
 
 
 def _of_image(
@@ -98,12 +118,17 @@ def _of_image(
     boxes = np.array([row["bbox"] for row in rows], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     has_masks = all("segmentation" in row for row in rows)
+    keypoints = None
+    if all("keypoints" in row for row in rows):
+        keypoints = np.array([row["keypoints"] for row in rows], np.float32)
+        keypoints = keypoints.reshape(len(rows), -1, 3) + np.array([0.5, 0.5, 0], np.float32)
     return Predictions(
         image_id=image_id,
         boxes=boxes,
         scores=np.array([row["score"] for row in rows], dtype=np.float32),
         classes=np.array([category_ids.index(row["category_id"]) for row in rows], dtype=np.int64),
         rles=[row["segmentation"] for row in rows] if has_masks else None,
+        keypoints=keypoints,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfer.datasets.samples import DetectionSet
-from transfer.detection.evaluation.coco import MOST, evaluate_coco
+from transfer.detection.evaluation.coco import KEYPOINTS, MOST, evaluate_coco
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.detection.evaluation.predictions import Predictions, write_results
 from transfer.detection.evaluation.voc import evaluate_voc
@@ -40,11 +40,13 @@ def score(
     voc_exact: bool = False,
     coco_evaluator: str = "auto",
     max_detections: int = MOST,
+    oks_sigmas: Sequence[float] = (),
     draws: int = 0,
 ) -> Scores:
     """(metrics, per_class); results and precision-recall curves are written into `folder`.
 
     `max_detections` above 100 is COCO's maximum of an image and class (TEST.DETECTIONS_PER_IMAGE).
+    `oks_sigmas`: a number for each keypoint; (): keypoints are not scored.
     `draws` above 0 also writes that many bootstrap replicates of each metric there.
     """
     replicates = Replicates.draw(_ids(dataset), draws) if draws else None
@@ -58,6 +60,7 @@ def score(
         voc_exact=voc_exact,
         coco_evaluator=coco_evaluator,
         max_detections=max_detections,
+        oks_sigmas=oks_sigmas,
         replicates=replicates,
         pr_curves=pr_curves,
     )
@@ -78,6 +81,7 @@ def scores_of(
     voc_exact: bool = False,
     coco_evaluator: str = "auto",
     max_detections: int = MOST,
+    oks_sigmas: Sequence[float] = (),
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> Scores:
@@ -99,15 +103,17 @@ def scores_of(
             )
         )
     assert dataset.annotation_file is not None, "a COCO test set is one file"
+    kinds = ["bbox", *(["segm"] if with_masks else []), *([KEYPOINTS] if oks_sigmas else [])]
     return Scores(
         *evaluate_coco(
             dataset.annotation_file,
             results,
-            kinds=("bbox", "segm") if with_masks else ("bbox",),
+            kinds=kinds,
             classes=dict(zip(dataset.category_ids, dataset.classes)),
             image_ids=_ids(dataset),
             evaluator=coco_evaluator,
             max_detections=max_detections,
+            oks_sigmas=oks_sigmas,
             replicates=replicates,
             pr_curves=pr_curves,
         )

@@ -205,7 +205,8 @@ class CascadeROIHeads(PooledHeads):
         samples: Sequence[RoiSample],
         image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask of the first stage's boxes."""
+        """loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask and loss_keypoint of the first
+        stage's boxes."""
         losses: dict[str, Tensor] = {}
         boxes = [sample.boxes for sample in samples]
         outputs = self._stages(features, boxes, image_sizes, samples)
@@ -213,4 +214,4 @@ class CascadeROIHeads(PooledHeads):
             assert output.truth is not None
             found = predictor.losses(output.logits, output.deltas, output.truth)
             losses |= {f"{name}_stage{stage}": value for name, value in found.items()}
-        return {**losses, **self._mask_losses(features, samples)}
+        return {**losses, **self._other_losses(features, samples)}

@@ -6,7 +6,7 @@ What it shares with a detector of one stage (`retinanet.py`) is in `BaseSpec` an
 N images of a batch, each float32 or uint8 (3, h, w) on 0..255 in the configured channel order.
 An element of a batch: {"image", "height", "width" (original), and for training "boxes" float32
 (n, 4) XYXY in the image's pixels, "classes" int64 (n,), "polygons" list of lists of float64 arrays
-(or "bitmasks" bool (n, h, w))}; other keys are not looked at.
+(or "bitmasks" bool (n, h, w)), "keypoints" float32 (n, K, 3)}; other keys are not looked at.
 Specification: detectron2 `modeling/meta_arch/rcnn.py`, `structures/image_list.py`.
 """
 
@@ -145,7 +145,7 @@ class BaseDetector(nn.Module, ABC):
     spec: BaseSpec
     pixel_mean: Tensor
     pixel_std: Tensor
-    has_masks = False
+    has_masks = has_keypoints = False
 
     def __init__(self, spec: BaseSpec, used: Sequence[str]) -> None:
         """Args: used: the backbone's maps that something is made of."""
@@ -198,13 +198,13 @@ class BaseDetector(nn.Module, ABC):
         gradients.
 
         Raises:
-            InputError: masks are trained and an image with objects brings none.
+            InputError: masks or keypoints are trained and an image with objects brings none.
         """
         if not self.training:
             with torch.no_grad():
                 return self._detect(batch)
         targets = [Targets.from_sample(sample, self.device) for sample in batch]
-        self._check_masks(batch, targets)
+        self._check_targets(batch, targets)
         images, sizes = self.preprocess([sample["image"] for sample in batch])
         return self.losses(self.backbone(images), sizes, targets)
 
@@ -244,22 +244,28 @@ class BaseDetector(nn.Module, ABC):
         image = (image - self.pixel_mean) / self.pixel_std
         return image if self.highpass is None else self.highpass.apply(image[None])[0]
 
-    def _check_masks(self, batch: Sequence[Mapping[str, Any]], targets: Sequence[Targets]) -> None:
-        if not self.has_masks:
-            return
+    def _check_targets(
+        self, batch: Sequence[Mapping[str, Any]], targets: Sequence[Targets]
+    ) -> None:
         for sample, target in zip(batch, targets):
-            if len(target.boxes) and target.masks is None:
+            name = sample.get("file_name", "an image")
+            if self.has_masks and len(target.boxes) and target.masks is None:
                 raise InputError(
-                    f"{sample.get('file_name', 'an image')} has objects without a segmentation; "
-                    "set MODEL.MASK_ON False or use annotations with masks"
+                    f"{name} has objects without a segmentation; set MODEL.MASK_ON False or use "
+                    "annotations with masks"
+                )
+            if self.has_keypoints and target.keypoints is None:
+                raise InputError(
+                    f"{name} has no keypoints; set MODEL.KEYPOINT_ON False or use annotations with "
+                    "keypoints"
                 )
 
 
 class Detector(BaseDetector):
     """Children `backbone`, `proposal_generator`, `roi_heads`: the state dict is Detectron2's.
 
-    Its losses are loss_cls, loss_box_reg, (loss_mask,) loss_rpn_cls, loss_rpn_loc; of a cascade
-    loss_cls_stage0, ...
+    Its losses are loss_cls, loss_box_reg, (loss_mask, loss_keypoint,) loss_rpn_cls, loss_rpn_loc;
+    of a cascade loss_cls_stage0, ...
     """
 
     spec: DetectorSpec
@@ -271,6 +277,7 @@ class Detector(BaseDetector):
         self.proposal_generator = RPN(spec.rpn, **maps)
         self.roi_heads = spec.roi_heads.build(**maps)
         self.has_masks = spec.roi_heads.mask_head is not None
+        self.has_keypoints = getattr(spec.roi_heads, "keypoint_head", None) is not None
 
     def losses(
         self,

@@ -22,6 +22,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.weights import Weights
+from transfer.datasets.keypoints import flip_order, rows_with_keypoints
 from transfer.datasets.samples import DetectionSet, Sample
 from transfer.detection.config_checks import make_crop
 from transfer.detection.data.crop import CroppedSpec
@@ -117,8 +118,12 @@ def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
     return detector
 
 
-def make_train_mapper(cfg: CfgNode) -> TrainMapper:
-    """Reads, resizes and flips training images, crops them before, or jitters their size."""
+def make_train_mapper(cfg: CfgNode, keypoint_names: Sequence[str] = ()) -> TrainMapper:
+    """Reads, resizes and flips training images, crops them before, or jitters their size.
+
+    Args:
+        keypoint_names: of the data's keypoints, which are needed if images are flipped.
+    """
     node, jitter = cfg.INPUT, cfg.TRANSFER.LSJ
     flip = 0.5 if node.RANDOM_FLIP == "horizontal" else 0.0
     between = node.MIN_SIZE_TRAIN_SAMPLING == "range"
@@ -129,18 +134,43 @@ def make_train_mapper(cfg: CfgNode) -> TrainMapper:
     elif (crop := make_crop(cfg)) is not None:
         geometry = CroppedSpec(crop, geometry)
     masks = node.MASK_FORMAT if cfg.MODEL.MASK_ON else None
-    return TrainMapper(geometry, node.FORMAT, masks, cfg.SEED)
+    order = None
+    if cfg.MODEL.KEYPOINT_ON:
+        unmoved = tuple(range(cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS))
+        order = flip_order(keypoint_names) if flip else unmoved
+    return TrainMapper(geometry, node.FORMAT, masks, cfg.SEED, order)
+
+
+def training_images(cfg: CfgNode, data: DetectionSet) -> DetectionSet:
+    """The images that are trained on: those with an object, and with keypoints those with as many
+    labelled ones as the config asks for. Raises InputError if there are none."""
+    found = data
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        found = found.part(found.trainable_rows())
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    if least and len(found):
+        count, found = len(found), found.part(rows_with_keypoints(found.samples, least))
+        logger.info(
+            "%d images with fewer labelled keypoints than %d are not trained on",
+            count - len(found),
+            least,
+        )
+        if not len(found):
+            raise InputError(
+                f"no image of {data.name} has the {least} labelled keypoints of "
+                "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE; lower it"
+            )
+    if not len(found):
+        raise InputError(f"no image of {data.name} has an object to train on")
+    return found
 
 
 def training_batches(
     cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """This process's endless batches, from the given one on."""
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        train_set = train_set.part(train_set.trainable_rows())
-    if not len(train_set):
-        raise InputError(f"no image of {train_set.name} has an object to train on")
-    samples = train_set.samples
+    train_set = training_images(cfg, train_set)
+    samples, mapper = train_set.samples, make_train_mapper(cfg, train_set.keypoint_names)
     batches = batch_indices(
         cfg,
         train_set.wide(),
@@ -149,7 +179,7 @@ def training_batches(
         make_factors(cfg, train_set),
     )
     device = process_device(cfg.MODEL.DEVICE)
-    return load(samples, make_train_mapper(cfg), batches, cfg.DATALOADER.NUM_WORKERS, device)
+    return load(samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
 
 
 def make_factors(cfg: CfgNode, train_set: DetectionSet) -> torch.Tensor | None:
@@ -206,6 +236,7 @@ def predict_items(
 
 def _to_predictions(image_id: int | str, detections: Any) -> Predictions:
     boxes, scores, masks = detections.boxes, detections.scores, detections.masks
+    keypoints = detections.keypoints
     # In one copy, since each makes the host wait for a GPU; float64 holds all of them as they are.
     columns = [boxes.double(), scores.double()[:, None], detections.classes.double()[:, None]]
     numbers = torch.cat(columns, dim=1).cpu()
@@ -215,4 +246,5 @@ def _to_predictions(image_id: int | str, detections: Any) -> Predictions:
         scores=numbers[:, 4].to(scores.dtype).numpy(),
         classes=numbers[:, 5].to(detections.classes.dtype).numpy(),
         rles=None if masks is None else encode_masks(masks.cpu().numpy()),
+        keypoints=None if keypoints is None else keypoints.cpu().numpy(),
     )

@@ -25,7 +25,7 @@ POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
 
 @dataclass(frozen=True, kw_only=True)
 class PoolerSpec:
-    """The keys POOLER_* of MODEL.ROI_BOX_HEAD or MODEL.ROI_MASK_HEAD."""
+    """The keys POOLER_* of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD or MODEL.ROI_KEYPOINT_HEAD."""
 
     resolution: int  # side of the output
     sampling_ratio: int  # samples along a side of each output cell; 0: as many as it has pixels
@@ -37,8 +37,8 @@ class PoolerSpec:
         """Reads the node of the head that the pooler serves; InputError for an unknown kind."""
         if node.POOLER_TYPE not in POOLERS:
             raise InputError(
-                f"POOLER_TYPE {node.POOLER_TYPE!r} of MODEL.ROI_BOX_HEAD or MODEL.ROI_MASK_HEAD is "
-                f"not supported; known: {', '.join(POOLERS)}"
+                f"POOLER_TYPE {node.POOLER_TYPE!r} of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD or "
+                f"MODEL.ROI_KEYPOINT_HEAD is not supported; known: {', '.join(POOLERS)}"
             )
         return cls(
             resolution=node.POOLER_RESOLUTION,

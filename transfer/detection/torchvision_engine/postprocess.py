@@ -1,4 +1,4 @@
-"""From the network's input back to the original image: boxes scaled, masks pasted.
+"""From the network's input back to the original image: boxes and keypoints scaled, masks pasted.
 
 k detections, M side of predicted masks, H, W of the original image.
 Specification: detectron2 `modeling/postprocessing.py` and `layers/mask_ops.py`.
@@ -29,13 +29,19 @@ def postprocess(
     scale_y = output_size[0] / input_size[0]
     scale_x = output_size[1] / input_size[1]
     scale = torch.tensor([scale_x, scale_y, scale_x, scale_y], dtype=detections.boxes.dtype)
-    boxes = clip(detections.boxes * send(scale, detections.boxes.device), output_size)
+    scale = send(scale, detections.boxes.device)
+    boxes = clip(detections.boxes * scale, output_size)
     ((keep,),) = places([nonempty(boxes)])
     boxes = boxes[keep]
     masks = detections.masks
     if masks is not None:
         masks = paste_masks(masks[keep], boxes, output_size)
-    return Detections(boxes, detections.scores[keep], detections.classes[keep], masks)
+    keypoints = detections.keypoints
+    if keypoints is not None:
+        keypoints = keypoints[keep]
+        keypoints[..., :2] *= scale[:2]
+    found = (boxes, detections.scores[keep], detections.classes[keep])
+    return Detections(*found, masks, keypoints)
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -48,11 +48,14 @@ class Res5HeadsSpec(RoiHeadsSpec):
         model, node = cfg.MODEL, cfg.MODEL.ROI_HEADS
         if model.ROI_BOX_HEAD.NAME:  # such heads have none, so that only its name is checked
             find_box_head(model.ROI_BOX_HEAD.NAME, node.NAME)
-        if model.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES:
-            raise InputError(
-                "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES True needs MODEL.ROI_HEADS.NAME "
-                f"StandardROIHeads, not {node.NAME}"
-            )
+        for key, value in (
+            ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", model.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES),
+            ("MODEL.KEYPOINT_ON", model.KEYPOINT_ON),
+        ):
+            if value:
+                raise InputError(
+                    f"{key} True needs MODEL.ROI_HEADS.NAME StandardROIHeads, not {node.NAME}"
+                )
         return cls(
             in_features=tuple(node.IN_FEATURES),
             num_classes=node.NUM_CLASSES,

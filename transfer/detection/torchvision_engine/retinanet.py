@@ -77,8 +77,9 @@ class RetinaNetSpec(BaseSpec):
                 "MODEL.META_ARCHITECTURE RetinaNet does not go with MODEL.BACKBONE.NAME "
                 f"{cfg.MODEL.BACKBONE.NAME}; set build_retinanet_resnet_fpn_backbone"
             )
-        if cfg.MODEL.MASK_ON:
-            raise InputError("MODEL.MASK_ON True needs MODEL.META_ARCHITECTURE GeneralizedRCNN")
+        for key in ("MASK_ON", "KEYPOINT_ON"):
+            if cfg.MODEL[key]:
+                raise InputError(f"MODEL.{key} True needs MODEL.META_ARCHITECTURE GeneralizedRCNN")
         backbone = BACKBONES[kind].from_config(cfg)
         assert isinstance(backbone, FPNSpec)
         return cls(

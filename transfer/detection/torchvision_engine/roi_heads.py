@@ -80,7 +80,7 @@ class RoiHeads(nn.Module, ABC):
         image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets] = (),
     ) -> tuple[list[Detections], dict[str, Tensor]]:
-        """In training ([], losses), else (N detections with mask probabilities, {}).
+        """In training ([], losses), else (N detections with mask probabilities and keypoints, {}).
 
         Args:
             features: maps by name, each (N, C, H, W).
@@ -94,6 +94,7 @@ class RoiHeads(nn.Module, ABC):
         if self.mask_head is not None:
             # Of the detections only: their boxes are better than the proposals, and fewer.
             self._add_masks(self.mask_head, features, detections)
+        self._add_keypoints(features, detections)
         return detections, {}
 
     def _add_masks(
@@ -106,6 +107,9 @@ class RoiHeads(nn.Module, ABC):
         for image, masks in zip(detections, mask_probabilities(logits, classes).split(counts)):
             image.masks = masks
 
+    def _add_keypoints(self, features: dict[str, Tensor], detections: list[Detections]) -> None:
+        """Sets the keypoints of the detections; these heads have none."""
+
     @abstractmethod
     def _detect(
         self,
@@ -113,7 +117,7 @@ class RoiHeads(nn.Module, ABC):
         proposals: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Detections]:
-        """Maps and N proposals (n, 4) -> N detections without masks."""
+        """Maps and N proposals (n, 4) -> N detections without masks and keypoints."""
 
     @abstractmethod
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:

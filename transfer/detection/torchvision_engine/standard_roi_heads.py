@@ -1,4 +1,5 @@
-"""The second stage of detectors on several maps: a box head, and a mask head with its own pooler.
+"""The second stage of detectors on several maps: a box head, and a mask head and a keypoint head
+with poolers of their own.
 
 The box heads are those of `box_head.BOX_HEADS`.
 Specification: detectron2 `modeling/roi_heads/roi_heads.py`, class StandardROIHeads.
@@ -18,6 +19,11 @@ from transfer.detection.torchvision_engine.box_head import (
     BoxPredictor,
     BoxPredictorSpec,
     find_box_head,
+)
+from transfer.detection.torchvision_engine.keypoint_head import (
+    KeypointHead,
+    KeypointHeadSpec,
+    read_maps,
 )
 from transfer.detection.torchvision_engine.mask_head import MaskHeadSpec, mask_loss
 from transfer.detection.torchvision_engine.pooler import PoolerSpec, RoiPooler
@@ -39,7 +45,9 @@ class StandardHeadsSpec(RoiHeadsSpec):
     box_head: BoxHeadSpec
     box_pooler: PoolerSpec
     mask_pooler: PoolerSpec
-    # The mask head learns on the boxes that the box head predicts, as it will be used.
+    keypoint_head: KeypointHeadSpec | None
+    # The mask head and the keypoint head learn on the boxes that the box head predicts, as they
+    # will be used.
     train_on_pred_boxes: bool
 
     @classmethod
@@ -55,6 +63,7 @@ class StandardHeadsSpec(RoiHeadsSpec):
             box_head=find_box_head(cfg.MODEL.ROI_BOX_HEAD.NAME, node.NAME).from_config(cfg),
             box_pooler=PoolerSpec.from_config(cfg.MODEL.ROI_BOX_HEAD),
             mask_pooler=PoolerSpec.from_config(cfg.MODEL.ROI_MASK_HEAD),
+            keypoint_head=KeypointHeadSpec.from_config(cfg),
             train_on_pred_boxes=cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES,
         )
 
@@ -68,8 +77,8 @@ class StandardHeadsSpec(RoiHeadsSpec):
 
 
 class PooledHeads(RoiHeads):
-    """The frame of the heads that have a pooler each, for boxes and for masks, over the same maps.
-    Child `box_head`."""
+    """The frame of the heads that have a pooler each, for boxes, masks and keypoints, over the same
+    maps. Children `box_head` and, with keypoints, `keypoint_head`."""
 
     def __init__(
         self,
@@ -85,6 +94,11 @@ class PooledHeads(RoiHeads):
         self.box_head = box_head
         self.box_pooler = RoiPooler(spec.box_pooler, strides)
         self.mask_pooler = RoiPooler(spec.mask_pooler, strides)
+        self.keypoint_head: KeypointHead | None = None
+        self.keypoint_pooler: RoiPooler | None = None
+        if spec.keypoint_head is not None:
+            self.keypoint_head = KeypointHead(spec.keypoint_head, channels)
+            self.keypoint_pooler = RoiPooler(spec.keypoint_head.pooler, strides)
         self.in_features = spec.in_features
 
     def _maps(self, features: dict[str, Tensor]) -> list[Tensor]:
@@ -93,19 +107,36 @@ class PooledHeads(RoiHeads):
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         return self.mask_pooler(self._maps(features), boxes)
 
-    def _mask_losses(
+    def _add_keypoints(self, features: dict[str, Tensor], detections: list[Detections]) -> None:
+        if self.keypoint_head is None or self.keypoint_pooler is None:
+            return
+        boxes = [image.boxes for image in detections]
+        logits = self.keypoint_head(self.keypoint_pooler(self._maps(features), boxes))
+        found = read_maps(logits, torch.cat(boxes))
+        for image, keypoints in zip(detections, found.split([len(image) for image in detections])):
+            image.keypoints = keypoints
+
+    def _other_losses(
         self, features: dict[str, Tensor], samples: Sequence[RoiSample]
     ) -> dict[str, Tensor]:
-        """{"loss_mask"} of the sampled boxes that hold an object; {} without masks."""
-        if self.mask_head is None:
-            return {}
+        """Those of the sampled boxes that hold an object: with masks {"loss_mask"}, with keypoints
+        {"loss_keypoint"}, of the boxes with a labelled one."""
+        losses: dict[str, Tensor] = {}
         chosen = [sample.foreground() for sample in samples]
-        logits = self.mask_head(self._mask_features(features, [sample.boxes for sample in chosen]))
-        return {"loss_mask": mask_loss(logits, chosen)}
+        if self.mask_head is not None:
+            boxes = [sample.boxes for sample in chosen]
+            losses["loss_mask"] = mask_loss(
+                self.mask_head(self._mask_features(features, boxes)), chosen
+            )
+        if self.keypoint_head is not None and self.keypoint_pooler is not None:
+            chosen = self.keypoint_head.visible(chosen)
+            pooled = self.keypoint_pooler(self._maps(features), [s.boxes for s in chosen])
+            losses["loss_keypoint"] = self.keypoint_head.loss(self.keypoint_head(pooled), chosen)
+        return losses
 
 
 class StandardROIHeads(PooledHeads):
-    """Box head, predictor and mask head."""
+    """Box head, predictor, mask head and keypoint head."""
 
     box_predictor: BoxPredictor
 
@@ -144,7 +175,7 @@ class StandardROIHeads(PooledHeads):
         losses = self.box_predictor.losses(logits, deltas, BoxTargets.of(samples))
         if self.train_on_pred_boxes:
             samples = self._refined(deltas, samples)
-        return {**losses, **self._mask_losses(features, samples)}
+        return {**losses, **self._other_losses(features, samples)}
 
     @torch.no_grad()
     def _refined(self, deltas: Tensor, samples: Sequence[RoiSample]) -> list[RoiSample]:

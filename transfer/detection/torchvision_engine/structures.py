@@ -24,17 +24,22 @@ class Targets:
     boxes: Tensor  # (n, 4)
     classes: Tensor  # int64 (n,)
     masks: GroundTruthMasks | None
+    keypoints: Tensor | None = None  # (n, K, 3): x, y, visibility
 
     @staticmethod
     def from_sample(sample: Mapping[str, Any], device: torch.device) -> Targets:
-        """Read "boxes", "classes", "polygons" or "bitmasks" of an element of a batch."""
+        """Read "boxes", "classes", "polygons" or "bitmasks", and "keypoints" of an element of a
+        batch."""
         masks: GroundTruthMasks | None = None
         if sample.get("polygons") is not None:
             masks = Polygons(sample["polygons"])
         elif sample.get("bitmasks") is not None:
             masks = BitMasks(sample["bitmasks"].to(device, non_blocking=True))
         boxes, classes = (sample[key].to(device, non_blocking=True) for key in ("boxes", "classes"))
-        return Targets(boxes, classes, masks)
+        keypoints = sample.get("keypoints")
+        if keypoints is not None:
+            keypoints = keypoints.to(device, non_blocking=True)
+        return Targets(boxes, classes, masks, keypoints)
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,20 @@ class RoiSample:
 
     def foreground(self) -> RoiSample:
         """The rows that hold an object."""
-        rows = slice(self.positives)
+        return self._part(slice(self.positives), self.positives)
+
+    def rows(self, rows: Tensor) -> RoiSample:
+        """These rows, int64, all of which hold an object."""
+        return self._part(rows, len(rows))
+
+    def _part(self, rows: slice | Tensor, positives: int) -> RoiSample:
         return RoiSample(
             self.boxes[rows],
             self.classes[rows],
             self.gt_boxes[rows],
             self.gt_index[rows],
             self.targets,
-            self.positives,
+            positives,
         )
 
 
@@ -100,6 +111,7 @@ class Detections:
     scores: Tensor  # (k,) in [0, 1]
     classes: Tensor  # int64 (k,)
     masks: Tensor | None = None  # bool (k, H, W); before postprocessing probabilities (k, M, M)
+    keypoints: Tensor | None = None  # (k, K, 3): x, y in pixels as the boxes', score above 0
 
     def __len__(self) -> int:
         return len(self.boxes)

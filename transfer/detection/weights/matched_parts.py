@@ -31,6 +31,7 @@ PREFIXES = {
     "roi_heads.box_predictor.": "box predictor",
     "roi_heads.mask_head.predictor.": "mask predictor",
     "roi_heads.mask_head.": "mask head",
+    "roi_heads.keypoint_head.": "keypoint head",
     "head.cls_score.": "class predictor",
     "head.": "dense head",
 }
@@ -39,7 +40,8 @@ PREDICTORS = (
     "mask predictor",
     "class predictor",
 )  # their width is the number of classes
-OPTIONAL = ("extra norm", "mask head", "mask predictor")  # not every detector has them
+# Not every detector has them.
+OPTIONAL = ("extra norm", "mask head", "mask predictor", "keypoint head")
 
 Shapes = Mapping[str, "tuple[int, ...]"]
 

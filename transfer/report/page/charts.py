@@ -73,7 +73,7 @@ def overview(results: Results) -> Group:
 def by_size(results: Results) -> Group:
     """Returns charts of the AP of small, medium and large objects."""
     charts, drawn = [], []
-    for protocol, kind in product(results.protocols, ("bbox", "segm")):
+    for protocol, kind in product(results.protocols, ("bbox", "segm", "keypoints")):
         rows = []
         for name, words in SIZES.items():
             found = list(_summaries(results, protocol, f"{kind}/{name}"))

@@ -23,7 +23,9 @@ MAX_CHARTS = 6  # most charts of one protocol's learning curves
 # Scalars that are not results: they say how far the run was
 _NOT_DRAWN = ("step", "epoch", "lr", "eta", "time", "data_time", "seconds")
 _NOT_DRAWN_ENDS = ("_seconds", "_per_second", "_per_s", "_seen")
-_DRAWN_FIRST = ("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "feature_std", "rank")
+_DRAWN_FIRST = (
+    *("total_loss", "knn", "top1", "bbox/AP", "segm/AP", "keypoints/AP", "feature_std", "rank"),
+)
 
 Members = list[tuple[int, Checkpoint, Any]]  # series, checkpoint, the artifact's content
 

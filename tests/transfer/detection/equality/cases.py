@@ -72,6 +72,11 @@ RETINANET = {
     "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 30,
 }
 RESNEXT = {"MODEL.RESNETS.NUM_GROUPS": 32, "MODEL.RESNETS.WIDTH_PER_GROUP": 4}
+KEYPOINTS = {
+    "MODEL.KEYPOINT_ON": True,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 3,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (48, 32),
+}
 C5 = {
     **specs.C5,
     **MASK_HEADS,
@@ -239,6 +244,27 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
         "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.3,
     },
+    # Keypoint R-CNN: with masks beside it; with the other divisor, refined boxes and one map; in a
+    # cascade
+    "fpn_keypoints": {**FPN_R18, **KEYPOINTS},
+    "c5_keypoints": {
+        **C5,
+        **TORCHVISION_LAYOUT,
+        **KEYPOINTS,
+        "MODEL.MASK_ON": False,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True,
+        "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": False,
+        "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT": 4.0,
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 5,
+    },
+    "cascade_keypoints": {
+        **FPN_R18,
+        **KEYPOINTS,
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {
         **specs.VIT,
@@ -263,6 +289,7 @@ CASES: dict[str, dict[str, Any]] = {
 ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
 # Compared with the real Detectron2 only, without a golden file
 SLOW = ("c4_rpn_on_res3", "fpn_r152", "c5_frozen", "fpn_resnext", "c4_resnext", "c4_wide")
+SLOW += ("c5_keypoints", "cascade_keypoints")
 PRECISE_BN = ("c4_voc", "fpn_r18")  # the cases whose statistics are replaced at the end
 # Standard deviation of a layer's output over the root mean square of its input, by part of the name
 # (later rows win; 1.4 elsewhere): scores that are neither all equal nor saturated.
@@ -294,7 +321,7 @@ def keys_of(case: str) -> dict[str, Any]:
 
 
 def make_batch(layout: tuple, seed: int) -> list[dict[str, Any]]:
-    """Images of noise with boxes, classes and two polygons per object."""
+    """Images of noise with boxes, classes, two polygons and three keypoints per object."""
     rng = np.random.default_rng(seed)
     batch = []
     for (height, width), boxes in layout:
@@ -308,6 +335,7 @@ def make_batch(layout: tuple, seed: int) -> list[dict[str, Any]]:
                 "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                 "classes": torch.from_numpy(classes),
                 "polygons": [_two_polygons(*box) for box in boxes],
+                "keypoints": _three_keypoints(boxes, seed),
             }
         )
     return batch
@@ -366,7 +394,9 @@ def _range(name: str, shape: tuple[int, ...], keys: Mapping[str, Any]) -> tuple[
         return 0.5, 1.5
     if "_pos" in name or "pos_" in name:  # of a ViT
         return -0.5, 0.5
-    transposed = "deconv" in name or ("simfp_" in name and shape[2:] == (2, 2))
+    transposed = (
+        "deconv" in name or "score_lowres" in name or ("simfp_" in name and shape[2:] == (2, 2))
+    )
     inputs = shape[0] if transposed else math.prod(shape[1:])
     gain = math.sqrt(2.0)
     for part, value in GAINS.items():
@@ -376,6 +406,21 @@ def _range(name: str, shape: tuple[int, ...], keys: Mapping[str, Any]) -> tuple[
         gain /= 57.0
     side = gain * math.sqrt(3.0 / inputs)
     return -side, side
+
+
+def _three_keypoints(boxes: list, seed: int) -> Tensor:
+    """(n, 3, 3): one anywhere in the box, one in its last corner, one that may be outside or not
+    labelled."""
+    rng = np.random.default_rng(1000 + seed)
+    places = np.array(boxes, np.float64).reshape(-1, 2, 2)
+    low, size = places[:, 0], places[:, 1] - places[:, 0]
+    points = np.empty((len(places), 3, 3), np.float32)
+    points[:, 0, :2] = low + size * rng.random(low.shape)
+    points[:, 1, :2] = places[:, 1]
+    points[:, 2, :2] = low + size * rng.uniform(-0.5, 1.5, low.shape)
+    points[..., 2] = (2, 1, 0)
+    points[:, 2, 2] = rng.integers(0, 3, len(places))
+    return torch.from_numpy(points)
 
 
 def _two_polygons(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:

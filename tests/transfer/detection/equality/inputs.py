@@ -119,6 +119,35 @@ def write_coco(folder: Path) -> None:
     _write(folder / "instances_train.json", json.dumps(content))
 
 
+KEYPOINT_NAMES = ("nose", "left_eye", "right_eye")
+MIRRORED = [("left_eye", "right_eye")]
+
+
+def write_keypoints(folder: Path) -> None:
+    """Images below `folder`/train and `folder`/person_keypoints_train.json: whole pixels as COCO
+    has them, keypoints in the last corner, outside, not labelled, and of a crowd."""
+    images, annotations = [], []
+    for key, (height, width) in {4: (48, 64), 2: (30, 90), 6: (33, 33)}.items():
+        _write_image(folder / "train" / f"{key}.png", height, width, key)
+        entry = {"id": key, "file_name": f"{key}.png", "height": height, "width": width}
+        images.append(entry)
+
+    def add(key: int, box: list[float], keypoints: list[int], crowd: int = 0) -> None:
+        entry = {"id": len(annotations) + 1, "image_id": key, "category_id": 1, "area": 1.0}
+        entry |= {"bbox": box, "iscrowd": crowd, "keypoints": keypoints}
+        annotations.append({**entry, "num_keypoints": sum(v > 0 for v in keypoints[2::3])})
+
+    add(4, [2.5, 3.0, 27.75, 37.5], [10, 11, 2, 20, 30, 1, 0, 0, 0])
+    add(4, [0.0, 0.0, 64.0, 48.0], [63, 47, 2, 0, 0, 2, 70, 20, 1])
+    add(4, [1.0, 1.0, 9.0, 9.5], [0, 0, 0, 0, 0, 0, 0, 0, 0])
+    add(2, [5.0, 5.0, 80.5, 20.0], [5, 24, 2, 85, 6, 2, 40, 15, 2])
+    add(2, [0.0, 0.0, 20.8, 30.0], [1, 2, 2, 3, 4, 2, 5, 6, 2], crowd=1)
+    add(6, [1.0, 2.0, 30.5, 20.0], [0, 0, 0, 9, 9, 1, 0, 0, 0])
+    categories = [{"id": 1, "name": "person", "keypoints": list(KEYPOINT_NAMES)}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    _write(folder / "person_keypoints_train.json", json.dumps(content))
+
+
 def random_detections(seed: int, ties: bool) -> tuple[DetectionSet, list[Predictions]]:
     """Ground truth (some difficult, a class without any in seed 2) and detections near it.
 

@@ -17,6 +17,7 @@ from torch import nn
 from tests.transfer.detection.equality import inputs
 from tests.transfer.detection.equality.two_processes import over_two_processes
 from transfer.datasets.coco import read_coco, read_json
+from transfer.datasets.keypoints import flip_order, read_keypoint_names, rows_with_keypoints
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import read_voc
 from transfer.detection.data.crop import CroppedGeometry, CroppedSpec, CropSpec
@@ -170,6 +171,36 @@ def jitter(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray
     return arrays
 
 
+def keypoints(folder: Path) -> dict[str, np.ndarray]:
+    """What the detector is given of keypoints: mirrored or not, and of cropped images; and which
+    images have how many labelled ones."""
+    inputs.write_keypoints(folder)
+    path, images = folder / "person_keypoints_train.json", folder / "train"
+    content = read_json(path, images, keypoints=True)
+    samples = read_coco(path, images, content, ("person",), keypoints=3)
+    names = read_keypoint_names(path, content, 3)
+    arrays = {
+        f"with {least}": np.array(
+            [samples[r].image_id for r in rows_with_keypoints(samples, least)]
+        )
+        for least in range(1, 8)
+    }
+    plain = (inputs.SHORT_EDGE,), inputs.MAX_SIZE
+    resizing = GeometrySpec(inputs.CROP_SIZES, inputs.MAX_SIZE, 0.5, between=True)
+    cropped = CroppedSpec(CropSpec("relative", (0.5, 0.7)), resizing)
+    geometries: dict[str, Any] = {
+        **{f"flip {flip}": GeometrySpec(*plain, float(flip)) for flip in (0, 1)},
+        **{f"crop {seed}": _SeededCrop(seed, cropped) for seed in range(4)},
+    }
+    for key, geometry in geometries.items():
+        mapper = TrainMapper(geometry, "RGB", None, 0, flip_order(names))
+        for sample in samples:
+            item: dict[str, Any] = mapper(sample, 0)
+            for name in ("boxes", "keypoints"):
+                arrays[f"{key}/{sample.image_id}/{name}"] = item[name].numpy()
+    return arrays
+
+
 class _Seeded:
     """Draws what numpy's global generator would give Detectron2 after `seed`."""
 
@@ -274,6 +305,7 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "jitter": jitter,
     "jitter_polygons": jitter_polygons,
     "jitter_bitmasks": jitter_bitmasks,
+    "keypoints": keypoints,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
     "naive_sync": naive_sync,

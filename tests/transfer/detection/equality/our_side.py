@@ -32,6 +32,8 @@ class Ours:
             parts = {name: getattr(detections, name) for name in ("boxes", "scores", "classes")}
             if detections.masks is not None:
                 parts["masks"] = detections.masks
+            if detections.keypoints is not None:
+                parts["keypoints"] = detections.keypoints
             found.append(parts)
         return found
 

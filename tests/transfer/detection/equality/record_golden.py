@@ -22,7 +22,7 @@ from tests.transfer.detection.equality.their_side import Theirs
 # Not voc_ties: what an unstable sort makes of equal scores depends on the processor.
 GOLDEN_TOPICS = (
     *("geometry", "orders", "repeats", "rates", "clipped", "mapped", "crops", "crops_polygons"),
-    *("jitter", "jitter_polygons", "voc_metrics", "naive_sync"),
+    *("jitter", "jitter_polygons", "keypoints", "voc_metrics", "naive_sync"),
 )
 FOLDER = Path(__file__).parents[1] / "golden"
 

@@ -14,9 +14,13 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.datasets import load_coco_json, load_voc_instances
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.layers import NaiveSyncBatchNorm
@@ -228,6 +232,40 @@ def jitter_bitmasks(folder: Path) -> dict[str, np.ndarray]:
     return jitter(folder, "bitmask")
 
 
+def keypoints(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    inputs.write_keypoints(folder)
+    name = f"equality_{folder}"
+    MetadataCatalog.get(name).set(
+        keypoint_names=list(inputs.KEYPOINT_NAMES), keypoint_flip_map=inputs.MIRRORED
+    )
+    path, images = folder / "person_keypoints_train.json", folder / "train"
+    dicts = load_coco_json(str(path), str(images), name)
+    arrays = {
+        f"with {least}": np.array(
+            [entry["image_id"] for entry in filter_images_with_few_keypoints(dicts, least)]
+        )
+        for least in range(1, 8)
+    }
+    options = {"use_keypoint": True, "image_format": "RGB"}
+    options["keypoint_hflip_indices"] = create_keypoint_hflip_indices([name])
+    resize = T.ResizeShortestEdge((inputs.SHORT_EDGE,), inputs.MAX_SIZE, "choice")
+    between = T.ResizeShortestEdge(inputs.CROP_SIZES, inputs.MAX_SIZE, "range")
+    cropped = [T.RandomCrop("relative", (0.5, 0.7)), between, T.RandomFlip(0.5)]
+    chains = {
+        **{f"flip {flip}": ([resize, T.RandomFlip(float(flip))], 0) for flip in (0, 1)},
+        **{f"crop {seed}": (cropped, seed) for seed in range(4)},
+    }
+    for key, (chain, seed) in chains.items():
+        mapper = DatasetMapper(is_train=True, augmentations=chain, **options)
+        for entry in dicts:
+            np.random.seed(seed)
+            instances: Any = mapper(entry)["instances"]
+            arrays[f"{key}/{entry['image_id']}/boxes"] = instances.gt_boxes.tensor.numpy()
+            arrays[f"{key}/{entry['image_id']}/keypoints"] = instances.gt_keypoints.tensor.numpy()
+    return arrays
+
+
 def _plain_classes(entry: dict, coco: bool) -> dict:
     """Without a data set's name the JSON's ids stay; registered sets have them as 0, 1, 2."""
     entry = copy.deepcopy(entry)
@@ -291,6 +329,7 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "jitter": jitter,
     "jitter_polygons": jitter_polygons,
     "jitter_bitmasks": jitter_bitmasks,
+    "keypoints": keypoints,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
     "naive_sync": naive_sync,

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.solver.build import get_default_optimizer_params
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
@@ -45,6 +45,8 @@ class Theirs:
             }
             if result.has("pred_masks"):
                 parts["masks"] = result.pred_masks
+            if result.has("pred_keypoints"):
+                parts["keypoints"] = result.pred_keypoints
             found.append(parts)
         return found
 
@@ -99,7 +101,7 @@ def detectron2_config(keys: Mapping[str, Any]) -> CfgNode:
 
 
 def to_detectron2(batch: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
-    """The batch in Detectron2's types, with masks where the model trains them."""
+    """The batch in Detectron2's types, with masks and keypoints where the model trains them."""
     converted = []
     for sample in copy.deepcopy(batch):
         instances = Instances(tuple(sample["image"].shape[1:]))
@@ -108,5 +110,8 @@ def to_detectron2(batch: list[dict[str, Any]], model: nn.Module) -> list[dict[st
         polygons = sample.pop("polygons")
         if hasattr(getattr(model, "roi_heads", None), "mask_head"):
             instances.gt_masks = PolygonMasks(polygons)
+        keypoints = sample.pop("keypoints")
+        if hasattr(getattr(model, "roi_heads", None), "keypoint_head"):
+            instances.gt_keypoints = Keypoints(keypoints)
         converted.append({**sample, "instances": instances})
     return converted
