@@ -16,7 +16,7 @@ image sizes from its own generators than the torchvision engine does.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,13 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
     return read_instances(path)
 
 
-def read_instances(path: Path) -> dict[str, Any]:
-    """The content of the file, checked to be one of COCO's instances files."""
+def read_instances(
+    path: Path, complete: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """The content of the file, checked to be one of COCO's instances files.
+
+    `complete`: adds what a related format writes differently, before the entries are checked.
+    """
     try:
         content = _parsed(path)
     except UnicodeDecodeError as error:
@@ -90,6 +95,8 @@ def read_instances(path: Path) -> dict[str, Any]:
             )
     if not content["images"]:
         raise InputError(f"{path} lists no image")
+    if complete is not None:
+        complete(content)
     check_entries(path, content)
     return content
 

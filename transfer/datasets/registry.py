@@ -2,8 +2,9 @@
 
 The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file with any folder of
-images (paths are absolute or below the data sets' root; the last colon separates, or that after
-.json); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
+images, `lvis:FILE.json:IMAGES` likewise (paths are absolute or below the data sets' root; the last
+colon separates, or that after .json); any of them may end in @P% or @Kshot, for the part that
+`few_labels` picks.
 All sets of a run have the same classes in the same order. The classes are those of the training
 sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
@@ -21,7 +22,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
 from pretrain.data.datasets import datasets_root
-from transfer.datasets import coco, voc
+from transfer.datasets import coco, lvis, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.sample_columns import joined
 from transfer.datasets.samples import DetectionSet, Sample
@@ -49,12 +50,17 @@ BUILTIN = {
     "voc_2012_trainval": ("voc", "VOC2012", "trainval", 20),
     "coco_2017_train": ("coco", "coco", "train2017", 80),
     "coco_2017_val": ("coco", "coco", "val2017", 80),
+    "lvis_v1_train": ("lvis", "lvis", "v1_train", 1203),
+    "lvis_v1_val": ("lvis", "lvis", "v1_val", 1203),
 }
 
 FORMS = {
     "voc": "voc:FOLDER:SPLIT",
     "coco": "coco:FOLDER:SPLIT or coco:FILE.json:IMAGES",
+    "lvis": "lvis:FILE.json:IMAGES",
 }
+# Readers of a JSON file with the folder of its images, by layout
+READERS = {"coco": coco.read_json, "lvis": lvis.read_json}
 
 
 def locate(name: str) -> Location:
@@ -64,12 +70,12 @@ def locate(name: str) -> Location:
         return replace(locate(whole), part=part)
     kind, _, rest = name.partition(":")
     if kind in FORMS and rest:
-        pair = _split_pair(rest) if kind == "coco" else None
+        pair = _split_pair(rest) if kind in READERS else None
         if pair is not None:
             file, images = map(_folder, pair)
             return Location(kind, file.parent, images.name, file, images, is_pair=True)
         folder_text, _, split = rest.rpartition(":")
-        if not folder_text or not split or kind == "coco" and _is_json(rest):
+        if not folder_text or not split or kind == "lvis" or kind == "coco" and _is_json(rest):
             raise InputError(f"data set '{name}' needs the form {FORMS[kind]}")
         return _location(kind, _folder(folder_text), split, None)
     if ":" in name:
@@ -115,9 +121,8 @@ def open_sets(
     locations = [locate(name) for name in names]
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:
-        raise InputError(
-            f"data sets {', '.join(names)} mix VOC and COCO layouts; use only one layout"
-        )
+        mixed = " and ".join(sorted(map(str.upper, layouts), reverse=True))
+        raise InputError(f"data sets {', '.join(names)} mix {mixed} layouts; use only one layout")
     if not classes and like:
         classes = like.classes
     if len(set(classes)) != len(classes):
@@ -131,14 +136,17 @@ def open_sets(
 def class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The classes of the named sets in their own order, without their images; see `open_sets`."""
     locations = [locate(name) for name in names]
-    if {location.layout for location in locations} == {"coco"}:
-        return coco.read_classes([coco.read_json(*_pair(place)) for place in locations])
+    if {location.layout for location in locations} <= set(READERS):
+        return coco.read_classes([_read(place) for place in locations])
     return _classes(locations)
 
 
 def _location(layout: str, folder: Path, split: str, num_classes: int | None) -> Location:
     if layout == "voc":
         return Location(layout, folder, split, num_classes=num_classes)
+    if layout == "lvis":  # of COCO's images, whose folder each entry names
+        annotation_file = folder / f"lvis_{split}.json"
+        return Location(layout, folder, split, annotation_file, folder.parent / "coco", num_classes)
     annotation_file = folder / "annotations" / f"instances_{split}.json"
     images = folder / split
     return Location(layout, folder, split, annotation_file, images, num_classes)
@@ -217,7 +225,7 @@ def _open_coco(
     draw: int | None,
 ) -> DetectionSet:
     pairs = [_pair(place) for place in locations]
-    contents: list[Mapping[str, Any]] = [coco.read_json(*pair) for pair in pairs]
+    contents: list[Mapping[str, Any]] = [_read(place) for place in locations]
     classes = classes or coco.read_classes(contents)
     parts: list[Sequence[Sample]] = []
     ids: dict[str, int | str] = {}
@@ -229,7 +237,12 @@ def _open_coco(
     lowest = min([0, *(key for key in ids.values() if isinstance(key, int))])
     category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
     annotation_file = pairs[0][0] if len(pairs) == 1 else None
-    return DetectionSet(name, "coco", joined(parts), classes, category_ids, annotation_file)
+    layout = locations[0].layout
+    return DetectionSet(name, layout, joined(parts), classes, category_ids, annotation_file)
+
+
+def _read(location: Location) -> dict[str, Any]:
+    return READERS[location.layout](*_pair(location))
 
 
 def _pair(location: Location) -> tuple[Path, Path]:
@@ -238,5 +251,6 @@ def _pair(location: Location) -> tuple[Path, Path]:
     pair = location.annotation_file, location.images
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():
-            raise InputError(f"{path} is missing, the {what} of coco:{pair[0]}:{pair[1]}")
+            name = f"{location.layout}:{pair[0]}:{pair[1]}"
+            raise InputError(f"{path} is missing, the {what} of {name}")
     return pair
