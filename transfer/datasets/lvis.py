@@ -4,7 +4,7 @@ LVIS annotates COCO's images with 1,203 classes. No image is searched for all of
 lists the classes that it surely does not show (`neg_category_ids`) and those of which not every
 object is annotated (`not_exhaustive_category_ids`). A class is rare, common or frequent
 (`frequency`: r, c, f) by the number of training images that show it: below 10, below 100, or more.
-An image's file is named by the last two parts of its `coco_url`, such as train2017/000000391895.jpg.
+The last two parts of an image's `coco_url` name its file, such as train2017/000000391895.jpg.
 Ids and objects are read as in a COCO file, with categories sorted by id: of the official files,
 which number them 1 to 1203, category k + 1 is class k, as in Detectron2 (data/datasets/lvis.py).
 
@@ -39,8 +39,8 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
     for needed in (path, image_folder):
         if not needed.exists():
             raise InputError(
-                f"{needed} is missing; expected {path} with COCO's images, "
-                f"{image_folder}/{{train2017,val2017}}/*.jpg; any other place: lvis:FILE.json:IMAGES"
+                f"{needed} is missing; expected {path} with COCO's images, {image_folder}/"
+                "{train2017,val2017}/*.jpg; any other place: lvis:FILE.json:IMAGES"
             )
     return read_lvis(path)
 

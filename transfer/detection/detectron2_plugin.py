@@ -6,8 +6,8 @@ On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
 the node's AdamW, layer-wise decay and large-scale jitter.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT`, `coco:FILE.json:IMAGES` and `lvis:FILE.json:IMAGES`, and
-parts such as `coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 if Detectron2's is
-negative).
+parts such as `coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 if
+Detectron2's is negative).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ Legend: K classes, A area ranges, T thresholds of IoU, W draws.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -108,13 +109,13 @@ def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -
         image_ids: the replicates' names of its `img_ids`.
     """
     params = evaluation.params
-    count, areas = len(params.img_ids), len(params.area_rng)
+    images, areas = len(params.img_ids), len(params.area_rng)
     weights = replicates.weights[replicates.rows(image_ids)]
     table = np.full((len(params.cat_ids), areas, len(params.iou_thrs), weights.shape[1]), np.nan)
     for place in range(len(params.cat_ids) * areas):
-        rows = evaluation.eval_imgs[place * count : (place + 1) * count]
+        rows = evaluation.eval_imgs[place * images : (place + 1) * images]
         there = [(i, row) for i, row in enumerate(rows) if row is not None]
-        objects = np.zeros(count, np.int64)
+        objects = np.zeros(images, np.int64)
         for i, row in there:
             objects[i] = np.count_nonzero(row["gt_ignore"] == 0)
         if not objects.any():
@@ -125,9 +126,9 @@ def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -
             np.concatenate([row[key] for _, row in there], axis=1)[:, order].astype(bool)
             for key in ("dt_ignore", "dt_matches")
         )
-        images = np.repeat([i for i, _ in there], [len(row["dt_ids"]) for _, row in there])
+        shown = np.repeat([i for i, _ in there], [len(row["dt_ids"]) for _, row in there])
         table[divmod(place, areas)] = reweighted_ap(
-            images[order], matched & ~ignored, ~ignored, objects, weights, params.rec_thrs
+            shown[order], matched & ~ignored, ~ignored, objects, weights, params.rec_thrs
         )
     return table
 
@@ -146,13 +147,14 @@ def _federated(truth: Truth, content: Mapping[str, Any]) -> dict[str, Any]:
     """The objects under our ids, with what LVIS adds to images and categories."""
     images = {as_id(entry["id"]): entry for entry in content["images"]}
     groups = {as_id(entry["id"]): entry["frequency"] for entry in content["categories"]}
-    numbers = {key: number for number, key in enumerate(truth.categories, start=1)}
+    numbers: dict[Id | None, int] = dict(zip(truth.categories, count(1)))
+    lists: Iterable[Mapping[str, list[Any]]] = (images[key] for key in truth.images)
     added = [
         {
-            name: [numbers[as_id(one)] for one in images[key][name] if as_id(one) in numbers]
+            name: [number for one in entry[name] if (number := numbers.get(as_id(one)))]
             for name in (NEGATIVE, NOT_EXHAUSTIVE)
         }
-        for key in truth.images
+        for entry in lists
     ]
     return {
         **truth.dataset,
@@ -166,7 +168,7 @@ def _federated(truth: Truth, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_lvis(library: type, dataset: dict[str, Any]) -> Any:
     """An object of the package's LVIS, or LVISResults, that holds a parsed data set."""
-    found = library.__new__(library)
+    found: Any = object.__new__(library)
     found.logger = logging.getLogger("lvis")
     found.dataset = dataset
     found._create_index()
