@@ -16,7 +16,7 @@ image sizes from its own generators than the torchvision engine does.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,15 @@ def read_json(path: Path, image_folder: Path, keypoints: bool = False) -> dict[s
     return read_instances(path, keypoints)
 
 
-def read_instances(path: Path, keypoints: bool = False) -> dict[str, Any]:
+def read_instances(
+    path: Path,
+    keypoints: bool = False,
+    complete: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """The content of the file, checked to be one of COCO's instances files.
 
     `keypoints`: they are needed: the annotations stay records, since columns have no keypoints.
+    `complete`: adds what a related format writes differently, before the entries are checked.
     """
     try:
         content = parse_json(path.read_bytes()) if keypoints else _parsed(path)
@@ -95,6 +100,8 @@ def read_instances(path: Path, keypoints: bool = False) -> dict[str, Any]:
             )
     if not content["images"]:
         raise InputError(f"{path} lists no image")
+    if complete is not None:
+        complete(content)
     check_entries(path, content)
     return content
 

@@ -2,8 +2,9 @@
 
 The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file and any folder of
-images (paths are absolute or below the data sets' root; the last colon separates, or that after
-.json); any of them may end in @P% or @Kshot, for the part that `few_labels` picks.
+images, or `lvis:FILE.json:IMAGES` (paths are absolute or below the data sets' root; the last colon
+separates, or that after .json); any of them may end in @P% or @Kshot, for the part that `few_labels`
+picks.
 All sets of a run have the same classes in the same order. The classes are those of the training
 sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
@@ -21,7 +22,7 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
 from pretrain.data.root import datasets_root, root_hint
-from transfer.datasets import coco, voc
+from transfer.datasets import coco, lvis, voc
 from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.keypoints import read_keypoint_names
 from transfer.datasets.sample_columns import joined
@@ -53,12 +54,16 @@ BUILTIN = {
     "coco_2017_val": ("coco", "coco", "val2017", 80, "instances"),
     "keypoints_coco_2017_train": ("coco", "coco", "train2017", 1, "person_keypoints"),
     "keypoints_coco_2017_val": ("coco", "coco", "val2017", 1, "person_keypoints"),
+    "lvis_v1_train": ("lvis", "lvis", "v1_train", 1203, ""),
+    "lvis_v1_val": ("lvis", "lvis", "v1_val", 1203, ""),
 }
 
 FORMS = {
     "voc": "voc:FOLDER:SPLIT",
     "coco": "coco:FOLDER:SPLIT or coco:FILE.json:IMAGES",
+    "lvis": "lvis:FILE.json:IMAGES",
 }
+JSON_FILES = ("coco", "lvis")  # layouts of a JSON file with a folder of images
 
 
 def locate(name: str) -> Location:
@@ -68,12 +73,12 @@ def locate(name: str) -> Location:
         return replace(locate(whole), part=part)
     kind, _, rest = name.partition(":")
     if kind in FORMS and rest:
-        pair = _split_pair(rest) if kind == "coco" else None
+        pair = _split_pair(rest) if kind in JSON_FILES else None
         if pair is not None:
             file, images = map(_folder, pair)
             return Location(kind, file.parent, images.name, file, images, is_pair=True)
         folder_text, _, split = rest.rpartition(":")
-        if not folder_text or not split or kind == "coco" and _is_json(rest):
+        if not folder_text or not split or kind == "lvis" or kind == "coco" and _is_json(rest):
             raise InputError(f"data set '{name}' needs the form {FORMS[kind]}")
         return _location(kind, _folder(folder_text), split, None)
     if ":" in name:
@@ -121,9 +126,8 @@ def open_sets(
     locations = [locate(name) for name in names]
     layouts = {location.layout for location in locations}
     if len(layouts) > 1:
-        raise InputError(
-            f"data sets {', '.join(names)} mix VOC and COCO layouts; use only one layout"
-        )
+        mixed = " and ".join(sorted(map(str.upper, layouts), reverse=True))
+        raise InputError(f"data sets {', '.join(names)} mix {mixed} layouts; use only one layout")
     if not classes and like:
         classes = like.classes
     if len(set(classes)) != len(classes):
@@ -138,8 +142,8 @@ def open_sets(
 def class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The classes of the named sets in their own order, without their images; see `open_sets`."""
     locations = [locate(name) for name in names]
-    if {location.layout for location in locations} == {"coco"}:
-        return coco.read_classes([coco.read_json(*_pair(place)) for place in locations])
+    if {location.layout for location in locations} <= set(JSON_FILES):
+        return coco.read_classes([_read(place) for place in locations])
     return _classes(locations)
 
 
@@ -148,6 +152,9 @@ def _location(
 ) -> Location:
     if layout == "voc":
         return Location(layout, folder, split, num_classes=num_classes)
+    if layout == "lvis":  # of COCO's images, whose folder each entry names
+        annotation_file = folder / f"lvis_{split}.json"
+        return Location(layout, folder, split, annotation_file, folder.parent / "coco", num_classes)
     annotation_file = folder / "annotations" / f"{begin}_{split}.json"
     images = folder / split
     return Location(layout, folder, split, annotation_file, images, num_classes)
@@ -227,7 +234,7 @@ def _open_coco(
     keypoints: int,
 ) -> DetectionSet:
     pairs = [_pair(place) for place in locations]
-    contents: list[Mapping[str, Any]] = [coco.read_json(*pair, keypoints > 0) for pair in pairs]
+    contents: list[Mapping[str, Any]] = [_read(place, keypoints) for place in locations]
     keypoint_names = _keypoint_names(pairs, contents, keypoints)
     classes = classes or coco.read_classes(contents)
     parts: list[Sequence[Sample]] = []
@@ -241,7 +248,7 @@ def _open_coco(
     category_ids = tuple(ids.get(name, lowest - 1 - i) for i, name in enumerate(classes))
     return DetectionSet(
         name,
-        "coco",
+        locations[0].layout,
         joined(parts),
         classes,
         category_ids,
@@ -264,13 +271,21 @@ def _keypoint_names(
     return found[0]
 
 
+def _read(location: Location, keypoints: int) -> dict[str, Any]:
+    pair = _pair(location)
+    if location.layout == "coco":
+        return coco.read_json(*pair, keypoints > 0)
+    if keypoints:
+        raise InputError(f"{pair[0]}: LVIS has no keypoints; set MODEL.KEYPOINT_ON False")
+    return lvis.read_json(*pair)
+
+
 def _pair(location: Location) -> tuple[Path, Path]:
     if location.annotation_file is None or location.images is None:
         raise InputError(f"{location.folder} has no COCO annotation file")
     pair = location.annotation_file, location.images
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():
-            raise InputError(
-                f"{path} is missing, the {what} of coco:{pair[0]}:{pair[1]}{root_hint(path)}"
-            )
+            name = f"{location.layout}:{pair[0]}:{pair[1]}"
+            raise InputError(f"{path} is missing, the {what} of {name}{root_hint(path)}")
     return pair

@@ -5,9 +5,9 @@ On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
 `TRANSFER` node of the config. `detectron2_recipe.RecipeTrainer` is the DefaultTrainer that follows
 the node's AdamW, layer-wise decay and large-scale jitter.
 Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
-`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, and parts such as
-`coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 if Detectron2's is
-negative).
+`voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT`, `coco:FILE.json:IMAGES` and `lvis:FILE.json:IMAGES`, and
+parts such as `coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 if
+Detectron2's is negative).
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def register(name: str, dataset: DetectionSet) -> None:
         names = dataset.keypoint_names or tuple(map(str, range(count)))
         metadata["keypoint_names"] = names
         metadata["keypoint_flip_map"] = flip_pairs(dataset.keypoint_names)
-    if dataset.layout == "coco":
-        metadata["evaluator_type"] = "coco"
+    if dataset.layout != "voc":
+        metadata["evaluator_type"] = dataset.layout
         metadata["json_file"] = str(dataset.annotation_file)
         ids = enumerate(dataset.category_ids)
         metadata["thing_dataset_id_to_contiguous_id"] = {key: index for index, key in ids}

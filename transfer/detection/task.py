@@ -32,6 +32,7 @@ from transfer.detection.data.cut_polygons import import_shapely
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.coco import choose_evaluator
+from transfer.detection.evaluation.lvis_library import import_lvis
 from transfer.detection.evaluation.pr_curves import FILE_NAME as CURVES_FILE
 from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, Scores, score
@@ -225,6 +226,8 @@ def _check_sets(
     """Whether the test set can be scored, and the images of both sets are of the annotated size."""
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
+    elif test_set.layout == "lvis":
+        import_lvis()
     if scan and cfg.TRANSFER.CHECK_IMAGES and is_first_of_launcher():
         trained = () if train_set is None else images_of(train_set.samples)
         check_image_sizes(chain(trained, images_of(test_set.samples)))

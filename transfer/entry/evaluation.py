@@ -72,7 +72,7 @@ def evaluate(
     _check_classes(found, data)
     results = [dict(row) for row in rows] or to_coco_results(found, data.category_ids)
     with_masks = bool(found) and all(one.rles is not None for one in found)
-    with_masks = with_masks and data.layout == "coco"
+    with_masks = with_masks and data.layout != "voc"
     with_keypoints = bool(found) and all(one.keypoints is not None for one in found)
     sigmas = _sigmas(found, oks_sigmas) if with_keypoints and data.layout == "coco" else ()
     return scores_of(

@@ -17,7 +17,11 @@ HEADLINES = {
     "kshot": ("shots1_top1", "shots5_top1"),
     "svm": ("mAP",),
     "svm_lowshot": ("shots1_mAP", "shots96_mAP"),
-    "detection": ("bbox/AP", "bbox/AP50", "segm/AP", "keypoints/AP"),
+    # APr, APc and APf are LVIS's, of its rare, common and frequent classes.
+    "detection": (
+        *("bbox/AP", "bbox/AP50", "segm/AP", "keypoints/AP"),
+        *("segm/APr", "segm/APc", "segm/APf"),
+    ),
     "segmentation": ("segm/AP", "bbox/AP"),
     "semantic": ("sem_seg/mIoU", "sem_seg/pACC"),
 }

@@ -64,18 +64,25 @@ class Truth:
         return found
 
 
-def read_truth(path: Path, classes: Collection[Id], keypoints: int = 0) -> Truth:
+def read_truth(
+    path: Path,
+    classes: Collection[Id],
+    keypoints: int = 0,
+    content: Mapping[str, Any] | None = None,
+) -> Truth:
     """The objects of the file.
 
     Args:
         path: the JSON file.
         classes: its categories that are scored also if they have no object.
         keypoints: how many an object has; 0: they are not read.
+        content: what the file holds, if it is not read as a COCO file.
 
     Raises:
         InputError: as `read_coco` does.
     """
-    content, findings = read_instances(path, keypoints > 0), Findings(str(path))
+    content = read_instances(path, keypoints > 0) if content is None else content
+    findings = Findings(str(path))
     images = read_images(content, findings)
     used = used_categories(content)
     names = {key: name for key, name in all_categories(content)}

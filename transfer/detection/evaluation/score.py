@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation.coco import KEYPOINTS, MOST, evaluate_coco
+from transfer.detection.evaluation.lvis import evaluate_lvis
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.detection.evaluation.predictions import Predictions, write_results
 from transfer.detection.evaluation.voc import evaluate_voc
@@ -45,7 +46,8 @@ def score(
 ) -> Scores:
     """(metrics, per_class); results and precision-recall curves are written into `folder`.
 
-    `max_detections` above 100 is COCO's maximum of an image and class (TEST.DETECTIONS_PER_IMAGE).
+    `max_detections` above 100 is COCO's maximum of an image and class, above 300 LVIS's of an image
+    (TEST.DETECTIONS_PER_IMAGE).
     `oks_sigmas`: a number for each keypoint; (): keypoints are not scored.
     `draws` above 0 also writes that many bootstrap replicates of each metric there.
     """
@@ -88,8 +90,8 @@ def scores_of(
     """What `score` returns; writes nothing.
 
     Args:
-        results: the predictions in COCO's result format, which a COCO set is scored by; a VOC set
-            is scored by the `predictions`.
+        results: the predictions in COCO's result format, which a COCO or LVIS set is scored by; a
+            VOC set is scored by the `predictions`.
     """
     if dataset.layout == "voc":
         return Scores(
@@ -103,6 +105,19 @@ def scores_of(
             )
         )
     assert dataset.annotation_file is not None, "a COCO test set is one file"
+    if dataset.layout == "lvis":
+        return Scores(
+            *evaluate_lvis(
+                dataset.annotation_file,
+                results,
+                kinds=("bbox", "segm") if with_masks else ("bbox",),
+                classes=dict(zip(dataset.category_ids, dataset.classes)),
+                image_ids=_ids(dataset),
+                max_detections=max_detections,
+                replicates=replicates,
+                pr_curves=pr_curves,
+            )
+        )
     kinds = ["bbox", *(["segm"] if with_masks else []), *([KEYPOINTS] if oks_sigmas else [])]
     return Scores(
         *evaluate_coco(

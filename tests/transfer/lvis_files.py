@@ -1,0 +1,68 @@
+"""A small generated set in LVIS's official layout, and what a test changes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIDE = 200  # px; triangles in boxes of 12 to 160 px are small, medium and large
+FREQUENCIES = "rrccff"  # of the categories 1 to 6; the last one has no object
+
+
+def lvis_content(split: str, images: int, seed: int = 0) -> dict[str, Any]:
+    """Categories 1 to 6; each image shows some of 1 to 5, lists some of the others as absent, and
+    some of its own as not annotated exhaustively. Records as in the official files, with no
+    `file_name` and no `iscrowd`."""
+    rng = np.random.default_rng(seed)
+    entries, objects = [], []
+    for number in range(1, images + 1):
+        shown = rng.choice(5, size=rng.integers(1, 4), replace=False) + 1
+        others = [c for c in range(1, len(FREQUENCIES) + 1) if c not in shown]
+        # Of the validation set, some images are of COCO's train2017.
+        folder = "train2017" if number % 3 == 0 else f"{split}2017"
+        entries.append({
+            "id": number * 10, "height": SIDE, "width": SIDE, "license": 1, "flickr_url": "",
+            "coco_url": f"http://images.cocodataset.org/{folder}/{split}{number:08d}.jpg",
+            "neg_category_ids": sorted(int(c) for c in rng.choice(others, 2, replace=False)),
+            "not_exhaustive_category_ids": [int(shown[0])] if number % 2 else [],
+        })  # fmt: skip
+        for category in np.repeat(shown, rng.integers(1, 3, len(shown))):
+            width, height = rng.choice([12, 20, 50, 80, 140, 160], 2)
+            x, y = rng.integers(0, SIDE - width), rng.integers(0, SIDE - height)
+            x, y, w, h = (float(v) for v in (x, y, width, height))
+            objects.append({
+                "id": len(objects) + 1, "image_id": number * 10, "category_id": int(category),
+                "bbox": [x, y, w, h], "area": w * h / 2,
+                "segmentation": [[x, y, x + w, y, x + w, y + h]],
+            })  # fmt: skip
+    categories = [
+        {"id": i, "name": f"class_{i}", "synonyms": [f"class_{i}"], "synset": f"class_{i}.n.01",
+         "def": "", "frequency": frequency, "image_count": 1, "instance_count": 1}
+        for i, frequency in enumerate(FREQUENCIES, start=1)
+    ]  # fmt: skip
+    return {
+        "info": {},
+        "licenses": [],
+        "images": entries,
+        "annotations": objects,
+        "categories": categories,
+    }
+
+
+def write_lvis(root: Path, split: str, content: Mapping[str, Any]) -> str:
+    """Writes `root`/lvis/lvis_v1_{split}.json and the images below `root`/coco; returns the name
+    lvis:FILE.json:IMAGES."""
+    rng = np.random.default_rng(1)
+    for entry in content["images"]:
+        path = root / "coco" / "/".join(entry["coco_url"].split("/")[-2:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(path)
+    path = root / "lvis" / f"lvis_v1_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return f"lvis:{path}:{root / 'coco'}"

@@ -1,0 +1,60 @@
+"""The evaluator of the package `lvis`, imported so that it runs where its scores can be computed.
+
+Version 0.5.3, the last one, imports OpenCV for its drawings, sets up Python's logging, and uses
+`numpy.float`, which NumPy 1.24 removed. None of that takes part in the scores: its module of
+drawings stays out, the logging stays as it is, and the name is given back to this package alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from pretrain.common.errors import InputError
+
+DRAWING = "lvis.vis"
+
+
+class _NumPy:
+    """NumPy with the name that it had before 1.24."""
+
+    float = float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
+
+
+def import_lvis() -> ModuleType:
+    """The module `lvis.eval`, which also has LVIS and LVISResults.
+
+    Raises InputError if the package is not installed.
+    """
+    if importlib.util.find_spec("lvis") is None:
+        raise InputError(
+            "a data set of LVIS is scored by the package lvis, which is not installed; "
+            "python -m pip install --no-deps lvis (only its drawings need more)"
+        )
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stub = "lvis" not in sys.modules
+    if stub:
+        drawing = ModuleType(DRAWING)
+        setattr(drawing, "LVISVis", None)
+        sys.modules[DRAWING] = drawing
+    try:
+        module = importlib.import_module("lvis.eval")
+    finally:
+        if stub:
+            del sys.modules[DRAWING]
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    if not hasattr(numpy, "float"):
+        setattr(module, "np", _NumPy())
+    logging.getLogger("lvis").setLevel(logging.ERROR)  # else a warning of each evaluation
+    return module
