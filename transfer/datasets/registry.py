@@ -143,7 +143,7 @@ def class_names(names: Sequence[str]) -> tuple[str, ...]:
     """The classes of the named sets in their own order, without their images; see `open_sets`."""
     locations = [locate(name) for name in names]
     if {location.layout for location in locations} <= set(JSON_FILES):
-        return coco.read_classes([_read(place) for place in locations])
+        return coco.read_classes([_read(place, 0) for place in locations])
     return _classes(locations)
 
 
