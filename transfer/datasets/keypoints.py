@@ -96,7 +96,7 @@ def flip_order(names: Sequence[str]) -> tuple[int, ...]:
     Raises:
         InputError: a left one without its right one, or the reverse.
     """
-    other = [_SIDE.sub(lambda side: _OTHER_SIDE[side[0]], name) for name in names]
+    other = list(map(_other_side, names))
     alone = [f"'{name}' ('{o}' is missing)" for name, o in zip(names, other) if o not in names]
     if alone:
         raise InputError(
@@ -108,11 +108,13 @@ def flip_order(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The names that `flip_order` swaps, each pair once; none without names."""
-    if not any(map(_SIDE.search, names)):
-        return []
-    order = flip_order(names)
-    return [(names[one], names[two]) for one, two in enumerate(order) if one < two]
+    """The pairs of names that are swapped, each once; a side that is alone has none."""
+    pairs = zip(names, map(_other_side, names))
+    return [(n, o) for place, (n, o) in enumerate(pairs) if o in names[place + 1 :]]
+
+
+def _other_side(name: str) -> str:
+    return _SIDE.sub(lambda side: _OTHER_SIDE[side[0]], name)
 
 
 def check_keypoints(data: DetectionSet, mirrored: bool) -> None:

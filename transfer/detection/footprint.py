@@ -128,8 +128,7 @@ class _AnyMasks:
 
 def _targets(detector: BaseDetector) -> Targets:
     masks = _AnyMasks() if detector.has_masks else None
-    boxes, classes = torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long)
-    return Targets(boxes, classes, masks, torch.empty(OBJECTS, 1, 3))
+    return Targets(torch.empty(OBJECTS, 4), torch.empty(OBJECTS, dtype=torch.long), masks)
 
 
 def _choose_by_count(detector: BaseDetector) -> None:

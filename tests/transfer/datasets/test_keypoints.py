@@ -41,7 +41,7 @@ def test_sides_are_read_from_names(names: list[str], order: tuple[int, ...]) -> 
 def test_a_side_that_is_alone() -> None:
     with pytest.raises(InputError, match="'left_eye' .'right_eye' is missing."):
         flip_order(["nose", "left_eye"])
-    assert flip_pairs(["nose", "0"]) == []
+    assert flip_pairs(["nose", "left_eye"]) == flip_pairs(["nose", "0"]) == flip_pairs([]) == []
 
 
 def test_names_in_a_file(tmp_path: Path) -> None:
