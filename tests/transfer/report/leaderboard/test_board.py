@@ -122,15 +122,19 @@ def test_z_scores_are_scipys(board: Leaderboard) -> None:
 
 
 def test_wins_and_groups_follow_the_tests_of_the_report(board: Leaderboard) -> None:
-    rows = {row.label: row for row in board.rows}
-    assert board.wins(rows["best"], rows["random"]).tasks == 3
-    for one in board.rows:
-        for two in board.rows:
-            if one is two:
-                continue
-            found, back = board.wins(one, two), board.wins(two, one)
-            assert found.tasks == back.tasks == found.higher + back.higher
-            assert found.resolved <= found.higher and (not found.resolved or not back.resolved)
+    results = board.results
+    for a, one in enumerate(board.rows):
+        for b, two in enumerate(board.rows):
+            means = [
+                (results.cell(one, task.protocol), results.cell(two, task.protocol), task)
+                for task in board.tasks
+            ]
+            both = [found for found in means if one is not two and found[0] and found[1]]
+            higher = [x.summaries[t.metric].mean > y.summaries[t.metric].mean for x, y, t in both]
+            resolved = [t.beats[t.rows.index(one), t.rows.index(two)] for _, _, t in both]
+            assert board.wins.tasks[a, b] == len(both)
+            assert board.wins.higher[a, b] == sum(higher)
+            assert board.wins.resolved[a, b] == sum(resolved) <= sum(higher)
     for task in board.tasks:
         best = {
             row.label for row in task.rows if board.results.is_best(row, task.protocol, task.metric)
@@ -180,8 +184,8 @@ def test_equal_rows_tie(tmp_path: Path, write_run: Writer) -> None:
     assert ranked["best"].place == ranked["twin"].place == 1.5
     assert ranked["best"].here == ranked["twin"].here == (1.0, 2.0)
     assert ranked["best"].z == ranked["twin"].z
-    rows = {row.label: row for row in board.rows}
-    assert (board.wins(rows["best"], rows["twin"]).higher) == 0
+    assert [row.label for row in board.rows] == ["best", "twin", "worst"]
+    assert board.wins.higher.tolist() == [[0, 0, 2], [0, 0, 2], [0, 0, 0]]
     for task in board.tasks:
         assert task.letters[0] == task.letters[1] == "a"
 
