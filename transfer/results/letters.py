@@ -13,25 +13,27 @@ from collections.abc import Sequence
 import numpy as np
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MOST_GROUPS = 200  # more are not readable, and their number may double with each pair
+MOST_ROWS = 100
+MOST_GROUPS = 200  # their number may double with each pair
 
 
 def letter_groups(beats: np.ndarray, means: Sequence[float]) -> list[str]:
-    """Returns the letters of each row, such as "ab"; "" for all if there are too many groups.
+    """Returns the letters of each row, such as "ab"; "" for all if there are too many to read.
 
     Args:
         beats: bool (k, k), whether row i is significantly higher than row j.
         means: of the k rows, for the order of the letters.
     """
-    groups = [frozenset(range(len(means)))]
+    if len(means) > MOST_ROWS:
+        return [""] * len(means)
+    groups = {frozenset(range(len(means)))}
     for one, two in zip(*np.nonzero(beats)):
-        split = []
-        for group in groups:
-            both = one in group and two in group
-            split += [group - {one}, group - {two}] if both else [group]
-        unique = set(split)
-        groups = [group for group in unique if not any(group < other for other in unique)]
-        if len(groups) > min(MOST_GROUPS, 26**2):
+        both = {group for group in groups if one in group and two in group}
+        groups -= both
+        for part in {group - {out} for group in both for out in (one, two)}:
+            if not any(part <= group for group in groups):
+                groups = {group for group in groups if not group < part} | {part}
+        if len(groups) > MOST_GROUPS:
             return [""] * len(means)
     order = sorted(groups, key=lambda g: sorted((-means[row] for row in g)))
     names = [_name(place) for place in range(len(order))]

@@ -21,14 +21,20 @@ def ranks_of(values: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
     whose module takes a second to import.
     """
     given = np.asarray(values, np.float64)
-    rows = given.reshape(-1, given.shape[-1])
-    ranks, step = np.empty_like(rows), max(1, MOST_PAIRS // max(1, rows.shape[1] ** 2))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        apart = part[:, None, :] - part[:, :, None]  # [., i, j]: j minus i
-        higher, lower = (apart > ROUNDING).sum(-1), (apart < -ROUNDING).sum(-1)
-        ranks[start : start + step] = (1 + higher + rows.shape[1] - lower) / 2
-    return ranks.reshape(given.shape)
+    count = given.shape[-1]
+    order = np.argsort(-given, axis=-1, kind="stable")
+    ordered = np.take_along_axis(given, order, axis=-1)
+    places = np.broadcast_to(np.arange(count), given.shape)
+    ends = np.ones(given.shape, bool)  # whether the next value is a different one
+    ends[..., :-1] = ordered[..., :-1] - ordered[..., 1:] > ROUNDING
+    starts = np.ones(given.shape, bool)
+    starts[..., 1:] = ends[..., :-1]
+    first = np.maximum.accumulate(np.where(starts, places, 0), axis=-1)
+    backwards = np.where(ends, places, count)[..., ::-1]
+    last = np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
+    ranks = np.empty(given.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=-1)
+    return ranks
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:

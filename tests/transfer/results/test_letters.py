@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from transfer.results.letters import MOST_GROUPS, letter_groups
+from transfer.results.letters import MOST_GROUPS, MOST_ROWS, letter_groups
 
 
 def _slow(beats: np.ndarray) -> set[frozenset[int]]:
@@ -44,3 +44,5 @@ def test_no_difference_and_too_many_groups() -> None:
     for row in range(0, count, 2):  # independent pairs double the number of groups
         beats[row, row + 1] = True
     assert letter_groups(beats, list(range(count))) == [""] * count
+    count = MOST_ROWS + 1
+    assert letter_groups(np.zeros((count, count), bool), [0.0] * count) == [""] * count

@@ -96,11 +96,15 @@ class Overall:
 
 @dataclass(frozen=True)
 class Wins:
-    """Of a row over another, on the tasks that both have."""
+    """Of each row over each other, int (k, k), in the order of `Leaderboard.rows`.
 
-    tasks: int
-    higher: int
-    resolved: int
+    tasks: how many both have; higher: on how many of them the first is higher; resolved: on how
+    many of these the difference is resolved.
+    """
+
+    tasks: np.ndarray
+    higher: np.ndarray
+    resolved: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -124,16 +128,19 @@ class Leaderboard:
             for number, row in enumerate(task.rows)
         }
 
-    def wins(self, one: Checkpoint, two: Checkpoint) -> Wins:
-        """Returns how often the first row is higher than the second."""
-        tasks = higher = resolved = 0
+    @cached_property
+    def wins(self) -> Wins:
+        """The wins of all rows over each other."""
+        numbers = {row.label: number for number, row in enumerate(self.rows)}
+        count = len(self.rows)
+        found = Wins(*(np.zeros((count, count), np.int64) for _ in range(3)))
         for task in self.tasks:
-            a, b = (self.places.get((task.label, row.label)) for row in (one, two))
-            if a is not None and b is not None:
-                tasks += 1
-                higher += task.means[a] - task.means[b] > ROUNDING
-                resolved += bool(task.beats[a, b])
-        return Wins(tasks, higher, resolved)
+            among = np.ix_(*[[numbers[row.label] for row in task.rows]] * 2)
+            means = np.array(task.means)
+            found.tasks[among] += ~np.eye(len(means), dtype=bool)
+            found.higher[among] += means[:, None] - means > ROUNDING
+            found.resolved[among] += task.beats
+        return found
 
 
 def make_leaderboard(results: Results, draws: int = DRAWS, seed: int = SEED) -> Leaderboard:

@@ -14,6 +14,7 @@ from transfer.report.leaderboard.wide import WideTable, to_latex, to_markdown
 from transfer.report.markdown_and_terminal import Table, aligned, escape_markdown, markdown_table
 from transfer.report.numbers_as_text import BEST, costs, format_seconds, some_of
 from transfer.report.rows_columns_cells import Checkpoint
+from transfer.results.letters import MOST_ROWS as MOST_LETTERED
 
 MOST_ROWS = 32  # most checkpoints that are set against each other
 CSV_FIELDS = (
@@ -39,7 +40,8 @@ MOST_ROWS = 32  # most checkpoints that are set against each other
 WORDS_ON_GROUPS = (
     "Means in percent. Two checkpoints of a task share a letter exactly if no test tells them "
     f"apart (the rule of {BEST} in the report: Holm over all pairs). Place: all that the resolved "
-    "differences leave open; if there are too few trials, all places are open"
+    "differences leave open; if there are too few trials, all places are open. Tasks of more than "
+    f"{MOST_LETTERED} checkpoints have no letters"
 )
 WORDS_ON_WINS = (
     "How often the checkpoint of the line is higher than that of the column, of the tasks that "
@@ -105,17 +107,17 @@ def format_group(board: Leaderboard, row: Checkpoint, task: TaskRanks) -> str:
 
 def win_rows(board: Leaderboard) -> Table:
     """Returns the first checkpoints against each other: "5 (3) of 6"."""
-    rows = board.rows[:MOST_ROWS]
+    rows, wins = board.rows[:MOST_ROWS], board.wins
     header = ["higher than", *(row.label for row in rows)]
-    lines = []
-    for one in rows:
-        cells = []
-        for two in rows:
-            found = board.wins(one, two)
-            told = f"{found.higher} ({found.resolved}) of {found.tasks}" if found.tasks else "–"
-            cells.append("" if one is two else told)
-        lines.append([one.label, *cells])
-    return header, lines
+
+    def cell(one: int, two: int) -> str:
+        if one == two:
+            return ""
+        tasks, higher = wins.tasks[one, two], wins.higher[one, two]
+        return f"{higher} ({wins.resolved[one, two]}) of {tasks}" if tasks else "–"
+
+    places = range(len(rows))
+    return header, [[rows[one].label, *(cell(one, two) for two in places)] for one in places]
 
 
 def correlation_rows(found: Sequence[Correlation]) -> Table:
@@ -232,11 +234,12 @@ def format_places(low: float, high: float) -> str:
 
 def _sums(board: Leaderboard, row: Checkpoint) -> tuple[str, str]:
     """Returns wins and losses against all other checkpoints, all of them and the resolved ones."""
-    others = [other for other in board.rows if other is not row]
-    won = [board.wins(row, other) for other in others]
-    lost = [board.wins(other, row) for other in others]
-    plain = f"{sum(w.higher for w in won)} : {sum(w.higher for w in lost)}"
-    return plain, f"{sum(w.resolved for w in won)} : {sum(w.resolved for w in lost)}"
+    number = board.rows.index(row)
+    plain, resolved = (
+        f"{found[number].sum()} : {found[:, number].sum()}"
+        for found in (board.wins.higher, board.wins.resolved)
+    )
+    return plain, resolved
 
 
 def _signed(value: float) -> str:

@@ -21,7 +21,9 @@ from transfer.report.leaderboard.board import (
 )
 from transfer.report.leaderboard.correlations import correlations
 from transfer.report.rows_columns_cells import Results
+from transfer.results.comparison import Sample
 from transfer.results.drawn_means import draw_means
+from transfer.results.ranks import ranks_of
 from transfer.results.read_records import read_records
 
 Writer = Callable[..., Path]
@@ -122,15 +124,19 @@ def test_z_scores_are_scipys(board: Leaderboard) -> None:
 
 
 def test_wins_and_groups_follow_the_tests_of_the_report(board: Leaderboard) -> None:
-    rows = {row.label: row for row in board.rows}
-    assert board.wins(rows["best"], rows["random"]).tasks == 3
-    for one in board.rows:
-        for two in board.rows:
-            if one is two:
-                continue
-            found, back = board.wins(one, two), board.wins(two, one)
-            assert found.tasks == back.tasks == found.higher + back.higher
-            assert found.resolved <= found.higher and (not found.resolved or not back.resolved)
+    results = board.results
+    for a, one in enumerate(board.rows):
+        for b, two in enumerate(board.rows):
+            means = [
+                (results.cell(one, task.protocol), results.cell(two, task.protocol), task)
+                for task in board.tasks
+            ]
+            both = [found for found in means if one is not two and found[0] and found[1]]
+            higher = [x.summaries[t.metric].mean > y.summaries[t.metric].mean for x, y, t in both]
+            resolved = [t.beats[t.rows.index(one), t.rows.index(two)] for _, _, t in both]
+            assert board.wins.tasks[a, b] == len(both)
+            assert board.wins.higher[a, b] == sum(higher)
+            assert board.wins.resolved[a, b] == sum(resolved) <= sum(higher)
     for task in board.tasks:
         best = {
             row.label for row in task.rows if board.results.is_best(row, task.protocol, task.metric)
@@ -180,29 +186,43 @@ def test_equal_rows_tie(tmp_path: Path, write_run: Writer) -> None:
     assert ranked["best"].place == ranked["twin"].place == 1.5
     assert ranked["best"].here == ranked["twin"].here == (1.0, 2.0)
     assert ranked["best"].z == ranked["twin"].z
-    rows = {row.label: row for row in board.rows}
-    assert (board.wins(rows["best"], rows["twin"]).higher) == 0
+    assert [row.label for row in board.rows] == ["best", "twin", "worst"]
+    assert board.wins.higher.tolist() == [[0, 0, 2], [0, 0, 2], [0, 0, 0]]
     for task in board.tasks:
         assert task.letters[0] == task.letters[1] == "a"
 
 
-def test_intervals_hold_the_true_place() -> None:
-    """Of 300 made-up leaderboards of four rows and five tasks, the true order known, whose places
-    are ranked from drawn means as `board` ranks them: 95 % or more of the intervals hold it."""
-    draws, held, total = np.random.default_rng(0), 0, 0
-    for _ in range(300):
-        truth = draws.normal(0, 1.0, (5, 4)) + np.array([1.5, 1.0, 0.5, 0.0])
-        error = 0.7
-        seen = truth + draws.normal(0, error, truth.shape)
-        drawn = seen[:, None, :] + draws.normal(0, error, (5, 300, 4))
-        ranks = np.array([stats.rankdata(-one, axis=1) for one in drawn])
-        places = stats.rankdata(mean_rank_draws(ranks), axis=1)
-        true = stats.rankdata(stats.rankdata(-truth, axis=1).mean(axis=0))
+def covered(boards: int, trials: int, seed: int = 0) -> float:
+    """The share of the intervals "on these tasks" that hold a row's true place.
+
+    Made-up leaderboards of four rows and four tasks, whose true means are known. Each task has 60
+    test images, which are equally hard for all rows, and other trials and images would give other
+    scores.
+    """
+    draws, held = np.random.default_rng(seed), 0
+    for _ in range(boards):
+        truth = 50 + draws.normal(0, 1.0, (4, 4)) + np.array([1.5, 1.0, 0.5, 0.0])
+        ranks = []
+        for means in truth:
+            weights = draws.multinomial(60, np.full(60, 1 / 60), size=100).T / 60
+            hard = draws.normal(0, 10, 60)
+            samples = []
+            for mean in means:
+                scores = mean + hard + draws.normal(0, 4, 60) + draws.normal(0, 2, (trials, 60))
+                scores += draws.normal(0, 0.4, (trials, 1))
+                samples.append(Sample(scores.mean(axis=1), scores @ weights, (0, "x"), 60))
+            ranks.append(ranks_of(draw_means(samples, False, 200, draws)))
+        places = ranks_of(-mean_rank_draws(np.array(ranks)))
+        true = ranks_of(-ranks_of(truth).mean(axis=0))
         for row in range(4):
             low, high = interval(places[:, row])
-            held += np.floor(low) <= true[row] <= np.ceil(high)
-            total += 1
-    assert held / total >= 0.95
+            held += bool(np.floor(low) <= true[row] <= np.ceil(high))
+    return held / (4 * boards)
+
+
+def test_intervals_hold_the_true_place() -> None:
+    """In 95 % or more; `docs/report.md` has the numbers of 1,000 leaderboards each."""
+    assert covered(40, 3) >= 0.95
 
 
 def test_gaps_are_named(tmp_path: Path, write_run: Writer) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from tests.transfer.report.page.browser import Browser, needs_browser
+from tests.transfer.report.page.test_accessibility import CONTRAST, LABELS
 from transfer.report.from_records import build_results
 from transfer.report.leaderboard.board import make_leaderboard
 from transfer.report.leaderboard.texts import format_places
@@ -137,4 +138,9 @@ def test_the_page_in_a_browser(runs: Path, tmp_path: Path) -> None:
         assert browser.run(order)[0] == "d"
         browser.run("document.getElementById('theme').click()")
         assert browser.run("document.documentElement.dataset.theme") == "light"
+        assert not browser.run(LABELS)
+        for scheme in ("light", "dark"):
+            browser.emulate(scheme=scheme)
+            browser.run("document.documentElement.removeAttribute('data-theme')")
+            assert not browser.run(CONTRAST)["low"]
         assert not browser.problems
