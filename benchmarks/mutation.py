@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import difflib
 import json
 import os
@@ -94,7 +95,11 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
     _mutmut(tree, [NOTHING])  # makes all mutants, and finds the tests that reach them
     if not _codes(part, tree):
         raise InputError(f"mutmut made no mutant of {part.code[0]}; see its output above")
-    candidates = sorted(name for name in _codes(part, tree) if not _is_text(name, part, tree))
+    functions = _functions(part, tree)
+    plain = {name: _without_messages(node) for name, node in functions.items()}
+    candidates = sorted(
+        name for name in _codes(part, tree) if plain[name] != plain[_original(name)]
+    )
     chosen = random.Random(seed).sample(candidates, min(number, len(candidates)))
     _mutmut(tree, chosen)
     codes = _codes(part, tree)
@@ -108,7 +113,9 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
         "caught": caught,
         "share": round(caught / max(len(chosen), 1), 3),
         **{kind: kinds[kind] for kind in ("timeout", "survived", "unreached")},
-        "survivors": {name: _difference(name, part, tree) for name in left},
+        "survivors": {
+            name: _difference(functions[_original(name)], functions[name]) for name in left
+        },
     }
 
 
@@ -154,17 +161,20 @@ def _codes(part: Part, tree: Path) -> dict[str, int | None]:
     return codes
 
 
-def _functions(name: str, part: Part, tree: Path) -> tuple[ast.AST, ast.AST]:
-    """The functions before and after the mutation."""
-    module, _, function = name.rpartition(".")
-    file = tree / "mutants" / f"{module.replace('.', '/')}.py"
-    original = f"{function.rpartition('_')[0]}_orig"
-    found = {
-        node.name: node
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef) and node.name in (function, original)
-    }
-    return found[original], found[function]
+def _functions(part: Part, tree: Path) -> dict[str, ast.FunctionDef]:
+    """The functions of all mutants by the mutant's name, and the originals (`..._orig`)."""
+    found = {}
+    for file in part.code:
+        module = file.removesuffix(".py").replace("/", ".")
+        for node in ast.walk(ast.parse((tree / "mutants" / file).read_text())):
+            if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name:
+                name, node.name = node.name, "f"  # so that only the mutation differs
+                found[f"{module}.{name}"] = node
+    return found
+
+
+def _original(name: str) -> str:
+    return f"{name.rpartition('_')[0]}_orig"
 
 
 class _WithoutMessages(ast.NodeTransformer):
@@ -177,20 +187,14 @@ class _WithoutMessages(ast.NodeTransformer):
         return node
 
 
-def _is_text(name: str, part: Part, tree: Path) -> bool:
-    """Whether a mutant changes only what an error says."""
-    before, after = (
-        ast.dump(_WithoutMessages().visit(node)).replace(name.rpartition(".")[2], "")
-        for node in _functions(name, part, tree)
-    )
-    original = f"{name.rpartition('.')[2].rpartition('_')[0]}_orig"
-    return before.replace(original, "") == after
+def _without_messages(function: ast.FunctionDef) -> str:
+    return ast.dump(_WithoutMessages().visit(copy.deepcopy(function)))
 
 
-def _difference(name: str, part: Part, tree: Path) -> list[str]:
+def _difference(before: ast.FunctionDef, after: ast.FunctionDef) -> list[str]:
     """The changed lines, `-` before and `+` after."""
-    before, after = (ast.unparse(node).splitlines()[1:] for node in _functions(name, part, tree))
-    lines = difflib.unified_diff(before, after, n=0, lineterm="")
+    texts = (ast.unparse(node).splitlines() for node in (before, after))
+    lines = difflib.unified_diff(*texts, n=0, lineterm="")
     return [line for line in lines if line[:3] not in ("---", "+++") and line[0] in "+-"]
 
 

@@ -22,12 +22,18 @@ def feature_std_tensor(z: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp(entropy) of `singular_values` (Roy, Vetterli 2007)."""
+    """exp(entropy) of `singular_values` (Roy, Vetterli 2007); NaN if these are."""
     return torch.special.entr(singular_values(z)).sum().exp().item()
 
 
 def singular_values(z: Tensor) -> Tensor:
-    """Singular values of the centred features as shares of their sum: min(N, D), decreasing."""
+    """Singular values of the centred features as shares of their sum: min(N, D), decreasing.
+
+    They are NaN if features are not finite: a run that diverged says so by its loss, in one line.
+    """
     centred = z.double() - z.double().mean(dim=0)
-    share = torch.linalg.svdvals(centred)
+    try:
+        share = torch.linalg.svdvals(centred)
+    except torch.linalg.LinAlgError:
+        return centred.new_full((min(centred.shape),), float("nan"))
     return share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)

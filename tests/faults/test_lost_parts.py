@@ -77,7 +77,8 @@ def test_a_lost_worker_is_one_line(name: str, tools: Tools, tmp_path: Path) -> N
     began = time.monotonic()
     more = (*LONGER[name], "DATALOADER.NUM_WORKERS", "1")
     number = tools.start(name, tmp_path / "out", more)
-    while not begun(tmp_path / "out") and time.monotonic() < began + 120:
+    while not (begun(tmp_path / "out") and descendants(number)):
+        assert time.monotonic() < began + 300, "no worker was started"
         time.sleep(0.1)
     for child in descendants(number):
         with suppress(ProcessLookupError):

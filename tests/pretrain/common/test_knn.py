@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.common.collapse_statistics import effective_rank, feature_std
+from pretrain.common.collapse_statistics import effective_rank, feature_std, singular_values
 from pretrain.common.errors import InputError
 from pretrain.common.knn import label_rank, nearest_neighbours, top_accuracy, weighted_knn
 
@@ -128,3 +128,11 @@ def test_collapse_statistics() -> None:
     assert feature_std(collapsed) == pytest.approx(0, abs=1e-6)
     line = torch.randn(100, 1, generator=generator) @ torch.randn(1, 16, generator=generator)
     assert effective_rank(line) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_of_a_diverged_run_have_no_rank_and_raise_nothing(value: float) -> None:
+    features = torch.randn(6, 4)
+    features[2, 1] = value
+    assert singular_values(features).isnan().tolist() == [True] * 4
+    assert math.isnan(effective_rank(features))
