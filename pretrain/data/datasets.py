@@ -6,6 +6,7 @@
     places205:train|val     the official lists and images below ROOT/places205 (places205.py)
     inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
     cifar10:train|test      torchvision's files below ROOT, cifar100 likewise
+    food101:train|test      and other sets of natural images (natural_images.py)
 
 ROOT is `$DETECTRON2_DATASETS`, by default `./datasets`. FOLDER is absolute or below ROOT; the last
 colon separates FOLDER from SPLIT.
@@ -28,6 +29,7 @@ from pretrain.data.file_list import FileList
 from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
 from pretrain.data.folders import describe_left_out, scan_folder
 from pretrain.data.inat2018 import read_inat2018
+from pretrain.data.natural_images import NAMES, read_natural
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
 from pretrain.data.root import datasets_root as datasets_root
@@ -303,6 +305,10 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
     return open_cifar
 
 
+def _natural_opener(name: str) -> Callable[[str], ImageDataset]:
+    return lambda split: ListedImages(read_natural(name, datasets_root(), split))
+
+
 OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "folder": _open_folder,
     "imagenet": _official_opener(
@@ -312,4 +318,5 @@ OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "inat2018": _official_opener("inat2018", lambda *at: ListedImages(read_inat2018(*at))),
     "cifar10": _cifar_opener(10),
     "cifar100": _cifar_opener(100),
+    **{name: _natural_opener(name) for name in NAMES},
 }

@@ -21,7 +21,8 @@ from pretrain.data.root import root_hint
 
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
 # The official numbers of images, and of classes. Places205: Zhou et al., NIPS 2014 (100 validation
-# images per class); iNaturalist 2018: visipedia/inat_comp 2018/README.md.
+# images per class); iNaturalist 2018: visipedia/inat_comp 2018/README.md; the natural-image sets:
+# BYOL (arXiv 2006.07733), table 10.
 IMAGES = {
     "imagenet:train": 1_281_167,
     "imagenet:val": 50_000,
@@ -29,8 +30,36 @@ IMAGES = {
     "places205:val": 20_500,
     "inat2018:train": 437_513,
     "inat2018:val": 24_426,
+    "food101:train": 75_750,
+    "food101:test": 25_250,
+    "sun397:train": 19_850,
+    "sun397:test": 19_850,
+    "cars:train": 8_144,
+    "cars:test": 8_041,
+    "aircraft:trainval": 6_667,
+    "aircraft:test": 3_333,
+    "dtd:trainval": 3_760,
+    "dtd:test": 1_880,
+    "pets:trainval": 3_680,
+    "pets:test": 3_669,
+    "caltech101:trainval": 3_060,
+    "caltech101:test": 6_084,
+    "flowers102:trainval": 2_040,
+    "flowers102:test": 6_149,
 }
-CLASSES = {"imagenet": 1000, "places205": 205, "inat2018": 8142}
+CLASSES = {
+    "imagenet": 1000,
+    "places205": 205,
+    "inat2018": 8142,
+    "food101": 101,
+    "sun397": 397,
+    "cars": 196,
+    "aircraft": 100,
+    "dtd": 47,
+    "pets": 37,
+    "caltech101": 102,
+    "flowers102": 102,
+}
 
 
 def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:

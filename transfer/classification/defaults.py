@@ -15,6 +15,7 @@ from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 READS = {
     "knn": ("FEATURES",),
     "linear": ("FEATURES", "SOLVER"),
+    "logistic": ("FEATURES", "LOGISTIC"),
     "kshot": ("FEATURES", "KSHOT"),
     "svm": ("FEATURES", "SVM"),
     "svm_lowshot": ("FEATURES", "SVM"),
@@ -45,8 +46,9 @@ def get_defaults() -> CfgNode:
     cfg = CfgNode()
 
     cfg.DATASETS = CfgNode()
-    # folder:FOLDER:SPLIT, folder:FOLDER, cifar10:train, or {imagenet,places205,inat2018}:train;
-    # svm, svm_lowshot: a detection set such as voc_2007_trainval
+    # folder:FOLDER:SPLIT, folder:FOLDER, or a built-in set such as cifar10:train, imagenet:train or
+    # food101:train (pretrain/data/datasets.py lists them); svm, svm_lowshot, and logistic with
+    # LOGISTIC.METRIC mAP_11point: a detection set such as voc_2007_trainval
     cfg.DATASETS.TRAIN = ""
     cfg.DATASETS.TEST = ""
     # Use only the first images of each class, the same for all checkpoints and trials; 0: all
@@ -67,8 +69,9 @@ def get_defaults() -> CfgNode:
     cfg.BACKBONE.NAME = ""
 
     cfg.PROTOCOL = CfgNode()
-    # knn, linear, svm, svm_lowshot and kshot work on features of one centre crop. linear_crops and
-    # finetune train on random crops: a probe of the frozen backbone, or the full network
+    # knn, linear, logistic, svm, svm_lowshot and kshot work on features of one centre crop.
+    # linear_crops and finetune train on random crops: a probe of the frozen backbone, or the full
+    # network
     cfg.PROTOCOL.NAME = "knn"
     # Shorter side after resizing, then the side of the centre crop, in pixels
     cfg.PROTOCOL.RESIZE = 256
@@ -90,6 +93,7 @@ def get_defaults() -> CfgNode:
 
     cfg.KNN, cfg.QUALITY = _extras()
     cfg.SVM, cfg.KSHOT, cfg.TRAIN = _svm(), _kshot(), _train()
+    cfg.LOGISTIC = _logistic()
     cfg.FEATURES = _features()
 
     cfg.SOLVER = _solver()
@@ -173,6 +177,30 @@ def _kshot() -> CfgNode:
     node.SHOTS = (1, 2, 5)
     # L2 penalty on the weights, added to the sum of the images' losses (MSN's --lambd)
     node.PENALTY = 0.00025
+    return node
+
+
+def _logistic() -> CfgNode:
+    """Returns the keys of logistic: logistic regression whose penalty is chosen on validation.
+
+    Source: Chen et al. 2020 (SimCLR), B.8; Grill et al. 2020 (BYOL), D.
+    """
+    node = CfgNode()
+    # What chooses the penalty and is recorded: top1, mean_per_class (the mean over classes of their
+    # accuracies) or mAP_11point (VOC2007's, of images with several labels)
+    node.METRIC = "top1"
+    # The part of DATASETS.TRAIN that chooses the penalty, such as flowers102:val of
+    # flowers102:trainval; "": HOLDOUT of each class's images, the same for all trials
+    node.VAL = ""
+    node.HOLDOUT = 0.2
+    # Penalties that are tried: STEPS, evenly spaced in their logarithm. Half of it times the sum of
+    # the squared weights is added to the sum of the images' losses (scikit-learn's C is 1 over it)
+    node.LEAST = 1.0e-6
+    node.MOST = 1.0e5
+    node.STEPS = 45
+    # A fit has converged if the norm of the gradient of the mean loss is at most this
+    node.TOLERANCE = 1.0e-5
+    node.MAX_ITER = 5000  # evaluations by L-BFGS; a fit that ends here is warned of
     return node
 
 
@@ -260,6 +288,7 @@ ROLES = Roles(
         "PROTOCOL.GRAY": only(lambda cfg: cfg.PROTOCOL.GRAY),
         "FEATURES": only(_rounds),
         "SVM": only(_if_read("SVM")),
+        "LOGISTIC": only(_if_read("LOGISTIC")),
         "KSHOT": only(_if_read("KSHOT")),
         # TRAIN.SOURCE_PRINTS changes no number but has to stay in the hash: shipped configs have
         # four different values of it, and no single fixed value would give all their hashes.

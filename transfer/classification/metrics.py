@@ -23,6 +23,13 @@ def hits(scores: Tensor, labels: Tensor, top: int = 1) -> Tensor:
     return (best == labels[:, None]).any(dim=1) & finite
 
 
+def mean_per_class(correct: Tensor, labels: Tensor) -> float:
+    """Returns the mean over the classes with images of the percentage of them that are right."""
+    total = torch.bincount(labels)
+    right, there = torch.bincount(labels[correct], minlength=len(total)), total > 0
+    return float((100.0 * right[there].double() / total[there]).mean())
+
+
 def per_class_accuracy(
     correct: Tensor, labels: Tensor, classes: Sequence[str]
 ) -> dict[str, float | None]:

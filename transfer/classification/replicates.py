@@ -14,6 +14,8 @@ from transfer.classification.score import Outcomes
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes, reweighted_ap
 
+ELEVEN_POINTS = np.linspace(0, 1, 11)  # recalls of VOC2007's AP
+
 
 def draw_replicates(
     outcomes: Outcomes, names: Sequence[str], metrics: Mapping[str, float], draws: int
@@ -25,7 +27,8 @@ def draw_replicates(
             of an image's id, so two machines draw the same images.
         metrics: the trial's metrics, which the outcomes must reproduce.
     """
-    if not draws or not (outcomes.correct or outcomes.ranked):
+    kinds = (outcomes.correct, outcomes.by_class, outcomes.ranked, outcomes.ranked_11point)
+    if not draws or not any(kinds):
         return None
     start = len(os.path.commonprefix(list(names)))
     ids = [name[start:] for name in names]
@@ -34,14 +37,30 @@ def draw_replicates(
     weights = replicates.weights[rows]
     for name, correct in outcomes.correct.items():
         replicates.add({name: 100.0 * (np.asarray(correct, np.int64) @ weights) / len(ids)})
-    for name, (scores, targets) in outcomes.ranked.items():
-        replicates.add({name: _mean_ap(scores, targets, weights)})
+    for name, (correct, labels) in outcomes.by_class.items():
+        replicates.add({name: _mean_per_class(correct, labels, weights)})
+    for levels, ranked in ((None, outcomes.ranked), (ELEVEN_POINTS, outcomes.ranked_11point)):
+        for name, (scores, targets) in ranked.items():
+            found = keep_classes(_average_precisions(scores, targets, weights, levels))
+            replicates.add({name: 100.0 * found.mean(axis=0)})
     replicates.check(dict(metrics))
     return replicates
 
 
-def _mean_ap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns the mAP in percent under each draw, (W,)."""
+def average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns VOC2007's 11-point AP of each class in percent, (C,); NaN without a present image.
+
+    Args:
+        scores: (M, C); targets: (M, C), 1 present, 0 absent, -1 left out.
+    """
+    once = np.ones((len(scores), 1), np.int64)
+    return 100.0 * _average_precisions(scores, targets, once, ELEVEN_POINTS)[:, 0]
+
+
+def _average_precisions(
+    scores: np.ndarray, targets: np.ndarray, weights: np.ndarray, levels: np.ndarray | None
+) -> np.ndarray:
+    """Returns the AP of each class in [0, 1] under each draw, (C, W); see `reweighted_ap`."""
     values = []
     for c in range(targets.shape[1]):
         kept = np.flatnonzero(targets[:, c] != -1)
@@ -49,5 +68,15 @@ def _mean_ap(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np
         present = targets[:, c] == 1
         right = present[order][None]
         counted = np.ones_like(right)
-        values.append(reweighted_ap(order, right, counted, present.astype(np.int64), weights, None))
-    return 100.0 * keep_classes(np.concatenate(values)).mean(axis=0)
+        positives = present.astype(np.int64)
+        values.append(reweighted_ap(order, right, counted, positives, weights, levels))
+    return np.concatenate(values)
+
+
+def _mean_per_class(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the mean over classes of their accuracy in percent under each draw, (W,)."""
+    members = np.unique(labels)[:, None] == labels  # (C, M), of the classes with images
+    total = members.astype(np.int64) @ weights
+    right = (members & correct).astype(np.int64) @ weights
+    shares = np.divide(100.0 * right, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return keep_classes(shares).mean(axis=0)

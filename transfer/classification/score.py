@@ -19,10 +19,15 @@ class Outcomes:
         correct: metric -> bool (M,); the metric is the share of correct images.
         ranked: metric -> (scores (M, C), targets (M, C): 1 present, 0 absent, -1 left out); the
             metric is the mean over classes of the interpolated AP.
+        ranked_11point: the same for VOC2007's AP, the mean of the precision at 11 recalls.
+        by_class: metric -> (bool (M,), labels (M,)); the metric is the mean over classes of the
+            share of their correct images.
     """
 
     correct: dict[str, np.ndarray] = field(default_factory=dict)
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    ranked_11point: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    by_class: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ MANY_ROWS, TRIALS_OF_MANY = (
     4,
     5,
 )  # from so many rows on, so many trials: all pairs are corrected for
-DETERMINISTIC_TASKS = ("knn", "svm")
+DETERMINISTIC_TASKS = ("knn", "logistic", "svm")
 
 Record = Mapping[str, Any]  # as `transfer.results.record.read_record` returns it
 

@@ -12,6 +12,7 @@ ORDER = (
 HEADLINES = {
     "knn": ("knn20_top1",),
     "linear": ("top1",),
+    "logistic": ("top1", "mean_per_class", "mAP_11point"),
     "linear_crops": ("top1", "res5_top1", "res5avg_top1"),
     "finetune": ("top1",),
     "kshot": ("shots1_top1", "shots5_top1"),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from transfer.classification.protocols import knn, kshot, linear, svm, train_on_crops
+from transfer.classification.protocols import (
+    knn,
+    kshot,
+    linear,
+    logistic,
+    svm,
+    train_on_crops,
+)
 from transfer.classification.protocols.protocol import OnFeatures, Training
 
 ROWS: tuple[OnFeatures | Training, ...] = (
     knn.PROTOCOL,
     linear.PROTOCOL,
+    logistic.PROTOCOL,
     kshot.PROTOCOL,
     svm.PROTOCOL,
     train_on_crops.PROTOCOL,

@@ -24,6 +24,10 @@ SMALL = (
 SHORT = {
     "knn": "PROTOCOL.K (1,3)",
     "linear": "SOLVER.EPOCHS 2",
+    "logistic": (
+        "DATASETS.TRAIN folder:digits_cls:train LOGISTIC.STEPS 2 LOGISTIC.VAL '' "
+        "LOGISTIC.HOLDOUT 0.2 LOGISTIC.METRIC mean_per_class"
+    ),
     "kshot": "KSHOT.SHOTS (1,2)",
     "svm": (
         "DATASETS.TRAIN voc:digits_voc:train DATASETS.TEST voc:digits_voc:test SVM.COSTS (1.0,) "
@@ -60,7 +64,7 @@ def words_for(config: str) -> list[str]:
 
 
 def test_the_table_and_the_keys_name_the_same_protocols() -> None:
-    assert len(ROWS) == 5 and set(PROTOCOLS) == set(READS)
+    assert len(ROWS) == 6 and set(PROTOCOLS) == set(READS)
     cfg = get_defaults()
     for name, row in PROTOCOLS.items():
         cfg.PROTOCOL.NAME = name
