@@ -2,7 +2,8 @@
 
 DATASETS.TRAIN and DATASETS.TEST name a built-in set (below), `semseg:FOLDER:SPLIT` (FOLDER is
 absolute or below the data sets' root; the last colon separates), or detection's
-`coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg folder holds
+`coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`), or
+`cityscapes:FOLDER:SPLIT` in that set's own layout (`cityscapes.py`). A semseg folder holds
 JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does. A mask is a
 PNG with one number per pixel, or with a palette: 0..K-1, including the background, and 255 for
 pixels that are not used in training or scores.
@@ -38,11 +39,12 @@ from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
+from transfer.segmentation import cityscapes
 from transfer.segmentation.instances import IGNORE, class_map
 
 logger = logging.getLogger(__name__)
 
-PREFIX, OBJECTS = "semseg", "coco"
+PREFIX, OBJECTS, CITYSCAPES = "semseg", "coco", "cityscapes"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
@@ -55,6 +57,8 @@ BUILTIN = {
     "voc_2012_sem_seg_train": ("VOC2012", "train"),
     "voc_2012_sem_seg_val": ("VOC2012", "val"),
     "voc_2012_sem_seg_trainval": ("VOC2012", "trainval"),
+    "cityscapes_fine_sem_seg_train": ("cityscapes", "train"),
+    "cityscapes_fine_sem_seg_val": ("cityscapes", "val"),
 }
 _HINTS = {
     "train_aug": " (train_aug.txt lists 10,582 images: those of train.txt and SBD's 9,118, whose "
@@ -64,15 +68,21 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """An image and its mask: a file, or objects from which the mask is drawn."""
+    """An image and its mask: a file, or objects from which the mask is drawn.
+
+    `instance_name` is a file of Cityscapes' instances; then the mask has Cityscapes' label ids.
+    """
 
     file_name: str
     mask_name: str  # without a mask file: the name for error messages
     image_id: str
     objects: Sample | None = None
+    instance_name: str | None = None
 
     def mask(self) -> np.ndarray:
         """Returns class numbers, uint8 (H, W); InputError for a file that is not a mask."""
+        if self.instance_name is not None:
+            return cityscapes.class_numbers(read_mask(self.mask_name), self.mask_name)
         return read_mask(self.mask_name) if self.objects is None else class_map(self.objects)
 
 
@@ -146,6 +156,8 @@ def open_sets(
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
     if any(name.startswith(f"{OBJECTS}:") for name in names):
         return _open_objects(names, tuple(classes) or (like.classes if like else ()))
+    if any(map(_is_cityscapes, names)):
+        return _open_cityscapes(names, tuple(classes) or (like.classes if like else ()))
     samples: list[SemanticSample] = []
     for name in names:
         samples += read_split(*locate(name))
@@ -169,13 +181,33 @@ def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet
     return SemanticSet(found.name, samples, (BACKGROUND, *found.classes))
 
 
+def _is_cityscapes(name: str) -> bool:
+    return name.startswith((f"{CITYSCAPES}:", f"{CITYSCAPES}_"))
+
+
+def _open_cityscapes(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
+    if not all(map(_is_cityscapes, names)):
+        raise InputError(f"data sets {', '.join(names)} mix layouts; use only one layout")
+    if classes and classes != cityscapes.CLASSES:
+        raise InputError(
+            f"{names[0]} has the classes {', '.join(cityscapes.CLASSES)}, not "
+            f"{', '.join(classes)}; leave TRANSFER.CLASSES empty, or give data of these classes"
+        )
+    samples = tuple(
+        SemanticSample(files.image, files.labels, files.image_id, instance_name=files.instances)
+        for name in names
+        for files in cityscapes.read_files(*locate(name))
+    )
+    return SemanticSet("+".join(names), samples, cityscapes.CLASSES)
+
+
 def locate(name: str) -> tuple[Path, str]:
     """Returns folder and split of a name. Raises InputError for an unknown or malformed name."""
     kind, _, rest = name.partition(":")
-    if kind == PREFIX:
+    if kind in (PREFIX, CITYSCAPES) and ":" in name:
         text, _, split = rest.rpartition(":")
         if not text or not split:
-            raise InputError(f"data set '{name}' needs the form {PREFIX}:FOLDER:SPLIT")
+            raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
         folder = Path(text).expanduser()
         return (folder if folder.is_absolute() else datasets_root() / folder), split
     folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
