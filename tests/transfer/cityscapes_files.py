@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,3 +45,39 @@ def class_maps(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         labels[place] = label
         instances[place] = label if number == 6 else 1000 * int(label) + number
     return labels, instances
+
+
+def write_polygons(root: Path, split: str, images: int, seed: int = 0) -> Path:
+    """As `write_cityscapes`, with objects as rectangles in *_polygons.json, the back first, and
+    label and instance ids drawn of them; returns the set's folder."""
+    rng = np.random.default_rng([seed, 7])
+    folder = write_cityscapes(root, split, images, seed)
+    for path in sorted((folder / "gtFine" / split).glob("*/*_gtFine_labelIds.png")):
+        stem = str(path).removesuffix("_gtFine_labelIds.png")
+        labels = np.full((HEIGHT, WIDTH), 23, np.uint8)
+        instances, objects = labels.astype(np.uint16), [rectangle("sky", 0, 0, WIDTH, HEIGHT)]
+        for number, name in enumerate(rng.choice([*NAMED, "car", "person"], 8)):
+            width, height = rng.integers(6, 40), rng.integers(6, 30)
+            x, y = int(rng.integers(0, WIDTH - width)), int(rng.integers(0, HEIGHT - height))
+            place = slice(y, y + height), slice(x, x + width)
+            label = NAMED[name]
+            labels[place] = label
+            single = name not in ("building", "cargroup")
+            instances[place] = 1000 * label + number if single else label
+            objects.append(rectangle(str(name), x, y, int(width), int(height)))
+        objects.append({**rectangle("bus", 0, 0, WIDTH, HEIGHT), "deleted": 1})
+        objects.append(rectangle("license plate", 0, 0, 9, 9))
+        Image.fromarray(labels).save(path)
+        Image.fromarray(instances).save(f"{stem}_gtFine_instanceIds.png")
+        content = {"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}
+        Path(f"{stem}_gtFine_polygons.json").write_text(json.dumps(content))
+    return folder
+
+
+NAMED = {"car": 26, "person": 24, "bus": 28, "cargroup": 26, "building": 11, "bicycle": 33}
+
+
+def rectangle(label: str, x: int, y: int, width: int, height: int) -> dict[str, Any]:
+    """Corners are the outer pixels' centres, since drawing takes the border in."""
+    right, low = x + width - 1, y + height - 1
+    return {"label": label, "polygon": [[x, y], [right, y], [right, low], [x, low]]}

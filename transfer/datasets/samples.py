@@ -184,7 +184,7 @@ class DetectionSet:
     """A split of a detection data set.
 
     `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
-    `layout` is "voc", "coco" or "lvis" and decides which evaluator scores predictions on the set.
+    `layout` is "voc", "coco", "lvis" or "cityscapes" and decides which evaluator scores predictions on the set.
     """
 
     name: str

@@ -17,96 +17,24 @@ Legend: n images, K = 19 classes, W draws; I = 10: the 8 classes with objects, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import Findings
+from transfer.datasets.cityscapes_labels import LABELS, LABELS_OF_CLASSES, MOST_ID
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes
 from transfer.segmentation.evaluation import as_percent, mean_of_present, rates
 
 IGNORE = 255
-IMAGE, LABELS, INSTANCES = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 NAMES = ("sem_seg/iIoU", "sem_seg/IoU_sup", "sem_seg/iIoU_sup")
-
-
-class Label(NamedTuple):
-    """A class: its name, its id in the files, its category, and the mean size of its objects in
-    pixels (0: it has no objects), from the official script."""
-
-    name: str
-    id: int
-    category: str
-    size: float = 0.0
-
-
-LABELS_OF_CLASSES = (
-    Label("road", 7, "flat"),
-    Label("sidewalk", 8, "flat"),
-    Label("building", 11, "construction"),
-    Label("wall", 12, "construction"),
-    Label("fence", 13, "construction"),
-    Label("pole", 17, "object"),
-    Label("traffic light", 19, "object"),
-    Label("traffic sign", 20, "object"),
-    Label("vegetation", 21, "nature"),
-    Label("terrain", 22, "nature"),
-    Label("sky", 23, "sky"),
-    Label("person", 24, "human", 3462.4756337644),
-    Label("rider", 25, "human", 3930.4788056518),
-    Label("car", 26, "vehicle", 12794.0202738185),
-    Label("truck", 27, "vehicle", 27855.1264367816),
-    Label("bus", 28, "vehicle", 35732.1511111111),
-    Label("train", 31, "vehicle", 67583.7075812274),
-    Label("motorcycle", 32, "vehicle", 6298.7200839748),
-    Label("bicycle", 33, "vehicle", 4672.3249222261),
-)
 CLASSES = tuple(label.name for label in LABELS_OF_CLASSES)
 CATEGORIES = tuple(dict.fromkeys(label.category for label in LABELS_OF_CLASSES))
 COUNTED = tuple(k for k, label in enumerate(LABELS_OF_CLASSES) if label.size)
 GROUPED = tuple(dict.fromkeys(LABELS_OF_CLASSES[k].category for k in COUNTED))
-MOST_ID = 33  # of a label; 255 is -1, a license plate
 _NUMBERS = np.full(256, IGNORE, np.uint8)
 _NUMBERS[[label.id for label in LABELS_OF_CLASSES]] = np.arange(len(CLASSES))
 _CATEGORY = np.array([CATEGORIES.index(label.category) for label in LABELS_OF_CLASSES])
-
-
-class Files(NamedTuple):
-    """The files of one image, CITY_SEQUENCE_FRAME."""
-
-    image_id: str
-    image: str
-    labels: str
-    instances: str
-
-
-def read_files(folder: Path, split: str) -> list[Files]:
-    """The files of a split, by name; InputError if any is missing, with the expected tree."""
-    tree = (
-        f"expected {folder}/{{leftImg8bit/{split}/CITY/*{IMAGE}, gtFine/{split}/CITY/*{{"
-        f"{LABELS},{INSTANCES}}}}}"
-    )
-    images, truth = folder / "leftImg8bit" / split, folder / "gtFine" / split
-    for needed in (images, truth):
-        if not needed.is_dir():
-            raise InputError(f"{needed} is missing; {tree}")
-    found = sorted(images.glob(f"*/*{IMAGE}"))
-    if not found:
-        raise InputError(f"{images} has no image CITY/*{IMAGE}; {tree}")
-    findings, files = Findings(str(truth)), []
-    for path in found:
-        stem = path.name.removesuffix(IMAGE)
-        pair = [truth / path.parent.name / f"{stem}{ending}" for ending in (LABELS, INSTANCES)]
-        for missing in (str(one) for one in pair if not one.is_file()):
-            remedy = "unpack gtFine_trainvaltest.zip there"
-            findings.refuse("files of labels are missing", missing, remedy)
-        files.append(Files(stem, str(path), *map(str, pair)))
-    findings.report()
-    return files
 
 
 def class_numbers(ids: np.ndarray, path: str) -> np.ndarray:
@@ -121,20 +49,6 @@ def class_numbers(ids: np.ndarray, path: str) -> np.ndarray:
             f"unpack the official *{LABELS}"
         )
     return _NUMBERS[ids]
-
-
-def read_instances(path: str) -> np.ndarray:
-    """Ids int (H, W) of a file of instances. Raises InputError if it is not one."""
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image).astype(np.int64)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): truncated or damaged; replace it"
-        ) from None
-    if ids.ndim != 2:
-        raise InputError(f"{path} has colours, not numbers; unpack the official *{INSTANCES}")
-    return ids
 
 
 def weighted_pixels(instances: np.ndarray, predicted: np.ndarray) -> np.ndarray:

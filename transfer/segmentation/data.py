@@ -36,6 +36,7 @@ from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.origins import Files, evenly
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
+from transfer.datasets.cityscapes_labels import INSTANCES, LABELS, check_classes, read_files
 from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
@@ -188,15 +189,11 @@ def _is_cityscapes(name: str) -> bool:
 def _open_cityscapes(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
     if not all(map(_is_cityscapes, names)):
         raise InputError(f"data sets {', '.join(names)} mix layouts; use only one layout")
-    if classes and classes != cityscapes.CLASSES:
-        raise InputError(
-            f"{names[0]} has the classes {', '.join(cityscapes.CLASSES)}, not "
-            f"{', '.join(classes)}; leave TRANSFER.CLASSES empty, or give data of these classes"
-        )
+    check_classes(names[0], classes, cityscapes.CLASSES)
     samples = tuple(
-        SemanticSample(files.image, files.labels, files.image_id, instance_name=files.instances)
+        SemanticSample(one.image, one.truth[0], one.image_id, instance_name=one.truth[1])
         for name in names
-        for files in cityscapes.read_files(*locate(name))
+        for one in read_files(*locate(name), (LABELS, INSTANCES))
     )
     return SemanticSet("+".join(names), samples, cityscapes.CLASSES)
 

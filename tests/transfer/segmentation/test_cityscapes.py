@@ -13,6 +13,8 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from tests.transfer.cityscapes_files import HEIGHT, WIDTH, write_cityscapes
+from transfer.datasets.cityscapes_images import read_instances
+from transfer.datasets.cityscapes_labels import LABELS_OF_CLASSES
 from transfer.results.record import read_record
 from transfer.results.replicates import Replicates, read_replicates
 from transfer.segmentation import cityscapes
@@ -20,7 +22,6 @@ from transfer.segmentation.cityscapes import (
     CLASSES,
     COUNTED,
     GROUPED,
-    LABELS_OF_CLASSES,
     draw_cityscapes,
     summarize_cityscapes,
     weighted_pixels,
@@ -56,7 +57,7 @@ def counted(data: SemanticSet, maps: list[np.ndarray]) -> tuple[np.ndarray, np.n
     for sample, found in zip(data.samples, maps):
         assert sample.instance_name is not None
         matrices.append(confusion(sample.mask(), found, 19))
-        weighted.append(weighted_pixels(cityscapes.read_instances(sample.instance_name), found))
+        weighted.append(weighted_pixels(read_instances(sample.instance_name), found))
     return np.stack(matrices), np.stack(weighted)
 
 
@@ -223,10 +224,10 @@ def test_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         sample.mask()
     instances.write_bytes(instances.read_bytes()[:80])
     with pytest.raises(InputError, match="cannot be read"):
-        cityscapes.read_instances(str(instances))
+        read_instances(str(instances))
     Image.new("RGB", (WIDTH, HEIGHT)).save(instances)
     with pytest.raises(InputError, match="has colours"):
-        cityscapes.read_instances(str(instances))
+        read_instances(str(instances))
     instances.unlink()
     with pytest.raises(InputError, match=r"files of labels are missing \(1: .*instanceIds.png\)"):
         open_sets([name])
