@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,13 @@ from tests.transfer.cityscapes_files import HEIGHT, WIDTH, rectangle, write_poly
 from tests.transfer.detection.test_task import TASK, TINY
 from transfer.datasets.cityscapes import CATEGORY_IDS, CLASSES
 from transfer.datasets.cityscapes_images import read_instances
-from transfer.datasets.cityscapes_labels import INSTANCES, POLYGONS, truth_of
+from transfer.datasets.cityscapes_labels import (
+    INSTANCES,
+    LABELS_OF_CLASSES,
+    POLYGONS,
+    VOID,
+    truth_of,
+)
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import load_detection_config
@@ -246,3 +254,40 @@ def test_refused_in_one_line(change: dict[str, Any], message: str, tmp_path: Pat
         open_sets([f"cityscapes:{folder}:val"])
     with pytest.raises(InputError, match="leftImg8bit/train is missing; expected"):
         open_sets([f"cityscapes:{folder}:train"])
+
+
+@pytest.mark.detectron2
+def test_objects_are_those_of_detectron2s_reader(
+    data: DetectionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader gets the labels of the module that only its authors have."""
+    from detectron2.data.datasets.cityscapes import _cityscapes_files_to_dict
+
+    ids = {**VOID, **{label.name: label.id for label in LABELS_OF_CLASSES}}
+    labels = {
+        name: SimpleNamespace(
+            id=number,
+            hasInstances=24 <= number <= 33 or number == -1,
+            ignoreInEval=name in VOID,
+        )
+        for name, number in ids.items()
+    }
+    parts = "deeplearning.projects.cityscapesApi.cityscapesscripts.helpers.labels".split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    alias: Any = sys.modules[".".join(parts)]
+    alias.name2label = labels
+    alias.id2label = {label.id: label for label in labels.values()}
+    count = 0
+    for sample in data.samples:
+        path = str(truth_of(sample.file_name, POLYGONS))
+        theirs = _cityscapes_files_to_dict((sample.file_name, "", "", path), True, True)
+        assert (theirs["height"], theirs["width"]) == (sample.height, sample.width)
+        assert len(theirs["annotations"]) == len(sample.instances)
+        for record, instance in zip(theirs["annotations"], sample.instances):
+            assert record["bbox"] == instance.box and record["iscrowd"] == instance.crowd
+            assert CATEGORY_IDS.index(record["category_id"]) == instance.category
+            assert record["segmentation"] == instance.polygons
+            count += 1
+    assert count > 20
