@@ -2,9 +2,9 @@
 
 The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file with any folder of
-images, `lvis:FILE.json:IMAGES` likewise, `cityscapes:FOLDER:SPLIT` (paths are absolute or below the data sets' root; the last
-colon separates, or that after .json); any of them may end in @P% or @Kshot, for the part that
-`few_labels` picks.
+images, `lvis:FILE.json:IMAGES` likewise, and `cityscapes:FOLDER:SPLIT`. Paths are absolute or below
+the data sets' root; the last colon separates, or that after .json. Any name may end in @P% or
+@Kshot, for the part that `few_labels` picks.
 All sets of a run have the same classes in the same order. The classes are those of the training
 sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
