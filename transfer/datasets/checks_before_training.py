@@ -147,7 +147,7 @@ def check_masks(data: DetectionSet, remedy: str) -> None:
 
 def check_one_file(data: DetectionSet) -> None:
     """Raises InputError for several COCO files, which cannot be scored on as one."""
-    if data.layout != "voc" and data.annotation_file is None:
+    if data.layout in ("coco", "lvis") and data.annotation_file is None:
         raise InputError(
             f"{data.name} has several COCO files, but TRANSFER.LR_SWEEP scores on images of one "
             "file; name one file, or set TRANSFER.LR_SWEEP.RATES ()"

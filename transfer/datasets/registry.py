@@ -2,9 +2,9 @@
 
 The names are those of DATASETS.TRAIN and DATASETS.TEST: Detectron2's built-in ones,
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT` and `coco:FILE.json:IMAGES`, any COCO file and any folder of
-images, or `lvis:FILE.json:IMAGES` (paths are absolute or below the data sets' root; the last colon
-separates, or that after .json); any of them may end in @P% or @Kshot, for the part that `few_labels`
-picks.
+images, `lvis:FILE.json:IMAGES`, or `cityscapes:FOLDER:SPLIT`. Paths are absolute or below the data
+sets' root; the last colon separates, or that after .json. Any name may end in @P% or @Kshot, for
+the part that `few_labels` picks.
 All sets of a run have the same classes in the same order. The classes are those of the training
 sets' annotations unless they are listed; a test class with objects outside them is an error.
 """
@@ -22,7 +22,8 @@ from typing import Any
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
 from pretrain.data.root import datasets_root, root_hint
-from transfer.datasets import coco, lvis, voc
+from transfer.datasets import cityscapes, coco, lvis, voc
+from transfer.datasets.cityscapes_labels import check_classes
 from transfer.datasets.few_labels import Part, few_labels, split_part
 from transfer.datasets.keypoints import read_keypoint_names
 from transfer.datasets.sample_columns import joined
@@ -56,12 +57,15 @@ BUILTIN = {
     "keypoints_coco_2017_val": ("coco", "coco", "val2017", 1, "person_keypoints"),
     "lvis_v1_train": ("lvis", "lvis", "v1_train", 1203, ""),
     "lvis_v1_val": ("lvis", "lvis", "v1_val", 1203, ""),
+    "cityscapes_fine_instance_seg_train": ("cityscapes", "cityscapes", "train", 8, ""),
+    "cityscapes_fine_instance_seg_val": ("cityscapes", "cityscapes", "val", 8, ""),
 }
 
 FORMS = {
     "voc": "voc:FOLDER:SPLIT",
     "coco": "coco:FOLDER:SPLIT or coco:FILE.json:IMAGES",
     "lvis": "lvis:FILE.json:IMAGES",
+    "cityscapes": "cityscapes:FOLDER:SPLIT",
 }
 JSON_FILES = ("coco", "lvis")  # layouts of a JSON file with a folder of images
 
@@ -133,6 +137,8 @@ def open_sets(
     if len(set(classes)) != len(classes):
         raise InputError(f"a class is listed twice: {', '.join(classes)}")
     name = "+".join(names)
+    if layouts == {"cityscapes"}:
+        return _open_cityscapes(name, locations, classes, draw)
     if layouts == {"voc"}:
         return _open_voc(name, locations, tuple(classes) or _classes(locations), draw, zero_based)
     keypoints = keypoints or (like.num_keypoints if like else 0)
@@ -144,13 +150,15 @@ def class_names(names: Sequence[str]) -> tuple[str, ...]:
     locations = [locate(name) for name in names]
     if {location.layout for location in locations} <= set(JSON_FILES):
         return coco.read_classes([_read(place, 0) for place in locations])
+    if locations[0].layout == "cityscapes":
+        return cityscapes.CLASSES
     return _classes(locations)
 
 
 def _location(
     layout: str, folder: Path, split: str, num_classes: int | None, begin: str = "instances"
 ) -> Location:
-    if layout == "voc":
+    if layout in ("voc", "cityscapes"):
         return Location(layout, folder, split, num_classes=num_classes)
     if layout == "lvis":  # of COCO's images, whose folder each entry names
         annotation_file = folder / f"lvis_{split}.json"
@@ -192,6 +200,24 @@ def _classes(locations: Sequence[Location]) -> tuple[str, ...]:
             voc.check_layout(location.folder, location.split)
             found.append(voc.read_classes(location.folder))
     return tuple(sorted(set().union(*found)))
+
+
+def _open_cityscapes(
+    name: str, locations: Sequence[Location], classes: Sequence[str], draw: int | None
+) -> DetectionSet:
+    check_classes(name, classes, cityscapes.CLASSES)
+    parts = [
+        few_labels(
+            cityscapes.read_cityscapes(place.folder, place.split),
+            place.part,
+            cityscapes.CLASSES,
+            draw,
+        )
+        for place in locations
+    ]
+    samples = tuple(sample for part in parts for sample in part)
+    own = cityscapes.CLASSES, cityscapes.CATEGORY_IDS
+    return DetectionSet(name, "cityscapes", samples, *own)
 
 
 def _open_voc(

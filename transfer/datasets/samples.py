@@ -188,9 +188,9 @@ class DetectionSet:
     """A split of a detection data set.
 
     `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
-    `layout` is "voc", "coco" or "lvis" and decides which evaluator scores predictions on the set.
-    `num_keypoints` is 0 if keypoints were not asked for; `keypoint_names` is () if no category
-    names them.
+    `layout` is "voc", "coco", "lvis" or "cityscapes" and decides which evaluator scores predictions
+    on the set. `num_keypoints` is 0 if keypoints were not asked for; `keypoint_names` is () if no
+    category names them.
     """
 
     name: str

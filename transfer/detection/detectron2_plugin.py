@@ -4,7 +4,8 @@ On import: registers the head `Res5ROIHeadsExtraNorm` (MoCo's), the backbones
 `build_vit_sfp_backbone` (ViTDet's) and `build_tiny_resnet_backbone` (ours, for the digits) and the
 `TRANSFER` node of the config. `detectron2_recipe.RecipeTrainer` is the DefaultTrainer that follows
 the node's AdamW, layer-wise decay and large-scale jitter.
-Detectron2 brings the built-in data sets itself; `register_datasets(cfg)` adds those named
+Detectron2 brings the built-in data sets itself, and Cityscapes with a reader that does not run
+outside its authors' tree: `register_datasets(cfg)` puts ours in its place, and adds those named
 `voc:FOLDER:SPLIT`, `coco:FOLDER:SPLIT`, `coco:FILE.json:IMAGES` and `lvis:FILE.json:IMAGES`, and
 parts such as `coco_2017_train@1%` and `voc_2007_trainval@10shot`, whose draw is SEED (0 if
 Detectron2's is negative).
@@ -95,7 +96,8 @@ def register_datasets(cfg: CfgNode) -> None:
     )
     for names, number in ((cfg.DATASETS.TRAIN, draw), (cfg.DATASETS.TEST, None)):
         for name in names:
-            if ":" in name or "@" in name:
+            # Detectron2's own reader of Cityscapes imports a module that only its authors have.
+            if ":" in name or "@" in name or name.startswith("cityscapes_"):
                 register(name, open_sets([name], like=train_set, draw=number, **first))
 
 
@@ -111,7 +113,7 @@ def register(name: str, dataset: DetectionSet) -> None:
         names = dataset.keypoint_names or tuple(map(str, range(count)))
         metadata["keypoint_names"] = names
         metadata["keypoint_flip_map"] = flip_pairs(dataset.keypoint_names)
-    if dataset.layout != "voc":
+    if dataset.layout in ("coco", "lvis"):
         metadata["evaluator_type"] = dataset.layout
         metadata["json_file"] = str(dataset.annotation_file)
         ids = enumerate(dataset.category_ids)

@@ -228,6 +228,10 @@ def _check_sets(
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
     elif test_set.layout == "lvis":
         import_lvis()
+    elif test_set.layout == "cityscapes" and not cfg.MODEL.MASK_ON:
+        raise InputError(
+            f"MODEL.MASK_ON False: {test_set.name} is scored by masks alone; set it True"
+        )
     if scan and cfg.TRANSFER.CHECK_IMAGES and is_first_of_launcher():
         trained = () if train_set is None else images_of(train_set.samples)
         check_image_sizes(chain(trained, images_of(test_set.samples)))

@@ -2,11 +2,12 @@
 
 DATASETS.TRAIN and DATASETS.TEST name a built-in set (below), `semseg:FOLDER:SPLIT` (FOLDER is
 absolute or below the data sets' root; the last colon separates), or detection's
-`coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`). A semseg folder holds
+`coco:FOLDER:SPLIT`, whose objects' masks become class maps (`instances.py`), or
+`cityscapes:FOLDER:SPLIT` in that set's own layout (`cityscapes.py`). A semseg folder holds
 JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/SPLIT.txt, as VOC2012 does. A mask is a
 PNG with one number per pixel, or with a palette: 0..K-1, including the background, and 255 for
-pixels that are not used in training or scores. ADE20K and Cityscapes are read as their archives
-unpack (`official_layouts.py`).
+pixels that are not used in training or scores. ADE20K is read as its archive unpacks
+(`ade20k.py`).
 
 VOC12aug: SBD's converted masks are in SegmentationClassAug/; train_aug.txt lists the 1,464 images
 of train and the 9,118 that SBD adds. An image's mask is in SegmentationClass if it exists there,
@@ -36,15 +37,17 @@ from pretrain.data.origins import Files, evenly
 from pretrain.data.root import datasets_root, root_hint
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
+from transfer.datasets.cityscapes_labels import INSTANCES, LABELS, check_classes, read_files
 from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
+from transfer.segmentation import ade20k, cityscapes
+from transfer.segmentation.ade20k import LAYOUTS, read_pairs
 from transfer.segmentation.instances import IGNORE, class_map
-from transfer.segmentation.official_layouts import LAYOUTS, read_pairs
 
 logger = logging.getLogger(__name__)
 
-PREFIX, OBJECTS = "semseg", "coco"
+PREFIX, OBJECTS, CITYSCAPES = "semseg", "coco", "cityscapes"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
@@ -57,6 +60,8 @@ BUILTIN = {
     "voc_2012_sem_seg_train": ("VOC2012", "train"),
     "voc_2012_sem_seg_val": ("VOC2012", "val"),
     "voc_2012_sem_seg_trainval": ("VOC2012", "trainval"),
+    "cityscapes_fine_sem_seg_train": ("cityscapes", "train"),
+    "cityscapes_fine_sem_seg_val": ("cityscapes", "val"),
 }
 _HINTS = {
     "train_aug": " (train_aug.txt lists 10,582 images: those of train.txt and SBD's 9,118, whose "
@@ -70,6 +75,7 @@ class SemanticSample:
 
     Attributes:
         numbers: 256 bytes, number in the mask's file -> number of a class; None: they are equal.
+        instance_name: a file of Cityscapes' instances; then the mask has Cityscapes' label ids.
     """
 
     file_name: str
@@ -77,12 +83,15 @@ class SemanticSample:
     image_id: str
     objects: Sample | None = None
     numbers: bytes | None = None
+    instance_name: str | None = None
 
     def mask(self) -> np.ndarray:
         """Returns class numbers, uint8 (H, W); InputError for a file that is not a mask."""
         if self.objects is not None:
             return class_map(self.objects)
         mask = read_mask(self.mask_name)
+        if self.instance_name is not None:
+            return cityscapes.class_numbers(mask, self.mask_name)
         return mask if self.numbers is None else np.frombuffer(self.numbers, np.uint8)[mask]
 
 
@@ -156,6 +165,8 @@ def open_sets(
         raise InputError("no data set is named: set DATASETS.TRAIN and DATASETS.TEST")
     if any(name.startswith(f"{OBJECTS}:") for name in names):
         return _open_objects(names, tuple(classes) or (like.classes if like else ()))
+    if any(map(_is_cityscapes, names)):
+        return _open_cityscapes(names, tuple(classes) or (like.classes if like else ()))
     samples: list[SemanticSample] = []
     for name in names:
         samples += _read_official(name) if name in LAYOUTS else read_split(*locate(name))
@@ -185,13 +196,29 @@ def _read_official(name: str) -> list[SemanticSample]:
     return [SemanticSample(*pair, numbers=layout.numbers) for pair in pairs]
 
 
+def _is_cityscapes(name: str) -> bool:
+    return name.startswith((f"{CITYSCAPES}:", f"{CITYSCAPES}_"))
+
+
+def _open_cityscapes(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet:
+    if not all(map(_is_cityscapes, names)):
+        raise InputError(f"data sets {', '.join(names)} mix layouts; use only one layout")
+    check_classes(names[0], classes, cityscapes.CLASSES)
+    samples = tuple(
+        SemanticSample(one.image, one.truth[0], one.image_id, instance_name=one.truth[1])
+        for name in names
+        for one in read_files(*locate(name), (LABELS, INSTANCES))
+    )
+    return SemanticSet("+".join(names), samples, cityscapes.CLASSES)
+
+
 def locate(name: str) -> tuple[Path, str]:
     """Returns folder and split of a name. Raises InputError for an unknown or malformed name."""
     kind, _, rest = name.partition(":")
-    if kind == PREFIX:
+    if kind in (PREFIX, CITYSCAPES) and ":" in name:
         text, _, split = rest.rpartition(":")
         if not text or not split:
-            raise InputError(f"data set '{name}' needs the form {PREFIX}:FOLDER:SPLIT")
+            raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
         folder = Path(text).expanduser()
         return (folder if folder.is_absolute() else datasets_root() / folder), split
     places = BUILTIN | {known: (layout.folder, "") for known, layout in LAYOUTS.items()}
@@ -265,12 +292,10 @@ def _tree(folder: Path, split: str) -> str:
 def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[str, ...]:
     if all(name in BUILTIN for name in names):
         return CLASSES
-    folders = {LAYOUTS[name].folder if name in LAYOUTS else "" for name in names}
-    if len(folders) > 1:
+    if len({name in LAYOUTS for name in names}) > 1:
         raise InputError(f"data sets {', '.join(names)} have different classes; use only one kind")
     if names[0] in LAYOUTS:
-        layout = LAYOUTS[names[0]]
-        return layout.classes(datasets_root() / layout.folder)
+        return ade20k.read_classes(locate(names[0])[0])
     listed = {locate(name)[0] / CLASSES_FILE for name in names}
     files = sorted(path for path in listed if path.is_file())
     if files:

@@ -35,7 +35,7 @@ def summarize(
     """
     one = Replicates([0], np.ones((1, 1), np.int32))
     metrics = {name: float(value[0]) for name, value in draw_metrics(total[None], one).items()}
-    iou, accuracy = _rates(total.astype(np.float64))
+    iou, accuracy = rates(total.astype(np.float64))
     per_class = {
         "sem_seg/IoU": dict(zip(classes, iou.tolist())),
         "sem_seg/ACC": dict(zip(classes, accuracy.tolist())),
@@ -50,24 +50,29 @@ def draw_metrics(matrices: np.ndarray, replicates: Replicates) -> dict[str, np.n
     of a class, the class keeps its score on the full data.
     """
     totals = np.tensordot(replicates.weights, matrices, axes=(0, 0)).astype(np.float64)
-    iou, accuracy = (keep_classes(values.T) for values in _rates(totals))  # (K, W)
+    iou, accuracy = (keep_classes(values.T) for values in rates(totals))  # (K, W)
     labelled = totals.sum(axis=2).T
     share = _ratio(labelled, labelled.sum(axis=0))
     hits = np.diagonal(totals, axis1=1, axis2=2).sum(axis=1)
     values = (
-        _mean(iou),
+        mean_of_present(iou),
         np.where(labelled.sum(axis=0) > 0, np.nansum(share * np.nan_to_num(iou), axis=0), np.nan),
-        _mean(accuracy),
+        mean_of_present(accuracy),
         100.0 * _ratio(hits, labelled.sum(axis=0)),
     )
     return dict(zip(NAMES, values))
 
 
-def _rates(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rates(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maps (..., K, K) to IoU and accuracy by class, (..., K), in percent; NaN without pixels."""
     hits = np.diagonal(totals, axis1=-2, axis2=-1)
     labelled, called = totals.sum(axis=-1), totals.sum(axis=-2)
-    return 100.0 * _ratio(hits, labelled + called - hits), 100.0 * _ratio(hits, labelled)
+    return as_percent(hits, labelled + called - hits), as_percent(hits, labelled)
+
+
+def as_percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """100 * part / whole; NaN without pixels."""
+    return 100.0 * _ratio(part, whole)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -75,7 +80,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_of_present(values: np.ndarray) -> np.ndarray:
     """Maps (K, W) to (W,): the mean over the classes of the full data, column 0."""
     present = values[~np.isnan(values[:, 0])]
     return present.mean(axis=0) if len(present) else np.full(values.shape[1], np.nan)

@@ -31,11 +31,18 @@ from transfer.detection.fine_tuning import (
 from transfer.detection.roles import is_linear_probe
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
+from transfer.segmentation.cityscapes import draw_cityscapes, summarize_cityscapes
 from transfer.segmentation.data import SemanticSet, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.show import show_data
-from transfer.segmentation.training import fit, load_segmenter, predict, read_segmenter
+from transfer.segmentation.training import (
+    Predicted,
+    fit,
+    load_segmenter,
+    predict,
+    read_segmenter,
+)
 from transfer.training.files import MODEL_FILE, Fitted, finished_model
 from transfer.trials.loop import format_metrics
 from transfer.trials.task import Job, Outcome, Request, Scored, Trial
@@ -116,18 +123,18 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         begin_test = time.perf_counter()
         keep = drawn_images(len(job.test_set), cfg.TRANSFER.DRAW_DETECTIONS)
         model = load_segmenter(cfg, fitted.model_file)
-        matrices, maps = predict(model, cfg, job.test_set, frozenset(keep))
+        predicted = predict(model, cfg, job.test_set, frozenset(keep))
         if not is_main():
             return None
         seconds = fitted.seconds + time.perf_counter() - begin_test
-        metrics, per_class = summarize(matrices.sum(axis=0), job.test_set.classes)
+        metrics, per_class = _scores(predicted, job.test_set)
         return Outcome(
             weights=weights,
             engine=ENGINE,
             engine_version=torchvision.__version__,
             metrics=metrics,
             per_class=per_class,
-            artifacts=_write_artifacts(job, matrices, maps, trial.folder),
+            artifacts=_write_artifacts(job, predicted, trial.folder),
             curve=training_curve(trial.folder),
             seconds=seconds,
             on_gpu=process_device(cfg.MODEL.DEVICE).type == "cuda",
@@ -141,11 +148,10 @@ class SegmentationTask(FineTuning[SegmentationJob]):
     def evaluate(self, request: Request) -> Scored | None:
         """See `Task.evaluate`."""
         cfg, test_set = open_trained(request)
-        matrices, _ = predict(load_segmenter(cfg, request.opened), cfg, test_set)
+        predicted = predict(load_segmenter(cfg, request.opened), cfg, test_set)
         if not is_main():
             return None
-        scores = summarize(matrices.sum(axis=0), test_set.classes)
-        return Scored(request.weights, *scores)
+        return Scored(request.weights, *_scores(predicted, test_set))
 
     def show_data(self, request: Request, count: int) -> list[Path]:
         """See `Task.show_data`."""
@@ -198,10 +204,20 @@ def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> 
     )
 
 
-def _write_artifacts(
-    job: SegmentationJob, matrices: np.ndarray, maps: dict[int, np.ndarray], folder: Path
-) -> dict[str, str]:
+def _scores(
+    predicted: Predicted, test_set: SemanticSet
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Returns (metrics, per_class); of Cityscapes with those of its own script."""
+    metrics, per_class = summarize(predicted.matrices.sum(axis=0), test_set.classes)
+    if predicted.weighted is None:
+        return metrics, per_class
+    own, each = summarize_cityscapes(predicted.matrices, predicted.weighted)
+    return {**metrics, **own}, {**per_class, **each}
+
+
+def _write_artifacts(job: SegmentationJob, predicted: Predicted, folder: Path) -> dict[str, str]:
     """Writes the artifacts for the report; returns {name: path below the folder}."""
+    matrices, maps, weighted = predicted
     total = {"classes": job.test_set.classes, "confusion": matrices.sum(axis=0).tolist()}
     (folder / "inference").mkdir(exist_ok=True)
     atomic_write_text(folder / "inference" / "confusion.json", json.dumps(total) + "\n")
@@ -209,7 +225,10 @@ def _write_artifacts(
     if job.cfg.TRANSFER.REPLICATES:
         ids = [sample.image_id for sample in job.test_set.samples]
         replicates = Replicates.draw(ids, job.cfg.TRANSFER.REPLICATES)
-        replicates.add(draw_metrics(matrices[np.argsort(ids, kind="stable")], replicates))
+        order = np.argsort(ids, kind="stable")
+        replicates.add(draw_metrics(matrices[order], replicates))
+        if weighted is not None:
+            replicates.add(draw_cityscapes(matrices[order], weighted[order], replicates))
         artifacts["replicates"] = replicates.write(folder).name
     if maps:
         draw_predictions(job.test_set, maps, folder / DRAWN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
+from transfer.datasets.cityscapes_images import read_instances
+from transfer.segmentation.cityscapes import weighted_pixels
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet
 from transfer.segmentation.evaluation import confusion
@@ -114,13 +116,22 @@ def training_batches(
     return load(train_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
 
 
+class Predicted(NamedTuple):
+    """Attributes: matrices: int64 (n, K, K), the confusion matrix of each image; maps: the class
+    maps that were asked for, by index; weighted: of Cityscapes, `weighted_pixels` of each image."""
+
+    matrices: np.ndarray
+    maps: dict[int, np.ndarray]
+    weighted: np.ndarray | None
+
+
 def predict(
     model: nn.Module, cfg: CfgNode, test_set: SemanticSet, keep: frozenset[int] = frozenset()
-) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Returns confusion matrices int64 (n, K, K) of all test images, in order, on every process.
+) -> Predicted:
+    """Predicts all test images, in order, for every process.
 
-    It also returns the class maps of the images whose indices are in `keep`. Each process predicts
-    a share, one image at a time, so no image is padded.
+    `keep`: indices of the images whose class maps are returned. Each process predicts a share, one
+    image at a time, so no image is padded.
     """
     num_classes = cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     share = rank_share(len(test_set), rank(), world_size())
@@ -129,6 +140,7 @@ def predict(
     device = process_device(cfg.MODEL.DEVICE)
     loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)
     matrices: list[np.ndarray] = []
+    weighted: list[np.ndarray] = []
     kept: dict[int, np.ndarray] = {}
     training = model.training
     model.eval()
@@ -138,10 +150,17 @@ def predict(
         ):
             found = model(batch)[0].cpu().numpy()
             matrices.append(confusion(batch[0]["mask"].numpy(), found, num_classes))
+            if (instances := test_set.samples[index].instance_name) is not None:
+                weighted.append(weighted_pixels(read_instances(instances), found))
             if index in keep:
                 kept[index] = found
     model.train(training)
     shape = (-1, num_classes, num_classes)
-    parts = gather_objects((np.array(matrices, dtype=np.int64).reshape(shape), kept))
-    together = {index: found for _, part in parts for index, found in part.items()}
-    return np.concatenate([part for part, _ in parts]), together
+    parts = gather_objects((np.array(matrices, dtype=np.int64).reshape(shape), kept, weighted))
+    together = {index: found for _, part, _ in parts for index, found in part.items()}
+    pixels = [one for _, _, part in parts for one in part]
+    return Predicted(
+        np.concatenate([part for part, _, _ in parts]),
+        together,
+        np.stack(pixels) if pixels else None,
+    )

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfer.datasets.cityscapes_labels import INSTANCES, truth_of
 from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.cityscapes import evaluate_cityscapes
 from transfer.detection.evaluation.coco import KEYPOINTS, MOST, evaluate_coco
 from transfer.detection.evaluation.lvis import evaluate_lvis
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
@@ -104,6 +106,9 @@ def scores_of(
                 pr_curves=pr_curves,
             )
         )
+    if dataset.layout == "cityscapes":
+        files = {s.image_id: truth_of(s.file_name, INSTANCES) for s in dataset.samples}
+        return Scores(*evaluate_cityscapes(files, results))
     assert dataset.annotation_file is not None, "a COCO test set is one file"
     if dataset.layout == "lvis":
         return Scores(

@@ -1,19 +1,14 @@
-"""ADE20K and Cityscapes as their archives unpack, without a step of preparation.
+"""ADE20K (the Scene Parsing Challenge 2016) as its archive unpacks, without a step of preparation.
 
-Their names are Detectron2's, which reads prepared masks; these are the official ones, whose numbers
-a table translates to classes and to 255, which is not used:
-
-- ADEChallengeData2016/ (the Scene Parsing Challenge 2016): images/{training,validation}/*.jpg,
-  annotations/ with the same names as .png, objectInfo150.txt with the names of the 150 classes. In
-  a mask 1 to 150 are classes, and 0 is everything else, which is not used.
-- cityscapes/: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, and the same in gtFine/ with
-  *_gtFine_labelIds.png. 19 of the 34 numbers are classes (trainId in cityscapesScripts,
-  helpers/labels.py).
+The names are Detectron2's, which reads prepared masks. These masks are the official ones, whose
+numbers a table translates to classes and to 255, which is not used. ADEChallengeData2016/ has
+images/{training,validation}/*.jpg, annotations/ with the same names as .png, and objectInfo150.txt
+with the names of the 150 classes. In a mask 1 to 150 are classes, and 0 is everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,28 +20,6 @@ from transfer.datasets.voc_lists import FileIndex
 
 UNUSED = 255
 ADE20K_CLASSES = 150
-# Number of a pixel -> name of its class, in the order of the classes' numbers
-CITYSCAPES = {
-    7: "road",
-    8: "sidewalk",
-    11: "building",
-    12: "wall",
-    13: "fence",
-    17: "pole",
-    19: "traffic light",
-    20: "traffic sign",
-    21: "vegetation",
-    22: "terrain",
-    23: "sky",
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
 
 
 class Pair(NamedTuple):
@@ -64,8 +37,6 @@ class Layout(NamedTuple):
         folder: below the data sets' root.
         images, masks: folders of a split in it.
         tree: the expected files, for messages.
-        mask_of: the name of an image -> that of its mask, both below their folder without suffix.
-        classes: returns the names of the classes, given the folder.
         numbers: 256 bytes, number in a mask -> class, or 255.
     """
 
@@ -73,12 +44,10 @@ class Layout(NamedTuple):
     images: str
     masks: str
     tree: str
-    mask_of: Callable[[str], str]
-    classes: Callable[[Path], tuple[str, ...]]
     numbers: bytes
 
 
-def ade20k_classes(folder: Path) -> tuple[str, ...]:
+def read_classes(folder: Path) -> tuple[str, ...]:
     """Returns the names of ADE20K's classes from the last column of its objectInfo150.txt."""
     file = folder / "objectInfo150.txt"
     try:
@@ -105,31 +74,13 @@ def _ade20k(split: str) -> Layout:
         f"images/{split}",
         f"annotations/{split}",
         tree,
-        str,
-        ade20k_classes,
         numbers,
-    )
-
-
-def _cityscapes(split: str) -> Layout:
-    images, masks = f"{split}/*/*_leftImg8bit.png", f"{split}/*/*_gtFine_labelIds.png"
-    order = list(CITYSCAPES)
-    return Layout(
-        "cityscapes",
-        f"leftImg8bit/{split}",
-        f"gtFine/{split}",
-        "{leftImg8bit/%s, gtFine/%s}" % (images, masks),
-        lambda name: name.removesuffix("_leftImg8bit") + "_gtFine_labelIds",
-        lambda folder: tuple(CITYSCAPES.values()),
-        bytes(order.index(number) if number in order else UNUSED for number in range(256)),
     )
 
 
 LAYOUTS: Mapping[str, Layout] = {
     "ade20k_sem_seg_train": _ade20k("training"),
     "ade20k_sem_seg_val": _ade20k("validation"),
-    "cityscapes_fine_sem_seg_train": _cityscapes("train"),
-    "cityscapes_fine_sem_seg_val": _cityscapes("val"),
 }
 
 
@@ -147,9 +98,9 @@ def read_pairs(layout: Layout, root: Path) -> list[Pair]:
     masks = FileIndex(folder / layout.masks, [".png"])
     findings, pairs = Findings(str(folder / layout.images)), []
     for name in images:
-        mask = masks.path(layout.mask_of(name))
+        mask = masks.path(name)
         if mask is None:
-            where = f"{folder / layout.masks / layout.mask_of(name)}.png"
+            where = f"{folder / layout.masks / name}.png"
             findings.refuse("masks of images are missing", where, f"expected {layout.tree}")
         else:
             pairs.append(Pair(str(images.path(name)), str(mask), name))

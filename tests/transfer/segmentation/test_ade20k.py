@@ -1,4 +1,4 @@
-"""ADE20K and Cityscapes from generated folders in their official layouts."""
+"""ADE20K from a generated folder in its official layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from transfer.segmentation.data import open_sets
-from transfer.segmentation.official_layouts import CITYSCAPES
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -22,20 +21,14 @@ def save(path: Path, pixels: np.ndarray) -> None:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     rng = np.random.default_rng(0)
-    ade, city = tmp_path / "ADEChallengeData2016", tmp_path / "cityscapes"
-    for split, ade_split in (("train", "training"), ("val", "validation")):
+    ade = tmp_path / "ADEChallengeData2016"
+    for split, folder in (("train", "training"), ("val", "validation")):
         for index in range(2):
             pixels = rng.integers(0, 256, (4, 16, 3), np.uint8)
             name = f"ADE_{split}_0000000{index + 1}"
-            save(ade / "images" / ade_split / f"{name}.jpg", pixels)
+            save(ade / "images" / folder / f"{name}.jpg", pixels)
             mask = rng.integers(0, 151, (4, 16), np.uint8)
-            save(ade / "annotations" / ade_split / f"{name}.png", mask)
-            stem = f"town{index}/town{index}_00000{index}_000019"
-            save(city / "leftImg8bit" / split / f"{stem}_leftImg8bit.png", pixels)
-            ids = np.arange(64, dtype=np.uint8).reshape(4, 16) % 34
-            ids[0, 0] = 255  # a licence plate, -1 in 8 bits
-            for kind, values in (("labelIds", ids), ("color", pixels), ("labelTrainIds", ids * 0)):
-                save(city / "gtFine" / split / f"{stem}_gtFine_{kind}.png", values)
+            save(ade / "annotations" / folder / f"{name}.png", mask)
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
     lines += [f"{i}\t0.1\t10\t1\t0\tthing {i}, object {i}" for i in range(1, 151)]
     (ade / "objectInfo150.txt").write_text("\n".join(lines) + "\n")
@@ -54,17 +47,6 @@ def test_ade20k_leaves_its_number_0_out(root: Path) -> None:
     assert train.fingerprint.to_dict() != test.fingerprint.to_dict()
 
 
-def test_cityscapes_needs_no_conversion_to_train_ids(root: Path) -> None:
-    found = open_sets(["cityscapes_fine_sem_seg_val"])
-    assert found.classes[:3] == ("road", "sidewalk", "building") and len(found.classes) == 19
-    sample = found.samples[1]
-    assert sample.image_id == "town1/town1_000001_000019_leftImg8bit"
-    raw = np.asarray(Image.open(sample.mask_name)).flatten().tolist()
-    for number, label in zip(raw, sample.mask().flatten().tolist()):
-        name = CITYSCAPES.get(number)
-        assert label == (255 if name is None else found.classes.index(name))
-
-
 def test_what_is_missing_is_named_with_the_expected_files(root: Path) -> None:
     ade = root / "ADEChallengeData2016"
     (ade / "annotations/training/ADE_train_00000001.png").unlink()
@@ -79,15 +61,12 @@ def test_what_is_missing_is_named_with_the_expected_files(root: Path) -> None:
     names.unlink()
     with pytest.raises(InputError, match="objectInfo150.txt.*part of ADEChallengeData2016.zip"):
         open_sets(["ade20k_sem_seg_val"])
-    (root / "cityscapes/gtFine").rename(root / "cityscapes/gt")
-    with pytest.raises(InputError, match="gtFine/val is missing; expected .*_gtFine_labelIds.png"):
-        open_sets(["cityscapes_fine_sem_seg_val"])
     with pytest.raises(InputError, match="unknown semantic segmentation data set.*ade20k_sem_seg"):
         open_sets(["ade20k"])
 
 
 def test_sets_with_different_classes_are_not_mixed(root: Path) -> None:
-    with pytest.raises(InputError, match="have different classes; use only one kind"):
+    with pytest.raises(InputError, match="mix layouts; use only one layout"):
         open_sets(["ade20k_sem_seg_train", "cityscapes_fine_sem_seg_train"])
 
 
