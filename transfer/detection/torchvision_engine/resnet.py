@@ -92,11 +92,12 @@ class ResNetSpec:
         out = self.out_features
         check_known(OUT, out, STAGES[:-1])  # res5 is the second stage
         if "res4" not in out:
-            raise InputError(f"{OUT} {list(out)} needs res4, which Res5ROIHeads pool from")
+            raise InputError(f"{OUT} {list(out)} needs res4, from which Res5ROIHeads pool")
         check_known(RPN_IN, rpn, out)
         if len(rpn) > 1:
             raise InputError(
-                f"{RPN_IN} {list(rpn)} must be one map: those of a ResNet differ in width"
+                f"{RPN_IN} {list(rpn)} must be one map, because the maps of a ResNet differ in"
+                " width"
             )
         check_equal(ROI_IN, roi, ("res4",))
 
