@@ -33,7 +33,9 @@ KINDS = ("loader", "augment", "step", "detect", "evaluate", "knn")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument("kind", choices=KINDS, help="what to measure")
-    parser.add_argument("--peer", choices=("lightly",), help="also JPEG to 2 views, ours and its")
+    parser.add_argument(
+        "--peer", choices=("lightly",), help="measure lightly's JPEG to 2 views as well"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -55,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement (5)")
     parser.add_argument("--repetitions", type=int, default=3, help="measurements of each part (3)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--output", type=Path, help="folder for bench_KIND.json as well")
+    parser.add_argument("--output", type=Path, help="folder in which to write bench_KIND.json")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     # Intermixed: the overrides may come after the options, apart from the first positional.
     return parser.parse_intermixed_args(argv)
@@ -89,7 +91,7 @@ def _refuse_unused(args: argparse.Namespace) -> None:
     for name in unused.get(args.kind, ()):
         if getattr(args, name):
             shown = "KEY VALUE" if name == "opts" else f"--{name.replace('_', '-')}"
-            raise InputError(f"bench.py {args.kind} takes no {shown}")
+            raise InputError(f"bench.py {args.kind} does not accept {shown}; leave it out")
 
 
 def _detect(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -123,7 +125,9 @@ def _knn(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     options = knn.Options(args.bank, args.queries, args.dim, args.repetitions)
     if options.bank < options.k:
-        raise InputError(f"--bank {options.bank} must be {options.k} or more, the neighbours asked")
+        raise InputError(
+            f"--bank {options.bank} must be {options.k} or more, the number of neighbours"
+        )
     result = knn.run(options)
     return result, knn.report(result)
 

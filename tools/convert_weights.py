@@ -45,10 +45,14 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
     parser.add_argument(
-        "--records", nargs="+", default=[], metavar="DIR", help="results for the model card"
+        "--records",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folder of results for the model card",
     )
     parser.add_argument(
-        "--push", action="store_true", help="upload the folder to the hub, with your own token"
+        "--push", action="store_true", help="upload the folder to the hub with your own token"
     )
     parser.add_argument(
         "--source",
@@ -59,7 +63,10 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--prefix",
         metavar="P",
-        help="of the trunk's names, such as state_dict.net: reads any file as format `generic`",
+        help=(
+            "prefix of the backbone's names, such as state_dict.net: reads any file as format"
+            " `generic`"
+        ),
     )
     parser.add_argument("--list-sources", action="store_true", help="print the formats and stop")
     parser.add_argument("--check", action="store_true", help="prove only, write nothing")
@@ -133,11 +140,11 @@ def _list_sources() -> int:
 def _check_arguments(args: Namespace) -> None:
     """Everything that can be said before torch is imported."""
     if not args.input:
-        raise InputError("INPUT is missing: give a checkpoint")
+        raise InputError("INPUT is missing; give a checkpoint")
     if not (args.target or args.output or args.check):
         raise InputError("give OUTPUT (.pkl, .pth or .safetensors), --output DIR, or --check")
     if (args.push or args.records) and not _for_hub(args):
-        raise InputError("--push and --records go with an OUTPUT hf-hub:USER/NAME")
+        raise InputError("--push and --records need an OUTPUT hf-hub:USER/NAME")
     if _for_hub(args):
         check_source(args.input)
         return

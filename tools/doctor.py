@@ -22,13 +22,21 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """The parsed options."""
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
-    add("--config", help="of any kind: a path, or a name below configs/")
+    add("--config", help="a config of any kind: a path, or a name below configs/")
     add("--weights", help="a checkpoint of any kind, or `random`")
-    add("--output", default="runs", help="where a run would write (default: runs)")
-    add("--num-gpus", type=int, default=1, help="processes that a run would have (1)")
-    add("--gpu", metavar="NAME", help="that a run would use, such as a100-80 (this machine's)")
-    add("--engine", default="auto", help="of detection: auto, detectron2 or torchvision")
-    add("--probe", action="store_true", help="start the run for a while: its time and memory")
+    add("--output", default="runs", help="folder in which a run would write (default: runs)")
+    add("--num-gpus", type=int, default=1, help="number of processes that a run would have (1)")
+    add(
+        "--gpu",
+        metavar="NAME",
+        help="GPU that a run would use, such as a100-80 (default: this machine's)",
+    )
+    add("--engine", default="auto", help="engine of detection: auto, detectron2 or torchvision")
+    add(
+        "--probe",
+        action="store_true",
+        help="start the run for a short time to measure its time and memory",
+    )
     add("--probe-seconds", type=float, default=30.0, metavar="S", help="of --probe (30)")
     add_trust(parser)
     add("--json", action="store_true", help="print the findings as JSON")

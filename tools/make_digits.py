@@ -15,10 +15,10 @@ EXAMPLE = """python tools/make_digits.py --output datasets/digits
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument("--output", type=Path, required=True, help="a new or empty folder")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another set (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the set (0)")
     for option, help_ in (
-        ("--classification", "numbers of crops (2000 500 500)"),
-        ("--scenes", "numbers of scenes (600 150 150)"),
+        ("--classification", "numbers of training, validation and test crops (2000 500 500)"),
+        ("--scenes", "numbers of training, validation and test scenes (600 150 150)"),
     ):
         names = ("TRAIN", "VAL", "TEST")
         parser.add_argument(option, type=int, nargs=3, metavar=names, help=help_)

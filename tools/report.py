@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "results", nargs="+", metavar="RESULTS_DIR", help="searched for record.json"
     )
-    parser.add_argument("--output", required=True, help="folder of the four files")
+    parser.add_argument("--output", required=True, help="folder in which to write the four files")
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-pictures",
         action="store_true",
-        help="leaves out views and detections, where the data may not be shown",
+        help="leave out pictures of the data, for example if they may not be shown",
     )
     args = parser.parse_args(argv)
     from transfer.report.run import write_report

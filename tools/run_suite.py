@@ -32,23 +32,37 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--config", required=True, help="suite: a path, or a name below configs/")
     add("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="adds a row")
-    add("--task", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
+    add(
+        "--task",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run only this task (may be repeated)",
+    )
     add("--output", help="folder for everything (default: runs/NAME of the suite)")
-    add("--jobs", type=int, help="commands at once (default: as many as the GPUs serve)")
+    add(
+        "--jobs",
+        type=int,
+        help="number of commands at one time (default: as many as the GPUs allow)",
+    )
     add("--gpus-per-job", type=int, default=1, metavar="N", help="--num-gpus of each command (1)")
     add("--launcher", choices=("local", "slurm"), default="local", help="(local)")
     add("--nodes", type=int, default=1, metavar="N", help="slurm: nodes of each job (1)")
     add("--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition=gpu, time=60")
-    add("--gpu", metavar="NAME", help="of --dry-run: whether the jobs fit it, such as a100-80")
-    add("--dry-run", action="store_true", help="print each job with time and memory, and stop")
+    add(
+        "--gpu",
+        metavar="NAME",
+        help="with --dry-run: check whether the jobs fit on it, such as a100-80",
+    )
+    add("--dry-run", action="store_true", help="print each job with its time and memory, and stop")
     add(
         "--probe-seconds",
         type=float,
         metavar="S",
-        help="each; 0: none (2 minutes for all, 5 to 30)",
+        help="time of each probe; 0: no probes (default: 2 minutes for all, 5 to 30 s each)",
     )
     add_trust(parser)
-    add("--json", action="store_true", help="for machines: the plan, or one event per line")
+    add("--json", action="store_true", help="print the plan, or one event per line, as JSON")
     return parser.parse_args(argv)
 
 
@@ -93,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_needs,
         queue_note,
     )
-    print(f"looking at the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
+    print(f"checking the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
     if launcher is None:

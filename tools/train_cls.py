@@ -18,7 +18,7 @@ EXAMPLE = (
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = make_parser(__doc__, EXAMPLE)
-    weights = "a checkpoint, or `random` with BACKBONE.NAME"
+    weights = "a checkpoint, or `random` together with the override BACKBONE.NAME"
     add_options(parser, weights=weights, needs_weights=True, output="runs/cls")
     return parser.parse_args(argv)
 

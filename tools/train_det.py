@@ -22,8 +22,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_options(parser, weights=weights, needs_weights=False, output="runs/det")
     add = parser.add_argument
     add("--engine", default="auto", help="auto, detectron2 or torchvision")
-    add("--eval-only", action="store_true", help="scores the detector in --weights, no training")
-    add("--show-data", type=int, metavar="N", help="writes N annotated training images and exits")
+    add("--eval-only", action="store_true", help="score the detector in --weights without training")
+    add("--show-data", type=int, metavar="N", help="write N annotated training images and exit")
     return parser.parse_args(argv)
 
 

@@ -14,8 +14,8 @@ EXAMPLE = """python tools/train_ssl.py --config mscn_demo.yaml --output runs/msc
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE)
     parser.add_argument("--config", required=True, help="a path, or a name below configs/")
-    parser.add_argument("--output", help="run directory (runs/<the config's name>)")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes to start (1)")
+    parser.add_argument("--output", help="folder of the run (default: runs/NAME of the config)")
+    parser.add_argument("--num-gpus", type=int, default=1, help="number of processes to start (1)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     return parser.parse_args(argv)
 

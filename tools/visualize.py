@@ -68,7 +68,7 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
     if args.rows < 1:
         raise InputError(f"--rows {args.rows} must be at least 1")
     if not paths:
-        raise InputError(f"--config names no config before the override {overrides[0]}")
+        raise InputError(f"--config must name a config before the override {overrides[0]}")
     configs = {
         name: load_config(path, get_defaults(), [*overrides, *args.opts], "pretrain")
         for name, path in zip(cli.short_names(paths), paths)
@@ -76,7 +76,7 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
     for name, cfg in configs.items():
         check_config(cfg, 1)
         if METHODS[cfg.METHOD.NAME].vit:
-            print(f"note: {name} leaves out patches inside the network, which is not drawn")
+            print(f"note: {name} leaves out patches inside the network, so its masks are not drawn")
     from pretrain.visual.run import draw_views  # torch from here on
 
     return draw_views(configs, _images(args), args.rows, output)
@@ -85,7 +85,7 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
 def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
     """kernels_FILE.png of each weights file, and kernels.json."""
     if not 0 <= args.blank_below < 1:
-        raise InputError(f"--blank-below {args.blank_below:g} must lie in 0 to below 1")
+        raise InputError(f"--blank-below {args.blank_below:g} must be from 0 to below 1")
     names = cli.short_names(args.weights)
     from pretrain.backbones.first_layer_kernels import judge_kernels, kernel_sheet
     from pretrain.common.checkpoint import atomic_write_text
@@ -115,7 +115,10 @@ def spectrum_of_runs(args: argparse.Namespace, output: Path) -> list[Path]:
     for run in runs:
         print(run.last())
         if images and run.spectrum is None:
-            print(f"note: {run.run} lacks checkpoint.pth or config.yaml: no singular values")
+            print(
+                f"note: {run.run} has no checkpoint.pth or no config.yaml, so there are no singular"
+                " values"
+            )
     return [
         draw_curves(runs, output / "spectrum.png"),
         write_curves(runs, output / "spectrum.json"),

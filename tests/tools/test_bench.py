@@ -209,9 +209,9 @@ def test_evaluate_compares_the_evaluators_at_hand(
         (["detect", "--config", "nope.yaml"], "no config 'nope.yaml'"),
         (["detect", "SOLVER.LR", "1"], "SOLVER.LR"),
         (["detect", "--data", "/nowhere"], "/nowhere/digits_coco"),
-        (["detect", "--peer", "lightly"], "bench.py detect takes no --peer"),
+        (["detect", "--peer", "lightly"], "bench.py detect does not accept --peer"),
         (["evaluate", "--images", "0"], "--images 0 must be above 0"),
-        (["evaluate", "SOLVER.MAX_ITER", "1"], "bench.py evaluate takes no KEY VALUE"),
+        (["evaluate", "SOLVER.MAX_ITER", "1"], "bench.py evaluate does not accept KEY VALUE"),
     ],
 )
 def test_bad_input_of_detection(
@@ -240,7 +240,7 @@ def test_knn_finds_what_its_peers_find(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["knn", "--bank", "150"], "--bank 150 must be 200 or more"),
         (["knn", "--dim", "0"], "--dim 0 must be above 0"),
-        (["knn", "--config", "knn.yaml"], "bench.py knn takes no --config"),
+        (["knn", "--config", "knn.yaml"], "bench.py knn does not accept --config"),
     ],
 )
 def test_bad_input_of_knn(

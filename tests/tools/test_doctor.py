@@ -174,7 +174,7 @@ def test_a_probe_measures_the_run(capsys: pytest.CaptureFixture) -> None:
     short = ["SOLVER.MAX_ITER", "3", "TRANSFER.DRAW_DETECTIONS", "0", "DATALOADER.NUM_WORKERS", "0"]
     words = ["--config", "digits_voc.yaml", "--probe", "--probe-seconds", "120", *short]
     found = rows(capsys, *words)
-    assert "a whole trial was timed" in found["time"]["detail"]
+    assert "a complete trial was timed" in found["time"]["detail"]
     assert "GiB" in found["memory"]["detail"]
 
 

@@ -118,7 +118,7 @@ def test_usage_and_config_errors(
     random = ("--weights", "random")
     assert "digits_voc.yaml" in line("digits_vok.yaml", *random)
     assert "SOLVER.MAX_ITER" in line("digits_voc.yaml", *random, "SOLVER.MAX_ITERS", "3")
-    assert "MODEL.WEIGHTS of digits_voc.yaml names none: give a che" in line("digits_voc.yaml")
+    assert "MODEL.WEIGHTS of digits_voc.yaml is empty: give a che" in line("digits_voc.yaml")
     none = ("MODEL.WEIGHTS", str(tmp_path / "none.pth"))
     assert "no weights file at" in line("digits_voc.yaml", *none)
     assert "--num-gpus 64" in line("digits_voc.yaml", *random, "--num-gpus", "64")

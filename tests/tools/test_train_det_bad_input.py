@@ -262,7 +262,7 @@ def test_weights_of_another_depth(tmp_path: Path, xml: Path, run: Run) -> None:
     torch.save(resnet18().state_dict(), path)
     sets = ("DATASETS.TRAIN", "voc:v:train", "DATASETS.TEST", "voc:v:test")
     text = run("groceries_c4.yaml", *sets, weights=path)
-    assert "r18.pth is a resnet18, where the config builds a resnet50" in text
+    assert "r18.pth is a resnet18, but the config builds a resnet50" in text
     assert "MODEL.RESNETS.DEPTH" in text
 
 
@@ -277,7 +277,7 @@ def test_a_detector_with_other_classes(tmp_path: Path, xml: Path, run: Run) -> N
     path = write_model(tmp_path, detector.state_dict(), iteration=1, **facts)
     text = run(*VOC[:1], "--eval-only", *VOC[1:], weights=str(path))
     assert "model_final.pth does not fit digits_voc.yaml" in text
-    assert "another depth or number of classes" in text
+    assert "a different depth or number of classes" in text
 
 
 def test_an_evaluator_that_is_absent(tmp_path: Path, run: Run) -> None:
@@ -316,7 +316,7 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
     with caplog.at_level(logging.WARNING):
         assert main(["--config", COCO[0], *options, *COCO[1:], *tiny]) == 0
     words = [r.getMessage() for r in caplog.records if "instances_train.json" in r.getMessage()]
-    assert "boxes without area are not trained on (1: annotation 14)" in words[0]
+    assert "boxes without area are not used for training (1: annotation 14)" in words[0]
     assert "polygons with fewer than 3 points" in words[0]
     log = capsys.readouterr().err
     said = (

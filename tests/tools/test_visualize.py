@@ -215,7 +215,7 @@ def test_spectrum_of_images(
     shutil.copyfile(runs[1] / "metrics.jsonl", bare / "metrics.jsonl")
     options = ["spectrum", "--run", str(runs[0]), str(bare), "--images", str(root / "photos")]
     assert main([*options, "--output", str(tmp_path)]) == 0
-    assert "note: bare lacks checkpoint.pth or config.yaml" in capsys.readouterr().out
+    assert "note: bare has no checkpoint.pth or no config.yaml" in capsys.readouterr().out
     entry, other = json.loads((tmp_path / "spectrum.json").read_text())
     assert other["spectrum"] is None and other["references"] == {}
     found, curve = entry["spectrum"], entry["curves"]["effective_rank"]
@@ -241,7 +241,7 @@ def test_spectrum_of_images(
         ("views --config {}/masked.yaml {}/masked.yaml", "masked.yaml is given twice"),
         ("kernels --weights {}/gone.pth", "no weights file at {}/gone.pth"),
         ("kernels --weights {}/masked.yaml", "{}/masked.yaml is not a weights file"),
-        ("kernels --weights x.pth --blank-below 1.5", "--blank-below 1.5 must lie in 0"),
+        ("kernels --weights x.pth --blank-below 1.5", "--blank-below 1.5 must be from 0"),
         ("spectrum --run {}/gone", "{}/gone/metrics.jsonl does not exist; give --run"),
         ("spectrum --run {}/photos --images {}/gone", "image folder {}/gone does not exist"),
         ("spectrum --run {}/photos --output {}/masked.yaml", "--output {}/masked.yaml is a file"),

@@ -1,4 +1,4 @@
-"""Converts a weights file to another layout; the result is proven equal before and after writing.
+"""Converts a weights file to a different layout; proves the result equal before and after writing.
 
 What becomes of keys that match nothing: `unmatched_keys.py`.
 """
@@ -162,7 +162,7 @@ def write_proven(report: Report, output: str | Path) -> Report:
         write_weights(report.weights, draft)
         again = read_weights(str(draft))
         if facts_of(again) != facts_of(report.weights):
-            raise ProofError(f"nothing written to {output}: what was read back differs")
+            raise ProofError(f"nothing written to {output}: the file that was read back differs")
         os.replace(draft, output)
     return replace(report, written=str(output))
 

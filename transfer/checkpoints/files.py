@@ -27,7 +27,7 @@ REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", 
 @dataclass(frozen=True)
 class Source:
     """Attributes: file: local; preprocess, known, architecture and backbone: what the place says
-    beside the file."""
+    next to the file."""
 
     file: Path
     preprocess: Preprocess | None = None
@@ -44,7 +44,7 @@ def is_remote(source: str | Path) -> bool:
 def source_stem(source: str | Path) -> str:
     """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`.
 
-    A model of transformers or timm has its folder's name: all of their files are called alike.
+    A model of transformers or timm has its folder's name: all of their files have the same name.
     """
     text = str(source)
     if text.startswith(("http:", "https:")):

@@ -83,7 +83,7 @@ def check_architecture(source: str, name: str, is_read: Callable[[str], bool] = 
         known = ", ".join(BACKBONES)
         raise InputError(
             f"{source} is a {name}, which is not supported; supported are {known}, plain "
-            "ViTs, DeiTs and DINO's, ConvNeXts, and of timm other ResNets, ResNeXts, RegNets and "
+            "ViTs, DeiTs and DINO's, ConvNeXts, and from timm other ResNets, ResNeXts, RegNets and "
             "EfficientNets"
         )
 
@@ -110,7 +110,7 @@ def preprocess_in(folder: Path) -> Preprocess | None:
             try:
                 return _preprocess_of(processor)
             except InputError as error:
-                raise InputError(f"{folder / name} beside the weights: {error}") from error
+                raise InputError(f"{folder / name}, next to the weights: {error}") from error
     return None
 
 
@@ -153,10 +153,10 @@ def read_json(file: Path) -> dict[str, Any] | None:
     try:
         content = safe_json.read_json(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} beside the weights is not JSON: {error}") from error
+        raise InputError(f"{file}, next to the weights, is not JSON: {error}") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise InputError(f"{file} beside the weights has a {kind}, not an object")
+        raise InputError(f"{file}, next to the weights, has a {kind}, not an object")
     return content
 
 

@@ -1,8 +1,8 @@
 """A weights file that a process finds, reads and hashes only once.
 
-A run looks at its weights several times: whether they are a backbone or a whole detector, whether
-they fit the config, and what each trial starts from. A file has hundreds of megabytes, often on a
-network's disk. So a run makes one `OpenedWeights` and hands it to all of these in place of a path.
+A run looks at its weights several times: are they a backbone or a complete detector, do they fit
+the config, and what does each trial start from? A file has hundreds of megabytes, often on a
+network's disk. So a run makes one `OpenedWeights` and passes it to all of these instead of a path.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OpenedWeights:
 
     @cached_property
     def place(self) -> Source:
-        """The local file, downloaded if the source is remote, and what is said beside it.
+        """The local file, downloaded if the source is remote, and what is said next to it.
 
         Raises:
             InputError: see `sources.resolve`.

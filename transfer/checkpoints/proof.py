@@ -116,7 +116,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
         one row per input and stage; the conversion is right when all have `passed`.
 
     Raises:
-        ProofError: a name of the layout is missing, of another shape, or too many.
+        ProofError: a name of the layout is missing, of a different shape, or too many.
     """
     converted = load_layout(
         to_layout(weights.state, layout), weights.backbone, layout, weights.architecture

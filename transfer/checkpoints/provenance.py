@@ -49,7 +49,7 @@ def stated(
     """Facts of a project whose files are all made alike.
 
     Args:
-        method: None where the format does not tell.
+        method: None if the format does not tell.
         epoch: path to the number of epochs; `first_epoch` is added (1: the file counts from 0).
         arch: path to the backbone's name.
         architecture: see `Weights.architecture`.

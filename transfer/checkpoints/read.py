@@ -43,7 +43,7 @@ from transfer.checkpoints.weights import (
 
 @dataclass(frozen=True)
 class Reading:
-    """Weights beside the source they came from, which the proof needs.
+    """Weights next to the source they came from, which the proof needs.
 
     Attributes:
         file: the local file; found: its format, and its own names and tensors, untouched.
@@ -120,7 +120,7 @@ def read(
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
-    """Like `read_weights` for a file or a remote source, keeping the source beside the result."""
+    """Like `read_weights` for a file or a remote source, keeping the source next to the result."""
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:
@@ -153,7 +153,7 @@ def read(
     provenance["name"] = provenance["name"] or default_name(weights, path)
     if stated not in (None, weights.sha256):
         raise InputError(
-            f"{path}: its facts are of different weights (sha256 {str(stated)[:16]}, found "
+            f"{path}: its facts belong to different weights (sha256 {str(stated)[:16]}, found "
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
@@ -215,4 +215,4 @@ def _casts(tensors: dict[str, Tensor], account: KeyAccount) -> tuple[str, ...]:
     """Returns a warning if the source's numbers were not float32."""
     kinds = {str(tensors[name].dtype) for name in account.used if not name.endswith(COUNTER)}
     other = sorted(kinds - {"torch.float32"})
-    return (f"weights stored as {', '.join(other)} became float32",) if other else ()
+    return (f"weights stored as {', '.join(other)} were converted to float32",) if other else ()

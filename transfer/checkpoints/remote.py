@@ -91,7 +91,7 @@ def download(url: str) -> Path:
 
 
 def _noted_sha256(note: Path) -> str:
-    """What the note beside a downloaded file says of its bytes."""
+    """What the note next to a downloaded file says of its bytes."""
     try:
         stored = read_json(note)["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,7 +129,7 @@ def _download(url: str, file: Path, wanted: str) -> bool:
         atomic_write(file, receive)
     # HTTPError and URLError are OSErrors; a chunked answer that is cut off is an HTTPException.
     except (OSError, ValueError, HTTPException) as error:
-        answered = f"the server says {error.code}" if isinstance(error, HTTPError) else ""
+        answered = f"the server answers {error.code}" if isinstance(error, HTTPError) else ""
         reason = answered or f"no connection ({error})"
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
     return whole[0]
@@ -142,7 +142,7 @@ def _check_whole(url: str, file: Path) -> None:
     except InputError as error:
         file.unlink()
         raise InputError(
-            f"{url}: the server does not say how long the file is, and the download is not "
+            f"{url}: the server does not state the length of the file, and the download is not "
             f"complete ({error}); try again"
         ) from error
 
@@ -206,7 +206,7 @@ def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: st
 
 
 def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path | None:
-    """A repository's file in Hugging Face's cache; None where the repository lacks it."""
+    """A repository's file in Hugging Face's cache; None if the repository lacks it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -236,7 +236,9 @@ def _from_torchvision(source: str, rest: str) -> Source:
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
         names = ", ".join(known.__members__)
-        raise InputError(f"{source}: torchvision has no such weights of {model}; it has {names}")
+        raise InputError(
+            f"{source}: torchvision does not have these weights for {model}; it has {names}"
+        )
     weights = known[name]
     transforms = weights.transforms()
     preprocess = Preprocess(tuple(transforms.mean), tuple(transforms.std))
@@ -266,7 +268,7 @@ def _from_timm(source: str, rest: str) -> Source:
     else:
         tags = ", ".join(sorted(timm.list_models(f"{model}.*", pretrained=True)))
         raise InputError(
-            f"{source}: timm has no such weights; it has {tags or 'none of this model'}"
+            f"{source}: timm does not have these weights; it has {tags or 'none for this model'}"
         )
     return Source(file, _preprocess(config.to_dict()), {"source": source}, backbone=model)
 

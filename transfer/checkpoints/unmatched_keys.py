@@ -6,7 +6,7 @@ A key has one of three fates, and the account (`KeyAccount`) keeps it:
 - *dropped*: a rule of the file's format says what it is (`KeyFormat.drops`: a projector, a head);
 - *unexplained*: an error that names it. Nothing is left out silently.
 
-A tensor that the backbone needs and that the file lacks, or has in another shape, is the same
+A tensor that the backbone needs and that the file lacks, or has in a different shape, is the same
 error. A file of a known format with unexplained keys gets a second chance as `generic`
 (`find_explained`), which reads it if it holds one whole known trunk.
 """

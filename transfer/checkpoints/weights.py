@@ -79,7 +79,7 @@ class Weights:
         backbone: a name of `pretrain.backbones.resnet.BACKBONES`, vit_SIZE_patchP_IMAGE
             (for variants see `vit_architectures`), or convnext_SIZE and convnextv2_SIZE.
         preprocess: what the network expects of its input.
-        provenance: the keys of PROVENANCE_KEYS; None where unknown.
+        provenance: the keys of PROVENANCE_KEYS; None if unknown.
         account: of the file they were read from; None for weights made here.
         warnings: what a user should know before trusting them.
         architecture: what differs from the backbone of that name without a trace in the tensors:
@@ -131,7 +131,7 @@ def make_provenance(**known: Any) -> dict[str, Any]:
 
 
 def facts_of(weights: Weights) -> dict[str, Any]:
-    """The JSON-able facts that are written beside the tensors."""
+    """The JSON-able facts that are written next to the tensors."""
     different = {"architecture": dict(weights.architecture)} if weights.architecture else {}
     return {
         **different,
@@ -143,7 +143,7 @@ def facts_of(weights: Weights) -> dict[str, Any]:
 
 
 def parse_facts(text: str | None) -> dict[str, Any] | None:
-    """Reads the JSON text of `facts_of`; None where a file has none.
+    """Reads the JSON text of `facts_of`; None if a file has none.
 
     Raises:
         InputError: not JSON, or facts that `check_facts` refuses.
@@ -168,9 +168,9 @@ def parse_facts(text: str | None) -> dict[str, Any] | None:
 def check_facts(
     provenance: Mapping[str, Any], architecture: Mapping[str, Any], backbone: Any = None
 ) -> None:
-    """Raises InputError for facts of a file that are unknown, or of another kind than they can be.
+    """Raises InputError for facts of a file that are unknown or have a wrong type.
 
-    Each is None where it is not known.
+    Each is None if it is not known.
     """
     kinds = {"backbone": str, **PROVENANCE_KINDS, **ARCHITECTURE_KINDS}
     for key, value in {**provenance, **architecture, "backbone": backbone}.items():
@@ -185,7 +185,7 @@ def check_facts(
 
 
 def default_name(weights: Weights, path: str | Path) -> str:
-    """METHOD_BACKBONE_EPOCHSep where the weights know it, else the file's stem."""
+    """METHOD_BACKBONE_EPOCHSep where the weights know it, otherwise the file's stem."""
     method, epochs = weights.provenance.get("method"), weights.provenance.get("epochs")
     name = weights.provenance.get("name") or ""
     if name.endswith("_precise_bn"):  # which nothing but the name tells from the training's own

@@ -1,4 +1,4 @@
-"""The files that a trial writes beside its record, for the report."""
+"""The files that a trial writes next to its record, for the report."""
 
 from __future__ import annotations
 

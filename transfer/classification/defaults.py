@@ -145,7 +145,7 @@ def _features() -> CfgNode:
     # (fp16 if the GPU has no bf16), fp32 elsewhere (on CUDA torch's fp32 convolutions are TF32)
     node.PRECISION = "auto"
     # Format in which features are kept in memory and in CACHE_DIR: fp32, fp16 (half the size: 5 GB
-    # for ImageNet and 2048 dimensions), or auto: fp16 after a bf16 or fp16 pass, else fp32
+    # for ImageNet and 2048 dimensions), or auto: fp16 after a bf16 or fp16 pass, otherwise fp32
     node.STORAGE = "auto"
     return node
 

@@ -1,11 +1,11 @@
 """Which annotated boxes are taken: one rule for the COCO and the VOC reader.
 
-Boxes are XYXY in pixels, 0-based and half-open, and are looked at with the size of their image.
-What is to be said about them goes to the reader's Findings. A box keeps its annotated numbers in
-any case: training clips it to the image after resizing (`detection/data/transforms.py`), as Detectron2 does, and the
-evaluators score it as it is annotated. Boxes that contradict themselves (not finite, exchanged
-corners, wholly outside the image) are refused: they show that the numbers mean something else, such
-as x1, y1, x2, y2 read as x, y, width, height.
+Boxes are XYXY in pixels, 0-based and half-open, and are checked against the size of their image.
+Findings go to the reader's Findings. A box always keeps its annotated numbers: training clips it to
+the image after resizing (`detection/data/transforms.py`), as Detectron2 does, and the evaluators
+score it as it is annotated. Boxes that contradict themselves (not finite, exchanged corners,
+completely outside the image) are refused: they show that the numbers mean something else, such as
+x1, y1, x2, y2 read as x, y, width, height.
 """
 
 from __future__ import annotations

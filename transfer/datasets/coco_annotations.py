@@ -19,7 +19,7 @@ from transfer.datasets.annotation_values import EXACT
 from transfer.datasets.coordinates import Coordinates, as_floats, packed
 
 PIECE = 1 << 16  # coordinates that are packed at once
-# What it is made of, beside the odd records
+# What it is made of, next to the odd records
 ARRAYS = (
     *("ids", "image_ids", "category_ids", "boxes", "crowd", "areas"),
     *("polygon_ends", "object_ends", "reach"),

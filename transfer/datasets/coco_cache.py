@@ -124,8 +124,8 @@ def _is_worth(content: dict[str, Any]) -> bool:
 def _not_kept(folder: Path, path: Path, error: OSError) -> None:
     reason = error.strerror or error
     logger.warning(
-        "%s cannot be written (%s): %s is parsed by every process and run; MSCN_CACHE may name "
-        "another folder",
+        "%s cannot be written (%s): every process and run parses %s; set MSCN_CACHE to "
+        "a different folder",
         folder,
         reason,
         path,

@@ -33,7 +33,7 @@ from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentat
 from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
-NO_AREA = "objects have no 'area' (missing or null): that of their mask, else of their box is taken"
+NO_AREA = "objects have no 'area' (missing or null): that of their mask, or without a mask that of their box, is used"
 BAD_AREA = (
     "objects have an 'area' below 0, or more than COCO's evaluator counts: that of their mask, "
     "else "
@@ -63,7 +63,7 @@ class Image:
 class Annotation:
     """A record of 'annotations': box x, y, width, height in pixels, as annotated.
 
-    `place` is its number in the file's list, from 0. `area` is the annotated one, else the mask's
+    `place` is its number in the file's list, from 0. `area` is the annotated one, or the mask's
     or the box's. `segmentation` holds all polygons, short ones too, or compressed run lengths.
     `keypoints` are x, y, visibility of each one, as annotated; None if they are not asked for.
     """

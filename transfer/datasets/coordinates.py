@@ -58,7 +58,7 @@ class Coordinates:
 
 
 def packed(values: np.ndarray) -> np.ndarray:
-    """float64 values as int32 hundredths, if that gives the same values back; else themselves."""
+    """float64 values as int32 hundredths, if that keeps the values, otherwise unchanged."""
     if len(values) and np.abs(values).max() >= 2**31 / _SCALE - 1:
         return values.copy()
     hundredths = np.rint(values * _SCALE).astype(np.int32)

@@ -60,7 +60,7 @@ def split_part(name: str) -> tuple[str, Part | None]:
     if found["unit"] == "%" and not 0 < amount <= 100:
         raise InputError(f"{wrong}@1% to @100%")
     if _SUFFIX.fullmatch(found["name"]):
-        raise InputError(f"data set '{name}' names two parts; give one")
+        raise InputError(f"data set '{name}' names two parts; give only one")
     return found["name"], Part(amount, found["unit"])
 
 

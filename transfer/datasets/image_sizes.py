@@ -18,9 +18,9 @@ UNREADABLE = "files cannot be read as images"
 UNREADABLE_REMEDY = "restore the files, or remove them and their annotations"
 OTHER_SIZE = "images have a different size from their annotation"
 OTHER_SIZE_TURNED = (
-    "images are annotated in their stored size, and their EXIF orientation turns them"
+    "images are annotated in their stored size, but their EXIF orientation rotates them"
 )
-TURNED_REMEDY = "annotate the turned images, or save them turned and without the EXIF orientation"
+TURNED_REMEDY = "annotate the rotated images, or save them rotated and without the EXIF orientation"
 REMEDY = "correct the annotations, or restore the images"
 
 

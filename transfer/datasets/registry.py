@@ -171,7 +171,7 @@ def _location(
 def _split_pair(text: str) -> tuple[str, str] | None:
     """FILE.json and IMAGES; None for FOLDER:SPLIT.
 
-    Where ".json:" occurs more than once, that of a file that is there counts, else the last.
+    Where ".json:" occurs more than once, that of a file that is there counts, otherwise the last.
     """
     ends = [found.end() - 1 for found in re.finditer(r"\.json:(?=.)", text, re.IGNORECASE)]
     pairs = [(text[:end], text[end + 1 :]) for end in ends]

@@ -25,12 +25,12 @@ from transfer.datasets.fingerprint import ObjectLabels, keypoint_checksums, mask
 
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
-AREALESS = "boxes without area are not trained on"
+AREALESS = "boxes without area are not used for training"
 
 
 # Another kind: "Cat" and "cat" are two classes, which is seldom meant.
 LIKE_NAMES = (
-    "classes differ from others in letter case, spaces, hyphens or underscores only, and are kept "
+    "class names differ from others in letter case, spaces, hyphens or underscores only, and are kept "
     "apart"
 )
 

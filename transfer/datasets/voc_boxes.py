@@ -19,7 +19,7 @@ from transfer.datasets.voc_xml import COORDINATES, VocObject
 COUNTS_FROM = {"auto": None, "zero": True, "one": False}
 ZERO_BASED = (
     "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1 "
-    "(TRANSFER.VOC_COUNTS_FROM states it)"
+    "(TRANSFER.VOC_COUNTS_FROM sets this)"
 )
 CORRECT = "correct the files, or remove the objects"
 

@@ -136,12 +136,12 @@ def _without(cfg: CfgNode, keys: Mapping[str, Any]) -> CfgNode:
 def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
     """What MODEL.WEIGHTS of a config names, for a command without --weights.
 
-    Raises InputError where it names nothing.
+    Raises InputError if it names nothing.
     """
     found = load_merged(name, overrides).MODEL.WEIGHTS
     if not found:
         raise InputError(
-            f"--weights is missing, and MODEL.WEIGHTS of {name} names none: give a checkpoint, or "
+            f"--weights is missing, and MODEL.WEIGHTS of {name} is empty: give a checkpoint, or "
             "`random`"
         )
     return found
@@ -165,8 +165,8 @@ def backbone_name(cfg: CfgNode) -> str:
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
 
-    Raises InputError also when masks or keypoints are asked of a data set that has none, or has
-    masks in another form than MASK_FORMAT says, and when no image has an object to train on.
+    Also raises InputError if masks or keypoints are required but the data set has none, if its masks
+    have a different form than MASK_FORMAT says, and if no image has an object to train on.
     """
     cfg = with_num_classes(cfg, len(train_set.classes), cfg.DATASETS.TRAIN)
     check_trainable(train_set)
@@ -227,15 +227,16 @@ def with_preprocess(
     for key, value in facts.items():
         if value_of(cfg, key) != value:
             logger.warning(
-                "%s %s of the config is replaced by %s, which the weights were trained with",
+                "%s %s of the config is replaced by %s, with which the weights were trained",
                 key,
                 value_of(cfg, key),
                 value,
             )
     if architecture.get("padding"):
         logger.warning(
-            "these weights were trained with TensorFlow's padding; a detector pads as torch does, "
-            "which moves their features a little (tools/convert_weights.py --check says how much)"
+            "these weights were trained with TensorFlow's padding; but a detector pads as torch"
+            " does, which changes their features a little (tools/convert_weights.py --check says"
+            " how much)"
         )
     return changed(cfg, facts)
 

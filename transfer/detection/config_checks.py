@@ -2,7 +2,7 @@
 
 The checks raise an InputError that names the key, and warn of what a run can live with. The
 commands and the doctor make the same ones. What a part of the detector cannot be is refused by its
-spec, beside its module in `torchvision_engine/`.
+spec, next to its module in `torchvision_engine/`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     if cfg.TRANSFER.TASK != DETECTION:
         raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
     if cfg.SEED < 0:
-        raise InputError(f"SEED {cfg.SEED} must be 0 or above: unseeded runs are not repeatable")
+        raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
@@ -104,12 +104,14 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
             raise InputError(f"{key} must be {least} or above, got {value_of(cfg, key)}")
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
-        raise InputError(f"INPUT.MIN_SIZE_TRAIN {sizes} needs one size or more, each 0 or above")
+        raise InputError(
+            f"INPUT.MIN_SIZE_TRAIN {sizes} must list one size or more, each 0 or above"
+        )
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         if len(sizes) != 2 or sizes[0] > sizes[1]:
             raise InputError(
-                f"INPUT.MIN_SIZE_TRAIN {sizes} must be two sizes that do not fall, with "
+                f"INPUT.MIN_SIZE_TRAIN {sizes} must be two sizes, the smaller one first, with "
                 "INPUT.MIN_SIZE_TRAIN_SAMPLING range"
             )
     make_crop(cfg)  # refuses what cannot be cut
@@ -149,7 +151,7 @@ def make_crop(cfg: CfgNode) -> CropSpec | None:
         return None
     if cfg.TRANSFER.LSJ.SCALES:
         raise InputError(
-            "INPUT.CROP.ENABLED True and TRANSFER.LSJ.SCALES both cut; set one of them"
+            "INPUT.CROP.ENABLED True and TRANSFER.LSJ.SCALES both cut images; set only one of them"
         )
     least, most = node.SIZE
     return CropSpec(node.TYPE, (least, most))
@@ -208,7 +210,9 @@ def _check_layers_and_jitter(cfg: CfgNode) -> None:
     """Raises InputError, naming the key, for an impossible jitter, decay or image size."""
     node, decay = cfg.TRANSFER.LSJ, cfg.TRANSFER.LR_LAYER_DECAY
     if node.SCALES and not (len(node.SCALES) == 2 and 0 < node.SCALES[0] <= node.SCALES[1]):
-        raise InputError(f"TRANSFER.LSJ.SCALES {tuple(node.SCALES)} must be two rising factors")
+        raise InputError(
+            f"TRANSFER.LSJ.SCALES {tuple(node.SCALES)} must be two factors, the smaller one first"
+        )
     if node.CROP_SIZE < 1:
         raise InputError(f"TRANSFER.LSJ.CROP_SIZE must be 1 or above, got {node.CROP_SIZE}")
     if not 0 < decay <= 1:
@@ -259,7 +263,8 @@ def check_run(cfg: CfgNode, name: str) -> None:
         check_steps(cfg, findings)
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         findings.note(
-            "the warm-up is not shorter than the run: the rate never reaches SOLVER.BASE_LR",
+            "the warm-up is as long as the run or longer: the learning rate never reaches"
+            " SOLVER.BASE_LR",
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS}, SOLVER.MAX_ITER {solver.MAX_ITER}",
         )
     findings.report()

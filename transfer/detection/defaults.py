@@ -1,10 +1,10 @@
 """Every key of a detection config with its default and meaning.
 
 `make_defaults()` returns them all. Keys outside TRANSFER are Detectron2's own, with its defaults
-(config/defaults.py there) unless marked OURS, so that one YAML drives both engines; TRANSFER is
-ours. `upstream_keys.py` says what becomes of each key of Detectron2, also of those that are not
-listed here: at another value than its default such a key is an error. Lengths are pixels of the
-resized image, learning rates are per iteration.
+(config/defaults.py there) unless marked OURS, so one YAML file works with both engines;
+TRANSFER is ours. `upstream_keys.py` says what happens to each key of Detectron2. A key that is not
+listed here may be given only at its default; a different value is an error. Lengths are pixels of
+the resized image, learning rates are per iteration.
 """
 
 from __future__ import annotations
@@ -68,11 +68,13 @@ def make_defaults() -> CfgNode:
     cfg.DATALOADER = CfgNode()
     cfg.DATALOADER.NUM_WORKERS = 4  # reading processes, per training process
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True  # landscape with landscape, portrait with portrait
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # images without any object are not trained on
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = (
+        True  # images without any object are not used for training
+    )
     # TrainingSampler, or RepeatFactorTrainingSampler, which repeats images with rare classes (LVIS)
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.0  # classes in a smaller share of the images are rare
-    cfg.DATALOADER.REPEAT_SQRT = True  # repeated by the root of what the threshold asks for
+    cfg.DATALOADER.REPEAT_SQRT = True  # repeat by the square root of the factor
     cfg.SOLVER = _solver()
     cfg.TEST = CfgNode()
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
@@ -91,20 +93,20 @@ def make_transfer() -> CfgNode:
     """The node that is ours: the detectron2 plugin adds it to Detectron2's defaults."""
     node = CfgNode()
     node.TASK = "detection"  # or semantic: which of the two packages trains
-    # Name of the protocol in records; "": the file's stem. A baseline names the protocol it shares.
+    # Name of the protocol in records; "": the file's stem. A baseline names the protocol it is for.
     node.PROTOCOL = ""
-    # What a run starts from: the `backbone` in --weights, the whole `detector` in it (parts that do
+    # What a run starts from: the `backbone` in --weights, the `detector` in it (parts that do
     # not fit start at their initialisation), or auto: the detector if the file is one. A start from
-    # a detector is a protocol of its own.
+    # a detector is a different protocol.
     node.INIT = "auto"
     node.CLASSES = ()  # class names by hand; (): those of the training set's annotations
     # The number of the first pixel in a `voc:` set: one (as VOC says), zero (as many tools write),
-    # or auto: zero if any coordinate in the folder's annotations is below 1, else one.
+    # or auto: zero if any coordinate in the folder's annotations is below 1, otherwise one.
     node.VOC_COUNTS_FROM = "auto"
     node.VOC_METRIC = 2007  # 2007: 11-point AP, 2012: area under the curve
     # False: scores rounded to 3 and boxes to 1 decimals first, as published numbers were.
     node.VOC_EXACT = False
-    # pycocotools, faster_coco_eval (the same numbers, sooner; `pip install faster-coco-eval`, or
+    # pycocotools, faster_coco_eval (the same numbers, faster; `pip install faster-coco-eval`, or
     # the extra `fast`), or auto: the latter if installed.
     node.COCO_EVALUATOR = "auto"
     node.CHECK_IMAGES = True  # compare all files' sizes with the annotations before training
@@ -118,26 +120,26 @@ def make_transfer() -> CfgNode:
     # full one; (): SOLVER.BASE_LR as it is. Fixed and swept results are different protocols.
     node.LR_SWEEP = CfgNode()
     node.LR_SWEEP.RATES = ()
-    node.LR_SWEEP.MAX_ITER = 0  # iterations of a short run; the schedule is squeezed into them
-    node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that judges
+    node.LR_SWEEP.MAX_ITER = 0  # iterations of a short run, to which the schedule is shortened
+    node.LR_SWEEP.HELD_OUT = 0.1  # share of the training images that is held out to judge
     # Of SOLVER.AMP: fp16 as Detectron2's, or bf16 without loss scaling (torchvision engine only).
     node.AMP_DTYPE = "fp16"
     # On GPUs from Ampere on: float32 matrix products round their factors to TF32 (10 bits of
     # mantissa), in training and in the scores that follow it. False: PyTorch's default, which is
     # full float32 for products, and TF32 for convolutions in float32.
     node.TF32 = False
-    # Micro-batches that a process takes one after the other for one step, where memory is short:
+    # Micro-batches that a process computes one after the other for one step, to save memory:
     # the losses of as many processes, but batch norm sees a micro-batch. torchvision engine only.
     node.ACCUMULATE = 1
     node.LIMIT_IMAGES = 0  # use only the first N images with objects, of every split; 0: all
-    # Draws of the test images that the metrics are also made for: error bars in the report. 0: none
+    # Bootstrap draws of the test images, for the intervals in the report. 0: none
     node.REPLICATES = 200
     node.DRAW_DETECTIONS = 4  # test images drawn to detections.png; 0: none, and no thumbnails
     node.CHANNELS_LAST = (
         False  # memory layout; True is 1.2 times as fast on a CPU, rounds otherwise
     )
     node.LOG_PERIOD = 20  # iterations between lines of metrics.json
-    # Who else shows these lines: tensorboard, wandb, trackio, mlflow, with commas; "": nobody.
+    # Loggers that also get these lines: tensorboard, wandb, trackio, mlflow, with commas; "": none.
     # torchvision engine only; the other one has Detectron2's writers.
     node.LOGGER = "tensorboard"
     node.VIT = _vit()
@@ -181,7 +183,7 @@ def _jitter() -> CfgNode:
     """Large-scale jitter of training images: flip, resize, cut out (Ghiasi et al. 2021).
 
     As ViTDet's configs/common/coco_loader_lsj.py; it replaces INPUT.MIN_SIZE_TRAIN and
-    .MAX_SIZE_TRAIN. Boxes become those of the cut masks where there are masks, which takes the
+    .MAX_SIZE_TRAIN. Boxes become those of the cut masks if there are masks, which needs the
     package shapely.
     """
     node = CfgNode()
@@ -191,9 +193,9 @@ def _jitter() -> CfgNode:
 
 
 def _semantic() -> CfgNode:
-    """Semantic segmentation; read where TASK is semantic, by our engine alone.
+    """Semantic segmentation; read if TASK is semantic, by our engine alone.
 
-    Detectron2's own keys serve where they mean the same: MODEL.RESNETS, SOLVER, INPUT.MIN_SIZE_*
+    Detectron2's own keys are used if they mean the same: MODEL.RESNETS, SOLVER, INPUT.MIN_SIZE_*
     (0: the original size), INPUT.MAX_SIZE_*, INPUT.RANDOM_FLIP. Defaults are MoCo's (arXiv
     1911.05722, appendix) where it gives one.
     """
@@ -231,7 +233,7 @@ def _model() -> CfgNode:
     node.DEVICE = "cuda"  # OURS: means "the GPU if there is one"
     node.MASK_ON = False
     node.KEYPOINT_ON = False
-    node.WEIGHTS = ""  # what --weights is where it is not given; overwritten by it
+    node.WEIGHTS = ""  # what --weights is if it is not given; overwritten by it
     # Pixel statistics on 0..255 in INPUT.FORMAT order. The weights' own facts replace them.
     node.PIXEL_MEAN = [103.530, 116.280, 123.675]
     node.PIXEL_STD = [1.0, 1.0, 1.0]
@@ -344,7 +346,7 @@ def _box_head() -> CfgNode:
 
 
 def _cascade_head() -> CfgNode:
-    """Read where ROI_HEADS.NAME is CascadeROIHeads."""
+    """Read if ROI_HEADS.NAME is CascadeROIHeads."""
     node = CfgNode()
     # A row for each stage; the later ones refine boxes that are close already.
     node.BBOX_REG_WEIGHTS = (
@@ -370,7 +372,7 @@ def _mask_head() -> CfgNode:
 
 
 def _keypoint_head() -> CfgNode:
-    """Read where KEYPOINT_ON is True, with StandardROIHeads or CascadeROIHeads."""
+    """Read if KEYPOINT_ON is True, with StandardROIHeads or CascadeROIHeads."""
     node = CfgNode()
     node.NAME = "KRCNNConvDeconvUpsampleHead"  # the only one
     node.POOLER_RESOLUTION = 14
@@ -388,7 +390,7 @@ def _keypoint_head() -> CfgNode:
 
 
 def _retinanet() -> CfgNode:
-    """Read where META_ARCHITECTURE is RetinaNet."""
+    """Read if META_ARCHITECTURE is RetinaNet."""
     node = CfgNode()
     node.NUM_CLASSES = 80  # set from the data for voc: and coco: names
     node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]

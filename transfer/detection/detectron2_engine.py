@@ -99,7 +99,7 @@ class Detectron2Engine:
             listed = ", ".join(f"{name}={value:g}" for name, value in losses.items())
             raise FloatingPointError(
                 f"the training diverged at iteration {trainer.iter} "
-                f"({' '.join(str(error).split())}), the losses before it: {listed or 'none'}; "
+                f"({' '.join(str(error).split())}), the last losses were {listed or 'none'}; "
                 "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
             ) from error
         if is_main():
@@ -119,7 +119,7 @@ class Detectron2Engine:
     def predict(
         self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
     ) -> list[Predictions]:
-        """Loads a whole detector and predicts; see `Engine.predict`."""
+        """Loads a complete detector and predicts; see `Engine.predict`."""
         register(TRAIN, test_set)
         register(TEST, test_set)
         preprocess = model_files.read_model(model_file).preprocess
@@ -141,7 +141,7 @@ class Trainer(RecipeTrainer):
         super().__init__(cfg)
 
     def build_model(self, cfg: Detectron2Config) -> nn.Module:
-        """Detectron2's model, with the filter where the weights ask for it."""
+        """Detectron2's model, with the filter if the weights ask for it."""
         model = build_model(cfg)
         add_highpass(model, self._highpass)
         return model

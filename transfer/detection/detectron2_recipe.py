@@ -73,7 +73,7 @@ class RecipeTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """Detectron2's, with the jitter where the config asks for it."""
+        """Detectron2's, with the jitter if the config asks for it."""
         if not cfg.TRANSFER.LSJ.SCALES:
             return super().build_train_loader(cfg)
         return build_detection_train_loader(cfg, mapper=jitter_mapper(cfg))

@@ -11,7 +11,7 @@ NAMES = ("auto", "detectron2", "torchvision")
 
 
 def choose_engine(name: str) -> str:
-    """ "torchvision" or "detectron2"; "auto" takes detectron2 where it is installed.
+    """ "torchvision" or "detectron2"; "auto" takes detectron2 if it is installed.
 
     Raises InputError for an unknown name, or detectron2 where it is absent.
     """
@@ -21,7 +21,10 @@ def choose_engine(name: str) -> str:
     if name == "auto":
         return "detectron2" if present else "torchvision"
     if name == "detectron2" and not present:
-        raise InputError("--engine detectron2: detectron2 is not installed; use torchvision")
+        raise InputError(
+            "--engine detectron2: detectron2 is not installed; install it, or use --engine"
+            " torchvision"
+        )
     return name
 
 

@@ -8,7 +8,7 @@ thumbnails; the JSON file the boxes, and where on the sheet each image lies:
      truth: [[x1, y1, x2, y2, class, counts], ...], found: [[x1, y1, x2, y2, score, class], ...]}]}
 
 Boxes are XYXY in pixels of the original image, rounded to 0.1; scores to 0.0001; `class` is an
-index of `classes`; `counts` is 0 for crowd regions and difficult objects, else 1.
+index of `classes`; `counts` is 0 for crowd regions and difficult objects, otherwise 1.
 """
 
 from __future__ import annotations

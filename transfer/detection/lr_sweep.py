@@ -134,9 +134,9 @@ def choose_rate(
     scores = gather_objects(_read_scores(record))[0]
     judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
     if not judged:
-        raise InputError("TRANSFER.LR_SWEEP: no rate trained to an AP; give lower RATES")
+        raise InputError("TRANSFER.LR_SWEEP: no learning rate led to an AP; give lower RATES")
     best = max(sorted(judged), key=lambda rate: scores[_key(rate)])
-    logger.info("learning rate %s chosen of %s", best, tuple(cfg.TRANSFER.LR_SWEEP.RATES))
+    logger.info("learning rate %s chosen from %s", best, tuple(cfg.TRANSFER.LR_SWEEP.RATES))
     return best
 
 

@@ -127,7 +127,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         return replace(job, cfg=with_init(job.cfg, request.opened))
 
     def read_weights(self, job: DetectionJob, seed: int) -> Weights:
-        """A backbone's weights, or those of a whole detector."""
+        """A backbone's weights, or those of a complete detector."""
         source = job.request.opened
         return read_starting_weights(
             source, with_init(job.cfg, source), seed, job.train_set.classes
@@ -199,7 +199,7 @@ class DetectionTask(FineTuning[DetectionJob]):
 
 
 def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
-    """What --eval-only scores: the config, completed by the facts of the whole detector in
+    """What --eval-only scores: the config, completed by the facts of the complete detector in
     `request.weights`, and the test set in the order of the detector's classes. The training set is
     opened only if neither the file nor TRANSFER.CLASSES names the classes, and it is there.
 
@@ -243,7 +243,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
         return
     if is_timm(cfg):
         raise InputError(
-            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} is a network of timm's, which needs "
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} is a network of timm, which needs "
             "--engine torchvision"
         )
     if cfg.TRANSFER.ACCUMULATE > 1:
@@ -350,7 +350,7 @@ def _score(
 def _write_artifacts(
     job: DetectionJob, predictions: list[Predictions], folder: Path
 ) -> dict[str, str]:
-    """Writes what a report shows beside the numbers; returns {name: path below the folder}."""
+    """Writes what a report shows next to the numbers; returns {name: path below the folder}."""
     artifacts = {
         "predictions": f"inference/{RESULTS_FILE}",
         "pr_curves": f"inference/{CURVES_FILE}",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_PARTS = "transfer.detection.torchvision_engine"  # each part's spec is beside its module
+_PARTS = "transfer.detection.torchvision_engine"  # each part's spec is next to its module
 _OPTIMIZER = "transfer.training.build.make_optimizer"
 _SCHEDULE = "transfer.training.build.make_schedule"
 _MAPPER = "transfer.detection.torchvision_engine.engine.make_train_mapper"
@@ -172,7 +172,7 @@ ABSENT: dict[str, Any] = {
     "FLOAT32_PRECISION": "",
 }
 
-# Values of ABSENT keys that are the default under another name: torch's own precision.
+# Values of ABSENT keys that are the default under a different name: torch's own precision.
 SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)}
 
 # Reasons.

@@ -53,9 +53,12 @@ def check_environment(
 def _check_gpus(rows: Rows, num_gpus: int) -> None:
     count = torch.cuda.device_count()
     if count == 0:
-        text = f"none: CUDA is absent, runs use {cores()} CPU cores"
+        text = f"none: CUDA is not available, runs use {cores()} CPU cores"
         if num_gpus > 1:
-            text = f"--num-gpus {num_gpus}, but CUDA is absent; start CPU processes with torchrun"
+            text = (
+                f"--num-gpus {num_gpus}, but CUDA is not available; start CPU processes with"
+                " torchrun"
+            )
         rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
         return
     each = [torch.cuda.get_device_properties(number) for number in range(count)]

@@ -77,7 +77,7 @@ def examine(question: Question, pretraining: Pretraining, say: Say) -> Rows:
 def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
     """Returns (pretrain, det, cls or suite; the config's path).
 
-    The kind follows from the folder, else from the kind as which the config loads.
+    The kind follows from the folder, otherwise from the kind as which the config loads.
 
     Raises:
         InputError: it is not found, or loads as none of them; then the message is about the kind

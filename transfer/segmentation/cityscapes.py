@@ -2,12 +2,12 @@
 
 The layout is the official one: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with
 gtFine/SPLIT/CITY/*_gtFine_labelIds.png, whose pixels are label ids. Of these, 19 are the classes,
-numbered as the official `trainId`; all others are void: neither trained on nor scored.
+numbered as the official `trainId`; all others are void: they are neither trained on nor scored.
 
 Scores are those of the official script (mcordts/cityscapesScripts 2.3.0, evaluation/
 evalPixelLevelSemanticLabeling.py), in percent: mIoU over the classes (Detectron2 names it IoU; the
-others have Detectron2's names), IoU_sup over the categories, and iIoU, iIoU_sup, in which each pixel
-of an object counts by the mean size of its class divided by the object's size, so that a near car
+others have Detectron2's names), IoU_sup over the categories, and iIoU and iIoU_sup, in which each
+pixel of an object counts by the mean size of its class divided by the object's size, so that a near car
 does not outweigh the far ones. Objects are those of *_gtFine_instanceIds.png: label id x 1000 +
 number. Groups have no number and are left out.
 

@@ -319,7 +319,7 @@ def _read_classes(file: Path) -> tuple[str, ...]:
     names = tuple(filter(None, map(str.strip, text.splitlines())))
     for name in names:
         if not name.isprintable():
-            raise InputError(f"{file} names a class {shown(name)}, which does not print")
+            raise InputError(f"{file} has the class name {shown(name)}, which cannot be printed")
     if not names:
-        raise InputError(f"{file} lists no class; write one a line, or remove it")
+        raise InputError(f"{file} lists no class; write one name on each line, or remove the file")
     return names

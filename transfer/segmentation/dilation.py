@@ -37,8 +37,8 @@ def dilate(trunk: Trunk, output_stride: int, contract: bool) -> None:
     if output_stride not in options:
         known = ", ".join(map(str, options))
         raise InputError(
-            f"TRANSFER.SEMANTIC.OUTPUT_STRIDE {output_stride} is not possible; this backbone has: "
-            f"{known}"
+            f"TRANSFER.SEMANTIC.OUTPUT_STRIDE {output_stride} is not possible; this backbone"
+            f" supports: {known}"
         )
     dilation = 1
     for stage in striding[len(striding) - options.index(output_stride) :]:

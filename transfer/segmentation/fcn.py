@@ -275,4 +275,4 @@ def load_backbone(model: Segmenter, state: Mapping[str, Tensor], where: str) -> 
         raise InputError(f"{where}: {str(error).splitlines()[-1].strip()}") from None
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise InputError(f"{where} lacks {missing[:3]} and has {unexpected[:3]} too many")
+        raise InputError(f"{where} lacks {missing[:3]} and has the additional {unexpected[:3]}")

@@ -33,7 +33,7 @@ class Estimate:
     state: str  # "done" or "to do"
     seconds: float | None = None
     memory_bytes: int | None = None
-    memory_of: str | None = None  # "gpu", or "host" where there is none: the main process
+    memory_of: str | None = None  # "gpu", or "host" if there is none: the main process
     note: str = ""
 
 
@@ -59,7 +59,7 @@ def estimate_jobs(
         if known is not None:
             found[job.name] = known
         elif run_probe is None:
-            found[job.name] = Estimate("to do", note="not estimated: no probe asked for")
+            found[job.name] = Estimate("to do", note="not estimated: probes are switched off")
         else:
             todo.append(job)
             wanted.setdefault(_probe_key(job, checks), job)
@@ -83,7 +83,7 @@ def _without_probe(job: Job, checks: Checks) -> Estimate | None:
     if job.is_done():
         return Estimate("done")
     if job.kind == "convert":
-        return Estimate("to do", note="not estimated: converts one file")
+        return Estimate("to do", note="not estimated: the job converts one file")
     return None
 
 
@@ -126,7 +126,7 @@ def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
         return Estimate("to do", None, *memory, f"the probe failed: {measured.failure}")
     if measured.seconds is not None:
         whole = measured.seconds * job.trials
-        return Estimate("to do", whole, *memory, "a whole trial was timed")
+        return Estimate("to do", whole, *memory, "a complete trial was timed")
     stages = [
         Rate(stage.name, stage.total, stage.unit_seconds)
         for stage in measured.stages
@@ -165,7 +165,7 @@ def _detection(job: Job, facts: Checked, start: float, stages: Sequence[Rate]) -
     # An upper bound for prediction, which has no backward pass.
     predicted = facts.evaluations * facts.test_images / max(1, facts.batch_size)
     trial = start + stage.unit_seconds * (facts.iterations + predicted)
-    note = f"{stage.unit_seconds:.3g} s an iteration; a test image as a training image"
+    note = f"{stage.unit_seconds:.3g} s an iteration; a test image counts as a training image"
     return trial * job.trials, note
 
 
@@ -187,7 +187,7 @@ def _classification(
             note += ", which serve all trials"
     if job.weights == RANDOM or not stage.name.startswith(FEATURES):
         total *= job.trials
-    return total, f"{note}; what follows {last} is not in this"
+    return total, f"{note}; what follows {last} is not included"
 
 
 def _random_crops(

@@ -83,7 +83,7 @@ class Measured:
     stages: list[Stage] = field(default_factory=list)
     start_seconds: float = 0.0  # before the first timed stage
     seconds: float | None = None  # of the complete command, if it ended within the probe
-    memory_bytes: int = 0  # peak memory: of the GPUs if there are any, else of the host
+    memory_bytes: int = 0  # peak memory: of the GPUs if there are any, otherwise of the host
     on_gpu: bool = False
     failure: str = ""
 

@@ -176,7 +176,7 @@ class SlurmLauncher:
         states = self.queue.states()
         if not self.queue.answered:
             raise InputError(
-                "--launcher slurm: squeue does not answer, and jobs of an earlier run may still be "
+                "--launcher slurm: squeue does not answer, but jobs of an earlier run may still be "
                 f"in the queue (see {folder}); try again later"
             )
         found: dict[str, Any] = {}

@@ -103,7 +103,7 @@ def load_newest_training(output: Path) -> tuple[dict[str, Any], Path] | None:
 
 
 def checked_training(state: Any, path: Path) -> dict[str, Any]:
-    """Returns the content read from `path` if it is a periodic checkpoint; else InputError."""
+    """Returns the content read from `path` if it is a periodic checkpoint; otherwise InputError."""
     if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
         raise InputError(f"{path} is not a checkpoint of a model in training")
     return state

@@ -216,5 +216,5 @@ def test_facts_of_other_weights_are_refused(files: dict, tmp_path: Path) -> None
     flat = torch.load(path, weights_only=True)
     flat["conv1.weight"] += 1
     torch.save(flat, path)
-    with pytest.raises(InputError, match="facts are of different weights"):
+    with pytest.raises(InputError, match="facts belong to different weights"):
         read_weights(str(path))

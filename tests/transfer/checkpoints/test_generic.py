@@ -137,14 +137,19 @@ def test_of_two_copies_the_rule_takes_one_and_says_so(
         weights = read_weights(written(content, tmp_path))
         check_equal(weights, state)
         note = weights.account.notes[-1]
-        assert re.fullmatch(rf"taken: `\S*{taken}`; left, as copies: `\S*{left}` .different.", note)
+        assert re.fullmatch(
+            rf"read: `\S*{taken}`; not read, as copies: `\S*{left}` .different.", note
+        )
 
 
 def test_equal_copies_are_one_trunk(state: State, tmp_path: Path) -> None:
     content = put("a.", state) | put("b.net.", state) | put("target.", state)
     weights = read_weights(written(content, tmp_path))
     check_equal(weights, state)
-    assert "`b.net.`; left, as copies: `a.` (equal), `target.` (equal)" in weights.account.notes[-1]
+    assert (
+        "`b.net.`; not read, as copies: `a.` (equal), `target.` (equal)"
+        in weights.account.notes[-1]
+    )
 
 
 def test_two_networks_need_a_prefix(
@@ -215,10 +220,10 @@ def test_the_pair_of_known_formats_is_said(state: State, copy: State, tmp_path: 
     averaged = {"n_averaged": torch.tensor(5), **put("module.", copy)}
     weights = read_weights(written({"model": state, "model_ema": averaged, "epoch": 5}, tmp_path))
     check_equal(weights, state)
-    wanted = "taken: `model.`; left, as copies: `model_ema.module.` (different)"
+    wanted = "read: `model.`; not read, as copies: `model_ema.module.` (different)"
     assert weights.account.notes == (wanted,)
     weights = read_weights(written(formats.CASES["moco_v2"].make(state), tmp_path))
-    assert "state_dict.module.encoder_q.`; left" in weights.account.notes[-1]
+    assert "state_dict.module.encoder_q.`; not read" in weights.account.notes[-1]
     assert not read_weights(written(state, tmp_path)).account.notes
 
 

@@ -87,7 +87,7 @@ def test_missing_and_short_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="data-00000-of-00001 is truncated"):
         open_file(index)
     data.unlink()
-    with pytest.raises(InputError, match="data-00000-of-... is not beside it"):
+    with pytest.raises(InputError, match="data-00000-of-... is not in the same folder"):
         open_file(index)
 
 

@@ -168,7 +168,7 @@ def test_what_is_not_read_is_refused(
 def test_broken_json_and_models_in_several_files(tmp_path: Path, state: dict) -> None:
     folder = folder_of(tmp_path / "a", state)
     (folder / "config.json").write_text('{"model_type": ')
-    with pytest.raises(InputError, match="config.json beside the weights is not JSON"):
+    with pytest.raises(InputError, match="config.json, next to the weights, is not JSON"):
         read_weights(str(folder))
     parts = tmp_path / "parts"
     parts.mkdir()

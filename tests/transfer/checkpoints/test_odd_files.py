@@ -164,7 +164,7 @@ def test_a_teacher_of_other_image_sizes_than_its_student(
     student = {**teacher, "pos_embed": teacher["pos_embed"][:, :37].clone()}
     weights = read({"state_dict": put("student.", student) | put("teacher.", teacher)}, tmp_path)
     check_equal(weights, teacher)
-    assert "left, as copies: `state_dict.student.` (different)" in weights.account.notes[-1]
+    assert "not read, as copies: `state_dict.student.` (different)" in weights.account.notes[-1]
 
 
 def test_a_segmenter_is_named_and_not_its_decoder(state: State, tmp_path: Path) -> None:
@@ -210,4 +210,4 @@ def test_of_equal_copies_of_one_kind_the_first_is_taken(state: State, tmp_path: 
     content = {key: value for name in names for key, value in put(name, state).items()}
     note = read(content, tmp_path).account.notes[-1]
     left = ", ".join(f"`{name}` (equal)" for name in names[1:])
-    assert note == f"taken: `{names[0]}`; left, as copies: {left}"
+    assert note == f"read: `{names[0]}`; not read, as copies: {left}"

@@ -117,7 +117,7 @@ def test_detectron2s_zoo(server: Server, weights: bytes, monkeypatch: pytest.Mon
     server.files["/detectron2/ImageNetPretrained/MSRA/R-50.pkl"] = weights
     name = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
     assert default_name(read_weights(name), name) == "ImageNetPretrained_MSRA_R-50"
-    with pytest.raises(InputError, match="the server says 404"):
+    with pytest.raises(InputError, match="the server answers 404"):
         resolve("detectron2://ImageNetPretrained/MSRA/R-51.pkl")
     with pytest.raises(InputError, match="give detectron2://PATH"):
         resolve("detectron2:R-50.pkl")
@@ -132,7 +132,7 @@ def test_offline_says_so_and_leaves_nothing(server: Server, tmp_path: Path) -> N
 
 
 def test_an_error_of_the_server(server: Server) -> None:
-    with pytest.raises(InputError, match="the server says 404"):
+    with pytest.raises(InputError, match="the server answers 404"):
         resolve(f"{server.url}/none.pth")
 
 
@@ -287,7 +287,7 @@ def test_an_answer_without_a_length_is_kept_only_if_it_is_whole(
     server.files[f"/w{suffix}"] = make(tmp_path / f"w{suffix}", state).read_bytes()
     url = f"{server.url}/w{suffix}"
     server.states_length, server.cut = False, 1000
-    with pytest.raises(InputError, match="does not say how long the file is.*is truncated"):
+    with pytest.raises(InputError, match="does not state the length of the file.*is truncated"):
         resolve(url)
     server.cut = 0
     assert resolve(url).file.stat().st_size == len(server.files[f"/w{suffix}"])

@@ -223,7 +223,7 @@ REFUSED = {
     "layers.0.blocks.0.attn.relative_position_bias_table": "Swin",
     "blocks.0.attn.q_norm.weight": "normalises queries and keys",
     "attn_pool.latent": "attention pooling",
-    "cls_norm.weight": "norm of its own for the class token",
+    "cls_norm.weight": "separate norm for the class token",
 }
 
 

@@ -80,7 +80,7 @@ def test_a_box_without_area_is_kept_and_counted(
     """As in Detectron2: training filters it, scoring counts it among the objects."""
     sample, _ = read(folder, annotation(), annotation(2, bbox=[3, 4, 0, 5]))
     assert sample.instances[1].box == (3.0, 4.0, 3.0, 9.0)
-    assert "boxes without area are not trained on (1: annotation 2)" in caplog.text
+    assert "boxes without area are not used for training (1: annotation 2)" in caplog.text
 
 
 def test_crowd_is_legal_and_silent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

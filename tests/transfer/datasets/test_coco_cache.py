@@ -134,7 +134,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     cache.parent.write_text("a file in place of the folder")
     caplog.clear()
     assert list(read_instances(path)["annotations"]) == expected
-    assert len(caplog.messages) == 1 and "MSCN_CACHE may name another folder" in caplog.text
+    assert len(caplog.messages) == 1 and "set MSCN_CACHE to a different folder" in caplog.text
     cache.parent.unlink()
 
     def full(*args: object) -> None:

@@ -71,7 +71,7 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_image_sizes([sample(save(tmp_path, "a.jpg", 6))])
     text = str(caught.value)
-    assert "their EXIF orientation turns them (1: " in text
+    assert "their EXIF orientation rotates them (1: " in text
     assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
 
 

@@ -196,7 +196,10 @@ def test_a_box_without_area_is_kept_and_counted(
     first, _ = read_voc(tmp_path, "train", ("cat",))
     assert first.instances[1].box == (8.0, 0.0, 8.0, 10.0)
     (record,) = caplog.records
-    assert "train.txt: boxes without area are not trained on (2: a.xml: 'cat', b" in record.message
+    assert (
+        "train.txt: boxes without area are not used for training (2: a.xml: 'cat', b"
+        in record.message
+    )
 
 
 def test_classes_that_differ_in_letter_case(

@@ -83,7 +83,7 @@ def test_from_our_checkpoint_to_a_record_and_back(
     opened = OpenedWeights(model)
     weights = read_starting_weights(opened, with_init(cfg, opened), 0)
     assert weights.backbone == ATTO and weights.preprocess.highpass == HighPass(sigma=2.0)
-    with pytest.raises(InputError, match="a network of timm's: set MODEL.BACKBONE.NAME"):
+    with pytest.raises(InputError, match="a network of timm: set MODEL.BACKBONE.NAME"):
         other = load_detection_config("digits_voc.yaml")
         read_starting_weights(opened, with_init(other, opened), 0)
 
@@ -116,7 +116,7 @@ def test_a_wrong_pair_is_refused_in_one_line(tmp_path: Path) -> None:
     femto = ("MODEL.BACKBONE.NAME", "convnext_femto")
     for keys, reason in (
         (LITE, "but a tf_efficientnet_lite0 is needed"),
-        (femto, "where the config builds a convnext_femto: choose other weights"),
+        (femto, "but the config builds a convnext_femto: choose different weights"),
     ):
         other = load_detection_config(CONFIG, keys)
         needed = f"c.pth is a {ATTO}, {reason}"
@@ -143,7 +143,7 @@ def test_random_weights_warn_of_frozen_batch_norm_alone(caplog: pytest.LogCaptur
         assert not caplog.records
         frozen = (*LITE[:3], "FrozenBN", *LITE[4:])
         read_backbone(OpenedWeights("random"), load_detection_config(CONFIG, frozen), seed=1)
-    assert "nothing normalises" in caplog.text
+    assert "are not normalised" in caplog.text
 
 
 def test_the_detectron2_engine_refuses_by_name() -> None:

@@ -130,7 +130,7 @@ def test_all_processes_take_the_rate_of_the_first(tmp_path: Path) -> None:
 
 def test_ties_and_failures(tmp_path: Path) -> None:
     assert choose(Fake({0.1: 5.0, 0.02: 5.0, 0.5: 4.0}), tmp_path / "a") == 0.02
-    with pytest.raises(InputError, match="no rate trained to an AP"):
+    with pytest.raises(InputError, match="no learning rate led to an AP"):
         choose(Fake(dict.fromkeys((0.1, 0.02, 0.5))), tmp_path / "b")
 
 

@@ -135,7 +135,7 @@ def test_the_filter_of_the_weights_is_applied() -> None:
 def test_other_backbones_are_refused(tmp_path: Path) -> None:
     cfg = load_detection_config(CONFIG)
     torch.save(random_weights("tiny_resnet", 0).state, tmp_path / "resnet.pth")
-    message = "is a tiny_resnet, where the config builds a vit_tiny_patch16_224.*TRANSFER.VIT"
+    message = "is a tiny_resnet, but the config builds a vit_tiny_patch16_224.*TRANSFER.VIT"
     with pytest.raises(InputError, match=message):
         read_backbone(OpenedWeights(tmp_path / "resnet.pth"), cfg, seed=0)
 
@@ -152,7 +152,7 @@ def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("TRANSFER.LSJ.SCALES (2.0,0.1)", "TRANSFER.LSJ.SCALES .* two rising factors"),
+        ("TRANSFER.LSJ.SCALES (2.0,0.1)", "TRANSFER.LSJ.SCALES .* two factors, the smaller"),
         ("TRANSFER.LSJ.SCALES (0.1,)", "TRANSFER.LSJ.SCALES"),
         ("TRANSFER.LSJ.CROP_SIZE 0", "TRANSFER.LSJ.CROP_SIZE must be 1 or above"),
         ("TRANSFER.LSJ.CROP_SIZE 160", "CROP_SIZE 160 is more than TRANSFER.VIT.IMAGE_SIZE 128"),
@@ -161,15 +161,15 @@ def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
         ("TRANSFER.VIT.IMAGE_SIZE 136", "IMAGE_SIZE 136 must be a multiple of 32"),
         ("TRANSFER.VIT.PATCH_SIZE 14", "PATCH_SIZE 14 must be a power of two"),
         ("TRANSFER.VIT.PATCH_SIZE 8", r"MODEL.RPN.IN_FEATURES .* among the maps \['p1', .*'p5'\]"),
-        ("TRANSFER.VIT.HEADS 5", "HEADS 5 does not divide the width 192"),
+        ("TRANSFER.VIT.HEADS 5", "HEADS 5 must divide the width 192"),
         ("TRANSFER.VIT.DROP_PATH 1.0", "DROP_PATH 1.0 must be in"),
-        ("TRANSFER.VIT.GLOBAL_BLOCKS (2,12)", "GLOBAL_BLOCKS 12 is no block of 12"),
+        ("TRANSFER.VIT.GLOBAL_BLOCKS (2,12)", "GLOBAL_BLOCKS 12 is not one of the 12 blocks"),
         ("TRANSFER.LR_LAYER_DECAY 0.0", "LR_LAYER_DECAY 0.0 must be above 0"),
         ("TRANSFER.OPTIMIZER SGD", "LR_LAYER_DECAY 0.7 needs .* AdamW; set 1"),
         ("MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "LR_LAYER_DECAY 0.7 needs build_vit"),
-        ("MODEL.FPN.NORM ''", "MODEL.FPN.NORM '' has no simple feature pyramid"),
+        ("MODEL.FPN.NORM ''", "MODEL.FPN.NORM '' is not possible with the simple feature pyramid"),
         ("MODEL.RPN.CONV_DIMS (64,)", "MODEL.RPN.CONV_DIMS .* only -1"),
-        ("MODEL.ROI_HEADS.NAME Res5ROIHeads", "does not go with .*build_vit_sfp_backbone"),
+        ("MODEL.ROI_HEADS.NAME Res5ROIHeads", "does not work with .*build_vit_sfp_backbone"),
     ],
 )
 def test_bad_keys(overrides: str, message: str) -> None:

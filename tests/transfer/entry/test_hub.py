@@ -163,7 +163,7 @@ def test_a_card_averages_what_a_report_does(
     "words, message",
     [
         (["hf-hub:nouser"], "an output on the hub is hf-hub:USER/NAME"),
-        (["x.pth", "--push"], "--push and --records go with an OUTPUT hf-hub:USER/NAME"),
+        (["x.pth", "--push"], "--push and --records need an OUTPUT hf-hub:USER/NAME"),
         (["hf-hub:me/net", "--output", "full"], "full holds other files (secret.txt)"),
         (["hf-hub:me/net", "--records", "empty"], "no valid record.json below empty"),
         (["hf-hub:me/net", "--push"], "me/net was not uploaded: "),

@@ -92,7 +92,7 @@ def test_predictions_of_other_images_or_classes_are_refused(digits: Path) -> Non
         transfer.evaluate([row], "voc:digits_voc:test")
     with pytest.raises(InputError, match="result 0 has the category_id 99"):
         transfer.evaluate([{**row, "category_id": 99}], "voc:digits_voc:test")
-    with pytest.raises(InputError, match="result 0 has not all of image_id"):
+    with pytest.raises(InputError, match="result 0 lacks one of image_id"):
         transfer.evaluate([{"image_id": 1}], "voc:digits_voc:test")
     found = detector.predict("voc:digits_voc:test")
     found = [
@@ -117,7 +117,7 @@ def test_a_detector_from_weights_leaves_the_global_generator_alone() -> None:
     assert all(a.equal(b) for a, b in pairs)
     with pytest.raises(InputError, match="unknown logger 'wandv'.*TRANSFER.LOGGER"):
         transfer.build_detector("digits_voc.yaml", weights, overrides={"TRANSFER.LOGGER": "wandv"})
-    with pytest.raises(InputError, match="is a resnet18, where the config builds a tiny_resnet"):
+    with pytest.raises(InputError, match="is a resnet18, but the config builds a tiny_resnet"):
         transfer.build_detector(
             "digits_voc.yaml", transfer.read_weights("random", backbone="resnet18")
         )

@@ -70,7 +70,7 @@ def test_classes_of_own_data(
 @pytest.mark.parametrize(
     "content, words",
     [(b"caf\xe9\n", "not a list of classes in UTF-8"), (b" \n", "lists no class")]
-    + [(b"a\x1b[2J\n", "does not print")],
+    + [(b"a\x1b[2J\n", "cannot be printed")],
 )
 def test_a_bad_list_of_classes_is_refused_in_one_line(
     content: bytes, words: str, make_semseg: Callable[..., Path], tmp_path: Path

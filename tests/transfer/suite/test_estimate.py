@@ -140,7 +140,7 @@ def test_features_are_extracted_once_for_all_trials() -> None:
     measured = Measured([stage("features of a", 4, 2.0)], 10.0)
     found = extrapolate(job("cls", 3), facts, measured)
     assert found.seconds == pytest.approx(10 + 2.0 * (4 + 3))
-    assert "not in this" in found.note
+    assert "not included" in found.note
     # untrained weights are other ones in each trial
     found = extrapolate(job("cls", 3, weights="random"), facts, measured)
     assert found.seconds == pytest.approx(3 * (10 + 2.0 * (4 + 3)))

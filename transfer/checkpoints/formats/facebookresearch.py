@@ -64,7 +64,9 @@ def _facts_of_moco_v3(content: Mapping[str, Any]) -> Facts:
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:
     if str(content.get("arch", "")).startswith("vit_conv"):
-        raise InputError(f"a {content['arch']}, whose patches come from convolutions: not read")
+        raise InputError(
+            f"a {content['arch']}, whose patches come from convolutions, which is not supported"
+        )
 
 
 def _check_linear(content: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ def _beside_refused(raw: RawFile, refused: InputError) -> Found:
     """The whole trunk of a file whose refused network is somewhere else in it.
 
     Raises:
-        InputError: `refused`, if there is no such trunk; what speaks against it, if there is one.
+        InputError: `refused`, if there is no such trunk; the reason against it, if there is one.
     """
     plain = unwrap(raw.content, keep_first=False)
     try:
@@ -132,7 +132,7 @@ _OTHERS = (
     (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),
-    (r"conv1_w", "Caffe2's, of another network or damaged"),
+    (r"conv1_w", "Caffe2's, of a different network or damaged"),
     (r"(module\.)?encoder1\..*", "CMC's two half networks"),
     (r"(.*\.)?fc_norm\..*", "a part of a ViT that was fine-tuned on the mean of its patches"),
 )
@@ -166,7 +166,7 @@ def what_else(content: Mapping[str, Any]) -> str | None:
 
 
 def _other_network(content: Mapping[str, Any]) -> str | None:
-    """The network, known but not read, that a file's names are of; None for any other."""
+    """The network, known but not read, that a file's names are of; None for all others."""
     below = [*map(str, content), *map(str, _inner(content)[1])]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
@@ -175,7 +175,7 @@ def _other_network(content: Mapping[str, Any]) -> str | None:
 
 
 def _no_network(content: Mapping[str, Any]) -> str | None:
-    """What a file without a network's tensors holds; None where it may have one."""
+    """What a file without a network's tensors holds; None if it may have one."""
     if flatten(content):
         return None
     states = [key for key, value in content.items() if _is_map(value) and "param_groups" in value]

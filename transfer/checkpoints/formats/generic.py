@@ -46,7 +46,7 @@ from transfer.checkpoints.provenance import Facts, no_facts
 
 GENERIC = KeyFormat(
     "generic",
-    "any other file in which one whole known backbone is below one prefix",
+    "any other file that has one complete known backbone below one prefix",
     TEXT,
     kinds=("torch", "safetensors", "pickle"),
 )
@@ -57,7 +57,7 @@ DETECTRON2 = (
     "convolutions and take BGR on 0 to 255: the file does not say it, and it is not assumed"
 )
 NEARLY = 0.9  # part of a backbone's tensors from which on it is a damaged one
-# First parts of names beside a trunk that may belong to it: other stems, norms, tokens.
+# First parts of names next to a trunk that may belong to it: other stems, norms, tokens.
 _STRUCTURE = re.compile(
     r"(stem|conv|bn|gn|norm|layers?|stages?|blocks?|res|maxpool|avgpool|pool|attnpool|act|relu|"
     r"downsample|aa|se|ln_pre|norm_pre|fc_norm|dist_token|reg_token|register_tokens|"
@@ -265,7 +265,7 @@ def copies_note(found: Found) -> tuple[str, ...]:
     if taken is None or not left:
         return ()
     parts = [f"`{one.prefix}` ({'equal' if one.equals(taken) else 'different'})" for one in left]
-    return (f"taken: `{own or '(the top of the file)'}`; left, as copies: {', '.join(parts)}",)
+    return (f"read: `{own or '(the top of the file)'}`; not read, as copies: {', '.join(parts)}",)
 
 
 def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]]]:
@@ -350,7 +350,7 @@ def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> T
         return chosen[0]
     known = " or ".join(f"--prefix {one.prefix.rstrip('.') or repr('')}" for one in found)
     count = f"{len(chosen)} known backbones are" if chosen else "no known backbone is"
-    begin = f"the file has none, its names begin {shorten(list(tensors))}"
+    begin = f"the file has none; its names begin {shorten(list(tensors))}"
     raise InputError(f"{count} below the prefix {prefix!r}; {f'give {known}' if known else begin}")
 
 
@@ -361,8 +361,9 @@ def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
     place = f"--prefix {trunk.prefix.rstrip('.') or repr('')} of tools/convert_weights.py"
     if structure:
         raise InputError(
-            f"beside the {trunk.backbone} below `{trunk.prefix}` are tensors that may belong to it "
-            f"({shorten(structure)}), which make it a different network; {place} leaves them out"
+            f"the file has tensors next to the {trunk.backbone} below `{trunk.prefix}` that may"
+            f" belong to it ({shorten(structure)}), which make it a different network; {place}"
+            " leaves them out"
         )
     heads = [name for name in rest if any(map(_DETECTOR.fullmatch, name.split(".")))]
     if heads:

@@ -2,7 +2,7 @@
 
 Read in the source of versions 4 and 5, and held against the names and shapes that its classes give
 (5.24). Which input a network wants is in `preprocessor_config.json`, not in its weights: `folder`
-reads it if it is beside the file.
+reads it if it is next to the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def class_default(
     """
     values = f"mean {preprocess.mean[0]:g} ..., std {preprocess.std[0]:g} ..."
     warning = (
-        "no preprocessor_config.json with config.json beside the file: what they would say is "
+        "there is no preprocessor_config.json or no config.json next to the file: their values are "
         f"taken from the class's defaults ({processor}: {values}){released}; put both files beside "
         "the weights"
     )

@@ -69,12 +69,15 @@ def _beside(weights: Path, facts: Facts) -> Facts:
     if preprocess is None:
         mean = ", ".join(f"{value:g}" for value in facts.preprocess.mean)
         warnings = (
-            f"there is no {PREPROCESSOR} beside the file: mean {mean} is what its class is "
+            f"there is no {PREPROCESSOR} next to the file: mean {mean} is what its class is "
             "commonly used with; put the repository's file there",
         )
     config = read_json(folder / CONFIG)
     if config is None:
-        more = f"there is no {CONFIG} beside the file: its norms' epsilon and heads are the class's"
+        more = (
+            f"there is no {CONFIG} next to the file: the epsilon of its norms and its heads are the"
+            " defaults of the class"
+        )
         return facts._replace(preprocess=preprocess or facts.preprocess, warnings=(*warnings, more))
     known = {**facts.known, "method": METHODS.get(str(config.get("model_type")))}
     architecture = {**facts.architecture, **_architecture(config, folder / CONFIG)}

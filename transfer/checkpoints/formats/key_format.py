@@ -1,4 +1,4 @@
-"""What a key format is: where the tensors lie, which prefix the trunk has, what else is dropped.
+"""What a key format is: where the tensors are, which prefix the trunk has, what else is dropped.
 
 Keys under no rule are an error later. Patterns see a name without DDP's leading `module.`, which
 files of one GPU lack.
@@ -99,7 +99,7 @@ class Found:
     backbone: str | None = None
 
     def canonical(self, name: str) -> str | None:
-        """The canonical name of a source name; None where the layout has none."""
+        """The canonical name of a source name; None if the layout has none."""
         if not name.startswith(self.prefix):
             return None
         return self.layout.back(name[len(self.prefix) :])
@@ -120,7 +120,7 @@ def without_ddp(name: str) -> str:
 
 
 def match(entry: KeyFormat, content: Flat) -> Found | None:
-    """The entry with its prefix, or None where the content is another format.
+    """The entry with its prefix, or None if the content is another format.
 
     Raises:
         InputError: a file of the format that is not read, or one whose values are not tensors.
@@ -146,7 +146,7 @@ def match(entry: KeyFormat, content: Flat) -> Found | None:
 
 
 def inside(content: Any, path: tuple[str, ...]) -> Flat | None:
-    """The mapping at a path of keys; None where there is none."""
+    """The mapping at a path of keys; None if there is none."""
     for key in path:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) and content else None

@@ -74,7 +74,7 @@ _PARTS = ("_model.", "_features.", "_")
 
 
 def _facts_of_lightly_train(content: Mapping[str, Any]) -> tuple[Facts, bool]:
-    """Mean and std, which are stored beside the weights; whether there are two copies."""
+    """Mean and std, which are stored next to the weights; whether there are two copies."""
     found = _silent(content)
     stated = inside(content, ("lightly_train", "normalize_args")) or {}
     try:

@@ -37,8 +37,8 @@ REFUSED_VITS = (
     ),
     (
         r"(.*\.)?(backbone\.)?cls_norm\.weight",
-        "a DINOv3 ViT with a norm of its own for the class token",
-        "one norm for all tokens is computed here",
+        "a DINOv3 ViT with a separate norm for the class token",
+        "only one norm for all tokens is supported here",
     ),
     (
         r"(.*\.)?blocks\.0\.attn\.(q_norm|k_norm)\.weight",
@@ -84,7 +84,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"norm_pre\.weight", r"stages\.0\.blocks\.0\.conv_dw\.weight"),
         "a ConvNeXt with its last norm before pooling (timm's convnext_tiny_hnf)",
-        "after pooling is computed here",
+        "only a norm after pooling is supported here",
     ),
     (
         (r"stages\.\d\.blocks\.\d+\.xca\..*",),
@@ -94,11 +94,11 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"stages\.0\.blocks\.0\.conv2\.weight", r"stages\.0\.blocks\.0\.norm1\.weight"),
         "a ResNet that normalises before its convolutions (timm's resnetv2, BiT)",
-        "after them is computed here",
+        "only norms after them are supported here",
     ),
     (
         (r"layer\d\.\d+\.(se|se_module|attn)\..*",),
-        "a ResNet with squeeze and excitation or another attention in its blocks",
+        "a ResNet with squeeze and excitation or a different attention in its blocks",
         "that is not computed here",
     ),
     (
@@ -109,7 +109,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"conv1\.0\.weight",),
         "a ResNet with a deep stem of three convolutions (timm's resnet50c, resnet50d)",
-        "a stem of one is computed here",
+        "only a stem of one convolution is supported here",
     ),
     (
         (r"layer\d\.0\.downsample\.2\.(weight|running_mean)",),
@@ -124,7 +124,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"_blocks\.\d+\._se_reduce\.weight",),
         "an EfficientNet with squeeze and excitation, in lukemelas' names",
-        "of these only EfficientNet-Lite's are read",
+        "only EfficientNet-Lite's of these are read",
     ),
     (
         (r"s1\.b1\.conv1\.conv\.weight",),
@@ -134,7 +134,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"trunk_output\.block1\..*",),
         "torchvision's RegNet",
-        "of RegNets timm's are read",
+        "only timm's RegNets are read",
     ),
     (
         (r"features\.denseblock1\..*",),
@@ -174,13 +174,13 @@ MADE_FROM = (
 
 
 def made_from(names: Collection[str]) -> str | None:
-    """What a network is whose stored tensors are not its weights; None where they may be."""
+    """What a network is whose stored tensors are not its weights; None if they may be."""
     for pattern, what, remedy in MADE_FROM:
         found = [name for name in names if re.fullmatch(pattern, name)]
         if found:
             return (
-                f"it is {what} ({shorten(found)}): the file has what the weights are made from; "
-                f"{remedy}"
+                f"it is {what} ({shorten(found)}): the file has the parts from which the weights"
+                f" are computed; {remedy}"
             )
     return None
 

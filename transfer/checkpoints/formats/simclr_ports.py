@@ -53,7 +53,7 @@ def _facts_of_supcontrast(content: Mapping[str, Any]) -> Facts:
 
 
 def _check_supcontrast(content: Mapping[str, Any]) -> None:
-    """Its own ResNets are for CIFAR: a 3x3 stem without pooling, shortcuts of another name."""
+    """Its own ResNets are for CIFAR: a 3x3 stem without pooling, shortcuts of a different name."""
     names = [str(name) for name in inside(content, ("model",)) or {}]
     if any(name.startswith("encoder.") and ".shortcut.0." in name for name in names):
         raise InputError(

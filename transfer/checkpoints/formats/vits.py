@@ -91,7 +91,7 @@ _DINOV3 = KeyFormat(
 
 
 def _check_ijepa(content: Mapping[str, Any]) -> None:
-    """One position for each patch: a table for a class token too is of another network."""
+    """One position for each patch: a table for a class token too is of a different network."""
     names = {without_ddp(str(name)): value for name, value in content["target_encoder"].items()}
     table = names.get("pos_embed")
     rows = table.shape[1] if isinstance(table, Tensor) and table.dim() == 3 else 1

@@ -164,7 +164,7 @@ def is_timms(names: Collection[str]) -> bool:
 
 
 def to_timm(pointwise: bool, name: str, tensor: Tensor) -> Tensor:
-    """A stored tensor in timm's shape; one of another shape stays as it is, and is an error later.
+    """A stored tensor in timm's shape; a different shape is kept, and is an error later.
 
     Args:
         pointwise: the network's linear layers are 1x1 convolutions in timm.

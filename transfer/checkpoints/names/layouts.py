@@ -42,7 +42,7 @@ class Layout:
     """One way to store a trunk.
 
     Attributes:
-        forth: canonical name -> its name; None where the layout does not store it.
+        forth: canonical name -> its name; None if the layout does not store it.
         back: its name -> canonical name; None for a name outside the layout.
         landmarks: names of which a file has at least one, whatever else it lost.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
@@ -150,7 +150,7 @@ def _timm_convnet(names: Collection[str]) -> Layout:
     return Layout("timm_convnet", same, same, tuple(names))
 
 
-# Names in a file -> the layout: some layouts number layers over the whole network.
+# Names in a file -> the layout: some layouts number layers over the complete network.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
     "canonical": _canonical,

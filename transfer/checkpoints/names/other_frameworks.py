@@ -23,7 +23,7 @@ class Conv(NamedTuple):
     """A convolution and its norm.
 
     Attributes:
-        conv, norm: canonical modules; place: in order of the whole network, from 0; stage: from 0,
+        conv, norm: canonical modules; place: order in the network, from 0; stage: from 0,
             -1 the stem; block: from 0; part: "stem", "shortcut", "1", "2" or "3".
     """
 

@@ -21,5 +21,5 @@ REPEATS = {
 
 
 def efficientnet_lite_candidates(found: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """All sizes, if the tensors (canonical names) are an EfficientNet's, else none."""
+    """All sizes, if the tensors (canonical names) are an EfficientNet's, otherwise none."""
     return list(REPEATS) if any(name.startswith("blocks.0.0.conv_dw.") for name in found) else []

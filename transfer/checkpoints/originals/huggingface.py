@@ -1,7 +1,7 @@
 """The ResNet of Hugging Face transformers, under its own names, to prove a conversion against.
 
 Written from the description of models/resnet/modeling_resnet.py: convolutions without bias and
-their norms are pairs, a block is a sequence of pairs beside a shortcut pair, a bottleneck strides
+their norms are pairs, a block is a sequence of pairs next to a shortcut pair, a bottleneck strides
 in its second pair, or in its first if `downsample_in_bottleneck` is set.
 Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
 """

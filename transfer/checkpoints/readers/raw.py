@@ -36,7 +36,7 @@ class RawFile:
     Attributes:
         kind: "torch", "pickle", "safetensors" or "tensorflow".
         content: the outermost mapping.
-        facts: the JSON text that this project adds, None where absent.
+        facts: the JSON text that this project adds, None if absent.
         stamps: of `path` before it was read; see `_stamps`.
     """
 

@@ -48,4 +48,4 @@ def spend(made: int) -> None:
     if budget is not None:
         budget.left -= made
         if budget.left < 0:
-            raise NotPlain("content that unfolds to far more than the file's size")
+            raise NotPlain("content that expands to far more than the file's size")

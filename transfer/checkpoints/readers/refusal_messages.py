@@ -30,13 +30,13 @@ def refusal(file: Path, name: str) -> str:
     """
     if _SHARDS.search(name):
         return (
-            f"{file} holds {name}, one process's part of a network; save the whole network: "
+            f"{file} holds {name}, one process's part of a network; save the complete network: "
             "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
             "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
         )
     if name.startswith("a numpy"):
         return not_plain(file, name)
-    return f"{file} wants to load {name}, which could run code, and is refused; {TRUST}"
+    return f"{file} asks to load {name}, which could run code, so it is refused; {TRUST}"
 
 
 def not_plain(file: Path, what: str) -> str:

@@ -109,7 +109,9 @@ def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
     if math.prod(entry.shape) * dtype.itemsize != entry.size:
         raise InputError(f"{file}: {name} has {entry.size} bytes for the shape {entry.shape}")
     if entry.shard >= len(shards):
-        raise InputError(f"{file}: {file.stem}.data-{entry.shard:05d}-of-... is not beside it")
+        raise InputError(
+            f"{file}: {file.stem}.data-{entry.shard:05d}-of-... is not in the same folder"
+        )
     shard = shards[entry.shard]
     if entry.offset + entry.size > shard.stat().st_size:
         raise InputError(f"{shard} is truncated: {name} is beyond its end; copy it again")

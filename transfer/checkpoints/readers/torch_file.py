@@ -20,7 +20,7 @@ from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
 
 
 class Inert:
-    """Stands for a class or function that a file names beside its tensors; does nothing."""
+    """Stands for a class or function that a file names next to its tensors; does nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Inert:
         """An empty object, whatever the file passes."""
@@ -63,7 +63,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """Returns the loaded object on the CPU, and the facts in a flat state_dict's `_metadata`.
 
     Raises:
-        InputError: truncated, of another kind, or refused; names the forbidden global.
+        InputError: truncated, of a different kind, or refused; names the forbidden global.
     """
     check_torch_file(file)
     try:

@@ -34,7 +34,7 @@ LONGEST_NAME = 100  # characters of a module or of a name in it
 
 
 class _Module:
-    """What stands for a module that dill asks for: a name, nothing imported."""
+    """What replaces a module that dill asks for: a name, nothing imported."""
 
     def __init__(self, name: str) -> None:
         self.name = name

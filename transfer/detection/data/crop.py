@@ -56,7 +56,10 @@ class CropSpec:
                 f"{self.kind}"
             )
         if self.kind == "absolute_range" and self.size[0] > self.size[1]:
-            raise InputError(f"INPUT.CROP.SIZE {list(self.size)} must not fall (absolute_range)")
+            raise InputError(
+                f"INPUT.CROP.SIZE {list(self.size)} must have the smaller number first"
+                " (absolute_range)"
+            )
 
     def draw(self, height: int, width: int, rng: Draws) -> tuple[int, int, int, int]:
         """Draws (left, top, width, height) in an image of height x width."""

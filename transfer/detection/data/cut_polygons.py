@@ -16,7 +16,7 @@ def cut_polygons(
     """Polygons, each float64 (n, 2) -> the parts of them within the window, each (m, 2) and
     counted from its corner; none is common.
 
-    Raises InputError where shapely is not installed.
+    Raises InputError if shapely is not installed.
     """
     geometry = import_shapely()
     # `buffer(0)` mends polygons that cross themselves, as Detectron2 does.
@@ -36,7 +36,7 @@ def cut_polygons(
 
 
 def import_shapely() -> ModuleType:
-    """shapely.geometry; InputError where it is not installed."""
+    """shapely.geometry; InputError if it is not installed."""
     try:
         import shapely.geometry
     except ImportError:

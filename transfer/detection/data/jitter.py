@@ -48,7 +48,7 @@ class JitteredGeometry(Geometry):
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Polygons x, y, x, y, ... of one object -> their parts within the cut; none is common.
 
-        Raises InputError where shapely is not installed.
+        Raises InputError if shapely is not installed.
         """
         window = (self.left, self.top, self.new_width, self.new_height)
         whole = [self._scaled(np.asarray(polygon)) for polygon in polygons]

@@ -96,11 +96,11 @@ class InferenceMapper:
 
 
 def read_sized(sample: Sample, channel_order: str) -> np.ndarray:
-    """The image's pixels; InputError where their size is not the annotated one."""
+    """The image's pixels; InputError if their size is not the annotated one."""
     pixels = read_image(sample.file_name, channel_order)
     if pixels.shape[:2] != (sample.height, sample.width):
         raise InputError(
-            f"image {sample.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its "
+            f"image {sample.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its "
             f"annotation says {sample.width} x {sample.height}"
         )
     return pixels
@@ -134,7 +134,7 @@ def _keypoints(
 def _polygons(instance: Instance, geometry: Geometry, sample: Sample) -> list[np.ndarray]:
     if instance.polygons is None:
         raise InputError(
-            f"{sample.file_name} has an object whose segmentation is no polygon; set "
+            f"{sample.file_name} has an object whose segmentation is not a polygon; set "
             "INPUT.MASK_FORMAT bitmask for run lengths"
         )
     return geometry.polygons([np.asarray(polygon) for polygon in instance.polygons])

@@ -43,7 +43,7 @@ EVALUATORS = ("auto", "pycocotools", FAST)
 
 
 def choose_evaluator(name: str) -> str:
-    """ "pycocotools" or "faster_coco_eval"; "auto" takes the latter where it is installed.
+    """ "pycocotools" or "faster_coco_eval"; "auto" takes the latter if it is installed.
 
     Raises InputError for an unknown name, or faster_coco_eval where it is absent.
     """
@@ -56,7 +56,7 @@ def choose_evaluator(name: str) -> str:
         return FAST if present else "pycocotools"
     if name == FAST and not present:
         raise InputError(
-            f"TRANSFER.COCO_EVALUATOR {FAST}: it is not installed; python -m pip install "
+            f"TRANSFER.COCO_EVALUATOR {FAST} is not installed; python -m pip install "
             "faster-coco-eval, or set pycocotools"
         )
     return name

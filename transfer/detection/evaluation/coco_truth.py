@@ -48,7 +48,7 @@ class Truth:
         for image_id in image_ids:
             number = _number(image_id, known)
             if number is None:
-                raise InputError(f"image {image_id!r} is scored, which the test set does not list")
+                raise InputError(f"image {image_id!r} is scored, but the test set does not list it")
             numbers.append(number)
         return numbers
 
@@ -145,7 +145,7 @@ def _numbered(ids: Iterable[Id]) -> dict[Id, int]:
 
 
 def _number(reference: Id, numbers: Mapping[Id, int]) -> int | None:
-    """Our number of what a reference means, which may be of another type than the file's id."""
+    """Our number of what a reference means, which may be of a different type than the file's id."""
     if reference in numbers:
         return numbers[reference]
     known = find_id(reference, numbers)

@@ -89,7 +89,7 @@ def from_coco_results(
     by_image: dict[int | str, list[Mapping[str, Any]]] = {}
     for place, result in enumerate(results):
         if not isinstance(result, Mapping) or not {*RESULT_KEYS} <= set(result):
-            raise InputError(f"result {place} has not all of {', '.join(RESULT_KEYS)}: {result}")
+            raise InputError(f"result {place} lacks one of {', '.join(RESULT_KEYS)}: {result}")
         if result["category_id"] not in category_ids:
             raise InputError(
                 f"result {place} has the category_id {result['category_id']!r}, which the data set "

@@ -1,7 +1,7 @@
 """Scores the predictions of a test set by the evaluator that the set's layout asks for.
 
 Metrics and AP per class are in percent. The given folder gets `coco_instances_results.json` and
-`pr_curves.json`, on request with `replicates.json` beside them.
+`pr_curves.json`, on request with `replicates.json` next to them.
 """
 
 from __future__ import annotations

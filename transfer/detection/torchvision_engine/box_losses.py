@@ -4,7 +4,7 @@ n boxes that answer for an object, m boxes that deltas start from. Smooth L1 is 
 Girshick 2015 (Fast R-CNN), with the width `beta` of its quadratic part; GIoU is algorithm 1 of
 Rezatofighi et al. 2019, DIoU and CIoU are equations 7 and 10 of Zheng et al. 2020. Specification:
 detectron2 `modeling/box_regression.py` (`_dense_box_regression_loss`). GIoU is torchvision's; its
-DIoU and CIoU add their gradients up in another order than the published ones.
+DIoU and CIoU add their gradients up in a different order than the published ones.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class BoxLoss:
 
     def targets(self, sources: Tensor, boxes: Tensor) -> Tensor:
         """Boxes (n, 4) that deltas start from, and objects' boxes (n, 4) -> what the loss compares
-        with (n, 4): deltas for smooth L1, else the objects' boxes."""
+        with (n, 4): deltas for smooth L1, otherwise the objects' boxes."""
         return self.coder.encode(sources, boxes) if self.kind == SMOOTH_L1 else boxes
 
     def __call__(self, deltas: Tensor, targets: Tensor, sources: Tensor, rows: Tensor) -> Tensor:

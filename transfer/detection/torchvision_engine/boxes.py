@@ -15,7 +15,7 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(n, 4), (m, 4) -> intersection over union (n, m); 0 where they do not overlap."""
+    """(n, 4), (m, 4) -> intersection over union (n, m); 0 if they do not overlap."""
     top_left = torch.max(first[:, None, :2], second[None, :, :2])
     bottom_right = torch.min(first[:, None, 2:], second[None, :, 2:])
     intersection = (bottom_right - top_left).clamp_(min=0).prod(dim=2)

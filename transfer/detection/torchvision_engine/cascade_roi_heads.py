@@ -71,7 +71,7 @@ class CascadeHeadsSpec(StandardHeadsSpec):
         if self.ious[0] != self.sampler.iou_thresholds[0]:
             raise InputError(
                 f"{IOUS} {list(self.ious)} must begin with MODEL.ROI_HEADS.IOU_THRESHOLDS "
-                f"{list(self.sampler.iou_thresholds)}, which the proposals are drawn by"
+                f"{list(self.sampler.iou_thresholds)}, by which the proposals are sampled"
             )
         if not self.predictor.class_agnostic:
             raise InputError(

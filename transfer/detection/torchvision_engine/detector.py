@@ -102,7 +102,7 @@ class BaseSpec(ABC):
 class DetectorSpec(BaseSpec):
     """MODEL.META_ARCHITECTURE GeneralizedRCNN: all that makes a detector of two stages.
 
-    The spec of each part is beside its module; `dataclasses.replace` gives a variant.
+    The spec of each part is next to its module; `dataclasses.replace` gives a variant.
     """
 
     rpn: RPNSpec
@@ -115,8 +115,8 @@ class DetectorSpec(BaseSpec):
         heads = find(model.ROI_HEADS.NAME, ROI_HEADS, "MODEL.ROI_HEADS.NAME")
         if kind not in heads.architectures:
             raise InputError(
-                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not go with MODEL.BACKBONE.NAME "
-                f"{model.BACKBONE.NAME}"
+                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not work with"
+                f" MODEL.BACKBONE.NAME {model.BACKBONE.NAME}"
             )
         return cls(
             backbone=BACKBONES[kind].from_config(cfg),

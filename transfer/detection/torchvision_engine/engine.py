@@ -93,7 +93,7 @@ class TorchvisionEngine:
     def predict(
         self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
     ) -> list[Predictions]:
-        """Loads a whole detector and predicts; see `Engine.predict`."""
+        """Loads a complete detector and predicts; see `Engine.predict`."""
         content = read_model(model_file)
         detector = make_detector(cfg, content.preprocess or Preprocess())
         load_model(detector, content.state)

@@ -21,7 +21,7 @@ RPN_IN, ROI_IN = "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES"
 def check_named(key: str, names: Sequence[str]) -> None:
     """At least one map is named."""
     if not names:
-        raise InputError(f"{key} is empty; name the feature maps")
+        raise InputError(f"{key} is empty; name one feature map or more")
 
 
 def check_known(key: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ class LoadReport:
 
 
 def load_starting_weights(detector: BaseDetector, weights: Weights) -> LoadReport:
-    """Copies what training starts from: a backbone, or the fitting parts of a whole detector."""
+    """Copies what training starts from: a backbone, or the fitting parts of a complete detector."""
     if isinstance(weights, DetectorWeights):
         return _load(detector, weights.fitting, required=set(), allow_unexpected=False)
     return load_backbone(detector, weights)
@@ -83,8 +83,8 @@ def load_backbone(
     wanted = detector.spec.backbone_name
     if weights.backbone != wanted:
         raise InputError(
-            f"the weights are a {weights.backbone}, the detector's backbone is {wanted}; choose "
-            "the config (MODEL.BACKBONE.NAME; DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of "
+            f"the weights are a {weights.backbone}, but the detector's backbone is {wanted}; choose"
+            " the config (MODEL.BACKBONE.NAME; DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of "
             "MODEL.RESNETS; TRANSFER.VIT) of the weights' backbone"
         )
     if isinstance(detector.spec.backbone, SimplePyramidSpec):
@@ -100,7 +100,7 @@ def load_backbone(
     network = timm_network(detector)
     if network is not None and strides:
         raise InputError(
-            f"the weights' bottlenecks stride in their first convolution, and those of timm's "
+            f"the weights' bottlenecks stride in their first convolution, but those of timm's "
             f"{wanted} do not; take MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
         )
     kept = {k: v for k, v in weights.state.items() if not (network and network.is_left_out(k))}
@@ -115,7 +115,7 @@ def _load_vit(
     heads = vit_heads(weights.backbone, weights.architecture)
     if heads != own_heads:
         raise InputError(
-            f"the weights' attention has {heads} heads, the detector's {own_heads}; set "
+            f"the weights' attention has {heads} heads, the detector's has {own_heads}; set "
             f"TRANSFER.VIT.HEADS {heads}"
         )
     placed = {
@@ -184,21 +184,21 @@ def _load(
     if not any(not name.endswith(COUNTER) for name in matched):
         raise InputError(
             f"none of the {len(placed)} tensors of the weights has a place in the detector; "
-            "are these a detector's weights, or a backbone's in another layout?"
+            "are these a detector's weights, or a backbone's in a different layout?"
         )
     for name in matched:
         if own[name].shape != placed[name].shape:
             raise InputError(
-                f"'{name}' has shape {tuple(placed[name].shape)} in the weights and "
-                f"{tuple(own[name].shape)} in the detector: another depth or number of classes, "
-                "or a different number of anchors"
+                f"'{name}' has shape {tuple(placed[name].shape)} in the weights and"
+                f" {tuple(own[name].shape)} in the detector: a different depth or number of"
+                " classes, or a different number of anchors"
             )
     missing = [name for name in own if name not in placed and not name.endswith(COUNTER)]
     homeless = [name for name in placed if name not in own and not name.endswith(COUNTER)]
     unexpected = sorted([*homeless, *(name for name in missing if name in required)])
     if unexpected and not allow_unexpected:
         raise InputError(
-            f"{len(unexpected)} tensors of the detector and the weights do not pair up, the first "
+            f"{len(unexpected)} tensors are only in the detector or only in the weights; the first "
             f"is '{unexpected[0]}'"
         )
     with torch.no_grad():

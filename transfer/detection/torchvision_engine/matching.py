@@ -24,7 +24,7 @@ def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
     """
     rising = all(low <= high for low, high in zip(values, values[1:]))
     if len(values) != count or values[0] <= 0 or not rising:
-        numbers = "one number" if count == 1 else f"{count} numbers that do not fall, each"
+        numbers = "one number" if count == 1 else f"{count} numbers in ascending order, each"
         raise InputError(f"{key} {list(values)} must be {numbers} above 0")
 
 

@@ -111,7 +111,9 @@ def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 2
             layer.momentum = momentum
             hook.remove()
     if done < num_iters:
-        raise InputError(f"TEST.PRECISE_BN.NUM_ITER is {num_iters}, but only {done} batches came")
+        raise InputError(
+            f"TEST.PRECISE_BN.NUM_ITER is {num_iters}, but there were only {done} batches"
+        )
     for pool in pools:
         pool.finish()
 

@@ -150,7 +150,7 @@ class ResNetSpec:
         out = self.out_features
         check_known(OUT, out, STAGES[:-1])  # res5 is the second stage
         if "res4" not in out:
-            raise InputError(f"{OUT} {list(out)} needs res4, which Res5ROIHeads pool from")
+            raise InputError(f"{OUT} {list(out)} needs res4, from which Res5ROIHeads pool")
         check_known(RPN_IN, rpn, out)
         check_one(RPN_IN, rpn)
         check_equal(ROI_IN, roi, ("res4",))

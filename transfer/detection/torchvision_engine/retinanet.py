@@ -74,7 +74,7 @@ class RetinaNetSpec(BaseSpec):
         node, kind = cfg.MODEL.RETINANET, architecture(cfg)
         if kind != "FPN":
             raise InputError(
-                "MODEL.META_ARCHITECTURE RetinaNet does not go with MODEL.BACKBONE.NAME "
+                "MODEL.META_ARCHITECTURE RetinaNet does not work with MODEL.BACKBONE.NAME "
                 f"{cfg.MODEL.BACKBONE.NAME}; set build_retinanet_resnet_fpn_backbone"
             )
         for key in ("MASK_ON", "KEYPOINT_ON"):

@@ -82,7 +82,9 @@ class RPNSpec:
         check_named(RPN_IN, self.in_features)
         dims = list(self.conv_dims)
         if not dims or any(width != -1 for width in dims):
-            raise InputError(f"MODEL.RPN.CONV_DIMS {dims} is not supported; only -1, once or more")
+            raise InputError(
+                f"MODEL.RPN.CONV_DIMS {dims} is not supported; give -1, once or several times"
+            )
         check_thresholds("MODEL.RPN.IOU_THRESHOLDS", self.iou_thresholds, 2)
         check_weight("MODEL.RPN.LOSS_WEIGHT", self.loss_weight)
         self.anchors.rows(len(self.in_features))

@@ -45,7 +45,7 @@ class SimplePyramidSpec:
         """Raises InputError for values that make no pyramid."""
         patch, side = self.vit.patch_size, self.vit.image_size
         if patch < 4 or patch & (patch - 1):
-            raise InputError(f"TRANSFER.VIT.PATCH_SIZE {patch} must be a power of two from 4")
+            raise InputError(f"TRANSFER.VIT.PATCH_SIZE {patch} must be a power of two, at least 4")
         coarsest = 2 * patch  # the stride of p5, of which every side must be a multiple
         if side < 1 or side % coarsest:
             raise InputError(
@@ -53,7 +53,9 @@ class SimplePyramidSpec:
             )
         check_norm("MODEL.FPN.NORM", self.norm)
         if not self.norm:
-            raise InputError("MODEL.FPN.NORM '' has no simple feature pyramid; set LN")
+            raise InputError(
+                "MODEL.FPN.NORM '' is not possible with the simple feature pyramid; set LN"
+            )
 
     @property
     def trunk_name(self) -> str:

@@ -90,7 +90,7 @@ class BoxTargets:
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
     gt_boxes: Tensor  # (r, 4), of use where the class is not background
-    foreground: Tensor  # int64: the rows where it is not
+    foreground: Tensor  # int64: the rows if it is not
 
     @staticmethod
     def of(samples: Sequence[RoiSample]) -> BoxTargets:

@@ -67,12 +67,12 @@ class TimmConvNetSpec:
         lacks = [name for name in STAGES if name not in layout.channels]
         if lacks:
             raise InputError(
-                f"MODEL.BACKBONE.NAME {self.name} has maps of the strides {layout.strides}, and a "
+                f"MODEL.BACKBONE.NAME {self.name} has maps of the strides {layout.strides}, but a "
                 f"pyramid needs one of each of 4, 8, 16, 32"
             )
         if layout.batch_norms and self.norm not in BATCH_NORMS:
             raise InputError(
-                f"MODEL.RESNETS.NORM {self.norm!r} has no place for the batch norms of "
+                f"MODEL.RESNETS.NORM {self.norm!r} cannot replace the batch norms of "
                 f"{self.name}; known: {', '.join(BATCH_NORMS)}"
             )
 

@@ -69,11 +69,11 @@ class ViTSpec:
             raise InputError(f"TRANSFER.VIT.DROP_PATH {self.drop_path} must be in [0, 1)")
         outside = [block for block in self.global_blocks if not 0 <= block < self.depth]
         if outside:
-            raise InputError(f"TRANSFER.VIT.GLOBAL_BLOCKS {outside[0]} is no block of {self.depth}")
-        if self.width % self.heads:
             raise InputError(
-                f"TRANSFER.VIT.HEADS {self.heads} does not divide the width {self.width}"
+                f"TRANSFER.VIT.GLOBAL_BLOCKS {outside[0]} is not one of the {self.depth} blocks"
             )
+        if self.width % self.heads:
+            raise InputError(f"TRANSFER.VIT.HEADS {self.heads} must divide the width {self.width}")
 
     @property
     def trunk_name(self) -> str:
@@ -137,7 +137,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and beside a shortcut."""
+    """Attention and MLP, each after a norm and next to a shortcut."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, grid: int | None, drop_path: float

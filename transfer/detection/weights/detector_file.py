@@ -1,4 +1,4 @@
-"""A whole detector as it is in a file, and what the file and the `config.yaml` beside it say of it.
+"""A complete detector in a file, with what the file and the `config.yaml` next to it say about it.
 
 The file is `model_final.pth` or a periodic checkpoint of either engine, or a `.pkl` of Detectron2's
 model zoo. It is read as `DetectorWeights`, or as the canonical weights of its backbone alone. Two
@@ -62,7 +62,7 @@ DERIVED = (
 )
 SHOWN = 10  # class names that a message lists
 
-# Keys of the config beside a file: those that decide how its network's input is computed,
+# Keys of the config next to a file: those that decide how its network's input is computed,
 INPUT = (
     "INPUT.FORMAT",
     "MODEL.PIXEL_MEAN",
@@ -147,7 +147,7 @@ def read_detector(source: OpenedWeights, cfg: CfgNode) -> DetectorWeights:
     """Reads the detector in a file; `fitting` is left empty.
 
     Args:
-        cfg: says what neither the file nor the config beside it says of the input.
+        cfg: says what neither the file nor the config next to it says of the input.
 
     Raises:
         InputError: the file is unreadable, is not a detector, or its backbone is not a whole ResNet
@@ -207,9 +207,9 @@ def _named(
     state = {own: v for name, v in tensors.items() if (own := _canonical(name)) is not None}
     backbone, likeness = nearest_backbone(state)
     if likeness < 0.5:
-        what = "not a ResNet or ViT that is known here"
+        what = "neither a known ResNet nor a known ViT"
         if of_timm:
-            what = "a network of timm's: set MODEL.BACKBONE.NAME to its name"
+            what = "a network of timm: set MODEL.BACKBONE.NAME to its name"
         raise InputError(f"{source}: the backbone of this detector is {what}")
     return state, backbone, UNUSED
 
@@ -231,14 +231,14 @@ def _float32(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StatedInput:
-    """What decides a model's numbers beside its tensors; `architecture` is that of `Weights`."""
+    """What decides a model's numbers next to its tensors; `architecture` is that of `Weights`."""
 
     preprocess: Preprocess
     architecture: dict[str, Any]
 
 
 def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInput:
-    """What the model's file says of its input, else the config beside it, else the config in use.
+    """What the model's file says of its input, or the config next to it, or the config in use.
 
     Warns, once in a process, if the config in use decides.
     """
@@ -260,7 +260,7 @@ def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInpu
 
 def named_classes(model: ModelFile, model_file: Path) -> tuple[str, ...] | None:
     """The names of a model's classes, in its order: those in the file, or TRANSFER.CLASSES of the
-    config beside it; None if neither names them."""
+    config next to it; None if neither names them."""
     if model.classes is not None:
         return model.classes
     stated = _read_config(model_file.parent / CONFIG_FILE)
@@ -276,14 +276,14 @@ def shown_classes(names: Sequence[str]) -> str:
 def warn_of_unnamed(model: str, classes: Sequence[str]) -> None:
     """Warns, once in a process, that a model's classes are taken to be these, in this order."""
     warn_once(
-        f"{model} does not name its classes; they are taken to be those of the data, in this "
+        f"{model} does not name its classes; they are assumed to be those of the data, in this "
         f"order: {shown_classes(classes)}"
     )
 
 
 def compare_beside(model_file: Path, cfg: CfgNode) -> None:
     """Warns, once in a process, of keys that change what the model predicts and that have another
-    value in the config beside the file, if there is one, than in the config in use."""
+    value in the config next to the file, if there is one, than in the config in use."""
     path = model_file.parent / CONFIG_FILE
     stated = _read_config(path)
     if stated is None:
@@ -294,7 +294,9 @@ def compare_beside(model_file: Path, cfg: CfgNode) -> None:
         if _as_lists(value_of(stated, key)) != _as_lists(value_of(cfg, key))
     ]
     if odd:
-        warn_once(f"{path} differs from the config in use, which decides: {', '.join(odd)}")
+        warn_once(
+            f"{path} differs from the config in use, whose values are taken: {', '.join(odd)}"
+        )
 
 
 def _as_lists(value: object) -> object:
@@ -311,5 +313,5 @@ def _read_config(path: Path) -> CfgNode | None:
             return None  # of another program; Detectron2's "lazy" configs have a section `model`
         return load_keys(path, all_defaults(), (*INPUT, *COMPARED, CLASSES))
     except InputError as error:
-        warn_once(f"{error}; this file is not taken into account")
+        warn_once(f"{error}; this file is ignored")
         return None

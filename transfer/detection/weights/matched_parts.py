@@ -120,7 +120,10 @@ def in_class_order(
         warn_of_unnamed(source, ours)
         return tensors, ""
     if set(theirs) != set(ours):
-        return tensors, f"its classes are {shown_classes(theirs)}, here {shown_classes(ours)}"
+        return (
+            tensors,
+            f"its classes are {shown_classes(theirs)}, those of the data {shown_classes(ours)}",
+        )
     warn_once(
         f"{source}: its classes are in a different order ({shown_classes(theirs)}) than the data's "
         f"({shown_classes(ours)}); the predictors are mapped by name"

@@ -31,10 +31,10 @@ from transfer.training.files import read_model
 
 
 def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgNode:
-    """The config completed by the facts of the whole detector in a file.
+    """The config completed by the facts of the complete detector in a file.
 
     Raises InputError if the file is not a detector, or not the config's: Detectron2 itself would
-    only warn of tensors that have another shape, and predict with untrained ones.
+    only warn of tensors that have a different shape, and predict with untrained ones.
     """
     model = read_model(source)
     stated = stated_input(model, source.file, cfg)
@@ -51,8 +51,8 @@ def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgN
 def classes_to_score(cfg: CfgNode, source: OpenedWeights) -> tuple[str, ...]:
     """The names of the classes of a model in its own order, compared with those of the data.
 
-    They are those in the model's file or in the config beside it. If neither names them, they are
-    taken to be TRANSFER.CLASSES, else those of the training set, else, with a warning, those of
+    They are those in the model's file or in the config next to it. If neither names them, they are
+    TRANSFER.CLASSES, or those of the training set, or, with a warning, those of
     the test set.
 
     Raises:
@@ -117,7 +117,7 @@ def _of_split(cfg: CfgNode, theirs: Sequence[str]) -> Sequence[str]:
 
 
 def _of_data(cfg: CfgNode) -> tuple[str, ...]:
-    """The training set's classes if it is there, else the test set's."""
+    """The training set's classes if it is there, otherwise the test set's."""
     try:
         return class_names(cfg.DATASETS.TRAIN) if cfg.DATASETS.TRAIN else _of_test(cfg)
     except InputError:
@@ -127,7 +127,7 @@ def _of_data(cfg: CfgNode) -> tuple[str, ...]:
 def _of_test(cfg: CfgNode) -> tuple[str, ...]:
     classes = class_names(cfg.DATASETS.TEST)
     warn_once(
-        f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} is not there: the classes are those of "
-        f"{', '.join(cfg.DATASETS.TEST)} ({shown_classes(classes)})"
+        f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} cannot be found, so the classes are taken from"
+        f" {', '.join(cfg.DATASETS.TEST)} ({shown_classes(classes)})"
     )
     return classes

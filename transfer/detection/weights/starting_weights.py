@@ -1,8 +1,8 @@
-"""What a detector's training starts from: a backbone, a whole detector, or random weights.
+"""What a detector's training starts from: a backbone, a complete detector, or random weights.
 
 This reads the config. TRANSFER.INIT `auto` decides by the names of the file's tensors. Training
-that starts from a whole detector is a protocol of its own (`roles.ROLES`), because its heads have
-been trained already.
+that starts from a complete detector is a different protocol (`roles.ROLES`), because its heads are
+already trained.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from transfer.detection.weights.matched_parts import BACKBONE_PART, in_class_ord
 
 logger = logging.getLogger(__name__)
 
-INSTEAD = "TRANSFER.INIT backbone takes its backbone alone"
+INSTEAD = "TRANSFER.INIT backbone loads only its backbone"
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
@@ -56,7 +56,7 @@ def with_init(cfg: CfgNode, source: OpenedWeights) -> CfgNode:
     kind = BACKBONE if source.is_random else kind_of(source)
     if kind == OTHER_MODEL:
         raise InputError(
-            f"{source} is a model of Detectron2, but of another meta-architecture than "
+            f"{source} is a model of Detectron2, but its meta-architecture is not "
             f"{cfg.MODEL.META_ARCHITECTURE} (RPN or ROI heads are missing); {INSTEAD}"
         )
     if asked == DETECTOR and kind == BACKBONE:
@@ -79,7 +79,7 @@ def read_starting_weights(
             they are not compared with the file's.
 
     Raises:
-        InputError: the file is unreadable, or of another network.
+        InputError: the file is unreadable, or of a different network.
     """
     if cfg.TRANSFER.INIT == DETECTOR:
         detector = read_detector(source, cfg)
@@ -90,7 +90,9 @@ def read_starting_weights(
         check_backbone(source, weights, cfg)
     else:
         weights = read_backbone(source, cfg, seed)
-    logger.info("start: the backbone of %s; FPN, RPN and heads at their initialisation", source)
+    logger.info(
+        "start: the backbone of %s; FPN, RPN and heads start at their initialisation", source
+    )
     return weights
 
 
@@ -99,9 +101,7 @@ def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
     name = backbone_name(cfg)
     norm = cfg.MODEL.RESNETS.NORM if has_batch_norm(cfg) else None
     if source.is_random and norm == "FrozenBN":
-        logger.warning(
-            "random weights with FrozenBN: nothing normalises; set MODEL.RESNETS.NORM BN"
-        )
+        logger.warning("random weights with FrozenBN are not normalised; set MODEL.RESNETS.NORM BN")
     # What a file holds is compared later, but a name may be needed to read it.
     wanted = name if source.is_random or is_timm_convnet(name) else None
     weights = read_weights(source, backbone=wanted, seed=seed)
@@ -109,8 +109,8 @@ def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
     if norm is not None and norm not in BATCH_NORMS:
         if not source.is_random:
             raise InputError(
-                f"MODEL.RESNETS.NORM {norm!r} has no place for the batch norm of {source}: set one "
-                f"of {', '.join(BATCH_NORMS)}, or take --weights random"
+                f"MODEL.RESNETS.NORM {norm!r} cannot hold the batch norms of {source}: set one "
+                f"of {', '.join(BATCH_NORMS)}, or give --weights random"
             )
         weights = replace(weights, state=_without_batch_norm(weights.state, norm))
     return weights
@@ -139,8 +139,8 @@ def check_backbone(source: OpenedWeights | str, weights: Weights, cfg: CfgNode) 
         )
     if not same_trunk(weights.backbone, name):
         raise InputError(
-            f"{source} is a {weights.backbone}, where the config builds a {name}: choose other "
-            "weights, or a config of their backbone (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, "
+            f"{source} is a {weights.backbone}, but the config builds a {name}: choose different "
+            "weights, or a config with their backbone (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, "
             "TRANSFER.VIT)"
         )
 
@@ -164,7 +164,7 @@ def _with_fitting(
     found, built = architecture_of(weights.detector), architecture(cfg)
     if found != built:
         raise InputError(
-            f"{source} is a {found} detector, where the config builds {built}: choose a config of "
+            f"{source} is a {found} detector, but the config builds {built}: choose a config of "
             f"that architecture, or {INSTEAD}"
         )
     with torch.device("meta"):  # names and shapes only
@@ -176,7 +176,7 @@ def _with_fitting(
         raise InputError(
             f"{source} does not fit the config: its backbone differs, {backbone.reason}"
         )
-    logger.info("start: the whole detector of %s", source)
+    logger.info("start: the complete detector of %s", source)
     for part in parts:
         logger.log(logging.INFO if part.expected else logging.WARNING, "start: %s", part.line())
     names = {name for part in parts if part.loaded for name in part.names}

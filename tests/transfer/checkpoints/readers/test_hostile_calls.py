@@ -239,7 +239,7 @@ def test_a_text_that_is_copied_a_million_times_is_refused() -> None:
     text = Code(value("a" * 1000) + b"q\x00")
     calls = b"".join(b"(h\x01(h\x00X\x06\x00\x00\x00latin1tRt0" for _ in range(10_000))
     content = program(encode, b"q\x01", b"0", text, calls)
-    with pytest.raises(NotPlain, match="unfolds"):
+    with pytest.raises(NotPlain, match="expands"):
         restricted_load(io.BytesIO(content))
 
 

@@ -152,4 +152,4 @@ def test_train_cls_says_what_was_taken(
     assert train_cls.main(words.split()) == 0
     said = "".join(capsys.readouterr())
     assert "the tiny_resnet below `net.` is used" in said
-    assert "left, as copies: `net_ema.` (different)" in said
+    assert "not read, as copies: `net_ema.` (different)" in said

@@ -142,7 +142,7 @@ def test_evaluators_are_quiet(
 def test_a_detection_of_an_unlisted_image(tmp_path: Path) -> None:
     path, results = random_case(tmp_path, 33, images=3)
     found = [{**results[0], "image_id": 4}]
-    with pytest.raises(InputError, match="image 4 is scored, which the test set does not list"):
+    with pytest.raises(InputError, match="image 4 is scored, but the test set does not list it"):
         evaluate_coco(path, found, kinds=("bbox",), classes=CLASSES)
 
 

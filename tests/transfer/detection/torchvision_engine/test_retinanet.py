@@ -130,7 +130,7 @@ def test_the_first_scores_are_the_prior() -> None:
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2", "BBOX_REG_LOSS_TYPE 'l2' is unknown"),
         ("MODEL.RETINANET.NUM_CONVS", -1, "NUM_CONVS must be 0 or above, got -1"),
         ("MODEL.MASK_ON", True, "MODEL.MASK_ON True needs MODEL.META_ARCHITECTURE Generalized"),
-        ("MODEL.BACKBONE.NAME", "build_resnet_backbone", "does not go with MODEL.BACKBONE.NAME"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_backbone", "does not work with MODEL.BACKBONE.NAME"),
         ("MODEL.META_ARCHITECTURE", "FCOS", "FCOS"),
         ("MODEL.FPN.FUSE_TYPE", "max", "MODEL.FPN.FUSE_TYPE 'max' is unknown; known: sum, avg"),
     ],

@@ -166,13 +166,13 @@ def test_built_without_values() -> None:
         ({"MODEL.BACKBONE.NAME": "convnext_tinny"}, "'convnext_tinny' is unknown.*convnext_tiny"),
         ({"MODEL.BACKBONE.NAME": "densenet121"}, "'densenet121' is unknown; .*families resnet, "),
         ({"MODEL.BACKBONE.NAME": "build_x_backbone"}, "MODEL.BACKBONE.NAME"),
-        ({"MODEL.RESNETS.NORM": "GN"}, "MODEL.RESNETS.NORM 'GN' has no place for the batch norms"),
-        ({"MODEL.RESNETS.NORM": ""}, "MODEL.RESNETS.NORM '' has no place"),
+        ({"MODEL.RESNETS.NORM": "GN"}, "MODEL.RESNETS.NORM 'GN' cannot replace the batch norms"),
+        ({"MODEL.RESNETS.NORM": ""}, "MODEL.RESNETS.NORM '' cannot replace"),
         ({"MODEL.BACKBONE.FREEZE_AT": 6}, "MODEL.BACKBONE.FREEZE_AT 6 is unknown"),
         ({"TRANSFER.CONVNET.DROP_PATH": 1.0}, "TRANSFER.CONVNET.DROP_PATH 1.0 must be in"),
         ({"MODEL.FPN.IN_FEATURES": ["res2", "res3"]}, "must be consecutive stages up to res5"),
         ({"MODEL.RESNETS.OUT_FEATURES": ["res5"]}, "lacks res2, res3, res4"),
-        ({"MODEL.ROI_HEADS.NAME": "Res5ROIHeads"}, "does not go with .* tf_efficientnet_lite0"),
+        ({"MODEL.ROI_HEADS.NAME": "Res5ROIHeads"}, "does not work with .* tf_efficientnet_lite0"),
     ],
 )
 def test_bad_keys(changes: dict[str, Any], message: str) -> None:

@@ -170,7 +170,9 @@ def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCapt
     assert classes("swapped") == ("odd", "even")
     text = " ".join(record.getMessage() for record in caplog.records)
     assert f"{model} does not name its classes" in text and "order: odd, even" in text
-    assert classes("gone") == ("even", "odd") and "is not there: the classes are" in caplog.text
+    assert (
+        classes("gone") == ("even", "odd") and "cannot be found, so the classes are" in caplog.text
+    )
     assert classes("gone", "TRANSFER.CLASSES", "('odd', 'even')") == ("odd", "even")
     (tmp_path / "config.yaml").write_text("MODEL: {}\nTRANSFER: {CLASSES: [odd, even]}")
     assert classes("gone") == ("odd", "even"), "the config beside the model names them"

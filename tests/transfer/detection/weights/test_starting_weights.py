@@ -92,7 +92,7 @@ def test_what_fits_arrives_and_the_rest_is_drawn(
         weights = start(model)
     assert isinstance(weights, DetectorWeights)
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("start: ")]
-    assert lines[0] == f"start: the whole detector of {model}"
+    assert lines[0] == f"start: the complete detector of {model}"
     assert [line.split(": ")[1] for line in lines[1:]] == [
         "backbone", "RPN", "box head", "box predictor",
     ]  # fmt: skip
@@ -206,19 +206,19 @@ def save(path: Path, state: dict[str, Tensor]) -> Path:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     words = ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64")
     fpn18 = save(tmp_path / "fpn18.pth", make_state("voc_fpn.yaml", *words))
-    with pytest.raises(InputError, match="fpn18.pth is a resnet18, where the config builds a res"):
+    with pytest.raises(InputError, match="fpn18.pth is a resnet18, but the config builds a res"):
         start(fpn18, "voc_fpn.yaml")
     tiny = make_state()
-    with pytest.raises(InputError, match="is a resnet18, where the config builds a tiny_resnet"):
+    with pytest.raises(InputError, match="is a resnet18, but the config builds a tiny_resnet"):
         start(fpn18)
-    with pytest.raises(InputError, match="is a FPN detector, where the config builds C4.*backbone"):
+    with pytest.raises(InputError, match="is a FPN detector, but the config builds C4.*backbone"):
         state = {k: v for k, v in make_state("voc_fpn.yaml").items()}
         start(save(tmp_path / "fpn50.pth", state), "voc_mscn.yaml")
     broken = {name: value for name, value in tiny.items() if "res3.0.conv1" not in name}
     with pytest.raises(InputError, match="not a complete tiny_resnet .*missing: layer2.0.conv1"):
         start(save(tmp_path / "broken.pth", broken))
     none = {name: value for name, value in tiny.items() if not name.startswith("backbone.")}
-    with pytest.raises(InputError, match="is not a ResNet or ViT that is known here"):
+    with pytest.raises(InputError, match="is neither a known ResNet nor a known ViT"):
         start(save(tmp_path / "none.pth", none))
 
 
@@ -227,7 +227,7 @@ def test_another_meta_architecture(tmp_path: Path) -> None:
     state = {name: value for name, value in make_state().items() if name.startswith("backbone.")}
     state["head.cls_subnet.0.weight"] = torch.zeros(2)
     path = save(tmp_path / "retina.pth", state)
-    with pytest.raises(InputError, match="another meta-architecture than GeneralizedRCNN"):
+    with pytest.raises(InputError, match="its meta-architecture is not GeneralizedRCNN"):
         start(path)
     weights = start(path, "digits_voc.yaml", "TRANSFER.INIT", "backbone")
     assert type(weights) is Weights and weights.backbone == "tiny_resnet"
@@ -274,7 +274,10 @@ def test_a_start_compares_names(
     scores = "roi_heads.box_predictor.cls_score.weight"
     if "x" in classes:
         assert scores not in weights.fitting
-        assert "initialisation, as expected: its classes are a, b, c, here a, b, x" in caplog.text
+        assert (
+            "initialisation, as expected: its classes are a, b, c, those of the data a, b, x"
+            in caplog.text
+        )
     else:
         assert torch.equal(weights.fitting[scores], state[scores][[1, 2, 0, 3]])
         assert "mapped by name" in caplog.text
@@ -293,7 +296,7 @@ def test_norms_that_no_backbones_weights_fit(tmp_path: Path, norm: str) -> None:
     cfg = load_detection_config("voc_fpn.yaml", [*words, norm])
     path = tmp_path / "r18.pth"
     torch.save(resnet18().state_dict(), path)
-    with pytest.raises(InputError, match=f"MODEL.RESNETS.NORM '{norm}' has no place for the batch"):
+    with pytest.raises(InputError, match=f"MODEL.RESNETS.NORM '{norm}' cannot hold the batch"):
         read_backbone(OpenedWeights(path), cfg, 0)
     weights = read_backbone(OpenedWeights(RANDOM), cfg, 3)
     detector = make_detector(cfg, Preprocess())
