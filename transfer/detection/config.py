@@ -165,8 +165,8 @@ def backbone_name(cfg: CfgNode) -> str:
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
     """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
 
-    Also raises InputError if masks or keypoints are required but the data set has none, if its masks
-    have a different form than MASK_FORMAT says, and if no image has an object to train on.
+    Also raises InputError if the data set has no masks or keypoints but they are required, if its
+    masks have a different form than MASK_FORMAT says, and if no image has an object to train on.
     """
     cfg = with_num_classes(cfg, len(train_set.classes), cfg.DATASETS.TRAIN)
     check_trainable(train_set)

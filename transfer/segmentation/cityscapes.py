@@ -7,7 +7,7 @@ numbered as the official `trainId`; all others are void: they are neither traine
 Scores are those of the official script (mcordts/cityscapesScripts 2.3.0, evaluation/
 evalPixelLevelSemanticLabeling.py), in percent: mIoU over the classes (Detectron2 names it IoU; the
 others have Detectron2's names), IoU_sup over the categories, and iIoU and iIoU_sup, in which each
-pixel of an object counts by the mean size of its class divided by the object's size, so that a near car
+pixel of an object counts by the mean size of its class divided by the object's size, so a near car
 does not outweigh the far ones. Objects are those of *_gtFine_instanceIds.png: label id x 1000 +
 number. Groups have no number and are left out.
 
