@@ -1,8 +1,8 @@
 """What a detection data set holds, said before it is trained on, and what would make a run useless.
 
 It makes a text for the log and a line for the doctor. The checks raise an InputError if there is
-nothing to train on, nothing to find, or if objects have no masks. Images without an object that is trained on are
-left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
+nothing to train on, nothing to find, or if objects have no masks. Images without an object that is
+trained on are left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Segmentations of a COCO file: polygons and run lengths, checked before anything decodes them.
 
 The value of "segmentation" becomes polygons as lists of floats, or compressed run lengths of the
-whole image, whose size in pixels must be known. Run lengths whose sum is not height x width make the
-evaluators fail without a file's name, or never end, so that they are refused here.
+whole image, whose size in pixels must be known. Run lengths whose sum is not height x width are
+refused here, because they make the evaluators fail without a file's name, or never end.
 """
 
 from __future__ import annotations

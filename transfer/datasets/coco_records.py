@@ -33,7 +33,10 @@ from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentat
 from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
-NO_AREA = "objects have no 'area' (missing or null): that of their mask, or without a mask that of their box, is used"
+NO_AREA = (
+    "objects have no 'area' (missing or null): that of their mask, or without a mask that of their "
+    "box, is used"
+)
 BAD_AREA = (
     "objects have an 'area' below 0, or more than COCO's evaluator counts: that of their mask, "
     "else "

@@ -1,8 +1,9 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
-The InputError counts each kind of fault and names the first files. Images of kinds that no reader takes (pixels without a scale, too many pixels) are found too.
-Only headers are read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short, is found
-when it is read.
+The InputError counts each kind of fault and names the first files. Images of
+kinds that no reader takes (pixels without a scale, too many pixels) are found too. Only headers are
+read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short, is found when it
+is read.
 """
 
 from __future__ import annotations

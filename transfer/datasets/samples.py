@@ -30,8 +30,8 @@ AREALESS = "boxes without area are not used for training"
 
 # Another kind: "Cat" and "cat" are two classes, which is seldom meant.
 LIKE_NAMES = (
-    "class names differ from others in letter case, spaces, hyphens or underscores only, and are kept "
-    "apart"
+    "class names differ from others in letter case, spaces, hyphens or underscores only, and are "
+    "kept apart"
 )
 
 
