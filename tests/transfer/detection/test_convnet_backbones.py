@@ -67,7 +67,7 @@ def test_from_our_checkpoint_to_a_record_and_back(
     record = read_record(path)
     assert record["checkpoint"]["backbone"] == ATTO and record["checkpoint"]["source"] == "mscn"
     log = (path.parent / "log.txt").read_text()
-    assert "unexpected" not in log and "[102.0, 127.5, 153.0], which the weights" in log
+    assert "unexpected" not in log and "[102.0, 127.5, 153.0], with which the weights" in log
     with interrupted_at(4):
         run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "b")))
     run_trials(TASK, TASK.prepare(request(checkpoint, tmp_path / "b", resume=True)))
@@ -110,7 +110,7 @@ def test_every_key_has_its_fate() -> None:
 def test_a_wrong_pair_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(files.trained_state("tiny_resnet"), tmp_path / "r.pth")
     cfg = load_detection_config(CONFIG)
-    with pytest.raises(InputError, match="r.pth is a tiny_resnet, where .* convnext_atto: choose"):
+    with pytest.raises(InputError, match="r.pth is a tiny_resnet, but .* convnext_atto: choose"):
         read_backbone(OpenedWeights(tmp_path / "r.pth"), cfg, seed=0)
     torch.save(files.trained_state(ATTO), tmp_path / "c.pth")
     femto = ("MODEL.BACKBONE.NAME", "convnext_femto")

@@ -168,7 +168,7 @@ def test_random_weights(caplog: pytest.LogCaptureFixture) -> None:
         ("TRANSFER.OPTIMIZER SGD", "LR_LAYER_DECAY 0.7 needs .* AdamW; set 1"),
         ("MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "LR_LAYER_DECAY 0.7 needs build_vit"),
         ("MODEL.FPN.NORM ''", "MODEL.FPN.NORM '' is not possible with the simple feature pyramid"),
-        ("MODEL.RPN.CONV_DIMS (64,)", "MODEL.RPN.CONV_DIMS .* only -1"),
+        ("MODEL.RPN.CONV_DIMS (64,)", "MODEL.RPN.CONV_DIMS .* give -1"),
         ("MODEL.ROI_HEADS.NAME Res5ROIHeads", "does not work with .*build_vit_sfp_backbone"),
     ],
 )

@@ -115,7 +115,11 @@ def test_scores_are_the_stages_mean_and_boxes_the_last_ones() -> None:
     [
         ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.6), "must be 2 rows of 4 numbers"),
         ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.6, 0.7, 0.8), "must begin with MODEL.ROI_HEADS"),
-        ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.9, 0.7), "must be 3 numbers that do not fall"),
+        (
+            "MODEL.ROI_BOX_CASCADE_HEAD.IOUS",
+            (0.5, 0.9, 0.7),
+            "must be 3 numbers in ascending order",
+        ),
         ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((1.0,),) * 3, "3 rows of 4 numbers"),
         ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", False, "must be True for CascadeROIHeads"),
         ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "needs MODEL.ROI_HEADS.NAME Standard"),
