@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain.common.device_copy import send
 from pretrain.common.errors import InputError
 
 REACH = 5.5  # in sigmas: the kernel is cut there, since exp(-5.5^2 / 2) = 3e-7
@@ -50,17 +51,16 @@ def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Te
     if images.shape[0] == 0:
         return images.clone()
     if images.device.type == "cpu":
+        if not isinstance(sigma, Tensor):
+            return _blur_alike(images, torch.tensor([sigma]).to(images), kernel_size)
         blurred = torch.empty_like(images)
-        if isinstance(sigma, Tensor):
-            rows = torch.arange(len(images))
-            _blur_in_pieces(images, rows, sigma.to(images), kernel_size, blurred)
-        else:
-            _blur_alike(images, torch.tensor([sigma]).to(images), kernel_size, blurred)
+        rows = torch.arange(len(images))
+        _blur_in_pieces(images, rows, sigma.to(images), kernel_size, blurred)
         return blurred
-    if not isinstance(sigma, Tensor):
-        sigma = torch.full((images.shape[0],), sigma, device=images.device)
-    sigma = sigma.to(images, non_blocking=True)  # the copy runs asynchronously
-    return _blur_planes(images, gaussian_kernels(sigma, kernel_size))
+    # The kernels are computed where the sigmas are, usually on the CPU, and sent in one copy.
+    sigma = sigma if isinstance(sigma, Tensor) else torch.tensor([sigma])
+    kernels = gaussian_kernels(sigma.to(images.dtype), kernel_size)
+    return _blur_planes(images, send(kernels, images.device))
 
 
 def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> None:
@@ -90,15 +90,18 @@ def _blur_in_pieces(
         out.index_copy_(0, places, blurred)
 
 
-def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int, out: Tensor) -> None:
-    """Blur images on a CPU into `out`, all with the same sigma `(1,)`. They are convolved as if
-    they were planes of one image."""
+def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Blur images on a CPU, all with the same sigma `(1,)`. They are convolved as if they were
+    planes of one image."""
     kernel = gaussian_kernels(sigma, _reach(float(sigma), kernel_size))
     number = max(1, CPU_PIECE // images[0].numel())
-    for first in range(0, len(images), number):
-        piece = images[first : first + number]
-        planes = piece.reshape(1, -1, *piece.shape[2:])
-        out[first : first + number] = _blur_columns(planes, kernel).view_as(piece)
+    if number >= len(images):
+        planes = images.reshape(1, -1, *images.shape[2:])
+        return _blur_columns(planes, kernel).view_as(images)
+    out = torch.empty_like(images)
+    for piece, target in zip(images.split(number), out.split(number)):
+        target.copy_(_blur_alike(piece, sigma, kernel_size))
+    return out
 
 
 def _reach(sigma: float, kernel_size: int) -> int:
@@ -107,10 +110,11 @@ def _reach(sigma: float, kernel_size: int) -> int:
 
 
 def _blur_planes(images: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve `(N, C, H, W)` with `kernels (N, K)` along both axes, each plane separately."""
+    """Convolve `(N, C, H, W)` with `kernels (N, K)`, or with one `(1, K)`, along both axes, each
+    plane separately."""
     n, c, h, w = images.shape
     pad = kernels.shape[1] // 2
-    kernels = kernels.repeat_interleave(c, dim=0)
+    kernels = kernels.repeat_interleave(n * c // len(kernels), dim=0)
     # One group per image and channel: every plane is convolved with its own image's kernel.
     planes = F.pad(images, (pad, pad, pad, pad), mode="reflect")
     planes = planes.reshape(1, n * c, h + 2 * pad, w + 2 * pad)

@@ -75,8 +75,7 @@ def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
     G = min + C * clamp(2 - |h - 2|, 0, 1) and B = min + C * clamp(2 - |h - 4|, 0, 1).
     """
     red, green, blue = pixels.unbind(dim=1)
-    high = torch.maximum(torch.maximum(red, green), blue)
-    low = torch.minimum(torch.minimum(red, green), blue)
+    high, low = pixels.amax(dim=1), pixels.amin(dim=1)
     chroma = high - low
     # Comparisons give 0 or 1, and `lerp` chooses: `where` is not vectorised on CPUs, 10 x slower.
     is_red = torch.eq(high, red, out=torch.empty_like(high))
@@ -89,10 +88,9 @@ def _turn_hue(pixels: Tensor, factor: Tensor, out: Tensor) -> None:
     sixths.sub_((sixths / 6.0).floor_(), alpha=6.0)  # modulo 6; `remainder` is ten times slower
     wave = (sixths - 3.0).abs_().sub_(1.0)
     torch.addcmul(low, wave.clamp_(0.0, 1.0), chroma, out=out[:, 0])
-    wave = (sixths - 2.0).abs_().neg_().add_(2.0)
-    torch.addcmul(low, wave.clamp_(0.0, 1.0), chroma, out=out[:, 1])
-    wave = (sixths - 4.0).abs_().neg_().add_(2.0)
-    torch.addcmul(low, wave.clamp_(0.0, 1.0), chroma, out=out[:, 2])
+    for channel, middle in ((1, 2.0), (2, 4.0)):  # with the negative wave, which is a pass less
+        wave = (sixths - middle).abs_().sub_(2.0)
+        torch.addcmul(low, wave.clamp_(-1.0, 0.0), chroma, value=-1.0, out=out[:, channel])
 
 
 # The colour jitter's operations; the index of a name is what `AugmentParams.order` holds.

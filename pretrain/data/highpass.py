@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
@@ -59,4 +60,6 @@ def highpass(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
     when the kernel does not fit the image.
     """
     images = images.float()
-    return images - gaussian_blur(images, float(sigma), kernel_size)
+    blurred = gaussian_blur(images, float(sigma), kernel_size)
+    # Written over the blurred images, unless a gradient needs them.
+    return torch.sub(images, blurred, out=None if blurred.requires_grad else blurred)

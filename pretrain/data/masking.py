@@ -28,6 +28,7 @@ from pretrain.data.blur import gaussian_blur
 # kind ("mixed"), or only grid masks are independent ("grid", the third-party MSCN).
 CHANNEL_KINDS = ("same", "mixed", "grid")
 NOISES = ("none", "iid", "image", "cell", "patch")
+BLOCK = 16  # normal numbers that a CPU makes at once; it draws 16 more for a block that is not full
 # What replaces masked pixels: MSCN's 0 or noise, or the fills of other ConvNet masking methods.
 FILLS = ("noise", "mean", "blur", "other")
 
@@ -130,12 +131,6 @@ class MaskParams:
     blur_sigma: float = 0.0
     relative: bool = False
 
-    def split(self, number: int) -> list[MaskParams]:
-        """The masks, split into parts of `number` consecutive images (not for fill "other")."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        parts = zip(*(value.split(number) for value in tensors.values()))
-        return [replace(self, **dict(zip(tensors, part))) for part in parts]
-
 
 def _range(value: float | tuple[float, float]) -> tuple[float, float]:
     return (value, value) if isinstance(value, (int, float)) else (value[0], value[1])
@@ -143,18 +138,36 @@ def _range(value: float | tuple[float, float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Normal:
-    """Standard normal numbers of a shape: `drawn`, or still to be drawn from `seed`."""
+    """Standard normal numbers of a shape, which are drawn when they are needed, unless they are
+    `drawn`. On a CPU they come from the generator of all draws, so they must be asked for before
+    anything else is drawn."""
 
     shape: tuple[int, ...]
+    generator: torch.Generator
     drawn: Tensor | None = None
-    seed: int = 0
 
-    def on(self, device: torch.device, out: Tensor | None = None) -> Tensor:
+    def numbers(self, out: Tensor | None = None) -> Tensor:
         """The numbers, written to `out` if it is given."""
         if self.drawn is not None:
             return self.drawn if out is None else out.copy_(self.drawn)
-        generator = torch.Generator(device).manual_seed(self.seed)
-        return torch.randn(self.shape, generator=generator, device=device, out=out)
+        if out is None:
+            out = torch.empty(self.shape, device=self.generator.device)
+        return out.normal_(generator=self.generator)
+
+    def now(self) -> _Normal:
+        """The same numbers, drawn."""
+        return replace(self, drawn=self.numbers())
+
+    def split(self, number: int) -> list[_Normal]:
+        """The numbers of each `number` consecutive images. They are drawn part by part if the parts
+        draw the same numbers as the whole."""
+        first, last = number, self.shape[0] % number or number
+        plane = math.prod(self.shape[1:])
+        if self.drawn is None and first * plane % BLOCK == 0 and last * plane >= BLOCK:
+            sizes = [first] * ((self.shape[0] - 1) // number) + [last]
+            return [replace(self, shape=(size, *self.shape[1:])) for size in sizes]
+        parts = self.numbers().split(number)
+        return [replace(self, shape=tuple(part.shape), drawn=part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,7 @@ class MaskDraws:
         `MaskRecipe.exact_count` the rank of its score, is below the limit.
     shift: `(N, C, 2)`, see `_places`; None if the grid starts at the image's corner.
     noise, patches: normal numbers of each batch, see `_noise`. They are as large as the images, so
-        they are drawn on the images' device.
+        they are drawn on the images' device, and only when the masks are made.
     """
 
     applied: Tensor
@@ -198,6 +211,23 @@ class MaskDraws:
             return None if values[0] is None else torch.cat(values)
 
         return cls(**{field.name: joined(field.name) for field in fields(cls)})
+
+    def split(self, number: int) -> list[MaskDraws]:
+        """The draws of one batch, split into parts of `number` consecutive images. The masks of the
+        parts must be made in this order."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        parts = [
+            replace(self, **dict(zip(tensors, part)))
+            for part in zip(*(value.split(number) for value in tensors.values()))
+        ]
+        noise = self.noise[0] if self.noise else None
+        if noise is None:
+            return parts
+        if not self.patches:
+            return [replace(part, noise=(n,)) for part, n in zip(parts, noise.split(number))]
+        all_noise = noise.now().split(number)  # every part needs the patch, which is drawn later
+        patches = tuple(patch.now() for patch in self.patches)
+        return [replace(p, noise=(n,), patches=patches) for p, n in zip(parts, all_noise)]
 
     def to(self, device: torch.device) -> MaskDraws:
         """The draws with the numbers that make the masks on `device`, sent in one copy."""
@@ -247,10 +277,10 @@ def draw_masks(
         return torch.rand(shape, generator=generator, device=generator.device)
 
     def normal(*shape: int) -> _Normal:
-        if generator.device.type == device.type:
-            return _Normal(shape, torch.randn(shape, generator=generator, device=generator.device))
+        if device.type == generator.device.type == "cpu":
+            return _Normal(shape, generator)
         seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-        return _Normal(shape, seed=int(seed))
+        return _Normal(shape, torch.Generator(device).manual_seed(int(seed)))
 
     applied = uniform(n) < recipe.apply_prob
     independent = uniform(n) < recipe.channel_prob
@@ -302,16 +332,20 @@ def make_masks(
     )
 
 
-def apply_mask(images: Tensor, params: MaskParams) -> Tensor:
-    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor, same shape and type."""
+def apply_mask(images: Tensor, params: MaskParams, out: Tensor | None = None) -> Tensor:
+    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor, same shape and type.
+
+    out: a tensor for the result instead of a new one; it may be the images.
+    """
     if params.fill is None:
-        return images.masked_fill(params.mask, 0.0)
+        target = images.clone() if out is None else out.copy_(images)
+        return target.masked_fill_(params.mask, 0.0)
     fill = params.fill
     if isinstance(fill, str):
         fill = _fill_from(images, fill, params.blur_sigma)
     elif params.relative:
         fill = fill * images.std(dim=(1, 2, 3), correction=0, keepdim=True)
-    return torch.where(params.mask, fill.to(images.dtype), images)
+    return torch.where(params.mask, fill.to(images.dtype), images, out=out)
 
 
 def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
@@ -345,31 +379,32 @@ def _noise(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraw
     if not draws.noise:
         return None
     device, c = draws.box.device, shape[1]
-    noise = _joined(draws.noise, device)
+    noise = _joined(draws.noise).mul_(recipe.noise_std)
     if recipe.noise == "cell":
         noise = _spread(noise, shape, recipe.grid_size, draws.shift)
     if recipe.noise == "patch":
         cell = recipe.grid_size
         y, x = (place % cell for place in _places(shape, draws.shift, device))
         every = torch.arange(c, device=device)[None, :, None, None]
-        patches = torch.stack([patch.on(device) for patch in draws.patches])
+        patches = torch.stack([patch.numbers() for patch in draws.patches]).mul_(recipe.noise_std)
         of_batch = torch.arange(len(patches)).repeat_interleave(
             torch.tensor([part.shape[0] for part in draws.noise])
         )
         batch = send(of_batch, device)[:, None, None, None]
         tiled = patches[batch, every, y[:, :, :, None], x[:, :, None, :]]
         noise = torch.where(send(draws.focal, device)[:, :, None, None], noise, tiled)
-    return noise.mul_(recipe.noise_std)
+    return noise
 
 
-def _joined(parts: Sequence[_Normal], device: torch.device) -> Tensor:
+def _joined(parts: Sequence[_Normal]) -> Tensor:
     """The numbers of several batches, one after the other."""
     if len(parts) == 1:
-        return parts[0].on(device)
+        return parts[0].numbers()
     sizes = [part.shape[0] for part in parts]
+    device = parts[0].generator.device
     joined = torch.empty(sum(sizes), *parts[0].shape[1:], device=device)
     for part, target in zip(parts, joined.split(sizes)):
-        part.on(device, target)
+        part.numbers(target)
     return joined
 
 

@@ -65,21 +65,33 @@ class Preprocess:
         device = images.device
         return factor.to(device, non_blocking=True), shift.to(device, non_blocking=True)
 
-    def normalise(self, images: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def normalise(
+        self,
+        images: Tensor,
+        affine: tuple[Tensor, Tensor] | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Range, channel order, mean and std, without the filter.
 
-        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape. If there are
-        many small batches, compute `affine` once and pass it.
+        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape, written to `out`
+        if it is given (it may be the images). If there are many small batches, compute `affine`
+        once and pass it.
         """
         factor, shift = self.affine(images) if affine is None else affine
         images = images.float()
         if self.channel_order == "BGR":
             images = images.flip(1)
-        return (images * factor).add_(shift)
+        return torch.mul(images, factor, out=out).add_(shift)
 
-    def apply(self, images: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Normalise, then filter: the network's input. Shapes and types are as in `normalise`."""
-        images = self.normalise(images, affine)
+    def apply(
+        self,
+        images: Tensor,
+        affine: tuple[Tensor, Tensor] | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Normalise, then filter: the network's input. Shapes and types are as in `normalise`;
+        `out` has what is normalised, and also the result if there is no filter."""
+        images = self.normalise(images, affine, out)
         return images if self.highpass is None else self.highpass.apply(images)
 
     def to_dict(self) -> dict[str, Any]:

@@ -88,45 +88,51 @@ class ViewMaker:
         """
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
-        params, masks = self._draw(crops, generator)
-        pixels: dict[int, Tensor] = {}
         made: dict[int, Tensor] = {}
-        for views, images in self._augmented(crops, params):
-            pixels.update(zip(views, images.chunk(len(views))))
-            for alike, part in self._finished_alike(views, images):
-                finished = self._finish(part, alike, [masks[view] for view in alike])
-                made.update(zip(alike, finished.chunk(len(alike))))
-        for view, source in enumerate(self.same_view):
-            if source is not None:
-                pixels[view] = pixels[source]
-                made[view] = self._finish(pixels[view], [view], [masks[view]])
-        return [made[view] for view in range(self.num_views)]
+        pixels: dict[int, Tensor] = {}  # of views that another one reuses
+        # On a CPU a view is made before the next one is drawn: its noise is drawn piece by piece.
+        one_by_one = crops[0].device.type == "cpu"
+        every = list(range(self.num_views))
+        for views in [[view] for view in every] if one_by_one else [every]:
+            params, masks = self._draw(crops, views, generator)
+            for drawn, images in self._augmented(crops, params):
+                for alike, part in self._finished_alike(drawn, images):
+                    shared = any(view in self.same_view for view in alike)
+                    if shared:
+                        pixels.update(zip(alike, part.chunk(len(alike))))
+                    finished = self._finish(part, alike, masks, shared)
+                    made.update(zip(alike, finished.chunk(len(alike))))
+            for view in views:
+                source = self.same_view[view]
+                if source is not None:
+                    pixels[view] = pixels[source]
+                    made[view] = self._finish(pixels[view], [view], masks, True)
+        return [made[view] for view in every]
 
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
         """The mask of each view (None if its branch has none) that `__call__` draws for these crops
         from a generator in the same state. It only draws, and makes no view."""
-        drawn = self._draw(crops, generator)[1]
-        return [
-            None if recipe is None or draws is None else _masks(recipe, crop, draws)
-            for recipe, crop, draws in zip(self.masks, crops, drawn)
-        ]
+        made: list[MaskParams | None] = []
+        for view, recipe in enumerate(self.masks):
+            draws = self._draw(crops, [view], generator)[1]
+            made.append(None if recipe is None else _masks(recipe, crops[view], draws[view]))
+        return made
 
     def _draw(
-        self, crops: Sequence[Tensor], generator: torch.Generator
-    ) -> tuple[dict[int, AugmentParams], list[MaskDraws | None]]:
-        """All draws, view by view: the augmentation of each view that does not reuse another view,
-        and the mask of every view."""
+        self, crops: Sequence[Tensor], views: Sequence[int], generator: torch.Generator
+    ) -> tuple[dict[int, AugmentParams], dict[int, MaskDraws]]:
+        """The draws of some views, view by view: the augmentation of each view that does not reuse
+        another view, and the mask of each view that has one."""
         params: dict[int, AugmentParams] = {}
-        masks: list[MaskDraws | None] = []
-        for view, (crop, source) in enumerate(zip(crops, self.same_view)):
-            if source is None:
+        masks: dict[int, MaskDraws] = {}
+        for view in views:
+            crop, recipe = crops[view], self.masks[view]
+            if self.same_view[view] is None:
                 params[view] = augment.sample_params(self.recipes[view], len(crop), generator)
-            recipe, drawn = self.masks[view], None
             if recipe is not None:
-                drawn = masking.draw_masks(recipe, _shape(crop), generator, crop.device)
-            masks.append(drawn)
+                masks[view] = masking.draw_masks(recipe, _shape(crop), generator, crop.device)
         return params, masks
 
     def _augmented(
@@ -136,15 +142,13 @@ class ViewMaker:
         their pixels, one view after the other.
 
         Views of one size whose recipes differ only in probabilities are augmented together. This
-        is for GPUs, where starting kernels takes most of the time. On a CPU each view is augmented
-        alone, because small batches stay in its cache.
+        is for GPUs, where starting kernels takes most of the time.
         """
-        groups: dict[tuple[ViewRecipe, torch.Size, int | None], list[int]] = {}
+        groups: dict[tuple[ViewRecipe, torch.Size], list[int]] = {}
         for view in params:
-            alone = view if crops[view].device.type == "cpu" else None
-            recipe = self.recipes[view] if alone is not None else self.recipes[view].operations()
-            groups.setdefault((recipe, crops[view].shape, alone), []).append(view)
-        for (recipe, _, _), views in groups.items():
+            recipe = self.recipes[view] if len(params) == 1 else self.recipes[view].operations()
+            groups.setdefault((recipe, crops[view].shape), []).append(view)
+        for (recipe, _), views in groups.items():
             views = [view for alike in self._alike(views) for view in alike]
             together = torch.cat([crops[view] for view in views]) if views[1:] else crops[views[0]]
             drawn = AugmentParams.cat([params[view] for view in views])
@@ -171,31 +175,36 @@ class ViewMaker:
         yield from zip(groups, images.split([number * len(alike) for alike in groups]))
 
     def _finish(
-        self, images: Tensor, views: Sequence[int], draws: Sequence[MaskDraws | None]
+        self, images: Tensor, views: Sequence[int], draws: dict[int, MaskDraws], shared: bool
     ) -> Tensor:
         """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` of views that `_alike` groups,
-        one after the other -> the network's input.
+        one after the other -> the network's input, which replaces the images unless they are
+        shared with another view.
 
         On a CPU this also runs in pieces, unless the mask is filled with other images of the batch.
         """
-        view = views[0]
-        recipe = self.masks[view]
-        drawn = [part for part in draws if part is not None]
-        mask = _masks(recipe, images, MaskDraws.cat(drawn)) if recipe is not None else None
-        preprocess = replace(self.preprocess, highpass=self.highpasses[view])
+        recipe = self.masks[views[0]]
+        preprocess = replace(self.preprocess, highpass=self.highpasses[views[0]])
         affine = preprocess.affine(images)
-        from_batch = mask is not None and mask.fill == "other"
+        drawn = None if recipe is None else MaskDraws.cat([draws[view] for view in views])
+        from_batch = recipe is not None and recipe.fill == "other"
         number = len(images) if from_batch else augment.at_a_time(images)
+
+        def finished(piece: Tensor, part: MaskDraws | None, out: Tensor | None) -> Tensor:
+            made = preprocess.apply(piece, affine, out)
+            if recipe is None or part is None:
+                return made
+            return masking.apply_mask(made, _masks(recipe, piece, part), out)
+
         if number >= len(images):
-            made = preprocess.apply(images, affine)
-            return made if mask is None else masking.apply_mask(made, mask)
-        shared = view in self.same_view or self.same_view[view] is not None
-        out = torch.empty_like(images) if shared else images
-        parts = [None] * len(images) if mask is None else mask.split(number)
-        for piece, target, part in zip(images.split(number), out.split(number), parts):
-            made = preprocess.apply(piece, affine)
-            target.copy_(made if part is None else masking.apply_mask(made, part))
-        return out
+            return finished(images, drawn, None if shared else images)
+        whole = torch.empty_like(images) if shared else images
+        parts = [None] * len(images) if drawn is None else drawn.split(number)
+        for piece, target, part in zip(images.split(number), whole.split(number), parts):
+            made = finished(piece, part, target)
+            if made is not target:
+                target.copy_(made)
+        return whole
 
 
 def _masks(recipe: MaskRecipe, images: Tensor, draws: MaskDraws) -> MaskParams:

@@ -64,7 +64,7 @@ def test_views_made_together_are_those_made_one_by_one(noise: str) -> None:
     maker = ViewMaker(
         [RECIPE, RECIPE, replace(RECIPE, hue=0.1), RECIPE, RECIPE, GENTLE, PLAIN, RECIPE],
         highpasses=[HighPass(5, 2.0), None, None, HighPass(5, 2.0), None, None, None, None],
-        masks=[mask, None, mask, mask, None, None, None, mask],
+        masks=[mask, replace(mask, apply_prob=0.5), mask, mask, None, None, None, mask],
         same_view=[None, None, None, None, 0, None, None, 4],
     )
     sizes = [24, 24, 24, 16, 24, 24, 24, 24]

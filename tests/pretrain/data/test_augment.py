@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from pretrain.common.errors import InputError
+from pretrain.data import color
 from pretrain.data.augment import AugmentParams, ViewRecipe, apply_augment, sample_params
 
 FULL = ViewRecipe(solarize_prob=0.3, blur_sigma=(0.1, 2.0), blur_kernel=5)
@@ -124,3 +125,23 @@ def test_draws_of_batches_as_one() -> None:
     together = apply_augment(images, AugmentParams.cat(parts), FULL)
     alone = [apply_augment(x, part, FULL) for x, part in zip(images.split([2, 3]), parts)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", [FULL, replace(FULL, contrast=0.0), replace(FULL, hue=0.0)])
+@pytest.mark.parametrize("jitter_prob", [0.0, 0.7, 1.0])
+def test_arranged_jitter_is_that_of_each_operations_images(
+    recipe: ViewRecipe, jitter_prob: float
+) -> None:
+    """Bit for bit what taking out the images of each operation at each position gives."""
+    generator = torch.Generator().manual_seed(6)
+    recipe = replace(recipe, jitter_prob=jitter_prob, gray_prob=0.0, blur_prob=0.0, flip_prob=0.0)
+    images = torch.rand(40, 3, 16, 16, generator=generator)
+    params = sample_params(replace(recipe, solarize_prob=0.0), 40, generator)
+    expected = images.clone()
+    for place in range(4):
+        for number, (name, adjust) in enumerate(color.JITTER.items()):
+            rows = (params.jitter & (params.order[:, place] == number)).nonzero().squeeze(1)
+            if len(rows) and getattr(recipe, name) != 0:
+                expected[rows] = adjust(expected[rows], getattr(params, name)[rows], None)
+    assert torch.equal(apply_augment(images, params, recipe), expected)
+    assert torch.equal(expected, images) == (jitter_prob == 0)

@@ -8,7 +8,14 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from pretrain.common.errors import InputError
-from pretrain.data.masking import MaskParams, MaskRecipe, apply_mask, sample_params
+from pretrain.data.masking import (
+    MaskParams,
+    MaskRecipe,
+    apply_mask,
+    draw_masks,
+    make_masks,
+    sample_params,
+)
 
 GRID = MaskRecipe(grid_size=8, focal_prob=0.0, channel_prob=0.0)
 
@@ -316,3 +323,38 @@ def test_rival_fills_are_drawn_as_mscns_masks(fill: str, pictures: Tensor) -> No
 def test_unknown_fill_is_refused() -> None:
     with pytest.raises(InputError, match="unknown mask fill 'median'"):
         MaskRecipe(fill="median")
+
+
+@pytest.mark.parametrize("size, number", [(16, 1), (16, 3), (12, 2), (9, 1), (9, 4), (2, 1)])
+@pytest.mark.parametrize("noise", ["none", "iid", "image", "cell", "patch"])
+def test_masks_of_parts_are_those_of_the_batch(size: int, number: int, noise: str) -> None:
+    """Bit for bit, and the generator ends in the same state, also if the noise of a part does not
+    fill the blocks in which torch draws it."""
+    recipe = MaskRecipe(grid_size=2, noise=noise, random_phase=size == 9, focal_prob=0.4)
+    shape, cpu = (7, 3, size, size), torch.device("cpu")
+    one, two = (torch.Generator().manual_seed(size) for _ in range(2))
+    whole = sample_params(recipe, shape, one)
+    parts = [
+        make_masks(recipe, (len(part.applied), *shape[1:]), part, cpu)
+        for part in draw_masks(recipe, shape, two, cpu).split(number)
+    ]
+    assert torch.equal(one.get_state(), two.get_state())
+    assert len(parts) == -(-7 // number)
+    for name in ("mask", "applied", "independent", "focal", "fill"):
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            assert getattr(whole, name) is None and noise == "none"
+        else:
+            assert torch.equal(torch.cat(values), getattr(whole, name)), name
+
+
+@pytest.mark.parametrize("changes", [{"noise": "none"}, {"noise": "iid"}, {"fill": "mean"}])
+def test_masked_in_place(changes: dict, pictures: Tensor) -> None:
+    recipe = MaskRecipe(grid_size=8, ratio=0.4, **changes)
+    params = sample_params(recipe, (6, 3, 32, 32), torch.Generator().manual_seed(0))
+    expected = apply_mask(pictures, params)
+    elsewhere = torch.empty_like(pictures)
+    assert apply_mask(pictures, params, elsewhere) is elsewhere
+    assert torch.equal(elsewhere, expected) and not torch.equal(pictures, expected)
+    assert apply_mask(pictures, params, pictures) is pictures
+    assert torch.equal(pictures, expected)
