@@ -275,8 +275,13 @@ def build_segmenter(
         add_drop_path(trunk, drop_path)
         pyramid = Pyramid(trunk, backbone, vit_blocks)
         aux_inputs = pyramid.widths[-2]
-        classifier = UperHead(pyramid.widths, head_channels, num_classes, dropout=dropout)
-        classifier.align_corners = align_corners
+        classifier = UperHead(
+            pyramid.widths,
+            head_channels,
+            num_classes,
+            dropout=dropout,
+            align_corners=align_corners,
+        )
     else:
         classifier = FcnHead(
             map_width(trunk),

@@ -38,11 +38,12 @@ class UperHead(nn.Module):
         num_classes: int,
         *,
         dropout: float = 0.0,
+        align_corners: bool = False,
     ) -> None:
         """Args: widths: channels of each map; channels: of each convolution's output."""
         super().__init__()
         *finer, coarsest = widths
-        self.align_corners = False  # of all resizing
+        self.align_corners = align_corners
         self.pooled = nn.ModuleList(convolution(coarsest, channels, 1) for _ in POOLED_SIDES)
         self.after_pooling = convolution(coarsest + len(POOLED_SIDES) * channels, channels)
         self.laterals = nn.ModuleList(convolution(width, channels, 1) for width in finer)

@@ -341,6 +341,21 @@ def test_a_run_resumes_to_the_same_weights_and_scores_again(
     assert f"sem_seg/mIoU {record['metrics']['sem_seg/mIoU']:.2f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [VIT, "build_tiny_resnet_backbone"])
+def test_a_few_images_are_learned_by_heart(semseg: Path, tmp_path: Path, name: str) -> None:
+    """Maps that were added in the wrong places could not be."""
+    words = "SOLVER.MAX_ITER 150 SOLVER.BASE_LR 0.003 SOLVER.IMS_PER_BATCH 3 "
+    words += "TRANSFER.LR_LAYER_DECAY 1.0 TRANSFER.SEMANTIC.DROP_PATH 0.0 "
+    words += "TRANSFER.SEMANTIC.DROPOUT 0.0 TRANSFER.SEMANTIC.OUTPUT_STRIDE 8 "
+    words += "TRANSFER.LIMIT_IMAGES 3 TRANSFER.SEMANTIC.CROP_SIZE 128 SOLVER.CHECKPOINT_PERIOD 0 "
+    words += "TRANSFER.SEMANTIC.TEST_SCALES () TRANSFER.SEMANTIC.HEAD_CHANNELS 64 "
+    words += f"DATASETS.TEST semseg:digits_semseg:train MODEL.BACKBONE.NAME {name}"
+    (path,) = run_trials(TASK, TASK.prepare(request(tmp_path, *words.split())))
+    metrics = read_record(path)["metrics"]
+    assert metrics["sem_seg/mIoU"] > 60 and metrics["sem_seg/pACC"] > 97
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
