@@ -48,6 +48,8 @@ LISTS = {
     "TRANSFER.VIT.GLOBAL_BLOCKS": Items(int),
     "TRANSFER.LSJ.SCALES": Items(float, (0, 2)),
     "TRANSFER.SEMANTIC.SCALE_RANGE": Items(float, (2,)),
+    "TRANSFER.SEMANTIC.VIT_BLOCKS": Items(int, (4,)),
+    "TRANSFER.SEMANTIC.TEST_SCALES": Items(float),
 }
 
 
@@ -202,8 +204,16 @@ def _semantic() -> CfgNode:
     node = CfgNode()
     node.NUM_CLASSES = 21  # background counts; set from the data for semseg: and coco: names
     # fcn, or linear: a probe of the frozen backbone (dropout, batch norm, 1x1 convolution), which
-    # reads none of the keys HEAD_* and AUX_*. MODEL.BACKBONE.FREEZE_AT 5 freezes the backbone
+    # reads none of the keys HEAD_* and AUX_*. MODEL.BACKBONE.FREEZE_AT 5 freezes the backbone.
+    # uper: UPerNet on the maps of all stages of a ResNet, a ViT or a ConvNet of timm's; of HEAD_*
+    # it reads HEAD_CHANNELS
     node.HEAD = "fcn"
+    # uper: the blocks of a ViT, from 0, whose outputs are rescaled to four strides (BEiT's for a
+    # ViT-B; for a ViT-L 7, 11, 15, 23)
+    node.VIT_BLOCKS = (3, 5, 7, 11)
+    # uper: of the last block of a ViT or a ConvNeXt in training; rises linearly from 0
+    node.DROP_PATH = 0.0
+    node.POLY_POWER = 0.9  # of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR
     # Of a ResNet: pixels per feature; the last stages dilate where others stride
     node.OUTPUT_STRIDE = 16
     # False: all 3x3 convolutions of a dilated stage dilate, as MoCo. True: the one that lost its
@@ -222,6 +232,10 @@ def _semantic() -> CfgNode:
     node.CROP_SIZE = 513  # pixels, of a square; smaller images are padded
     # Test images are scored in overlapping windows of CROP_SIZE, this many pixels apart; 0: whole
     node.WINDOW_STRIDE = 0
+    # Factors on the test size: the class probabilities of a pass at each are averaged, such as
+    # (0.5, 0.75, 1.0, 1.25, 1.5, 1.75); (): one pass at the test size
+    node.TEST_SCALES = ()
+    node.TEST_FLIP = False  # one more pass for each, with the mirrored image
     node.CROP_MAX_SHARE = 1.0  # below 1: crops are drawn again, up to 10 times, above this share
     node.COLOR_JITTER = False  # brightness, contrast, saturation, hue, as mmseg
     return node
@@ -242,7 +256,8 @@ def _model() -> CfgNode:
     # (p6 and p7 are convolutions of res5); OURS: build_tiny_resnet_backbone, build_vit_sfp_backbone
     # (ViTDet, see TRANSFER.VIT), or timm's name of a ResNet variant, ResNeXt, ConvNeXt, RegNet or
     # EfficientNet, under FPN (see TRANSFER.CONVNET). With TRANSFER.SEMANTIC.HEAD linear: `any`, for
-    # what the weights hold, or the name of `random` weights' network, such as resnet50
+    # what the weights hold, or the name of `random` weights' network, such as resnet50. With uper:
+    # a ResNet as above, or a network's name, such as vit_base_patch16_224 or convnext_tiny
     node.BACKBONE.NAME = "build_resnet_backbone"
     # 0: nothing, 1: the stem, 2: stem and res2, ... 5: all of a ResNet; other networks: 0 or 5
     node.BACKBONE.FREEZE_AT = 2

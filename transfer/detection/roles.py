@@ -27,6 +27,11 @@ YOUNGER = (
     "SOLVER.RESCALE_INTERVAL",
     "TRANSFER.SEMANTIC.HEAD",
     "TRANSFER.SEMANTIC.WINDOW_STRIDE",
+    "TRANSFER.SEMANTIC.VIT_BLOCKS",
+    "TRANSFER.SEMANTIC.DROP_PATH",
+    "TRANSFER.SEMANTIC.POLY_POWER",
+    "TRANSFER.SEMANTIC.TEST_SCALES",
+    "TRANSFER.SEMANTIC.TEST_FLIP",
 )
 RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..255
 
@@ -51,6 +56,11 @@ def _semantic(cfg: CfgNode) -> bool:
 def is_linear_probe(cfg: CfgNode) -> bool:
     """Whether a linear head is trained on frozen features: of any network, by one protocol."""
     return _semantic(cfg) and cfg.TRANSFER.SEMANTIC.HEAD == "linear"
+
+
+def _decays_positions(cfg: CfgNode) -> bool:
+    """Of ViTDet always, of a segmenter's ViT only where it is not the default."""
+    return is_vit(cfg) or _semantic(cfg) and cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED != 0.0
 
 
 def _amp(cfg: CfgNode) -> bool:
@@ -143,7 +153,7 @@ ROLES = Roles(
         "TRANSFER.VIT": only(is_vit),
         "TRANSFER.CONVNET": only(is_timm),
         "TRANSFER.LR_LAYER_DECAY": only(lambda cfg: is_vit(cfg) or is_timm(cfg)),
-        "TRANSFER.WEIGHT_DECAY_POS_EMBED": only(is_vit),
+        "TRANSFER.WEIGHT_DECAY_POS_EMBED": only(_decays_positions),
         "TRANSFER.TASK": only(_semantic),
         "TRANSFER.SEMANTIC": only(_semantic),
         "TEST.PRECISE_BN.NUM_ITER": only(

@@ -1,9 +1,9 @@
 """Configs of semantic segmentation: loads and checks them, and makes the arguments of a segmenter.
 
-Two kinds of head are trained: an FCN on a ResNet that the config names, and a linear probe on the
-frozen backbone that the weights hold. The defaults are detection's
-(`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one command reads one kind of file;
-keys about boxes are ignored here.
+Three kinds of head are trained: an FCN on a ResNet that the config names, UPerNet on any network
+that it names, and a linear probe on the frozen backbone that the weights hold. The defaults are
+detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one command reads one
+kind of file; keys about boxes are ignored here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import BACKBONES as RESNETS
 from pretrain.backbones.resnet import Trunk
+from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.networks.architectures import is_read
+from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.detection.config import changed, load_merged
 from transfer.detection.config_checks import SEMANTIC, check_run, missing_data, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import is_linear_probe
 from transfer.detection.torchvision_engine.resnet import TinyResNetSpec, trunk_name
+from transfer.detection.torchvision_engine.timm_convnet import has_layer_groups
 from transfer.segmentation.dilation import dilate
-from transfer.segmentation.fcn import FCN, LINEAR, LOSS_OVER
+from transfer.segmentation.fcn import FCN, LINEAR, LOSS_OVER, UPER
+from transfer.segmentation.pyramid import check_pyramid_of
 from transfer.segmentation.transforms import TrainTransform
 
 if TYPE_CHECKING:
@@ -42,8 +46,13 @@ BACKBONES = {
 }
 ANY = "any"  # in place of a backbone's name: what the weights hold
 ALL_FROZEN = 5  # MODEL.BACKBONE.FREEZE_AT: Detectron2's number of a ResNet's stem and stages
-# What a linear probe does not have
-FCN_KEYS = ("HEAD_CONVS", "HEAD_CHANNELS", "HEAD_DILATION", "HEAD_CONCAT", "AUX_WEIGHT")
+# What a head does not read
+FCN_KEYS, UPER_KEYS = ("HEAD_CONVS", "HEAD_DILATION", "HEAD_CONCAT"), ("VIT_BLOCKS", "DROP_PATH")
+UNREAD = {
+    FCN: UPER_KEYS,
+    LINEAR: (*FCN_KEYS, "HEAD_CHANNELS", "AUX_WEIGHT", *UPER_KEYS),
+    UPER: FCN_KEYS,
+}
 AT_LEAST_ONE = (
     "SOLVER.MAX_ITER",
     "SOLVER.IMS_PER_BATCH",
@@ -66,11 +75,12 @@ ONE_OF = {
     "TRANSFER.ACCUMULATE": (1,),
     "TRANSFER.LR_SWEEP.RATES": ((),),
     "TRANSFER.INIT": ("auto", "backbone"),
-    "TRANSFER.LR_LAYER_DECAY": (1.0,),
     "TRANSFER.LSJ.SCALES": ((),),
+    "TRANSFER.CONVNET.DROP_PATH": (0.0,),  # TRANSFER.SEMANTIC.DROP_PATH
+    "TRANSFER.CONVNET.OUT_NORM": (False,),
     "TRANSFER.TASK": (SEMANTIC,),
     "TRANSFER.OPTIMIZER": ("SGD", "AdamW"),
-    "TRANSFER.SEMANTIC.HEAD": (FCN, LINEAR),
+    "TRANSFER.SEMANTIC.HEAD": (FCN, LINEAR, UPER),
     "TRANSFER.SEMANTIC.LOSS_OVER": LOSS_OVER,
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
     # Statistics of the batch, over all processes or not; other norms have no protocol here.
@@ -119,38 +129,71 @@ def check(cfg: CfgNode) -> None:
             f"TRANSFER.SEMANTIC.WINDOW_STRIDE {node.WINDOW_STRIDE} must be 0 to TRANSFER.SEMANTIC."
             f"CROP_SIZE {node.CROP_SIZE}: windows further apart leave pixels out"
         )
-    if not 0 <= node.DROPOUT < 1:
-        raise InputError(f"TRANSFER.SEMANTIC.DROPOUT {node.DROPOUT} must be from 0 to below 1")
+    for key in ("DROPOUT", "DROP_PATH"):
+        if not 0 <= node[key] < 1:
+            raise InputError(f"TRANSFER.SEMANTIC.{key} {node[key]} must be from 0 to below 1")
+    if node.POLY_POWER <= 0:
+        raise InputError(f"TRANSFER.SEMANTIC.POLY_POWER {node.POLY_POWER} must be above 0")
+    if min(node.TEST_SCALES, default=1.0) <= 0:
+        raise InputError(f"TRANSFER.SEMANTIC.TEST_SCALES {node.TEST_SCALES} must be above 0")
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError(missing_data(cfg, ("semseg", "coco")))
-    if is_linear_probe(cfg):
-        _check_probe(cfg)
+    _check_head(cfg)
     name = backbone_name(cfg)
+    _check_layers(cfg, name)
     if name is not None:
         check_backbone(cfg, name)
 
 
-def _check_probe(cfg: CfgNode) -> None:
-    """Raises InputError for a key that a linear probe does not have."""
+def _check_head(cfg: CfgNode) -> None:
+    """Raises InputError for a key that the head does not read, or a value that it cannot have."""
     node, defaults = cfg.TRANSFER.SEMANTIC, make_defaults().TRANSFER.SEMANTIC
-    if cfg.MODEL.BACKBONE.FREEZE_AT != ALL_FROZEN:
+    if is_linear_probe(cfg) and cfg.MODEL.BACKBONE.FREEZE_AT != ALL_FROZEN:
         raise InputError(
             f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} must be {ALL_FROZEN} with "
             "TRANSFER.SEMANTIC.HEAD linear, which probes a frozen backbone"
         )
-    for key in FCN_KEYS:
+    for key in UNREAD[node.HEAD]:
         if node[key] != defaults[key]:
             raise InputError(
                 f"TRANSFER.SEMANTIC.{key} {node[key]} has no effect with TRANSFER.SEMANTIC.HEAD "
-                "linear; leave it out"
+                f"{node.HEAD}; leave it out"
             )
+    shares = world_size() if cfg.MODEL.RESNETS.NORM == "BN" else 1
+    if node.HEAD == UPER and cfg.SOLVER.IMS_PER_BATCH < 2 * shares:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is too small for TRANSFER.SEMANTIC."
+            f"HEAD uper, which pools an image to one place: each batch norm needs 2 images; set "
+            f"{2 * shares} or more"
+        )
+
+
+def _check_layers(cfg: CfgNode, name: str | None) -> None:
+    """Raises InputError for rates by layer or dropped blocks of a network that has none of them."""
+    decay, node = cfg.TRANSFER.LR_LAYER_DECAY, cfg.TRANSFER.SEMANTIC
+    if not 0 < decay <= 1:
+        raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
+    known = name is not None and (parse_vit(name) is not None or has_layer_groups(name))
+    layered = node.HEAD == UPER and known
+    if decay < 1 and (not layered or cfg.TRANSFER.OPTIMIZER != "AdamW"):
+        raise InputError(
+            f"TRANSFER.LR_LAYER_DECAY {decay} needs TRANSFER.SEMANTIC.HEAD uper on a ViT or a "
+            "ConvNeXt, and AdamW; set 1"
+        )
+    if node.DROP_PATH and not layered:
+        raise InputError(
+            f"TRANSFER.SEMANTIC.DROP_PATH {node.DROP_PATH} needs a ViT or a ConvNeXt, not "
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}; set 0"
+        )
 
 
 def check_backbone(cfg: CfgNode, name: str) -> None:
     """Raises InputError if a backbone has no map of features of the config's stride."""
     if name not in RESNETS:
+        if cfg.TRANSFER.SEMANTIC.HEAD == UPER:
+            check_pyramid_of(name, cfg.TRANSFER.SEMANTIC.VIT_BLOCKS)
         return
     with torch.device("meta"):  # is quick and does not use the global generator
         trunk = build_trunk(name, {})
@@ -163,15 +206,22 @@ def backbone_name(cfg: CfgNode) -> str | None:
     """Returns the trunk's name, such as "resnet50"; None: what the weights of a probe hold."""
     name = cfg.MODEL.BACKBONE.NAME
     if is_linear_probe(cfg):
-        if name != ANY and not is_read(name):
-            raise InputError(
-                f"MODEL.BACKBONE.NAME {name!r} is unknown for a linear probe; known: {ANY}, "
-                f"{', '.join(RESNETS)}, vit_base_patch16_224 and the like, and timm's ConvNets"
-            )
+        _check_read(name, (ANY, *RESNETS), "a linear probe")
         return None if name == ANY else name
+    if cfg.TRANSFER.SEMANTIC.HEAD == UPER and name not in BACKBONES:
+        _check_read(name, tuple(BACKBONES), "TRANSFER.SEMANTIC.HEAD uper")
+        return name
     node = cfg.MODEL.RESNETS
     known = find(name, BACKBONES, "MODEL.BACKBONE.NAME")
     return known or trunk_name(node.DEPTH, node.NUM_GROUPS, node.WIDTH_PER_GROUP)
+
+
+def _check_read(name: str, known: Sequence[str], head: str) -> None:
+    if name not in known and not is_read(name):
+        raise InputError(
+            f"MODEL.BACKBONE.NAME {name!r} is unknown for {head}; known: {', '.join(known)}, "
+            "vit_base_patch16_224 and the like, and timm's ConvNets"
+        )
 
 
 def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
@@ -182,6 +232,9 @@ def segmenter_arguments(cfg: CfgNode) -> dict[str, Any]:
         "head": node.HEAD,
         "frozen": cfg.MODEL.BACKBONE.FREEZE_AT == ALL_FROZEN,
         "window_stride": node.WINDOW_STRIDE,
+        "test_flip": node.TEST_FLIP,
+        "vit_blocks": tuple(node.VIT_BLOCKS),
+        "drop_path": node.DROP_PATH,
         "num_classes": node.NUM_CLASSES,
         "output_stride": node.OUTPUT_STRIDE,
         "contract_dilation": node.CONTRACT_DILATION,

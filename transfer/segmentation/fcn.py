@@ -2,8 +2,8 @@
 
 It has a dilated ResNet, a head of a few 3x3 convolutions with a 1x1 classifier, and bilinear
 upsampling to the input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN, mmseg's
-fcn_r50-d8.py). The head of a linear probe (`linear_head.py`) also goes on other networks; then, and
-wherever the config says so, the backbone is frozen.
+fcn_r50-d8.py). The head of a linear probe (`linear_head.py`) and UPerNet's (`uper_head.py`) also go
+on other networks; with the former, and wherever the config says so, the backbone is frozen.
 
 Legend: N images, C channels, K classes; H, W original pixels; h, w the network's input.
 """
@@ -21,14 +21,25 @@ from pretrain.backbones.resnet import Trunk
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
+from transfer.segmentation.convolution import convolution
 from transfer.segmentation.data import IGNORE
 from transfer.segmentation.dilation import dilate
-from transfer.segmentation.feature_maps import feature_maps, map_width, padded, side_unit
+from transfer.segmentation.drop_path import add_drop_path
+from transfer.segmentation.feature_maps import (
+    feature_maps,
+    map_width,
+    maps_at,
+    padded,
+    side_unit,
+    stage_width,
+)
 from transfer.segmentation.linear_head import LinearHead
+from transfer.segmentation.pyramid import Pyramid
 from transfer.segmentation.sliding_windows import mean_over_windows
+from transfer.segmentation.uper_head import UperHead
 
 LOSS_OVER = ("labelled", "all")
-FCN, LINEAR = "fcn", "linear"
+FCN, LINEAR, UPER = "fcn", "linear", "uper"
 
 
 class FcnHead(nn.Module):
@@ -53,9 +64,9 @@ class FcnHead(nn.Module):
         super().__init__()
         widths = [in_channels, *[channels] * num_convs]
         self.convs = nn.Sequential(
-            *(_conv(a, b, dilation) for a, b in zip(widths[:-1], widths[1:]))
+            *(convolution(a, b, dilation=dilation) for a, b in zip(widths[:-1], widths[1:]))
         )
-        self.conv_cat = _conv(in_channels + widths[-1], channels, 1) if concat else None
+        self.conv_cat = convolution(in_channels + widths[-1], channels) if concat else None
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -70,12 +81,6 @@ class FcnHead(nn.Module):
         return self.classifier(self.dropout(y))
 
 
-def _conv(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class Segmenter(nn.Module):
     """Maps a batch of dicts (`transforms.py`) to losses in training, and else to class maps.
 
@@ -85,26 +90,33 @@ class Segmenter(nn.Module):
 
     With `frozen` the backbone has no gradients and is never in training mode, so that no tensor of
     it changes, the statistics of its batch norms included. With a `window_stride` above 0 a test
-    image is scored in windows of `crop_size`.
+    image is scored in windows of `crop_size`. With a `pyramid` the head takes all of its maps.
+
+    If the test image is given in several sizes ("scaled"), or with `test_flip` also mirrored, the
+    class probabilities of all passes are averaged at the original size, as mmseg does.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        head: FcnHead | LinearHead,
+        head: FcnHead | LinearHead | UperHead,
         aux_head: FcnHead | None,
         preprocess: Preprocess,
         *,
+        pyramid: Pyramid | None = None,
         crop_size: int,
         align_corners: bool,
         aux_weight: float = 0.0,
         loss_over: str = "labelled",
         frozen: bool = False,
         window_stride: int = 0,
+        test_flip: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.aux_head = backbone, head, aux_head
-        self.preprocess, self.side_unit = preprocess, side_unit(backbone)
+        self.pyramid, self.test_flip = pyramid, test_flip
+        self.preprocess = preprocess
+        self.side_unit = side_unit(backbone) * (1 if pyramid is None else pyramid.unit)
         self.crop_size, self.align_corners = crop_size, align_corners
         self.aux_weight, self.loss_over = aux_weight, loss_over
         self.frozen, self.window_stride = frozen, window_stride
@@ -141,8 +153,15 @@ class Segmenter(nn.Module):
     def scores(self, images: Tensor) -> list[Tensor]:
         """Maps (N, 3, h, w) to the scores of both heads at the resolution of the features."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = feature_maps(self.backbone, images)
-        scores = [self.head(maps[-1])]
+            if self.pyramid is None:
+                maps = feature_maps(self.backbone, images)
+            else:
+                maps = maps_at(self.backbone, images, self.pyramid.places)
+        if self.pyramid is None:
+            scores = [self.head(maps[-1])]
+        else:
+            maps = self.pyramid(maps)
+            scores = [self.head(maps)]
         if self.aux_head is not None and self.training:
             scores.append(self.aux_head(maps[-2]))
         return scores
@@ -169,15 +188,30 @@ class Segmenter(nn.Module):
         return self.preprocess.apply(image[None].to(device, non_blocking=True))
 
     def _predict(self, item: Mapping[str, Any]) -> Tensor:
-        image = self._input(item["image"])
+        passes = [
+            (image, flip)
+            for image in item.get("scaled", [item["image"]])
+            for flip in ((False, True) if self.test_flip else (False,))
+        ]
+        size = (item["height"], item["width"])
+        total = self._test_scores(*passes[0], size)
+        if len(passes) > 1:  # of one pass, scores and probabilities have the same largest class
+            total = total.softmax(dim=1)
+        for image, flip in passes[1:]:
+            total += self._test_scores(image, flip, size).softmax(dim=1)
+        return total[0].argmax(dim=0).to(torch.uint8)
+
+    def _test_scores(self, pixels: Tensor, flip: bool, size: Sequence[int]) -> Tensor:
+        """Maps uint8 (3, h, w) to scores (1, K, *size), of the mirrored image mirrored back."""
+        image = self._input(pixels.flip(-1) if flip else pixels)
         # First to the input's size, as in mmseg: it matters if the test images were resized.
         if self.window_stride:
             sizes = (self.crop_size, self.window_stride)
             scores = mean_over_windows(image, lambda part: self.pixel_scores(part)[0], *sizes)
         else:
             scores = self.pixel_scores(image)[0]
-        scores = self._upsample(scores, (item["height"], item["width"]))
-        return scores[0].argmax(dim=0).to(torch.uint8)
+        scores = self._upsample(scores, size)
+        return scores.flip(-1) if flip else scores
 
     def _upsample(self, scores: Tensor, size: Sequence[int]) -> Tensor:
         if scores.shape[-2:] == torch.Size(size):
@@ -207,6 +241,9 @@ def build_segmenter(
     head: str = FCN,
     frozen: bool = False,
     window_stride: int = 0,
+    test_flip: bool = False,
+    vit_blocks: Sequence[int] = (),
+    drop_path: float = 0.0,
     head_convs: int,
     head_channels: int,
     head_dilation: int,
@@ -225,14 +262,26 @@ def build_segmenter(
             because a dilated convolution has no such padding; the caller warns about it.
     """
     trunk = build_trunk(backbone, {k: v for k, v in architecture.items() if k != "padding"})
-    classifier: FcnHead | LinearHead
-    aux_head = None
+    classifier: FcnHead | LinearHead | UperHead
+    aux_head, pyramid, aux_inputs = None, None, 0
     if isinstance(trunk, Trunk):
         dilate(trunk, output_stride, contract_dilation)
+        aux_inputs = stage_width(trunk, trunk.stages[-2])
     elif head == FCN:
         raise InputError(f"an FCN needs a ResNet, not a {backbone}; give weights of a ResNet")
     if head == LINEAR:
         classifier = LinearHead(map_width(trunk), num_classes, dropout=dropout)
+    elif head == UPER:
+        add_drop_path(trunk, drop_path)
+        pyramid = Pyramid(trunk, backbone, vit_blocks)
+        aux_inputs = pyramid.widths[-2]
+        classifier = UperHead(
+            pyramid.widths,
+            head_channels,
+            num_classes,
+            dropout=dropout,
+            align_corners=align_corners,
+        )
     else:
         classifier = FcnHead(
             map_width(trunk),
@@ -243,27 +292,22 @@ def build_segmenter(
             concat=head_concat,
             dropout=dropout,
         )
-    if isinstance(trunk, Trunk) and aux_weight > 0:
-        inputs = stage_width(trunk, trunk.stages[-2])
-        aux_head = FcnHead(inputs, aux_channels, num_classes, num_convs=1, dropout=dropout)
+    if aux_inputs and aux_weight > 0:
+        aux_head = FcnHead(aux_inputs, aux_channels, num_classes, num_convs=1, dropout=dropout)
     return Segmenter(
         trunk,
         classifier,
         aux_head,
         preprocess,
+        pyramid=pyramid,
         crop_size=crop_size,
         align_corners=align_corners,
         aux_weight=aux_weight,
         loss_over=loss_over,
         frozen=frozen,
         window_stride=window_stride,
+        test_flip=test_flip,
     )
-
-
-def stage_width(trunk: Trunk, stage: str) -> int:
-    """Returns the number of channels of a stage's output."""
-    convs = [m for m in getattr(trunk, stage)[-1].modules() if isinstance(m, nn.Conv2d)]
-    return convs[-1].out_channels
 
 
 def load_backbone(model: Segmenter, state: Mapping[str, Tensor], where: str) -> None:

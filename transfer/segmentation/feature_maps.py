@@ -9,6 +9,7 @@ Legend: N images, C channels; h, w pixels of the input; h', w' places of a map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import torch.nn.functional as F
@@ -24,6 +25,12 @@ class TimmNetwork(Protocol):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Maps (N, 3, h, w) to tokens (N, T, C) or to a map (N, C, h', w')."""
+        ...
+
+    def forward_intermediates(
+        self, x: Tensor, indices: list[int], *, intermediates_only: bool
+    ) -> list[Tensor]:
+        """Maps (N, 3, h, w) to the maps (N, C, h', w') after the blocks or stages `indices`."""
         ...
 
 
@@ -46,9 +53,27 @@ def feature_maps(trunk: nn.Module, images: Tensor) -> list[Tensor]:
     return [patches.transpose(1, 2).unflatten(2, grid)]
 
 
+def maps_at(trunk: nn.Module, images: Tensor, places: Sequence[int]) -> list[Tensor]:
+    """Maps (N, 3, h, w) to the maps (N, C, h', w') after a ViT's blocks or a ConvNet's stages.
+
+    The last norm is not applied. The sides of the images must be multiples of `side_unit`.
+    """
+    if isinstance(trunk, Trunk):
+        maps = trunk.forward_stages(images)
+        return [maps[trunk.stages[place]] for place in places]
+    network = cast(TimmNetwork, trunk)
+    return network.forward_intermediates(images, list(places), intermediates_only=True)
+
+
 def map_width(trunk: nn.Module) -> int:
     """Returns the number of channels C of the last map."""
     return trunk.out_dim if isinstance(trunk, Trunk) else cast(TimmNetwork, trunk).num_features
+
+
+def stage_width(trunk: Trunk, stage: str) -> int:
+    """Returns the number of channels of a stage's output."""
+    convs = [m for m in getattr(trunk, stage)[-1].modules() if isinstance(m, nn.Conv2d)]
+    return convs[-1].out_channels
 
 
 def side_unit(trunk: nn.Module) -> int:

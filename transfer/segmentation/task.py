@@ -1,4 +1,4 @@
-"""Semantic segmentation as a task: trains an FCN or a linear probe on weights and scores it.
+"""Semantic segmentation as a task: trains an FCN, UPerNet or a linear probe, and scores it.
 
 The config and the files are the same as for detection. Trial t uses seed SEED + t.
 """

@@ -135,7 +135,8 @@ def predict(
     """
     num_classes = cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     share = rank_share(len(test_set), rank(), world_size())
-    mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes)
+    scales = tuple(cfg.TRANSFER.SEMANTIC.TEST_SCALES)
+    mapper = InferenceMapper(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, num_classes, scales)
     batches = [[(0, index)] for index in share]
     device = process_device(cfg.MODEL.DEVICE)
     loader = load(test_set.samples, mapper, batches, cfg.DATALOADER.NUM_WORKERS, device)

@@ -65,10 +65,7 @@ class TrainTransform:
         """Draws the size to which the full image is scaled."""
         short_edge = int(rng.choice(np.asarray(self.short_edges)))
         ratio = rng.uniform(*self.scale_range)
-        if short_edge == 0:
-            return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
-        edges = max(1, int(short_edge * ratio)), max(1, int(self.max_size * ratio))
-        return resized_shape(height, width, *edges)
+        return scaled_shape(height, width, short_edge, self.max_size, ratio)
 
     def draw_crop(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
         """Draws rows and columns of the crop, uniform over all crops inside the image."""
@@ -85,6 +82,20 @@ class TrainTransform:
         begins = [int(rng.integers(max(side - self.crop_size, 0) + 1)) for side in shape]
         rows, columns = (slice(begin, begin + self.crop_size) for begin in begins)
         return rows, columns
+
+
+def scaled_shape(
+    height: int, width: int, short_edge: int, max_size: int, ratio: float
+) -> tuple[int, int]:
+    """Returns the size (h, w) of an image (H, W) whose test or training size is scaled by `ratio`.
+
+    The short edge becomes `short_edge` unless the long one would exceed `max_size`; 0: the original
+    size.
+    """
+    if short_edge == 0:
+        return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
+    edges = max(1, int(short_edge * ratio)), max(1, int(max_size * ratio))
+    return resized_shape(height, width, *edges)
 
 
 def jitter(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -134,18 +145,29 @@ class TrainMapper:
 
 @dataclass(frozen=True)
 class InferenceMapper:
-    """Resizes a test image (not if `short_edge` is 0) but not its mask; ignores `position`."""
+    """Resizes a test image (not if `short_edge` is 0) but not its mask; ignores `position`.
+
+    With `scales` the input also has "scaled": a list of the image at each of these factors on its
+    test size.
+    """
 
     short_edge: int
     max_size: int
     num_classes: int
+    scales: Sequence[float] = ()
 
     def __call__(self, sample: SemanticSample, position: int) -> dict[str, Any]:
         pixels, mask = read_pair(sample, self.num_classes)
         height, width = mask.shape
-        size = resized_shape(height, width, self.short_edge, self.max_size)
-        pixels = Geometry(height, width, *size, flip=False).image(pixels)
-        return _described(sample, pixels, mask, mask.shape)
+
+        def resized(ratio: float) -> np.ndarray:
+            size = scaled_shape(height, width, self.short_edge, self.max_size, ratio)
+            return Geometry(height, width, *size, flip=False).image(pixels)
+
+        item = _described(sample, resized(1.0), mask, mask.shape)
+        if self.scales:
+            item["scaled"] = [_as_tensor(resized(ratio)) for ratio in self.scales]
+        return item
 
 
 def read_pair(sample: SemanticSample, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,10 +186,15 @@ def _described(
     sample: SemanticSample, pixels: np.ndarray, mask: np.ndarray, original: tuple[int, ...]
 ) -> dict[str, Any]:
     return {
-        "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        "image": _as_tensor(pixels),
         "mask": torch.from_numpy(np.array(mask)),
         "height": original[0],
         "width": original[1],
         "image_id": sample.image_id,
         "file_name": sample.file_name,
     }
+
+
+def _as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Maps uint8 (h, w, 3) to (3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

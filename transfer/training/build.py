@@ -32,6 +32,7 @@ from transfer.training.clipping import Clipping
 from transfer.training.loop import Periodic, train
 from transfer.training.metrics import open_metrics
 from transfer.training.optimizer import (
+    DETECTORS_NETWORK,
     build_optimizer,
     convnext_layer_factor,
     param_groups,
@@ -43,6 +44,10 @@ from transfer.training.schedule import Schedule, check_steps
 from transfer.training.state import TrainingState
 
 Model = TypeVar("Model", bound=nn.Module)
+
+# What the names of timm's parameters begin with: of a detector's ConvNet, and of the ViT or the
+# ConvNet of a segmenter, which has no pyramid around it.
+TIMM_NETWORKS = ("backbone.bottom_up.network.", "backbone.blocks.", "backbone.stages.")
 
 
 def begin_training(
@@ -141,7 +146,7 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_pos_embed=cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED,
         layer_factor=layer_factor_of(model, cfg),
-        flat_as_norms="backbone.bottom_up.network.",
+        flat_as_norms=TIMM_NETWORKS,
     )
     optimizer = build_optimizer(
         groups,
@@ -165,12 +170,17 @@ def make_clipping(cfg: CfgNode) -> Clipping | None:
 def layer_factor_of(model: nn.Module, cfg: CfgNode) -> Callable[[str], float]:
     """What the rates of a ViT's or a ConvNeXt's layers are multiplied by, from their names."""
     decay = cfg.TRANSFER.LR_LAYER_DECAY
-    third = re.compile(r"backbone\.bottom_up\.network\.stages\.2\.blocks\.(\d+)\..*")
-    places = [third.fullmatch(name) for name, _ in model.named_parameters()]
-    blocks = 1 + max((int(place[1]) for place in places if place), default=-1)
-    if blocks:
+    third = rf"backbone\.(?:{DETECTORS_NETWORK})?stages\.2\.blocks\.(\d+)\."
+    if blocks := _count(model, third):
         return partial(convnext_layer_factor, decay=decay, blocks=blocks)
-    return partial(vit_layer_factor, decay=decay, depth=cfg.TRANSFER.VIT.DEPTH)
+    depth = _count(model, r"backbone\.(?:net\.)?blocks\.(\d+)\.")
+    return partial(vit_layer_factor, decay=decay, depth=depth)
+
+
+def _count(model: nn.Module, pattern: str) -> int:
+    """Returns the number of blocks whose parameters' names begin with the pattern."""
+    places = [re.match(pattern, name) for name, _ in model.named_parameters()]
+    return 1 + max((int(place[1]) for place in places if place), default=-1)
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:
@@ -185,6 +195,7 @@ def make_schedule(cfg: CfgNode) -> Schedule:
         warmup_factor=solver.WARMUP_FACTOR,
         warmup_method=solver.WARMUP_METHOD,
         end_factor=solver.BASE_LR_END / solver.BASE_LR,
+        power=cfg.TRANSFER.SEMANTIC.POLY_POWER,
         num_decays=solver.NUM_DECAYS,
         rescale=solver.RESCALE_INTERVAL,
     )

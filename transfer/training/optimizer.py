@@ -16,6 +16,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from pretrain.common.errors import InputError
 
 OPTIMIZERS = ("SGD", "AdamW")
+TOKENS = ("pos_embed", "cls_token", "reg_token")  # timm's names of a ViT's
+DETECTORS_NETWORK = r"bottom_up\.network\."  # between `backbone.` and timm's name in a detector
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
@@ -29,15 +31,15 @@ def param_groups(
     bias_lr_factor: float = 1.0,
     weight_decay_pos_embed: float | None = None,
     layer_factor: Callable[[str], float] = lambda name: 1.0,
-    flat_as_norms: str | None = None,
+    flat_as_norms: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """Returns trainable parameters in groups of equal weight decay and rate, in the model's order.
 
     With `weight_decay_bias` None, biases have no special decay; in norm layers they count as norms.
-    `weight_decay_pos_embed` applies to parameters named `pos_embed` (None: no special decay).
+    `weight_decay_pos_embed` applies to positions and tokens, TOKENS (None: no special decay).
     `layer_factor` maps a parameter's full name to the factor on its rate. Parameters of one
-    dimension whose names begin with `flat_as_norms` count as norms (layer scales and response norms
-    of a ConvNeXt).
+    dimension whose names begin with one of `flat_as_norms` count as norms (layer scales and
+    response norms of a ConvNeXt).
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -47,13 +49,13 @@ def param_groups(
                 continue
             seen.add(id(parameter))
             decay, rate = weight_decay, base_lr * layer_factor(f"{path}.{name}")
-            flat = flat_as_norms is not None and parameter.dim() <= 1
-            if isinstance(module, NORMS) or flat and path.startswith(flat_as_norms or ""):
+            flat = parameter.dim() <= 1 and path.startswith(flat_as_norms)
+            if isinstance(module, NORMS) or flat:
                 decay = weight_decay_norm
             if name == "bias":
                 decay = decay if weight_decay_bias is None else weight_decay_bias
                 rate = rate * bias_lr_factor
-            if name == "pos_embed" and weight_decay_pos_embed is not None:
+            if name in TOKENS and weight_decay_pos_embed is not None:
                 decay = weight_decay_pos_embed
             group = groups.setdefault(
                 (decay, rate), {"params": [], "weight_decay": decay, "lr": rate}
@@ -72,7 +74,7 @@ def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
     block = re.match(r"backbone\..*\bblocks\.(\d+)\.", name)
     if block:
         layer = int(block[1]) + 1
-    elif re.match(r"backbone\..*\b(pos_embed|patch_embed)\b", name):
+    elif re.match(rf"backbone\..*\b({'|'.join(TOKENS)}|patch_embed)\b", name):
         layer = 0
     return decay ** (depth + 1 - layer)
 
@@ -87,12 +89,13 @@ def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
     As facebookresearch/ConvNeXt object_detection/mmcv_custom/layer_decay_optimizer_constructor.py.
 
     Args:
-        name: timm's behind `backbone.bottom_up.network.`.
+        name: timm's behind `backbone.bottom_up.network.`, or `backbone.` in a segmenter.
         blocks: of the third stage: 9 make 6 groups, 27 make 12.
     """
     last = 3 + -(-blocks // 3)
     group = last + 1
-    place = re.match(r"backbone\.bottom_up\.network\.(?:(stem)|stages\.(\d)\.(\w+)\.(\d+))\.", name)
+    timms = r"(?:(stem)|stages\.(\d)\.(\w+)\.(\d+))\."
+    place = re.match(rf"backbone\.(?:{DETECTORS_NETWORK})?{timms}", name)
     if place and place[1]:
         group = 0
     elif place:
