@@ -52,6 +52,7 @@ CONFIG_READERS = {
     "transfer.classification.protocols.knn",
     "transfer.classification.protocols.kshot",
     "transfer.classification.protocols.linear",
+    "transfer.classification.protocols.logistic",
     "transfer.classification.protocols.protocol",
     "transfer.classification.protocols.svm",
     "transfer.classification.protocols.train_on_crops",

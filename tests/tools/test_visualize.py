@@ -230,7 +230,7 @@ def test_spectrum_of_images(
     [
         ("views --config mscn_dmo.yaml", "did you mean 'mscn_demo.yaml'"),
         ("views --config {}/masked.yaml VIEWS.SISE 3", "unknown key VIEWS.SISE"),
-        ("views --config SEED 3", "no config before the override SEED"),
+        ("views --config SEED 3", "--config must name a config before the override SEED"),
         ("views --config {}/masked.yaml --rows 0", "--rows 0 must be at least 1"),
         ("views --config {}/masked.yaml --images {}/gone", "{}/gone does not exist; expected"),
         ("views --config {}/masked.yaml --images fodler:x", "unknown data set 'fodler'"),

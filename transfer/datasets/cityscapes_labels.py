@@ -1,8 +1,8 @@
 """Cityscapes' labels, and where the files of an image are in its official layout.
 
 Names, ids, categories and mean sizes are those of mcordts/cityscapesScripts 2.3.0
-(helpers/labels.py and evaluation/evalPixelLevelSemanticLabeling.py). 19 of the labels are classes of the semantic
-segmentation, 8 of these have objects.
+(helpers/labels.py and evaluation/evalPixelLevelSemanticLabeling.py). 19 of the labels are classes
+of the semantic segmentation, and 8 of these have objects.
 """
 
 from __future__ import annotations

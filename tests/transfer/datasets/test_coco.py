@@ -324,18 +324,21 @@ def test_encodings_of_json(folder: Path, encoding: str) -> None:
     assert read_json(folder / "x.json", folder) == whole
 
 
+SMALL = {"file_name": "a", "height": 1, "width": 1}
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
         ("annotations", None, r"entries are not records \(1: annotations\[1\] \(null\)\)"),
         ("images", "a.png", r'images\[2\] \("a.png"\)'),
         ("categories", ["cat"], r"categories\[2\] .*cat"),
-        ("images", {"id": None, "file_name": "a", "height": 1, "width": 1}, r"images\[2\] \(id null"),
-        ("images", {"id": 1.5, "file_name": "a", "height": 1, "width": 1}, r"images\[2\] \(id 1.5"),
-        ("images", {"id": "x", "file_name": "a", "height": 1, "width": 1}, "1 of the 3 ids of 'images'"),
-        ("images", {"id": 7.0, "file_name": "a", "height": 1, "width": 1}, "the id 7 occurs twice"),
+        ("images", {"id": None, **SMALL}, r"images\[2\] \(id null"),
+        ("images", {"id": 1.5, **SMALL}, r"images\[2\] \(id 1.5"),
+        ("images", {"id": "x", **SMALL}, "1 of the 3 ids of 'images'"),
+        ("images", {"id": 7.0, **SMALL}, "the id 7 occurs twice"),
         ("annotations", {"id": True}, r"annotations\[1\] \(id true\)"),
-        ("categories", {"id": 5, "name": ""}, r'not text, or empty \(1: categories\[2\] \(name ""\)\)'),
+        ("categories", {"id": 5, "name": ""}, r'or empty \(1: categories\[2\] \(name ""\)\)'),
         ("categories", {"id": 5, "name": None}, r"names of classes are not text.*\(name null\)"),
     ],
 )  # fmt: skip

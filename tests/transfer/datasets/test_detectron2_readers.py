@@ -88,7 +88,10 @@ def test_coco(root: Path) -> None:
 
 NUMBERS: dict[str, Any] = {
     "whole": {"bbox": [1, 2, 7, 5], "segmentation": [[1, 1, 9, 1, 9, 9]]},
-    "partly outside": {"bbox": [-7.0, 3.0, 16.0, 30.0], "segmentation": [[-7.0, 1.0, 30.0, 1.0, 9.0, 20.0]]},
+    "partly outside": {
+        "bbox": [-7.0, 3.0, 16.0, 30.0],
+        "segmentation": [[-7.0, 1.0, 30.0, 1.0, 9.0, 20.0]],
+    },
     "over all edges": {"bbox": [-5.5, -6.25, 33.0, 29.0], "segmentation": [TRIANGLE]},
 }  # fmt: skip
 

@@ -107,7 +107,7 @@ def ids(samples: tuple[Sample, ...]) -> list[int]:
 
 
 def test_the_same_images_everywhere() -> None:
-    """By coreutils: seq 0 999, the sha256sum of each number, sorted; the numbers of the first 10."""
+    """By coreutils: seq 0 999, the sha256sum of each number, sorted; the first 10 numbers."""
     assert ids(percent(images(1000), 1)) == [178, 245, 286, 342, 374, 610, 636, 671, 719, 886]
 
 

@@ -261,6 +261,7 @@ def test_objects_are_those_of_detectron2s_reader(
     data: DetectionSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its reader gets the labels of the module that only its authors have."""
+    pytest.importorskip("detectron2.data", reason="detectron2 is not installed")
     from detectron2.data.datasets.cityscapes import _cityscapes_files_to_dict
 
     ids = {**VOID, **{label.name: label.id for label in LABELS_OF_CLASSES}}

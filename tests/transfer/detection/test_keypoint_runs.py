@@ -181,7 +181,7 @@ def test_data_that_is_refused(digits: Path, tmp_path: Path, change: Any, message
         ("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS ()", "CONV_DIMS .* needs the channels"),
         ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 0", "NUM_KEYPOINTS must be 1 or above"),
         ("MODEL.ROI_KEYPOINT_HEAD.NAME Other", "NAME 'Other' is not supported; the only value"),
-        ("MODEL.META_ARCHITECTURE RetinaNet", "RetinaNet does not go with"),
+        ("MODEL.META_ARCHITECTURE RetinaNet", "RetinaNet does not work with"),
         ("MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE -1", "must be 0 or above"),
     ],
 )

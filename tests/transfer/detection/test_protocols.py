@@ -55,9 +55,10 @@ def test_header(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_builds(name: str) -> None:
     """On the meta device, which takes no memory: the module tree is the detector's."""
+    cfg = load_detection_config(name)
     with torch.device("meta"):
-        detector = DetectorSpec.from_config(load_detection_config(name)).build()
-    assert (detector.roi_heads.mask_head is not None) == name.startswith("coco")
+        detector = DetectorSpec.from_config(cfg).build()
+    assert (detector.roi_heads.mask_head is not None) == cfg.MODEL.MASK_ON
 
 
 def test_batch_norm_trains_in_every_protocol() -> None:

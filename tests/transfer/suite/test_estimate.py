@@ -205,7 +205,7 @@ def test_a_plan_says_if_many_checkpoints_have_few_trials(tmp_path: Path) -> None
 
 
 def test_weights_that_a_job_will_make_are_stood_in_for(tmp_path: Path) -> None:
-    later = dict(needs=("convert/a",), weights=str(tmp_path / "a.pkl"), config="c.yaml")
+    later = dict(needs=("convert/a",), weights=str(tmp_path / "a.pkl"), config="knn.yaml")
     words = probe_command(job("cls", **later), "resnet18")
     assert words[words.index("--weights") + 1] == "random"
     assert words[-6:-2] == ("BACKBONE.NAME", "resnet18", "CACHE_DIR", "")
