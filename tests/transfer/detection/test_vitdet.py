@@ -103,7 +103,7 @@ def test_facts_of_the_weights_win(caplog: pytest.LogCaptureFixture) -> None:
     same = with_backbone(cfg, weights_of("vit_tiny_patch16_224"))
     assert same == cfg
     detector = DetectorSpec.from_config(with_backbone(cfg, weights_of())).build()
-    with pytest.raises(InputError, match="attention has 6 heads, the detector's 3"):
+    with pytest.raises(InputError, match="attention has 6 heads, the detector's has 3"):
         load_backbone(detector, weights_of(num_heads=6))
 
 
