@@ -8,7 +8,6 @@ with the names of the 150 classes. In a mask 1 to 150 are classes, and 0 is ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +17,9 @@ from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.data.folders import IMAGE_SUFFIXES
 from transfer.datasets.voc_lists import FileIndex
 
-UNUSED = 255
 ADE20K_CLASSES = 150
+# Number in a mask -> class, or 255, which is not used; a number beyond the classes is refused
+NUMBERS = bytes([255, *range(255)])
 
 
 class Pair(NamedTuple):
@@ -28,23 +28,6 @@ class Pair(NamedTuple):
     image: str
     mask: str
     image_id: str
-
-
-class Layout(NamedTuple):
-    """Where a data set has its files.
-
-    Attributes:
-        folder: below the data sets' root.
-        images, masks: folders of a split in it.
-        tree: the expected files, for messages.
-        numbers: 256 bytes, number in a mask -> class, or 255.
-    """
-
-    folder: str
-    images: str
-    masks: str
-    tree: str
-    numbers: bytes
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -66,45 +49,27 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _ade20k(split: str) -> Layout:
-    tree = "{images/%s/*.jpg, annotations/%s/*.png, objectInfo150.txt}" % (split, split)
-    numbers = bytes([UNUSED, *range(255)])  # beyond the classes it is refused
-    return Layout(
-        "ADEChallengeData2016",
-        f"images/{split}",
-        f"annotations/{split}",
-        tree,
-        numbers,
-    )
-
-
-LAYOUTS: Mapping[str, Layout] = {
-    "ade20k_sem_seg_train": _ade20k("training"),
-    "ade20k_sem_seg_val": _ade20k("validation"),
-}
-
-
-def read_pairs(layout: Layout, root: Path) -> list[Pair]:
+def read_pairs(folder: Path, split: str) -> list[Pair]:
     """Returns all images of a split, by name, with their masks.
 
     Raises:
         InputError: a folder or masks are missing; the message shows the expected tree.
     """
-    folder = root / layout.folder
-    for part in (layout.images, layout.masks):
-        if not (folder / part).is_dir():
-            raise InputError(f"{folder / part} is missing; expected {folder}/{layout.tree}")
-    images = FileIndex(folder / layout.images, IMAGE_SUFFIXES)
-    masks = FileIndex(folder / layout.masks, [".png"])
-    findings, pairs = Findings(str(folder / layout.images)), []
+    image_folder, mask_folder = folder / "images" / split, folder / "annotations" / split
+    tree = f"{{images/{split}/*.jpg, annotations/{split}/*.png, objectInfo150.txt}}"
+    for part in (image_folder, mask_folder):
+        if not part.is_dir():
+            raise InputError(f"{part} is missing; expected {folder}/{tree}")
+    images, masks = FileIndex(image_folder, IMAGE_SUFFIXES), FileIndex(mask_folder, [".png"])
+    findings, pairs = Findings(str(image_folder)), []
     for name in images:
         mask = masks.path(name)
         if mask is None:
-            where = f"{folder / layout.masks / name}.png"
-            findings.refuse("masks of images are missing", where, f"expected {layout.tree}")
+            where = f"{mask_folder / name}.png"
+            findings.refuse("masks of images are missing", where, f"expected {tree}")
         else:
             pairs.append(Pair(str(images.path(name)), str(mask), name))
     findings.report()
     if not pairs:
-        raise InputError(f"{folder / layout.images} has no image; expected {folder}/{layout.tree}")
+        raise InputError(f"{image_folder} has no image; expected {folder}/{tree}")
     return pairs

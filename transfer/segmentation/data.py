@@ -42,12 +42,11 @@ from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
 from transfer.segmentation import ade20k, cityscapes
-from transfer.segmentation.ade20k import LAYOUTS, read_pairs
 from transfer.segmentation.instances import IGNORE, class_map
 
 logger = logging.getLogger(__name__)
 
-PREFIX, OBJECTS, CITYSCAPES = "semseg", "coco", "cityscapes"
+PREFIX, OBJECTS, CITYSCAPES, ADE20K = "semseg", "coco", "cityscapes", "ade20k"
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
@@ -62,6 +61,8 @@ BUILTIN = {
     "voc_2012_sem_seg_trainval": ("VOC2012", "trainval"),
     "cityscapes_fine_sem_seg_train": ("cityscapes", "train"),
     "cityscapes_fine_sem_seg_val": ("cityscapes", "val"),
+    "ade20k_sem_seg_train": ("ADEChallengeData2016", "training"),
+    "ade20k_sem_seg_val": ("ADEChallengeData2016", "validation"),
 }
 _HINTS = {
     "train_aug": " (train_aug.txt lists 10,582 images: those of train.txt and SBD's 9,118, whose "
@@ -169,7 +170,7 @@ def open_sets(
         return _open_cityscapes(names, tuple(classes) or (like.classes if like else ()))
     samples: list[SemanticSample] = []
     for name in names:
-        samples += _read_official(name) if name in LAYOUTS else read_split(*locate(name))
+        samples += _read_ade20k(name) if _is_ade20k(name) else read_split(*locate(name))
     found = tuple(classes) or (like.classes if like else _classes(names, samples))
     if len(set(found)) != len(found):
         raise InputError(f"a class is listed twice: {', '.join(found)}")
@@ -190,10 +191,13 @@ def _open_objects(names: Sequence[str], classes: tuple[str, ...]) -> SemanticSet
     return SemanticSet(found.name, samples, (BACKGROUND, *found.classes))
 
 
-def _read_official(name: str) -> list[SemanticSample]:
-    layout = LAYOUTS[name]
-    pairs = read_pairs(layout, datasets_root())
-    return [SemanticSample(*pair, numbers=layout.numbers) for pair in pairs]
+def _is_ade20k(name: str) -> bool:
+    return name.startswith(f"{ADE20K}_")
+
+
+def _read_ade20k(name: str) -> list[SemanticSample]:
+    pairs = ade20k.read_pairs(*locate(name))
+    return [SemanticSample(*pair, numbers=ade20k.NUMBERS) for pair in pairs]
 
 
 def _is_cityscapes(name: str) -> bool:
@@ -221,8 +225,7 @@ def locate(name: str) -> tuple[Path, str]:
             raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
         folder = Path(text).expanduser()
         return (folder if folder.is_absolute() else datasets_root() / folder), split
-    places = BUILTIN | {known: (layout.folder, "") for known, layout in LAYOUTS.items()}
-    folder_name, split = find(name, places, "semantic segmentation data set")
+    folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
     return datasets_root() / folder_name, split
 
 
@@ -290,12 +293,12 @@ def _tree(folder: Path, split: str) -> str:
 
 
 def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[str, ...]:
+    if len(set(map(_is_ade20k, names))) > 1:
+        raise InputError(f"data sets {', '.join(names)} have different classes; use only one kind")
+    if _is_ade20k(names[0]):
+        return ade20k.read_classes(locate(names[0])[0])
     if all(name in BUILTIN for name in names):
         return CLASSES
-    if len({name in LAYOUTS for name in names}) > 1:
-        raise InputError(f"data sets {', '.join(names)} have different classes; use only one kind")
-    if names[0] in LAYOUTS:
-        return ade20k.read_classes(locate(names[0])[0])
     listed = {locate(name)[0] / CLASSES_FILE for name in names}
     files = sorted(path for path in listed if path.is_file())
     if files:
