@@ -36,7 +36,6 @@ def words_on_ranks(board: Leaderboard) -> str:
     )
 
 
-MOST_ROWS = 32  # most checkpoints that are set against each other
 WORDS_ON_GROUPS = (
     "Means in percent. Two checkpoints of a task share a letter exactly if no test tells them "
     f"apart (the rule of {BEST} in the report: Holm over all pairs). Place: all that the resolved "

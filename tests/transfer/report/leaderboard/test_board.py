@@ -23,7 +23,7 @@ from transfer.report.leaderboard.correlations import correlations
 from transfer.report.rows_columns_cells import Results
 from transfer.results.comparison import Sample
 from transfer.results.drawn_means import draw_means
-from transfer.results.ranks import ranks_of
+from transfer.results.ranks import kendall, ranks_of, spearman
 from transfer.results.read_records import read_records
 
 Writer = Callable[..., Path]
@@ -223,6 +223,64 @@ def covered(boards: int, trials: int, seed: int = 0) -> float:
 def test_intervals_hold_the_true_place() -> None:
     """In 95 % or more; `docs/report.md` has the numbers of 1,000 leaderboards each."""
     assert covered(40, 3) >= 0.95
+
+
+def _noisy(means: np.ndarray, draws: np.random.Generator, again: int = 1) -> np.ndarray:
+    """(T, k) -> (T, again, k): each mean over three trials with a standard deviation of 0.5."""
+    shape = (means.shape[0], again, means.shape[1])
+    noisy: np.ndarray = means[:, None] + draws.normal(0, 0.5 / np.sqrt(3), shape)
+    return noisy
+
+
+def covered_alike(tasks: int, boards: int, seed: int = 0) -> tuple[float, float]:
+    """The shares of the intervals "on tasks like these" that hold a row's expected mean rank over
+    all such tasks, and its place by it.
+
+    Made-up leaderboards of six rows. A row's quality varies as much between the rows as the
+    quality of one row varies between tasks.
+    """
+    draws, held, placed = np.random.default_rng(seed), 0, 0
+    for _ in range(boards):
+        quality = draws.normal(0, 1, 6)
+        expected = ranks_of(quality + draws.normal(0, 1, (20000, 6))).mean(axis=0)
+        measured = _noisy(quality + draws.normal(0, 1, (tasks, 6)), draws)[:, 0]
+        taken = draws.integers(tasks, size=(1000, tasks))
+        ranks = mean_rank_draws(ranks_of(_noisy(measured, draws, 1000)), taken)
+        places, true = ranks_of(-ranks), ranks_of(-expected)
+        for row in range(6):
+            low, high = interval(ranks[:, row])
+            held += bool(low <= expected[row] <= high)
+            low, high = interval(places[:, row])
+            placed += bool(np.floor(low) <= true[row] <= np.ceil(high))
+    return held / (6 * boards), placed / (6 * boards)
+
+
+def covered_correlation(rows: int, rho: float, pairs: int, seed: int = 0) -> tuple[float, float]:
+    """The shares of the intervals that hold Spearman's and Kendall's correlation of all such rows.
+
+    Rows are normal in both tasks, with the correlation rho (M. Kendall, Rank Correlation Methods,
+    1948: Spearman's is 6 / pi arcsin(rho / 2), Kendall's 2 / pi arcsin(rho)).
+    """
+    draws, held = np.random.default_rng(seed), np.zeros(2)
+    truth = 6 / np.pi * np.arcsin(rho / 2), 2 / np.pi * np.arcsin(rho)
+    for _ in range(pairs):
+        exact = draws.multivariate_normal([0, 0], [[1, rho], [rho, 1]], rows).T
+        drawn = _noisy(_noisy(exact, draws)[:, 0], draws, 1000)
+        again = np.take_along_axis(drawn, draws.integers(rows, size=(1, 1000, rows)), axis=2)
+        for place, of_draws in enumerate((spearman(*again), kendall(*again))):
+            low, high = interval(of_draws[np.isfinite(of_draws)])
+            held[place] += low <= truth[place] <= high
+    return float(held[0] / pairs), float(held[1] / pairs)
+
+
+def test_intervals_on_tasks_like_these_hold() -> None:
+    """Of eight tasks, in 95 % or more; `docs/report.md` has the numbers of 400 boards each."""
+    assert min(covered_alike(8, 30)) >= 0.93
+
+
+def test_intervals_of_correlations_hold() -> None:
+    """Of eight rows, in 95 % or more; `docs/report.md` has the numbers of 400 pairs each."""
+    assert min(covered_correlation(8, 0.5, 40)) >= 0.93
 
 
 def test_gaps_are_named(tmp_path: Path, write_run: Writer) -> None:
