@@ -13,6 +13,11 @@ def datasets_root() -> Path:
     return Path(os.environ.get(VARIABLE) or "datasets").expanduser()
 
 
+def below_root(name: str) -> Path:
+    """The folder or file that a data set's name means: absolute, or below the root."""
+    return datasets_root() / Path(name).expanduser()
+
+
 def root_hint(missing: Path) -> str:
     """The end of a message about a missing path: how to name the folder that has the data.
 

@@ -34,7 +34,7 @@ from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.data.fingerprint import Fingerprint, encoded, fingerprint_of
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.origins import Files, evenly
-from pretrain.data.root import datasets_root, root_hint
+from pretrain.data.root import below_root, datasets_root, root_hint
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.cityscapes_labels import INSTANCES, LABELS, check_classes, read_files
@@ -223,8 +223,7 @@ def locate(name: str) -> tuple[Path, str]:
         text, _, split = rest.rpartition(":")
         if not text or not split:
             raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
-        folder = Path(text).expanduser()
-        return (folder if folder.is_absolute() else datasets_root() / folder), split
+        return below_root(text), split
     folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
     return datasets_root() / folder_name, split
 
