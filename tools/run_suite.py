@@ -91,22 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     launcher = None if args.dry_run else make_launcher(args, output)
 
     from pretrain.common.loggers import GROUP_VARIABLE
-    from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import batch_note, load_checked, queue_note
-    from pretrain.engine.footprint import run_needs
-    from pretrain.engine.run import check_inputs
-    from pretrain.engine.state import check_same_config
-    from transfer.suite.check import Pretraining, check_configs, check_jobs
+    from pretrain.engine import before_a_run as pretraining
+    from transfer.suite.check import check_configs, check_jobs
 
-    pretraining = Pretraining(
-        load_checked,
-        check_inputs,
-        get_defaults,
-        batch_note,
-        check_same_config,
-        run_needs,
-        queue_note,
-    )
     print(f"checking the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
