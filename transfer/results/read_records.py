@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 from pretrain.common.printable import MOST, printable, printable_tree, shown
 from transfer.results.group import RunKey, run_of
 from transfer.results.record import FILE_NAME, read_record
@@ -75,13 +76,9 @@ class Records:
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError(
-                "a table of records needs pandas, which is not installed: python -m pip install "
-                "pandas"
-            ) from None
+        check_installed("pandas", "a table of records needs pandas, which")
+        import pandas
+
         rows = [_row(file) for file in self.files]
         names = [*COLUMNS, "path"]
         names += sorted({name for row in rows for name in row} - set(names))

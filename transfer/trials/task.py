@@ -191,6 +191,10 @@ class Outcome:
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
+# The config and the test set by which a trained model is scored
+Trained = tuple[CfgNode, SetT]
+
+
 @dataclass(frozen=True)
 class Scored:
     """The scores of a trained model, see `Outcome`; `model` is its file."""
@@ -337,15 +341,18 @@ class Task(Protocol[JobT]):
         """Removes files that only a resumed trial needs; called before the record is written."""
         return None
 
-    def check_trained(self, request: Request) -> None:
-        """Checks that the data and the trained model in `request.weights` fit the config.
+    def open_trained(self, request: Request, *, scan: bool = True) -> Trained[Any]:
+        """Returns the config and the data by which the model in `request.weights` is scored.
+
+        Args:
+            scan: also checks every image file.
 
         Raises:
             InputError: they do not fit, or the task cannot score a trained model.
         """
         raise InputError(f"the task of {request.config} has no trained model to score")
 
-    def evaluate(self, request: Request) -> Scored | None:
+    def evaluate(self, request: Request, trained: Trained[Any]) -> Scored | None:
         """Scores the trained model in `request.weights`; None on every process except the first."""
         raise InputError(f"the task of {request.config} has no trained model to score")
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_draws import coco_draws
 from transfer.detection.evaluation.coco_truth import as_object, read_truth
@@ -51,14 +52,11 @@ def choose_evaluator(name: str) -> str:
         raise InputError(
             f"TRANSFER.COCO_EVALUATOR '{name}' is unknown; known: {', '.join(EVALUATORS)}"
         )
-    present = importlib.util.find_spec(FAST) is not None
     if name == "auto":
-        return FAST if present else "pycocotools"
-    if name == FAST and not present:
-        raise InputError(
-            f"TRANSFER.COCO_EVALUATOR {FAST} is not installed; python -m pip install "
-            "faster-coco-eval, or set pycocotools"
-        )
+        return FAST if importlib.util.find_spec(FAST) else "pycocotools"
+    if name == FAST:
+        install = "faster-coco-eval, or set pycocotools"
+        check_installed(FAST, f"TRANSFER.COCO_EVALUATOR {FAST}", install)
     return name
 
 
