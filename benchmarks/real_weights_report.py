@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: no
 
 from benchmarks.marked_page import replaced  # noqa: E402
 from pretrain.common.config import CHECKOUT, load_config  # noqa: E402
+from pretrain.common.run_files import RECORD  # noqa: E402
 from transfer.report.compare import Pair, compare_rows  # noqa: E402
 from transfer.report.from_records import build_results  # noqa: E402
 from transfer.results.comparison import detectable  # noqa: E402
@@ -84,7 +85,7 @@ def rows_of(task: Mapping[str, Any], folder: Path) -> list[str]:
     """The lines of a task; none if a trial of it is not run yet."""
     name, names = task["name"], task["checkpoints"]
     wanted = [folder / name / row / f"trial_{t}" for row in names for t in range(task["trials"])]
-    if not all((path / "record.json").is_file() for path in wanted):
+    if not all((path / RECORD).is_file() for path in wanted):
         return []
     results = build_results(read_records([folder / name]).files)
     rows = {row.label: row for row in results.checkpoints}

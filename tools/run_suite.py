@@ -140,7 +140,7 @@ def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace)
 def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
     """Runs what is not done, then the report."""
     from pretrain.common.locks import one_writer
-    from transfer.results.record import FILE_NAME
+    from pretrain.common.run_files import RECORD
     from transfer.suite.launch import DONE, run_jobs
     from transfer.suite.view import JsonView, TextView
 
@@ -156,7 +156,7 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
         view.interrupted()
         return 130
     view.end(states)
-    reported = write_report(output, args.json) if any(output.rglob(FILE_NAME)) else 0
+    reported = write_report(output, args.json) if any(output.rglob(RECORD)) else 0
     failed = [name for name, state in states.items() if state != DONE]
     for name in failed:
         print(f"{states[name]}: {name}", file=sys.stderr)

@@ -30,10 +30,11 @@ from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
 from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
+from pretrain.common.run_files import RECORD
 from pretrain.common.safe_json import read_json
 from transfer.results.last_lines import last_lines, where_resume_continues
 from transfer.results.metrics import headline_texts
-from transfer.results.record import FILE_NAME, null_for_nan
+from transfer.results.record import null_for_nan
 from transfer.trials.earlier import check_trial_folders
 from transfer.trials.loop import run_trials
 from transfer.trials.task import Job, Request, Scored, Task, Trained
@@ -57,7 +58,7 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
         _one_writer(*request.folders().values()),
         keep_progress(
             progress_folder(request.output, request.first_trial),
-            [folder / FILE_NAME for folder in request.folders().values()],
+            [folder / RECORD for folder in request.folders().values()],
         ),
         interrupt_says(lambda: where_resume_continues(request.output, trials, task.saved)),
     ):
@@ -65,7 +66,7 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
         task.check_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
         check_trial_folders(task, job)
         if request.resume:
-            saved = [f"trial_*/{name}" for name in (FILE_NAME, *task.saved)]
+            saved = [f"trial_*/{name}" for name in (RECORD, *task.saved)]
             note_fresh_start(request.output, saved)
         launches = will_launch(num_gpus)
         if launches:

@@ -26,6 +26,7 @@ from pretrain.common.distributed import is_first_of_launcher, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
+from pretrain.common.run_files import CONFIG
 from pretrain.data.fingerprint import Fingerprint
 from pretrain.data.origins import Origin
 from transfer.checkpoints.opened import OpenedWeights
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Files in a trial's folder: its config, the sha256 of the weights from which it started, and the
 # fingerprints of its data.
-CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.yaml", "weights.sha256", "data.json"
+WEIGHTS_FILE, DATA_FILE = "weights.sha256", "data.json"
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Trial:
         """
         if is_main():
             atomic_write_text(self.folder / DATA_FILE, job.data.to_json())
-            atomic_write_text(self.folder / CONFIG_FILE, dump_yaml(cfg))
+            atomic_write_text(self.folder / CONFIG, dump_yaml(cfg))
             atomic_write_text(self.folder / WEIGHTS_FILE, f"{weights.sha256}\n")
 
 
