@@ -26,6 +26,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
 from pretrain.common.safe_json import parse_json
+from pretrain.data.decode import GIT_LFS, ZIP
 from pretrain.data.root import check_present
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
@@ -51,8 +52,8 @@ ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
 ROOT = "categories only group others, and were dropped"
 NOT_JSON = (
     (b"\x1f\x8b", "packed with gzip; unpack it"),
-    (b"PK\x03\x04", "a zip archive; unpack it"),
-    (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
+    ZIP,
+    GIT_LFS,
     (b"<", "a page of markup (HTML, XML); download or export the file itself again"),
 )
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
