@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ladder_rows import read_rows
+from benchmarks import seed_dots
+from benchmarks.ladder_rows import main_value, mean_and_std, read_rows
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.config import find_config
 from pretrain.common.errors import InputError
 from transfer.results.comparison import Comparison, Sample, compare, holm, spread_of
 from transfer.results.group import LEAST_SEEDS
-from transfer.results.statistics import CONFIDENCE, Summary, summarize
+from transfer.results.statistics import CONFIDENCE, summarize
 
 Row = Mapping[str, Any]
 # The row that a row is compared with, if it is not the row before it; None: no comparison.
@@ -77,7 +78,7 @@ def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str
     for name, rows in by_name.items():
         cells = [name, str(rows[0]["views_per_image"])]
         for measure in measures:
-            cells.append(show(summarize([value(row, measure) for row in rows])))
+            cells.append(mean_and_std([main_value(row, measure) for row in rows]))
             cells.append(shown[measure].get(name, ""))
         lines.append("| " + " | ".join([*cells, str(len(rows))]) + " |")
     lines += ["", *variant_lines(by_name), "", *cost_lines(by_name)]
@@ -102,7 +103,7 @@ def variant_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
         for statistics, choice in variants:
             key = f"linear/{statistics}/{choice}"
             found = [row["metrics"][key] for row in rows if key in row["metrics"]]
-            cells.append(show(summarize(found)) if found else "")
+            cells.append(mean_and_std(found))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -120,13 +121,6 @@ def cost_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
             f"| {seconds.mean:.0f} | {gpu.mean:.0f} |"
         )
     return lines
-
-
-def value(row: Row, measure: str) -> float:
-    """A row's main number: input as the weights expect it, re-estimated statistics if any."""
-    choice = "on" if row["filter_wanted"] else "off"
-    keys = [f"{measure}/{statistics}/{choice}" for statistics in ("precise", "raw")]
-    return next(row["metrics"][key] for key in keys if key in row["metrics"])
 
 
 def compared_with(name: str, names: Sequence[str]) -> str | None:
@@ -168,12 +162,7 @@ def show_difference(other: str, pair: Comparison, resolved: bool) -> str:
 
 def sample(rows: Sequence[Row], measure: str) -> Sample:
     """A row's seeds as trials; no replicates of the test images are kept."""
-    return Sample([value(row, measure) for row in rows])
-
-
-def show(summary: Summary) -> str:
-    """Mean and standard deviation."""
-    return f"{summary.mean:.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
+    return Sample([main_value(row, measure) for row in rows])
 
 
 def published(name: str) -> float | None:
@@ -189,32 +178,17 @@ def published(name: str) -> float | None:
 
 def draw(by_name: Mapping[str, Sequence[Row]], path: Path) -> None:
     """Draws two panels, each with its own scale: every measured seed, and published numbers."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "ladder"  # the same file for the same rows
-    import matplotlib.pyplot as plt
-
     names = list(by_name)[::-1]
     figures = {name: published(name) for name in names}
     shown = any(number is not None for number in figures.values())
     size = (9 if shown else 5.5, 0.34 * len(names) + 1.1)
-    figure, axes = plt.subplots(1, 1 + shown, sharey=True, figsize=size, squeeze=False)
-    left = axes[0][0]
-    for place, name in enumerate(names):
-        points = [value(row, "linear") for row in by_name[name]]
-        left.plot(points, [place] * len(points), "o", color="tab:blue", alpha=0.5, ms=4)
-        left.plot([sum(points) / len(points)], [place], "|", color="tab:blue", ms=14, mew=2)
-    left.set_yticks(range(len(names)), names)
-    left.set_title("measured here (small), linear top-1", fontsize=9)
-    left.grid(axis="x", alpha=0.3)
+    figure, axes = seed_dots.make_figure("ladder", 1 + shown, size)
+    points = [[main_value(row, "linear") for row in by_name[name]] for name in names]
+    axes[0].set_yticks(range(len(names)), names)
+    seed_dots.plot_seeds(axes[0], points, "measured here (small), linear top-1")
     if shown:
-        right = axes[0][1]
         for place, name in enumerate(names):
             if figures[name] is not None:
-                right.plot([figures[name]], [place], "D", color="tab:orange", ms=5)
-        right.set_title("published (ImageNet, ResNet-50), linear top-1", fontsize=9)
-        right.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+                axes[1].plot([figures[name]], [place], "D", color="tab:orange", ms=5)
+        seed_dots.finish(axes[1], "published (ImageNet, ResNet-50), linear top-1")
+    seed_dots.save(figure, path)

@@ -1,8 +1,13 @@
-"""The rows of a ladder's results: a file of JSON lines, one for each measured pretraining."""
+"""The rows of a ladder's results: a file of JSON lines, one for each measured pretraining.
+
+Also what every report of such rows takes from them: the main number of a measure, and the text of
+several seeds.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,29 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{number} is not JSON ({error}); remove the line") from error
     return rows
+
+
+def main_value(
+    row: Mapping[str, Any], measure: str, statistics: Sequence[str] = ("precise", "raw")
+) -> float:
+    """A row's main number: input as the weights expect it, re-estimated statistics if any.
+
+    Args:
+        statistics: of the batch norms, the most wanted first; a row has one of them.
+    """
+    choice = "on" if row["filter_wanted"] else "off"
+    keys = [f"{measure}/{kind}/{choice}" for kind in statistics]
+    return float(next(row["metrics"][key] for key in keys if key in row["metrics"]))
+
+
+def mean_and_std(values: Sequence[float], digits: int = 1) -> str:
+    """ "61.2 ± 0.4": mean and sample standard deviation, which one value has not; "" for none."""
+    from transfer.results.statistics import summarize  # imports scipy, which --help does not need
+
+    if not values:
+        return ""
+    found = summarize(values)
+    return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

@@ -16,13 +16,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
 
-from benchmarks.ladder_rows import read_rows  # noqa: E402
+from benchmarks import seed_dots  # noqa: E402
+from benchmarks.ladder_rows import main_value, mean_and_std, read_rows  # noqa: E402
+from benchmarks.marked_page import replaced  # noqa: E402
 from pretrain.common.cli import make_parser, tool  # noqa: E402
 from pretrain.common.errors import InputError  # noqa: E402
 
-EXAMPLE = "python -m benchmarks.masking_report"
 SUITE, SEEDS = "masking_cpu.yaml", 5
-BEGIN, END = "<!-- written by python -m benchmarks.masking_report -->", "<!-- end -->"
+MODULE = "benchmarks.masking_report"
+EXAMPLE = f"python -m {MODULE}"
 ENDPOINTS = {
     "linear_gray": "grey linear",
     "knn20_gray": "grey kNN",
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     picture = args.page.with_name("masking") / "masking_cpu.svg"
     lines = report_lines(rows, floors, f"masking/{picture.name}")
     text = args.page.read_text(encoding="utf-8")
-    atomic_write_text(args.page, replaced(text, lines))
+    atomic_write_text(args.page, replaced(text, MODULE, ["", *lines, ""]))
     if rows:
         picture.parent.mkdir(exist_ok=True)
         draw(rows, picture)
@@ -136,17 +138,6 @@ def read_floors(path: Path) -> dict[str, dict[str, list[float]]]:
     return dict(json.loads(path.read_text(encoding="utf-8"))["floors"])
 
 
-def replaced(text: str, lines: Sequence[str]) -> str:
-    """The page with the lines between its two marks. Raises InputError for a page without them."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(
-            f"the page lacks the lines '{BEGIN}' and '{END}'; the table goes between them"
-        )
-    return "\n".join([before + BEGIN, "", *lines, "", END + after])
-
-
 def report_lines(
     rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]], picture: str
 ) -> list[str]:
@@ -173,9 +164,7 @@ def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
     """Each row's values: re-estimated statistics, and the filter as its weights expect it."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        choice = "on" if row["filter_wanted"] else "off"
-        value = row["metrics"][f"{endpoint}/precise/{choice}"]
-        found.setdefault(row["name"], []).append(float(value))
+        found.setdefault(row["name"], []).append(main_value(row, endpoint, ("precise",)))
     return found
 
 
@@ -215,22 +204,12 @@ def value_lines(
     lines += ["|---|" + "---|" * len(ENDPOINTS) + "---|"]
     for name, title in TITLES.items():
         count = len(by_endpoint[MAIN].get(name, ()))
-        cells = [show(by_endpoint[endpoint].get(name, ())) for endpoint in ENDPOINTS]
+        cells = [mean_and_std(by_endpoint[endpoint].get(name, ()), 2) for endpoint in ENDPOINTS]
         lines.append(f"| {title} | " + " | ".join(cells) + f" | {count} |")
     for name, found in floors.items():
-        cells = [show(found.get(endpoint, ())) for endpoint in ENDPOINTS]
+        cells = [mean_and_std(found.get(endpoint, ()), 2) for endpoint in ENDPOINTS]
         lines.append(f"| no training: {name} | " + " | ".join(cells) + f" | {len(found[MAIN])} |")
     return lines
-
-
-def show(values: Sequence[float]) -> str:
-    """Mean and standard deviation; "" for no value."""
-    from transfer.results.statistics import summarize
-
-    if not values:
-        return ""
-    found = summarize(values)
-    return f"{found.mean:.2f}" + ("" if found.std is None else f" ± {found.std:.2f}")
 
 
 def difference_lines(
@@ -311,26 +290,14 @@ def verdict(found: Compared) -> str:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draws two panels, grey and RGB linear: every seed is a dot, the mean is a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "masking"  # the same file for the same rows
-    import matplotlib.pyplot as plt
-
     names = [name for name in list(TITLES)[::-1] if any(row["name"] == name for row in rows)]
-    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 0.36 * len(names) + 1.1))
+    figure, axes = seed_dots.make_figure("masking", 2, (9, 0.36 * len(names) + 1.1))
     for axis, endpoint in zip(axes, (MAIN, "linear")):
         values = values_of(rows, endpoint)
-        for place, name in enumerate(names):
-            points = values[name]
-            axis.plot(points, [place] * len(points), "o", color="tab:blue", alpha=0.5, ms=4)
-            axis.plot([sum(points) / len(points)], [place], "|", color="tab:blue", ms=14, mew=2)
-        axis.set_title(f"{ENDPOINTS[endpoint]}, top-1 in percent", fontsize=9)
-        axis.grid(axis="x", alpha=0.3)
+        title = f"{ENDPOINTS[endpoint]}, top-1 in percent"
+        seed_dots.plot_seeds(axis, [values[name] for name in names], title)
     axes[0].set_yticks(range(len(names)), [TITLES[name].partition(",")[0] for name in names])
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    seed_dots.save(figure, path)
 
 
 if __name__ == "__main__":

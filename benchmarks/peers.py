@@ -6,22 +6,18 @@ and torch's DataLoader, as in lightly's `examples/pytorch/simclr.py`.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 
 PEERS = ("lightly",)
 
 
 def require_peer(name: str) -> None:
     """Raises InputError, with the command that installs the peer, if it is missing."""
-    if importlib.util.find_spec(name) is None:
-        raise InputError(
-            f"--peer {name}: {name} is not installed; run python -m pip install {name}"
-            " (part of the extra 'peers'; a separate folder on PYTHONPATH also works)"
-        )
+    more = f"{name} (part of the extra 'peers'; a separate folder on PYTHONPATH also works)"
+    check_installed(name, f"--peer {name}: {name}", more)
 
 
 def lightly_batches(

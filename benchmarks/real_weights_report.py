@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
 
+from benchmarks.marked_page import replaced  # noqa: E402
 from pretrain.common.config import CHECKOUT, load_config  # noqa: E402
+from pretrain.common.run_files import RECORD  # noqa: E402
 from transfer.report.compare import Pair, compare_rows  # noqa: E402
 from transfer.report.from_records import build_results  # noqa: E402
 from transfer.results.comparison import detectable  # noqa: E402
@@ -27,7 +29,7 @@ from transfer.suite.defaults import suite_defaults  # noqa: E402
 SUITE = "real_weights.yaml"
 PAGE = CHECKOUT / "docs" / "results" / "real_weights.md"
 RECORDS = PAGE.with_suffix("")
-BEGIN, END = "<!-- written by python -m benchmarks.real_weights_report -->", "<!-- end -->"
+MODULE = "benchmarks.real_weights_report"
 HEADLINES = {"knn": ["knn20_top1"], "linear": ["top1"], "kshot": ["shots1_top1", "shots5_top1"]}
 BOXES = ["bbox/AP", "bbox/AP50"]  # of a detector
 LEAST_IMAGES = 30  # of fewer the normal approximation says nothing
@@ -83,7 +85,7 @@ def rows_of(task: Mapping[str, Any], folder: Path) -> list[str]:
     """The lines of a task; none if a trial of it is not run yet."""
     name, names = task["name"], task["checkpoints"]
     wanted = [folder / name / row / f"trial_{t}" for row in names for t in range(task["trials"])]
-    if not all((path / "record.json").is_file() for path in wanted):
+    if not all((path / RECORD).is_file() for path in wanted):
         return []
     results = build_results(read_records([folder / name]).files)
     rows = {row.label: row for row in results.checkpoints}
@@ -119,17 +121,11 @@ def table(folder: Path) -> list[str]:
     return [*HEADER, *done, "", state + (f" Not run yet: {', '.join(left)}." if left else "")]
 
 
-def replaced(text: str, lines: Sequence[str]) -> str:
-    """The page with these lines between its marks."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
-
-
 def main(words: Sequence[str]) -> None:
     """Writes the table into the page."""
     folder = Path(words[0]) if words else RECORDS
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), table(folder)), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(replaced(text, MODULE, table(folder)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -56,14 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         find_config(args.config)  # a typo is told at once, before torch is loaded
     from pretrain.common.gpus import find_gpu
-    from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import batch_note, load_checked, queue_note
-    from pretrain.engine.footprint import run_needs
-    from pretrain.engine.run import check_inputs
-    from pretrain.engine.state import check_same_config
+    from pretrain.engine import before_a_run as pretraining
     from transfer.doctor.rows import as_json, as_text
     from transfer.doctor.run import Question, examine
-    from transfer.suite.check import Pretraining
 
     question = Question(
         config=args.config,
@@ -74,15 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         gpu=find_gpu(args.gpu) if args.gpu else None,
         probe_seconds=args.probe_seconds if args.probe else 0.0,
         overrides=tuple(args.opts),
-    )
-    pretraining = Pretraining(
-        load_checked,
-        check_inputs,
-        get_defaults,
-        batch_note,
-        check_same_config,
-        run_needs,
-        queue_note,
     )
     say = lambda line: print(line, file=sys.stderr)
     rows = examine(question, pretraining, say)

@@ -91,22 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     launcher = None if args.dry_run else make_launcher(args, output)
 
     from pretrain.common.loggers import GROUP_VARIABLE
-    from pretrain.defaults import get_defaults
-    from pretrain.engine.checks import batch_note, load_checked, queue_note
-    from pretrain.engine.footprint import run_needs
-    from pretrain.engine.run import check_inputs
-    from pretrain.engine.state import check_same_config
-    from transfer.suite.check import Pretraining, check_configs, check_jobs
+    from pretrain.engine import before_a_run as pretraining
+    from transfer.suite.check import check_configs, check_jobs
 
-    pretraining = Pretraining(
-        load_checked,
-        check_inputs,
-        get_defaults,
-        batch_note,
-        check_same_config,
-        run_needs,
-        queue_note,
-    )
     print(f"checking the input of {len(jobs)} jobs", file=sys.stderr)  # it may take a minute
     check_configs(jobs, pretraining)
     checks = check_jobs(jobs, pretraining)
@@ -153,7 +140,7 @@ def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace)
 def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> int:
     """Runs what is not done, then the report."""
     from pretrain.common.locks import one_writer
-    from transfer.results.record import FILE_NAME
+    from pretrain.common.run_files import RECORD
     from transfer.suite.launch import DONE, run_jobs
     from transfer.suite.view import JsonView, TextView
 
@@ -169,7 +156,7 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
         view.interrupted()
         return 130
     view.end(states)
-    reported = write_report(output, args.json) if any(output.rglob(FILE_NAME)) else 0
+    reported = write_report(output, args.json) if any(output.rglob(RECORD)) else 0
     failed = [name for name, state in states.items() if state != DONE]
     for name in failed:
         print(f"{states[name]}: {name}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
+from pretrain.common.run_files import CHECKPOINT, CONFIG, RECORD
 from pretrain.common.stop_signals import Stopped
 from pretrain.common.verbosity import add_verbosity
 
@@ -127,11 +128,11 @@ def _own_environment() -> dict[str, str]:
 
 
 RUN_MARKS = (
-    "checkpoint.pth",
+    CHECKPOINT,
     "checkpoint.prev.pth",
-    "config.yaml",
-    "trial_*/config.yaml",
-    "trial_*/record.json",
+    CONFIG,
+    f"trial_*/{CONFIG}",
+    f"trial_*/{RECORD}",
 )
 
 

@@ -53,8 +53,7 @@ def init_distributed() -> torch.device:
     It uses NCCL with one GPU per process if CUDA is present, otherwise gloo on the CPU.
     """
     cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    take_gpu()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group(
             "nccl" if cuda else "gloo",
@@ -62,6 +61,15 @@ def init_distributed() -> torch.device:
             device_id=process_device() if cuda else None,  # otherwise NCCL guesses and warns
         )
     return process_device()
+
+
+def take_gpu() -> None:
+    """Makes the GPU that the launcher's environment names this process's own, if CUDA is present.
+
+    Before the processes have joined, `process_device` is right only after this call.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def check_device(kind: str, key: str = "device") -> None:
@@ -150,6 +158,11 @@ def check_gpus(num_gpus: int) -> None:
         )
 
 
+def will_launch(num_processes: int) -> bool:
+    """Whether `launch` starts processes, which get their arguments pickled."""
+    return num_processes > 1 and not under_torchrun()
+
+
 def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -> None:
     """Runs `function(*args)` in `num_processes` processes of this machine, as torchrun would.
 
@@ -159,7 +172,7 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
         Stopped: a signal asked the processes to end.
         torch.distributed.elastic.multiprocessing.errors.ChildFailedError: a process failed.
     """
-    if num_processes == 1 or under_torchrun():
+    if not will_launch(num_processes):
         function(*args)
         return
     from torch.distributed.elastic.multiprocessing import SignalException

@@ -13,7 +13,6 @@ and is continued by the same folder; the runs of a suite are one group.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
 import sys
@@ -24,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 from pretrain.common.lookup import find
 
 logger = logging.getLogger(__name__)
@@ -210,10 +209,7 @@ def check_loggers(text: str, key: str = "LOGGER") -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         _, module, package = find(name, LOGGERS, "logger", key)
-        if importlib.util.find_spec(module) is None:
-            raise InputError(
-                f"{key} {name}: {module} is not installed; python -m pip install {package}"
-            )
+        check_installed(module, f"{key} {name}: {module}", package)
     return list(dict.fromkeys(names))
 
 

@@ -19,6 +19,7 @@ from pretrain.common.errors import named_file
 from pretrain.common.loggers import DEFAULT, Loggers
 from pretrain.common.printable import PrintableFormatter
 from pretrain.common.progress import ProgressBar
+from pretrain.common.run_files import METRICS
 from pretrain.common.safe_json import parse_json
 from pretrain.common.verbosity import is_quiet, is_verbose
 
@@ -88,7 +89,7 @@ class MetricsWriter:
         output_dir: str | Path,
         resume_step: int = -1,
         *,
-        file_name: str = "metrics.jsonl",
+        file_name: str = METRICS,
         step_name: str = "step",
         loggers: str = DEFAULT,
     ) -> None:

@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.common.regular_file import MEGABYTE, read_regular
+
 FILE_NAME = "class_names.txt"
-MOST_BYTES = 4 << 20
+MOST_BYTES = 4 * MEGABYTE
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,7 @@ def readable_class_names(image: str, its_class: str, classes: Sequence[str]) -> 
     if path is None:
         return {}
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         logger.warning("%s is not read (%s): classes keep their folders' names", path, error)
         return {}

@@ -32,7 +32,7 @@ from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.natural_images import NAMES, read_natural
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
-from pretrain.data.root import datasets_root as datasets_root
+from pretrain.data.root import below_root, datasets_root
 
 EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxyType
 
@@ -269,7 +269,7 @@ def _open_folder(rest: str) -> ImageDataset:
             "data set 'folder:' does not name a folder; write folder:FOLDER:SPLIT, or folder:FOLDER"
             " for the folder itself"
         )
-    return FolderImages(scan_folder(datasets_root() / Path(folder).expanduser() / split))
+    return FolderImages(scan_folder(below_root(folder) / split))
 
 
 def _official_opener(

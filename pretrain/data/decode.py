@@ -31,13 +31,16 @@ from pretrain.common.errors import InputError
 JPEG_START = b"\xff\xd8\xff"
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the image's size follows these markers
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Other content that is often found in a file named like a picture, by its first bytes
+# What is often found in place of any file, by its first bytes
+GIT_LFS = (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository")
+ZIP = (b"PK\x03\x04", "a zip archive; unpack it")
+# The same in place of a picture
 FOREIGN = (
-    (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
+    GIT_LFS,
     (b"<", "a page of markup (HTML, XML, SVG), not a picture; download the file itself again"),
     (b"%PDF", "a PDF; export its pages as pictures"),
     (b"8BPS", "a Photoshop file of a kind that Pillow does not read; export it as PNG or JPEG"),
-    (b"PK\x03\x04", "a zip archive; unpack it"),
+    ZIP,
 )
 DICOM = b"DICM"  # after the first 128 bytes
 WIDTH, HEIGHT = 256, 257  # TIFF's tags of the stored size

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from pretrain.common.errors import InputError
 
 VARIABLE = "DETECTRON2_DATASETS"
 
@@ -11,6 +14,22 @@ VARIABLE = "DETECTRON2_DATASETS"
 def datasets_root() -> Path:
     """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
     return Path(os.environ.get(VARIABLE) or "datasets").expanduser()
+
+
+def below_root(name: str) -> Path:
+    """The folder or file that a data set's name means: absolute, or below the root."""
+    return datasets_root() / Path(name).expanduser()
+
+
+def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
+    """Raises InputError, with the expected tree, for the first of the needed paths that is missing.
+
+    Args:
+        expected: makes the text, only if something is missing.
+    """
+    for path in needed:
+        if not path.exists():
+            raise InputError(f"{path} is missing; expected {expected()}{root_hint(path)}")
 
 
 def root_hint(missing: Path) -> str:

@@ -12,10 +12,11 @@ from torch import Tensor
 from pretrain.common.collapse_statistics import feature_std
 from pretrain.common.distributed import all_reduce_mean, barrier, is_main
 from pretrain.common.logs import MetricsWriter, progress
+from pretrain.common.run_files import CHECKPOINT
 from pretrain.data.views_picture import save_view_panel
 from pretrain.engine.collapse import warn_of_collapse
 from pretrain.engine.loop import Callback, Training
-from pretrain.engine.state import FILE_NAME, save_training
+from pretrain.engine.state import save_training
 
 
 class Metrics(Callback):
@@ -147,19 +148,19 @@ class Checkpoint(Callback):
         if training.step == training.total_steps:
             return  # `end` writes it
         if self._due(training):
-            self._save(training, FILE_NAME)
+            self._save(training, CHECKPOINT)
         if due(training, self.keep_every_epochs):
             self._save(training, f"checkpoint_{training.epoch}.pth")
 
     def stop(self, training: Training) -> None:
         """Writes the checkpoint if `step` has not written it."""
         if not self._due(training):
-            self._save(training, FILE_NAME)
+            self._save(training, CHECKPOINT)
         barrier()  # if a process ended now, the others would end while they write
 
     def end(self, training: Training) -> None:
         """Writes the final checkpoint."""
-        self._save(training, FILE_NAME)
+        self._save(training, CHECKPOINT)
 
     def _due(self, training: Training) -> bool:
         return due(training, self.every_epochs) or _divides(self.every_steps, training.step)

@@ -22,6 +22,7 @@ from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
 from pretrain.common.logs import MetricsWriter, setup_logging
 from pretrain.common.precision import allow_tf32, amp_dtype, describe_precision
+from pretrain.common.run_files import CHECKPOINT, CONFIG
 from pretrain.common.sync_batchnorm import convert_group_batchnorm, convert_sync_batchnorm
 from pretrain.data.build import (
     PretrainingData,
@@ -49,7 +50,7 @@ from pretrain.engine.nonfinite_guard import StepGuard
 from pretrain.engine.precise_bn import FILE_NAME as PRECISE_BN_FILE
 from pretrain.engine.precise_bn import PreciseBN
 from pretrain.engine.side_stream import SideStream
-from pretrain.engine.state import FILE_NAME, is_complete, resume_training
+from pretrain.engine.state import is_complete, resume_training
 from pretrain.methods.all_methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.methods.build import build_method, build_trunk
@@ -81,7 +82,7 @@ def pretrain(
     cfg.freeze()
     folder = Path(output)
     device = distributed.init_distributed()
-    found = load_newest_checkpoint(folder / FILE_NAME) if resume else None
+    found = load_newest_checkpoint(folder / CHECKPOINT) if resume else None
     complete = found is not None and is_complete(found[0])
     setup_logging(None if complete else folder)
     torch.backends.cudnn.benchmark = True  # all inputs have one size
@@ -107,7 +108,7 @@ def pretrain(
             train(training, [build_precise_bn(cfg, folder, facts, data.train)])
     else:
         if distributed.is_main():
-            atomic_write_text(folder / "config.yaml", config_text)
+            atomic_write_text(folder / CONFIG, config_text)
             if note := batch_note(cfg):
                 logger.warning(note)
         train(training, build_callbacks(cfg, folder, facts, data, resume_step))

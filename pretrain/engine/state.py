@@ -17,14 +17,13 @@ from pretrain.common.environment import describe_environment
 from pretrain.common.errors import InputError
 from pretrain.common.printable import printable
 from pretrain.common.roles import Role
+from pretrain.common.run_files import CHECKPOINT
 from pretrain.common.safe_yaml import read_safe_yaml
 from pretrain.data.fingerprint import check_training_data, read_fingerprint
 from pretrain.defaults import get_defaults
 from pretrain.engine.loop import Training, Unlogged
 from pretrain.optim.restored import restore_optimizer
 from pretrain.roles import ROLES
-
-FILE_NAME = "checkpoint.pth"  # in a run's folder; the one before it is kept next to it
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -57,13 +56,13 @@ def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, An
 
 
 def save_training(training: Training, facts: dict[str, Any], path: Path) -> None:
-    """Writes the checkpoint atomically; every process must call it. If its name is FILE_NAME, the
+    """Writes the checkpoint atomically; every process must call it. If its name is CHECKPOINT, the
     checkpoint before it is kept."""
     unlogged = gather_objects(_describe_unlogged(training.unlogged))
     if is_main():
         content = describe_training(training, facts)
         content["schedule"]["unlogged"] = unlogged
-        save_checkpoint(content, path, keep_previous=path.name == FILE_NAME)
+        save_checkpoint(content, path, keep_previous=path.name == CHECKPOINT)
 
 
 def is_complete(saved: Mapping[str, Any]) -> bool:

@@ -14,10 +14,9 @@ from pretrain.common.distributed import check_gpus, is_first_of_launcher, launch
 from pretrain.common.errors import InputError
 from pretrain.common.locks import one_writer
 from pretrain.common.progress import keep_progress
+from pretrain.common.run_files import CHECKPOINT
 from pretrain.engine.checks import load_checked
 from pretrain.engine.run import check_inputs, pretrain
-
-CHECKPOINT = "checkpoint.pth"
 
 
 def run_pretraining(

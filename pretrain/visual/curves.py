@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
+from pretrain.common.run_files import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
     Raises:
         InputError: metrics.jsonl is missing or unreadable, or has none of these quantities.
     """
-    path = Path(run) / "metrics.jsonl"
+    path = Path(run) / METRICS
     if not path.is_file():
         raise InputError(
             f"{path} does not exist; give --run an output folder of tools/train_ssl.py"

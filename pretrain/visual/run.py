@@ -10,6 +10,7 @@ from PIL import Image
 
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
+from pretrain.common.run_files import CHECKPOINT, CONFIG
 from pretrain.data.build import build_view_maker, first_crops, train_images
 from pretrain.data.datasets import ImageDataset
 from pretrain.data.views_picture import draw_columns, save_png
@@ -66,13 +67,13 @@ def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves
     """A run directory's curves, with references if it has a config.yaml. If images are given, also
     the spectrum of its checkpoint.pth, if that exists."""
     found = RunCurves(name, read_curves(run))
-    if not (run / "config.yaml").is_file():
+    if not (run / CONFIG).is_file():
         return found
-    cfg = load_config(str(run / "config.yaml"), get_defaults())
+    cfg = load_config(str(run / CONFIG), get_defaults())
     width, outputs = trunk_width(cfg), cfg.METHOD.PROJECTOR.OUT_DIM
     dims = {"feature_std": width, "batch_feature_std": width, "output_std": outputs}
     found.references = {name: dims[name] ** -0.5 for name in dims if name in found.curves}
-    if images is not None and (run / "checkpoint.pth").is_file():
-        trunk, preprocess = load_trunk(cfg, run / "checkpoint.pth")
+    if images is not None and (run / CHECKPOINT).is_file():
+        trunk, preprocess = load_trunk(cfg, run / CHECKPOINT)
         found.spectrum = measure_spectrum(trunk, images, preprocess, cfg.VIEWS.SIZE)
     return found

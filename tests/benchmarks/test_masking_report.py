@@ -11,8 +11,6 @@ from scipy import stats
 
 from benchmarks.ladder_rows import read_rows
 from benchmarks.masking_report import (
-    BEGIN,
-    END,
     ENDPOINTS,
     GATE,
     PRIMARY,
@@ -24,7 +22,6 @@ from benchmarks.masking_report import (
     main,
     plan,
     read_floors,
-    replaced,
     report_lines,
     values_of,
     verdict_lines,
@@ -165,12 +162,6 @@ def test_the_figure_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
         draw(rows_of(OPEN, seeds=2), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-
-
-def test_a_page_without_marks_is_refused() -> None:
-    assert replaced(f"a\n{BEGIN}\nold\n{END}\nb", ["new"]) == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
-    with pytest.raises(InputError, match="the page lacks the lines"):
-        replaced("a", ["new"])
 
 
 def test_the_page_is_that_of_the_kept_rows(tmp_path: Path) -> None:

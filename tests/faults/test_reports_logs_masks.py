@@ -24,9 +24,10 @@ from tests.faults.fuzzing import bytes_of, fuzz, is_printable
 from tests.faults.mutations import edited_bytes, edited_tree
 from tests.transfer.report.conftest import make_writer, write_gallery
 from transfer.classification.defaults import get_defaults
+from transfer.datasets.numbered_pixels import read_mask
 from transfer.report.run import write_report
 from transfer.results.artifacts import copy_pretrain_artifacts
-from transfer.segmentation.data import check_values, open_sets, read_mask
+from transfer.segmentation.data import check_values, open_sets
 
 Tree = dict[str, bytes]  # the files of a folder, by relative name
 

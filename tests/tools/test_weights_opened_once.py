@@ -98,6 +98,7 @@ def counts(
     if request.param == "one process":
         return lambda name: [reads.command[name]]
     monkeypatch.setattr(command, "launch", reads.launch)
+    monkeypatch.setattr(command, "will_launch", lambda num_processes: True)
     return lambda name: [reads.command[name], reads.started[name]]
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from pretrain.common.errors import InputError
+from pretrain.common.installed import not_installed
 from transfer.checkpoints.files import Source
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -28,8 +29,7 @@ def find_in_package(source: str, package: str) -> Source:
         raise InputError(f"{source}: give package:NAME, as Python imports it")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        pip = package.replace("_", "-")
-        raise InputError(f"{source}: the package is not installed; pip install {pip}")
+        raise not_installed(f"{source}: the package", package.replace("_", "-"))
     folder = Path(next(iter(found.submodule_search_locations)))
     files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
     if len(files) != 1:

@@ -28,8 +28,10 @@ def check_rates(lrs: Sequence[float]) -> None:
         )
 
 
-def check_momentum(momentum: float, weight_decay: float) -> None:
+def check_solver(epochs: int, batch_size: int, momentum: float, weight_decay: float) -> None:
     """Raises InputError, naming the key, for settings with which no step can be taken."""
+    if epochs < 1 or batch_size < 1:
+        raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
     if not 0 <= momentum < 1:
         raise InputError(f"SOLVER.MOMENTUM {momentum} must be from 0 to below 1")
     if not 0 <= weight_decay < float("inf"):

@@ -32,6 +32,7 @@ from transfer.datasets.cityscapes_labels import (
     VOID,
     read_files,
 )
+from transfer.datasets.import_shapely import import_shapely
 from transfer.datasets.samples import Instance, Sample
 
 CLASSES = tuple(label.name for label in THINGS)
@@ -43,23 +44,12 @@ _IDS = {**VOID, **{label.name: label.id for label in LABELS_OF_CLASSES}}
 def read_cityscapes(folder: Path, split: str) -> tuple[Sample, ...]:
     """All images of a split, by name. Raises InputError for a missing or malformed file, or if
     shapely is not installed."""
-    geometry = _import_shapely()
+    geometry = import_shapely("Cityscapes' polygons are read with")
     files = read_files(folder, split, (POLYGONS, INSTANCES))
     return tuple(
         _sample(one.image_id, one.image, one.truth[0], geometry)
         for one in progress(files, desc="read polygons", leave=False)
     )
-
-
-def _import_shapely() -> ModuleType:
-    try:
-        import shapely.geometry
-    except ImportError:
-        raise InputError(
-            "Cityscapes' polygons are read with shapely, which is not installed: pip install "
-            "shapely"
-        ) from None
-    return shapely.geometry
 
 
 def _sample(image_id: str, image: str, path: str, geometry: ModuleType) -> Sample:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import Findings
+from pretrain.data.root import check_present
+from transfer.datasets.truth_files import Files, pair_files
 
 IMAGE, LABELS, INSTANCES = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 POLYGONS = "_gtFine_polygons.json"
@@ -59,40 +60,23 @@ VOID = {
 THINGS = tuple(label for label in LABELS_OF_CLASSES if label.size)
 
 
-class Files(NamedTuple):
-    """An image CITY_SEQUENCE_FRAME, and its files of truth in the order that was asked for."""
-
-    image_id: str
-    image: str
-    truth: tuple[str, ...]
-
-
 def read_files(folder: Path, split: str, endings: Sequence[str]) -> list[Files]:
-    """The files of a split, by name.
+    """The files of a split, by name: images CITY_SEQUENCE_FRAME, with truth of these endings.
 
     Raises InputError if any is missing, with the expected tree.
     """
-    tree = (
-        f"expected {folder}/{{leftImg8bit/{split}/CITY/*{IMAGE}, gtFine/{split}/CITY/*"
-        f"{{{','.join(endings)}}}}}"
-    )
     images, truth = folder / "leftImg8bit" / split, folder / "gtFine" / split
-    for needed in (images, truth):
-        if not needed.is_dir():
-            raise InputError(f"{needed} is missing; {tree}")
-    found = sorted(images.glob(f"*/*{IMAGE}"))
-    if not found:
-        raise InputError(f"{images} has no image CITY/*{IMAGE}; {tree}")
-    findings, files = Findings(str(truth)), []
-    for path in found:
+    tree = (
+        f"{folder}/{{leftImg8bit/{split}/CITY/*{IMAGE}, gtFine/{split}/CITY/*"
+        f"{{{','.join(endings)}}}}}; unpack leftImg8bit_trainvaltest.zip and "
+        "gtFine_trainvaltest.zip there"
+    )
+    check_present((images, truth), lambda: tree)
+    found = []
+    for path in sorted(images.glob(f"*/*{IMAGE}")):
         stem = path.name.removesuffix(IMAGE)
-        mine = [truth / path.parent.name / f"{stem}{ending}" for ending in endings]
-        for missing in (str(one) for one in mine if not one.is_file()):
-            remedy = "unpack gtFine_trainvaltest.zip there"
-            findings.refuse("files of labels are missing", missing, remedy)
-        files.append(Files(stem, str(path), tuple(map(str, mine))))
-    findings.report()
-    return files
+        found.append((stem, path, [truth / path.parent.name / f"{stem}{end}" for end in endings]))
+    return pair_files(found, images, truth, tree)
 
 
 def truth_of(image: str, ending: str) -> Path:

@@ -26,7 +26,8 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.common.lookup import near_matches
 from pretrain.common.safe_json import parse_json
-from pretrain.data.root import root_hint
+from pretrain.data.decode import GIT_LFS, ZIP
+from pretrain.data.root import check_present
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.box_checks import Box
 from transfer.datasets.coco_annotations import AnnotationColumns
@@ -51,8 +52,8 @@ ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
 ROOT = "categories only group others, and were dropped"
 NOT_JSON = (
     (b"\x1f\x8b", "packed with gzip; unpack it"),
-    (b"PK\x03\x04", "a zip archive; unpack it"),
-    (b"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull` in its repository"),
+    ZIP,
+    GIT_LFS,
     (b"<", "a page of markup (HTML, XML); download or export the file itself again"),
 )
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
@@ -61,13 +62,7 @@ NOT_TRAINED = "categories without objects are not among the classes, and were le
 def read_json(path: Path, image_folder: Path, keypoints: bool = False) -> dict[str, Any]:
     """The parsed file; see `read_instances`. Raises InputError when it, or the image folder, is
     missing or malformed."""
-    for needed in (path, image_folder):
-        if not needed.exists():
-            raise InputError(
-                f"{needed} is missing; expected {image_folder.parent}/"
-                f"{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; {ANY_PAIR}"
-                f"{_exported(image_folder)}{root_hint(needed)}"
-            )
+    check_present((path, image_folder), lambda: _tree(path, image_folder))
     return read_instances(path, keypoints)
 
 
@@ -123,6 +118,13 @@ def _refuse_packed(path: Path) -> None:
             raise InputError(f"{path} is not valid JSON: it is {what}")
     if not start.strip(b"\0"):
         raise InputError(f"{path} is empty, or has only zeros; restore it")
+
+
+def _tree(path: Path, image_folder: Path) -> str:
+    return (
+        f"{image_folder.parent}/{{{path.parent.name}/{path.name}, {image_folder.name}/*.jpg}}; "
+        f"{ANY_PAIR}{_exported(image_folder)}"
+    )
 
 
 def _exported(image_folder: Path) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from pretrain.data.root import root_hint
+from pretrain.data.root import check_present
 from transfer.datasets.annotation_values import shown
 from transfer.datasets.coco import read_instances
 from transfer.datasets.coco_annotations import AnnotationColumns
@@ -37,13 +37,11 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
 
     Raises InputError when the file or the folder is missing, malformed, or not one of LVIS's.
     """
-    for needed in (path, image_folder):
-        if not needed.exists():
-            raise InputError(
-                f"{needed} is missing; expected {path} with COCO's images, {image_folder}/"
-                "{train2017,val2017}/*.jpg; for any other place, lvis:FILE.json:IMAGES"
-                f"{root_hint(needed)}"
-            )
+    tree = (
+        f"{path} with COCO's images, {image_folder}/{{train2017,val2017}}/*.jpg; for any other "
+        "place, lvis:FILE.json:IMAGES"
+    )
+    check_present((path, image_folder), lambda: tree)
     return read_lvis(path)
 
 

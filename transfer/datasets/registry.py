@@ -21,7 +21,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
-from pretrain.data.root import datasets_root, root_hint
+from pretrain.data.root import below_root, datasets_root, root_hint
 from transfer.datasets import cityscapes, coco, lvis, voc
 from transfer.datasets.cityscapes_labels import check_classes
 from transfer.datasets.few_labels import Part, few_labels, split_part
@@ -79,12 +79,12 @@ def locate(name: str) -> Location:
     if kind in FORMS and rest:
         pair = _split_pair(rest) if kind in JSON_FILES else None
         if pair is not None:
-            file, images = map(_folder, pair)
+            file, images = map(below_root, pair)
             return Location(kind, file.parent, images.name, file, images, is_pair=True)
         folder_text, _, split = rest.rpartition(":")
         if not folder_text or not split or kind == "lvis" or kind == "coco" and _is_json(rest):
             raise InputError(f"data set '{name}' needs the form {FORMS[kind]}")
-        return _location(kind, _folder(folder_text), split, None)
+        return _location(kind, below_root(folder_text), split, None)
     if ":" in name:
         raise InputError(
             f"{name!r} is not a detection data set; give {', '.join(FORMS.values())}, or one of "
@@ -175,19 +175,14 @@ def _split_pair(text: str) -> tuple[str, str] | None:
     """
     ends = [found.end() - 1 for found in re.finditer(r"\.json:(?=.)", text, re.IGNORECASE)]
     pairs = [(text[:end], text[end + 1 :]) for end in ends]
-    if not pairs or _folder(pairs[-1][0]).is_dir():
+    if not pairs or below_root(pairs[-1][0]).is_dir():
         return None
-    return next((pair for pair in pairs if _folder(pair[0]).is_file()), pairs[-1])
+    return next((pair for pair in pairs if below_root(pair[0]).is_file()), pairs[-1])
 
 
 def _is_json(text: str) -> bool:
     """Whether a name ends in a JSON file, without a folder of images."""
     return text.rstrip(":").lower().endswith(".json")
-
-
-def _folder(text: str) -> Path:
-    path = Path(text).expanduser()
-    return path if path.is_absolute() else datasets_root() / path
 
 
 def _classes(locations: Sequence[Location]) -> tuple[str, ...]:

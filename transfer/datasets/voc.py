@@ -21,7 +21,7 @@ from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
 from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
-from pretrain.data.root import root_hint
+from pretrain.data.root import check_present
 from transfer.datasets.box_checks import BoxCheck
 from transfer.datasets.image_sizes import header_size
 from transfer.datasets.samples import Instance, Sample, note_like_names
@@ -42,12 +42,11 @@ WORDS = "<difficult> is not 0 or 1: True and yes were read as 1, everything else
 def check_layout(folder: Path, split: str) -> Path:
     """The split's list file. Raises InputError with the expected tree if a part is missing."""
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    for needed in (folder, folder / "JPEGImages", folder / "Annotations", listing):
-        if not needed.exists():
-            raise InputError(
-                f"{needed} is missing; expected {folder}/{{JPEGImages/*.jpg, Annotations/*.xml, "
-                f"ImageSets/Main/{split}.txt}}{_merged(folder)}{root_hint(needed)}"
-            )
+    tree = (
+        f"{folder}/{{JPEGImages/*.jpg, Annotations/*.xml, ImageSets/Main/{split}.txt}}"
+        f"{_merged(folder)}"
+    )
+    check_present((folder, folder / "JPEGImages", folder / "Annotations", listing), lambda: tree)
     return listing
 
 

@@ -7,7 +7,7 @@ spec, next to its module in `torchvision_engine/`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -54,18 +54,22 @@ NAMES: dict[str, Collection[Any]] = {
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
 }
-LEAST = {
+# The least values of what every run of fine-tuning has, and of what only detectors have
+LEAST_OF_RUN = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.NUM_DECAYS": 1,
+    "TRANSFER.LOG_PERIOD": 1,
+    "TRANSFER.REPLICATES": 0,
+}
+LEAST = {
+    "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MIN_SIZE_TEST": 0,
-    "TRANSFER.LOG_PERIOD": 1,
     "TRANSFER.ACCUMULATE": 1,
-    "TRANSFER.REPLICATES": 0,
 }
 ONE_OF: dict[str, Collection[Any]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", REPEATING),
@@ -89,8 +93,6 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     """
     if cfg.TRANSFER.TASK != DETECTION:
         raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
-    if cfg.SEED < 0:
-        raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
@@ -99,9 +101,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
             f"most 1 with DATALOADER.SAMPLER_TRAIN {REPEATING}: with 0 no class is rare (LVIS: "
             "0.001)"
         )
-    for key, least in LEAST.items():
-        if value_of(cfg, key) < least:
-            raise InputError(f"{key} must be {least} or above, got {value_of(cfg, key)}")
+    check_least(cfg, LEAST)
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(
@@ -215,8 +215,6 @@ def _check_layers_and_jitter(cfg: CfgNode) -> None:
         )
     if node.CROP_SIZE < 1:
         raise InputError(f"TRANSFER.LSJ.CROP_SIZE must be 1 or above, got {node.CROP_SIZE}")
-    if not 0 < decay <= 1:
-        raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
     layered = is_vit(cfg) or is_timm(cfg) and has_layer_groups(cfg.MODEL.BACKBONE.NAME)
     if decay < 1 and (not layered or cfg.TRANSFER.OPTIMIZER != "AdamW"):
         raise InputError(
@@ -243,19 +241,23 @@ def _check_square(cfg: CfgNode) -> None:
 
 
 def check_run(cfg: CfgNode, name: str) -> None:
-    """What detection and segmentation share: device and schedule.
+    """What detection and segmentation share: seed, device, batch and schedule.
 
     Raises InputError, naming the key, for what would stop the run later; warns, once in a process,
     of steps that are never reached and of a warm-up as long as the run.
     """
+    if cfg.SEED < 0:
+        raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
+    check_least(cfg, LEAST_OF_RUN)
+    decay = cfg.TRANSFER.LR_LAYER_DECAY
+    if not 0 < decay <= 1:
+        raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
     check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     check_loggers(cfg.TRANSFER.LOGGER, "TRANSFER.LOGGER")
     solver = cfg.SOLVER
     _check_known(cfg, "SOLVER.LR_SCHEDULER_NAME", SCHEDULERS[cfg.TRANSFER.TASK])
     _check_known(cfg, "SOLVER.WARMUP_METHOD", tuple(WARMUPS))
     make_clipping(cfg)  # refuses what cannot clip
-    if solver.NUM_DECAYS < 1:
-        raise InputError(f"SOLVER.NUM_DECAYS must be 1 or above, got {solver.NUM_DECAYS}")
     if solver.BASE_LR <= 0:
         raise InputError(f"SOLVER.BASE_LR {solver.BASE_LR} must be above 0")
     findings = Findings(name)
@@ -284,6 +286,13 @@ def check_steps(cfg: CfgNode, findings: Findings) -> None:
     for step in steps:
         if step > last:
             findings.note(f"steps come after SOLVER.MAX_ITER {last} and are left out", str(step))
+
+
+def check_least(cfg: CfgNode, least: Mapping[str, int]) -> None:
+    """Raises InputError for the first key with a value below its least one."""
+    for key, bound in least.items():
+        if value_of(cfg, key) < bound:
+            raise InputError(f"{key} must be {bound} or above, got {value_of(cfg, key)}")
 
 
 def _check_known(cfg: CfgNode, key: str, allowed: Collection[Any]) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from transfer.detection.evaluation.predictions import Predictions
     from transfer.training.files import Fitted
 
-CONFIG_FILE = "config.yaml"  # in the folder of a run
 
 # Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
 Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]

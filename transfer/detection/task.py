@@ -15,20 +15,21 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.distributed import is_first_of_launcher, is_main, process_device, world_size
+from pretrain.common.distributed import is_main, process_device, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.loggers import DEFAULT as LOGGER
 from transfer.checkpoints.weights import Weights
 from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
 from transfer.datasets.few_labels import is_drawn, split_part
 from transfer.datasets.image_sizes import check_image_sizes
+from transfer.datasets.import_shapely import import_shapely
 from transfer.datasets.keypoints import check_same_keypoints
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
 from transfer.detection.config import load_merged
 from transfer.detection.config_checks import check_train_named, oks_sigmas
-from transfer.detection.data.cut_polygons import import_shapely
+from transfer.detection.data.cut_polygons import USE
 from transfer.detection.draw import draw_detections
 from transfer.detection.engine import Engine
 from transfer.detection.evaluation.coco import choose_evaluator
@@ -59,7 +60,7 @@ from transfer.detection.weights.starting_weights import (
 from transfer.results.replicates import FILE_NAME as REPLICATES_FILE
 from transfer.training.files import MODEL_FILE, Fitted, finished_model, read_model
 from transfer.trials.loop import format_metrics
-from transfer.trials.task import Job, Outcome, Request, Scored, Trial
+from transfer.trials.task import Job, Outcome, Request, Scored, Trained, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
         if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):
-            import_shapely()  # missing, it would only show at the first image
+            import_shapely(USE)  # missing, it would only show at the first image
         _check_sets(cfg, test_set, train_set, scan=scan)
         return Job(request, cfg, train_set, test_set, drawn_from=_whole(cfg, train_set))
 
@@ -174,13 +175,25 @@ class DetectionTask(FineTuning[DetectionJob]):
             views_seen=iterations_of(cfg) * cfg.SOLVER.IMS_PER_BATCH,
         )
 
-    def check_trained(self, request: Request) -> None:
-        """See `Task.check_trained`; all image files are looked at."""
-        open_trained(request)
+    def open_trained(self, request: Request, *, scan: bool = True) -> Trained[DetectionSet]:
+        """See `Task.open_trained`.
 
-    def evaluate(self, request: Request) -> Scored | None:
+        The config is completed by the facts of the detector in `request.weights`, and the test set
+        has its classes in its order. The training set is opened only if neither the file nor
+        TRANSFER.CLASSES names the classes, and it is there.
+        """
+        cfg = detection_config.load_detection_config(request.config, request.overrides)
+        kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        classes = classes_to_score(cfg, request.opened)
+        test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds, keypoints=_keypoints(cfg))
+        test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
+        cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
+        _check_sets(cfg, test_set, scan=scan)
+        return with_detector(cfg, request.opened, request.config), test_set
+
+    def evaluate(self, request: Request, trained: Trained[DetectionSet]) -> Scored | None:
         """See `Task.evaluate`."""
-        cfg, test_set = open_trained(request, scan=False)
+        cfg, test_set = trained
         logger.info("%s", describe(test_set, "test"))
         request.opened.close()  # the engine reads the file itself
         model_file = request.opened.file
@@ -196,23 +209,6 @@ class DetectionTask(FineTuning[DetectionJob]):
         # Each image that is shown is checked as it is read.
         job = self.open_data(request, scan=False)
         return show_data(job.cfg, job.train_set, Path(request.output), count)
-
-
-def open_trained(request: Request, *, scan: bool = True) -> tuple[CfgNode, DetectionSet]:
-    """What --eval-only scores: the config, completed by the facts of the complete detector in
-    `request.weights`, and the test set in the order of the detector's classes. The training set is
-    opened only if neither the file nor TRANSFER.CLASSES names the classes, and it is there.
-
-    Raises InputError if they do not fit each other.
-    """
-    cfg = detection_config.load_detection_config(request.config, request.overrides)
-    kinds = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    classes = classes_to_score(cfg, request.opened)
-    test_set = open_sets(cfg.DATASETS.TEST, classes, scored=kinds, keypoints=_keypoints(cfg))
-    test_set = test_set.limited(cfg.TRANSFER.LIMIT_IMAGES)
-    cfg = detection_config.with_num_classes(cfg, len(classes), cfg.DATASETS.TEST)
-    _check_sets(cfg, test_set, scan=scan)
-    return with_detector(cfg, request.opened, request.config), test_set
 
 
 def _keypoints(cfg: CfgNode) -> int:
@@ -232,7 +228,7 @@ def _check_sets(
         raise InputError(
             f"MODEL.MASK_ON False: {test_set.name} is scored by masks alone; set it True"
         )
-    if scan and cfg.TRANSFER.CHECK_IMAGES and is_first_of_launcher():
+    if scan and cfg.TRANSFER.CHECK_IMAGES:
         trained = () if train_set is None else images_of(train_set.samples)
         check_image_sizes(chain(trained, images_of(test_set.samples)))
 

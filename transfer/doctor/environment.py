@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pretrain.common.resources import cores
-from pretrain.data.datasets import datasets_root
+from pretrain.data.root import datasets_root
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 LEAST_PYTHON, LEAST_TORCH = (3, 10), (2, 10)  # setup.cfg

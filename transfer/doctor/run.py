@@ -92,7 +92,7 @@ def kind_of(config: str, pretraining: Pretraining) -> tuple[str, str]:
     for kind, defaults in {
         "suite": suite_defaults,
         "cls": classification_defaults,
-        "pretrain": pretraining.defaults,
+        "pretrain": pretraining.get_defaults,
         "det": all_defaults,
     }.items():
         try:
@@ -172,7 +172,7 @@ def _suite(rows: Rows, path: str, question: Question, pretraining: Pretraining, 
 def _pretraining(rows: Rows, job: Job, pretraining: Pretraining, wanted: Gpu | None) -> None:
     """Adds rows about config, batch, learning rate, images, and the run's memory and time."""
     with rows.about("config"):
-        cfg = pretraining.load(job.config, job.overrides, job.processes)
+        cfg = pretraining.load_checked(job.config, job.overrides, job.processes)
         rows.add("config", OK, f"{job.config}: {cfg.METHOD.NAME}, {cfg.BACKBONE.NAME}")
         batch, note = cfg.SOLVER.BATCH_SIZE, pretraining.batch_note(cfg)
         rate = scaled_lr(cfg.SOLVER.LR_PER_256, batch)
@@ -193,7 +193,7 @@ def _pretraining(rows: Rows, job: Job, pretraining: Pretraining, wanted: Gpu | N
         add_lines(rows, loader_lines(cfg, job, here=wanted is None))
         if gpu := wanted or present_gpu():
             with rows.about(f"memory {gpu.name}"):
-                add_lines(rows, gpu_lines(pretraining.needs(cfg, job.processes, count), gpu))
+                add_lines(rows, gpu_lines(pretraining.run_needs(cfg, job.processes, count), gpu))
 
 
 def _images(rows: Rows, name: str, images: ImageDataset) -> None:

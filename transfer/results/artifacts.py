@@ -18,6 +18,7 @@ from pretrain.backbones.first_layer_kernels import first_layer, tile_kernels
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
+from pretrain.common.run_files import CONFIG, METRICS
 
 if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
@@ -72,8 +73,8 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
         shutil.copyfile(source / "views.png", Path(folder) / "views.png")
         found["views"] = "views.png"
     # metrics.jsonl alone may be from any program; views.png or a config mark a run of ours
-    if (source / "metrics.jsonl").is_file() and (source / "config.yaml").is_file():
-        rows = [row for row in read_metrics(source / "metrics.jsonl") if "step" in row]
+    if (source / METRICS).is_file() and (source / CONFIG).is_file():
+        rows = [row for row in read_metrics(source / METRICS) if "step" in row]
         write_curves(Path(folder) / "pretrain_curves.json", rows)
         found["pretrain_curves"] = "pretrain_curves.json"
     return found

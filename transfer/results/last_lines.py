@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from pretrain.common.run_files import RECORD
 from transfer.results.metrics import headline_texts, headlines
-from transfer.results.record import FILE_NAME, read_record
+from transfer.results.record import read_record
 
 
 def last_lines(folders: Sequence[Path]) -> list[str]:
@@ -16,9 +17,9 @@ def last_lines(folders: Sequence[Path]) -> list[str]:
     For several trials, a last line has mean and spread over the trials in which a metric has a
     value.
     """
-    records = [read_record(folder / FILE_NAME) for folder in folders]
+    records = [read_record(folder / RECORD) for folder in folders]
     lines = [
-        f"{folder / FILE_NAME}: {', '.join(headline_texts(record['task'], record['metrics']))}"
+        f"{folder / RECORD}: {', '.join(headline_texts(record['task'], record['metrics']))}"
         for folder, record in zip(folders, records)
     ]
     if len(records) > 1:
@@ -42,7 +43,7 @@ def where_resume_continues(output: str | Path, trials: range, saved: Sequence[st
         saved: file names (or glob patterns) in a trial's folder from which its training continues.
     """
     folders = [Path(output) / f"trial_{trial}" for trial in trials]
-    begun = [folder for folder in folders if not (folder / FILE_NAME).is_file()]
+    begun = [folder for folder in folders if not (folder / RECORD).is_file()]
     done = f"{len(folders) - len(begun)} of {len(folders)} trials are done"
     if not begun:
         return done

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 from pretrain.common.printable import MOST, printable, printable_tree, shown
+from pretrain.common.run_files import RECORD
 from transfer.results.group import RunKey, run_of
-from transfer.results.record import FILE_NAME, read_record
+from transfer.results.record import read_record
 
 if TYPE_CHECKING:
     import pandas
@@ -75,13 +77,9 @@ class Records:
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError(
-                "a table of records needs pandas, which is not installed: python -m pip install "
-                "pandas"
-            ) from None
+        check_installed("pandas", "a table of records needs pandas, which")
+        import pandas
+
         rows = [_row(file) for file in self.files]
         names = [*COLUMNS, "path"]
         names += sorted({name for row in rows for name in row} - set(names))
@@ -137,7 +135,7 @@ def read_records(folders: str | Path | Sequence[str | Path]) -> Records:
         notes.append(f"{other.path}: {words.format(first.path)}, counted once")
     if not kept:
         places = ", ".join(map(str, folders))
-        raise InputError(f"no valid {FILE_NAME} below {places}" + _because(notes))
+        raise InputError(f"no valid {RECORD} below {places}" + _because(notes))
     return Records(list(kept.values()), notes)
 
 
@@ -177,8 +175,8 @@ def _files(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(place))
-        if FILE_NAME in (*files, *names):  # also a folder of that name: a note says that it is one
-            yield Path(place) / FILE_NAME
+        if RECORD in (*files, *names):  # also a folder of that name: a note says that it is one
+            yield Path(place) / RECORD
 
 
 def _readable(file: RecordFile, notes: list[str]) -> RecordFile:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain.common.errors import InputError
 from pretrain.common.printable import shown
 from pretrain.common.regular_file import MEGABYTE
+from pretrain.common.run_files import RECORD
 from pretrain.common.safe_json import check_depth, read_json
 from transfer.results.metrics import is_percent
 from transfer.results.migrate import migrate
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
 
 SCHEMA = 2
-FILE_NAME = "record.json"
 MOST_BYTES = 16 * MEGABYTE  # largest record; the metrics per class of LVIS need some hundred kB
 MOST = 1e15  # largest number (30 million years in seconds); sums and figures stay finite
 SLACK = 1e-6  # tolerance of a percentage, for rounding
@@ -138,7 +138,7 @@ def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
     """Writes `folder`/record.json atomically; InputError if it is invalid or already exists."""
     from pretrain.common.checkpoint import atomic_write_text
 
-    path = Path(folder) / FILE_NAME
+    path = Path(folder) / RECORD
     validate(record, str(path))
     if path.exists():
         raise InputError(f"{path} exists and is never overwritten; choose another --output")

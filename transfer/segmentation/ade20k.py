@@ -9,25 +9,17 @@ with the names of the 150 classes. In a mask 1 to 150 are classes, and 0 is ever
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import Findings
 from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.data.folders import IMAGE_SUFFIXES
+from pretrain.data.root import check_present
+from transfer.datasets.truth_files import Files, pair_files
 from transfer.datasets.voc_lists import FileIndex
 
 ADE20K_CLASSES = 150
 # Number in a mask -> class, or 255, which is not used; a number beyond the classes is refused
 NUMBERS = bytes([255, *range(255)])
-
-
-class Pair(NamedTuple):
-    """An image and its mask."""
-
-    image: str
-    mask: str
-    image_id: str
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -49,27 +41,19 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def read_pairs(folder: Path, split: str) -> list[Pair]:
+def read_files(folder: Path, split: str) -> list[Files]:
     """Returns all images of a split, by name, with their masks.
 
     Raises:
         InputError: a folder or masks are missing; the message shows the expected tree.
     """
     image_folder, mask_folder = folder / "images" / split, folder / "annotations" / split
-    tree = f"{{images/{split}/*.jpg, annotations/{split}/*.png, objectInfo150.txt}}"
-    for part in (image_folder, mask_folder):
-        if not part.is_dir():
-            raise InputError(f"{part} is missing; expected {folder}/{tree}")
+    tree = f"{folder}/{{images/{split}/*.jpg, annotations/{split}/*.png, objectInfo150.txt}}"
+    check_present((image_folder, mask_folder), lambda: tree)
     images, masks = FileIndex(image_folder, IMAGE_SUFFIXES), FileIndex(mask_folder, [".png"])
-    findings, pairs = Findings(str(image_folder)), []
-    for name in images:
-        mask = masks.path(name)
-        if mask is None:
-            where = f"{mask_folder / name}.png"
-            findings.refuse("masks of images are missing", where, f"expected {tree}")
-        else:
-            pairs.append(Pair(str(images.path(name)), str(mask), name))
-    findings.report()
-    if not pairs:
-        raise InputError(f"{image_folder} has no image; expected {folder}/{tree}")
-    return pairs
+    found = [
+        (name, image, [masks.path(name) or mask_folder / f"{name}.png"])
+        for name in images
+        if (image := images.path(name))
+    ]
+    return pair_files(found, image_folder, mask_folder, tree)

@@ -17,14 +17,19 @@ from fvcore.common.config import CfgNode
 
 from pretrain.backbones.resnet import BACKBONES as RESNETS
 from pretrain.backbones.resnet import Trunk
-from pretrain.common.distributed import world_size
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.networks.architectures import is_read
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 from transfer.detection.config import changed, load_merged
-from transfer.detection.config_checks import SEMANTIC, check_run, missing_data, value_of
+from transfer.detection.config_checks import (
+    SEMANTIC,
+    check_least,
+    check_run,
+    missing_data,
+    value_of,
+)
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import is_linear_probe
 from transfer.detection.torchvision_engine.resnet import TinyResNetSpec, trunk_name
@@ -54,11 +59,8 @@ UNREAD = {
     UPER: FCN_KEYS,
 }
 AT_LEAST_ONE = (
-    "SOLVER.MAX_ITER",
-    "SOLVER.IMS_PER_BATCH",
     "MODEL.RESNETS.NUM_GROUPS",
     "MODEL.RESNETS.WIDTH_PER_GROUP",
-    "TRANSFER.LOG_PERIOD",
     "TRANSFER.SEMANTIC.HEAD_CONVS",
     "TRANSFER.SEMANTIC.HEAD_CHANNELS",
     "TRANSFER.SEMANTIC.HEAD_DILATION",
@@ -111,11 +113,7 @@ def check(cfg: CfgNode) -> None:
                 f"{key} {value_of(cfg, key)!r} is not supported for semantic segmentation; known: "
                 f"{known}"
             )
-    for key in AT_LEAST_ONE:
-        if value_of(cfg, key) < 1:
-            raise InputError(f"{key} must be 1 or above, got {value_of(cfg, key)}")
-    if cfg.TRANSFER.REPLICATES < 0:
-        raise InputError(f"TRANSFER.REPLICATES must be 0 or above, got {cfg.TRANSFER.REPLICATES}")
+    check_least(cfg, dict.fromkeys(AT_LEAST_ONE, 1))
     node = cfg.TRANSFER.SEMANTIC
     if not 2 <= node.NUM_CLASSES <= 255:
         raise InputError(f"TRANSFER.SEMANTIC.NUM_CLASSES {node.NUM_CLASSES} must be 2 to 255")
@@ -136,8 +134,6 @@ def check(cfg: CfgNode) -> None:
         raise InputError(f"TRANSFER.SEMANTIC.POLY_POWER {node.POLY_POWER} must be above 0")
     if min(node.TEST_SCALES, default=1.0) <= 0:
         raise InputError(f"TRANSFER.SEMANTIC.TEST_SCALES {node.TEST_SCALES} must be above 0")
-    if cfg.SEED < 0:
-        raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
     if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
         raise InputError(missing_data(cfg, ("semseg", "coco")))
     _check_head(cfg)
@@ -161,8 +157,13 @@ def _check_head(cfg: CfgNode) -> None:
                 f"TRANSFER.SEMANTIC.{key} {node[key]} has no effect with TRANSFER.SEMANTIC.HEAD "
                 f"{node.HEAD}; leave it out"
             )
-    shares = world_size() if cfg.MODEL.RESNETS.NORM == "BN" else 1
-    if node.HEAD == UPER and cfg.SOLVER.IMS_PER_BATCH < 2 * shares:
+    check_norm_batch(cfg, 1)
+
+
+def check_norm_batch(cfg: CfgNode, processes: int) -> None:
+    """Raises InputError if a batch norm of UPerNet gets one value of each channel."""
+    shares = processes if cfg.MODEL.RESNETS.NORM == "BN" else 1
+    if cfg.TRANSFER.SEMANTIC.HEAD == UPER and cfg.SOLVER.IMS_PER_BATCH < 2 * shares:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is too small for TRANSFER.SEMANTIC."
             f"HEAD uper, which pools an image to one place: each batch norm needs 2 images; set "
@@ -173,8 +174,6 @@ def _check_head(cfg: CfgNode) -> None:
 def _check_layers(cfg: CfgNode, name: str | None) -> None:
     """Raises InputError for rates by layer or dropped blocks of a network that has none of them."""
     decay, node = cfg.TRANSFER.LR_LAYER_DECAY, cfg.TRANSFER.SEMANTIC
-    if not 0 < decay <= 1:
-        raise InputError(f"TRANSFER.LR_LAYER_DECAY {decay} must be above 0 and at most 1")
     known = name is not None and (parse_vit(name) is not None or has_layer_groups(name))
     layered = node.HEAD == UPER and known
     if decay < 1 and (not layered or cfg.TRANSFER.OPTIMIZER != "AdamW"):

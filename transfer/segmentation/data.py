@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
@@ -34,10 +33,11 @@ from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.data.fingerprint import Fingerprint, encoded, fingerprint_of
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.origins import Files, evenly
-from pretrain.data.root import datasets_root, root_hint
+from pretrain.data.root import below_root, check_present, datasets_root
 from transfer.datasets import registry
 from transfer.datasets.checks_before_training import check_masks, describe
 from transfer.datasets.cityscapes_labels import INSTANCES, LABELS, check_classes, read_files
+from transfer.datasets.numbered_pixels import read_mask
 from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
@@ -196,8 +196,10 @@ def _is_ade20k(name: str) -> bool:
 
 
 def _read_ade20k(name: str) -> list[SemanticSample]:
-    pairs = ade20k.read_pairs(*locate(name))
-    return [SemanticSample(*pair, numbers=ade20k.NUMBERS) for pair in pairs]
+    return [
+        SemanticSample(one.image, one.truth[0], one.image_id, numbers=ade20k.NUMBERS)
+        for one in ade20k.read_files(*locate(name))
+    ]
 
 
 def _is_cityscapes(name: str) -> bool:
@@ -223,8 +225,7 @@ def locate(name: str) -> tuple[Path, str]:
         text, _, split = rest.rpartition(":")
         if not text or not split:
             raise InputError(f"data set '{name}' needs the form {kind}:FOLDER:SPLIT")
-        folder = Path(text).expanduser()
-        return (folder if folder.is_absolute() else datasets_root() / folder), split
+        return below_root(text), split
     folder_name, split = find(name, BUILTIN, "semantic segmentation data set")
     return datasets_root() / folder_name, split
 
@@ -232,14 +233,13 @@ def locate(name: str) -> tuple[Path, str]:
 def read_split(folder: Path, split: str) -> list[SemanticSample]:
     """Returns all images of a split, in the order of its list file; every file must exist."""
     listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-    for needed in (folder, folder / "JPEGImages", listing):
-        if not needed.exists():
-            raise InputError(f"{needed} is missing; {_tree(folder, split)}{root_hint(needed)}")
+    tree = _tree(folder, split)
+    check_present((folder, folder / "JPEGImages", listing), lambda: tree)
     images = FileIndex(folder / "JPEGImages", IMAGE_SUFFIXES)
     masks = [FileIndex(folder / place, [".png"]) for place in MASK_FOLDERS]
     findings = Findings(str(listing))
     names, missing = read_list(listing, images.find, findings)
-    remedy = f"add them, or remove their lines; {_tree(folder, split)}"
+    remedy = f"add them, or remove their lines; expected {tree}"
     for name in missing:
         where = str(folder / "JPEGImages" / f"{name}{IMAGE_SUFFIXES[0]}")
         findings.refuse("images are missing", where, remedy)
@@ -253,23 +253,6 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
             findings.refuse(f"masks are neither in {places}", f"{name}.png", remedy)
     findings.report()
     return samples
-
-
-def read_mask(path: str) -> np.ndarray:
-    """Returns class numbers, uint8 (H, W); InputError, with the path, for any other file."""
-    try:
-        with Image.open(path) as image:
-            mode, mask = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"mask {path} cannot be read ({error}): truncated or damaged; replace it"
-        ) from None
-    if mode not in ("P", "L"):
-        raise InputError(
-            f"mask {path} has colours ({mode}), not class numbers; save it as 8-bit grey or with "
-            "a palette"
-        )
-    return mask
 
 
 def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
@@ -286,9 +269,8 @@ def _tree(folder: Path, split: str) -> str:
     masks = "SegmentationClass/*.png, " + (
         "SegmentationClassAug/*.png, " if split in _HINTS else ""
     )
-    return (
-        f"expected {folder}/{{JPEGImages/*.jpg, {masks}ImageSets/Segmentation/{split}.txt}}"
-        + _HINTS.get(split, "")
+    return f"{folder}/{{JPEGImages/*.jpg, {masks}ImageSets/Segmentation/{split}.txt}}" + _HINTS.get(
+        split, ""
     )
 
 

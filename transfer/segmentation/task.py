@@ -29,6 +29,7 @@ from transfer.detection.fine_tuning import (
     training_curve,
 )
 from transfer.detection.roles import is_linear_probe
+from transfer.detection.scaling import for_processes
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.cityscapes import draw_cityscapes, summarize_cityscapes
@@ -45,7 +46,7 @@ from transfer.segmentation.training import (
 )
 from transfer.training.files import MODEL_FILE, Fitted, finished_model
 from transfer.trials.loop import format_metrics
-from transfer.trials.task import Job, Outcome, Request, Scored, Trial
+from transfer.trials.task import Job, Outcome, Request, Scored, Trained, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,11 @@ class SegmentationTask(FineTuning[SegmentationJob]):
                 "the option out"
             )
         return super().prepare(request, scan=scan)
+
+    def check_processes(self, cfg: CfgNode, processes: int) -> None:
+        """Checks also that each process's batch norms have enough images."""
+        super().check_processes(cfg, processes)
+        segmentation_config.check_norm_batch(for_processes(cfg, processes), processes)
 
     def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
         """Reads the weights of the config's backbone, or of any one for a linear probe."""
@@ -141,13 +147,22 @@ class SegmentationTask(FineTuning[SegmentationJob]):
             views_seen=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
         )
 
-    def check_trained(self, request: Request) -> None:
-        """See `Task.check_trained`."""
-        open_trained(request)
+    def open_trained(self, request: Request, *, scan: bool = True) -> Trained[SemanticSet]:
+        """See `Task.open_trained`.
 
-    def evaluate(self, request: Request) -> Scored | None:
+        The classes are those of the segmenter in `request.weights`. The training set is opened only
+        if neither the file nor TRANSFER.CLASSES names the classes.
+        """
+        cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
+        named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
+        classes = named or open_sets(cfg.DATASETS.TRAIN).classes
+        test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
+        _check_images(test_set)
+        return segmentation_config.with_data(cfg, test_set), test_set
+
+    def evaluate(self, request: Request, trained: Trained[SemanticSet]) -> Scored | None:
         """See `Task.evaluate`."""
-        cfg, test_set = open_trained(request)
+        cfg, test_set = trained
         predicted = predict(load_segmenter(cfg, request.opened), cfg, test_set)
         if not is_main():
             return None
@@ -157,23 +172,6 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         """See `Task.show_data`."""
         job = self.open_data(request)
         return show_data(job.cfg, job.train_set, Path(request.output), count)
-
-
-def open_trained(request: Request) -> tuple[CfgNode, SemanticSet]:
-    """Returns the config and the test set that --eval-only scores.
-
-    The classes are those of the segmenter in `request.weights`. The training set is opened only if
-    neither the file nor TRANSFER.CLASSES names the classes.
-
-    Raises:
-        InputError: the file is not a segmenter, or the data does not fit it.
-    """
-    cfg = segmentation_config.load_segmentation_config(request.config, request.overrides)
-    named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
-    classes = named or open_sets(cfg.DATASETS.TRAIN).classes
-    test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
-    _check_images(test_set)
-    return segmentation_config.with_data(cfg, test_set), test_set
 
 
 def _check_images(*sets: SemanticSet) -> None:

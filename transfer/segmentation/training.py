@@ -24,7 +24,7 @@ from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.weights import Weights
-from transfer.datasets.cityscapes_images import read_instances
+from transfer.datasets.numbered_pixels import read_instances
 from transfer.segmentation.cityscapes import weighted_pixels
 from transfer.segmentation.config import segmenter_arguments, train_transform
 from transfer.segmentation.data import SemanticSet

@@ -1,7 +1,7 @@
 """Checks the config, data and weights of every job before the first job starts.
 
 The result is the cost of each job in a plan, or its problem. The doctor checks a single run with
-the same functions. The command passes in the functions that check pretraining, because only
+the same functions. The command passes in the module that checks pretraining, because only
 `pretrain` can read its configs.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fvcore.common.config import CfgNode
 
@@ -33,21 +33,34 @@ from transfer.trials.task import Request, Task
 from transfer.trials.tasks import task_of
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """Functions that only `pretrain` can provide; the first two raise InputError."""
+class Pretraining(Protocol):
+    """What only `pretrain` can do; see its module `pretrain.engine.before_a_run`."""
 
-    load: Callable[[str, Sequence[str], int], CfgNode]  # config, overrides, processes
-    # Arguments: a config, and the open data sets by name, to which it adds those that it opens
-    check_inputs: Callable[[CfgNode, dict[str, ImageDataset]], PretrainingData]
-    defaults: Callable[[], CfgNode]
-    batch_note: Callable[[CfgNode], str | None]  # a warning if the batch is not the recipe's
-    # Arguments: two configs as YAML, and the path of the first; raises InputError if they differ
-    check_same: Callable[[str, str, Path], None]
-    # What a run needs from its GPUs, given a config, processes and training images (None: unknown)
-    needs: Callable[[CfgNode, int, int | None], RunNeeds]
-    # A warning about the queue of keys, given the number of training images
-    queue_note: Callable[[CfgNode, int], str | None] = lambda cfg, count: None
+    def get_defaults(self) -> CfgNode:
+        """Returns all keys with their defaults."""
+
+    def load_checked(self, config: str, overrides: Sequence[str], num_processes: int, /) -> CfgNode:
+        """Returns a run's config; InputError for one that cannot run."""
+
+    def check_inputs(
+        self, cfg: CfgNode, opened: dict[str, ImageDataset] | None = None, /
+    ) -> PretrainingData:
+        """Returns the data; InputError for data that cannot be read.
+
+        `opened` has the open data sets by name, and gets those that are opened.
+        """
+
+    def check_same_config(self, saved: str, present: str, path: Path, /) -> None:
+        """Raises InputError if two configs as YAML differ; `path` is that of the first."""
+
+    def run_needs(self, cfg: CfgNode, num_processes: int, num_images: int | None, /) -> RunNeeds:
+        """Returns what a run needs from its GPUs; None: the number of images is unknown."""
+
+    def batch_note(self, cfg: CfgNode, /) -> str | None:
+        """Returns a warning if the batch is not the recipe's."""
+
+    def queue_note(self, cfg: CfgNode, count: int, /) -> str | None:
+        """Returns a warning about the queue of keys, given the number of training images."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
     for job in jobs:
         with found.about(_subject(job)):
             if job.kind == "pretrain":
-                pretraining.load(job.config, job.overrides, job.processes)
+                pretraining.load_checked(job.config, job.overrides, job.processes)
             elif job.kind in TOOLS:
                 task_of_job(job).load_config(job.config, job.overrides)
     found.close()
@@ -109,10 +122,10 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
     tasks: dict[str, Checked | InputError] = {}
     opened: dict[str, ImageDataset] = {}  # shared by all pretraining jobs: a folder is listed once
     for job in (job for job in jobs if job.kind == "pretrain"):
-        cfg = pretraining.load(job.config, job.overrides, job.processes)
+        cfg = pretraining.load_checked(job.config, job.overrides, job.processes)
         weights = str(job.output / "backbone.pkl")
         made[weights], makers[weights] = Known(cfg.BACKBONE.NAME), job
-        problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same)
+        problem = _outcome(check_pretraining_folder, job, cfg, pretraining.check_same_config)
         if problem is None and not job.is_done():
             data = _outcome(pretraining.check_inputs, cfg, opened)
             if isinstance(data, PretrainingData):

@@ -15,10 +15,11 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
+from pretrain.common.run_files import CONFIG
 from transfer.results.record import read_record
 from transfer.suite.plan import Job
 from transfer.trials.earlier import check_folder
-from transfer.trials.task import CONFIG_FILE, Task
+from transfer.trials.task import Task
 
 
 def check_task_folder(job: Job, task: Task[Any], sha256: str | None) -> None:
@@ -47,7 +48,7 @@ def check_pretraining_folder(
     Args:
         check_same: `pretrain.engine.state.check_same_config`.
     """
-    file = job.output / CONFIG_FILE
+    file = job.output / CONFIG
     if job.results[0].exists() and file.is_file():
         check_same(file.read_text(encoding="utf-8"), dump_yaml(cfg), job.output)
 

@@ -48,8 +48,10 @@ def _lines(
     job: Job, facts: Checked, pretraining: Pretraining, gpu: Gpu, here: bool
 ) -> Iterator[Line]:
     if job.kind == "pretrain":
-        cfg = pretraining.load(job.config, job.overrides, job.processes)
-        yield from gpu_lines(pretraining.needs(cfg, job.processes, facts.train_images or None), gpu)
+        cfg = pretraining.load_checked(job.config, job.overrides, job.processes)
+        yield from gpu_lines(
+            pretraining.run_needs(cfg, job.processes, facts.train_images or None), gpu
+        )
         yield from loader_lines(cfg, job, here)
     elif job.kind == "det" and (needs := needs_of_detector(job)):
         yield from gpu_lines(needs, gpu)

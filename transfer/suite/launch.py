@@ -18,8 +18,9 @@ from typing import Protocol
 
 from pretrain.common.errors import InputError
 from pretrain.common.progress import forget_progress
+from pretrain.common.run_files import RECORD
 from transfer.results.metrics import headline_texts
-from transfer.results.record import FILE_NAME, read_record
+from transfer.results.record import read_record
 from transfer.suite.log_tail import last_line
 from transfer.suite.plan import Job
 
@@ -160,7 +161,7 @@ def _start_ready(
 def _metrics(job: Job) -> list[str]:
     """Returns the headline metrics of the job's last record, as texts."""
     path = job.results[-1]
-    if path.name != FILE_NAME:
+    if path.name != RECORD:
         return []
     try:
         record = read_record(path)

@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import find_config, shipped_folder
 from pretrain.common.lookup import find
 from pretrain.common.progress import progress_folder
+from pretrain.common.run_files import CHECKPOINT, RECORD
 from transfer.suite.config import TOOLS, Entry, read_entries
 
 
@@ -151,7 +152,7 @@ def _pretrain_jobs(entry: Entry, output: Path, gpus: int, nodes: int) -> tuple[J
         name=f"pretrain/{name}",
         command=command_of("pretrain", config, folder, _overrides(entry), gpus=gpus),
         output=folder,
-        results=(folder / "checkpoint.pth",),
+        results=(folder / CHECKPOINT,),
         leaves_mark=True,
         kind="pretrain",
         config=config,
@@ -161,7 +162,7 @@ def _pretrain_jobs(entry: Entry, output: Path, gpus: int, nodes: int) -> tuple[J
     )
     # In the checkpoint's folder, where the tasks find the run's pictures and curves.
     converted = folder / "backbone.pkl"
-    command = (*_python("convert_weights.py"), str(folder / "checkpoint.pth"), str(converted))
+    command = (*_python("convert_weights.py"), str(folder / CHECKPOINT), str(converted))
     convert = Job(
         name=f"convert/{name}",
         command=command,
@@ -189,7 +190,7 @@ def _task_job(
         name=f"{task['name']}/{name}",
         command=command_of(kind, config, target, _overrides(task), options, gpus),
         output=target,
-        results=tuple(target / f"trial_{trial}" / "record.json" for trial in range(trials)),
+        results=tuple(target / f"trial_{trial}" / RECORD for trial in range(trials)),
         needs=needs,
         kind=kind,
         config=config,

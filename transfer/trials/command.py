@@ -23,19 +23,21 @@ from pretrain.common.distributed import (
     is_main,
     launch,
     process_device,
-    under_torchrun,
+    take_gpu,
+    will_launch,
 )
 from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
 from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
+from pretrain.common.run_files import RECORD
 from pretrain.common.safe_json import read_json
 from transfer.results.last_lines import last_lines, where_resume_continues
 from transfer.results.metrics import headline_texts
-from transfer.results.record import FILE_NAME, null_for_nan
+from transfer.results.record import null_for_nan
 from transfer.trials.earlier import check_trial_folders
 from transfer.trials.loop import run_trials
-from transfer.trials.task import Job, Request, Scored, Task
+from transfer.trials.task import Job, Request, Scored, Task, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -45,30 +47,31 @@ EVALUATION = "evaluation.json"
 def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     """Runs a command that trains: checks the input, then runs all trials.
 
-    Returns the last lines to print; under torchrun, only the first process returns any. A single
-    process continues with the data that it has opened for the checks; launched processes open the
-    data themselves.
+    Returns the last lines to print; under torchrun, only the first process returns any, and only
+    this one scans the image files. A process that is not launched from here continues with the data
+    that it has opened for the checks; launched processes open the data themselves.
     """
     check_gpus(num_gpus)
+    take_gpu()
     trials = range(request.first_trial, request.trials)
     with (
         _one_writer(*request.folders().values()),
         keep_progress(
             progress_folder(request.output, request.first_trial),
-            [folder / FILE_NAME for folder in request.folders().values()],
+            [folder / RECORD for folder in request.folders().values()],
         ),
         interrupt_says(lambda: where_resume_continues(request.output, trials, task.saved)),
     ):
-        job = task.prepare(request)
+        job = task.prepare(request, scan=is_first_of_launcher())
         task.check_processes(job.cfg, max(num_gpus, int(os.environ.get("WORLD_SIZE", 1))))
         check_trial_folders(task, job)
         if request.resume:
-            saved = [f"trial_*/{name}" for name in (FILE_NAME, *task.saved)]
+            saved = [f"trial_*/{name}" for name in (RECORD, *task.saved)]
             note_fresh_start(request.output, saved)
-        alone = num_gpus == 1 and not under_torchrun()
-        if num_gpus > 1:
+        launches = will_launch(num_gpus)
+        if launches:
             request.opened.close()  # each process opens its own
-        launch(run_request, num_gpus, (task, request, job if alone else None))
+        launch(run_request, num_gpus, (task, request, None if launches else job))
     return last_lines(list(request.folders().values())) if is_first_of_launcher() else []
 
 
@@ -117,11 +120,13 @@ def _processes() -> Iterator[None]:
 def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     """Runs a command that scores a trained model; see `run_command`."""
     check_gpus(num_gpus)
+    take_gpu()
     with _one_writer(request.output), keep_progress(request.output):
-        task.check_trained(request)
-        if num_gpus > 1:
+        trained = task.open_trained(request, scan=is_first_of_launcher())
+        launches = will_launch(num_gpus)
+        if launches:
             request.opened.close()  # each process opens its own
-        launch(evaluate_request, num_gpus, (task, request))
+        launch(evaluate_request, num_gpus, (task, request, None if launches else trained))
     if not is_first_of_launcher():
         return []
     path = Path(request.output) / EVALUATION
@@ -129,10 +134,16 @@ def evaluate_command(task: Task[Any], request: Request, num_gpus: int) -> list[s
     return [f"{path}: {', '.join(headline_texts(task.name, content['metrics']))}"]
 
 
-def evaluate_request(task: Task[Any], request: Request) -> Scored | None:
-    """Joins the processes and scores the model; writes evaluation.json into the output."""
+def evaluate_request(
+    task: Task[Any], request: Request, trained: Trained[Any] | None = None
+) -> Scored | None:
+    """Joins the processes and scores the model; writes evaluation.json into the output.
+
+    Args:
+        trained: what this process has opened; None: it is opened here, without a scan.
+    """
     with _processes():
-        scored = task.evaluate(request)
+        scored = task.evaluate(request, trained or task.open_trained(request, scan=False))
         if is_main() and scored is not None:
             write_evaluation(request, scored)
         return scored

@@ -16,12 +16,13 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
+from pretrain.common.run_files import CONFIG, RECORD
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.files import RANDOM
 from transfer.results.data_of_records import how_they_differ, known_data
-from transfer.results.record import FILE_NAME, read_record
+from transfer.results.record import read_record
 from transfer.trials.data import read_data
-from transfer.trials.task import CONFIG_FILE, DATA_FILE, WEIGHTS_FILE, Job, Task
+from transfer.trials.task import DATA_FILE, WEIGHTS_FILE, Job, Task
 
 SHOWN = 12  # digits of a sha256 in a message
 
@@ -77,9 +78,9 @@ def check_folder(
     """
     if not _is_begun(task, folder):
         return
-    record = read_record(folder / FILE_NAME) if (folder / FILE_NAME).exists() else None
-    if (folder / CONFIG_FILE).is_file():
-        old = task.read_config(folder / CONFIG_FILE)
+    record = read_record(folder / RECORD) if (folder / RECORD).exists() else None
+    if (folder / CONFIG).is_file():
+        old = task.read_config(folder / CONFIG)
         # A record has its trial's seed; an older classification config has the first trial's seed.
         then = old.SEED if record is None else record["seed"]
         keys = task.untrained if source == RANDOM else ()
@@ -123,7 +124,7 @@ def _check_data(
 
 def _is_begun(task: Task[Any], folder: Path) -> bool:
     """Returns whether a command would skip the trial or continue it."""
-    patterns = (FILE_NAME, *task.saved, *task.marks)
+    patterns = (RECORD, *task.saved, *task.marks)
     return any(any(folder.glob(pattern)) for pattern in patterns)
 
 

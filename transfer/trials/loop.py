@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.distributed import barrier, is_main, world_size
+from pretrain.common.run_files import CONFIG, RECORD
 from transfer.checkpoints.weights import default_name
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, write_curves
-from transfer.results.record import FILE_NAME, make_record, write_record
-from transfer.trials.task import CONFIG_FILE, Job, Outcome, Request, Task, Trial
+from transfer.results.record import make_record, write_record
+from transfer.trials.task import Job, Outcome, Request, Task, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def run_trials(task: Task[Any], job: Job[Any]) -> list[Path]:
     barrier()
     paths = []
     for number, folder in job.request.folders().items():
-        paths.append(folder / FILE_NAME)
+        paths.append(folder / RECORD)
         if paths[-1].exists():
             logger.info("%s exists: trial %d is skipped", paths[-1], number)
             continue
@@ -79,7 +80,7 @@ def _write_trial(task: Task[Any], job: Job[Any], trial: Trial, outcome: Outcome)
 def _write_artifacts(request: Request, folder: Path, outcome: Outcome) -> dict[str, str]:
     """Writes the artifacts that all tasks have; returns {name: path below the folder}."""
     draw_kernels(outcome.weights, folder / "kernels.png")
-    artifacts = {"config": CONFIG_FILE, "kernels": "kernels.png"}
+    artifacts = {"config": CONFIG, "kernels": "kernels.png"}
     if outcome.curve:
         artifacts["curves"] = write_curves(folder / "curves.json", outcome.curve).name
     return {**artifacts, **copy_pretrain_artifacts(request.weights, folder)}

@@ -26,6 +26,7 @@ from pretrain.common.distributed import is_first_of_launcher, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
+from pretrain.common.run_files import CONFIG
 from pretrain.data.fingerprint import Fingerprint
 from pretrain.data.origins import Origin
 from transfer.checkpoints.opened import OpenedWeights
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Files in a trial's folder: its config, the sha256 of the weights from which it started, and the
 # fingerprints of its data.
-CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.yaml", "weights.sha256", "data.json"
+WEIGHTS_FILE, DATA_FILE = "weights.sha256", "data.json"
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Trial:
         """
         if is_main():
             atomic_write_text(self.folder / DATA_FILE, job.data.to_json())
-            atomic_write_text(self.folder / CONFIG_FILE, dump_yaml(cfg))
+            atomic_write_text(self.folder / CONFIG, dump_yaml(cfg))
             atomic_write_text(self.folder / WEIGHTS_FILE, f"{weights.sha256}\n")
 
 
@@ -189,6 +190,10 @@ class Outcome:
     on_gpu: bool
     views_seen: int
     protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The config and the test set by which a trained model is scored
+Trained = tuple[CfgNode, SetT]
 
 
 @dataclass(frozen=True)
@@ -337,15 +342,18 @@ class Task(Protocol[JobT]):
         """Removes files that only a resumed trial needs; called before the record is written."""
         return None
 
-    def check_trained(self, request: Request) -> None:
-        """Checks that the data and the trained model in `request.weights` fit the config.
+    def open_trained(self, request: Request, *, scan: bool = True) -> Trained[Any]:
+        """Returns the config and the data by which the model in `request.weights` is scored.
+
+        Args:
+            scan: also checks every image file.
 
         Raises:
             InputError: they do not fit, or the task cannot score a trained model.
         """
         raise InputError(f"the task of {request.config} has no trained model to score")
 
-    def evaluate(self, request: Request) -> Scored | None:
+    def evaluate(self, request: Request, trained: Trained[Any]) -> Scored | None:
         """Scores the trained model in `request.weights`; None on every process except the first."""
         raise InputError(f"the task of {request.config} has no trained model to score")
 

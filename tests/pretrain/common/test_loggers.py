@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import pretrain
-from pretrain.common import loggers
 from pretrain.common.errors import InputError
 from pretrain.common.loggers import GROUP_VARIABLE, check_loggers
 from pretrain.common.logs import MetricsWriter
@@ -136,7 +135,7 @@ def test_names_are_checked_before_the_run(monkeypatch: pytest.MonkeyPatch) -> No
     assert check_loggers("") == [] and check_loggers("tensorboard,tensorboard") == ["tensorboard"]
     with pytest.raises(InputError, match="unknown logger 'wandv'.*did you mean 'wandb'"):
         check_loggers("tensorboard,wandv")
-    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # as if it were not installed
     with pytest.raises(
         InputError, match="TRANSFER.LOGGER mlflow: mlflow is not installed; python -m pip install"
     ):

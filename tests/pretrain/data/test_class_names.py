@@ -54,6 +54,12 @@ def test_a_file_that_is_not_text_is_a_warning(
     assert "class_names.txt is not read" in caplog.text
 
 
+def test_a_byte_order_mark_is_not_part_of_the_first_name(folder: Path) -> None:
+    """Notepad writes one."""
+    (folder / "class_names.txt").write_text("dogs hounds\n", encoding="utf-8-sig")
+    assert _read(open_images(f"folder:{folder}:val")) == {"dogs": "hounds"}
+
+
 def test_images_without_labels_have_no_names(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     assert _read(open_images(f"folder:{tmp_path}")) == {}

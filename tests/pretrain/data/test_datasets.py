@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import datasets_root, open_images
+from pretrain.data.datasets import open_images
 from pretrain.data.decoded_cache import decoded_in_memory
 
 
@@ -47,8 +47,6 @@ def test_below_the_root(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(open_images("folder:pets:train")) == 24
     (classes_folder.parent / "imagenet").symlink_to(classes_folder)
     assert len(open_images("imagenet:train")) == 24
-    monkeypatch.delenv("DETECTRON2_DATASETS")
-    assert datasets_root() == Path("datasets")
 
 
 def test_below_the_home_folder(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

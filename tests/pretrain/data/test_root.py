@@ -8,7 +8,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import open_images
-from pretrain.data.root import VARIABLE, datasets_root, root_hint
+from pretrain.data.root import VARIABLE, below_root, datasets_root, root_hint
 
 
 def test_the_default_root_is_named_with_the_variable_to_set(
@@ -17,6 +17,9 @@ def test_the_default_root_is_named_with_the_variable_to_set(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(VARIABLE, "")  # as if it were not set
     assert datasets_root() == Path("datasets")
+    monkeypatch.delenv(VARIABLE)
+    assert datasets_root() == Path("datasets") and below_root("pets") == Path("datasets/pets")
+    assert below_root("~/pets") == Path.home() / "pets"
     hint = root_hint(Path("datasets/VOC2007/JPEGImages"))
     assert (
         f"in {tmp_path}/datasets: " in hint

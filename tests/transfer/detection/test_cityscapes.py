@@ -17,7 +17,6 @@ from pretrain.common.errors import InputError
 from tests.transfer.cityscapes_files import HEIGHT, WIDTH, rectangle, write_polygons
 from tests.transfer.detection.test_task import TASK, TINY
 from transfer.datasets.cityscapes import CATEGORY_IDS, CLASSES
-from transfer.datasets.cityscapes_images import read_instances
 from transfer.datasets.cityscapes_labels import (
     INSTANCES,
     LABELS_OF_CLASSES,
@@ -25,6 +24,7 @@ from transfer.datasets.cityscapes_labels import (
     VOID,
     truth_of,
 )
+from transfer.datasets.numbered_pixels import read_instances
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.config import load_detection_config

@@ -161,5 +161,5 @@ def test_records_as_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert frame[0]["knn5_top1"] == records.files[0].record["metrics"]["knn5_top1"]
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match="needs pandas.*: python -m pip install pandas"):
+    with pytest.raises(InputError, match="needs pandas.*; python -m pip install pandas"):
         records.frame()

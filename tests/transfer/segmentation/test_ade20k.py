@@ -51,7 +51,7 @@ def test_what_is_missing_is_named_with_the_expected_files(root: Path) -> None:
     ade = root / "ADEChallengeData2016"
     (ade / "annotations/training/ADE_train_00000001.png").unlink()
     with pytest.raises(
-        InputError, match="masks of images are missing.*ADE_train_00000001.png.*exp"
+        InputError, match="files of labels are missing.*ADE_train_00000001.png.*exp"
     ):
         open_sets(["ade20k_sem_seg_train"])
     names = ade / "objectInfo150.txt"

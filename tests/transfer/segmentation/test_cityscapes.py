@@ -13,8 +13,8 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from tests.transfer.cityscapes_files import HEIGHT, WIDTH, write_cityscapes
-from transfer.datasets.cityscapes_images import read_instances
 from transfer.datasets.cityscapes_labels import LABELS_OF_CLASSES
+from transfer.datasets.numbered_pixels import read_instances
 from transfer.results.record import read_record
 from transfer.results.replicates import Replicates, read_replicates
 from transfer.segmentation import cityscapes

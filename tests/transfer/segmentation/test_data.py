@@ -14,12 +14,12 @@ from pretrain.common.errors import InputError
 from pretrain.data.fingerprint import difference
 from pretrain.digits.dataset import make_digits
 from tests.transfer.annotated import coco_content, write_coco
+from transfer.datasets.numbered_pixels import read_mask
 from transfer.datasets.samples import Instance, Sample
 from transfer.segmentation.data import (
     CLASSES,
     SemanticSample,
     open_sets,
-    read_mask,
     read_split,
 )
 from transfer.segmentation.instances import class_map

@@ -206,6 +206,9 @@ def test_identity_is_of_the_protocol_alone() -> None:
         (("MODEL.RESNETS.NORM", "FrozenBN"), "NORM 'FrozenBN' is not supported.*BN, SyncBN"),
         (("MODEL.RESNETS.RES5_DILATION", "2"), "RES5_DILATION 2 is not supported"),
         (("MODEL.RESNETS.NUM_GROUPS", "0"), "NUM_GROUPS must be 1 or above, got 0"),
+        (("SOLVER.WARMUP_ITERS", "-1"), "SOLVER.WARMUP_ITERS must be 0 or above, got -1"),
+        (("TRANSFER.REPLICATES", "-1"), "TRANSFER.REPLICATES must be 0 or above, got -1"),
+        (("SEED", "-1"), "SEED -1 must be 0 or above"),
         (("TRANSFER.SEMANTIC.CROP_SIZES", "3"), "unknown key TRANSFER.SEMANTIC.CROP_SIZES"),
     ],
 )

@@ -389,6 +389,17 @@ def test_bad_values_name_their_key(overrides: str, message: str) -> None:
         load_segmentation_config(CONFIG, overrides.split())
 
 
+def test_too_few_images_for_each_process_are_refused_before_any_starts() -> None:
+    """Each of them has a batch norm of its own after the pooling to one place."""
+    words = "MODEL.RESNETS.NORM BN SOLVER.IMS_PER_BATCH 4 SOLVER.REFERENCE_WORLD_SIZE 0"
+    cfg = load_segmentation_config(CONFIG, words.split())
+    SegmentationTask().check_processes(cfg, 2)
+    with pytest.raises(InputError, match="IMS_PER_BATCH 4 is too small .* set 8 or more"):
+        SegmentationTask().check_processes(cfg, 4)
+    shared = load_segmentation_config(CONFIG, [*words.split(), "MODEL.RESNETS.NORM", "SyncBN"])
+    SegmentationTask().check_processes(shared, 4)
+
+
 def test_keys_of_upernet_are_refused_for_other_heads() -> None:
     for words in ("DROP_PATH 0.1", "VIT_BLOCKS (0,1,2,3)"):
         key, value = f"TRANSFER.SEMANTIC.{words}".split()

@@ -11,19 +11,16 @@ from torchvision.models import resnet18
 
 from pretrain.common.config import dump_yaml, load_config
 from pretrain.data import datasets
-from pretrain.defaults import get_defaults
 from pretrain.digits.dataset import make_digits
-from pretrain.engine.checks import batch_note, load_checked
-from pretrain.engine.footprint import run_needs
-from pretrain.engine.run import check_inputs
-from pretrain.engine.state import check_same_config
+from pretrain.engine import before_a_run
+from pretrain.engine.checks import load_checked
 from tools.run_suite import main
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.weights import Weights
 from transfer.classification.defaults import get_defaults as classification_defaults
 from transfer.detection.config import load_detection_config
 from transfer.results.record import make_record, write_record
-from transfer.suite.check import Pretraining, check_jobs
+from transfer.suite.check import check_jobs
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.plan import plan
 
@@ -106,12 +103,6 @@ def test_plan_first(tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixt
     assert not (tmp_path / "out").exists()
 
 
-def pretraining() -> Pretraining:
-    return Pretraining(
-        load_checked, check_inputs, get_defaults, batch_note, check_same_config, run_needs
-    )
-
-
 def test_a_suite_killed_between_pretraining_and_conversion_continues(
     tmp_path: Path, suite: list[str]
 ) -> None:
@@ -125,7 +116,7 @@ def test_a_suite_killed_between_pretraining_and_conversion_continues(
     for name in ("checkpoint.pth", "finished.txt"):
         (folder / name).touch()
     assert [job.name for job in jobs if job.is_done()] == ["pretrain/mine"]
-    checks = check_jobs(jobs, pretraining())
+    checks = check_jobs(jobs, before_a_run)
     assert not checks.problems and checks.backbones["boxes/mine"] == "tiny_resnet"
 
 
@@ -139,7 +130,7 @@ def test_the_data_of_several_pretraining_jobs_is_listed_once(
     scanned: list[str] = []
     scan = datasets.scan_folder
     monkeypatch.setattr(datasets, "scan_folder", lambda at: scanned.append(at.name) or scan(at))
-    check_jobs(jobs, pretraining())
+    check_jobs(jobs, before_a_run)
     assert len(jobs) == 2 and sorted(scanned) == ["train", "val"]
 
 

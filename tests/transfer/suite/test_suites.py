@@ -8,9 +8,8 @@ import pytest
 
 from pretrain.common.config import load_config
 from pretrain.defaults import get_defaults
-from pretrain.engine.checks import batch_note, load_checked
-from pretrain.engine.footprint import run_needs
-from transfer.suite.check import Pretraining, check_configs
+from pretrain.engine import before_a_run
+from transfer.suite.check import check_configs
 from transfer.suite.defaults import suite_defaults
 from transfer.suite.plan import plan
 
@@ -23,15 +22,7 @@ def test_plans_and_loads(path: Path, tmp_path: Path) -> None:
     jobs = plan(cfg, tmp_path, {"given": "random"})
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
-    known = Pretraining(
-        load_checked,
-        lambda cfg: None,
-        get_defaults,
-        batch_note,
-        lambda old, new, where: None,
-        run_needs,
-    )
-    check_configs(jobs, known)
+    check_configs(jobs, before_a_run)
     listed = {Path(job.config).name for job in jobs if job.kind in ("det", "cls")}
     assert len(listed) >= 1 or not cfg.TASKS
 

@@ -17,7 +17,7 @@ from transfer.classification.task import ClassificationTask
 from transfer.detection.task import DetectionTask
 from transfer.segmentation.task import SegmentationTask
 from transfer.trials import command
-from transfer.trials.command import run_request, write_evaluation
+from transfer.trials.command import evaluate_command, run_command, run_request, write_evaluation
 from transfer.trials.task import Request, Scored, Task
 
 
@@ -82,3 +82,43 @@ def test_tf32_is_nothing_to_protocols_on_frozen_features() -> None:
         "knn_imagenet.yaml", task.roles.make_defaults(), ("TRAIN.TF32", "True"), "classification"
     )
     assert task.tf32_key(cfg) == ""
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_under_torchrun_each_process_opens_the_data_once_and_the_first_scans_the_images(
+    rank: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also --eval-only; a second opening would read the annotations of both sets again."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    scans: list[bool] = []
+    opened = SimpleNamespace(cfg=CfgNode())
+    used: list[Any] = []
+
+    def open_once(request: Request, *, scan: bool = True) -> Any:
+        scans.append(scan)
+        return opened
+
+    def evaluate(request: Request, trained: Any) -> None:
+        used.append(trained)
+
+    task: Any = SimpleNamespace(
+        name="detection",
+        saved=(),
+        prepare=open_once,
+        open_trained=open_once,
+        evaluate=evaluate,
+        check_processes=lambda cfg, processes: None,
+        tf32_key=lambda cfg: "",
+        describe=lambda job: [],
+    )
+    monkeypatch.setattr(command, "init_distributed", lambda: None)
+    monkeypatch.setattr(command, "check_trial_folders", lambda task, job: None)
+    monkeypatch.setattr(command, "run_trials", lambda task, job: used.append(job))
+    monkeypatch.setattr(command, "last_lines", lambda folders: [])
+    run_command(task, Request("c.yaml", "random", str(tmp_path / "run")), 1)
+    if rank == "1":  # the first would print what a real task writes
+        evaluate_command(task, Request("c.yaml", "random", str(tmp_path / "eval")), 1)
+    assert len(used) == len(scans) and all(one is opened for one in used)
+    assert set(scans) == {rank == "0"}

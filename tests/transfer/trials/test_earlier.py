@@ -8,17 +8,17 @@ import pytest
 
 from pretrain.common.config import dump_yaml
 from pretrain.common.errors import InputError
+from pretrain.common.run_files import CONFIG
 from transfer.detection.config import changed, load_detection_config
 from transfer.detection.task import DetectionTask
 from transfer.trials.earlier import check_folder
-from transfer.trials.task import CONFIG_FILE
 
 
 def test_watching_and_machine_keys_may_change_and_the_protocol_may_not(tmp_path: Path) -> None:
     task, weights = DetectionTask(), "mscn.pth"
     cfg = load_detection_config("voc_mscn.yaml")
     (tmp_path / "model_final.pth").touch()
-    (tmp_path / CONFIG_FILE).write_text(dump_yaml(changed(cfg, {"OUTPUT_DIR": "elsewhere"})))
+    (tmp_path / CONFIG).write_text(dump_yaml(changed(cfg, {"OUTPUT_DIR": "elsewhere"})))
     for key, value in (
         ("TEST.EVAL_PERIOD", 4000),
         ("VIS_PERIOD", 20),

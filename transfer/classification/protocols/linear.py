@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pretrain.common.device_copy import send
-from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from transfer.classification.features.extract import Features
 from transfer.classification.metrics import hits, per_class_accuracies
@@ -30,8 +29,8 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.rates import (
     check_holdout,
-    check_momentum,
     check_rates,
+    check_solver,
     search,
     selection_notes,
     split_holdout,
@@ -110,9 +109,7 @@ class Solver:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
-        check_momentum(self.momentum, self.weight_decay)
+        check_solver(self.epochs, self.batch_size, self.momentum, self.weight_decay)
 
 
 @dataclass(frozen=True)

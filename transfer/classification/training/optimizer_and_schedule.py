@@ -32,7 +32,7 @@ from pretrain.optim.schedules import (
     warmup_cosine,
     warmup_steps_down,
 )
-from transfer.classification.rates import check_momentum
+from transfer.classification.rates import check_solver
 from transfer.classification.training.model import Classifier
 
 OPTIMIZERS = ("sgd", "lars")
@@ -66,9 +66,7 @@ class Recipe:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError("SOLVER.EPOCHS and SOLVER.BATCH_SIZE must be 1 or more")
-        check_momentum(self.momentum, self.weight_decay)
+        check_solver(self.epochs, self.batch_size, self.momentum, self.weight_decay)
         if self.nesterov and not self.momentum:
             raise InputError("TRAIN.NESTEROV needs a SOLVER.MOMENTUM above 0")
         find(self.optimizer, dict.fromkeys(OPTIMIZERS), "optimizer", "TRAIN.OPTIMIZER")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import ModuleType
 
 import numpy as np
 
-from pretrain.common.errors import InputError
+from transfer.datasets.import_shapely import import_shapely
+
+USE = "INPUT.CROP and TRANSFER.LSJ with MODEL.MASK_ON cut polygons with"
 
 
 def cut_polygons(
@@ -18,7 +19,7 @@ def cut_polygons(
 
     Raises InputError if shapely is not installed.
     """
-    geometry = import_shapely()
+    geometry = import_shapely(USE)
     # `buffer(0)` mends polygons that cross themselves, as Detectron2 does.
     window = geometry.box(left, top, left + width, top + height).buffer(0.0)
     parts = []
@@ -33,15 +34,3 @@ def cut_polygons(
                 corners = np.asarray(part.exterior.coords)[:-1]  # the last repeats the first
                 parts.append(corners - (left, top))
     return parts
-
-
-def import_shapely() -> ModuleType:
-    """shapely.geometry; InputError if it is not installed."""
-    try:
-        import shapely.geometry
-    except ImportError:
-        raise InputError(
-            "INPUT.CROP and TRANSFER.LSJ with MODEL.MASK_ON cut polygons with shapely, which is "
-            "not installed: pip install shapely"
-        ) from None
-    return shapely.geometry

@@ -22,8 +22,8 @@ import numpy as np
 from pretrain.common.logs import progress
 from transfer.datasets.annotation_values import Id
 from transfer.datasets.cityscapes import CATEGORY_IDS, CLASSES
-from transfer.datasets.cityscapes_images import read_instances
 from transfer.datasets.cityscapes_labels import VOID
+from transfer.datasets.numbered_pixels import read_instances
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 SMALLEST = 100  # pixels of an object that counts

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 from transfer.datasets.annotation_values import Id
 from transfer.detection.evaluation.coco_draws import coco_draws
-from transfer.detection.evaluation.coco_truth import as_object, read_truth
+from transfer.detection.evaluation.coco_truth import as_object, percent, read_truth, rows_of_kind
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
@@ -51,14 +52,11 @@ def choose_evaluator(name: str) -> str:
         raise InputError(
             f"TRANSFER.COCO_EVALUATOR '{name}' is unknown; known: {', '.join(EVALUATORS)}"
         )
-    present = importlib.util.find_spec(FAST) is not None
     if name == "auto":
-        return FAST if present else "pycocotools"
-    if name == FAST and not present:
-        raise InputError(
-            f"TRANSFER.COCO_EVALUATOR {FAST} is not installed; python -m pip install "
-            "faster-coco-eval, or set pycocotools"
-        )
+        return FAST if importlib.util.find_spec(FAST) else "pycocotools"
+    if name == FAST:
+        install = "faster-coco-eval, or set pycocotools"
+        check_installed(FAST, f"TRANSFER.COCO_EVALUATOR {FAST}", install)
     return name
 
 
@@ -139,12 +137,8 @@ def _evaluate(evaluation: Any, image_ids: Sequence[int] | None) -> Any:
 def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
     if not results:  # COCO.loadRes fails on an empty list
         return as_object(type(truth), {**truth.dataset, "annotations": []})
-    # With a box present, a mask's small / medium / large would be decided by the box's area.
-    # loadRes adds keys to the dicts it is given, hence new ones; it changes no value in place.
-    left = "bbox" if kind == "segm" else ""
-    results = [{key: value for key, value in r.items() if key != left} for r in results]
     with contextlib.redirect_stdout(io.StringIO()):
-        return truth.loadRes(results)
+        return truth.loadRes(rows_of_kind(results, kind))
 
 
 def _means(evaluation: Any) -> Iterator[tuple[str, float]]:
@@ -154,7 +148,7 @@ def _means(evaluation: Any) -> Iterator[tuple[str, float]]:
         if area in areas:
             precision = evaluation.eval["precision"][thresholds, :, :, areas.index(area), -1]
             valid = precision[precision > -1]
-            yield name, _percent(np.mean(valid) if valid.size else -1.0)
+            yield name, percent(np.mean(valid) if valid.size else -1.0)
 
 
 def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
@@ -163,14 +157,10 @@ def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
     for index, name in enumerate(names):
         valid = precisions[:, :, index]
         valid = valid[valid > -1]
-        values[name] = _percent(np.mean(valid) if valid.size else -1.0)
+        values[name] = percent(np.mean(valid) if valid.size else -1.0)
     return values
 
 
 def _precisions(evaluation: Any) -> np.ndarray:
     """(IoU, recall, class) for all areas and most detections; -1 if no object is."""
     return evaluation.eval["precision"][:, :, :, 0, -1]
-
-
-def _percent(value: float) -> float:
-    return float(value) * 100.0 if value > -1 else float("nan")

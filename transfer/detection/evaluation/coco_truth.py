@@ -150,3 +150,18 @@ def _number(reference: Id, numbers: Mapping[Id, int]) -> int | None:
         return numbers[reference]
     known = find_id(reference, numbers)
     return None if known is None else numbers.get(known)
+
+
+def rows_of_kind(results: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """New rows for the libraries, which add keys to those that they are given.
+
+    Rows of masks are without boxes: otherwise the box's area would decide whether a mask is small,
+    medium or large.
+    """
+    left = "bbox" if kind == "segm" else ""
+    return [{key: value for key, value in row.items() if key != left} for row in results]
+
+
+def percent(value: float) -> float:
+    """A score in percent; the libraries' -1, of what no object has, is NaN."""
+    return float(value) * 100.0 if value > -1 else float("nan")

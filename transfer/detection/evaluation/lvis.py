@@ -24,7 +24,7 @@ import numpy as np
 
 from transfer.datasets.annotation_values import Id, as_id
 from transfer.datasets.lvis import NEGATIVE, NOT_EXHAUSTIVE, read_lvis
-from transfer.detection.evaluation.coco_truth import Truth, read_truth
+from transfer.detection.evaluation.coco_truth import Truth, percent, read_truth, rows_of_kind
 from transfer.detection.evaluation.lvis_library import import_lvis
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
@@ -87,10 +87,10 @@ def evaluate_lvis(
         )
         evaluation.params.img_ids = numbers
         evaluation.run()
-        metrics.update({f"{kind}/{name}": _percent(evaluation.results[name]) for name in NAMES})
+        metrics.update({f"{kind}/{name}": percent(evaluation.results[name]) for name in NAMES})
         precision = evaluation.eval["precision"][:, :, :, 0]
         means = precision.mean(axis=(0, 1))  # of a class without objects all are -1
-        per_class[f"{kind}/AP"] = dict(zip(names, map(_percent, means.tolist())))
+        per_class[f"{kind}/AP"] = dict(zip(names, map(percent, means.tolist())))
         if replicates is not None:
             ids = [truth.images[number - 1] for number in evaluation.params.img_ids]
             table = 100.0 * keep_classes(ap_table(evaluation, replicates, ids))
@@ -180,11 +180,4 @@ def _found(
 ) -> Any:
     if not results:  # LVISResults fails on an empty list
         return _as_lvis(library.LVISResults, {**annotated.dataset, "annotations": []})
-    # LVISResults adds keys to the dicts it is given, hence new ones. See the module for the boxes.
-    left = "bbox" if kind == "segm" else ""
-    rows = [{key: value for key, value in r.items() if key != left} for r in results]
-    return library.LVISResults(annotated, rows, max_dets=most)
-
-
-def _percent(value: float) -> float:
-    return float(value) * 100.0 if value > -1 else float("nan")
+    return library.LVISResults(annotated, rows_of_kind(results, kind), max_dets=most)

@@ -8,7 +8,6 @@ drawings stays out, the logging stays as it is, and the name is given back to th
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import sys
 from types import ModuleType
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from pretrain.common.errors import InputError
+from pretrain.common.installed import check_installed
 
 DRAWING = "lvis.vis"
 
@@ -35,11 +34,11 @@ def import_lvis() -> ModuleType:
 
     Raises InputError if the package is not installed.
     """
-    if importlib.util.find_spec("lvis") is None:
-        raise InputError(
-            "a data set of LVIS is scored by the package lvis, which is not installed; "
-            "python -m pip install --no-deps lvis (only its drawings need more)"
-        )
+    check_installed(
+        "lvis",
+        "a data set of LVIS is scored by the package lvis, which",
+        "--no-deps lvis (only its drawings need more)",
+    )
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     stub = "lvis" not in sys.modules

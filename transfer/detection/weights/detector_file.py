@@ -26,6 +26,7 @@ from torch import Tensor
 from pretrain.common.config import has_section, load_keys
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
+from pretrain.common.run_files import CONFIG
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import source_stem
 from transfer.checkpoints.names.layouts import from_detectron2
@@ -40,7 +41,6 @@ from transfer.checkpoints.unmatched_keys import check_complete
 from transfer.checkpoints.weights import Weights, make_provenance, tensors_sha256
 from transfer.detection.config import all_defaults, preprocess_of
 from transfer.detection.config_checks import value_of
-from transfer.detection.engine import CONFIG_FILE
 from transfer.detection.torchvision_engine.architectures import is_timm
 from transfer.detection.torchvision_engine.timm_convnet import NETWORK, layout_of
 from transfer.training.files import ModelFile, read_model
@@ -244,12 +244,12 @@ def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInpu
     """
     if model.preprocess is not None:
         return StatedInput(model.preprocess, dict(model.architecture))
-    path = model_file.parent / CONFIG_FILE
+    path = model_file.parent / CONFIG
     stated = _read_config(path)
     if stated is None:
         stated = cfg
         warn_once(
-            f"{model_file} does not say how its input was normalised, and no {CONFIG_FILE} beside "
+            f"{model_file} does not say how its input was normalised, and no {CONFIG} beside "
             f"it does: {', '.join(f'{key} {value_of(cfg, key)}' for key in INPUT)} of the config "
             "in use are taken"
         )
@@ -263,7 +263,7 @@ def named_classes(model: ModelFile, model_file: Path) -> tuple[str, ...] | None:
     config next to it; None if neither names them."""
     if model.classes is not None:
         return model.classes
-    stated = _read_config(model_file.parent / CONFIG_FILE)
+    stated = _read_config(model_file.parent / CONFIG)
     return (tuple(stated.TRANSFER.CLASSES) or None) if stated is not None else None
 
 
@@ -284,7 +284,7 @@ def warn_of_unnamed(model: str, classes: Sequence[str]) -> None:
 def compare_beside(model_file: Path, cfg: CfgNode) -> None:
     """Warns, once in a process, of keys that change what the model predicts and that have another
     value in the config next to the file, if there is one, than in the config in use."""
-    path = model_file.parent / CONFIG_FILE
+    path = model_file.parent / CONFIG
     stated = _read_config(path)
     if stated is None:
         return

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from transfer.datasets.import_shapely import import_shapely
 from transfer.datasets.samples import Instance, Sample
-from transfer.detection.data.cut_polygons import import_shapely
 from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
 
@@ -124,5 +124,5 @@ def test_a_polygon_may_fall_into_parts() -> None:
 def test_without_shapely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shapely", None)
     monkeypatch.setitem(sys.modules, "shapely.geometry", None)
-    with pytest.raises(InputError, match="pip install shapely"):
-        import_shapely()
+    with pytest.raises(InputError, match="cut with shapely, which is not .*pip install shapely"):
+        import_shapely("masks are cut with")

@@ -17,7 +17,7 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.read import random_weights
 from transfer.detection.config import load_detection_config
-from transfer.detection.task import DetectionTask, open_trained
+from transfer.detection.task import DetectionTask
 from transfer.detection.weights.scored_detector import classes_to_score, order_of
 from transfer.training.files import read_model, write_model
 from transfer.training.state import TrainingState
@@ -106,9 +106,9 @@ def test_names_are_in_the_file(data: Path) -> None:
 def test_another_order_is_mapped_and_the_training_set_is_not_needed(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_trained(request(data, "base", "base"))
+    TASK.open_trained(request(data, "base", "base"))
     assert "mapped by name" not in caplog.text
-    open_trained(request(data, "gone", "swapped"))
+    TASK.open_trained(request(data, "gone", "swapped"))
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "(odd, even) are in a different order than those of" in line and "mapped by name" in line
     evaluate_request(TASK, request(data, "base", "base"))
@@ -121,14 +121,14 @@ def test_another_order_is_mapped_and_the_training_set_is_not_needed(
 
 def test_other_names_are_refused_with_both_lists(data: Path) -> None:
     with pytest.raises(InputError, match=r"\(even, odd\) are not those of .* \(even, queer\)"):
-        open_trained(request(data, "gone", "other"))
+        TASK.open_trained(request(data, "gone", "other"))
     words = ("TRANSFER.CLASSES", "('even',)")
     with pytest.raises(InputError, match=r"\(even, odd\) .* TRANSFER.CLASSES \(even\)"):
-        open_trained(request(data, "base", "base", *words))
+        TASK.open_trained(request(data, "base", "base", *words))
 
 
 def test_a_test_set_may_lack_classes(data: Path) -> None:
-    cfg, test_set = open_trained(request(data, "gone", "fewer"))
+    cfg, test_set = TASK.open_trained(request(data, "gone", "fewer"))
     assert test_set.classes == ("even", "odd") and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
     assert {i.category for s in test_set.samples for i in s.instances} == {1}
 
@@ -165,7 +165,9 @@ def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCapt
 
     def classes(train: str, *words: str) -> tuple[str, ...]:
         caplog.clear()
-        return open_trained(request(data, train, "base", *words, weights=str(model)))[1].classes
+        return TASK.open_trained(request(data, train, "base", *words, weights=str(model)))[
+            1
+        ].classes
 
     assert classes("swapped") == ("odd", "even")
     text = " ".join(record.getMessage() for record in caplog.records)

@@ -1,0 +1,26 @@
+"""Replaces the part of a page that a command writes, which is between two marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretrain.common.errors import InputError
+
+END = "<!-- end -->"
+
+
+def begin_of(module: str) -> str:
+    """The line before the part that `python -m MODULE` writes."""
+    return f"<!-- written by python -m {module} -->"
+
+
+def replaced(text: str, module: str, lines: Sequence[str]) -> str:
+    """The page with the lines between its two marks. Raises InputError for a page without them."""
+    before, begin, rest = text.partition(begin_of(module))
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(
+            f"the page lacks the lines '{begin_of(module)}' and '{END}'; the table goes between "
+            "them"
+        )
+    return "\n".join([before + begin, *lines, END + after])
