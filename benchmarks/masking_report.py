@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the checkout; `benchmarks` is not installed
 
 from benchmarks.ladder_rows import read_rows  # noqa: E402
 from pretrain.common.cli import make_parser, tool  # noqa: E402
