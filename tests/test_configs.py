@@ -1,4 +1,4 @@
-"""Every shipped config: loads, opens with what it is for, and names what can be built."""
+"""Every shipped config loads, opens with its purpose, and names things that can be built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Hardware line of each shipped pretraining config says what its step was computed to need."""
+"""The Hardware line of each shipped pretraining config has the computed cost of its step."""
 
 from __future__ import annotations
 

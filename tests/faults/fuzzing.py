@@ -1,13 +1,13 @@
-"""Runs a reader on many damaged inputs in a process of its own, and judges every answer.
+"""Runs a reader on many damaged inputs in a separate process, and judges every answer.
 
 An input is handled well if the reader accepts it or raises `InputError` with one printable line
 under 2,000 characters that names the file. Everything else fails the test: another exception (an
 escape), more than 5 seconds of CPU time (a hang), the end of the process (a crash), memory beyond
 the limit. Hypothesis draws the inputs and shrinks a failure; the smallest input stays on the disk.
 
-`FAULTS_CASES` is the number of cases of a reader (`make test-faults`: 10,000), without it each test
-says a small one. `FAULTS_SEED` gives other cases. `FAULTS_COUNTS` names a file that gets one row a
-reader (`counts.py`).
+`FAULTS_CASES` is the number of cases for a reader (`make test-faults`: 10,000). Without it, each
+test uses a small number of its own. `FAULTS_SEED` gives different cases. `FAULTS_COUNTS` names a
+file that gets one row for each reader (`counts.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Composes pickle programs: opcodes, globals of the unpickler's table, and states of its stack.
 
-Changed bytes of a valid pickle seldom make a program that runs for long. Here each step is drawn
-among those that fit what is on the stack, so that many programs come to their end, and the calls
-and states that they make are near to real ones: a real call with one wrong argument, a real state
-with one wrong field, a real argument for another function.
+If the bytes of a valid pickle are changed, the program seldom runs for long. Here each step is
+drawn from those that fit what is on the stack. So many programs run to their end, and their calls
+and states are similar to real ones: a real call with one wrong argument, a real state with one
+wrong field, a real argument for a different function.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def saved(content: Any, **how: Any) -> bytes:
 
 
 def facts_texts(facts: Any) -> SearchStrategy[Any]:
-    """Facts beside the tensors, with fields of any type, length and size."""
+    """Facts next to the tensors, with fields of any type, length and size."""
     texts = edited_tree(facts).map(lambda tree: json.dumps(tree, default=str))
     return texts | st.sampled_from([DEEP, "[]", "", "null", 5, None, b"{}", "{" * 5000])
 

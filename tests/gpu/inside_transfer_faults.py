@@ -1,5 +1,7 @@
-"""Each kind of case can fail: a fault that is planted in the product's code is found, with its file
-and line, by the same measurement that the record is compared with."""
+"""Each kind of case can fail: a planted fault in the code is found, with its file and line.
+
+It is found by the measurement that is compared with the record.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: atomic, safe to read, clear when broken; random state restored exactly."""
+"""Checkpoint files: atomic, safe to read, with clear errors if damaged; exact random state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder's lock between two holders; each opening of the file is a holder of its own."""
+"""A folder's lock between two holders; each time the file is opened counts as a new holder."""
 
 from __future__ import annotations
 

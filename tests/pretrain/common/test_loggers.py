@@ -1,4 +1,4 @@
-"""The programs that show a run's scalars, as small stand-ins of their packages."""
+"""The programs that show a run's scalars, replaced by small versions of their packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars in files, and the log that says more."""
+"""Progress bars in files, and the more detailed log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loader processes are limited by the cores of the machine; one that cannot send a batch ends."""
+"""The machine's cores limit the number of loader processes; one that cannot send a batch ends."""
 
 from __future__ import annotations
 

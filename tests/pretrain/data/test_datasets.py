@@ -1,4 +1,4 @@
-"""Data sets by spec: layouts, subsets, and a clear line for each way to get one wrong."""
+"""Data sets by name: layouts, subsets, and a clear line for each possible mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: draws free of workers and processes, exact resume, disjoint ranks, corrupt files."""
+"""The loader: draws do not depend on workers and processes; exact resume, disjoint ranks."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_values(noise: str) -> None:
     if noise == "none":
         assert (values == 0).all()
         return
-    if noise == "patch":  # 192 values in all: that of the focal masks is no such sample
+    if noise == "patch":  # 192 values in all: that of the focal masks is not such a sample
         assert values.std().item() == pytest.approx(0.18, rel=0.25)
         return
     assert values.std().item() == pytest.approx(0.18, rel=0.1)

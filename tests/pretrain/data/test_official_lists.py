@@ -1,4 +1,4 @@
-"""Places205 and iNaturalist 2018 in their official formats; a clear line for what is wrong."""
+"""Places205 and iNaturalist 2018 in their official formats; a clear line for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views: the binding order of operations, independence of views, the same-view option."""
+"""Views: the fixed order of operations, independence of views, the same-view option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pretraining run goes on with the data that it began with, and with no other."""
+"""A pretraining run continues only with the data with which it began."""
 
 from __future__ import annotations
 

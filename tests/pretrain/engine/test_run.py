@@ -1,4 +1,4 @@
-"""Whole tiny runs: files written, exact resumption, MSCN's limit case, what a config asks for."""
+"""Complete tiny runs: files, exact resumption, MSCN's limit case, and the effect of config keys."""
 
 from __future__ import annotations
 

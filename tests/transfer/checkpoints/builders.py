@@ -1,4 +1,4 @@
-"""Checkpoint files in every supported format: true names and shapes, those projects' extras."""
+"""Makes checkpoint files in every supported format, with their real names, shapes and extras."""
 
 from __future__ import annotations
 

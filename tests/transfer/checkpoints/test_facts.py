@@ -1,4 +1,4 @@
-"""What a format says beside its tensors: preprocessing, heads, strides, padding, and its use."""
+"""What a format states in addition to tensors: preprocessing, heads, strides, padding; its use."""
 
 from __future__ import annotations
 

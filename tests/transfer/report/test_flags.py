@@ -1,4 +1,4 @@
-"""Doubts that the report names, differences of protocols, published rows, broken artifacts."""
+"""Flags of the report, differences of protocols, published rows, broken artifacts."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writ
 
 
 def test_shipped_configs_are_their_own_protocol() -> None:
-    """As a run writes them, of those that published numbers stand beside."""
+    """Configs as runs write them, for all shipped configs that have published numbers."""
     with FILE.open(encoding="utf-8") as stream:
         names = {name for line in csv.DictReader(stream) for name in line["configs"].split()}
     for name in names:

@@ -1,4 +1,4 @@
-"""The last lines of a command of several trials."""
+"""The last lines that a command with several trials prints."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_where_it_continues(tmp_path: Path) -> None:
     nothing = "nothing was saved yet in {}: --resume starts it from the beginning"
     assert said == f"0 of 2 trials are done; {nothing.format(tmp_path / 'trial_0')}"
     touch(tmp_path / "trial_0/record.json")
-    touch(tmp_path / "trial_1/config.yaml")  # is no progress
+    touch(tmp_path / "trial_1/config.yaml")  # is not progress
     said = where_resume_continues(tmp_path, range(2), SAVED)
     assert said == f"1 of 2 trials are done; {nothing.format(tmp_path / 'trial_1')}"
     touch(tmp_path / "trial_1/model_0000019.pth", 5)

@@ -80,7 +80,7 @@ def test_rows_that_spread_differently_are_welchs() -> None:
 def test_what_shows_no_spread_gives_no_interval() -> None:
     assert pooled_spread([[1.0], [2.0]]) is None and pooled_spread([]) is None
     assert pooled_spread([[1.0, 1.0], [2.0, 2.0]]) is None
-    assert pooled_spread([[61.3] * 3, [0.1 + 0.2, 0.3]]) is None, "rounding is no spread"
+    assert pooled_spread([[61.3] * 3, [0.1 + 0.2, 0.3]]) is None, "rounding is not spread"
     found = difference([1.0, 1.0], [2.0], None)
     assert (found.value, found.interval()) == (-1.0, None)
     odd = pooled_spread([[1.0, 1.0], [2.0, 3.0]])

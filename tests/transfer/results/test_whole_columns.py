@@ -1,8 +1,8 @@
-"""Whole columns by simulation, through the report's own functions: coverage, false marks, power.
+"""Complete columns by simulation, with the report's functions: coverage, false marks, power.
 
-The means are those that MoCo and DenseCL published of VOC detection; MoCo's README says 0.2 for the
-standard deviation of a trial. `make test` draws some hundred columns, `make test-slow` as many as
-the bounds need: an allowance of three standard errors is small then.
+The means are those that MoCo and DenseCL published for VOC detection; MoCo's README gives 0.2 for
+the standard deviation of a trial. `make test` draws some hundred columns. `make test-slow` draws as
+many as the bounds need, so that three standard errors are a small allowance.
 """
 
 from __future__ import annotations

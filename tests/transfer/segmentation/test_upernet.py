@@ -1,4 +1,4 @@
-"""UPerNet: its head, maps, rates and test passes against slow versions, and whole runs.
+"""UPerNet: its head, maps, rates and test passes against slow versions, and complete runs.
 
 N images, C channels, K classes.
 """

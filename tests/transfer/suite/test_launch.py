@@ -146,7 +146,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("waited 30 s in vain")
+    raise AssertionError("waited 30 s without success")
 
 
 def alive(pid: str) -> bool:

@@ -1,4 +1,4 @@
-"""One training step: micro-batches against the whole batch, and mixed precision."""
+"""One training step: micro-batches against the complete batch, and mixed precision."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ INERT = (
         )
     ),
 )
-# What real checkpoints hold beside tensors (parsed arguments, a numpy accuracy); rebuilding these
-# runs nothing.
+# What real checkpoints have besides tensors (parsed arguments, a numpy accuracy); rebuilding these
+# does not run any code.
 HARMLESS: list[Any] = [
     argparse.Namespace,
     *((Inert, name) for name in INERT),

@@ -1,4 +1,4 @@
-"""ConvNeXts: names and shapes equal to timm's, features equal to the libraries' own, refusals."""
+"""ConvNeXts: names and shapes equal timm's, features equal those of the libraries; refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from strangers: nothing in them runs, whatever container it hides in."""
+"""Files from strangers: no code in them runs, whichever container it is in."""
 
 from __future__ import annotations
 

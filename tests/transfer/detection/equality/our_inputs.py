@@ -1,6 +1,6 @@
-"""Everything around the detector, as our engine computes it: a folder to write in, arrays out.
+"""Everything around the detector, as our engine computes it, as arrays.
 
-`TOPICS` has the keys of `their_inputs.TOPICS`; each pair of functions returns the same arrays.
+`TOPICS` has the keys of `their_inputs.TOPICS`; both functions of a key return the same arrays.
 """
 
 from __future__ import annotations

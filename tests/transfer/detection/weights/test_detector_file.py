@@ -1,4 +1,4 @@
-"""How a detector's input was normalised: by its file, by the config beside it, or by a warning."""
+"""How a detector's input was normalised: from its file, the config next to it, or a warning."""
 
 from __future__ import annotations
 

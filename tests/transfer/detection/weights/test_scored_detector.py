@@ -175,7 +175,7 @@ def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCapt
     )
     assert classes("gone", "TRANSFER.CLASSES", "('odd', 'even')") == ("odd", "even")
     (tmp_path / "config.yaml").write_text("MODEL: {}\nTRANSFER: {CLASSES: [odd, even]}")
-    assert classes("gone") == ("odd", "even"), "the config beside the model names them"
+    assert classes("gone") == ("odd", "even"), "the config next to the model names them"
     assert "does not name its classes" not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard beside slow references: loops over draws, scipy, and rows that are equal."""
+"""The leaderboard against slow references: loops over draws, scipy, and equal rows."""
 
 from __future__ import annotations
 

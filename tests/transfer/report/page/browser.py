@@ -1,7 +1,7 @@
-"""Debian's chromium driven through its own DevTools protocol: no package beside the browser.
+"""Controls Debian's chromium with its DevTools protocol; the browser is the only package needed.
 
-The protocol runs over two pipes (`--remote-debugging-pipe`: commands on descriptor 3, answers on
-4, each one JSON text and a zero byte), as https://chromedevtools.github.io/devtools-protocol says.
+The protocol uses two pipes (`--remote-debugging-pipe`: commands on descriptor 3, answers on 4, each
+one JSON text and a zero byte), as https://chromedevtools.github.io/devtools-protocol describes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records and artifacts to groups of figures: what is drawn, and what is said where nothing is."""
+"""From records and artifacts to groups of figures: what is drawn, and the text if nothing is."""
 
 from __future__ import annotations
 
