@@ -179,7 +179,7 @@ def write_counts(reader: str, counts: Counter[str], seconds: float) -> None:
 
 
 def _in_fork(work: Callable[[], dict[str, Any]], send: int, memory: int) -> None:
-    """The child's whole life: limits, the work, the answer; never returns."""
+    """Everything that the child does: limits, the work, the answer; it never returns."""
     try:
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (own + memory,) * 2)

@@ -54,7 +54,7 @@ class Composer:
         self._memo = 0
 
     def program(self) -> bytes:
-        """A whole pickle, of protocol 2 to 5."""
+        """A complete pickle of protocol 2 to 5."""
         steps: list[tuple[int, Callable[[], None]]] = [
             (10, self._push_value),
             (4, self._push_global),
@@ -270,7 +270,7 @@ class Composer:
             self._memo += 1
 
     def _odd_opcode(self) -> None:
-        """Opcodes with lengths that lie, of objects elsewhere, or of any other number."""
+        """Opcodes with wrong lengths: those of other objects, or any other number."""
         draw = self._draw
         huge = draw.choice((0, 100, 2**31 - 1, 2**31, 2**40, 2**62, 2**64 - 1))
         self._emit(

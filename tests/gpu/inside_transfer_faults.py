@@ -97,7 +97,7 @@ KINDS = [
 
 @pytest.fixture(autouse=True)
 def masks_without_values() -> Iterator[None]:
-    """As in the rehearsal: a mask without values has all its places."""
+    """As in the rehearsal: a mask without values selects all places."""
     before = shapes.meta_nonzero_assume_all_nonzero
     shapes.meta_nonzero_assume_all_nonzero = True
     yield

@@ -126,7 +126,7 @@ def test_resume_goes_on_and_repeats_nothing(root: Path, capsys: pytest.CaptureFi
 
 
 def test_whole_and_shortened(root: Path) -> None:
-    """A config of one's own is whole; fewer epochs, another batch or fewer images are not."""
+    """A user's own config is not shortened; fewer epochs, a different batch or fewer images are."""
     config = root / "mine.yaml"
     base = Path(__file__).parents[2] / "configs/classification/linear_imagenet_barlow.yaml"
     config.write_text(f"_BASE_: {base}\nSOLVER: {{EPOCHS: 2, BATCH_SIZE: 8}}\n")

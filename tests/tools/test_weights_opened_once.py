@@ -75,7 +75,7 @@ class Reads:
         return reader
 
     def launch(self, function: Callable[..., Any], _: int, args: tuple) -> None:
-        """As for several processes: another process gets what survives pickling."""
+        """As with several processes: another process gets what can be pickled."""
         self.running = self.started
         function(*pickle.loads(pickle.dumps(args)))
 

@@ -130,8 +130,8 @@ def _loss_and_residual(
     """Returns the sum of the losses, and its derivative by the logits, (N, C).
 
     Args:
-        targets: (N, C) of zeros and ones; used: (N, C) likewise, of binary classifiers; None:
-            multinomial.
+        targets: (N, C) of zeros and ones.
+        used: (N, C), 1 for images that count, for binary classifiers; None: multinomial.
     """
     if used is None:
         loss = (logits.logsumexp(dim=1) - (logits * targets).sum(dim=1)).sum()

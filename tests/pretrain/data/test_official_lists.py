@@ -200,7 +200,7 @@ def test_bad_inat_folders(inat: Path) -> None:
 
 
 def test_ids_with_gaps_keep_their_order(inat: Path) -> None:
-    """A part of the set with categories of its own."""
+    """A part of the set that has different categories."""
     path = inat / "train2018.json"
     content = json.loads(path.read_text())
     for category in content["categories"]:

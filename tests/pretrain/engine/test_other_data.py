@@ -24,7 +24,7 @@ def test_it_is_refused_on_other_data(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Also of as many steps an epoch: one image is changed, then removed."""
+    """Also if an epoch has equally many steps: one image is changed, then removed."""
     short = (
         "SOLVER.MAX_STEPS",
         1,

@@ -46,7 +46,7 @@ class Streams:
 
     @contextmanager
     def switched(self, stream: Any) -> Iterator[None]:
-        """As torch.cuda.stream."""
+        """Works like torch.cuda.stream."""
         before, self.current = self.current, stream
         yield
         self.current = before

@@ -74,7 +74,7 @@ def test_a_wrapped_file_keeps_its_format(name: str, plain: State, tmp_path: Path
 
 @pytest.mark.parametrize("name", [n for n, c in formats.CASES.items() if c.kind == "torch"])
 def test_each_format_is_found_through_compile_and_ddp(name: str) -> None:
-    """Also those that know no `module.` of their own."""
+    """Also for formats that do not know the prefix `module.`."""
     case = formats.CASES[name]
     raw = content_of(case)
     before = find_format(raw, source_of(case))

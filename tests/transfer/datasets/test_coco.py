@@ -386,7 +386,7 @@ def test_numbers_and_ids_of_another_type_are_read(
 
 
 def test_text_ids_are_sorted_as_text(folder: Path) -> None:
-    """As pycocotools and Detectron2 sort them."""
+    """In the order of pycocotools and Detectron2."""
     whole = content(annotation(image_id="b"), annotation("x", image_id="a", category_id="k"))
     for entry, key in zip(whole["images"], "ba"):
         entry["id"] = key

@@ -25,7 +25,7 @@ COMMIT = "0" * 40
 
 
 class Hub:
-    """As much of a hub as a client needs to make a repository, fill it and read it."""
+    """The part of a hub that a client needs to make a repository, fill it and read it."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

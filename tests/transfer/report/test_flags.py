@@ -214,7 +214,7 @@ OWN = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, name: str) -> None:
-    """As a run writes it: the data is in the record's config and among its overrides."""
+    """In a run's record the data is in the config and among the overrides."""
     task, metrics, kind, defaults = OWN[name]
     data = f"{kind}:/home/me/shelves:"
     words = ["DATASETS.TRAIN", f"{data}train", "DATASETS.TEST", f"{data}val"]
@@ -235,7 +235,7 @@ def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, n
 
 
 def test_own_data_sets_are_told_apart(tmp_path: Path, write_run: Writer) -> None:
-    """By the folder; two folders of one name by the whole name of the data set."""
+    """They are named by the folder; two folders of one name by the data set's full name."""
     for number, data in enumerate(("a/shelves", "b/shelves", "birds")):
         for config in ("own_knn", "own_linear"):
             path = write_run("m", "knn", {"knn20_top1": 1.0}, protocol=f"{config}{number}")

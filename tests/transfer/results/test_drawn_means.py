@@ -25,7 +25,7 @@ def _samples(seed: int, rows: int = 3, trials: int = 4, images: int = 60) -> lis
 
 
 def test_variances_are_those_of_the_comparison() -> None:
-    """Of each mean, and of the differences, in which images that are hard for all cancel out."""
+    """The variance of each mean and difference; images that are hard for all cancel in it."""
     samples = _samples(0)
     drawn = draw_means(samples, False, DRAWS, np.random.default_rng(0))
     spread = spread_of(samples)

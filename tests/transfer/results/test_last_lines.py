@@ -34,7 +34,7 @@ def test_headlines_of_each_trial_and_their_spread(tmp_path: Path) -> None:
 
 
 def test_trials_without_a_value(tmp_path: Path) -> None:
-    """Of a test set without objects: said, and no part of a mean."""
+    """A metric of a test set without objects is named, and is not part of a mean."""
     none: dict[str, float | None] = {"bbox/AP": None, "bbox/AP50": None}
     lines = last_lines(write(tmp_path / "a", none, none))
     assert lines == [f"{tmp_path}/a/trial_{number}/record.json: bbox/AP n/a" for number in (0, 1)]

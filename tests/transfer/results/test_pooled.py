@@ -19,7 +19,7 @@ ROWS = [[10.0, 12.5, 11.0], [14.0, 13.0, 15.5, 14.2], [9.0, 9.5], [20.0]]
 
 
 def difference(first: Sequence[float], second: Sequence[float], spread: Spread | None) -> Estimate:
-    """As the report takes it, of trials alone."""
+    """The difference as the report computes it, from trials alone."""
     return difference_of_samples(Sample(first), Sample(second), spread)
 
 

@@ -120,7 +120,7 @@ def diverge_on_one(rank: int, folder: str) -> None:
 
 
 def test_processes_stop_together(tmp_path: Path) -> None:
-    """A sweep of rates goes on after a rate that diverges, in all of them."""
+    """A sweep of rates continues after a rate that diverges, in all processes."""
     run_in_two(diverge_on_one, tmp_path)
 
 

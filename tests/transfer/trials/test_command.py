@@ -26,7 +26,7 @@ def refuse(constant: str) -> None:
 
 
 def test_an_evaluation_is_strict_json_where_a_metric_has_no_value(tmp_path: Path) -> None:
-    """As the AP of large objects has none where the test set has no large object."""
+    """For example, the AP of large objects has no value if the test set has no large object."""
     request = Request("coco.yaml", "weights.pth", str(tmp_path / "scored"))
     metrics = {"bbox/AP": 12.5, "bbox/APl": math.nan}
     per_class = {"bbox/AP": {"cat": math.nan, "dog": 9.0}}

@@ -80,7 +80,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 
 def _loaded(file: Path, trust: bool) -> Any:
-    # By a stream: torch.load takes a file named .safetensors for one, whatever is in it.
+    # By a stream: torch.load reads any file named .safetensors as one.
     size = file.stat().st_size
     with (
         file.open("rb") as stream,

@@ -98,7 +98,7 @@ def test_persistent_objects_are_refused() -> None:
 
 
 def planted_files(folder: Path) -> dict[str, Path]:
-    """The same payload in each container, named as an honest file of it is."""
+    """The same payload in each container, under the usual file name of that container."""
     mark = folder / "executed"
     content = {"model": {"stem.conv1.weight": Planted(mark)}, "__author__": "x"}
     files = {"pkl": folder / "a.pkl", "named_pth": folder / "b.pth"}

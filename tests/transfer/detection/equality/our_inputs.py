@@ -239,7 +239,7 @@ def crops(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]
 
 
 class _OldDraws(np.random.RandomState):
-    """numpy's old generator with the new one's name for whole numbers."""
+    """numpy's old generator with the new one's name for integers."""
 
     def integers(self, low: int, high: int) -> int:
         return int(self.randint(low, high))

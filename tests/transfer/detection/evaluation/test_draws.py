@@ -82,7 +82,7 @@ def thing(image_id: int, label: int, box: np.ndarray) -> dict[str, Any]:
 def repeated(
     truth: dict[str, Any], found: list[dict[str, Any]], times: dict[int, int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data set and its detections with image i `times[i]` times, under ids of its own."""
+    """The data set and its detections with image i `times[i]` times, each with a new id."""
     copies = [(i["id"], c) for i in truth["images"] for c in range(times[i["id"]])]
     new = {copy: number for number, copy in enumerate(copies, start=1)}
 
