@@ -3,13 +3,14 @@
     python benchmarks/coco_start.py --output benchmarks/results/coco_start_2cores.json
     python benchmarks/coco_start.py --sizes 1 --before FOLDER_OF_ANOTHER_CHECKOUT
 
-A made-up data set in, with as many images (118,287) and objects (860,001) as COCO's train2017 and
-polygons of as many points; seconds of processor time, and the process's peak memory in MiB, out.
-Every row runs in a process of its own, so that its peak is its own. `--sizes` repeats the
-measurement for parts of the set: it shows how the cost grows. The image files are one photograph,
-hard-linked under each image's name, and only the first batch is decoded. A first start finds an
-empty cache folder, a second one what the first has kept there; then two processes start together,
-with a full and with an empty cache. With `--before`, a start of that code comes first and last.
+The input is a made-up data set with as many images (118,287) and objects (860,001) as COCO's
+train2017, and with polygons of as many points. The outputs are seconds of processor time and the
+peak memory in MiB. Every row runs in a separate process, which gives its peak. `--sizes` repeats
+the measurement for parts of the set: it shows how the cost grows. The image files are one
+photograph, hard-linked under each image's name, and only the first batch is decoded. The first
+start finds an empty cache folder, the second one finds what the first has kept there. Then two
+processes start together, with a full and with an empty cache. With `--before`, the code of that
+checkout is started first and last.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ def main() -> None:
 
 
 def starts(place: Path, before: Path | None) -> Iterator[dict[str, Any]]:
-    """A row for each start, in the order of the module's docstring."""
+    """Yields a row for each start, in the order of the module's docstring."""
     if before is not None:
         yield {"start": "before"} | _of_another_checkout(before, place)
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["MSCN_CACHE"] = cache  # of the processes that are started from here on
+        os.environ["MSCN_CACHE"] = cache  # for the processes that are started from here on
         for name in ("first", "second"):
             yield {"start": name} | measured(start, place)
         yield from _two("two, full cache", place)
@@ -138,7 +139,7 @@ def make_coco(folder: Path, images: int, objects: int) -> Path:
 
 
 def _shape(rng: np.random.Generator) -> str:
-    """The keys of an object that depend on its polygon, which is star-shaped around its centre."""
+    """Returns the keys of an object that depend on its polygon, star-shaped around its centre."""
     count = int(rng.integers(POINTS // 2, POINTS * 3 // 2))
     centre, radius = rng.uniform([80, 80], [WIDTH - 80, HEIGHT - 80]), rng.uniform(5, 75)
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
@@ -152,7 +153,7 @@ def _shape(rng: np.random.Generator) -> str:
 
 
 def measured(function: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    """The result of `function` in a new process, with the memory that it used there."""
+    """Returns the result of `function` in a new process, with the memory that it used there."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, *args))
@@ -171,7 +172,7 @@ def start(folder: Path, together: Barrier | None = None) -> dict[str, Any]:
     """Opens the set as training does, with all checks but the images' sizes, and reads a batch.
 
     Args:
-        together: of processes that begin at the same time, and keep the set until all have it.
+        together: for processes that begin at the same time, and keep the set until all have it.
     """
     from pretrain.common.distributed import seed_everything
     from transfer.datasets.checks_before_training import check_masks, check_trainable, describe

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Compares a conversion with its proof to a bare load and save: seconds and peak memory.
 
-The input is a backbone. The output is JSON: for each repetition, in turn, `import` (python with
-torch and torchvision), `copy` (import, load, save) and `convert` (tools/convert_weights.py), and
-the ratios within the repetition.
+The input is a backbone. The output is JSON. Each repetition measures in turn `import` (python with
+torch and torchvision), `copy` (import, load, save) and `convert` (tools/convert_weights.py); the
+ratios are those within a repetition.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Random test sets with random detections near their objects, in COCO's and VOC's layout.
 
-From a folder and a size it makes files of annotations, a DetectionSet and one Predictions per
-image. There are no images, because scoring reads none. The same size gives the same numbers.
+They are written into a folder: files of annotations, a DetectionSet and one Predictions for each
+image. There are no image files, because scoring does not read them. The same size gives the same
+numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OBJECT = (
 def random_coco(
     folder: Path, images: int, per_image: int, classes: int
 ) -> tuple[DetectionSet, list[Predictions]]:
-    """Objects are rectangles with polygons; one in ten is a crowd. Detections have masks."""
+    """Makes rectangles with polygons, of which one in ten is a crowd; detections have masks."""
     samples, predictions = [], []
     annotations: list[dict[str, object]] = []
     for image_id, instances, found in _images(images, per_image, classes):
@@ -61,7 +62,7 @@ def random_coco(
 def random_voc(
     folder: Path, images: int, per_image: int, classes: int
 ) -> tuple[DetectionSet, list[Predictions]]:
-    """The same objects and detections; one object in ten is difficult."""
+    """Makes the same objects and detections, of which one object in ten is difficult."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     samples, predictions = [], []
@@ -89,7 +90,8 @@ def random_voc(
 def _images(
     images: int, per_image: int, classes: int
 ) -> Iterator[tuple[int, tuple[Instance, ...], Predictions]]:
-    """Number, up to 14 objects, and detections. Half of these are near objects of equal class."""
+    """Yields (number, up to 14 objects, detections); half of the detections are near an object of
+    their class."""
     rng = np.random.default_rng(0)
     for number in range(1, images + 1):
         count = int(rng.integers(1, 15))

@@ -1,11 +1,11 @@
-"""How much of Detectron2's configs the torchvision engine takes: its keys, and its shipped files.
+"""Counts which of Detectron2's config keys and shipped config files the torchvision engine accepts.
 
     python -m benchmarks.detectron2_coverage PATH_TO_DETECTRON2/configs
 
-PATH is the folder `configs` of Detectron2's checkout; nothing of it is run. Counted are the files
-of COCO-*, Cityscapes, LVIS*, Misc, PascalVOC-Detection and quick_schedules (the three of
-Detectron1-Comparisons apart), and the 192 keys of its defaults; without PATH the keys alone. The
-numbers are those of docs/detectron2.md.
+PATH is the folder `configs` of Detectron2's checkout; no code of it is run. The files of COCO-*,
+Cityscapes, LVIS*, Misc, PascalVOC-Detection and quick_schedules are counted (separately the three
+of Detectron1-Comparisons), and the 192 keys of its defaults; without PATH only the keys. The
+numbers are in docs/detectron2.md.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from transfer.detection.upstream_keys import ABSENT, HONOURED, NO_EFFECT, ONLY
 
 FOLDERS = ("COCO-*", "Cityscapes", "LVIS*", "Misc", "PascalVOC-Detection", "quick_schedules")
 EARLIER = ("Detectron1-Comparisons",)
-KEY = re.compile(r"(?:unknown )?([A-Z][A-Z0-9_.]+)")  # what a refusal begins with
+KEY = re.compile(r"(?:unknown )?([A-Z][A-Z0-9_.]+)")  # the key with which a refusal begins
 
 
 def shipped_files(configs: Path, folders: tuple[str, ...] = FOLDERS) -> list[Path]:
-    """The YAML files of these folders, sorted."""
+    """Returns the YAML files of these folders, sorted."""
     return sorted(path for name in folders for path in configs.glob(f"{name}/*.yaml"))
 
 
 def refusal(path: Path) -> str:
-    """Why a file does not load; "" if it does."""
+    """Returns why a file does not load; "" if it does."""
     try:
         load_detection_config(str(path))
     except InputError as error:
@@ -40,7 +40,7 @@ def refusal(path: Path) -> str:
 
 
 def refused_keys(reason: str) -> list[str]:
-    """The keys that a refusal names as those that stop the file."""
+    """Returns the keys for which a file is refused, as the message names them."""
     starts = [part.strip() for part in reason.split("Also:")]
     return [found[1] for part in starts if (found := KEY.match(part))]
 
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def show(configs: Path, folders: tuple[str, ...]) -> None:
     """Prints how many of the folders' files load, and what stops the others."""
-    logging.disable(logging.WARNING)  # of files that load
+    logging.disable(logging.WARNING)  # warnings of files that load
     try:
         reasons = {path: refusal(path) for path in shipped_files(configs, folders)}
     finally:

@@ -63,7 +63,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """images: number of test images. per_image: detections of each. classes: of objects."""
+    """images: number of test images. per_image: detections of each. classes: number of classes."""
 
     images: int
     repetitions: int
@@ -116,7 +116,7 @@ def _write_detections(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def _alone(folder: Path, name: str) -> dict[str, Any]:
-    """The cost of one evaluator, and the metrics that it found."""
+    """Returns the cost of one evaluator, and the metrics that it found."""
     with (folder / "detections.pickle").open("rb") as file:
         dataset, predictions = pickle.load(file)
     found: dict[str, Metrics] = {}
@@ -138,7 +138,7 @@ def differences(found: dict[str, Metrics]) -> dict[str, float]:
     largest = {}
     for name, metrics in found.items():
         ours = found[COCO_OURS if name.startswith("coco") else VOC_OURS]
-        # A metric that is NaN (no object of a size) differs from itself: left out.
+        # A metric that is NaN (no object of a size) is left out: it differs from itself.
         pairs = [(ours[key], metrics[key]) for key in metrics if ours[key] == ours[key]]
         largest[name] = max(abs(a - b) for a, b in pairs)
     return largest

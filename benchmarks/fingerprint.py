@@ -30,7 +30,7 @@ FILES, CLASSES = 1_281_167, 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=float, default=1.0, help="share of both sets to use (1)")
-    parser.add_argument("--folder", type=Path, help="folder for the data (a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder for the data (a temporary folder)")
     parser.add_argument("--output", type=Path, help="JSON file of the result")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:

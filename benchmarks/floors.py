@@ -1,7 +1,7 @@
 """Baselines without training for a table of small runs: accuracies in percent of six numbers, of a
 thumbnail and of an untrained network, each on images in colour and on grey ones.
 
-A row of the table is meaningful only if it is above these. Legend: N images, S side in pixels.
+A row of the table shows something only if it is above them. Legend: N images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the checkout; `benchmarks` is not installed
 
 from pretrain.common.cli import make_parser, tool  # noqa: E402
 
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure_floors(
     cfg: CfgNode, sets: ProbeSets, seeds: int, device: torch.device
 ) -> dict[str, dict[str, list[float]]]:
-    """Floor -> measure (`linear`, `knn20_gray` ...) -> its value for each seed."""
+    """Returns {floor: {measure (`linear`, `knn20_gray` ...): its value for each seed}}."""
     from benchmarks.probe import feature_scores, probe
     from pretrain.data.build import build_highpass
     from pretrain.data.preprocess import Preprocess

@@ -21,7 +21,7 @@ from pretrain.engine.footprint import step_cost
 
 CONFIGS = CHECKOUT / "configs" / "pretrain"
 TABLE = Path(__file__).with_name("results") / "footprints.json"
-# Gigabytes as the makers state them -> the card of this size that has the least memory.
+# Gigabytes as the makers state them -> the GPU of this size that has the least memory.
 SIZES = {
     11: "rtx2080ti",
     16: "t4",
@@ -48,7 +48,7 @@ def named_configs() -> dict[str, Path]:
 
 
 def processes_of(name: str) -> int:
-    """One for the small runs and those on own data, otherwise 8 or the number in PROCESSES."""
+    """Returns 1 for small runs and runs on own data, otherwise 8 or the number in PROCESSES."""
     small = name.endswith("tiny100") or name.startswith("own_")
     return PROCESSES.get(name, 1 if small else 8)
 

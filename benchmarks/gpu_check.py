@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs all rows; the status is 1 if one of them failed or was not run."""
     args = parse(argv)
     if args.device == "cpu" and not args.rehearse:
-        raise InputError("--device cpu measures nothing of a GPU; add --rehearse for a rehearsal")
+        raise InputError("--device cpu does not measure a GPU; add --rehearse for a rehearsal")
     if not args.minutes > 0:
         raise InputError(f"--minutes {args.minutes} must be above 0")
     if args.device == "cpu":

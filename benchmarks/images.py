@@ -1,4 +1,4 @@
-"""Photographs to measure with, if none are given: a folder in, JPEG files in it out.
+"""Photographs to measure with, if none are given: writes JPEG files into a folder.
 
 They are random parts of scikit-learn's two sample photographs at JPEG quality 92. They have real
 texture, so decoding costs as much as with photographs.

@@ -1,6 +1,7 @@
 """Pretrains and probes the entries of a suite with several seeds, as many as the time allows, and
-appends one JSON line for each. The next call continues with the missing runs. Calls at the same
-time share the work: each takes the next run that no other call has. --report draws the results."""
+appends one JSON line for each. The next call continues with the missing runs. Several calls at the
+same time share the work: each takes the next run that no other call has. --report draws the
+results."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the checkout; `benchmarks` is not installed
 
 from benchmarks.ladder_rows import append_row, read_rows  # noqa: E402
 from pretrain.common.cli import make_parser, tool  # noqa: E402
@@ -101,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_folder(run: dict[str, Any], args: argparse.Namespace) -> Path:
-    """Where a run trains."""
+    """Returns the folder in which a run trains."""
     name = f"{run['name']}_seed{run['seed']}_{run['sha256'][:8]}"
     return Path(args.output) / name
 
@@ -129,7 +132,7 @@ def is_trained(run: dict[str, Any], args: argparse.Namespace) -> bool:
 
 
 def claim_run(run: dict[str, Any], args: argparse.Namespace) -> ExitStack | None:
-    """Holds a run's folder until the stack is closed; None if another call holds it."""
+    """Locks a run's folder until the stack is closed; returns None if another call has it."""
     from pretrain.common.locks import one_writer_of
 
     with ExitStack() as stack:
@@ -141,7 +144,7 @@ def claim_run(run: dict[str, Any], args: argparse.Namespace) -> ExitStack | None
 
 
 def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Each entry with each seed, the seeds in the outer loop: what is there is comparable."""
+    """Returns each entry with each seed. Seeds are the outer loop, so finished runs compare."""
     from pretrain.common.config import load_config
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import check_config
@@ -151,7 +154,7 @@ def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         for entry in suite.PRETRAIN:
-            # The entry's own last: an ablation's change outlives a change of scale.
+            # The entry's overrides come last: they win over those that change the scale.
             words = [*args.opts, *map(str, entry.get("overrides", ()))]
             if args.held_out:
                 words += ["DATASETS.LIMIT_PER_CLASS", str(kept_per_class(args.held_out, words))]
@@ -164,8 +167,8 @@ def plan_runs(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def recipe_sha256(cfg: CfgNode) -> str:
-    """Identity of what trains: the keys that differ from the defaults, but those that move no
-    number. A key that a later version adds leaves it as it is."""
+    """Returns the identity of the recipe: the sha256 of the keys that differ from the defaults,
+    without keys that change no number. A key that a later version adds does not change it."""
     from pretrain.defaults import get_defaults
 
     def differing(node: CfgNode, default: CfgNode) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def recipe_sha256(cfg: CfgNode) -> str:
 
 
 def kept_per_class(held_out: float, overrides: list[str]) -> int:
-    """Training images of each class that remain; classes are taken to be of the first's size."""
+    """Returns the training images of each class that remain, if all classes have equal sizes."""
     from pretrain.common.config import load_config
     from pretrain.data.datasets import open_images
     from pretrain.defaults import get_defaults
@@ -194,8 +197,8 @@ def kept_per_class(held_out: float, overrides: list[str]) -> int:
 
 
 def take_run(run: dict[str, Any], args: argparse.Namespace) -> str:
-    """Pretrains (or continues what was cut off), and probes if wanted, which appends the row; what
-    to show of it."""
+    """Pretrains (or continues an interrupted run) and, if wanted, probes and appends the row.
+    Returns the text to show."""
     from pretrain.common.config import dump_yaml
     from pretrain.engine.run import pretrain
 

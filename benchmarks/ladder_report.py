@@ -1,4 +1,4 @@
-"""Rows of benchmarks/ladder.py in, a Markdown report and a picture out.
+"""Makes a Markdown report and a picture from the rows of benchmarks/ladder.py.
 
 Each row's difference from the row it builds on is judged over pretraining seeds, with a correction
 for many comparisons (transfer/results/comparison.py). Published numbers have a separate axis.

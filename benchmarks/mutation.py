@@ -1,14 +1,15 @@
-"""Whether the tests notice small faults: mutants of the code whose numbers everything rests on.
+"""Checks that the tests notice small faults: mutants of the code on which all numbers depend.
 
 mutmut (the extra `mutation`) changes one operator, number, name or argument at a time and runs the
-tests that reach it. A seeded sample of the mutants of each part is tried, in a copy of the tree, so
-that the working tree is never touched:
+tests that reach it. A seeded sample of the mutants of each part is tried in a copy of the tree; the
+working tree is never changed:
 
     python -m benchmarks.mutation --output benchmarks/results/mutation.json
     python -m benchmarks.mutation masking losses --mutants 20
 
-Mutants of texts in a `raise` are left out: what a message says is read, not computed. A mutant that
-survives is shown with its lines; those that change nothing are listed in docs/guarantees.md.
+Mutants of texts in a `raise` are left out, because people read messages and no code uses them. A
+mutant that survives is shown with its lines; those that change nothing are listed in
+docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CHECKPOINTS, RESULTS = "tests/transfer/checkpoints", "tests/transfer/results"
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are mutated, and the tests that have to notice it."""
+    """Files that are mutated, and the tests that must notice it."""
 
     code: tuple[str, ...]
     tests: tuple[str, ...]
@@ -120,7 +121,7 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
 
 
 def _kind(code: int | None) -> str:
-    """What a mutant's exit code means; not run counts as survived."""
+    """Returns what a mutant's exit code means; a mutant that was not run counts as survived."""
     if code is None or code in SURVIVED:
         return "survived"
     if code in UNREACHED:
@@ -152,7 +153,7 @@ def _mutmut(tree: Path, names: Sequence[str]) -> None:
 
 
 def _codes(part: Part, tree: Path) -> dict[str, int | None]:
-    """The exit code of the tests for each mutant; None: not tried."""
+    """Returns the exit code of the tests for each mutant; None: not tried."""
     codes: dict[str, int | None] = {}
     for file in part.code:
         meta = tree / "mutants" / f"{file}.meta"
@@ -162,7 +163,7 @@ def _codes(part: Part, tree: Path) -> dict[str, int | None]:
 
 
 def _functions(part: Part, tree: Path) -> dict[str, ast.FunctionDef]:
-    """The functions of all mutants by the mutant's name, and the originals (`..._orig`)."""
+    """Returns the functions of all mutants by name, and the originals (`..._orig`)."""
     found = {}
     for file in part.code:
         module = file.removesuffix(".py").replace("/", ".")
@@ -199,7 +200,7 @@ def _difference(before: ast.FunctionDef, after: ast.FunctionDef) -> list[str]:
 
 
 def _copied_tree(folder: Path) -> Path:
-    """A copy of what git knows or would add."""
+    """Copies the files that git tracks or would add."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=CHECKOUT, stdout=subprocess.PIPE, check=True).stdout
     for name in filter(None, names.decode().split("\0")):
@@ -213,8 +214,8 @@ def main() -> None:
     """Tries the parts that are named (all), prints a table, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--mutants", type=int, default=50, help="of each part (50)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
+    parser.add_argument("--mutants", type=int, default=50, help="mutants of each part (50)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (0)")
     parser.add_argument("--output", type=Path, help="JSON file, with the survivors")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):

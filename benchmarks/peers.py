@@ -1,4 +1,4 @@
-"""lightly's SimCLR pipeline as its users run it: a JPEG folder in, batches of two views out.
+"""lightly's SimCLR pipeline as its users run it: makes batches of two views from a JPEG folder.
 
 `LightlyDataset` (torchvision's ImageFolder and PIL), `SimCLRTransform` (per image, in the workers)
 and torch's DataLoader, as in lightly's `examples/pytorch/simclr.py`.

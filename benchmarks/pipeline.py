@@ -1,4 +1,4 @@
-"""The parts of a pretraining step as separate pieces of work: a `Training` in, `Work`s out.
+"""The parts of a pretraining step as separate pieces of work: makes `Work`s of a `Training`.
 
     loader      files to uint8 crops on the CPU
     augment     resident uint8 crops to views, on the training's device

@@ -1,4 +1,4 @@
-"""Probes a small pretrained network: a run directory in, accuracies in percent out.
+"""Probes the small pretrained network of a run directory: computes accuracies in percent.
 
 Each network is probed on images in colour and on grey ones (both bank and queries). On each it is
 probed four times: with batch-norm statistics of training and with re-estimated ones, and with the

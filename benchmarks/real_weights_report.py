@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: not an installed part
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the checkout; `benchmarks` is not installed
 
 from benchmarks.marked_page import replaced  # noqa: E402
 from pretrain.common.config import CHECKOUT, load_config  # noqa: E402
@@ -31,8 +33,8 @@ PAGE = CHECKOUT / "docs" / "results" / "real_weights.md"
 RECORDS = PAGE.with_suffix("")
 MODULE = "benchmarks.real_weights_report"
 HEADLINES = {"knn": ["knn20_top1"], "linear": ["top1"], "kshot": ["shots1_top1", "shots5_top1"]}
-BOXES = ["bbox/AP", "bbox/AP50"]  # of a detector
-LEAST_IMAGES = 30  # of fewer the normal approximation says nothing
+BOXES = ["bbox/AP", "bbox/AP50"]  # a detector's metrics in the table
+LEAST_IMAGES = 30  # with fewer images the normal approximation is not valid
 MOST_TRIALS = 99
 HEADER = (
     "| task | released | random | difference, 95 % interval | images enough | trials enough |",
@@ -41,26 +43,26 @@ HEADER = (
 
 
 class Enough(NamedTuple):
-    """The least that resolves the difference found in 80 of 100 times, if nothing else varied;
-    None where its share of the variance is not known."""
+    """The fewest images, and trials, that resolve the difference found in 80 of 100 cases, if
+    nothing else varied; None if their share of the variance is not known."""
 
     images: int | None
     trials: int | None
 
 
 def tasks() -> list[Mapping[str, Any]]:
-    """The tasks of the suite, in its order."""
+    """Returns the tasks of the suite, in its order."""
     return list(load_config(SUITE, suite_defaults(), folder="suites").TASKS)
 
 
 def enough(pair: Pair) -> Enough:
-    """How few test images, and how few trials, would have shown the difference of a pair."""
+    """Returns how few test images, and how few trials, would have shown a pair's difference."""
     found = abs(pair.found.estimate.value)
     return Enough(_images(pair, found), _trials(pair, found))
 
 
 def _images(pair: Pair, found: float) -> int | None:
-    """Images add a variance that falls as their number; at least `LEAST_IMAGES` are asked for."""
+    """Returns the images, at least `LEAST_IMAGES`; their variance is divided by their number."""
     count, drawn = pair.samples[0].images, [sample.replicates for sample in pair.samples]
     if count is None or drawn[0] is None or drawn[1] is None or not found:
         return None
@@ -70,7 +72,7 @@ def _images(pair: Pair, found: float) -> int | None:
 
 
 def _trials(pair: Pair, found: float) -> int | None:
-    """Trials of both rows, with the pooled spread of the column."""
+    """Returns the trials that each row needs, with the pooled spread of the column."""
     if pair.spread is None or not pair.spread.std:
         return None
     for trials in range(2, MOST_TRIALS + 1):

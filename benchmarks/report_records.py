@@ -1,4 +1,4 @@
-"""A report of many records: seconds and memory of `tools/report.py` by the number of records.
+"""Seconds and memory that `tools/report.py` takes for a report of many records.
 
     python benchmarks/report_records.py --output benchmarks/results/report_records_2cores.json
 

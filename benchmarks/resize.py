@@ -1,6 +1,6 @@
-"""Processor time of a loader's worker: JPEG files in, two random crops of 224 px out. It measures
-each value of `VIEWS.RESIZE`, also with each image cropped before the next one is decoded, and how
-far their pixels differ. Ratios come from one run, which measures all in turn.
+"""Processor time in which a loader's worker makes two random crops of 224 px from each JPEG file.
+It measures each value of `VIEWS.RESIZE`, also with each image cropped before the next one is
+decoded, and how far their pixels differ. Ratios come from one run, which measures all in turn.
 
     OMP_NUM_THREADS=1 python benchmarks/resize.py --output benchmarks/results/resize_2cores.json
 """

@@ -1,4 +1,4 @@
-"""Seconds of competing pieces of work: Samples of `timing` in, the JSON result and its text out."""
+"""Seconds of competing pieces of work: makes a JSON result and its text from `timing`'s Samples."""
 
 from __future__ import annotations
 

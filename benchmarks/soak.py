@@ -8,7 +8,7 @@ soak reads from /proc (Linux only), for the command and all processes that it st
 open files, bytes of /dev/shm and their number. The first half of the samples is warm-up. A line is
 fitted through the second half (Theil and Sen's, which a few evaluations do not change), and its
 growth must be within `BOUNDS`. The exit status is 1, with one line, if it is not, if a command
-ends, or if there were too few evaluations. The JSON file has all samples.
+ends by itself, or if there were too few evaluations. The JSON file has all samples.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _runs(pid: int) -> bool:
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """By what each quantity grows over the second half, its median there, and what is allowed."""
+    """Returns each quantity's growth over the second half, its median, and what is allowed."""
     from scipy.stats import theilslopes
 
     half = samples[len(samples) // 2 :]

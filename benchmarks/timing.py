@@ -1,8 +1,8 @@
-"""Rates of competing pieces of work under the same load: callables in, `Sample`s out.
+"""Rates of competing pieces of work under the same load: takes `Sample`s of callables.
 
-If others also use the machine, one long measurement of A and then one of B compares the other
-programs. So each repetition measures every piece for a moment, in alternating order, ratios are
-taken within a repetition, and both processor time and wall-clock time are counted.
+If other programs use the machine, one long measurement of A and then one of B compares those
+programs instead. So each repetition measures every piece for a moment, in alternating order. Ratios
+are taken within a repetition, and both processor time and wall-clock time are counted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How trivial each config's positive pairs are, without training: how often a trivial feature finds
-a view's pair in the batch, and the edge response at mask borders. Images in, a table and a JSON
-file out. The definitions are in benchmarks/trivial_features.py."""
+a view's pair in the batch, and the edge response at mask borders. It prints a table and writes a
+JSON file. The definitions are in benchmarks/trivial_features.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How trivial a positive pair is, without training: views and masks in, features and rates out.
+"""How trivial a positive pair is, without training: features and rates from views and masks.
 
 MSCN's principle (arXiv 2206.07700): an augmentation is good if useful features agree across the two
 views of an image and trivial features do not. Also, a mask must not create edges. Both can be

@@ -1,6 +1,6 @@
-"""Processor time of making the views on a CPU, compared with another checkout: resident uint8 crops
-in, milliseconds per image out. One run measures both in turn, each in a separate process, and
-compares their views.
+"""Processor time of making the views from uint8 crops in memory on a CPU, in milliseconds per
+image, compared with another checkout. One run measures both in turn, each in a separate process,
+and compares their views.
 
     OMP_NUM_THREADS=1 python benchmarks/views.py --before FOLDER --output FILE
 """

@@ -174,8 +174,8 @@ _C.SOLVER.EXCLUDE_NORM_AND_BIAS = True  # no weight decay, no lars adaptation fo
 _C.SOLVER.CLIP_NORM = 0.0  # > 0: largest total norm of the gradient (MSN: 3)
 _C.SOLVER.MAX_SKIPPED_STEPS = 5  # steps of non-finite loss or gradient before the run stops
 _C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a line, if it fails
-# On CUDA: the views of the next step are made on a stream of their own, beside the backward pass,
-# for the memory of a second batch of crops and views. Not measured on a GPU yet, and so off.
+# On CUDA: the views of the next step are made on a separate stream during the backward pass, which
+# needs the memory of a second batch of crops and views. Not measured on a GPU yet, therefore off.
 _C.SOLVER.SIDE_STREAM = False
 # Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
 # has no bfloat16 (before Ampere). A CPU always runs float32.

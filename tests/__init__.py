@@ -1,4 +1,4 @@
-"""The tests, in the packages' folders mirrored.
+"""The tests, in folders that mirror those of the packages.
 
-A package, so that no installed top-level `tests` hides it.
+This is a package, so no installed top-level `tests` can hide it.
 """

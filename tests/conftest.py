@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """The same global random numbers for each test, whatever ran before it."""
+    """Each test has the same global random numbers, independent of earlier tests."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

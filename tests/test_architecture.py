@@ -1,4 +1,4 @@
-"""Rules of the code base: who may import whom, sizes, docstrings, and quick --help."""
+"""Rules of the code base: allowed imports, sizes, docstrings, and a quick --help."""
 
 from __future__ import annotations
 

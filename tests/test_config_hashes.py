@@ -1,9 +1,9 @@
-"""Shipped configs keep their identity: what was recorded under one goes on being its protocol.
+"""Shipped configs keep their identity: records that name one still belong to its protocol.
 
-`golden_config_hashes.json` holds the sha256 of the protocol of each downstream config, and of each
-pretraining config as its checkpoints tell it. A config that is added needs a line of its own
-(`python tests/test_config_hashes.py` writes those that are missing); a line that is there never
-changes: a key that is added must stay out of the hash while it has its default.
+`golden_config_hashes.json` has the sha256 of the protocol of each downstream config, and of each
+pretraining config as its checkpoints state it. A new config needs a new line
+(`python tests/test_config_hashes.py` writes missing lines). An existing line never changes: a new
+key must stay out of the hash while it has its default.
 """
 
 from __future__ import annotations

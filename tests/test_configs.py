@@ -1,4 +1,4 @@
-"""Every shipped config: loads, opens with what it is for, and names what can be built."""
+"""Every shipped config loads, opens with its purpose, and names things that can be built."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_waiting_batches_fit_into_2_gib(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
 def test_can_be_built(path: Path) -> None:
-    """All but the data: on the meta device, which takes no memory."""
+    """Builds all but the data, on the meta device, which does not use any memory."""
     cfg = load(path)
     processes = 8 if cfg.SOLVER.BATCH_SIZE >= 256 else 1
     check_config(cfg, processes)

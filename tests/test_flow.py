@@ -1,4 +1,4 @@
-"""The whole flow through the commands, small: pretrain, convert, classify, detect, compare."""
+"""All commands one after the other, small: pretrain, convert, classify, detect, compare."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_a_recipe_is_told_by_what_it_changes() -> None:
     )
     assert sha() != sha("MASK.RATIO", "(0.3,)") != sha("MASK.RATIO", "(0.4,)")
     default = str(get_defaults().SOLVER.CLIP_NORM)
-    assert sha() == sha("SOLVER.CLIP_NORM", default), "a key at its default is no change"
+    assert sha() == sha("SOLVER.CLIP_NORM", default), "a key at its default is not a change"
 
 
 def row(name: str, seed: int, linear: float, knn: float, **changes: object) -> dict:

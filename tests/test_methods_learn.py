@@ -1,5 +1,6 @@
-"""Each method learns: it drives its loss to the optimum on one fixed batch, and its features beat
-untrained ones by kNN on the digits. Minutes: marked slow."""
+"""Each method learns: its loss reaches the optimum on one fixed batch, and its features beat
+untrained ones by kNN on the digits. These tests take minutes and are marked slow.
+"""
 
 from __future__ import annotations
 

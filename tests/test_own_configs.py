@@ -1,4 +1,4 @@
-"""Configs for data of one's own: they say what is missing, and build with any data."""
+"""Configs for a user's own data: they say what is missing, and can be built with any data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ DATA = ("DATASETS.TRAIN", "voc:x:train", "DATASETS.TEST", "voc:x:val")
 def test_header(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     text = " ".join(line for line in lines if line.startswith("#")).lower()
-    for word in ("reproduces: nobody's number", "source", "data", "hardware", "published number"):
+    for word in (
+        "reproduces: no published number",
+        "source",
+        "data",
+        "hardware",
+        "published number",
+    ):
         assert word in text, f"{path}: the header says nothing of '{word}'"
     assert "scale" in text or "as own_" in text, path
 

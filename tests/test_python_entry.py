@@ -1,4 +1,4 @@
-"""`import pretrain` and `import transfer`: cheap, complete, documented, and their examples run."""
+"""`import pretrain` and `import transfer` are cheap, complete, documented; their examples run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wheel that was installed outside the checkout does what the checkout does."""
+"""A wheel that is installed outside the checkout works like the checkout."""
 
 import json
 import os

@@ -1,7 +1,6 @@
-"""A function in two gloo processes on the CPU: what every test of code over processes runs in.
+"""Runs a function in two gloo processes on the CPU, for tests of code over several processes.
 
-In: a function of a module, found by name in the new processes, and its arguments. Out: the files
-that it writes into the folder.
+The function is found by its name in the new processes. It writes its results into files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Speed of pretraining's parts in images per second: files to crops (loader), crops to views
 (augment), the network (compute), the whole step; the bottleneck is named. Speed of detection in
 seconds: an iteration of both engines (detect), scoring by all evaluators at hand (evaluate). Exact
-kNN search beside faiss-cpu and scikit-learn, in seconds and memory (knn)."""
+kNN search compared with faiss-cpu and scikit-learn, in seconds and memory (knn)."""
 
 from __future__ import annotations
 

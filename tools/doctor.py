@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.config:
         from pretrain.common.config import find_config
 
-        find_config(args.config)  # a typo is told at once, before torch is loaded
+        find_config(args.config)  # a typo is reported at once, before torch is loaded
     from pretrain.common.gpus import find_gpu
     from pretrain.engine import before_a_run as pretraining
     from transfer.doctor.rows import as_json, as_text

@@ -175,7 +175,7 @@ def write_report(output: Path, as_json: bool) -> int:
     Without a record it would say only that, which is never the reason: so it is not run then.
     """
     report = [sys.executable, str(Path(__file__).with_name("report.py")), str(output)]
-    channel = 2 if as_json else None  # standard error: JSON stands alone on standard output
+    channel = 2 if as_json else None  # standard error: only JSON goes to standard output
     done = subprocess.run([*report, "--output", str(output / "report")], stdout=channel)
     return done.returncode
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pretrain.common.config import load_config
     from transfer.classification.defaults import get_defaults
 
-    # A typo is told at once, before torch is loaded.
+    # A typo is reported at once, before torch is loaded.
     load_config(args.config, get_defaults(), args.opts, "classification")
     from transfer.trials.command import run_command
     from transfer.trials.tasks import task_of

@@ -78,7 +78,7 @@ def parse_header(text: str) -> Header:
 
 
 def _kind(label: str) -> tuple[str, str]:
-    """Which field a label is of, and what it says beside that: the metric of published numbers."""
+    """Returns a label's field, and what else it says: the metric of published numbers."""
     words = re.match(r"(\w+?)s?\b(?: numbers?\b)?,? ?(.*)", label)
     assert words, label
     kind = words.group(1).lower()

@@ -1,4 +1,4 @@
-"""The reference of config keys: each key with default, role, unit and the comment beside it.
+"""The reference of config keys: each key with default, role, unit and its comment.
 
 The files of defaults are run once more with a config node that remembers the line that set each of
 its keys, so that the comments need no second copy.

@@ -1,4 +1,4 @@
-"""What MkDocs is told beside `mkdocs.yml`: pages that are files outside docs/, and their links.
+"""Completes `mkdocs.yml` for MkDocs: pages that are files outside docs/, and their links.
 
 README, CONTRIBUTING, CHANGELOG and benchmarks/README.md are pages of the site, so that no text is
 written twice. A link that is right in the repository is turned into the one of the site; a link to

@@ -59,7 +59,7 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
 @contextmanager
 def _threads_say_one_line() -> Iterator[None]:
     """A thread that ends by a failure, such as TensorBoard's writer on a full disk, says one line
-    instead of a traceback; the command itself goes on, and decides what that means."""
+    instead of a traceback; the command itself continues, and decides what that means."""
     before = threading.excepthook
 
     def say(args: threading.ExceptHookArgs) -> None:

@@ -1,5 +1,5 @@
-"""Where the scalars of a run are shown beside its own file: TensorBoard, Weights & Biases, Trackio,
-MLflow.
+"""The programs that show the scalars of a run, in addition to its file: TensorBoard, Weights &
+Biases, Trackio, MLflow.
 
 All get the names of metrics.jsonl. The packages are optional (the extra `loggers`), but for
 TensorBoard. None of them can harm a run: one that fails is left out with a warning, since the run's

@@ -168,13 +168,14 @@ def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, An
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
     """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
 
-    If stderr is no terminal it is a plain line now and then, see `ProgressBar`.
+    If stderr is not a terminal, it is a plain line now and then, see `ProgressBar`.
     """
     return ProgressBar(items, desc=desc, dynamic_ncols=True, disable=not is_main(), **options)
 
 
 def _row(line: bytes, step_name: str) -> dict[str, Any] | None:
-    """The row of a line, numbers that are not finite as null; None if it is no row of a log."""
+    """Returns the row of a line, with null for numbers that are not finite; None if the line is not
+    a row of a log."""
     try:
         row = parse_json(line)
     except ValueError:

@@ -1,7 +1,7 @@
 """Readable names of the classes of a folder data set, from its `class_names.txt`.
 
 Collections such as ImageNet name their class folders by identifiers. A file `class_names.txt`
-beside or inside the split's folder gives each a name for readers: one line for each class, the
+next to or inside the split's folder gives each a name for readers: one line for each class, the
 folder's name, then a tab or spaces, then one or more names separated by commas, of which the first
 is used. The identifiers stay what classes are compared by.
 """
@@ -49,7 +49,7 @@ def readable_class_names(image: str, its_class: str, classes: Sequence[str]) -> 
 
 
 def _file_of(image: str, its_class: str) -> Path | None:
-    """Returns the file in the folder that holds the class folders, or beside that folder."""
+    """Returns the file in the folder with the class folders, or next to that folder."""
     for parent in Path(image).parents:
         if parent.name == its_class:
             places = (parent.parent / FILE_NAME, parent.parent.parent / FILE_NAME)

@@ -5,7 +5,7 @@
     imagenet:train|val      the same for ROOT/imagenet/train or val
     places205:train|val     the official lists and images below ROOT/places205 (places205.py)
     inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
-    cifar10:train|test      torchvision's files below ROOT, cifar100 likewise
+    cifar10:train|test      torchvision's files below ROOT; the same for cifar100
     food101:train|test      and other sets of natural images (natural_images.py)
 
 ROOT is `$DETECTRON2_DATASETS`, by default `./datasets`. FOLDER is absolute or below ROOT; the last

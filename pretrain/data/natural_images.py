@@ -177,7 +177,9 @@ def _read_sun397(root: Path, split: str) -> FileList:
     labels = []
     for name in names[list_name]:
         if _sun_class(name) not in numbers:
-            raise InputError(f"{files[list_name]}: {name} is of no class of the training list")
+            raise InputError(
+                f"{files[list_name]}: {name} does not belong to a class of the training list"
+            )
         labels.append(numbers[_sun_class(name)])
     return listed_files(files[list_name], folder, names[list_name], labels, classes, layout)
 

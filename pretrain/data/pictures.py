@@ -32,7 +32,7 @@ def open_pictures(images: Pictures, *, turn: bool = False) -> ImageDataset:
 
     Raises:
         InputError: a folder or a data set that is not there, see `open_images`; an empty list; or
-            an item that is no image.
+            an item that is not an image.
     """
     if not isinstance(images, (str, Path, ImageDataset)):
         return GivenImages(images, turn)

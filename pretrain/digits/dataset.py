@@ -64,7 +64,7 @@ def make_digits(
     """Writes the data set below `output`. Returns True if it was written, False if it existed.
 
     classification, scenes: numbers of crops and of scenes for train, val, test.
-    The set is made beside `output` and moved there when complete: a folder with digits is whole.
+    The set is made next to `output` and moved there when complete: no folder has half a set.
     Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
 
     Example:

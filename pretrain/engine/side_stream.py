@@ -1,8 +1,9 @@
-"""The views of the next step beside the backward pass of this one: a CUDA stream of their own.
+"""The views of the next step are made during the backward pass of this one, on a CUDA stream.
 
-A stream keeps the order of what is launched on it, and two streams none. So whoever uses what
-another stream makes must let its own stream wait for the other, and must tell the allocator, which
-otherwise gives the memory away while the other stream still reads it. The host waits for neither.
+A stream keeps the order of what is launched on it; between two streams there is no order. So code
+that uses what another stream makes must let its stream wait for the other, and must tell the
+allocator, which otherwise gives the memory away while the other stream still reads it. The host
+does not wait for either stream.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 
 class SideStream:
-    """Launches work beside the current stream of a GPU, and hands over what it makes.
+    """Launches work in parallel to the current stream of a GPU, and hands over what it makes.
 
     The work must not read what the current stream writes, such as weights: it waits for nothing.
     """

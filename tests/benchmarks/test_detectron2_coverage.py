@@ -1,4 +1,4 @@
-"""What is counted of Detectron2's configs."""
+"""Tests of the counts of Detectron2's keys and config files that our engine accepts."""
 
 from __future__ import annotations
 

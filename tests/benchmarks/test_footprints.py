@@ -1,4 +1,4 @@
-"""The Hardware line of each shipped pretraining config says what its step was computed to need."""
+"""The Hardware line of each shipped pretraining config has the computed cost of its step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_header_says_what_the_table_says(name: str) -> None:
 
 
 def test_a_recipe_still_needs_what_the_table_says() -> None:
-    """Of all others only the table is looked at: the whole takes minutes."""
+    """For all other configs only the table is checked, because computing them takes minutes."""
     assert footprint("mscn_r50") == pytest.approx(STORED["mscn_r50"], rel=0.02)
 
 

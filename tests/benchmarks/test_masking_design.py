@@ -1,4 +1,4 @@
-"""The eight rows of docs/results/masking.md are those that were named before they ran."""
+"""The eight rows of docs/results/masking.md are the ones that were fixed before the first run."""
 
 from __future__ import annotations
 

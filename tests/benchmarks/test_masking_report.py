@@ -1,4 +1,4 @@
-"""The rule of docs/results/masking.md on made-up rows, and the page against the kept rows."""
+"""The rule of docs/results/masking.md on made-up rows, and the page against the stored rows."""
 
 from __future__ import annotations
 

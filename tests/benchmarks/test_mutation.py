@@ -1,4 +1,4 @@
-"""The runner of mutants: which are tried, how an outcome is counted; mutmut itself is not run."""
+"""The runner of mutants: which are tried, how an outcome is counted; without running mutmut."""
 
 from __future__ import annotations
 

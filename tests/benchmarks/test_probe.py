@@ -1,4 +1,4 @@
-"""The grey probe against grey files and a slow reference, the floors against their definition."""
+"""The grey probe against grey files and a slow reference; the floors against their definition."""
 
 from __future__ import annotations
 

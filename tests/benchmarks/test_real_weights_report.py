@@ -1,4 +1,4 @@
-"""The table of docs/results/real_weights.md: as the kept records make it, and what it counts."""
+"""The table of docs/results/real_weights.md agrees with the stored records; counts are right."""
 
 from __future__ import annotations
 

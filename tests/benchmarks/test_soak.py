@@ -47,7 +47,7 @@ def test_a_flat_run_passes() -> None:
 def test_growth_of_each_kind_is_found(name: str, amount: float) -> None:
     (fault,) = soak.judge(samples(**{name: amount}))
     assert fault.startswith(f"{name} grew by")
-    assert soak.judge(samples(**{name: -amount})) == []  # less is no leak
+    assert soak.judge(samples(**{name: -amount})) == []  # less is not a leak
 
 
 def test_growth_in_the_warm_up_alone_is_allowed() -> None:

@@ -1,4 +1,4 @@
-"""The generated pages are what the code says today, and what they are made from is understood."""
+"""The generated pages are up to date, and the comments that they are made from are parsed right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every link of the Markdown files leads somewhere, and every path that they name is there."""
+"""Every link of the Markdown files has a target, and every path that they name exists."""
 
 from __future__ import annotations
 

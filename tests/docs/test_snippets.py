@@ -115,7 +115,7 @@ def problem(name: str, argv: list[str]) -> str:
 
 
 def placeholder(config: str) -> bool:
-    """Whether a config's name stands for any name."""
+    """Whether a config's name is a placeholder for any name."""
     return Path(config).stem.isupper()
 
 

@@ -13,7 +13,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "tutorial.ipynb"
 
 
 def test_the_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As plain Python: no cell has a command of IPython. `make notebook` runs them at length."""
+    """Runs the cells as plain Python: none has a command of IPython. `make notebook` runs all."""
     monkeypatch.setenv("TUTORIAL_SHORT", "1")
     for name in ("DETECTRON2_DATASETS", "MSCN_LOG"):
         monkeypatch.setenv(name, "")  # the cells set them: they are put back after the test

@@ -1,4 +1,4 @@
-"""The version is written once, in setup.cfg; the files about it agree."""
+"""The version is written once, in setup.cfg; the other files agree with it."""
 
 from __future__ import annotations
 

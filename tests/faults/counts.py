@@ -1,12 +1,12 @@
-"""How many damaged inputs and kills were tried: rows of runs, and the tables made of them.
+"""How many damaged inputs and kills were tried: rows of runs, and the tables made from them.
 
-The fault tests add rows to the file that `FAULTS_COUNTS` names, one JSON object a line, of readers
-and of trainers. Rows of one name are added up, so that a long run may be made in parts.
+The fault tests add rows to the file that `FAULTS_COUNTS` names: one JSON object per line, for
+readers and for trainers. Rows with one name are added up, so a long run may be made in parts.
 
     python -m tests.faults.counts runs/faults.jsonl
 
 stores the sums in `benchmarks/results/faults_2cores.json` with the machine, and writes the tables
-between the marks in `docs/guarantees.md`. A test holds the page to the file.
+between the marks in `docs/guarantees.md`. A test compares the page with the file.
 """
 
 from __future__ import annotations

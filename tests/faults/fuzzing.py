@@ -1,13 +1,13 @@
-"""Runs a reader on many damaged inputs in a process of its own, and judges every answer.
+"""Runs a reader on many damaged inputs in a separate process, and judges every answer.
 
 An input is handled well if the reader accepts it or raises `InputError` with one printable line
 under 2,000 characters that names the file. Everything else fails the test: another exception (an
 escape), more than 5 seconds of CPU time (a hang), the end of the process (a crash), memory beyond
 the limit. Hypothesis draws the inputs and shrinks a failure; the smallest input stays on the disk.
 
-`FAULTS_CASES` is the number of cases of a reader (`make test-faults`: 10,000), without it each test
-says a small one. `FAULTS_SEED` gives other cases. `FAULTS_COUNTS` names a file that gets one row a
-reader (`counts.py`).
+`FAULTS_CASES` is the number of cases for a reader (`make test-faults`: 10,000). Without it, each
+test uses a small number of its own. `FAULTS_SEED` gives different cases. `FAULTS_COUNTS` names a
+file that gets one row for each reader (`counts.py`).
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def write_counts(reader: str, counts: Counter[str], seconds: float) -> None:
 
 
 def _in_fork(work: Callable[[], dict[str, Any]], send: int, memory: int) -> None:
-    """The child's whole life: limits, the work, the answer; never returns."""
+    """Everything that the child does: limits, the work, the answer; it never returns."""
     try:
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (own + memory,) * 2)

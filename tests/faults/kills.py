@@ -34,7 +34,7 @@ Kill = tuple[str, Any]
 
 
 class Runner:
-    """Runs commands on data below a folder, each in an interpreter of its own.
+    """Runs commands on data below a folder, each in a new interpreter.
 
     Args:
         preloaded: starts the commands instead, as forks.

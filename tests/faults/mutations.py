@@ -1,8 +1,8 @@
 """Hypothesis strategies that damage valid input: bytes of any file, and trees of plain values.
 
-A case is drawn as a few edits of a valid seed, so that Hypothesis can shrink a failure to the one
-edit that matters. `edited_bytes` is for any format; `edited_tree` is for what JSON, YAML and
-pickles hold, and changes fields to values of any other type, length and size.
+A case is drawn as a few edits of a valid seed, so Hypothesis can shrink a failure to the one edit
+that matters. `edited_bytes` works for any format. `edited_tree` works for the content of JSON, YAML
+and pickles, and changes fields to values of any other type, length and size.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Composes pickle programs: opcodes, globals of the unpickler's table, and states of its stack.
 
-Changed bytes of a valid pickle seldom make a program that runs for long. Here each step is drawn
-among those that fit what is on the stack, so that many programs come to their end, and the calls
-and states that they make are near to real ones: a real call with one wrong argument, a real state
-with one wrong field, a real argument for another function.
+If the bytes of a valid pickle are changed, the program seldom runs for long. Here each step is
+drawn from those that fit what is on the stack. So many programs run to their end, and their calls
+and states are similar to real ones: a real call with one wrong argument, a real state with one
+wrong field, a real argument for a different function.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Composer:
         self._memo = 0
 
     def program(self) -> bytes:
-        """A whole pickle, of protocol 2 to 5."""
+        """A complete pickle of protocol 2 to 5."""
         steps: list[tuple[int, Callable[[], None]]] = [
             (10, self._push_value),
             (4, self._push_global),
@@ -270,7 +270,7 @@ class Composer:
             self._memo += 1
 
     def _odd_opcode(self) -> None:
-        """Opcodes with lengths that lie, of objects elsewhere, or of any other number."""
+        """Opcodes with wrong lengths: those of other objects, or any other number."""
         draw = self._draw
         huge = draw.choice((0, 100, 2**31 - 1, 2**31, 2**40, 2**62, 2**64 - 1))
         self._emit(

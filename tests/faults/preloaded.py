@@ -1,7 +1,7 @@
-"""A process that has loaded what the trainers import, and starts each command as a fork of itself.
+"""A process that has imported what the trainers need, and starts each command as a fork of itself.
 
-Most of the time of a small run that is killed soon goes into the import of torch. A fork has it
-done already, and ends as a process of its own does, by whatever signal it gets.
+A small run that is killed early spends most of its time importing torch. A fork does not need to
+import it again, and ends like a separate process, with any signal that it gets.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def saved(content: Any, **how: Any) -> bytes:
 
 
 def facts_texts(facts: Any) -> SearchStrategy[Any]:
-    """Facts beside the tensors, with fields of any type, length and size."""
+    """Facts next to the tensors, with fields of any type, length and size."""
     texts = edited_tree(facts).map(lambda tree: json.dumps(tree, default=str))
     return texts | st.sampled_from([DEEP, "[]", "", "null", 5, None, b"{}", "{" * 5000])
 
@@ -247,7 +247,7 @@ def test_tensorflow_bundle(name: str, tmp_path: Path) -> None:
 
 
 def test_tensorflow_backbone(tmp_path: Path) -> None:
-    """A ResNet-50 as SimCLR's authors store it: whole, it is accepted by every step."""
+    """A ResNet-50 as SimCLR's authors store it: undamaged, every step accepts it."""
     with torch.device("meta"):
         names = torchvision.models.resnet50().state_dict()
     state = {name: torch.zeros(()).expand(value.shape) for name, value in names.items()}

@@ -1,4 +1,4 @@
-"""The tables of what was tried are made from the stored counts."""
+"""The tables of what was tried agree with the stored counts."""
 
 from __future__ import annotations
 

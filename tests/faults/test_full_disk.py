@@ -1,8 +1,8 @@
 """Every tool on a disk that becomes full at some file, or that cannot be written at all.
 
-Each command writes to a tmpfs of its own, of a room or a number of files that is drawn between none
-and what the command needs. It has to end with one line, or with all that it writes on a large disk.
-Mounting needs root; without it the tests are skipped.
+Each command writes to a separate tmpfs. Its size, or its number of files, is drawn between nothing
+and what the command needs. The command must end with one line, or with everything that it writes on
+a large disk. Mounting needs root; without it the tests are skipped.
 """
 
 from __future__ import annotations

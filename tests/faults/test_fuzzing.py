@@ -1,4 +1,4 @@
-"""The fuzzing framework itself: each kind of fault is found, shrunk and told apart."""
+"""The fuzzing framework itself: it finds, shrinks and distinguishes each kind of fault."""
 
 from __future__ import annotations
 

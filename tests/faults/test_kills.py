@@ -1,9 +1,10 @@
-"""Each trainer killed and resumed leaves what an undisturbed run leaves.
+"""Each trainer that is killed and resumed leaves what an undisturbed run leaves.
 
-`make test` kills pretraining in the middle of a save; `make test-faults` kills each trainer
-$FAULTS_KILLS times (100), a process of torchrun and a worker of the loader a tenth as often, since
-those runs take longer. The undisturbed run that the others are compared with and every tenth run
-with kills are interpreters of their own, the others forks of one that has loaded torch.
+`make test` kills pretraining in the middle of a save. `make test-faults` kills each trainer
+$FAULTS_KILLS times (100); a process of torchrun and a worker of the loader are killed a tenth as
+often, since those runs take longer. The undisturbed run with which the others are compared, and
+every tenth run with kills, start a new Python interpreter; the others are forks of a process that
+has loaded torch.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def test_vanished_data_is_one_line(name: str, workers: str, tools: Tools, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_lost_rank_is_one_line(name: str, tools: Tools, tmp_path: Path) -> None:
-    """Under torchrun, which prints a traceback of its own after what the ranks said."""
+    """Under torchrun, which prints its own traceback after the messages of the ranks."""
     began = time.monotonic()
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     more = (*LONGER[name], "DATALOADER.NUM_WORKERS", "0")

@@ -1,7 +1,7 @@
-"""The restricted unpickler on programs that are composed against it: nothing runs or crashes.
+"""The restricted unpickler on programs that are composed to attack it: nothing runs or crashes.
 
-`make test-faults` runs 100,000 (`FAULTS_PROGRAMS`, from `FAULTS_SEED` on). Each has a second of CPU
-time, and each batch, in a process of its own, a gigabyte of memory.
+`make test-faults` runs 100,000 (`FAULTS_PROGRAMS`, starting with `FAULTS_SEED`). Each program has a
+second of CPU time. Each batch runs in a separate process with a gigabyte of memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Damaged records, configs, suites, overrides, annotations, lists and images: one line each.
+"""Damaged records, configs, suites, overrides, annotations, lists and images give one line each.
 
 Every reader of files that are not weights gets valid input with a few edits. `make test` draws a
-handful for each, `make test-faults` ten thousand.
+few cases for each reader, `make test-faults` ten thousand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Damaged results, logs and masks through whole tools: the report, a log's readers, segmentation.
+"""Damaged results, logs and masks in complete tools: the report, readers of logs, segmentation.
 
-A report over a folder in which one file is damaged is made, or refused in one line; what it prints
-and writes holds no markup, formula or control character of a file. A damaged `metrics.jsonl` stops
-no run.
+A report over a folder with one damaged file is made, or refused in one line. What it prints and
+writes contains no markup, formula or control character from a file. A damaged `metrics.jsonl` does
+not stop a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every tool as a small command on small inputs, and what a failure of the machine may look like.
+"""Every tool as a small command on small inputs, and how a failure of the machine may look.
 
-A failed command ends with status 1 and one line on stderr that begins with `error:`, says what to
-do, and is the last one. A traceback is for an error of the program alone.
+A failed command ends with status 1. Its last line on stderr begins with `error:` and says what to
+do. Only an error in the program may print a traceback.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The protocols of classification as cases of the rehearsal: features, their scores, training.
 
-`features/` is the extraction of two batches, `score/` what a protocol does with cached features
-(few of them, but with values, since the search for neighbours depends on them), `train/` an epoch
-of one step with random crops, and `test/` a pass over one batch of test images.
+`features/` extracts two batches. `score/` is what a protocol does with cached features (few of
+them, but with values, since the search for neighbours depends on them). `train/` is an epoch of one
+step with random crops, and `test/` a pass over one batch of test images.
 """
 
 from __future__ import annotations

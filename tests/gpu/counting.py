@@ -1,4 +1,4 @@
-"""What is counted of an action on pretended CUDA, and the group of processes that it runs in."""
+"""Counts what an action costs on pretended CUDA, and makes the process group in which it runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The torchvision engine's training step and prediction as cases of the rehearsal.
 
-Which boxes are chosen depends on values, so that all is computed, by the CPU's kernels: hence small
-images and few boxes, of the shipped detectors. Waits, copies and collectives do not depend on them.
-What a step of true size needs of memory and FLOPs is counted in `transfer/detection/footprint.py`.
+Which boxes are chosen depends on values. So everything is computed by the CPU's kernels, on small
+images with few boxes, with the shipped detectors. Waits, copies and collectives do not depend on
+them. `transfer/detection/footprint.py` counts the memory and FLOPs of a step of true size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DistributedDataParallel as one of 8 processes of a pretended GPU: what it exchanges in a step.
 
-Two things stand in for the other processes: nothing compares their parameters with ours, and a hook
-answers each all-reduce of gradients with what it was given. Left to a real group are NCCL with its
+Two things replace the other processes: nothing compares their parameters with ours, and a hook
+answers each all-reduce of gradients with its input. Only a real group can test NCCL with its
 `device_id`, the overlap of exchange and backward pass, and the sums themselves.
 """
 

@@ -1,4 +1,4 @@
-"""What a GPU's boxes are chosen by gives the rows that the CPU's own ways give, and waits less."""
+"""The GPU's way to choose boxes gives the same rows as the CPU's way, with fewer waits."""
 
 from __future__ import annotations
 

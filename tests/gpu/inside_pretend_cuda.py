@@ -1,5 +1,6 @@
-"""The instrument: it refuses what CUDA refuses, counts what makes the host wait, and is silent
-about the rest."""
+"""The pretended GPU: it refuses what CUDA refuses, counts what makes the host wait, and does not
+report anything else.
+"""
 
 from __future__ import annotations
 

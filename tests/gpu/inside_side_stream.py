@@ -1,5 +1,8 @@
-"""A pretended GPU with the views on a stream of their own: torch's own streams, no new wait of the
-host, and the tensors are the training's when it reads them."""
+"""Views on a separate stream of a pretended GPU.
+
+torch's own streams are used, the host does not wait more often, and the tensors belong to the
+training's stream when it reads them.
+"""
 
 from __future__ import annotations
 

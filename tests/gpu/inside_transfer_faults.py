@@ -1,5 +1,7 @@
-"""Each kind of case can fail: a fault that is planted in the product's code is found, with its file
-and line, by the same measurement that the record is compared with."""
+"""Each kind of case can fail: a planted fault in the code is found, with its file and line.
+
+It is found by the measurement that is compared with the record.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,7 @@ KINDS = [
 
 @pytest.fixture(autouse=True)
 def masks_without_values() -> Iterator[None]:
-    """As in the rehearsal: a mask without values has all its places."""
+    """As in the rehearsal: a mask without values selects all places."""
     before = shapes.meta_nonzero_assume_all_nonzero
     shapes.meta_nonzero_assume_all_nonzero = True
     yield

@@ -1,5 +1,6 @@
-"""The views on a pretended GPU: those that are made together are those made one by one, and torch's
-own CUDA backend finds no place where the host waits."""
+"""Views on a pretended GPU: views that are made together equal those that are made one by one, and
+torch's own CUDA backend finds no place where the host waits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up images with objects, in files, as the data sets of the rehearsal's transfers."""
+"""Made-up images with objects, in files: the data sets of the transfers in the rehearsal."""
 
 from __future__ import annotations
 

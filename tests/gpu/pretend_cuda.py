@@ -1,16 +1,16 @@
-"""Tensors that say they are on `cuda:0` on a machine without a GPU, and a count of what they cost.
+"""Tensors that say they are on `cuda:0` on a machine without a GPU, and a count of their cost.
 
 `PretendCuda` is a dispatch mode. Inside it, a tensor on "cuda" is a wrapper around a tensor without
 values (on torch's meta device), or, with `values=True`, around one on the CPU. Tensors on the CPU
-stay what they are, so that draws made there have values.
+do not change, so random draws made there have values.
 
 An operation that would fail on a GPU fails here: tensors on two devices, or a CPU generator for a
-draw on the GPU. What would be slow there is counted, with its file and line: places where the host
-waits for the device (a synchronisation), copies from the host's memory, kernels and the bytes that
-they read and write, collectives of processes, FLOPs, and the memory of live tensors (in steps of
-512 bytes, as torch's caching allocator; no workspace of a library, no fragmentation).
+draw on the GPU. It counts what would be slow there, with file and line: places where the host waits
+for the device (a synchronisation), copies from the host's memory, kernels and the bytes that they
+read and write, collectives of processes, FLOPs, and the memory of live tensors (in steps of 512
+bytes, as torch's caching allocator; without the workspace of libraries and fragmentation).
 
-It needs the runtime of `tests/gpu/runtime` below it. Without one, torch looks for a driver as soon
+It needs the runtime of `tests/gpu/runtime`. Without this runtime, torch looks for a driver as soon
 as a tensor is sliced, autocast or a generator is made for "cuda", or a gradient is computed.
 """
 

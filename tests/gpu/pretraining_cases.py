@@ -1,7 +1,7 @@
-"""Every pretraining recipe's whole step as cases of the rehearsal, `CONFIG@W`.
+"""The complete step of every pretraining recipe as cases of the rehearsal, `CONFIG@W`.
 
-Images have the recipe's true size, and a process has the images that it has when the recipe's
-global batch is shared by 8.
+Images have the recipe's true size, and a process has as many images as one of 8 processes that
+share the recipe's global batch.
 """
 
 from __future__ import annotations

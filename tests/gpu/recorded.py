@@ -1,4 +1,4 @@
-"""What `recorded.json` says, and whether numbers that were measured now are the same."""
+"""Reads `recorded.json`, and compares new measurements with it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Whole steps on pretended CUDA, measured; the numbers are kept in `recorded.json`.
+"""Measures complete steps on pretended CUDA; the numbers are kept in `recorded.json`.
 
     python -m tests.gpu.rehearsal            # measures every case and prints what changed
     python -m tests.gpu.rehearsal --record   # and stores the new numbers
     python -m tests.gpu.rehearsal mscn_r50@8 # cases of your choice, with the places
 
-A case is a config and a number of processes: `CONFIG@W` is a pretraining step, `ACTION/CONFIG@W` a
-step or a pass of a transfer. Of W processes one is run, the last, in a process group that sends
-nothing (torch's "fake" backend). No model is wrapped in DistributedDataParallel, whose constructor
-and backward pass need answers from other processes: its all-reduce of the gradients, one a step
-and bucket, is not among the collectives.
+A case is a config and a number of processes: `CONFIG@W` is a pretraining step, `ACTION/CONFIG@W` is
+a step or a pass of a transfer. Of the W processes only the last is run, in a process group that
+sends nothing (torch's "fake" backend). No model is wrapped in DistributedDataParallel, because its
+constructor and backward pass need answers from other processes. So its all-reduce of the gradients,
+one for each step and bucket, is not among the counted collectives.
 """
 
 from __future__ import annotations

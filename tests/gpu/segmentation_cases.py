@@ -1,6 +1,6 @@
 """The segmenter's training step and prediction as cases of the rehearsal.
 
-With shapes alone, so that images have their true size.
+Tensors have only shapes, so images can have their true size.
 """
 
 from __future__ import annotations

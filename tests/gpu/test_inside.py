@@ -1,5 +1,7 @@
-"""The files `inside_*.py` of this folder are tests too, of processes that see a pretended GPU: each
-is run by a pytest of its own over the no-op CUDA runtime."""
+"""Runs the files `inside_*.py` of this folder: tests for processes that see a pretended GPU.
+
+Each runs in a separate pytest with the no-op CUDA runtime.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch's own CUDA backend says and chooses on each GPU generation, over the no-op runtime."""
+"""What torch's CUDA backend reports and chooses on each GPU generation, with the no-op runtime."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Each recipe's whole pretraining step on pretended CUDA, at 1, 8 and 64 processes: it runs, and
-costs what `recorded.json` says. `python -m tests.gpu.rehearsal --record` stores new numbers."""
+"""The complete pretraining step of each recipe on pretended CUDA, with 1, 8 and 64 processes.
+
+It runs, and costs what `recorded.json` says; `python -m tests.gpu.rehearsal --record` stores new
+numbers.
+"""
 
 from __future__ import annotations
 

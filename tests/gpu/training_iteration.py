@@ -1,4 +1,4 @@
-"""An iteration of `transfer/training` as what a case of the rehearsal does."""
+"""An iteration of `transfer/training` as the action of a case of the rehearsal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/bench.py and its parts: exit status, arithmetic of rates, generated photographs."""
+"""tools/bench.py and its parts: exit status, computed rates, generated photographs."""
 
 from __future__ import annotations
 

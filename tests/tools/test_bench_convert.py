@@ -1,4 +1,4 @@
-"""The benchmark of a conversion runs small and leaves a whole result."""
+"""The benchmark of a conversion runs small and writes a complete result."""
 
 from __future__ import annotations
 

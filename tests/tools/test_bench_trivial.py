@@ -1,4 +1,4 @@
-"""benchmarks/trivial.py: its table and file, that its views are the training's, and bad input."""
+"""benchmarks/trivial.py: its table and file, bad input; its views are those of the training."""
 
 from __future__ import annotations
 

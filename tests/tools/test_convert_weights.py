@@ -1,4 +1,4 @@
-"""The command: exit status, one clear line for every bad input, nothing half-written."""
+"""The command: exit status, one clear line for every bad input, no incomplete file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/doctor.py on every kind of config: what would fail is said, with exit status 2."""
+"""tools/doctor.py on every kind of config: it says what would fail, with exit status 2."""
 
 from __future__ import annotations
 

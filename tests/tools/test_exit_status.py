@@ -1,4 +1,4 @@
-"""Each command as a process of its own: bad input is one line on stderr and exit status 2."""
+"""Each command in a separate process: bad input gives one line on stderr and exit status 2."""
 
 from __future__ import annotations
 

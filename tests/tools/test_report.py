@@ -1,4 +1,4 @@
-"""tools/report.py: four files that agree, a page that fetches nothing, clear errors."""
+"""tools/report.py: four files that agree, a page that loads nothing else, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command on the digits: a whole small suite, resumed after a failure, and its errors."""
+"""The command on the digits: a complete small suite, resumed after a failure, and its errors."""
 
 from __future__ import annotations
 

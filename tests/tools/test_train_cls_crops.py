@@ -88,7 +88,7 @@ def test_layers(root: Path) -> None:
 
 
 def test_a_batch_norm_of_one_process_gets_no_batch_of_one_image(root: Path) -> None:
-    """It is left out of TRAIN.SYNC_BN too, where there is no other process."""
+    """It is left out with TRAIN.SYNC_BN too, if there is only one process."""
     words = ("TRAIN.HEAD", "batchnorm_linear", "TRAIN.SYNC_BN", "True", "SOLVER.BATCH_SIZE", "35")
     assert run(root, "linear_imagenet_vicreg.yaml", *words) == 0
     assert record(root)["views_seen"] == 2 * (35 + 12)
@@ -126,7 +126,7 @@ def test_resume_goes_on_and_repeats_nothing(root: Path, capsys: pytest.CaptureFi
 
 
 def test_whole_and_shortened(root: Path) -> None:
-    """A config of one's own is whole; fewer epochs, another batch or fewer images are not."""
+    """A user's own config is not shortened; fewer epochs, a different batch or fewer images are."""
     config = root / "mine.yaml"
     base = Path(__file__).parents[2] / "configs/classification/linear_imagenet_barlow.yaml"
     config.write_text(f"_BASE_: {base}\nSOLVER: {{EPOCHS: 2, BATCH_SIZE: 8}}\n")
@@ -150,7 +150,7 @@ def test_a_list_of_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert found[0]["views_seen"] == 2 * (12 + 12)
     assert found[0]["metrics"] == found[1]["metrics"]
     shas = {each["protocol"]["config_sha256"] for each in found}
-    assert len(shas) == 1, "the list counts by what it names, not by where it lies"
+    assert len(shas) == 1, "a list is identified by what it names, not by its path"
     moved = ("TRAIN.SPLIT_LIST", str(root / "b/c.txt"), "TRAIN.SPLIT_LINES", "12")
     same, resume = "semi_imagenet_1pct_vicreg.yaml", ("--resume",)
     assert run(root, same, *moved, out="out0", options=resume) == 0

@@ -1,4 +1,4 @@
-"""The command: what it refuses, in one line each, and that it trains, evaluates and shows."""
+"""The command: what it refuses, with one line each; it trains, evaluates and shows data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad data through the command: status 2 and one clear line, before training."""
+"""Every kind of bad data ends the command before training, with status 2 and one clear line."""
 
 from __future__ import annotations
 

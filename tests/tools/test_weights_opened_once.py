@@ -1,6 +1,6 @@
-"""Each command reads its weights file once in every process that it consists of.
+"""Each command reads its weights file once in each of its processes.
 
-A trial's own `model_final.pth`, which is read back to predict, is another file.
+A trial's `model_final.pth`, which is read again for predictions, is a different file.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Reads:
         return reader
 
     def launch(self, function: Callable[..., Any], _: int, args: tuple) -> None:
-        """As for several processes: another process gets what survives pickling."""
+        """As with several processes: another process gets what can be pickled."""
         self.running = self.started
         function(*pickle.loads(pickle.dumps(args)))
 
@@ -103,7 +103,7 @@ def counts(
 
 
 def check_records(output: Path, source: Path) -> None:
-    """Both trials began with the file's own numbers: training one did not change the other's."""
+    """Both trials began with the numbers in the file: training one did not change the other's."""
     sha256 = {
         read_record(path)["checkpoint"]["sha256"] for path in output.glob("trial_*/record.json")
     }

@@ -1,4 +1,4 @@
-"""What holds for the trials of every task."""
+"""Fixtures for the trials of every task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small generated set in LVIS's official layout, and what a test changes of it."""
+"""A small generated set in LVIS's official layout, and the changes that tests make to it."""
 
 from __future__ import annotations
 

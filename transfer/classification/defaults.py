@@ -200,7 +200,7 @@ def _logistic() -> CfgNode:
     node.STEPS = 45
     # A fit has converged if the norm of the gradient of the mean loss is at most this
     node.TOLERANCE = 1.0e-5
-    node.MAX_ITER = 5000  # evaluations by L-BFGS; a fit that ends here is warned of
+    node.MAX_ITER = 5000  # evaluations by L-BFGS; a fit that reaches it causes a warning
     return node
 
 

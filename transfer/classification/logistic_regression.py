@@ -1,15 +1,15 @@
 """L2-regularised logistic regression, minimised to a tolerance by L-BFGS, on any device.
 
-The penalty is penalty / 2 times the sum of the squared weights, beside the sum of the images'
-losses, as scikit-learn has it (its C is 1 / penalty); the intercept is free. google-research's
-linear_eval leaves out the half: its strengths are half of these. Each fit starts at zero and says
-whether it has converged, so that its result does not depend on an order of fits or on a silenced
-limit of iterations. Everything is float64.
+The objective is the sum of the images' losses plus penalty / 2 times the sum of the squared
+weights, as in scikit-learn (its C is 1 / penalty); the intercept has no penalty. google-research's
+linear_eval does not divide by 2: its strengths are half of these. Each fit starts at zero and says
+whether it has converged, so its result does not depend on the order of the fits or on a limit of
+iterations that is reached unnoticed. Everything is float64.
 
-Features of a network are far from round: with a small penalty, plain L-BFGS takes thousands of
-evaluations on them. `rotate` turns them to their principal axes, once for all penalties, and a fit
-scales each axis by the curvature that the objective has there at its start. Both change the path
-only: the objective and its minimum are the same.
+A network's features vary much more along some axes than along others: with a small penalty, plain
+L-BFGS needs thousands of evaluations on them. `rotate` turns them to their principal axes, once for
+all penalties, and a fit scales each axis by the curvature that the objective has along it at the
+start. Both change only the path of the search: the objective and its minimum are the same.
 
 Legend: N images, D features, R axes (at most N - 1 and D), C classes.
 """
@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
-ROUNDING = 1e-13  # an axis with less than this share of the largest one's energy is rounding
+ROUNDING = 1e-13  # an axis with less than this share of the largest one's energy is rounding error
 
 
 class Rotated(NamedTuple):
@@ -66,7 +66,7 @@ class _Converged(Exception):
 def rotate(values: Tensor) -> Rotated:
     """Returns features (N, D) on their principal axes; axes without any energy are left out.
 
-    The best weights have no part on those: they would cost a penalty and change no score.
+    The best weights are zero along those: other values would cost a penalty and change no score.
     """
     values = values.double()
     mean = values.mean(dim=0)
@@ -83,8 +83,8 @@ def fit_logistic(
     Args:
         labels: (N,) int64, a class for each image: multinomial. (N, C), 1 present, 0 absent, -1
             left out: the binary classifiers, which share the penalty.
-        tolerance: of the norm of the gradient of the objective divided by N.
-        most: evaluations of the objective at most.
+        tolerance: the largest norm of the gradient of the objective, divided by N.
+        most: the largest number of evaluations of the objective.
     """
     places, count = features.places, len(features.places)
     single = labels.dim() == 1
@@ -130,8 +130,8 @@ def _loss_and_residual(
     """Returns the sum of the losses, and its derivative by the logits, (N, C).
 
     Args:
-        targets: (N, C) of zeros and ones; used: (N, C) likewise, of binary classifiers; None:
-            multinomial.
+        targets: (N, C) of zeros and ones.
+        used: (N, C), 1 for images that count, for binary classifiers; None: multinomial.
     """
     if used is None:
         loss = (logits.logsumexp(dim=1) - (logits * targets).sum(dim=1)).sum()

@@ -2,7 +2,7 @@
 
 Checks and scores are in `protocols`, one module per protocol. Trials differ in their seed, which
 decides the order of SGD and the held-out images of a linear probe, and the weights themselves if
-they are `random`. kNN on given weights draws nothing, so all its trials agree.
+they are `random`. kNN on given weights has no random part, so all its trials agree.
 """
 
 from __future__ import annotations

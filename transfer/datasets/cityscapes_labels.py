@@ -80,7 +80,7 @@ def read_files(folder: Path, split: str, endings: Sequence[str]) -> list[Files]:
 
 
 def truth_of(image: str, ending: str) -> Path:
-    """The file of truth beside an image's file."""
+    """Returns the file of annotations that belongs to an image's file."""
     path = Path(image)
     city, split = path.parent, path.parent.parent
     stem = path.name.removesuffix(IMAGE)

@@ -105,7 +105,7 @@ def _parsed(path: Path) -> Any:
     try:
         return kept(path, lambda: read_object(path, {"annotations": AnnotationColumns}))
     except (ValueError, RecursionError):
-        # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are told apart.
+        # From bytes: UTF-8, with or without a byte order mark, UTF-16 and UTF-32 are distinguished.
         return parse_json(path.read_bytes())
 
 

@@ -78,7 +78,7 @@ def load_merged(
 
     Args:
         only: keys with the one value that they may have.
-        one_of: keys with their known values; named only beside other keys that are refused.
+        one_of: keys with their known values; named only if other keys are refused too.
 
     Raises:
         InputError: unknown keys, all at once; and all keys of Detectron2 at values that are not

@@ -313,7 +313,7 @@ def _rpn() -> CfgNode:
     node.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
     node.BBOX_REG_LOSS_TYPE = "smooth_l1"  # or giou, diou, ciou: of the decoded boxes
     node.SMOOTH_L1_BETA = 0.0  # of smooth_l1: the width of its quadratic part; 0: plain L1
-    node.BBOX_REG_LOSS_WEIGHT = 1.0  # of the boxes' loss, beside LOSS_WEIGHT
+    node.BBOX_REG_LOSS_WEIGHT = 1.0  # weight of the boxes' loss, times LOSS_WEIGHT
     node.LOSS_WEIGHT = 1.0  # of both losses
     node.PRE_NMS_TOPK_TRAIN = 12000  # per feature map
     node.PRE_NMS_TOPK_TEST = 6000

@@ -182,7 +182,7 @@ class ProgressBar(HookBase):
     """Iterations done, time left and the loss, on the main process."""
 
     def before_train(self) -> None:
-        """Opens the bar where the run stands."""
+        """Opens the bar at the run's iteration."""
         self._bar = progress(
             total=self.trainer.max_iter, initial=self.trainer.start_iter, desc="train", unit="it"
         )

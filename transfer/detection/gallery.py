@@ -1,8 +1,8 @@
 """What was found in a fixed few of the test images, written as gallery.json and a sheet.
 
 A report puts two checkpoints side by side on these images. They are drawn with one seed from the
-sorted image ids, so that every run on a test set shows the same ones. The sheet holds their
-thumbnails; the JSON file the boxes, and where on the sheet each image lies:
+sorted image ids, so every run on a test set shows the same ones. The sheet has their thumbnails;
+the JSON file has the boxes, and the place of each image on the sheet:
 
     {schema, classes, images: [{id, width, height, cell: [x, y, w, h] or null,
      truth: [[x1, y1, x2, y2, class, counts], ...], found: [[x1, y1, x2, y2, score, class], ...]}]}

@@ -109,7 +109,7 @@ def choose_rate(
     """Trains once per rate and returns the best one; all processes call it alike.
 
     Args:
-        resume: a rate whose training was asked to end goes on from there.
+        resume: a rate whose training was asked to end continues from there.
 
     Finished rates are in `folder`/lr_sweep.json and are not run again. A run whose loss is not
     finite has no AP and cannot win. Of equal rates the lower one wins.

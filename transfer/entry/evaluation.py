@@ -113,7 +113,7 @@ def _check_images(predictions: Sequence[Predictions], data: DetectionSet) -> Non
     for one in predictions:
         if one.image_id not in known:
             raise InputError(
-                f"a prediction is of the image {one.image_id!r}, which {data.name} does not have; "
+                f"a prediction names the image {one.image_id!r}, which {data.name} does not have; "
                 "its ids are such as " + repr(next(iter(known), None))
             )
 
@@ -122,6 +122,6 @@ def _check_classes(predictions: Sequence[Predictions], data: DetectionSet) -> No
     most = max((int(one.classes.max()) for one in predictions if len(one.classes)), default=0)
     if most >= len(data.classes):
         raise InputError(
-            f"a prediction is of class number {most}, but {data.name} has {len(data.classes)} "
+            f"a prediction has the class number {most}, but {data.name} has {len(data.classes)} "
             "classes: give the detector's own as `classes`"
         )

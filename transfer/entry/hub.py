@@ -60,7 +60,9 @@ def write_hub_folder(
         found = [file.record for file in read_records(records).files]
         found = [one for one in found if one["checkpoint"]["sha256"] == report.weights.sha256]
         if not found:
-            raise InputError(f"no record below {', '.join(map(str, records))} is of these weights")
+            raise InputError(
+                f"no record below {', '.join(map(str, records))} belongs to these weights"
+            )
     with one_writer(folder):
         written = write_proven(report, folder / WEIGHTS)
         atomic_write_text(folder / CONFIG, json.dumps({"mscn": facts_of(report.weights)}, indent=1))

@@ -84,7 +84,7 @@ def _proof(report: Report) -> str:
 
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
     """A row for each protocol and headline metric, the mean over its trials: the records that a
-    report averages, too. Protocols of one name are told apart by their configs' sha256."""
+    report averages, too. Protocols of one name are distinguished by their configs' sha256."""
     found: dict[tuple[ProtocolKey, str], list[float]] = {}
     for record in records:
         if why_left_out(record) is not None:

@@ -48,7 +48,7 @@ _LATEX = {
 def to_csv(results: Results) -> str:
     """Returns CSV in long form: a line per row, protocol and metric; published numbers are last.
 
-    `data` tells results on different data of one name apart; it is empty if the data is unknown.
+    `data` distinguishes results on different data of one name; it is empty if the data is unknown.
     `mean_rank` is over the protocols that all ranked checkpoints share.
     """
     stream = io.StringIO()

@@ -200,7 +200,7 @@ def _below_random(results: Results, row: Checkpoint, protocol: Protocol, cell: C
 
 
 def _apart(one: float, two: float) -> tuple[str, str]:
-    """Returns both numbers with as many decimals (one or more) as show that they differ."""
+    """Returns both numbers with enough decimals, at least one, to show that they differ."""
     texts = ((f"{one:.{digits}f}", f"{two:.{digits}f}") for digits in range(1, 6))
     return next((pair for pair in texts if pair[0] != pair[1]), (repr(one), repr(two)))
 

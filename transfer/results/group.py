@@ -37,10 +37,8 @@ from transfer.results.data_of_records import data_key
 
 LEAST_SEEDS = 3  # pretraining seeds behind a claim about a method
 LEAST_TRIALS = 3  # fine-tuning trials behind a claim about a checkpoint
-MANY_ROWS, TRIALS_OF_MANY = (
-    4,
-    5,
-)  # from so many rows on, so many trials: all pairs are corrected for
+# From 4 rows on, each needs 5 trials, because all pairs are corrected for
+MANY_ROWS, TRIALS_OF_MANY = 4, 5
 DETERMINISTIC_TASKS = ("knn", "logistic", "svm")
 
 Record = Mapping[str, Any]  # as `transfer.results.record.read_record` returns it

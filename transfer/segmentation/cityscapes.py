@@ -38,7 +38,7 @@ _CATEGORY = np.array([CATEGORIES.index(label.category) for label in LABELS_OF_CL
 
 
 def class_numbers(ids: np.ndarray, path: str) -> np.ndarray:
-    """Label ids uint8 (H, W) as numbers of classes, 255 for void.
+    """Returns the numbers of classes for label ids, both uint8 (H, W); 255 is void.
 
     Raises InputError for a number that is not a label's id.
     """
@@ -52,8 +52,8 @@ def class_numbers(ids: np.ndarray, path: str) -> np.ndarray:
 
 
 def weighted_pixels(instances: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """float64 (I, 2): of each class with objects, and of their categories, the weighted pixels that
-    the prediction got right, and those that it missed, in one image.
+    """Returns the weighted pixels of one image, float64 (I, 2), of each class with objects and of
+    their categories: those that the prediction got right, and those that it missed.
 
     Args:
         instances: ids (H, W). predicted: numbers of classes (H, W).
@@ -79,7 +79,7 @@ def weighted_pixels(instances: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def draw_cityscapes(
     matrices: np.ndarray, weighted: np.ndarray, replicates: Replicates
 ) -> dict[str, np.ndarray]:
-    """The metrics NAMES, in percent, for each of the replicates' weights, (W,).
+    """Returns the metrics NAMES, in percent, for each of the replicates' weights, (W,).
 
     matrices: (n, K, K). weighted: (n, I, 2), `weighted_pixels`; both in the order of the ids.
     """
@@ -94,7 +94,7 @@ def draw_cityscapes(
 def summarize_cityscapes(
     matrices: np.ndarray, weighted: np.ndarray
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics NAMES, per class or category) in percent; see `draw_cityscapes`."""
+    """Returns (metrics NAMES, per class or category) in percent; see `draw_cityscapes`."""
     total, pixels = matrices.sum(axis=0).astype(np.float64)[None], weighted.sum(axis=0)[None]
     one = Replicates(list(range(len(matrices))), np.ones((len(matrices), 1), np.int32))
     metrics = draw_cityscapes(matrices, weighted, one)
@@ -112,13 +112,13 @@ def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
 
 
 def _by_category(totals: np.ndarray) -> np.ndarray:
-    """(..., K, K) to (..., 7, 7)."""
+    """Maps confusion matrices (..., K, K) of the classes to (..., 7, 7) of the categories."""
     member = (_CATEGORY[:, None] == np.arange(len(CATEGORIES))).astype(np.float64)
     return member.T @ totals @ member
 
 
 def _instance_iou(totals: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """(W, K, K) and (W, I, 2) to IoU (W, I) in percent; pixels falsely called so count as one."""
+    """Maps (W, K, K) and (W, I, 2) to IoU (W, I) in percent; a false positive has weight 1."""
     grouped = _by_category(totals)
     false = [
         (matrix.sum(axis=1) - np.diagonal(matrix, axis1=1, axis2=2))[:, places]

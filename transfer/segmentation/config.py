@@ -1,9 +1,9 @@
 """Configs of semantic segmentation: loads and checks them, and makes the arguments of a segmenter.
 
 Three kinds of head are trained: an FCN on a ResNet that the config names, UPerNet on any network
-that it names, and a linear probe on the frozen backbone that the weights hold. The defaults are
-detection's (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one command reads one
-kind of file; keys about boxes are ignored here.
+that it names, and a linear probe on the frozen backbone of the weights. The defaults are those of
+detection (`transfer/detection/defaults.py`, TRANSFER.SEMANTIC), because one command reads both
+kinds of config; keys about boxes are ignored here.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ BACKBONES = {
     "build_resnet_backbone": "",
     "build_tiny_resnet_backbone": TinyResNetSpec.trunk_name,
 }
-ANY = "any"  # in place of a backbone's name: what the weights hold
-ALL_FROZEN = 5  # MODEL.BACKBONE.FREEZE_AT: Detectron2's number of a ResNet's stem and stages
-# What a head does not read
+ANY = "any"  # in place of a backbone's name: the network of the weights
+ALL_FROZEN = 5  # MODEL.BACKBONE.FREEZE_AT: Detectron2's value for a ResNet's stem and all stages
+# The keys that a head does not read
 FCN_KEYS, UPER_KEYS = ("HEAD_CONVS", "HEAD_DILATION", "HEAD_CONCAT"), ("VIT_BLOCKS", "DROP_PATH")
 UNREAD = {
     FCN: UPER_KEYS,
@@ -202,7 +202,7 @@ def check_backbone(cfg: CfgNode, name: str) -> None:
 
 
 def backbone_name(cfg: CfgNode) -> str | None:
-    """Returns the trunk's name, such as "resnet50"; None: what the weights of a probe hold."""
+    """Returns the trunk's name, such as "resnet50"; None: the weights of a probe decide it."""
     name = cfg.MODEL.BACKBONE.NAME
     if is_linear_probe(cfg):
         _check_read(name, (ANY, *RESNETS), "a linear probe")

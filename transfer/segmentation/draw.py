@@ -25,7 +25,7 @@ def drawn_images(size: int, count: int) -> list[int]:
 def draw_map(
     pixels: np.ndarray, classes: np.ndarray, names: tuple[str, ...], long_edge: int | None = None
 ) -> Image.Image:
-    """Returns an image, uint8 RGB (H, W, 3), tinted by a map (H, W) and with its classes' names."""
+    """Returns an image, uint8 RGB (H, W, 3), tinted by a map (H, W), with the classes' names."""
     pixels = np.array(pixels)
     pixels[classes == IGNORE] = 128
     found = [int(c) for c in np.unique(classes) if 0 < c < len(names)]

@@ -16,7 +16,7 @@ def add_drop_path(trunk: nn.Module, rate: float) -> None:
     from timm.layers import DropPath
 
     owners = [m for m in trunk.modules() if any(hasattr(m, place) for place in PLACES)]
-    # On the CPU also under "meta", whose numbers have no values.
+    # On the CPU even under torch.device("meta"), where tensors have no values.
     rates = torch.linspace(0, rate, len(owners), device="cpu").tolist()
     for owner, of_block in zip(owners, rates):
         for place in PLACES:

@@ -2,8 +2,8 @@
 
 It has a dilated ResNet, a head of a few 3x3 convolutions with a 1x1 classifier, and bilinear
 upsampling to the input's size (MoCo's FCN-16s, arXiv 1911.05722, appendix; DenseCL's FCN, mmseg's
-fcn_r50-d8.py). The head of a linear probe (`linear_head.py`) and UPerNet's (`uper_head.py`) also go
-on other networks; with the former, and wherever the config says so, the backbone is frozen.
+fcn_r50-d8.py). The head of a linear probe (`linear_head.py`) and UPerNet's (`uper_head.py`) also
+work on other networks. The backbone is frozen for a linear probe, and if the config says so.
 
 Legend: N images, C channels, K classes; H, W original pixels; h, w the network's input.
 """
@@ -88,8 +88,8 @@ class Segmenter(nn.Module):
     the right to the batch's size; the loss ignores padding. In training the size is at least
     `crop_size`, so all batches have the same size.
 
-    With `frozen` the backbone has no gradients and is never in training mode, so that no tensor of
-    it changes, the statistics of its batch norms included. With a `window_stride` above 0 a test
+    With `frozen` the backbone has no gradients and is never in training mode, so its tensors do not
+    change, including the statistics of its batch norms. With a `window_stride` above 0 a test
     image is scored in windows of `crop_size`. With a `pyramid` the head takes all of its maps.
 
     If the test image is given in several sizes ("scaled"), or with `test_flip` also mirrored, the
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
             self.train(self.training)
 
     def train(self, mode: bool = True) -> Segmenter:
-        """Sets the mode of all parts, but a frozen backbone's only to evaluation."""
+        """Sets the mode of all parts; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -195,7 +195,7 @@ class Segmenter(nn.Module):
         ]
         size = (item["height"], item["width"])
         total = self._test_scores(*passes[0], size)
-        if len(passes) > 1:  # of one pass, scores and probabilities have the same largest class
+        if len(passes) > 1:  # for one pass, scores and probabilities have the same largest class
             total = total.softmax(dim=1)
         for image, flip in passes[1:]:
             total += self._test_scores(image, flip, size).softmax(dim=1)

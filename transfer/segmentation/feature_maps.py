@@ -47,7 +47,7 @@ def feature_maps(trunk: nn.Module, images: Tensor) -> list[Tensor]:
         norm = getattr(getattr(trunk, "head", None), "norm", None)
         return [features if norm is None else norm(features)]
     side = side_unit(trunk)
-    # One of both norms does nothing: a ViT that pools first has `fc_norm` in place of `norm`.
+    # One of the two norms is an identity: a ViT that pools first has `fc_norm` in place of `norm`.
     patches = trunk.get_submodule("fc_norm")(features[:, getattr(trunk, "num_prefix_tokens") :])
     grid = (images.shape[-2] // side, images.shape[-1] // side)
     return [patches.transpose(1, 2).unflatten(2, grid)]

@@ -3,7 +3,7 @@
 A ResNet gives the map of each stage. A ViT has one stride only: the maps after four of its blocks
 are rescaled, as in BEiT and MAE (mmseg's necks/featurepyramid.py), to strides 4, 8, 16 and 32 for
 patches of 16 pixels. Another ConvNet of timm's gives its maps of strides 4, 8, 16 and 32; a
-ConvNeXt's get a LayerNorm each, as its authors have it for dense tasks.
+ConvNeXt's maps get a LayerNorm each, as its authors do for dense tasks.
 
 Legend: N images, C channels, D width of a ViT; h, w pixels of the input.
 """
@@ -30,13 +30,13 @@ class Pyramid(nn.ModuleList):
     """The learned layer on each map, and what the trunk's maps are.
 
     Attributes:
-        places: the maps that `feature_maps.maps_at` takes of the trunk.
+        places: the blocks or stages whose maps `feature_maps.maps_at` returns.
         widths: channels of each map, the same before and after its layer.
         unit: a side of the input must be a multiple of this many units of the trunk.
     """
 
     def __init__(self, trunk: nn.Module, name: str, vit_blocks: Sequence[int]) -> None:
-        """What no map depends on is taken out of the training.
+        """Excludes the parts of the trunk on which no map depends from training.
 
         Args:
             name: the trunk's.
@@ -86,14 +86,14 @@ def rescaling(width: int) -> list[nn.Module]:
 
 
 def check_pyramid_of(name: str, vit_blocks: Sequence[int]) -> None:
-    """Raises InputError for a trunk, by its name, that has not the maps of a pyramid."""
+    """Raises InputError if the trunk of this name does not have the maps of a pyramid."""
     vit = parse_vit(name)
     if vit is not None:
         blocks = list(vit_blocks)
         if blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < vit.depth:
             raise InputError(
                 f"TRANSFER.SEMANTIC.VIT_BLOCKS {tuple(blocks)} must be four blocks of {name}, "
-                f"rising, from 0 to {vit.depth - 1}"
+                f"in increasing order, from 0 to {vit.depth - 1}"
             )
         return
     lacks = [stage for stage in STAGES if stage not in layout_of(name).channels]

@@ -1,4 +1,4 @@
-"""Scores of a large image from overlapping windows, as mmseg's slide_inference has them.
+"""Scores of a large image from overlapping windows, as in mmseg's slide_inference.
 
 Windows follow each other at a fixed stride; the last one of a row or a column is moved back to end
 with the image. A pixel's score is the mean over the windows that cover it.

@@ -71,7 +71,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
     def backbone_name(self, cfg: CfgNode) -> str | None:
-        """Returns the trunk's name; None: a linear probe takes what the weights hold."""
+        """Returns the trunk's name; None: a linear probe takes the network of the weights."""
         return segmentation_config.backbone_name(cfg)
 
     def open_data(self, request: Request, *, scan: bool = True) -> SegmentationJob:
@@ -84,7 +84,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
 
     def prepare(self, request: Request, *, scan: bool = True) -> SegmentationJob:
-        """Checks also the engine."""
+        """See `Task.prepare`; also checks the engine."""
         if request.engine not in ("auto", ENGINE):
             raise InputError(
                 f"--engine {request.engine}: semantic segmentation only runs on {ENGINE}; leave "
@@ -205,7 +205,7 @@ def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> 
 def _scores(
     predicted: Predicted, test_set: SemanticSet
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Returns (metrics, per_class); of Cityscapes with those of its own script."""
+    """Returns (metrics, per_class); for Cityscapes also those of its official script."""
     metrics, per_class = summarize(predicted.matrices.sum(axis=0), test_set.classes)
     if predicted.weighted is None:
         return metrics, per_class

@@ -118,7 +118,8 @@ def training_batches(
 
 class Predicted(NamedTuple):
     """Attributes: matrices: int64 (n, K, K), the confusion matrix of each image; maps: the class
-    maps that were asked for, by index; weighted: of Cityscapes, `weighted_pixels` of each image."""
+    maps that were asked for, by index; weighted: for Cityscapes, `weighted_pixels` of each image.
+    """
 
     matrices: np.ndarray
     maps: dict[int, np.ndarray]

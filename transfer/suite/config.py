@@ -32,7 +32,7 @@ OPTIONAL = {
     "CHECKPOINTS": (),
     "TASKS": ("overrides", "trials", "checkpoints"),
 }
-MOST_LINES = 50  # that are told of one suite
+MOST_LINES = 50  # most lines that are reported about one suite
 RESERVED = ("pretrain", "convert", "logs", "report")  # folders and job names of the suite's own
 
 Entry = dict[str, Any]

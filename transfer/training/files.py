@@ -146,8 +146,8 @@ def write_model(
 
 
 def forget_last_checkpoint(output: Path) -> None:
-    """Removes the periodic checkpoints of a run whose model has been scored; an older one beside
-    the last is what a kill left in `write_model`."""
+    """Removes the periodic checkpoints of a run whose model has been scored. If there is an older
+    one next to the last, a kill in `write_model` left it."""
     for path in checkpoints(output)[:KEPT]:
         path.unlink(missing_ok=True)
 

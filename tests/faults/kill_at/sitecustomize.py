@@ -1,9 +1,9 @@
-"""Kills this Python process at one of its file operations; Python imports it at its start if this
-folder is on PYTHONPATH.
+"""Kills this Python process at one of its file operations.
 
-$KILL_AT is "OPERATION NUMBER": `before` or `after` the NUMBER-th rename, or `torn`: in the
-NUMBER-th fsync, of a file of which half of what was written since its last fsync is cut off, as a
-crash in the middle of writing leaves it.
+Python imports this file at its start if its folder is on PYTHONPATH. $KILL_AT is "OPERATION
+NUMBER". OPERATION is `before` or `after` the NUMBER-th rename, or `torn`: then it kills in the
+NUMBER-th fsync, and cuts off half of what was written to that file since its last fsync, as a crash
+in the middle of writing does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Builds the CUDA runtime that does nothing, and says how a process is started over it.
+"""Builds the CUDA runtime that does nothing, and says how to start a process with it.
 
-It needs a C compiler and the CUDA build of torch, whose wheels bring the headers along; `missing`
-names what is not there. Libraries are built in the system's temporary folder and never committed.
+It needs a C compiler and the CUDA build of torch, whose wheels contain the headers; `missing` names
+what is not there. Libraries are built in the system's temporary folder and never committed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compiler() -> str | None:
 
 
 def headers() -> Path | None:
-    """The folder of CUDA's runtime headers beside torch."""
+    """The folder of CUDA's runtime headers next to torch."""
     packages = Path(torch.__file__).resolve().parents[1]
     found = sorted(packages.glob("nvidia/**/include/driver_types.h"))
     return found[0].parent if found else None

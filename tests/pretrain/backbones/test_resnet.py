@@ -1,4 +1,4 @@
-"""Trunks against torchvision's own networks."""
+"""Trunks against torchvision's networks."""
 
 from __future__ import annotations
 

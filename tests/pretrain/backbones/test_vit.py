@@ -1,5 +1,6 @@
-"""ViTs: encoding all or some patches against timm's own pass and a slow loop, resampled and
-sine-cosine positions, and which of timm's models are taken."""
+"""ViTs: encoding of all or some patches against timm's pass and a slow loop, resampled and
+sine-cosine positions, and which of timm's models are accepted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: atomic, safe to read, clear when broken; random state restored exactly."""
+"""Checkpoint files: atomic, safe to read, with clear errors if damaged; exact random state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the writer makes of it: torch.save raises a RuntimeError of its own."""
+    """Also if the writer changes the error: torch.save raises a RuntimeError instead."""
 
     def write(file: object) -> None:
         try:

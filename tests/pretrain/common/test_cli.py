@@ -143,7 +143,7 @@ def test_bad_input_that_a_disk_caused_is_a_failed_run(
 def test_a_thread_that_finds_the_disk_full_says_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As TensorBoard's writer does; an error of the program in a thread keeps its traceback."""
+    """TensorBoard's writer does this. A program's error in a thread keeps its traceback."""
     logging.basicConfig(force=True)
 
     def throw(error: Exception) -> None:
@@ -203,7 +203,7 @@ def test_a_fresh_start_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("where", ["in main", "at the end"])
 def test_a_closed_pipe_is_no_failure(where: str) -> None:
-    """As of `command --json | head -1`: no traceback, the status of a program that SIGPIPE ends."""
+    """For example in `command --json | head -1`: no traceback, the exit status of SIGPIPE."""
     text = "'x' * 1_000_000" if where == "in main" else "'x'"
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""Values of configs: every list is declared, and no key takes what its type cannot mean."""
+"""Values of configs: every list is declared, and no key accepts a value of a wrong type."""
 
 from __future__ import annotations
 

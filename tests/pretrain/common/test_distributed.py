@@ -1,4 +1,4 @@
-"""Two gloo processes against one process with the whole batch."""
+"""Two gloo processes against one process with the complete batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of GPUs: names, and what a run is told of memory and hours."""
+"""The table of GPUs: names, and the memory and hours that a user is told."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_a_norm_without_running_statistics_is_refused() -> None:
 
 
 def test_running_statistics_without_momentum_are_means_over_batches() -> None:
-    """As torch's norms, of which a single group of all images is one."""
+    """They equal those of torch's norm if a single group has all images."""
     original = nn.BatchNorm1d(3, momentum=None).double()
     ours = convert_group_batchnorm(copy.deepcopy(original), 6)
     for seed in range(3):

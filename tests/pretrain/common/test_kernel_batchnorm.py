@@ -107,7 +107,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
 def test_two_processes(
     kind: str, split: str, affine: bool, parts: list[dict[str, dict[str, Tensor]]]
 ) -> None:
-    """Equal to torch's module in each process, and together to plain norm of the whole batch."""
+    """Each process equals torch's module; together they equal plain norm of the full batch."""
     key = f"{kind}, {split}, {affine}"
     for part in parts:
         ours, theirs = part[f"ours, {key}"], part[f"torch's, {key}"]

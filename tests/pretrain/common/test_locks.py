@@ -1,4 +1,4 @@
-"""A folder's lock between two holders; each opening of the file is a holder of its own."""
+"""A folder's lock between two holders; each time the file is opened counts as a new holder."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_lock_file_of_another_mechanism_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_fork_does_not_hold_it(tmp_path: Path) -> None:
-    """As a loader's process, which outlives a killed command by some seconds."""
+    """A loader's process does this: it lives some seconds longer than a killed command."""
     # The child says it: its hook, which lets the lock go, has run by then
     fork = "pid = os.fork(); os._exit(0) if pid else (print('held', flush=True), input())"
     first = hold(f"one_writer({str(tmp_path)!r})", fork)

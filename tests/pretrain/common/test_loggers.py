@@ -1,4 +1,4 @@
-"""The programs that show a run's scalars, as small stand-ins of their packages."""
+"""The programs that show a run's scalars, replaced by small versions of their packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("wandb", "trackio", "mlflow", "mlflow.entities")
 
 
 class StandIn(types.ModuleType):
-    """As much of the packages as is called; `calls` is what they were told."""
+    """The parts of the packages that are called; `calls` records the calls."""
 
     def __init__(self, name: str, calls: list[tuple[str, Any]]) -> None:
         super().__init__(name)

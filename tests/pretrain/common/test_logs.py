@@ -1,4 +1,4 @@
-"""Progress bars in files, and the log that says more."""
+"""Progress bars in files, and the more detailed log."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_quiet_on_the_terminal_is_whole_in_the_file(
 def test_more_on_demand(
     value: str, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of this project's loggers alone."""
+    """Only this project's loggers are changed."""
     monkeypatch.setenv("MSCN_LOG", value)
     levels = {name: logging.getLogger(name).level for name in ("pretrain", "transfer")}
     try:

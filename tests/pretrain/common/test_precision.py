@@ -62,7 +62,7 @@ for device, capability in ("cpu", (8, 0)), ("cuda:0", (7, 5)), ("cuda:0", (8, 0)
 
 
 def test_tf32_is_set_for_products_only_where_a_gpu_has_it() -> None:
-    """In a process of its own, and so that both of PyTorch's interfaces can be read afterwards."""
+    """Runs in a separate process; both interfaces of PyTorch can be read afterwards."""
     command = [sys.executable, "-c", TF32]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     said, products, convolutions = lines[::3], lines[1::3], lines[2::3]

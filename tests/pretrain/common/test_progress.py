@@ -1,4 +1,4 @@
-"""progress.json against the bar that it describes, and what stops nothing."""
+"""progress.json compared with the bar that it describes; faults that must not stop a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loader processes are limited by the cores of the machine; one that cannot send a batch ends."""
+"""The machine's cores limit the number of loader processes; one that cannot send a batch ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_processes_of_a_launcher_share_the_cores(monkeypatch: pytest.MonkeyPatch
 def test_the_share_of_a_container(
     files: dict[str, str], share: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the group itself, or of one around it; versions 2 and 1 of cgroups."""
+    """The limit of the group or of a group around it; versions 2 and 1 of cgroups."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""JSON from strangers: values, or one ValueError; and files that are no files."""
+"""JSON from strangers gives values or one ValueError; also paths that are not ordinary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config files from strangers: the values are read, whatever wrote them, and no code is run."""
+"""Config files from strangers: values are read, whichever program wrote them; no code is run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pretrain.common.step_cost import LiveBytes, StepCost, cost_of_step, fake_te
 
 
 def cost_of_network(fake: bool) -> StepCost:
-    """Of a training step of a small network with Adam, which has two states a parameter."""
+    """A training step of a small network with Adam, which has two states for each parameter."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5)
     )

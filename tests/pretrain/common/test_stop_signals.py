@@ -1,4 +1,4 @@
-"""A signal ends a command at once, or after the step of a training loop, on all processes alike."""
+"""A signal ends a command at once, or after a training step, and equally on all processes."""
 
 from __future__ import annotations
 

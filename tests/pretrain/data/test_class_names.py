@@ -1,4 +1,4 @@
-"""Readable names of classes from class_names.txt."""
+"""Readable class names from class_names.txt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets by spec: layouts, subsets, and a clear line for each way to get one wrong."""
+"""Data sets by name: layouts, subsets, and a clear line for each possible mistake."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_below_the_root(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_below_the_home_folder(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in detection's names: no shell expands what stands behind a colon."""
+    """As in detection's names: a shell does not expand what is after a colon."""
     monkeypatch.setenv("HOME", str(classes_folder.parent))
     assert len(open_images("folder:~/pets:train")) == 24
 

@@ -1,4 +1,6 @@
-"""Decoded images in memory: kept if they have one size and fit, else read from files, and said."""
+"""Decoded images in memory: kept if they have one size and fit; otherwise files are read and a line
+says so.
+"""
 
 from __future__ import annotations
 

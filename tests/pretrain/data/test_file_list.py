@@ -14,7 +14,7 @@ from pretrain.data.datasets import FolderImages, open_images
 from pretrain.data.file_list import FileList, PackedPaths
 from pretrain.data.folders import scan_folder
 
-# The last is no UTF-8 on the disk, which Python shows as a lone surrogate.
+# The last is not UTF-8 on the disk, which Python shows as a lone surrogate.
 PATHS = ["/a/b.jpg", "", "/ä/ö.jpg", "x" * 300, "/日本/一.png", os.fsdecode(b"/r\xe9sum\xe9.jpg")]
 
 

@@ -1,4 +1,4 @@
-"""The loader: draws free of workers and processes, exact resume, disjoint ranks, corrupt files."""
+"""The loader: draws do not depend on workers and processes; exact resume, disjoint ranks."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_corrupt_images_are_replaced_under_torch_too(
 def test_images_decoded_together_are_cropped_as_alone(
     resize: str, data: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the number of images that a worker decodes before it crops them: one at a time, two
+    """The same for any number of images that a worker decodes before it crops them: one, two
     or three, or the whole batch."""
     one = list(make(data, resize=resize).epoch(0))
     size = data.read_pixels(0).nbytes

@@ -43,7 +43,7 @@ def test_masked_area(ratio: float, random_phase: bool, exact_count: bool) -> Non
 
 
 def test_ratio_range() -> None:
-    """The ratio is drawn per image, from the whole range, for all its channels."""
+    """The ratio is drawn per image, from the full range, for all its channels."""
     recipe = MaskRecipe(ratio=(0.05, 0.25), grid_size=2, focal_prob=0.0, channel_prob=1.0)
     area = draw(recipe).mask.float().mean((2, 3))
     assert area.min() >= 0.04 and area.max() <= 0.26
@@ -150,7 +150,7 @@ def test_values(noise: str) -> None:
     if noise == "none":
         assert (values == 0).all()
         return
-    if noise == "patch":  # 192 values in all: that of the focal masks is no such sample
+    if noise == "patch":  # 192 values in all: that of the focal masks is not such a sample
         assert values.std().item() == pytest.approx(0.18, rel=0.25)
         return
     assert values.std().item() == pytest.approx(0.18, rel=0.1)

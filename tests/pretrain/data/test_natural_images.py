@@ -1,6 +1,6 @@
 """The natural-image sets from a few generated images in their official layouts.
 
-Each image is of one grey value, which says which image it is.
+Each image has one grey value, which identifies it.
 """
 
 from __future__ import annotations

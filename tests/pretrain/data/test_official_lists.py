@@ -1,4 +1,4 @@
-"""Places205 and iNaturalist 2018 in their official formats; a clear line for what is wrong."""
+"""Places205 and iNaturalist 2018 in their official formats; a clear line for each mistake."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_bad_inat_folders(inat: Path) -> None:
 
 
 def test_ids_with_gaps_keep_their_order(inat: Path) -> None:
-    """A part of the set with categories of its own."""
+    """A part of the set that has different categories."""
     path = inat / "train2018.json"
     content = json.loads(path.read_text())
     for category in content["categories"]:

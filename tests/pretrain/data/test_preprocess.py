@@ -1,4 +1,4 @@
-"""Preprocessing facts: applied as written, carried through plain values, refused when wrong."""
+"""Preprocessing facts: applied as written, carried as plain values, refused if they are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root of data sets, and the remedy that a message about missing data names."""
+"""The root of data sets, and the remedy in a message about missing data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test images that are training images too are found, whatever they are called."""
+"""Test images that are also training images are found, whatever their names are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views: the binding order of operations, independence of views, the same-view option."""
+"""Views: the fixed order of operations, independence of views, the same-view option."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_deterministic_by_generator(crops: list[torch.Tensor]) -> None:
 
 
 def test_memory_layout_does_not_matter(crops: list[torch.Tensor]) -> None:
-    """The loader's crops lie channels last in memory."""
+    """The loader's crops are stored channels last in memory."""
     maker = ViewMaker([ViewRecipe()] * 2, highpasses=[HighPass()] * 2, masks=[MASK] * 2)
     last = [crop.contiguous(memory_format=torch.channels_last) for crop in crops]
     assert same(maker(crops, generator()), maker(last, generator()))
@@ -87,7 +87,7 @@ def test_views_of_two_sizes(crops: list[torch.Tensor]) -> None:
 def test_pieces_of_a_batch_are_the_batch(
     crops: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, fill: str, large: int, piece: int
 ) -> None:
-    """Images one by one, or two at a time: the views and draws of the whole batch."""
+    """Images one by one, or two at a time, give the views and draws of the full batch."""
     recipe = ViewRecipe(solarize_prob=0.4)
     mask = MaskRecipe(grid_size=8, ratio=0.4, fill=fill)
     maker = ViewMaker(
@@ -113,7 +113,7 @@ def test_pieces_of_a_batch_are_the_batch(
 
 
 def test_same_view(crops: list[torch.Tensor]) -> None:
-    """View 1 reuses view 0's augmented pixels, under a mask of its own."""
+    """View 1 reuses view 0's augmented pixels, under a different mask."""
     black = MaskRecipe(grid_size=8, ratio=0.4, noise="none", focal_prob=0.0)
     maker = ViewMaker(
         [ViewRecipe()] * 2, highpasses=[None] * 2, masks=[black] * 2, same_view=[None, 0]

@@ -1,4 +1,4 @@
-"""The panel of views: its size, its colours, and that it draws nothing from a run's generators."""
+"""The panel of views: its size and colours; it does not use the run's random generators."""
 
 from __future__ import annotations
 

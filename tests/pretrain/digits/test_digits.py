@@ -1,4 +1,4 @@
-"""The digits: same bytes for a seed, disjoint splits, boxes and masks right under pycocotools."""
+"""The digits: the same bytes for a seed, disjoint splits, boxes and masks by pycocotools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and that a metrics row holds the mean since the last one."""
+"""When checkpoints are written; a row of metrics is the mean since the last row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config values that cannot work: each one line that names the key."""
+"""Config values that cannot work: each gives one line that names the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pretraining step's cost: on fake tensors as on real ones, and what follows from the config."""
+"""A pretraining step's cost: the same on fake and on real tensors; what the config changes."""
 
 from __future__ import annotations
 

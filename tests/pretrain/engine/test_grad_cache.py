@@ -1,4 +1,4 @@
-"""A batch in parts equals the whole batch in one graph: gradients, loss, running statistics."""
+"""A batch in parts equals the full batch in one graph: gradients, loss, running statistics."""
 
 from __future__ import annotations
 

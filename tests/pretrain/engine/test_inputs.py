@@ -1,4 +1,4 @@
-"""What a run says of its images, and what stops it before it starts."""
+"""What a run reports about its images, and what stops it before it starts."""
 
 from __future__ import annotations
 

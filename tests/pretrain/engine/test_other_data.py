@@ -1,4 +1,4 @@
-"""A pretraining run goes on with the data that it began with, and with no other."""
+"""A pretraining run continues only with the data with which it began."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_it_is_refused_on_other_data(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Also of as many steps an epoch: one image is changed, then removed."""
+    """Also if an epoch has equally many steps: one image is changed, then removed."""
     short = (
         "SOLVER.MAX_STEPS",
         1,

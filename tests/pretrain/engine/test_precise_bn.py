@@ -1,4 +1,4 @@
-"""Precise batch norm: what its import says on a user's terminal. The statistics: test_run."""
+"""Precise batch norm: what its import prints on a terminal. The statistics are in test_run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole tiny runs: files written, exact resumption, MSCN's limit case, what a config asks for."""
+"""Complete tiny runs: files, exact resumption, MSCN's limit case, and the effect of config keys."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ RESUMED = {
 def test_resuming_in_the_middle_of_an_epoch_is_exact(
     tiny_config: Config, tmp_path: Path, name: str
 ) -> None:
-    """Losses and the whole state: queue and pointer, momentum copies, prototypes included."""
+    """Losses and the complete state, including queue and pointer, momentum copies, prototypes."""
     text = dump_yaml(tiny_config(*RESUMED[name], *QUICK, "CHECKPOINT.EVERY_STEPS", 4))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     pretrain(text, str(whole), False)

@@ -1,4 +1,4 @@
-"""Views on a stream of their own: who waits for whom, with pretended streams, and equal results."""
+"""Views on a separate stream: which stream waits, with pretended streams, and equal results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Streams:
 
     @contextmanager
     def switched(self, stream: Any) -> Iterator[None]:
-        """As torch.cuda.stream."""
+        """Works like torch.cuda.stream."""
         before, self.current = self.current, stream
         yield
         self.current = before

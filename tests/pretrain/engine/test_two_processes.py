@@ -1,4 +1,6 @@
-"""Whole steps of every method in two processes equal those of one with the same global batches."""
+"""Complete steps of every method in two processes equal those of one process with the same global
+batches.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def slow_error(predicted: Tensor, patches: Tensor, removed: Tensor, normalize: b
 
 
 def some_removed(images: int, patches: int) -> Tensor:
-    """Not as many in each image."""
+    """A mask that removes different numbers of patches in the images."""
     removed = torch.zeros(images, patches, dtype=torch.bool)
     removed[0, 1:] = True
     removed[1, 2] = True

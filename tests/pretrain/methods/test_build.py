@@ -1,4 +1,4 @@
-"""From config to method: the class, heads and settings of every name, and one step of each."""
+"""From a config to a method: class, heads and settings of every name, and one step of each."""
 
 from __future__ import annotations
 

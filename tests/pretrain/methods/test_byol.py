@@ -1,5 +1,6 @@
-"""BYOL against the written-out symmetric regression on a momentum copy: losses, gradients (none to
-the target), and whose batch-norm statistics move."""
+"""BYOL against the written-out symmetric regression on a momentum copy: losses, gradients (none for
+the target), and which batch-norm statistics change.
+"""
 
 from __future__ import annotations
 

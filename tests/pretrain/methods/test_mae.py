@@ -1,5 +1,6 @@
-"""MAE against an image-by-image forward pass with the same modules: what the encoder sees, where
-the decoder puts it, which patches count; and the initial weights."""
+"""MAE against a forward pass image by image with the same modules: what the encoder sees, where the
+decoder puts it, which patches count. Also the initial weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joint-embedding methods on one set of parts: MSCN's limit case, pairs, and batch statistics."""
+"""Joint-embedding methods built from the same parts: MSCN's limit case, pairs, batch statistics."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""MoCo: the loss against a written-out one, what lies where in the queue, directions and several
-views, and the shuffle in one process; over two processes: test_moco_processes.py."""
+"""MoCo: the loss against a written-out one, the order of the keys in the queue, directions and
+several views, and the shuffle in one process; two processes are in test_moco_processes.py.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 def half_of_the_batch(rank: int, folder: str, method: MoCo, views: list[Tensor]) -> None:
     """One of two processes: one step on its half of the images."""
-    method = copy.deepcopy(method)  # what was sent lies in memory that the processes share
+    method = copy.deepcopy(method)  # what was sent is in memory that the processes share
     ddp = DistributedDataParallel(method, broadcast_buffers=False)
     generator = torch.Generator().manual_seed(10 + rank)  # its own on each process
     half = [view[rank * 4 : rank * 4 + 4] for view in views]

@@ -19,7 +19,7 @@ TEMPERATURE = 0.4
 
 
 def contrast(q: Tensor, k: Tensor) -> Tensor:
-    """Of one direction, with the authors' factor."""
+    """The loss of one direction, with the authors' factor."""
     logits = normalize(q, dim=1) @ normalize(k, dim=1).T / TEMPERATURE
     return 2 * TEMPERATURE * cross_entropy(logits, torch.arange(len(q)))
 

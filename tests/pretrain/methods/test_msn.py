@@ -1,5 +1,6 @@
-"""MSN against an image-by-image forward pass with the same modules: dropped and focal anchors, the
-target without a gradient; and the initial weights."""
+"""MSN against a forward pass image by image with the same modules: dropped and focal anchors, the
+target without a gradient. Also the initial weights.
+"""
 
 from __future__ import annotations
 

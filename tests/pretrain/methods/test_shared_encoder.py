@@ -1,5 +1,6 @@
-"""VICReg and Barlow Twins on a shared encoder: which term is over pairs and which over views,
-against the authors' losses of two views written out."""
+"""VICReg and Barlow Twins on a shared encoder: which terms are over pairs and which over views,
+against the authors' written-out losses of two views.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of crops, views and masks: the same draws as training's panel, masks where they are."""
+"""Columns of crops, views and masks: the draws of training's panel, masks in their places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from a run directory beside its metrics."""
+"""What is read from a run directory in addition to its metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spectrum of features against numpy, and the trunk it is of."""
+"""The spectrum of features against numpy, and the trunk that it describes."""
 
 from __future__ import annotations
 

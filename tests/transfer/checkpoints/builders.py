@@ -1,4 +1,4 @@
-"""Checkpoint files in every supported format: true names and shapes, those projects' extras."""
+"""Makes checkpoint files in every supported format, with their real names, shapes and extras."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def detectron2_name(name: str) -> str:
 
 
 def detectron2(path: Path, state: dict[str, Tensor], **extra: object) -> Path:
-    """As MoCo's converter leaves it: numpy's own pickling, the classifier under `stem.fc`."""
+    """The file of MoCo's converter: pickled by numpy, with the classifier under `stem.fc`."""
     model = {detectron2_name(name): tensor.numpy() for name, tensor in state.items()}
     model["stem.fc.weight"] = torch.zeros(10, 4).numpy()
     content = {"model": model, "__author__": "MOCO", "matching_heuristics": True, **extra}

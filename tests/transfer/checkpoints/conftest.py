@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def builders() -> ModuleType:
-    """The module `builders.py` beside this file."""
+    """The module `builders.py` next to this file."""
     spec = importlib.util.spec_from_file_location(
         "builders", Path(__file__).with_name("builders.py")
     )

@@ -1,7 +1,7 @@
-"""A file of every key format, written as its project writes it: true names, shapes and extras.
+"""A file of every key format, written as its project writes it: real names, shapes and extras.
 
-`CASES` lists them. Heads have the shapes of the projects' ResNet-50 (ViT-B) recipes; they, momentum
-copies and queues are one zero, expanded, so that a file stays as small as its trunk.
+`CASES` lists them. Heads have the shapes of the projects' ResNet-50 (ViT-B) recipes. Heads,
+momentum copies and queues are one zero, expanded, so a file is not larger than its trunk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Files of other frameworks, written as their projects write them: ResNet-50's true names.
+"""Files of other frameworks, written as their projects write them, with the names of a ResNet-50.
 
-Also a writer of TensorFlow's bundles, from the description of the format.
+This module also has a writer of TensorFlow's bundles, made from the description of the format.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Round trips from every format to every layout and back, and what is left when one fails."""
+"""Round trips from every format to every layout and back, and what remains if one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a format says beside its tensors: preprocessing, heads, strides, padding, and its use."""
+"""What a format states in addition to tensors: preprocessing, heads, strides, padding; its use."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_padding_same(size: int, kernel: int, stride: int) -> None:
 
 
 class Slow(nn.Module):
-    """ResNet-50's stem and first two blocks of layer2, padded by hand, strides where told."""
+    """ResNet-50's stem and first two blocks of layer2, padded by hand, with the given strides."""
 
     def __init__(self, net: nn.Module, padding: str | None, early: bool) -> None:
         super().__init__()

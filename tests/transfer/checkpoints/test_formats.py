@@ -1,4 +1,4 @@
-"""Every format: detected, explained key by key, converted to every layout, proven, and back."""
+"""Every format: detected, each key explained, converted to every layout with proof, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of no known format: the one whole trunk in them is read, or the reason is given."""
+"""Files of no known format: their only complete trunk is read, or the message gives a reason."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files that TensorFlow and DeepMind's BYOL code wrote themselves, small: read value by value.
+"""Small files that TensorFlow and DeepMind's BYOL code wrote themselves: each value is read.
 
 `data/model.ckpt-250228`, `sharded`, `sliced`: TensorFlow 2.21, `tf.compat.v1.train.Saver`.
 `data/byol_dill032.pickle`: byol/utils/checkpointing.py, haiku of 2020-08, dill 0.3.2, numpy 1.21;
-`byol_dill036.pickle`: dill 0.3.6, numpy 1.26. Values beside them in .npz; all are random numbers.
+`byol_dill036.pickle`: dill 0.3.6, numpy 1.26. The .npz files have their values, random numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Folders of `save_pretrained`: what config.json and the processor's file say, features as theirs.
+"""Folders of `save_pretrained`: what config.json and the processor's file say, and equal features.
 
-`data/hf_golden.json.gz` holds, for classes of transformers 5.24, the names and shapes of their
-tensors, and the first features of one input where each tensor is drawn as in `drawn`.
+`data/hf_golden.json.gz` has, for classes of transformers 5.24, the names and shapes of their
+tensors, and the first features of one input if each tensor is drawn as in `drawn`.
 """
 
 from __future__ import annotations

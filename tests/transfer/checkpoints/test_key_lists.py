@@ -1,4 +1,4 @@
-"""Names and shapes that the projects' own classes gave: each is detected, every key explained.
+"""Names and shapes that the projects' own classes gave: each list is detected, every key explained.
 
 `data/keys.json.gz` was recorded from instantiated classes of moco, moco-v3, simsiam, swav,
 barlowtwins, vicreg, VICRegL, dino, mae, msn, vissl, google-research/simclr (TensorFlow 1 and 2),

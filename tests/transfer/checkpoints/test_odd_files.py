@@ -1,4 +1,4 @@
-"""What people save beside, instead of, or in place of a plain state_dict: read, or named."""
+"""What people save with a plain state_dict, or instead of one: it is read, or named."""
 
 from __future__ import annotations
 

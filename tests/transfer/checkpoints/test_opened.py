@@ -1,4 +1,4 @@
-"""A weights file that is opened once: what is kept, what another process gets, a changed file."""
+"""A weights file that is opened once: what is kept, what other processes get, a changed file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of every pretraining method: the trunk that transfers, and each other key's rule."""
+"""Checkpoints of every pretraining method: the trunk is transferred, other keys have a rule."""
 
 from __future__ import annotations
 

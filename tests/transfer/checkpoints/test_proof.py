@@ -1,4 +1,4 @@
-"""The proof passes for right conversions, and finds every swap and transposition tried."""
+"""The proof accepts correct conversions, and finds every swap and transposition that is tried."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_photo_goes_through_the_preprocessing() -> None:
 
 
 def test_the_photo_is_as_large_as_a_network_wants() -> None:
-    """ViTs of 384 and 518 px are proven on inputs of their own size."""
+    """ViTs of 384 and 518 px are proven on inputs of these sizes."""
     small, large = proof.photo(300, 300), proof.photo(518, 518)
     assert large.shape == (3, 518, 518) and torch.equal(large[:, :300, :300], small)
     assert large[:, 400:].float().std() > 20, "mirrored, not filled"

@@ -1,4 +1,4 @@
-"""Every format is detected, every key gets a fate, and nothing incomplete passes."""
+"""Every format is detected, every key is accounted for, and no incomplete file is accepted."""
 
 from __future__ import annotations
 

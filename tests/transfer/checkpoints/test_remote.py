@@ -1,4 +1,4 @@
-"""Remote sources, against servers on this machine: cached, checked, clear when offline."""
+"""Remote sources, with servers on this machine: cached, checked, a clear message if offline."""
 
 from __future__ import annotations
 

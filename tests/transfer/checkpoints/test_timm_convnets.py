@@ -1,4 +1,4 @@
-"""Networks of timm's that are read by their name: from each place that can state it."""
+"""Networks of timm that are read by their name, from each place that can state it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_keys_are_sorted_once(
 
 
 def test_an_unexplained_key_makes_the_file_generic(files: dict[str, Path], tmp_path: Path) -> None:
-    """The trunk is whole: it is taken, and the warning counts what was left."""
+    """The trunk is complete: it is read, and the warning counts the other keys."""
     path = _with_key(files["moco_v2"], tmp_path, "state_dict", "module.new_head.weight")
     weights = read_weights(str(path))
     assert weights.provenance["source"] == "generic"

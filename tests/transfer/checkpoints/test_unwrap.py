@@ -1,4 +1,4 @@
-"""Names with the parts that wrappers put into them read as the plain file does, to the bit."""
+"""Files whose names contain the prefixes of wrappers are read exactly as the plain file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_wrapped_file_keeps_its_format(name: str, plain: State, tmp_path: Path
 
 @pytest.mark.parametrize("name", [n for n, c in formats.CASES.items() if c.kind == "torch"])
 def test_each_format_is_found_through_compile_and_ddp(name: str) -> None:
-    """Also those that know no `module.` of their own."""
+    """Also for formats that do not know the prefix `module.`."""
     case = formats.CASES[name]
     raw = content_of(case)
     before = find_format(raw, source_of(case))
@@ -86,7 +86,7 @@ def test_each_format_is_found_through_compile_and_ddp(name: str) -> None:
         return {f"_orig_mod.module.{k}" if tensors else k: wrap(v) for k, v in value.items()}
 
     if any(isinstance(v, Tensor) for v in raw.content.values()) and "epoch" in raw.content:
-        pytest.skip("its trunk is beside its settings")
+        pytest.skip("its trunk is next to its settings")
     after = find_format(RawFile(raw.path, raw.kind, wrap(raw.content), None), source_of(case))
     assert after.format.name == before.format.name
     wanted = {before.canonical(n) for n in before.tensors if not before.format.dropped_by(n)}

@@ -1,9 +1,10 @@
-"""ViTs of many projects: read from their own names, and equal to what their own classes computed.
+"""ViTs of many projects: read from their names, and equal to what their own classes computed.
 
 `data/vits.json.gz` was recorded from instantiated classes of dinov2, dinov3, ibot, ijepa, deit,
-mae, torchvision, timm 1.0.31 and transformers 5.24 (names of version 4: what its `save_pretrained`
-writes): tiny networks, their names and shapes, and 48 features of one image, at the size of the
-positions and, where the class takes it, at another. Values of a tensor are drawn from its name.
+mae, torchvision, timm 1.0.31 and transformers 5.24 (with the names of version 4, which its
+`save_pretrained` writes). It has tiny networks, their names and shapes, and 48 features of one
+image, at the size of the positions and, if the class accepts it, at another size. The values of a
+tensor are drawn from its name.
 """
 
 from __future__ import annotations

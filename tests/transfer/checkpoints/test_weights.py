@@ -1,4 +1,4 @@
-"""Identity, names, and values that no trained network has."""
+"""Identity, names, and values that a trained network never has."""
 
 from __future__ import annotations
 

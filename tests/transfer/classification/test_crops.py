@@ -41,14 +41,14 @@ def test_crops_of_strips_are_torchvisions(width: int, height: int) -> None:
 
 
 def test_a_crop_of_a_very_long_image_does_not_fill_the_memory() -> None:
-    """Resized as a whole it would take 256 x 76,800,000 pixels."""
+    """If the full image were resized, it would need 256 x 76,800,000 pixels."""
     found = ImageTransform(256, 224).apply(Image.new("RGB", (300_000, 1), (9, 8, 7)))
     assert found.shape == (3, 224, 224) and found[:, 0, 0].tolist() == [9, 8, 7]
 
 
 @pytest.mark.parametrize("width, height", [(50, 31), (31, 50), (20, 20)])
 def test_squashed_images_are_vissls(width: int, height: int) -> None:
-    """Resized twice: the shorter side to 16 px, then the whole image to 14 x 14."""
+    """Resized twice: the shorter side to 16 px, then the full image to 14 x 14."""
     reference = v2.Compose([v2.Resize(16), v2.Resize((14, 14)), v2.PILToTensor()])
     image = _image(width, height)
     assert torch.equal(ImageTransform(16, 14, squash=True).apply(image), reference(image))

@@ -1,4 +1,4 @@
-"""The choice of a learning rate: images that are held out, and a grid that grows at its edge."""
+"""The choice of a learning rate: held-out images, and a grid that is extended at its edge."""
 
 from __future__ import annotations
 

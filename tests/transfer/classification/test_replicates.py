@@ -1,4 +1,4 @@
-"""Replicates of accuracies and of mAP against test images literally repeated."""
+"""Replicates of accuracies and of mAP against test images that are really repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits that do not fit together are named."""
+"""Splits that do not fit together are refused by name."""
 
 from __future__ import annotations
 

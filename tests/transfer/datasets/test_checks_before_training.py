@@ -1,4 +1,4 @@
-"""What is said about a data set, and the sets that would make a run useless."""
+"""What is reported about a data set, and the sets that would make a run useless."""
 
 from __future__ import annotations
 

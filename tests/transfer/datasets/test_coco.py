@@ -386,7 +386,7 @@ def test_numbers_and_ids_of_another_type_are_read(
 
 
 def test_text_ids_are_sorted_as_text(folder: Path) -> None:
-    """As pycocotools and Detectron2 sort them."""
+    """In the order of pycocotools and Detectron2."""
     whole = content(annotation(image_id="b"), annotation("x", image_id="a", category_id="k"))
     for entry, key in zip(whole["images"], "ba"):
         entry["id"] = key
@@ -454,7 +454,7 @@ def test_a_root_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> No
 def test_what_is_no_root_is_kept(folder: Path) -> None:
     used = rooted(annotation(category_id=0))
     assert read_categories(used) == {0: "pets", 4: "cat", 30: "dog"}
-    # COCO's person is its own supercategory, and a class below another is no root
+    # COCO's person is its own supercategory, and a class below another is not a root
     own = rooted(annotation(), root={"id": 0, "name": "bee", "supercategory": "bee"})
     assert read_categories(own)[0] == "bee"
     # a file that uses it makes it a class of the whole training set

@@ -1,4 +1,4 @@
-"""A COCO file from the cache against the same file parsed: each record, and what can go wrong."""
+"""A COCO file from the cache against the same parsed file: each record, and possible faults."""
 
 from __future__ import annotations
 

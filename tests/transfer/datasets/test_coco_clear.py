@@ -1,4 +1,4 @@
-"""Annotations in columns against the same records read one by one: samples, warnings and errors."""
+"""Annotations in columns against the same records read one by one: samples, warnings, errors."""
 
 from __future__ import annotations
 

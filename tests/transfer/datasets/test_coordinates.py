@@ -1,4 +1,4 @@
-"""Packed coordinates give back the floats that they were made of."""
+"""Packed coordinates return exactly the floats that were packed."""
 
 from __future__ import annotations
 

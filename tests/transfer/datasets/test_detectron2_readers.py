@@ -1,4 +1,4 @@
-"""Legal oddities are read as Detectron2's own readers and mapper take them."""
+"""Unusual but valid annotations are read as Detectron2's readers and mapper read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_coco(folder: Path) -> Path:
-    """Crowd, no area, short polygons beside a good one and alone, none, and an empty image."""
+    """Crowd, no area, short polygons with a good one and alone, none, and an empty image."""
     for part in ("annotations", "train"):
         (folder / part).mkdir(parents=True)
     base: dict[str, Any] = {"image_id": 7, "category_id": 30, "iscrowd": 0, "area": 9.0}

@@ -1,4 +1,4 @@
-"""Parts of a data set: how many images, which ones, and how they are named."""
+"""Parts of a data set: how many images, which images, and their names."""
 
 from __future__ import annotations
 

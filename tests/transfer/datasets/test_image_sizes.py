@@ -1,4 +1,4 @@
-"""The scan of image headers: sizes, turned photographs, damage, and that nothing is decoded."""
+"""The scan of image headers: sizes, rotated photographs, damage; no image is decoded."""
 
 from __future__ import annotations
 

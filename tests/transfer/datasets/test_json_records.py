@@ -1,4 +1,4 @@
-"""The reader of long JSON files against the standard library's."""
+"""The reader of long JSON files against that of the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Missing images: how many, and the changed name under which one exists."""
+"""Missing images: their number, and the changed name under which one exists."""
 
 from __future__ import annotations
 

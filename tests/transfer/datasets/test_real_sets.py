@@ -1,4 +1,4 @@
-"""The readers on real annotations, where they are at hand ($TRANSFER_TEST_DATA)."""
+"""The readers on real annotations, if they are available ($TRANSFER_TEST_DATA)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of data sets: where they lie, whose classes they have, what is refused."""
+"""Names of data sets: where their files are, whose classes they have, what is refused."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from transfer.datasets.voc_lists import FLAGGED, FileIndex, read_list
 
 
 def read(folder: Path, text: str | bytes, *files: str) -> tuple[list[str], list[str], Findings]:
-    """The names and missing lines of a list with this text, beside these files."""
+    """The names and missing lines of a list with this text, next to these files."""
     for name in files:
         (folder / "xml" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "xml" / f"{name}.xml").write_text("")

@@ -1,4 +1,4 @@
-"""XML files in the encodings that people's programs write, and what cannot be read."""
+"""XML files in the encodings that programs write, and those that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Detectors of tests from a few config keys; every other key is at its default.
+"""Detectors for tests, from a few config keys; every other key has its default.
 
-`FPN`, `C5`, `TINY` and `VIT` are the keys that make a detector of such a kind of the defaults,
-which are those of a C4 detector.
+`FPN`, `C5`, `TINY` and `VIT` are the keys that turn the defaults, a C4 detector, into a detector of
+this kind.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Our engine beside the real Detectron2: same weights, same inputs, same seeds, one CPU process.
+"""Our engine against the real Detectron2: same weights, same inputs, same seeds, one CPU process.
 
 Boxes, scores, classes, masks and gradients must be equal bit for bit; losses to 1e-6, because the
-order of their sums is not promised. test_golden.py holds what is left of this without Detectron2.
+order of their sums is not guaranteed. test_golden.py is the part that works without Detectron2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configs that cannot be run, or that Detectron2 would build otherwise, are told before a run."""
+"""Configs that cannot be run, or that Detectron2 would build differently, are refused early."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ LITE = (*LITE, "TRANSFER.LR_LAYER_DECAY", "1.0", "TRANSFER.CONVNET.OUT_NORM", "F
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As pretraining writes it, with a filter."""
+    """A checkpoint as pretraining writes it, with a filter."""
     stated = Preprocess(mean=(0.4, 0.5, 0.6), highpass=HighPass(sigma=2.0))
     path = tmp_path_factory.mktemp("weights") / "checkpoint.pth"
     return files.mscn(path, files.trained_state(ATTO), ATTO, preprocess=stated.to_dict())

@@ -53,7 +53,7 @@ def sample(side: int) -> dict[str, Any]:
     "name", [pytest.param("coco_mscn.yaml", marks=pytest.mark.slow), "coco_mscn_fpn_1x.yaml"]
 )
 def test_chosen_by_count_the_boxes_cost_what_chosen_ones_do(name: str) -> None:
-    """A real step in float32 samples as many boxes and objects as are counted."""
+    """A real step in float32 samples the numbers of boxes and objects that are counted."""
     words = ("SOLVER.IMS_PER_BATCH", "2", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16")
     cfg = load_detection_config(name, words)
     torch.manual_seed(0)

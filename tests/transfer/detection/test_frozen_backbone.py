@@ -1,4 +1,4 @@
-"""Detectors on a frozen backbone: which tensors are trained, and that no other one changes."""
+"""Detectors on a frozen backbone: which tensors are trained; the others do not change."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_freeze_at_is_detectron2s(freeze_at: int) -> None:
 def test_no_tensor_of_a_frozen_stage_changes(
     digits: Path, tmp_path: Path, config: str, words: list[str], changing: tuple[str, ...]
 ) -> None:
-    """A whole run of the torchvision engine; voc_frozen_fpn.yaml has precise batch norm in it."""
+    """A complete run of the torchvision engine; voc_frozen_fpn.yaml has precise batch norm."""
     overrides = (*TINY, *words)
     request = Request(config, "random", str(tmp_path), overrides=overrides, engine="torchvision")
     (path,) = run_trials(TASK, TASK.prepare(request))

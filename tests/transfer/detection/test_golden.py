@@ -1,9 +1,9 @@
-"""Our engine beside golden outputs of the real Detectron2 (equality/record_golden.py made them).
+"""Our engine against golden outputs of the real Detectron2, which equality/record_golden.py made.
 
-Where Detectron2 is installed, test_against_detectron2.py compares the same cases bit for bit. Here
-another processor may have summed in another order: a few ReLUs go the other way, and after a step
-perhaps a proposal. Tolerances are some five times what runs held to AVX2 and to SSE4 differed by
-from the recording with AVX512.
+If Detectron2 is installed, test_against_detectron2.py compares the same cases bit for bit. Here a
+different processor may have summed in a different order: a few ReLUs change their side, and after a
+step perhaps a proposal. The tolerances are about five times the differences of runs restricted to
+AVX2 and to SSE4 from the recording with AVX512.
 """
 
 from __future__ import annotations

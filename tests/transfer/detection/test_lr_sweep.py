@@ -1,4 +1,4 @@
-"""The learning rate is chosen on held-out training images, once, and the choice is on record."""
+"""The learning rate is chosen on held-out training images, once, and the choice is recorded."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_header(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_builds(name: str) -> None:
-    """On the meta device, which takes no memory: the module tree is the detector's."""
+    """On the meta device, which uses no memory, the module tree is that of the detector."""
     cfg = load_detection_config(name)
     with torch.device("meta"):
         detector = DetectorSpec.from_config(cfg).build()

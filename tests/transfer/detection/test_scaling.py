@@ -1,4 +1,4 @@
-"""Batch, rate and iterations on other numbers of processes: by hand, and by Detectron2."""
+"""Batch, rate and iterations for a different number of processes: by hand, and by Detectron2."""
 
 from __future__ import annotations
 

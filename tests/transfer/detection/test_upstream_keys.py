@@ -1,4 +1,4 @@
-"""What becomes of each key of Detectron2: none is accepted and ignored without a reason."""
+"""What happens to each key of Detectron2: none is accepted and then ignored without a reason."""
 
 from __future__ import annotations
 

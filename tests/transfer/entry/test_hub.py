@@ -1,4 +1,4 @@
-"""A folder for a hub, and its upload to a stand-in of one; reading back gives the same weights."""
+"""A folder for a hub, and its upload to a local stand-in; read again, the weights are the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMIT = "0" * 40
 
 
 class Hub:
-    """As much of a hub as a client needs to make a repository, fill it and read it."""
+    """The part of a hub that a client needs to make a repository, fill it and read it."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -137,7 +137,7 @@ def test_converting_to_a_folder_names_the_file(tmp_path: Path) -> None:
 
 
 class Frame(list):
-    """As much of a pandas table as the records need."""
+    """The part of a pandas table that the records need."""
 
     def __init__(self, rows: list[dict], columns: list[str]) -> None:
         super().__init__(rows)

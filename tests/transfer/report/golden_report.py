@@ -1,7 +1,7 @@
-"""Fixed synthetic records, and the report of them whose text is kept in `golden/`.
+"""Fixed synthetic records, and their report, whose text is kept in `golden/`.
 
-`python -m tests.transfer.report.golden_report` records the golden again. Do that on purpose only:
-read `git diff` of the three text files afterwards, they say what the readers of a report will see.
+`python -m tests.transfer.report.golden_report` records the golden files again. Do this only on
+purpose. Read `git diff` of the three text files afterwards: readers of a report will see that text.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _add(path: Path, field: str, values: dict[str, Any]) -> None:
 
 
 def _add_artifacts(path: Path, **contents: Any) -> None:
-    """Writes files beside the record, PNG bytes or JSON, and names them in it."""
+    """Writes files next to the record, PNG bytes or JSON, and names them in it."""
     for kind, content in contents.items():
         file = path.with_name(f"{kind}.png" if isinstance(content, bytes) else f"{kind}.json")
         if isinstance(content, bytes):

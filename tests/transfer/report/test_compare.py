@@ -92,7 +92,7 @@ def test_without_replicates_a_claim_is_of_these_images(tmp_path: Path, write_run
 
 
 def test_trials_that_agree_exactly_are_no_proof(tmp_path: Path, write_run: Writer) -> None:
-    """Whatever lies between them: without spread and images nothing is known of the chance."""
+    """However large the difference is: without spread and images chance cannot be judged."""
     for name, value in (("a", 90.0), ("b", 10.0)):
         for trial in range(3):
             write_run(name, "linear", {"top1": value}, trial)

@@ -1,4 +1,4 @@
-"""Doubts that the report names, differences of protocols, published rows, broken artifacts."""
+"""Flags of the report, differences of protocols, published rows, broken artifacts."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ OWN = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, name: str) -> None:
-    """As a run writes it: the data is in the record's config and among its overrides."""
+    """In a run's record the data is in the config and among the overrides."""
     task, metrics, kind, defaults = OWN[name]
     data = f"{kind}:/home/me/shelves:"
     words = ["DATASETS.TRAIN", f"{data}train", "DATASETS.TEST", f"{data}val"]
@@ -235,7 +235,7 @@ def test_own_data_is_the_task_and_no_change(tmp_path: Path, write_run: Writer, n
 
 
 def test_own_data_sets_are_told_apart(tmp_path: Path, write_run: Writer) -> None:
-    """By the folder; two folders of one name by the whole name of the data set."""
+    """They are named by the folder; two folders of one name by the data set's full name."""
     for number, data in enumerate(("a/shelves", "b/shelves", "birds")):
         for config in ("own_knn", "own_linear"):
             path = write_run("m", "knn", {"knn20_top1": 1.0}, protocol=f"{config}{number}")
@@ -337,7 +337,7 @@ def test_published_rows_beside_an_unknown_config(tmp_path: Path, write_run: Writ
 
 
 def test_shipped_configs_are_their_own_protocol() -> None:
-    """As a run writes them, of those that published numbers stand beside."""
+    """Configs as runs write them, for all shipped configs that have published numbers."""
     with FILE.open(encoding="utf-8") as stream:
         names = {name for line in csv.DictReader(stream) for name in line["configs"].split()}
     for name in names:

@@ -128,7 +128,7 @@ def test_records_without_a_number_are_named(tmp_path: Path, write_run: Callable[
 
 
 def test_one_checkpoint_under_two_names(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    """Equal weights are told by their sha256; untrained backbones of one seed are no finding."""
+    """Equal weights have equal sha256; untrained backbones of one seed are not reported."""
     same = {"sha256": "ab" * 32}
     write_run("mscn_resnet50_100ep", "linear", {"top1": 50.0}, checkpoint=same)
     write_run("mine", "linear", {"top1": 50.0}, trial=1, checkpoint=same)

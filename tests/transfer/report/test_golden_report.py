@@ -1,4 +1,4 @@
-"""The report of fixed records, byte for byte: a change of the code must not change what it says."""
+"""The report of fixed records, byte for byte: a change of the code must not change its content."""
 
 from __future__ import annotations
 

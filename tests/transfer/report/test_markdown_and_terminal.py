@@ -1,4 +1,4 @@
-"""Markdown, CSV, LaTeX and terminal text say the same numbers."""
+"""Markdown, CSV, LaTeX and terminal text have the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of one protocol and one name of a data set, but of different data."""
+"""Records of one protocol and one name of a data set, but with different data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks over the shared tasks, and what is done about gaps."""
+"""Ranks over the shared tasks, and how missing results are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All pairs of a column at once, against `comparison.compare` pair by pair and Holm's p values."""
+"""All pairs of a column at once, against `comparison.compare` for each pair and Holm's p values."""
 
 from __future__ import annotations
 

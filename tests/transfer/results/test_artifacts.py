@@ -1,4 +1,4 @@
-"""Kernels, curves and what is copied from a pretraining run."""
+"""Kernels, curves and the files that are copied from a pretraining run."""
 
 from __future__ import annotations
 

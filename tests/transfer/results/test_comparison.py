@@ -86,7 +86,7 @@ def test_neither_side_nor_the_order_of_trials_matters(sizes: tuple[int, int]) ->
 
 
 def test_trials_alone_are_scipys_t_tests() -> None:
-    """Of two rows alone: Student's with one spread, Welch's with their own."""
+    """Only two rows: Student's t with one spread, Welch's with a spread for each row."""
     rng = np.random.default_rng(1)
     first, second = Sample(rng.normal(50, 1, 3)), Sample(rng.normal(51, 1.5, 4))
     for spread in (spread_of((first, second)), None):

@@ -1,4 +1,4 @@
-"""Drawn means: their variances are those by which rows are compared, and images stay paired."""
+"""Drawn means: they have the variances by which rows are compared, and images stay paired."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _samples(seed: int, rows: int = 3, trials: int = 4, images: int = 60) -> lis
 
 
 def test_variances_are_those_of_the_comparison() -> None:
-    """Of each mean, and of the differences, in which images that are hard for all cancel out."""
+    """The variance of each mean and difference; images that are hard for all cancel in it."""
     samples = _samples(0)
     drawn = draw_means(samples, False, DRAWS, np.random.default_rng(0))
     spread = spread_of(samples)
@@ -56,7 +56,7 @@ def test_rows_that_spread_differently_keep_their_own() -> None:
 def test_what_is_not_known_adds_nothing() -> None:
     single = [Sample([50.0]), Sample([60.0])]
     assert (draw_means(single, False, 9, np.random.default_rng(0)) == [50.0, 60.0]).all()
-    knn = [Sample([50.0]), Sample([60.0, 61.0])]  # a deterministic row beside an untrained one
+    knn = [Sample([50.0]), Sample([60.0, 61.0])]  # a deterministic row next to an untrained one
     drawn = draw_means(knn, True, 99, np.random.default_rng(0))
     assert (drawn[:, 0] == 50).all() and drawn[:, 1].std() > 0
     drawn = draw_means(knn, False, 99, np.random.default_rng(0))

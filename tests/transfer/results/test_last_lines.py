@@ -1,4 +1,4 @@
-"""The last lines of a command of several trials."""
+"""The last lines that a command with several trials prints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_headlines_of_each_trial_and_their_spread(tmp_path: Path) -> None:
 
 
 def test_trials_without_a_value(tmp_path: Path) -> None:
-    """Of a test set without objects: said, and no part of a mean."""
+    """A metric of a test set without objects is named, and is not part of a mean."""
     none: dict[str, float | None] = {"bbox/AP": None, "bbox/AP50": None}
     lines = last_lines(write(tmp_path / "a", none, none))
     assert lines == [f"{tmp_path}/a/trial_{number}/record.json: bbox/AP n/a" for number in (0, 1)]
@@ -59,7 +59,7 @@ def test_where_it_continues(tmp_path: Path) -> None:
     nothing = "nothing was saved yet in {}: --resume starts it from the beginning"
     assert said == f"0 of 2 trials are done; {nothing.format(tmp_path / 'trial_0')}"
     touch(tmp_path / "trial_0/record.json")
-    touch(tmp_path / "trial_1/config.yaml")  # is no progress
+    touch(tmp_path / "trial_1/config.yaml")  # is not progress
     said = where_resume_continues(tmp_path, range(2), SAVED)
     assert said == f"1 of 2 trials are done; {nothing.format(tmp_path / 'trial_1')}"
     touch(tmp_path / "trial_1/model_0000019.pth", 5)

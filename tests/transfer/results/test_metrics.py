@@ -1,4 +1,4 @@
-"""Which metrics stand for a task, and how commands print them."""
+"""The headline metrics of a task, and how commands print them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ ROWS = [[10.0, 12.5, 11.0], [14.0, 13.0, 15.5, 14.2], [9.0, 9.5], [20.0]]
 
 
 def difference(first: Sequence[float], second: Sequence[float], spread: Spread | None) -> Estimate:
-    """As the report takes it, of trials alone."""
+    """The difference as the report computes it, from trials alone."""
     return difference_of_samples(Sample(first), Sample(second), spread)
 
 
@@ -80,7 +80,7 @@ def test_rows_that_spread_differently_are_welchs() -> None:
 def test_what_shows_no_spread_gives_no_interval() -> None:
     assert pooled_spread([[1.0], [2.0]]) is None and pooled_spread([]) is None
     assert pooled_spread([[1.0, 1.0], [2.0, 2.0]]) is None
-    assert pooled_spread([[61.3] * 3, [0.1 + 0.2, 0.3]]) is None, "rounding is no spread"
+    assert pooled_spread([[61.3] * 3, [0.1 + 0.2, 0.3]]) is None, "rounding is not spread"
     found = difference([1.0, 1.0], [2.0], None)
     assert (found.value, found.interval()) == (-1.0, None)
     odd = pooled_spread([[1.0, 1.0], [2.0, 3.0]])

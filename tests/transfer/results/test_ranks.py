@@ -1,4 +1,4 @@
-"""Ranks and rank correlations beside scipy's."""
+"""Ranks and rank correlations against scipy's."""
 
 from __future__ import annotations
 

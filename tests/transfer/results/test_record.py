@@ -121,7 +121,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def old_record() -> dict:
-    """As schema 1 wrote it."""
+    """A record as schema 1 wrote it."""
     checkpoint = {k: v for k, v in RECORD["checkpoint"].items() if k != "proof"}
     return {**copy.deepcopy(RECORD), "schema": 1, "checkpoint": checkpoint}
 

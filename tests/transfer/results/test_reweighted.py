@@ -1,4 +1,4 @@
-"""AP of reweighted images against images literally repeated."""
+"""AP of reweighted images against images that are really repeated."""
 
 from __future__ import annotations
 

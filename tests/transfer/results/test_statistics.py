@@ -1,4 +1,4 @@
-"""Summaries against numpy and scipy; the interval covers the truth as often as it says."""
+"""Summaries against numpy and scipy; the interval contains the truth as often as it claims."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Whole columns by simulation, through the report's own functions: coverage, false marks, power.
+"""Complete columns by simulation, with the report's functions: coverage, false marks, power.
 
-The means are those that MoCo and DenseCL published of VOC detection; MoCo's README says 0.2 for the
-standard deviation of a trial. `make test` draws some hundred columns, `make test-slow` as many as
-the bounds need: an allowance of three standard errors is small then.
+The means are those that MoCo and DenseCL published for VOC detection; MoCo's README gives 0.2 for
+the standard deviation of a trial. `make test` draws some hundred columns. `make test-slow` draws as
+many as the bounds need, so that three standard errors are a small allowance.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def allowance(rate: float, count: int) -> float:
 
 @pytest.mark.parametrize("count", COLUMNS)
 def test_the_published_leader_is_singled_out(count: int) -> None:
-    """DenseCL alone bears the mark in 75 of 100 tables of three trials; pairs of seeds with each
+    """DenseCL alone has the mark in 75 of 100 tables of three trials; pairs of seeds with each
     pair's own spread found it in 28."""
     means, rng = published_means(), np.random.default_rng(0)
     assert means == [33.8, 53.5, 55.9, 57.0, 57.4, 58.7]
@@ -108,8 +108,8 @@ def test_intervals_of_both_hold_the_difference(count: int) -> None:
 
 @pytest.mark.parametrize("count", COLUMNS)
 def test_a_row_that_spreads_more_is_found(count: int) -> None:
-    """Ten times the spread of the others: Bartlett's test tells in six of seven columns of three
-    trials, and the interval with that row holds the difference in 90 % (docs/report.md)."""
+    """Ten times the spread of the others: Bartlett's test finds it in six of seven columns of three
+    trials, and the interval with that row contains the difference in 90 % (docs/report.md)."""
     rng, held, told = np.random.default_rng(4), 0, 0
     for _ in range(count):
         column = [Sample(STD * (1 + 9 * (row == 0)) * rng.normal(size=3)) for row in range(6)]

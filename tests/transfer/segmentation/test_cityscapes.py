@@ -73,7 +73,7 @@ def test_the_official_layout(data: SemanticSet, tmp_path: Path) -> None:
 
 
 def slow_scores(data: SemanticSet, maps: list[np.ndarray]) -> dict[str, dict[str, float]]:
-    """As the official script says it, pixel by pixel of each object."""
+    """Computed as the official script defines it, pixel by pixel of each object."""
     hits, misses, false = ({} for _ in range(3))  # type: dict[str, float]
     pairs = []
     for sample, found in zip(data.samples, maps):

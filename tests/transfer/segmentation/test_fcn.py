@@ -1,4 +1,4 @@
-"""Dilated trunks, heads, loss and input of the segmenter against slow or foreign versions.
+"""Dilated trunks, heads, loss and input of the segmenter against slow versions or other libraries.
 
 N images, C channels, K classes.
 """

@@ -1,4 +1,4 @@
-"""The linear probe: its maps, head and windows against slow or foreign versions, and whole runs.
+"""The linear probe: its maps, head and windows against slow versions or other libraries; runs.
 
 N images, C channels, K classes.
 """

@@ -170,7 +170,7 @@ def test_two_processes_train_what_one_does(semseg: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_few_images_are_learned_by_heart(semseg: Path, tmp_path: Path) -> None:
-    """Images and masks that did not lie on each other could not be."""
+    """This would be impossible if images and masks did not fit each other."""
     words = "SOLVER.MAX_ITER 150 SOLVER.STEPS (120,) SOLVER.BASE_LR 0.003 SOLVER.IMS_PER_BATCH 3"
     words += " TRANSFER.LIMIT_IMAGES 3 TRANSFER.SEMANTIC.SCALE_RANGE (1.0,1.0)"
     words += " TRANSFER.SEMANTIC.CROP_SIZE 128 TRANSFER.SEMANTIC.OUTPUT_STRIDE 4"

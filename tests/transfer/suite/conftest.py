@@ -1,4 +1,4 @@
-"""Jobs that are small Python programs, and events that are remembered."""
+"""Jobs that are small Python programs, and a record of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every task is looked at before the first job starts, and all that is wrong is told."""
+"""Every task is checked before the first job starts, and all faults are reported."""
 
 from __future__ import annotations
 

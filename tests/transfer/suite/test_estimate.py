@@ -74,7 +74,7 @@ def test_a_terminated_probe_leaves_nothing(tmp_path: Path) -> None:
 
 
 def timed(total: int, *seconds: float) -> Stage:
-    """A bar that moved by ten units in each of so many seconds."""
+    """A bar that moves by ten units in each of these durations, in seconds."""
     bar = Stage("train", total, 0.0, 0, 0.0, 0)
     for number in range(len(seconds)):
         bar.note(sum(seconds[: number + 1]), 10 * (number + 1))

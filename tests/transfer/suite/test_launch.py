@@ -146,7 +146,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("waited 30 s in vain")
+    raise AssertionError("waited 30 s without success")
 
 
 def alive(pid: str) -> bool:
@@ -176,7 +176,7 @@ def test_stopping_the_suite_stops_its_commands(
 def test_a_finished_job_says_the_numbers_that_papers_print(
     make_job: Make, tmp_path: Path, tell: Callable, events: list
 ) -> None:
-    """Of kNN's many columns the usual k, which is not the first by name."""
+    """Of kNN's many metrics the one with the usual k is shown; it is not the first by name."""
     record = CHECKOUT / "docs/results/classification/groceries_knn/simclr/trial_0/record.json"
     result = tmp_path / "trial_0" / "record.json"
     copy = (

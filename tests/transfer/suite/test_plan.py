@@ -1,4 +1,4 @@
-"""The plan of a suite: entries in, jobs out, and all that is wrong at once."""
+"""The plan of a suite: from entries to jobs; all faults are reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SLURM jobs: submitit's local executor, torchrun by hand, and a real SLURM where there is one."""
+"""SLURM jobs: submitit's local executor, torchrun by hand, and a real SLURM if there is one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
         if condition():
             return
         time.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain")
+    raise AssertionError(f"waited {seconds} s without success")
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,7 @@ def test_jobs_of_a_killed_suite_are_taken_up(
     )  # job 20 runs all trials
     assert part.poll() == 1 and "scancel 20" in (tmp_path / "all__trial_0.log").read_text()
     ended = launcher.start(job, tmp_path / "ended.log", 2)
-    assert ended.poll() == 1, "submitted anew, which this sbatch refuses"
+    assert ended.poll() == 1, "submitted again, which this sbatch refuses"
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(InputError, match="squeue does not answer"):
         SlurmLauncher(folder, options={})

@@ -1,4 +1,4 @@
-"""What a running suite shows, on a real (pseudo-)terminal, in a log, and for machines."""
+"""What a running suite shows: on a real (pseudo-)terminal, in a log, and for machines."""
 
 from __future__ import annotations
 

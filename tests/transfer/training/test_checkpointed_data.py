@@ -1,5 +1,7 @@
-"""Checkpoints of Detectron2's trainer know their data. fvcore's Checkpointer, of which Detectron2's
-is a subclass, writes and reads them here as there."""
+"""Checkpoints of Detectron2's trainer know their data.
+
+fvcore's Checkpointer, the base class of Detectron2's, writes and reads them here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step: micro-batches against the whole batch, and mixed precision."""
+"""One training step: micro-batches against the complete batch, and mixed precision."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def diverge_on_one(rank: int, folder: str) -> None:
 
 
 def test_processes_stop_together(tmp_path: Path) -> None:
-    """A sweep of rates goes on after a rate that diverges, in all of them."""
+    """A sweep of rates continues after a rate that diverges, in all processes."""
     run_in_two(diverge_on_one, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups against the model, and an optimiser's steps against the textbook's."""
+"""Parameter groups against the model, and an optimizer's steps against the textbook's."""
 
 from __future__ import annotations
 

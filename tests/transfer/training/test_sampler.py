@@ -1,4 +1,4 @@
-"""Order of images and batches, against the plain procedures they stand for."""
+"""The order of images and batches, against the plain procedures that they implement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's state, put back: the next steps are those of a run that was never interrupted."""
+"""A run's restored state: the next steps are those of a run that was never interrupted."""
 
 from __future__ import annotations
 

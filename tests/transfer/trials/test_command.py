@@ -1,4 +1,4 @@
-"""What every task of fine-tuning writes beside its records."""
+"""What every fine-tuning task writes in addition to its records."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from transfer.trials.task import Request, Scored, Task
 
 
 def refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def test_an_evaluation_is_strict_json_where_a_metric_has_no_value(tmp_path: Path) -> None:
-    """As the AP of large objects has none where the test set has no large object."""
+    """For example, the AP of large objects has no value if the test set has no large object."""
     request = Request("coco.yaml", "weights.pth", str(tmp_path / "scored"))
     metrics = {"bbox/AP": 12.5, "bbox/APl": math.nan}
     per_class = {"bbox/AP": {"cat": math.nan, "dog": 9.0}}

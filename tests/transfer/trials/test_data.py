@@ -1,4 +1,4 @@
-"""What data a run of each task is of, also if its trials draw a part of it."""
+"""Which data a run of each task uses, also if its trials draw a part of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes of a config let a trial's folder be taken up again."""
+"""After which changes of a config a trial in a folder may be continued."""
 
 from __future__ import annotations
 

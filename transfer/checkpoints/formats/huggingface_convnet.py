@@ -30,8 +30,8 @@ def class_default(
     values = f"mean {preprocess.mean[0]:g} ..., std {preprocess.std[0]:g} ..."
     warning = (
         "there is no preprocessor_config.json or no config.json next to the file: their values are "
-        f"taken from the class's defaults ({processor}: {values}){released}; put both files beside "
-        "the weights"
+        f"taken from the class's defaults ({processor}: {values}){released}; put both files "
+        "next to the weights"
     )
     return lambda content: Facts(preprocess, {}, warnings=(warning,))
 

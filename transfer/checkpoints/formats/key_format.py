@@ -191,5 +191,5 @@ def _check_landmarks(prefix: str, layout: Layout, first: Flat) -> None:
 
 
 def _is_aside(value: Any) -> bool:
-    """What files keep beside their tensors: numbers, texts, settings."""
+    """Returns whether a value is what files keep besides tensors: a number, text or settings."""
     return value is None or isinstance(value, (bool, int, float, str, Mapping, np.generic))

@@ -59,7 +59,7 @@ REFUSED_VITS = (
 
 # What makes a network of timm's known that has other networks' tensors (`timm_convnets`).
 NAME_IT = (
-    'give it as timm:NAME, or as model.safetensors beside a config.json {"architecture": "NAME"}, '
+    'give it as timm:NAME, or as model.safetensors next to a config.json {"architecture": "NAME"}, '
     "as timm's hub does"
 )
 _ANYWHERE = r"(.*\.)?"  # below any prefix

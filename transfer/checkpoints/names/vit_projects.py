@@ -233,7 +233,7 @@ class VitTable:
     def join(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the file stores -> canonical tensors; the state must be whole.
 
-        A piece without a bias, beside pieces that have one, gets zeros. Positions of the class and
+        A piece without a bias gets zeros if other pieces have a bias. Positions of the class and
         the distillation token are added into these tokens, as timm does.
         """
         out = dict(state)

@@ -55,7 +55,7 @@ def is_bundle(file: Path) -> bool:
 
 
 def data_files(index: Path) -> list[Path]:
-    """The data files beside an index, in order."""
+    """Returns the data files next to an index, in order."""
     return sorted(index.parent.glob(f"{index.stem}.data-*-of-*"))
 
 

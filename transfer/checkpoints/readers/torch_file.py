@@ -48,8 +48,8 @@ INERT = (
         )
     ),
 )
-# What real checkpoints hold beside tensors (parsed arguments, a numpy accuracy); rebuilding these
-# runs nothing.
+# What real checkpoints have besides tensors (parsed arguments, a numpy accuracy); rebuilding these
+# does not run any code.
 HARMLESS: list[Any] = [
     argparse.Namespace,
     *((Inert, name) for name in INERT),
@@ -80,7 +80,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 
 def _loaded(file: Path, trust: bool) -> Any:
-    # By a stream: torch.load takes a file named .safetensors for one, whatever is in it.
+    # By a stream: torch.load reads any file named .safetensors as one.
     size = file.stat().st_size
     with (
         file.open("rb") as stream,

@@ -3,7 +3,8 @@
     {schema, images, dimensions, index: [1, 2, ...], singular_values: [...]}
 
 The singular values are those of the centred features, as shares of their sum, in descending order.
-`index` says which ones are kept: the first ones, then ever fewer, evenly on a logarithmic axis.
+`index` says which ones are kept: the first ones, then fewer and fewer, evenly on a logarithmic
+axis.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of the classification protocols; each row is in the protocol's own module."""
+"""The table of the classification protocols; each row is in the module of its protocol."""
 
 from __future__ import annotations
 

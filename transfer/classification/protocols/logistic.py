@@ -1,4 +1,4 @@
-"""The protocol `logistic`: logistic regression on frozen features, with a penalty that is chosen.
+"""The protocol `logistic`: logistic regression on frozen features, which chooses its penalty.
 
 It is the linear protocol of SimCLR's and BYOL's tables of many data sets (SimCLR, B.8; BYOL, D):
 multinomial logistic regression with an L2 penalty by L-BFGS, without augmentation; the best of 45

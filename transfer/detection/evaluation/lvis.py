@@ -3,10 +3,10 @@
 {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "bbox/APr", "bbox/APc",
 "bbox/APf", "segm/..."} and AP per class, in percent; r, c and f are the means over the rare, common
 and frequent classes. The evaluation is federated: a detection counts only in images that show its
-class or are known not to, and is no error where not every object of its class is annotated. As in
-Detectron2 (evaluation/lvis_evaluation.py), 300 detections of an image are scored, and masks without
-their boxes, so that a mask's own area decides whether it is small, medium or large. No detections
-is AP 0; a size, class or group that no object has is NaN (the package's -1).
+class or are known not to, and is not an error if an image does not have all objects of its class
+annotated. As in Detectron2 (evaluation/lvis_evaluation.py), 300 detections of an image are scored,
+and masks without their boxes, so a mask's area decides whether it is small, medium or large. No
+detections give AP 0; a size, class or group that no object has is NaN (the package's -1).
 
 Legend: K classes, A area ranges, T thresholds of IoU, W draws.
 """

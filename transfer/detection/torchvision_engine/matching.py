@@ -14,7 +14,7 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from transfer.detection.torchvision_engine.places import places
 
-IGNORE = -1  # the label of a box between both thresholds: it takes no part in a loss
+IGNORE = -1  # the label of a box between both thresholds, which no loss uses
 
 
 def check_thresholds(key: str, values: Sequence[float], count: int) -> None:

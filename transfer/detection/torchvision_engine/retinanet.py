@@ -183,7 +183,7 @@ class RetinaNet(BaseDetector):
 
     Attributes:
         running: the losses' divisor, a running mean of this process. It is not in the state dict,
-            as in Detectron2; a run's checkpoints keep it beside.
+            as in Detectron2; a run's checkpoints keep it separately.
     """
 
     spec: RetinaNetSpec

@@ -249,9 +249,9 @@ def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInpu
     if stated is None:
         stated = cfg
         warn_once(
-            f"{model_file} does not say how its input was normalised, and no {CONFIG} beside "
-            f"it does: {', '.join(f'{key} {value_of(cfg, key)}' for key in INPUT)} of the config "
-            "in use are taken"
+            f"{model_file} does not say how its input was normalised, nor does a {CONFIG} "
+            f"next to it: {', '.join(f'{key} {value_of(cfg, key)}' for key in INPUT)} of the "
+            "config in use are taken"
         )
     else:
         logger.info("%s: %s are those of %s", model_file, ", ".join(INPUT), path)

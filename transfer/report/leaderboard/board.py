@@ -5,11 +5,11 @@ checkpoints and tasks that `ranking.shared` chooses, so that a checkpoint that w
 neither gains nor loses by it. Groups, and wins of one checkpoint over another, are over all tasks
 that the checkpoints have.
 
-The uncertainty of the overall rank comes from `DRAWS` bootstrap draws: each takes other trials and
-other test images (`transfer/results/drawn_means.py`), ranks the checkpoints in each task, and
-averages the ranks. That is the interval "on these tasks". For the interval "on tasks like these",
-each draw also takes as many of the tasks at random, with replacement. Both are the central 95 % of
-the draws (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+The uncertainty of the overall rank comes from `DRAWS` bootstrap draws. Each draws trials and test
+images at random (`transfer/results/drawn_means.py`), ranks the checkpoints in each task, and
+averages the ranks. This gives the interval "on these tasks". For the interval "on tasks like
+these", each draw also takes T of the tasks at random, with replacement. Both are the central 95 %
+of the draws (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 
 z-scores are those of "Battle of the Backbones" (arXiv 2310.19909): in each task, the distance of a
 checkpoint from the mean of all, in standard deviations of all, averaged over the tasks. They depend
@@ -38,7 +38,7 @@ from transfer.results.ranks import ranks_of
 from transfer.results.statistics import BOTH, CONFIDENCE, ROUNDING, estimate
 
 DRAWS, SEED = 2000, 0
-LEAST_TASKS = 2  # of an overall rank
+LEAST_TASKS = 2  # tasks that an overall rank needs
 ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
@@ -48,7 +48,7 @@ class TaskRanks:
 
     Attributes:
         means: (k,) of the headline metric.
-        letters: rows that share a letter are not told apart.
+        letters: no difference between rows that share a letter is resolved.
         beats: bool (k, k): row i is significantly higher than row j.
     """
 
@@ -68,8 +68,8 @@ class TaskRanks:
         """Returns the best and the worst place of each row that the resolved pairs allow.
 
         A row is behind those that beat it and before those that it beats. All pairs are corrected
-        for, so that the places of all rows hold together in 95 of 100 columns (M. Mogstad, J.
-        Romano, A. Shaikh, D. Wilhelm, Review of Economic Studies 91(1), 2024).
+        for, so in 95 of 100 columns the true places of all rows are inside (M. Mogstad, J. Romano,
+        A. Shaikh, D. Wilhelm, Review of Economic Studies 91(1), 2024).
         """
         behind, before = self.beats.sum(axis=0), self.beats.sum(axis=1)
         return [(1 + int(a), len(self.rows) - int(b)) for a, b in zip(behind, before)]
@@ -80,8 +80,8 @@ class Overall:
     """The ranked rows, the best mean rank first; intervals are the central 95 % of the draws.
 
     rank, z: means over the tasks. place: of `rank`, 1 is the best. here, alike: (low, high) of the
-    place on these tasks, and on tasks like these. first: share of the draws, with other tasks, in
-    which the row is the first.
+    place on these tasks, and on tasks like these. first: share of the draws that also draw tasks
+    in which the row is ranked first.
     """
 
     row: Checkpoint
@@ -96,7 +96,7 @@ class Overall:
 
 @dataclass(frozen=True)
 class Wins:
-    """Of each row over each other, int (k, k), in the order of `Leaderboard.rows`.
+    """The wins of each row over each other row, int (k, k), in the order of `Leaderboard.rows`.
 
     tasks: how many both have; higher: on how many of them the first is higher; resolved: on how
     many of these the difference is resolved.
@@ -227,8 +227,8 @@ def _note_unknown(
             words.append(f"{row.label} ({covers or 'nothing'})")
     if words:
         notes.append(
-            f"{protocol.label}: the uncertainty of these rows is known in part only, so that their "
-            f"ranks look more certain than they are: {some_of(words)}"
+            f"{protocol.label}: the uncertainty of these rows is only partly known, so their ranks "
+            f"look more certain than they are: {some_of(words)}"
         )
 
 

@@ -1,9 +1,9 @@
 """Whether one task predicts another: rank correlations over the checkpoints that have both.
 
 The interval is the central 95 % of bootstrap draws that take checkpoints at random with
-replacement, each with the mean that it has with other trials and images in that draw. It is wide
-with few checkpoints, because few checkpoints say little about those that were not tested. Draws in
-which all checkpoints are equal have no correlation and are left out.
+replacement, each with its mean over the trials and images of that draw. It is wide with few
+checkpoints, because few checkpoints say little about those that were not tested. Draws in which all
+checkpoints are equal have no correlation and are left out.
 
 Legend: n checkpoints, B draws.
 """
@@ -19,13 +19,13 @@ from transfer.report.leaderboard.board import SEED, Leaderboard, TaskRanks, inte
 from transfer.results.ranks import kendall, spearman
 
 LEAST_ROWS = 4  # with three checkpoints, six orders are possible
-# Kendall's tau compares all pairs: more than 70 checkpoints take fewer draws, but at least so many
+# Kendall's tau compares all pairs: more than 70 checkpoints take fewer draws, at least LEAST_DRAWS
 MOST_COMPARED, LEAST_DRAWS = 10_000_000, 200
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of two tasks over `rows` checkpoints; NaN if all of them are equal in one of the tasks."""
+    """The correlation of two tasks over `rows` checkpoints; NaN if they are equal in one task."""
 
     one: TaskRanks
     two: TaskRanks
@@ -37,7 +37,7 @@ class Correlation:
 
 
 def correlations(board: Leaderboard, seed: int = SEED) -> list[Correlation]:
-    """Returns those of each two tasks that `LEAST_ROWS` checkpoints have, in the tasks' order."""
+    """Returns the correlation of each two tasks that `LEAST_ROWS` checkpoints have, in order."""
     rng = np.random.default_rng(seed)
     found = []
     for one, two in combinations(board.tasks, 2):

@@ -16,7 +16,7 @@ from transfer.report.numbers_as_text import BEST, costs, format_seconds, some_of
 from transfer.report.rows_columns_cells import Checkpoint
 from transfer.results.letters import MOST_ROWS as MOST_LETTERED
 
-MOST_ROWS = 32  # most checkpoints that are set against each other
+MOST_ROWS = 32  # most checkpoints that are compared with each other
 CSV_FIELDS = (
     "checkpoint,task,protocol,metric,mean,place_low,place_high,letters,mean_rank,rank_low,"
     "rank_high,place,here_low,here_high,alike_low,alike_high,first,mean_z"
@@ -24,27 +24,27 @@ CSV_FIELDS = (
 
 
 def words_on_ranks(board: Leaderboard) -> str:
-    """Returns what the overall table is made of."""
+    """Returns the text that explains the overall table."""
     names = some_of([task.label for task in board.ranked_on])
     return (
         f"Mean rank over {len(board.ranked_on)} tasks that all ranked checkpoints have ({names}). "
         f"Intervals are the central 95 % of {DRAWS} bootstrap draws (seed {SEED}): 'these tasks' "
-        "takes other trials and other test images, 'tasks like these' also other tasks, with "
-        "replacement. First: the share of the latter draws in which the checkpoint is the first. "
+        "draws trials and test images at random, 'tasks like these' also tasks, with replacement. "
+        "First: the share of the latter draws in which the checkpoint is ranked first. "
         "z: the distance from the mean of these checkpoints in their standard deviations, averaged "
         "over the tasks; it depends on which checkpoints are compared"
     )
 
 
 WORDS_ON_GROUPS = (
-    "Means in percent. Two checkpoints of a task share a letter exactly if no test tells them "
-    f"apart (the rule of {BEST} in the report: Holm over all pairs). Place: all that the resolved "
-    "differences leave open; if there are too few trials, all places are open. Tasks of more than "
-    f"{MOST_LETTERED} checkpoints have no letters"
+    "Means in percent. Two checkpoints of a task share a letter if their difference is not "
+    f"resolved, and only then (the rule of {BEST} in the report: Holm over all pairs). Place: the "
+    "range that the resolved differences allow; with too few trials, all places are possible. "
+    f"Tasks of more than {MOST_LETTERED} checkpoints have no letters"
 )
 WORDS_ON_WINS = (
-    "How often the checkpoint of the line is higher than that of the column, of the tasks that "
-    "both have; in brackets: differences that are resolved. At most the first "
+    "On how many of the tasks that both have, the checkpoint of the line is higher than that of "
+    "the column; in brackets: differences that are resolved. At most the first "
     f"{MOST_ROWS} checkpoints"
 )
 WORDS_ON_CORRELATIONS = (
@@ -120,7 +120,7 @@ def win_rows(board: Leaderboard) -> Table:
 
 
 def correlation_rows(found: Sequence[Correlation]) -> Table:
-    """Returns a line for each two tasks."""
+    """Returns a line for each pair of tasks."""
     header = ["task", "task", "checkpoints", "Spearman", "95 % interval"]
     header += ["Kendall", "95 % interval"]
     return header, [

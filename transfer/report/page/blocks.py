@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from transfer.report.configs import DETECTION_TASKS
 from transfer.report.rows_columns_cells import Protocol, Results
 
-MOST_COLUMNS = 11  # of 78 px at least, beside a name of 220 px
-MOST_ON_ONE_LINE = 6  # columns in which value, deviation and n fit beside each other
+MOST_COLUMNS = 11  # of 78 px at least, next to a name of 220 px
+MOST_ON_ONE_LINE = 6  # columns in which value, deviation and n fit on one line
 COSTS = ("pretrain", "views", "transfer")
 COSTS_ON_GPU = ("pretrain", "GPU time", "views", "transfer")
 
@@ -35,7 +35,7 @@ class Block:
 
     @property
     def width(self) -> int:
-        """The number of columns beside the names."""
+        """The number of columns without that of the names."""
         return len(self.columns) + len(self.costs)
 
     @property
@@ -61,7 +61,7 @@ def grouped(columns: Sequence[Column]) -> list[tuple[Protocol, int]]:
 
 
 def column_blocks(results: Results) -> list[Block]:
-    """Returns the headline columns with the costs behind them; the first block also has ranks."""
+    """Returns the headline columns, then the costs; the first block also has ranks."""
     gpu = any(row.gpu_seconds for row in results.checkpoints)
     costs = COSTS_ON_GPU if gpu else COSTS
     columns, first = results.headlines(), MOST_COLUMNS - bool(results.mean_ranks)

@@ -49,7 +49,7 @@ def environment() -> Environment:
 def _head(label: str) -> str:
     """Returns a column's label, in the middle cut to `MOST_OF_HEAD` characters.
 
-    Overrides make labels long, and the end tells them apart; the full text is below the table.
+    Overrides make labels long, and the ends distinguish them; the full text is below the table.
     """
     if len(label) <= MOST_OF_HEAD:
         return label

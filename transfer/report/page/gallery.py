@@ -183,7 +183,7 @@ def _check_boxes(boxes: Any, category: int, classes: int) -> None:
 
 
 def disagreement(one: Sequence[Box], two: Sequence[Box]) -> float:
-    """Returns the scores of boxes that only one has, plus score differences of common boxes.
+    """Returns the scores of boxes that only one list has, plus score differences of common boxes.
 
     A box is common if the classes agree and the boxes overlap by an IoU of 0.5 or more. Each box is
     paired once; pairs with the largest overlap come first. Symmetric, and 0 for equal lists.

@@ -25,7 +25,7 @@ def machines(results: Results) -> list[tuple[str, int]]:
 
 
 def versions(results: Results) -> list[tuple[str, str]]:
-    """Returns (package, its version), or several as "2.14.1 (20 runs), 2.13.0 (4 runs)"."""
+    """Returns (package, version); several versions as "2.14.1 (20 runs), 2.13.0 (4 runs)"."""
     rows = []
     for name in VERSIONS:
         found = _counted(str(record["environment"].get(name, "")) for record in _records(results))

@@ -1,4 +1,4 @@
-"""The name map, against an independent spelling of the same table."""
+"""The name map, compared with an independent version of the same table."""
 
 from __future__ import annotations
 

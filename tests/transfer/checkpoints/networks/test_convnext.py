@@ -1,4 +1,4 @@
-"""ConvNeXts: names and shapes equal to timm's, features equal to the libraries' own, refusals."""
+"""ConvNeXts: names and shapes equal timm's, features equal those of the libraries; refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
 def awake(network: nn.Module) -> nn.Module:
-    """As after training: no part at a value that hides it."""
+    """Values as after training: no part has a value that makes it invisible."""
     generator = torch.Generator().manual_seed(0)
     for name, value in network.named_parameters():
         value.data += 0.02 * torch.randn(value.shape, generator=generator)

@@ -47,5 +47,5 @@ def built(instance: bytes, state: Any) -> Code:
 
 
 def program(*parts: bytes, protocol: int = 4) -> bytes:
-    """A whole pickle."""
+    """A complete pickle."""
     return b"\x80" + bytes([protocol]) + b"".join(parts) + b"."

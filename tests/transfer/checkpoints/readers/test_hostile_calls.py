@@ -1,7 +1,7 @@
 """Every function that a pickle may call, with hostile arguments and hostile states.
 
-Each runs in a process of its own with a gigabyte of memory and seconds of time: a crash, a hang or
-an execution is a failure, and not the end of the tests.
+Each call runs in a separate process with a gigabyte of memory and a few seconds of time. So a
+crash, a hang or executed code is a failed test and does not end the tests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is not a weights file is named as what it is; "truncated" is said of what is cut."""
+"""A message names what a file is if it is not a weights file; "truncated" means a cut file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""numpy out of pickles: every plain dtype has its values; what is damaged is refused."""
+"""numpy arrays in pickles: every plain dtype keeps its values; damaged ones are refused."""
 
 from __future__ import annotations
 

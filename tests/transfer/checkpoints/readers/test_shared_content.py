@@ -1,4 +1,4 @@
-"""Containers that share their parts: few bytes, more paths than can be walked."""
+"""Containers that share their parts: few bytes, but more paths than a reader could follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from strangers: nothing in them runs, whatever container it hides in."""
+"""Files from strangers: no code in them runs, whichever container it is in."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_persistent_objects_are_refused() -> None:
 
 
 def planted_files(folder: Path) -> dict[str, Path]:
-    """The same payload in each container, named as an honest file of it is."""
+    """The same payload in each container, under the usual file name of that container."""
     mark = folder / "executed"
     content = {"model": {"stem.conv1.weight": Planted(mark)}, "__author__": "x"}
     files = {"pkl": folder / "a.pkl", "named_pth": folder / "b.pth"}

@@ -1,4 +1,4 @@
-"""Features larger than the memory that may be used: written, taken over, searched."""
+"""Features that are larger than the allowed memory: written, reused, searched."""
 
 from __future__ import annotations
 

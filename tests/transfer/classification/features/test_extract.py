@@ -1,4 +1,4 @@
-"""Features in the images' order, through the weights' preprocessing, and from the cache."""
+"""Features in the order of the images, with the weights' preprocessing, and from the cache."""
 
 from __future__ import annotations
 

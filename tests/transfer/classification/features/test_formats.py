@@ -1,4 +1,4 @@
-"""What `auto` stands for among the number formats of features, and the config that says so."""
+"""Which number formats `auto` means for features, and the config that records them."""
 
 from __future__ import annotations
 

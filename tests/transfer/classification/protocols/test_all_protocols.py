@@ -1,4 +1,4 @@
-"""Every shipped config is checked and scored by its row; bad input ends in a line with its key."""
+"""Every shipped config is checked and scored by its protocol; bad input names its key."""
 
 from __future__ import annotations
 

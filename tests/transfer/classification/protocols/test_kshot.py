@@ -1,4 +1,4 @@
-"""k-shot logistic regression: the optimum by another solver, the draws, and a whole run."""
+"""k-shot logistic regression: the optimum by a different solver, the draws, and a complete run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn, heads trained together against heads trained alone."""
+"""The linear probe against scikit-learn; heads that are trained together against single heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol `logistic`: its metrics, its choice of a penalty, and what it warns of."""
+"""The protocol `logistic`: its metrics, its choice of a penalty, and its warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SVMs against scikit-learn's own pieces and a slow AP; the choice of cost; what is ignored."""
+"""SVMs against parts of scikit-learn and a slow AP; the choice of the cost; ignored images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small folder of images with classes that can be told apart, and what is built on it."""
+"""A small folder of images with classes that are easy to distinguish, and what is built on it."""
 
 from __future__ import annotations
 

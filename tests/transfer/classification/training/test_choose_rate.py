@@ -1,4 +1,4 @@
-"""The choice of a rate by whole runs: kept in a file, diverged rates last, other runs' not read."""
+"""The choice of a rate by complete runs: kept in a file, diverged rates last, only its own file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs: resumed bit for bit, frozen to the bit, stopped where the loss is not finite."""
+"""Complete runs: resumed bit for bit, frozen exactly, stopped if the loss is not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the heads see: VISSL's windows at 224 px, a ViT's token or patches; how they start."""
+"""What the heads see: VISSL's windows at 224 px, a ViT's token or patches; their start."""
 
 from __future__ import annotations
 

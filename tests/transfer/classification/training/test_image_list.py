@@ -1,4 +1,4 @@
-"""Lists of a training set's images: read, counted, matched, and known by their content."""
+"""Lists of training images: read, counted, matched, and identified by their content."""
 
 from __future__ import annotations
 

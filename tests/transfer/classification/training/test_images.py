@@ -1,4 +1,4 @@
-"""Batches by (seed, epoch, image) alone; crops and flips as drawn; broken images named at once."""
+"""Batches depend only on (seed, epoch, image); crops and flips as drawn; bad images are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in parts and in several processes, tests of a model, and what a ViT is fed."""
+"""Steps in parts and in several processes, tests of a model, and the input of a ViT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped recipes' steps against optimizers and heads written out in numpy, in float64."""
+"""The steps of shipped recipes against optimizers and heads written out in numpy, in float64."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_published_settings_of_the_configs() -> None:
         rate = solver.LR_PER_256[0] * solver.BATCH_SIZE / 256
         assert (pytest.approx(rate), solver.BATCH_SIZE, solver.EPOCHS) == found, name
     mae = load_config("linear_imagenet_mae.yaml", get_defaults())
-    assert mae.BACKBONE.NAME == "vit_base_patch16_224", "what `--weights random` stands for"
+    assert mae.BACKBONE.NAME == "vit_base_patch16_224", "what `--weights random` means"
 
 
 def test_configs_say_what_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Large-scale jitter against loops over pixels and points, and polygons against filled ones."""
+"""Large-scale jitter against loops over pixels and points; polygons against filled ones."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_is_cut_off_is_dropped_and_boxes_are_tight(sample: Sample) -> None:
 
 
 def _inside(x: float, y: float, corners: list[list[float]]) -> bool:
-    """Whether a point lies on the same side of all edges of a triangle."""
+    """Whether a point is on the same side of all edges of a triangle."""
     sides = []
     for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1]):
         sides.append((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) > 0)

@@ -1,4 +1,4 @@
-"""What the detector is given, and that it depends on (seed, position) alone."""
+"""The input of the detector, which depends only on (seed, position)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Detectors that both engines must agree on, their inputs and weights, without stored data.
+"""Detectors for which both engines must agree, with their inputs and weights, without stored data.
 
-A case's name gives config keys, batches, and a state dict made from the names and shapes of its
-entries. Everything random is a uniform draw of numpy: exactly the same numbers on
-every machine, unlike torch's normal draws, whose last bits depend on the processor.
+The name of a case gives config keys, batches, and a state dict made from the names and shapes of
+its entries. Everything random is a uniform draw of numpy, which gives exactly the same numbers on
+every machine. The last bits of torch's normal draws depend on the processor.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
         "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.3,
     },
-    # Keypoint R-CNN: with masks beside it; with the other divisor, refined boxes and one map; in a
+    # Keypoint R-CNN: also with masks; with the other divisor, refined boxes and one map; in a
     # cascade
     "fpn_keypoints": {**FPN_R18, **KEYPOINTS},
     "c5_keypoints": {

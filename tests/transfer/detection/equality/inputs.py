@@ -1,8 +1,8 @@
-"""Images, annotations, schedules and detections that both engines are given, made from seeds.
+"""Images, annotations, schedules and detections that both engines get, made from seeds.
 
-In: a folder for what must lie on disk. Out: small data sets in VOC's and COCO's layout with
-everything awkward (difficult, crowd, 1 px, one object, none, extreme aspect, turned by EXIF), and
-random detections with their ground truth.
+They are small data sets in VOC's and COCO's layout, written into a folder, with all difficult cases
+(difficult, crowd, 1 px, one object, none, extreme aspect ratio, rotated by EXIF), and random
+detections with their ground truth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Everything around the detector, as our engine computes it: a folder to write in, arrays out.
+"""Everything around the detector, as our engine computes it, as arrays.
 
-`TOPICS` has the keys of `their_inputs.TOPICS`; each pair of functions returns the same arrays.
+`TOPICS` has the keys of `their_inputs.TOPICS`; both functions of a key return the same arrays.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def crops(folder: Path, mask_format: str | None = None) -> dict[str, np.ndarray]
 
 
 class _OldDraws(np.random.RandomState):
-    """numpy's old generator with the new one's name for whole numbers."""
+    """numpy's old generator with the new one's name for integers."""
 
     def integers(self, low: int, high: int) -> int:
         return int(self.randint(low, high))

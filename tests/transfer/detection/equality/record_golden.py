@@ -1,9 +1,9 @@
-"""Records golden outputs from the real Detectron2, for machines where it cannot be installed.
+"""Records golden outputs from the real Detectron2, for machines on which it cannot be installed.
 
-Run from the checkout, with a Python that has it: `python -m
-tests.transfer.detection.equality.record_golden [CASE ...]`. One small .npz per case goes to
-`tests/transfer/detection/golden/`; weights and inputs are not stored, they follow from names and
-seeds. After a change of cases.py or inputs.py, run it again and commit what it wrote.
+Run it from the checkout, with a Python that has Detectron2: `python -m
+tests.transfer.detection.equality.record_golden [CASE ...]`. It writes one small .npz per case to
+`tests/transfer/detection/golden/`. Weights and inputs are not stored, because they follow from
+names and seeds. After a change of cases.py or inputs.py, run it again and commit what it wrote.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a detector does in training and at test time, in full and in few numbers.
+"""What a detector does in training and at test time, in full and as a few numbers.
 
-In: a side (ours or Detectron2's) and the name of a case. Out: a `CaseRun` of everything computed,
-and `condense`, which turns it into the small arrays that are kept as golden outputs.
+From a side (ours or Detectron2's) and the name of a case it makes a `CaseRun` of everything that is
+computed. `condense` turns this into the small arrays that are kept as golden outputs.
 """
 
 from __future__ import annotations

@@ -337,6 +337,6 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
 
 
 def record(name: str) -> dict[str, np.ndarray]:
-    """One topic in a folder of its own."""
+    """Computes one topic in a separate folder."""
     with tempfile.TemporaryDirectory() as folder:
         return TOPICS[name](Path(folder))

@@ -71,7 +71,7 @@ class Theirs:
 def build_adamw(
     model: nn.Module, base_lr: float, weight_decay: float, layer_decay: float
 ) -> torch.optim.Optimizer:
-    """As Detectron2's configs of ViTDet make it."""
+    """Built as in Detectron2's configs of ViTDet."""
     params = get_default_optimizer_params(
         model,
         base_lr=base_lr,

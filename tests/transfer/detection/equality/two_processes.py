@@ -1,7 +1,7 @@
 """A norm layer in two gloo processes whose batches differ in size: outputs, gradients, statistics.
 
-In: a function that makes the layer (found by name in the new processes), a folder to meet in. Out:
-arrays by name and rank.
+The inputs are a function that makes the layer (found by name in the new processes) and a folder for
+the exchange of files. The outputs are arrays by name and rank.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""COCO metrics against pycocotools called directly, through our file of results."""
+"""COCO metrics against pycocotools, which is called directly on our file of results."""
 
 from __future__ import annotations
 

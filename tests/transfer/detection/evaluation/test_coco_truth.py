@@ -1,4 +1,4 @@
-"""The evaluators' object under ids of our own gives pycocotools' numbers on the file itself."""
+"""The evaluators' object with our ids gives the numbers of pycocotools on the file itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our scores beside those of Detectron2's own evaluators, on random detections: to 1e-9."""
+"""Our scores against those of Detectron2's evaluators on random detections, to 1e-9."""
 
 from __future__ import annotations
 

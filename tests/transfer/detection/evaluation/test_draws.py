@@ -1,4 +1,4 @@
-"""Metrics of reweighted images against evaluators on data with the images literally repeated."""
+"""Metrics of reweighted images against evaluators on data with really repeated images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def thing(image_id: int, label: int, box: np.ndarray) -> dict[str, Any]:
 def repeated(
     truth: dict[str, Any], found: list[dict[str, Any]], times: dict[int, int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data set and its detections with image i `times[i]` times, under ids of its own."""
+    """The data set and its detections with image i `times[i]` times, each with a new id."""
     copies = [(i["id"], c) for i in truth["images"] for c in range(times[i["id"]])]
     new = {copy: number for number, copy in enumerate(copies, start=1)}
 
@@ -189,7 +189,7 @@ def test_each_class_area_and_threshold(
 def test_matches_by_hand() -> None:
     """Ties go to the last object; ignored objects are second choice; crowds are never used up."""
     ious = np.array([[0.8, 0.8, 0.9], [0.8, 0.7, 0.9], [0.6, 0.6, 0.9], [0.2, 0.2, 0.9]])
-    # the same overlaps for two pairs: the third object of the second is no crowd
+    # the same overlaps for two pairs: the third object of the second is not a crowd
     ious, pairs = np.concatenate([ious, ious]), np.repeat([0, 1], 4)
     ignored = np.array([[[False, False, True]]] * 2)
     crowd = np.array([[False, False, True], [False, False, False]])

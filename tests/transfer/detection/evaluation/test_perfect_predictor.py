@@ -77,7 +77,7 @@ def listed(entry: Content) -> Content:
 
 
 def crowds(content: Content) -> None:
-    """A crowd region over each image, beside the objects."""
+    """A crowd region over each image, in addition to the objects."""
     whole = [0, 0, 64, 64]
     for number in (1, 2, 3):
         crowd = {

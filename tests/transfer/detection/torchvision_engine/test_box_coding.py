@@ -1,4 +1,4 @@
-"""Box coder: known values, the way there and back, the clamp."""
+"""Box coder: known values, encoding and decoding, the clamp."""
 
 from __future__ import annotations
 

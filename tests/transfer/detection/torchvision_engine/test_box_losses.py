@@ -26,7 +26,7 @@ def random_boxes(count: int, seed: int) -> Tensor:
 
 
 def slow_overlap_loss(kind: str, box: list[float], truth: list[float]) -> float:
-    """Of one box, from the papers' equations, without a small number in a quotient."""
+    """The loss of one box, from the papers' equations, without a small number in a quotient."""
     width = min(box[2], truth[2]) - max(box[0], truth[0])
     height = min(box[3], truth[3]) - max(box[1], truth[1])
     both = max(width, 0.0) * max(height, 0.0)

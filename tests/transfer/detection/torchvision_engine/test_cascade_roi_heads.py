@@ -1,4 +1,4 @@
-"""A cascade: which boxes each stage is given, what it is trained on, what is detected."""
+"""A cascade: the boxes that each stage gets, what it is trained on, what is detected."""
 
 from __future__ import annotations
 

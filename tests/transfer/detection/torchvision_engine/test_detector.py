@@ -1,4 +1,4 @@
-"""Whole detectors on tiny images: losses, gradients, empty cases, batching, preprocessing."""
+"""Complete detectors on tiny images: losses, gradients, empty cases, batching, preprocessing."""
 
 from __future__ import annotations
 

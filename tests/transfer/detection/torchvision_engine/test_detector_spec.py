@@ -1,4 +1,4 @@
-"""What a detector's spec may hold, and that it reaches the parts."""
+"""The values that a detector's spec allows, and that they reach the parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading a backbone and a whole model: what arrives, what is reported, what is refused."""
+"""Loading a backbone and a complete model: what is loaded, what is reported, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask targets: rectangles whose answer is plain, and pycocotools on a polygon moved by hand."""
+"""Mask targets: rectangles with an obvious answer, and pycocotools on a polygon moved by hand."""
 
 from __future__ import annotations
 

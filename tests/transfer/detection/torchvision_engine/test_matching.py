@@ -1,4 +1,4 @@
-"""Matching against loops; sampling against its promises and its random draws."""
+"""Matching against loops; sampling against its specification and its random draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""timm's ConvNets under a pyramid: the maps are timm's own, norms and parts can be fixed."""
+"""timm's ConvNets under a pyramid: the maps equal timm's, norms and parts can be fixed."""
 
 from __future__ import annotations
 

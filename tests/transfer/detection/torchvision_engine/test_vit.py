@@ -1,4 +1,4 @@
-"""ViTDet's ViT against attention written token by token, and against timm where both are one."""
+"""ViTDet's ViT against attention written token by token, and against timm where both are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a detector's input was normalised: by its file, by the config beside it, or by a warning."""
+"""How a detector's input was normalised: from its file, the config next to it, or a warning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WRONG = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """As Detectron2 writes it: nothing but tensors."""
+    """A file as Detectron2 writes it: only tensors."""
     path = tmp_path / "model_final.pth"
     torch.save({"model": make_detector(config(), Preprocess()).state_dict()}, path)
     return path

@@ -1,4 +1,4 @@
-"""Which parts of another detector's file a detector starts from, and why not the others."""
+"""Which parts of a different detector's file a detector starts from, and why not the others."""
 
 from __future__ import annotations
 

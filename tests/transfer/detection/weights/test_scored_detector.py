@@ -158,7 +158,7 @@ def test_a_voc_folder_has_no_order_and_may_hold_more_classes(
 
 
 def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As Detectron2's: the names are TRANSFER.CLASSES, of the training set, or of the test set."""
+    """Like Detectron2's file: names are TRANSFER.CLASSES, or the training or test set's."""
     model = tmp_path / "model_final.pth"
     content = torch.load(data / "run/trial_0/model_final.pth", weights_only=True)
     torch.save({"model": content["model"]}, model)
@@ -177,7 +177,7 @@ def test_a_file_without_names(data: Path, tmp_path: Path, caplog: pytest.LogCapt
     )
     assert classes("gone", "TRANSFER.CLASSES", "('odd', 'even')") == ("odd", "even")
     (tmp_path / "config.yaml").write_text("MODEL: {}\nTRANSFER: {CLASSES: [odd, even]}")
-    assert classes("gone") == ("odd", "even"), "the config beside the model names them"
+    assert classes("gone") == ("odd", "even"), "the config next to the model names them"
     assert "does not name its classes" not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Starting from a whole detector's file: what arrives, what is refused, what the record says."""
+"""Starting from a complete detector's file: what is loaded or refused, what the record says."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_identity_is_the_whole_detectors(model: Path) -> None:
 def test_a_zoo_file_says_nothing_of_its_pixels(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last stage of a C4 detector's ResNet lies in its head; the config's pixels are taken."""
+    """The last stage of a C4 detector's ResNet is in its head; the config's pixels are taken."""
     words = ("MODEL.RESNETS.DEPTH", "50", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads")
     state = make_state("voc_supervised_msra.yaml", *words, "MODEL.ROI_HEADS.NUM_CLASSES", "80")
     arrays = {k: v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}

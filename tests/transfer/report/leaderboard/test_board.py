@@ -1,4 +1,4 @@
-"""The leaderboard beside slow references: loops over draws, scipy, and rows that are equal."""
+"""The leaderboard against slow references: loops over draws, scipy, and equal rows."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_gaps_are_named(tmp_path: Path, write_run: Writer) -> None:
     assert "not ranked overall, because of fewer than half of the tasks: worst (1 of 4)" in notes
     assert "knn_photos: no knn20_top1 of good: not ranked there" in notes
     assert "knn_photos: one checkpoint only (best): not a task here" in notes
-    assert "the uncertainty of these rows is known in part only" in notes
+    assert "the uncertainty of these rows is only partly known" in notes
     assert [row.label for row in board.rows] == ["best", "good", "worst"]
 
 

@@ -1,7 +1,7 @@
-"""Debian's chromium driven through its own DevTools protocol: no package beside the browser.
+"""Controls Debian's chromium with its DevTools protocol; the browser is the only package needed.
 
-The protocol runs over two pipes (`--remote-debugging-pipe`: commands on descriptor 3, answers on
-4, each one JSON text and a zero byte), as https://chromedevtools.github.io/devtools-protocol says.
+The protocol uses two pipes (`--remote-debugging-pipe`: commands on descriptor 3, answers on 4, each
+one JSON text and a zero byte), as https://chromedevtools.github.io/devtools-protocol describes.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
-        """A PNG of the window, or of the whole page."""
+        """A PNG of the window, or of the complete page."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
@@ -130,7 +130,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF")["data"]))
 
     def names(self) -> list[tuple[str, str]]:
-        """(role, name) of what a screen reader is told, in order."""
+        """(role, name) of what a screen reader reads, in order."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", ""))

@@ -1,4 +1,4 @@
-"""What a screen reader is told, and contrast in both themes, measured in a real browser."""
+"""What a screen reader reads, and contrast in both themes, measured in a real browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.transfer.report.page.browser import Browser, needs_browser
 
 pytestmark = needs_browser
 
-# WCAG 2.2, 1.4.3: contrast of each text with what lies behind it; 1.4.11: of the figures' marks.
+# WCAG 2.2, 1.4.3: contrast of each text with what is behind it; 1.4.11: of the figures' marks.
 CONTRAST = """(() => {
   document.querySelectorAll("details").forEach(part => { part.open = true; });
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);

@@ -1,4 +1,4 @@
-"""Records and artifacts to groups of figures: what is drawn, and what is said where nothing is."""
+"""From records and artifacts to groups of figures: what is drawn, and the text if nothing is."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_pairs(tmp_path: Path, write_run: Writer) -> None:
 
 
 def test_pairs_have_intervals(tmp_path: Path, write_run: Writer) -> None:
-    """As scipy's t interval of two independent samples has them, whatever the seeds."""
+    """They equal scipy's t interval of two independent samples, for any seeds."""
     values = {"a": [50.0, 52.5, 51.0, 53.0], "b": [48.0, 51.5, 50.5, 50.0]}
     for name, numbers in values.items():
         for trial, value in enumerate(numbers):

@@ -75,7 +75,7 @@ def test_comparing_two_rows(browser: Browser) -> None:
     assert browser.run(labels) == ["simclr", "mscn"]
     first, second = browser.run(PAIR)
     open_ = "none | not resolved: no interval (one trial, no replicates) | unknown"
-    # A single trial beside two, which tell how trials spread
+    # A single trial next to two trials, which show how trials spread
     known = "+27.5 to +49.5over trials; pooled SD 0.71, 1 df | not resolved: one trial | 14.1"
     assert first == f"linear_photos: top1 | +38.5 | {known} | 48.5 (n=1) | 10.0 ± 0.7 (n=2)"
     assert second == f"voc_mscn: bbox/AP | +0.8 | {open_} | 20.8 (n=1) | 20.0 (n=1)"

@@ -1,4 +1,4 @@
-"""What the page says of the numbers, without a browser: intervals, marks, flags, published rows."""
+"""What the page says about the numbers, without a browser: intervals, marks, flags, rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of very many rows: its tables hold all, figures and comparisons those that matter."""
+"""A page of very many rows: its tables have all of them, figures and comparisons a selection."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def pictures() -> dict[str, bytes]:
 
 
 def _write_artifacts(path: Path, task: str, pictures: dict[str, bytes]) -> None:
-    """What a run stores beside its record."""
+    """What a run stores next to its record."""
     generator, folder = np.random.default_rng(len(str(path))), path.parent
     record = json.loads(path.read_text())
     for name, content in pictures.items():
