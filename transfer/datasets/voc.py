@@ -44,9 +44,11 @@ def check_layout(folder: Path, split: str) -> Path:
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     for needed in (folder, folder / "JPEGImages", folder / "Annotations", listing):
         if not needed.exists():
+            near = near_matches(split, [file.stem for file in listing.parent.glob("*.txt")])
             raise InputError(
-                f"{needed} is missing; expected {folder}/{{JPEGImages/*.jpg, Annotations/*.xml, "
-                f"ImageSets/Main/{split}.txt}}{_merged(folder)}{root_hint(needed)}"
+                f"{needed} is missing{near}; expected {folder}/{{JPEGImages/*.jpg, "
+                f"Annotations/*.xml, ImageSets/Main/{split}.txt}}{_merged(folder)}"
+                f"{root_hint(needed)}"
             )
     return listing
 
