@@ -134,6 +134,8 @@ def dry_run(jobs: Sequence[Job], checks: Any, pretraining: Any, args: Namespace)
     found = estimate_jobs(jobs, checks, probe, lambda line: print(line, file=sys.stderr))
     print(plan_json(jobs, found, needs) if args.json else plan_text(jobs, found, needs))
     check_needs(needs)
+    if bad := len(checks.problems):
+        print(f"{bad} of {len(jobs)} jobs cannot start here; the plan says why", file=sys.stderr)
     return 0
 
 

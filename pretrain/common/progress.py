@@ -193,7 +193,8 @@ class ProgressBar(tqdm):
         now = time.monotonic()
         if now - self._written_at >= self._period:
             self._keep()
-        if now - self._told_at >= LINE_SECONDS:
+        ended = bool(self.total) and self.n >= self.total  # then `close` writes the line
+        if now - self._told_at >= LINE_SECONDS and not ended:
             self._tell(now)
         return shown
 

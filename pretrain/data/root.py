@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import near_matches
 
 VARIABLE = "DETECTRON2_DATASETS"
 
@@ -24,12 +26,24 @@ def below_root(name: str) -> Path:
 def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
     """Raises InputError, with the expected tree, for the first of the needed paths that is missing.
 
+    The message names what has a similar name in the same folder.
+
     Args:
         expected: makes the text, only if something is missing.
     """
     for path in needed:
         if not path.exists():
-            raise InputError(f"{path} is missing; expected {expected()}{root_hint(path)}")
+            near = near_matches(path.stem, _others(path))
+            raise InputError(f"{path} is missing{near}; expected {expected()}{root_hint(path)}")
+
+
+def _others(path: Path) -> list[str]:
+    """The names, without the suffix, of what has the path's suffix in its folder; 1,000 at most."""
+    try:
+        entries = list(islice(path.parent.iterdir(), 1000))
+    except OSError:  # the folder is missing, too
+        return []
+    return [entry.stem for entry in entries if entry.suffix == path.suffix]
 
 
 def root_hint(missing: Path) -> str:

@@ -91,7 +91,7 @@ class ProgressBar(Callback):
             images = (training.step - self._step) * training.batch_size
             speed = images / max(training.seconds - self._seconds, 1e-9)
             loss = training.guard.last
-            shown = {"images/s": f"{speed:.0f}", "loss": f"{loss:.3f}"}
+            shown = {"images/s": f"{speed:.{0 if speed >= 10 else 1}f}", "loss": f"{loss:.3f}"}
             self._bar.set_postfix(shown, refresh=False)
             self._shown, self._step = time.monotonic(), training.step
             self._seconds = training.seconds

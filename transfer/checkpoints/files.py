@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import near_matches
 from pretrain.common.printable import printable
 from transfer.checkpoints.readers.not_weights import what_folder_is
 
@@ -82,10 +84,22 @@ def local_file(path: str | Path) -> Path:
     if file.is_dir():
         return local_file(_file_of(file))
     if not file.is_file():
-        raise InputError(f"no weights file at {file}")
+        raise InputError(f"no weights file at {printable(file)}{_instead_of(file)}")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes); copy or download it again")
     return file
+
+
+def _instead_of(file: Path) -> str:
+    """Returns what may have been meant: a file of a similar name, or a name without its prefix."""
+    if not file.parent.is_dir():
+        return f": {printable(file.parent)} is not a folder"
+    with suppress(OSError):
+        kinds = {*SUFFIXES, file.suffix}
+        names = [name for name in os.listdir(file.parent) if Path(name).suffix in kinds]
+        if near := near_matches(file.name, names):
+            return printable(near)
+    return "; names of published weights begin with torchvision:, timm: or hf-hub:"
 
 
 def _file_of(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from pretrain.common.errors import InputError
 from transfer.checkpoints.files import RANDOM, file_sha256
 from transfer.checkpoints.opened import OpenedWeights, as_opened
 from transfer.checkpoints.read import random_weights, read_weights
+from transfer.checkpoints.sources import check_source
 
 
 @pytest.fixture
@@ -33,6 +34,18 @@ def test_the_content_is_read_once_and_serves_every_question(file: Path) -> None:
     opened.close()
     with pytest.raises(InputError, match="no weights file at|No such file"):
         read_weights(opened)
+
+
+def test_a_missing_file_is_told_with_what_may_have_been_meant(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "backbones.py").touch()
+    for name, told in (
+        (str(tmp_path / "backbon.pth"), " (did you mean 'backbone.pth'?)"),
+        (str(tmp_path / "gone" / "a.pth"), f": {tmp_path / 'gone'} is not a folder"),
+        ("resnet50", "; names of published weights begin with torchvision:, timm: or hf-hub:"),
+    ):
+        with pytest.raises(InputError) as error:
+            check_source(name)
+        assert str(error.value) == f"no weights file at {name}{told}"
 
 
 def test_another_process_gets_the_source_alone(file: Path) -> None:

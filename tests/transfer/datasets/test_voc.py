@@ -120,6 +120,12 @@ def test_a_key_states_where_a_set_counts_from(tmp_path: Path) -> None:
         left("two")
 
 
+def test_a_misspelt_split_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    make(tmp_path, "a", [BOX])
+    with pytest.raises(InputError, match=r"Main/trian.txt is missing \(did you mean 'train'\?\)"):
+        read_voc(tmp_path, "trian", ("cat",))
+
+
 def test_the_official_sets_count_from_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,7 +93,9 @@ def test_a_batch_that_does_not_divide(
     tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     assert main([*suite, "--gpus-per-job", "3", "--dry-run", "--probe-seconds", "0"]) == 0
-    assert "SOLVER.IMS_PER_BATCH 8 is not a multiple of 3" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "cannot start here: SOLVER.IMS_PER_BATCH 8 is not a multiple of 3" in said.out
+    assert "1 of 2 jobs cannot start here" in said.err
 
 
 def test_plan_first(tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture) -> None:

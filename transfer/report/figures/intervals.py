@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transfer.report.figures.axes import WIDTH, axis
-from transfer.report.figures.svg import group, mark, number, open_svg, shorten, text, tip
+from transfer.report.figures.row_frame import RowFrame
+from transfer.report.figures.svg import group, mark, shorten, text, tip
 
-LEFT, RIGHT, TOP, ROW = 160, 60, 24, 24
+LEFT, RIGHT, ROW = 160, 60, 24
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,11 @@ class Interval:
 def interval_chart(rows: Sequence[Interval], title: str) -> str:
     """Draws a mark and its interval for each row, in the given order, on one scale."""
     scale = axis([end for row in rows for end in (row.low, row.value, row.high)], title)
-    height = TOP + ROW * len(rows) + 8
-
-    def place(value: float) -> float:
-        return LEFT + scale.part(value) * (WIDTH - LEFT - RIGHT)
-
-    parts = [open_svg(WIDTH, height, title)]
-    for tick in scale.ticks:
-        x = place(tick)
-        parts.append(f'<path class="grid" d="M{x:.1f} {TOP - 6}V{height - 6}"/>')
-        parts.append(text(x, 12, number(tick), "middle"))
+    frame = RowFrame(scale, LEFT, RIGHT, ROW, len(rows))
+    parts = [frame.draw(title)]
     for index, row in enumerate(rows):
-        y = TOP + index * ROW + ROW / 2
-        low, middle, high = map(place, (row.low, row.value, row.high))
+        y = frame.middle(index)
+        low, middle, high = map(frame.place, (row.low, row.value, row.high))
         ends = f"M{low:.1f} {y - 4:.1f}v8M{high:.1f} {y - 4:.1f}v8"
         found = [tip(f"{row.label}: {row.words}"), text(8, y + 4, shorten(row.label, 21))]
         found.append(f'<path class="whisker" d="M{low:.1f} {y:.1f}H{high:.1f}{ends}"/>')
