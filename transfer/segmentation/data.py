@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
@@ -52,6 +52,7 @@ CLASSES_FILE = "classes.txt"
 BACKGROUND = "background"
 READ_MASKS = 25_000  # most mask files whose content is compared; ADE20K has fewer
 CLASSES = (BACKGROUND, *VOC_CLASSES)
+STEPS = {"L;2": 85, "L;4": 17}  # Pillow's raw mode -> factor
 WHOLE = 2**30  # bytes; every mask is smaller
 # name -> folder below the root, split
 BUILTIN = {
@@ -259,22 +260,43 @@ def read_mask(path: str) -> np.ndarray:
     """Returns class numbers, uint8 (H, W); InputError, with the path, for any other file."""
     try:
         with Image.open(path) as image:
-            mode, mask = image.mode, np.asarray(image)
+            mode, step = image.mode, _step(image)
+            mask = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"mask {path} cannot be read ({error}): truncated or damaged; replace it"
         ) from None
-    if mode not in ("P", "L"):
+    if what := not_numbers(mode):
         raise InputError(
-            f"mask {path} has colours ({mode}), not class numbers; save it as 8-bit grey or with "
-            "a palette"
+            f"mask {path} has {what}, not class numbers; save it as 8-bit grey or with a palette"
         )
-    return mask
+    return mask.astype(np.uint8) if step == 1 else mask // step
+
+
+def not_numbers(mode: str) -> str:
+    """What the pixels of an image of Pillow's mode are, if they are not class numbers; else ""."""
+    if mode in ("P", "L", "1"):
+        return ""
+    deep = mode.startswith(("I", "F"))
+    return f"{'more than 8 bits a pixel' if deep else 'colours'} ({mode})"
+
+
+def _step(image: Image.Image) -> int:
+    """By how much Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, to fill 8 bits."""
+    tile = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return STEPS.get(str(tile[0][3]), 1) if tile else 1
+
+
+def wrong_numbers(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """The numbers in a uint8 mask that are neither a class nor 255, rising."""
+    counts = np.bincount(mask.reshape(-1), minlength=256)
+    counts[:num_classes] = counts[IGNORE] = 0
+    return np.flatnonzero(counts)
 
 
 def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
     """Raises InputError for a number that is not a class and not 255."""
-    wrong = np.setdiff1d(mask, np.r_[np.arange(num_classes), IGNORE])
+    wrong = wrong_numbers(mask, num_classes)
     if wrong.size:
         raise InputError(
             f"mask {path} has the number {wrong[0]}, but there are {num_classes} classes "
