@@ -63,7 +63,7 @@ def _facts_of_timm(backbone: str, content: Mapping[str, Any]) -> Facts:
 
     config = get_pretrained_cfg(backbone)
     preprocess = Preprocess(tuple(config.mean), tuple(config.std)) if config else Preprocess()
-    if preprocess == Preprocess():
+    if config is None or preprocess == Preprocess():
         return no_facts(content)
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (config.mean, config.std))
     return Facts(
