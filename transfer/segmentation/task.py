@@ -32,7 +32,7 @@ from transfer.detection.roles import is_linear_probe
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.cityscapes import draw_cityscapes, summarize_cityscapes
-from transfer.segmentation.data import SemanticSet, open_sets
+from transfer.segmentation.data import SemanticSet, check_listed_classes, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
 from transfer.segmentation.mask_checks import check_masks_of
@@ -83,6 +83,9 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         limit = cfg.TRANSFER.LIMIT_IMAGES
         train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
         test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
+        if not cfg.TRANSFER.CLASSES:
+            owner = f"the training set {train_set.name}"
+            check_listed_classes(cfg.DATASETS.TEST, train_set.classes, owner)
         _check_images(train_set, test_set, scan=scan)
         return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
 
@@ -176,6 +179,8 @@ def open_trained(request: Request) -> tuple[CfgNode, SemanticSet]:
     named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
     classes = named or open_sets(cfg.DATASETS.TRAIN).classes
     test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
+    if not cfg.TRANSFER.CLASSES:
+        check_listed_classes(cfg.DATASETS.TEST, classes, str(request.weights))
     _check_images(test_set)
     return segmentation_config.with_data(cfg, test_set), test_set
 
