@@ -30,6 +30,7 @@ from transfer.datasets.annotation_values import (
 from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
 from transfer.datasets.coco_annotations import values
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
+from transfer.datasets.keypoint_checks import PlaceCheck
 from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
@@ -198,6 +199,7 @@ def read_annotations(
     """
     listed = {as_id(entry["id"]) for entry in content["images"]}
     boxes, corners, records = BoxCheck(findings), _Corners(), content["annotations"]
+    points_check = PlaceCheck(findings)
     places: Iterable[int] = range(len(records))
     if clear is not None:
         boxes.add_clear(len(clear.rows))
@@ -219,10 +221,12 @@ def read_annotations(
         if found is not None and keypoints:
             points = read_keypoints(findings, where, entry.get("keypoints"), keypoints)
             found = replace(found, keypoints=points)
+            points_check.add(where, points or (), image.width, image.height)
         if found is not None:
             corners.add(found)
             yield found
     boxes.finish()
+    points_check.finish()
     corners.finish(findings)
 
 

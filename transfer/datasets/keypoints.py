@@ -17,7 +17,7 @@ import numpy as np
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import read_numbers, shown
-from transfer.datasets.samples import DetectionSet, Sample
+from transfer.datasets.samples import Sample
 
 # How far off each keypoint of a person may be in COCO's metric (cocodataset.org, "Keypoint
 # Evaluation"): nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles. They are
@@ -28,6 +28,7 @@ COCO_SIGMAS = (
 )
 COUNT = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
 NOT_TRIPLES = "keypoints are not {0} times x, y, visibility ({1} {0})"
+NOT_FLAT = "keypoints are not one list x, y, visibility, x, y, visibility, ..."
 BAD_VISIBILITY = "visibilities of keypoints are not 0, 1 or 2"
 # COCO's "left_eye", also "LeftEye", "eye LEFT", "L_Eye" and "paw.r"
 _SIDE = re.compile(
@@ -64,8 +65,11 @@ def read_keypoint_names(path: Path, content: Mapping[str, Any], count: int) -> t
             f"{path} names {len(first)} keypoints ({', '.join(first[:4])}...), but {COUNT} is "
             f"{count}; set it to {len(first)}"
         )
-    if len(set(first)) < count:
-        raise InputError(f"{path}: 'keypoints' of a category lists a name twice; rename one")
+    twice = next((name for name in first if first.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{path}: 'keypoints' of a category lists the name {shown(twice)} twice; rename one"
+        )
     return tuple(first)
 
 
@@ -74,6 +78,9 @@ def read_keypoints(
 ) -> tuple[float, ...] | None:
     """x, y, v of each keypoint of an object, as annotated; None if it has none, or refused ones."""
     if not value:
+        return None
+    if isinstance(value, list) and isinstance(value[0], (list, dict)):
+        findings.refuse(NOT_FLAT, f"{where} ({shown(value)})", "write them in this form")
         return None
     if not isinstance(value, list) or len(value) != 3 * count:
         what = f"{len(value)} numbers" if isinstance(value, list) else shown(value)
@@ -115,43 +122,6 @@ def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _other_side(name: str) -> str:
     return _SIDE.sub(lambda side: _OTHER_SIDE[side[0]], name)
-
-
-def check_keypoints(data: DetectionSet, mirrored: bool) -> None:
-    """Raises InputError unless an object can be trained on: it has a labelled keypoint.
-
-    Args:
-        mirrored: whether images are flipped, which takes the keypoints' names.
-    """
-    if data.layout != "coco":
-        raise InputError(
-            f"{data.name} has no keypoints: MODEL.KEYPOINT_ON True needs annotations in COCO's "
-            "layout"
-        )
-    if not any(map(labelled, data.samples)):
-        raise InputError(
-            f"no object of {data.name} has a labelled keypoint; annotate some, or set "
-            "MODEL.KEYPOINT_ON False"
-        )
-    if not mirrored:
-        return
-    if not data.keypoint_names:
-        raise InputError(
-            f"the categories of {data.name} name no keypoints, so that nobody knows which are "
-            "swapped in a mirrored image; add 'keypoints': [NAME, ...] to them, or set "
-            "INPUT.RANDOM_FLIP none"
-        )
-    flip_order(data.keypoint_names)
-
-
-def check_same_keypoints(trained: DetectionSet, tested: DetectionSet) -> None:
-    """Raises InputError if two sets name different keypoints, or the same ones in another order."""
-    ours, theirs = trained.keypoint_names, tested.keypoint_names
-    if ours and theirs and ours != theirs:
-        raise InputError(
-            f"the keypoints of {tested.name} ({', '.join(theirs)}) are not those of {trained.name} "
-            f"({', '.join(ours)}); give sets of one kind, in one order"
-        )
 
 
 def rows_with_keypoints(samples: Sequence[Sample], least: int) -> np.ndarray:

@@ -82,6 +82,13 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
             f"; {above} has them: the names begin with the folder's name, so give "
             f"coco:FILE.json:{above}"
         )
+    for name in missing:
+        path = folder / name
+        if _is_link(path):
+            return (
+                f"; it is a link to {shown(os.readlink(path), MOST)}, which is not a file: restore "
+                "what it leads to, or link again"
+            )
     there = _index(folder)
     for name in missing:
         for changed, why in _variants(name):
@@ -92,6 +99,14 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
                     "correct 'file_name', or rename the files"
                 )
     return "; check the folder and the names in the annotation file"
+
+
+def _is_link(path: Path) -> bool:
+    """Whether a missing file is a link that leads nowhere."""
+    try:
+        return os.path.islink(path)
+    except ValueError:  # a NUL
+        return False
 
 
 def _index(folder: Path) -> dict[str, str]:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
 from transfer.datasets.cityscapes_labels import INSTANCES
 
+STEPS = {"L;2": 85, "L;4": 17}  # Pillow's raw mode -> factor
+
 
 def read_mask(path: str) -> np.ndarray:
     """Returns class numbers, uint8 (H, W); InputError, with the path, for any other file."""
-    mask, mode = _read(path, f"mask {path}")
-    if mode not in ("P", "L"):
+    mask, mode, step = _read(path, f"mask {path}")
+    if what := not_numbers(mode):
         raise InputError(
-            f"mask {path} has colours ({mode}), not class numbers; save it as 8-bit grey or with "
-            "a palette"
+            f"mask {path} has {what}, not class numbers; save it as 8-bit grey or with a palette"
         )
-    return mask
+    return mask.astype(np.uint8) if step == 1 else mask // step
+
+
+def not_numbers(mode: str) -> str:
+    """What the pixels of an image of Pillow's mode are, if they are not class numbers; else ""."""
+    if mode in ("P", "L", "1"):
+        return ""
+    deep = mode.startswith(("I", "F"))
+    return f"{'more than 8 bits a pixel' if deep else 'colours'} ({mode})"
 
 
 def read_instances(path: str) -> np.ndarray:
@@ -25,18 +34,25 @@ def read_instances(path: str) -> np.ndarray:
 
     Raises InputError if the file is not one of instances.
     """
-    ids, _ = _read(path, path)
+    ids, _, _ = _read(path, path)
     if ids.ndim != 2:
         raise InputError(f"{path} has colours, not numbers; unpack the official *{INSTANCES}")
     return ids.astype(np.int64)
 
 
-def _read(path: str, name: str) -> tuple[np.ndarray, str]:
-    """The pixels as they are in the file, (H, W) without colours, and Pillow's mode."""
+def _read(path: str, name: str) -> tuple[np.ndarray, str, int]:
+    """The pixels, (H, W) without colours, Pillow's mode, and the factor of `_step`."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image), image.mode
+            step = _step(image)  # known until the pixels are read
+            return np.asarray(image), image.mode, step
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"{name} cannot be read ({error}): truncated or damaged; replace it"
         ) from None
+
+
+def _step(image: Image.Image) -> int:
+    """By how much Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, to fill 8 bits."""
+    tile = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return STEPS.get(str(tile[0][3]), 1) if tile else 1

@@ -26,7 +26,7 @@ from pretrain.common.findings import warn_once
 from pretrain.common.safe_yaml import has_inert
 from pretrain.data.preprocess import Preprocess
 from transfer.datasets.checks_before_training import check_masks, check_trainable
-from transfer.datasets.keypoints import check_keypoints
+from transfer.datasets.keypoint_checks import check_keypoints
 from transfer.detection.config_checks import NAMES, check, value_of
 from transfer.detection.defaults import make_defaults
 from transfer.detection.roles import ROLES

@@ -23,7 +23,7 @@ from transfer.datasets.checks_before_training import check_one_file, check_scora
 from transfer.datasets.few_labels import is_drawn, split_part
 from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.import_shapely import import_shapely
-from transfer.datasets.keypoints import check_same_keypoints
+from transfer.datasets.keypoint_checks import check_same_keypoints, check_scorable_keypoints
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet, images_of
 from transfer.detection import config as detection_config
@@ -113,6 +113,8 @@ class DetectionTask(FineTuning[DetectionJob]):
         cfg = detection_config.with_data(cfg, train_set)
         check_same_keypoints(train_set, test_set)
         check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
+        if cfg.MODEL.KEYPOINT_ON:
+            check_scorable_keypoints(test_set)
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
         if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):

@@ -255,9 +255,16 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
     return samples
 
 
+def wrong_numbers(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """The numbers in a uint8 mask that are neither a class nor 255, in increasing order."""
+    counts = np.bincount(mask.reshape(-1), minlength=256)
+    counts[:num_classes] = counts[IGNORE] = 0
+    return np.flatnonzero(counts)
+
+
 def check_values(mask: np.ndarray, num_classes: int, path: str) -> None:
     """Raises InputError for a number that is not a class and not 255."""
-    wrong = np.setdiff1d(mask, np.r_[np.arange(num_classes), IGNORE])
+    wrong = wrong_numbers(mask, num_classes)
     if wrong.size:
         raise InputError(
             f"mask {path} has the number {wrong[0]}, but there are {num_classes} classes "
@@ -293,6 +300,32 @@ def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[s
         mask = read_mask(sample.mask_name)
         highest = max(highest, int(mask.max(initial=0, where=mask != IGNORE)))
     return tuple(map(str, range(highest + 1)))
+
+
+def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: str) -> None:
+    """Raises InputError if a folder's classes.txt gives the numbers of its masks another meaning.
+
+    Args:
+        names: of the test set.
+        classes: that it is scored with, by number; bare numbers, of data without names, mean any.
+        owner: what has these classes, for the message.
+    """
+    if tuple(classes) == tuple(map(str, range(len(classes)))):
+        return
+    own = [name for name in names if name.startswith(f"{PREFIX}:")]
+    for file in sorted({locate(name)[0] / CLASSES_FILE for name in own}):
+        listed = _read_classes(file) if file.is_file() else tuple(classes)
+        if listed != tuple(classes):
+            raise InputError(
+                f"{file} lists the classes {_some(listed)}, but {owner} has {_some(classes)}: a "
+                "number in a mask must mean the same class in both; correct the file and the "
+                "masks, or name the classes of all masks with TRANSFER.CLASSES"
+            )
+
+
+def _some(classes: Sequence[str]) -> str:
+    more = f", ... ({len(classes)})" if len(classes) > 8 else ""
+    return f"{', '.join(classes[:8])}{more}"
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:

@@ -33,9 +33,10 @@ from transfer.detection.scaling import for_processes
 from transfer.results.replicates import Replicates
 from transfer.segmentation import config as segmentation_config
 from transfer.segmentation.cityscapes import draw_cityscapes, summarize_cityscapes
-from transfer.segmentation.data import SemanticSet, open_sets
+from transfer.segmentation.data import SemanticSet, check_listed_classes, open_sets
 from transfer.segmentation.draw import draw_predictions, drawn_images
 from transfer.segmentation.evaluation import draw_metrics, summarize
+from transfer.segmentation.mask_checks import check_masks_of
 from transfer.segmentation.show import show_data
 from transfer.segmentation.training import (
     Predicted,
@@ -75,12 +76,18 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return segmentation_config.backbone_name(cfg)
 
     def open_data(self, request: Request, *, scan: bool = True) -> SegmentationJob:
-        """Opens both data sets; returns them with the config, which has the number of classes."""
+        """Opens both data sets; returns them with the config, which has the number of classes.
+
+        `scan`: also judges all masks, and their sizes.
+        """
         cfg = self.load_config(request.config, request.overrides)
         limit = cfg.TRANSFER.LIMIT_IMAGES
         train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES).limited(limit)
         test_set = open_sets(cfg.DATASETS.TEST, like=train_set).limited(limit)
-        _check_images(train_set, test_set)
+        if not cfg.TRANSFER.CLASSES:
+            owner = f"the training set {train_set.name}"
+            check_listed_classes(cfg.DATASETS.TEST, train_set.classes, owner)
+        _check_images(train_set, test_set, scan=scan)
         return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
 
     def prepare(self, request: Request, *, scan: bool = True) -> SegmentationJob:
@@ -157,7 +164,9 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         named = read_segmenter(request.opened).classes or tuple(cfg.TRANSFER.CLASSES)
         classes = named or open_sets(cfg.DATASETS.TRAIN).classes
         test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
-        _check_images(test_set)
+        if not cfg.TRANSFER.CLASSES:
+            check_listed_classes(cfg.DATASETS.TEST, classes, str(request.weights))
+        _check_images(test_set, scan=scan)
         return segmentation_config.with_data(cfg, test_set), test_set
 
     def evaluate(self, request: Request, trained: Trained[SemanticSet]) -> Scored | None:
@@ -170,14 +179,16 @@ class SegmentationTask(FineTuning[SegmentationJob]):
 
     def show_data(self, request: Request, count: int) -> list[Path]:
         """See `Task.show_data`."""
-        job = self.open_data(request)
+        job = self.open_data(request, scan=False)
         return show_data(job.cfg, job.train_set, Path(request.output), count)
 
 
-def _check_images(*sets: SemanticSet) -> None:
-    """Raises InputError for files that are not images."""
+def _check_images(*sets: SemanticSet, scan: bool = True) -> None:
+    """Raises InputError for what is not an image; with `scan` also for masks that do not fit."""
     for data in sets:
         check_kinds(data.name, [sample.file_name for sample in data.samples])
+        if scan:
+            check_masks_of(data)
 
 
 def _fit(job: SegmentationJob, cfg: CfgNode, weights: Weights, folder: Path) -> Fitted:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.convert import check, write_proven
 from transfer.checkpoints.networks.timm_convnets import is_timm_convnet
@@ -146,3 +147,18 @@ def test_networks_with_equal_tensors_are_told_apart_by_their_names(tmp_path: Pat
             outputs.append(build_frozen_backbone(read_weights(str(folder)))(images))
             assert torch.equal(outputs[-1], net(images))
     assert not torch.allclose(*outputs)
+
+
+def test_a_file_without_statistics_has_those_of_timms_own_weights(tmp_path: Path) -> None:
+    """Some of timm's networks take inputs of -1 to 1; a plain state dict does not say so."""
+    name = "tf_efficientnet_lite0"
+    state = timm.create_model(name, pretrained=False).state_dict()
+    torch.save(state, tmp_path / "x.pth")
+    weights = read_weights(str(tmp_path / "x.pth"), backbone=name)
+    assert weights.preprocess == Preprocess((0.5,) * 3, (0.5,) * 3)
+    assert any(f"timm's weights for {name}, (0.5, 0.5, 0.5)" in w for w in weights.warnings)
+    stated = {"mean": [0.1] * 3, "std": [0.2] * 3}
+    place = hub(tmp_path / "hub", state, architecture=name, pretrained_cfg=stated)
+    weights = read_weights(str(place))
+    assert weights.preprocess == Preprocess((0.1,) * 3, (0.2,) * 3)
+    assert not any("preprocessing" in w for w in weights.warnings)

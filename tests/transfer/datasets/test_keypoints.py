@@ -56,7 +56,7 @@ def test_names_in_a_file(tmp_path: Path) -> None:
         ((["a", "b"], ["b", "a"]), "its categories name different keypoints"),
         ((["a", 3],), "is not a list of names"),
         (("ab",), "is not a list of names"),
-        ((["a", "a"],), "lists a name twice"),
+        ((["a", "a"],), "lists the name .a. twice"),
         ((["a", "b", "c"],), "names 3 keypoints .*NUM_KEYPOINTS is 2; set it to 3"),
     ):
         with pytest.raises(InputError, match=f"x.json.*{message}"):

@@ -85,3 +85,9 @@ def test_names_may_not_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> N
         with pytest.raises(InputError, match="missing") as raised:
             check_files(folder, [name])
         assert str(raised.value).isprintable()
+
+
+def test_a_link_that_leads_nowhere_is_named(folder: Path) -> None:
+    (folder / "gone.jpg").symlink_to("moved/away.jpg")
+    with pytest.raises(InputError, match="gone.jpg is missing .*a link to 'moved/away.jpg', which"):
+        check_files(folder, ["a.jpg", "gone.jpg"])

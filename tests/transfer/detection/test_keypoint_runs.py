@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def not_a_number(content: dict[str, Any]) -> None:
     content["annotations"][0]["keypoints"][1] = None
 
 
+def outside(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = [500, 500, 2] * 4
+
+
+def relative(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = [0.25, 0.5, 2] * 4
+
+
+def points(content: dict[str, Any]) -> None:
+    content["annotations"][0]["keypoints"] = [[1, 2, 2]] * 4
+
+
 def other_order(content: dict[str, Any]) -> None:
     content["categories"][0]["keypoints"].reverse()
 
@@ -153,17 +168,34 @@ def other_order(content: dict[str, Any]) -> None:
         (unlabelled, "no object of .* has a labelled keypoint; .*MODEL.KEYPOINT_ON False"),
         (bad_visibility, "visibilities of keypoints are not 0, 1 or 2"),
         (not_a_number, "values are not finite numbers .1: annotation 1 .keypoints"),
+        (outside, "all labelled keypoints of .* are outside their images.*write x and y in pixels"),
+        (relative, "within 1 px of the corner: relative .*annotation 1 .0.25, 0.5.*multiply them"),
+        (points, "not one list x, y, visibility, .*annotation 1 .*write them in this form"),
         (other_order, "the keypoints of .*test.* are not those of .*changed_0"),
     ],
 )
 def test_data_that_is_refused(digits: Path, tmp_path: Path, change: Any, message: str) -> None:
-    import shutil
-
     root = tmp_path / "data"
     shutil.copytree(digits / "digits_coco", root / "digits_coco")
     with pytest.raises(InputError, match=message) as error:
         TASK.open_data(write(root, change), scan=False)
     assert "\n" not in str(error.value)
+
+
+def test_a_test_set_without_keypoints_to_find(digits: Path, tmp_path: Path) -> None:
+    """Its score would be missing, which would show only after the training."""
+    content = json.loads(
+        (digits / "digits_coco/annotations/person_keypoints_test.json").read_text()
+    )
+    content["annotations"][0]["iscrowd"] = 1  # a crowd region is not to be found
+    for annotation in content["annotations"][1:]:
+        annotation["keypoints"] = [0] * 12
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    name = f"['coco:{tmp_path / 'test.json'}:{digits / 'digits_coco/test'}']"
+    with pytest.raises(InputError, match="no object of the test set .* has a labelled keypoint"):
+        TASK.open_data(request(tmp_path, "DATASETS.TEST", name), scan=False)
+    off = ("MODEL.KEYPOINT_ON", "False", "TEST.KEYPOINT_OKS_SIGMAS", "[]")
+    TASK.open_data(request(tmp_path, "DATASETS.TEST", name, *off), scan=False)
 
 
 @pytest.mark.parametrize(

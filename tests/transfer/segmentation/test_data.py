@@ -19,6 +19,7 @@ from transfer.datasets.samples import Instance, Sample
 from transfer.segmentation.data import (
     CLASSES,
     SemanticSample,
+    check_listed_classes,
     open_sets,
     read_split,
 )
@@ -222,3 +223,19 @@ def test_the_fingerprint_of_class_maps_drawn_from_objects(tmp_path: Path) -> Non
         return open_sets([f"coco:{tmp_path}:train"]).fingerprint.sha256
 
     assert found(4.0) == found(4.0) != found(4.5)
+
+
+def test_a_test_set_that_numbers_its_classes_differently(
+    make_semseg: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its scores would be of exchanged classes, without a word."""
+    folder = make_semseg(tmp_path / "own")
+    names, classes = [f"semseg:{folder}:val"], ("background", "cat", "dog")
+    check_listed_classes(names, classes, "x.pth")  # nothing is listed
+    (folder / "classes.txt").write_text("background\ndog\ncat\n")
+    message = "classes.txt lists the classes background, dog, cat, but x.pth has background, cat"
+    with pytest.raises(InputError, match=message):
+        check_listed_classes(names, classes, "x.pth")
+    check_listed_classes(names, ("0", "1", "2"), "x.pth")
+    check_listed_classes(names, ("background", "dog", "cat"), "x.pth")
+    check_listed_classes(["voc_2012_sem_seg_val", "coco:a:b"], classes, "x.pth")

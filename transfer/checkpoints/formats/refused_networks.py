@@ -62,6 +62,7 @@ NAME_IT = (
     'give it as timm:NAME, or as model.safetensors next to a config.json {"architecture": "NAME"}, '
     "as timm's hub does"
 )
+IF_TIMMS = f"which one, its tensors do not tell; if it is timm's, {NAME_IT}"
 _ANYWHERE = r"(.*\.)?"  # below any prefix
 # ConvNets: patterns that all match a name below any prefix, what the network is, why it is not read
 REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -99,7 +100,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"layer\d\.\d+\.(se|se_module|attn)\..*",),
         "a ResNet with squeeze and excitation or a different attention in its blocks",
-        "that is not computed here",
+        IF_TIMMS,
     ),
     (
         (r"layer\d\.\d+\.conv2\.(fc1|paths|conv|radix)\..*",),
@@ -109,12 +110,12 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"conv1\.0\.weight",),
         "a ResNet with a deep stem of three convolutions (timm's resnet50c, resnet50d)",
-        "only a stem of one convolution is supported here",
+        IF_TIMMS,
     ),
     (
         (r"layer\d\.0\.downsample\.2\.(weight|running_mean)",),
         "a ResNet-D, whose shortcuts pool first",
-        "that is not computed here",
+        IF_TIMMS,
     ),
     (
         (r"(blocks\.0\.0\.conv_(dw|pwl?)|features\.\d\.0\.block\.0\.0)\.weight",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pretrain.common.checkpoint import FORMAT
@@ -25,7 +26,7 @@ from transfer.checkpoints.formats.key_format import (
 )
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.timm_convnets import timm_convnet_shapes
-from transfer.checkpoints.provenance import no_facts, stated
+from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 _CLASSIFIER = r"(fc|classifier|head\.fc)\.(weight|bias)"
 AVERAGED = ("state_dict_ema",)
@@ -56,6 +57,25 @@ TIMM_CONVNETS = (
 )
 
 
+def _facts_of_timm(backbone: str, content: Mapping[str, Any]) -> Facts:
+    """Facts of a file without any: the input of timm's own weights for the named network."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(backbone)
+    preprocess = Preprocess(tuple(config.mean), tuple(config.std)) if config else Preprocess()
+    if config is None or preprocess == Preprocess():
+        return no_facts(content)
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in (config.mean, config.std))
+    return Facts(
+        preprocess,
+        {},
+        warnings=(
+            "the file states no preprocessing: RGB in [0, 1] with the mean and std of timm's "
+            f"weights for {backbone}, ({mean}) and ({std})",
+        ),
+    )
+
+
 def find_named(content: Mapping[str, Any], backbone: str) -> Found | None:
     """A file that holds the named network of timm's, whole or damaged.
 
@@ -69,7 +89,10 @@ def find_named(content: Mapping[str, Any], backbone: str) -> Found | None:
     if content.get("format") == FORMAT:
         entries = [variant(ours, ours.name, layouts=NAMED.layouts)]
     else:
-        entries = [variant(NAMED, NAMED.name, containers=(path,)) for path in _CONTAINERS]
+        facts = partial(_facts_of_timm, backbone)
+        entries = [
+            variant(NAMED, NAMED.name, containers=(path,), facts=facts) for path in _CONTAINERS
+        ]
     wanted = timm_convnet_shapes(backbone)
     for entry in entries:
         found = match(entry, content)

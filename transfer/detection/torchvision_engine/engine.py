@@ -150,11 +150,12 @@ def training_images(cfg: CfgNode, data: DetectionSet) -> DetectionSet:
     least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     if least and len(found):
         count, found = len(found), found.part(rows_with_keypoints(found.samples, least))
-        logger.info(
-            "%d images with fewer labelled keypoints than %d are not trained on",
-            count - len(found),
-            least,
-        )
+        if count > len(found):
+            logger.info(
+                "%d images with fewer labelled keypoints than %d are not trained on",
+                count - len(found),
+                least,
+            )
         if not len(found):
             raise InputError(
                 f"no image of {data.name} has the {least} labelled keypoints of "

@@ -91,9 +91,14 @@ def _check_name(name: str) -> None:
         return
     import timm
 
-    hint = near_matches(name, [*ARCHITECTURES, *timm.list_models()])
+    models = timm.list_models()
+    what = "is unknown"
+    if name in models:  # such as a ViT: its own name is no hint
+        what = "is a network of timm that cannot be a backbone here"
+    usable = [*ARCHITECTURES, *filter(in_families, models)]
+    hint = "" if name in models else near_matches(name, usable)
     raise InputError(
-        f"MODEL.BACKBONE.NAME {name!r} is unknown; known: {', '.join(ARCHITECTURES)}, and timm's "
+        f"MODEL.BACKBONE.NAME {name!r} {what}; known: {', '.join(ARCHITECTURES)}, and timm's "
         f"ConvNets of the families {', '.join(FAMILIES)}{hint}"
     )
 
