@@ -189,29 +189,14 @@ def test_imagenet_c_has_mce(root: Path, tmp_path: Path) -> None:
 
 
 def test_mean_corruption_error() -> None:
-    """AlexNet itself has 100; its errors are those of table 1 of arXiv 1903.12261, rounded there."""
+    """AlexNet itself has 100. Table 1 of arXiv 1903.12261 has its errors, rounded."""
     alexnet = {name: 100 - error for name, (_, error) in CORRUPTIONS.items()}
     assert mean_corruption_error(alexnet) == pytest.approx(100)
     assert mean_corruption_error(dict.fromkeys(CORRUPTIONS, 100.0)) == 0
     half = {name: 100 - error / 2 for name, (_, error) in CORRUPTIONS.items()}
     assert mean_corruption_error({**alexnet, "fog": half["fog"]}) == pytest.approx(100 - 50 / 15)
-    table = (
-        88.6,
-        89.4,
-        92.3,
-        82.0,
-        82.6,
-        78.6,
-        79.8,
-        86.7,
-        82.7,
-        81.9,
-        56.5,
-        85.3,
-        64.6,
-        71.8,
-        60.7,
-    )
+    table = [88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6]
+    table += [71.8, 60.7]
     assert [error for _, error in CORRUPTIONS.values()] == pytest.approx(table, abs=0.051)
 
 
