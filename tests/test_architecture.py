@@ -53,6 +53,7 @@ CONFIG_READERS = {
     "transfer.classification.protocols.kshot",
     "transfer.classification.protocols.linear",
     "transfer.classification.protocols.logistic",
+    "transfer.classification.protocols.robustness",
     "transfer.classification.protocols.protocol",
     "transfer.classification.protocols.svm",
     "transfer.classification.protocols.train_on_crops",

@@ -7,6 +7,7 @@
     inat2018:train|val      the official JSON files and images below ROOT/inat2018 (inat2018.py)
     cifar10:train|test      torchvision's files below ROOT; the same for cifar100
     food101:train|test      and other sets of natural images (natural_images.py)
+    imagenet_v2:VARIANT     and other test sets of ImageNet's classes (robustness_sets.py)
 
 ROOT is `$DETECTRON2_DATASETS`, by default `./datasets`. FOLDER is absolute or below ROOT; the last
 colon separates FOLDER from SPLIT.
@@ -32,6 +33,7 @@ from pretrain.data.inat2018 import read_inat2018
 from pretrain.data.natural_images import NAMES, read_natural
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
+from pretrain.data.robustness_sets import READERS
 from pretrain.data.root import below_root, datasets_root
 
 EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxyType
@@ -309,6 +311,10 @@ def _natural_opener(name: str) -> Callable[[str], ImageDataset]:
     return lambda split: ListedImages(read_natural(name, datasets_root(), split))
 
 
+def _robustness_opener(name: str) -> Callable[[str], ImageDataset]:
+    return lambda split: FolderImages(READERS[name](datasets_root(), split))
+
+
 OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "folder": _open_folder,
     "imagenet": _official_opener(
@@ -319,4 +325,5 @@ OPENERS: dict[str, Callable[[str], ImageDataset]] = {
     "cifar10": _cifar_opener(10),
     "cifar100": _cifar_opener(100),
     **{name: _natural_opener(name) for name in NAMES},
+    **{name: _robustness_opener(name) for name in READERS},
 }

@@ -22,7 +22,8 @@ from pretrain.data.root import root_hint
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
 # The official numbers of images, and of classes. Places205: Zhou et al., NIPS 2014 (100 validation
 # images per class); iNaturalist 2018: visipedia/inat_comp 2018/README.md; the natural-image sets:
-# BYOL (arXiv 2006.07733), table 10.
+# BYOL (arXiv 2006.07733), table 10; those of ImageNet's classes: the authors' papers, but for
+# ImageNet-Sketch its archive, which has 889 images more than its README says.
 IMAGES = {
     "imagenet:train": 1_281_167,
     "imagenet:val": 50_000,
@@ -46,6 +47,14 @@ IMAGES = {
     "caltech101:test": 6_084,
     "flowers102:trainval": 2_040,
     "flowers102:test": 6_149,
+    "imagenet_v2:matched-frequency": 10_000,
+    "imagenet_v2:threshold0.7": 10_000,
+    "imagenet_v2:top-images": 10_000,
+    "imagenet_r:test": 30_000,
+    "imagenet_a:test": 7_500,
+    "imagenet_sketch:test": 50_889,
+    "imagenet_c:test": 3_750_000,
+    "imagenet_c:extra": 1_000_000,
 }
 CLASSES = {
     "imagenet": 1000,
@@ -59,6 +68,11 @@ CLASSES = {
     "pets": 37,
     "caltech101": 102,
     "flowers102": 102,
+    "imagenet_v2": 1000,
+    "imagenet_r": 200,
+    "imagenet_a": 200,
+    "imagenet_sketch": 1000,
+    "imagenet_c": 1000,
 }
 
 

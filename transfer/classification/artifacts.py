@@ -40,6 +40,8 @@ def write_artifacts(
     if score.notes:
         atomic_write_text(folder / "selection.json", json.dumps(score.notes, indent=1) + "\n")
         artifacts["selection"] = "selection.json"
+    if score.head is not None:
+        artifacts["head"] = score.head.write(folder).name
     if class_names:
         text = json.dumps(dict(class_names), ensure_ascii=False, indent=1) + "\n"
         atomic_write_text(folder / "class_names.json", text)

@@ -19,6 +19,7 @@ READS = {
     "kshot": ("FEATURES", "KSHOT"),
     "svm": ("FEATURES", "SVM"),
     "svm_lowshot": ("FEATURES", "SVM"),
+    "robustness": ("FEATURES", "HEAD"),
     "linear_crops": ("SOLVER", "TRAIN"),
     "finetune": ("SOLVER", "TRAIN"),
 }
@@ -93,7 +94,7 @@ def get_defaults() -> CfgNode:
 
     cfg.KNN, cfg.QUALITY = _extras()
     cfg.SVM, cfg.KSHOT, cfg.TRAIN = _svm(), _kshot(), _train()
-    cfg.LOGISTIC = _logistic()
+    cfg.LOGISTIC, cfg.HEAD = _logistic(), _head()
     cfg.FEATURES = _features()
 
     cfg.SOLVER = _solver()
@@ -204,6 +205,18 @@ def _logistic() -> CfgNode:
     return node
 
 
+def _head() -> CfgNode:
+    """Returns the keys of robustness: the trained head, and the classes that it may predict."""
+    node = CfgNode()
+    # Output folder of a finished run with PROTOCOL.NAME linear on the same weights and
+    # DATASETS.TRAIN; trial t takes the head of its trial t
+    node.RUN = ""
+    # all: the test set has images of all classes. present: only the classes of which it has images
+    # can be predicted (ImageNet-R and -A: 200 of 1,000)
+    node.CLASSES = "all"
+    return node
+
+
 def _train() -> CfgNode:
     """Returns the keys of linear_crops and finetune, which train on random crops."""
     node = CfgNode()
@@ -289,6 +302,8 @@ ROLES = Roles(
         "FEATURES": only(_rounds),
         "SVM": only(_if_read("SVM")),
         "LOGISTIC": only(_if_read("LOGISTIC")),
+        # The identity has the sha256 of the head's protocol in place of its folder
+        "HEAD": only(_if_read("HEAD")),
         "KSHOT": only(_if_read("KSHOT")),
         # TRAIN.SOURCE_PRINTS changes no number but has to stay in the hash: shipped configs have
         # four different values of it, and no single fixed value would give all their hashes.

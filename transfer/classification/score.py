@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer.classification.trained_head import TrainedHead
+
 
 @dataclass
 class Outcomes:
@@ -43,6 +45,7 @@ class Score:
         views: number of images passed through the backbone; None: each image of both splits once.
         seconds_before: wall-clock time of the trial before it was interrupted.
         protocol: what the record's `protocol` has in addition to the config.
+        head: the trained head of `linear`, which `robustness` scores on further test sets.
     """
 
     metrics: dict[str, float]
@@ -53,3 +56,4 @@ class Score:
     views: int | None = None
     seconds_before: float = 0.0
     protocol: dict[str, Any] = field(default_factory=dict)
+    head: TrainedHead | None = None

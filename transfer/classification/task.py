@@ -31,7 +31,7 @@ from transfer.classification.features.formats import with_formats
 from transfer.classification.protocols.all_protocols import PROTOCOLS
 from transfer.classification.protocols.protocol import (
     ClassificationJob,
-    Training,
+    OnFeatures,
     check_shared_keys,
 )
 from transfer.classification.protocols.train_on_crops import evaluations, iterations
@@ -177,7 +177,7 @@ class ClassificationTask(Task[ClassificationJob]):
         """See `Task.run_trial`."""
         weights = self.weights_of_trial(job, trial)
         protocol = PROTOCOLS[job.cfg.PROTOCOL.NAME]
-        if isinstance(protocol, Training):
+        if not isinstance(protocol, OnFeatures):
             score = protocol.score(job, trial, weights)
             seconds = time.perf_counter() - trial.begin + score.seconds_before
             return _outcome(job, trial, weights, score, seconds) if is_main() else None

@@ -26,7 +26,8 @@ from transfer.results.read_records import RecordFile
 
 # In the table's order
 TASKS = (
-    *("knn", "linear", "logistic", "linear_crops", "kshot", "svm", "svm_lowshot", "finetune"),
+    *("knn", "linear", "robustness", "logistic", "linear_crops", "kshot", "svm", "svm_lowshot"),
+    "finetune",
     *("detection", "segmentation", "semantic"),
 )
 

@@ -12,6 +12,7 @@ ORDER = (
 HEADLINES = {
     "knn": ("knn20_top1",),
     "linear": ("top1",),
+    "robustness": ("top1", "mCE"),
     "logistic": ("top1", "mean_per_class", "mAP_11point"),
     "linear_crops": ("top1", "res5_top1", "res5avg_top1"),
     "finetune": ("top1",),
@@ -29,8 +30,12 @@ HEADLINES = {
 
 
 def is_percent(metric: str) -> bool:
-    """Returns whether a metric is an accuracy or AP; `features/*` are statistics in other units."""
-    return not metric.startswith("features/")
+    """Returns whether a metric is an accuracy or AP, for which more is better.
+
+    `features/*` are statistics in other units. ImageNet-C's `mCE` is an error relative to that of
+    AlexNet: it may be above 100, and less is better.
+    """
+    return not metric.startswith("features/") and metric != "mCE"
 
 
 def headlines(task: str, names: Iterable[str]) -> list[str]:

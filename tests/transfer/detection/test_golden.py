@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain.common.config import CHECKOUT
 from tests.transfer.detection.equality.cases import ADAMW, CASES, SLOW
 from tests.transfer.detection.equality.our_inputs import TOPICS
 from tests.transfer.detection.equality.our_side import Ours
@@ -33,6 +34,14 @@ MASK_PIXELS = 0.002  # share of pixels at the threshold
 def read(name: str) -> dict[str, np.ndarray]:
     with np.load(FOLDER / f"{name}.npz") as content:
         return {key: content[key] for key in content.files}
+
+
+def test_counts_in_hand_written_text() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert f"on a CPU, {len(CASES)} configurations)" in readme
+    guide = (CHECKOUT / "docs/detection.md").read_text(encoding="utf-8")
+    assert f"in {len(CASES)} configurations" in guide
+    assert f"For {len(set(CASES) - set(SLOW))} of them, `make test`" in guide
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in SLOW])

@@ -7,17 +7,19 @@ from transfer.classification.protocols import (
     kshot,
     linear,
     logistic,
+    robustness,
     svm,
     train_on_crops,
 )
-from transfer.classification.protocols.protocol import OnFeatures, Training
+from transfer.classification.protocols.protocol import OfTrainedHead, OnFeatures, Training
 
-ROWS: tuple[OnFeatures | Training, ...] = (
+ROWS: tuple[OnFeatures | OfTrainedHead | Training, ...] = (
     knn.PROTOCOL,
     linear.PROTOCOL,
     logistic.PROTOCOL,
     kshot.PROTOCOL,
     svm.PROTOCOL,
+    robustness.PROTOCOL,
     train_on_crops.PROTOCOL,
 )
 # PROTOCOL.NAME -> its row

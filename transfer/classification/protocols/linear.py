@@ -36,6 +36,7 @@ from transfer.classification.rates import (
     split_holdout,
 )
 from transfer.classification.score import Outcomes, Score
+from transfer.classification.trained_head import TrainedHead
 
 LOGITS = 2**26  # most logits in memory at once, 256 MiB
 
@@ -57,8 +58,11 @@ def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) 
         split.values.to(device, torch.float32, copy=True) for split in (bank, queries)
     )
     labels, test_labels = (split.labels.to(device) for split in (bank, queries))
+    scaling = torch.zeros(values.shape[1], device=device), torch.ones(
+        values.shape[1], device=device
+    )
     if cfg.PROTOCOL.STANDARDIZE:
-        standardize_(values, test_values)
+        scaling = standardize_(values, test_values)
     generator = torch.Generator().manual_seed(seed)
     count, holdout = len(classes), cfg.PROTOCOL.HOLDOUT
     lrs = [float(lr) for lr in cfg.SOLVER.LR_PER_256]
@@ -86,6 +90,7 @@ def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) 
         heads.curve,
         selection_notes(lr, held_out, lrs),
         Outcomes({name: one.cpu().numpy() for name, one in right.items()}),
+        head=TrainedHead(heads.weight, heads.bias, *scaling, classes),
     )
 
 
@@ -148,17 +153,19 @@ class Heads:
         return torch.cat(parts, dim=2)
 
 
-def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> None:
+def standardize_(train: Tensor, *others: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
     """Shifts and scales all given features by the mean and variance of each dimension of `train`.
 
     This is done in place: Places205's features are 20 GB, and a copy would need 20 GB more. The
     result equals BatchNorm1d(affine=False, eps) in evaluation, with the statistics of the complete
-    training set; MAE's main_linprobe.py has such a layer before the head.
+    training set; MAE's main_linprobe.py has such a layer before the head. Returns the mean and
+    the scale of each dimension, (D,).
     """
     mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
     scale = (variance + eps).rsqrt()
     for features in (train, *others):
         features.sub_(mean).mul_(scale)
+    return mean, scale
 
 
 def train_heads(

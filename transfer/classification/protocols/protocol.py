@@ -112,6 +112,24 @@ class Training:
     score: Callable[[ClassificationJob, Trial, Weights], Score]
 
 
+@dataclass(frozen=True)
+class OfTrainedHead:
+    """A protocol that trains nothing: it scores heads that an earlier run has trained.
+
+    It extracts the features of the test images itself, and only these. All processes call it, but
+    only the first one gets metrics.
+
+    Attributes:
+        names: values of PROTOCOL.NAME.
+        check: see `Check`.
+        score: scores the head of a trial on the features of its weights.
+    """
+
+    names: tuple[str, ...]
+    check: Check
+    score: Callable[[ClassificationJob, Trial, Weights], Score]
+
+
 def check_shared_keys(cfg: CfgNode) -> None:
     """Raises InputError for bad values of the keys that all protocols have."""
     loader, images = cfg.DATALOADER, cfg.QUALITY.IMAGES

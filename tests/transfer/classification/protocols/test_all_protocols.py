@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pretrain.digits.dataset import make_digits
 from tools.train_cls import main
 from transfer.classification.defaults import READS, get_defaults, reads
 from transfer.classification.protocols.all_protocols import PROTOCOLS, ROWS
-from transfer.classification.protocols.protocol import OnFeatures
+from transfer.classification.protocols.protocol import OfTrainedHead, OnFeatures
 
 CONFIGS = sorted((CHECKOUT / "configs/classification").glob("*.yaml"))
 SMALL = (
@@ -28,6 +29,7 @@ SHORT = {
         "DATASETS.TRAIN folder:digits_cls:train LOGISTIC.STEPS 2 LOGISTIC.VAL '' "
         "LOGISTIC.HOLDOUT 0.2 LOGISTIC.METRIC mean_per_class"
     ),
+    "robustness": "HEAD.RUN {root}/head",
     "kshot": "KSHOT.SHOTS (1,2)",
     "svm": (
         "DATASETS.TRAIN voc:digits_voc:train DATASETS.TEST voc:digits_voc:test SVM.COSTS (1.0,) "
@@ -44,10 +46,19 @@ SHORT = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("protocols") / "digits"
     make_digits(folder, seed=2, classification=(60, 0, 30), scenes=(40, 0, 40))
+    _train_head(folder)
     (folder / "one/train/a").mkdir(parents=True)
     image = next((folder / "digits_cls/train").rglob("*.png"))
     (folder / "one/train/a/0.png").write_bytes(image.read_bytes())
     return folder
+
+
+def _train_head(folder: Path) -> None:
+    """A run of `linear`, whose head `robustness` scores."""
+    words = ["--config", "linear.yaml", "--weights", "random", "--output", str(folder / "head")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(folder))
+        assert main([*words, *SMALL, *SHORT["linear"].split()]) == 0
 
 
 @pytest.fixture
@@ -60,15 +71,16 @@ def words_for(config: str) -> list[str]:
     """The overrides that make a shipped config small."""
     name = load_config(config, get_defaults()).PROTOCOL.NAME
     row = PROTOCOLS[name].check.__module__.rpartition(".")[2]
-    return [*SMALL, *(word.strip("'") for word in SHORT[row].split())]
+    short = SHORT[row].format(root=os.environ.get("DETECTRON2_DATASETS", ""))
+    return [*SMALL, *(word.strip("'") for word in short.split())]
 
 
 def test_the_table_and_the_keys_name_the_same_protocols() -> None:
-    assert len(ROWS) == 6 and set(PROTOCOLS) == set(READS)
+    assert len(ROWS) == 7 and set(PROTOCOLS) == set(READS)
     cfg = get_defaults()
     for name, row in PROTOCOLS.items():
         cfg.PROTOCOL.NAME = name
-        assert reads(cfg, "FEATURES") == isinstance(row, OnFeatures)
+        assert reads(cfg, "FEATURES") == isinstance(row, (OnFeatures, OfTrainedHead))
         assert reads(cfg, "TRAIN") != reads(cfg, "FEATURES")
     assert sum(len(row.names) for row in ROWS) == len(PROTOCOLS), "a name in two rows"
 

@@ -1,0 +1,242 @@
+"""A trained head on further test sets, against the run that trained it and slow loops over images.
+
+`linear` is run once; its features and its head are then used here without the protocol's code.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from pretrain.common.errors import InputError
+from pretrain.data.robustness_sets import CORRUPTIONS, SEVERITIES
+from pretrain.digits.dataset import make_digits
+from tools.report import main as report
+from tools.train_cls import main
+from transfer.classification.protocols.robustness import (
+    head_hits,
+    mean_corruption_error,
+)
+from transfer.classification.trained_head import TrainedHead
+
+WORDS = (
+    "BACKBONE.NAME tiny_resnet DATALOADER.NUM_WORKERS 0 DATALOADER.BATCH_SIZE 32 REPLICATES 10 "
+    "QUALITY.IMAGES 0 PROTOCOL.RESIZE 32 PROTOCOL.IMAGE_SIZE 32 DATASETS.TRAIN "
+    "folder:digits_cls:train"
+).split()
+TEST = "DATASETS.TEST folder:digits_cls:test".split()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits, and a run `head` of two trials on them."""
+    root = tmp_path_factory.mktemp("robustness")
+    make_digits(root, seed=2, classification=(60, 0, 40), scenes=(1, 0, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(root))
+        words = ["--config", "linear.yaml", "--weights", "random", "--output", str(root / "head")]
+        epochs = ["SOLVER.EPOCHS", "5", "SOLVER.LR_PER_256", "(1.0,)"]
+        assert main([*words, "--trials", "2", *WORDS, *TEST, *epochs]) == 0
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(trained))
+    return trained
+
+
+def run(root: Path, output: Path, *words: str, trials: int = 1) -> int:
+    given = ["--config", "robustness.yaml", "--weights", "random", "--output", str(output)]
+    return main([*given, "--trials", str(trials), *WORDS, "HEAD.RUN", str(root / "head"), *words])
+
+
+def record(folder: Path, trial: int = 0) -> dict[str, Any]:
+    return json.loads((folder / f"trial_{trial}/record.json").read_text())
+
+
+def test_the_heads_own_test_set_gives_its_own_result(root: Path, tmp_path: Path) -> None:
+    """Bit for bit: the same images are right, so the replicates are equal too."""
+    assert run(root, tmp_path / "out", *TEST, trials=2) == 0
+    for trial in range(2):
+        ours, its = record(tmp_path / "out", trial), record(root / "head", trial)
+        for key in ("metrics", "per_class"):
+            assert ours[key] == its[key]
+        replicates = f"trial_{trial}/replicates.json"
+        assert (tmp_path / "out" / replicates).read_text() == (
+            root / "head" / replicates
+        ).read_text()
+        assert ours["task"] == "robustness" and its["task"] == "linear"
+        assert ours["protocol"]["config_sha256"] != its["protocol"]["config_sha256"]
+        assert ours["views_seen"] == 40
+    assert record(root / "head", 0)["metrics"] != record(root / "head", 1)["metrics"]
+
+
+def test_it_is_never_in_the_column_of_linear(root: Path, tmp_path: Path) -> None:
+    """On the same data set, with the same weights: two columns, each with its own value."""
+    assert run(root, tmp_path / "out", *TEST) == 0
+    folders = [str(root / "head"), str(tmp_path / "out")]
+    assert report([*folders, "--output", str(tmp_path / "report")]) == 0
+    with (tmp_path / "report/report.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "top1"]
+    assert sorted((row["task"], row["n"]) for row in rows) == [("linear", "2"), ("robustness", "1")]
+
+
+def part(root: Path, folder: Path, classes: tuple[str, ...]) -> None:
+    for name in classes:
+        shutil.copytree(root / "digits_cls/test" / name, folder / name)
+
+
+def test_only_present_classes_can_be_predicted(root: Path, tmp_path: Path) -> None:
+    """Three of ten classes, as ImageNet-R's 200 of 1,000; a loop over images is the reference."""
+    names = tuple(sorted(path.name for path in (root / "digits_cls/test").iterdir()))
+    part(root, tmp_path / "imagenet-r", (names[1], names[4], names[7]))
+    words = ["DATASETS.TEST", f"folder:{tmp_path / 'imagenet-r'}"]
+    assert run(root, tmp_path / "all", *words) == 2
+    assert run(root, tmp_path / "out", *words, "HEAD.CLASSES", "present") == 0
+    found = record(tmp_path / "out")
+    assert list(found["metrics"]) == ["top1"], "top-5 of three classes says nothing"
+    assert {n for n, v in found["per_class"]["top1"].items() if v is not None} == {
+        names[1],
+        names[4],
+        names[7],
+    }
+    # never below the accuracy of these images among all classes
+    whole = record(root / "head")["per_class"]["top1"]
+    assert found["metrics"]["top1"] >= sum(whole[names[n]] for n in (1, 4, 7)) / 3 - 1e-9
+
+
+def test_hits_equal_a_loop_over_images() -> None:
+    generator = torch.Generator().manual_seed(3)
+    draw = [torch.randn(*shape, generator=generator) for shape in ((6, 12), (12,), (6,), (6,))]
+    head = TrainedHead(*draw, tuple(f"c{n}" for n in range(12)))
+    features = torch.randn(50, 6, generator=generator)
+    for columns in (None, torch.tensor([0, 2, 3, 5, 7, 8, 11])):
+        allowed = list(range(12)) if columns is None else columns.tolist()
+        picks = torch.randint(len(allowed), (50,), generator=generator).tolist()
+        labels = [allowed[pick] for pick in picks]
+        found = head_hits(head, features, torch.tensor(labels), columns)
+        for x, label, (top1, top5) in zip(features, labels, found.tolist()):
+            scores = {
+                c: float(((x - head.mean) * head.scale * head.weight[:, c]).sum() + head.bias[c])
+                for c in allowed
+            }
+            order = sorted(scores, key=lambda c: -scores[c])
+            assert (top1, top5) == (order[0] == label, label in order[:5])
+
+
+def test_v2s_folder_names_are_numbers_of_the_classes(root: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in (root / "digits_cls/test").iterdir())
+    folder = root / "imagenetv2-top-images"
+    for number, name in enumerate(names):
+        shutil.copytree(root / "digits_cls/test" / name, folder / str(number))
+    try:
+        assert run(root, tmp_path / "out", "DATASETS.TEST", "imagenet_v2:top-images") == 0
+        assert record(tmp_path / "out")["metrics"] == record(root / "head")["metrics"]
+        shutil.rmtree(folder / "9")
+        assert run(root, tmp_path / "less", "DATASETS.TEST", "imagenet_v2:top-images") == 2
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_corruptions(root: Path, tmp_path: Path) -> None:
+    """Each corruption's accuracy is that of a run on its images alone; top1 is their mean."""
+    for name, radius in (("blur", 1.0), ("none", 0.0)):
+        for severity in ("1", "2"):
+            for path in sorted((root / "digits_cls/test").rglob("*.png")):
+                to = tmp_path / "set" / name / severity / path.parent.name / path.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                blur = ImageFilter.GaussianBlur(radius * int(severity))
+                Image.open(path).filter(blur).save(to)
+    assert run(root, tmp_path / "out", "DATASETS.TEST", f"corrupted:{tmp_path / 'set'}") == 0
+    metrics = record(tmp_path / "out")["metrics"]
+    assert set(metrics) == {"top1", "blur_top1", "none_top1"}, "mCE is only of ImageNet-C"
+    alone = []
+    for severity in ("1", "2"):
+        data = f"folder:{tmp_path / 'set/blur'}:{severity}"
+        assert run(root, tmp_path / severity, "DATASETS.TEST", data) == 0
+        alone.append(record(tmp_path / severity)["metrics"]["top1"])
+    assert metrics["blur_top1"] == pytest.approx(sum(alone) / 2)
+    assert metrics["none_top1"] == record(root / "head")["metrics"]["top1"]
+    assert metrics["top1"] == pytest.approx((metrics["blur_top1"] + metrics["none_top1"]) / 2)
+
+
+def test_imagenet_c_has_mce(root: Path, tmp_path: Path) -> None:
+    folder = root / "imagenet-c"
+    images = sorted((root / "digits_cls/test").rglob("*.png"))
+    chosen = {path.parent.name: path for path in images}
+    try:
+        for number, name in enumerate(CORRUPTIONS):
+            for severity in SEVERITIES:
+                for kind, path in chosen.items():
+                    to = folder / name / severity / kind / "0.png"
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    Image.open(path).point(lambda v, n=number: v * (15 - n) // 15).save(to)
+        assert run(root, tmp_path / "out", "DATASETS.TEST", "imagenet_c:test") == 0
+    finally:
+        shutil.rmtree(folder)
+    metrics = record(tmp_path / "out")["metrics"]
+    top1 = {name: metrics[f"{name}_top1"] for name in CORRUPTIONS}
+    assert metrics["mCE"] == pytest.approx(mean_corruption_error(top1))
+    assert report([str(tmp_path / "out"), "--output", str(tmp_path / "report")]) == 0
+
+
+def test_mean_corruption_error() -> None:
+    """AlexNet itself has 100. Table 1 of arXiv 1903.12261 has its errors, rounded."""
+    alexnet = {name: 100 - error for name, (_, error) in CORRUPTIONS.items()}
+    assert mean_corruption_error(alexnet) == pytest.approx(100)
+    assert mean_corruption_error(dict.fromkeys(CORRUPTIONS, 100.0)) == 0
+    half = {name: 100 - error / 2 for name, (_, error) in CORRUPTIONS.items()}
+    assert mean_corruption_error({**alexnet, "fog": half["fog"]}) == pytest.approx(100 - 50 / 15)
+    table = [88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6]
+    table += [71.8, 60.7]
+    assert [error for _, error in CORRUPTIONS.values()] == pytest.approx(table, abs=0.051)
+
+
+def test_a_file_that_is_not_a_head(tmp_path: Path) -> None:
+    head = TrainedHead(torch.ones(3, 2), torch.ones(2), torch.zeros(3), torch.ones(3), ("a", "b"))
+    again = TrainedHead.read(head.write(tmp_path))
+    assert torch.equal(again.weight, head.weight) and again.classes == head.classes
+    bad = {"weight": torch.ones(2, 3), "bias": torch.ones(3, 1), "classes": ["a", "a"]}
+    for key, value in bad.items():
+        content = {**vars(head), "classes": ["a", "b"], key: value}
+        torch.save(content, tmp_path / "bad.pth")
+        with pytest.raises(InputError, match="does not contain the head of a linear probe"):
+            TrainedHead.read(tmp_path / "bad.pth")
+
+
+def test_bad_input_ends_in_a_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part(root, tmp_path / "other", ("0", "1"))
+    (tmp_path / "other/1").rename(tmp_path / "other/x")
+    shutil.copytree(root / "head", tmp_path / "old")
+    old = record(tmp_path / "old")
+    del old["artifacts"]["head"]
+    (tmp_path / "old/trial_0/record.json").write_text(json.dumps(old))
+    cases = {
+        "HEAD.RUN is empty": ["HEAD.RUN", ""],
+        "trial_0/record.json does not exist": ["HEAD.RUN", str(tmp_path / "no")],
+        "has no trained head": ["HEAD.RUN", str(tmp_path / "old")],
+        "PROTOCOL.IMAGE_SIZE is 16, but the head": ["PROTOCOL.IMAGE_SIZE", "16"],
+        "DATASETS.TRAIN is folder:digits_cls:test": ["DATASETS.TRAIN", "folder:digits_cls:test"],
+        "trained on different images": ["DATASETS.LIMIT_PER_CLASS", "3"],
+        "that the head was not trained on": ["DATASETS.TEST", f"folder:{tmp_path / 'other'}"],
+        "unknown choice of classes 'some'": ["HEAD.CLASSES", "some"],
+        "not of random; give the weights": ["SEED", "7"],
+    }
+    for number, (words, overrides) in enumerate(cases.items()):
+        assert run(root, tmp_path / f"out{number}", *TEST, *overrides) == 2, words
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert words in lines[-1], lines[-1]
+    three = ["--config", "robustness.yaml", "--weights", "random", "--output", str(tmp_path / "t")]
+    head = ["HEAD.RUN", str(root / "head")]
+    assert main([*three, "--trials", "3", *WORDS, *TEST, *head]) == 2
+    assert "trial_2/record.json does not exist" in capsys.readouterr().err
