@@ -32,7 +32,8 @@ test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
 # Lines of pretrain and transfer that the tests run (without tests/faults, see setup.cfg), in the
-# processes that they start as well; below 92 % it fails. TESTS=tests/transfer/results: some tests only, without a limit.
+# processes that they start as well; below 92 % it fails. TESTS=tests/transfer/results: some tests
+# only, without a limit.
 coverage: export COVERAGE_RCFILE = $(CURDIR)/setup.cfg
 coverage: $(VENV)/.installed-test
 	mkdir -p runs/coverage
