@@ -71,7 +71,7 @@ def download(url: str) -> Path:
     name = _file_name(address)
     file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.parent):
+    with locked(file.parent, f"waiting for another process that downloads {address}"):
         sweep(file.parent)
         note = file.parent / NOTE
         stated = _stated_sha256(url, fragment, name)
