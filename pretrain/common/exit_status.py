@@ -32,7 +32,7 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             because the command that launched it prints this.
     """
     try:
-        with heard(), _threads_say_one_line():
+        with heard(), _threads_say_one_line(), _cleaning_says_one_line():
             status = work() or 0
             sys.stdout.flush()
             return status
@@ -74,6 +74,26 @@ def _threads_say_one_line() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+@contextmanager
+def _cleaning_says_one_line() -> Iterator[None]:
+    """A failure while Python frees an object, which no code can catch, is one line too: torch hears
+    of a loader's process that something killed also while it ends this process itself."""
+    before = sys.unraisablehook
+
+    def say(args: sys.UnraisableHookArgs) -> None:
+        line = failure(args.exc_value) if args.exc_value else ""
+        if line and not is_verbose():
+            logging.getLogger("mscn").warning("while a part of this command ended: %s", line)
+        else:
+            before(args)
+
+    sys.unraisablehook = say
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """How many damaged inputs and kills were tried: rows of runs, and the tables made from them.
 
-The fault tests add rows to the file that `FAULTS_COUNTS` names: one JSON object per line, for
-readers and for trainers. Rows with one name are added up, so a long run may be made in parts.
+The fault tests add rows to the file that `FAULTS_COUNTS` names: one JSON object per line, for a
+reader, for a trainer, or for a fault that some tool met. Rows with one name are added up, so a long
+run may be made in parts.
 
     python -m tests.faults.counts runs/faults.jsonl
 
 stores the sums in `benchmarks/results/faults_2cores.json` with the machine, and writes the tables
-between the marks in `docs/guarantees.md`. A test compares the page with the file.
+between the marks in `docs/guarantees.md`. A test compares the page with the file. To add rows to the
+stored sums, name the stored file first:
+
+    python -m tests.faults.counts benchmarks/results/faults_2cores.json runs/faults.jsonl
 """
 
 from __future__ import annotations
@@ -26,10 +30,12 @@ BEGIN, END = "<!-- {} of tests/faults/counts.py -->", "<!-- end -->"
 COLUMNS = {
     "reader": ("cases", "ok", "refused", "seconds"),
     "trainer": ("runs", "kills", "late", "different", "seconds"),
+    "fault": ("runs", "complete", "line", "seconds"),
 }
 HEADS = {
     "reader": "| reader | inputs | accepted | refused in one line | seconds |",
     "trainer": "| trainer | runs | kills | kills after the end | runs that differ | seconds |",
+    "fault": "| fault | runs of tools | complete | failed in one line | seconds |",
 }
 
 
@@ -41,7 +47,7 @@ def add_row(row: Mapping[str, Any]) -> None:
 
 
 def summed(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """{"reader" or "trainer": {name: {column: sum}}}, in the order of the rows."""
+    """{a kind of COLUMNS: {name: {column: sum}}}, in the order of the rows."""
     sums: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in COLUMNS}
     for row in rows:
         (kind,) = sums.keys() & row.keys()
@@ -51,8 +57,18 @@ def summed(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, f
     return sums
 
 
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows in a file: those that tests have written, or the sums that `main` has stored."""
+    if file.suffix != ".json":
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    stored = json.loads(file.read_text())
+    return [
+        {kind: name, **total} for kind in COLUMNS for name, total in stored.get(kind, {}).items()
+    ]
+
+
 def tables(measured: Mapping[str, Any]) -> dict[str, str]:
-    """The two tables in Markdown, of what `summed` returned."""
+    """The table of each kind in Markdown, of what `summed` returned."""
     made = {}
     for kind, columns in COLUMNS.items():
         lines = [HEADS[kind], "|---" * (len(columns) + 1) + "|"]
@@ -72,8 +88,7 @@ def with_tables(page: str, measured: Mapping[str, Any]) -> str:
 
 def main(names: list[str]) -> None:
     """Stores the sums of some files of rows, and writes the page."""
-    rows = [json.loads(line) for name in names for line in Path(name).read_text().splitlines()]
-    write_result(RESULT, summed(rows))
+    write_result(RESULT, summed(row for name in names for row in read_rows(Path(name))))
     PAGE.write_text(with_tables(PAGE.read_text(), json.loads(RESULT.read_text())))
 
 

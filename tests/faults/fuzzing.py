@@ -25,7 +25,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from pretrain.common.errors import InputError
 from tests.faults.counts import add_row
 
 CPU_SECONDS = 5  # of one case; more is a hang
-WALL_SECONDS = 60  # of one case that waits for something; more is a hang as well
+WAIT_SECONDS = 60  # of one case that waits for something; more is a hang as well
 MEMORY_BYTES = 3 << 30  # beyond what the process has before its first case
 LONGEST_MESSAGE = 2000
 BATCH = 500  # cases in one process: Hypothesis keeps what it has drawn, some MB a checkpoint
@@ -75,8 +75,8 @@ def judge(read: Callable[[], object], named: str, lines: int = 1) -> str:
     except InputError as error:
         check_message(str(error), named, lines)
         return "refused"
-    except Hang:
-        raise Fault(f"a hang: over {CPU_SECONDS} s of CPU time") from None
+    except Hang as error:
+        raise Fault(f"a hang: {error}") from None
     except MemoryError as error:
         raise Fault("memory: the reader wanted more than it may have") from error
     except SystemExit as error:
@@ -225,24 +225,41 @@ def _draw_all(
 
 @contextmanager
 def time_limit(cpu_seconds: float) -> Iterator[None]:
-    """Raises Hang in what runs for longer; the kernel ends what no exception reaches."""
+    """Raises Hang in what runs for longer or waits for WAIT_SECONDS; the kernel ends what no
+    exception reaches. The time in which other programs had the CPU is not counted."""
 
     def late(number: int, frame: object) -> None:
-        raise Hang
+        raise Hang(f"over {cpu_seconds} s of CPU time")
 
+    def look(number: int, frame: object) -> None:
+        left = WAIT_SECONDS - (waited_seconds() - before)
+        if left <= 0:
+            raise Hang(f"over {WAIT_SECONDS} s of waiting")
+        signal.setitimer(signal.ITIMER_REAL, left + 0.1)
+
+    before = waited_seconds()
     used = resource.getrusage(resource.RUSAGE_SELF)
     last = int(used.ru_utime + used.ru_stime + 3 * cpu_seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (last, resource.RLIM_INFINITY))
     signal.signal(signal.SIGPROF, late)
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-    signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY,) * 2)
+
+
+def waited_seconds() -> float:
+    """How long the main thread has slept: neither had the CPU nor waited for other programs to
+    leave it. The start of the count is arbitrary, as that of time.monotonic()."""
+    with suppress(FileNotFoundError):  # a kernel without these statistics: all time counts
+        running, queueing = Path("/proc/self/schedstat").read_text().split()[:2]  # ns
+        return time.monotonic() - (int(running) + int(queueing)) / 1e9
+    return time.monotonic()
 
 
 def _emptied(file: Path) -> None:

@@ -48,8 +48,9 @@ class Runner:
 
         Args:
             kill: (an operation of `kill_at`, its number), ("signal", (seconds from the start, which
-                signal)) or ("child", seconds from the start): SIGKILL to a process that the command
-                has started, a worker or a rank, after which the command has to end by itself.
+                signal)) or ("child", (seconds from the start, which share of the list)): SIGKILL to
+                a process that the command has started, a worker or a rank, after which the command
+                has to end by itself.
         """
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
         environment |= {"DETECTRON2_DATASETS": str(self._data), "CUDA_VISIBLE_DEVICES": ""}
@@ -102,14 +103,15 @@ class Runner:
 
 
 def _hit(number: int, kill: Kill) -> None:
-    """Sends the signal at its time, to the process or to the last one that it has started."""
-    began = time.monotonic()
-    seconds, which = kill[1] if kill[0] == "signal" else (kill[1], signal.SIGKILL)
+    """Sends the signal at its time, to the process or to one that it has started."""
+    began, to_child = time.monotonic(), kill[0] == "child"
+    seconds, which = kill[1]
     while Path(f"/proc/{number}").exists() and not _has_ended(number):
-        targets = [number] if kill[0] == "signal" else descendants(number)[-1:]
+        targets = descendants(number) if to_child else [number]
         if targets and time.monotonic() - began >= seconds:
+            target = targets[int(which * len(targets))] if to_child else number
             with suppress(ProcessLookupError):
-                os.kill(targets[0], which)
+                os.kill(target, signal.SIGKILL if to_child else which)
             return
         time.sleep(0.02)
 
@@ -137,6 +139,11 @@ def draw_kill(draws: random.Random, longest: float) -> Kill:
         return draws.choice(AT_FILES), draws.randint(1, 12)
     latest = longest if draws.random() < 0.8 else min(longest, 3.0)
     return "signal", (draws.uniform(0.1, latest), draws.choice(SIGNALS))
+
+
+def draw_kill_of_a_part(draws: random.Random, longest: float) -> Kill:
+    """A kill of one of the processes that the command starts, after the first 30 % of `longest`."""
+    return "child", (draws.uniform(0.3, 1.0) * longest, draws.random())
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -107,4 +107,4 @@ def test_a_full_or_read_only_disk_is_one_line(name: str, tools: Tools, tmp_path:
         kind = "read-only disk" if "ro" in options.split(",") else "full disk"
         row = {"complete": int(result == "complete"), "line": int(result == "one line")}
         seconds = round(time.monotonic() - began, 1)
-        add_row({"tool": f"{name}: {kind}", "runs": 1, **row, "seconds": seconds})
+        add_row({"fault": kind, "tool": name, "runs": 1, **row, "seconds": seconds})

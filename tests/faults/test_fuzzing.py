@@ -77,12 +77,47 @@ def waits(file: Path) -> None:
     time.sleep(100)
 
 
-@pytest.mark.parametrize("read", [hangs, hangs_in_c, waits])
-def test_a_hang_is_found(read: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "read, what",
+    [
+        (hangs, "over 0.3 s of CPU time"),
+        (hangs_in_c, "that no exception ends"),
+        (waits, "over 1 s of waiting"),
+    ],
+)
+def test_a_hang_is_found(
+    read: object, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fuzzing, "CPU_SECONDS", 0.3)
-    monkeypatch.setattr(fuzzing, "WALL_SECONDS", 1)
-    with pytest.raises(Fault, match="a hang"):
+    monkeypatch.setattr(fuzzing, "WAIT_SECONDS", 1)
+    with pytest.raises(Fault, match=f"a hang.* {what}"):
         run(read, tmp_path, 1)
+
+
+def test_a_busy_machine_is_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on, but the process has not slept: others had the CPU. It looks again."""
+    looks: list[float] = []
+
+    def waited() -> float:
+        looks.append(0.2 if looks else 0.0)
+        return looks[-1]
+
+    monkeypatch.setattr(fuzzing, "WAIT_SECONDS", 0.25)
+    monkeypatch.setattr(fuzzing, "waited_seconds", waited)
+    with fuzzing.time_limit(30):
+        while len(looks) < 3:
+            time.sleep(0.01)
+
+
+def test_sleep_counts_as_waiting_and_work_does_not() -> None:
+    began = fuzzing.waited_seconds()
+    time.sleep(0.3)
+    slept = fuzzing.waited_seconds() - began
+    used = time.process_time()
+    while time.process_time() < used + 0.3:
+        pass
+    assert slept >= 0.29
+    assert fuzzing.waited_seconds() - began - slept < 0.1
 
 
 def test_a_crash_is_found(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 `make test` kills pretraining in the middle of a save. `make test-faults` kills each trainer
 $FAULTS_KILLS times (100); a process of torchrun and a worker of the loader are killed a tenth as
 often, since those runs take longer. The undisturbed run with which the others are compared, and
-every tenth run with kills, start a new Python interpreter; the others are forks of a process that
-has loaded torch.
+every tenth run with kills, start a new Python interpreter, and so do the processes of torchrun; the
+others are forks of a process that has loaded torch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import pytest
 from pretrain.digits.dataset import make_digits
 
 from .counts import add_row
-from .kills import Runner, differences, draw_kill
+from .kills import Runner, differences, draw_kill, draw_kill_of_a_part
 from .preloaded import Preloaded
 
 WANTED = int(os.environ.get("FAULTS_KILLS") or 100)
 FIRST = int(os.environ.get("FAULTS_SEED") or 0)  # gives other kills
 KILLS_A_RUN = 5
+TRAINERS = ("pretraining", "detection", "segmentation", "classification")
+PARTS = ("pretraining, two processes", "pretraining, a worker")  # one of their processes is killed
 PRETRAIN = """
 _BASE_: simclr_demo.yaml
 SOLVER: {MAX_STEPS: 12, BATCH_SIZE: 16, WARMUP_STEPS: 2}
@@ -78,8 +80,8 @@ def commands_fixture(tmp_path: Path) -> dict[str, str]:
         "detection": DETECT,
         "segmentation": SEGMENT,
         "classification": CLASSIFY,
-        "two processes": f"{TORCHRUN} tools/train_ssl.py --config {config}",
-        "a worker": f"tools/train_ssl.py --config {config} DATALOADER.NUM_WORKERS 1",
+        "pretraining, two processes": f"{TORCHRUN} tools/train_ssl.py --config {config}",
+        "pretraining, a worker": f"tools/train_ssl.py --config {config} DATALOADER.NUM_WORKERS 1",
     }
 
 
@@ -121,41 +123,23 @@ def compared(name: str, came: int, planned: int, began: float, whole: Path, kill
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pretraining", "detection", "segmentation", "classification"])
+@pytest.mark.parametrize("name", [*TRAINERS, *PARTS])
 def test_kills_at_length(
     name: str, commands: dict[str, str], data: Path, preloaded: Preloaded, tmp_path: Path
 ) -> None:
-    plain, quick = Runner(data), Runner(data, preloaded)
+    plain = Runner(data)
+    quick = plain if TORCHRUN in commands[name] else Runner(data, preloaded)
     plain.run(words(commands[name], tmp_path / "whole"))
     began = time.monotonic()
     quick.run(words(commands[name], tmp_path / "again"))
     seconds = time.monotonic() - began
     compared(name, 0, 0, began, tmp_path / "whole", tmp_path / "again")
+    draw, wanted = (draw_kill_of_a_part, WANTED / 10) if name in PARTS else (draw_kill, WANTED)
     total, number = 0, FIRST
-    while total < WANTED:
+    while total < wanted:
         draws, began = random.Random(number), time.monotonic()
-        kills = [draw_kill(draws, longest=seconds) for _ in range(KILLS_A_RUN)]
+        kills = [draw(draws, longest=seconds) for _ in range(KILLS_A_RUN)]
         runner, folder = plain if number % 10 == 9 else quick, tmp_path / f"killed_{number}"
         came = runner.run_with_kills(words(commands[name], folder), kills)
         compared(name, len(came), len(kills), began, tmp_path / "whole", folder)
         total, number = total + len(came), number + 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["two processes", "a worker"])
-def test_killed_parts_at_length(
-    name: str, commands: dict[str, str], data: Path, tmp_path: Path
-) -> None:
-    runner = Runner(data)
-    began = time.monotonic()
-    runner.run(words(commands[name], tmp_path / "whole"))
-    seconds, total = time.monotonic() - began, 0
-    for number in range(FIRST, FIRST + WANTED):
-        draws, began = random.Random(number), time.monotonic()
-        kill = "child", draws.uniform(0.3, 1.0) * seconds
-        folder = tmp_path / f"killed_{number}"
-        came = runner.run_with_kills(words(commands[name], folder), [kill])
-        compared(f"pretraining, {name}", len(came), 1, began, tmp_path / "whole", folder)
-        total += len(came)
-        if total >= WANTED / 10:
-            return

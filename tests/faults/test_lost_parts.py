@@ -52,7 +52,7 @@ def tools_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
 def counted(name: str, fault: str, ended: Ended, began: float) -> None:
     """Adds a row to the counts; raises AssertionError unless the command ended as it has to."""
     assert ended.is_one_line(), f"{name}, {fault}: status {ended.status}\n{ended.said}"
-    row = {"tool": f"{name}: {fault}", "runs": 1, "complete": 0, "line": 1}
+    row = {"fault": fault, "tool": name, "runs": 1, "complete": 0, "line": 1}
     add_row({**row, "seconds": round(time.monotonic() - began, 1)})
 
 
@@ -143,5 +143,5 @@ def test_a_lost_rank_is_one_line(name: str, tools: Tools, tmp_path: Path) -> Non
     said = LAUNCHER.split(errors.read_text(errors="replace"))[0]
     assert said.splitlines()[-1].startswith("error: another process of this run ended"), said
     assert "Traceback" not in said, said
-    row = {"tool": f"{name}: lost rank", "runs": 1, "complete": 0, "line": 1}
+    row = {"fault": "lost rank", "tool": name, "runs": 1, "complete": 0, "line": 1}
     add_row({**row, "seconds": round(time.monotonic() - began, 1)})

@@ -11,16 +11,19 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.error import HTTPError
+from urllib.request import Request
 
 from pretrain.common.cache_folder import cache_folder
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
+from pretrain.common.locks import FILE_NAME as LOCK_FILE
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
+from pretrain.common.printable import shown
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
@@ -40,6 +43,8 @@ from transfer.checkpoints.readers.raw import open_file
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
+NOTE = "source.json"  # next to each file: its URL and sha256
+LONGEST_NAME = 200  # bytes; file systems take 255, and a file that is being written has more
 REMEDY = "give a file that you have downloaded, or try again online"
 
 
@@ -63,16 +68,15 @@ def download(url: str) -> Path:
         InputError: offline, an error of the server, a short file, or another sha256.
     """
     address, _, fragment = url.partition("#")
-    name = Path(address.split("?")[0]).name or "weights"
+    name = _file_name(address)
     file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.parent):
+    with locked(file.parent, f"waiting for another process that downloads {address}"):
         sweep(file.parent)
-        note = file.parent / "source.json"
+        note = file.parent / NOTE
         stated = _stated_sha256(url, fragment, name)
         if not (file.is_file() and note.is_file()):
-            if not _download(address, file, stated):
-                _check_whole(address, file)
+            _check_whole(address, file, *_download(address, file, stated))
             content = {"url": address, "sha256": file_sha256(file)}
             atomic_write_text(note, json.dumps(content, indent=1))
             return file
@@ -88,6 +92,13 @@ def download(url: str) -> Path:
                 "at this URL has changed, delete the local file, and it is downloaded again"
             )
     return file
+
+
+def _file_name(address: str) -> str:
+    """The last part of a URL's path; "weights" in place of what cannot be a file of the cache."""
+    name = Path(address.split("?")[0]).name
+    taken = name in (NOTE, LOCK_FILE) or not name.strip(".")
+    return "weights" if taken or len(name.encode()) > LONGEST_NAME else name
 
 
 def _noted_sha256(note: Path) -> str:
@@ -118,12 +129,12 @@ def _stated_sha256(url: str, fragment: str, name: str) -> str:
     return suffix[1] if suffix else ""
 
 
-def _download(url: str, file: Path, wanted: str) -> bool:
-    """The whole file, or none. Returns whether that is known: by its length, or its sha256."""
-    whole = [bool(wanted)]
+def _download(url: str, file: Path, wanted: str) -> tuple[bool, bool]:
+    """Writes the whole file, or none. Returns whether its length and its sha256 were stated."""
+    measured = [False]
 
     def receive(out: BinaryIO) -> None:
-        whole[0] |= _receive(url, out, file.name, wanted)
+        measured[0] = _receive(url, out, file.name, wanted)
 
     try:
         atomic_write(file, receive)
@@ -132,29 +143,53 @@ def _download(url: str, file: Path, wanted: str) -> bool:
         answered = f"the server answers {error.code}" if isinstance(error, HTTPError) else ""
         reason = answered or f"no connection ({error})"
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
-    return whole[0]
+    return measured[0], bool(wanted)
 
 
-def _check_whole(url: str, file: Path) -> None:
-    """Reads a file whose length the server did not say, and keeps it only if it can be read."""
+def _check_whole(url: str, file: Path, measured: bool, hashed: bool) -> None:
+    """Removes a file that was cut off and raises InputError, so that the next run loads it again.
+
+    If the server has stated a length, which can be wrong, only a truncated file is removed. What
+    else its reader may refuse is for the reader to say.
+    """
+    if hashed:
+        return
     try:
         open_file(file)
     except InputError as error:
+        if measured and "is truncated" not in str(error):
+            return
         file.unlink()
+        stated = "states a wrong length" if measured else "does not state the length"
         raise InputError(
-            f"{url}: the server does not state the length of the file, and the download is not "
-            f"complete ({error}); try again"
+            f"{url}: the server {stated} of the file, and the download is not complete ({error}); "
+            "try again"
         ) from error
+
+
+class OnlyToTheWeb(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https alone; urllib would follow those to ftp as well."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if not newurl.lower().startswith(("http://", "https://")):
+            raise InputError(
+                f"{req.full_url} leads to {shown(newurl)}, which is not followed; {REMEDY}"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 # torch.hub.download_url_to_file keeps a file that was cut off, unless a sha256 is stated, and waits
 # for a server without a limit.
 def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
+    """Writes what a server sends; returns whether the server has said where it ends."""
     digest, done = hashlib.sha256(), 0
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+    opener = urllib.request.build_opener(OnlyToTheWeb)
+    with opener.open(url, timeout=TIMEOUT_SECONDS) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
         # Of an answer without a length, unless it is in chunks, the end may be anywhere.
-        whole = size or getattr(answer, "chunked", False)
+        measured = size or getattr(answer, "chunked", False)
         with ProgressBar(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
             while piece := answer.read(1 << 20):
                 out.write(piece)
@@ -166,7 +201,7 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
     if not digest.hexdigest().startswith(wanted):
         found = digest.hexdigest()[:16]
         raise InputError(f"{url}: its sha256 begins with {found}, but {wanted[:16]} is required")
-    return bool(whole)
+    return bool(measured)
 
 
 def _from_url(source: str, rest: str) -> Source:

@@ -164,6 +164,36 @@ def test_a_thread_that_finds_the_disk_full_says_one_line(
     assert said.count("Traceback") == 1 and "a bug" in said
 
 
+def test_a_worker_that_dies_while_its_loader_ends_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch raises its news of the worker inside `__del__`; an error of the program there keeps
+    its traceback."""
+    logging.basicConfig(force=True)
+
+    class Ends:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __del__(self) -> None:
+            raise self.error
+
+    @tool
+    def main(argv: object = None) -> None:
+        for error in (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            ValueError("a bug"),
+        ):
+            Ends(error)
+
+    before = sys.__unraisablehook__
+    monkeypatch.setattr(sys, "unraisablehook", before)  # not pytest's
+    assert main() == 0 and sys.unraisablehook is before
+    said = capsys.readouterr().err
+    assert "while a part of this command ended: a process that loads images died" in said
+    assert said.count("Traceback") == 1 and "a bug" in said
+
+
 def test_a_full_standard_output_is_one_line() -> None:
     code = "from pretrain.common.cli import tool; raise SystemExit(tool(lambda argv: print(1))())"
     command = [sys.executable, "-c", code]

@@ -36,11 +36,18 @@ class Server:
         self.sent: list[str] = []
         self.cut, self.chunked = 0, False  # a chunk's length is stated, the body's is not
         self.states_length = True
+        self.hidden = 0  # bytes at the end that the stated length leaves out
+        self.leads_to = ""  # where every request is sent instead
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def _answer(self, body: bool) -> None:
                 path = self.path.split("?")[0]
+                if outer.leads_to:
+                    self.send_response(302)
+                    self.send_header("Location", outer.leads_to)
+                    self.end_headers()
+                    return
                 if path not in outer.files:
                     self.send_response(404)
                     self.send_header("X-Error-Code", "EntryNotFound")
@@ -52,7 +59,7 @@ class Server:
                 if outer.chunked:
                     self.send_header("Transfer-Encoding", "chunked")
                 elif outer.states_length:
-                    self.send_header("Content-Length", str(len(data)))
+                    self.send_header("Content-Length", str(len(data) - outer.hidden))
                 self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
                 self.send_header("X-Repo-Commit", COMMIT)
                 self.end_headers()
@@ -291,6 +298,49 @@ def test_an_answer_without_a_length_is_kept_only_if_it_is_whole(
         resolve(url)
     server.cut = 0
     assert resolve(url).file.stat().st_size == len(server.files[f"/w{suffix}"])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_a_wrong_length_does_not_leave_a_cut_file(
+    suffix: str, server: Server, builders: ModuleType, tmp_path: Path
+) -> None:
+    state = builders.trained_state("tiny_resnet")
+    kinds = (builders.torchvision, builders.detectron2, builders.bare_safetensors)
+    make = dict(zip((".pth", ".pkl", ".safetensors"), kinds))[suffix]
+    server.files[f"/w{suffix}"] = make(tmp_path / f"w{suffix}", state).read_bytes()
+    url, server.hidden = f"{server.url}/w{suffix}", 1000
+    with pytest.raises(InputError, match="states a wrong length of the file.*is truncated"):
+        resolve(url)
+    server.hidden = 0
+    assert resolve(url).file.stat().st_size == len(server.files[f"/w{suffix}"])
+
+
+def test_what_a_reader_refuses_for_its_content_is_kept(server: Server) -> None:
+    """Whether code in a file is trusted is not known while the file is downloaded."""
+    server.files["/w.pkl"] = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R."
+    assert resolve(f"{server.url}/w.pkl").file.read_bytes() == server.files["/w.pkl"]
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:1/w.pth", "FTP://127.0.0.1:1/w.pth"])
+def test_only_redirects_to_the_web_are_followed(
+    target: str, server: Server, tmp_path: Path
+) -> None:
+    server.leads_to = target
+    with pytest.raises(InputError, match="leads to .*ftp.*which is not followed"):
+        resolve(f"{server.url}/w.pth")
+    server.leads_to = f"file://{tmp_path}/w.pth"
+    with pytest.raises(InputError, match="the server answers 302"):
+        resolve(f"{server.url}/w.pth")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "...", ".lock", "source.json", "x" * 5000, ""])
+def test_no_name_of_a_url_disturbs_the_cache(name: str, server: Server, weights: bytes) -> None:
+    server.files[f"/a/{name}"] = weights
+    file = resolve(f"{server.url}/a/{name}").file
+    assert file.name in ("weights", "a") and file.read_bytes() == weights
+    assert file.parent.parent == remote.cache_folder()
+    resolve(f"{server.url}/a/{name}")
+    assert len(server.sent) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ FOOTER_BYTES = 48
 # DataType of core/framework/types.proto -> numpy's name, little-endian.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "?", 14: "<i2", 19: "<f2"}
 STRING, BFLOAT16 = 7, 14
+HARMLESS_BYTES = 1 << 30  # what tensors that share the bytes of the data files may have in all
 
 
 class Damaged(Exception):
@@ -66,17 +67,22 @@ def read_tf_bundle(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], 
         trust: without effect; the format cannot hold code.
 
     Raises:
-        InputError: a damaged index, a missing or short data file.
+        InputError: a damaged index, a missing or short data file, more
+            tensors than the data files have bytes.
     """
     try:
         entries = read_index(file)
     except (Damaged, struct.error, IndexError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not a readable TensorFlow index: {error}") from error
     shards = data_files(file)
+    left = max(HARMLESS_BYTES, sum(shard.stat().st_size for shard in shards))
     tensors = {}
     for name, entry in entries.items():
         if entry.dtype != STRING:
             tensors[name] = _tensor(file, shards, name, entry)
+            left -= entry.size
+            if left < 0:  # a short index that names one tensor many times could fill the memory
+                raise InputError(f"{file} has more tensors than its data files; copy them again")
     return tensors, None
 
 
@@ -118,7 +124,11 @@ def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
     with shard.open("rb") as stream:
         stream.seek(entry.offset)
         array = np.frombuffer(bytearray(stream.read(entry.size)), dtype=dtype)
-    tensor = torch.from_numpy(array.reshape(entry.shape))
+    try:
+        array = array.reshape(entry.shape)
+    except ValueError as error:  # an empty tensor of a length or a rank that numpy does not have
+        raise InputError(f"{file}: {name} cannot have its shape: {error}") from None
+    tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if entry.dtype == BFLOAT16 else tensor
 
 
