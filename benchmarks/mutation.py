@@ -7,8 +7,12 @@ that the working tree is never touched:
     python -m benchmarks.mutation --output benchmarks/results/mutation.json
     python -m benchmarks.mutation masking losses --mutants 20
 
-Mutants of texts in a `raise` are left out: what a message says is read, not computed. A mutant that
-survives is shown with its lines; those that change nothing are listed in docs/guarantees.md.
+mutmut leaves decorated functions as they are, and most losses have a decorator. In the copy these
+functions are therefore plain, with a name that ends in `_undecorated`, and the line after them calls
+the decorator.
+
+Mutants of what a `raise` says are left out, since a message is read, not computed. A mutant that
+survives is shown with its lines; docs/guarantees.md says why those of the stored result survive.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 
 NOTHING = "no.such.mutant"
+UNDECORATED = "_undecorated"
 SURVIVED, UNREACHED, TIMEOUTS = (0,), (33, 34), (36, 24, -24, 152, 255)
 CHECKPOINTS, RESULTS = "tests/transfer/checkpoints", "tests/transfer/results"
 
@@ -52,7 +57,7 @@ PARTS = {
     "losses": Part(
         tuple(
             f"pretrain/losses/{name}.py"
-            for name in ("assignment", "reconstruction", "redundancy", "similarity")
+            for name in ("assignment", "precision", "reconstruction", "redundancy", "similarity")
         ),
         ("tests/pretrain/losses",),
     ),
@@ -91,6 +96,8 @@ PARTS = {
 def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
     """Tries a sample of a part's mutants in a copy of the tree; returns counts and survivors."""
     _configure(part, tree)
+    for file in part.code:
+        (tree / file).write_text(undecorated((tree / file).read_text()))
     shutil.rmtree(tree / "mutants", ignore_errors=True)
     _mutmut(tree, [NOTHING])  # makes all mutants, and finds the tests that reach them
     if not _codes(part, tree):
@@ -117,6 +124,36 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
             name: _difference(functions[_original(name)], functions[name]) for name in left
         },
     }
+
+
+def undecorated(source: str) -> str:
+    """The same module with `f = decorator(f_undecorated)` in place of each decorated function.
+
+    Classmethods and staticmethods, which mutmut knows, and functions in functions stay.
+    """
+    lines = source.splitlines(keepends=True)
+    tree = ast.parse(source)
+    places: list[ast.AST] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [
+        node
+        for place in places
+        for node in ast.iter_child_nodes(place)
+        if isinstance(node, ast.FunctionDef)
+    ]
+    for node in sorted(functions, key=lambda node: node.lineno, reverse=True):
+        decorators = [ast.unparse(one) for one in node.decorator_list]
+        if not decorators or decorators[0] in ("classmethod", "staticmethod"):
+            continue
+        assert node.end_lineno is not None
+        begin = node.decorator_list[0].lineno - 1
+        call = "".join(f"{one}(" for one in decorators) + node.name + UNDECORATED
+        lines.insert(
+            node.end_lineno, f"{' ' * node.col_offset}{node.name} = {call}{')' * len(decorators)}\n"
+        )
+        head = lines[node.lineno - 1]
+        lines[node.lineno - 1] = head.replace(node.name, node.name + UNDECORATED, 1)
+        del lines[begin : node.lineno - 1]
+    return "".join(lines)
 
 
 def _kind(code: int | None) -> str:
@@ -178,12 +215,11 @@ def _original(name: str) -> str:
 
 
 class _WithoutMessages(ast.NodeTransformer):
-    """Empties the texts of errors that are raised."""
+    """Takes the arguments of errors that are raised."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:  # noqa: N802 (ast's name)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                part.value = ""
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
         return node
 
 

@@ -79,12 +79,11 @@ def test_few_images_are_known_to_be_few() -> None:
     weights, inside = draw_weights(10, 2000) / 10, 0
     for _ in range(1000):
         scores = rng.normal(50, 12, 10)
-        found = estimate([scores.mean()], (scores @ weights)[None], 10)
-        low, high = found.interval()
-        inside += low <= 50 <= high
+        found = summarize([scores.mean()], (scores @ weights)[None], 10)
+        inside += found.low <= 50 <= found.high
     assert 0.93 <= inside / 1000 <= 0.97  # 90 % with the draws' own variance and number
     expected = stats.t.interval(0.95, 9, scores.mean(), stats.sem(scores))
-    assert (low, high) == pytest.approx(expected, rel=0.02)
+    assert (found.low, found.high) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_closed_form_is_the_pigeonhole_bootstraps_variance() -> None:
@@ -109,6 +108,16 @@ def test_intervals_stay_in_percent() -> None:
     found = summarize([99.0, 97.0, 99.9])
     assert found.high == 100.0 and found.low > 50 and found.covers == "trials"
     assert found.low == pytest.approx(found.mean - found.half_width)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("wanted, known", [(0.9, False), (1.1, True)])
+def test_trials_agree_up_to_rounding(count: int, wanted: float, known: bool) -> None:
+    """A standard deviation of 1e-9 percent points or less is 0, which is not a spread."""
+    values = np.arange(count) / np.std(np.arange(count), ddof=1) * wanted * 1e-9
+    found = summarize(values.tolist(), percent=False)
+    assert found.std == pytest.approx(wanted * 1e-9 if known else 0.0)
+    assert (found.low is not None) == known
 
 
 def test_agreement_of_trials_is_no_certainty() -> None:
