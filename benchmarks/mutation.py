@@ -8,7 +8,7 @@ that the working tree is never touched:
     python -m benchmarks.mutation masking losses --mutants 20
 
 mutmut leaves decorated functions as they are, and most losses have a decorator. In the copy these
-functions are therefore plain, with a name that ends in `_undecorated`, and the line after them calls
+functions are therefore plain, with a name that ends in `_undecorated`, and the line after one calls
 the decorator.
 
 Mutants of what a `raise` says are left out, since a message is read, not computed. A mutant that
