@@ -87,7 +87,12 @@ PARTS = {
         ),
         tuple(
             f"{CHECKPOINTS}/readers/{name}.py"
-            for name in ("test_plain_calls", "test_numpy_pickle", "test_unpickle")
+            for name in (
+                "test_hostile_calls",
+                "test_numpy_pickle",
+                "test_plain_calls",
+                "test_unpickle",
+            )
         ),
     ),
 }
@@ -114,6 +119,7 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
     left = sorted(name for name in chosen if _kind(codes[name]) in ("survived", "unreached"))
     caught = kinds["caught"] + kinds["timeout"]
     return {
+        "seed": seed,
         "mutants": len(codes),
         "candidates": len(candidates),
         "tried": len(chosen),
@@ -245,13 +251,19 @@ def _copied_tree(folder: Path) -> Path:
     return folder
 
 
+def _kept(output: Path) -> dict[str, Any]:
+    """The parts that the file already has."""
+    parts: dict[str, Any] = json.loads(output.read_text())["parts"] if output.exists() else {}
+    return parts
+
+
 def main() -> None:
     """Tries the parts that are named (all), prints a table, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--mutants", type=int, default=50, help="of each part (50)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
-    parser.add_argument("--output", type=Path, help="JSON file, with the survivors")
+    parser.add_argument("--output", type=Path, help="JSON file, which keeps its other parts")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
@@ -266,7 +278,7 @@ def main() -> None:
     tried, caught = (sum(one[key] for one in found.values()) for key in ("tried", "caught"))
     print(f"{caught} of {tried} caught ({100 * caught / max(tried, 1):.0f} %)")
     if args.output:
-        write_result(args.output, {"seed": args.seed, "parts": found})
+        write_result(args.output, {"parts": {**_kept(args.output), **found}})
 
 
 if __name__ == "__main__":

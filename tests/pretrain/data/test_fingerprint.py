@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.common.errors import InputError
 from pretrain.data import fingerprint as module
 from pretrain.data.datasets import ArrayImages, FolderImages, ImageDataset, open_images
 from pretrain.data.file_list import FileList
 from pretrain.data.fingerprint import (
     ClassLabels,
     Fingerprint,
+    check_training_data,
     difference,
     fingerprint_of,
     read_fingerprint,
@@ -217,6 +219,20 @@ def test_it_is_kept_and_read_back(folder: Path) -> None:
     )
     damaged = read_fingerprint({**boxes.to_dict(), "objects": "7", "classes": [2]})
     assert damaged == Fingerprint(3, None, 0, "ab", {"boxes": "cd"})
+
+
+def test_a_checkpoint_continues_only_on_its_data(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, path = of_folder(folder), tmp_path / "model.pth"
+    check_training_data(path, now.to_dict(), now)
+    (folder / "a/0.bmp").unlink()
+    with pytest.raises(InputError, match=r"model.pth .*\(9 images then, 8 images now\)"):
+        check_training_data(path, now.to_dict(), of_folder(folder))
+    assert not caplog.messages
+    check_training_data(path, None, now)
+    (warning,) = caplog.messages
+    assert f"{path} does not say which data it was trained on" in warning
 
 
 def test_a_file_is_asked_once_and_one_that_is_gone_is_no_error(folder: Path) -> None:
