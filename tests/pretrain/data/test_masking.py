@@ -316,7 +316,7 @@ def test_other_fill_is_the_next_image(pictures: Tensor) -> None:
         assert torch.equal(out[i], expected)
 
 
-@pytest.mark.parametrize("sigma, kernel", [(3.0, 9), (0.3, 3), (30.0, 63)])
+@pytest.mark.parametrize("sigma, kernel", [(3.0, 9), (0.9, 3), (0.3, 3), (30.0, 63)])
 def test_blur_fill_is_torchvisions_blur(sigma: float, kernel: int, pictures: Tensor) -> None:
     """Kernel and sigma as the third party's 31 and 10 px at 224 px, scaled with the image: a reach
     of 1.5 sigma, at least 1 px and at most what the border of 32 px can reflect."""
