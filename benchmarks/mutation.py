@@ -7,9 +7,13 @@ working tree is never changed:
     python -m benchmarks.mutation --output benchmarks/results/mutation.json
     python -m benchmarks.mutation masking losses --mutants 20
 
+mutmut leaves decorated functions as they are, and most losses have a decorator. In the copy these
+functions are therefore plain, with a name that ends in `_undecorated`, and the line after one calls
+the decorator.
+
 Mutants of texts in a `raise` are left out, because people read messages and no code uses them. A
-mutant that survives is shown with its lines; those that change nothing are listed in
-docs/guarantees.md.
+mutant that survives is shown with its lines; docs/guarantees.md says why those of the stored result
+survive.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 
 NOTHING = "no.such.mutant"
+UNDECORATED = "_undecorated"
 SURVIVED, UNREACHED, TIMEOUTS = (0,), (33, 34), (36, 24, -24, 152, 255)
 CHECKPOINTS, RESULTS = "tests/transfer/checkpoints", "tests/transfer/results"
 
@@ -53,7 +58,7 @@ PARTS = {
     "losses": Part(
         tuple(
             f"pretrain/losses/{name}.py"
-            for name in ("assignment", "reconstruction", "redundancy", "similarity")
+            for name in ("assignment", "precision", "reconstruction", "redundancy", "similarity")
         ),
         ("tests/pretrain/losses",),
     ),
@@ -83,7 +88,12 @@ PARTS = {
         ),
         tuple(
             f"{CHECKPOINTS}/readers/{name}.py"
-            for name in ("test_unpickle", "test_numpy_pickle", "test_hostile_calls")
+            for name in (
+                "test_hostile_calls",
+                "test_numpy_pickle",
+                "test_plain_calls",
+                "test_unpickle",
+            )
         ),
     ),
 }
@@ -92,6 +102,8 @@ PARTS = {
 def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
     """Tries a sample of a part's mutants in a copy of the tree; returns counts and survivors."""
     _configure(part, tree)
+    for file in part.code:
+        (tree / file).write_text(undecorated((tree / file).read_text()))
     shutil.rmtree(tree / "mutants", ignore_errors=True)
     _mutmut(tree, [NOTHING])  # makes all mutants, and finds the tests that reach them
     if not _codes(part, tree):
@@ -108,6 +120,7 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
     left = sorted(name for name in chosen if _kind(codes[name]) in ("survived", "unreached"))
     caught = kinds["caught"] + kinds["timeout"]
     return {
+        "seed": seed,
         "mutants": len(codes),
         "candidates": len(candidates),
         "tried": len(chosen),
@@ -118,6 +131,36 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
             name: _difference(functions[_original(name)], functions[name]) for name in left
         },
     }
+
+
+def undecorated(source: str) -> str:
+    """The same module with `f = decorator(f_undecorated)` in place of each decorated function.
+
+    Classmethods and staticmethods, which mutmut knows, and functions in functions stay.
+    """
+    lines = source.splitlines(keepends=True)
+    tree = ast.parse(source)
+    places: list[ast.AST] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [
+        node
+        for place in places
+        for node in ast.iter_child_nodes(place)
+        if isinstance(node, ast.FunctionDef)
+    ]
+    for node in sorted(functions, key=lambda node: node.lineno, reverse=True):
+        decorators = [ast.unparse(one) for one in node.decorator_list]
+        if not decorators or decorators[0] in ("classmethod", "staticmethod"):
+            continue
+        assert node.end_lineno is not None
+        begin = node.decorator_list[0].lineno - 1
+        call = "".join(f"{one}(" for one in decorators) + node.name + UNDECORATED
+        lines.insert(
+            node.end_lineno, f"{' ' * node.col_offset}{node.name} = {call}{')' * len(decorators)}\n"
+        )
+        head = lines[node.lineno - 1]
+        lines[node.lineno - 1] = head.replace(node.name, node.name + UNDECORATED, 1)
+        del lines[begin : node.lineno - 1]
+    return "".join(lines)
 
 
 def _kind(code: int | None) -> str:
@@ -179,12 +222,11 @@ def _original(name: str) -> str:
 
 
 class _WithoutMessages(ast.NodeTransformer):
-    """Empties the texts of errors that are raised."""
+    """Takes the arguments of errors that are raised."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:  # noqa: N802 (ast's name)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                part.value = ""
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
         return node
 
 
@@ -210,13 +252,19 @@ def _copied_tree(folder: Path) -> Path:
     return folder
 
 
+def _kept(output: Path) -> dict[str, Any]:
+    """The parts that the file already has."""
+    parts: dict[str, Any] = json.loads(output.read_text())["parts"] if output.exists() else {}
+    return parts
+
+
 def main() -> None:
     """Tries the parts that are named (all), prints a table, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--mutants", type=int, default=50, help="mutants of each part (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (0)")
-    parser.add_argument("--output", type=Path, help="JSON file, with the survivors")
+    parser.add_argument("--output", type=Path, help="JSON file, which keeps its other parts")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
@@ -231,7 +279,7 @@ def main() -> None:
     tried, caught = (sum(one[key] for one in found.values()) for key in ("tried", "caught"))
     print(f"{caught} of {tried} caught ({100 * caught / max(tried, 1):.0f} %)")
     if args.output:
-        write_result(args.output, {"seed": args.seed, "parts": found})
+        write_result(args.output, {"parts": {**_kept(args.output), **found}})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import pickle
 import shutil
@@ -13,18 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.common.errors import InputError
 from pretrain.data import fingerprint as module
 from pretrain.data.datasets import ArrayImages, FolderImages, ImageDataset, open_images
 from pretrain.data.file_list import FileList
 from pretrain.data.fingerprint import (
     ClassLabels,
     Fingerprint,
+    check_training_data,
     difference,
     fingerprint_of,
     read_fingerprint,
     relative,
 )
-from pretrain.data.origins import Files
+from pretrain.data.origins import Files, Pixels
 
 
 @pytest.fixture
@@ -111,7 +114,11 @@ def test_the_order_and_unused_classes_do_not_count(folder: Path) -> None:
         (lambda f: exchange(f / "a", f / "b"), "but different content: the content of the files"),
         (lambda f: (f / "a/0.bmp").unlink(), "9 images then, 8 images now"),
         (lambda f: (f / "a/0.bmp").rename(f / "a/9.bmp"), "content: the names of the files differ"),
-        (lambda f: Image.new("RGB", (9, 9)).save(f / "b/1.bmp"), "the sizes of the files"),
+        (
+            lambda f: Image.new("RGB", (9, 9)).save(f / "b/1.bmp"),
+            "9 images then and now, but different content:"
+            " the sizes of the files and the content of the files differ",
+        ),
         (lambda f: (f / "a").rename(f / "A"), "content: the names of the files differ"),
         (lambda f: (f / "a/0.bmp").rename(f / "c/0b.bmp"), "the names of the files"),
     ],
@@ -178,6 +185,19 @@ def test_images_of_one_name_are_told_apart_whatever_their_order() -> None:
     assert found([0, 1, 2], [0, 1, 0]) != found([0, 1, 2], [1, 0, 0])
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 0], [[0, 1], [1, 1], [0, -1]]])
+def test_copies_of_one_image_are_told_apart_by_their_labels(labels: list) -> None:
+    copies = Pixels(np.zeros((3, 2, 2, 3), np.uint8), ["x"] * 3)
+    given = np.array(labels)
+
+    def found(rows: np.ndarray) -> str:
+        return fingerprint_of(copies, ClassLabels(rows, ["a", "b"])).sha256
+
+    orders = itertools.permutations(range(3))
+    assert {found(given[list(order)]) for order in orders} == {found(given)}
+    assert found(given) != found(np.zeros_like(given))
+
+
 def test_names_are_relative_to_the_deepest_folder_of_all() -> None:
     assert relative([b"/r/a/1", b"/r/b/1"]) == [b"a/1", b"b/1"]
     assert relative([b"/r/a/10", b"/r/a/1", b"/r/a/11"]) == [b"10", b"1", b"11"]
@@ -193,6 +213,26 @@ def test_it_is_kept_and_read_back(folder: Path) -> None:
     assert read_fingerprint({**found.to_dict(), "format": 99}) is None
     for broken in (None, [], {}, {"images": "9", "fingerprint": "a"}, {"images": 9}):
         assert read_fingerprint(broken) is None
+    boxes = Fingerprint(3, 7, 2, "ab", {"boxes": "cd"})
+    assert (
+        read_fingerprint(boxes.to_dict()) == boxes and boxes.counts() == "3 images with 7 objects"
+    )
+    damaged = read_fingerprint({**boxes.to_dict(), "objects": "7", "classes": [2]})
+    assert damaged == Fingerprint(3, None, 0, "ab", {"boxes": "cd"})
+
+
+def test_a_checkpoint_continues_only_on_its_data(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, path = of_folder(folder), tmp_path / "model.pth"
+    check_training_data(path, now.to_dict(), now)
+    (folder / "a/0.bmp").unlink()
+    with pytest.raises(InputError, match=r"model.pth .*\(9 images then, 8 images now\)"):
+        check_training_data(path, now.to_dict(), of_folder(folder))
+    assert not caplog.messages
+    check_training_data(path, None, now)
+    (warning,) = caplog.messages
+    assert f"{path} does not say which data it was trained on" in warning
 
 
 def test_a_file_is_asked_once_and_one_that_is_gone_is_no_error(folder: Path) -> None:

@@ -100,6 +100,21 @@ def test_focal_aspect_and_place() -> None:
     assert kept[:, 0].any() and kept[:, -1].any() and kept[:, :, 0].any() and kept[:, :, -1].any()
 
 
+@pytest.mark.parametrize(
+    "size, aspect, rows, columns", [(1.0, 0.25, 32, 16), (1.0, 4.0, 16, 32), (0.0, 1.0, 1, 1)]
+)
+def test_a_kept_region_is_in_the_image(size: float, aspect: float, rows: int, columns: int) -> None:
+    """A side that would be longer than the image's is the image's; the shortest has 1 px."""
+    recipe = MaskRecipe(focal_prob=1.0, focal_size=size, focal_aspect=(aspect, aspect))
+    generator = torch.Generator().manual_seed(0)
+    box = draw_masks(recipe, (20, 3, 32, 32), generator, torch.device("cpu")).box
+    assert box.min() >= 0 and box.max() <= 32
+    assert (box[..., 1] - box[..., 0] == rows).all() and (
+        box[..., 3] - box[..., 2] == columns
+    ).all()
+    assert torch.equal((~draw(recipe, n=5).mask).sum((2, 3)), torch.full((5, 3), rows * columns))
+
+
 def channels_differ(mask: Tensor) -> Tensor:
     return (mask != mask[:, :1]).flatten(1).any(1)
 
@@ -301,11 +316,13 @@ def test_other_fill_is_the_next_image(pictures: Tensor) -> None:
         assert torch.equal(out[i], expected)
 
 
-def test_blur_fill_is_torchvisions_blur(pictures: Tensor) -> None:
-    """Kernel and sigma as the third party's 31 and 10 px at 224 px, scaled with the image."""
-    out, params = filled("blur", pictures, blur_sigma=3 / 32)
-    assert params.blur_sigma == pytest.approx(3.0)
-    blurred = gaussian_blur(pictures, [9, 9], [3.0, 3.0])  # reach: round(1.5 * 3) = 4
+@pytest.mark.parametrize("sigma, kernel", [(3.0, 9), (0.9, 3), (0.3, 3), (30.0, 63)])
+def test_blur_fill_is_torchvisions_blur(sigma: float, kernel: int, pictures: Tensor) -> None:
+    """Kernel and sigma as the third party's 31 and 10 px at 224 px, scaled with the image: a reach
+    of 1.5 sigma, at least 1 px and at most what the border of 32 px can reflect."""
+    out, params = filled("blur", pictures, blur_sigma=sigma / 32)
+    assert params.blur_sigma == pytest.approx(sigma)
+    blurred = gaussian_blur(pictures, [kernel, kernel], [sigma, sigma])
     expected = torch.where(params.mask, blurred, pictures)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from transfer.results.group import cell_of, method_of, run_of, why_left_out
+from transfer.results.group import CheckpointKey, cell_of, method_of, run_of, why_left_out
 
 RECORD: dict[str, Any] = {
     "checkpoint": {
@@ -91,6 +91,7 @@ def test_untrained_weights_are_one_checkpoint(field: str) -> None:
     other = _changed(**{field: "random", "checkpoint.sha256": "22" * 32})
     assert cell_of(one) == cell_of(other) != cell_of(RECORD)
     assert run_of(one) != run_of(other)
+    assert cell_of(one)[0] == CheckpointKey("mscn", "random")
 
 
 def test_seeds_of_one_method() -> None:

@@ -89,6 +89,18 @@ def test_what_shows_no_spread_gives_no_interval() -> None:
     assert alone == Spread(0.5, 1, None) and alone.is_equal
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("wanted, known", [(0.9, False), (1.1, True)])
+def test_a_row_spreads_if_it_differs_by_more_than_rounding(
+    count: int, wanted: float, known: bool
+) -> None:
+    """A row's standard deviation of 1e-9 or less is 0, whatever its number of trials."""
+    row = np.arange(count) / np.std(np.arange(count), ddof=1) * wanted * 1e-9
+    spread = pooled_spread([row.tolist(), [1.0]])
+    assert (spread is not None) == known
+    assert spread is None or spread.std == pytest.approx(wanted * 1e-9)
+
+
 def test_intervals_cover_and_pooling_finds_more() -> None:
     """8 rows of 5 trials, as docs/results/masking.md: 95 % of the intervals hold the difference,
     and a true one of 4 standard errors is found far more often than by pairs of seeds."""

@@ -8,7 +8,7 @@ from scipy import stats
 
 from transfer.results.replicates import draw_weights
 from transfer.results.statistics import IMAGES as IMAGES_ONLY
-from transfer.results.statistics import estimate, summarize
+from transfer.results.statistics import Parts, estimate, summarize, variance_parts
 
 
 def test_against_numpy_and_scipy() -> None:
@@ -79,12 +79,11 @@ def test_few_images_are_known_to_be_few() -> None:
     weights, inside = draw_weights(10, 2000) / 10, 0
     for _ in range(1000):
         scores = rng.normal(50, 12, 10)
-        found = estimate([scores.mean()], (scores @ weights)[None], 10)
-        low, high = found.interval()
-        inside += low <= 50 <= high
+        found = summarize([scores.mean()], (scores @ weights)[None], 10)
+        inside += found.low <= 50 <= found.high
     assert 0.93 <= inside / 1000 <= 0.97  # 90 % with the draws' own variance and number
     expected = stats.t.interval(0.95, 9, scores.mean(), stats.sem(scores))
-    assert (low, high) == pytest.approx(expected, rel=0.02)
+    assert (found.low, found.high) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_closed_form_is_the_pigeonhole_bootstraps_variance() -> None:
@@ -109,6 +108,44 @@ def test_intervals_stay_in_percent() -> None:
     found = summarize([99.0, 97.0, 99.9])
     assert found.high == 100.0 and found.low > 50 and found.covers == "trials"
     assert found.low == pytest.approx(found.mean - found.half_width)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("wanted, known", [(0.9, False), (1.1, True)])
+def test_trials_agree_up_to_rounding(count: int, wanted: float, known: bool) -> None:
+    """A standard deviation of 1e-9 percent points or less is 0, which is not a spread."""
+    values = np.arange(count) / np.std(np.arange(count), ddof=1) * wanted * 1e-9
+    found = summarize(values.tolist(), percent=False)
+    assert found.std == pytest.approx(wanted * 1e-9 if known else 0.0)
+    assert (found.low is not None) == known
+
+
+@pytest.mark.parametrize("wanted, known", [(0.9, False), (1.1, True)])
+def test_draws_agree_up_to_rounding(wanted: float, known: bool) -> None:
+    """Draws that all give one number, as those of 100 %, say nothing about the images."""
+    drawn = np.arange(200) / np.std(np.arange(200), ddof=1) * wanted * 1e-9
+    assert (estimate([0.0], drawn[None]).se is not None) == known
+    both = estimate([40.0, 41.0], np.tile(drawn, (2, 1)))
+    assert both.covers == ("trials and images" if known else "trials")
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+def test_the_interval_of_any_confidence_is_scipys(confidence: float) -> None:
+    values = np.random.default_rng(2).normal(50, 2, 5)
+    expected = stats.t.interval(confidence, 4, values.mean(), stats.sem(values))
+    found = estimate(values.tolist())
+    assert found.interval(confidence) == pytest.approx(expected)
+    assert found.reach(confidence) == pytest.approx((expected[1] - expected[0]) / 2)
+    assert found.se == pytest.approx(stats.sem(values))
+
+
+def test_a_deterministic_result_has_no_variance_by_trials() -> None:
+    drawn = np.random.default_rng(3).normal(50, 2, (1, 200))
+    exact = variance_parts([50.0], drawn, 150, exact=True)
+    assert exact == Parts(0.0, pytest.approx(drawn.var(ddof=1) * 150 / 149), 1, 150)
+    assert variance_parts([50.0], drawn, 150).trials is None
+    assert variance_parts([50.0], drawn).known == 200
+    assert variance_parts([50.0, 52.0], None, exact=True) == Parts(pytest.approx(1.0), None, 2, 0)
 
 
 def test_agreement_of_trials_is_no_certainty() -> None:

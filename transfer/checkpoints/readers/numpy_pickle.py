@@ -106,6 +106,9 @@ def reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
 
 def scalar(dtype: Any, data: Any = b"") -> Any:
     """`numpy._core.multiarray.scalar`."""
+    empty = type(data) in (bytes, str) and not data
+    if empty and type(dtype) is Dtype and not dtype.made().itemsize:
+        return dtype.made().type()  # an empty text, from whose bytes numpy does not make an array
     return frombuffer(data, dtype, (1,), "C")[0]
 
 

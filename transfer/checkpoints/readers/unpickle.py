@@ -175,7 +175,8 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _inst(self) -> None:
         module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
         function = self.find_class(module, name)
-        self.append(self._call(function, tuple(self.pop_mark())))
+        arguments = tuple(self.pop_mark())  # from here on `append` is that of a different stack
+        self.append(self._call(function, arguments))
 
     def _build(self) -> None:
         """Gives a state to an array, a dtype or parsed arguments, or attributes to a mapping."""
@@ -229,7 +230,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         self.stack[-1].update(map(checked_key, items))
 
     def _frozenset(self) -> None:
-        self.append(frozenset(map(checked_key, self.pop_mark())))
+        members = self.pop_mark()  # from here on `append` is that of a different stack
+        self.append(frozenset(map(checked_key, members)))
 
     def _bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))

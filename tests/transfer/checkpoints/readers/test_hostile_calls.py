@@ -184,7 +184,13 @@ def test_a_state_that_would_crash_numpy_is_refused_by_name(tmp_path: Path) -> No
             open_file(tmp_path / "x.pkl")
 
 
-@pytest.mark.parametrize("field, wrong", [*enumerate((2, "!", (), ("a",), {}, 4, 4, 1)), (1, 7)])
+@pytest.mark.parametrize(
+    "field, wrong",
+    [
+        *enumerate((2, "!", (), ("a",), {}, 4, 4, 1)),
+        *((1, 7), (0, 3.0), (5, -1.0), (7, False), (0, 4), (1, None), (1, "")),
+    ],
+)
 def test_only_the_plain_state_of_a_dtype_is_taken(field: int, wrong: Any) -> None:
     state: list[Any] = [3, "<", None, None, None, -1, -1, 0]
     made = built(called(DTYPE, "f4", False, True), tuple(state))
