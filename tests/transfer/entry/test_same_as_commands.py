@@ -88,7 +88,7 @@ def _files(dataset: str) -> list[str]:
 def test_predictions_of_other_images_or_classes_are_refused(digits: Path) -> None:
     detector = transfer.build_detector("digits_voc.yaml", "random", classes="0123456789")
     row = {"image_id": "nowhere", "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
-    with pytest.raises(InputError, match="of the image 'nowhere', which voc:digits_voc:test"):
+    with pytest.raises(InputError, match="names the image 'nowhere', which voc:digits_voc:test"):
         transfer.evaluate([row], "voc:digits_voc:test")
     with pytest.raises(InputError, match="result 0 has the category_id 99"):
         transfer.evaluate([{**row, "category_id": 99}], "voc:digits_voc:test")
