@@ -19,6 +19,7 @@ from pathlib import Path
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
+from pretrain.common.printable import printable
 from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.root import root_hint
@@ -44,7 +45,8 @@ def check_layout(folder: Path, split: str) -> Path:
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     for needed in (folder, folder / "JPEGImages", folder / "Annotations", listing):
         if not needed.exists():
-            near = near_matches(split, [file.stem for file in listing.parent.glob("*.txt")])
+            splits = [file.stem for file in listing.parent.glob("*.txt")]
+            near = printable(near_matches(split, splits)) if needed == listing else ""
             raise InputError(
                 f"{needed} is missing{near}; expected {folder}/{{JPEGImages/*.jpg, "
                 f"Annotations/*.xml, ImageSets/Main/{split}.txt}}{_merged(folder)}"
