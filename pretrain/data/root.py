@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import near_matches
+from pretrain.common.printable import printable
 
 VARIABLE = "DETECTRON2_DATASETS"
 
@@ -33,7 +34,7 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
     """
     for path in needed:
         if not path.exists():
-            near = near_matches(path.stem, _others(path))
+            near = printable(near_matches(path.stem, _others(path)))
             raise InputError(f"{path} is missing{near}; expected {expected()}{root_hint(path)}")
 
 

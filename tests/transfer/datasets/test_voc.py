@@ -124,6 +124,9 @@ def test_a_misspelt_split_is_told_with_the_nearest_one(tmp_path: Path) -> None:
     make(tmp_path, "a", [BOX])
     with pytest.raises(InputError, match=r"Main/trian.txt is missing \(did you mean 'train'\?\)"):
         read_voc(tmp_path, "trian", ("cat",))
+    (tmp_path / "Annotations").rename(tmp_path / "annotations")
+    with pytest.raises(InputError, match="Annotations is missing; expected"):
+        read_voc(tmp_path, "train", ("cat",))
 
 
 def test_the_official_sets_count_from_1(
