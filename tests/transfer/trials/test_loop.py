@@ -218,9 +218,14 @@ def test_test_images_that_are_training_images_are_counted(
 def test_launched_processes_open_the_data_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A process of torchrun goes on with what it has opened for the checks."""
     monkeypatch.setenv("LOCAL_RANK", "0")  # as one of torchrun's
     task = Nothing()
-    run_command(task, request(tmp_path), num_gpus=1)
+    run_command(task, request(tmp_path / "torchrun"), num_gpus=1)
+    assert [line for line in task.asked if "open" in line] == ["open, scan True"]
+    monkeypatch.setattr(command, "will_launch", lambda num_processes: True)
+    task = Nothing()
+    run_command(task, request(tmp_path / "launched"), num_gpus=1)
     assert [line for line in task.asked if "open" in line] == [
         "open, scan True",
         "open, scan False",
