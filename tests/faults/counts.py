@@ -7,8 +7,8 @@ run may be made in parts.
     python -m tests.faults.counts runs/faults.jsonl
 
 stores the sums in `benchmarks/results/faults_2cores.json` with the machine, and writes the tables
-between the marks in `docs/guarantees.md`. A test compares the page with the file. To add rows to the
-stored sums, name the stored file first:
+between the marks in `docs/guarantees.md`. A test compares the page with the file. To add rows to
+the stored sums, name the stored file first:
 
     python -m tests.faults.counts benchmarks/results/faults_2cores.json runs/faults.jsonl
 """

@@ -19,7 +19,6 @@ from pathlib import Path
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.common.lookup import near_matches
-from pretrain.common.printable import printable
 from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.root import check_present

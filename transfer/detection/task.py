@@ -113,8 +113,6 @@ class DetectionTask(FineTuning[DetectionJob]):
         cfg = detection_config.with_data(cfg, train_set)
         check_same_keypoints(train_set, test_set)
         check_scorable(test_set, cfg.TEST.DETECTIONS_PER_IMAGE)
-        if cfg.MODEL.KEYPOINT_ON:
-            check_scorable_keypoints(test_set)
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
         if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):
@@ -222,6 +220,8 @@ def _check_sets(
     cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
 ) -> None:
     """Whether the test set can be scored, and the images of both sets are of the annotated size."""
+    if cfg.MODEL.KEYPOINT_ON:
+        check_scorable_keypoints(test_set)
     if test_set.layout == "coco":
         choose_evaluator(cfg.TRANSFER.COCO_EVALUATOR)
     elif test_set.layout == "lvis":

@@ -25,6 +25,7 @@ from pretrain.common.config import load_config
 from pretrain.common.distributed import from_main, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.common.run_files import CONFIG, RECORD
 from pretrain.data.robustness_sets import CORRUPTIONS, corruption_of
 from transfer.checkpoints.weights import Weights
 from transfer.classification.defaults import get_defaults
@@ -38,8 +39,8 @@ from transfer.classification.protocols.protocol import (
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split, open_split
 from transfer.classification.trained_head import FILE, TrainedHead
-from transfer.results.record import FILE_NAME, read_record
-from transfer.trials.task import CONFIG_FILE, Trial
+from transfer.results.record import read_record
+from transfer.trials.task import Trial
 
 CORRUPTED = ("imagenet_c", "corrupted")
 NUMBERED = "imagenet_v2"  # its class folders are numbers
@@ -98,18 +99,18 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
             "PROTOCOL.NAME linear, such as HEAD.RUN runs/linear/mine"
         )
     folder = Path(cfg.HEAD.RUN) / f"trial_{number}"
-    if not (folder / FILE_NAME).is_file():
+    if not (folder / RECORD).is_file():
         raise InputError(
-            f"HEAD.RUN {cfg.HEAD.RUN}: {folder / FILE_NAME} does not exist; a trial needs the head "
+            f"HEAD.RUN {cfg.HEAD.RUN}: {folder / RECORD} does not exist; a trial needs the head "
             "of a finished trial of the same number"
         )
-    record = read_record(folder / FILE_NAME)
+    record = read_record(folder / RECORD)
     if record["task"] != "linear" or "head" not in record["artifacts"]:
         raise InputError(
             f"HEAD.RUN {cfg.HEAD.RUN}: {folder} has no trained head ({FILE}); run a config with "
             "PROTOCOL.NAME linear with this version"
         )
-    theirs = load_config(str(folder / CONFIG_FILE), get_defaults())
+    theirs = load_config(str(folder / CONFIG), get_defaults())
     for key in SAME:
         node, _, name = key.partition(".")
         ours, its = cfg[node][name], theirs[node][name]
