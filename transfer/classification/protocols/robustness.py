@@ -129,8 +129,9 @@ def relabelled(split: Split, classes: Sequence[str]) -> Split:
     unknown = [name for name in split.classes if name not in numbers]
     if unknown:
         raise InputError(
-            f"{split.name} has the class {unknown[0]!r} and {len(unknown) - 1} more that the head "
-            f"was not trained on; its classes are {classes[0]!r} ... {classes[-1]!r}"
+            f"{split.name} has {len(unknown)} classes that the head was not trained on, such as "
+            f"{unknown[0]!r}; the head's classes are {classes[0]!r} to {classes[-1]!r}; name a set "
+            "whose class folders have the same names"
         )
     table = torch.tensor([numbers[name] for name in split.classes])
     return replace(split, labels=table[split.labels], classes=tuple(classes))
