@@ -142,8 +142,8 @@ def draw_kill(draws: random.Random, longest: float) -> Kill:
 
 
 def draw_kill_of_a_part(draws: random.Random, longest: float) -> Kill:
-    """A kill of one of the processes that the command starts, after the first 30 % of `longest`."""
-    return "child", (draws.uniform(0.3, 1.0) * longest, draws.random())
+    """A kill of one of the processes that the command starts, from 30 % to 80 % of `longest`."""
+    return "child", (draws.uniform(0.3, 0.8) * longest, draws.random())
 
 
 def differences(one: Path, other: Path) -> list[str]:
