@@ -169,8 +169,8 @@ def make_leaderboard(results: Results, draws: int = DRAWS, seed: int = SEED) -> 
         _note_left_out(results, rows, tasks, ranked_on, notes)
     else:
         notes.append(
-            f"no overall rank: it needs {LEAST_TASKS} tasks that all checkpoints with at least half "
-            f"of the tasks have, and the number of these is {len(ranked_on)}"
+            f"no overall rank: it needs {LEAST_TASKS} tasks that all checkpoints with at least "
+            f"half of the tasks have, and the number of these is {len(ranked_on)}"
         )
     first = [one.row for one in overall]
     others = [row for row in results.by_rank() if row not in first]
