@@ -14,7 +14,11 @@ def check_installed(package: str, begin: str, install: str = "") -> None:
         begin: the beginning of the message, up to "is not installed".
         install: what follows `pip install`; "": the package's name.
     """
-    if importlib.util.find_spec(package) is None:
+    try:
+        found = importlib.util.find_spec(package) is not None
+    except ValueError:  # a module without a file, which somebody put into sys.modules
+        found = True
+    if not found:
         raise not_installed(begin, install or package)
 
 

@@ -104,7 +104,7 @@ def test_voc_layout(tmp_path: Path, run: Run) -> None:
 def test_coco_layout(tmp_path: Path, run: Run) -> None:
     write_coco(tmp_path / "c", "train", coco_content())
     text = run(*COCO)
-    assert "instances_test.json is missing; expected" in text
+    assert "instances_test.json is missing (did you mean 'instances_train'?); expected" in text
     assert "c/{annotations/instances_test.json, test/*.jpg}" in text
 
 

@@ -120,12 +120,14 @@ def test_a_key_states_where_a_set_counts_from(tmp_path: Path) -> None:
         left("two")
 
 
-def test_a_misspelt_split_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+def test_what_is_missing_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     make(tmp_path, "a", [BOX])
     with pytest.raises(InputError, match=r"Main/trian.txt is missing \(did you mean 'train'\?\)"):
         read_voc(tmp_path, "trian", ("cat",))
     (tmp_path / "Annotations").rename(tmp_path / "annotations")
-    with pytest.raises(InputError, match="Annotations is missing; expected"):
+    with pytest.raises(
+        InputError, match=r"Annotations is missing \(did you mean 'annotations'\?\); expected"
+    ):
         read_voc(tmp_path, "train", ("cat",))
 
 

@@ -49,7 +49,7 @@ def test_a_run_its_record_and_its_files(digits: Path, tmp_path: Path) -> None:
     # The whole detector is scored again, and is what another run starts from.
     again = request(tmp_path / "again")
     model = Request(**{**vars(again), "weights": str(path.parent / "model_final.pth")})
-    scored = TASK.evaluate(model)
+    scored = TASK.evaluate(model, TASK.open_trained(model))
     assert scored is not None
     kept = {name: value for name, value in scored.metrics.items() if value == value}
     assert kept == {n: pytest.approx(record["metrics"][n], abs=1e-4) for n in kept}
