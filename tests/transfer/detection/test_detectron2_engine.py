@@ -126,12 +126,14 @@ def test_plain_detectron2_takes_every_config(digits: Path) -> None:
     from detectron2.utils.events import EventStorage
 
     from transfer.detection.detectron2_plugin import register_datasets
+    from transfer.detection.torchvision_engine.architectures import is_timm
 
     for path in sorted(CONFIGS.glob("*.yaml")):
         cfg = get_cfg()
         cfg.merge_from_file(str(path))
         cfg.MODEL.DEVICE = "cpu"
-        if path.stem.startswith("digits"):
+        # Detectron2 has no ConvNets of timm, so it reads such a config but cannot build it.
+        if path.stem.startswith("digits") and not is_timm(cfg):
             register_datasets(cfg)
             assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 8
             cfg.DATALOADER.NUM_WORKERS = 0
