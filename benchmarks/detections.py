@@ -1,8 +1,8 @@
 """Random test sets with random detections near their objects, in COCO's and VOC's layout.
 
-They are written into a folder: files of annotations, a DetectionSet and one Predictions for each
-image. There are no image files, because scoring does not read them. The same size gives the same
-numbers.
+The annotation files are written into a folder; the functions return a DetectionSet and one
+Predictions for each image. No image files are written, because scoring does not read any. Equal
+sizes give equal numbers.
 """
 
 from __future__ import annotations

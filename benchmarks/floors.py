@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the checkout; `benchmarks` is not installed
+# The checkout, because `benchmarks` is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretrain.common.cli import make_parser, tool  # noqa: E402
 

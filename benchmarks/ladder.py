@@ -16,9 +16,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the checkout; `benchmarks` is not installed
+# The checkout, because `benchmarks` is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ladder_rows import append_row, read_rows  # noqa: E402
 from pretrain.common.cli import make_parser, tool  # noqa: E402

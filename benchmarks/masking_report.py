@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the checkout; `benchmarks` is not installed
+# The checkout, because `benchmarks` is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import seed_dots  # noqa: E402
 from benchmarks.ladder_rows import main_value, mean_and_std, read_rows  # noqa: E402

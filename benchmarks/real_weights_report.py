@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the checkout; `benchmarks` is not installed
+# The checkout, because `benchmarks` is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.marked_page import replaced  # noqa: E402
 from pretrain.common.config import CHECKOUT, load_config  # noqa: E402

@@ -2,9 +2,8 @@
 
 0: success. 2: bad input. 1: a failed run, also if the cause is an image that disappeared during the
 training, or a disk that is full or cannot be written, whoever noticed it; only an error in the
-program prints a traceback. 130:
-Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume continues. 141: the reader of the
-output has ended.
+program prints a traceback. 130: Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume
+continues. 141: the reader of the output has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from pretrain.common.errors import DISK, FORBIDDEN, InputError, disk_failure, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
@@ -32,7 +32,14 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
             because the command that launched it prints this.
     """
     try:
-        with heard(), _threads_say_one_line(), _cleaning_says_one_line():
+        with (
+            heard(),
+            # Such as TensorBoard's writer on a full disk
+            _says_one_line(threading, "excepthook", "a thread of this command ended"),
+            # While Python frees an object no code can catch an error: torch hears of a loader's
+            # process that something killed also while it ends this process itself
+            _says_one_line(sys, "unraisablehook", "while a part of this command ended"),
+        ):
             status = work() or 0
             sys.stdout.flush()
             return status
@@ -57,43 +64,28 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
 
 
 @contextmanager
-def _threads_say_one_line() -> Iterator[None]:
-    """A thread that ends by a failure, such as TensorBoard's writer on a full disk, says one line
-    instead of a traceback; the command itself continues, and decides what that means."""
-    before = threading.excepthook
+def _says_one_line(module: ModuleType, hook: str, begin: str) -> Iterator[None]:
+    """A failure that only a hook of Python hears says one line instead of a traceback; the command
+    itself continues, and decides what that means.
 
-    def say(args: threading.ExceptHookArgs) -> None:
+    Args:
+        hook: name of the module's function that gets the error.
+        begin: the beginning of the line.
+    """
+    before = getattr(module, hook)
+
+    def say(args: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
         line = failure(args.exc_value) if args.exc_value else ""
         if line and not is_verbose():
-            logging.getLogger("mscn").warning("a thread of this command ended: %s", line)
+            logging.getLogger("mscn").warning("%s: %s", begin, line)
         else:
             before(args)
 
-    threading.excepthook = say
+    setattr(module, hook, say)
     try:
         yield
     finally:
-        threading.excepthook = before
-
-
-@contextmanager
-def _cleaning_says_one_line() -> Iterator[None]:
-    """A failure while Python frees an object, which no code can catch, is one line too: torch hears
-    of a loader's process that something killed also while it ends this process itself."""
-    before = sys.unraisablehook
-
-    def say(args: sys.UnraisableHookArgs) -> None:
-        line = failure(args.exc_value) if args.exc_value else ""
-        if line and not is_verbose():
-            logging.getLogger("mscn").warning("while a part of this command ended: %s", line)
-        else:
-            before(args)
-
-    sys.unraisablehook = say
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
+        setattr(module, hook, before)
 
 
 @contextmanager

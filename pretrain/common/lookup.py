@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from pretrain.common.errors import InputError
@@ -15,6 +17,15 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     """Returns " (did you mean 'a' or 'b'?)" for the known names nearest to `name`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
+
+
+def names_in(folder: Path, suffixes: Collection[str], most: int = 1000) -> list[str]:
+    """Returns the names in a folder that have one of the suffixes; none if it cannot be read."""
+    try:
+        names = (entry.name for entry in folder.iterdir() if entry.suffix in suffixes)
+        return list(islice(names, most))
+    except OSError:
+        return []
 
 
 def find(name: str, table: Mapping[str, Entry], kind: str, where: str = "") -> Entry:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from itertools import islice
 from pathlib import Path
 
 from pretrain.common.errors import InputError
-from pretrain.common.lookup import near_matches
+from pretrain.common.lookup import names_in, near_matches
 from pretrain.common.printable import printable
 
 VARIABLE = "DETECTRON2_DATASETS"
@@ -34,17 +33,9 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
     """
     for path in needed:
         if not path.exists():
-            near = printable(near_matches(path.stem, _others(path)))
+            there = names_in(path.parent, (path.suffix,))
+            near = printable(near_matches(path.stem, [Path(name).stem for name in there]))
             raise InputError(f"{path} is missing{near}; expected {expected()}{root_hint(path)}")
-
-
-def _others(path: Path) -> list[str]:
-    """The names, without the suffix, of what has the path's suffix in its folder; 1,000 at most."""
-    try:
-        entries = list(islice(path.parent.iterdir(), 1000))
-    except OSError:  # the folder is missing, too
-        return []
-    return [entry.stem for entry in entries if entry.suffix == path.suffix]
 
 
 def root_hint(missing: Path) -> str:

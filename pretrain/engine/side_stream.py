@@ -1,9 +1,9 @@
 """The views of the next step are made during the backward pass of this one, on a CUDA stream.
 
-A stream keeps the order of what is launched on it; between two streams there is no order. So code
-that uses what another stream makes must let its stream wait for the other, and must tell the
-allocator, which otherwise gives the memory away while the other stream still reads it. The host
-does not wait for either stream.
+Work on one stream runs in the order in which it was launched; work on two streams can run in any
+order. Code that uses the result of another stream must therefore make its own stream wait for that
+one. It must also tell the allocator that two streams use the memory: otherwise the allocator may
+reuse it while one of them still reads it. The host waits for neither stream.
 """
 
 from __future__ import annotations

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.errors import InputError
-from pretrain.common.lookup import near_matches
+from pretrain.common.lookup import names_in, near_matches
 from pretrain.common.printable import printable
 from transfer.checkpoints.readers.not_weights import what_folder_is
 
@@ -94,11 +93,9 @@ def _instead_of(file: Path) -> str:
     """Returns what may have been meant: a file of a similar name, or a name without its prefix."""
     if not file.parent.is_dir():
         return f": {printable(file.parent)} is not a folder"
-    with suppress(OSError):
-        kinds = {*SUFFIXES, file.suffix}
-        names = [name for name in os.listdir(file.parent) if Path(name).suffix in kinds]
-        if near := near_matches(file.name, names):
-            return printable(near)
+    names = names_in(file.parent, {*SUFFIXES, file.suffix})
+    if near := near_matches(file.name, names):
+        return printable(near)
     return "; names of published weights begin with torchvision:, timm: or hf-hub:"
 
 

@@ -29,11 +29,20 @@ class Facts(NamedTuple):
 
 def no_facts(content: Mapping[str, Any]) -> Facts:
     """Returns facts for a file without any: torchvision's preprocessing, with a warning."""
-    return Facts(
-        Preprocess(),
-        {},
-        warnings=("the file states no preprocessing: RGB in [0, 1] with ImageNet's mean and std",),
-    )
+    return assumed(Preprocess(), "ImageNet's mean and std")
+
+
+def assumed(preprocess: Preprocess, whose: str) -> Facts:
+    """Returns facts for a file without any: this preprocessing, with a warning that names it."""
+    warning = f"the file states no preprocessing: RGB in [0, 1] with {whose}"
+    return Facts(preprocess, {}, warnings=(warning,))
+
+
+def timm_preprocess(config: Mapping[str, Any]) -> Preprocess | None:
+    """Returns mean and std of timm's config of pretrained weights; None if it has none."""
+    if not (config.get("mean") and config.get("std")):
+        return None
+    return Preprocess(tuple(config["mean"]), tuple(config["std"]))
 
 
 def stated(

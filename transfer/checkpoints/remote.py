@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request
 
@@ -38,6 +38,7 @@ from transfer.checkpoints.folder import (
 )
 from transfer.checkpoints.installed_package import find_in_package
 from transfer.checkpoints.networks.architectures import is_known
+from transfer.checkpoints.provenance import timm_preprocess
 from transfer.checkpoints.readers.raw import open_file
 
 TIMEOUT_SECONDS = 30
@@ -305,13 +306,7 @@ def _from_timm(source: str, rest: str) -> Source:
         raise InputError(
             f"{source}: timm does not have these weights; it has {tags or 'none for this model'}"
         )
-    return Source(file, _preprocess(config.to_dict()), {"source": source}, backbone=model)
-
-
-def _preprocess(stated: dict[str, Any]) -> Preprocess | None:
-    if not (stated.get("mean") and stated.get("std")):
-        return None
-    return Preprocess(tuple(stated["mean"]), tuple(stated["std"]))
+    return Source(file, timm_preprocess(config.to_dict()), {"source": source}, backbone=model)
 
 
 SCHEMES: dict[str, Callable[[str, str], Source]] = {

@@ -11,6 +11,7 @@ x1, y1, x2, y2 read as x, y, width, height.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 from pretrain.common.findings import Findings
 from transfer.datasets.samples import AREALESS
@@ -25,9 +26,52 @@ EXCHANGED = "boxes have a negative width or height"
 OUTSIDE = "boxes are completely outside their image"
 NOT_FINITE = "boxes have numbers that are not finite"
 RELATIVE = "all boxes are below 1 px: relative coordinates?"
+TO_PIXELS = "multiply them by the width and the height of their image"
 REMEDY = "correct the boxes, or remove the objects"
 
 Box = tuple[float, float, float, float]
+
+
+class RelativeCheck:
+    """Notices files whose coordinates are all fractions of the sides of their images.
+
+    Args:
+        findings: takes what is found.
+        kind: the finding.
+    """
+
+    def __init__(self, findings: Findings, kind: str) -> None:
+        self._findings, self._kind = findings, kind
+        self._first = ""
+        self._possible = True
+        self._fractions = False
+        self.count = 0  # objects
+
+    def add(
+        self, where: Callable[[], str], values: Iterable[float], largest: float, shortest: int
+    ) -> None:
+        """Takes an object.
+
+        Args:
+            where: makes its name in a message.
+            values: its coordinates; `largest` of them and of the lengths between them.
+            shortest: side of its image, in pixels.
+        """
+        self._first = self._first or where()
+        self.count += 1
+        if self._possible:
+            self._possible = shortest > 2 and largest <= 1
+            self._fractions |= any(value % 1 for value in values)
+
+    def add_clear(self, count: int) -> None:
+        """Takes `count` objects whose coordinates are certainly in pixels."""
+        self.count += count
+        self._possible &= not count
+
+    def finish(self) -> None:
+        """To be called after the last object, before the findings report."""
+        if self.count and self._possible and self._fractions:
+            self._findings.refuse(self._kind, self._first, TO_PIXELS, self.count)
 
 
 class BoxCheck:
@@ -39,11 +83,8 @@ class BoxCheck:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._first = ""
         self._beyond: list[str] = []
-        self._count = 0
-        self._relative = True
-        self._fractions = False
+        self._relative = RelativeCheck(findings, RELATIVE)
 
     def add(self, where: str, box: Box, width: int, height: int) -> bool:
         """Whether the box can be taken.
@@ -62,25 +103,21 @@ class BoxCheck:
             self._findings.note(AREALESS, where)
         if not _within(box, width, height):
             self._beyond.append(_place(where, box, width, height))
-        self._first = self._first or _place(where, box, width, height)
-        self._count += 1
-        if self._relative:
-            self._relative = min(width, height) > 2 and max(x1, y1, x2 - x1, y2 - y1) <= 1
-            self._fractions |= any(value % 1 for value in box)
+        largest = max(x1, y1, x2 - x1, y2 - y1)
+        self._relative.add(
+            lambda: _place(where, box, width, height), box, largest, min(width, height)
+        )
         return True
 
     def add_clear(self, count: int) -> None:
         """Takes `count` boxes that have an area, are larger than a pixel and in their images."""
-        self._count += count
-        self._relative &= not count
+        self._relative.add_clear(count)
 
     def finish(self) -> None:
         """To be called after the last box, before the findings report."""
         for where_box in self._beyond:
-            self._findings.note(BEYOND.format(self._count), where_box)
-        if self._count and self._relative and self._fractions:
-            remedy = "multiply them by the width and the height of their image"
-            self._findings.refuse(RELATIVE, self._first, remedy, self._count)
+            self._findings.note(BEYOND.format(self._relative.count), where_box)
+        self._relative.finish()
 
 
 def fault(box: Box, width: int, height: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.box_checks import TOLERANCE_PX
+from transfer.datasets.box_checks import TOLERANCE_PX, RelativeCheck
 from transfer.datasets.keypoints import flip_order, labelled
 from transfer.datasets.samples import DetectionSet, Sample
 
@@ -32,10 +32,7 @@ class PlaceCheck:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._first = ""
-        self._count = 0
-        self._relative = True
-        self._fractions = False
+        self._relative = RelativeCheck(findings, RELATIVE)
 
     def add(self, where: str, keypoints: Sequence[float], width: int, height: int) -> None:
         """Takes the keypoints of an object, as annotated; width, height: of its image, in px."""
@@ -48,16 +45,16 @@ class PlaceCheck:
         if len(outside):
             x, y = outside[0]
             self._findings.note(BEYOND, f"{where} ({x:g}, {y:g}) in {width} x {height}")
-        self._first = self._first or f"{where} ({points[0, 0]:g}, {points[0, 1]:g})"
-        self._count += 1
-        self._relative &= min(width, height) > 2 and bool((abs(points) <= 1).all())
-        self._fractions |= bool((points % 1).any())
+        self._relative.add(
+            lambda: f"{where} ({points[0, 0]:g}, {points[0, 1]:g})",
+            points.ravel(),
+            float(abs(points).max()),
+            min(width, height),
+        )
 
     def finish(self) -> None:
         """To be called after the last object, before the findings report."""
-        if self._count and self._relative and self._fractions:
-            remedy = "multiply them by the width and the height of their image"
-            self._findings.refuse(RELATIVE, self._first, remedy, self._count)
+        self._relative.finish()
 
 
 def check_keypoints(data: DetectionSet, mirrored: bool) -> None:

@@ -29,7 +29,7 @@ def pair_files(
         tree: the expected files, for the messages.
 
     Raises:
-        InputError: there is no image, or files of truth are missing.
+        InputError: the split has no image, or an image lacks a file of truth.
     """
     findings, files = Findings(str(truth)), []
     for image_id, image, expected in found:

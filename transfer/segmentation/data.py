@@ -41,6 +41,7 @@ from transfer.datasets.numbered_pixels import read_mask
 from transfer.datasets.samples import Objects, Sample, object_labels_of
 from transfer.datasets.voc import VOC_CLASSES
 from transfer.datasets.voc_lists import FileIndex, read_list
+from transfer.detection.weights.detector_file import shown_classes
 from transfer.segmentation import ade20k, cityscapes
 from transfer.segmentation.instances import IGNORE, class_map
 
@@ -317,15 +318,11 @@ def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: st
         listed = _read_classes(file) if file.is_file() else tuple(classes)
         if listed != tuple(classes):
             raise InputError(
-                f"{file} lists the classes {_some(listed)}, but {owner} has {_some(classes)}: a "
-                "number in a mask must mean the same class in both; correct the file and the "
-                "masks, or name the classes of all masks with TRANSFER.CLASSES"
+                f"{file} lists the classes {shown_classes(listed)}, but {owner} has "
+                f"{shown_classes(classes)}: a number in a mask must mean the same class in both; "
+                "correct the file and the masks, or name the classes of all masks with "
+                "TRANSFER.CLASSES"
             )
-
-
-def _some(classes: Sequence[str]) -> str:
-    more = f", ... ({len(classes)})" if len(classes) > 8 else ""
-    return f"{', '.join(classes[:8])}{more}"
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:

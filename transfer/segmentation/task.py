@@ -16,7 +16,7 @@ import torchvision
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.distributed import is_first_of_launcher, is_main, process_device
+from pretrain.common.distributed import is_main, process_device
 from pretrain.common.errors import InputError
 from pretrain.data.refused_kinds import check_kinds
 from transfer.checkpoints.read import read_weights
@@ -87,8 +87,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         if not cfg.TRANSFER.CLASSES:
             owner = f"the training set {train_set.name}"
             check_listed_classes(cfg.DATASETS.TEST, train_set.classes, owner)
-        scan = scan and cfg.TRANSFER.CHECK_IMAGES and is_first_of_launcher()
-        _check_images(train_set, test_set, scan=scan)
+        _check_images(cfg, train_set, test_set, scan=scan)
         return Job(request, segmentation_config.with_data(cfg, train_set), train_set, test_set)
 
     def prepare(self, request: Request, *, scan: bool = True) -> SegmentationJob:
@@ -167,7 +166,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         test_set = open_sets(cfg.DATASETS.TEST, classes).limited(cfg.TRANSFER.LIMIT_IMAGES)
         if not cfg.TRANSFER.CLASSES:
             check_listed_classes(cfg.DATASETS.TEST, classes, str(request.weights))
-        _check_images(test_set, scan=scan and cfg.TRANSFER.CHECK_IMAGES)
+        _check_images(cfg, test_set, scan=scan)
         return segmentation_config.with_data(cfg, test_set), test_set
 
     def evaluate(self, request: Request, trained: Trained[SemanticSet]) -> Scored | None:
@@ -184,11 +183,11 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return show_data(job.cfg, job.train_set, Path(request.output), count)
 
 
-def _check_images(*sets: SemanticSet, scan: bool) -> None:
+def _check_images(cfg: CfgNode, *sets: SemanticSet, scan: bool) -> None:
     """Raises InputError for what is not an image; with `scan` also for masks that do not fit."""
     for data in sets:
         check_kinds(data.name, [sample.file_name for sample in data.samples])
-        if scan:
+        if scan and cfg.TRANSFER.CHECK_IMAGES:
             check_masks_of(data)
 
 

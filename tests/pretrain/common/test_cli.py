@@ -140,6 +140,13 @@ def test_bad_input_that_a_disk_caused_is_a_failed_run(
     assert capsys.readouterr().err == "error: /out cannot be written; give another --output\n"
 
 
+def check_one_line_and_a_traceback(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """The failure is the line; the program's error, "a bug", keeps its traceback."""
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("Traceback") == 1 and "a bug" in said
+
+
 def test_a_thread_that_finds_the_disk_full_says_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,12 +163,11 @@ def test_a_thread_that_finds_the_disk_full_says_one_line(
             thread.start()
             thread.join()
 
-    before = threading.__excepthook__
-    monkeypatch.setattr(threading, "excepthook", before)  # not pytest's
-    assert main() == 0 and threading.excepthook is before
-    said = capsys.readouterr().err
-    assert "a thread of this command ended: events: No space left; free some space" in said
-    assert said.count("Traceback") == 1 and "a bug" in said
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's
+    assert main() == 0 and threading.excepthook is threading.__excepthook__
+    check_one_line_and_a_traceback(
+        capsys, "a thread of this command ended: events: No space left; free some space"
+    )
 
 
 def test_a_worker_that_dies_while_its_loader_ends_is_one_line(
@@ -186,12 +192,11 @@ def test_a_worker_that_dies_while_its_loader_ends_is_one_line(
         ):
             Ends(error)
 
-    before = sys.__unraisablehook__
-    monkeypatch.setattr(sys, "unraisablehook", before)  # not pytest's
-    assert main() == 0 and sys.unraisablehook is before
-    said = capsys.readouterr().err
-    assert "while a part of this command ended: a process that loads images died" in said
-    assert said.count("Traceback") == 1 and "a bug" in said
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # not pytest's
+    assert main() == 0 and sys.unraisablehook is sys.__unraisablehook__
+    check_one_line_and_a_traceback(
+        capsys, "while a part of this command ended: a process that loads images died"
+    )
 
 
 def test_a_full_standard_output_is_one_line() -> None:

@@ -24,3 +24,16 @@ def classes_folder(tmp_path: Path) -> Path:
     write_images(tmp_path / "pets" / "train" / "cat", 13, (24, 20), seed=1)
     write_images(tmp_path / "pets" / "train" / "dog", 11, (24, 20), seed=2)
     return tmp_path / "pets"
+
+
+def write_grey(path: Path, grey: int) -> None:
+    """Write a JPEG of 6 x 5 px of one grey value, which identifies it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (6, 5), grey).save(path, "JPEG", quality=100)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, below which data sets are looked for."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return tmp_path

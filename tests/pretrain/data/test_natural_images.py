@@ -11,23 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.official_lists import part_of_whole
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    return tmp_path
-
-
-def image(path: Path, grey: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (6, 5), grey).save(path, quality=100)
+from tests.pretrain.data.conftest import write_grey
 
 
 def text(path: Path, *lines: str) -> None:
@@ -38,7 +27,7 @@ def text(path: Path, *lines: str) -> None:
 def food(root: Path) -> None:
     folder = root / "food-101"
     for grey, name in enumerate(("ramen/1", "ramen/2", "apple_pie/3", "apple_pie/4")):
-        image(folder / f"images/{name}.jpg", 10 * grey)
+        write_grey(folder / f"images/{name}.jpg", 10 * grey)
     for split, numbers in (("train", (1, 3)), ("test", (2, 4))):
         listed = {"ramen": [f"ramen/{numbers[0]}"], "apple_pie": [f"apple_pie/{numbers[1]}"]}
         text(folder / f"meta/{split}.json", json.dumps(listed))
@@ -47,7 +36,7 @@ def food(root: Path) -> None:
 def sun(root: Path) -> None:
     names = ("/a/abbey/sun_a.jpg", "/a/apse/indoor/sun_b.jpg", "/a/abbey/sun_c.jpg")
     for grey, name in enumerate((*names, "/a/apse/indoor/sun_d.jpg")):
-        image(root / f"SUN397{name}", 10 * grey)
+        write_grey(root / f"SUN397{name}", 10 * grey)
     text(root / "SUN397/Partitions/Training_01.txt", *names[:2])
     text(root / "SUN397/Partitions/Testing_01.txt", "/a/apse/indoor/sun_d.jpg", names[2])
 
@@ -60,7 +49,9 @@ def cars(root: Path) -> None:
     folder = root / "stanford_cars"
     for part in ("train", "test"):
         for number in (1, 2):
-            image(folder / f"cars_{part}/{number:05d}.jpg", 10 * number + 100 * (part == "test"))
+            write_grey(
+                folder / f"cars_{part}/{number:05d}.jpg", 10 * number + 100 * (part == "test")
+            )
     (folder / "devkit").mkdir()
     savemat(folder / "devkit/cars_meta.mat", {"class_names": np.array(["A", "B"], dtype=object)})
     savemat(folder / "devkit/cars_train_annos.mat", annotations((2, "00001.jpg"), (1, "00002.jpg")))
@@ -74,7 +65,7 @@ def aircraft(root: Path) -> None:
     text(folder / "variants.txt", "707-320", "F-16A/B")
     for number, split in enumerate(("train", "val", "test")):
         for label, name in enumerate(("707-320", "F-16A/B")):
-            image(folder / f"images/{number}{label}.jpg", 20 * number + 10 * label)
+            write_grey(folder / f"images/{number}{label}.jpg", 20 * number + 10 * label)
         lines = (f"{number}1 F-16A/B", f"{number}0 707-320")
         text(folder / f"images_variant_{split}.txt", *lines)
 
@@ -84,7 +75,7 @@ def dtd(root: Path) -> None:
     for number, split in enumerate(("train", "val", "test")):
         names = [f"{kind}/{kind}_{number}.jpg" for kind in ("woven", "banded")]
         for label, name in enumerate(names):
-            image(folder / "images" / name, 20 * number + 10 * label)
+            write_grey(folder / "images" / name, 20 * number + 10 * label)
         text(folder / f"labels/{split}1.txt", *names)
 
 
@@ -93,7 +84,7 @@ def pets(root: Path) -> None:
     for split, number in (("trainval", 1), ("test", 2)):
         names = [f"Abyssinian_{number}", f"great_pyrenees_{number}"]
         for label, name in enumerate(names):
-            image(folder / f"images/{name}.jpg", 20 * number + 10 * label)
+            write_grey(folder / f"images/{name}.jpg", 20 * number + 10 * label)
         rows = [f"{name} {label + 1} {label + 1} 1" for label, name in enumerate(names)]
         text(folder / f"annotations/{split}.txt", *rows)
 
@@ -101,7 +92,7 @@ def pets(root: Path) -> None:
 def flowers(root: Path) -> None:
     folder = root / "flowers-102"
     for number in range(1, 7):
-        image(folder / f"jpg/image_{number:05d}.jpg", 10 * number)
+        write_grey(folder / f"jpg/image_{number:05d}.jpg", 10 * number)
     savemat(folder / "imagelabels.mat", {"labels": np.array([[2, 1, 2, 1, 2, 1]])})
     savemat(folder / "setid.mat", {"trnid": [[2, 1]], "valid": [[4, 3]], "tstid": [[5, 6]]})
 
@@ -110,7 +101,7 @@ def caltech(root: Path) -> None:
     for label, name in enumerate(("BACKGROUND_Google", "accordion", "yin_yang")):
         for number in range(32):
             folder = root / "caltech101/101_ObjectCategories" / name
-            image(folder / f"image_{number:04d}.jpg", 80 * label + number)
+            write_grey(folder / f"image_{number:04d}.jpg", 80 * label + number)
 
 
 def seen(data: ImageDataset) -> list[tuple[int, str]]:

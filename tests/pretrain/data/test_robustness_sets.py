@@ -10,23 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.official_lists import part_of_whole
 from pretrain.data.robustness_sets import CORRUPTIONS, EXTRA, SEVERITIES, corruption_of
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    return tmp_path
-
-
-def image(path: Path, grey: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (6, 5), grey).save(path, "JPEG", quality=100)
+from tests.pretrain.data.conftest import write_grey
 
 
 def content(data: ImageDataset) -> list[tuple[str, int]]:
@@ -40,7 +29,7 @@ def content(data: ImageDataset) -> list[tuple[str, int]]:
 def test_v2s_numbers_are_sorted_as_numbers(root: Path, place: str, variant: str) -> None:
     """As texts, 10 and 11 come before 2: twelve classes notice it."""
     for number in range(12):
-        image(root / place.format(variant) / str(number) / "a.jpeg", 20 * number)
+        write_grey(root / place.format(variant) / str(number) / "a.jpeg", 20 * number)
     data = open_images(f"imagenet_v2:{variant}")
     assert data.classes == [str(number) for number in range(12)]
     assert sorted(zip(data.labels.tolist(), content(data))) == [
@@ -60,15 +49,17 @@ def test_v2s_numbers_are_sorted_as_numbers(root: Path, place: str, variant: str)
     ],
 )
 def test_class_folders(root: Path, name: str, folder: str) -> None:
-    image(root / folder / "n02" / "art_0.jpg", 40)
-    image(root / folder / "n01" / "cartoon_0.jpg", 80)
+    write_grey(root / folder / "n02" / "art_0.jpg", 40)
+    write_grey(root / folder / "n01" / "cartoon_0.jpg", 80)
     assert content(open_images(f"{name}:test")) == [("n01", 80), ("n02", 40)]
 
 
 def corrupt(folder: Path, name: str, severities: tuple[str, ...] = SEVERITIES) -> None:
     for severity in severities:
         for number, kind in enumerate(("n01", "n02")):
-            image(folder / name / severity / kind / "0.JPEG", 10 * int(severity) + 100 * number)
+            write_grey(
+                folder / name / severity / kind / "0.JPEG", 10 * int(severity) + 100 * number
+            )
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -99,7 +90,7 @@ def test_own_folder_in_that_layout(root: Path) -> None:
 
 def test_bad_input_ends_in_a_line(root: Path) -> None:
     for number in ("0", "2"):
-        image(root / "imagenetv2-top-images" / number / "a.jpeg", 0)
+        write_grey(root / "imagenetv2-top-images" / number / "a.jpeg", 0)
     for name in CORRUPTIONS:
         corrupt(root / "imagenet-c", name)
     shutil.rmtree(root / "imagenet-c/fog/3")
@@ -108,7 +99,7 @@ def test_bad_input_ends_in_a_line(root: Path) -> None:
     corrupt(root / "classes", "rain", ("1", "2"))
     shutil.rmtree(root / "classes/rain/2/n01")
     corrupt(root / "deep", "rain", ("1",))
-    image(root / "deep/rain/1/n01/more/1.jpg", 0)
+    write_grey(root / "deep/rain/1/n01/more/1.jpg", 0)
     (root / "empty").mkdir()
     for name, words in {
         "imagenet_v2:top-images": "class folders of ImageNet-V2 are the numbers",

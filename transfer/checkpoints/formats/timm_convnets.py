@@ -26,7 +26,13 @@ from transfer.checkpoints.formats.key_format import (
 )
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.timm_convnets import timm_convnet_shapes
-from transfer.checkpoints.provenance import Facts, no_facts, stated
+from transfer.checkpoints.provenance import (
+    Facts,
+    assumed,
+    no_facts,
+    stated,
+    timm_preprocess,
+)
 
 _CLASSIFIER = r"(fc|classifier|head\.fc)\.(weight|bias)"
 AVERAGED = ("state_dict_ema",)
@@ -62,17 +68,14 @@ def _facts_of_timm(backbone: str, content: Mapping[str, Any]) -> Facts:
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(backbone)
-    preprocess = Preprocess(tuple(config.mean), tuple(config.std)) if config else Preprocess()
-    if config is None or preprocess == Preprocess():
+    preprocess = timm_preprocess(config.to_dict()) if config else None
+    if preprocess is None or preprocess == Preprocess():
         return no_facts(content)
-    mean, std = (", ".join(f"{v:g}" for v in values) for values in (config.mean, config.std))
-    return Facts(
-        preprocess,
-        {},
-        warnings=(
-            "the file states no preprocessing: RGB in [0, 1] with the mean and std of timm's "
-            f"weights for {backbone}, ({mean}) and ({std})",
-        ),
+    mean, std = (
+        ", ".join(f"{v:g}" for v in values) for values in (preprocess.mean, preprocess.std)
+    )
+    return assumed(
+        preprocess, f"the mean and std of timm's weights for {backbone}, ({mean}) and ({std})"
     )
 
 

@@ -58,9 +58,7 @@ def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) 
         split.values.to(device, torch.float32, copy=True) for split in (bank, queries)
     )
     labels, test_labels = (split.labels.to(device) for split in (bank, queries))
-    scaling = torch.zeros(values.shape[1], device=device), torch.ones(
-        values.shape[1], device=device
-    )
+    scaling = values.new_zeros(values.shape[1]), values.new_ones(values.shape[1])
     if cfg.PROTOCOL.STANDARDIZE:
         scaling = standardize_(values, test_values)
     generator = torch.Generator().manual_seed(seed)

@@ -227,7 +227,7 @@ def _score(right: Tensor, test: Split, groups: Mapping[str, Tensor], *, count: i
     """Returns the metrics of M images, (M, 2) bool; `count` classes could be predicted."""
     per_class = per_class_accuracies({"top1": right[:, 0]}, test.labels, test.classes)
     top1 = {name: _percent(right[rows, 0]) for name, rows in groups.items()}
-    if len(groups) == 1 and "" in groups:
+    if "" in groups:
         metrics = {"top1": top1[""]}
         if count > 5:
             metrics["top5"] = _percent(right[:, 1])

@@ -93,7 +93,7 @@ def _check_name(name: str) -> None:
 
     models = timm.list_models()
     what = "is unknown"
-    if name in models:  # such as a ViT: its own name is no hint
+    if name in models:  # such as a ViT, for which its own name is not a useful hint
         what = "is a network of timm that cannot be a backbone here"
     usable = [*ARCHITECTURES, *filter(in_families, models)]
     hint = "" if name in models else near_matches(name, usable)

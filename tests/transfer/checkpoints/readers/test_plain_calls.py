@@ -247,7 +247,7 @@ COPIES = {
 @pytest.mark.parametrize("name", COPIES)
 @pytest.mark.parametrize("times, refused", [(500, False), (2500, True)])
 def test_copies_that_a_file_asks_for_are_counted(name: str, times: int, refused: bool) -> None:
-    """A thousand bytes, or items that count as so many, are copied 500 times, and 2,500 times."""
+    """A thousand bytes, or items that count as a thousand, are copied 500 or 2,500 times."""
     function, content = COPIES[name]
     pushed = function + b"q\x00" + b"0" + value(content) + b"q\x01" + b"0"
     data = program(pushed, b"h\x00h\x01\x85R0" * times, b"N")
