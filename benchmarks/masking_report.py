@@ -292,12 +292,12 @@ def verdict(found: Compared) -> str:
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draws two panels, grey and RGB linear: every seed is a dot, the mean is a line."""
     names = [name for name in list(TITLES)[::-1] if any(row["name"] == name for row in rows)]
-    figure, axes = seed_dots.make_figure("masking", 2, (9, 0.36 * len(names) + 1.1))
+    figure, axes = seed_dots.make_figure("masking", 2, (11, 0.36 * len(names) + 1.1))
     for axis, endpoint in zip(axes, (MAIN, "linear")):
         values = values_of(rows, endpoint)
         title = f"{ENDPOINTS[endpoint]}, top-1 in percent"
         seed_dots.plot_seeds(axis, [values[name] for name in names], title)
-    axes[0].set_yticks(range(len(names)), [TITLES[name].partition(",")[0] for name in names])
+    axes[0].set_yticks(range(len(names)), [TITLES[name] for name in names])
     seed_dots.save(figure, path)
 
 
