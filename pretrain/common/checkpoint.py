@@ -39,8 +39,9 @@ def atomic_write(
         keep_previous: keep the present file as `previous_of(path)`. At every instant at least one
             of the two names is a complete file.
 
-    Raises an OSError that names the file if the disk is full or fails, even if the writer raises
-    another error then.
+    Raises an OSError that names the file if the disk is full or fails, and what interrupted the
+    writer otherwise (Ctrl-C, a loader's process that died), even if the writer raises a different
+    error then: torch.save, which is left early, raises a RuntimeError about its unfinished zip.
     """
     path = Path(path)
     handle, name = _begin(path)
@@ -60,6 +61,8 @@ def atomic_write(
         refused = disk_failure(error)
         if refused is not None:
             raise OSError(refused.errno, refused.strerror, str(path)) from error
+        if isinstance(error, RuntimeError) and error.__context__ and not error.__cause__:
+            raise error.__context__ from None
         raise
 
 

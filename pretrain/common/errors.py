@@ -79,10 +79,9 @@ def failure(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, FloatingPointError):
         return " ".join(text.split())
-    for each in (error.__cause__, error):  # torch's own message may hide the signal
-        found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(each))
-        if found and isinstance(each, RuntimeError):
-            return _worker_died(found[1])
+    died = [found for each in causes(error) if (found := _death_of_a_worker(each))]
+    if died:  # the first cause names the signal, which torch's later message may hide
+        return _worker_died(died[-1])
     # The data from a process breaks off before torch notices that the process has ended.
     if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
         return _worker_died("its connection broke off")
@@ -148,6 +147,13 @@ def _worker_died(how: str) -> str:
     )
 
 
+def _death_of_a_worker(error: BaseException) -> str:
+    """How a loader's process died, if `error` is torch's message about it; "" otherwise. torch
+    raises it at any point of the program, so it may be the cause of a different error."""
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(error))
+    return found[1] if found and isinstance(error, RuntimeError) else ""
+
+
 def _in_loader(error: BaseException) -> bool:
     """Whether an error was raised while torch's loader waited for a batch."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -169,11 +175,17 @@ def disk_failure(error: BaseException | None, codes: tuple[int, ...] = DISK) -> 
 
     torch.save raises its own RuntimeError if the file cannot take all bytes.
     """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in codes:
-            return error
-        error = error.__cause__ or error.__context__
+    for each in causes(error):
+        if isinstance(each, OSError) and each.errno in codes:
+            return each
     return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, the error that led to it, and so on to the first one."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextmanager

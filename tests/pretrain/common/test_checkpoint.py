@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +61,42 @@ def test_a_full_disk_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 class Bomb:
     def __reduce__(self) -> tuple:
         return (open, ("bomb_went_off", "w"))
+
+
+class Interrupted(io.BytesIO):
+    """A file whose third write is interrupted by an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error, self._writes = error, 0
+
+    def write(self, data: Any) -> int:
+        self._writes += 1
+        if self._writes == 3:
+            raise self._error
+        return super().write(data)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_interrupts_a_write_is_raised(error: BaseException, tmp_path: Path) -> None:
+    """torch.save, left early, raises a RuntimeError of its own over the error that it met."""
+    content = {"big": torch.zeros(1000)}
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        torch.save(content, Interrupted(error))
+    with pytest.raises(type(error)) as caught:
+        checkpoint.atomic_write(
+            tmp_path / "x.pth", lambda file: torch.save(content, Interrupted(error))
+        )
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_files_are_one_line_and_never_executed(

@@ -303,6 +303,18 @@ def test_a_batch_that_breaks_off_is_a_dead_worker(error: Exception) -> None:
     assert failure(raised_in("/elsewhere/socket.py", type(error)(*error.args))) == ""
 
 
+def test_a_worker_that_dies_is_the_cause_of_a_later_error() -> None:
+    """torch raises the news at any point of the program: here in a library, which raises its own
+    error over it."""
+    with pytest.raises(ValueError) as caught:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. Details are")
+        finally:
+            raise ValueError("not closed")
+    line = failure(caught.value)
+    assert line.startswith("a process that loads images died (is killed by signal: Killed)")
+
+
 def test_a_worker_that_dies_while_a_failure_is_told_does_not_interrupt_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
