@@ -80,3 +80,12 @@ def test_the_loss_of_the_rows_without_masks_is_simclrs() -> None:
         outcome = method(views, [0, 1], torch.zeros(8, dtype=torch.long), torch.Generator())
         losses.append(float(outcome["loss"].detach()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6) and losses[0] > 0
+
+
+def test_the_longer_look_changes_the_epochs_alone() -> None:
+    runs = plan_runs(parse(["--suite", "masking_long_cpu.yaml", "--seeds", "3"]))
+    names = ["2_simclr", "5_image_noise", "7_simclr_filtered"]
+    assert [(run["name"], run["seed"]) for run in runs] == [(n, s) for s in range(3) for n in names]
+    for run in runs[:3]:
+        long, short = flat(run["cfg"]), flat(ROWS[run["name"]])
+        assert {k: v for k, v in long.items() if short[k] != v} == {"SOLVER.EPOCHS": 64}
