@@ -188,12 +188,24 @@ def refused_detail(path: str) -> str:
 def largest_of_16_bits(path: str) -> int | None:
     """The largest value of an image with one 16-bit channel; None for all other files."""
     try:
-        with Image.open(path) as image:
+        with open_from_memory(path) as image:
             if not _has_16_bits(image) or _depth(image) != 16:
                 return None
             return int(np.asarray(image).max())
     except (*FAULTS, Image.DecompressionBombError):
         return None
+
+
+def open_from_memory(path: str) -> Image.Image:
+    """Pillow's image of a file whose bytes are read first.
+
+    From an open file Pillow reads as many bytes as a damaged length field says (up to 4 GiB in a
+    PNG), and Python reserves that memory before it finds that the file is shorter.
+
+    Raises what Pillow's `Image.open` raises.
+    """
+    with open(path, "rb") as file:
+        return Image.open(io.BytesIO(file.read()))
 
 
 def pixel_limit() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pretrain.common.logs import MetricsWriter
+from pretrain.data.decode import largest_of_16_bits
 from pretrain.visual.curves import RunCurves, read_curves, write_curves
-from tests.faults.fuzzing import bytes_of, fuzz, is_printable
+from tests.faults.fuzzing import bytes_of, fuzz, in_child, is_printable, judge
 from tests.faults.mutations import edited_bytes, edited_tree
 from tests.transfer.report.conftest import make_writer, write_gallery
 from transfer.classification.defaults import get_defaults
-from transfer.datasets.numbered_pixels import read_mask
+from transfer.datasets.numbered_pixels import read_instances, read_mask
 from transfer.report.run import write_report
 from transfer.results.artifacts import copy_pretrain_artifacts
 from transfer.segmentation.data import check_values, open_sets
@@ -164,3 +166,16 @@ def test_segmentation(part: str, tmp_path: Path) -> None:
 
     cases = edited_bytes(seeds[part], focus=[(0, 64)])
     fuzz(f"segmentation: {part}", cases, bytes_of, read, files[part], named="")
+
+
+@pytest.mark.parametrize("read", [read_mask, read_instances, largest_of_16_bits])
+def test_a_length_of_4_gib_in_a_png_reserves_no_memory(
+    read: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Pillow asks an open file for as many bytes as the length field of the pixels says."""
+    seed = png(MASKS[0] if read is read_mask else MASKS[2])
+    at = seed.index(b"IDAT")
+    data = seed[: at - 4] + b"\xff" * 4 + seed[at:]
+    (tmp_path / "x.png").write_bytes(data)
+    answer = in_child(lambda: {"is": judge(lambda: read(str(tmp_path / "x.png")), "x.png")})
+    assert answer.get("is") in ("ok", "refused"), answer

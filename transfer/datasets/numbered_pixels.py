@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from pretrain.common.errors import InputError
+from pretrain.data.decode import open_from_memory
 from transfer.datasets.cityscapes_labels import INSTANCES
 
 STEPS = {"L;2": 85, "L;4": 17}  # Pillow's raw mode -> factor
@@ -43,7 +44,7 @@ def read_instances(path: str) -> np.ndarray:
 def _read(path: str, name: str) -> tuple[np.ndarray, str, int]:
     """The pixels, (H, W) without colours, Pillow's mode, and the factor of `_step`."""
     try:
-        with Image.open(path) as image:
+        with open_from_memory(path) as image:
             step = _step(image)  # known until the pixels are read
             return np.asarray(image), image.mode, step
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
