@@ -1,13 +1,19 @@
-"""A small generated set in Cityscapes' official layout."""
+"""A small generated set in Cityscapes' official layout, and detections near its objects."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from transfer.datasets.cityscapes_labels import INSTANCES, truth_of
+from transfer.datasets.numbered_pixels import read_instances
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.predictions import encode_masks
 
 HEIGHT, WIDTH = 48, 96  # px
 STUFF = (0, 3, 7, 8, 11, 12, 13, 14, 17, 19, 20, 21, 22, 23)  # 0, 3, 14 are void
@@ -81,3 +87,31 @@ def rectangle(label: str, x: int, y: int, width: int, height: int) -> dict[str, 
     """Corners are the outer pixels' centres, since drawing takes the border in."""
     right, low = x + width - 1, y + height - 1
     return {"label": label, "polygon": [[x, y], [right, y], [right, low], [x, low]]}
+
+
+def files_of(dataset: DetectionSet) -> dict[Any, Path]:
+    """The file of instance ids of each image, by the image's id."""
+    return {s.image_id: truth_of(s.file_name, INSTANCES) for s in dataset.samples}
+
+
+def noisy(files: Mapping[Any, Path], seed: int) -> list[dict[str, Any]]:
+    """Detections in COCO's result format: each object twice, moved, some of a wrong class; and a
+    small one that hits nothing. Many scores are equal."""
+    rng = np.random.default_rng(seed)
+    results = []
+    for image_id, path in files.items():
+        ids = read_instances(str(path))
+        for one in np.unique(ids[ids >= 24000]):
+            for _ in range(2):
+                mask = np.roll(ids == one, rng.integers(-3, 4, 2), (0, 1))
+                label = one // 1000 if rng.random() < 0.8 else 24
+                results.append((image_id, int(label), mask))
+        blank = np.zeros((HEIGHT, WIDTH), bool)
+        blank[:4, :4] = True
+        results.append((image_id, 26, blank))
+    scores = rng.uniform(0, 1, len(results)).round(1)
+    return [
+        {"image_id": image_id, "category_id": label, "score": float(score),
+         "bbox": [0, 0, 1, 1], "segmentation": encode_masks(mask[None])[0]}
+        for (image_id, label, mask), score in zip(results, scores)
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small generated set in LVIS's official layout, and the changes that tests make to it."""
+"""A small generated set in LVIS's official layout, and detections near its objects."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.predictions import Predictions, encode_masks
 
 SIDE = 200  # px; triangles in boxes of 12 to 160 px are small, medium and large
 FREQUENCIES = "rrccff"  # of the categories 1 to 6; the last one has no object
@@ -66,3 +69,31 @@ def write_lvis(root: Path, split: str, content: Mapping[str, Any]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return f"lvis:{path}:{root / 'coco'}"
+
+
+def triangle(box: np.ndarray, side: int) -> np.ndarray:
+    """The upper right half of a box, as the files' polygons are."""
+    ys, xs = np.mgrid[:side, :side] + 0.5
+    x1, y1, x2, y2 = box
+    inside = (xs > x1) & (xs < x2) & (ys > y1) & (ys < y2)
+    return inside & ((xs - x1) / (x2 - x1) > (ys - y1) / (y2 - y1))
+
+
+def noisy(
+    dataset: DetectionSet, seed: int, shake: float = 4.0, *, decimals: int = 1
+) -> list[Predictions]:
+    """The truth, shaken, beside detections of random classes; with one decimal many scores are
+    equal."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for sample in dataset.samples:
+        boxes = np.array([i.box for i in sample.instances])
+        boxes = np.concatenate([boxes, boxes + rng.normal(0, shake, boxes.shape), boxes])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 2)
+        classes = np.array([i.category for i in sample.instances] * 3)
+        classes[2 * len(sample.instances) :] = rng.integers(0, 6, len(sample.instances))
+        scores = rng.uniform(0.1, 1.0, len(boxes)).round(decimals).astype(np.float32)
+        masks = np.stack([triangle(box, sample.height) for box in boxes])
+        rles = encode_masks(masks)
+        found.append(Predictions(sample.image_id, boxes.astype(np.float32), scores, classes, rles))
+    return found

@@ -356,6 +356,7 @@ def _box_head() -> CfgNode:
     node.CONV_DIM = 256
     node.NORM = ""
     node.CLS_AGNOSTIC_BBOX_REG = False  # True: one box of a region for all classes
+    node.USE_SIGMOID_CE = False  # True: a sigmoid and a binary cross-entropy for each class
     node.TRAIN_ON_PRED_BOXES = False  # True: the mask head learns on the refined boxes
     return node
 

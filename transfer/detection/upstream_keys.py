@@ -63,7 +63,7 @@ _READ: dict[str, dict[str, str]] = {
         "MODEL.ROI_BOX_HEAD": "NUM_FC FC_DIM NUM_CONV CONV_DIM NORM"
     },
     f"{_PARTS}.box_head.BoxPredictorSpec.from_config": {
-        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS CLS_AGNOSTIC_BBOX_REG",
+        "MODEL.ROI_BOX_HEAD": "BBOX_REG_WEIGHTS CLS_AGNOSTIC_BBOX_REG USE_SIGMOID_CE",
         "MODEL.ROI_HEADS": "SCORE_THRESH_TEST NMS_THRESH_TEST",
         "TEST": "DETECTIONS_PER_IMAGE",
     },
@@ -166,7 +166,6 @@ ONLY: dict[str, Any] = {
 ABSENT: dict[str, Any] = {
     "MODEL.LOAD_PROPOSALS": False,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
     "TEST.AUG.ENABLED": False,
     "FLOAT32_PRECISION": "",

@@ -26,8 +26,9 @@ def dilate(trunk: Trunk, output_stride: int, contract: bool) -> None:
     Args:
         contract: the convolution that lost its stride keeps the dilation of the previous stage.
             Then every convolution has the same inputs as before, and the old features are a subset
-            of the new ones; torchvision and mmseg do so. False: it is dilated like the rest of its
-            stage.
+            of the new ones; torchvision and mmseg do so for bottlenecks. (Of a block of ResNet-18
+            or -34, mmseg never dilates the second convolution.) False: it is dilated like the rest
+            of its stage.
 
     Raises:
         InputError: no number of dilated stages gives this stride.

@@ -1,7 +1,8 @@
 """The head of a linear probe of patch features: dropout, batch norm and a 1x1 convolution.
 
-As in DINOv2 and DINOv3 (dinov3/eval/segmentation/models/heads/linear_head.py there). The batch norm
-makes features of different scales equal, so that one learning rate serves all networks.
+As in DINOv3 (dinov3/eval/segmentation/models/heads/linear_head.py there); DINOv2's has the dropout
+between batch norm and convolution. The batch norm makes features of different scales equal, so that
+one learning rate serves all networks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """UPerNet's head: pyramid pooling on the coarsest map, then a feature pyramid whose maps are fused.
 
 The article is Xiao et al. 2018, Unified Perceptual Parsing (arXiv 1807.10221, figure 4). Of its
-heads, this is the one for objects, as mmseg's decode_heads/uper_head.py has it. The steps:
+heads, this is the one for objects, as mmseg's decode_heads/uper_head.py has it, with which
+tests/transfer/segmentation/test_against_mmseg.py compares it. The steps:
 
 1. Pyramid pooling (PPM, of PSPNet): the coarsest map is averaged over grids of 1, 2, 3 and 6 cells
    a side. Each average gets a 1x1 convolution and is resized to the map, and a 3x3 convolution

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.transfer.lvis_files import lvis_content, write_lvis
 from transfer.datasets.registry import open_sets
 from transfer.detection.data.mapper import TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
+from transfer.detection.evaluation.lvis_library import import_lvis
 
 pytest.importorskip("detectron2.data", reason="detectron2 is not installed")
+from transfer.detection.detectron2_plugin import to_dict  # noqa: E402
+
 pytestmark = pytest.mark.detectron2
 
 TRIANGLE = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0]
@@ -94,6 +100,32 @@ NUMBERS: dict[str, Any] = {
     },
     "over all edges": {"bbox": [-5.5, -6.25, 33.0, 29.0], "segmentation": [TRIANGLE]},
 }  # fmt: skip
+
+
+def test_lvis(root: Path) -> None:
+    """The official names, through its own reader and ours."""
+    if importlib.util.find_spec("lvis") is None:
+        pytest.skip("lvis is not installed")
+    from detectron2.data.datasets import load_lvis_json
+
+    import_lvis()
+    sys.modules["lvis"].LVIS = sys.modules["lvis.lvis"].LVIS
+    write_lvis(root, "train", lvis_content("train", 8))
+    ours = open_sets(["lvis_v1_train"])
+    theirs = load_lvis_json(
+        str(root / "lvis/lvis_v1_train.json"), f"{root}/coco/"
+    )  # it joins the two as text
+    assert len(theirs) == len(ours.samples) == 8
+    for entry, sample in zip(theirs, ours.samples):
+        for key in ("file_name", "image_id", "height", "width"):
+            assert entry[key] == getattr(sample, key), key
+        found = to_dict(sample)["annotations"]
+        assert len(entry["annotations"]) == len(found) > 0
+        for one, ours_of_it in zip(entry["annotations"], found):
+            x, y, width, height = one["bbox"]
+            assert ours_of_it["bbox"] == [x, y, x + width, y + height]
+            assert one["category_id"] == ours_of_it["category_id"] and not ours_of_it["iscrowd"]
+            assert one["segmentation"] == ours_of_it["segmentation"]
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])

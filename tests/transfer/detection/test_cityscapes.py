@@ -14,11 +14,17 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as mask_utils
 
 from pretrain.common.errors import InputError
-from tests.transfer.cityscapes_files import HEIGHT, WIDTH, rectangle, write_polygons
+from tests.transfer.cityscapes_files import (
+    HEIGHT,
+    WIDTH,
+    files_of,
+    noisy,
+    rectangle,
+    write_polygons,
+)
 from tests.transfer.detection.test_task import TASK, TINY
 from transfer.datasets.cityscapes import CATEGORY_IDS, CLASSES
 from transfer.datasets.cityscapes_labels import (
-    INSTANCES,
     LABELS_OF_CLASSES,
     POLYGONS,
     VOID,
@@ -42,10 +48,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetectionSet:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     write_polygons(tmp_path, "val", 5)
     return open_sets(["cityscapes_fine_instance_seg_val"])
-
-
-def files_of(data: DetectionSet) -> dict[Any, Path]:
-    return {s.image_id: truth_of(s.file_name, INSTANCES) for s in data.samples}
 
 
 def test_polygons_are_what_the_official_images_show(data: DetectionSet) -> None:
@@ -90,27 +92,6 @@ def test_front_objects_hide_those_behind_and_groups_are_crowds(tmp_path: Path) -
     # Corners at 10 and 30 are centres of pixels; the polygons grow by half a pixel.
     assert car.box == pytest.approx((10.0, 10.0, 30.0, 30.0))
     assert group.box == pytest.approx((0.0, 40.0, 10.0, 48.0))
-
-
-def noisy(data: DetectionSet, seed: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    results = []
-    for image_id, path in files_of(data).items():
-        ids = read_instances(str(path))
-        for one in np.unique(ids[ids >= 24000]):
-            for _ in range(2):
-                mask = np.roll(ids == one, rng.integers(-3, 4, 2), (0, 1))
-                label = one // 1000 if rng.random() < 0.8 else 24
-                results.append((image_id, int(label), mask))
-        blank = np.zeros((HEIGHT, WIDTH), bool)
-        blank[:4, :4] = True
-        results.append((image_id, 26, blank))
-    scores = rng.uniform(0, 1, len(results)).round(1)  # many are equal
-    return [
-        {"image_id": image_id, "category_id": label, "score": float(score),
-         "bbox": [0, 0, 1, 1], "segmentation": encode_masks(mask[None])[0]}
-        for (image_id, label, mask), score in zip(results, scores)
-    ]  # fmt: skip
 
 
 def test_the_truth_is_100(data: DetectionSet) -> None:
@@ -169,7 +150,7 @@ def slow_ap(data: DetectionSet, results: list[dict[str, Any]], label: int, at: f
 
 
 def test_scores_by_loops(data: DetectionSet) -> None:
-    results = noisy(data, 0)
+    results = noisy(files_of(data), 0)
     metrics, per_class = evaluate_cityscapes(files_of(data), results)
     table = np.array([[slow_ap(data, results, c, t) for t in THRESHOLDS] for c in CATEGORY_IDS])
     assert metrics["segm/AP"] == pytest.approx(100 * np.nanmean(table))
@@ -187,7 +168,7 @@ def test_against_the_official_script(
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)
     # It stores what it has found as JSON, which fails with NumPy 2's numbers.
     monkeypatch.setattr(official, "writeDict2JSON", lambda content, path: None)
-    results, truth, predicted = noisy(data, 1), [], []
+    results, truth, predicted = noisy(files_of(data), 1), [], []
     for image_id, path in files_of(data).items():
         lines = []
         for number, result in enumerate(r for r in results if r["image_id"] == image_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -64,6 +65,64 @@ def test_record_and_a_model_that_both_engines_read(
         scores[engine] = json.loads(results.read_text())
     assert scores["detectron2"] == scores["torchvision"], "boxes, scores and masks, bit for bit"
     assert scores["detectron2"]
+
+
+LVIS = (
+    *("DATASETS.TRAIN", "('lvis_v1_train',)", "DATASETS.TEST", "('lvis_v1_val',)"),
+    *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+    *("DATALOADER.REPEAT_THRESHOLD", "0.9", "TEST.DETECTIONS_PER_IMAGE", "300"),
+    *("MODEL.ROI_HEADS.NUM_CLASSES", "6"),
+)
+CITYSCAPES = (
+    *("DATASETS.TRAIN", "('cityscapes_fine_instance_seg_train',)"),
+    *("DATASETS.TEST", "('cityscapes_fine_instance_seg_val',)"),
+    *("MODEL.ROI_HEADS.NUM_CLASSES", "8"),
+)
+
+
+@pytest.mark.parametrize("kind", ["lvis", "cityscapes"])
+def test_lvis_and_cityscapes_train_and_score_alike(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From official layouts: a record of each engine, and equal boxes, scores, masks and metrics of
+    one model on both."""
+    from tests.transfer.cityscapes_files import write_polygons
+    from tests.transfer.lvis_files import lvis_content, write_lvis
+    from transfer.detection.task import DetectionTask
+    from transfer.trials.command import evaluate_request
+    from transfer.trials.loop import run_trials
+    from transfer.trials.task import Request
+
+    pytest.importorskip("shapely")
+    if importlib.util.find_spec("lvis") is None:
+        pytest.skip("lvis is not installed")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for split, count in (("train", 6), ("val", 4)):
+        if kind == "lvis":
+            write_lvis(tmp_path, split, lvis_content(split, count, seed=count))
+        else:
+            write_polygons(tmp_path, split, count, seed=count)
+    task, words = DetectionTask(), (*TINY, *(LVIS if kind == "lvis" else CITYSCAPES))
+    scored, found = {}, {}
+    for engine in ("detectron2", "torchvision"):
+        asked = Request(
+            "digits_coco.yaml", "random", str(tmp_path / engine), engine=engine, overrides=words
+        )
+        (path,) = run_trials(task, task.prepare(asked))
+        record = json.loads(path.read_text())
+        assert record["protocol"]["engine"] == engine
+        scored[engine] = set(record["metrics"])
+        model = str(tmp_path / "detectron2/trial_0/model_final.pth")
+        output = tmp_path / f"scored_{engine}"
+        again = Request("digits_coco.yaml", model, str(output), engine=engine, overrides=words)
+        once_more = evaluate_request(task, again)
+        assert once_more is not None
+        results = output / "inference" / "coco_instances_results.json"
+        found[engine] = json.loads(results.read_text()), once_more.metrics
+    assert scored["detectron2"] == scored["torchvision"]
+    assert ("segm/APr" in scored["detectron2"]) == (kind == "lvis")
+    assert found["detectron2"][0] == found["torchvision"][0] != []
+    np.testing.assert_equal(found["detectron2"][1], found["torchvision"][1])
 
 
 @pytest.mark.parametrize("classes", [10, 3])

@@ -8,6 +8,7 @@ AVX2 and to SSE4 from the recording with AVX512.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -116,6 +117,17 @@ def test_voc_metrics(tmp_path: Path) -> None:
             np.testing.assert_allclose(found[key], expected, rtol=0.0, atol=1e-9, err_msg=key)
         else:
             assert key == "2/2012"
+
+
+@pytest.mark.parametrize("topic, package", [("lvis", "lvis"), ("cityscapes", "shapely")])
+def test_metrics_of_other_sets(topic: str, package: str, tmp_path: Path) -> None:
+    """Those of Detectron2's evaluators, which call the packages lvis and cityscapesscripts."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    found = TOPICS[f"{topic}_metrics"](tmp_path)
+    for key, expected in read(f"{topic}_metrics").items():
+        assert (expected > 5).all()
+        np.testing.assert_allclose(found[key], expected, rtol=0.0, atol=1e-9, err_msg=key)
 
 
 def test_naive_sync_over_two_processes(tmp_path: Path) -> None:

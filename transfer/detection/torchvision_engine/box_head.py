@@ -147,6 +147,9 @@ class BoxPredictorSpec:
     # One box of a region for all classes. Class-specific ones are Girshick's; a cascade refines a
     # box before its class is known (Cai & Vasconcelos 2018, section 3.1).
     class_agnostic: bool
+    # Each class's score is a sigmoid of its own logit: a region may be of several classes, as in
+    # LVIS, whose classes overlap. Else the scores of a region sum to 1.
+    sigmoid: bool
     box_loss: BoxLossSpec
     score_thresh: float
     nms_thresh: float  # IoU, within a class
@@ -158,6 +161,7 @@ class BoxPredictorSpec:
         return cls(
             bbox_reg_weights=tuple(cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
             class_agnostic=cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG,
+            sigmoid=cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE,
             box_loss=BoxLossSpec.from_config(cfg, "ROI_BOX_HEAD"),
             score_thresh=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
             nms_thresh=cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
@@ -190,7 +194,8 @@ class BoxPredictor(nn.Module):
     def losses(self, logits: Tensor, deltas: Tensor, truth: BoxTargets) -> dict[str, Tensor]:
         """Logits (r, K + 1), deltas (r, 4 * B) of the sampled boxes -> loss_cls, loss_box_reg.
 
-        The first is the mean cross-entropy; the second the distance of the true class's box.
+        The first is the mean over the boxes of the cross-entropy, or with sigmoids of the sum of K
+        binary ones; the second the distance of the true class's box.
         """
         classes, rows = truth.classes, truth.foreground
         if self.num_boxes > 1:
@@ -201,12 +206,24 @@ class BoxPredictor(nn.Module):
         # Divided by all r boxes, not by those in the foreground: each of these then weighs the
         # same, whether its image has one or many.
         distance = self.box_loss(predicted, wanted, truth.boxes, rows) / max(classes.numel(), 1.0)
-        # A mean over nothing would be NaN; the product keeps the parameters in the graph.
-        loss_cls = F.cross_entropy(logits, classes) if classes.numel() else logits.sum() * 0.0
         return {
-            "loss_cls": loss_cls,
+            "loss_cls": self._class_loss(logits, classes),
             "loss_box_reg": weighted(distance, self.spec.box_loss.weight),
         }
+
+    def _class_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        if not classes.numel():
+            return logits.sum() * 0.0  # the mean would be NaN; parameters stay in the graph
+        if not self.spec.sigmoid:
+            return F.cross_entropy(logits, classes)
+        # The background is the absence of all classes, so its logit is not trained.
+        wanted = F.one_hot(classes, self.num_classes + 1)[:, :-1].to(logits.dtype)
+        each = F.binary_cross_entropy_with_logits(logits[:, :-1], wanted, reduction="none")
+        return each.sum() / len(classes)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (r, K + 1) -> scores in [0, 1], (r, K + 1)."""
+        return logits.sigmoid() if self.spec.sigmoid else F.softmax(logits, dim=-1)
 
     def decode(self, deltas: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Deltas (r, 4 * B) of N images' boxes (n, 4) -> N tensors of boxes (n, 4 * B)."""
@@ -235,7 +252,7 @@ class BoxPredictor(nn.Module):
     ) -> list[Detections]:
         """Logits (r, K + 1) and deltas (r, 4 * B) of N images' proposals -> N detections."""
         boxes = self.decode(deltas, proposals)
-        scores = F.softmax(logits, dim=-1).split([len(image) for image in proposals])
+        scores = self.probabilities(logits).split([len(image) for image in proposals])
         return [self.select(*image) for image in zip(boxes, scores, image_sizes)]
 
     def select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -193,7 +192,7 @@ class CascadeROIHeads(PooledHeads):
         outputs = list(self._stages(features, proposals, image_sizes))
         *_, last = self._predictors()
         counts = [len(image) for image in proposals]
-        total = sum(F.softmax(output.logits, dim=-1) for output in outputs)
+        total = sum(last.probabilities(output.logits) for output in outputs)
         assert isinstance(total, Tensor)
         scores = (total * (1.0 / len(outputs))).split(counts)
         boxes = last.decode(outputs[-1].deltas, outputs[-1].boxes)

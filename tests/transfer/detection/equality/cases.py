@@ -165,7 +165,7 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4"],
         "MODEL.RPN.IN_FEATURES": ["res3"],
     },
-    # Other losses of boxes, and one box and one mask of a region for all classes
+    # Other losses of boxes; one box and one mask of a region for all classes, scored by sigmoids
     "fpn_giou": {
         **FPN_R18,
         "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
@@ -181,6 +181,7 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.RPN.SMOOTH_L1_BETA": 0.1111,
         "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 1.0,
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
         "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True,
     },
     "fpn_ciou_pred_boxes": {
@@ -264,6 +265,7 @@ CASES: dict[str, dict[str, Any]] = {
         **KEYPOINTS,
         "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
     },
     # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
     "vitdet": {

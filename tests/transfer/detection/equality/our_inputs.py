@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.transfer import cityscapes_files, lvis_files
 from tests.transfer.detection.equality import inputs
 from tests.transfer.detection.equality.two_processes import over_two_processes
+from tests.transfer.lvis_files import lvis_content, write_lvis
 from transfer.datasets.coco import read_coco, read_json
 from transfer.datasets.keypoints import flip_order, read_keypoint_names, rows_with_keypoints
+from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import Sample
 from transfer.datasets.voc import read_voc
 from transfer.detection.data.crop import CroppedGeometry, CroppedSpec, CropSpec
@@ -25,6 +28,9 @@ from transfer.detection.data.jitter import JitteredGeometry, JitterSpec
 from transfer.detection.data.mapper import TrainMapper
 from transfer.detection.data.transforms import Geometry, GeometrySpec, Random, resized_shape
 from transfer.detection.defaults import make_defaults
+from transfer.detection.evaluation.cityscapes import evaluate_cityscapes
+from transfer.detection.evaluation.lvis import NAMES as LVIS_NAMES
+from transfer.detection.evaluation.score import score
 from transfer.detection.evaluation.voc import evaluate_voc
 from transfer.detection.torchvision_engine.batchnorm import NaiveSyncBatchNorm
 from transfer.training.build import make_optimizer
@@ -282,6 +288,25 @@ def voc_ties(folder: Path) -> dict[str, np.ndarray]:
     return voc_metrics(folder, ties=True)
 
 
+def lvis_metrics(folder: Path) -> dict[str, np.ndarray]:
+    """All metrics of LVIS for boxes and masks near the objects of a small set."""
+    dataset = open_sets([write_lvis(folder, "val", lvis_content("val", 14))])
+    predictions = lvis_files.noisy(dataset, 0)
+    metrics, _ = score(dataset, predictions, folder=folder / "out", with_masks=True)
+    return {
+        kind: np.array([metrics[f"{kind}/{name}"] for name in LVIS_NAMES])
+        for kind in ("bbox", "segm")
+    }
+
+
+def cityscapes_metrics(folder: Path) -> dict[str, np.ndarray]:
+    """AP and AP50 of masks near the objects of a small set."""
+    path = cityscapes_files.write_polygons(folder, "val", 5)
+    files = cityscapes_files.files_of(open_sets([f"cityscapes:{path}:val"]))
+    metrics, _ = evaluate_cityscapes(files, cityscapes_files.noisy(files, 0))
+    return {"segm": np.array([metrics["segm/AP"], metrics["segm/AP50"]])}
+
+
 def naive_layer(channels: int) -> nn.Module:
     """Our naiveSyncBN."""
     return NaiveSyncBatchNorm(channels)
@@ -308,5 +333,7 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "keypoints": keypoints,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
+    "lvis_metrics": lvis_metrics,
+    "cityscapes_metrics": cityscapes_metrics,
     "naive_sync": naive_sync,
 }

@@ -23,6 +23,7 @@ from tests.transfer.detection.equality.their_side import Theirs
 GOLDEN_TOPICS = (
     *("geometry", "orders", "repeats", "rates", "clipped", "mapped", "crops", "crops_polygons"),
     *("jitter", "jitter_polygons", "keypoints", "voc_metrics", "naive_sync"),
+    *("lvis_metrics", "cityscapes_metrics"),
 )
 FOLDER = Path(__file__).parents[1] / "golden"
 

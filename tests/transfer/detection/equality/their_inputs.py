@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,17 +25,28 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.datasets import load_coco_json, load_voc_instances
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+)
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import Boxes, Instances
+from pycocotools import mask as mask_utils
 from torch import nn
 
-import transfer.detection.detectron2_plugin  # noqa: F401  (adds the node TRANSFER)
+from tests.transfer import cityscapes_files, lvis_files
 from tests.transfer.detection.equality import inputs
 from tests.transfer.detection.equality.our_inputs import steps_with
 from tests.transfer.detection.equality.two_processes import over_two_processes
+from transfer.datasets.registry import open_sets
+from transfer.detection.detectron2_plugin import register  # on import: adds the node TRANSFER
 from transfer.detection.detectron2_recipe import jitter_mapper
+from transfer.detection.evaluation.lvis import NAMES as LVIS_NAMES
+from transfer.detection.evaluation.lvis_library import import_lvis
+
+SCRIPTS = "cityscapesscripts"
 
 
 def geometry(folder: Path) -> dict[str, np.ndarray]:
@@ -306,6 +320,71 @@ def voc_ties(folder: Path) -> dict[str, np.ndarray]:
     return voc_metrics(folder, ties=True)
 
 
+def lvis_metrics(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs."""
+    dataset = open_sets([lvis_files.write_lvis(folder, "val", lvis_files.lvis_content("val", 14))])
+    name = f"equality_lvis_{folder}"
+    register(name, dataset)
+    import_lvis()  # with the name of NumPy's that it needs, and without its drawings
+    sys.modules["lvis"].LVIS = sys.modules["lvis.lvis"].LVIS
+    evaluator = LVISEvaluator(name, distributed=False)
+    evaluator.reset()
+    for sample, found in zip(dataset.samples, lvis_files.noisy(dataset, 0)):
+        instances = _instances(found.rles, found.classes, found.scores)
+        instances.pred_boxes = Boxes(torch.from_numpy(found.boxes))
+        evaluator.process([{"image_id": sample.image_id}], [{"instances": instances}])
+    results = evaluator.evaluate()
+    return {kind: np.array([results[kind][key] for key in LVIS_NAMES]) for kind in ("bbox", "segm")}
+
+
+def cityscapes_metrics(folder: Path) -> dict[str, np.ndarray]:
+    """See our_inputs. Needs the package cityscapesscripts."""
+    _lend_cityscapes_scripts()
+    path = cityscapes_files.write_polygons(folder, "val", 5)
+    dataset = open_sets([f"cityscapes:{path}:val"])
+    name = f"equality_cityscapes_{folder}"
+    register(name, dataset)
+    MetadataCatalog.get(name).set(gt_dir=str(path / "gtFine/val"))
+    evaluator = CityscapesInstanceEvaluator(name)
+    evaluator.reset()
+    results = cityscapes_files.noisy(cityscapes_files.files_of(dataset), 0)
+    for sample in dataset.samples:
+        mine = [result for result in results if result["image_id"] == sample.image_id]
+        classes = [dataset.category_ids.index(result["category_id"]) for result in mine]
+        instances = _instances(
+            [result["segmentation"] for result in mine],
+            np.array(classes),
+            np.array([result["score"] for result in mine]),
+        )
+        evaluator.process([{"file_name": sample.file_name}], [{"instances": instances}])
+    found = evaluator.evaluate()["segm"]
+    return {"segm": np.array([found["AP"], found["AP50"]])}
+
+
+def _instances(rles: list[dict[str, Any]], classes: np.ndarray, scores: np.ndarray) -> Instances:
+    masks = np.stack([mask_utils.decode(rle) for rle in rles])
+    instances = Instances(masks.shape[1:])
+    instances.pred_masks = torch.from_numpy(masks.astype(bool))
+    instances.pred_classes, instances.scores = torch.from_numpy(classes), torch.from_numpy(scores)
+    return instances
+
+
+def _lend_cityscapes_scripts() -> None:
+    """Names the package as Detectron2 imports it, and mends what its version 2.3.0 cannot do with
+    NumPy 2: it uses a name that is gone, and writes NumPy's numbers as JSON."""
+    script: Any = importlib.import_module(f"{SCRIPTS}.evaluation.evalInstanceLevelSemanticLabeling")
+    importlib.import_module(f"{SCRIPTS}.helpers.labels")
+    there = "deeplearning.projects.cityscapesApi"
+    for count in range(1, there.count(".") + 2):
+        name = ".".join(there.split(".")[:count])
+        sys.modules.setdefault(name, ModuleType(name))
+    for name in [name for name in sys.modules if name.split(".")[0] == SCRIPTS]:
+        sys.modules[f"{there}.{name}"] = sys.modules[name]
+    if not hasattr(np, "in1d"):
+        setattr(np, "in1d", np.isin)
+    script.writeDict2JSON = lambda content, path: None
+
+
 def naive_layer(channels: int) -> nn.Module:
     """Detectron2's naiveSyncBN."""
     return NaiveSyncBatchNorm(channels)
@@ -332,6 +411,8 @@ TOPICS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "keypoints": keypoints,
     "voc_metrics": voc_metrics,
     "voc_ties": voc_ties,
+    "lvis_metrics": lvis_metrics,
+    "cityscapes_metrics": cityscapes_metrics,
     "naive_sync": naive_sync,
 }
 

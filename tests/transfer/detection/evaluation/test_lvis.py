@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from pretrain.common.errors import InputError
-from tests.transfer.lvis_files import lvis_content, write_lvis
+from tests.transfer.lvis_files import lvis_content, noisy, write_lvis
 from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 from transfer.detection.evaluation import lvis_library
 from transfer.detection.evaluation.lvis import NAMES, evaluate_lvis
-from transfer.detection.evaluation.predictions import Predictions, encode_masks
+from transfer.detection.evaluation.predictions import Predictions
 from transfer.detection.evaluation.score import RESULTS_FILE, score
 from transfer.results.replicates import Replicates, read_replicates
 
@@ -30,34 +30,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def dataset(tmp_path: Path) -> DetectionSet:
     return open_sets([write_lvis(tmp_path, "val", lvis_content("val", 14))])
-
-
-def triangle(box: np.ndarray, side: int) -> np.ndarray:
-    """The upper right half of a box, as the files' polygons are."""
-    ys, xs = np.mgrid[:side, :side] + 0.5
-    x1, y1, x2, y2 = box
-    inside = (xs > x1) & (xs < x2) & (ys > y1) & (ys < y2)
-    return inside & ((xs - x1) / (x2 - x1) > (ys - y1) / (y2 - y1))
-
-
-def noisy(
-    dataset: DetectionSet, seed: int, shake: float = 4.0, *, decimals: int = 1
-) -> list[Predictions]:
-    """The truth, shaken, beside detections of random classes; with one decimal many scores are
-    equal."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for sample in dataset.samples:
-        boxes = np.array([i.box for i in sample.instances])
-        boxes = np.concatenate([boxes, boxes + rng.normal(0, shake, boxes.shape), boxes])
-        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 2)
-        classes = np.array([i.category for i in sample.instances] * 3)
-        classes[2 * len(sample.instances) :] = rng.integers(0, 6, len(sample.instances))
-        scores = rng.uniform(0.1, 1.0, len(boxes)).round(decimals).astype(np.float32)
-        masks = np.stack([triangle(box, sample.height) for box in boxes])
-        rles = encode_masks(masks)
-        found.append(Predictions(sample.image_id, boxes.astype(np.float32), scores, classes, rles))
-    return found
 
 
 def directly(dataset: DetectionSet, results: list[dict[str, Any]], kind: str) -> dict[str, float]:

@@ -22,11 +22,12 @@ K = 3
 L1 = BoxLossSpec(kind="smooth_l1", beta=0.0, weight=1.0)
 
 
-def make_predictor(score_thresh: float = 0.05) -> BoxPredictor:
+def make_predictor(score_thresh: float = 0.05, sigmoid: bool = False) -> BoxPredictor:
     torch.manual_seed(0)
     spec = BoxPredictorSpec(
         bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
         class_agnostic=False,
+        sigmoid=sigmoid,
         box_loss=L1,
         score_thresh=score_thresh,
         nms_thresh=0.5,
@@ -49,8 +50,9 @@ def make_sample(count: int, seed: int) -> RoiSample:
     return RoiSample(boxes, classes, truth, torch.arange(count), targets, positives)
 
 
-def test_losses() -> None:
-    predictor = make_predictor()
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_losses(sigmoid: bool) -> None:
+    predictor = make_predictor(sigmoid=sigmoid)
     samples = [make_sample(6, 1), make_sample(4, 2)]
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(10, K + 1, generator=generator)
@@ -60,7 +62,12 @@ def test_losses() -> None:
     truth = torch.cat([sample.gt_boxes for sample in samples])
     entropy = distance = 0.0
     for row, label in enumerate(classes):
-        entropy -= logits[row].double().log_softmax(0)[label].item()
+        if sigmoid:
+            for number in range(K):
+                score = logits[row, number].double().sigmoid().item()
+                entropy -= math.log(score if number == label else 1.0 - score)
+        else:
+            entropy -= logits[row].double().log_softmax(0)[label].item()
         if label < K:
             wanted = predictor.coder.encode(boxes[row][None], truth[row][None])[0]
             distance += (deltas[row, 4 * label : 4 * label + 4] - wanted).abs().sum().item()
@@ -69,8 +76,9 @@ def test_losses() -> None:
     assert found["loss_box_reg"].item() == pytest.approx(distance / 10, rel=1e-5)
 
 
-def test_losses_without_boxes_are_zero_with_a_gradient() -> None:
-    predictor = make_predictor()
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_losses_without_boxes_are_zero_with_a_gradient(sigmoid: bool) -> None:
+    predictor = make_predictor(sigmoid=sigmoid)
     truth = BoxTargets.of([make_sample(0, 0)])
     found = predictor.losses(*predictor(torch.zeros(0, 8)), truth)
     sum(found.values()).backward()
@@ -80,6 +88,8 @@ def test_losses_without_boxes_are_zero_with_a_gradient() -> None:
 
 def slow_detect(predictor: BoxPredictor, logits, deltas, boxes, size) -> list[tuple]:
     probabilities = logits.softmax(1)
+    if predictor.spec.sigmoid:
+        probabilities = 1.0 / (1.0 + (-logits).exp())
     decoded = predictor.coder.decode(deltas, boxes).view(len(boxes), K, 4)
     found = []
     for label in range(K):
@@ -100,8 +110,9 @@ def slow_detect(predictor: BoxPredictor, logits, deltas, boxes, size) -> list[tu
     return sorted(found, key=lambda c: -c[0])[: predictor.spec.detections_per_image]
 
 
-def test_detect_against_loops() -> None:
-    predictor = make_predictor()
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_detect_against_loops(sigmoid: bool) -> None:
+    predictor = make_predictor(sigmoid=sigmoid)
     generator = torch.Generator().manual_seed(5)
     proposals = [random_boxes(9, generator), random_boxes(7, generator)]
     logits = torch.randn(16, K + 1, generator=generator) * 2

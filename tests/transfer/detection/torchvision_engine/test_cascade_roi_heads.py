@@ -26,9 +26,10 @@ CASCADE = {
 }
 
 
-def make_heads() -> CascadeROIHeads:
+def make_heads(sigmoid: bool = False) -> CascadeROIHeads:
     torch.manual_seed(0)
-    heads = specs.make_spec(CASCADE).roi_heads.build(channels={"res4": 4}, strides={"res4": 8})
+    keys = {**CASCADE, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": sigmoid}
+    heads = specs.make_spec(keys).roi_heads.build(channels={"res4": 4}, strides={"res4": 8})
     assert isinstance(heads, CascadeROIHeads)
     for predictor in heads.box_predictor:
         torch.nn.init.normal_(predictor.bbox_pred.weight, std=2.0)  # boxes that move
@@ -95,13 +96,15 @@ def test_losses_of_all_stages_and_the_share_of_the_backbone() -> None:
     torch.testing.assert_close(whole, again.grad / 3)
 
 
-def test_scores_are_the_stages_mean_and_boxes_the_last_ones() -> None:
-    heads = make_heads().eval()
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_scores_are_the_stages_mean_and_boxes_the_last_ones(sigmoid: bool) -> None:
+    heads = make_heads(sigmoid).eval()
     features, proposals, _ = inputs()
     with torch.no_grad():
         detections, _ = heads(features, proposals, [SIZE] * 2)
         outputs = list(heads._stages(features, proposals, [SIZE] * 2))
-    scores = torch.stack([output.logits.softmax(1) for output in outputs]).mean(dim=0)
+    each = [output.logits.sigmoid() if sigmoid else output.logits.softmax(1) for output in outputs]
+    scores = torch.stack(each).mean(dim=0)
     boxes = heads.box_predictor[2].coder.decode(outputs[2].deltas, torch.cat(outputs[2].boxes))
     best = detections[0]
     row, label = divmod(int(scores[:10, :K].argmax()), K)
